@@ -1,0 +1,32 @@
+"""Names of every slot that the package reads or writes, once."""
+
+from __future__ import annotations
+
+UNS = "spatialwhisperer"
+"""``.uns[UNS][key]`` holds the provenance of the result stored under ``key``."""
+
+TILES = "sw_tiles"
+"""``.obsm[TILES]``: tile centres, x and y in full-resolution pixels of the row's image. Also the grid's element name."""
+
+IMAGE = "X_sw_image"
+GENE = "X_sw_gene"
+TEXT = "X_sw_text"
+
+LABEL = "sw_label"
+QUERY = "sw_query"
+EXPRESSION = "sw_expression"
+
+
+def features(encoder: str) -> str:
+    """Slot of an encoder's features in ``.obsm``; characters that storage formats refuse are replaced."""
+    return "X_" + encoder.replace("/", "_").replace(":", "_").replace(" ", "_")
+
+
+def confidence(label: str) -> str:
+    """Column of ``.obs`` with the confidence of a label column."""
+    return f"{label}_confidence"
+
+
+def scores(label: str) -> str:
+    """Slot of ``.obsm`` with all class scores behind a label column."""
+    return f"{label}_scores"

@@ -1,0 +1,92 @@
+"""Settings of the package: device, batch size, cache folder, offline switch, progress bars."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _flag(name: str, default: bool) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    return default if not value else value not in {"0", "false", "no", "off"}
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("SPATIALWHISPERER_CACHE_DIR")
+    if base:
+        return Path(base).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "spatialwhisperer"
+
+
+@dataclass
+class Settings:
+    """Values that calls fall back to when an argument is not given.
+
+    Each can be set by an environment variable ``SPATIALWHISPERER_<NAME>`` before the first import.
+
+    Attributes
+    ----------
+    device
+        Torch device; ``None`` takes CUDA where there is one, else the CPU.
+    batch_size
+        Tiles, cells or texts in one forward pass of an encoder.
+    cache_dir
+        Folder for downloads and compiled artefacts.
+    offline
+        Nothing is downloaded; a missing file raises and says where to put it.
+    progress
+        Show progress bars (only where stderr is a terminal).
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> with sw.settings.override(batch_size=64, progress=False):
+    ...     sw.settings.batch_size
+    64
+    """
+
+    device: str | None = field(default_factory=lambda: os.environ.get("SPATIALWHISPERER_DEVICE") or None)
+    batch_size: int = field(default_factory=lambda: int(os.environ.get("SPATIALWHISPERER_BATCH_SIZE", "256")))
+    cache_dir: Path = field(default_factory=_default_cache)
+    offline: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_OFFLINE", False))
+    progress: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_PROGRESS", True))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        names = [f.name for f in fields(self)]
+        if name not in names:
+            raise AttributeError(f"settings has no {name!r}; it has {', '.join(names)}.")
+        if name == "batch_size" and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"settings.batch_size must be a positive integer, not {value!r}.")
+        if name == "cache_dir":
+            value = Path(value).expanduser()
+        object.__setattr__(self, name, value)
+
+    @contextmanager
+    def override(self, **values: Any) -> Iterator[Settings]:
+        """Set values inside a ``with`` block and restore them afterwards."""
+        before = {name: getattr(self, name) for name in values}
+        try:
+            for name, value in values.items():
+                setattr(self, name, value)
+            yield self
+        finally:
+            for name, value in before.items():
+                object.__setattr__(self, name, value)
+
+    def resolve_device(self, device: str | None = None) -> str:
+        """Return the torch device to use: the argument, else the setting, else CUDA where there is one, else the CPU."""
+        device = device or self.device
+        if device is not None:
+            return str(device)
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+settings = Settings()
