@@ -1,0 +1,63 @@
+# Everything runs in a virtual environment that is made on first use. Variables:
+#   PYTHON=/path/to/python  interpreter for the environment (default: the newest of 3.11 to 3.13 that is found)
+#   VENV=.venv              folder of the environment
+#   DATA=folder             data for the demo (default: simulated)
+#   ARGS="..."              further arguments for the demo, pytest, ruff check or Sphinx
+
+PYTHON ?=
+VENV ?= .venv
+DATA ?=
+ARGS ?=
+
+RUN = $(VENV)/bin/python -m
+# Twice quiet: errors are shown, warnings about a mirror are not
+INSTALL = $(RUN) pip install -qq
+
+.NOTPARALLEL:
+.PHONY: help venv demo test lint docs clean
+
+help:
+	@echo "make venv    make $(VENV) and install the package in it, editable"
+	@echo "make demo    run the demo; DATA=folder runs it on real sections"
+	@echo "make test    run the tests"
+	@echo "make lint    check code and formatting"
+	@echo "make docs    build the documentation in docs/_build/html"
+	@echo "make clean   remove what the other targets made, except $(VENV)"
+
+venv: $(VENV)/.installed
+
+demo: $(VENV)/.installed-demo
+	$(RUN) spatialwhisperer.demo $(if $(DATA),--data "$(DATA)") --out demo_output $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(RUN) pytest $(ARGS)
+
+lint: $(VENV)/.installed-ruff
+	$(RUN) ruff check $(ARGS) .
+	$(RUN) ruff format --check .
+
+docs: $(VENV)/.installed-doc
+	$(RUN) sphinx -b html docs docs/_build/html $(ARGS)
+
+clean:
+	rm -rf demo_output dist build docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
+	find src tests docs benchmarks tutorials -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is written only after its installation has ended well: an interrupted one is done again.
+$(VENV)/.made:
+	@sh tools/make_venv.sh "$(VENV)" "$(PYTHON)"
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.made
+	@echo "Installing spatialwhisperer in $(VENV). PyTorch is large: the first time takes minutes."
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-ruff: pyproject.toml | $(VENV)/.made
+	@$(INSTALL) "ruff==0.17.*"
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/.made
+	@echo "Installing spatialwhisperer[$*] in $(VENV). PyTorch is large: the first time takes minutes."
+	@$(INSTALL) -e ".[$*]"
+	@touch $@
