@@ -1,0 +1,28 @@
+"""The one place that knows how AnnData and SpatialData differ.
+
+Everything else asks here for the table, the image, the tile centres, the microns per pixel and the row order.
+"""
+
+from __future__ import annotations
+
+from spatialwhisperer._access.grid import Grid, add_instances_table, add_tile_grid
+from spatialwhisperer._access.images import Level, RasterImage, find_image, raster_images, read_pixels
+from spatialwhisperer._access.sections import Section, section_codes, sections
+from spatialwhisperer._access.tables import get_table, is_spatialdata, table_name
+
+__all__ = [
+    "Grid",
+    "Level",
+    "RasterImage",
+    "Section",
+    "add_instances_table",
+    "add_tile_grid",
+    "find_image",
+    "get_table",
+    "is_spatialdata",
+    "raster_images",
+    "read_pixels",
+    "section_codes",
+    "sections",
+    "table_name",
+]

@@ -1,0 +1,105 @@
+"""Writing tiles into a SpatialData: a table for shapes that have none, and a grid of squares over images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer._utils import found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles over one image: centres of shape (n, 2) and edge length, both in full-resolution pixels."""
+
+    centres_px: np.ndarray
+    size_px: float
+
+
+def add_instances_table(sdata: Any, region: str, key_added: str) -> AnnData:
+    """Make a table without genes that annotates shapes which have no table yet.
+
+    Raises
+    ------
+    KeyError
+        If the shapes do not exist.
+    ValueError
+        If the name is taken.
+    """
+    if region not in sdata.shapes:
+        raise KeyError(f"There are no shapes {region!r} (found: {found(sdata.shapes)}).")
+    _check_free(sdata, [key_added])
+    table = _empty_table({region: sdata.shapes[region].index})
+    sdata.tables[key_added] = table
+    return table
+
+
+def add_tile_grid(sdata: Any, grids: Mapping[str, Grid], key_added: str) -> AnnData:
+    """Write squares over images as shapes ``<image>_tiles``, registered like the image, and one table that annotates them.
+
+    Parameters
+    ----------
+    sdata
+        Changed in place.
+    grids
+        Tiles by image name.
+    key_added
+        Name of the table.
+
+    Raises
+    ------
+    ValueError
+        If a name is taken.
+    """
+    import geopandas as gpd
+    import shapely
+    from spatialdata.models import ShapesModel
+    from spatialdata.transformations import get_transformation
+
+    regions = {image: f"{image}_tiles" for image in grids}
+    _check_free(sdata, [key_added, *regions.values()])
+    shapes = {}
+    for image, grid in grids.items():
+        half, (x, y) = grid.size_px / 2, grid.centres_px.T
+        squares = gpd.GeoDataFrame(geometry=shapely.box(x - half, y - half, x + half, y + half))
+        transformations = get_transformation(sdata.images[image], get_all=True)
+        shapes[regions[image]] = ShapesModel.parse(squares, transformations=transformations)
+    table = _empty_table({region: element.index for region, element in shapes.items()})
+    table.obsm["spatial"] = np.concatenate([grid.centres_px for grid in grids.values()])
+    for region, element in shapes.items():
+        sdata.shapes[region] = element
+    sdata.tables[key_added] = table
+    return table
+
+
+def _empty_table(instances: Mapping[str, pd.Index]) -> AnnData:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+    from spatialdata.models import TableModel
+
+    obs = pd.DataFrame(
+        {
+            "region": pd.Categorical([region for region, index in instances.items() for _ in index]),
+            "instance_id": np.concatenate([np.asarray(index) for index in instances.values()]),
+        },
+        index=[f"{region}_{i}" for region, index in instances.items() for i in index],
+    )
+    table = AnnData(csr_matrix((len(obs), 0), dtype=np.float32), obs=obs)
+    return TableModel.parse(table, region=list(instances), region_key="region", instance_key="instance_id")
+
+
+def _check_free(sdata: Any, names: list[str]) -> None:
+    taken = {str(name) for _, name, _ in sdata.gen_elements()}
+    for name in names:
+        if name in taken:
+            raise ValueError(
+                f"This SpatialData already has an element named {name!r}. Delete it, or pass another name with key_added=…."
+            )

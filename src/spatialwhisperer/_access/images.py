@@ -1,0 +1,149 @@
+"""Pixels: pyramid levels of an image, read block by block as uint8 RGB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._utils import found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+XY = ("x", "y")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of an image pyramid.
+
+    Attributes
+    ----------
+    pixels
+        Array-like of shape (channel, y, x), sliced lazily.
+    scale_x, scale_y
+        Full-resolution pixels per pixel of this level.
+    """
+
+    pixels: Any
+    scale_x: float
+    scale_y: float
+
+
+@dataclass(frozen=True)
+class RasterImage:
+    """An image with its pyramid.
+
+    Attributes
+    ----------
+    name
+        Element name in a SpatialData, library in an AnnData.
+    levels
+        Finest level first. ``levels[0]`` may be coarser than full resolution (scanpy's ``hires``).
+    size_px
+        Width and height in full-resolution pixels.
+    """
+
+    name: str
+    levels: tuple[Level, ...]
+    size_px: tuple[float, float]
+
+
+def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int = 255) -> np.ndarray:
+    """Read a box of a level as uint8 RGB.
+
+    Parameters
+    ----------
+    level
+        Where to read.
+    x0, y0, x1, y1
+        Box in pixels of that level; what lies outside the image is filled.
+    fill
+        Value of the pixels outside; 255 is glass.
+
+    Returns
+    -------
+    uint8 array of shape (3, y1 - y0, x1 - x0).
+    """
+    _, height, width = level.pixels.shape
+    out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
+    top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
+    if bottom > top and right > left:
+        block = np.asarray(level.pixels[:3, top:bottom, left:right])
+        out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(block)
+    return out
+
+
+def _as_uint8(block: np.ndarray) -> np.ndarray:
+    if block.dtype == np.uint8:
+        return block
+    if block.dtype == np.uint16:
+        return (block // 257).astype(np.uint8)
+    if np.issubdtype(block.dtype, np.floating):
+        top = float(np.nanmax(block, initial=0.0))
+        if top > 1.0 + 1e-3:
+            raise ValueError(
+                f"A float image must hold values in [0, 1]; found {top:g}. Store it as uint8, or divide it by its maximum."
+            )
+        return np.rint(np.nan_to_num(block, nan=1.0).clip(0, 1) * 255).astype(np.uint8)
+    raise ValueError(f"An image must be uint8, uint16 or float in [0, 1], not {block.dtype}.")
+
+
+def raster_images(data: Any) -> dict[str, RasterImage]:
+    """All RGB images by name: image elements of a SpatialData, libraries of an AnnData's ``.uns['spatial']``."""
+    if is_spatialdata(data):
+        return {str(name): _from_element(str(name), element) for name, element in data.images.items()}
+    images = {}
+    for library, entry in data.uns.get("spatial", {}).items():
+        levels = _library_levels(str(library), entry)
+        if levels:
+            images[str(library)] = _raster(str(library), levels)
+    return images
+
+
+def find_image(data: Any, name: str) -> RasterImage:
+    """One image by name, or a `KeyError` that lists what is there."""
+    images = raster_images(data)
+    if name not in images:
+        raise KeyError(f"There is no image {name!r} (found: {found(images)}).")
+    return images[name]
+
+
+def _raster(name: str, levels: list[Level]) -> RasterImage:
+    levels = sorted(levels, key=lambda level: level.scale_x)
+    channels, height, width = levels[0].pixels.shape
+    if channels not in (3, 4):
+        raise ValueError(
+            f"Image {name!r} has {channels} channels; an H&E image must have 3 (RGB) or 4 (RGBA). "
+            "Name the H&E image with image_key=…."
+        )
+    return RasterImage(name, tuple(levels), (width * levels[0].scale_x, height * levels[0].scale_y))
+
+
+def _from_element(name: str, element: Any) -> RasterImage:
+    if hasattr(element, "children"):  # a multiscale DataTree
+        arrays = [next(iter(element[key].ds.data_vars.values())) for key in element.children]
+    else:
+        arrays = [element]
+    arrays = [array.transpose("c", "y", "x") for array in arrays]
+    width, height = arrays[0].sizes["x"], arrays[0].sizes["y"]
+    return _raster(name, [Level(a.data, width / a.sizes["x"], height / a.sizes["y"]) for a in arrays])
+
+
+def _library_levels(library: str, entry: Mapping[str, Any]) -> list[Level]:
+    levels = []
+    scalefactors = entry.get("scalefactors", {})
+    for key, image in entry.get("images", {}).items():
+        factor = 1.0 if key == "fullres" else scalefactors.get(f"tissue_{key}_scalef")
+        if factor is None:
+            continue
+        image = np.asarray(image)
+        if image.ndim != 3:
+            raise ValueError(
+                f"Image {key!r} of library {library!r} has shape {image.shape}; expected (height, width, 3)."
+            )
+        levels.append(Level(np.moveaxis(image, -1, 0), 1 / float(factor), 1 / float(factor)))
+    return levels

@@ -1,0 +1,85 @@
+"""Microns per pixel: given, or read from a transformation or a scale factor, or from the spot pitch. Never guessed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._access.images import XY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MICRONS = re.compile(r"(^|[_\-\s:./])(um|µm|μm|microns?|micromet(er|re)s?)($|[_\-\s:./])", re.IGNORECASE)
+
+
+def resolve_mpp(
+    section: str,
+    image: str,
+    *,
+    mpp: float | Mapping[str, float] | None,
+    spot_pitch_um: float | None,
+    xy_px: np.ndarray,
+    recorded: float | None,
+) -> float | None:
+    """Full-resolution microns per pixel of one section, or ``None`` where nothing states it."""
+    value = mpp
+    if mpp is not None and not np.isscalar(mpp):
+        value = mpp.get(section, mpp.get(image))  # type: ignore[union-attr]
+    if value is not None:
+        return positive("mpp", float(value))  # type: ignore[arg-type]
+    if spot_pitch_um is not None:
+        return positive("spot_pitch_um", spot_pitch_um) / spot_pitch_px(section, xy_px)
+    return recorded
+
+
+def positive(name: str, value: float) -> float:
+    """Return the value, or raise where it is not a positive finite number."""
+    if not np.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} must be a positive number, not {value!r}.")
+    return float(value)
+
+
+def missing_mpp(section: str) -> str:
+    """Text of the error for a section whose scale is unknown."""
+    return (
+        f"The microns per pixel of section {section!r} are not known. Pass mpp=… (microns per full-resolution pixel, or a "
+        "mapping from section to it), or spot_pitch_um=… (centre-to-centre distance of the spots: 100 for Visium, 200 for "
+        "the first Spatial Transcriptomics arrays), or register the image to a coordinate system named 'microns'."
+    )
+
+
+def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
+    """Median distance between nearest neighbours, in full-resolution pixels."""
+    from scipy.spatial import cKDTree
+
+    if len(xy_px) < 3:
+        raise ValueError(
+            f"Section {section!r} has {len(xy_px)} spots: too few to measure their pitch. Pass mpp=… instead of spot_pitch_um."
+        )
+    distance, _ = cKDTree(xy_px).query(xy_px, k=2)
+    return float(np.median(distance[:, 1]))
+
+
+def from_element(element: Any) -> float | None:
+    """Microns per unit of an element, where it is registered to a coordinate system of microns."""
+    from spatialdata.transformations import get_transformation
+
+    for name, transformation in get_transformation(element, get_all=True).items():
+        if MICRONS.search(str(name)):
+            matrix = transformation.to_affine_matrix(XY, XY)
+            return unit_scale(matrix)
+    return None
+
+
+def unit_scale(matrix: np.ndarray) -> float:
+    """Edge length of a unit square after an affine map."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+
+
+def from_library(entry: Mapping[str, Any]) -> float | None:
+    """Microns per full-resolution pixel stated by a Visium library (Visium HD writes ``microns_per_pixel``)."""
+    value = entry.get("scalefactors", {}).get("microns_per_pixel")
+    return None if value is None else positive("microns_per_pixel", float(value))

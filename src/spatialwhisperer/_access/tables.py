@@ -1,0 +1,53 @@
+"""The table: an AnnData itself, or the one of a SpatialData that was asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer._utils import found
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def is_spatialdata(data: Any) -> bool:
+    """Tell a SpatialData from an AnnData; anything else raises `TypeError`."""
+    # an object of a class implies that its module is loaded, so nothing heavy is imported to find out
+    spatialdata, anndata = sys.modules.get("spatialdata"), sys.modules.get("anndata")
+    if spatialdata is not None and isinstance(data, spatialdata.SpatialData):
+        return True
+    if anndata is not None and isinstance(data, anndata.AnnData):
+        return False
+    raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.")
+
+
+def table_name(data: Any, table_key: str | None = None) -> str | None:
+    """Name of the table in a SpatialData: the one asked for, else "table", else the only one. ``None`` for an AnnData."""
+    if not is_spatialdata(data):
+        return None
+    names = list(data.tables)
+    if table_key is not None:
+        if table_key not in names:
+            raise KeyError(
+                f"table_key={table_key!r} is not a table of this SpatialData (found: {found(names)}). {_no_table(names)}"
+            )
+        return table_key
+    if "table" in names:
+        return "table"
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise KeyError(f"This SpatialData holds no table. {_no_table(names)}")
+    raise KeyError(f"This SpatialData holds several tables ({found(names)}); choose one with table_key=….")
+
+
+def _no_table(names: list[str]) -> str:
+    hint = "Run sw.pp.tiles(sdata, at='grid', tile_um=…) to make a table of tiles for a slide without expression"
+    return f"{hint}, or pass table_key=…." if names else f"{hint}."
+
+
+def get_table(data: Any, table_key: str | None = None) -> AnnData:
+    """Return the AnnData to read from and write to: ``data`` itself, or the table of a SpatialData."""
+    name = table_name(data, table_key)
+    return data if name is None else data.tables[name]
