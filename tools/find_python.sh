@@ -62,7 +62,7 @@ if [ -z "$best" ]; then
     {
         echo "No usable Python found: 3.11, 3.12 or 3.13 with venv and ensurepip is needed."
         echo "Looked for python3.13, python3.12, python3.11 and python3 on PATH, and in pyenv's versions."
-        echo 'On Debian and Ubuntu, "apt install python3-venv" adds the missing parts to the system's Python.'
+        echo "On Debian and Ubuntu, 'apt install python3-venv' adds the missing parts to the system's Python."
         echo "An interpreter elsewhere can be named: make venv PYTHON=/path/to/python3.12"
     } >&2
     exit 1
