@@ -1,1 +1,8 @@
+"""Sections to learn and test with: simulated ones, and public ones that are downloaded from their source."""
 
+from __future__ import annotations
+
+from spatialwhisperer.datasets.her2st import her2st
+from spatialwhisperer.datasets.simulate import SimulatedData, simulate_sections
+
+__all__ = ["SimulatedData", "her2st", "simulate_sections"]
