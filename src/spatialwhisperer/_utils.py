@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import warnings
 from contextlib import contextmanager
 from importlib import import_module
@@ -27,6 +28,18 @@ class SpatialWhispererWarning(UserWarning):
 def warn(message: str, stacklevel: int = 3) -> None:
     """Warn with the package's own class, pointing at the caller's caller."""
     warnings.warn(message, SpatialWhispererWarning, stacklevel=stacklevel)
+
+
+def say(message: str) -> None:
+    """Tell the user which choice was made for them; silent when ``settings.verbose`` is off."""
+    from spatialwhisperer.settings import settings
+
+    logger.info(message)
+    if settings.verbose:
+        from tqdm.auto import tqdm
+
+        # through tqdm, so that a running bar is not torn
+        tqdm.write(f"spatialwhisperer: {message}", file=sys.stderr)
 
 
 def require(module: str, *, extra: str) -> ModuleType:
@@ -85,7 +98,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> Any:
+def progress(
+    iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
+) -> Any:
     """Wrap in a tqdm bar on stderr, off when the settings say so or stderr is not a terminal."""
     from tqdm.auto import tqdm
 

@@ -42,6 +42,8 @@ class Settings:
         Nothing is downloaded; a missing file raises and says where to put it.
     progress
         Show progress bars (only where stderr is a terminal).
+    verbose
+        Say on stderr what was chosen where the caller left a choice open.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Settings:
     cache_dir: Path = field(default_factory=_default_cache)
     offline: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_OFFLINE", False))
     progress: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_PROGRESS", True))
+    verbose: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_VERBOSE", True))
 
     def __setattr__(self, name: str, value: Any) -> None:
         names = [f.name for f in fields(self)]

@@ -1,0 +1,128 @@
+"""Training items as arrays: which row of which modality belongs together, and batches of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Items:
+    """Paired observations of up to three modalities.
+
+    Attributes
+    ----------
+    inputs
+        Modality to what its tower or head takes, one entry per distinct input: standardised features (n, d), tiles
+        (n, 3, p, p), a CSR matrix of counts, or a list of captions.
+    index
+        Modality to the position in ``inputs`` of each item, shape (n_items,); -1 where the item lacks it.
+    row
+        Observation of each item, shape (n_items,); an observation with two captions makes two items.
+    group
+        Patient (or other group) of each item.
+    """
+
+    inputs: Mapping[str, Any]
+    index: Mapping[str, np.ndarray]
+    row: np.ndarray
+    group: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def subset(self, keep: np.ndarray) -> Items:
+        """Items at the given positions; inputs are shared, not copied."""
+        return Items(self.inputs, {m: i[keep] for m, i in self.index.items()}, self.row[keep], self.group[keep])
+
+    def count(self, a: str, b: str) -> int:
+        """Number of distinct pairs of two modalities."""
+        if a not in self.index or b not in self.index:
+            return 0
+        both = (self.index[a] >= 0) & (self.index[b] >= 0)
+        return len(np.unique(np.stack([self.index[a][both], self.index[b][both]]), axis=1).T)
+
+    def with_pairs(self, pairs: Any) -> Items:
+        """Only the items that hold at least one of the modality pairs, and only the modalities of those pairs."""
+        modalities = sorted({m for pair in pairs for m in pair})
+        keep = np.zeros(len(self), bool)
+        for a, b in pairs:
+            keep |= (self.index[a] >= 0) & (self.index[b] >= 0)
+        narrowed = Items(
+            {m: self.inputs[m] for m in modalities}, {m: self.index[m] for m in modalities}, self.row, self.group
+        )
+        return narrowed.subset(np.flatnonzero(keep))
+
+
+class ItemBatches(Dataset):
+    """Looks up whole batches by their item positions: one gather per modality, no per-sample Python."""
+
+    def __init__(self, items: Items, towers: Mapping[str, nn.Module]) -> None:
+        self.items = items
+        self.towers = towers
+        self.tensors = {
+            m: torch.as_tensor(np.asarray(x, dtype=np.float32)) for m, x in items.inputs.items() if m not in towers
+        }
+
+    def __getitem__(self, positions: np.ndarray) -> dict[str, Any]:
+        batch: dict[str, Any] = {"row": torch.as_tensor(self.items.row[positions])}
+        for modality, index in self.items.index.items():
+            found = index[positions]
+            at = np.flatnonzero(found >= 0)
+            batch[modality] = {"at": torch.as_tensor(at), "id": torch.as_tensor(found)} | self._input(
+                modality, found[at]
+            )
+        return batch
+
+    def _input(self, modality: str, found: np.ndarray) -> dict[str, Any]:
+        if modality not in self.towers:
+            return {"x": self.tensors[modality][torch.as_tensor(found)]}
+        # a tower is expensive: it sees each distinct input once
+        distinct, expand = np.unique(found, return_inverse=True)
+        source = self.items.inputs[modality]
+        chosen = [source[i] for i in distinct] if isinstance(source, list) else source[distinct]
+        return {"x": self.towers[modality].collate(chosen), "expand": torch.as_tensor(expand)}
+
+
+class ShuffledBatches(Sampler):
+    """Batches of item positions from one seeded permutation per epoch, split over ranks, the last partial one dropped.
+
+    ``rank_of`` answers the rank of this process, which is known only once the trainer runs.
+    """
+
+    def __init__(self, n_items: int, batch_size: int, *, seed: int, shuffle: bool = True, world_size: int = 1) -> None:
+        self.n_items, self.seed, self.shuffle = n_items, seed, shuffle
+        self.world_size = world_size
+        self.rank_of: Callable[[], int] = int
+        self.batch_size = max(1, min(batch_size, n_items // world_size))
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation; the trainer calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return max(1, self.n_items // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        order = np.arange(self.n_items)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_items)
+        step = self.batch_size * self.world_size
+        for start in range(0, len(self) * step, step):
+            whole = order[start : start + step]
+            yield whole[self.rank_of() :: self.world_size]
+
+
+def batch_loader(dataset: ItemBatches, sampler: ShuffledBatches) -> DataLoader:
+    """One process: forked workers hang over zarr-backed data, and a gather is faster than they are."""
+    return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=0)

@@ -1,0 +1,177 @@
+"""The training module: one Lightning step for any set of modality pairs. Imported inside functions only."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch.nn import functional
+
+from spatialwhisperer.models.losses import info_nce, masked_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spatialwhisperer.models.presets import Recipe
+    from spatialwhisperer.models.whisperer import Whisperer
+
+
+class ContrastiveTraining(LightningModule):
+    """Masked mean of symmetric InfoNCE over the modality pairs of a batch.
+
+    Parameters
+    ----------
+    model
+        Trained in place.
+    pairs
+        Weight of each modality pair.
+    recipe
+        Optimiser and schedule.
+    train_heads
+        Modalities whose head learns; the others stay fixed, in evaluation mode.
+    unlocked
+        Towers that learn: modality to "U" (frozen during the warm-up) or "u" (from the first step).
+    total_steps
+        Steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        model: Whisperer,
+        *,
+        pairs: Mapping[tuple[str, str], float],
+        recipe: Recipe,
+        train_heads: set[str],
+        unlocked: Mapping[str, str],
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.pairs = dict(pairs)
+        self.recipe = recipe
+        self.train_heads = train_heads
+        self.unlocked = dict(unlocked)
+        self.total_steps = total_steps
+        self.warmup_steps = max(1, round(recipe.warmup * total_steps))
+        self.steps_done = 0
+
+    # -------------------------------------------------------------------------------------------- modes
+
+    def on_train_epoch_start(self) -> None:
+        """Lightning keeps the modes it finds, and a Whisperer rests in evaluation mode."""
+        self._set_modes()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Unfreeze pretrained towers when the warm-up is over."""
+        if self.steps_done == self.warmup_steps:
+            self._set_modes()
+
+    def _set_modes(self) -> None:
+        self.model.eval()
+        for modality, head in self.model.heads.items():
+            learns = modality in self.train_heads
+            head.train(learns).requires_grad_(learns)
+        for modality, tower in self.model.towers.items():
+            kind = self.unlocked.get(modality)
+            learns = kind == "u" or (kind == "U" and self.steps_done >= self.warmup_steps)
+            tower.train(learns).requires_grad_(learns)
+
+    # -------------------------------------------------------------------------------------------- steps
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:  # noqa: ARG002
+        """Loss of one batch."""
+        loss, parts = self._loss(batch)
+        self.steps_done += 1
+        self.log_dict({"loss": loss.detach(), **{f"loss_{k}": v.detach() for k, v in parts.items()}}, batch_size=1)
+        self.log("scale", self.model.log_scale.detach().exp(), batch_size=1)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
+        """Loss on held-out groups."""
+        loss, parts = self._loss(batch)
+        self.log_dict(
+            {"val_loss": loss, **{f"val_loss_{k}": v for k, v in parts.items()}}, batch_size=1, sync_dist=True
+        )
+
+    def _loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        n = len(batch["row"])
+        z = {m: self._embed(m, batch[m], n) for m in self.model.heads if m in batch}
+        ids = {m: self._gather(batch[m]["id"]) for m in z}
+        rows = self._gather(batch["row"])
+        parts = {}
+        for a, b in self.pairs:
+            if a not in z or b not in z:
+                continue
+            both = (ids[a] >= 0) & (ids[b] >= 0)
+            if int(both.sum()) < 2:
+                continue
+            # captions repeat: rows that share one are positives of each other. Otherwise an observation is its own identity
+            identity = ids["text"] if "text" in (a, b) else rows
+            parts[a, b] = info_nce(z[a][both], z[b][both], self.model.log_scale.exp(), identity[both])
+        if not parts:
+            # nothing to learn from here (possible on one rank only): zero that still reaches every parameter
+            zero = sum(
+                (p.sum() * 0 for p in self.model.parameters() if p.requires_grad), torch.zeros((), device=self.device)
+            )
+            return zero, {}
+        loss = masked_mean(parts, self.pairs)
+        return loss, {f"{a}_{b}": v for (a, b), v in parts.items()}
+
+    def _embed(self, modality: str, part: dict[str, Any], n: int) -> torch.Tensor:
+        """Embed only the rows that hold the modality, so that no dummy row reaches a tower or a batch norm."""
+        out = torch.zeros(n, int(self.model.config["projection_dim"]), device=self.device)
+        if len(part["at"]) == 0 or (self.model.heads[modality].training and len(part["at"]) < 2):
+            return self._gather(out, gradients=True)
+        x = part["x"]
+        if "expand" in part:
+            x = self.model.towers[modality](x).float()[part["expand"]]
+        z = functional.normalize(self.model.heads[modality](x), dim=-1)
+        out = out.to(z.dtype).index_copy(0, part["at"], z)
+        return self._gather(out, gradients=True)
+
+    def _gather(self, x: torch.Tensor, *, gradients: bool = False) -> torch.Tensor:
+        """Rows of all ranks: the negatives of a contrastive loss are those of the whole batch."""
+        if self.trainer.world_size == 1:
+            return x
+        return self.all_gather(x, sync_grads=gradients).flatten(0, 1)
+
+    # -------------------------------------------------------------------------------------------- optimiser
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a linear warm-up and a cosine; pretrained towers join after the warm-up with a ramp of their own."""
+        heads = [p for m in sorted(self.train_heads) for p in self.model.heads[m].parameters()] + [self.model.log_scale]
+        groups = [*self._decay(heads, self.recipe.learning_rate)]
+        scales = [self._head_scale] * len(groups)
+        for modality, kind in sorted(self.unlocked.items()):
+            rate = self.recipe.tower_learning_rate if kind == "U" else self.recipe.learning_rate
+            tower = self._decay(list(self.model.towers[modality].parameters()), rate)
+            groups += tower
+            scales += [self._tower_scale if kind == "U" else self._head_scale] * len(tower)
+        optimizer = torch.optim.AdamW(groups, betas=self.recipe.betas)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scales)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _decay(self, parameters: list[Any], rate: float) -> list[dict[str, Any]]:
+        """Weights decay; biases, norms and the temperature do not."""
+        weights = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
+        groups = [
+            {"params": weights, "weight_decay": self.recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return [g | {"lr": rate} for g in groups if g["params"]]
+
+    def _head_scale(self, step: int) -> float:
+        ramp = self.warmup_steps
+        if step < ramp:
+            return (step + 1) / ramp
+        if "U" in self.unlocked.values() and step < 2 * ramp:
+            return (step + 1 - ramp) / ramp
+        progress = min(1.0, step / max(1, self.total_steps))
+        floor = self.recipe.final_learning_rate
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _tower_scale(self, step: int) -> float:
+        return 0.0 if step < self.warmup_steps else self._head_scale(step)

@@ -1,0 +1,47 @@
+"""The closed-form image link: ridge regression from image features onto the fixed gene embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from spatialwhisperer.models.heads import make_head
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spatialwhisperer.models.batches import Items
+    from spatialwhisperer.models.whisperer import Whisperer
+
+ALPHAS = tuple(10.0**k for k in np.arange(1, 5.1, 0.5))
+"""Penalties tried by leave-one-out cross-validation."""
+
+
+def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
+    """Replace the image head by the ridge solution; returns one history row with the penalty and the error.
+
+    With a few hundred pairs this beats a contrastive image link. The map has no intercept: image features are
+    standardised, so that the mean gene embedding, which tells nothing about a tile, does not enter the scores.
+    """
+    import pandas as pd
+    from sklearn.linear_model import RidgeCV
+
+    image, gene = items.index["image"], items.index["gene"]
+    both = (image >= 0) & (gene >= 0)
+    pairs = np.unique(np.stack([image[both], gene[both]]), axis=1)
+    x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
+    with torch.inference_mode():
+        target = model("gene", torch.as_tensor(np.asarray(items.inputs["gene"], dtype=np.float32)[pairs[1]]))
+    y = target.double().numpy()
+    fit = RidgeCV(alphas=ALPHAS).fit(x, y - y.mean(axis=0))
+    head = make_head("linear", x.shape[1], y.shape[1])
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(fit.coef_))
+        head.bias.zero_()
+    model.heads["image"] = head.eval()
+    model.config["heads"]["image"] = {"kind": "linear", "in_dim": int(x.shape[1])}
+    model.config["ridge_alpha"] = float(fit.alpha_)
+    error = float(np.mean((fit.predict(x) - (y - y.mean(axis=0))) ** 2))
+    return pd.DataFrame([{"phase": "image-gene", "epoch": 0, "step": 0, "loss": error}])

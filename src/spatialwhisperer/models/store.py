@@ -1,0 +1,116 @@
+"""A model as files: JSON and safetensors, written whole or not at all, and never unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer._utils import found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spatialwhisperer.models.whisperer import Whisperer
+
+CONFIG, WEIGHTS, GENE, TEXT = "config.json", "model.safetensors", "gene_encoder", "text_tower"
+_PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"}
+
+
+def write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
+    """Write into a temporary sibling and move it into place, so that the folder is never half a model."""
+    folder = Path(folder).expanduser().resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
+        raise FileExistsError(f"{folder} exists and is not a model folder; choose another name or remove it.")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write(temporary)
+        temporary.chmod(0o755)
+        if folder.exists():
+            old = temporary.with_name(temporary.name + "-old")
+            os.replace(folder, old)
+            os.replace(temporary, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def write_files(model: Whisperer, folder: Path) -> None:
+    """Write configuration, weights and encoders into an empty folder."""
+    from safetensors.torch import save_file
+
+    config = {"format": "spatialwhisperer", "version": version("spatialwhisperer"), **model.config}
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    if model.gene_encoder is not None:
+        model.gene_encoder.save(folder / GENE)
+    if "text" in model.towers:
+        model.towers["text"].save_files(folder / TEXT)
+
+
+def read_folder(cls: type[Whisperer], folder: Path, towers: dict[str, Any] | None = None) -> Whisperer:
+    """Rebuild a model from its folder."""
+    from safetensors.torch import load_file
+
+    from spatialwhisperer.models.gene_encoders import load_gene_encoder
+    from spatialwhisperer.models.towers import rebuild_towers
+
+    config = _read_config(folder)
+    _refuse_pickles(folder)
+    built = rebuild_towers(config, folder, towers or {})
+    model = cls(config, built)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except Exception as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} is not a readable safetensors file ({error}). Download or save it again."
+        ) from error
+    expected = model.state_dict()
+    wrong = sorted(set(tensors) ^ set(expected)) or [k for k in expected if tensors[k].shape != expected[k].shape]
+    if wrong:
+        raise ValueError(f"{folder / WEIGHTS} does not fit {CONFIG}: check {found(wrong, 4)}.")
+    model.load_state_dict(tensors)
+    if (folder / GENE).is_dir():
+        model.gene_encoder = load_gene_encoder(folder / GENE)
+    model.folder = folder
+    return model.eval()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        files = found(sorted(p.name for p in folder.iterdir()))
+        raise FileNotFoundError(f"{folder} holds no model: {CONFIG} and {WEIGHTS} are needed (found: {files}).")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("format", None) != "spatialwhisperer":
+        raise ValueError(f"{path} was not written by spatialwhisperer.")
+    config.pop("version", None)
+    return config
+
+
+def _refuse_pickles(folder: Path) -> None:
+    pickles = [p.name for p in folder.rglob("*") if p.suffix.lower() in _PICKLES]
+    if pickles:
+        raise ValueError(
+            f"{folder} holds files that can run code when opened ({found(pickles, 4)}). A model is {CONFIG}, {WEIGHTS} and "
+            "its encoder folders; remove the others if you trust the rest."
+        )
+
+
+def fetch(model_id: str, **hub: Any) -> Path:
+    """Download the files of a model from the hub, only those that a model has."""
+    from huggingface_hub import snapshot_download
+
+    keep = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    options = {k: hub[k] for k in keep if hub.get(k) is not None}
+    patterns = [CONFIG, WEIGHTS, f"{GENE}/*.json", f"{GENE}/*.safetensors", f"{TEXT}/*.json", f"{TEXT}/*.txt"]
+    return Path(snapshot_download(model_id, allow_patterns=patterns, **options))

@@ -1,0 +1,276 @@
+"""The model: towers (frozen features by default), heads and one temperature, for any of image, gene and text."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import nn
+from torch.nn import functional
+
+from spatialwhisperer._utils import found
+from spatialwhisperer.models import store
+from spatialwhisperer.models.heads import make_head
+from spatialwhisperer.models.presets import MODALITIES
+from spatialwhisperer.models.standardize import CLIP, standardize
+from spatialwhisperer.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+
+class Whisperer(nn.Module, PyTorchModelHubMixin):
+    """A joint space of H&E images, gene expression and text.
+
+    Made by :func:`spatialwhisperer.tl.train`, or opened with :meth:`load`. It works on arrays; the functions in
+    ``sw.tl`` read and write the containers.
+
+    Parameters
+    ----------
+    config
+        Plain values: heads and their dimensions, encoders, tile size, standardisation, training manifest.
+    towers
+        Trained towers by modality; empty when all features are frozen.
+
+    Attributes
+    ----------
+    config
+        See above; what ``config.json`` holds.
+    gene_encoder
+        Fitted gene encoder that turns counts into features, or ``None``.
+    history
+        Losses by step and epoch, empty for an opened model.
+    folder
+        Where the last checkpoint was written or the model was opened, or ``None``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spatialwhisperer as sw
+    >>> heads = {"gene": {"kind": "linear_norm", "in_dim": 8}, "text": {"kind": "bn_shortcut", "in_dim": 6}}
+    >>> model = sw.models.Whisperer({"projection_dim": 4, "heads": heads})
+    >>> model.project("gene", np.ones((2, 8), np.float32)).shape
+    (2, 4)
+    """
+
+    def __init__(self, config: dict[str, Any], towers: dict[str, nn.Module] | None = None) -> None:
+        super().__init__()
+        self.config = copy.deepcopy(config)
+        self.config.setdefault("temperature", 0.07)
+        self.config.setdefault("standardize", {})
+        self.config.setdefault("encoders", {})
+        width = int(config["projection_dim"])
+        self.heads = nn.ModuleDict()
+        for modality, head in config["heads"].items():
+            options = {k: v for k, v in head.items() if k not in ("kind", "in_dim")}
+            self.heads[modality] = make_head(head["kind"], head["in_dim"], width, **options)
+            self.register_buffer(f"{modality}_mean", torch.zeros(head["in_dim"]))
+            self.register_buffer(f"{modality}_std", torch.ones(head["in_dim"]))
+        self.towers = nn.ModuleDict(towers or {})
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / self.config["temperature"])))
+        self.gene_encoder: Any = None
+        self.folder: Path | None = None
+        self.history: pd.DataFrame = _no_history()
+        self.eval()
+
+    # ------------------------------------------------------------------------------------------- what it is
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that have a head."""
+        return tuple(self.heads)
+
+    @property
+    def scale(self) -> float:
+        """Inverse temperature that multiplies cosines before a softmax."""
+        return float(self.log_scale.detach().exp())
+
+    @property
+    def labels(self) -> list[str]:
+        """Captions seen in training, in order of first appearance; the default prompts of an annotation."""
+        return list(self.config.get("labels", []))
+
+    def __repr__(self) -> str:
+        lines = [f"Whisperer: {' + '.join(self.heads)} in {self.config['projection_dim']} dimensions"]
+        for modality, head in self.config["heads"].items():
+            encoder = self.config["encoders"].get(modality, {}).get("name", "given features")
+            trained = ", trained" if modality in self.towers else ""
+            lines.append(f"  {modality}: {encoder}{trained} ({head['in_dim']}) -> {head['kind']}")
+        training = self.config.get("training", {})
+        if training:
+            counts = ", ".join(f"{n} {pair}" for pair, n in training.get("pairs", {}).items())
+            lines.append(
+                f"  trained {training.get('schedule')} on {counts}; groups: {found(training.get('groups', []), 8)}"
+            )
+        return "\n".join(lines)
+
+    # ------------------------------------------------------------------------------------------- forward
+
+    def forward(self, modality: str, x: Any) -> torch.Tensor:
+        """Unit embeddings of standardised features, or of raw input where the modality has a tower; shape (n, u)."""
+        return functional.normalize(self.project_tensor(modality, x), dim=-1)
+
+    def project_tensor(self, modality: str, x: Any) -> torch.Tensor:
+        """Like `forward` before the rows are scaled to unit length."""
+        if modality in self.towers:
+            x = self.towers[modality](x).float()
+            if not isinstance(x, torch.Tensor) or x.ndim != 2:
+                raise ValueError(f"The {modality} tower must return a matrix of shape (n, d).")
+        return self.heads[modality](x)
+
+    @torch.inference_mode()
+    def project(
+        self,
+        modality: str,
+        features: np.ndarray,
+        *,
+        sections: Sequence[str] | np.ndarray | None = None,
+        unit: bool = True,
+        batch_size: int = 8192,
+        device: str | None = None,
+    ) -> np.ndarray:
+        """Map features of one modality into the joint space.
+
+        Parameters
+        ----------
+        modality
+            "image", "gene" or "text".
+        features
+            Encoder features, shape (n, d); for a modality with a tower its raw input. Rows with NaN stay NaN.
+        sections
+            Section of each row, shape (n,), for modalities that are standardised within sections; one section if not given.
+        unit
+            Scale rows to unit length.
+        batch_size
+            Rows in one pass; the result does not depend on it.
+        device
+            Torch device; ``settings.device`` if not given.
+
+        Returns
+        -------
+        float32 array of shape (n, u).
+
+        Raises
+        ------
+        KeyError
+            If the model has no such modality.
+        ValueError
+            If the number of features is not what the head expects.
+        """
+        if modality not in self.heads:
+            raise KeyError(f"This model has no {modality} side (it has: {found(self.heads)}).")
+        device = settings.resolve_device(device)
+        was = next(self.parameters()).device
+        self.eval().to(device)
+        try:
+            if modality in self.towers:
+                chunks = self._tower_chunks(modality, features, min(batch_size, settings.batch_size))
+            else:
+                chunks = self._feature_chunks(modality, features, sections, batch_size)
+            width = int(self.config["projection_dim"])
+            out = np.full((len(features), width), np.nan, np.float32)
+            for rows, x in chunks:
+                z = self.project_tensor(modality, _to(x, device))
+                out[rows] = (functional.normalize(z, dim=-1) if unit else z).float().cpu().numpy()
+            return out
+        finally:
+            self.to(was)
+
+    def _feature_chunks(self, modality: str, features: np.ndarray, sections: Any, batch_size: int) -> Any:
+        expected = self.config["heads"][modality]["in_dim"]
+        features = np.asarray(features, dtype=np.float32)
+        if features.ndim != 2 or features.shape[1] != expected:
+            name = self.config["encoders"].get(modality, {}).get("name", "the encoder used in training")
+            raise ValueError(
+                f"The {modality} side expects features of shape (n, {expected}) from {name!r}; found {features.shape}."
+            )
+        x = self.standardized(modality, features, sections)
+        rows = np.flatnonzero(np.isfinite(x).all(axis=1))
+        for start in range(0, len(rows), batch_size):
+            take = rows[start : start + batch_size]
+            yield take, torch.from_numpy(x[take])
+
+    def _tower_chunks(self, modality: str, inputs: Any, batch_size: int) -> Any:
+        tower = self.towers[modality]
+        for start in range(0, len(inputs), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(inputs)))
+            yield rows, tower.collate(inputs[start : start + batch_size])
+
+    def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
+        """Standardise features the way the head was trained; see :mod:`spatialwhisperer.models.standardize`."""
+        mean, std = (getattr(self, f"{modality}_{k}").cpu().numpy() for k in ("mean", "std"))
+        how = self.config["standardize"].get(modality, "none")
+        return standardize(features, how=how, mean=mean, std=std, sections=sections, clip=CLIP)
+
+    # ------------------------------------------------------------------------------------------- storage
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model to a folder: ``config.json``, ``model.safetensors`` and what its encoders need.
+
+        The folder appears whole or not at all. An existing model there is replaced.
+
+        Returns
+        -------
+        The folder.
+        """
+        folder = store.write_folder(folder, self._save_pretrained)
+        self.folder = folder
+        return folder
+
+    @classmethod
+    def load(cls, source: str | Path, *, towers: dict[str, nn.Module] | None = None, **hub: Any) -> Whisperer:
+        """Open a model from a folder, or from a Hugging Face repository.
+
+        Nothing is unpickled: weights are safetensors, everything else is JSON.
+
+        Parameters
+        ----------
+        source
+            Folder written by :meth:`save`, or ``"owner/name"`` on the hub.
+        towers
+            Towers that are the caller's own modules and cannot be rebuilt from the configuration.
+        **hub
+            ``revision``, ``token``, ``cache_dir`` … for the hub.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no model.
+        ValueError
+            If a file does not fit the configuration, or the folder holds a pickle.
+        """
+        path = Path(source).expanduser()
+        if not path.is_dir():
+            if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):
+                raise FileNotFoundError(f"There is no folder {path} to open a model from.")
+            return cls.from_pretrained(str(source), local_files_only=settings.offline, towers=towers, **hub)
+        return store.read_folder(cls, path, towers)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        store.write_files(self, Path(save_directory))
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, towers: Any = None, **hub: Any) -> Whisperer:
+        return store.read_folder(cls, store.fetch(model_id, **hub), towers)
+
+
+def _no_history() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(columns=["phase", "epoch", "step", "loss"])
+
+
+def _to(x: Any, device: str) -> Any:
+    if isinstance(x, dict):
+        return {key: value.to(device) for key, value in x.items()}
+    return x.to(device)
+
+
+__all__ = ["MODALITIES", "Whisperer"]

@@ -1,0 +1,284 @@
+"""The inputs of training: features of frozen encoders, or raw inputs and towers where a letter unlocks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._utils import found
+from spatialwhisperer.tl import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from spatialwhisperer.models.batches import Items
+
+_PLACE = {"gene": 0, "text": 1, "image": 2}
+
+
+@dataclass
+class Inputs:
+    """Everything a model is built from.
+
+    Attributes
+    ----------
+    items
+        Training items.
+    dims
+        Feature dimension of each modality.
+    encoders
+        Plain values that say which encoder made the features of a modality.
+    statistics
+        Mean and standard deviation of the training features of a modality.
+    standardize
+        How the features of each modality are standardised.
+    towers, rebuild, unlocked
+        Towers that learn, the plain values that rebuild them, and their letter.
+    gene_encoder
+        Fitted gene encoder.
+    captions
+        Distinct captions in order of first appearance.
+    """
+
+    items: Items
+    captions: list[str]
+    dims: dict[str, int] = field(default_factory=dict)
+    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    statistics: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    standardize: dict[str, str] = field(default_factory=dict)
+    towers: dict[str, Any] = field(default_factory=dict)
+    rebuild: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unlocked: dict[str, str] = field(default_factory=dict)
+    gene_encoder: Any = None
+
+
+@dataclass
+class _Side:
+    """One modality: per object its inputs and the rows that have one."""
+
+    parts: list[Any]
+    masks: list[np.ndarray | None]
+    dim: int
+    encoder: dict[str, Any]
+    tower: Any = None
+    rebuild: dict[str, Any] | None = None
+    fitted: Any = None
+
+
+def prepare_inputs(
+    sources: Sequence[gather.Source],
+    *,
+    modalities: set[str],
+    image_encoder: Any,
+    image_slot: str,
+    image_given: bool,
+    gene_encoder: Any,
+    gene_slot: str | None,
+    text_encoder: str,
+    held_out: set[str],
+    locking: str,
+    pretrained: bool,
+    standardize: Mapping[str, str],
+    tile: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    table_key: str | None,
+    random_state: int,
+) -> Inputs:
+    """Compute features once, or set up the towers; nothing is trained here but the gene encoder."""
+    from spatialwhisperer.models.batches import Items
+
+    letter = {m: locking[_PLACE[m]] for m in modalities}
+    sides: dict[str, _Side] = {}
+    # counts are checked first: that is cheap and fails early, tiles are read last
+    if "gene" in modalities:
+        sides["gene"] = _gene_side(sources, gene_encoder, gene_slot, letter["gene"], held_out, counts, random_state)
+    if "image" in modalities:
+        frozen = letter["image"] == "L" or image_given
+        if frozen:
+            sides["image"] = _image_side(sources, image_encoder, image_slot, image_given, tile, table_key)
+        else:
+            sides["image"] = _image_tower_side(
+                sources, image_encoder, pretrained and letter["image"] == "U", tile, table_key
+            )
+    arrays = gather.item_arrays(sources, {m: s.masks for m, s in sides.items()})
+    captions, text = _caption_index(arrays["caption"])
+    if "text" in modalities:
+        sides["text"] = _text_side(captions, text_encoder, letter["text"])
+    out = Inputs(items=None, captions=captions if "text" in modalities else [])  # type: ignore[arg-type]
+    stacked = {}
+    for modality, side in sides.items():
+        stacked[modality] = _finish(out, modality, side, letter[modality], sources, standardize, held_out)
+    index = {m: text if m == "text" else arrays[m] for m in sides}
+    out.items = Items(stacked, index, arrays["row"], arrays["group"])
+    return out
+
+
+def _finish(
+    out: Inputs,
+    modality: str,
+    side: _Side,
+    letter: str,
+    sources: Sequence[gather.Source],
+    how: Mapping[str, str],
+    held_out: set[str],
+) -> Any:
+    """Record one side in the inputs and return what the batches look up."""
+    from spatialwhisperer.models.standardize import standardize, statistics
+
+    out.dims[modality], out.encoders[modality] = side.dim, side.encoder
+    if side.fitted is not None:
+        out.gene_encoder = side.fitted
+    x = gather.stack(side.parts)
+    if side.tower is not None:
+        out.towers[modality], out.rebuild[modality], out.unlocked[modality] = side.tower, side.rebuild, letter
+        out.standardize[modality] = "none"
+        return x
+    out.standardize[modality] = how.get(modality, "none")
+    if modality == "text":
+        return x
+    rows = [(s, m) for s, m in zip(sources, side.masks, strict=True) if m is not None]
+    sections = np.concatenate([s.section[m] for s, m in rows])
+    training = ~np.isin(np.concatenate([s.group[m] for s, m in rows]).astype(str), sorted(held_out))
+    mean, std = out.statistics[modality] = statistics(x[training])
+    return standardize(x, how=out.standardize[modality], mean=mean, std=std, sections=sections)
+
+
+def _caption_index(captions: np.ndarray) -> tuple[list[str], np.ndarray]:
+    distinct: dict[str, int] = {}
+    index = np.full(len(captions), -1)
+    for i, caption in enumerate(captions):
+        if isinstance(caption, str):
+            index[i] = distinct.setdefault(caption, len(distinct))
+    return list(distinct), index
+
+
+# ------------------------------------------------------------------------------------------------- one side each
+
+
+def _gene_side(
+    sources: Sequence[gather.Source],
+    encoder: Any,
+    slot: str | None,
+    letter: str,
+    held_out: set[str],
+    counts: Mapping[str, Any],
+    random_state: int,
+) -> _Side:
+    if slot is not None:
+        parts, masks = _given(sources, slot, "gene")
+        return _Side(parts, masks, parts[0].shape[1], {"name": slot, "slot": slot})
+    from spatialwhisperer.pp.genes import embed_genes
+
+    holders = [s for s in sources if "gene" in s.has]
+    if isinstance(encoder, str) and encoder in ("pca", "scvi", "scanvi"):
+        encoder = _fit_gene_encoder(holders, encoder, held_out, counts, random_state)
+    elif not hasattr(encoder, "encode"):
+        from spatialwhisperer.models.gene_encoders import load_gene_encoder
+
+        encoder = load_gene_encoder(encoder)
+    masks = [np.ones(s.table.n_obs, bool) if "gene" in s.has else None for s in sources]
+    if letter == "L":
+        parts = [embed_genes(s.table, encoder, layer=counts["layer"], inplace=False) for s in holders]
+        return _Side(parts, masks, encoder.dim, {"name": encoder.name}, fitted=encoder)
+    if not hasattr(encoder, "module"):
+        raise ValueError(
+            f"The gene tower of {encoder.name!r} cannot be trained; use gene_encoder='scvi', or lock it ('L…')."
+        )
+    from spatialwhisperer.models.towers import GeneTower
+    from spatialwhisperer.pp.genes import counts_for
+
+    parts = [counts_for(encoder.genes, encoder.gene_ids, s.table, counts["layer"]) for s in holders]
+    tower, rebuild = GeneTower(encoder.module()), {"kind": "gene_encoder"}
+    return _Side(parts, masks, encoder.dim, {"name": encoder.name}, tower, rebuild, encoder)
+
+
+def _fit_gene_encoder(
+    holders: Sequence[gather.Source], name: str, held_out: set[str], counts: Mapping[str, Any], random_state: int
+) -> Any:
+    """Fit on the rows of training groups: a held-out patient shapes neither the genes chosen nor the encoder."""
+    from spatialwhisperer.pp.genes import fit_gene_encoder
+
+    tables = []
+    for source in holders:
+        keep = ~np.isin(source.group.astype(str), sorted(held_out))
+        if keep.all():
+            tables.append(source.table)
+        elif keep.any():
+            tables.append(source.table[keep])
+    options = {k: v for k, v in counts.items() if k != "table_key" and v is not None}
+    return fit_gene_encoder(tables, name, random_state=random_state, **options)
+
+
+def _image_side(
+    sources: Sequence[gather.Source],
+    encoder: Any,
+    slot: str,
+    given: bool,
+    tile: Mapping[str, Any],
+    table_key: str | None,
+) -> _Side:
+    if not given:
+        from spatialwhisperer.pp.images import embed_images
+
+        for source in sources:
+            if "image" in source.has and slot not in source.table.obsm:
+                embed_images(source.data, encoder=encoder, table_key=table_key, key_added=slot, **tile)
+    parts, masks = _given(sources, slot, "image")
+    described = (
+        {"name": slot, "slot": slot} if given else {"name": encoder if isinstance(encoder, str) else slot, "slot": slot}
+    )
+    return _Side(parts, masks, parts[0].shape[1], described | gather.tile_spec(sources, slot))
+
+
+def _given(
+    sources: Sequence[gather.Source], slot: str, modality: str
+) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Complete rows of a slot of .obsm in each object."""
+    parts, masks = [], []
+    for source in sources:
+        if slot not in source.table.obsm:
+            masks.append(None)
+            continue
+        x = np.asarray(source.table.obsm[slot], dtype=np.float32)
+        complete = np.isfinite(x).all(axis=1)
+        parts.append(x[complete])
+        masks.append(complete)
+    widths = {p.shape[1] for p in parts}
+    if len(widths) > 1:
+        raise ValueError(f".obsm[{slot!r}] has different widths in the objects: {found(sorted(widths))}.")
+    if not parts or not sum(len(p) for p in parts):
+        raise ValueError(f"No object has complete {modality} features in .obsm[{slot!r}].")
+    return parts, masks
+
+
+def _image_tower_side(
+    sources: Sequence[gather.Source], encoder: Any, pretrained: bool, tile: Mapping[str, Any], table_key: str | None
+) -> _Side:
+    from spatialwhisperer.models.towers import make_image_tower
+    from spatialwhisperer.pp.images import read_tiles
+
+    if encoder == "stain_texture":
+        raise ValueError(
+            "'stain_texture' has no weights to train. Name a timm model (image_encoder='resnet18'), or lock it."
+        )
+    tower, rebuild, dim, px = make_image_tower(encoder, pretrained=pretrained)
+    size = {"tile_um": tile["tile_um"], "tile_px": tile["tile_px"] or px or 224}
+    parts = [read_tiles(s.data, table_key=table_key, **size) for s in sources if "image" in s.has]
+    masks = [np.ones(s.table.n_obs, bool) if "image" in s.has else None for s in sources]
+    name = encoder if isinstance(encoder, str) else type(encoder).__name__
+    return _Side(parts, masks, dim, {"name": name, **size}, tower, rebuild)
+
+
+def _text_side(captions: list[str], encoder: str, letter: str) -> _Side:
+    if letter == "L":
+        from spatialwhisperer.pp.texts import embed_texts
+
+        features = embed_texts(captions, encoder=encoder)
+        return _Side([features], [None], features.shape[1], {"name": encoder})
+    from spatialwhisperer.models.text_encoders import text_source
+    from spatialwhisperer.models.towers import make_text_tower
+
+    tower, rebuild, dim = make_text_tower(text_source(encoder), pretrained=letter == "U")
+    return _Side([captions], [None], dim, {"name": encoder}, tower, rebuild)
