@@ -41,7 +41,7 @@ docs: $(VENV)/.installed-doc
 
 clean:
 	rm -rf demo_output dist build docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
-	find src tests docs benchmarks tutorials -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path "./$(VENV)" -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is written only after its installation has ended well: an interrupted one is done again.
 $(VENV)/.made:
