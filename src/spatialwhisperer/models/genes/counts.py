@@ -1,0 +1,87 @@
+"""What counts must look like, and which genes are worth encoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+_CHUNK = 10_000_000
+_SEEN_IN = 3
+
+
+def not_counts(values: np.ndarray) -> str | None:
+    """Say why these values cannot be raw counts, or return ``None`` where they can."""
+    for start in range(0, values.size, _CHUNK):
+        part = values.ravel()[start : start + _CHUNK]
+        bad = ~(np.isfinite(part) & (part == np.rint(part)))
+        if bad.any():
+            kind = "non-integer" if np.isfinite(part[bad][0]) else "NaN or infinite"
+            return f"{kind} values such as {', '.join(f'{v:g}' for v in part[bad][:3])}"
+        if (part < 0).any():
+            return f"negative values such as {', '.join(f'{v:g}' for v in part[part < 0][:3])}"
+    return None
+
+
+def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
+    """Check counts of shape (n, n_genes) and return them as CSR of float32."""
+    matrix = sp.csr_matrix(counts)
+    if matrix.shape[1] != n_genes:
+        raise ValueError(
+            f"counts have {matrix.shape[1]} columns and the encoder takes {n_genes} genes. Align them first: "
+            "sw.pp.embed_genes(adata, encoder) does, and counts are then in the order of encoder.genes."
+        )
+    if problem := not_counts(matrix.data):
+        raise ValueError(f"Gene encoders take raw counts; these hold {problem}.")
+    return matrix.astype(np.float32, copy=False)
+
+
+def select_genes(counts: sp.csr_matrix, n_top_genes: int | None, batch: np.ndarray | None) -> np.ndarray:
+    """Pick highly variable genes on the training rows.
+
+    scanpy's ``seurat_v3`` (Stuart et al., Cell 2019: variance of counts standardised by a fit over the mean), ranked within
+    each batch and combined. Genes that no training row shows are never taken, whatever ``n_top_genes`` says.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, shape (n, genes).
+    n_top_genes
+        How many to keep; ``None`` keeps every gene that is seen.
+    batch
+        Batch codes, shape (n,), or ``None``.
+
+    Returns
+    -------
+    Positions of the genes, ascending.
+    """
+    seen = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
+    if n_top_genes is None or (seen > 0).sum() <= n_top_genes:
+        return np.flatnonzero(seen > 0)
+    # the fit over the mean is degenerate at genes of one or two rows, so they do not compete
+    candidates = np.flatnonzero(seen >= _SEEN_IN)
+    if len(candidates) <= n_top_genes:
+        return candidates
+    return candidates[_highly_variable(counts[:, candidates], n_top_genes, batch)]
+
+
+def _highly_variable(counts: sp.csr_matrix, n_top_genes: int, batch: np.ndarray | None) -> np.ndarray:
+    import anndata as ad
+    import pandas as pd
+    import scanpy as sc
+
+    rows = pd.RangeIndex(counts.shape[0]).astype(str)
+    obs = pd.DataFrame({"batch": pd.Categorical(np.zeros(len(rows)) if batch is None else batch)}, index=rows)
+    adata = ad.AnnData(counts, obs=obs)
+    try:
+        table = sc.pp.highly_variable_genes(
+            adata, flavor="seurat_v3", n_top_genes=n_top_genes, batch_key="batch", inplace=False
+        )
+    except ValueError as error:
+        smallest = obs["batch"].value_counts().min()
+        raise ValueError(
+            f"Highly variable genes cannot be selected (the fit of variance over mean failed: {error}). The smallest batch "
+            f"has {smallest} rows: merge small batches, or keep every gene with n_top_genes=None."
+        ) from error
+    return np.flatnonzero(table["highly_variable"].to_numpy())

@@ -1,0 +1,434 @@
+"""The encoders of scVI and scANVI, fitted by scvi-tools and kept without it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections import OrderedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer._utils import import_torch_stack, isolated_rng
+from spatialwhisperer.models.genes.base import GeneEncoder, take_tensors
+from spatialwhisperer.models.genes.counts import as_counts, select_genes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import torch
+
+_EPS, _MOMENTUM = 1e-3, 0.01
+_BATCH, _LARGE_BATCH, _LARGE = 128, 512, 20_000
+_UNLABELED = "-1"
+_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+class SCVIEncoder(GeneEncoder):
+    """Posterior mean of scVI's latent variables (Lopez et al., Nat Methods 2018).
+
+    The model is fitted by scvi-tools with ``encode_covariates=False``: batches reach its decoder only, so the encoder needs no
+    batch and takes rows of sections it never saw. Only the path from counts to the mean is kept, an MLP on log1p of the raw
+    counts; its output equals scvi-tools' ``get_latent_representation``.
+
+    Genes that were not measured are taken as zero counts, as scvi-tools does for query data.
+    """
+
+    name = "scvi"
+
+    def __init__(
+        self,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        weights: Mapping[str, np.ndarray],
+        n_latent: int,
+        n_hidden: int,
+        n_layers: int,
+        dropout_rate: float,
+        fitted: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(genes, gene_ids, fitted)
+        self.n_latent, self.n_hidden, self.n_layers, self.dropout_rate = n_latent, n_hidden, n_layers, dropout_rate
+        self._weights = take_tensors(weights, self._shapes(), type(self).__name__)
+
+    @classmethod
+    def fit(
+        cls,
+        counts: Any,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        batch: np.ndarray | None = None,
+        n_latent: int = 32,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        n_top_genes: int | None = 2000,
+        max_epochs: int | None = None,
+        device: str | None = None,
+        random_state: int = 0,
+    ) -> SCVIEncoder:
+        """Select genes and train scVI with a negative binomial likelihood on all rows.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, CSR or dense, shape (n, genes).
+        genes
+            Name of each column.
+        gene_ids
+            Ensembl id of each column.
+        batch
+            Batch of each row, shape (n,); the decoder explains it away.
+        n_latent
+            Latent variables.
+        n_hidden
+            Units of a hidden layer.
+        n_layers
+            Hidden layers.
+        dropout_rate
+            Dropout while training.
+        n_top_genes
+            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        max_epochs
+            Passes over the rows; ``None`` takes scvi-tools' own rule.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+        random_state
+            Seed of initial weights and minibatches.
+
+        Raises
+        ------
+        ValueError
+            If values are not counts, or a row is empty over the selected genes.
+        """
+        matrix, chosen = _prepare(counts, len(genes), n_top_genes, batch)
+        model, epochs = _train(
+            matrix,
+            batch,
+            None,
+            {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
+            max_epochs,
+            device,
+            random_state,
+        )
+        return cls._of(model, genes, gene_ids, chosen, _fitted(matrix, batch, epochs, random_state))
+
+    @classmethod
+    def _of(
+        cls,
+        model: Any,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None,
+        chosen: np.ndarray,
+        fitted: Mapping[str, Any],
+    ) -> Any:
+        """Keep the encoder of a trained scvi-tools model."""
+        module = model.module
+        state = {k: v.detach().cpu().numpy() for k, v in module.z_encoder.state_dict().items()}
+        linears = [layer[0] for layer in module.z_encoder.encoder.fc_layers]
+        drops = [part.p for layer in module.z_encoder.encoder.fc_layers for part in layer if hasattr(part, "p")]
+        weights = {f"mean.{part}": state[f"mean_encoder.{part}"] for part in ("weight", "bias")}
+        for i in range(len(linears)):
+            layer = f"encoder.fc_layers.Layer {i}."
+            weights |= {f"linear_{i}.{part}": state[f"{layer}0.{part}"] for part in ("weight", "bias")}
+            weights |= {f"norm_{i}.{part}": state[f"{layer}1.{part}"] for part in _NORM}
+        return cls(
+            [genes[i] for i in chosen],
+            None if gene_ids is None else [gene_ids[i] for i in chosen],
+            weights=weights,
+            n_latent=int(module.n_latent),
+            n_hidden=int(linears[0].out_features),
+            n_layers=len(linears),
+            dropout_rate=float(drops[0]) if drops else 0.0,
+            fitted=fitted,
+        )
+
+    @property
+    def dim(self) -> int:
+        """Columns of the embedding."""
+        return self.n_latent
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights of the path from counts to the posterior mean, by name."""
+        return dict(self._weights)
+
+    def module(self) -> torch.nn.Module:
+        """Return the encoder as a torch module, with its own copy of the weights: raw counts in, posterior mean out.
+
+        It takes float counts of shape (n, len(genes)) and applies log1p itself, so gradients reach every weight in training
+        from end to end. It comes in training mode (dropout on, batch statistics updated), as every new torch module does; call
+        ``.eval()`` for the values that `encode` gives.
+        """
+        import torch
+        from torch import nn
+
+        sizes = [len(self.genes), *[self.n_hidden] * self.n_layers]
+        parts: list[tuple[str, nn.Module]] = []
+        for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            parts += [
+                (f"linear_{i}", nn.utils.skip_init(nn.Linear, n_in, n_out)),
+                (f"norm_{i}", nn.BatchNorm1d(n_out, momentum=_MOMENTUM, eps=_EPS)),
+                (f"relu_{i}", nn.ReLU()),
+                (f"dropout_{i}", nn.Dropout(self.dropout_rate)),
+            ]
+        parts.append(("mean", nn.utils.skip_init(nn.Linear, sizes[-1], self.n_latent)))
+        network = nn.Sequential(OrderedDict(parts))
+        counters = {f"norm_{i}.num_batches_tracked": torch.tensor(0) for i in range(self.n_layers)}
+        # copies: training the module must not change this encoder
+        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in self._weights.items()} | counters)
+        network.register_forward_pre_hook(_log1p)
+        return network
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        width = len(self.genes)
+        for i in range(self.n_layers):
+            shapes |= {f"linear_{i}.weight": (self.n_hidden, width), f"linear_{i}.bias": (self.n_hidden,)}
+            shapes |= {f"norm_{i}.{part}": (self.n_hidden,) for part in _NORM}
+            width = self.n_hidden
+        return shapes | {"mean.weight": (self.n_latent, width), "mean.bias": (self.n_latent,)}
+
+    def _settings(self) -> dict[str, Any]:
+        return {"n_hidden": self.n_hidden, "n_layers": self.n_layers, "dropout_rate": self.dropout_rate}
+
+    @classmethod
+    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> SCVIEncoder:
+        return cls(
+            config["genes"],
+            config["gene_ids"],
+            weights=tensors,
+            n_latent=int(config["dim"]),
+            n_hidden=int(config["n_hidden"]),
+            n_layers=int(config["n_layers"]),
+            dropout_rate=float(config["dropout_rate"]),
+            fitted=config.get("fitted"),
+        )
+
+    def _encode(
+        self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
+    ) -> np.ndarray:
+        import torch
+
+        from spatialwhisperer.settings import settings
+
+        device = settings.resolve_device(device)
+        if present is not None:
+            counts = counts @ sp.diags_array(present.astype(np.float32), format="csr")
+        network = self.module().eval().to(device)
+        out = np.empty((counts.shape[0], self.dim), np.float32)
+        with torch.inference_mode():
+            for start in range(0, counts.shape[0], batch_size):
+                part = torch.from_numpy(counts[start : start + batch_size].toarray()).to(device)
+                out[start : start + batch_size] = network(part).cpu().numpy()
+        return out
+
+
+class SCANVIEncoder(SCVIEncoder):
+    """Posterior mean of scANVI's latent variables (Xu et al., Mol Syst Biol 2021): scVI, fine-tuned to tell labels apart.
+
+    Everything that `SCVIEncoder` says holds here too.
+    """
+
+    name = "scanvi"
+
+    @classmethod
+    def fit(  # type: ignore[override]
+        cls,
+        counts: Any,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        labels: Sequence[Any],
+        batch: np.ndarray | None = None,
+        n_latent: int = 32,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        n_top_genes: int | None = 2000,
+        max_epochs: int | None = None,
+        device: str | None = None,
+        random_state: int = 0,
+    ) -> SCANVIEncoder:
+        """Select genes, train scVI, then scANVI from it.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, CSR or dense, shape (n, genes).
+        genes
+            Name of each column.
+        gene_ids
+            Ensembl id of each column.
+        labels
+            Label of each row, length n; missing values mark rows without a label.
+        batch
+            Batch of each row, shape (n,).
+        n_latent
+            Latent variables.
+        n_hidden
+            Units of a hidden layer.
+        n_layers
+            Hidden layers.
+        dropout_rate
+            Dropout while training.
+        n_top_genes
+            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        max_epochs
+            Passes over the rows for scVI, of which scANVI takes a third, from 2 to 10; ``None`` takes scvi-tools' own rule for both.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+        random_state
+            Seed of initial weights and minibatches.
+
+        Raises
+        ------
+        ValueError
+            If values are not counts, a row is empty over the selected genes, or fewer than two labels occur.
+        """
+        import pandas as pd
+
+        codes, classes = pd.factorize(pd.Series(list(labels), dtype=object), sort=False)
+        if len(codes) != np.shape(counts)[0]:
+            raise ValueError(f"There are {len(codes)} labels for {np.shape(counts)[0]} rows.")
+        if len(classes) < 2:
+            raise ValueError(f"scANVI needs at least two labels; these rows have {len(classes)}. Use encoder='scvi'.")
+        matrix, chosen = _prepare(counts, len(genes), n_top_genes, batch)
+        model, epochs = _train(
+            matrix,
+            batch,
+            # codes, so that no label of the data can be taken for the missing one
+            codes.astype(str),
+            {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
+            max_epochs,
+            device,
+            random_state,
+        )
+        fitted = _fitted(matrix, batch, epochs, random_state) | {"labels": len(classes)}
+        return cls._of(model, genes, gene_ids, chosen, fitted)
+
+
+def _log1p(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].log1p(), *inputs[1:])
+
+
+def _prepare(
+    counts: Any, n_genes: int, n_top_genes: int | None, batch: np.ndarray | None
+) -> tuple[sp.csr_matrix, np.ndarray]:
+    matrix = as_counts(counts, n_genes)
+    chosen = select_genes(matrix, n_top_genes, batch)
+    matrix = matrix[:, chosen]
+    empty = np.asarray(matrix.sum(axis=1)).ravel() == 0
+    if empty.any():
+        raise ValueError(f"{int(empty.sum())} rows have no counts in the selected genes; leave them out.")
+    if matrix.shape[0] < 3:
+        raise ValueError(f"{matrix.shape[0]} rows are too few to train on.")
+    return matrix, chosen
+
+
+def _fitted(
+    matrix: sp.csr_matrix, batch: np.ndarray | None, epochs: Sequence[int], random_state: int
+) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {
+        "rows": matrix.shape[0],
+        "batches": 1 if batch is None else len(np.unique(batch)),
+        "epochs": epochs,
+        "random_state": random_state,
+        "scvi_tools": version("scvi-tools"),
+    }
+
+
+def _train(
+    counts: sp.csr_matrix,
+    batch: np.ndarray | None,
+    labels: np.ndarray | None,
+    parameters: Mapping[str, Any],
+    max_epochs: int | None,
+    device: str | None,
+    random_state: int,
+) -> tuple[Any, list[int]]:
+    """Train scVI, then scANVI where there are labels, on a temporary AnnData. Returns the model and the epochs of each stage.
+
+    The process's random state stays as it was.
+    """
+    import anndata as ad
+    import pandas as pd
+
+    from spatialwhisperer.settings import settings
+
+    accelerator, devices = _lightning_device(settings.resolve_device(device))
+    scvi = import_torch_stack("scvi")
+    n = counts.shape[0]
+    obs = pd.DataFrame({"batch": np.zeros(n, int) if batch is None else np.unique(batch, return_inverse=True)[1]})
+    obs["batch"] = obs["batch"].astype(str).astype("category")
+    obs.index = obs.index.astype(str)
+    parts = [n]
+    if labels is not None:
+        obs["label"] = pd.Categorical(labels)
+        labeled = int((labels != _UNLABELED).sum())
+        parts += [labeled, n - labeled]
+    options = {
+        "accelerator": accelerator,
+        "devices": devices,
+        # every row trains, in an order that only the seeded sampler decides: a random split would take its seed from elsewhere
+        "train_size": 1.0,
+        "shuffle_set_split": False,
+        "batch_size": _batch_size(parts),
+        "enable_progress_bar": settings.progress and sys.stderr.isatty(),
+        "logger": False,
+        "enable_checkpointing": False,
+    }
+    adata = ad.AnnData(counts.copy(), obs=obs)
+    with _quiet(), isolated_rng(random_state):
+        scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
+        model = scvi.model.SCVI(adata, encode_covariates=False, gene_likelihood="nb", **parameters)
+        model.train(max_epochs=max_epochs, **options)
+        done = [int(model.trainer.current_epoch)]
+        if labels is not None:
+            model = scvi.model.SCANVI.from_scvi_model(model, unlabeled_category=_UNLABELED, labels_key="label")
+            epochs = None if max_epochs is None else min(10, max(2, round(max_epochs / 3)))
+            model.train(max_epochs=epochs, **options)
+            done.append(int(model.trainer.current_epoch))
+    model.module.eval()
+    return model, done
+
+
+def _batch_size(parts: Sequence[int]) -> int:
+    """Rows per minibatch, so that none is left with one or two rows, where batch normalisation fails or is noise."""
+    size = _BATCH if parts[0] < _LARGE else _LARGE_BATCH
+    for candidate in range(size, size // 2, -1):
+        if not any(0 < part % candidate < 3 for part in parts):
+            return candidate
+    return size
+
+
+def _lightning_device(device: str) -> tuple[Literal["cpu", "gpu", "mps"], int | list[int]]:
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        return "gpu", [int(index or 0)]
+    if kind in ("cpu", "mps"):
+        return kind, 1  # type: ignore[return-value]
+    raise ValueError(f"scvi-tools trains on cpu, cuda or mps here, not on device={device!r}.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Lightning's remarks about hardware and data loaders, which nobody who fits an encoder can act on."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning", "scvi")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            for module in (r"lightning\.", r"torch\.", r"scvi\."):
+                warnings.filterwarnings("ignore", module=module)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
