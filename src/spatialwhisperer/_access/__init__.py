@@ -5,8 +5,9 @@ Everything else asks here for the table, the image, the tile centres, the micron
 
 from __future__ import annotations
 
-from spatialwhisperer._access.grid import Grid, add_instances_table, add_tile_grid
-from spatialwhisperer._access.images import Level, RasterImage, find_image, raster_images, read_pixels
+from spatialwhisperer._access.grid import Grid, add_instances_table, add_tile_grid, check_grid_names, grid_table
+from spatialwhisperer._access.images import Level, RasterImage, find_image, raster_images, read_pixels, rgb_names
+from spatialwhisperer._access.mpp import image_mpp, missing_mpp, positive
 from spatialwhisperer._access.sections import Section, section_codes, sections
 from spatialwhisperer._access.tables import get_table, is_spatialdata, table_name
 
@@ -17,11 +18,17 @@ __all__ = [
     "Section",
     "add_instances_table",
     "add_tile_grid",
+    "check_grid_names",
     "find_image",
     "get_table",
+    "grid_table",
+    "image_mpp",
     "is_spatialdata",
+    "missing_mpp",
+    "positive",
     "raster_images",
     "read_pixels",
+    "rgb_names",
     "section_codes",
     "sections",
     "table_name",

@@ -11,7 +11,7 @@ import pandas as pd
 from spatialwhisperer._utils import found
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
 
@@ -42,6 +42,18 @@ def add_instances_table(sdata: Any, region: str, key_added: str) -> AnnData:
     return table
 
 
+def grid_table(grids: Mapping[str, Grid]) -> AnnData:
+    """Make the table of a grid: one row per tile, annotating the shapes ``<image>_tiles``."""
+    table = _empty_table({_grid_shapes(image): pd.RangeIndex(len(grid.centres_px)) for image, grid in grids.items()})
+    table.obsm["spatial"] = np.concatenate([grid.centres_px for grid in grids.values()])
+    return table
+
+
+def check_grid_names(sdata: Any, images: Iterable[str], key_added: str) -> None:
+    """Raise `ValueError` where an element that a grid would write exists already."""
+    _check_free(sdata, [key_added, *(_grid_shapes(image) for image in images)])
+
+
 def add_tile_grid(sdata: Any, grids: Mapping[str, Grid], key_added: str) -> AnnData:
     """Write squares over images as shapes ``<image>_tiles``, registered like the image, and one table that annotates them.
 
@@ -64,20 +76,22 @@ def add_tile_grid(sdata: Any, grids: Mapping[str, Grid], key_added: str) -> AnnD
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import get_transformation
 
-    regions = {image: f"{image}_tiles" for image in grids}
-    _check_free(sdata, [key_added, *regions.values()])
+    check_grid_names(sdata, grids, key_added)
     shapes = {}
     for image, grid in grids.items():
         half, (x, y) = grid.size_px / 2, grid.centres_px.T
         squares = gpd.GeoDataFrame(geometry=shapely.box(x - half, y - half, x + half, y + half))
         transformations = get_transformation(sdata.images[image], get_all=True)
-        shapes[regions[image]] = ShapesModel.parse(squares, transformations=transformations)
-    table = _empty_table({region: element.index for region, element in shapes.items()})
-    table.obsm["spatial"] = np.concatenate([grid.centres_px for grid in grids.values()])
+        shapes[_grid_shapes(image)] = ShapesModel.parse(squares, transformations=dict(transformations))
+    table = grid_table(grids)
     for region, element in shapes.items():
         sdata.shapes[region] = element
     sdata.tables[key_added] = table
     return table
+
+
+def _grid_shapes(image: str) -> str:
+    return f"{image}_tiles"
 
 
 def _empty_table(instances: Mapping[str, pd.Index]) -> AnnData:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 XY = ("x", "y")
+_LOCAL_SCHEDULERS = ("threads", "threading", "synchronous", "sync", "single-threaded")
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,19 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
     out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
     if bottom > top and right > left:
-        block = np.asarray(level.pixels[:3, top:bottom, left:right])
+        block = _load(level.pixels[:3, top:bottom, left:right])
         out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(block)
     return out
+
+
+def _load(block: Any) -> np.ndarray:
+    if not hasattr(block, "compute"):
+        return np.asarray(block)
+    import dask
+
+    # a distributed client would become the default scheduler and send every block over its network
+    chosen = dask.config.get("scheduler", None)
+    return block.compute(scheduler=chosen if chosen in _LOCAL_SCHEDULERS else "threads")
 
 
 def _as_uint8(block: np.ndarray) -> np.ndarray:
@@ -94,22 +105,27 @@ def _as_uint8(block: np.ndarray) -> np.ndarray:
 
 def raster_images(data: Any) -> dict[str, RasterImage]:
     """All RGB images by name: image elements of a SpatialData, libraries of an AnnData's ``.uns['spatial']``."""
+    return {name: find_image(data, name) for name in rgb_names(data)}
+
+
+def rgb_names(data: Any) -> list[str]:
+    """Names of the images with three or four channels; a fluorescence stack beside the H&E is left out."""
     if is_spatialdata(data):
-        return {str(name): _from_element(str(name), element) for name, element in data.images.items()}
-    images = {}
-    for library, entry in data.uns.get("spatial", {}).items():
-        levels = _library_levels(str(library), entry)
-        if levels:
-            images[str(library)] = _raster(str(library), levels)
-    return images
+        return [str(name) for name, element in data.images.items() if _channels(element) in (3, 4)]
+    return [str(name) for name, entry in data.uns.get("spatial", {}).items() if _library_levels(str(name), entry)]
 
 
 def find_image(data: Any, name: str) -> RasterImage:
     """One image by name, or a `KeyError` that lists what is there."""
-    images = raster_images(data)
-    if name not in images:
-        raise KeyError(f"There is no image {name!r} (found: {found(images)}).")
-    return images[name]
+    if is_spatialdata(data):
+        if name not in data.images:
+            raise KeyError(f"There is no image {name!r} (found: {found(data.images)}).")
+        return _from_element(name, data.images[name])
+    libraries = {str(key): entry for key, entry in data.uns.get("spatial", {}).items()}
+    levels = _library_levels(name, libraries.get(name, {}))
+    if not levels:
+        raise KeyError(f"There is no image {name!r} (found: {found(rgb_names(data))}).")
+    return _raster(name, levels)
 
 
 def _raster(name: str, levels: list[Level]) -> RasterImage:
@@ -123,12 +139,19 @@ def _raster(name: str, levels: list[Level]) -> RasterImage:
     return RasterImage(name, tuple(levels), (width * levels[0].scale_x, height * levels[0].scale_y))
 
 
-def _from_element(name: str, element: Any) -> RasterImage:
+def _scales(element: Any) -> list[Any]:
+    """DataArrays of an image element, one per level of its pyramid."""
     if hasattr(element, "children"):  # a multiscale DataTree
-        arrays = [next(iter(element[key].ds.data_vars.values())) for key in element.children]
-    else:
-        arrays = [element]
-    arrays = [array.transpose("c", "y", "x") for array in arrays]
+        return [next(iter(element[key].ds.data_vars.values())) for key in element.children]
+    return [element]
+
+
+def _channels(element: Any) -> int:
+    return int(_scales(element)[0].sizes["c"])
+
+
+def _from_element(name: str, element: Any) -> RasterImage:
+    arrays = [array.transpose("c", "y", "x") for array in _scales(element)]
     width, height = arrays[0].sizes["x"], arrays[0].sizes["y"]
     return _raster(name, [Level(a.data, width / a.sizes["x"], height / a.sizes["y"]) for a in arrays])
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.images import XY
+from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._utils import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,15 +65,34 @@ def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
     return float(np.median(distance[:, 1]))
 
 
-def from_element(element: Any) -> float | None:
+def image_mpp(data: Any, image: str, *, mpp: float | Mapping[str, float] | None = None) -> float | None:
+    """Full-resolution microns per pixel of an image without spots, or ``None`` where nothing states it."""
+    recorded = (
+        from_element(data.images[image], image) if is_spatialdata(data) else from_library(data.uns["spatial"][image])
+    )
+    return resolve_mpp(image, image, mpp=mpp, spot_pitch_um=None, xy_px=np.empty((0, 2)), recorded=recorded)
+
+
+def from_element(element: Any, name: str) -> float | None:
     """Microns per unit of an element, where it is registered to a coordinate system of microns."""
     from spatialdata.transformations import get_transformation
 
-    for name, transformation in get_transformation(element, get_all=True).items():
-        if MICRONS.search(str(name)):
+    for system, transformation in get_transformation(element, get_all=True).items():
+        if MICRONS.search(str(system)):
             matrix = transformation.to_affine_matrix(XY, XY)
+            _warn_if_stretched(name, matrix)
             return unit_scale(matrix)
     return None
+
+
+def _warn_if_stretched(name: str, matrix: np.ndarray) -> None:
+    longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False)
+    if longest > 1.01 * shortest:
+        warn(
+            f"{name!r} is stretched or sheared on its way to microns: {shortest:.4g} um per pixel in one direction, "
+            f"{longest:.4g} in the other. Tiles stay square in its pixels, with the mean of {unit_scale(matrix):.4g}.",
+            stacklevel=2,
+        )
 
 
 def unit_scale(matrix: np.ndarray) -> float:

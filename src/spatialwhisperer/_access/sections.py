@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access import mpp as _mpp
-from spatialwhisperer._access.images import XY, RasterImage, find_image, raster_images
+from spatialwhisperer._access.images import XY, RasterImage, find_image, rgb_names
 from spatialwhisperer._access.tables import get_table, is_spatialdata
 from spatialwhisperer._utils import found
 
@@ -107,10 +107,9 @@ def section_codes(data: Any, *, table_key: str | None = None, library_key: str |
 
 def _check_image(data: Any, section: Section, need_image: bool) -> None:
     if need_image and section.image is None:
-        images = list(raster_images(data))
         place = "image elements" if is_spatialdata(data) else ".uns['spatial'][library]['images']"
         raise KeyError(
-            f"Section {section.name!r} has no H&E image ({place} found: {found(images)}). Add one that shares a coordinate "
+            f"Section {section.name!r} has no H&E image ({place} found: {found(rgb_names(data))}). Add one that shares a coordinate "
             "system with the spots (spatialdata.models.Image2DModel.parse(…, transformations=…)), or name it with image_key=…."
         )
 
@@ -142,14 +141,15 @@ def _anndata_sections(
             "full-resolution pixels, as sc.read_visium or sq.read.visium store them."
         )
     xy = np.asarray(table.obsm["spatial"], dtype=np.float64)[:, :2]
-    images = raster_images(data)
+    images = rgb_names(data)
     codes = section_codes(data, library_key=library_key)
     libraries = table.uns.get("spatial", {})
     out = []
     for name in pd.unique(codes):
         rows = np.flatnonzero(codes == name)
         wanted = image_key.get(name) if isinstance(image_key, Mapping) else image_key
-        image = find_image(data, wanted) if wanted is not None else images.get(name)
+        wanted = name if wanted is None and name in images else wanted
+        image = find_image(data, wanted) if wanted is not None else None
         recorded = _mpp.from_library(libraries[image.name]) if image is not None else None
         out.append((Section(name, rows, xy[rows], image, None), recorded))
     return out
@@ -200,8 +200,8 @@ def _spatialdata_sections(
         system, matrix = _to_image(region, element, image_name, image_element, coordinate_system)
         xy = _centroids(element, region, instances[rows])
         xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
-        recorded = _mpp.from_element(image_element)
-        if recorded is None and (per_unit := _mpp.from_element(element)) is not None:
+        recorded = _mpp.from_element(image_element, image_name)
+        if recorded is None and (per_unit := _mpp.from_element(element, region)) is not None:
             recorded = per_unit / _mpp.unit_scale(matrix)
         out.append((Section(region, rows, xy, find_image(data, image_name), None, system), recorded))
     return out
@@ -224,14 +224,14 @@ def _systems(element: Any) -> dict[str, np.ndarray]:
 
 
 def _choose_image(data: Any, region: str, element: Any, image_key: Any, coordinate_system: str | None) -> str | None:
-    """The image asked for, else the one that shares most coordinate systems with the region."""
+    """The image asked for, else the RGB image that shares most coordinate systems with the region."""
     wanted = image_key.get(region) if isinstance(image_key, Mapping) else image_key
     if wanted is not None:
         if wanted not in data.images:
             raise KeyError(f"image_key={wanted!r} is not an image of this SpatialData (found: {found(data.images)}).")
         return str(wanted)
     own = set(_systems(element)) if coordinate_system is None else {coordinate_system}
-    shared = {str(name): len(own & set(_systems(image))) for name, image in data.images.items()}
+    shared = {name: len(own & set(_systems(data.images[name]))) for name in rgb_names(data)}
     best = max(shared.values(), default=0)
     names = [name for name, count in shared.items() if count == best and count > 0]
     if len(names) > 1:
