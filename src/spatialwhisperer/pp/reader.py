@@ -1,0 +1,219 @@
+"""Reads the tiles of one section block by block: every chunk of the image is decoded once, memory is bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialwhisperer._access import Level, RasterImage, Section, read_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILL = 255
+"""Value of pixels outside the image: glass."""
+
+BLOCK_PX = 2048
+_MAX_BLOCK_PX = 8192
+_MAX_BYTES = 24 * 2**20
+
+
+class TileReader:
+    """Square tiles around the rows of one section, axis-aligned in the pixels of its image.
+
+    Parameters
+    ----------
+    section
+        Section with an image and finite centres.
+    tile_um
+        Edge of a tile in microns.
+    tile_px
+        Edge of a returned tile in pixels.
+    mpp
+        Microns per full-resolution pixel; the section's own where not given.
+
+    Attributes
+    ----------
+    level
+        Coarsest level of the pyramid that still has ``tile_px`` pixels across a tile, else the finest one.
+    width, height
+        Pixels of that level across a tile.
+    left, top
+        First pixel of each tile, shape (n,), negative where a tile leaves the image.
+    inside
+        Share of each tile that lies in the image, shape (n,).
+
+    Notes
+    -----
+    The image is scanned in blocks of whole chunks, row by row. A tile is cut from the block that holds its last pixel;
+    what it needs from the blocks above and to the left is kept in strips one tile wide. So memory is one block, two
+    strips across the image and at most 24 MiB of tiles, however many tiles overlap.
+    """
+
+    def __init__(self, section: Section, *, tile_um: float, tile_px: int, mpp: float | None = None) -> None:
+        mpp = section.mpp if mpp is None else mpp
+        if section.image is None or mpp is None:
+            raise ValueError(
+                f"Section {section.name!r} needs an image and its microns per pixel before tiles are read."
+            )
+        size_px = tile_um / mpp
+        self.section, self.tile_px = section, tile_px
+        self.level = choose_level(section.image, size_px, tile_px)
+        self.width = max(1, round(size_px / self.level.scale_x))
+        self.height = max(1, round(size_px / self.level.scale_y))
+        x, y = section.xy_px[:, 0] / self.level.scale_x, section.xy_px[:, 1] / self.level.scale_y
+        self.left = np.floor(x - self.width / 2 + 0.5).astype(np.int64)
+        self.top = np.floor(y - self.height / 2 + 0.5).astype(np.int64)
+        _, image_height, image_width = self.level.pixels.shape
+        across = _overlap(self.left, self.width, image_width) / self.width
+        self.inside = across * _overlap(self.top, self.height, image_height) / self.height
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def read(self, positions: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield pieces ``(positions, tiles)`` until each tile was read once.
+
+        Parameters
+        ----------
+        positions
+            Which tiles, as positions in the section; all of them where not given. They come back in the order of the scan.
+
+        Yields
+        ------
+        Positions of shape (k,) and uint8 tiles of shape (k, 3, tile_px, tile_px).
+        """
+        wanted = np.arange(len(self)) if positions is None else np.asarray(positions)
+        blank = self.inside[wanted] == 0
+        limit = max(1, _MAX_BYTES // (3 * max(self.width * self.height, self.tile_px**2)))
+        for piece in _pieces(wanted[blank], limit):
+            yield piece, np.full((len(piece), 3, self.tile_px, self.tile_px), FILL, np.uint8)
+        for here, canvas, x0, y0 in self._scan(wanted[~blank]):
+            # shape (y, x, 3, height, width): picking [y, x] copies whole tiles
+            windows = np.lib.stride_tricks.sliding_window_view(canvas, (3, self.height, self.width))[0]
+            for piece in _pieces(here, limit):
+                yield piece, resize(windows[self.top[piece] - y0, self.left[piece] - x0], self.tile_px)
+
+    def _scan(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
+        """Yield tiles with the canvas that holds all of them, and the position of the canvas in the image."""
+        if not len(wanted):
+            return
+        plan = _Plan(self, wanted)
+        halo_x, halo_y = self.width - 1, self.height - 1
+        tall, wide = int(np.diff(plan.edges_y).max()), int(np.diff(plan.edges_x).max())
+        canvas = np.full((3, halo_y + tall + halo_y, halo_x + wide + halo_x), FILL, np.uint8)
+        image_width = int(plan.edges_x[-1])
+        above, below = (np.full((3, halo_y, halo_x + image_width + halo_x), FILL, np.uint8) for _ in range(2))
+        for row in range(len(plan.edges_y) - 1):
+            y0, y1 = (int(y) for y in plan.edges_y[row : row + 2])
+            canvas[:, halo_y:, :halo_x] = FILL
+            before = 0
+            for column in np.flatnonzero(plan.needed[row]):
+                x0, x1 = (int(x) for x in plan.edges_x[column : column + 2])
+                if column:  # the last columns of the block to the left; nobody looks at them if it was not needed
+                    canvas[:, halo_y:, :halo_x] = canvas[:, halo_y:, before : before + halo_x]
+                canvas[:, :halo_y, : halo_x + x1 - x0 + halo_x] = above[:, :, x0 : x1 + 2 * halo_x]
+                left, top, right, bottom = plan.box(row, column)
+                canvas[:, halo_y + top - y0 : halo_y + bottom - y0, halo_x + left - x0 : halo_x + right - x0] = (
+                    read_pixels(self.level, left, top, right, bottom, fill=FILL)
+                )
+                canvas[:, halo_y:, halo_x + x1 - x0 :] = FILL
+                canvas[:, halo_y + y1 - y0 :] = FILL
+                below[:, :, halo_x + x0 : halo_x + x1] = canvas[
+                    :, y1 - y0 : y1 - y0 + halo_y, halo_x : halo_x + x1 - x0
+                ]
+                before = x1 - x0
+                done = plan.finished(row, column)
+                if len(done):
+                    yield done, canvas, x0 - halo_x, y0 - halo_y
+            above, below = below, above
+
+
+class _Plan:
+    """Which blocks of a level to read, how much of each, and which tiles are complete after each."""
+
+    def __init__(self, reader: TileReader, wanted: np.ndarray) -> None:
+        _, height, width = reader.level.pixels.shape
+        chunks = getattr(reader.level.pixels, "chunks", None)
+        chunks_y, chunks_x = chunks[1:] if chunks is not None else (None, None)
+        self.edges_x = block_edges(width, chunks_x, reader.width)
+        self.edges_y = block_edges(height, chunks_y, reader.height)
+        x = _span(reader.left[wanted], reader.width, width)
+        y = _span(reader.top[wanted], reader.height, height)
+        columns = [np.searchsorted(self.edges_x, at, side="right") - 1 for at in x]
+        rows = [np.searchsorted(self.edges_y, at, side="right") - 1 for at in y]
+        shape = (len(self.edges_y) - 1, len(self.edges_x) - 1)
+        self.needed = np.zeros(shape, bool)
+        self._left, self._right = np.full(shape, width), np.zeros(shape, np.int64)
+        self._top, self._bottom = np.full(shape, height), np.zeros(shape, np.int64)
+        for row in rows:
+            for column in columns:
+                self.needed[row, column] = True
+                np.minimum.at(self._left, (row, column), x[0])
+                np.maximum.at(self._right, (row, column), x[1] + 1)
+                np.minimum.at(self._top, (row, column), y[0])
+                np.maximum.at(self._bottom, (row, column), y[1] + 1)
+        block = rows[1] * shape[1] + columns[1]
+        order = np.lexsort((reader.left[wanted], reader.top[wanted], block))
+        self._tiles, self._blocks = wanted[order], block[order]
+
+    def box(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the part of a block that tiles lie on."""
+        return (
+            int(max(self._left[row, column], self.edges_x[column])),
+            int(max(self._top[row, column], self.edges_y[row])),
+            int(min(self._right[row, column], self.edges_x[column + 1])),
+            int(min(self._bottom[row, column], self.edges_y[row + 1])),
+        )
+
+    def finished(self, row: int, column: int) -> np.ndarray:
+        """Tiles whose last pixel lies in a block."""
+        block = row * self.needed.shape[1] + column
+        first, last = np.searchsorted(self._blocks, [block, block + 1])
+        return self._tiles[first:last]
+
+
+def choose_level(image: RasterImage, size_px: float, tile_px: int) -> Level:
+    """Coarsest level with at least ``tile_px`` pixels across ``size_px`` full-resolution pixels, else the finest."""
+    enough = [level for level in image.levels if size_px / max(level.scale_x, level.scale_y) >= tile_px * 0.999]
+    return enough[-1] if enough else image.levels[0]
+
+
+def block_edges(length: int, chunks: tuple[int, ...] | None, tile: int) -> np.ndarray:
+    """Edges of the blocks along one axis: whole chunks, and at least one tile long, so that no tile spans three blocks."""
+    smallest = max(BLOCK_PX, tile)
+    if chunks is None or max(chunks) > max(_MAX_BLOCK_PX, tile):
+        candidates = np.arange(0, length, smallest)[1:]
+    else:
+        candidates = np.cumsum(chunks)[:-1]
+    edges = [0]
+    for edge in candidates:
+        if edge - edges[-1] >= smallest:
+            edges.append(int(edge))
+    return np.array([*edges, length], dtype=np.int64)
+
+
+def resize(tiles: np.ndarray, tile_px: int) -> np.ndarray:
+    """Bilinear with antialiasing, on uint8 of shape (n, 3, height, width); unchanged where the size is right already."""
+    if tiles.shape[2:] == (tile_px, tile_px):
+        return tiles
+    import torch
+
+    size = (tile_px, tile_px)
+    out = torch.nn.functional.interpolate(torch.from_numpy(tiles), size=size, mode="bilinear", antialias=True)
+    return out.numpy()
+
+
+def _overlap(first: np.ndarray, length: int, image_length: int) -> np.ndarray:
+    return (np.minimum(first + length, image_length) - np.maximum(first, 0)).clip(0)
+
+
+def _span(first: np.ndarray, length: int, image_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last pixel of each tile that lie in the image."""
+    return np.maximum(first, 0), np.minimum(first + length, image_length) - 1
+
+
+def _pieces(positions: np.ndarray, limit: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(positions), limit):
+        yield positions[start : start + limit]
