@@ -9,9 +9,10 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer.settings import settings
+
 if TYPE_CHECKING:
     from spatialwhisperer import benchmarks, datasets, models, pl, pp, tl
-    from spatialwhisperer.settings import settings
 
 __version__ = version("spatialwhisperer")
 __all__ = ["benchmarks", "datasets", "models", "pl", "pp", "settings", "tl"]
@@ -20,10 +21,8 @@ __all__ = ["benchmarks", "datasets", "models", "pl", "pp", "settings", "tl"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'spatialwhisperer' has no attribute {name!r}; it has {', '.join(__all__)}.")
-    module = import_module(f"spatialwhisperer.{name}")
-    value = module.settings if name == "settings" else module
-    globals()[name] = value
-    return value
+    # importing a submodule also binds it here, so this runs once per name
+    return import_module(f"spatialwhisperer.{name}")
 
 
 def __dir__() -> list[str]:

@@ -1,1 +1,57 @@
+"""The model, its presets and the encoder registry. Whatever needs torch is imported when it is first used."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer.models.presets import Preset, Recipe, get_preset, presets
+from spatialwhisperer.models.registry import EncoderSpec, get_spec, list_encoders, register_encoder
+
+if TYPE_CHECKING:
+    from spatialwhisperer.models.gene_encoders import GeneEncoder, load_gene_encoder
+    from spatialwhisperer.models.image_encoders import ImageEncoder, image_encoder
+    from spatialwhisperer.models.text_encoders import TextEncoder, text_encoder
+    from spatialwhisperer.models.whisperer import Whisperer
+
+_LAZY = {
+    "GeneEncoder": "gene_encoders",
+    "ImageEncoder": "image_encoders",
+    "TextEncoder": "text_encoders",
+    "Whisperer": "whisperer",
+    "image_encoder": "image_encoders",
+    "load_gene_encoder": "gene_encoders",
+    "text_encoder": "text_encoders",
+}
+
+__all__ = [
+    "EncoderSpec",
+    "GeneEncoder",
+    "ImageEncoder",
+    "Preset",
+    "Recipe",
+    "TextEncoder",
+    "Whisperer",
+    "get_preset",
+    "get_spec",
+    "image_encoder",
+    "list_encoders",
+    "load_gene_encoder",
+    "presets",
+    "register_encoder",
+    "text_encoder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(
+            f"module 'spatialwhisperer.models' has no attribute {name!r}; it has {', '.join(__all__)}."
+        )
+    value = getattr(import_module(f"spatialwhisperer.models.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

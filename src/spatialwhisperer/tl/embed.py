@@ -1,0 +1,223 @@
+"""Embedding the rows of a table into the joint space of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import get_table, section_codes
+from spatialwhisperer._utils import found, record, recorded, warn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.models import Whisperer
+
+
+def embed(
+    data: AnnData | SpatialData,
+    *,
+    model: Whisperer | str | Path,
+    modality: Literal["image", "gene"] | None = None,
+    table_key: str | None = None,
+    layer: str | None = None,
+    library_key: str | None = None,
+    key_added: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    inplace: bool = True,
+) -> np.ndarray | None:
+    """Embed images or counts into the joint space.
+
+    Image features and gene features that are already in ``.obsm`` are used; missing image features are computed with
+    the encoder and tile size of the model (and stored), missing gene features from the raw counts.
+
+    Parameters
+    ----------
+    data
+        What to embed.
+    model
+        A trained model, its folder or its name on the hub.
+    modality
+        Which side to embed. Not given: image where there is an image, else gene.
+    table_key
+        Table of a SpatialData.
+    layer
+        Layer with raw counts; ``.X`` if not given.
+    library_key
+        Column of ``.obs`` that names the library of each row (AnnData with several libraries).
+    key_added
+        Slot of ``.obsm``.
+    batch_size
+        Tiles or rows in one pass.
+    device
+        Torch device; ``settings.device`` if not given.
+    inplace
+        Write to ``data`` or return.
+
+    Returns
+    -------
+    ``None``, or the array of shape (n, u) with ``inplace=False``. In place it writes:
+
+    ``.obsm['X_sw_image']`` or ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray` (dtype ``float32``)
+        Rows of unit length; NaN where the tile leaves the slide.
+
+    Raises
+    ------
+    KeyError
+        If the model has no such side, or the data hold neither image nor counts.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
+    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> sw.tl.embed(sections["P2"], model=model)
+    >>> sections["P2"]["table"].obsm["X_sw_image"].shape
+    (80, 64)
+    """
+    model = open_model(model)
+    table = get_table(data, table_key)
+    modality = modality or default_modality(data, table, model)
+    if modality not in model.modalities or modality == "text":
+        raise KeyError(f"This model cannot embed {modality!r} from a table (it has: {found(model.modalities)}).")
+    inputs = _image_inputs if modality == "image" else _gene_inputs
+    x, slot = inputs(data, table, model, table_key=table_key, layer=layer, batch_size=batch_size, device=device)
+    sections = section_codes(data, table_key=table_key, library_key=library_key)
+    z = model.project(modality, x, sections=sections, device=device)
+    if not inplace:
+        return z
+    key = key_added or (_keys.IMAGE if modality == "image" else _keys.GENE)
+    if slot is not None:
+        table.obsm[slot[0]] = slot[1]
+        record(table, slot[0], **slot[2])
+    table.obsm[key] = z
+    record(table, key, modality=modality, model=describe_model(model))
+    return None
+
+
+def open_model(model: Any) -> Whisperer:
+    """The model itself, or the one in a folder or on the hub.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if model is None:
+        raise TypeError(
+            "No model given. Train one with sw.tl.train(…), or open one: model=sw.models.Whisperer.load(folder)."
+        )
+    if hasattr(model, "project") and hasattr(model, "modalities"):
+        return model
+    from pathlib import Path
+
+    from spatialwhisperer.models.whisperer import Whisperer
+
+    if isinstance(model, str | Path):
+        return Whisperer.load(model)
+    raise TypeError(f"model must be a Whisperer, a folder or a hub name, not {type(model).__name__}.")
+
+
+def describe_model(model: Whisperer) -> dict[str, Any]:
+    """What the provenance of a result says about its model."""
+    training = model.config.get("training", {})
+    keys = ("preset", "schedule", "pairs", "random_state")
+    return {
+        "folder": None if model.folder is None else str(model.folder.name),
+        "encoders": {m: e.get("name") for m, e in model.config["encoders"].items()},
+        **{k: training[k] for k in keys if k in training},
+    }
+
+
+def default_modality(data: Any, table: AnnData, model: Whisperer) -> str:
+    """Image where the data have one and the model an image side, else gene."""
+    from spatialwhisperer._access import raster_images
+
+    slot = model.config["encoders"].get("image", {}).get("slot")
+    if "image" in model.modalities and ((slot is not None and slot in table.obsm) or raster_images(data)):
+        return "image"
+    if "gene" in model.modalities and table.n_vars > 0:
+        return "gene"
+    raise KeyError(
+        f"There is nothing to embed: the model has {found(model.modalities)}, the data hold no H&E image (no image element, "
+        f"no .uns['spatial'], no .obsm[{slot!r}]) and {table.n_vars} genes."
+    )
+
+
+def _image_inputs(
+    data: Any, table: AnnData, model: Whisperer, *, table_key: str | None, layer: Any, batch_size: Any, device: Any
+) -> tuple[Any, tuple[str, np.ndarray, dict[str, Any]] | None]:
+    """Features (or tiles, for a model with an image tower), and what to store of them."""
+    del layer
+    encoder = model.config["encoders"]["image"]
+    size = {k: encoder.get(k) for k in ("tile_um", "tile_px")}
+    if "image" in model.towers:
+        from spatialwhisperer.pp.images import read_tiles
+
+        return read_tiles(data, table_key=table_key, **size), None
+    slot = encoder["slot"]
+    if slot in table.obsm:
+        _check_tile_size(table, slot, size)
+        return table.obsm[slot], None
+    if encoder["name"] == slot:
+        raise KeyError(
+            f"This model was trained on given image features: {slot!r} not in .obsm (found: {found(table.obsm)})."
+        )
+    from spatialwhisperer.pp.images import embed_images, embedding_record
+
+    x = embed_images(
+        data, encoder=encoder["name"], table_key=table_key, batch_size=batch_size, device=device, inplace=False, **size
+    )
+    return x, (slot, x, embedding_record(data, encoder=encoder["name"], table_key=table_key, **size))
+
+
+def _check_tile_size(table: AnnData, slot: str, size: dict[str, Any]) -> None:
+    parameters = recorded(table, slot)
+    if parameters is None or size["tile_um"] is None:
+        return
+    if not np.isclose(parameters.get("tile_um", size["tile_um"]), size["tile_um"], rtol=0.02):
+        warn(
+            f".obsm[{slot!r}] was computed on tiles of {parameters['tile_um']} µm, the model was trained on "
+            f"{size['tile_um']} µm. Compute it again: sw.pp.embed_images(data, tile_um={size['tile_um']}).",
+            stacklevel=5,
+        )
+
+
+def _gene_inputs(
+    data: Any, table: AnnData, model: Whisperer, *, table_key: str | None, layer: Any, batch_size: Any, device: Any
+) -> tuple[Any, None]:
+    del data, table_key
+    encoder = model.config["encoders"]["gene"]
+    if "slot" in encoder:
+        if encoder["slot"] not in table.obsm:
+            raise KeyError(
+                f"This model was trained on given gene features: {encoder['slot']!r} not in .obsm (found: {found(table.obsm)})."
+            )
+        return table.obsm[encoder["slot"]], None
+    if "gene" in model.towers:
+        from spatialwhisperer.pp.genes import counts_for
+
+        return counts_for(model.gene_encoder.genes, model.gene_encoder.gene_ids, table, layer), None
+    from spatialwhisperer.pp.genes import embed_genes
+
+    return embed_genes(
+        table, model.gene_encoder, layer=layer, batch_size=batch_size, device=device, inplace=False
+    ), None
+
+
+def text_features(model: Whisperer, texts: list[str], *, device: str | None = None) -> np.ndarray:
+    """Unit embeddings of texts in the joint space, shape (n, u)."""
+    if "text" not in model.modalities:
+        raise KeyError(f"This model has no text side (it has: {found(model.modalities)}).")
+    if "text" in model.towers:
+        return model.project("text", texts, device=device)
+    from spatialwhisperer.pp.texts import embed_texts
+
+    features = embed_texts(texts, encoder=model.config["encoders"]["text"]["name"], device=device)
+    return model.project("text", features, device=device)
