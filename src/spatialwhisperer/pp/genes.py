@@ -1,0 +1,327 @@
+"""Gene expression to embeddings: fit an encoder, apply it, store the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import get_table, section_codes
+from spatialwhisperer._utils import found, record, warn
+from spatialwhisperer.models.gene_encoders import (
+    GeneEncoder,
+    PCAEncoder,
+    SCANVIEncoder,
+    SCVIEncoder,
+    load_gene_encoder,
+)
+from spatialwhisperer.pp._gene_matching import align_counts, counts_matrix, match_genes, names_and_ids
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+_ENCODERS: dict[str, type[GeneEncoder]] = {"pca": PCAEncoder, "scvi": SCVIEncoder, "scanvi": SCANVIEncoder}
+
+
+def fit_gene_encoder(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    encoder: str = "scvi",
+    *,
+    table_key: str | None = None,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    labels_key: str | None = None,
+    n_latent: int = 32,
+    n_top_genes: int | None = 2000,
+    max_epochs: int | None = None,
+    gene_ids_key: str | None = None,
+    device: str | None = None,
+    random_state: int = 0,
+) -> GeneEncoder:
+    """Fit a batch-agnostic gene encoder on raw counts.
+
+    Genes are chosen and everything is learnt on the given data alone: pass training sections only, and apply the encoder to the
+    others with `embed_genes`. Nothing is written to ``data``.
+
+    Parameters
+    ----------
+    data
+        One object or several. Of several the genes that all have are used, matched by name or Ensembl id.
+    encoder
+        ``"scvi"`` (Lopez et al., Nat Methods 2018), ``"scanvi"`` (Xu et al., Mol Syst Biol 2021), or ``"pca"``, principal
+        components of log1p(CP10k).
+    table_key
+        Table of a SpatialData.
+    layer
+        Layer with raw counts; ``None`` takes ``.X``.
+    batch_key
+        Column of ``.obs`` with the batch; equal values in several objects are one batch. ``None`` takes each object, and each
+        section within it, as a batch. Batches serve the choice of genes and the fit; the encoder itself does not see them.
+    labels_key
+        Column of ``.obs`` with labels for ``"scanvi"``; missing values, and objects without the column, are unlabelled.
+    n_latent
+        Columns of the embedding.
+    n_top_genes
+        Highly variable genes to keep (scanpy's ``seurat_v3`` within batches); ``None`` keeps every gene that is seen.
+    max_epochs
+        Passes over the data for scVI; ``None`` takes scvi-tools' own rule.
+    gene_ids_key
+        Column of ``.var`` with gene ids; ``None`` looks for the usual names (``gene_ids``, ``ensembl_id``, …).
+    device
+        Torch device; ``None`` takes ``settings.device``.
+    random_state
+        Seed. The process's own random state is left as it was.
+
+    Returns
+    -------
+    The encoder, to pass to `embed_genes` or to save with its method ``save(folder)``.
+
+    Raises
+    ------
+    KeyError
+        If a layer, table or column does not exist.
+    ValueError
+        If values are not raw counts, names of genes repeat, no gene is shared, or an argument does not apply to the encoder.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spatialwhisperer as sw
+    >>> rng = np.random.default_rng(0)
+    >>> adata = ad.AnnData(rng.poisson(1.0, (60, 30)).astype("float32"))
+    >>> sw.pp.fit_gene_encoder(adata, "pca", n_latent=4)
+    PCAEncoder(30 genes -> 4)
+    """
+    _check_name(encoder)
+    if (labels_key is not None) != (encoder == "scanvi"):
+        raise ValueError(
+            "encoder='scanvi' needs labels_key=…."
+            if encoder == "scanvi"
+            else f"labels_key applies to encoder='scanvi', not to {encoder!r}."
+        )
+    if encoder == "pca" and max_epochs is not None:
+        raise ValueError("max_epochs applies to scVI and scANVI; a PCA has no epochs.")
+    objects = _as_list(data)
+    tables = [get_table(d, table_key) for d in objects]
+    batch = _batches(objects, tables, table_key, batch_key)
+    labels = None if labels_key is None else _labels(tables, labels_key)
+    counts, genes, ids = _shared_counts(tables, layer, gene_ids_key)
+
+    empty = np.asarray(counts.sum(axis=1)).ravel() == 0
+    if empty.all():
+        raise ValueError("No row has any counts in the shared genes.")
+    if empty.any():
+        warn(f"{int(empty.sum())} rows without any counts in the shared genes are left out of the fit.")
+        counts, batch = counts[~empty], batch[~empty]
+        labels = None if labels is None else labels[~empty]
+    options: dict[str, Any] = {
+        "batch": batch if len(np.unique(batch)) > 1 else None,
+        "n_latent": n_latent,
+        "n_top_genes": n_top_genes,
+        "random_state": random_state,
+    }
+    if encoder != "pca":
+        options |= {"max_epochs": max_epochs, "device": device}
+    if labels is not None:
+        options["labels"] = labels
+    return _ENCODERS[encoder].fit(counts, genes, ids, **options)
+
+
+def embed_genes(
+    data: AnnData | SpatialData,
+    encoder: str | Path | GeneEncoder = "scvi",
+    *,
+    table_key: str | None = None,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    labels_key: str | None = None,
+    n_latent: int = 32,
+    n_top_genes: int | None = 2000,
+    max_epochs: int | None = None,
+    gene_ids_key: str | None = None,
+    key_added: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    random_state: int = 0,
+    inplace: bool = True,
+) -> np.ndarray | None:
+    """Embed raw counts with a gene encoder.
+
+    With a name, an encoder is fitted on this very data and then applied; it is not kept. To keep it, and always where some of the
+    data is held out, call `fit_gene_encoder` first and pass what it returns.
+
+    Genes are matched by name or Ensembl id, in whatever order the table has them. Genes that the table lacks count as zero for scVI
+    and scANVI and as the training mean for the PCA.
+
+    Parameters
+    ----------
+    data
+        Object with raw counts.
+    encoder
+        A fitted encoder, a folder that one was saved to, or a name to fit: ``"scvi"``, ``"scanvi"``, ``"pca"``.
+    table_key
+        Table of a SpatialData.
+    layer
+        Layer with raw counts; ``None`` takes ``.X``.
+    batch_key, labels_key, n_latent, n_top_genes, max_epochs, random_state
+        Passed to `fit_gene_encoder`; refused with an encoder that is fitted already.
+    gene_ids_key
+        Column of ``.var`` to match genes by first.
+    key_added
+        Slot of ``.obsm`` to write; ``None`` takes ``X_`` and the encoder's name.
+    batch_size
+        Rows in one pass; ``None`` takes ``settings.batch_size``. It does not change the result.
+    device
+        Torch device; ``None`` takes ``settings.device``.
+    inplace
+        Write to the table, or return the embedding.
+
+    Returns
+    -------
+    ``None``, or with ``inplace=False`` the embedding, float32, shape (n, dim). Written are
+    ``.obsm["X_<encoder>"]``, the embedding, NaN in rows without any counts in the encoder's genes; and
+    ``.uns["spatialwhisperer"]["X_<encoder>"]``, its provenance.
+
+    Raises
+    ------
+    KeyError
+        If a layer, table or column does not exist.
+    ValueError
+        If values are not raw counts, names of genes repeat, or fewer than half of the encoder's genes are found.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spatialwhisperer as sw
+    >>> rng = np.random.default_rng(0)
+    >>> adata = ad.AnnData(rng.poisson(1.0, (60, 30)).astype("float32"))
+    >>> encoder = sw.pp.fit_gene_encoder(adata[:40], "pca", n_latent=4)
+    >>> sw.pp.embed_genes(adata, encoder)
+    >>> adata.obsm["X_pca"].shape
+    (60, 4)
+    """
+    table = get_table(data, table_key)
+    fit = {
+        "batch_key": batch_key,
+        "labels_key": labels_key,
+        "n_latent": n_latent,
+        "n_top_genes": n_top_genes,
+        "max_epochs": max_epochs,
+        "random_state": random_state,
+    }
+    fitted = _fitted_encoder(encoder, fit)
+    on_this = fitted is None
+    if fitted is None:
+        common = {"table_key": table_key, "layer": layer, "gene_ids_key": gene_ids_key, "device": device}
+        fitted = fit_gene_encoder(data, str(encoder), **common, **fit)  # type: ignore[arg-type]
+    counts, present = align_counts(fitted.genes, fitted.gene_ids, table, layer, gene_ids_key=gene_ids_key)
+    out = fitted.encode(counts, present=present, batch_size=batch_size, device=device)
+    empty = np.asarray(counts.sum(axis=1)).ravel() == 0
+    if empty.any():
+        out[empty] = np.nan
+        warn(
+            f"{int(empty.sum())} rows have no counts in the encoder's genes and get NaN; "
+            "sc.pp.filter_cells(adata, min_counts=1) drops rows that are empty altogether."
+        )
+    if not inplace:
+        return out
+    key = _keys.features(fitted.name) if key_added is None else key_added
+    table.obsm[key] = out
+    record(
+        table,
+        key,
+        encoder=fitted.name,
+        dim=fitted.dim,
+        genes=len(fitted.genes),
+        genes_found=int(present.sum()),
+        layer=layer,
+        fitted_on_this_data=on_this,
+        fitted=fitted.fitted,
+    )
+    return None
+
+
+def _check_name(encoder: Any) -> None:
+    if encoder not in _ENCODERS:
+        raise ValueError(f"encoder={encoder!r} is not a gene encoder (found: {found(_ENCODERS)}).")
+
+
+def _fitted_encoder(encoder: Any, fit: dict[str, Any]) -> GeneEncoder | None:
+    """Return the encoder where one was given or saved; ``None`` where a name asks for a fit."""
+    if isinstance(encoder, str) and encoder in _ENCODERS:
+        return None
+    if isinstance(encoder, str | Path):
+        if not Path(encoder).is_dir():
+            raise ValueError(f"encoder={str(encoder)!r} is neither a name ({found(_ENCODERS)}) nor a folder.")
+        encoder = load_gene_encoder(encoder)
+    if not isinstance(encoder, GeneEncoder):
+        raise TypeError(f"encoder must be a name, a folder or a GeneEncoder, not {type(encoder).__name__}.")
+    defaults = fit_gene_encoder.__kwdefaults__
+    changed = [name for name, value in fit.items() if value != defaults[name]]
+    if changed:
+        raise ValueError(f"{found(changed)} would change a fit, and this encoder is fitted already: leave them out.")
+    return encoder
+
+
+def _as_list(data: Any) -> list[Any]:
+    if not isinstance(data, Sequence):
+        return [data]
+    if not data:
+        raise ValueError("data is an empty list; pass at least one AnnData or SpatialData.")
+    return list(data)
+
+
+def _batches(objects: list[Any], tables: list[AnnData], table_key: str | None, batch_key: str | None) -> np.ndarray:
+    """Batch of each row over all objects, as strings."""
+    if batch_key is None:
+        parts = [section_codes(d, table_key=table_key) for d in objects]
+        return np.concatenate([np.array([f"{i}/{code}" for code in part]) for i, part in enumerate(parts)])
+    for i, table in enumerate(tables):
+        if batch_key not in table.obs:
+            raise KeyError(f"batch_key={batch_key!r} is not in .obs of object {i} (found: {found(table.obs.columns)}).")
+        if table.obs[batch_key].isna().any():
+            raise ValueError(f".obs[{batch_key!r}] of object {i} has missing values; every row needs a batch.")
+    return np.concatenate([table.obs[batch_key].astype(str).to_numpy(str) for table in tables])
+
+
+def _labels(tables: list[AnnData], labels_key: str) -> np.ndarray:
+    if not any(labels_key in table.obs for table in tables):
+        columns = dict.fromkeys(c for table in tables for c in table.obs.columns)
+        raise KeyError(f"labels_key={labels_key!r} is not in .obs (found: {found(columns)}).")
+    parts = []
+    for table in tables:
+        column = table.obs[labels_key] if labels_key in table.obs else pd.Series([None] * table.n_obs)
+        parts.append(column.astype(object).where(column.notna().to_numpy(), None).to_numpy(object))
+    return np.concatenate(parts)
+
+
+def _shared_counts(
+    tables: list[AnnData], layer: str | None, gene_ids_key: str | None
+) -> tuple[sp.csr_matrix, list[str], list[str]]:
+    """Stack the counts of the genes that all tables have."""
+    matrices = [counts_matrix(table, layer) for table in tables]
+    genes, ids = names_and_ids(tables[0], gene_ids_key)
+    columns = np.stack([np.arange(len(genes)), *(match_genes(genes, ids, table, gene_ids_key) for table in tables[1:])])
+    shared = (columns >= 0).all(axis=0)
+    smallest = min(table.n_vars for table in tables)
+    if not shared.any():
+        names = "; ".join(found(table.var_names, 4) for table in tables)
+        raise ValueError(
+            f"No gene is in all {len(tables)} objects ({names}). gene_ids_key=… names a column to match by."
+        )
+    if shared.sum() < smallest / 2:
+        warn(f"Only {int(shared.sum())} genes are in all {len(tables)} objects; the smallest has {smallest}.", 4)
+    for table, column in zip(tables[1:], columns[1:], strict=True):
+        others = names_and_ids(table, gene_ids_key)[1]
+        ids = [known or (others[j] if j >= 0 else "") for known, j in zip(ids, column, strict=True)]
+    counts = sp.vstack([m[:, c[shared]] for m, c in zip(matrices, columns, strict=True)], format="csr")
+    keep = np.flatnonzero(shared)
+    return counts, [genes[i] for i in keep], [ids[i] for i in keep]
