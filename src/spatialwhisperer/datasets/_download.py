@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def git_blob_sha1(path: str | Path) -> str:
-    """Hash a file the way git does: SHA-1 of ``b"blob <length>\\0"`` and the content."""
+    """Hash a file the way git does: SHA-1 of the word blob, the length, a zero byte, and the content."""
     import os
 
     digest = hashlib.sha1(b"blob %d\x00" % os.path.getsize(path), usedforsecurity=False)

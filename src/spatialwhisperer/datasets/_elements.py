@@ -23,18 +23,18 @@ def transformations(section: str, mpp: float) -> dict[str, Any]:
 
 
 def image_element(pixels: Any, *, section: str, mpp: float, min_side_px: int = 512) -> Any:
-    """Turn a (3, h, w) uint8 numpy or dask array into a pyramid whose last level is still ``min_side_px`` long."""
+    """Turn a (3, h, w) uint8 numpy or dask array into a pyramid whose last level is about ``min_side_px`` long."""
     import dask.array as da
     from spatialdata.models import Image2DModel
 
     if not isinstance(pixels, da.Array):
         pixels = da.from_array(pixels, chunks=(3, CHUNK_PX, CHUNK_PX))
-    levels = max(0, int(np.floor(np.log2(max(pixels.shape[1:]) / min_side_px))))
+    levels = max(1, int(np.floor(np.log2(max(pixels.shape[1:]) / min_side_px))))
     return Image2DModel.parse(
         pixels,
         dims=("c", "y", "x"),
         c_coords=["r", "g", "b"],
-        scale_factors=[2] * levels or None,
+        scale_factors=[2] * levels,
         transformations=transformations(section, mpp),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from spatialwhisperer._utils import found
 from spatialwhisperer.datasets import _jpeg
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spatialdata import SpatialData
 
 SPOT_PITCH_UM = 200.0

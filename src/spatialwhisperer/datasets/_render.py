@@ -28,7 +28,7 @@ def paint_background(haem, eosin, tissue, haem_map, eosin_map, fibre_map, phase_
             grain = fine[r % n, c % n]
             blotch = coarse[r % m, c % m]
             # ragged edge: the grain moves the threshold
-            inside = min(max((_bilinear(tissue, y, x) + 0.012 * blotch) * 60.0 + 0.5, 0.0), 1.0)
+            inside = min(max((_bilinear(tissue, y, x) + 3.0 * blotch) / 2.0 + 0.5, 0.0), 1.0)
             if inside <= 0.0:
                 haem[r, c] = 0.0
                 eosin[r, c] = 0.0
@@ -36,7 +36,7 @@ def paint_background(haem, eosin, tissue, haem_map, eosin_map, fibre_map, phase_
             wave = np.sin(_bilinear(phase_map, y, x) + 0.5 * blotch)
             fibre = _bilinear(fibre_map, y, x)
             cleft = min(max((-wave - 0.72 + 0.12 * blotch) * 4.0, 0.0), 1.0) * fibre
-            level = (1.0 + 0.16 * grain + 0.14 * blotch) * (1.0 + 0.22 * fibre * wave) * (1.0 - 0.75 * cleft)
+            level = (1.0 + 0.11 * grain + 0.14 * blotch) * (1.0 + 0.22 * fibre * wave) * (1.0 - 0.75 * cleft)
             level = max(level, 0.02)
             haem[r, c] = inside * _bilinear(haem_map, y, x) * level
             eosin[r, c] = inside * _bilinear(eosin_map, y, x) * level
@@ -92,7 +92,7 @@ def paint_nuclei(haem, eosin, xy, long_px, short_px, angle, dark, vesicular, fin
                 cover = min(max((1.0 - d) * edge * 0.7 + 0.5, 0.0), 1.0)
                 if cover <= 0.0:
                     continue
-                chromatin = 1.0 + 0.22 * fine[(r + 17 * k) % n, (c + 29 * k) % n]
+                chromatin = 1.0 + 0.18 * fine[(r + 17 * k) % n, (c + 29 * k) % n]
                 if vesicular[k] > 0:
                     chromatin *= 1.0 - vesicular[k] * (0.42 - 0.5 * d * d)
                     du, dv = u - 0.25, v + 0.2

@@ -20,16 +20,16 @@ NICHES = np.array(
     [
         [0.84, 0.06, 0.06, 0.00, 0.04],
         [0.06, 0.82, 0.06, 0.00, 0.06],
-        [0.05, 0.08, 0.79, 0.01, 0.07],
-        [0.01, 0.03, 0.06, 0.86, 0.04],
-        [0.04, 0.08, 0.16, 0.02, 0.70],
+        [0.05, 0.06, 0.84, 0.01, 0.04],
+        [0.00, 0.03, 0.03, 0.91, 0.03],
+        [0.04, 0.07, 0.17, 0.02, 0.70],
     ]
 )
-NICHE_BIAS = np.array([0.25, -0.05, 0.25, 0.0, -0.05])
+NICHE_BIAS = np.array([0.20, -0.05, 0.30, 0.10, -0.05])
 
 # per class; lengths in microns, densities in cells per square millimetre of area that the class holds
-DENSITY = np.array([6200.0, 10500.0, 2300.0, 0.0, 500.0])
-LONG_UM = np.array([6.2, 3.5, 7.2, 5.0, 6.0])
+DENSITY = np.array([6400.0, 11500.0, 3000.0, 0.0, 500.0])
+LONG_UM = np.array([6.2, 3.5, 7.2, 5.0, 4.6])
 SHORT_UM = np.array([5.0, 3.2, 1.7, 1.2, 1.5])
 DARK = np.array([0.95, 1.55, 1.15, 1.3, 1.45])
 VESICULAR = np.array([0.9, 0.0, 0.25, 0.0, 0.0])
@@ -40,7 +40,7 @@ BODY_UM = np.array([7.0, 4.0, 8.0, 26.0, 6.0])
 """Radius of a cell's body: what a spot captures it by."""
 
 VACUOLE_STEP_UM, VACUOLE_UM = 52.0, 25.0
-VESSEL_STEP_UM, VESSEL_UM = 34.0, 8.5
+VESSEL_STEP_UM, VESSEL_UM = 38.0, 9.0
 
 
 @dataclass
@@ -61,7 +61,10 @@ class Cells:
 
 @dataclass
 class Tissue:
-    """Coarse maps of one section (rows y, columns x, one value every ``GRID_UM``) and its spots and holes."""
+    """Coarse maps of one section (rows y, columns x, one value every ``GRID_UM``) and its spots and holes.
+
+    ``inside`` is roughly the distance to the tissue's edge, positive inside; ``share`` the area that each class holds.
+    """
 
     inside: np.ndarray
     share: np.ndarray
@@ -115,7 +118,9 @@ def make_tissue(
     weight = np.exp(5.0 * (fields + bias))
     share = (weight / weight.sum(axis=-1, keepdims=True)) @ NICHES
     phase = 26.0 * smooth_field(rng, shape, 110.0) + 2.0 * smooth_field(rng, shape, 16.0)
-    tissue = Tissue(edge - outline, share, phase, spots[np.sort(inner)], np.empty((0, 2)), np.empty(0), np.empty(0))
+    tissue = Tissue(
+        (edge - outline) * side_um, share, phase, spots[np.sort(inner)], np.empty((0, 2)), np.empty(0), np.empty(0)
+    )
     return _with_holes(rng, tissue, side_um)
 
 
@@ -178,8 +183,8 @@ def _scattered(rng: np.random.Generator, tissue: Tissue, side_um: float) -> tupl
 
 def _rim_nuclei(rng: np.random.Generator, tissue: Tissue) -> tuple[np.ndarray, ...]:
     fat = tissue.hole_kind == 0
-    # one nucleus per fat cell, about one every 9 um along a vessel's wall
-    number = np.where(fat, 1, np.maximum(3, np.round(2 * np.pi * tissue.hole_radius_um / 11.0))).astype(int)
+    # one nucleus per fat cell, about one every 13 um along a vessel's wall
+    number = np.where(fat, 1, np.maximum(3, np.round(2 * np.pi * tissue.hole_radius_um / 13.0))).astype(int)
     hole = np.repeat(np.arange(len(number)), number)
     turn = np.arange(len(hole)) - np.repeat(np.cumsum(number) - number, number)
     start = rng.uniform(0, 2 * np.pi, len(number))[hole]

@@ -174,13 +174,10 @@ def _rng(*seed: int) -> np.random.Generator:
 
 
 def _check(arguments: dict) -> None:
-    for name, least in {
-        "n_patients": 1,
-        "n_spots": 1,
-        "n_genes": 20,
-        "n_reference_cells": 1,
-        "random_state": 0,
-    }.items():
+    least_of = {"n_patients": 1, "n_spots": 1, "n_genes": 20, "n_reference_cells": 1, "random_state": 0}
+    if arguments["size_px"] is not None:
+        least_of["size_px"] = 1
+    for name, least in least_of.items():
         value = arguments[name]
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} must be an integer, not {value!r}.")
