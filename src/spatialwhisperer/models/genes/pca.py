@@ -84,7 +84,7 @@ class PCAEncoder(GeneEncoder):
         Raises
         ------
         ValueError
-            If values are not counts, a row is empty over the selected genes, or rows or genes are too few for ``n_latent``.
+            If values are not counts, or rows or genes are too few for ``n_latent``.
         """
         matrix = as_counts(counts, len(genes))
         chosen = select_genes(matrix, n_top_genes, batch)
@@ -97,9 +97,8 @@ class PCAEncoder(GeneEncoder):
                 f"(at most {max(limit, 0)})."
             )
         total = np.asarray(matrix.sum(axis=1)).ravel()
-        if (total == 0).any():
-            raise ValueError(f"{int((total == 0).sum())} rows have no counts in the selected genes; leave them out.")
-        profile = sp.diags_array(1 / total) @ matrix.astype(np.float64)
+        # a shallow cell may hold none of the selected genes: its profile is zero, as in encode
+        profile = sp.diags_array(1 / np.where(total > 0, total, 1)) @ matrix.astype(np.float64)
         logged = sp.csr_matrix(np.log1p(profile * _TARGET))
         components, explained = _components(logged, codes, n_latent, random_state)
         fitted = {
