@@ -68,7 +68,8 @@ def her2st(
     Notes
     -----
     Microns per pixel come from ``meta.json``, else from the 200 µm pitch: 200 divided by the slope of pixel against array coordinates.
-    The authors' expression clusters and deconvolution are not read from a clone of their repository.
+    The authors' expression clusters and deconvolution are not read from a clone of their repository. A JPEG is decoded as a whole when the first
+    pixel is asked for; the two decoded last stay in memory.
 
     References
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,11 +9,16 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer.datasets import _tissue
+from spatialwhisperer.datasets._expression import gene_table, make_programme
+from spatialwhisperer.datasets._histology import paint_section
 from spatialwhisperer.datasets._tissue import CLASSES
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from spatialwhisperer.datasets._expression import Programme
+
 
 CAPTIONS = (
     "malignant epithelial cells of an invasive breast carcinoma",
@@ -23,10 +27,6 @@ CAPTIONS = (
     "mature adipocytes of breast fat tissue",
     "endothelial cells that line blood vessels",
 )
-RNA_CONTENT = np.array([1.5, 0.8, 1.0, 1.1, 1.0])
-# optical densities of R, G, B: haematoxylin, eosin
-STAINS = np.array([[0.65, 0.70, 0.29], [0.09, 0.95, 0.30]])
-TEXTURE_PX = 1024
 
 
 class SimulatedData(NamedTuple):
@@ -42,27 +42,6 @@ class SimulatedData(NamedTuple):
 
     sections: dict[str, SpatialData]
     reference: AnnData
-
-
-@dataclass(frozen=True)
-class _Programme:
-    """Expression of each class: ``mean`` (n_classes, n_genes), rows add up to 1."""
-
-    mean: np.ndarray
-    marker_of: np.ndarray
-    dispersion: float
-    batch_sd: float
-
-    def batch(self, rng: np.random.Generator) -> np.ndarray:
-        factor = np.exp(rng.normal(0, self.batch_sd, self.mean.shape[1]))
-        mean = self.mean * factor
-        return mean / mean.sum(axis=1, keepdims=True)
-
-    def draw(self, rng: np.random.Generator, mean: np.ndarray, kind: np.ndarray, counts_per_cell: float) -> np.ndarray:
-        """Negative binomial counts (n_cells, n_genes) with log-normal library sizes."""
-        library = counts_per_cell * RNA_CONTENT[kind] * np.exp(rng.normal(0, 0.35, len(kind)))
-        rate = mean[kind] * library[:, None]
-        return rng.poisson(rng.gamma(1 / self.dispersion, rate * self.dispersion)).astype(np.int32)
 
 
 def simulate_sections(
@@ -147,8 +126,8 @@ def simulate_sections(
     ((30, 100), (50, 100))
     """
     _check(locals())
-    programme = _programme(_rng(random_state, 0), n_genes, batch_sd)
-    var = _genes(programme)
+    programme = make_programme(_rng(random_state, 0), n_genes, batch_sd)
+    var = gene_table(programme)
     side_um = _side_um(n_spots, mpp, spot_pitch_um, spot_diameter_um, size_px)
     sections = {}
     for i in range(n_patients):
@@ -162,7 +141,7 @@ def simulate_sections(
             region_um=region_um,
         )
         cells = _tissue.make_cells(rng, tissue, side_um=side_um)
-        image = _render(rng, tissue, cells, size_px=round(side_um / mpp), mpp=mpp, stain_sd=stain_sd)
+        image = paint_section(rng, tissue, cells, size_px=round(side_um / mpp), mpp=mpp, stain_sd=stain_sd)
         spots = _spot_table(rng, tissue, cells, programme, var, spot_diameter_um / 2, counts_per_cell)
         sections[name] = _assemble(name, image, tissue, cells, spots, mpp, spot_diameter_um)
     reference = _reference(_rng(random_state, 2), programme, var, n_reference_cells, counts_per_cell)
@@ -208,93 +187,15 @@ def _side_um(n_spots: int, mpp: float, pitch: float, diameter: float, size_px: i
     return side
 
 
-def _programme(rng: np.random.Generator, n_genes: int, batch_sd: float) -> _Programme:
-    n_markers = max(1, n_genes // 20)
-    base = np.exp(rng.normal(0, 1.0, n_genes))
-    mean = base * np.exp(rng.normal(0, 0.15, (len(CLASSES), n_genes)))
-    marker_of = np.full(n_genes, -1)
-    rows = rng.permutation(n_genes)[: n_markers * len(CLASSES)].reshape(len(CLASSES), n_markers)
-    for k, genes in enumerate(rows):
-        marker_of[genes] = k
-        mean[:, genes] *= 0.3
-        mean[k, genes] *= np.exp(rng.normal(2.6, 0.4, n_markers))
-    return _Programme(mean / mean.sum(axis=1, keepdims=True), marker_of, dispersion=0.5, batch_sd=batch_sd)
-
-
-def _genes(programme: _Programme) -> pd.DataFrame:
-    number = np.arange(1, len(programme.marker_of) + 1)
-    names = np.array([*CLASSES, ""], dtype=object)  # -1, no marker, takes the last
-    return pd.DataFrame(
-        {"gene_ids": [f"ENSG9{i:010d}" for i in number], "marker_of": names[programme.marker_of]},
-        index=[f"GENE{i:04d}" for i in number],
-    )
-
-
 def _labels(kind: np.ndarray) -> pd.Categorical:
     return pd.Categorical.from_codes(kind, categories=list(CLASSES))
-
-
-def _texture(rng: np.random.Generator, sigma: float) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
-    noise = gaussian_filter(rng.standard_normal((TEXTURE_PX, TEXTURE_PX)), sigma, mode="wrap")
-    return (noise / noise.std()).astype(np.float32)
-
-
-def _render(
-    rng: np.random.Generator,
-    tissue: _tissue.Tissue,
-    cells: _tissue.Cells,
-    *,
-    size_px: int,
-    mpp: float,
-    stain_sd: float,
-) -> np.ndarray:
-    from spatialwhisperer.datasets import _render as paint
-
-    haem = np.empty((size_px, size_px), dtype=np.float32)
-    eosin = np.empty_like(haem)
-    fine, coarse = _texture(rng, 0.7), _texture(rng, max(0.7, 2.2 / mpp))
-    paint.paint_background(
-        haem, eosin, fine=fine, coarse=coarse, px_per_cell=_tissue.GRID_UM / mpp, **_tissue.stain_maps(tissue)
-    )
-    n_holes = len(tissue.holes_um)
-    # two waves that dent the outline, and whether there is blood inside
-    wobble = np.column_stack(
-        [
-            rng.uniform(0.02, 0.10, n_holes),
-            rng.uniform(0, 2 * np.pi, n_holes),
-            rng.uniform(-0.05, 0.05, n_holes),
-            rng.random(n_holes) < 0.65,
-        ]
-    )
-    paint.paint_discs(
-        haem, eosin, tissue.holes_um / mpp, tissue.hole_radius_um / mpp, tissue.hole_kind, wobble, 1.6 / mpp, fine
-    )
-    n = len(cells.kind)
-    paint.paint_nuclei(
-        haem,
-        eosin,
-        cells.xy / mpp,
-        cells.long / mpp,
-        cells.short / mpp,
-        cells.angle,
-        _tissue.DARK[cells.kind] * np.exp(rng.normal(0, 0.14, n)),
-        _tissue.VESICULAR[cells.kind] * rng.uniform(0.5, 1.0, n),
-        fine,
-    )
-    vectors = STAINS * np.exp(rng.normal(0, stain_sd / 3, STAINS.shape)) * np.exp(rng.normal(0, stain_sd, (2, 1)))
-    glass = np.array([243.0, 241.0, 244.0]) + rng.uniform(-3, 3, 3)
-    rgb = np.empty((3, size_px, size_px), dtype=np.uint8)
-    paint.stain(rgb, haem, eosin, vectors, glass, fine, 2.0)
-    return rgb
 
 
 def _spot_table(
     rng: np.random.Generator,
     tissue: _tissue.Tissue,
     cells: _tissue.Cells,
-    programme: _Programme,
+    programme: Programme,
     var: pd.DataFrame,
     radius_um: float,
     counts_per_cell: float,
@@ -376,7 +277,7 @@ def _assemble(
 
 
 def _reference(
-    rng: np.random.Generator, programme: _Programme, var: pd.DataFrame, n_cells: int, counts_per_cell: float
+    rng: np.random.Generator, programme: Programme, var: pd.DataFrame, n_cells: int, counts_per_cell: float
 ) -> AnnData:
     import anndata as ad
 
