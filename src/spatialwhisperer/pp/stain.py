@@ -1,0 +1,167 @@
+"""Tissue against background, through squidpy. The only module that imports ``squidpy.experimental``."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialwhisperer._access import Level, RasterImage, find_image, read_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+LONG_SIDE_PX = 1500
+_BLACK = 16
+_BLACK_BORDER_SHARE = 0.5
+_SMALLEST_SPECIMEN = 0.002
+_ALL_SPECIMENS = 10_000
+_FLAT = 3.0
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Where the tissue is, at a coarse resolution.
+
+    Attributes
+    ----------
+    mask
+        Boolean array of shape (height, width) that covers the whole image.
+    scale_x, scale_y
+        Full-resolution pixels per pixel of the mask.
+    """
+
+    mask: np.ndarray
+    scale_x: float
+    scale_y: float
+
+    @classmethod
+    def over(cls, image: RasterImage, mask: np.ndarray) -> TissueMask:
+        """Spread a mask over the whole of an image, whatever the resolution of the mask."""
+        mask = np.asarray(mask)
+        if mask.ndim != 2 or 0 in mask.shape:
+            raise ValueError(
+                f"A tissue mask must have shape (height, width) and cover the whole image; found shape {mask.shape}."
+            )
+        width, height = image.size_px
+        if abs(np.log((mask.shape[1] / mask.shape[0]) / (width / height))) > 0.1:
+            raise ValueError(
+                f"The tissue mask of shape {mask.shape} does not have the proportions of image {image.name!r} "
+                f"({height:.0f} x {width:.0f} pixels). Pass a mask that covers the whole image, rows first."
+            )
+        return cls(mask.astype(bool), width / mask.shape[1], height / mask.shape[0])
+
+    def share(self, centres_px: np.ndarray, size_px: float) -> np.ndarray:
+        """Share of tissue in squares around centres of shape (n, 2); what lies outside the image is no tissue."""
+        total = np.zeros(tuple(n + 1 for n in self.mask.shape), np.int64)
+        total[1:, 1:] = self.mask.cumsum(0, dtype=np.int64).cumsum(1)
+        (x0, x1), (y0, y1) = (
+            _cells(centres_px[:, axis], size_px, scale) for axis, scale in enumerate((self.scale_x, self.scale_y))
+        )
+        area = (x1 - x0) * (y1 - y0)
+        height, width = self.mask.shape
+        x0, x1, y0, y1 = x0.clip(0, width), x1.clip(0, width), y0.clip(0, height), y1.clip(0, height)
+        return (total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0]) / area
+
+
+def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
+    """Find the tissue of one image with Otsu's threshold, as :func:`squidpy.experimental.im.detect_tissue` does it.
+
+    The image is read at a coarse level, so that the cost does not depend on its size, and nothing is added to ``data``.
+    A background that was masked black is read as glass, as long as black fills most of the image's border.
+
+    Parameters
+    ----------
+    data
+        Object with the image.
+    image_key
+        Image of a SpatialData, library of an AnnData.
+
+    Returns
+    -------
+    The mask and its scale. Pieces smaller than 0.2 % of the image are left out.
+
+    Raises
+    ------
+    KeyError
+        If there is no such image.
+
+    Notes
+    -----
+    The threshold supposes that the image shows some background. Where tissue fills it to the corners, make the mask
+    yourself and pass it to :func:`spatialwhisperer.pp.tiles`.
+    """
+    image = find_image(data, image_key)
+    raster = glass_for_black(coarse_raster(image))
+    return TissueMask.over(image, _detect(raster))
+
+
+def coarse_raster(image: RasterImage) -> np.ndarray:
+    """Read the whole image as uint8 of shape (3, height, width), at most `LONG_SIDE_PX` on the long side."""
+    fine = [level for level in image.levels if max(level.pixels.shape[1:]) >= LONG_SIDE_PX]
+    level = fine[-1] if fine else image.levels[0]
+    _, height, width = level.pixels.shape
+    step = max(1, -(-max(height, width) // LONG_SIDE_PX))
+    return np.concatenate([_averaged_strip(level, top, step) for top in range(0, height, step * 256)], axis=1)
+
+
+def _averaged_strip(level: Level, top: int, step: int) -> np.ndarray:
+    """Mean over squares of ``step`` pixels, for 256 rows of squares; the last, incomplete ones are kept."""
+    _, height, width = level.pixels.shape
+    strip = read_pixels(level, 0, top, width, min(height, top + 256 * step))
+    rows, columns = np.arange(0, strip.shape[1], step), np.arange(0, width, step)
+    sums = np.add.reduceat(np.add.reduceat(strip, rows, axis=1, dtype=np.uint32), columns, axis=2)
+    counts = np.diff([*rows, strip.shape[1]])[:, None] * np.diff([*columns, width])
+    return (sums // counts).astype(np.uint8)
+
+
+def glass_for_black(raster: np.ndarray) -> np.ndarray:
+    """Turn a background that was masked black into white; other images come back as they are."""
+    black = raster.max(axis=0) < _BLACK
+    border = np.concatenate([black[0], black[-1], black[:, 0], black[:, -1]])
+    return np.where(black, np.uint8(255), raster) if border.mean() > _BLACK_BORDER_SHARE else raster
+
+
+def _detect(raster: np.ndarray) -> np.ndarray:
+    if raster.std() < _FLAT:  # one colour: Otsu would call all of it tissue
+        return np.zeros(raster.shape[1:], bool)
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel
+    from squidpy.experimental.im import detect_tissue
+
+    image = Image2DModel.parse(raster, dims=("c", "y", "x"), c_coords=["r", "g", "b"])
+    with _quiet("spatialdata._logging"):
+        labels = detect_tissue(
+            SpatialData(images={"image": image}),
+            "image",
+            channel_format="rgb",
+            min_specimen_area_frac=_SMALLEST_SPECIMEN,
+            # without a number, a second threshold drops the smaller one of two pieces of tissue
+            n_samples=_ALL_SPECIMENS,
+            inplace=False,
+        )
+    return np.asarray(labels) > 0
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _cells(centre: np.ndarray, size_px: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """First and one past the last mask pixel under each interval, at least one pixel."""
+    first = np.floor((centre - size_px / 2) / scale + 0.5).astype(np.int64)
+    last = np.floor((centre + size_px / 2) / scale + 0.5).astype(np.int64)
+    return first, np.maximum(last, first + 1)

@@ -1,0 +1,241 @@
+"""Where to look: one tile per row of a table, or a grid of tiles over a slide without expression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import add_instances_table, is_spatialdata, positive
+from spatialwhisperer._utils import found, record
+from spatialwhisperer.pp.grid import tile_grid
+from spatialwhisperer.pp.plan import (
+    LowRes,
+    OffSlide,
+    TilePlan,
+    check_resolution,
+    check_tile,
+    one_of,
+    plan_tiles,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+At = Literal["spots", "cells", "grid"]
+
+
+def tiles(
+    data: AnnData | SpatialData,
+    *,
+    tile_um: float,
+    tile_px: int | None = None,
+    at: At = "spots",
+    stride_um: float | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    spot_pitch_um: float | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    coordinate_system: str | None = None,
+    table_key: str | None = None,
+    shapes_key: str | None = None,
+    library_key: str | None = None,
+    tissue: Literal["auto"] | np.ndarray | Mapping[str, np.ndarray] | None = "auto",
+    min_tissue: float = 0.5,
+    off_slide: OffSlide = "raise",
+    on_low_res: LowRes = "warn",
+    key_added: str = _keys.TILES,
+    inplace: bool = True,
+) -> AnnData | None:
+    """Say where the tiles are and how large, once, for everything that looks at pixels later.
+
+    No pixel is kept: the centres go to the table, and :func:`spatialwhisperer.pp.embed_images` reads size, scale and
+    image back from there.
+
+    Parameters
+    ----------
+    data
+        AnnData with ``.obsm['spatial']`` in full-resolution pixels and images in ``.uns['spatial']``, or SpatialData.
+    tile_um
+        Edge of a tile in microns.
+    tile_px
+        Edge of a tile in pixels once it is read. Not given: what the encoder takes.
+    at
+        ``'spots'`` and ``'cells'`` put a tile on every row of the table: on the centroid of the circle, polygon or
+        label that the row annotates. ``'grid'`` covers a slide without expression and makes a new table.
+    stride_um
+        Distance between neighbouring tiles of a grid, in microns. Not given: one tile, so that they touch.
+    mpp
+        Microns per full-resolution pixel, one for all or by section (or image). Not given: read from a coordinate system
+        of microns, or from Visium HD's scale factors.
+    spot_pitch_um
+        Centre-to-centre distance of the spots, from which ``mpp`` follows: 100 for Visium.
+    image_key
+        Image to read, one for all or by section. Not given: the only RGB image that shares a coordinate system with
+        the section; for a grid, every RGB image.
+    coordinate_system
+        Where shapes and image meet. Not given: whichever they share.
+    table_key
+        Table of a SpatialData.
+    shapes_key
+        Shapes to put the tiles on; the table that annotates them is used, and one is made if there is none.
+    library_key
+        Column of ``.obs`` that names the library of each row, for an AnnData of several libraries.
+    tissue
+        For a grid: find the tissue (``'auto'``), take the whole image (``None``), or a boolean mask of shape
+        (height, width) that covers the whole image at any resolution, one for all or by image.
+    min_tissue
+        For a grid: smallest share of tissue in a tile.
+    off_slide
+        What to do with centres that are off the image: refuse, or leave their rows NaN.
+    on_low_res
+        What to do where the image has fewer pixels across a tile than ``tile_px``.
+    key_added
+        Name of the table where this call makes one.
+    inplace
+        Write to ``data``, or return a table without genes and leave ``data`` as it is.
+
+    Returns
+    -------
+    ``None``, or with ``inplace=False`` an AnnData of one row per tile and no genes. Written are:
+
+    ``.obsm['sw_tiles']``
+        float64 (n, 2): x and y of each centre in full-resolution pixels of its image.
+    ``.uns['spatialwhisperer']['sw_tiles']``
+        Sizes, scale and image by section.
+    ``tables[key_added]``, ``shapes['<image>_tiles']``
+        For a grid over a SpatialData: the table, which also has ``.obsm['spatial']``, and the squares it annotates.
+
+    Raises
+    ------
+    KeyError
+        If there is no image, or a named element does not exist.
+    ValueError
+        If the scale is not known, a size is not positive, a coordinate is NaN, centres are off the slide, or the grid is
+        empty. Nothing is written then.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata as ad, spatialwhisperer as sw
+    >>> adata = ad.AnnData(np.zeros((2, 0), np.float32))
+    >>> adata.obsm["spatial"] = np.array([[100.0, 100.0], [300.0, 200.0]])
+    >>> image = np.full((400, 400, 3), 200, np.uint8)
+    >>> adata.uns["spatial"] = {"slide": {"images": {"fullres": image}, "scalefactors": {}}}
+    >>> sw.pp.tiles(adata, tile_um=56, tile_px=112, mpp=0.5)
+    >>> adata.obsm["sw_tiles"].tolist()
+    [[100.0, 100.0], [300.0, 200.0]]
+    """
+    check_tile(tile_um, tile_px)
+    for name, value, choices in (
+        ("at", at, At),
+        ("off_slide", off_slide, OffSlide),
+        ("on_low_res", on_low_res, LowRes),
+    ):
+        one_of(name, value, choices)
+    spec = {"tile_um": float(tile_um), "tile_px": tile_px, "at": at, "off_slide": off_slide, "on_low_res": on_low_res}
+    if at == "grid":
+        _refuse(at, spot_pitch_um=spot_pitch_um, table_key=table_key, shapes_key=shapes_key, library_key=library_key)
+        return tile_grid(
+            data,
+            spec=spec,
+            stride_um=tile_um if stride_um is None else positive("stride_um", stride_um),
+            mpp=mpp,
+            image_key=image_key,
+            coordinate_system=coordinate_system,
+            tissue=tissue,
+            min_tissue=min_tissue,
+            key_added=key_added,
+            inplace=inplace,
+        )
+    _refuse(at, stride_um=stride_um, tissue=None if isinstance(tissue, str) and tissue == "auto" else tissue)
+    table_key, is_new = _table_of_shapes(data, table_key, shapes_key, key_added)
+    written = False
+    try:
+        plan = plan_tiles(
+            data,
+            table_key=table_key,
+            image_key=image_key,
+            coordinate_system=coordinate_system,
+            library_key=library_key,
+            mpp=mpp,
+            spot_pitch_um=spot_pitch_um,
+            off_slide=off_slide,
+            use_stored=False,
+        )
+        if tile_px is not None:
+            check_resolution(plan.sections, tile_um, tile_px, on_low_res)
+        table = plan.table if inplace else _bare_copy(plan)
+        table.obsm[_keys.TILES] = plan.centres()
+        record(table, _keys.TILES, **spec, **plan.provenance())
+        written = inplace
+    finally:
+        if is_new and not written:
+            del data.tables[table_key]
+    return None if inplace else table
+
+
+def _refuse(at: At, **arguments: Any) -> None:
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        meant = (
+            "tiles on the rows of a table (at='spots' or 'cells')" if at == "grid" else "a grid of tiles (at='grid')"
+        )
+        raise ValueError(f"{found(given)} is meant for {meant}, not for at={at!r}. Leave it out.")
+
+
+def _table_of_shapes(
+    data: AnnData | SpatialData, table_key: str | None, shapes_key: str | None, key_added: str
+) -> tuple[str | None, bool]:
+    """Name of the table to use and whether it was made here."""
+    names = _annotating(data, table_key, shapes_key)
+    if not names and shapes_key is not None:
+        add_instances_table(data, shapes_key, key_added)
+        return key_added, True
+    if key_added != _keys.TILES:
+        raise ValueError(
+            f"key_added={key_added!r} names a table that this call makes, and none is needed here: the centres go to "
+            f".obsm[{_keys.TILES!r}] of the table that exists. Leave it out."
+        )
+    return names[0] if names else table_key, False
+
+
+def _annotating(data: AnnData | SpatialData, table_key: str | None, shapes_key: str | None) -> list[str]:
+    """Tables that annotate the shapes: one, or none."""
+    if shapes_key is None:
+        return []
+    if not is_spatialdata(data):
+        raise ValueError("shapes_key applies to SpatialData; an AnnData keeps its positions in .obsm['spatial'].")
+    if shapes_key not in data.shapes and shapes_key not in data.labels:
+        raise KeyError(f"There are no shapes {shapes_key!r} (found: {found([*data.shapes, *data.labels])}).")
+    names = [name for name, table in data.tables.items() if shapes_key in _regions(table)]
+    if table_key is not None:
+        if table_key not in names:
+            raise ValueError(
+                f"Table {table_key!r} does not annotate {shapes_key!r} (tables that do: {found(names)}). "
+                "Leave table_key out, or link them with spatialdata.models.TableModel.parse."
+            )
+        return [table_key]
+    if len(names) > 1:
+        raise ValueError(f"Several tables annotate {shapes_key!r}: {found(names)}. Choose one with table_key=….")
+    return names
+
+
+def _regions(table: AnnData) -> list[str]:
+    regions = table.uns.get("spatialdata_attrs", {}).get("region", [])
+    return [regions] if isinstance(regions, str) else [str(region) for region in regions]
+
+
+def _bare_copy(plan: TilePlan) -> AnnData:
+    """The rows of a table without its genes and results."""
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    table = AnnData(csr_matrix((plan.table.n_obs, 0), dtype=np.float32), obs=plan.table.obs.copy())
+    table.obsm["spatial"] = plan.centres()
+    for key in ("spatialdata_attrs", "spatial"):
+        if key in plan.table.uns:
+            table.uns[key] = plan.table.uns[key]
+    return table
