@@ -20,11 +20,13 @@ from spatialwhisperer.models.gene_encoders import (
     SCVIEncoder,
     load_gene_encoder,
 )
-from spatialwhisperer.pp._gene_matching import align_counts, counts_matrix, match_genes, names_and_ids
+from spatialwhisperer.pp._gene_matching import align_counts, counts_for, counts_matrix, match_genes, names_and_ids
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+__all__ = ["counts_for", "embed_genes", "fit_gene_encoder"]
 
 _ENCODERS: dict[str, type[GeneEncoder]] = {"pca": PCAEncoder, "scvi": SCVIEncoder, "scanvi": SCANVIEncoder}
 

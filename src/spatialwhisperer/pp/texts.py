@@ -1,0 +1,59 @@
+"""Texts to embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spatialwhisperer.models.text_encoders import check_texts, text_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from spatialwhisperer.models.text_encoders import TextEncoder
+
+
+def embed_texts(
+    texts: Sequence[str],
+    *,
+    encoder: str | Path | TextEncoder = "minilm",
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> np.ndarray:
+    """Embed labels, captions or prompts with a sentence encoder.
+
+    Parameters
+    ----------
+    texts
+        The texts; equal ones are computed once.
+    encoder
+        ``"minilm"`` (all-MiniLM-L6-v2, 384 dimensions, Apache-2.0), a folder with a transformers model in safetensors, the id of
+        one on the Hugging Face hub, or what `spatialwhisperer.models.text_encoders.text_encoder` returned.
+    batch_size
+        Texts in one pass; ``None`` takes ``settings.batch_size``. It does not change the result beyond rounding.
+    device
+        Torch device; ``None`` takes ``settings.device``.
+
+    Returns
+    -------
+    Embedding, float32, shape (n, d), in the order of ``texts``, rows of unit length.
+
+    Raises
+    ------
+    TypeError
+        If ``texts`` is a single string, or an entry is not a string.
+    ValueError
+        If there is no text or an empty one, or the encoder's weights are not what they should be.
+    FileNotFoundError
+        If the weights are neither installed nor cached and cannot be fetched.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.pp.embed_texts(["invasive carcinoma", "adipose tissue"]).shape
+    (2, 384)
+    """
+    texts = check_texts(texts)
+    return text_encoder(encoder).encode(texts, batch_size=batch_size, device=device)
