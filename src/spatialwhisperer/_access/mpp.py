@@ -14,6 +14,9 @@ from spatialwhisperer._utils import warn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_REACH = 1.6
+_WINDOW = 0.2
+_ROUNDS = 10
 MICRONS = re.compile(r"(^|[_\-\s:./])(um|µm|μm|microns?|micromet(er|re)s?)($|[_\-\s:./])", re.IGNORECASE)
 
 
@@ -54,15 +57,27 @@ def missing_mpp(section: str) -> str:
 
 
 def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
-    """Median distance between nearest neighbours, in full-resolution pixels."""
+    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
+
+    The distance to the nearest neighbour alone is too short where spots are a little off the lattice, because the
+    nearest of four to six is taken. So it only starts the search for the median over all pairs within 20 % of itself.
+    """
     from scipy.spatial import cKDTree
 
     if len(xy_px) < 3:
         raise ValueError(
             f"Section {section!r} has {len(xy_px)} spots: too few to measure their pitch. Pass mpp=… instead of spot_pitch_um."
         )
-    distance, _ = cKDTree(xy_px).query(xy_px, k=2)
-    return float(np.median(distance[:, 1]))
+    tree = cKDTree(xy_px)
+    pitch = float(np.median(tree.query(xy_px, k=2)[0][:, 1]))
+    pairs = tree.query_pairs(_REACH * pitch, output_type="ndarray")
+    distance = np.linalg.norm(xy_px[pairs[:, 0]] - xy_px[pairs[:, 1]], axis=1)
+    for _ in range(_ROUNDS):
+        near = distance[np.abs(distance - pitch) < _WINDOW * pitch]
+        if not len(near):
+            break
+        pitch = float(np.median(near))
+    return pitch
 
 
 def image_mpp(data: Any, image: str, *, mpp: float | Mapping[str, float] | None = None) -> float | None:

@@ -230,7 +230,7 @@ def _choose_image(data: Any, region: str, element: Any, image_key: Any, coordina
         if wanted not in data.images:
             raise KeyError(f"image_key={wanted!r} is not an image of this SpatialData (found: {found(data.images)}).")
         return str(wanted)
-    own = set(_systems(element)) if coordinate_system is None else {coordinate_system}
+    own = _placing_systems(element) if coordinate_system is None else {coordinate_system}
     shared = {name: len(own & set(_systems(data.images[name]))) for name in rgb_names(data)}
     best = max(shared.values(), default=0)
     names = [name for name, count in shared.items() if count == best and count > 0]
@@ -240,6 +240,12 @@ def _choose_image(data: Any, region: str, element: Any, image_key: Any, coordina
             "(a name, or a mapping from region to image)."
         )
     return names[0] if names else None
+
+
+def _placing_systems(element: Any) -> set[str]:
+    """Coordinate systems that say where an element lies; one of microns may be shared by sections that never met."""
+    names = set(_systems(element))
+    return {name for name in names if not _mpp.MICRONS.search(name)} or names
 
 
 def _to_image(

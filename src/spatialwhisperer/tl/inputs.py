@@ -178,9 +178,11 @@ def _gene_side(
         from spatialwhisperer.models.gene_encoders import load_gene_encoder
 
         encoder = load_gene_encoder(encoder)
-    masks = [np.ones(s.table.n_obs, bool) if "gene" in s.has else None for s in sources]
     if letter == "L":
-        parts = [embed_genes(s.table, encoder, layer=counts["layer"], inplace=False) for s in holders]
+        embedded = [
+            embed_genes(s.table, encoder, layer=counts["layer"], inplace=False) if "gene" in s.has else None for s in sources
+        ]
+        parts, masks = _complete(embedded, "gene", encoder.name)
         return _Side(parts, masks, encoder.dim, {"name": encoder.name}, fitted=encoder)
     if not hasattr(encoder, "module"):
         raise ValueError(
@@ -190,6 +192,7 @@ def _gene_side(
     from spatialwhisperer.pp.genes import counts_for
 
     parts = [counts_for(encoder.genes, encoder.gene_ids, s.table, counts["layer"]) for s in holders]
+    masks = [np.ones(s.table.n_obs, bool) if "gene" in s.has else None for s in sources]
     tower, rebuild = GeneTower(encoder.module()), {"kind": "gene_encoder"}
     return _Side(parts, masks, encoder.dim, {"name": encoder.name}, tower, rebuild, encoder)
 
@@ -232,24 +235,21 @@ def _image_side(
     return _Side(parts, masks, parts[0].shape[1], described | gather.tile_spec(sources, slot))
 
 
-def _given(
-    sources: Sequence[gather.Source], slot: str, modality: str
-) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+def _given(sources: Sequence[gather.Source], slot: str, modality: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """Complete rows of a slot of .obsm in each object."""
-    parts, masks = [], []
-    for source in sources:
-        if slot not in source.table.obsm:
-            masks.append(None)
-            continue
-        x = np.asarray(source.table.obsm[slot], dtype=np.float32)
-        complete = np.isfinite(x).all(axis=1)
-        parts.append(x[complete])
-        masks.append(complete)
-    widths = {p.shape[1] for p in parts}
+    return _complete([s.table.obsm.get(slot) for s in sources], modality, f".obsm[{slot!r}]")
+
+
+def _complete(features: Sequence[Any], modality: str, origin: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Rows without NaN of each object's features, and which rows these are."""
+    given = [None if x is None else np.asarray(x, dtype=np.float32) for x in features]
+    widths = {x.shape[1] for x in given if x is not None}
     if len(widths) > 1:
-        raise ValueError(f".obsm[{slot!r}] has different widths in the objects: {found(sorted(widths))}.")
-    if not parts or not sum(len(p) for p in parts):
-        raise ValueError(f"No object has complete {modality} features in .obsm[{slot!r}].")
+        raise ValueError(f"{origin} has different widths in the objects: {found(sorted(widths))}.")
+    masks = [None if x is None else np.isfinite(x).all(axis=1) for x in given]
+    parts = [x[m] for x, m in zip(given, masks, strict=True) if x is not None]
+    if not sum(len(p) for p in parts):
+        raise ValueError(f"No object has complete {modality} features in {origin}.")
     return parts, masks
 
 

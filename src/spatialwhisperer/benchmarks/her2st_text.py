@@ -1,0 +1,122 @@
+"""Words for the labels of the HER2-positive breast sections and the breast reference: captions, prompts and targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+REGIONS = {
+    "invasive cancer": "invasive breast carcinoma",
+    "cancer in situ": "ductal carcinoma in situ of the breast",
+    "connective tissue": "fibrous connective tissue stroma",
+    "adipose tissue": "adipose tissue with fat cells",
+    "immune infiltrate": "dense lymphocytic immune infiltrate",
+    "breast glands": "normal breast glands and ducts",
+}
+"""Pathologist's regions; "undetermined" has no caption."""
+
+CELLS = {
+    "B-cells": "B lymphocytes",
+    "CAFs": "cancer-associated fibroblasts in the tumour stroma",
+    "Endothelial": "endothelial cells of blood and lymphatic vessels",
+    "Epithelial": "epithelial cells, mostly breast carcinoma cells",
+    "Myeloid": "myeloid cells: macrophages, monocytes and dendritic cells",
+    "PVL": "perivascular cells: pericytes and vascular smooth muscle",
+    "Plasma Cells": "plasma cells that secrete antibodies",
+    "T-cells": "T lymphocytes",
+}
+"""Cell types of the deconvolution."""
+
+REFERENCE = {
+    "B-cells": CELLS["B-cells"],
+    "CAFs": CELLS["CAFs"],
+    "Cancer Epithelial": "malignant breast epithelial cells",
+    "Endothelial": CELLS["Endothelial"],
+    "Myeloid": CELLS["Myeloid"],
+    "Normal Epithelial": "normal mammary epithelial cells",
+    "PVL": CELLS["PVL"],
+    "Plasmablasts": CELLS["Plasma Cells"],
+    "T-cells": CELLS["T-cells"],
+}
+"""Cell types of the single-cell reference."""
+
+_CLUSTER_WORDS = {
+    "apc": "antigen-presenting cells",
+    "b-cell": "B lymphocytes",
+    "t-cell": "T lymphocytes",
+    "b/plasma cells": "B cells and plasma cells",
+    "plasma cells": "plasma cells",
+    "macrophage": "macrophages",
+    "macrophages": "macrophages",
+    "myeloid": "myeloid cells",
+    "endothelium": "endothelium",
+    "innate": "innate immune cells",
+    "immune rich": "many immune cells",
+    "connective tissue": "connective tissue",
+}
+
+TARGETS = {
+    "tumour": [REGIONS["invasive cancer"], REGIONS["cancer in situ"]],
+    "connective": [REGIONS["connective tissue"]],
+    "adipose": [REGIONS["adipose tissue"]],
+    "immune": [REGIONS["immune infiltrate"]],
+    "glands": [REGIONS["breast glands"]],
+    **{name: [text] for name, text in CELLS.items()},
+}
+"""Classes that are scored, each with the descriptions that prompt it."""
+
+_REGION_TARGET = {
+    "invasive cancer": "tumour",
+    "cancer in situ": "tumour",
+    "connective tissue": "connective",
+    "adipose tissue": "adipose",
+    "immune infiltrate": "immune",
+    "breast glands": "glands",
+}
+
+MIN_ROWS = 5
+"""Spots that a region needs with and without it in a section to be scored there."""
+
+CAPTION_COLUMNS = ["caption_region", "caption_cluster", "caption_cells"]
+
+
+def caption_cluster(annotation: object) -> str | None:
+    """Put an annotation of an expression cluster into words; ``None`` for unknown ones."""
+    if not isinstance(annotation, str) or annotation == "unknown":
+        return None
+    head, _, tail = annotation.rstrip(" 0123456789").partition(" : ")
+    region = {"cancer": "breast carcinoma", "immune": "immune cells"}.get(head, REGIONS.get(head, REGIONS.get(f"{head} tissue", head)))
+    words = [_CLUSTER_WORDS.get(w.strip().lower(), w.strip()) for w in tail.split(",") if w.strip()]
+    return f"{region} with {' and '.join(words)}" if words else region
+
+
+def add_captions(table: AnnData) -> None:
+    """Write the caption columns of a table of spots."""
+    obs = table.obs
+    obs["caption_region"] = obs["pathologist_label"].astype(object).map(REGIONS)
+    obs["caption_cluster"] = obs["cluster_annotation"].astype(object).map(caption_cluster)
+    obs["caption_cells"] = obs["deconv_major_top"].astype(object).map(CELLS)
+
+
+def targets(table: AnnData) -> pd.DataFrame:
+    """Presence of every class in every spot: regions as labelled, cell types where their share is in the top quartile.
+
+    Regions with fewer than ``MIN_ROWS`` spots on either side in the table are left out; spots without a region are unknown
+    to the regions, which is ``<NA>``.
+    """
+    region = table.obs["pathologist_label"].astype(object).map(_REGION_TARGET)
+    labelled = table.obs["pathologist_label"].notna().to_numpy()
+    out = {}
+    for name in dict.fromkeys(_REGION_TARGET.values()):
+        present = (region == name).to_numpy()
+        if min(present.sum(), (labelled & ~present).sum()) >= MIN_ROWS:
+            out[name] = pd.array(present, dtype="boolean")
+            out[name][~labelled] = pd.NA
+    shares = pd.DataFrame(table.obsm["deconv_major"], columns=list(table.uns["deconv_major"]["classes"]))
+    for name in CELLS:
+        out[name] = pd.array((shares[name] > shares[name].quantile(0.75)).to_numpy(), dtype="boolean")
+    return pd.DataFrame(out)
