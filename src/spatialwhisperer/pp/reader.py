@@ -16,6 +16,8 @@ FILL = 255
 
 BLOCK_PX = 2048
 _MAX_BLOCK_PX = 8192
+# ties go up, also where an affine map left them a hair below
+_HALF = 0.5 + 1e-6
 _MAX_BYTES = 24 * 2**20
 
 
@@ -63,8 +65,8 @@ class TileReader:
         self.width = max(1, round(size_px / self.level.scale_x))
         self.height = max(1, round(size_px / self.level.scale_y))
         x, y = section.xy_px[:, 0] / self.level.scale_x, section.xy_px[:, 1] / self.level.scale_y
-        self.left = np.floor(x - self.width / 2 + 0.5).astype(np.int64)
-        self.top = np.floor(y - self.height / 2 + 0.5).astype(np.int64)
+        self.left = np.floor(x - self.width / 2 + _HALF).astype(np.int64)
+        self.top = np.floor(y - self.height / 2 + _HALF).astype(np.int64)
         _, image_height, image_width = self.level.pixels.shape
         across = _overlap(self.left, self.width, image_width) / self.width
         self.inside = across * _overlap(self.top, self.height, image_height) / self.height
