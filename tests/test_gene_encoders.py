@@ -172,6 +172,19 @@ def test_scanvi_takes_missing_labels_and_labels_called_unknown():
         SCANVIEncoder.fit(x, GENES, labels=["a", "b", "c"])
 
 
+def test_rows_without_counts_are_left_out_of_the_fit():
+    x, kind = counts()
+    filled = sp.vstack([sp.csr_matrix((2, G)), x], format="csr")
+    batch = np.r_[["alone"] * 2, np.repeat(["a", "b"], N // 2)]
+    for cls, extra in (
+        (PCAEncoder, {}),
+        (SCVIEncoder, {"max_epochs": 1, "device": "cpu"}),
+        (SCANVIEncoder, {"max_epochs": 1, "device": "cpu", "labels": ["none", "none", *kind]}),
+    ):
+        fitted = cls.fit(filled, GENES, batch=batch, n_latent=3, **extra)
+        assert (fitted.fitted["rows"], fitted.fitted["batches"]) == (N, 2)
+
+
 def test_no_minibatch_is_left_with_one_or_two_rows():
     for n in range(3, 1200):
         rest = n % scvi_file._batch_size([n])
@@ -259,9 +272,8 @@ def test_encoding_refuses_what_is_not_counts(pca):
         pca.encode(x, present=np.ones(3, bool))
     with pytest.raises(ValueError, match="batch_size"):
         pca.encode(x, batch_size=0)
-    x[5] = 0
-    with pytest.raises(ValueError, match="1 rows have no counts"):
-        PCAEncoder.fit(x, GENES, n_latent=3)
+    with pytest.raises(ValueError, match="2 rows with counts are too few"):
+        PCAEncoder.fit(x[:2], GENES, n_latent=1)
 
 
 def test_names_must_be_unique():

@@ -116,13 +116,6 @@ def fit_gene_encoder(
     labels = None if labels_key is None else _labels(tables, labels_key)
     counts, genes, ids = _shared_counts(tables, layer, gene_ids_key)
 
-    empty = np.asarray(counts.sum(axis=1)).ravel() == 0
-    if empty.all():
-        raise ValueError("No row has any counts in the shared genes.")
-    if empty.any():
-        warn(f"{int(empty.sum())} rows without any counts in the shared genes are left out of the fit.")
-        counts, batch = counts[~empty], batch[~empty]
-        labels = None if labels is None else labels[~empty]
     options: dict[str, Any] = {
         "batch": batch if len(np.unique(batch)) > 1 else None,
         "n_latent": n_latent,
@@ -133,7 +126,12 @@ def fit_gene_encoder(
         options |= {"max_epochs": max_epochs, "device": device}
     if labels is not None:
         options["labels"] = labels
-    return _ENCODERS[encoder].fit(counts, genes, ids, **options)
+    fitted: GeneEncoder = _ENCODERS[encoder].fit(counts, genes, ids, **options)  # type: ignore[attr-defined]
+    if fitted.fitted["rows"] < counts.shape[0]:
+        warn(
+            f"{counts.shape[0] - fitted.fitted['rows']} rows without counts in the chosen genes were left out of the fit."
+        )
+    return fitted
 
 
 def embed_genes(

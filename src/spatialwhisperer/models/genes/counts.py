@@ -37,6 +37,19 @@ def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
     return matrix.astype(np.float32, copy=False)
 
 
+def training_counts(
+    counts: Any, n_genes: int, n_top_genes: int | None, batch: np.ndarray | None
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """Counts to fit on, positions of their genes, and which rows they are: rows that are empty over these genes teach nothing."""
+    matrix = as_counts(counts, n_genes)
+    chosen = select_genes(matrix, n_top_genes, batch)
+    matrix = matrix[:, chosen]
+    rows = np.asarray(matrix.sum(axis=1)).ravel() > 0
+    if rows.sum() < 3:
+        raise ValueError(f"{int(rows.sum())} rows with counts are too few to fit on.")
+    return matrix[rows], chosen, rows
+
+
 def select_genes(counts: sp.csr_matrix, n_top_genes: int | None, batch: np.ndarray | None) -> np.ndarray:
     """Pick highly variable genes on the training rows.
 

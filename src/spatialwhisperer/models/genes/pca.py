@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer.models.genes.base import GeneEncoder, take_tensors
-from spatialwhisperer.models.genes.counts import as_counts, select_genes
+from spatialwhisperer.models.genes.counts import training_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ class PCAEncoder(GeneEncoder):
         n_top_genes: int | None = 2000,
         random_state: int = 0,
     ) -> PCAEncoder:
-        """Select genes and find the components.
+        """Select genes and find the components. Rows without counts in these genes are left out.
 
         Parameters
         ----------
@@ -86,10 +86,12 @@ class PCAEncoder(GeneEncoder):
         ValueError
             If values are not counts, or rows or genes are too few for ``n_latent``.
         """
-        matrix = as_counts(counts, len(genes))
-        chosen = select_genes(matrix, n_top_genes, batch)
-        matrix = matrix[:, chosen]
-        codes = np.zeros(matrix.shape[0], int) if batch is None else np.unique(batch, return_inverse=True)[1]
+        matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
+        codes = (
+            np.zeros(matrix.shape[0], int)
+            if batch is None
+            else np.unique(np.asarray(batch)[rows], return_inverse=True)[1]
+        )
         limit = min(matrix.shape[0] - codes.max(initial=0) - 1, matrix.shape[1] - 1)
         if not 1 <= n_latent <= limit:
             raise ValueError(

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._utils import import_torch_stack, isolated_rng
 from spatialwhisperer.models.genes.base import GeneEncoder, take_tensors
-from spatialwhisperer.models.genes.counts import as_counts, select_genes
+from spatialwhisperer.models.genes.counts import training_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ class SCVIEncoder(GeneEncoder):
         device: str | None = None,
         random_state: int = 0,
     ) -> SCVIEncoder:
-        """Select genes and train scVI with a negative binomial likelihood on all rows.
+        """Select genes and train scVI with a negative binomial likelihood on all rows that have counts in these genes.
 
         Parameters
         ----------
@@ -104,9 +104,10 @@ class SCVIEncoder(GeneEncoder):
         Raises
         ------
         ValueError
-            If values are not counts, or a row is empty over the selected genes.
+            If values are not counts, or rows are too few.
         """
-        matrix, chosen = _prepare(counts, len(genes), n_top_genes, batch)
+        matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
+        batch = None if batch is None else np.asarray(batch)[rows]
         model, epochs = _train(
             matrix,
             batch,
@@ -254,7 +255,7 @@ class SCANVIEncoder(SCVIEncoder):
         device: str | None = None,
         random_state: int = 0,
     ) -> SCANVIEncoder:
-        """Select genes, train scVI, then scANVI from it.
+        """Select genes, train scVI, then scANVI from it, on all rows that have counts in these genes.
 
         Parameters
         ----------
@@ -288,7 +289,7 @@ class SCANVIEncoder(SCVIEncoder):
         Raises
         ------
         ValueError
-            If values are not counts, a row is empty over the selected genes, or fewer than two labels occur.
+            If values are not counts, rows are too few, or fewer than two labels occur.
         """
         import pandas as pd
 
@@ -297,12 +298,13 @@ class SCANVIEncoder(SCVIEncoder):
             raise ValueError(f"There are {len(codes)} labels for {np.shape(counts)[0]} rows.")
         if len(classes) < 2:
             raise ValueError(f"scANVI needs at least two labels; these rows have {len(classes)}. Use encoder='scvi'.")
-        matrix, chosen = _prepare(counts, len(genes), n_top_genes, batch)
+        matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
+        batch = None if batch is None else np.asarray(batch)[rows]
         model, epochs = _train(
             matrix,
             batch,
             # codes, so that no label of the data can be taken for the missing one
-            codes.astype(str),
+            codes[rows].astype(str),
             {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
             max_epochs,
             device,
@@ -314,20 +316,6 @@ class SCANVIEncoder(SCVIEncoder):
 
 def _log1p(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (inputs[0].log1p(), *inputs[1:])
-
-
-def _prepare(
-    counts: Any, n_genes: int, n_top_genes: int | None, batch: np.ndarray | None
-) -> tuple[sp.csr_matrix, np.ndarray]:
-    matrix = as_counts(counts, n_genes)
-    chosen = select_genes(matrix, n_top_genes, batch)
-    matrix = matrix[:, chosen]
-    empty = np.asarray(matrix.sum(axis=1)).ravel() == 0
-    if empty.any():
-        raise ValueError(f"{int(empty.sum())} rows have no counts in the selected genes; leave them out.")
-    if matrix.shape[0] < 3:
-        raise ValueError(f"{matrix.shape[0]} rows are too few to train on.")
-    return matrix, chosen
 
 
 def _fitted(
