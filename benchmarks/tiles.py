@@ -1,0 +1,172 @@
+"""Tiles per second: our reader, spatialdata's ImageTilesDataset, and one slice of the zarr array per tile.
+
+usage: python benchmarks/tiles.py [--size 6000] [--chunk 512] [--tiles 1000] [--tile-px 224] [--cells 50000] [--peer-tiles 200]
+
+Makes a synthetic slide in a temporary folder. The readers are run in turn, several rounds, and the best round counts;
+the peers are slow, so they read the first --peer-tiles tiles only. Memory is the growth of the process's peak while our
+reader runs, before any peer has run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pandas as pd
+import spatialdata as sd
+import zarr
+from scipy.sparse import csr_matrix
+from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import Identity
+
+from spatialwhisperer._access import sections
+from spatialwhisperer.pp.reader import TileReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def picture(size: int) -> np.ndarray:
+    """Smooth colours with grain: compresses about as badly as H&E does."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(90, 240, (3, size // 50 + 1, size // 50 + 1)).astype(np.uint8)
+    smooth = coarse.repeat(50, axis=1).repeat(50, axis=2)[:, :size, :size]
+    return smooth + rng.integers(0, 15, (3, size, size), dtype=np.uint8)
+
+
+def write_slide(folder: Path, size: int, chunk: int, n: int, tile_px: int) -> Path:
+    rng = np.random.default_rng(1)
+    xy = rng.uniform(tile_px, size - tile_px, (n, 2))
+    index = np.array([f"spot{i}" for i in range(n)])
+    pixels = da.from_array(picture(size), chunks=(3, chunk, chunk))
+    maps = {"global": Identity()}
+    obs = pd.DataFrame({"region": pd.Categorical(["spots"] * n), "instance_id": index}, index=index)
+    table = ad.AnnData(csr_matrix((n, 2), dtype=np.float32), obs=obs)
+    slide = sd.SpatialData(
+        images={"he": Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations=dict(maps))},
+        shapes={"spots": ShapesModel.parse(xy, geometry=0, radius=27.0, index=index, transformations=dict(maps))},
+        tables={"table": TableModel.parse(table, region="spots", region_key="region", instance_key="instance_id")},
+    )
+    path = folder / f"slide_{chunk}_{n}_{tile_px}.zarr"
+    slide.write(path)
+    return path
+
+
+def ours(path: Path, tile_px: int) -> Callable[[], int]:
+    (section,) = sections(sd.read_zarr(path), mpp=1.0)
+
+    def read() -> int:
+        reader = TileReader(section, tile_um=tile_px, tile_px=tile_px)
+        return sum(len(positions) for positions, _ in reader.read())
+
+    return read
+
+
+def decode(path: Path) -> Callable[[], int]:
+    """Every chunk once and nothing else: the limit for any reader."""
+    slide = sd.read_zarr(path)
+    pixels, n = slide.images["he"].data, len(slide.shapes["spots"])
+
+    def read() -> int:
+        for row in range(pixels.numblocks[1]):
+            pixels.blocks[:, row].compute(scheduler="threads")
+        return n
+
+    return read
+
+
+def slices(path: Path, tile_px: int, n: int) -> Callable[[], int]:
+    _, array = next(iter(zarr.open_group(path / "images" / "he", mode="r").arrays()))
+    circles = sd.read_zarr(path).shapes["spots"].geometry.iloc[:n]
+    corners = np.column_stack([circles.x, circles.y]).astype(int) - tile_px // 2
+
+    def read() -> int:
+        for x, y in corners.tolist():
+            array[:, y : y + tile_px, x : x + tile_px]
+        return len(corners)
+
+    return read
+
+
+def image_tiles_dataset(path: Path, tile_px: int, n: int) -> Callable[[], int]:
+    from spatialdata.dataloader import ImageTilesDataset
+
+    slide = sd.read_zarr(path)
+    # it wants a table of exactly its shapes
+    slide.shapes["spots"] = slide.shapes["spots"].iloc[:n]
+    slide.tables["table"] = slide.tables["table"][:n].copy()
+    dataset = ImageTilesDataset(
+        slide,
+        regions_to_images={"spots": "he"},
+        regions_to_coordinate_systems={"spots": "global"},
+        tile_dim_in_units=tile_px,
+        table_name="table",
+        transform=lambda tile: tile.images["he"].data.compute(),
+    )
+
+    def read() -> int:
+        for k in range(len(dataset)):
+            dataset[k]
+        return len(dataset)
+
+    return read
+
+
+def rate(read: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    return read() / (time.perf_counter() - start)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare(name: str, path: Path, tile_px: int, peer_tiles: int, rounds: int) -> None:
+    read = ours(path, tile_px)
+    before = peak_mib()
+    best = {"spatialwhisperer": rate(read)}
+    memory = peak_mib() - before
+    readers = {
+        "spatialwhisperer": read,
+        "each chunk decoded once, no tiles": decode(path),
+        "zarr slice per tile": slices(path, tile_px, peer_tiles),
+        "ImageTilesDataset": image_tiles_dataset(path, tile_px, peer_tiles),
+    }
+    for _ in range(rounds):
+        for key, reader in readers.items():
+            best[key] = max(best.get(key, 0.0), rate(reader))
+    print(f"\n{name}: peak memory of our reader +{memory:.0f} MiB")
+    for key, value in best.items():
+        print(f"  {key:36s} {value:10.0f} tiles/s   ours is {best['spatialwhisperer'] / value:8.1f} x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=6000, help="edge of the image in pixels")
+    parser.add_argument("--chunk", type=int, default=512, help="edge of a chunk in pixels")
+    parser.add_argument("--tiles", type=int, default=1000, help="number of spots")
+    parser.add_argument("--tile-px", type=int, default=224, help="edge of a tile around a spot")
+    parser.add_argument("--cells", type=int, default=0, help="also read so many cells of 64 px")
+    parser.add_argument("--peer-tiles", type=int, default=200, help="tiles that the peers read")
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(f"spatialdata {sd.__version__}, zarr {zarr.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        for n, tile_px in ((args.tiles, args.tile_px), (args.cells, 64)):
+            if n:
+                path = write_slide(Path(folder), args.size, args.chunk, n, tile_px)
+                name = f"{n} x {tile_px} px from {args.size} x {args.size}, chunks of {args.chunk}"
+                compare(name, path, tile_px, min(n, args.peer_tiles), args.rounds)
+
+
+if __name__ == "__main__":
+    main()
