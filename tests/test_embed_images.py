@@ -15,8 +15,8 @@ from scipy.sparse import csr_matrix
 import spatialwhisperer as sw
 from spatialwhisperer._access import Level, RasterImage, Section
 from spatialwhisperer._utils import recorded
+from spatialwhisperer.pp._prefetch import batches, prefetch
 from spatialwhisperer.pp.images import embed_images, read_tiles
-from spatialwhisperer.pp.prefetch import batches, prefetch
 from spatialwhisperer.pp.reader import TileReader
 from spatialwhisperer.pp.tiles import tiles
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._utils import progress, record
-from spatialwhisperer.pp.plan import OffSlide, TilePlan, check_resolution, check_tile, one_of, plan_tiles
-from spatialwhisperer.pp.prefetch import batches, prefetch
+from spatialwhisperer.pp._plan import OffSlide, TilePlan, check_resolution, check_tile, one_of, plan_tiles
+from spatialwhisperer.pp._prefetch import batches, prefetch
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._access import add_instances_table, is_spatialdata, positive
 from spatialwhisperer._utils import found, record
-from spatialwhisperer.pp.grid import tile_grid
-from spatialwhisperer.pp.plan import (
+from spatialwhisperer.pp._grid import tile_grid
+from spatialwhisperer.pp._plan import (
     LowRes,
     OffSlide,
     TilePlan,

@@ -23,7 +23,7 @@ from spatialwhisperer._access import (
     rgb_names,
 )
 from spatialwhisperer._utils import found, record
-from spatialwhisperer.pp.plan import check_resolution
+from spatialwhisperer.pp._plan import check_resolution
 from spatialwhisperer.pp.stain import TissueMask, tissue_mask
 
 if TYPE_CHECKING:
