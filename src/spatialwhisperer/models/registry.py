@@ -257,7 +257,7 @@ for _spec in (
     EncoderSpec(
         "stain_texture",
         "image",
-        None,
+        158,
         tile_um=154.0,
         licence="BSD-3-Clause (no weights)",
         commercial=True,

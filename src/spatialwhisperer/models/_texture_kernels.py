@@ -1,0 +1,239 @@
+"""Compiled loops behind the stain and texture features; every one has a plain NumPy or SciPy twin in the tests."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+# sums may be added in another order, which lets them run on vector units; no value here is ever NaN
+_SUMS = {"reassoc", "nsz", "contract", "nnan"}
+
+# signed offsets (row, column) of the eight neighbours, in order around the centre
+_AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def area_resample(planes: np.ndarray, n: int) -> np.ndarray:
+    """Average float32 (c, p, p) planes over n × n equal cells; a pixel on a border counts by its area inside the cell."""
+    c, p = planes.shape[0], planes.shape[1]
+    if n == p:
+        return planes.copy()
+    step = p / n
+    rows = np.zeros((c, n, p), np.float32)
+    out = np.zeros((c, n, n), np.float32)
+    for i in range(n):
+        low, high = i * step, min((i + 1) * step, float(p))
+        for y in range(int(low), min(int(math.ceil(high)), p)):
+            weight = np.float32((min(high, y + 1.0) - max(low, float(y))) / step)
+            for k in range(c):
+                for x in range(p):
+                    rows[k, i, x] += weight * planes[k, y, x]
+    for j in range(n):
+        low, high = j * step, min((j + 1) * step, float(p))
+        for x in range(int(low), min(int(math.ceil(high)), p)):
+            weight = np.float32((min(high, x + 1.0) - max(low, float(x))) / step)
+            for k in range(c):
+                for i in range(n):
+                    out[k, i, j] += weight * rows[k, i, x]
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def stain_planes(rgb: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Turn float32 (3, n, n) intensities of 0 to 255 into five planes (5, n, n).
+
+    The planes are haematoxylin, eosin, residual stain, mean optical density and saturation.
+    """
+    n, m = rgb.shape[1], rgb.shape[2]
+    out = np.empty((5, n, m), np.float32)
+    unit = np.float32(1 / math.log(10.0))
+    top = np.float32(math.log(256.0))
+    for i in range(n):
+        for j in range(m):
+            r, g, b = rgb[0, i, j], rgb[1, i, j], rgb[2, i, j]
+            od_r = (top - math.log(r + np.float32(1))) * unit
+            od_g = (top - math.log(g + np.float32(1))) * unit
+            od_b = (top - math.log(b + np.float32(1))) * unit
+            for k in range(3):
+                out[k, i, j] = od_r * inverse[0, k] + od_g * inverse[1, k] + od_b * inverse[2, k]
+            out[3, i, j] = (od_r + od_g + od_b) / np.float32(3)
+            high = max(r, g, b)
+            out[4, i, j] = (high - min(r, g, b)) / max(high, np.float32(1))
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def moments(plane: np.ndarray) -> tuple[float, float, float]:
+    """Mean, standard deviation and skewness of a plane; skewness is 0 where nothing varies."""
+    flat = plane.ravel()
+    total = 0.0
+    for i in range(flat.size):
+        total += flat[i]
+    mean = total / flat.size
+    second, third = 0.0, 0.0
+    for i in range(flat.size):
+        d = flat[i] - mean
+        second += d * d
+        third += d * d * d
+    sd = math.sqrt(second / flat.size)
+    return mean, sd, (third / flat.size) / sd**3 if sd > 1e-4 else 0.0
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation of two planes; 0 where one of them does not vary."""
+    mean_a, sd_a, _ = moments(a)
+    mean_b, sd_b, _ = moments(b)
+    if sd_a <= 1e-4 or sd_b <= 1e-4:
+        return 0.0
+    total = 0.0
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            total += (a[i, j] - mean_a) * (b[i, j] - mean_b)
+    return total / a.size / (sd_a * sd_b)
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def gated_means(planes: np.ndarray, od_floor: float, h_floor: float, h_ceiling: float) -> np.ndarray:
+    """Share of pixels above an optical density and between two haematoxylin levels, then the mean of every plane there."""
+    c, n, m = planes.shape
+    sums = np.zeros(c)
+    weight = np.empty(m, np.float32)
+    count = 0.0
+    for i in range(n):
+        for j in range(m):
+            h = planes[0, i, j]
+            inside = (planes[3, i, j] > od_floor) & (h > h_floor) & (h <= h_ceiling)
+            weight[j] = np.float32(1) if inside else np.float32(0)
+            count += weight[j]
+        for k in range(c):
+            total = 0.0
+            for j in range(m):
+                total += weight[j] * planes[k, i, j]
+            sums[k] += total
+    out = np.zeros(c + 1)
+    out[0] = count / (n * m)
+    if count > 0:
+        out[1:] = sums / count
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def edges(plane: np.ndarray) -> tuple[float, float]:
+    """Mean gradient length and root mean square of the Laplacian over the inner pixels, per pixel step."""
+    n, m = plane.shape
+    gradient, laplacian = 0.0, 0.0
+    for i in range(1, n - 1):
+        for j in range(1, m - 1):
+            gy = 0.5 * (plane[i + 1, j] - plane[i - 1, j])
+            gx = 0.5 * (plane[i, j + 1] - plane[i, j - 1])
+            gradient += math.sqrt(gx * gx + gy * gy)
+            lap = plane[i + 1, j] + plane[i - 1, j] + plane[i, j + 1] + plane[i, j - 1] - 4.0 * plane[i, j]
+            laplacian += lap * lap
+    count = (n - 2) * (m - 2)
+    return gradient / count, math.sqrt(laplacian / count)
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def smooth(plane: np.ndarray) -> np.ndarray:
+    """Blur with the 3 × 3 binomial kernel; borders are repeated."""
+    n, m = plane.shape
+    rows = np.empty((n, m), np.float32)
+    out = np.empty((n, m), np.float32)
+    quarter, half = np.float32(0.25), np.float32(0.5)
+    for i in range(n):
+        up, down = max(i - 1, 0), min(i + 1, n - 1)
+        for j in range(m):
+            rows[i, j] = quarter * (plane[up, j] + plane[down, j]) + half * plane[i, j]
+    for i in range(n):
+        for j in range(m):
+            left, right = rows[i, max(j - 1, 0)], rows[i, min(j + 1, m - 1)]
+            out[i, j] = quarter * (left + right) + half * rows[i, j]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def binary_patterns(plane: np.ndarray, tolerance: float) -> np.ndarray:
+    """Shares (10,) of the rotation-invariant uniform patterns of the neighbours that exceed the centre by `tolerance`."""
+    n, m = plane.shape
+    limit = np.float32(tolerance)
+    counts = np.zeros(10)
+    for i in range(1, n - 1):
+        for j in range(1, m - 1):
+            floor = plane[i, j] + limit
+            ones, changes = 0, 0
+            before = plane[i + _AROUND[7][0], j + _AROUND[7][1]] >= floor
+            for k in range(8):
+                bit = plane[i + _AROUND[k][0], j + _AROUND[k][1]] >= floor
+                ones += bit
+                changes += bit != before
+                before = bit
+            counts[ones if changes <= 2 else 9] += 1
+    return counts / ((n - 2) * (m - 2))
+
+
+@njit(cache=True, nogil=True)
+def peaks(plane: np.ndarray, floor: float) -> tuple[float, float, float]:
+    """Share of inner pixels above all eight neighbours and above `floor`; mean and deviation of their height."""
+    n, m = plane.shape
+    count, total, square = 0, 0.0, 0.0
+    for i in range(1, n - 1):
+        for j in range(1, m - 1):
+            v = plane[i, j]
+            if v <= floor:
+                continue
+            top = True
+            for k in range(8):
+                if plane[i + _AROUND[k][0], j + _AROUND[k][1]] >= v:
+                    top = False
+                    break
+            if top:
+                count += 1
+                total += v
+                square += v * v
+    share = count / ((n - 2) * (m - 2))
+    if count == 0:
+        return share, 0.0, 0.0
+    mean = total / count
+    return share, mean, math.sqrt(max(square / count - mean * mean, 0.0))
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def window_minimum(plane: np.ndarray, width: int) -> np.ndarray:
+    """Minimum over width × width windows centred on each pixel, cut at the border; `width` is odd."""
+    n, m = plane.shape
+    r = width // 2
+    # after a pass each entry holds the minimum over `span` entries from itself on, so a few passes reach any width
+    rows = np.full((n + 2 * r, m), np.float32(np.inf))
+    rows[r : r + n] = plane
+    span = 1
+    while span < width:
+        step = min(span, width - span)
+        for i in range(n + 2 * r - step):
+            here, ahead = rows[i], rows[i + step]
+            for j in range(m):
+                here[j] = ahead[j] if ahead[j] < here[j] else here[j]
+        span += step
+    out = np.empty((n, m), np.float32)
+    line = np.empty(m + 2 * r, np.float32)
+    shorter = np.empty(m + 2 * r, np.float32)
+    for i in range(n):
+        line[:] = np.float32(np.inf)
+        line[r : r + m] = rows[i]
+        span = 1
+        while span < width:
+            step = min(span, width - span)
+            for j in range(m + 2 * r - step):
+                shorter[j] = line[j + step] if line[j + step] < line[j] else line[j]
+            line, shorter = shorter, line
+            span += step
+        out[i] = line[:m]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def opened_mean(plane: np.ndarray, width: int) -> float:
+    """Mean of the grey opening of a plane with a square of `width` pixels: what remains after narrower bright parts go."""
+    return moments(-window_minimum(-window_minimum(plane, width), width))[0]
