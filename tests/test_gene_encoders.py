@@ -14,7 +14,7 @@ from spatialwhisperer.models.gene_encoders import (
     gene_encoder_from,
     load_gene_encoder,
 )
-from spatialwhisperer.models.genes import scvi as scvi_file
+from spatialwhisperer.models.genes.scvi_training import minibatch_rows, train
 
 N, G = 150, 60
 GENES = [f"G{i}" for i in range(G)]
@@ -40,7 +40,7 @@ def scvi_fit() -> tuple[SCVIEncoder, object]:
     x = counts()[0]
     batch = np.repeat(["a", "b"], N // 2)
     options = {"n_latent": 4, "n_hidden": 16, "n_layers": 2, "dropout_rate": 0.1}
-    model, _ = scvi_file._train(x.astype(np.float32), batch, None, options, 2, "cpu", 0)
+    model, _ = train(x.astype(np.float32), batch, None, options, 2, "cpu", 0)
     return SCVIEncoder._of(model, GENES, IDS, np.arange(G), {"rows": N}), model
 
 
@@ -187,9 +187,9 @@ def test_rows_without_counts_are_left_out_of_the_fit():
 
 def test_no_minibatch_is_left_with_one_or_two_rows():
     for n in range(3, 1200):
-        rest = n % scvi_file._batch_size([n])
+        rest = n % minibatch_rows([n])
         assert rest == 0 or rest > 2
-    assert scvi_file._batch_size([50_000]) > 256
+    assert minibatch_rows([50_000]) > 256
 
 
 # ------------------------------------------------------------------------------------------------- common

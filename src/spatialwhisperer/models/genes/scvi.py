@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
 from collections import OrderedDict
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._utils import import_torch_stack, isolated_rng
 from spatialwhisperer.models.genes.base import GeneEncoder, take_tensors
 from spatialwhisperer.models.genes.counts import training_counts
+from spatialwhisperer.models.genes.scvi_training import train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
 _EPS, _MOMENTUM = 1e-3, 0.01
-_BATCH, _LARGE_BATCH, _LARGE = 128, 512, 20_000
-_UNLABELED = "-1"
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -108,7 +102,7 @@ class SCVIEncoder(GeneEncoder):
         """
         matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
         batch = None if batch is None else np.asarray(batch)[rows]
-        model, epochs = _train(
+        model, epochs = train(
             matrix,
             batch,
             None,
@@ -300,11 +294,10 @@ class SCANVIEncoder(SCVIEncoder):
             raise ValueError(f"scANVI needs at least two labels; these rows have {len(classes)}. Use encoder='scvi'.")
         matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
         batch = None if batch is None else np.asarray(batch)[rows]
-        model, epochs = _train(
+        model, epochs = train(
             matrix,
             batch,
-            # codes, so that no label of the data can be taken for the missing one
-            codes[rows].astype(str),
+            codes[rows],
             {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
             max_epochs,
             device,
@@ -330,93 +323,3 @@ def _fitted(
         "random_state": random_state,
         "scvi_tools": version("scvi-tools"),
     }
-
-
-def _train(
-    counts: sp.csr_matrix,
-    batch: np.ndarray | None,
-    labels: np.ndarray | None,
-    parameters: Mapping[str, Any],
-    max_epochs: int | None,
-    device: str | None,
-    random_state: int,
-) -> tuple[Any, list[int]]:
-    """Train scVI, then scANVI where there are labels, on a temporary AnnData. Returns the model and the epochs of each stage.
-
-    The process's random state stays as it was.
-    """
-    import anndata as ad
-    import pandas as pd
-
-    from spatialwhisperer.settings import settings
-
-    accelerator, devices = _lightning_device(settings.resolve_device(device))
-    scvi = import_torch_stack("scvi")
-    n = counts.shape[0]
-    obs = pd.DataFrame({"batch": np.zeros(n, int) if batch is None else np.unique(batch, return_inverse=True)[1]})
-    obs["batch"] = obs["batch"].astype(str).astype("category")
-    obs.index = obs.index.astype(str)
-    parts = [n]
-    if labels is not None:
-        obs["label"] = pd.Categorical(labels)
-        labeled = int((labels != _UNLABELED).sum())
-        parts += [labeled, n - labeled]
-    options = {
-        "accelerator": accelerator,
-        "devices": devices,
-        # every row trains, in an order that only the seeded sampler decides: a random split would take its seed from elsewhere
-        "train_size": 1.0,
-        "shuffle_set_split": False,
-        "batch_size": _batch_size(parts),
-        "enable_progress_bar": settings.progress and sys.stderr.isatty(),
-        "logger": False,
-        "enable_checkpointing": False,
-    }
-    adata = ad.AnnData(counts.copy(), obs=obs)
-    with _quiet(), isolated_rng(random_state):
-        scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
-        model = scvi.model.SCVI(adata, encode_covariates=False, gene_likelihood="nb", **parameters)
-        model.train(max_epochs=max_epochs, **options)
-        done = [int(model.trainer.current_epoch)]
-        if labels is not None:
-            model = scvi.model.SCANVI.from_scvi_model(model, unlabeled_category=_UNLABELED, labels_key="label")
-            epochs = None if max_epochs is None else min(10, max(2, round(max_epochs / 3)))
-            model.train(max_epochs=epochs, **options)
-            done.append(int(model.trainer.current_epoch))
-    model.module.eval()
-    return model, done
-
-
-def _batch_size(parts: Sequence[int]) -> int:
-    """Rows per minibatch, so that none is left with one or two rows, where batch normalisation fails or is noise."""
-    size = _BATCH if parts[0] < _LARGE else _LARGE_BATCH
-    for candidate in range(size, size // 2, -1):
-        if not any(0 < part % candidate < 3 for part in parts):
-            return candidate
-    return size
-
-
-def _lightning_device(device: str) -> tuple[Literal["cpu", "gpu", "mps"], int | list[int]]:
-    kind, _, index = device.partition(":")
-    if kind == "cuda":
-        return "gpu", [int(index or 0)]
-    if kind in ("cpu", "mps"):
-        return kind, 1  # type: ignore[return-value]
-    raise ValueError(f"scvi-tools trains on cpu, cuda or mps here, not on device={device!r}.")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back Lightning's remarks about hardware and data loaders, which nobody who fits an encoder can act on."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning", "scvi")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            for module in (r"lightning\.", r"torch\.", r"scvi\."):
-                warnings.filterwarnings("ignore", module=module)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
