@@ -25,19 +25,22 @@ class Grid:
 
 
 def add_instances_table(sdata: Any, region: str, key_added: str) -> AnnData:
-    """Make a table without genes that annotates shapes which have no table yet.
+    """Make a table without genes that annotates shapes or labels which have no table yet.
 
     Raises
     ------
     KeyError
-        If the shapes do not exist.
+        If the shapes or labels do not exist.
     ValueError
         If the name is taken.
     """
-    if region not in sdata.shapes:
-        raise KeyError(f"There are no shapes {region!r} (found: {found(sdata.shapes)}).")
+    from spatialdata import get_element_instances
+
+    elements = {**sdata.shapes, **sdata.labels}
+    if region not in elements:
+        raise KeyError(f"There are no shapes {region!r} (found: {found(elements)}).")
     _check_free(sdata, [key_added])
-    table = _empty_table({region: sdata.shapes[region].index})
+    table = _empty_table({region: get_element_instances(elements[region])})
     sdata.tables[key_added] = table
     return table
 

@@ -67,9 +67,13 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
 
     Returns
     -------
-    uint8 array of shape (3, y1 - y0, x1 - x0).
+    uint8 array of shape (3, y1 - y0, x1 - x0), read-only where it may be part of the image itself.
     """
     _, height, width = level.pixels.shape
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        block = _as_uint8(_load(level.pixels[:3, y0:y1, x0:x1])).view()
+        block.flags.writeable = False
+        return block
     out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
     if bottom > top and right > left:
