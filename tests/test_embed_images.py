@@ -394,7 +394,7 @@ def test_stain_texture_runs_on_tiles() -> None:
 def test_a_timm_model_runs_on_tiles() -> None:
     encoders = pytest.importorskip("spatialwhisperer.models.image_encoders")
     adata = visium({"L": noise()}, {"L": XY})
-    encoder = encoders.image_encoder("timm:resnet18", pretrained=False)
+    encoder = encoders.image_encoder("resnet18", pretrained=False)
     got = embed_images(adata, encoder=encoder, tile_um=32, tile_px=64, mpp=0.5, inplace=False)
     assert got.shape == (5, 512)
     one = embed_images(adata, encoder=encoder, tile_um=32, tile_px=64, mpp=0.5, batch_size=1, inplace=False)

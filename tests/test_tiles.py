@@ -121,6 +121,21 @@ def test_shapes_without_a_table_get_one() -> None:
     assert recorded(sdata.tables["cells"], "sw_tiles")["tile_um"] == 64.0
 
 
+def test_labels_without_a_table_get_one() -> None:
+    from spatialdata.models import Labels2DModel
+    from spatialdata.transformations import Identity
+
+    image, _ = disc()
+    sdata = slide({"S": image})
+    cells = np.zeros(image.shape[1:], np.int64)
+    cells[100:110, 200:220] = 7
+    cells[300:304, 50:54] = 3
+    sdata.labels["cells"] = Labels2DModel.parse(cells, dims=("y", "x"), transformations={"S": Identity()})
+    tiles(sdata, at="cells", tile_um=32, tile_px=64, shapes_key="cells")
+    assert sdata.tables["sw_tiles"].obs["instance_id"].tolist() == [3, 7]
+    assert sdata.tables["sw_tiles"].obsm["sw_tiles"].tolist() == [[52, 302], [210, 105]]
+
+
 def test_grid_lies_on_the_tissue() -> None:
     image, tissue = disc()
     sdata = slide({"S": image})
