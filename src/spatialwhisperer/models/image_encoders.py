@@ -295,12 +295,16 @@ def _build(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
     if not pretrained:
         return timm.create_model(name, pretrained=False, num_classes=0, **options)
     if settings.offline:
-        raise FileNotFoundError(
-            f"Encoder {spec.name!r} needs weights and the settings say offline. {_local(spec)}, "
-            "take encoder='stain_texture', which has no weights, or set sw.settings.offline = False."
-        )
+        file = _cached(name)
+        if file is None:
+            raise FileNotFoundError(
+                f"Encoder {spec.name!r} needs weights, none are cached, and the settings say offline. {_local(spec)}, "
+                "take encoder='stain_texture', which has no weights, or set sw.settings.offline = False."
+            )
+        network = timm.create_model(_recipe(spec, False)[0], pretrained=False, num_classes=0, **_recipe(spec, False)[1])
+        _load(network, file)
+        return network
     try:
-        # pool and head are removed by timm itself; safetensors are preferred by it wherever the hub holds them
         return timm.create_model(name, pretrained=True, num_classes=0, **options)
     except (OSError, RuntimeError) as error:
         request = f"Request access at {spec.url} and log in with `hf auth login`. " if spec.gated else ""
@@ -308,6 +312,18 @@ def _build(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
             f"The weights of {spec.name!r} (licence: {spec.licence}) could not be downloaded: {_first_line(error)} "
             f"{request}{_local(spec)}."
         ) from error
+
+
+def _cached(name: str) -> Path | None:
+    """Published weights of a timm name where they have been downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = None if name.startswith("hf-hub:") else import_torch_stack("timm").get_pretrained_cfg(name)
+    repository = name.removeprefix("hf-hub:") if config is None else config.hf_hub_id
+    if not repository:
+        return None
+    file = try_to_load_from_cache(repository, "model.safetensors")
+    return Path(file) if isinstance(file, str) else None
 
 
 def _recipe(spec: EncoderSpec, pretrained: bool) -> tuple[str, dict[str, Any]]:
