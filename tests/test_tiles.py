@@ -293,6 +293,7 @@ def test_errors_leave_the_object_unchanged() -> None:
         assert "sw_tiles" not in (adata if data is adata else sdata.tables["table"]).obsm
 
 
+@pytest.mark.slow
 def test_grid_on_real_sections(data_folder: Path) -> None:
     """Spots were put on tissue, so the grid must cover them: black-masked A1 and glass C2."""
     from PIL import Image
