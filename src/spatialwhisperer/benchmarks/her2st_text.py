@@ -89,7 +89,9 @@ def caption_cluster(annotation: object) -> str | None:
     if not isinstance(annotation, str) or annotation == "unknown":
         return None
     head, _, tail = annotation.rstrip(" 0123456789").partition(" : ")
-    region = {"cancer": "breast carcinoma", "immune": "immune cells"}.get(head, REGIONS.get(head, REGIONS.get(f"{head} tissue", head)))
+    region = {"cancer": "breast carcinoma", "immune": "immune cells"}.get(
+        head, REGIONS.get(head, REGIONS.get(f"{head} tissue", head))
+    )
     words = [_CLUSTER_WORDS.get(w.strip().lower(), w.strip()) for w in tail.split(",") if w.strip()]
     return f"{region} with {' and '.join(words)}" if words else region
 

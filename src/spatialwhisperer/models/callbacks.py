@@ -77,6 +77,10 @@ def callbacks(folder: Path, epochs: int) -> list[Callback]:
     """Checkpoints about ten times a run, and the bar."""
     every = max(1, epochs // 10)
     checkpoint = ModelCheckpoint(
-        dirpath=folder, filename="last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
+        dirpath=folder,
+        filename="last",
+        every_n_epochs=every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
     )
     return [checkpoint, EpochBar()]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spatialwhisperer._utils import import_torch_stack, require
+from spatialwhisperer._utils import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,12 +100,12 @@ def make_image_tower(encoder: str | nn.Module, *, pretrained: bool) -> tuple[nn.
     """
     if isinstance(encoder, nn.Module):
         return ImageTower(encoder), {"kind": "module"}, _probe(encoder), 0
-    timm = import_torch_stack("timm")
-    network = timm.create_model(encoder, pretrained=pretrained, num_classes=0)
-    data = timm.data.resolve_model_data_config(network)
-    tower = ImageTower(network, data["mean"], data["std"])
-    rebuild = {"kind": "timm", "name": encoder, "mean": list(data["mean"]), "std": list(data["std"])}
-    return tower, rebuild, int(network.num_features), int(data["input_size"][-1])
+    from spatialwhisperer.models.image_encoders import image_encoder
+
+    built = image_encoder(encoder, pretrained=pretrained)
+    network = built.module.requires_grad_(True)
+    tower = ImageTower(network, built.spec.mean, built.spec.std)
+    return tower, {"kind": "timm", "name": encoder}, int(built.spec.dim or 0), int(built.spec.input_px or 0)
 
 
 def _probe(network: nn.Module) -> int:
@@ -148,8 +148,7 @@ def rebuild_towers(config: Mapping[str, Any], folder: Path, given: Mapping[str, 
             module = given[modality]
             towers[modality] = module if hasattr(module, "collate") else ImageTower(module)
         elif how["kind"] == "timm":
-            network = import_torch_stack("timm").create_model(how["name"], pretrained=False, num_classes=0)
-            towers[modality] = ImageTower(network, how["mean"], how["std"])
+            towers[modality] = make_image_tower(how["name"], pretrained=False)[0]
         elif how["kind"] == "huggingface":
             towers[modality] = make_text_tower(str(Path(folder) / "text_tower"), pretrained=False)[0]
         elif how["kind"] == "gene_encoder":

@@ -86,16 +86,15 @@ def embed(
     modality = modality or default_modality(data, table, model)
     if modality not in model.modalities or modality == "text":
         raise KeyError(f"This model cannot embed {modality!r} from a table (it has: {found(model.modalities)}).")
-    inputs = _image_inputs if modality == "image" else _gene_inputs
-    x, slot = inputs(data, table, model, table_key=table_key, layer=layer, batch_size=batch_size, device=device)
+    if modality == "image":
+        x = _image_inputs(data, table, model, inplace, table_key=table_key, batch_size=batch_size, device=device)
+    else:
+        x = _gene_inputs(table, model, layer=layer, batch_size=batch_size, device=device)
     sections = section_codes(data, table_key=table_key, library_key=library_key)
     z = model.project(modality, x, sections=sections, device=device)
     if not inplace:
         return z
     key = key_added or (_keys.IMAGE if modality == "image" else _keys.GENE)
-    if slot is not None:
-        table.obsm[slot[0]] = slot[1]
-        record(table, slot[0], **slot[2])
     table.obsm[key] = z
     record(table, key, modality=modality, model=describe_model(model))
     return None
@@ -151,30 +150,29 @@ def default_modality(data: Any, table: AnnData, model: Whisperer) -> str:
 
 
 def _image_inputs(
-    data: Any, table: AnnData, model: Whisperer, *, table_key: str | None, layer: Any, batch_size: Any, device: Any
-) -> tuple[Any, tuple[str, np.ndarray, dict[str, Any]] | None]:
-    """Features (or tiles, for a model with an image tower), and what to store of them."""
-    del layer
+    data: Any, table: AnnData, model: Whisperer, inplace: bool, *, table_key: str | None, **options: Any
+) -> Any:
+    """Features of the rows (stored when they had to be computed), or their tiles for a model with an image tower."""
     encoder = model.config["encoders"]["image"]
     size = {k: encoder.get(k) for k in ("tile_um", "tile_px")}
     if "image" in model.towers:
         from spatialwhisperer.pp.images import read_tiles
 
-        return read_tiles(data, table_key=table_key, **size), None
+        return read_tiles(data, table_key=table_key, **size)
     slot = encoder["slot"]
     if slot in table.obsm:
         _check_tile_size(table, slot, size)
-        return table.obsm[slot], None
+        return table.obsm[slot]
     if encoder["name"] == slot:
         raise KeyError(
             f"This model was trained on given image features: {slot!r} not in .obsm (found: {found(table.obsm)})."
         )
-    from spatialwhisperer.pp.images import embed_images, embedding_record
+    from spatialwhisperer.pp.images import embed_images
 
     x = embed_images(
-        data, encoder=encoder["name"], table_key=table_key, batch_size=batch_size, device=device, inplace=False, **size
+        data, encoder=encoder["name"], table_key=table_key, key_added=slot, inplace=inplace, **size, **options
     )
-    return x, (slot, x, embedding_record(data, encoder=encoder["name"], table_key=table_key, **size))
+    return table.obsm[slot] if x is None else x
 
 
 def _check_tile_size(table: AnnData, slot: str, size: dict[str, Any]) -> None:
@@ -189,26 +187,20 @@ def _check_tile_size(table: AnnData, slot: str, size: dict[str, Any]) -> None:
         )
 
 
-def _gene_inputs(
-    data: Any, table: AnnData, model: Whisperer, *, table_key: str | None, layer: Any, batch_size: Any, device: Any
-) -> tuple[Any, None]:
-    del data, table_key
+def _gene_inputs(table: AnnData, model: Whisperer, *, layer: str | None, **options: Any) -> Any:
+    """Features of the counts, or the counts themselves for a model with a gene tower."""
     encoder = model.config["encoders"]["gene"]
     if "slot" in encoder:
         if encoder["slot"] not in table.obsm:
             raise KeyError(
                 f"This model was trained on given gene features: {encoder['slot']!r} not in .obsm (found: {found(table.obsm)})."
             )
-        return table.obsm[encoder["slot"]], None
+        return table.obsm[encoder["slot"]]
+    from spatialwhisperer.pp.genes import counts_for, embed_genes
+
     if "gene" in model.towers:
-        from spatialwhisperer.pp.genes import counts_for
-
-        return counts_for(model.gene_encoder.genes, model.gene_encoder.gene_ids, table, layer), None
-    from spatialwhisperer.pp.genes import embed_genes
-
-    return embed_genes(
-        table, model.gene_encoder, layer=layer, batch_size=batch_size, device=device, inplace=False
-    ), None
+        return counts_for(model.gene_encoder.genes, model.gene_encoder.gene_ids, table, layer)
+    return embed_genes(table, model.gene_encoder, layer=layer, inplace=False, **options)
 
 
 def text_features(model: Whisperer, texts: list[str], *, device: str | None = None) -> np.ndarray:

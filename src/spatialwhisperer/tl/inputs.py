@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,13 +175,14 @@ def _gene_side(
     holders = [s for s in sources if "gene" in s.has]
     if isinstance(encoder, str) and encoder in ("pca", "scvi", "scanvi"):
         encoder = _fit_gene_encoder(holders, encoder, held_out, counts, random_state)
-    elif not hasattr(encoder, "encode"):
+    elif isinstance(encoder, str | Path):
         from spatialwhisperer.models.gene_encoders import load_gene_encoder
 
         encoder = load_gene_encoder(encoder)
     if letter == "L":
         embedded = [
-            embed_genes(s.table, encoder, layer=counts["layer"], inplace=False) if "gene" in s.has else None for s in sources
+            embed_genes(s.table, encoder, layer=counts["layer"], inplace=False) if "gene" in s.has else None
+            for s in sources
         ]
         parts, masks = _complete(embedded, "gene", encoder.name)
         return _Side(parts, masks, encoder.dim, {"name": encoder.name}, fitted=encoder)
@@ -235,7 +237,9 @@ def _image_side(
     return _Side(parts, masks, parts[0].shape[1], described | gather.tile_spec(sources, slot))
 
 
-def _given(sources: Sequence[gather.Source], slot: str, modality: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+def _given(
+    sources: Sequence[gather.Source], slot: str, modality: str
+) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """Complete rows of a slot of .obsm in each object."""
     return _complete([s.table.obsm.get(slot) for s in sources], modality, f".obsm[{slot!r}]")
 
