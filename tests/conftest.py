@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +22,60 @@ def data_folder() -> Path:
     if not folder or not Path(folder, "her2st", "sections.csv").is_file():
         pytest.skip("needs the real sections: set SPATIALWHISPERER_TEST_DATA to the folder that holds her2st/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Any:
+    """Three small sections with image features, and a labelled reference. Read only: copy what you change."""
+    import spatialwhisperer as sw
+
+    out = sw.datasets.simulate_sections(3, 120, n_genes=150, n_reference_cells=250, random_state=0)
+    for section in out.sections.values():
+        sw.pp.embed_images(section, tile_um=80, tile_px=64)
+    return out
+
+
+@pytest.fixture(scope="session")
+def labels(simulated: Any) -> dict[str, str]:
+    """Cell type to the caption it was trained with."""
+    obs = simulated.reference.obs
+    pairs = dict(zip(obs["cell_type"], obs["text"], strict=True))
+    return {str(name): str(pairs[name]) for name in obs["cell_type"].cat.categories}
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="session")
+def model(simulated: Any, run_folder: Path) -> Any:
+    """A model of the first two sections and the reference. Read only."""
+    import spatialwhisperer as sw
+
+    return sw.tl.train([simulated.sections["P1"], simulated.sections["P2"], simulated.reference], folder=run_folder)
+
+
+@pytest.fixture
+def section(simulated: Any) -> Any:
+    """The section that the model has not seen, with a table of its own."""
+    import spatialdata as sd
+
+    held_out = simulated.sections["P3"]
+    return sd.SpatialData(
+        images=dict(held_out.images),
+        shapes=dict(held_out.shapes),
+        tables={"table": held_out["table"].copy(), "cells": held_out["cells"].copy()},
+    )
+
+
+@pytest.fixture
+def adata(section: Any) -> Any:
+    """The same section as an AnnData with its image in ``.uns['spatial']``."""
+    import numpy as np
+
+    table = section["table"].copy()
+    del table.uns["spatialdata_attrs"]
+    pixels = np.moveaxis(section.images["P3_image"]["scale0"]["image"].to_numpy(), 0, -1)
+    table.uns["spatial"] = {"P3": {"images": {"fullres": pixels}, "scalefactors": {"microns_per_pixel": 0.5}}}
+    return table

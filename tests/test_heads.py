@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spatialwhisperer.models.heads import HEADS, make_head
+
+
+@pytest.mark.parametrize(("in_dim", "millions"), [(512, 6.304), (768, 7.352), (1536, 10.498)])
+def test_published_parameter_counts(in_dim: int, millions: float) -> None:
+    """Heads of the released model at 2048 dimensions: genes, text, image."""
+    with torch.device("meta"):
+        head = make_head("bn_shortcut", in_dim, 2048)
+    assert sum(p.numel() for p in head.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)
+
+
+def test_shortcut_starts_near_the_identity() -> None:
+    torch.manual_seed(0)
+    weight = make_head("bn_shortcut", 12, 8).shortcut.weight
+    diagonal = weight.diagonal()
+    assert torch.equal(diagonal, torch.ones(8))
+    off = weight.detach().clone()
+    off.fill_diagonal_(0)
+    assert 0 < off.abs().max() <= 0.01
+
+
+def test_formula_of_the_block() -> None:
+    torch.manual_seed(0)
+    head = make_head("bn_shortcut", 6, 4).eval()
+    x = torch.randn(5, 6)
+    w1, bn, _, _, out = head.nonlinear
+    hidden = (x @ w1.weight.T - bn.running_mean) / (bn.running_var + 1e-5).sqrt() * bn.weight + bn.bias
+    y = hidden.relu() @ out.weight.T + out.bias + x @ head.shortcut.weight.T + head.shortcut.bias
+    y = (y - y.mean(1, keepdim=True)) / (y.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    assert w1.bias is None
+    assert torch.allclose(head(x), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(HEADS))
+def test_shapes(kind: str) -> None:
+    assert make_head(kind, 7, 3)(torch.randn(5, 7)).shape == (5, 3)
+
+
+def test_dropout_and_unknown_heads() -> None:
+    assert make_head("linear_norm", 4, 2, dropout=0.5).dropout.p == 0.5
+    with pytest.raises(ValueError, match="use 'linear_norm'"):
+        make_head("linear", 4, 2, dropout=0.5)
+    with pytest.raises(ValueError, match="Unknown head 'mlp'; choose one of bn_shortcut"):
+        make_head("mlp", 4, 2)
