@@ -86,6 +86,8 @@ class ItemBatches(Dataset):
     def _input(self, modality: str, found: np.ndarray) -> dict[str, Any]:
         if modality not in self.towers:
             return {"x": self.tensors[modality][torch.as_tensor(found)]}
+        if not len(found):
+            return {"x": torch.empty(0)}
         # a tower is expensive: it sees each distinct input once
         distinct, expand = np.unique(found, return_inverse=True)
         source = self.items.inputs[modality]

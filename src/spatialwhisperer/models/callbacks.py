@@ -35,7 +35,8 @@ class History(Callback):
         self.rows.append({"phase": self.phase, "epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Write the history."""
+        """Write the history, and the last checkpoint where the epochs do not divide evenly."""
+        trainer.save_checkpoint(self.path.parent / "last.ckpt")
         if trainer.is_global_zero:
             self._write()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _NOISE = (
     "does not have many workers",
+    "have no `val_dataloader`",
     "isinstance(treespec, LeafSpec)",
     "eval mode",
     "checkpoint directory",
@@ -132,12 +135,28 @@ def fit_phase(model: Whisperer, items: Items, validation: Items | None, phase: P
         train = batch_loader(ItemBatches(items, model.towers), sampler)
         val = _validation_loader(model, validation, phase, run)
         last = run.folder / phase.name / "last.ckpt"
-        resume = {"ckpt_path": last, "weights_only": True} if run.resume and last.is_file() else {}
-        trainer.fit(training, train, val, **resume)
-        if trainer.interrupted:
-            raise KeyboardInterrupt("Training was interrupted; continue it with sw.tl.train(…, resume=True).")
+        resume = last if run.resume and last.is_file() else None
+        with _interruptible(trainer):
+            trainer.fit(training, train, val, ckpt_path=resume, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
+
+
+@contextmanager
+def _interruptible(trainer: Any) -> Iterator[None]:
+    """Lightning leaves the process on Ctrl+C and ignores further ones; a notebook wants neither."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt(
+            "Training was interrupted; continue it with sw.tl.train(…, folder=…, resume=True)."
+        ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _epochs(run: Run, steps_per_epoch: int) -> int:

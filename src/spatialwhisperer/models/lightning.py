@@ -55,9 +55,12 @@ class ContrastiveTraining(LightningModule):
         self.unlocked = dict(unlocked)
         self.total_steps = total_steps
         self.warmup_steps = max(1, round(recipe.warmup * total_steps))
-        self.steps_done = 0
 
     # -------------------------------------------------------------------------------------------- modes
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Say what learns before a strategy wraps the module: it looks once for the parameters to keep in step."""
+        self._set_modes()
 
     def on_train_epoch_start(self) -> None:
         """Lightning keeps the modes it finds, and a Whisperer rests in evaluation mode."""
@@ -65,25 +68,27 @@ class ContrastiveTraining(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Unfreeze pretrained towers when the warm-up is over."""
-        if self.steps_done == self.warmup_steps:
+        if self.trainer.global_step == self.warmup_steps:
             self._set_modes()
 
     def _set_modes(self) -> None:
+        # the trainer's own count of steps, so that a resumed run is where it was
+        warm = self.trainer.global_step >= self.warmup_steps
         self.model.eval()
         for modality, head in self.model.heads.items():
             learns = modality in self.train_heads
             head.train(learns).requires_grad_(learns)
         for modality, tower in self.model.towers.items():
             kind = self.unlocked.get(modality)
-            learns = kind == "u" or (kind == "U" and self.steps_done >= self.warmup_steps)
-            tower.train(learns).requires_grad_(learns)
+            learns = kind == "u" or (kind == "U" and warm)
+            # over several ranks gradients must be there from the start; the learning rate of the warm-up is zero
+            tower.train(learns).requires_grad_(learns or (kind == "U" and self.trainer.world_size > 1))
 
     # -------------------------------------------------------------------------------------------- steps
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:  # noqa: ARG002
         """Loss of one batch."""
         loss, parts = self._loss(batch)
-        self.steps_done += 1
         self.log_dict({"loss": loss.detach(), **{f"loss_{k}": v.detach() for k, v in parts.items()}}, batch_size=1)
         self.log("scale", self.model.log_scale.detach().exp(), batch_size=1)
         return loss
@@ -97,8 +102,11 @@ class ContrastiveTraining(LightningModule):
 
     def _loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         n = len(batch["row"])
-        z = {m: self._embed(m, batch[m], n) for m in self.model.heads if m in batch}
-        ids = {m: self._gather(batch[m]["id"]) for m in z}
+        z, ids = {}, {}
+        for modality in self.model.heads:
+            if modality in batch:
+                embedded, seen = self._embed(modality, batch[modality], n)
+                z[modality], ids[modality] = self._gather(embedded, gradients=True), self._gather(seen)
         rows = self._gather(batch["row"])
         parts = {}
         for a, b in self.pairs:
@@ -110,30 +118,34 @@ class ContrastiveTraining(LightningModule):
             # captions repeat: rows that share one are positives of each other. Otherwise an observation is its own identity
             identity = ids["text"] if "text" in (a, b) else rows
             parts[a, b] = info_nce(z[a][both], z[b][both], self.model.log_scale.exp(), identity[both])
-        if not parts:
-            # nothing to learn from here (possible on one rank only): zero that still reaches every parameter
-            zero = sum(
-                (p.sum() * 0 for p in self.model.parameters() if p.requires_grad), torch.zeros((), device=self.device)
-            )
-            return zero, {}
-        loss = masked_mean(parts, self.pairs)
+        loss = masked_mean(parts, self.pairs) if parts else torch.zeros((), device=self.device)
+        if self._several_ranks() or not parts:
+            # a rank may hold no row of a modality: a zero that still reaches every parameter keeps the ranks in step
+            loss = loss + sum(p.sum() * 0 for p in self.model.parameters() if p.requires_grad)
         return loss, {f"{a}_{b}": v for (a, b), v in parts.items()}
 
-    def _embed(self, modality: str, part: dict[str, Any], n: int) -> torch.Tensor:
-        """Embed only the rows that hold the modality, so that no dummy row reaches a tower or a batch norm."""
+    def _embed(self, modality: str, part: dict[str, Any], n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed only the rows that hold the modality, so that no dummy row reaches a tower or a batch norm.
+
+        Returns the embeddings, zero in the other rows, and the identities, -1 in the other rows.
+        """
         out = torch.zeros(n, int(self.model.config["projection_dim"]), device=self.device)
         if len(part["at"]) == 0 or (self.model.heads[modality].training and len(part["at"]) < 2):
-            return self._gather(out, gradients=True)
+            # a batch norm cannot learn from one row
+            return out, torch.full_like(part["id"], -1)
         x = part["x"]
         if "expand" in part:
             x = self.model.towers[modality](x).float()[part["expand"]]
         z = functional.normalize(self.model.heads[modality](x), dim=-1)
-        out = out.to(z.dtype).index_copy(0, part["at"], z)
-        return self._gather(out, gradients=True)
+        return out.to(z.dtype).index_copy(0, part["at"], z), part["id"]
+
+    def _several_ranks(self) -> bool:
+        # every rank validates on all rows, so there is nothing to gather there
+        return self.trainer.world_size > 1 and self.training
 
     def _gather(self, x: torch.Tensor, *, gradients: bool = False) -> torch.Tensor:
         """Rows of all ranks: the negatives of a contrastive loss are those of the whole batch."""
-        if self.trainer.world_size == 1:
+        if not self._several_ranks():
             return x
         return self.all_gather(x, sync_grads=gradients).flatten(0, 1)
 

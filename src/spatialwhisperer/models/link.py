@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,9 +32,7 @@ def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
     both = (image >= 0) & (gene >= 0)
     pairs = np.unique(np.stack([image[both], gene[both]]), axis=1)
     x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
-    with torch.inference_mode():
-        target = model("gene", torch.as_tensor(np.asarray(items.inputs["gene"], dtype=np.float32)[pairs[1]]))
-    y = target.double().numpy()
+    y = _gene_embedding(model, items.inputs["gene"][pairs[1]])
     fit = RidgeCV(alphas=ALPHAS).fit(x, y - y.mean(axis=0))
     head = make_head("linear", x.shape[1], y.shape[1])
     with torch.no_grad():
@@ -45,3 +43,14 @@ def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
     model.config["ridge_alpha"] = float(fit.alpha_)
     error = float(np.mean((fit.predict(x) - (y - y.mean(axis=0))) ** 2))
     return pd.DataFrame([{"phase": "image-gene", "epoch": 0, "step": 0, "loss": error}])
+
+
+@torch.inference_mode()
+def _gene_embedding(model: Whisperer, inputs: Any, batch_size: int = 4096) -> np.ndarray:
+    """Unit embeddings of standardised features, or of counts where the gene tower was trained; float64 (n, u)."""
+    parts = []
+    for start in range(0, inputs.shape[0], batch_size):
+        part = inputs[start : start + batch_size]
+        x = model.towers["gene"].collate(part) if "gene" in model.towers else torch.as_tensor(part)
+        parts.append(model("gene", x).double().numpy())
+    return np.concatenate(parts)

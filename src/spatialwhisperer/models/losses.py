@@ -48,6 +48,32 @@ def info_nce(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, ids: torch.T
     return 0.5 * (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets))
 
 
+def balanced_sigmoid(
+    a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, holds: torch.Tensor
+) -> torch.Tensor:
+    """Sigmoid loss of rows against captions, each caption and each side of it weighing the same.
+
+    ``mean_c [ mean_{i holds c} softplus(−s_ic) + mean_{i lacks c} softplus(s_ic) ]`` with ``s = scale · a bᵀ + bias``: the
+    pairwise loss of SigLIP, balanced so that a frequent caption does not rule a rare one. A row may hold several captions.
+
+    Parameters
+    ----------
+    a
+        Unit embeddings of rows, shape (n, u).
+    b
+        Unit embeddings of distinct captions, shape (c, u).
+    scale, bias
+        Of the logits.
+    holds
+        Which caption is true of which row, bool, shape (n, c).
+    """
+    logits = scale * a @ b.T + bias
+    true, false = holds.float(), (~holds).float()
+    positive = (functional.softplus(-logits) * true).sum(dim=0) / true.sum(dim=0).clamp_min(1)
+    negative = (functional.softplus(logits) * false).sum(dim=0) / false.sum(dim=0).clamp_min(1)
+    return (positive + negative).mean()
+
+
 def masked_mean(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> torch.Tensor:
     """Weighted mean over the modality pairs that a batch holds, whatever their row counts.
 

@@ -40,6 +40,8 @@ class Recipe:
         Epochs; raised so that small data sees at least that many steps.
     dropout
         Inside the heads, by modality.
+    text_loss
+        Loss of pairs with text: "info_nce", or "sigmoid", which knows every caption of a row and weighs captions equally.
     """
 
     heads: Mapping[str, str]
@@ -54,6 +56,7 @@ class Recipe:
     max_epochs: int
     min_steps: int
     dropout: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    text_loss: str = "info_nce"
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ _SEQUENTIAL = Recipe(
     max_epochs=4,
     min_steps=300,
     dropout=MappingProxyType({"gene": 0.1}),
+    text_loss="sigmoid",
 )
 
 PRESETS: dict[str, Preset] = {

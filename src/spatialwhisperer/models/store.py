@@ -34,7 +34,11 @@ def write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
         if folder.exists():
             old = temporary.with_name(temporary.name + "-old")
             os.replace(folder, old)
-            os.replace(temporary, folder)
+            try:
+                os.replace(temporary, folder)
+            except BaseException:
+                os.replace(old, folder)
+                raise
             shutil.rmtree(old)
         else:
             os.replace(temporary, folder)
@@ -90,7 +94,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         files = found(sorted(p.name for p in folder.iterdir()))
         raise FileNotFoundError(f"{folder} holds no model: {CONFIG} and {WEIGHTS} are needed (found: {files}).")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON ({error}). Download or save the model again.") from error
     if config.pop("format", None) != "spatialwhisperer":
         raise ValueError(f"{path} was not written by spatialwhisperer.")
     config.pop("version", None)
@@ -107,10 +114,22 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def fetch(model_id: str, **hub: Any) -> Path:
-    """Download the files of a model from the hub, only those that a model has."""
+    """Download the files of a model from the hub, only those that a model has.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model, or it cannot be reached.
+    """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
     keep = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     options = {k: hub[k] for k in keep if hub.get(k) is not None}
     patterns = [CONFIG, WEIGHTS, f"{GENE}/*.json", f"{GENE}/*.safetensors", f"{TEXT}/*.json", f"{TEXT}/*.txt"]
-    return Path(snapshot_download(model_id, allow_patterns=patterns, **options))
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=patterns, **options))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{model_id!r} is not a folder here, and the hub did not give a model of that name ({error})."
+        ) from error

@@ -175,7 +175,8 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
             else:
                 chunks = self._feature_chunks(modality, features, sections, batch_size)
             width = int(self.config["projection_dim"])
-            out = np.full((len(features), width), np.nan, np.float32)
+            n = features.shape[0] if hasattr(features, "shape") else len(features)
+            out = np.full((n, width), np.nan, np.float32)
             for rows, x in chunks:
                 z = self.project_tensor(modality, _to(x, device))
                 out[rows] = (functional.normalize(z, dim=-1) if unit else z).float().cpu().numpy()
@@ -199,8 +200,9 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
 
     def _tower_chunks(self, modality: str, inputs: Any, batch_size: int) -> Any:
         tower = self.towers[modality]
-        for start in range(0, len(inputs), batch_size):
-            rows = np.arange(start, min(start + batch_size, len(inputs)))
+        n = inputs.shape[0] if hasattr(inputs, "shape") else len(inputs)
+        for start in range(0, n, batch_size):
+            rows = np.arange(start, min(start + batch_size, n))
             yield rows, tower.collate(inputs[start : start + batch_size])
 
     def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
@@ -250,7 +252,7 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         if not path.is_dir():
             if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):
                 raise FileNotFoundError(f"There is no folder {path} to open a model from.")
-            return cls.from_pretrained(str(source), local_files_only=settings.offline, towers=towers, **hub)
+            path = store.fetch(str(source), **({"local_files_only": settings.offline} | hub))
         return store.read_folder(cls, path, towers)
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -258,7 +260,8 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, towers: Any = None, **hub: Any) -> Whisperer:
-        return store.read_folder(cls, store.fetch(model_id, **hub), towers)
+        folder = Path(model_id) if Path(model_id).is_dir() else store.fetch(model_id, **hub)
+        return store.read_folder(cls, folder, towers)
 
 
 def _no_history() -> pd.DataFrame:

@@ -77,10 +77,10 @@ def annotation(
     if key not in table.obs:
         raise KeyError(f"{key!r} not in .obs (found: {found(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first.")
     labels = table.obs[key].astype("category")
-    colours = _palette(table, key, [str(c) for c in labels.cat.categories], palette)
     drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
     n = 1 + with_image
     axes = _axes(axes, n * len(drawn), n)
+    colours = _palette(table, key, [str(c) for c in labels.cat.categories], palette)
     codes = labels.cat.codes.to_numpy()
     values = np.array([*colours.values(), GREY])
     for i, panel in enumerate(drawn):

@@ -247,7 +247,8 @@ def score_rows(
         for section in pd.unique(sections):
             rows = np.flatnonzero(sections == section)
             rows = rows[np.isfinite(scores[rows]).all(axis=1)]
-            scores[rows] -= scores[rows].mean(axis=0, keepdims=True)
+            if len(rows):
+                scores[rows] -= scores[rows].mean(axis=0, keepdims=True)
     logits = scores * scale
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)

@@ -87,11 +87,15 @@ def embed(
     if modality not in model.modalities or modality == "text":
         raise KeyError(f"This model cannot embed {modality!r} from a table (it has: {found(model.modalities)}).")
     if modality == "image":
-        x = _image_inputs(data, table, model, inplace, table_key=table_key, batch_size=batch_size, device=device)
+        where = {"table_key": table_key, "library_key": library_key}
+        x = _image_inputs(data, table, model, inplace, where, batch_size=batch_size, device=device)
     else:
         x = _gene_inputs(table, model, layer=layer, batch_size=batch_size, device=device)
     sections = section_codes(data, table_key=table_key, library_key=library_key)
-    z = model.project(modality, x, sections=sections, device=device)
+    size = {} if batch_size is None else {"batch_size": batch_size}
+    z = model.project(modality, x, sections=sections, device=device, **size)
+    if modality == "image" and "image" in model.towers:
+        z[off_slide_rows(table)] = np.nan
     if not inplace:
         return z
     key = key_added or (_keys.IMAGE if modality == "image" else _keys.GENE)
@@ -150,7 +154,7 @@ def default_modality(data: Any, table: AnnData, model: Whisperer) -> str:
 
 
 def _image_inputs(
-    data: Any, table: AnnData, model: Whisperer, inplace: bool, *, table_key: str | None, **options: Any
+    data: Any, table: AnnData, model: Whisperer, inplace: bool, where: dict[str, Any], **options: Any
 ) -> Any:
     """Features of the rows (stored when they had to be computed), or their tiles for a model with an image tower."""
     encoder = model.config["encoders"]["image"]
@@ -158,7 +162,7 @@ def _image_inputs(
     if "image" in model.towers:
         from spatialwhisperer.pp.images import read_tiles
 
-        return read_tiles(data, table_key=table_key, **size)
+        return read_tiles(data, **where, **size)
     slot = encoder["slot"]
     if slot in table.obsm:
         _check_tile_size(table, slot, size)
@@ -169,10 +173,15 @@ def _image_inputs(
         )
     from spatialwhisperer.pp.images import embed_images
 
-    x = embed_images(
-        data, encoder=encoder["name"], table_key=table_key, key_added=slot, inplace=inplace, **size, **options
-    )
+    x = embed_images(data, encoder=encoder["name"], key_added=slot, inplace=inplace, **where, **size, **options)
     return table.obsm[slot] if x is None else x
+
+
+def off_slide_rows(table: AnnData) -> np.ndarray:
+    """Rows that :func:`spatialwhisperer.pp.tiles` found off the slide, shape (n,); `read_tiles` gives them glass."""
+    if _keys.TILES not in table.obsm:
+        return np.zeros(table.n_obs, bool)
+    return ~np.isfinite(np.asarray(table.obsm[_keys.TILES])).all(axis=1)
 
 
 def _check_tile_size(table: AnnData, slot: str, size: dict[str, Any]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._utils import found
+from spatialwhisperer import _keys
+from spatialwhisperer._utils import found, isolated_rng, recorded
 from spatialwhisperer.tl import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from spatialwhisperer.models.batches import Items
 
@@ -95,23 +97,24 @@ def prepare_inputs(
     # counts are checked first: that is cheap and fails early, tiles are read last
     if "gene" in modalities:
         sides["gene"] = _gene_side(sources, gene_encoder, gene_slot, letter["gene"], held_out, counts, random_state)
-    if "image" in modalities:
-        frozen = letter["image"] == "L" or image_given
-        if frozen:
+    captions = list(dict.fromkeys(c for s in sources for c in s.captions.ravel() if c is not None))
+    with isolated_rng(random_state):
+        if "text" in modalities:
+            text_side = _text_side(captions, text_encoder, letter["text"])
+        if "image" in modalities and letter["image"] == "L":
             sides["image"] = _image_side(sources, image_encoder, image_slot, image_given, tile, table_key)
-        else:
+        elif "image" in modalities:
             sides["image"] = _image_tower_side(
                 sources, image_encoder, pretrained and letter["image"] == "U", tile, table_key
             )
     arrays = gather.item_arrays(sources, {m: s.masks for m, s in sides.items()})
-    captions, text = _caption_index(arrays["caption"])
     if "text" in modalities:
-        sides["text"] = _text_side(captions, text_encoder, letter["text"])
+        sides["text"] = text_side
     out = Inputs(items=None, captions=captions if "text" in modalities else [])  # type: ignore[arg-type]
     stacked = {}
     for modality, side in sides.items():
         stacked[modality] = _finish(out, modality, side, letter[modality], sources, standardize, held_out)
-    index = {m: text if m == "text" else arrays[m] for m in sides}
+    index = {m: _caption_index(captions, arrays["caption"]) if m == "text" else arrays[m] for m in sides}
     out.items = Items(stacked, index, arrays["row"], arrays["group"])
     return out
 
@@ -146,13 +149,9 @@ def _finish(
     return standardize(x, how=out.standardize[modality], mean=mean, std=std, sections=sections)
 
 
-def _caption_index(captions: np.ndarray) -> tuple[list[str], np.ndarray]:
-    distinct: dict[str, int] = {}
-    index = np.full(len(captions), -1)
-    for i, caption in enumerate(captions):
-        if isinstance(caption, str):
-            index[i] = distinct.setdefault(caption, len(distinct))
-    return list(distinct), index
+def _caption_index(distinct: Sequence[str], captions: np.ndarray) -> np.ndarray:
+    position = {caption: i for i, caption in enumerate(distinct)}
+    return np.array([position.get(caption, -1) for caption in captions], dtype=np.int64)
 
 
 # ------------------------------------------------------------------------------------------------- one side each
@@ -224,17 +223,34 @@ def _image_side(
     tile: Mapping[str, Any],
     table_key: str | None,
 ) -> _Side:
-    if not given:
-        from spatialwhisperer.pp.images import embed_images
+    with _all_or_nothing(sources, slot):
+        if not given:
+            from spatialwhisperer.pp.images import embed_images
 
-        for source in sources:
-            if "image" in source.has and slot not in source.table.obsm:
-                embed_images(source.data, encoder=encoder, table_key=table_key, key_added=slot, **tile)
-    parts, masks = _given(sources, slot, "image")
-    described = (
-        {"name": slot, "slot": slot} if given else {"name": encoder if isinstance(encoder, str) else slot, "slot": slot}
-    )
-    return _Side(parts, masks, parts[0].shape[1], described | gather.tile_spec(sources, slot))
+            for source in sources:
+                if "image" in source.has and slot not in source.table.obsm:
+                    embed_images(source.data, encoder=encoder, table_key=table_key, key_added=slot, **tile)
+        parts, masks = _given(sources, slot, "image")
+        size = gather.tile_spec(sources, slot)
+    name = encoder if isinstance(encoder, str) and not given else slot
+    return _Side(parts, masks, parts[0].shape[1], {"name": name, "slot": slot, **size})
+
+
+@contextmanager
+def _all_or_nothing(sources: Sequence[gather.Source], slot: str) -> Iterator[None]:
+    """After an error take back the features that were stored inside the block."""
+    before = [(s.table, slot in s.table.obsm, s.table.uns.get(_keys.UNS)) for s in sources]
+    try:
+        yield
+    except BaseException:
+        for table, there, provenance in before:
+            if there or slot not in table.obsm:
+                continue
+            del table.obsm[slot]
+            del table.uns[_keys.UNS]
+            if provenance is not None:
+                table.uns[_keys.UNS] = provenance
+        raise
 
 
 def _given(
@@ -262,6 +278,7 @@ def _image_tower_side(
 ) -> _Side:
     from spatialwhisperer.models.towers import make_image_tower
     from spatialwhisperer.pp.images import read_tiles
+    from spatialwhisperer.tl.embed import off_slide_rows
 
     if encoder == "stain_texture":
         raise ValueError(
@@ -269,8 +286,12 @@ def _image_tower_side(
         )
     tower, rebuild, dim, px = make_image_tower(encoder, pretrained=pretrained)
     size = {"tile_um": tile["tile_um"], "tile_px": tile["tile_px"] or px or 224}
-    parts = [read_tiles(s.data, table_key=table_key, **size) for s in sources if "image" in s.has]
-    masks = [np.ones(s.table.n_obs, bool) if "image" in s.has else None for s in sources]
+    holders = [s for s in sources if "image" in s.has]
+    tiles = {id(s): read_tiles(s.data, table_key=table_key, **size) for s in holders}
+    masks = [~off_slide_rows(s.table) if "image" in s.has else None for s in sources]
+    parts = [tiles[id(s)] if m.all() else tiles[id(s)][m] for s, m in zip(sources, masks, strict=True) if m is not None]
+    if size["tile_um"] is None:
+        size["tile_um"] = (recorded(holders[0].table, _keys.TILES) or {}).get("tile_um")
     name = encoder if isinstance(encoder, str) else type(encoder).__name__
     return _Side(parts, masks, dim, {"name": name, **size}, tower, rebuild)
 

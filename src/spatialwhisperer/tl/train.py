@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer._utils import found, isolated_rng, say
+from spatialwhisperer.models.presets import MODALITIES
 from spatialwhisperer.settings import settings
 from spatialwhisperer.tl import gather
 from spatialwhisperer.tl.inputs import Inputs, prepare_inputs
@@ -153,9 +155,7 @@ def train(
     from spatialwhisperer.models.presets import get_preset
 
     preset = get_preset(preset)
-    objects = [data] if _is_one(data) else list(data)
-    if not objects:
-        raise ValueError("No data to train on: pass an AnnData or SpatialData, or several.")
+    objects = _objects(data)
     locking = _check_locking(locking or preset.locking)
     if resume and folder is None:
         raise ValueError("resume=True needs folder=…, the folder of the run to continue.")
@@ -166,6 +166,10 @@ def train(
     )
     weights = _choose_pairs(pairs, preset, sources)
     held_out = _validation_groups(validation, sources, random_state)
+    _check_schedule(schedule, weights)
+    image_link = _check_link(image_link, schedule, unlocked=locking[2] != "L")
+    _check_given(locking, {"gene": gene_features, "image": image_features})
+    _check_folder(folder, resume)
     inputs = prepare_inputs(
         sources,
         modalities={m for pair in weights for m in pair},
@@ -185,8 +189,10 @@ def train(
         random_state=random_state,
     )
     items, val_items = _split(inputs.items, held_out)
-    schedule = _choose_schedule(schedule, weights, items)
-    image_link = _check_link(image_link, schedule, inputs)
+    _check_left(items, weights)
+    schedule = schedule or _choose_schedule(weights, items, image_link)
+    if schedule == "sequential" and image_link is None:
+        image_link = "contrastive" if "image" in inputs.unlocked else "ridge"
     recipe = preset.sequential if schedule == "sequential" else preset.joint
     changes = {"projection_dim": projection_dim, "learning_rate": learning_rate, "batch_size": batch_size}
     recipe = replace(recipe, **{k: v for k, v in changes.items() if v is not None})
@@ -203,20 +209,25 @@ def train(
     model = _build(inputs, recipe, preset, manifest, random_state)
     from spatialwhisperer.models.fit import Run, fit_joint, fit_sequential, trainer_options
 
-    where = _run_folder(folder, resume)
+    where = _run_folder(folder)
     options = trainer_options(accelerator, devices, strategy, precision, trainer)
     run = Run(recipe, max_epochs, random_state, where / "phases", options, resume)
     if schedule == "joint":
         history = fit_joint(model, items, val_items, weights, inputs.unlocked, run)
     else:
-        history = fit_sequential(model, items, val_items, weights, inputs.unlocked, image_link or "ridge", run)
+        history = fit_sequential(model, items, val_items, weights, inputs.unlocked, str(image_link), run)
     model.history = history
-    model.save(where / "model")
+    _save(model, where / "model")
     return model
 
 
-def _is_one(data: Any) -> bool:
-    return not isinstance(data, Sequence | set) and not (isinstance(data, Mapping) and not hasattr(data, "obs"))
+def _objects(data: Any) -> list[Any]:
+    if isinstance(data, Mapping) and not hasattr(data, "tables"):
+        data = list(data.values())
+    objects = list(data) if isinstance(data, Sequence | set) and not isinstance(data, str) else [data]
+    if not objects:
+        raise ValueError("No data to train on: pass an AnnData or SpatialData, or several.")
+    return objects
 
 
 def _check_locking(locking: str) -> str:
@@ -278,40 +289,68 @@ def _split(items: Items, held_out: set[str]) -> tuple[Items, Items | None]:
     return items.subset(np.flatnonzero(~inside)), items.subset(np.flatnonzero(inside))
 
 
-def _choose_schedule(schedule: str | None, weights: Mapping[tuple[str, str], float], items: Items) -> str:
-    both = _has(weights, "image", "gene") and _has(weights, "gene", "text")
-    direct = _has(weights, "image", "text")
+def _check_left(items: Items, weights: Mapping[tuple[str, str], float]) -> None:
+    """Training needs negatives: at least two pairs of each kind outside the held-out groups."""
+    few = {f"{a}–{b}": items.count(a, b) for a, b in weights if items.count(a, b) < 2}
+    if few:
+        counts = ", ".join(f"{n} {pair}" for pair, n in few.items())
+        raise ValueError(
+            f"Too few pairs to train on: {counts}. Hold out fewer groups with validation=…, or check that the rows of an "
+            "object have captions, counts or complete image features together."
+        )
+
+
+def _check_given(locking: str, slots: Mapping[str, str | None]) -> None:
+    for modality, slot in slots.items():
+        letter = locking[MODALITIES.index(modality)]
+        if slot is not None and letter != "L":
+            raise ValueError(
+                f"{modality}_features={slot!r} are fixed, and locking={locking!r} asks to train the {modality} tower. "
+                "Give the one or the other."
+            )
+
+
+def _check_schedule(schedule: str | None, weights: Mapping[tuple[str, str], float]) -> None:
     if schedule not in (None, "joint", "sequential"):
         raise ValueError(f"schedule must be 'joint' or 'sequential', not {schedule!r}.")
-    if schedule == "sequential" and (not both or direct):
+    if schedule == "sequential" and not _can_follow(weights):
         raise ValueError(
             "The sequential schedule links images to a fixed gene embedding, so it needs image–gene and gene–text pairs and "
             f"no image–text pairs; there are {found('–'.join(p) for p in weights)}. Use schedule='joint'."
         )
-    if schedule is not None:
-        return schedule
+
+
+def _choose_schedule(weights: Mapping[tuple[str, str], float], items: Items, image_link: str | None) -> str:
+    if not _can_follow(weights):
+        if image_link is not None:
+            raise ValueError("image_link applies to schedule='sequential', which these pairs do not allow.")
+        return "joint"
     n = items.count("image", "gene")
-    if both and not direct and n < FEW_PAIRS:
+    if image_link is not None:
+        return "sequential"
+    if n < FEW_PAIRS:
         say(f"{n} image–gene pairs: training gene and text first, then linking the image (schedule='sequential').")
         return "sequential"
     return "joint"
+
+
+def _can_follow(weights: Mapping[tuple[str, str], float]) -> bool:
+    """Whether the sequential schedule fits: images reach text through the genes and in no other way."""
+    return _has(weights, "image", "gene") and _has(weights, "gene", "text") and not _has(weights, "image", "text")
 
 
 def _has(weights: Mapping[tuple[str, str], float], a: str, b: str) -> bool:
     return (a, b) in weights or (b, a) in weights
 
 
-def _check_link(image_link: str | None, schedule: str, inputs: Inputs) -> str | None:
+def _check_link(image_link: str | None, schedule: str | None, *, unlocked: bool) -> str | None:
     if image_link not in (None, "ridge", "contrastive"):
         raise ValueError(f"image_link must be 'ridge' or 'contrastive', not {image_link!r}.")
-    if schedule == "joint":
-        if image_link is not None:
-            raise ValueError("image_link applies to schedule='sequential'.")
-        return None
-    unlocked = "image" in inputs.unlocked
+    if image_link is not None and schedule == "joint":
+        raise ValueError("image_link applies to schedule='sequential'.")
     if image_link == "ridge" and unlocked:
         raise ValueError("image_link='ridge' needs frozen image features; an unlocked image tower takes 'contrastive'.")
-    return image_link or ("contrastive" if unlocked else "ridge")
+    return image_link
 
 
 def _build(inputs: Inputs, recipe: Any, preset: Preset, manifest: Mapping[str, Any], random_state: int) -> Whisperer:
@@ -344,15 +383,28 @@ def _build(inputs: Inputs, recipe: Any, preset: Preset, manifest: Mapping[str, A
     return model
 
 
-def _run_folder(folder: str | Path | None, resume: bool) -> Path:
+def _check_folder(folder: str | Path | None, resume: bool) -> None:
+    # a process that a strategy started on this machine joins the run of the first
+    joins = os.environ.get("LOCAL_RANK", "0") != "0"
+    if folder is not None and not resume and not joins and (Path(folder).expanduser() / "phases").exists():
+        raise FileExistsError(f"{folder} holds a run already. Continue it with resume=True, or choose another folder.")
+
+
+def _run_folder(folder: str | Path | None) -> Path:
     if folder is not None:
         where = Path(folder).expanduser()
-        if not resume and (where / "phases").exists():
-            raise FileExistsError(
-                f"{where} holds a run already. Continue it with resume=True, or choose another folder."
-            )
         where.mkdir(parents=True, exist_ok=True)
         return where
     runs = settings.cache_dir / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="run-", dir=runs))
+
+
+def _save(model: Whisperer, folder: Path) -> None:
+    """Write the model once, from the first process."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        model.save(folder)
+    else:
+        model.folder = folder
