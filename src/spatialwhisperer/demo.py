@@ -29,38 +29,22 @@ from spatialwhisperer._utils import SpatialWhispererWarning
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import Whisperer
 
-BAR = 0.85
-"""Macro AUROC that simulated sections should reach."""
-
+BAR = 0.85  # macro AUROC that simulated sections should reach
 STORE = "annotated.zarr"
 MADE_BY = "spatialwhisperer.demo"
-KNOWN = "known"
-"""Column of ``.obs`` with the class that is known of a row."""
+KNOWN = "known"  # column of .obs with the class that is known of a row
 
 
 @dataclass
 class Task:
     """What to train on, what to annotate, and what is known about it.
 
-    Attributes
-    ----------
-    train
-        Objects with image-gene or gene-text pairs; none with an image and a text.
-    test
-        Section to annotate; ``.obs["known"]`` of its table holds the known class of each row.
-    title
-        What the test section is.
-    prompts
-        Class to its description or descriptions.
-    truth
-        Presence of every class in every row of the test section; not given: from the known class.
-    options
-        Further arguments of :func:`spatialwhisperer.tl.train`.
+    No object in ``train`` has an image and a text. ``truth`` is the presence of every class in every row of ``test``; not given:
+    from the class in its ``.obs["known"]``. ``options`` go to :func:`spatialwhisperer.tl.train`.
     """
 
     train: list[Any]
@@ -79,9 +63,8 @@ def simulated(seed: int, small: bool) -> Task:
     test["table"].obs[KNOWN] = test["table"].obs["cell_type"]
     captions = dict(zip(reference.obs["cell_type"], reference.obs["text"], strict=True))
     prompts = {name: captions[name] for name in test["table"].obs[KNOWN].cat.categories}
-    title = "simulated section of P3, a patient not in training"
-    options = {"tile_um": 80, "tile_px": 160}
-    return Task([sections["P1"], sections["P2"], reference], test, title, prompts, options=options)
+    train, title = [sections["P1"], sections["P2"], reference], "simulated section of P3, a patient not in training"
+    return Task(train, test, title, prompts, options={"tile_um": 80, "tile_px": 160})
 
 
 def her2st(folder: Path, small: bool) -> Task:
@@ -103,9 +86,7 @@ def her2st(folder: Path, small: bool) -> Task:
         train.append(reference)
     # 0, 1 or, where the region of a spot is not known, NaN
     truth = words.targets(test["table"]).astype(float)
-    names_of = {
-        label: name for name, texts in words.TARGETS.items() for label, text in words.REGIONS.items() if text in texts
-    }
+    names_of = {label: name for label, text in words.REGIONS.items() for name in truth if text in words.TARGETS[name]}
     regions = [name for name in truth if name in set(names_of.values())]
     label = test["table"].obs["pathologist_label"].astype(object).map(names_of)
     test["table"].obs[KNOWN] = pd.Categorical(label, regions)
@@ -115,14 +96,14 @@ def her2st(folder: Path, small: bool) -> Task:
 
 
 def _texts_only(folder: Path) -> list[str]:
-    """Sections that have labels and clusters but no image, of patients other than C."""
+    """Sections without an image, of patients other than C."""
     root = folder / "her2st" if (folder / "her2st").is_dir() else folder
     metas = {p.parent.name: json.loads(p.read_text()) for p in sorted(root.glob("*/meta.json"))}
     names = [name for name, meta in metas.items() if not meta.get("image") and not name.startswith("C")]
     if not names:
         raise SystemExit(
-            f"{folder} has no her2st/<section>/meta.json with counts.h5ad beside it. The demo needs the sections with their "
-            "clusters and deconvolution, which a clone of the authors' repository does not hold in one table."
+            f"{folder} has no her2st/<section>/ with meta.json and counts.h5ad. Captions and truth come from the clusters and the "
+            "deconvolution in them; a clone of the authors' repository is not enough."
         )
     return names
 
@@ -134,18 +115,13 @@ def annotate(task: Task, model: Whisperer) -> None:
     sw.tl.zero_shot_annotate(task.test, shown, model=model, embedding_key="X_sw_image")
 
 
-def evaluate(task: Task) -> tuple[pd.DataFrame, pd.Series]:
+def evaluate(task: Task) -> tuple[pd.DataFrame, dict[str, float]]:
     """AUROC of every class; accuracy of the hard labels beside that of always saying the commonest class."""
     by_class = sw.tl.evaluate_annotation(task.test, KNOWN if task.truth is None else task.truth, key="sw_class")
     known = task.test["table"].obs[KNOWN].dropna()
     labels = sw.tl.evaluate_annotation(task.test, KNOWN)
-    summary = pd.Series(
-        {
-            "macro AUROC": by_class.loc["macro", "auroc"],
-            "accuracy": labels.loc["macro", "accuracy"],
-            "accuracy of the commonest class": known.value_counts(normalize=True).iloc[0],
-        }
-    )
+    summary = {"macro AUROC": by_class.loc["macro", "auroc"], "accuracy": labels.loc["macro", "accuracy"]}
+    summary["accuracy of the commonest class"] = known.value_counts(normalize=True).iloc[0]
     return by_class[["auroc", "n_present"]], summary
 
 
@@ -155,6 +131,7 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
 
     mpl.use("agg")
     import matplotlib.pyplot as plt
+    from PIL import Image
 
     table = task.test["table"]
     classes = list(table.obs[KNOWN].cat.categories)
@@ -170,39 +147,31 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title)
     figure.suptitle(task.title, fontsize=13)
-    columns = 3 if len(task.prompts) < 6 else 5
-    _save(figure, out / "annotation.png")
-    _save(sw.pl.scores(task.test, key="sw_class", n_columns=columns)[0].figure, out / "scores.png")
-    _save(sw.pl.training(model)[0].figure, out / "training.png")
+    wide, high = (abs(np.diff(limits)).item() for limits in (axes[0].get_xlim(), axes[0].get_ylim()))
+    figure.set_size_inches(14, 4.1 * high / wide + 0.8)
+    figure.savefig(out / "annotation.png")
+    # few colours make a third of the file; the eye sees no difference
+    with Image.open(out / "annotation.png") as picture:
+        few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(out / "annotation.png")
+    columns = 3 if len(task.prompts) < 6 else 4
+    sw.pl.scores(task.test, key="sw_class", n_columns=columns)[0].figure.savefig(out / "scores.png", dpi=80)
+    sw.pl.training(model)[0].figure.savefig(out / "training.png", dpi=80)
     plt.close("all")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write a picture of few colours: a third of the size, and no difference that the eye sees."""
-    from PIL import Image
-
-    figure.canvas.draw()
-    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(128, dither=Image.Dither.NONE).save(path)
-
-
-def is_own(store: Path) -> bool:
-    """Whether a folder is what an earlier demo wrote."""
-    try:
-        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return not store.is_symlink() and MADE_BY in json.dumps(attributes)
 
 
 def check_out(out: Path) -> None:
     """Refuse, before any work, to replace what an earlier demo did not write."""
     store = out / STORE
-    if out.exists() and not out.is_dir():
-        raise SystemExit(f"{out} is not a folder. Give another one with --out.")
-    if (store.exists() or store.is_symlink()) and not is_own(store):
-        raise SystemExit(
-            f"{store} was not written by the demo and is left alone. Remove it, or give another folder with --out."
-        )
+    if not (store.exists() or store.is_symlink()):
+        return
+    try:
+        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+        own = not store.is_symlink() and MADE_BY in json.dumps(attributes)
+    except (OSError, ValueError, KeyError):
+        own = False
+    if not own:
+        raise SystemExit(f"{store} was not written by the demo and is left alone. Remove it, or choose another --out.")
 
 
 def write(task: Task, out: Path) -> None:
@@ -216,23 +185,16 @@ def write(task: Task, out: Path) -> None:
         os.replace(Path(folder) / STORE, out / STORE)
 
 
-def device() -> str:
-    """Where the models run."""
+def report(by_class: pd.DataFrame, summary: dict[str, float], seconds: dict[str, float]) -> str:
+    """The tables that are printed."""
     import torch
 
-    name = sw.settings.resolve_device()
-    if name.startswith("cuda"):
-        return f"{name} ({torch.cuda.get_device_name(name)})"
-    return f"{name} ({os.cpu_count()} cores, {torch.get_num_threads()} torch threads)"
-
-
-def report(by_class: pd.DataFrame, summary: pd.Series, seconds: dict[str, float]) -> str:
-    """The tables that are printed."""
-    lines = [by_class.drop(index="macro").rename(columns={"auroc": "AUROC", "n_present": "rows"}).round(3).to_string()]
+    device = sw.settings.resolve_device()
+    card = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{os.cpu_count()} cores"
+    lines = [by_class.drop(index="macro").set_axis(["AUROC", "present"], axis=1).round(3).to_string()]
     lines += [f"{name}: {value:.3f}" for name, value in summary.items()]
     lines += ["", "seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items())]
-    lines += [f"in all {sum(seconds.values()):.1f} s on {device()}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"in all {sum(seconds.values()):.1f} s on {device} ({card})"])
 
 
 @contextmanager
@@ -244,8 +206,8 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - start
 
 
-def run(folder: Path | None, out: Path, *, seed: int, small: bool) -> pd.DataFrame:
-    """All stages; returns the evaluation by class."""
+def run(folder: Path | None, out: Path, *, seed: int, small: bool) -> None:
+    """All stages."""
     check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -265,12 +227,11 @@ def run(folder: Path | None, out: Path, *, seed: int, small: bool) -> pd.DataFra
     if folder is None:
         print(f"macro AUROC should be at least {BAR}: {'yes' if summary['macro AUROC'] >= BAR else 'NO'}")
     print(f"written to {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
-    return by_class
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m spatialwhisperer.demo", description=__doc__.partition("\n\n")[2])
+    parser = argparse.ArgumentParser(prog="python -m spatialwhisperer.demo", description="From sections to labels.")
     parser.add_argument("--data", type=Path, help="folder that holds her2st/ (default: simulated sections)")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the results")
     parser.add_argument("--seed", type=int, default=0, help="random state of simulation and training")
