@@ -51,6 +51,10 @@ class Items:
         both = (self.index[a] >= 0) & (self.index[b] >= 0)
         return len(np.unique(np.stack([self.index[a][both], self.index[b][both]]), axis=1).T)
 
+    def strata(self) -> np.ndarray:
+        """Code of each item for the set of modalities that it holds."""
+        return np.sum([(index >= 0).astype(int) << bit for bit, index in enumerate(self.index.values())], axis=0)
+
     def with_pairs(self, pairs: Any) -> Items:
         """Only the items that hold at least one of the modality pairs, and only the modalities of those pairs."""
         modalities = sorted({m for pair in pairs for m in pair})
@@ -72,6 +76,7 @@ class ItemBatches(Dataset):
         self.tensors = {
             m: torch.as_tensor(np.asarray(x, dtype=np.float32)) for m, x in items.inputs.items() if m not in towers
         }
+        self.holds = _captions_of_rows(items)
 
     def __getitem__(self, positions: np.ndarray) -> dict[str, Any]:
         batch: dict[str, Any] = {"row": torch.as_tensor(self.items.row[positions])}
@@ -81,7 +86,17 @@ class ItemBatches(Dataset):
             batch[modality] = {"at": torch.as_tensor(at), "id": torch.as_tensor(found)} | self._input(
                 modality, found[at]
             )
+        if self.holds is not None:
+            batch["text"] |= self._captions(items=positions)
         return batch
+
+    def _captions(self, items: np.ndarray) -> dict[str, torch.Tensor]:
+        """Where each distinct caption of the batch first stands, and which of them are true of which row."""
+        found = self.items.index["text"][items]
+        at = np.flatnonzero(found >= 0)
+        distinct, first = np.unique(found[at], return_index=True)
+        holds = self.holds[self.items.row[items]][:, distinct].toarray().astype(bool)
+        return {"first": torch.as_tensor(at[first]), "holds": torch.as_tensor(holds)}
 
     def _input(self, modality: str, found: np.ndarray) -> dict[str, Any]:
         if modality not in self.towers:
@@ -95,13 +110,40 @@ class ItemBatches(Dataset):
         return {"x": self.towers[modality].collate(chosen), "expand": torch.as_tensor(expand)}
 
 
+def _captions_of_rows(items: Items) -> Any:
+    """Which caption is true of which row: CSR, rows by captions; ``None`` without text."""
+    if "text" not in items.index:
+        return None
+    from scipy.sparse import csr_matrix
+
+    stated = items.index["text"] >= 0
+    where = (items.row[stated], items.index["text"][stated])
+    shape = (int(items.row.max(initial=-1)) + 1, len(items.inputs["text"]))
+    return csr_matrix((np.ones(int(stated.sum()), np.int32), where), shape=shape)
+
+
 class ShuffledBatches(Sampler):
     """Batches of item positions from one seeded permutation per epoch, split over ranks, the last partial one dropped.
 
+    With ``strata`` (a code per item) every batch holds the strata in equal parts; an epoch passes once through the largest
+    and repeats the others. A few image–gene pairs beside many captions would otherwise have hardly a negative in a batch.
     ``rank_of`` answers the rank of this process, which is known only once the trainer runs.
     """
 
-    def __init__(self, n_items: int, batch_size: int, *, seed: int, shuffle: bool = True, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        n_items: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        world_size: int = 1,
+        strata: np.ndarray | None = None,
+    ) -> None:
+        self.strata = [np.arange(n_items)]
+        if strata is not None and shuffle:
+            self.strata = [np.flatnonzero(strata == code) for code in np.unique(strata)]
+            n_items = max(map(len, self.strata)) * len(self.strata)
         self.n_items, self.seed, self.shuffle = n_items, seed, shuffle
         self.world_size = world_size
         self.rank_of: Callable[[], int] = int
@@ -116,13 +158,23 @@ class ShuffledBatches(Sampler):
         return max(1, self.n_items // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        order = np.arange(self.n_items)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_items)
+        order = self._order()
         step = self.batch_size * self.world_size
         for start in range(0, len(self) * step, step):
             whole = order[start : start + step]
             yield whole[self.rank_of() :: self.world_size]
+
+    def _order(self) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(self.n_items)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        longest = max(map(len, self.strata))
+        shuffled = [
+            np.concatenate([rng.permutation(part) for _ in range(-(-longest // len(part)))])[:longest]
+            for part in self.strata
+        ]
+        # interleaved, so that any stretch holds the strata in equal parts
+        return np.stack(shuffled, axis=1).ravel()
 
 
 def batch_loader(dataset: ItemBatches, sampler: ShuffledBatches) -> DataLoader:

@@ -118,7 +118,9 @@ def fit_phase(model: Whisperer, items: Items, validation: Items | None, phase: P
 
         options = dict(run.trainer)
         world = _world_size(options)
-        sampler = ShuffledBatches(len(items), run.recipe.batch_size, seed=run.random_state, world_size=world)
+        sampler = ShuffledBatches(
+            len(items), run.recipe.batch_size, seed=run.random_state, world_size=world, strata=items.strata()
+        )
         epochs = _epochs(run, len(sampler))
         history = History(phase.name, run.folder / phase.name)
         options["callbacks"] = [*options.get("callbacks", []), history, *callbacks(run.folder / phase.name, epochs)]

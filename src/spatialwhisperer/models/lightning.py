@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.nn import functional
 
-from spatialwhisperer.models.losses import info_nce, masked_mean
+from spatialwhisperer.models.losses import balanced_sigmoid, info_nce, masked_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,10 @@ class ContrastiveTraining(LightningModule):
         self.unlocked = dict(unlocked)
         self.total_steps = total_steps
         self.warmup_steps = max(1, round(recipe.warmup * total_steps))
+        if recipe.text_loss not in ("info_nce", "sigmoid"):
+            raise ValueError(f"text_loss must be 'info_nce' or 'sigmoid', not {recipe.text_loss!r}.")
+        # of the sigmoid loss: most captions are not true of a row
+        self.bias = torch.nn.Parameter(torch.tensor(-5.0)) if recipe.text_loss == "sigmoid" else None
 
     # -------------------------------------------------------------------------------------------- modes
 
@@ -102,15 +106,18 @@ class ContrastiveTraining(LightningModule):
 
     def _loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         n = len(batch["row"])
-        z, ids = {}, {}
-        for modality in self.model.heads:
-            if modality in batch:
-                embedded, seen = self._embed(modality, batch[modality], n)
-                z[modality], ids[modality] = self._gather(embedded, gradients=True), self._gather(seen)
+        own = {m: self._embed(m, batch[m], n) for m in self.model.heads if m in batch}
+        z = {m: self._gather(embedded, gradients=True) for m, (embedded, _) in own.items()}
+        ids = {m: self._gather(seen) for m, (_, seen) in own.items()}
         rows = self._gather(batch["row"])
         parts = {}
         for a, b in self.pairs:
             if a not in z or b not in z:
+                continue
+            if "text" in (a, b) and self.bias is not None:
+                loss = self._caption_loss(own[b if a == "text" else a], own["text"][0], batch["text"])
+                if loss is not None:
+                    parts[a, b] = loss
                 continue
             both = (ids[a] >= 0) & (ids[b] >= 0)
             if int(both.sum()) < 2:
@@ -123,6 +130,15 @@ class ContrastiveTraining(LightningModule):
             # a rank may hold no row of a modality: a zero that still reaches every parameter keeps the ranks in step
             loss = loss + sum(p.sum() * 0 for p in self.model.parameters() if p.requires_grad)
         return loss, {f"{a}_{b}": v for (a, b), v in parts.items()}
+
+    def _caption_loss(self, rows: Any, text: torch.Tensor, part: dict[str, Any]) -> torch.Tensor | None:
+        """Sigmoid loss of this rank's rows against its distinct captions; it needs no negatives of other ranks."""
+        embedded, seen = rows
+        there = seen >= 0
+        if not len(part["first"]) or not bool(there.any()):
+            return None
+        captions = text[part["first"]]
+        return balanced_sigmoid(embedded[there], captions, self.model.log_scale.exp(), self.bias, part["holds"][there])
 
     def _embed(self, modality: str, part: dict[str, Any], n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed only the rows that hold the modality, so that no dummy row reaches a tower or a batch norm.
@@ -154,6 +170,7 @@ class ContrastiveTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a linear warm-up and a cosine; pretrained towers join after the warm-up with a ramp of their own."""
         heads = [p for m in sorted(self.train_heads) for p in self.model.heads[m].parameters()] + [self.model.log_scale]
+        heads += [] if self.bias is None else [self.bias]
         groups = [*self._decay(heads, self.recipe.learning_rate)]
         scales = [self._head_scale] * len(groups)
         for modality, kind in sorted(self.unlocked.items()):
