@@ -57,14 +57,15 @@ class Task:
 
 def simulated(seed: int, small: bool) -> Task:
     """Two patients with an image, a labelled single-cell reference, and the section of a third patient to annotate."""
-    size = {"n_spots": 120, "n_genes": 300, "n_reference_cells": 600} if small else {"n_spots": 300}
+    size = {"n_spots": 100, "n_genes": 200, "n_reference_cells": 500, "mpp": 1.0} if small else {"n_spots": 300}
     sections, reference = sw.datasets.simulate_sections(3, random_state=seed, **size)
     test = sections["P3"]
     test["table"].obs[KNOWN] = test["table"].obs["cell_type"]
     captions = dict(zip(reference.obs["cell_type"], reference.obs["text"], strict=True))
     prompts = {name: captions[name] for name in test["table"].obs[KNOWN].cat.categories}
     train, title = [sections["P1"], sections["P2"], reference], "simulated section of P3, a patient not in training"
-    return Task(train, test, title, prompts, options={"tile_um": 80, "tile_px": 160})
+    options = {"tile_um": 80, "tile_px": 80, "max_epochs": 60} if small else {"tile_um": 80, "tile_px": 160}
+    return Task(train, test, title, prompts, options=options)
 
 
 def her2st(folder: Path, small: bool) -> Task:
