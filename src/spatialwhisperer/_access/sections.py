@@ -93,6 +93,7 @@ def section_codes(data: Any, *, table_key: str | None = None, library_key: str |
     """Section of each row as a string array: the region, or the library; one section where nothing tells them apart."""
     table = get_table(data, table_key)
     if is_spatialdata(data):
+        _refuse_library_key(library_key)
         attrs = table.uns.get("spatialdata_attrs")
         return (
             np.full(table.n_obs, "all", object)
@@ -175,10 +176,7 @@ def _library_column(table: AnnData, libraries: list[str], library_key: str | Non
 def _spatialdata_sections(
     data: Any, table: AnnData, image_key: Any, coordinate_system: str | None, library_key: str | None
 ) -> list[tuple[Section, float | None]]:
-    if library_key is not None:
-        raise ValueError(
-            "library_key applies to AnnData; in a SpatialData the table itself names the region of each row."
-        )
+    _refuse_library_key(library_key)
     attrs = table.uns.get("spatialdata_attrs")
     if attrs is None:
         raise ValueError(
@@ -205,6 +203,13 @@ def _spatialdata_sections(
             recorded = per_unit / _mpp.unit_scale(matrix)
         out.append((Section(region, rows, xy, find_image(data, image_name), None, system), recorded))
     return out
+
+
+def _refuse_library_key(library_key: str | None) -> None:
+    if library_key is not None:
+        raise ValueError(
+            "library_key applies to AnnData; in a SpatialData the table itself names the region of each row."
+        )
 
 
 def _region_element(data: Any, region: str) -> Any:

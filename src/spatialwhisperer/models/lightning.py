@@ -128,7 +128,7 @@ class ContrastiveTraining(LightningModule):
         loss = masked_mean(parts, self.pairs) if parts else torch.zeros((), device=self.device)
         if self._several_ranks() or not parts:
             # a rank may hold no row of a modality: a zero that still reaches every parameter keeps the ranks in step
-            loss = loss + sum(p.sum() * 0 for p in self.model.parameters() if p.requires_grad)
+            loss = loss + sum(p.sum() * 0 for p in self.parameters() if p.requires_grad)
         return loss, {f"{a}_{b}": v for (a, b), v in parts.items()}
 
     def _caption_loss(self, rows: Any, text: torch.Tensor, part: dict[str, Any]) -> torch.Tensor | None:

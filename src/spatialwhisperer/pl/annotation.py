@@ -79,7 +79,7 @@ def annotation(
     labels = table.obs[key].astype("category")
     drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
     n = 1 + with_image
-    axes = _axes(axes, n * len(drawn), n)
+    axes = _axes(axes, n * len(drawn), n, legend_inches=1.5)
     colours = _palette(table, key, [str(c) for c in labels.cat.categories], palette)
     codes = labels.cat.codes.to_numpy()
     values = np.array([*colours.values(), GREY])
@@ -162,7 +162,7 @@ def scores(
     panel = _panels(data, table_key, image_key, coordinate_system, library_key, only, diameter_um)[0]
     axes = _axes(None, len(classes) + 1, min(n_columns, len(classes) + 1))
     draw_background(axes[0], panel)
-    axes[0].set_title(f"{panel.section.name}: H&E")
+    axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=False):
         draw_background(ax, panel)
         ax.set_title(name, fontsize=10)
@@ -241,7 +241,7 @@ def _legend(ax: Axes, colours: Mapping[str, str], *, abstained: bool) -> None:
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
 
-def _axes(axes: Any, n: int, n_columns: int) -> list[Axes]:
+def _axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0) -> list[Axes]:
     if axes is not None:
         axes = list(np.ravel(axes))
         if len(axes) < n:
@@ -250,9 +250,8 @@ def _axes(axes: Any, n: int, n_columns: int) -> list[Axes]:
     import matplotlib.pyplot as plt
 
     n_rows = -(-n // n_columns)
-    figure, grid = plt.subplots(
-        n_rows, n_columns, figsize=(4.2 * n_columns, 4 * n_rows), squeeze=False, layout="constrained"
-    )
+    size = (4.2 * n_columns + legend_inches, 4 * n_rows)
+    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
     for ax in grid.ravel()[n:]:
         figure.delaxes(ax)
     return list(grid.ravel()[:n])

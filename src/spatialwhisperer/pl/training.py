@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from spatialwhisperer.models import Whisperer
 
 
-def training(model: Whisperer, *, axes: list[Axes] | None = None) -> list[Axes]:
+def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the losses of a training run, one panel per phase.
 
     Parameters
@@ -44,22 +49,29 @@ def training(model: Whisperer, *, axes: list[Axes] | None = None) -> list[Axes]:
     if axes is None:
         import matplotlib.pyplot as plt
 
-        _, grid = plt.subplots(1, len(phases), figsize=(5 * len(phases), 3.5), squeeze=False, layout="constrained")
+        _, grid = plt.subplots(1, len(phases), figsize=(6 * len(phases), 3.5), squeeze=False, layout="constrained")
         axes = list(grid.ravel())
-    for ax, phase in zip(axes, phases, strict=True):
-        part = history[history["phase"] == phase]
-        for column in [c for c in part if "loss" in c and part[c].notna().any()]:
-            held_out = column.startswith("val_")
-            ax.plot(
-                part["step"],
-                part[column],
-                label=column,
-                ls="--" if held_out else "-",
-                lw=2 if column.endswith("loss") else 1,
-            )
-        ax.set_xlabel("step")
-        ax.set_ylabel("InfoNCE")
+    for ax, phase in zip(np.ravel(axes), phases, strict=True):
+        _draw(ax, history[history["phase"] == phase])
         ax.set_title(phase)
-        ax.legend(frameon=False, fontsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-    return axes
+    return list(np.ravel(axes))
+
+
+def _draw(ax: Axes, part: pd.DataFrame) -> None:
+    columns = [c for c in part if "loss" in c and part[c].notna().any()]
+    pairs = [c for c in columns if "loss_" in c and not c.startswith("val_")]
+    if len(pairs) == 1:
+        # the whole loss is that of the only pair
+        columns = [c for c in columns if "loss_" in c]
+    colours: dict[str, str] = {}
+    for column in columns:
+        held_out = column.startswith("val_")
+        name = column.removeprefix("val_").removeprefix("loss").strip("_").replace("_", "–") or "mean of the pairs"
+        colour = colours.setdefault(name, f"C{len(colours)}")
+        label = f"{name}, held out" if held_out else name
+        style = {"ls": "--" if held_out else "-", "lw": 2 if "–" not in name else 1.2}
+        ax.plot(part["step"], part[column], color=colour, label=label, **style)
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    ax.spines[["top", "right"]].set_visible(False)

@@ -75,7 +75,7 @@ def evaluate_annotation(
     KeyError
         If the annotation or the truth is not there.
     ValueError
-        If no true class is among the labels.
+        If no true class is among the labels, or no row has both scores and a known truth.
 
     Examples
     --------
@@ -99,6 +99,8 @@ def evaluate_annotation(
     present = shares[classes] if shares.dtypes.eq(bool).all() else shares[classes] > threshold
     groups = _groups(data, table, group_key, table_key)
     usable = known & np.isfinite(scores.to_numpy()).all(axis=1)
+    if not usable.any():
+        raise ValueError(f"No row has both scores and a known truth ({int(known.sum())} rows have a known truth).")
     rows = [
         _auroc_row(group, c, present[c].to_numpy()[take], scores[mapping[c]].to_numpy()[take], min_rows)
         for group in pd.unique(groups[usable])
@@ -195,7 +197,10 @@ def _by_class(
     true = np.array([mapping[c] for c in dominant[take]], dtype=object)
     guess = predicted.astype(object).where(predicted.notna(), "").to_numpy(dtype=object)[take]
     names = [mapping[c] for c in classes]
-    precision, recall, f1, _ = precision_recall_fscore_support(true, guess, labels=names, zero_division=0)
+    # shares may state presence of classes that dominate nowhere: these have ranks and no hard label
+    precision = recall = f1 = np.nan
+    if take.any():
+        precision, recall, f1, _ = precision_recall_fscore_support(true, guess, labels=names, zero_division=0)
     out = out.loc[classes].assign(precision=precision, recall=recall, f1=f1)
     macro = out[["auroc", "precision", "recall", "f1"]].mean()
     out.loc["macro"] = macro.to_dict() | {"n_groups": out["n_groups"].max(), "n_present": out["n_present"].sum()}

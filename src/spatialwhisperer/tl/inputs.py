@@ -257,6 +257,10 @@ def _given(
     sources: Sequence[gather.Source], slot: str, modality: str
 ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """Complete rows of a slot of .obsm in each object."""
+    if not any(slot in s.table.obsm for s in sources):
+        raise KeyError(
+            f"{slot!r} is not in .obsm of any object (found: {found({k for s in sources for k in s.table.obsm})})."
+        )
     return _complete([s.table.obsm.get(slot) for s in sources], modality, f".obsm[{slot!r}]")
 
 

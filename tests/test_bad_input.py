@@ -1,0 +1,235 @@
+"""What goes wrong most often: each case has its own message and changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+import spatialdata as sd
+
+import spatialwhisperer as sw
+
+
+def snapshot(data: Any) -> dict[str, Any]:
+    """Keys and shapes of everything that a call could change."""
+    tables = dict(data.tables) if isinstance(data, sd.SpatialData) else {"": data}
+    out: dict[str, Any] = {}
+    for name, table in tables.items():
+        out[name] = {
+            "shape": table.shape,
+            "obs": list(table.obs),
+            "var": list(table.var),
+            "obsm": {k: np.shape(v) for k, v in table.obsm.items()},
+            "layers": list(table.layers),
+            "obsp": list(table.obsp),
+            "uns": sorted(table.uns),
+            "recorded": sorted(table.uns.get("spatialwhisperer", {})),
+        }
+    if isinstance(data, sd.SpatialData):
+        out["elements"] = sorted(name for _, name, _ in data.gen_elements())
+        out["radius"] = {k: v["radius"].tolist() for k, v in data.shapes.items() if "radius" in v}
+    return out
+
+
+@pytest.fixture
+def refused() -> Any:
+    """Calls, expects the error, and compares the data before and after."""
+
+    def call(error: type[Exception], message: str, function: Any, data: Any, *arguments: Any, **options: Any) -> None:
+        watched = data if isinstance(data, list) else [data]
+        before = [snapshot(d) for d in watched]
+        with pytest.raises(error, match=message):
+            function(data, *arguments, **options)
+        assert [snapshot(d) for d in watched] == before
+
+    return call
+
+
+def bare(data: Any) -> Any:
+    """Without the image features, so that they have to be computed."""
+    table = data["table"] if isinstance(data, sd.SpatialData) else data
+    del table.obsm["X_stain_texture"]
+    return data
+
+
+LABELS = ["tumour", "fat"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "error", "message"),
+    [
+        ([], {}, ValueError, "at least two names to choose from; found none"),
+        (["tumour"], {}, ValueError, r"For one text use sw\.tl\.query"),
+        (["fat", "tumour", "fat"], {}, ValueError, "holds fat more than once"),
+        ("tumour", {}, TypeError, "not the string 'tumour'"),
+        (["tumour", " "], {}, ValueError, "an empty name"),
+        ({"tumour": [], "fat": "fat"}, {}, ValueError, "without a description"),
+        (["tumour", 3], {}, TypeError, "must be text; found 3"),
+        (LABELS, {"templates": "a photo"}, ValueError, r"Each template needs \{\}"),
+        (LABELS, {"templates": []}, ValueError, "Each template"),
+        (LABELS, {"normalize": "zscore"}, ValueError, "'none', 'softmax' or 'centre', not 'zscore'"),
+        (LABELS, {"min_confidence": 50}, ValueError, "between 0 and 1, not 50"),
+        (LABELS, {"modality": "text"}, KeyError, "cannot embed 'text'"),
+        (LABELS, {"modality": "protein"}, KeyError, "cannot embed 'protein'"),
+        (LABELS, {"table_key": "spots"}, KeyError, "table_key='spots' is not a table"),
+        (LABELS, {"library_key": "section"}, ValueError, "library_key applies to AnnData"),
+        (LABELS, {"layer": "counts", "modality": "gene"}, KeyError, "counts"),
+        (LABELS, {"model": None}, TypeError, r"No model given\. Train one with sw\.tl\.train"),
+        (LABELS, {"model": 3}, TypeError, "not int"),
+        (LABELS, {"model": "no_model_here"}, FileNotFoundError, "There is no folder no_model_here"),
+    ],
+)
+def test_bad_arguments(
+    refused: Any, section: Any, model: Any, labels: Any, options: Any, error: Any, message: str
+) -> None:
+    refused(error, message, sw.tl.zero_shot_annotate, section, labels, **({"model": model} | options))
+
+
+def test_a_folder_without_a_model(refused: Any, section: Any, tmp_path: Any) -> None:
+    refused(FileNotFoundError, "holds no model", sw.tl.zero_shot_annotate, section, LABELS, model=tmp_path)
+
+
+def test_not_data_at_all(model: Any) -> None:
+    with pytest.raises(TypeError, match="must be an AnnData or a SpatialData, not ndarray"):
+        sw.tl.zero_shot_annotate(np.zeros((3, 3)), LABELS, model=model)
+
+
+# ------------------------------------------------------------------------------------------------- images and places
+
+
+def test_no_image(refused: Any, adata: Any, model: Any) -> None:
+    bare(adata)
+    del adata.uns["spatial"]
+    refused(KeyError, "no H&E image", sw.tl.embed, adata, model=model, modality="image")
+    empty = adata[:, :0].copy()
+    refused(KeyError, "There is nothing to embed", sw.tl.zero_shot_annotate, empty, LABELS, model=model)
+
+
+def test_no_positions(refused: Any, adata: Any, model: Any) -> None:
+    bare(adata)
+    del adata.obsm["spatial"]
+    refused(KeyError, r"'spatial' not in \.obsm", sw.tl.embed, adata, model=model, modality="image")
+
+
+def test_nan_coordinates(refused: Any, adata: Any, model: Any) -> None:
+    bare(adata)
+    adata.obsm["spatial"][7] = np.nan
+    refused(ValueError, "1 of 120 rows .* NaN coordinates .first at row 7", sw.tl.embed, adata, model=model)
+
+
+def test_spots_off_the_slide(refused: Any, adata: Any, model: Any) -> None:
+    bare(adata)
+    adata.obsm["spatial"][5] += 1e5
+    refused(ValueError, "1 of 120 tile centres .* are off image .*row 5", sw.tl.embed, adata, model=model)
+
+
+def test_missing_scale(refused: Any, adata: Any, model: Any) -> None:
+    bare(adata)
+    adata.uns["spatial"]["P3"]["scalefactors"] = {}
+    message = "microns per pixel of section 'P3' are not known. Pass mpp="
+    refused(ValueError, message, sw.tl.zero_shot_annotate, adata, LABELS, model=model)
+
+
+def test_ambiguous_images(refused: Any, section: Any, model: Any) -> None:
+    bare(section)
+    section.images["P3_again"] = section.images["P3_image"].copy()
+    refused(ValueError, "Several images share a coordinate system .*image_key", sw.tl.embed, section, model=model)
+
+
+def test_a_table_of_two_regions_and_a_doubtful_image(refused: Any, simulated: Any, model: Any) -> None:
+    two = sd.concatenate([simulated.sections["P1"], simulated.sections["P2"]], concatenate_tables=True)
+    bare(two)
+    # both images lie in the coordinate system of the first section now
+    from spatialdata.transformations import Identity, set_transformation
+
+    image = two.images["P2_image"].copy()
+    set_transformation(image, Identity(), "P1")
+    two.images["P2_copy"] = image
+    refused(ValueError, "Several images share a coordinate system with 'P1_spots'", sw.tl.embed, two, model=model)
+
+
+def test_unknown_encoders(refused: Any, section: Any, simulated: Any) -> None:
+    data = [bare(section), simulated.reference]
+    refused(ValueError, "no_such_encoder", sw.tl.train, data, image_encoder="no_such_encoder", tile_um=80)
+    refused(ValueError, "no_such_encoder", sw.tl.train, data, gene_encoder="no_such_encoder")
+    refused(ValueError, "no_such_encoder", sw.tl.train, data, text_encoder="no_such_encoder")
+    refused(
+        KeyError,
+        r"'X_none' is not in \.obsm of any object",
+        sw.tl.train,
+        data,
+        image_features="X_none",
+        pairs=[("image", "gene")],
+    )
+
+
+# ------------------------------------------------------------------------------------------------- counts
+
+
+def test_log_normalised_counts(refused: Any, simulated: Any, section: Any, model: Any) -> None:
+    import scanpy as sc
+
+    logged = simulated.reference.copy()
+    logged.X = logged.X.astype(np.float32)
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    refused(ValueError, "raw counts", sw.tl.train, [bare(section), logged])
+    refused(ValueError, "raw counts", sw.tl.zero_shot_annotate, logged, LABELS, model=model)
+    logged.layers["counts"] = simulated.reference.X
+    sw.tl.zero_shot_annotate(logged, LABELS, model=model, layer="counts")
+    assert "sw_label" in logged.obs
+
+
+def test_real_log_normalised_cells(refused: Any, data_folder: Any) -> None:
+    files = sorted(data_folder.rglob("pbmc68k_reduced_lognorm*"))
+    if not files:
+        pytest.skip("the folder holds no pbmc68k_reduced_lognorm")
+    pbmc = ad.read_h5ad(files[0])
+    pbmc.obs["text"] = "blood cells"
+    refused(ValueError, "raw counts", sw.tl.train, pbmc)
+
+
+def test_other_genes(refused: Any, simulated: Any, section: Any, model: Any) -> None:
+    other = simulated.reference.copy()
+    other.var_names = [f"mouse{i}" for i in range(other.n_vars)]
+    other.var = other.var[[]]
+    refused(ValueError, "genes", sw.tl.zero_shot_annotate, other, LABELS, model=model)
+    refused(ValueError, "No gene is in all 2 objects", sw.tl.train, [bare(section), other])
+
+
+def test_an_empty_table(refused: Any, adata: Any, model: Any) -> None:
+    empty = bare(adata)[:0].copy()
+    refused(ValueError, "no rows", sw.tl.embed, empty, model=model)
+
+
+def test_no_captions(refused: Any, simulated: Any) -> None:
+    silent = simulated.reference.copy()
+    del silent.obs["text"]
+    refused(ValueError, r"No object holds .*gene–text pairs.*object 0 \(250 rows\): gene", sw.tl.train, silent)
+    silent.obs["text"] = np.nan
+    refused(ValueError, r"\.obs\[text_key\]", sw.tl.train, silent)
+
+
+# ------------------------------------------------------------------------------------------------- models
+
+
+def test_features_of_another_width(refused: Any, section: Any, model: Any) -> None:
+    section["table"].obsm["X_stain_texture"] = np.zeros((120, 3), np.float32)
+    refused(ValueError, r"expects features of shape \(n, 158\)", sw.tl.embed, section, model=model)
+
+
+def test_a_model_without_the_side(refused: Any, simulated: Any, section: Any) -> None:
+    genes_only = sw.tl.train(simulated.reference, max_epochs=1)
+    refused(KeyError, "cannot embed 'image'", sw.tl.embed, section, model=genes_only, modality="image")
+    images_only = sw.tl.train([simulated.sections["P1"], simulated.sections["P2"]], max_epochs=1)
+    refused(KeyError, "no text side", sw.tl.zero_shot_annotate, section, LABELS, model=images_only)
+    refused(ValueError, "knows no captions", sw.tl.zero_shot_annotate, section, model=images_only)
+
+
+def test_a_broken_model_folder(refused: Any, section: Any, model: Any, tmp_path: Any) -> None:
+    folder = shutil.copytree(model.folder, tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(b"broken")
+    refused(ValueError, "not a readable safetensors file", sw.tl.embed, section, model=folder)

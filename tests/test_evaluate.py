@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
+
+import spatialwhisperer as sw
+
+CLASSES = ["a", "b", "c"]
+
+
+def annotated(
+    scores: np.ndarray, truth: Any = None, *, group: Any = None, classes: list[str] | None = None, label: Any = None
+) -> ad.AnnData:
+    classes = classes or CLASSES
+    n = len(scores)
+    adata = ad.AnnData(np.zeros((n, 1), np.float32), obs=pd.DataFrame(index=[f"r{i}" for i in range(n)]))
+    best = np.nan_to_num(scores, nan=-np.inf).argmax(1) if label is None else label
+    adata.obs["sw_label"] = pd.Categorical.from_codes(best, categories=classes)
+    adata.obsm["sw_label_scores"] = np.asarray(scores, np.float32)
+    adata.uns["sw_label"] = {"classes": np.array(classes)}
+    if truth is not None:
+        adata.obs["truth"] = pd.Categorical(truth, categories=CLASSES)
+    if group is not None:
+        adata.obs["group"] = group
+    return adata
+
+
+@pytest.fixture
+def random() -> ad.AnnData:
+    rng = np.random.default_rng(0)
+    truth = np.array(CLASSES)[rng.integers(0, 3, 90)]
+    scores = rng.normal(size=(90, 3)) + (truth[:, None] == np.array(CLASSES)) * 0.7
+    scores[:, 0] = scores[:, 0].round()  # ties
+    return annotated(scores, truth, group=np.repeat(["x", "y", "z"], [40, 30, 20]))
+
+
+def test_against_sklearn(random: ad.AnnData) -> None:
+    result = sw.tl.evaluate_annotation(random, "truth")
+    truth, guess = random.obs["truth"].astype(str), random.obs["sw_label"].astype(str)
+    scores = random.obsm["sw_label_scores"]
+    for k, c in enumerate(CLASSES):
+        row = result.loc[c]
+        assert row["auroc"] == pytest.approx(roc_auc_score(truth == c, scores[:, k]))
+        assert row["n_present"] == (truth == c).sum()
+        for name, metric in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+            assert row[name] == pytest.approx(metric(truth == c, guess == c))
+    macro = result.loc["macro"]
+    assert macro["accuracy"] == pytest.approx(accuracy_score(truth, guess))
+    assert macro["f1"] == pytest.approx(f1_score(truth, guess, average="macro"))
+    assert macro["auroc"] == pytest.approx(result.loc[CLASSES, "auroc"].mean())
+    assert "Table 2" in result.attrs["convention"]
+
+
+def test_ties_count_half() -> None:
+    adata = annotated(np.array([[1, 0], [1, 0], [1, 0], [0, 1]]), ["a", "a", "b", "b"], classes=["a", "b"])
+    assert sw.tl.evaluate_annotation(adata, "truth").loc["a", "auroc"] == 0.75
+
+
+def test_mean_over_groups_then_over_classes(random: ad.AnnData) -> None:
+    tidy = sw.tl.evaluate_annotation(random, "truth", group_key="group", per_group=True)
+    assert tidy.columns.tolist() == ["group", "class", "auroc", "n_present", "n"]
+    assert len(tidy) == 9
+    one = tidy.query("group == 'y' and `class` == 'b'").iloc[0]
+    rows = (random.obs["group"] == "y").to_numpy()
+    assert one["auroc"] == pytest.approx(
+        roc_auc_score(random.obs["truth"][rows] == "b", random.obsm["sw_label_scores"][rows, 1])
+    )
+    assert one["n"] == 30
+    result = sw.tl.evaluate_annotation(random, "truth", group_key="group")
+    by_class = tidy.groupby("class")["auroc"].mean()
+    assert np.allclose(result.loc[CLASSES, "auroc"], by_class[CLASSES])
+    assert result.loc["macro", "auroc"] == pytest.approx(by_class.mean())
+    assert result.loc["macro", "auroc"] != pytest.approx(
+        sw.tl.evaluate_annotation(random, "truth").loc["macro", "auroc"]
+    )
+
+
+def test_undefined_ones_are_skipped(random: ad.AnnData) -> None:
+    """Class c is in group x alone, so it has one AUROC there and none elsewhere; it counts no zero."""
+    keep = (random.obs["truth"] != "c") | (random.obs["group"] == "x")
+    few = random[keep].copy()
+    result = sw.tl.evaluate_annotation(few, "truth", group_key="group")
+    assert result["n_groups"].to_dict() == {"a": 3, "b": 3, "c": 1, "macro": 3}
+    tidy = sw.tl.evaluate_annotation(few, "truth", group_key="group", per_group=True)
+    assert tidy.query("`class` == 'c'")["auroc"].isna().sum() == 2
+    assert result.loc["c", "auroc"] == tidy.query("`class` == 'c' and group == 'x'")["auroc"].item()
+    strict = sw.tl.evaluate_annotation(few, "truth", group_key="group", min_rows=9)
+    assert strict.loc["a", "n_groups"] < 3
+
+
+def test_unknown_and_unscored_rows_are_left_out(random: ad.AnnData) -> None:
+    random.obs.loc["r0", "truth"] = np.nan
+    random.obsm["sw_label_scores"][1] = np.nan
+    rest = random[2:].copy()
+    pd.testing.assert_frame_equal(sw.tl.evaluate_annotation(random, "truth"), sw.tl.evaluate_annotation(rest, "truth"))
+
+
+def test_an_abstained_row_is_a_miss(random: ad.AnnData) -> None:
+    before = sw.tl.evaluate_annotation(random, "truth")
+    right = random.obs["sw_label"].astype(str) == random.obs["truth"].astype(str)
+    random.obs.loc[right.idxmax(), "sw_label"] = np.nan
+    after = sw.tl.evaluate_annotation(random, "truth")
+    assert after.loc["macro", "accuracy"] == pytest.approx(before.loc["macro", "accuracy"] - 1 / 90)
+    assert after.loc["macro", "auroc"] == before.loc["macro", "auroc"]
+
+
+def test_mapping_of_other_names(random: ad.AnnData) -> None:
+    plain = sw.tl.evaluate_annotation(random, "truth")
+    random.obs["other"] = random.obs["truth"].cat.rename_categories({"a": "A", "b": "B", "c": "C"})
+    with pytest.raises(ValueError, match="Pass mapping="):
+        sw.tl.evaluate_annotation(random, "other")
+    got = sw.tl.evaluate_annotation(random, "other", mapping={"A": "a", "B": "b", "C": "c"})
+    assert got.index.tolist() == ["A", "B", "C", "macro"]
+    assert np.allclose(got.to_numpy(), plain.to_numpy(), equal_nan=True)
+    two = sw.tl.evaluate_annotation(random, "other", mapping={"A": "a", "B": "b"})
+    assert two.index.tolist() == ["A", "B", "macro"]
+    with pytest.raises(ValueError, match="None of the true classes"):
+        sw.tl.evaluate_annotation(random, "other", mapping={"A": "x"})
+
+
+def test_two_true_classes_of_one_label(random: ad.AnnData) -> None:
+    """Both parts are compared with the same score; a row of either is right when it gets the label."""
+    got = sw.tl.evaluate_annotation(random, "truth", mapping={"a": "a", "b": "a"})
+    truth, scores = random.obs["truth"].astype(str), random.obsm["sw_label_scores"]
+    for c in "ab":
+        assert got.loc[c, "auroc"] == pytest.approx(roc_auc_score(truth == c, scores[:, 0]))
+    either = truth.isin(["a", "b"])
+    assert got.loc["macro", "accuracy"] == pytest.approx((random.obs["sw_label"][either] == "a").mean())
+
+
+def test_shares_and_a_threshold() -> None:
+    rng = np.random.default_rng(1)
+    shares = rng.dirichlet([1, 1, 1], 50).astype(np.float32)
+    adata = annotated(shares + rng.normal(0, 0.3, (50, 3)))
+    adata.obsm["share"] = shares
+    adata.uns["share"] = {"classes": np.array(CLASSES)}
+    for cut in (0.0, 0.4):
+        defined = [c for k, c in enumerate(CLASSES) if 0 < (shares[:, k] > cut).sum() < 50]
+        got = sw.tl.evaluate_annotation(adata, "share", threshold=cut)
+        for c in defined:
+            k = CLASSES.index(c)
+            expected = roc_auc_score(shares[:, k] > cut, adata.obsm["sw_label_scores"][:, k])
+            assert got.loc[c, "auroc"] == pytest.approx(expected)
+    assert defined == CLASSES
+    dominant = np.array(CLASSES)[shares.argmax(1)]
+    assert got.loc["macro", "accuracy"] == pytest.approx((adata.obs["sw_label"].astype(str) == dominant).mean())
+    frame = pd.DataFrame(shares, columns=CLASSES)
+    same = sw.tl.evaluate_annotation(adata, frame, threshold=0.4)
+    pd.testing.assert_frame_equal(got, same)
+    present = sw.tl.evaluate_annotation(adata, frame > 0.4)
+    assert np.allclose(present["auroc"], got["auroc"])
+    adata.obsm["frame"] = frame.set_axis(adata.obs_names)
+    pd.testing.assert_frame_equal(sw.tl.evaluate_annotation(adata, "frame", threshold=0.4), got)
+
+
+def test_a_hub_prompt_ranks_well_and_labels_badly() -> None:
+    """One label with an offset takes every row: AUROC does not see it, accuracy does, centring mends it."""
+    rng = np.random.default_rng(2)
+    truth = np.array(CLASSES)[rng.integers(0, 3, 120)]
+    z = np.eye(3)[[CLASSES.index(t) for t in truth]] + rng.normal(0, 0.2, (120, 3))
+    hub = z + np.array([3.0, 0, 0])
+    result = sw.tl.evaluate_annotation(annotated(hub, truth), "truth").loc["macro"]
+    assert result["auroc"] > 0.95
+    assert result["accuracy"] < 0.5
+    mended = sw.tl.evaluate_annotation(annotated(hub - hub.mean(0), truth), "truth").loc["macro"]
+    assert mended["auroc"] == pytest.approx(result["auroc"], abs=1e-6)
+    assert mended["accuracy"] > 0.9
+
+
+def test_sections_are_the_groups(section: Any, model: Any, labels: dict[str, str]) -> None:
+    sw.tl.zero_shot_annotate(section, labels, model=model)
+    tidy = sw.tl.evaluate_annotation(section, "cell_type_proportions", threshold=0.25, per_group=True)
+    assert set(tidy["group"]) == {"P3_spots"}
+    assert set(tidy["class"]) == set(labels)
+
+
+@pytest.mark.parametrize(
+    ("truth", "arguments", "error", "message"),
+    [
+        ("nowhere", {}, KeyError, r"neither in \.obs"),
+        ("truth", {"key": "other"}, KeyError, r"Run sw\.tl\.zero_shot_annotate"),
+        ("truth", {"group_key": "patient"}, KeyError, "group_key='patient'"),
+        ("array", {}, KeyError, "without class names"),
+        (pd.DataFrame({"a": [1.0]}), {}, ValueError, "truth has 1 rows, the table 90"),
+        (3, {}, TypeError, "a name or a DataFrame"),
+    ],
+)
+def test_what_is_refused(random: ad.AnnData, truth: Any, arguments: Any, error: Any, message: str) -> None:
+    random.obsm["array"] = np.zeros((90, 3))
+    with pytest.raises(error, match=message):
+        sw.tl.evaluate_annotation(random, truth, **arguments)
+
+
+def test_no_row_has_a_known_class(random: ad.AnnData) -> None:
+    random.obs["truth"] = pd.Categorical([None] * 90, categories=CLASSES)
+    with pytest.raises(ValueError, match="No row has both scores and a known truth"):
+        sw.tl.evaluate_annotation(random, "truth")
+
+
+def test_classes_that_dominate_nowhere_have_ranks_alone(random: ad.AnnData) -> None:
+    shares = pd.DataFrame({"b": np.linspace(0, 0.4, 90), "other": np.linspace(1, 0.6, 90)})
+    got = sw.tl.evaluate_annotation(random, shares, threshold=0.2)
+    expected = roc_auc_score(shares["b"] > 0.2, random.obsm["sw_label_scores"][:, 1])
+    assert got.loc["b", "auroc"] == pytest.approx(expected)
+    assert got.loc["b", ["precision", "recall", "f1"]].isna().all()
+    assert np.isnan(got.loc["macro", "accuracy"])

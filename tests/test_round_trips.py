@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+
+import spatialwhisperer as sw
+from spatialwhisperer._utils import recorded
+
+KEYS = ("sw_label", "sw_query", "X_sw_image", "X_sw_gene", "X_stain_texture", "X_pca", "sw_tiles")
+LABELS = ["cancer cell", "B/plasma cell", "fat (µm-große Tropfen)", "stroma"]
+
+
+@pytest.fixture
+def full(section: Any, model: Any) -> Any:
+    """A section with every slot that the package writes."""
+    sw.pp.tiles(section, tile_um=80, tile_px=64)
+    sw.pp.embed_genes(section, model.gene_encoder)
+    sw.tl.embed(section, model=model, modality="gene")
+    sw.tl.zero_shot_annotate(section, LABELS, model=model, min_confidence=0.9)
+    sw.tl.query(section, "fat / adipose tissue", model=model)
+    sw.pl.annotation(section, with_image=False)
+    table = section["table"]
+    assert 0 < table.obs["sw_label"].isna().sum() < 120
+    table.obsm["X_sw_image"][3] = np.nan
+    return section
+
+
+def check(before: ad.AnnData, after: ad.AnnData) -> None:
+    for column in ("sw_label_confidence", "sw_query"):
+        assert after.obs[column].dtype == before.obs[column].dtype == np.float32
+        assert np.array_equal(after.obs[column], before.obs[column], equal_nan=True)
+    label = after.obs["sw_label"]
+    assert isinstance(label.dtype, pd.CategoricalDtype)
+    assert label.cat.categories.tolist() == LABELS
+    assert np.array_equal(label.cat.codes, before.obs["sw_label"].cat.codes)
+    assert set(after.obsm) == set(before.obsm)
+    for slot in before.obsm:
+        assert after.obsm[slot].dtype == before.obsm[slot].dtype
+        assert np.array_equal(after.obsm[slot], before.obsm[slot], equal_nan=True)
+    assert [str(c) for c in after.uns["sw_label"]["classes"]] == LABELS
+    assert list(after.uns["sw_label_colors"]) == list(before.uns["sw_label_colors"])
+    assert set(after.uns["spatialwhisperer"]) == set(before.uns["spatialwhisperer"]) == set(KEYS)
+    for key in KEYS:
+        assert recorded(after, key) == recorded(before, key)
+        assert str(after.uns["spatialwhisperer"][key]["version"]) == sw.__version__
+
+
+def still_works(data: Any, model: Any) -> None:
+    """What was read back can be read by the functions that come next."""
+    result = sw.tl.evaluate_annotation(
+        data, "cell_type", mapping={"cancer cell": "cancer cell", "T cell": "B/plasma cell"}
+    )
+    assert np.isfinite(result.loc["macro", "auroc"])
+    scores = sw.tl.zero_shot_annotate(data, LABELS, model=model, embedding_key="X_sw_gene", inplace=False)
+    assert np.isfinite(scores).all(axis=None)
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_anndata(full: Any, model: Any, tmp_path: Any, kind: str) -> None:
+    table = full["table"]
+    path = tmp_path / f"table.{kind}"
+    getattr(table, f"write_{kind}")(path)
+    after = getattr(ad, f"read_{kind}")(path)
+    check(table, after)
+    still_works(after, model)
+
+
+def test_spatialdata(full: Any, model: Any, tmp_path: Any) -> None:
+    before = full["table"].copy()
+    full.write(tmp_path / "s.zarr")
+    after = sd.read_zarr(tmp_path / "s.zarr")
+    check(before, after["table"])
+    still_works(after, model)
+    z = sw.tl.embed(after, model=model, inplace=False)
+    assert np.array_equal(z, sw.tl.embed(full, model=model, inplace=False))
+
+
+def test_a_grid(simulated: Any, model: Any, tmp_path: Any) -> None:
+    slide = sd.SpatialData(images=dict(simulated.sections["P3"].images))
+    sw.pp.tiles(slide, at="grid", tile_um=200)
+    sw.tl.zero_shot_annotate(slide, LABELS, model=model)
+    slide.write(tmp_path / "g.zarr")
+    after = sd.read_zarr(tmp_path / "g.zarr")
+    assert np.array_equal(after["sw_tiles"].obsm["sw_label_scores"], slide["sw_tiles"].obsm["sw_label_scores"])
+    assert after["sw_tiles"].obs["sw_label"].cat.categories.tolist() == LABELS
+    assert len(after.shapes["P3_image_tiles"]) == after["sw_tiles"].n_obs
+
+
+def test_views_and_subsets_keep_the_slots(full: Any) -> None:
+    half = full["table"][::2].copy()
+    assert half.obs["sw_label"].cat.categories.tolist() == LABELS
+    assert half.obsm["sw_label_scores"].shape == (60, 4)
+    assert recorded(half, "sw_label")["classes"] == LABELS
