@@ -35,6 +35,7 @@ def check_files(out: Path) -> pd.DataFrame:
     return pd.read_csv(out / "evaluation.csv", index_col="class")
 
 
+@pytest.mark.slow
 def test_writes_pictures_table_and_store(made: Path) -> None:
     import spatialdata
 
@@ -47,6 +48,7 @@ def test_writes_pictures_table_and_store(made: Path) -> None:
     assert annotated.obsm["sw_class_scores"].shape == (annotated.n_obs, len(table) - 1)
 
 
+@pytest.mark.slow
 def test_second_run_replaces_the_first(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (made / demo.STORE / "stale").write_text("from the first run")
     assert demo.main(["--small", "--out", str(made), "--seed", "1"]) == 0
