@@ -92,3 +92,36 @@ def test_ranks_share_an_epoch(world_size: int) -> None:
         parts = [set(rank[step].tolist()) for rank in ranks]
         assert set.union(*parts) == set(batch.tolist())
         assert sum(map(len, parts)) == len(batch)
+
+
+def test_strata_share_every_batch() -> None:
+    """Few items of one kind beside many of another: half of a batch each, the few repeated."""
+    strata = np.array([0] * 6 + [1] * 30)
+    sampler = ShuffledBatches(36, 10, seed=0, strata=strata)
+    batches = list(sampler)
+    assert len(sampler) == len(batches) == 6
+    assert all((strata[b] == 0).sum() == 5 for b in batches)
+    everything = np.concatenate(batches)
+    assert sorted(everything[strata[everything] == 1]) == list(range(6, 36))
+    assert np.bincount(everything[strata[everything] == 0], minlength=6).tolist() == [5] * 6
+    assert len(set(items().strata().tolist())) == 2
+    for rank in range(2):
+        sampler = ShuffledBatches(36, 10, seed=0, strata=strata, world_size=2)
+        sampler.rank_of = lambda rank=rank: rank
+        assert all((strata[b] == 0).sum() == 5 for b in sampler)
+
+
+def test_a_batch_knows_every_caption_of_a_row() -> None:
+    """A row with two captions is two items; either item holds both."""
+    from dataclasses import replace
+
+    two = replace(
+        items().subset(np.array([0, 5, 6, 6])),
+        row=np.array([0, 5, 6, 6]),
+        index={"gene": np.array([0, 5, 6, 6]), "text": np.array([-1, 1, 0, 1])},
+    )
+    text = ItemBatches(two, {})[np.array([3, 0, 1, 2])]["text"]
+    assert text["at"].tolist() == [0, 2, 3]
+    # captions 0 and 1 first stand at positions 3 and 0 of the batch
+    assert text["first"].tolist() == [3, 0]
+    assert text["holds"].tolist() == [[True, True], [False, False], [False, True], [True, True]]

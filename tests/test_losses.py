@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.models.losses import info_nce, masked_mean, positive_targets
+from spatialwhisperer.models.losses import balanced_sigmoid, info_nce, masked_mean, positive_targets
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -72,3 +72,26 @@ def test_no_pair_is_an_error() -> None:
         masked_mean({}, {("gene", "text"): 1.0})
     with pytest.raises(ValueError, match="positive weight"):
         masked_mean({("gene", "text"): torch.tensor(1.0)}, {("gene", "text"): 0.0})
+
+
+def test_sigmoid_loss_matches_an_independent_computation() -> None:
+    a, b = unit(9, 5, 0), unit(4, 5, 1)
+    holds = np.random.default_rng(2).random((9, 4)) < 0.4
+    holds[:, 3] = True  # a caption of every row has no negatives
+    total = 0.0
+    for c in range(4):
+        logits = 7.0 * a @ b[c] - 2.0
+        positive, negative = np.log1p(np.exp(-logits))[holds[:, c]], np.log1p(np.exp(logits))[~holds[:, c]]
+        total += (positive.mean() if len(positive) else 0) + (negative.mean() if len(negative) else 0)
+    tensors = (torch.tensor(a), torch.tensor(b), torch.tensor(7.0), torch.tensor(-2.0), torch.tensor(holds))
+    assert float(balanced_sigmoid(*tensors)) == pytest.approx(total / 4, abs=1e-6)
+
+
+def test_a_frequent_caption_weighs_no_more() -> None:
+    """Repeating rows that hold one caption changes nothing."""
+    a, b = torch.tensor(unit(6, 4, 0)), torch.tensor(unit(2, 4, 1))
+    holds = torch.tensor([[True, False]] * 3 + [[False, True]] * 3)
+    scale, bias = torch.tensor(9.0), torch.tensor(-3.0)
+    once = balanced_sigmoid(a, b, scale, bias, holds)
+    again = torch.tensor([0, 1, 2] * 5 + [3, 4, 5])
+    assert float(balanced_sigmoid(a[again], b, scale, bias, holds[again])) == pytest.approx(float(once), abs=1e-6)

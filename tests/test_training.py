@@ -337,6 +337,58 @@ def test_the_last_checkpoint_is_that_of_the_last_step(objects: list[Any], tmp_pa
     pd.testing.assert_frame_equal(model.history, again.history)
 
 
+# ------------------------------------------------------------------------------------------------- several ranks
+
+
+_RANKS = """
+import sys
+import numpy as np
+import torch
+from spatialwhisperer.models import Recipe, Whisperer
+from spatialwhisperer.models.batches import Items
+from spatialwhisperer.models.fit import Phase, Run, fit_phase, trainer_options
+
+devices, strategy, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.set_num_threads(1)
+torch.manual_seed(0)
+rng, n = np.random.default_rng(0), 64
+inputs = {m: rng.normal(size=(n, d)).astype(np.float32) for m, d in (("image", 6), ("gene", 5), ("text", 4))}
+# three kinds of rows, so that a rank may miss a modality in a small batch
+index = {m: np.arange(n) for m in inputs}
+index["image"] = np.where(np.arange(n) < 40, np.arange(n), -1)
+index["text"] = np.where(np.arange(n) < 40, -1, np.arange(n))
+items = Items(inputs, index, np.arange(n), np.full(n, "a"))
+heads = {m: {"kind": "linear_norm", "in_dim": x.shape[1]} for m, x in inputs.items()}
+model = Whisperer({"projection_dim": 8, "heads": heads})
+kinds = dict.fromkeys(heads, "linear_norm")
+recipe = Recipe(kinds, 8, 1e-2, 1e-5, 0.0, (0.9, 0.98), 0.1, 0.1, 32 // devices, 3, 1)
+run = Run(recipe, 3, 0, __import__("pathlib").Path(folder), trainer_options("cpu", devices, strategy, "32-true", {}))
+pairs = {("image", "gene"): 1.0, ("gene", "text"): 1.0}
+history = fit_phase(model, items, items, Phase("p", pairs, frozenset(heads)), run)
+model.save(folder + "/model")
+history.to_csv(folder + "/out.csv")
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_train_like_one(tmp_path: Any) -> None:
+    """The same global batches give the same loss and the same weights: negatives are gathered from all ranks."""
+    import subprocess
+    import sys
+
+    (tmp_path / "ranks.py").write_text(_RANKS)
+    for devices, strategy in (("1", "auto"), ("2", "ddp_fork")):
+        folder = tmp_path / devices
+        command = [sys.executable, str(tmp_path / "ranks.py"), devices, strategy, str(folder)]
+        subprocess.run(command, check=True, timeout=240, capture_output=True)
+    one, two = (sw.models.Whisperer.load(tmp_path / d / "model") for d in "12")
+    assert all(
+        torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(one).values(), weights(two).values(), strict=True)
+    )
+    losses = [pd.read_csv(tmp_path / d / "out.csv")["loss"] for d in "12"]
+    assert np.allclose(*losses, atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------- refusals
 
 

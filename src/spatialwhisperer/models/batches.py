@@ -161,8 +161,9 @@ class ShuffledBatches(Sampler):
         order = self._order()
         step = self.batch_size * self.world_size
         for start in range(0, len(self) * step, step):
-            whole = order[start : start + step]
-            yield whole[self.rank_of() :: self.world_size]
+            # a stretch for each rank, so that a rank too holds the strata in equal parts
+            first = start + self.rank_of() * self.batch_size
+            yield order[first : first + self.batch_size]
 
     def _order(self) -> np.ndarray:
         if not self.shuffle:

@@ -36,7 +36,7 @@ class History(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Write the history, and the last checkpoint where the epochs do not divide evenly."""
-        trainer.save_checkpoint(self.path.parent / "last.ckpt")
+        trainer.save_checkpoint(self.path.parent / "last.ckpt", weights_only=False)
         if trainer.is_global_zero:
             self._write()
 

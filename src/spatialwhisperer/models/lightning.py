@@ -147,8 +147,8 @@ class ContrastiveTraining(LightningModule):
         """
         out = torch.zeros(n, int(self.model.config["projection_dim"]), device=self.device)
         if len(part["at"]) == 0 or (self.model.heads[modality].training and len(part["at"]) < 2):
-            # a batch norm cannot learn from one row
-            return out, torch.full_like(part["id"], -1)
+            # a batch norm cannot learn from one row; the gradient must still pass, or the ranks would wait for each other
+            return out.requires_grad_(torch.is_grad_enabled()), torch.full_like(part["id"], -1)
         x = part["x"]
         if "expand" in part:
             x = self.model.towers[modality](x).float()[part["expand"]]
