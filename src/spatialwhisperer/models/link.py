@@ -26,23 +26,30 @@ def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
     standardised, so that the mean gene embedding, which tells nothing about a tile, does not enter the scores.
     """
     import pandas as pd
-    from sklearn.linear_model import RidgeCV
 
     image, gene = items.index["image"], items.index["gene"]
     both = (image >= 0) & (gene >= 0)
     pairs = np.unique(np.stack([image[both], gene[both]]), axis=1)
     x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
     y = _gene_embedding(model, items.inputs["gene"][pairs[1]])
-    fit = RidgeCV(alphas=ALPHAS).fit(x, y - y.mean(axis=0))
+    weight, alpha = solve_ridge(x, y)
     head = make_head("linear", x.shape[1], y.shape[1])
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(fit.coef_))
+        head.weight.copy_(torch.from_numpy(weight))
         head.bias.zero_()
     model.heads["image"] = head.eval()
     model.config["heads"]["image"] = {"kind": "linear", "in_dim": int(x.shape[1])}
-    model.config["ridge_alpha"] = float(fit.alpha_)
-    error = float(np.mean((fit.predict(x) - (y - y.mean(axis=0))) ** 2))
+    model.config["ridge_alpha"] = alpha
+    error = float(np.mean((x @ weight.T - (y - y.mean(axis=0))) ** 2))
     return pd.DataFrame([{"phase": "image-gene", "epoch": 0, "step": 0, "loss": error}])
+
+
+def solve_ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights (u, d) from standardised features (n, d) to centred targets (n, u), and the penalty chosen."""
+    from sklearn.linear_model import RidgeCV
+
+    fit = RidgeCV(alphas=ALPHAS).fit(x, y - y.mean(axis=0))
+    return fit.coef_, float(fit.alpha_)
 
 
 @torch.inference_mode()

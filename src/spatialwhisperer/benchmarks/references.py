@@ -1,0 +1,104 @@
+"""What a zero-shot annotation is measured against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+import spatialwhisperer as sw
+from spatialwhisperer.benchmarks import her2st_text as words
+from spatialwhisperer.models.link import solve_ridge
+from spatialwhisperer.models.standardize import standardize, statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from spatialwhisperer.models import GeneEncoder, Whisperer
+
+PROBE_PENALTY = 0.003
+"""Inverse penalty of the probe's logistic regression: features outnumber the positive spots of most classes."""
+
+
+def _image(table: AnnData, slot: str) -> np.ndarray:
+    x = np.asarray(table.obsm[slot], dtype=np.float32)
+    mean, std = statistics(x)
+    return standardize(x, how="section", mean=mean, std=std)
+
+
+def probe(train: Sequence[AnnData], test: AnnData, slot: str) -> pd.DataFrame:
+    """Logistic regression from image features to presence, with the labels of the training sections."""
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.concatenate([_image(t, slot) for t in train])
+    truths = pd.concat([words.targets(t) for t in train], ignore_index=True)
+    out = {}
+    for name in truths:
+        known = np.asarray(truths[name].notna())
+        present = truths[name][known].astype(bool).to_numpy()
+        if len(np.unique(present)) == 2:
+            model = LogisticRegression(C=PROBE_PENALTY, max_iter=2000).fit(x[known], present)
+            out[name] = model.decision_function(_image(test, slot))
+    return pd.DataFrame(out)
+
+
+def two_stage(
+    train: Sequence[AnnData], test: AnnData, texts: Sequence[AnnData], encoder: GeneEncoder, slot: str
+) -> pd.DataFrame:
+    """Ridge from image features to gene features, then logistic regression from gene features to the captions' classes."""
+    from sklearn.linear_model import LogisticRegression
+
+    genes = np.concatenate([_genes(t, encoder) for t in texts])
+    complete = np.isfinite(genes).all(axis=1)
+    mean, std = statistics(genes)
+    image, target = _pairs(train, encoder, slot)
+    weight, _ = solve_ridge(image, (target - mean) / std)
+    predicted = _image(test, slot) @ weight.T
+    out = {}
+    for name, captions in words.TARGETS.items():
+        column = "caption_cells" if name in words.CELLS else "caption_region"
+        stated = np.concatenate([_column(t, column) for t in texts])
+        rows = complete & np.array([isinstance(c, str) for c in stated])
+        present = np.isin(stated[rows].astype(str), captions)
+        model = LogisticRegression(class_weight="balanced", max_iter=2000).fit((genes[rows] - mean) / std, present)
+        out[name] = model.decision_function(predicted)
+    return pd.DataFrame(out)
+
+
+def shuffled(
+    model: Whisperer, train: Sequence[AnnData], test: AnnData, encoder: GeneEncoder, slot: str, n: int
+) -> list[pd.DataFrame]:
+    """Scores after linking the image to gene embeddings of random other spots of the same section."""
+    from spatialwhisperer.tl.annotate import class_embeddings
+
+    text = class_embeddings(model, list(words.TARGETS.values()))
+    parts = [_pairs([t], encoder, slot) for t in train]
+    embedded = [(image, model.project("gene", genes)) for image, genes in parts]
+    image = np.concatenate([i for i, _ in embedded])
+    out = []
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        target = np.concatenate([rng.permutation(g) for _, g in embedded])
+        weight, _ = solve_ridge(image, target)
+        z = _image(test, slot) @ weight.T
+        z /= np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
+        out.append(pd.DataFrame(z @ text.T, columns=list(words.TARGETS)))
+    return out
+
+
+def _pairs(train: Sequence[AnnData], encoder: GeneEncoder, slot: str) -> tuple[np.ndarray, np.ndarray]:
+    image = np.concatenate([_image(t, slot) for t in train])
+    genes = np.concatenate([_genes(t, encoder) for t in train])
+    complete = np.isfinite(image).all(axis=1) & np.isfinite(genes).all(axis=1)
+    return image[complete], genes[complete]
+
+
+def _genes(table: AnnData, encoder: GeneEncoder) -> Any:
+    return sw.pp.embed_genes(table, encoder, inplace=False)
+
+
+def _column(table: AnnData, column: str) -> np.ndarray:
+    return table.obs[column].astype(object).to_numpy() if column in table.obs else np.full(table.n_obs, None, object)
