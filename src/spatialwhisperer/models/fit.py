@@ -212,9 +212,7 @@ def trainer_options(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's hints do not apply to batches that are looked up in memory."""
-    loggers = [
-        logging.getLogger(n) for n in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda")
-    ]
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
     levels = [log.level for log in loggers]
     with warnings.catch_warnings():
         for text in _NOISE:
