@@ -231,7 +231,7 @@ def _macro(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_class(table: pd.DataFrame) -> pd.DataFrame:
-    methods = ["sequential", "joint", "probe", "two-stage", "expression"]
+    methods = [m for m in ("sequential", "joint", "probe", "two-stage", "expression") if m in set(table["method"])]
     kept = table[table["method"].isin(methods)]
     by_test = kept.groupby(["split", "class", "method", "test"], sort=False)["auroc"].mean()
     wide = by_test.groupby(["split", "class", "method"], sort=False).mean().unstack("method")[methods]

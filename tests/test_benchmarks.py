@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer.benchmarks import her2st_text as words
+from spatialwhisperer.benchmarks.__main__ import main
+from spatialwhisperer.benchmarks.annotation import aurocs, report
+
+
+@pytest.mark.parametrize(
+    ("annotation", "caption"),
+    [
+        ("cancer 2", "breast carcinoma"),
+        ("cancer in situ", words.REGIONS["cancer in situ"]),
+        ("adipose", words.REGIONS["adipose tissue"]),
+        ("breast glands 1", words.REGIONS["breast glands"]),
+        ("immune : B/plasma cells, APC", "immune cells with B cells and plasma cells and antigen-presenting cells"),
+        ("unknown", None),
+        (np.nan, None),
+    ],
+)
+def test_clusters_are_put_into_words(annotation: object, caption: str | None) -> None:
+    assert words.caption_cluster(annotation) == caption
+
+
+def test_every_target_is_prompted_by_captions_that_training_can_hold() -> None:
+    captions = {*words.REGIONS.values(), *words.CELLS.values()}
+    assert {d for descriptions in words.TARGETS.values() for d in descriptions} <= captions
+
+
+def test_unknown_spots_do_not_count() -> None:
+    truth = pd.DataFrame({"a": pd.array([True, False, pd.NA, True], dtype="boolean")})
+    scores = pd.DataFrame({"a": [2.0, 1.0, 9.0, np.nan]})
+    assert aurocs(scores, truth)["auroc"].tolist() == [1.0]
+
+
+def test_report_takes_the_mean_over_classes_then_over_sections() -> None:
+    rows = [
+        {"split": "s", "test": test, "method": "sequential", "seed": seed, "class": c, "auroc": value}
+        for seed in (0, 1)
+        for test, values in (("x", {"a": 0.5, "b": 0.7}), ("y", {"a": 1.0}))
+        for c, value in values.items()
+    ]
+    text = report(pd.DataFrame(rows), 2, 0, 1.0)
+    assert "| sequential (the default at this size) | 0.800 ± 0.000 |" in text
+
+
+@pytest.mark.slow
+def test_smoke_run_on_real_sections(data_folder, tmp_path) -> None:
+    main(["annotation", "--data", str(data_folder), "--out", str(tmp_path), "--smoke"])
+    table = pd.read_csv(tmp_path / "annotation.csv")
+    assert {"sequential", "joint", "probe", "two-stage", "expression", "null"} <= set(table["method"])
+    macro = table.groupby("method")["auroc"].mean()
+    # one section of a patient from three others of the same patient: measured .69 for the zero-shot labels
+    assert macro["sequential"] > macro["null"] + 0.05
+    assert (tmp_path / "annotation.md").read_text().count("| leave one section of C out |") > 5
