@@ -209,3 +209,16 @@ def test_classes_that_dominate_nowhere_have_ranks_alone(random: ad.AnnData) -> N
     assert got.loc["b", "auroc"] == pytest.approx(expected)
     assert got.loc["b", ["precision", "recall", "f1"]].isna().all()
     assert np.isnan(got.loc["macro", "accuracy"])
+
+
+def test_a_class_that_is_unknown_in_a_row_leaves_the_others_alone() -> None:
+    adata = ad.AnnData(np.zeros((4, 0), np.float32))
+    adata.obsm["sw_label_scores"] = np.array([[3, 0], [2, 1], [1, 2], [0, 3]], np.float32)
+    adata.obs["sw_label"] = pd.Categorical(["a", "a", "b", "b"], categories=["a", "b"])
+    adata.uns["sw_label"] = {"classes": np.array(["a", "b"])}
+    truth = pd.DataFrame(
+        {"a": pd.array([True, pd.NA, False, True], dtype="boolean"), "b": pd.array([False, False, True, True], dtype="boolean")}
+    )
+    result = sw.tl.evaluate_annotation(adata, truth, per_group=True).set_index("class")
+    assert result["n"].to_dict() == {"a": 3, "b": 4}
+    assert result["auroc"].to_dict() == {"a": 0.5, "b": 1.0}

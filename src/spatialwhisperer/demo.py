@@ -86,7 +86,7 @@ def her2st(folder: Path, small: bool) -> Task:
         reference.obs["caption_cells"] = reference.obs["celltype_major"].astype(object).map(words.REFERENCE)
         train.append(reference)
     # 0, 1 or, where the region of a spot is not known, NaN
-    truth = words.targets(test["table"]).astype(float)
+    truth = words.targets(test["table"])
     names_of = {label: name for label, text in words.REGIONS.items() for name in truth if text in words.TARGETS[name]}
     regions = [name for name in truth if name in set(names_of.values())]
     label = test["table"].obs["pathologist_label"].astype(object).map(names_of)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import found
+from spatialwhisperer._utils import found, recorded
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid, panels
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def scores(
     axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=False):
         draw_background(ax, panel)
-        ax.set_title(name, fontsize=10)
+        ax.set_title(_asked(table, name), fontsize=10)
         _draw_scores(ax, panel, values[name].to_numpy()[panel.section.rows], cmap, alpha, is_grid(table))
     return list(axes)
 
@@ -197,6 +197,12 @@ def _score_table(table: AnnData, key: str) -> pd.DataFrame:
     raise KeyError(
         f"There are no scores for {key!r} (.obsm holds {found(table.obsm)}). Run sw.tl.zero_shot_annotate(data, …) first."
     )
+
+
+def _asked(table: AnnData, name: str) -> str:
+    """The words of a query rather than the name of its column; a class is its own title."""
+    asked = (recorded(table, name) or {}).get("text", [name])
+    return " / ".join(f"“{text}”" for text in asked) if asked != [name] else name
 
 
 def _panels(

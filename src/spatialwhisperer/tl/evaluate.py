@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -90,26 +90,30 @@ def evaluate_annotation(
     """
     table = get_table(data, table_key)
     scores = _scores(table, key)
-    known, shares, dominant = _truth(table, truth)
-    mapping = {c: c for c in shares} if mapping is None else dict(mapping)
-    classes = [c for c in shares if mapping.get(c) in scores]
+    known = _truth(table, truth)
+    mapping = {c: c for c in known.shares} if mapping is None else dict(mapping)
+    classes = [c for c in known.shares if mapping.get(c) in scores]
     if not classes:
         raise ValueError(
-            f"None of the true classes ({found(shares)}) is among the labels ({found(scores)}). Pass mapping={{true: label}}."
+            f"None of the true classes ({found(known.shares)}) is among the labels ({found(scores)}). "
+            "Pass mapping={true: label}."
         )
-    present = shares[classes] if shares.dtypes.eq(bool).all() else shares[classes] > threshold
+    scored = np.isfinite(scores.to_numpy()).all(axis=1)
+    usable = {c: scored & known.shares[c].notna().to_numpy() for c in classes}
+    if not any(rows.any() for rows in usable.values()):
+        raise ValueError(
+            f"No row has both scores and a known truth ({int(known.shares.notna().any(axis=1).sum())} rows have a known truth)."
+        )
+    present = {c: known.shares[c].to_numpy() > (0.5 if known.stated else threshold) for c in classes}
     groups = _groups(data, table, group_key, table_key)
-    usable = known & np.isfinite(scores.to_numpy()).all(axis=1)
-    if not usable.any():
-        raise ValueError(f"No row has both scores and a known truth ({int(known.sum())} rows have a known truth).")
     rows = [
-        _auroc_row(group, c, present[c].to_numpy()[take], scores[mapping[c]].to_numpy()[take], min_rows)
-        for group in pd.unique(groups[usable])
-        for take in [usable & (groups == group)]
+        _auroc_row(group, c, present[c][take], scores[mapping[c]].to_numpy()[take], min_rows)
+        for group in pd.unique(groups[scored])
         for c in classes
+        for take in [usable[c] & (groups == group)]
     ]
     tidy = pd.DataFrame(rows, columns=["group", "class", "auroc", "n_present", "n"])
-    out = tidy if per_group else _by_class(tidy, classes, table.obs[key], dominant, mapping, usable)
+    out = tidy if per_group else _by_class(tidy, classes, table.obs[key], known.dominant, mapping, scored)
     out.attrs["convention"] = CONVENTION
     return out
 
@@ -125,16 +129,17 @@ def _scores(table: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(np.asarray(table.obsm[slot]), columns=classes)
 
 
-def _truth(table: AnnData, truth: Any) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
-    """Which rows are known, presence or shares by class, and the dominant class of each row."""
+class _Known(NamedTuple):
+    """What is known: shares by class (NaN: unknown), whether they state presence, and the dominant class (None: unknown)."""
+
+    shares: pd.DataFrame
+    stated: bool
+    dominant: np.ndarray
+
+
+def _truth(table: AnnData, truth: Any) -> _Known:
     if isinstance(truth, str) and truth in table.obs:
-        values = table.obs[truth].astype(object)
-        known = ~values.isna().to_numpy()
-        column = table.obs[truth]
-        order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
-        names = [str(c) for c in order]
-        labels = values.astype(str).to_numpy(dtype=object)
-        return known, pd.DataFrame({c: labels == c for c in names}), labels
+        return _column_truth(table.obs[truth])
     if isinstance(truth, str):
         if truth not in table.obsm:
             raise KeyError(
@@ -145,10 +150,22 @@ def _truth(table: AnnData, truth: Any) -> tuple[np.ndarray, pd.DataFrame, np.nda
         raise TypeError(f"truth must be a name or a DataFrame, not {type(truth).__name__}.")
     if len(truth) != table.n_obs:
         raise ValueError(f"truth has {len(truth)} rows, the table {table.n_obs}.")
-    truth = truth.reset_index(drop=True).rename(columns=str)
-    known = ~truth.isna().any(axis=1).to_numpy()
-    names = np.array(truth.columns, dtype=object)
-    return known, truth, names[truth.fillna(0).to_numpy(dtype=float).argmax(axis=1)]
+    stated = all(pd.api.types.is_bool_dtype(dtype) for dtype in truth.dtypes)
+    values = np.column_stack([truth[c].astype("Float64").to_numpy(dtype=float, na_value=np.nan) for c in truth])
+    names = np.array([str(c) for c in truth], dtype=object)
+    whole = np.isfinite(values).all(axis=1)
+    dominant = np.full(len(values), None, dtype=object)
+    dominant[whole] = names[values[whole].argmax(axis=1)]
+    return _Known(pd.DataFrame(values, columns=names), stated, dominant)
+
+
+def _column_truth(column: pd.Series) -> _Known:
+    values = column.astype(object)
+    known = ~values.isna().to_numpy()
+    order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
+    labels = np.where(known, values.astype(str).to_numpy(dtype=object), None)
+    shares = {str(c): np.where(known, labels == str(c), np.nan) for c in order}
+    return _Known(pd.DataFrame(shares), True, labels)
 
 
 def _shares(table: AnnData, slot: str) -> pd.DataFrame:
@@ -185,7 +202,7 @@ def _by_class(
     predicted: pd.Series,
     dominant: np.ndarray,
     mapping: Mapping[str, str],
-    usable: np.ndarray,
+    scored: np.ndarray,
 ) -> pd.DataFrame:
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
@@ -194,7 +211,7 @@ def _by_class(
         {"auroc": by["auroc"].mean(), "n_groups": by["auroc"].count(), "n_present": by["n_present"].sum()}
     )
     # labels are compared in the words of the annotation; an abstained row is a miss of its class
-    take = usable & np.isin(dominant.astype(str), classes)
+    take = scored & np.isin(dominant.astype(str), classes)
     true = np.array([mapping[c] for c in dominant[take]], dtype=object)
     guess = predicted.astype(object).where(predicted.notna(), "").to_numpy(dtype=object)[take]
     names = [mapping[c] for c in classes]
