@@ -86,7 +86,7 @@ def test_scores(annotated: Any, labels: dict[str, str]) -> None:
     two = sw.pl.scores(annotated, classes=["T cell", "adipocyte"], n_columns=2)
     assert len(two) == 3
     (_, query) = sw.pl.scores(annotated, key="sw_query")
-    assert query.get_title() == "sw_query"
+    assert query.get_title() == "“fat tissue”"
     assert len(query.figure.axes) == 3
 
 

@@ -217,7 +217,7 @@ def test_a_text_tower_rests_in_the_warm_up_and_then_moves(objects: list[Any], ti
 
     watch = Watch("text")
     options = {"text_encoder": tiny_text, "locking": "LUL", "schedule": "joint", "random_state": 0}
-    model = sw.tl.train(objects, **options, max_epochs=10, batch_size=64, callbacks=[watch.callback])
+    model = sw.tl.train(objects, **options, max_epochs=10, batch_size=64, callbacks=watch.callback)
     n = len(watch.seen)
     warm = max(1, round(0.03 * n))
     values = [value for value, _ in watch.seen]
@@ -413,6 +413,10 @@ def test_two_ranks_train_like_one(tmp_path: Any) -> None:
         ({"image_encoder": "stain_texture", "locking": "LLU"}, "has no weights to train"),
         ({"text_key": "note"}, "No object holds gene–text pairs|captions|text"),
         ({"resume": True}, "needs folder="),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"max_epochs": 0}, "max_epochs must be at least 1"),
+        ({"projection_dim": 0}, "projection_dim must be at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate must not be negative"),
     ],
 )
 def test_what_train_refuses(objects: list[Any], arguments: dict[str, Any], message: str) -> None:

@@ -123,7 +123,9 @@ def fit_phase(model: Whisperer, items: Items, validation: Items | None, phase: P
         )
         epochs = _epochs(run, len(sampler))
         history = History(phase.name, run.folder / phase.name)
-        options["callbacks"] = [*options.get("callbacks", []), history, *callbacks(run.folder / phase.name, epochs)]
+        given = options.get("callbacks") or []
+        given = list(given) if isinstance(given, list | tuple) else [given]
+        options["callbacks"] = [*given, history, *callbacks(run.folder / phase.name, epochs)]
         training = ContrastiveTraining(
             model,
             pairs=phase.pairs,

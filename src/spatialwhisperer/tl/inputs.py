@@ -291,6 +291,12 @@ def _image_tower_side(
     tower, rebuild, dim, px = make_image_tower(encoder, pretrained=pretrained)
     size = {"tile_um": tile["tile_um"], "tile_px": tile["tile_px"] or px or 224}
     holders = [s for s in sources if "image" in s.has]
+    stored = {(recorded(s.table, _keys.TILES) or {}).get("tile_um") for s in holders}
+    if size["tile_um"] is None and len(stored) > 1:
+        raise ValueError(
+            f"sw.pp.tiles recorded different tile sizes in the objects ({found(sorted(map(str, stored)))} µm). "
+            "Pass tile_um=…, or record one size."
+        )
     tiles = {id(s): read_tiles(s.data, table_key=table_key, **size) for s in holders}
     masks = [~off_slide_rows(s.table) if "image" in s.has else None for s in sources]
     parts = [tiles[id(s)] if m.all() else tiles[id(s)][m] for s, m in zip(sources, masks, strict=True) if m is not None]

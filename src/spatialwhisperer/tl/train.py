@@ -159,6 +159,9 @@ def train(
     locking = _check_locking(locking or preset.locking)
     if resume and folder is None:
         raise ValueError("resume=True needs folder=…, the folder of the run to continue.")
+    _check_numbers(projection_dim=projection_dim, batch_size=batch_size, max_epochs=max_epochs)
+    if learning_rate is not None and not learning_rate >= 0:
+        raise ValueError(f"learning_rate must not be negative; found {learning_rate!r}.")
     slot = gather.image_slot(image_encoder, image_features)
     text_keys = [text_key] if isinstance(text_key, str) else list(text_key)
     sources = gather.describe(
@@ -228,6 +231,14 @@ def _objects(data: Any) -> list[Any]:
     if not objects:
         raise ValueError("No data to train on: pass an AnnData or SpatialData, or several.")
     return objects
+
+
+def _check_numbers(**values: int | None) -> None:
+    # a batch of one pair has no negative
+    least = {"batch_size": 2}
+    for name, value in values.items():
+        if value is not None and value < least.get(name, 1):
+            raise ValueError(f"{name} must be at least {least.get(name, 1)}; found {value!r}.")
 
 
 def _check_locking(locking: str) -> str:
