@@ -217,7 +217,10 @@ def test_a_class_that_is_unknown_in_a_row_leaves_the_others_alone() -> None:
     adata.obs["sw_label"] = pd.Categorical(["a", "a", "b", "b"], categories=["a", "b"])
     adata.uns["sw_label"] = {"classes": np.array(["a", "b"])}
     truth = pd.DataFrame(
-        {"a": pd.array([True, pd.NA, False, True], dtype="boolean"), "b": pd.array([False, False, True, True], dtype="boolean")}
+        {
+            "a": pd.array([True, pd.NA, False, True], dtype="boolean"),
+            "b": pd.array([False, False, True, True], dtype="boolean"),
+        }
     )
     result = sw.tl.evaluate_annotation(adata, truth, per_group=True).set_index("class")
     assert result["n"].to_dict() == {"a": 3, "b": 4}

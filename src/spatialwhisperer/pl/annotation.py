@@ -79,7 +79,7 @@ def annotation(
     labels = table.obs[key].astype("category")
     drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
     n = 1 + with_image
-    axes = _axes(axes, n * len(drawn), n, legend_inches=1.5)
+    axes = _axes(axes, n * len(drawn), n, legend_inches=1.5, tallest=max(p.tallness for p in drawn))
     colours = _palette(table, key, [str(c) for c in labels.cat.categories], palette)
     codes = labels.cat.codes.to_numpy()
     values = np.array([*colours.values(), GREY])
@@ -160,7 +160,7 @@ def scores(
         raise KeyError(f"There are no scores for {found(missing)} (found: {found(values)}).")
     only = None if section is None else [section]
     panel = _panels(data, table_key, image_key, coordinate_system, library_key, only, diameter_um)[0]
-    axes = _axes(None, len(classes) + 1, min(n_columns, len(classes) + 1))
+    axes = _axes(None, len(classes) + 1, min(n_columns, len(classes) + 1), tallest=panel.tallness)
     draw_background(axes[0], panel)
     axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=False):
@@ -247,7 +247,7 @@ def _legend(ax: Axes, colours: Mapping[str, str], *, abstained: bool) -> None:
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
 
-def _axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0) -> list[Axes]:
+def _axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0, tallest: float = 1.0) -> list[Axes]:
     if axes is not None:
         axes = list(np.ravel(axes))
         if len(axes) < n:
@@ -256,7 +256,8 @@ def _axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0) -> list
     import matplotlib.pyplot as plt
 
     n_rows = -(-n // n_columns)
-    size = (4.2 * n_columns + legend_inches, 4 * n_rows)
+    # as tall as the slide, so that wide slides leave no gaps between the rows
+    size = (4.2 * n_columns + legend_inches, (4 * min(tallest, 2.0) + 0.3) * n_rows)
     figure, grid = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
     for ax in grid.ravel()[n:]:
         figure.delaxes(ax)

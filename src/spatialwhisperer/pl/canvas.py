@@ -43,6 +43,12 @@ class Panel:
     box_px: tuple[float, float, float, float]
     diameter_px: float
 
+    @property
+    def tallness(self) -> float:
+        """Height of the shown part over its width."""
+        left, top, right, bottom = self.box_px
+        return (bottom - top) / max(right - left, 1e-9)
+
 
 def panels(
     data: Any,
