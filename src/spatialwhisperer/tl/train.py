@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -126,7 +127,8 @@ def train(
     random_state
         Seed. The process's own random state is left alone.
     folder
-        Where the checkpoints and the finished model go; a new folder under ``settings.cache_dir / "runs"`` if not given.
+        Where the checkpoints and the finished model go. Not given: a new folder under ``settings.cache_dir / "runs"``, in
+        which only the finished model stays.
     resume
         Continue an interrupted run in ``folder``.
     **trainer
@@ -221,6 +223,9 @@ def train(
         history = fit_sequential(model, items, val_items, weights, inputs.unlocked, str(image_link), run)
     model.history = history
     _save(model, where / "model")
+    if folder is None:
+        # only an interrupted run needs its resume files, and a run in the cache folder ends here
+        shutil.rmtree(where / "phases", ignore_errors=True)
     return model
 
 
