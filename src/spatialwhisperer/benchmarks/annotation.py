@@ -55,8 +55,8 @@ METHODS = {
     "probe": "supervised probe on the same image features",
     "two-stage": "two-stage: image → expression → label",
     "expression": "the section's own expression as input",
-    "null": "null: shuffled image–gene pairs, mean",
-    "null q95": "null: shuffled image–gene pairs, 95 % quantile",
+    "shuffled": "null: shuffled image–gene pairs, mean",
+    "shuffled q95": "null: shuffled image–gene pairs, 95 % quantile",
 }
 
 
@@ -172,7 +172,7 @@ def _one_split(split: Split, materials: Materials, n_seeds: int, n_nulls: int) -
                 out.append(aurocs(own, truth).assign(method="expression", seed=seed))
             if schedule == "sequential" and seed == 0:
                 nulls = references.shuffled(model, train, test, encoder, slot, n_nulls)
-                out += [aurocs(s, truth).assign(method="null", seed=i) for i, s in enumerate(nulls)]
+                out += [aurocs(s, truth).assign(method="shuffled", seed=i) for i, s in enumerate(nulls)]
     out.append(aurocs(references.probe(train, test, slot), truth).assign(method="probe"))
     out.append(aurocs(references.two_stage(train, test, texts, encoder, slot), truth).assign(method="two-stage"))
     return out
@@ -223,8 +223,8 @@ def _macro(table: pd.DataFrame) -> pd.DataFrame:
         if method in ("sequential", "joint", "expression") and len(by_seed) > 1:
             text += f" ± {by_seed.std():.3f}"
         out[METHODS[method]][split] = text
-        if method == "null":
-            out[METHODS["null q95"]][split] = f"{by_seed.quantile(0.95):.3f}"
+        if method == "shuffled":
+            out[METHODS["shuffled q95"]][split] = f"{by_seed.quantile(0.95):.3f}"
     frame = pd.DataFrame.from_dict(out, orient="index").dropna(how="all")
     frame.index.name = "method"
     return frame[list(dict.fromkeys(table["split"]))]
