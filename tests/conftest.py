@@ -7,22 +7,6 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Small models on a shared machine: more threads than one only fight each other."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Runs and downloads of the tests stay out of the user's cache."""
-    from spatialwhisperer.settings import settings
-
-    settings.cache_dir = tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Folder with the real sections; a test that needs it skips where it is absent."""
