@@ -28,7 +28,7 @@ def zero_shot_annotate(
     data: AnnData | SpatialData,
     labels: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     *,
-    model: Whisperer | str | Path,
+    model: Whisperer | str | Path | None = None,
     modality: Literal["image", "gene"] | None = None,
     templates: str | Sequence[str] = "{}",
     normalize: Normalize = "none",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def embed(
     data: AnnData | SpatialData,
     *,
-    model: Whisperer | str | Path,
+    model: Whisperer | str | Path | None = None,
     modality: Literal["image", "gene"] | None = None,
     table_key: str | None = None,
     layer: str | None = None,

@@ -27,7 +27,7 @@ def query(
     data: AnnData | SpatialData,
     text: str | Sequence[str],
     *,
-    model: Whisperer | str | Path,
+    model: Whisperer | str | Path | None = None,
     modality: Literal["image", "gene"] | None = None,
     embedding_key: str | None = None,
     table_key: str | None = None,
