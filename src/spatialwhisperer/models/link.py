@@ -22,8 +22,8 @@ ALPHAS = tuple(10.0**k for k in np.arange(1, 5.1, 0.5))
 def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
     """Replace the image head by the ridge solution; returns one history row with the penalty and the error.
 
-    The map has no intercept: image features are
-    standardised, so that the mean gene embedding, which tells nothing about a tile, does not enter the scores.
+    The map has no intercept: image features are standardised, so that the mean gene embedding, which tells nothing about
+    a tile, does not enter the scores.
     """
     import pandas as pd
 
