@@ -15,6 +15,8 @@ TEXT = "X_sw_text"
 LABEL = "sw_label"
 QUERY = "sw_query"
 EXPRESSION = "sw_expression"
+CLASS = "sw_class"
+DOMAIN = "sw_domain"
 
 
 def features(encoder: str) -> str:
