@@ -38,7 +38,36 @@ def test_formula_of_the_block() -> None:
 
 @pytest.mark.parametrize("kind", sorted(HEADS))
 def test_shapes(kind: str) -> None:
-    assert make_head(kind, 7, 3)(torch.randn(5, 7)).shape == (5, 3)
+    width = 7 if kind == "none" else 3
+    assert make_head(kind, 7, width)(torch.randn(5, 7)).shape == (5, width)
+
+
+def test_formula_of_the_residual_head() -> None:
+    torch.manual_seed(0)
+    head = make_head("rmlp", 6, 4, dropout=0.1).eval()
+    x = torch.randn(5, 6)
+    p = x @ head.projection.weight.T + head.projection.bias
+    out = head.residual[1]
+    y = p + (0.5 * p * (1 + torch.erf(p / 2**0.5))) @ out.weight.T + out.bias
+    y = (y - y.mean(1, keepdim=True)) / (y.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    assert torch.allclose(head(x), y, atol=1e-5)
+
+
+def test_dropout_of_the_residual_head_spares_the_projection() -> None:
+    head = make_head("rmlp", 6, 4, dropout=1.0).train()
+    x = torch.randn(5, 6)
+    assert torch.equal(head(x), head.norm(head.projection(x)))
+
+
+def test_no_head_leaves_features_alone() -> None:
+    x = torch.randn(5, 7)
+    head = make_head("none", 7, 7)
+    assert head(x) is x
+    assert not list(head.parameters())
+    with pytest.raises(ValueError, match="features have 7 and the joint space 3; set the projection to 7"):
+        make_head("none", 7, 3)
+    with pytest.raises(ValueError, match="no dropout"):
+        make_head("none", 7, 7, dropout=0.1)
 
 
 def test_dropout_and_unknown_heads() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.models.losses import balanced_sigmoid, info_nce, masked_mean, positive_targets
+from spatialwhisperer.models.losses import balanced_sigmoid, contrastive, info_nce, masked_mean, positive_targets
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -51,6 +53,71 @@ def test_equal_captions_attract_and_never_repel() -> None:
     plain = torch.zeros(4, 4, requires_grad=True)
     info_nce(plain, torch.eye(4), torch.tensor(1.0), torch.arange(4)).backward()
     assert plain.grad[0, 2] > 0
+
+
+# the four pairs of three numbers on which the modules of the peers were run in float64
+B, K = np.arange(4)[:, None], np.arange(3)[None, :]
+IMAGE, GENE = np.sin(1 + 3 * B + K), 0.5 * np.cos(2 * B + 0.5 * K)
+BLEEP: dict[str, Any] = {"targets": "soft", "lam": 0.5, "alpha": 0.5, "beta": 0.5}
+HECLIP: dict[str, Any] = {"targets": "soft", "lam": 1.0, "alpha": 1.0, "beta": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "loss", "image_norm", "gene_norm"),
+    [
+        pytest.param(BLEEP, 1.566067, 0.236262, 0.553248, id="BLEEP"),
+        pytest.param(HECLIP, 1.545710, 0.157079, 0.634296, id="HECLIP"),
+        pytest.param({}, 1.547279, 0.348026, 0.685814, id="mclSTExp"),
+        pytest.param({"ids": torch.arange(4)}, 1.547279, 0.348026, 0.685814, id="mclSTExp-ids"),
+        pytest.param(BLEEP | {"stop_grad": True}, 1.566067, 0.174233, 0.509275, id="BLEEP-stop"),
+        pytest.param(HECLIP | {"stop_grad": True}, 1.545710, 0.155969, 0.634296, id="HECLIP-stop"),
+        pytest.param(BLEEP | {"column_targets": "renormalise"}, 1.565448, None, None, id="BLEEP-renormalised"),
+        pytest.param(HECLIP | {"column_targets": "renormalise"}, 1.545667, None, None, id="HECLIP-renormalised"),
+    ],
+)
+def test_conformance(options: dict[str, Any], loss: float, image_norm: float | None, gene_norm: float | None) -> None:
+    """Loss and gradients of the peers' own modules."""
+    image, gene = (torch.tensor(z, requires_grad=True) for z in (IMAGE, GENE))
+    got = contrastive(image, gene, 1.0, **options)
+    got.backward()
+    assert float(got) == pytest.approx(loss, abs=1e-6)
+    for z, norm in ((image, image_norm), (gene, gene_norm)):
+        if norm is not None:
+            assert float(z.grad.norm()) == pytest.approx(norm, abs=1e-6)
+
+
+def test_the_two_halves_add_up() -> None:
+    image, gene = torch.tensor(IMAGE), torch.tensor(GENE)
+    parts = [float(contrastive(image, gene, 2.0, **BLEEP | {"lam": lam})) for lam in (0.0, 1.0, 0.3)]
+    assert parts[2] == pytest.approx(0.7 * parts[0] + 0.3 * parts[1], abs=1e-12)
+
+
+def test_the_scale_multiplies_logits_and_similarities() -> None:
+    image, gene = torch.tensor(IMAGE), torch.tensor(GENE)
+    scaled = contrastive(image * 3**0.5, gene * 3**0.5, 1.0, **BLEEP)
+    assert float(contrastive(image, gene, torch.tensor(3.0), **BLEEP)) == pytest.approx(float(scaled), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": "hard"}, "Unknown targets 'hard'; choose one of identity, soft"),
+        (BLEEP | {"column_targets": "none"}, "Unknown column_targets 'none'; choose one of transpose, renormalise"),
+        ({"lam": 1.5}, "lam must lie between 0 and 1, not 1.5"),
+        ({"lam": float("nan")}, "lam must lie"),
+        ({"alpha": 0.5}, "pass targets='soft'"),
+        ({"targets": "soft"}, "need a similarity"),
+        (BLEEP | {"ids": torch.arange(4)}, "Leave ids out"),
+    ],
+)
+def test_what_the_loss_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        contrastive(torch.tensor(IMAGE), torch.tensor(GENE), 1.0, **options)
+
+
+def test_sides_of_different_shape() -> None:
+    with pytest.raises(ValueError, match=r"one shape, not \(4, 3\) and \(3, 3\)"):
+        contrastive(torch.tensor(IMAGE), torch.tensor(GENE[:3]), 1.0)
 
 
 def test_targets_are_distributions() -> None:

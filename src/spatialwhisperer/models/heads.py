@@ -58,7 +58,45 @@ class Linear(nn.Linear):
         super().__init__(in_dim, out_dim)
 
 
-HEADS: dict[str, type[nn.Module]] = {"bn_shortcut": BatchNormShortcut, "linear": Linear, "linear_norm": LinearNorm}
+class ResidualMLP(nn.Module):
+    """Linear layer, a second one on its GELU beside it, then layer norm.
+
+    ``LayerNorm(p + Dropout(W2 GELU(p) + b2))`` with ``p = W1 x + b1`` (BLEEP, NeurIPS 2023; HECLIP and mclSTExp).
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.projection = nn.Linear(in_dim, out_dim)
+        self.residual = nn.Sequential(nn.GELU(), nn.Linear(out_dim, out_dim), nn.Dropout(dropout))
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project (n, in_dim) to (n, out_dim)."""
+        p = self.projection(x)
+        return self.norm(p + self.residual(p))
+
+
+class NoHead(nn.Identity):
+    """The features as they are: the joint space is the space of the encoder (genes of HECLIP-hvg)."""
+
+    def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
+        if in_dim != out_dim:
+            raise ValueError(
+                f"The head 'none' changes no dimension, but features have {in_dim} and the joint space {out_dim}; "
+                f"set the projection to {in_dim} dimensions or choose another head."
+            )
+        if dropout:
+            raise ValueError("The head 'none' has no dropout; use 'linear_norm'.")
+        super().__init__()
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "bn_shortcut": BatchNormShortcut,
+    "linear": Linear,
+    "linear_norm": LinearNorm,
+    "none": NoHead,
+    "rmlp": ResidualMLP,
+}
 
 
 def make_head(kind: str, in_dim: int, out_dim: int, **options: Any) -> nn.Module:
