@@ -1,0 +1,400 @@
+"""Expression by retrieval: the nearest keys of every query, their weights, and the weighted mean of what they carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer._utils import found, progress
+from spatialwhisperer.models._search import ELEMENTS, QUERY_ROWS, Side, check_bank, embeddings, groups, search
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WEIGHTS = {
+    "uniform": "every neighbour the same (BLEEP, HECLIP)",
+    "inv_sq_l1": "1 / d², d the L1 distance of the vectors as given (mclSTExp, code of HER2+)",
+    "inv_sq_l2": "1 / d², d the L2 distance of the vectors as given (mclSTExp, paper)",
+    "exp_gap": "exp(-d²), d the L2 distance of the vectors as given: the gaps to the best hit count (BLEEP, 'weighted')",
+    "softmax": "exp(cosine / temperature)",
+    "raw_cosine": "cosine over the sum of cosines, which may be negative (Loki PredEx)",
+}
+"""How neighbours weigh: name to meaning. Weights of a query always sum to one."""
+
+MODALITIES = ("image", "gene", "text")
+
+SLACK = 16
+"""Candidates beyond k that are ranked again in float64, so that rounding in the search changes no answer."""
+
+NEAREST = 1e-6
+"""Distances below this share of the query's own length count as this share: the weight of an exact copy stays finite."""
+
+METRICS = {"inv_sq_l1": "cityblock", "inv_sq_l2": "sqeuclidean", "exp_gap": "sqeuclidean"}
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How expression is retrieved; a preset holds one.
+
+    Attributes
+    ----------
+    query, key
+        Side whose embedding asks, and side of the bank that answers: "image", "gene" or "text".
+    k
+        Neighbours of a query; ``None`` takes the whole bank.
+    weights
+        One of `WEIGHTS`.
+    temperature
+        Of "softmax", on cosines.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, k is below one or the temperature is not positive.
+    """
+
+    query: str = "image"
+    key: str = "gene"
+    k: int | None = 50
+    weights: str = "uniform"
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        for side in (self.query, self.key):
+            if side not in MODALITIES:
+                raise ValueError(f"Unknown side {side!r} of a retrieval; choose one of {found(MODALITIES)}.")
+        _check_options(self.k, self.weights, self.temperature)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The neighbours of every query, nearest first.
+
+    Attributes
+    ----------
+    index
+        Rows of the bank, int64, shape (q, k); -1 for a query without direction.
+    weight
+        float32, shape (q, k); rows sum to one, NaN where the index is -1.
+    similarity
+        Cosines in descending order, float32, shape (q, k); NaN where the index is -1.
+    """
+
+    index: np.ndarray
+    weight: np.ndarray
+    similarity: np.ndarray
+
+
+def retrieve(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    *,
+    k: int = 50,
+    weights: str = "uniform",
+    temperature: float = 0.1,
+    query_group: Sequence[Any] | np.ndarray | None = None,
+    key_group: Sequence[Any] | np.ndarray | None = None,
+    block_rows: int = 8192,
+    device: str | None = None,
+) -> Neighbours:
+    """Find the k keys of highest cosine for every query, exactly, and weigh them.
+
+    The bank is searched block by block in float32 and the best candidates are ranked again in float64; equal cosines
+    go in the order of the bank. Beyond input and output, memory grows with the bank by 16 bytes a row.
+
+    Parameters
+    ----------
+    queries
+        Embeddings, shape (q, d). A row with a value that is not finite, or of length zero, has no neighbours.
+    keys
+        Embeddings of the bank, shape (m, d). Such rows are never found.
+    k
+        Neighbours of a query.
+    weights
+        One of `WEIGHTS`. The distances are those of the vectors as given, not of unit vectors; a distance below 1e-6
+        times the length of the query counts as that.
+    temperature
+        Of "softmax".
+    query_group, key_group
+        Section or patient of every row, shapes (q,) and (m,). Keys of the group of the query are never used.
+    block_rows
+        Rows of the bank that are searched at a time.
+    device
+        Torch device of the search. Not given: that of the settings.
+
+    Returns
+    -------
+    Neighbours of shape (q, k).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an option is unknown, only one side has groups or a group is missing, or k is larger than
+        the part of the bank that some query may use.
+
+    Notes
+    -----
+    Weights: BLEEP (Xie et al., NeurIPS 2023), mclSTExp (Min et al., Briefings in Bioinformatics 2024), Loki (Chen et
+    al., Nature Methods 2025). The published exp(-(d² - d₁² + 1)) of BLEEP, d₁ of the best hit, equals exp(-d²) once
+    weights sum to one, and is computed so that it cannot overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.models.retrieval import retrieve
+    >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> near = retrieve(np.array([[2.0, 0.1]]), bank, k=2, weights="softmax", temperature=1.0)
+    >>> near.index, near.weight.round(2)
+    (array([[0, 2]]), array([[0.56, 0.44]], dtype=float32))
+    """
+    if k is None:
+        raise ValueError("k must be a number here; for the whole bank call retrieve_mean with Retrieval(k=None).")
+    _check_options(k, weights, temperature, block_rows)
+    queries, keys = embeddings(queries, keys)
+    asks, bank = Side(queries), Side(keys)
+    asks.group, bank.group = groups(query_group, key_group, len(queries), len(keys))
+    check_bank(k, asks, bank)
+    index = np.full((len(queries), k), -1, dtype=np.int64)
+    weight, similarity = (np.full(index.shape, np.nan, dtype=np.float32) for _ in range(2))
+    starts = range(0, len(asks.rows), QUERY_ROWS)
+    for start in progress(starts, desc="retrieve", unit="block"):
+        rows = asks.rows[start : start + QUERY_ROWS]
+        candidates, allowed = search(asks, rows, bank, min(k + SLACK, len(bank.rows)), block_rows, device)
+        step = max(1, ELEMENTS // (candidates.shape[1] * queries.shape[1]))
+        for s in range(0, len(rows), step):
+            part = slice(s, s + step)
+            at = rows[part]
+            index[at], weight[at], similarity[at] = _rank(
+                asks, at, bank, candidates[part], allowed[part], k, weights, temperature
+            )
+    return Neighbours(index, weight, similarity)
+
+
+def impute(neighbours: Neighbours, values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Average what the neighbours carry.
+
+    Parameters
+    ----------
+    neighbours
+        Of q queries, as `retrieve` returns them.
+    values
+        Expression of the bank, sparse or dense, shape (m, g).
+
+    Returns
+    -------
+    Weighted mean and weighted standard deviation over the neighbours, float32, shapes (q, g); NaN for a query without
+    neighbours. With the negative weights of "raw_cosine" a negative variance counts as zero.
+
+    Raises
+    ------
+    ValueError
+        If the values are not a matrix or have fewer rows than the bank.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.models.retrieval import impute, retrieve
+    >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> mean, spread = impute(retrieve(np.array([[2.0, 0.1]]), bank, k=2), np.array([[4.0], [9.0], [2.0]]))
+    >>> mean.tolist(), spread.tolist()
+    ([[3.0]], [[1.0]])
+    """
+    values = _matrix(values)
+    q, k = neighbours.index.shape
+    if neighbours.index.size and neighbours.index.max() >= values.shape[0]:
+        raise ValueError(
+            f"The neighbours point at row {neighbours.index.max()}, but values has {values.shape[0]} rows. "
+            "Pass the values of the bank that was searched, row for row."
+        )
+    mean, spread = (np.full((q, values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
+    known = np.flatnonzero((neighbours.index >= 0).all(axis=1))
+    step = max(1, ELEMENTS // max(1, k * values.shape[1]))
+    for s in range(0, len(known), step):
+        at = known[s : s + step]
+        rows, columns = np.unique(neighbours.index[at], return_inverse=True)
+        w = neighbours.weight[at].astype(np.float64).ravel()
+        shares = sp.csr_matrix((w, columns.ravel(), np.arange(0, len(w) + 1, k)), shape=(len(at), len(rows)))
+        dense = _dense(values, rows)
+        first = shares @ dense
+        mean[at], spread[at] = _moments(first, shares @ np.square(dense, out=dense))
+    return mean, spread
+
+
+def retrieve_mean(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    values: Any,
+    *,
+    retrieval: Retrieval,
+    query_group: Sequence[Any] | np.ndarray | None = None,
+    key_group: Sequence[Any] | np.ndarray | None = None,
+    block_rows: int = 8192,
+    device: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Retrieve and average in one call, over k neighbours or over the whole bank.
+
+    The whole bank is read block by block in float64 on the CPU; no matrix of all queries by all keys is kept.
+
+    Parameters
+    ----------
+    queries, keys
+        Embeddings, shapes (q, d) and (m, d), as for `retrieve`.
+    values
+        Expression of the bank, sparse or dense, shape (m, g).
+    retrieval
+        k, weights and temperature. Its sides are for the caller, who chose the embeddings.
+    query_group, key_group
+        Section or patient of every row, shapes (q,) and (m,). Keys of the group of the query are never used.
+    block_rows
+        Rows of the bank that are read at a time.
+    device
+        Torch device of the search for k neighbours. Not given: that of the settings.
+
+    Returns
+    -------
+    Weighted mean and weighted standard deviation, float32, shapes (q, g); NaN for a query without direction.
+
+    Raises
+    ------
+    ValueError
+        As `retrieve` and `impute` do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.models.retrieval import Retrieval, retrieve_mean
+    >>> bank, expression = np.eye(3), np.array([[4.0], [9.0], [2.0]])
+    >>> mean, spread = retrieve_mean(bank[:1], bank, expression, retrieval=Retrieval(k=None, weights="raw_cosine"))
+    >>> float(mean[0, 0])
+    4.0
+    """
+    values = _matrix(values)
+    queries, keys = embeddings(queries, keys)
+    if values.shape[0] != len(keys):
+        raise ValueError(
+            f"keys has {len(keys)} rows and values {values.shape[0]}; both must describe the same bank, row for row."
+        )
+    options: dict[str, Any] = {"weights": retrieval.weights, "temperature": retrieval.temperature}
+    if retrieval.k is not None:
+        where = {"query_group": query_group, "key_group": key_group, "block_rows": block_rows, "device": device}
+        return impute(retrieve(queries, keys, k=retrieval.k, **options, **where), values)
+    _check_options(None, retrieval.weights, retrieval.temperature, block_rows)
+    asks, bank = Side(queries), Side(keys)
+    asks.group, bank.group = groups(query_group, key_group, len(queries), len(keys))
+    check_bank(1, asks, bank)
+    mean, spread = (np.full((len(queries), values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
+    block_rows = min(block_rows, max(64, ELEMENTS // max(1, values.shape[1])))
+    step = max(1, min(QUERY_ROWS, ELEMENTS // max(block_rows, values.shape[1])))
+    for start in progress(range(0, len(asks.rows), step), desc="retrieve", unit="block"):
+        at = asks.rows[start : start + step]
+        mean[at], spread[at] = _average_of_all(asks, at, bank, values, block_rows, **options)
+    return mean, spread
+
+
+def _rank(
+    asks: Side,
+    rows: np.ndarray,
+    bank: Side,
+    candidates: np.ndarray,
+    allowed: np.ndarray,
+    k: int,
+    weights: str,
+    temperature: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index, weight and cosine of the k best candidates, in float64."""
+    query = asks.vectors[rows].astype(np.float64)
+    near = bank.vectors[candidates].astype(np.float64)
+    lengths = asks.length[rows, None] * bank.length[candidates]
+    cosine = np.matmul(near, query[:, :, None])[:, :, 0] / lengths
+    # as float32, so that copies of a key tie exactly and go in the order of the bank
+    key = np.where(allowed, -cosine.astype(np.float32), np.inf)
+    order = np.lexsort((candidates, key), axis=1)[:, :k]
+    index, cosine = np.take_along_axis(candidates, order, 1), np.take_along_axis(cosine, order, 1)
+    distance = None
+    if weights in METRICS:
+        gap = np.take_along_axis(near, order[:, :, None], 1) - query[:, None, :]
+        distance = np.abs(gap).sum(axis=2) if METRICS[weights] == "cityblock" else np.square(gap).sum(axis=2)
+    factor, log = _weigh(weights, cosine, distance, query, temperature)
+    weight = factor * np.exp(log - log.max(axis=1, keepdims=True))
+    weight /= weight.sum(axis=1, keepdims=True)
+    return index, weight.astype(np.float32), cosine.astype(np.float32)
+
+
+def _average_of_all(
+    asks: Side, rows: np.ndarray, bank: Side, values: Any, block_rows: int, *, weights: str, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted moments over the whole bank; the largest exponent so far scales the sums."""
+    from scipy.spatial.distance import cdist
+
+    query = asks.vectors[rows].astype(np.float64)
+    top = np.full((len(rows), 1), -np.inf)
+    total = np.zeros((len(rows), 1))
+    first, second = (np.zeros((len(rows), values.shape[1])) for _ in range(2))
+    for block in bank.blocks(block_rows):
+        keys = bank.vectors[block].astype(np.float64)
+        cosine = (query @ keys.T) / (asks.length[rows, None] * bank.length[block])
+        distance = cdist(query, keys, METRICS[weights]) if weights in METRICS else None
+        factor, log = _weigh(weights, cosine, distance, query, temperature)
+        if asks.group is not None and bank.group is not None:
+            factor[asks.group[rows][:, None] == bank.group[block][None, :]] = 0
+            log[factor == 0] = -np.inf
+        new = np.maximum(top, log.max(axis=1, keepdims=True))
+        # a query that may use nothing so far keeps its zeros
+        shift = np.where(np.isfinite(new), new, 0)
+        shares, fade = factor * np.exp(log - shift), np.exp(top - shift)
+        dense = _dense(values, block)
+        total = total * fade + shares.sum(axis=1, keepdims=True)
+        first = first * fade + shares @ dense
+        second = second * fade + shares @ np.square(dense, out=dense)
+        top = new
+    return _moments(first / total, second / total)
+
+
+def _weigh(
+    weights: str, cosine: np.ndarray, distance: np.ndarray | None, query: np.ndarray, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights before they are divided by their sum, as factor times exp(log)."""
+    factor, log = np.ones_like(cosine), np.zeros_like(cosine)
+    if weights == "softmax":
+        log = cosine / temperature
+    elif weights == "raw_cosine":
+        factor = cosine.copy()
+    elif weights == "exp_gap":
+        log = -np.asarray(distance)
+    elif weights == "inv_sq_l1":
+        floor = NEAREST * np.abs(query).sum(axis=1, keepdims=True)
+        factor = 1 / np.square(np.maximum(np.asarray(distance), floor))
+    elif weights == "inv_sq_l2":
+        floor = NEAREST**2 * np.square(query).sum(axis=1, keepdims=True)
+        factor = 1 / np.maximum(np.asarray(distance), floor)
+    return factor, log
+
+
+def _moments(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return first, np.sqrt(np.maximum(second - np.square(first), 0))
+
+
+def _dense(values: Any, rows: np.ndarray) -> np.ndarray:
+    part = values[rows]
+    return (part.toarray() if sp.issparse(part) else part).astype(np.float64)
+
+
+def _matrix(values: Any) -> Any:
+    matrix = values.tocsr() if sp.issparse(values) else np.asarray(values)
+    if matrix.ndim != 2:
+        raise ValueError(f"values must be a matrix of shape (bank, genes), not of shape {matrix.shape}.")
+    return matrix
+
+
+def _check_options(k: int | None, weights: str, temperature: float, block_rows: int = 1) -> None:
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
+        raise ValueError(f"k must be a whole number of at least 1, or None for the whole bank, not {k!r}.")
+    if weights not in WEIGHTS:
+        raise ValueError(f"Unknown weights {weights!r}; choose one of {found(WEIGHTS)}.")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature!r}.")
+    if block_rows < 1:
+        raise ValueError(f"block_rows must be at least 1, not {block_rows!r}.")
