@@ -344,7 +344,7 @@ _RANKS = """
 import sys
 import numpy as np
 import torch
-from spatialwhisperer.models import Recipe, Whisperer
+from spatialwhisperer.models import PairLoss, Recipe, Whisperer
 from spatialwhisperer.models.batches import Items
 from spatialwhisperer.models.fit import Phase, Run, fit_phase, trainer_options
 
@@ -362,7 +362,7 @@ heads = {m: {"kind": "linear_norm", "in_dim": x.shape[1]} for m, x in inputs.ite
 model = Whisperer({"projection_dim": 8, "heads": heads})
 kinds = dict.fromkeys(heads, "linear_norm")
 recipe = Recipe(kinds, 8, 1e-2, 1e-5, 0.0, (0.9, 0.98), 0.1, 0.1, 32 // devices, 3, 1)
-run = Run(recipe, 3, 0, __import__("pathlib").Path(folder), trainer_options("cpu", devices, strategy, "32-true", {}))
+run = Run(recipe, PairLoss(), 3, 0, __import__("pathlib").Path(folder), trainer_options("cpu", devices, strategy, "32-true", {}))
 pairs = {("image", "gene"): 1.0, ("gene", "text"): 1.0}
 history = fit_phase(model, items, items, Phase("p", pairs, frozenset(heads)), run)
 model.save(folder + "/model")

@@ -8,14 +8,17 @@ from __future__ import annotations
 from spatialwhisperer._access.grid import Grid, add_instances_table, add_tile_grid, check_grid_names, grid_table
 from spatialwhisperer._access.images import Level, RasterImage, find_image, raster_images, read_pixels, rgb_names
 from spatialwhisperer._access.mpp import image_mpp, missing_mpp, positive
+from spatialwhisperer._access.positions import ARRAY_COLUMNS, positions
 from spatialwhisperer._access.sections import Section, section_codes, sections
-from spatialwhisperer._access.tables import get_table, is_spatialdata, table_name
+from spatialwhisperer._access.tables import add_annotating_table, get_table, is_spatialdata, table_name
 
 __all__ = [
+    "ARRAY_COLUMNS",
     "Grid",
     "Level",
     "RasterImage",
     "Section",
+    "add_annotating_table",
     "add_instances_table",
     "add_tile_grid",
     "check_grid_names",
@@ -25,6 +28,7 @@ __all__ = [
     "image_mpp",
     "is_spatialdata",
     "missing_mpp",
+    "positions",
     "positive",
     "raster_images",
     "read_pixels",

@@ -51,3 +51,42 @@ def get_table(data: Any, table_key: str | None = None) -> AnnData:
     """Return the AnnData to read from and write to: ``data`` itself, or the table of a SpatialData."""
     name = table_name(data, table_key)
     return data if name is None else data.tables[name]
+
+
+def add_annotating_table(sdata: Any, like: AnnData, table: AnnData, name: str, *, owner: str) -> None:
+    """Add a table that annotates the same elements as another one, row for row; an earlier result of that name goes.
+
+    Parameters
+    ----------
+    sdata
+        Changed in place.
+    like
+        The table whose regions and instances the new one takes over.
+    table
+        The new table, its rows in the same order.
+    name
+        Name in the SpatialData.
+    owner
+        Key of ``.uns`` that tells a table of this package, which may be replaced.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken by something else.
+    """
+    from spatialdata.models import TableModel
+
+    taken = {str(n): e for _, n, e in sdata.gen_elements()}
+    if name in taken and owner not in getattr(taken[name], "uns", {}):
+        raise ValueError(
+            f"This SpatialData already has an element named {name!r}. Delete it, or pass another name with key_added=…."
+        )
+    attrs = like.uns.get("spatialdata_attrs")
+    if attrs is not None:
+        region, instance = attrs["region_key"], attrs["instance_key"]
+        table.obs[region] = like.obs[region].to_numpy()
+        table.obs[region] = table.obs[region].astype("category")
+        table.obs[instance] = like.obs[instance].to_numpy()
+        regions = attrs["region"] if isinstance(attrs["region"], str) else list(attrs["region"])
+        table = TableModel.parse(table, region=regions, region_key=region, instance_key=instance)
+    sdata.tables[name] = table

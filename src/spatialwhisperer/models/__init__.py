@@ -5,16 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer.models.presets import Preset, Recipe, get_preset, presets
+from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe, Retrieval
+from spatialwhisperer.models.presets import get_preset, presets
 from spatialwhisperer.models.registry import EncoderSpec, get_spec, list_encoders, register_encoder
 
 if TYPE_CHECKING:
+    from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.gene_encoders import GeneEncoder, load_gene_encoder
     from spatialwhisperer.models.image_encoders import ImageEncoder, image_encoder
     from spatialwhisperer.models.text_encoders import TextEncoder, text_encoder
     from spatialwhisperer.models.whisperer import Whisperer
 
 _LAZY = {
+    "ExpressionPredictor": "expression",
     "GeneEncoder": "gene_encoders",
     "ImageEncoder": "image_encoders",
     "TextEncoder": "text_encoders",
@@ -25,11 +28,17 @@ _LAZY = {
 }
 
 __all__ = [
+    "Context",
     "EncoderSpec",
+    "Evaluation",
+    "Expression",
+    "ExpressionPredictor",
     "GeneEncoder",
     "ImageEncoder",
+    "PairLoss",
     "Preset",
     "Recipe",
+    "Retrieval",
     "TextEncoder",
     "Whisperer",
     "get_preset",

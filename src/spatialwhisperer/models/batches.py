@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,19 +30,35 @@ class Items:
         Observation of each item, shape (n_items,); an observation with two captions makes two items.
     group
         Patient (or other group) of each item.
+    context
+        Modality to what its context module reads beside the features, one entry per distinct input: ``positions`` (n, 2)
+        of integers, or the ``neighbours`` (n, 1 + k) of each input and their ``offsets`` (n, 1 + k, 2).
+    values
+        Expression that a decoder learns, CSR, shape (m, g), or ``None``.
+    value_index
+        Row of ``values`` of each item, -1 where there is none.
     """
 
     inputs: Mapping[str, Any]
     index: Mapping[str, np.ndarray]
     row: np.ndarray
     group: np.ndarray
+    context: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    values: Any = None
+    value_index: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.row)
 
     def subset(self, keep: np.ndarray) -> Items:
         """Items at the given positions; inputs are shared, not copied."""
-        return Items(self.inputs, {m: i[keep] for m, i in self.index.items()}, self.row[keep], self.group[keep])
+        return replace(
+            self,
+            index={m: i[keep] for m, i in self.index.items()},
+            row=self.row[keep],
+            group=self.group[keep],
+            value_index=None if self.value_index is None else self.value_index[keep],
+        )
 
     def count(self, a: str, b: str) -> int:
         """Number of distinct pairs of two modalities."""
@@ -61,8 +77,8 @@ class Items:
         keep = np.zeros(len(self), bool)
         for a, b in pairs:
             keep |= (self.index[a] >= 0) & (self.index[b] >= 0)
-        narrowed = Items(
-            {m: self.inputs[m] for m in modalities}, {m: self.index[m] for m in modalities}, self.row, self.group
+        narrowed = replace(
+            self, inputs={m: self.inputs[m] for m in modalities}, index={m: self.index[m] for m in modalities}
         )
         return narrowed.subset(np.flatnonzero(keep))
 
@@ -88,7 +104,15 @@ class ItemBatches(Dataset):
             )
         if self.holds is not None:
             batch["text"] |= self._captions(items=positions)
+        if self.items.values is not None:
+            batch["values"] = self._values(positions)
         return batch
+
+    def _values(self, items: np.ndarray) -> dict[str, torch.Tensor]:
+        """Expression of the items that have an image and a value."""
+        found = self.items.value_index[items]
+        at = np.flatnonzero((found >= 0) & (self.items.index["image"][items] >= 0))
+        return {"at": torch.as_tensor(at), "y": torch.as_tensor(self.items.values[found[at]].toarray())}
 
     def _captions(self, items: np.ndarray) -> dict[str, torch.Tensor]:
         """Where each distinct caption of the batch first stands, and which of them are true of which row."""
@@ -98,9 +122,23 @@ class ItemBatches(Dataset):
         holds = self.holds[self.items.row[items]][:, distinct].toarray().astype(bool)
         return {"first": torch.as_tensor(at[first]), "holds": torch.as_tensor(holds)}
 
+    def _features(self, modality: str, found: np.ndarray) -> dict[str, Any]:
+        tensor, context = self.tensors[modality], self.items.context.get(modality)
+        if context is None:
+            return {"x": tensor[torch.as_tensor(found)]}
+        if "positions" in context:
+            return {
+                "x": tensor[torch.as_tensor(found)],
+                "context": {"positions": torch.as_tensor(context["positions"][found])},
+            }
+        neighbours = torch.as_tensor(context["neighbours"][found])
+        mask = neighbours >= 0
+        x = tensor[neighbours.clamp_min(0)] * mask[..., None]
+        return {"x": x, "context": {"offsets": torch.as_tensor(context["offsets"][found]), "mask": mask}}
+
     def _input(self, modality: str, found: np.ndarray) -> dict[str, Any]:
         if modality not in self.towers:
-            return {"x": self.tensors[modality][torch.as_tensor(found)]}
+            return self._features(modality, found)
         if not len(found):
             return {"x": torch.empty(0)}
         # a tower is expensive: it sees each distinct input once

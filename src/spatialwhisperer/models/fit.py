@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatialwhisperer.models.batches import Items
-    from spatialwhisperer.models.presets import Recipe
+    from spatialwhisperer.models.parts import PairLoss, Recipe
     from spatialwhisperer.models.whisperer import Whisperer
 
 _NOISE = (
@@ -61,9 +61,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Run:
-    """What all phases share: recipe, epochs (``None``: the recipe's), seed, folder and Lightning's Trainer arguments."""
+    """What all phases share: recipe, loss of image and gene, epochs (``None``: the recipe's), seed, folder and Lightning's Trainer arguments."""
 
     recipe: Recipe
+    loss: PairLoss
     max_epochs: int | None
     random_state: int
     folder: Path
@@ -130,6 +131,7 @@ def fit_phase(model: Whisperer, items: Items, validation: Items | None, phase: P
             model,
             pairs=phase.pairs,
             recipe=run.recipe,
+            loss=run.loss,
             train_heads=set(phase.train_heads),
             unlocked=phase.unlocked,
             total_steps=epochs * len(sampler),

@@ -2,96 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer.models.parts import (
+    MODALITIES,
+    Context,
+    Evaluation,
+    Expression,
+    PairLoss,
+    Preset,
+    Recipe,
+    Retrieval,
+)
+from spatialwhisperer.models.registry import get_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
-MODALITIES = ("gene", "text", "image")
-"""Order of the letters in a locking code."""
+PROTOCOLS = ("strict", "peer")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How heads are trained.
-
-    Attributes
-    ----------
-    heads
-        Head of each modality.
-    projection_dim
-        Dimension of the joint space.
-    learning_rate
-        Of heads and temperature.
-    tower_learning_rate
-        Of unlocked towers.
-    weight_decay, betas
-        Of AdamW.
-    warmup
-        Share of the steps over which the learning rate rises; unlocked towers stay frozen meanwhile and then rise likewise.
-    final_learning_rate
-        Share of the learning rate at which the cosine ends.
-    batch_size
-        Pairs in a step.
-    max_epochs, min_steps
-        Epochs; raised so that small data sees at least that many steps.
-    dropout
-        Inside the heads, by modality.
-    text_loss
-        Loss of pairs with text: "info_nce", or "sigmoid", which knows every caption of a row and weighs captions equally.
-    """
-
-    heads: Mapping[str, str]
-    projection_dim: int
-    learning_rate: float
-    tower_learning_rate: float
-    weight_decay: float
-    betas: tuple[float, float]
-    warmup: float
-    final_learning_rate: float
-    batch_size: int
-    max_epochs: int
-    min_steps: int
-    dropout: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    text_loss: str = "info_nce"
+def _frozen(**values: Any) -> Mapping[str, Any]:
+    return MappingProxyType(values)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A published system as parts and numbers.
-
-    Attributes
-    ----------
-    name, paper
-        What it is and where it is described.
-    pairs
-        Modality pairs that are trained, each with its weight.
-    locking
-        Code of three letters in the order gene, text, image: ``L`` locked, ``U`` pretrained and unfrozen after the
-        warm-up, ``u`` trained from random weights.
-    temperature
-        Start value.
-    standardize
-        Modality to ``"section"`` (z-scores within each section), ``"global"`` (training statistics) or ``"none"``.
-    joint, sequential
-        The recipe of each schedule.
-    """
-
-    name: str
-    paper: str
-    pairs: Mapping[tuple[str, str], float]
-    locking: str
-    temperature: float
-    standardize: Mapping[str, str]
-    joint: Recipe
-    sequential: Recipe
-
-
+_IMAGE_GENE = MappingProxyType({("image", "gene"): 1.0})
 _JOINT = Recipe(
-    heads=MappingProxyType({"gene": "bn_shortcut", "text": "bn_shortcut", "image": "bn_shortcut"}),
+    heads=_frozen(gene="bn_shortcut", text="bn_shortcut", image="bn_shortcut"),
     projection_dim=512,
     learning_rate=1e-3,
     tower_learning_rate=1e-5,
@@ -103,9 +44,8 @@ _JOINT = Recipe(
     max_epochs=4,
     min_steps=300,
 )
-
 _SEQUENTIAL = Recipe(
-    heads=MappingProxyType({"gene": "linear_norm", "text": "bn_shortcut", "image": "bn_shortcut"}),
+    heads=_frozen(gene="linear_norm", text="bn_shortcut", image="bn_shortcut"),
     projection_dim=64,
     learning_rate=2e-3,
     tower_learning_rate=1e-5,
@@ -116,37 +56,186 @@ _SEQUENTIAL = Recipe(
     batch_size=512,
     max_epochs=4,
     min_steps=300,
-    dropout=MappingProxyType({"gene": 0.1}),
+    dropout=_frozen(gene=0.1),
     text_loss="sigmoid",
+)
+_RESIDUAL = Recipe(
+    heads=_frozen(gene="rmlp", text="rmlp", image="rmlp"),
+    projection_dim=256,
+    learning_rate=1e-3,
+    tower_learning_rate=1e-3,
+    weight_decay=1e-3,
+    betas=(0.9, 0.999),
+    warmup=0.0,
+    final_learning_rate=1.0,
+    batch_size=128,
+    max_epochs=30,
+    min_steps=400,
+    dropout=_frozen(gene=0.1, text=0.1, image=0.1),
+    schedule="constant",
+    learn_temperature=False,
+)
+"""Of BLEEP and its descendants: residual perceptrons, AdamW, a constant learning rate and temperature."""
+
+_WITHIN_SECTIONS = _frozen(image="section", gene="none", text="none")
+_SOFT = PairLoss(alpha=0.5, beta=0.5, targets="soft", negatives_scope="device")
+_IMAGE_CENTRIC = PairLoss(lam=1.0, alpha=1.0, targets="soft", negatives_scope="device")
+
+_BLEEP = Preset(
+    name="bleep",
+    paper="Xie et al., Spatially Resolved Gene Expression Prediction from Histology Images, NeurIPS 2023",
+    pairs=_IMAGE_GENE,
+    locking="LLL",
+    temperature=1.0,
+    standardize=_WITHIN_SECTIONS,
+    joint=_RESIDUAL,
+    gene_encoder="identity",
+    published_image_encoder="resnet50",
+    norm="none",
+    loss=_SOFT,
+    expression=Expression(retrieval=Retrieval(k=50)),
+)
+_HECLIP = replace(
+    _BLEEP,
+    name="heclip-heg",
+    paper="Wang et al., HECLIP: Histology-Enhanced Contrastive Learning, Bioinformatics 2025 (btaf363)",
+    joint=replace(_RESIDUAL, max_epochs=15),
+    loss=_IMAGE_CENTRIC,
+    expression=Expression(genes="mean", n_genes=3200, retrieval=Retrieval(key="image", k=50)),
+)
+_MCLSTEXP = replace(
+    _BLEEP,
+    name="mclstexp",
+    paper="Min, Shi et al., Multimodal Contrastive Learning for Spatial Gene Expression Prediction, Brief. Bioinform. 2024",
+    joint=replace(_RESIDUAL, learning_rate=1e-4, tower_learning_rate=1e-4, max_epochs=90, dropout=_frozen()),
+    published_image_encoder="densenet121",
+    loss=PairLoss(),
+    context=Context("section_knn", ("gene",), _frozen(n_neighbours=8)),
+    expression=Expression(input_space="per_spot_log10", retrieval=Retrieval(k=200, weights="inv_sq_l2")),
+)
+_TPIRBAE = replace(
+    _BLEEP,
+    paper="Nishimura, Bise, Kojima, ISBI 2025 (arXiv 2503.07173); what the paper leaves open is our reconstruction",
+    standardize=_frozen(image="section", gene="global", text="none"),
+    gene_options=_frozen(n_latent=10),
+)
+_CLIP = {
+    "norm": "l2",
+    "temperature": 0.07,
+    "loss": PairLoss(),
+    "joint": replace(_RESIDUAL, learn_temperature=True),
+}
+_OMICLIP = replace(
+    _BLEEP,
+    name="omiclip-predex",
+    paper="Chen et al., OmiCLIP and Loki, Nat Methods 2025 (s41592-025-02707-1)",
+    standardize=_frozen(image="section", gene="global", text="none"),
+    joint=replace(
+        _RESIDUAL,
+        heads=_frozen(gene="linear_norm", text="linear_norm", image="linear_norm"),
+        weight_decay=0.1,
+        batch_size=64,
+        dropout=_frozen(gene=0.1, text=0.1, image=0.1),
+        learn_temperature=True,
+    ),
+    gene_encoder="gene_sentence",
+    published_image_encoder="CoCa ViT-L/14",
+    norm="l2",
+    temperature=0.07,
+    loss=PairLoss(),
+    # the published quotient of raw cosines leaves the range of the data where cosines are negative
+    expression=Expression(retrieval=Retrieval(k=None, weights="clipped_cosine")),
+)
+_SPATIALWHISPERER = Preset(
+    name="spatialwhisperer",
+    paper="Schaefer et al., Transitive Representation Learning Enhances Histopathology Annotation, ICML 2026",
+    pairs=MappingProxyType({("image", "gene"): 1.0, ("gene", "text"): 1.0}),
+    locking="LLL",
+    temperature=0.07,
+    standardize=_frozen(image="section", gene="global", text="none"),
+    joint=_JOINT,
+    sequential=_SEQUENTIAL,
+    published_image_encoder="UNI2-h",
+    expression=Expression(retrieval=Retrieval(k=50), by_default=False),
 )
 
 PRESETS: dict[str, Preset] = {
-    "spatialwhisperer": Preset(
-        name="spatialwhisperer",
-        paper="Schaefer et al., Transitive Representation Learning Enhances Histopathology Annotation, ICML 2026",
-        pairs=MappingProxyType({("image", "gene"): 1.0, ("gene", "text"): 1.0}),
-        locking="LLL",
-        temperature=0.07,
-        standardize=MappingProxyType({"image": "section", "gene": "global", "text": "none"}),
-        joint=_JOINT,
-        sequential=_SEQUENTIAL,
-    ),
+    p.name: p
+    for p in (
+        _SPATIALWHISPERER,
+        _MCLSTEXP,
+        replace(_TPIRBAE, name="tpirbae-scvi-clip", gene_encoder="scvi", **_CLIP),
+        replace(_TPIRBAE, name="tpirbae-scvi-soft", gene_encoder="scvi"),
+        replace(_TPIRBAE, name="tpirbae-scanvi-clip", gene_encoder="scanvi", **_CLIP),
+        replace(_TPIRBAE, name="tpirbae-scanvi-soft", gene_encoder="scanvi"),
+        replace(
+            _HECLIP,
+            name="heclip-hvg",
+            joint=replace(_HECLIP.joint, heads=_frozen(gene="none", text="rmlp", image="rmlp"), projection_dim=None),
+            expression=Expression(retrieval=Retrieval(key="image", k=50)),
+        ),
+        _HECLIP,
+        _BLEEP,
+        _OMICLIP,
+    )
 }
+"""As the papers describe it, done right where the published code goes wrong."""
+
+_GLOBAL = _frozen(image="global", gene="none", text="none")
+_HARMONY = Evaluation(gene_fit="all", correction="harmony", heg_from="test")
+_PEER: dict[str, dict[str, Any]] = {
+    "bleep": {"standardize": _GLOBAL, "evaluation": _HARMONY},
+    "heclip-hvg": {"standardize": _GLOBAL, "evaluation": _HARMONY},
+    "heclip-heg": {"standardize": _GLOBAL, "evaluation": _HARMONY},
+    "mclstexp": {
+        "standardize": _GLOBAL,
+        "joint": replace(_MCLSTEXP.joint, optimizer="adam"),
+        "context": Context("batch_peer", ("gene",), chunk=32),
+        "expression": Expression(
+            value_space="per_gene_log10_peer",
+            input_space="per_spot_log10",
+            retrieval=Retrieval(k=200, weights="inv_sq_l1"),
+        ),
+        "evaluation": Evaluation(gene_fit="all", heg_from="test"),
+    },
+    "omiclip-predex": {
+        "standardize": _frozen(image="global", gene="global", text="none"),
+        "expression": Expression(retrieval=Retrieval(k=None, weights="raw_cosine")),
+        "evaluation": Evaluation(gene_fit="all", heg_from="test"),
+    },
+}
+"""What the published code does otherwise, where that changes numbers."""
 
 
-def get_preset(preset: str | Preset) -> Preset:
+def get_preset(preset: str | Preset, protocol: str = "strict") -> Preset:
     """Return a preset by name, or the preset itself.
+
+    Parameters
+    ----------
+    preset
+        Name, or a preset, which is returned as it is.
+    protocol
+        "strict", or "peer": as the published code does it where that changes numbers, leaks included.
 
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name or the protocol is unknown.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.models.get_preset("mclstexp").context.kind, sw.models.get_preset("mclstexp", "peer").context.kind
+    ('section_knn', 'batch_peer')
     """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol {protocol!r}; choose 'strict' or 'peer'.")
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:
         raise ValueError(f"Unknown preset {preset!r}; choose one of {', '.join(PRESETS)}.")
-    return PRESETS[preset]
+    chosen = PRESETS[preset]
+    return replace(chosen, protocol="peer", **_PEER.get(preset, {})) if protocol == "peer" else chosen
 
 
 def presets() -> pd.DataFrame:
@@ -154,32 +243,43 @@ def presets() -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with one row per preset: paper, pairs, locking code and heads.
+    DataFrame with one row per preset: the paper, its parts, the image encoder of the paper, the default encoders and their
+    licences, and what ``protocol="peer"`` changes.
 
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sw.models.presets().index.tolist()
-    ['spatialwhisperer']
+    >>> sw.models.presets().loc["bleep", "retrieval"]
+    'image → gene, k = 50, uniform'
     """
     import pandas as pd
 
-    rows = {
-        p.name: {
-            "paper": p.paper,
-            "pairs": ", ".join("–".join(pair) for pair in p.pairs),
-            "locking": p.locking,
-            "heads": ", ".join(f"{m} {h}" for m, h in p.joint.heads.items()),
-        }
-        for p in PRESETS.values()
+    return pd.DataFrame.from_dict({p.name: _describe(p) for p in PRESETS.values()}, orient="index")
+
+
+def _describe(preset: Preset) -> dict[str, str]:
+    retrieval = preset.expression.retrieval if preset.expression else Retrieval()
+    encoders = (preset.image_encoder, preset.gene_encoder)
+    context = preset.context
+    return {
+        "paper": preset.paper,
+        "pairs": ", ".join("–".join(pair) for pair in preset.pairs),
+        "published_image_encoder": preset.published_image_encoder,
+        "default_encoders": ", ".join(encoders),
+        "licence": "; ".join(f"{e}: {get_spec(e).licence}" for e in encoders),
+        "locking": preset.locking,
+        "context": context.kind + (f" ({', '.join(context.sides)})" if context.sides else ""),
+        "heads": ", ".join(f"{m} {h}" for m, h in preset.joint.heads.items() if any(m in p for p in preset.pairs)),
+        "norm": preset.norm,
+        "temperature": f"{preset.temperature:g}" + (", learned" if preset.joint.learn_temperature else ", fixed"),
+        "loss": f"λ {preset.loss.lam:g}, {_targets(preset.loss)}",
+        "retrieval": f"{retrieval.query} → {retrieval.key}, k = {retrieval.k or 'all'}, {retrieval.weights}",
+        "peer_changes": ", ".join(_PEER.get(preset.name, {})),
     }
-    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def recipe_dict(recipe: Recipe) -> dict[str, object]:
-    """A recipe as plain values for a JSON file."""
-    plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(recipe).items()}
-    return plain
+def _targets(loss: PairLoss) -> str:
+    return f"soft targets (α {loss.alpha:g}, β {loss.beta:g})" if loss.targets == "soft" else "identity targets"
 
 
-__all__ = ["MODALITIES", "PRESETS", "Preset", "Recipe", "get_preset", "presets", "recipe_dict"]
+__all__ = ["MODALITIES", "PRESETS", "PROTOCOLS", "Preset", "Recipe", "get_preset", "presets"]

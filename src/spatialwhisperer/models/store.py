@@ -10,14 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spatialwhisperer._utils import found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.whisperer import Whisperer
 
 CONFIG, WEIGHTS, GENE, TEXT = "config.json", "model.safetensors", "gene_encoder", "text_tower"
+EXPRESSION = "expression"
+_CSR = ("data", "indices", "indptr")
 _PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"}
 
 
@@ -57,6 +62,8 @@ def write_files(model: Whisperer, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS)
     if model.gene_encoder is not None:
         model.gene_encoder.save(folder / GENE)
+    if model.expression is not None:
+        _write_expression(model.expression, folder / EXPRESSION)
     if "text" in model.towers:
         model.towers["text"].save_files(folder / TEXT)
 
@@ -85,8 +92,40 @@ def read_folder(cls: type[Whisperer], folder: Path, towers: dict[str, Any] | Non
     model.load_state_dict(tensors)
     if (folder / GENE).is_dir():
         model.gene_encoder = load_gene_encoder(folder / GENE)
+    if (folder / EXPRESSION).is_dir():
+        model.expression = _read_expression(folder / EXPRESSION)
     model.folder = folder
     return model.eval()
+
+
+def _write_expression(predictor: ExpressionPredictor, folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    (folder / CONFIG).write_text(json.dumps(predictor.config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    values = predictor.values
+    tensors = {f"values.{k}": getattr(values, k) for k in _CSR} | {"values.shape": np.array(values.shape)}
+    tensors |= predictor.arrays
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / WEIGHTS)
+
+
+def _read_expression(folder: Path) -> ExpressionPredictor:
+    import scipy.sparse as sp
+    from safetensors.numpy import load_file
+
+    from spatialwhisperer.models.expression import ExpressionPredictor
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+        shape = tuple(int(n) for n in tensors.pop("values.shape"))
+        values = sp.csr_matrix(tuple(tensors.pop(f"values.{k}") for k in _CSR), shape=shape)
+        values.check_format(full_check=True)
+        return ExpressionPredictor(config, values, tensors)
+    except Exception as error:
+        raise ValueError(
+            f"{folder} does not hold a predictor of expression ({error}). Save the model again."
+        ) from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -127,6 +166,7 @@ def fetch(model_id: str, **hub: Any) -> Path:
     keep = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     options = {k: hub[k] for k in keep if hub.get(k) is not None}
     patterns = [CONFIG, WEIGHTS, f"{GENE}/*.json", f"{GENE}/*.safetensors", f"{TEXT}/*.json", f"{TEXT}/*.txt"]
+    patterns += [f"{EXPRESSION}/{CONFIG}", f"{EXPRESSION}/{WEIGHTS}"]
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns, **options))
     except (HfHubHTTPError, OSError, ValueError) as error:

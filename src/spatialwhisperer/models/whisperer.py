@@ -15,8 +15,10 @@ from torch.nn import functional
 
 from spatialwhisperer._utils import found
 from spatialwhisperer.models import store
+from spatialwhisperer.models.context import apply_context, make_context, section_neighbours
+from spatialwhisperer.models.decoder import make_decoder
 from spatialwhisperer.models.heads import make_head
-from spatialwhisperer.models.presets import MODALITIES
+from spatialwhisperer.models.parts import MODALITIES
 from spatialwhisperer.models.standardize import CLIP, standardize
 from spatialwhisperer.settings import settings
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+
+    from spatialwhisperer.models.expression import ExpressionPredictor
 
 
 class Whisperer(nn.Module, PyTorchModelHubMixin):
@@ -45,6 +49,8 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         See above; what ``config.json`` holds.
     gene_encoder
         Fitted gene encoder that turns counts into features, or ``None``.
+    expression
+        What predicts expression (bank of training observations, regression), or ``None``.
     history
         Losses by step and epoch, empty for an opened model.
     folder
@@ -66,16 +72,27 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         self.config.setdefault("temperature", 0.07)
         self.config.setdefault("standardize", {})
         self.config.setdefault("encoders", {})
+        self.config.setdefault("norm", "l2")
+        self.config.setdefault("contexts", {})
         width = int(config["projection_dim"])
         self.heads = nn.ModuleDict()
         for modality, head in config["heads"].items():
             options = {k: v for k, v in head.items() if k not in ("kind", "in_dim")}
             self.heads[modality] = make_head(head["kind"], head["in_dim"], width, **options)
-            self.register_buffer(f"{modality}_mean", torch.zeros(head["in_dim"]))
-            self.register_buffer(f"{modality}_std", torch.ones(head["in_dim"]))
+            self.register_buffer(f"{modality}_mean", torch.zeros(self.feature_dim(modality)))
+            self.register_buffer(f"{modality}_std", torch.ones(self.feature_dim(modality)))
+        self.contexts = nn.ModuleDict(
+            {
+                m: make_context(c["kind"], c["in_dim"], **c.get("options", {}))
+                for m, c in self.config["contexts"].items()
+            }
+        )
+        decoder = self.config.get("decoder")
+        self.decoder = None if decoder is None else make_decoder(width, **decoder)
         self.towers = nn.ModuleDict(towers or {})
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / self.config["temperature"])))
         self.gene_encoder: Any = None
+        self.expression: ExpressionPredictor | None = None
         self.folder: Path | None = None
         self.history: pd.DataFrame = _no_history()
         self.eval()
@@ -97,12 +114,21 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         """Captions seen in training, in order of first appearance; the default prompts of an annotation."""
         return list(self.config.get("labels", []))
 
+    def feature_dim(self, modality: str) -> int:
+        """Features of a row before context and head."""
+        context = self.config["contexts"].get(modality)
+        return int((context or self.config["heads"][modality])["in_dim"])
+
     def __repr__(self) -> str:
         lines = [f"Whisperer: {' + '.join(self.heads)} in {self.config['projection_dim']} dimensions"]
         for modality, head in self.config["heads"].items():
             encoder = self.config["encoders"].get(modality, {}).get("name", "given features")
             trained = ", trained" if modality in self.towers else ""
-            lines.append(f"  {modality}: {encoder}{trained} ({head['in_dim']}) -> {head['kind']}")
+            context = self.config["contexts"].get(modality)
+            seen = f" -> {context['kind']}" if context else ""
+            lines.append(f"  {modality}: {encoder}{trained} ({self.feature_dim(modality)}){seen} -> {head['kind']}")
+        if self.expression is not None:
+            lines.append(f"  expression: {self.expression!r}")
         training = self.config.get("training", {})
         if training:
             counts = ", ".join(f"{n} {pair}" for pair, n in training.get("pairs", {}).items())
@@ -118,12 +144,16 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         return functional.normalize(self.project_tensor(modality, x), dim=-1)
 
     def project_tensor(self, modality: str, x: Any) -> torch.Tensor:
-        """Like `forward` before the rows are scaled to unit length."""
+        """Head of features with their context, or of raw input where the modality has a tower; rows keep their length."""
         if modality in self.towers:
             x = self.towers[modality](x).float()
             if not isinstance(x, torch.Tensor) or x.ndim != 2:
                 raise ValueError(f"The {modality} tower must return a matrix of shape (n, d).")
         return self.heads[modality](x)
+
+    def scaled(self, z: torch.Tensor) -> torch.Tensor:
+        """Rows as the loss compares them: of unit length, or as the head gives them."""
+        return functional.normalize(z, dim=-1) if self.config["norm"] == "l2" else z
 
     @torch.inference_mode()
     def project(
@@ -132,6 +162,7 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         features: np.ndarray,
         *,
         sections: Sequence[str] | np.ndarray | None = None,
+        positions: np.ndarray | None = None,
         unit: bool = True,
         batch_size: int = 8192,
         device: str | None = None,
@@ -146,6 +177,9 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
             Encoder features, shape (n, d); for a modality with a tower its raw input. Rows with NaN stay NaN.
         sections
             Section of each row, shape (n,), for modalities that are standardised within sections; one section if not given.
+        positions
+            Where each row lies, shape (n, 2), for modalities with a context: any length unit that is one within a section,
+            or array coordinates for "batch_peer".
         unit
             Scale rows to unit length.
         batch_size
@@ -162,7 +196,7 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         KeyError
             If the model has no such modality.
         ValueError
-            If the number of features is not what the head expects.
+            If the number of features is not what the head expects, or a context needs positions.
         """
         if modality not in self.heads:
             raise KeyError(f"This model has no {modality} side (it has: {found(self.heads)}).")
@@ -173,7 +207,7 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
             if modality in self.towers:
                 chunks = self._tower_chunks(modality, features, min(batch_size, settings.batch_size))
             else:
-                chunks = self._feature_chunks(modality, features, sections, batch_size)
+                chunks = self._feature_chunks(modality, features, sections, positions, batch_size)
             width = int(self.config["projection_dim"])
             n = features.shape[0] if hasattr(features, "shape") else len(features)
             out = np.full((n, width), np.nan, np.float32)
@@ -184,8 +218,27 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         finally:
             self.to(was)
 
-    def _feature_chunks(self, modality: str, features: np.ndarray, sections: Any, batch_size: int) -> Any:
-        expected = self.config["heads"][modality]["in_dim"]
+    def _feature_chunks(
+        self, modality: str, features: np.ndarray, sections: Any, positions: Any, batch_size: int
+    ) -> Any:
+        x = self.contextual(modality, features, sections=sections, positions=positions)
+        rows = np.flatnonzero(np.isfinite(x).all(axis=1))
+        for start in range(0, len(rows), batch_size):
+            take = rows[start : start + batch_size]
+            yield take, torch.from_numpy(x[take])
+
+    @torch.inference_mode()
+    def contextual(
+        self, modality: str, features: np.ndarray, *, sections: Any = None, positions: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What the head takes: standardised features with their context, float32 (n, d); rows with NaN stay NaN.
+
+        Raises
+        ------
+        ValueError
+            If the number of features is not what the model expects, or a context needs positions.
+        """
+        expected = self.feature_dim(modality)
         features = np.asarray(features, dtype=np.float32)
         if features.ndim != 2 or features.shape[1] != expected:
             name = self.config["encoders"].get(modality, {}).get("name", "the encoder used in training")
@@ -193,10 +246,26 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
                 f"The {modality} side expects features of shape (n, {expected}) from {name!r}; found {features.shape}."
             )
         x = self.standardized(modality, features, sections)
-        rows = np.flatnonzero(np.isfinite(x).all(axis=1))
-        for start in range(0, len(rows), batch_size):
-            take = rows[start : start + batch_size]
-            yield take, torch.from_numpy(x[take])
+        if modality not in self.contexts:
+            return x
+        context = self.config["contexts"][modality]
+        if positions is None:
+            raise ValueError(
+                f"The {modality} side sees neighbours ({context['kind']}): pass positions of shape (n, 2)."
+            )
+        module = self.contexts[modality]
+        complete = np.isfinite(x).all(axis=1)
+        if module.needs == "positions":
+            where: dict[str, Any] = {"positions": torch.from_numpy(positions[complete].astype(np.int64))}
+            where["chunk"] = context.get("chunk")
+        else:
+            codes = np.zeros(len(x), int) if sections is None else np.asarray(sections)
+            xy, codes = np.asarray(positions)[complete], codes[complete]
+            where = {"neighbourhood": section_neighbours(xy, codes, module.n_neighbours)}
+        seen = apply_context(module, torch.from_numpy(x[complete]), **where)
+        out = np.full((len(x), seen.shape[1]), np.nan, np.float32)
+        out[complete] = seen.float().numpy()
+        return out
 
     def _tower_chunks(self, modality: str, inputs: Any, batch_size: int) -> Any:
         tower = self.towers[modality]

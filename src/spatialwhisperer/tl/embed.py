@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, section_codes
+from spatialwhisperer._access import get_table, positions, section_codes
 from spatialwhisperer._utils import found, record, recorded, warn
 
 if TYPE_CHECKING:
@@ -88,12 +88,14 @@ def embed(
         raise KeyError(f"This model cannot embed {modality!r} from a table (it has: {found(model.modalities)}).")
     if modality == "image":
         where = {"table_key": table_key, "library_key": library_key}
-        x = _image_inputs(data, table, model, inplace, where, batch_size=batch_size, device=device)
+        x = image_inputs(data, table, model, inplace, where, batch_size=batch_size, device=device)
     else:
         x = _gene_inputs(table, model, layer=layer, batch_size=batch_size, device=device)
     sections = section_codes(data, table_key=table_key, library_key=library_key)
     size = {} if batch_size is None else {"batch_size": batch_size}
-    z = model.project(modality, x, sections=sections, device=device, **size)
+    context = model.config["contexts"].get(modality)
+    where_rows = None if context is None else positions(table, array=context["kind"] == "batch_peer")
+    z = model.project(modality, x, sections=sections, positions=where_rows, device=device, **size)
     if modality == "image" and "image" in model.towers:
         z[off_slide_rows(table)] = np.nan
     if not inplace:
@@ -153,7 +155,7 @@ def default_modality(data: Any, table: AnnData, model: Whisperer) -> str:
     )
 
 
-def _image_inputs(
+def image_inputs(
     data: Any, table: AnnData, model: Whisperer, inplace: bool, where: dict[str, Any], **options: Any
 ) -> Any:
     """Features of the rows (stored when they had to be computed), or their tiles for a model with an image tower."""
@@ -188,7 +190,8 @@ def _check_tile_size(table: AnnData, slot: str, size: dict[str, Any]) -> None:
     parameters = recorded(table, slot)
     if parameters is None or size["tile_um"] is None:
         return
-    if not np.isclose(parameters.get("tile_um", size["tile_um"]), size["tile_um"], rtol=0.02):
+    stored = parameters.get("tile_um", size["tile_um"])
+    if np.shape(stored) != np.shape(size["tile_um"]) or not np.allclose(stored, size["tile_um"], rtol=0.02):
         warn(
             f".obsm[{slot!r}] was computed on tiles of {parameters['tile_um']} µm, the model was trained on "
             f"{size['tile_um']} µm. Compute it again: sw.pp.embed_images(data, tile_um={size['tile_um']}).",

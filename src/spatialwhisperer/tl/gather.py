@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, section_codes, sections
+from spatialwhisperer._access import get_table, positions, section_codes, sections
 from spatialwhisperer._utils import found, recorded
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Source:
         Captions of each row, one column per text key, ``None`` where there is none; shape (n, number of keys).
     has
         Modalities that it holds.
+    xy
+        Position of each row, or ``None``.
     """
 
     data: Any
@@ -43,7 +45,7 @@ class Source:
     section: np.ndarray
     captions: np.ndarray
     has: frozenset[str]
-    features: dict[str, Any] = field(default_factory=dict)
+    xy: np.ndarray | None = None
 
 
 def describe(
@@ -54,6 +56,7 @@ def describe(
     group_key: str | None,
     image_slot: str,
     gene_slot: str | None,
+    array_positions: bool = False,
 ) -> list[Source]:
     """Look at each object without changing it.
 
@@ -75,7 +78,8 @@ def describe(
         if any(c is not None for c in captions.ravel()):
             has.add("text")
         codes = np.array([f"{number}:{code}" for code in section_codes(data, table_key=table_key)], dtype=object)
-        sources.append(Source(data, table, name, _groups(table, group_key, name), codes, captions, frozenset(has)))
+        groups, xy = _groups(table, group_key, name), positions(table, array=array_positions)
+        sources.append(Source(data, table, name, groups, codes, captions, frozenset(has), xy))
     return sources
 
 
@@ -144,8 +148,8 @@ def stack(parts: Sequence[Any]) -> Any:
     return np.concatenate(parts)
 
 
-def item_arrays(sources: Sequence[Source], usable: Mapping[str, Sequence[np.ndarray | None]]) -> dict[str, np.ndarray]:
-    """Positions of each item in the stacked inputs.
+def observations(sources: Sequence[Source], usable: Mapping[str, Sequence[np.ndarray | None]]) -> pd.DataFrame:
+    """Every row of every object, in order.
 
     Parameters
     ----------
@@ -157,28 +161,33 @@ def item_arrays(sources: Sequence[Source], usable: Mapping[str, Sequence[np.ndar
 
     Returns
     -------
-    Arrays over items: ``row``, ``group``, one per modality with positions or -1, and ``captions``, the caption of each item.
+    DataFrame with ``source``, ``group``, ``section``, ``x``, ``y``, and for each modality the position in its stacked
+    input, or -1.
     """
-    blocks: list[pd.DataFrame] = []
-    start = 0
+    blocks = []
     offset = dict.fromkeys(usable, 0)
     for number, source in enumerate(sources):
         n = source.table.n_obs
-        block = pd.DataFrame({"row": np.arange(start, start + n), "group": source.group})
+        xy = np.full((n, 2), np.nan) if source.xy is None else source.xy
+        columns = {"source": number, "group": source.group, "section": source.section, "x": xy[:, 0], "y": xy[:, 1]}
         for modality, masks in usable.items():
-            position = np.full(n, -1)
+            columns[modality] = np.full(n, -1)
             mask = masks[number]
             if mask is not None:
-                position[mask] = offset[modality] + np.arange(int(mask.sum()))
+                columns[modality][mask] = offset[modality] + np.arange(int(mask.sum()))
                 offset[modality] += int(mask.sum())
-            block[modality] = position
-        blocks.append(_repeat_captions(block, source.captions))
-        start += n
-    items = pd.concat(blocks, ignore_index=True)
+        blocks.append(pd.DataFrame(columns))
+    return pd.concat(blocks, ignore_index=True)
+
+
+def item_arrays(sources: Sequence[Source], rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """One item for each row and distinct caption of it: its columns of `observations`, ``row`` and ``caption``."""
+    captions = [caption for source in sources for caption in source.captions]
+    items = _repeat_captions(rows.assign(row=np.arange(len(rows))), captions)
     return {name: items[name].to_numpy() for name in items}
 
 
-def _repeat_captions(block: pd.DataFrame, captions: np.ndarray) -> pd.DataFrame:
+def _repeat_captions(block: pd.DataFrame, captions: Sequence[np.ndarray]) -> pd.DataFrame:
     """One item per distinct caption of a row, and one without a caption for a row that has none."""
     distinct = [list(dict.fromkeys(c for c in row if c is not None)) or [None] for row in captions]
     if not distinct:

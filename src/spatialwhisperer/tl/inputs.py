@@ -16,7 +16,13 @@ from spatialwhisperer.tl import gather
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import pandas as pd
+
     from spatialwhisperer.models.batches import Items
+    from spatialwhisperer.models.parts import Context
+
+FITTED = ("pca", "scvi", "scanvi", "set_transformer", "gene_sentence")
+"""Gene encoders that training fits."""
 
 _PLACE = {"gene": 0, "text": 1, "image": 2}
 
@@ -33,6 +39,8 @@ class Inputs:
         Feature dimension of each modality.
     encoders
         Plain values that say which encoder made the features of a modality.
+    raw
+        Inputs before they are standardised, stacked.
     statistics
         Mean and standard deviation of the training features of a modality.
     standardize
@@ -43,18 +51,25 @@ class Inputs:
         Fitted gene encoder.
     captions
         Distinct captions in order of first appearance.
+    observations
+        Every row of every object; see `gather.observations`.
+    contexts
+        What rebuilds the context module of a modality.
     """
 
     items: Items
     captions: list[str]
+    observations: pd.DataFrame
     dims: dict[str, int] = field(default_factory=dict)
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    raw: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     standardize: dict[str, str] = field(default_factory=dict)
     towers: dict[str, Any] = field(default_factory=dict)
     rebuild: dict[str, dict[str, Any]] = field(default_factory=dict)
     unlocked: dict[str, str] = field(default_factory=dict)
     gene_encoder: Any = None
+    contexts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,6 +99,7 @@ def prepare_inputs(
     locking: str,
     pretrained: bool,
     standardize: Mapping[str, str],
+    context: Context,
     tile: Mapping[str, Any],
     counts: Mapping[str, Any],
     table_key: str | None,
@@ -107,16 +123,43 @@ def prepare_inputs(
             sides["image"] = _image_tower_side(
                 sources, image_encoder, pretrained and letter["image"] == "U", tile, table_key
             )
-    arrays = gather.item_arrays(sources, {m: s.masks for m, s in sides.items()})
+    rows = gather.observations(sources, {m: s.masks for m, s in sides.items()})
+    arrays = gather.item_arrays(sources, rows)
     if "text" in modalities:
         sides["text"] = text_side
-    out = Inputs(items=None, captions=captions if "text" in modalities else [])  # type: ignore[arg-type]
+    out = Inputs(None, captions if "text" in modalities else [], rows)  # type: ignore[arg-type]
     stacked = {}
     for modality, side in sides.items():
         stacked[modality] = _finish(out, modality, side, letter[modality], sources, standardize, held_out)
     index = {m: _caption_index(captions, arrays["caption"]) if m == "text" else arrays[m] for m in sides}
-    out.items = Items(stacked, index, arrays["row"], arrays["group"])
+    seen = {m: _context(out, m, context) for m in context.sides if m in sides}
+    out.items = Items(stacked, index, arrays["row"], arrays["group"], seen)
     return out
+
+
+def _context(out: Inputs, modality: str, context: Context) -> dict[str, np.ndarray]:
+    """What the context module of a modality reads beside the features, by stacked row."""
+    if modality in out.towers:
+        raise ValueError(
+            f"The {modality} side sees neighbours ({context.kind}), which needs frozen features. Lock the {modality} tower, "
+            "or take a preset without context on that side."
+        )
+    rows = out.observations[out.observations[modality] >= 0].sort_values(modality)
+    xy = rows[["x", "y"]].to_numpy()
+    if not np.isfinite(xy).all():
+        raise ValueError(
+            f"The {modality} side sees neighbours ({context.kind}), and rows have no position. Give .obsm['spatial'], or "
+            ".obs['array_row'] and .obs['array_col']."
+        )
+    options = dict(context.options)
+    out.contexts[modality] = {"kind": context.kind, "in_dim": out.dims[modality], "options": options}
+    if context.kind == "batch_peer":
+        out.contexts[modality]["chunk"] = context.chunk
+        return {"positions": xy.astype(np.int64)}
+    from spatialwhisperer.models.context import section_neighbours
+
+    near = section_neighbours(xy, rows["section"].to_numpy(), options["n_neighbours"])
+    return {"neighbours": near.index, "offsets": near.offsets}
 
 
 def _finish(
@@ -134,7 +177,7 @@ def _finish(
     out.dims[modality], out.encoders[modality] = side.dim, side.encoder
     if side.fitted is not None:
         out.gene_encoder = side.fitted
-    x = gather.stack(side.parts)
+    x = out.raw[modality] = gather.stack(side.parts)
     if side.tower is not None:
         out.towers[modality], out.rebuild[modality], out.unlocked[modality] = side.tower, side.rebuild, letter
         out.standardize[modality] = "none"
@@ -172,7 +215,7 @@ def _gene_side(
     from spatialwhisperer.pp.genes import embed_genes
 
     holders = [s for s in sources if "gene" in s.has]
-    if isinstance(encoder, str) and encoder in ("pca", "scvi", "scanvi"):
+    if isinstance(encoder, str) and encoder in FITTED:
         encoder = _fit_gene_encoder(holders, encoder, held_out, counts, random_state)
     elif isinstance(encoder, str | Path):
         from spatialwhisperer.models.gene_encoders import load_gene_encoder
@@ -211,7 +254,7 @@ def _fit_gene_encoder(
             tables.append(source.table)
         elif keep.any():
             tables.append(source.table[keep])
-    options = {k: v for k, v in counts.items() if k != "table_key" and v is not None}
+    options = {k: v for k, v in counts.items() if v is not None}
     return fit_gene_encoder(tables, name, random_state=random_state, **options)
 
 

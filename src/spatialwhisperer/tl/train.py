@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from spatialwhisperer._utils import found, isolated_rng, say
-from spatialwhisperer.models.presets import MODALITIES
-from spatialwhisperer.settings import settings
-from spatialwhisperer.tl import gather
-from spatialwhisperer.tl.inputs import Inputs, prepare_inputs
+from spatialwhisperer.tl import checks, expression_training, fitting, gather
+from spatialwhisperer.tl.inputs import prepare_inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import GeneEncoder, Preset, Whisperer
-    from spatialwhisperer.models.batches import Items
-
-FEW_PAIRS = 5000
-"""Below this many image–gene pairs the sequential schedule is the default."""
 
 Modality = Literal["image", "gene", "text"]
 
@@ -35,9 +25,10 @@ def train(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
     preset: str | Preset = "spatialwhisperer",
+    protocol: Literal["strict", "peer"] = "strict",
     pairs: Sequence[tuple[Modality, Modality]] | Mapping[tuple[Modality, Modality], float] | None = None,
-    image_encoder: Any = "stain_texture",
-    gene_encoder: str | GeneEncoder | Path = "pca",
+    image_encoder: Any = None,
+    gene_encoder: str | GeneEncoder | Path | None = None,
     text_encoder: str = "minilm",
     image_features: str | None = None,
     gene_features: str | None = None,
@@ -47,13 +38,17 @@ def train(
     labels_key: str | None = None,
     layer: str | None = None,
     table_key: str | None = None,
-    tile_um: float | None = None,
+    tile_um: float | Sequence[float] | None = None,
     tile_px: int | None = None,
     locking: str | None = None,
     pretrained: bool = True,
     schedule: Literal["joint", "sequential"] | None = None,
     image_link: Literal["ridge", "contrastive"] | None = None,
     validation: float | str | Sequence[str] | None = None,
+    genes: Sequence[str] | None = None,
+    values_layer: str | None = None,
+    expression: bool | None = None,
+    cross_validate: bool | None = None,
     projection_dim: int | None = None,
     learning_rate: float | None = None,
     batch_size: int | None = None,
@@ -84,13 +79,17 @@ def train(
     data
         One object or several.
     preset
-        Name or :class:`~spatialwhisperer.models.Preset` that sets pairs, heads, temperature and recipe.
+        Name or :class:`~spatialwhisperer.models.Preset` that sets the parts; :func:`spatialwhisperer.models.presets` lists
+        them.
+    protocol
+        "strict", or "peer": as the code of the paper does it where that changes numbers.
     pairs
         Modality pairs to train, optionally each with its weight. Not given: those of the preset that the data hold.
     image_encoder
-        Name of an image encoder, an ``nn.Module`` or an image encoder object.
+        Name of an image encoder, an ``nn.Module`` or an image encoder object. Not given: that of the preset.
     gene_encoder
-        "pca", "scvi" or "scanvi" (fitted here on the raw counts of the training groups), or a fitted encoder or its folder.
+        "pca", "scvi", "scanvi", "set_transformer" or "gene_sentence" (fitted here on the raw counts of the training groups),
+        "identity" (the expression of ``genes``), or a fitted encoder or its folder. Not given: that of the preset.
     text_encoder
         "minilm", a Hugging Face id or a local folder.
     image_features, gene_features
@@ -121,6 +120,17 @@ def train(
         unlocked.
     validation
         Groups held out for a validation loss: their names, or the share of groups.
+    genes
+        Genes whose expression the model will predict. Not given: chosen on the training groups by the rule of the preset.
+    values_layer
+        Layer with the values to predict as they are, such as batch-corrected ones. Not given: raw counts, brought into the
+        preset's value space.
+    expression
+        Whether the model learns to predict expression (:func:`predict_expression`). Not given: what the preset says.
+    cross_validate
+        Train again without each patient (without each section where there is one patient) to learn how well each gene is
+        predicted on tissue that training has not seen, and how to weigh retrieval and regression. Not given: yes for frozen
+        features.
     projection_dim, learning_rate, batch_size, max_epochs
         Override the recipe of the preset. Without ``max_epochs`` small data gets at least the recipe's number of steps.
     accelerator, devices, strategy, precision
@@ -157,25 +167,33 @@ def train(
     """
     from spatialwhisperer.models.presets import get_preset
 
-    preset = get_preset(preset)
-    objects = _objects(data)
-    locking = _check_locking(locking or preset.locking)
-    if resume and folder is None:
-        raise ValueError("resume=True needs folder=…, the folder of the run to continue.")
-    _check_numbers(projection_dim=projection_dim, batch_size=batch_size, max_epochs=max_epochs)
-    if learning_rate is not None and not learning_rate >= 0:
-        raise ValueError(f"learning_rate must not be negative; found {learning_rate!r}.")
+    preset = get_preset(preset, protocol)
+    image_encoder, gene_encoder = image_encoder or preset.image_encoder, gene_encoder or preset.gene_encoder
+    locking = checks.check_locking(locking or preset.locking)
+    checks.check_numbers(projection_dim=projection_dim, batch_size=batch_size, max_epochs=max_epochs)
+    checks.check_rate(learning_rate)
     slot = gather.image_slot(image_encoder, image_features)
-    text_keys = [text_key] if isinstance(text_key, str) else list(text_key)
     sources = gather.describe(
-        objects, table_key=table_key, text_keys=text_keys, group_key=group_key, image_slot=slot, gene_slot=gene_features
+        checks.objects(data),
+        table_key=table_key,
+        text_keys=[text_key] if isinstance(text_key, str) else list(text_key),
+        group_key=group_key,
+        image_slot=slot,
+        gene_slot=gene_features,
+        array_positions=preset.context.kind == "batch_peer",
     )
-    weights = _choose_pairs(pairs, preset, sources)
-    held_out = _validation_groups(validation, sources, random_state)
-    _check_schedule(schedule, weights)
-    image_link = _check_link(image_link, schedule, unlocked=locking[2] != "L")
-    _check_given(locking, {"gene": gene_features, "image": image_features})
-    _check_folder(folder, resume)
+    weights = checks.choose_pairs(pairs, preset, sources)
+    held_out = checks.validation_groups(validation, sources, random_state)
+    checks.check_schedule(schedule, weights, preset)
+    image_link = checks.check_link(image_link, schedule, unlocked=locking[2] != "L")
+    checks.check_given(locking, {"gene": gene_features, "image": image_features})
+    with_expression = checks.check_expression(expression, genes, values_layer, preset, weights)
+    fitting.check_folder(folder, resume=resume)
+    chosen: tuple[list[str], list[str]] = ([], [])
+    if with_expression:
+        chosen = expression_training.choose_genes(sources, genes, preset, held_out, layer)
+    if gene_encoder == "identity" and gene_features is None:
+        gene_encoder = checks.identity_encoder(preset, *chosen)
     inputs = prepare_inputs(
         sources,
         modalities={m for pair in weights for m in pair},
@@ -189,14 +207,15 @@ def train(
         locking=locking,
         pretrained=pretrained,
         standardize=preset.standardize,
-        tile={"tile_um": tile_um, "tile_px": tile_px},
-        counts={"layer": layer, "table_key": table_key, "batch_key": batch_key, "labels_key": labels_key},
+        context=preset.context,
+        tile={"tile_um": tile_um or preset.tile_um, "tile_px": tile_px},
+        counts={"layer": layer, "batch_key": batch_key, "labels_key": labels_key, **preset.gene_options},
         table_key=table_key,
         random_state=random_state,
     )
-    items, val_items = _split(inputs.items, held_out)
-    _check_left(items, weights)
-    schedule = schedule or _choose_schedule(weights, items, image_link)
+    items, val_items = checks.split(inputs.items, held_out)
+    checks.check_left(items, weights)
+    schedule = schedule or checks.choose_schedule(weights, items, image_link, preset)
     if schedule == "sequential" and image_link is None:
         image_link = "contrastive" if "image" in inputs.unlocked else "ridge"
     recipe = preset.sequential if schedule == "sequential" else preset.joint
@@ -204,6 +223,7 @@ def train(
     recipe = replace(recipe, **{k: v for k, v in changes.items() if v is not None})
     manifest = {
         "preset": preset.name,
+        "protocol": preset.protocol,
         "schedule": schedule,
         "image_link": image_link,
         "locking": locking,
@@ -212,216 +232,39 @@ def train(
         "validation_groups": sorted(held_out),
         "random_state": random_state,
     }
-    model = _build(inputs, recipe, preset, manifest, random_state)
-    from spatialwhisperer.models.fit import Run, fit_joint, fit_sequential, trainer_options
+    from spatialwhisperer.models.fit import trainer_options
 
-    where = _run_folder(folder)
     options = trainer_options(accelerator, devices, strategy, precision, trainer)
-    run = Run(recipe, max_epochs, random_state, where / "phases", options, resume)
-    if schedule == "joint":
-        history = fit_joint(model, items, val_items, weights, inputs.unlocked, run)
-    else:
-        history = fit_sequential(model, items, val_items, weights, inputs.unlocked, str(image_link), run)
-    model.history = history
-    _save(model, where / "model")
+    decoder = len(chosen[0]) if with_expression and recipe.regression_weight else None
+    plan = fitting.Plan(
+        preset, recipe, schedule, image_link, weights, manifest, max_epochs, random_state, options, decoder
+    )
+    if with_expression:
+        values = expression_training.read_values(
+            sources,
+            inputs,
+            *chosen,
+            space=preset.expression.value_space,  # type: ignore[union-attr]
+            layer=layer,
+            values_layer=values_layer,
+        )
+        if decoder is not None:
+            items = expression_training.with_values(items, values, len(inputs.observations))
+    where = fitting.run_folder(folder)
+    model = fitting.fit_model(inputs, items, val_items, plan, where / "phases", resume=resume)
+    if with_expression:
+        expression_training.attach_predictor(
+            model,
+            inputs,
+            items,
+            values,
+            plan,
+            sources,
+            cross_validate=checks.cross_validates(cross_validate, inputs),
+            folder=where / "phases",
+        )
+    fitting.save_model(model, where / "model")
     if folder is None:
         # only an interrupted run needs its resume files, and a run in the cache folder ends here
         shutil.rmtree(where / "phases", ignore_errors=True)
     return model
-
-
-def _objects(data: Any) -> list[Any]:
-    if isinstance(data, Mapping) and not hasattr(data, "tables"):
-        data = list(data.values())
-    objects = list(data) if isinstance(data, Sequence | set) and not isinstance(data, str) else [data]
-    if not objects:
-        raise ValueError("No data to train on: pass an AnnData or SpatialData, or several.")
-    return objects
-
-
-def _check_numbers(**values: int | None) -> None:
-    # a batch of one pair has no negative
-    least = {"batch_size": 2}
-    for name, value in values.items():
-        if value is not None and value < least.get(name, 1):
-            raise ValueError(f"{name} must be at least {least.get(name, 1)}; found {value!r}.")
-
-
-def _check_locking(locking: str) -> str:
-    if len(locking) != 3 or set(locking) - set("LUu"):
-        raise ValueError(
-            f"locking must be three letters of L, U and u in the order gene, text, image (such as 'LUL'); found {locking!r}."
-        )
-    return locking
-
-
-def _choose_pairs(pairs: Any, preset: Preset, sources: Sequence[gather.Source]) -> dict[tuple[str, str], float]:
-    """The pairs asked for, or those of the preset that some object holds."""
-    asked = pairs if pairs is not None else preset.pairs
-    weights = dict(asked) if isinstance(asked, Mapping) else {tuple(p): 1.0 for p in asked}
-    known = {"image", "gene", "text"}
-    for pair, weight in weights.items():
-        if len(pair) != 2 or set(pair) - known or pair[0] == pair[1]:
-            raise ValueError(f"A pair must be two of 'image', 'gene' and 'text'; found {pair!r}.")
-        if weight < 0:
-            raise ValueError(f"The weight of pair {pair!r} must not be negative; found {weight!r}.")
-    held = {pair: w for pair, w in weights.items() if w > 0 and any(set(pair) <= s.has for s in sources)}
-    missing = [pair for pair in weights if pair not in held and weights[pair] > 0]
-    if not held or (missing and pairs is not None):
-        lacking = found("–".join(p) for p in missing)
-        raise ValueError(
-            f"No object holds {lacking} pairs. What the objects hold: {gather.summary(sources)}. Captions are read from "
-            ".obs[text_key], counts from .X or layer=…, images from .obsm, .uns['spatial'] or the SpatialData."
-        )
-    return held
-
-
-def _validation_groups(validation: Any, sources: Sequence[gather.Source], random_state: int) -> set[str]:
-    if validation is None:
-        return set()
-    groups = sorted({str(g) for s in sources for g in s.group})
-    if isinstance(validation, int | float):
-        if not 0 < validation < 1:
-            raise ValueError(f"validation must be a share between 0 and 1 or names of groups; found {validation!r}.")
-        n = max(1, round(validation * len(groups)))
-        if n >= len(groups):
-            raise ValueError(
-                f"validation={validation} of {len(groups)} groups leaves none to train on ({found(groups)})."
-            )
-        return set(np.random.default_rng(random_state).choice(groups, n, replace=False).tolist())
-    names = {validation} if isinstance(validation, str) else {str(v) for v in validation}
-    if names - set(groups):
-        raise ValueError(
-            f"validation names groups that are not there: {found(sorted(names - set(groups)))} (found: {found(groups)})."
-        )
-    if names == set(groups):
-        raise ValueError("validation names every group; none is left to train on.")
-    return names
-
-
-def _split(items: Items, held_out: set[str]) -> tuple[Items, Items | None]:
-    if not held_out:
-        return items, None
-    inside = np.isin(items.group.astype(str), sorted(held_out))
-    return items.subset(np.flatnonzero(~inside)), items.subset(np.flatnonzero(inside))
-
-
-def _check_left(items: Items, weights: Mapping[tuple[str, str], float]) -> None:
-    """Training needs negatives: at least two pairs of each kind outside the held-out groups."""
-    few = {f"{a}–{b}": items.count(a, b) for a, b in weights if items.count(a, b) < 2}
-    if few:
-        counts = ", ".join(f"{n} {pair}" for pair, n in few.items())
-        raise ValueError(
-            f"Too few pairs to train on: {counts}. Hold out fewer groups with validation=…, or check that the rows of an "
-            "object have captions, counts or complete image features together."
-        )
-
-
-def _check_given(locking: str, slots: Mapping[str, str | None]) -> None:
-    for modality, slot in slots.items():
-        letter = locking[MODALITIES.index(modality)]
-        if slot is not None and letter != "L":
-            raise ValueError(
-                f"{modality}_features={slot!r} are fixed, and locking={locking!r} asks to train the {modality} tower. "
-                "Give the one or the other."
-            )
-
-
-def _check_schedule(schedule: str | None, weights: Mapping[tuple[str, str], float]) -> None:
-    if schedule not in (None, "joint", "sequential"):
-        raise ValueError(f"schedule must be 'joint' or 'sequential', not {schedule!r}.")
-    if schedule == "sequential" and not _can_follow(weights):
-        raise ValueError(
-            "The sequential schedule links images to a fixed gene embedding, so it needs image–gene and gene–text pairs and "
-            f"no image–text pairs; there are {found('–'.join(p) for p in weights)}. Use schedule='joint'."
-        )
-
-
-def _choose_schedule(weights: Mapping[tuple[str, str], float], items: Items, image_link: str | None) -> str:
-    if not _can_follow(weights):
-        if image_link is not None:
-            raise ValueError("image_link applies to schedule='sequential', which these pairs do not allow.")
-        return "joint"
-    n = items.count("image", "gene")
-    if image_link is not None:
-        return "sequential"
-    if n < FEW_PAIRS:
-        say(f"{n} image–gene pairs: training gene and text first, then linking the image (schedule='sequential').")
-        return "sequential"
-    return "joint"
-
-
-def _can_follow(weights: Mapping[tuple[str, str], float]) -> bool:
-    """Whether the sequential schedule fits: images reach text through the genes and in no other way."""
-    return _has(weights, "image", "gene") and _has(weights, "gene", "text") and not _has(weights, "image", "text")
-
-
-def _has(weights: Mapping[tuple[str, str], float], a: str, b: str) -> bool:
-    return (a, b) in weights or (b, a) in weights
-
-
-def _check_link(image_link: str | None, schedule: str | None, *, unlocked: bool) -> str | None:
-    if image_link not in (None, "ridge", "contrastive"):
-        raise ValueError(f"image_link must be 'ridge' or 'contrastive', not {image_link!r}.")
-    if image_link is not None and schedule == "joint":
-        raise ValueError("image_link applies to schedule='sequential'.")
-    if image_link == "ridge" and unlocked:
-        raise ValueError("image_link='ridge' needs frozen image features; an unlocked image tower takes 'contrastive'.")
-    return image_link
-
-
-def _build(inputs: Inputs, recipe: Any, preset: Preset, manifest: Mapping[str, Any], random_state: int) -> Whisperer:
-    import torch
-
-    from spatialwhisperer.models.whisperer import Whisperer
-
-    heads = {}
-    for modality in sorted(inputs.dims):
-        head: dict[str, Any] = {"kind": recipe.heads[modality], "in_dim": inputs.dims[modality]}
-        if recipe.dropout.get(modality):
-            head["dropout"] = recipe.dropout[modality]
-        heads[modality] = head
-    config = {
-        "projection_dim": recipe.projection_dim,
-        "temperature": preset.temperature,
-        "heads": heads,
-        "standardize": inputs.standardize,
-        "encoders": inputs.encoders,
-        "towers": inputs.rebuild,
-        "labels": inputs.captions,
-        "training": dict(manifest),
-    }
-    with isolated_rng(random_state):
-        model = Whisperer(config, inputs.towers)
-    for modality, (mean, std) in inputs.statistics.items():
-        getattr(model, f"{modality}_mean").copy_(torch.from_numpy(mean))
-        getattr(model, f"{modality}_std").copy_(torch.from_numpy(std))
-    model.gene_encoder = inputs.gene_encoder
-    return model
-
-
-def _check_folder(folder: str | Path | None, resume: bool) -> None:
-    # a process that a strategy started on this machine joins the run of the first
-    joins = os.environ.get("LOCAL_RANK", "0") != "0"
-    if folder is not None and not resume and not joins and (Path(folder).expanduser() / "phases").exists():
-        raise FileExistsError(f"{folder} holds a run already. Continue it with resume=True, or choose another folder.")
-
-
-def _run_folder(folder: str | Path | None) -> Path:
-    if folder is not None:
-        where = Path(folder).expanduser()
-        where.mkdir(parents=True, exist_ok=True)
-        return where
-    runs = settings.cache_dir / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="run-", dir=runs))
-
-
-def _save(model: Whisperer, folder: Path) -> None:
-    """Write the model once, from the first process."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        model.save(folder)
-    else:
-        model.folder = folder

@@ -1,0 +1,309 @@
+"""What training adds for the prediction of expression: genes, their values, the bank, and how well each gene is predicted."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer._utils import found, progress, say
+from spatialwhisperer.tl.fitting import Plan, fit_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from spatialwhisperer.models import Preset, Whisperer
+    from spatialwhisperer.models.batches import Items
+    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.tl.gather import Source
+    from spatialwhisperer.tl.inputs import Inputs
+
+LISTS = 50
+"""Genes in the lists HEG50 and HVG50."""
+
+
+@dataclass
+class Values:
+    """Expression of the rows that hold image and counts.
+
+    Attributes
+    ----------
+    genes, gene_ids
+        Names and Ensembl ids.
+    matrix
+        CSR, shape (m, g).
+    rows
+        Row of `Inputs.observations` of each, shape (m,).
+    space
+        Value space, or "as given".
+    """
+
+    genes: list[str]
+    gene_ids: list[str]
+    matrix: sp.csr_matrix
+    rows: np.ndarray
+    space: str
+
+
+def choose_genes(
+    sources: Sequence[Source], genes: Sequence[str] | None, preset: Preset, held_out: set[str], layer: str | None
+) -> tuple[list[str], list[str]]:
+    """Names and Ensembl ids of the genes asked for, or of those that the preset's rule picks on training rows.
+
+    Raises
+    ------
+    KeyError
+        If a gene that is named is not in the counts of every object with images.
+    ValueError
+        If there is no object with image and counts, or their genes have nothing in common.
+    """
+    from spatialwhisperer.pp._gene_matching import names_and_ids
+
+    tables = []
+    for source in _paired(sources):
+        keep = ~np.isin(source.group.astype(str), sorted(held_out))
+        if keep.any():
+            tables.append(source.table if keep.all() else source.table[keep])
+    if not tables:
+        raise ValueError(
+            "No training object holds both an image and counts, which the prediction of expression learns from."
+        )
+    names, ids = names_and_ids(tables[0])
+    if genes is not None:
+        genes = list(dict.fromkeys(str(g) for g in genes))
+        for table in tables:
+            missing = sorted(set(genes) - set(names_and_ids(table)[0]))
+            if missing:
+                raise KeyError(f"genes not in the counts: {found(missing)}.")
+    else:
+        from spatialwhisperer.pp.gene_selection import select_genes
+
+        spec = preset.expression
+        genes = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
+    known = dict(zip(names, ids, strict=True))
+    return list(genes), [known.get(g, "") for g in genes]
+
+
+def _paired(sources: Sequence[Source]) -> list[Source]:
+    return [s for s in sources if {"image", "gene"} <= s.has]
+
+
+def read_values(
+    sources: Sequence[Source],
+    inputs: Inputs,
+    genes: Sequence[str],
+    gene_ids: Sequence[str],
+    *,
+    space: str,
+    layer: str | None,
+    values_layer: str | None,
+) -> Values:
+    """Expression of every row that holds image and counts, in the value space or from a layer as it is."""
+    rows = inputs.observations
+    both = np.asarray((rows["image"] >= 0) & (rows["gene"] >= 0))
+    blocks = []
+    for number, source in enumerate(sources):
+        inside = np.asarray(rows["source"] == number)
+        if not (both & inside).any():
+            continue
+        matrix = _source_values(source, genes, gene_ids, space, layer, values_layer)
+        blocks.append(matrix[both[inside]])
+    matrix = sp.vstack(blocks, format="csr").astype(np.float32)
+    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), "as given" if values_layer else space)
+
+
+def _source_values(
+    source: Source, genes: Sequence[str], ids: Sequence[str], space: str, layer: str | None, values_layer: str | None
+) -> sp.csr_matrix:
+    from spatialwhisperer.models.value_spaces import to_space
+    from spatialwhisperer.pp._gene_matching import counts_for, counts_matrix
+
+    if values_layer is not None:
+        if values_layer not in source.table.layers:
+            raise KeyError(
+                f"values_layer={values_layer!r} not in .layers of {source.name} ({found(source.table.layers)})."
+            )
+        values = sp.csr_matrix(source.table[:, list(genes)].layers[values_layer], dtype=np.float32)
+        if not np.isfinite(values.data).all():
+            raise ValueError(f".layers[{values_layer!r}] of {source.name} holds values that are not finite.")
+        return values
+    counts = counts_for(list(genes), list(ids), source.table, layer)
+    library = np.asarray(counts_matrix(source.table, layer).sum(axis=1)).ravel()
+    return to_space(sp.csr_matrix(counts), space, library=library, sections=source.section)
+
+
+def with_values(items: Items, values: Values, n_rows: int) -> Items:
+    """Items that know the expression of their row, for a decoder."""
+    position = np.full(n_rows, -1)
+    position[values.rows] = np.arange(len(values.rows))
+    return replace(items, values=values.matrix, value_index=position[items.row])
+
+
+def attach_predictor(
+    model: Whisperer,
+    inputs: Inputs,
+    items: Items,
+    values: Values,
+    plan: Plan,
+    sources: Sequence[Source],
+    *,
+    cross_validate: bool,
+    folder: Path,
+) -> None:
+    """Give the model a predictor of expression, with the accuracy of each gene on held-out training groups."""
+    training = np.isin(values.rows, items.row)
+    model.expression = _predictor(model, inputs, values, training, plan)
+    model.expression.config["training_sections"] = fingerprints(sources)
+    if not cross_validate:
+        return
+    folds = _folds(inputs.observations.iloc[values.rows[training]])
+    if len(folds) < 2:
+        say("One section with images: how well each gene is predicted on held-out tissue was not measured.")
+        return
+    predicted = _out_of_fold(model, inputs, items, values, training, plan, folds, folder)
+    _record_accuracy(model.expression, predicted, values, training, inputs.observations)
+
+
+def _predictor(model: Whisperer, inputs: Inputs, values: Values, keep: np.ndarray, plan: Plan) -> ExpressionPredictor:
+    from spatialwhisperer.models.expression import fit_predictor
+
+    spec = plan.preset.expression
+    rows = inputs.observations.iloc[values.rows[keep]]
+    matrix = values.matrix[keep]
+    config = {
+        "genes": values.genes,
+        "gene_ids": values.gene_ids,
+        "value_space": values.space,
+        "retrieval": asdict(spec.retrieval),  # type: ignore[union-attr]
+        "method": spec.method,  # type: ignore[union-attr]
+        "gene_lists": gene_lists(matrix, values.genes, rows["section"].to_numpy()),
+    }
+    positions = {m: rows[["x", "y"]].to_numpy() for m in inputs.contexts}
+    return fit_predictor(
+        model,
+        image=_features(inputs, "image", rows),
+        gene=_features(inputs, "gene", rows),
+        values=matrix,
+        sections=rows["section"].to_numpy(),
+        groups=rows["group"].to_numpy(),
+        positions=positions,
+        config=config,
+    )
+
+
+def _features(inputs: Inputs, modality: str, rows: pd.DataFrame) -> Any:
+    x, at = inputs.raw[modality], rows[modality].to_numpy()
+    return [x[i] for i in at] if isinstance(x, list) else x[at]
+
+
+# --------------------------------------------------------------------------------------------- held-out accuracy
+
+
+def _folds(rows: pd.DataFrame) -> pd.Series:
+    """What is left out in turn: patients where there are several, else sections; the names as an index of counts."""
+    key = "group" if rows["group"].nunique() > 1 else "section"
+    return rows[key].value_counts().rename_axis(key)
+
+
+def _out_of_fold(
+    model: Whisperer,
+    inputs: Inputs,
+    items: Items,
+    values: Values,
+    training: np.ndarray,
+    plan: Plan,
+    folds: pd.Series,
+    folder: Path,
+) -> dict[str, np.ndarray]:
+    """Predictions of every method for the training rows, each by a model that was fitted without its patient or section."""
+    key = str(folds.index.name)
+    names = inputs.observations[key].to_numpy()
+    methods = [m for m in model.expression.methods() if m != "both"]  # type: ignore[union-attr]
+    out = {m: np.full(values.matrix.shape, np.nan, np.float32) for m in methods}
+    for number, name in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
+        left_in = items.subset(np.flatnonzero(names[items.row] != name))
+        fitted = fit_model(inputs, left_in, None, plan, folder / f"fold-{number}")
+        inside = names[values.rows] == name
+        fitted.expression = _predictor(fitted, inputs, values, training & ~inside, plan)
+        rows = inputs.observations.iloc[values.rows[training & inside]]
+        for method in methods:
+            out[method][training & inside] = fitted.expression.predict(
+                fitted,
+                _features(inputs, "image", rows),
+                method=method,
+                sections=rows["section"].to_numpy(),
+                positions=rows[["x", "y"]].to_numpy() if "image" in inputs.contexts else None,
+                k=_reachable(fitted.expression),
+            )[0]
+    return out
+
+
+def _reachable(predictor: ExpressionPredictor) -> int | None:
+    """The neighbours that a fold's bank allows where it is smaller than the preset's k."""
+    k, n = predictor.retrieval.k, predictor.values.shape[0]
+    return None if k is None else min(k, n)
+
+
+def _record_accuracy(
+    predictor: ExpressionPredictor,
+    predicted: Mapping[str, np.ndarray],
+    values: Values,
+    training: np.ndarray,
+    rows: pd.DataFrame,
+) -> None:
+    sections = rows["section"].to_numpy()[values.rows]
+    known = np.flatnonzero(training)
+    truth = values.matrix[known]
+    for method, x in predicted.items():
+        predictor.arrays[f"held_out_{method}"] = by_section(truth, x[known], sections[known])
+    if len(predicted) < 2:
+        return
+    shares = np.linspace(0, 1, 11)
+    mixed = [
+        by_section(truth, s * predicted["regression"][known] + (1 - s) * predicted["retrieval"][known], sections[known])
+        for s in shares
+    ]
+    best = int(np.argmax([np.nanmean(r) for r in mixed]))
+    predictor.config["weight"] = float(shares[best])
+    predictor.arrays["held_out_both"] = mixed[best]
+
+
+def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """Pearson of each gene within sections, mean over the sections where it is defined; float32 (g,)."""
+    from spatialwhisperer.models.expression_metrics import pearson_per_gene
+
+    each = [pearson_per_gene(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
+    stacked = np.stack(each)
+    defined = np.isfinite(stacked).sum(axis=0)
+    return np.where(defined > 0, np.nansum(stacked, axis=0) / np.maximum(defined, 1), np.nan).astype(np.float32)
+
+
+def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray) -> dict[str, list[str]]:
+    """The genes of highest mean and of highest variance on training rows, the mean over sections of each."""
+    mean, variance = [], []
+    for name in np.unique(sections):
+        part = matrix[sections == name]
+        mean.append(np.asarray(part.mean(axis=0)).ravel())
+        variance.append(np.asarray(part.multiply(part).mean(axis=0)).ravel() - mean[-1] ** 2)
+    ranked = {"HEG50": np.mean(mean, axis=0), "HVG50": np.mean(variance, axis=0)}
+    return {name: [genes[i] for i in np.argsort(-score, kind="stable")[:LISTS]] for name, score in ranked.items()}
+
+
+def fingerprints(sources: Sequence[Source]) -> dict[str, str]:
+    """Hash of the row names of each section to its code, so that a prediction can tell that it has seen one."""
+    out = {}
+    for source in sources:
+        for code in np.unique(source.section):
+            out[row_hash(source.table.obs_names[source.section == code])] = str(code)
+    return out
+
+
+def row_hash(names: Any) -> str:
+    """Hash of row names, whatever their order."""
+    return hashlib.sha1("\n".join(sorted(map(str, names))).encode(), usedforsecurity=False).hexdigest()[:16]
