@@ -1,0 +1,178 @@
+"""Embeddings coloured by batch and by label, beside what the report says about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from spatialwhisperer._utils import isolated_rng
+from spatialwhisperer.pl.canvas import GREY
+from spatialwhisperer.tl.batch_report import batch_report, report_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+_BARS = {
+    "mixing": "mixing of batches",
+    "mixing_within_labels": "… within labels",
+    "batch_accuracy": "batch told by a probe",
+    "label_accuracy": "label from other batches",
+}
+_CHANCE = {"batch_accuracy": "batch_chance", "label_accuracy": "label_chance"}
+
+
+def batches(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    *,
+    batch_key: str,
+    embeddings: str | Sequence[str],
+    labels_key: str | None = None,
+    ignore: Sequence[str] = ("undetermined",),
+    reduction: Literal["umap", "pca"] = "umap",
+    report: pd.DataFrame | None = None,
+    k: int = 30,
+    max_rows: int = 5000,
+    table_key: str | None = None,
+    random_state: int = 0,
+) -> list[Axes]:
+    """Draw each embedding coloured by batch and by label, and the numbers of the batch report as bars.
+
+    Parameters
+    ----------
+    data
+        One object or several.
+    batch_key
+        Column of ``.obs`` with the batch.
+    embeddings
+        Slots of ``.obsm``.
+    labels_key
+        Column of ``.obs`` with known labels; unknown ones are grey.
+    ignore
+        Labels that count as unknown.
+    reduction
+        How to bring an embedding into the plane: UMAP of its neighbourhood graph, or its first two principal components.
+    report
+        What :func:`spatialwhisperer.tl.batch_report` returned for these embeddings; computed if not given.
+    k, max_rows
+        As in :func:`spatialwhisperer.tl.batch_report`.
+    table_key
+        Table of a SpatialData.
+    random_state
+        Seed.
+
+    Returns
+    -------
+    The axes, one row per embedding: batches, labels (if given), bars. A dashed line in a bar is what chance gives.
+
+    Raises
+    ------
+    KeyError
+        If a column or an embedding does not exist, or the report lacks one.
+    ValueError
+        If ``reduction`` is unknown, or as in :func:`spatialwhisperer.tl.batch_report`.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections = sw.datasets.simulate_sections(2, 80, n_genes=60, n_reference_cells=50, random_state=0).sections
+    >>> encoder = sw.pp.fit_gene_encoder(list(sections.values()), "pca", n_latent=5)
+    >>> for section in sections.values():
+    ...     sw.pp.embed_genes(section, encoder)
+    >>> axes = sw.pl.batches(list(sections.values()), batch_key="patient", embeddings="X_pca", reduction="pca", k=10)
+    """
+    if reduction not in ("umap", "pca"):
+        raise ValueError(f"reduction must be 'umap' or 'pca', not {reduction!r}.")
+    slots = [embeddings] if isinstance(embeddings, str) else list(dict.fromkeys(embeddings))
+    common: dict[str, Any] = {"max_rows": max_rows, "table_key": table_key, "random_state": random_state}
+    if report is None:
+        report = batch_report(
+            data, batch_key=batch_key, embedding=slots, labels_key=labels_key, ignore=ignore, k=k, **common
+        )
+    missing = [s for s in slots if s not in report.index]
+    if missing:
+        raise KeyError(f"The report has no row for {missing} (found: {list(report.index)}).")
+    rows = report_rows(data, batch_key, slots, labels_key, ignore, **common)
+
+    import matplotlib.pyplot as plt
+
+    n_columns = 2 + (labels_key is not None)
+    widths = [1.0] * (n_columns - 1) + [0.75]
+    figure, grid = plt.subplots(
+        len(slots),
+        n_columns,
+        figsize=(1.5 + 5.2 * (n_columns - 1) + 3.6, 3.7 * len(slots)),
+        squeeze=False,
+        layout="constrained",
+        width_ratios=widths,
+    )
+    order = np.random.default_rng(random_state).permutation(len(rows.batch))
+    shown = [c for c in _BARS if c in report]
+    for line, slot in zip(grid, slots, strict=True):
+        xy = _plane(rows.values[slot], reduction, random_state)
+        _scatter(line[0], xy, rows.batch, order, f"{slot} by {batch_key}", reduction)
+        if rows.label is not None:
+            _scatter(line[1], xy, rows.label, order, f"{slot} by {labels_key}", reduction)
+        _bars(line[-1], report.loc[slot], shown, float(report[shown].max().max()))
+    return list(grid.ravel())
+
+
+def _plane(x: np.ndarray, reduction: str, random_state: int) -> np.ndarray:
+    if reduction == "pca":
+        from sklearn.decomposition import PCA
+
+        return PCA(2, svd_solver="full").fit_transform(x)
+    import anndata as ad
+    import scanpy as sc
+
+    adata = ad.AnnData(x.astype(np.float32))
+    with isolated_rng(random_state):
+        sc.pp.neighbors(adata, n_neighbors=min(15, len(x) - 1), use_rep="X", random_state=random_state)
+        sc.tl.umap(adata, random_state=random_state)
+    return np.asarray(adata.obsm["X_umap"])
+
+
+def _scatter(ax: Axes, xy: np.ndarray, values: np.ndarray, order: np.ndarray, title: str, reduction: str) -> None:
+    from matplotlib.lines import Line2D
+    from scanpy.plotting import palettes
+
+    names = sorted({v for v in values if v is not None})
+    source = palettes.default_20 if len(names) <= 20 else palettes.default_102
+    colours = {name: source[i % len(source)] for i, name in enumerate(names)}
+    # in random order, so that no batch lies on top of the others; unknown rows below
+    unknown = np.array([v is None for v in values])
+    order = np.concatenate([order[unknown[order]], order[~unknown[order]]])
+    size = float(np.clip(16000 / len(xy), 2, 30))
+    ax.scatter(*xy[order].T, s=size, c=[colours.get(values[i], GREY) for i in order], linewidths=0, alpha=0.8)
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(f"{reduction.upper()} 1", fontsize=8)
+    ax.set_ylabel(f"{reduction.upper()} 2", fontsize=8)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[["top", "right"]].set_visible(False)
+    handles = [Line2D([], [], ls="", marker="o", ms=5, mew=0, color=c, label=n) for n, c in colours.items()]
+    if unknown.any():
+        handles.append(Line2D([], [], ls="", marker="o", ms=5, mew=0, color=GREY, label="no label"))
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+
+def _bars(ax: Axes, row: pd.Series, shown: Sequence[str], top: float) -> None:
+    at = np.arange(len(shown))[::-1]
+    values = row[list(shown)].to_numpy(dtype=float)
+    ax.barh(
+        at, np.nan_to_num(values), height=0.55, color=["#4c72b0" if "label_" not in c else "#55a868" for c in shown]
+    )
+    for y, value, name in zip(at, values, shown, strict=True):
+        ax.text(max(np.nan_to_num(value), 0) + 0.02, y, f"{value:.2f}", va="center", fontsize=8)
+        if name in _CHANCE:
+            ax.plot([row[_CHANCE[name]]] * 2, [y - 0.36, y + 0.36], color="black", ls="--", lw=1)
+    ax.set_yticks(at, [_BARS[c] for c in shown], fontsize=8)
+    ax.set_xlim(0, 1.18 * max(1.0, top))
+    ax.set_ylim(-0.6, len(shown) - 0.4)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)

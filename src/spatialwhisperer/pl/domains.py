@@ -1,0 +1,168 @@
+"""Domains over the slide, in the colours of the regions they overlap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import get_table
+from spatialwhisperer._utils import found
+from spatialwhisperer.pl.annotation import _axes, _legend, _palette, _panels
+from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid
+from spatialwhisperer.tl.slots import texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+
+def domains(
+    data: AnnData | SpatialData,
+    *,
+    key: str | Sequence[str] = _keys.DOMAIN,
+    truth: str | None = None,
+    sections: Sequence[str] | None = None,
+    with_image: bool = True,
+    alpha: float = 0.8,
+    diameter_um: float | None = None,
+    table_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    coordinate_system: str | None = None,
+    library_key: str | None = None,
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Draw domains over the H&E, beside the known regions.
+
+    Each domain takes the colour of the known region that it is matched with: the one-to-one matching with the largest number of
+    shared rows (Hungarian algorithm). Domains left over have colours of their own. Titles give the adjusted Rand index over the
+    drawn rows that have both.
+
+    Parameters
+    ----------
+    data
+        Partitioned by :func:`spatialwhisperer.tl.spatial_domains`.
+    key
+        Column of ``.obs`` with domains, or several to compare.
+    truth
+        Column of ``.obs`` with known regions.
+    sections
+        Which sections to draw; all if not given.
+    with_image
+        Also draw the bare slide to the left of each section.
+    alpha
+        Opacity of the marks.
+    diameter_um
+        Size of a mark; that of the tiles, or most of the distance between spots, if not given.
+    table_key, image_key, coordinate_system, library_key
+        Where the table and image are, as in :func:`spatialwhisperer.pp.embed_images`.
+    axes
+        Axes to draw into: per section one for the slide, one for the regions and one for each key.
+
+    Returns
+    -------
+    The axes. It also writes ``.uns['<key>_colors']``, which scanpy, squidpy and spatialdata-plot read.
+
+    Raises
+    ------
+    KeyError
+        If a column does not exist.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.spatial_domains(section, use="observed", n_domains=3)
+    >>> axes = sw.pl.domains(section, truth="region")
+    """
+    table = get_table(data, table_key)
+    keys = [key] if isinstance(key, str) else list(key)
+    shown = [*([] if truth is None else [truth]), *keys]
+    for name in shown:
+        if name not in table.obs:
+            cure = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
+            raise KeyError(f"{name!r} is not in .obs (found: {found(table.obs)}).{cure}")
+    drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
+    n = len(shown) + with_image
+    axes = _axes(axes, n * len(drawn), n, legend_inches=1.2 * len(shown), tallest=max(p.tallness for p in drawn))
+    colours = _colours(table, truth, keys)
+    for i, panel in enumerate(drawn):
+        row = axes[n * i : n * (i + 1)]
+        if with_image:
+            draw_background(row[0], panel)
+            row[0].set_title(f"{panel.section.name}: H&E")
+        for ax, name in zip(row[int(with_image) :], shown, strict=True):
+            draw_background(ax, panel)
+            ax.set_title(_title(table, panel, name, truth))
+            values = texts(table.obs[name])[panel.section.rows]
+            marks = np.array([GREY if v is None else colours[name][v] for v in values])
+            draw_tiles(ax, panel, np.arange(len(marks)), marks, alpha, square=is_grid(table))
+            _legend(ax, colours[name], abstained=any(v is None for v in values))
+    return list(axes)
+
+
+def match_domains(domain: np.ndarray, truth: np.ndarray) -> dict[str, str]:
+    """One-to-one matching of domains with regions that shares most rows; a domain without a shared row stays out.
+
+    Parameters
+    ----------
+    domain, truth
+        Names as strings, ``None`` where unknown, shape (n,).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    both = (domain != None) & (truth != None)  # noqa: E711
+    if not both.any():
+        return {}
+    shared = pd.crosstab(domain[both], truth[both])
+    rows, columns = linear_sum_assignment(-shared.to_numpy())
+    return {
+        str(shared.index[i]): str(shared.columns[j]) for i, j in zip(rows, columns, strict=True) if shared.iat[i, j] > 0
+    }
+
+
+def _colours(table: AnnData, truth: str | None, keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour of every value of every column; written to ``.uns``."""
+    out: dict[str, dict[str, str]] = {}
+    if truth is not None:
+        out[truth] = _palette(table, truth, _names(table, truth), None)
+    for key in keys:
+        names = _names(table, key)
+        if truth is None:
+            out[key] = _palette(table, key, names, None)
+            continue
+        matched = match_domains(texts(table.obs[key]), texts(table.obs[truth]))
+        free = iter(_unlike(list(out[truth].values()), len(names)))
+        chosen = {n: out[truth][matched[n]] if n in matched else next(free) for n in names}
+        out[key] = _palette(table, key, names, chosen)
+    return out
+
+
+def _names(table: AnnData, key: str) -> list[str]:
+    return [str(c) for c in table.obs[key].astype("category").cat.categories]
+
+
+def _unlike(taken: list[str], n: int) -> list[str]:
+    """``n`` colours that are not among those taken."""
+    from scanpy.plotting import palettes
+
+    free = [c for c in [*palettes.default_20, *palettes.default_102] if c.lower() not in {t.lower() for t in taken}]
+    return [free[i % len(free)] for i in range(n)]
+
+
+def _title(table: AnnData, panel: Any, name: str, truth: str | None) -> str:
+    title = f"{panel.section.name}: {name}"
+    if truth is None or name == truth:
+        return title
+    from sklearn.metrics import adjusted_rand_score
+
+    a, b = (texts(table.obs[k])[panel.section.rows] for k in (name, truth))
+    both = (a != None) & (b != None)  # noqa: E711
+    if both.sum() < 2:
+        return title
+    return f"{title}, ARI {adjusted_rand_score(b[both].astype(str), a[both].astype(str)):.2f}"

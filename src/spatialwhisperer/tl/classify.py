@@ -1,0 +1,225 @@
+"""Few labels to patch classes: a probe on frozen features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import get_table
+from spatialwhisperer._utils import found, record
+from spatialwhisperer.tl.probes import METHODS, Method, fit_probe, take_shots
+from spatialwhisperer.tl.slots import columns, matrix, stacked, tables_of, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def classify(
+    data: AnnData | SpatialData,
+    *,
+    labels_key: str,
+    train: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
+    use: str = _keys.IMAGE,
+    method: Method = "logistic",
+    n_shots: int | None = None,
+    ignore: Sequence[str] = (),
+    group_key: str = "patient",
+    allow_overlap: bool = False,
+    n_neighbors: int = 15,
+    table_key: str | None = None,
+    key_added: str = _keys.CLASS,
+    random_state: int = 0,
+    inplace: bool = True,
+) -> pd.DataFrame | None:
+    """Give every row a class, learnt from rows with known labels on frozen features.
+
+    This is the task that TPIRBAE (Nishimura et al., ISBI 2025) pre-trains image encoders for; the probe and its settings are this
+    package's own. Features are standardised by the rows that teach.
+
+    - ``"logistic"``: ridge-penalised multinomial regression, classes weighted by the inverse of their frequency. The penalty is
+      the one with the best macro-F1 on left-out groups where the teaching rows come from at least two groups, else a fixed one.
+    - ``"knn"``: share of each class among the nearest rows.
+    - ``"prototypes"``: softmax of the cosines with the mean unit vector of each class (after Wang et al., SimpleShot, 2019), for
+      a handful of labels.
+
+    Parameters
+    ----------
+    data
+        What to classify.
+    labels_key
+        Column of ``.obs`` with the known labels; missing values are unlabelled.
+    train
+        Objects with known labels to learn from. Not given: the labelled rows of ``data``, whose own predictions then say nothing
+        about accuracy; for that see :func:`evaluate_classes`.
+    use
+        Slot of ``.obsm`` with features, shape (n, d); a row with NaN gets no class.
+    method
+        The probe.
+    n_shots
+        Learn from at most this many rows of each class, drawn at random.
+    ignore
+        Labels that count as unlabelled.
+    group_key
+        Column of ``.obs`` with the group (patient). An object without it, and rows where it is missing, are a group of their own.
+    allow_overlap
+        Accept a group that is both in ``train`` and in ``data``.
+    n_neighbors
+        Neighbours that vote in ``"knn"``.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Column of ``.obs`` to write.
+    random_state
+        Seed of the draw of shots and of the inner folds.
+    inplace
+        Write to the table, or return the scores.
+
+    Returns
+    -------
+    ``None``, or with ``inplace=False`` the scores as a DataFrame, one column per class. Written are ``.obs["sw_class"]``
+    (category), ``.obs["sw_class_confidence"]`` (float32, the highest score), ``.obsm["sw_class_scores"]`` (float32, shape
+    (n, number of classes), rows adding up to 1), ``.uns["sw_class"]["classes"]``, and the provenance.
+
+    Raises
+    ------
+    KeyError
+        If the labels or the features do not exist.
+    ValueError
+        If fewer than two classes are known, a group is on both sides, widths of features differ, or a number makes no sense.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections = sw.datasets.simulate_sections(2, 80, n_genes=60, n_reference_cells=50, random_state=0).sections
+    >>> for section in sections.values():
+    ...     sw.pp.embed_images(section, tile_um=80, tile_px=64)
+    >>> sw.tl.classify(sections["P2"], labels_key="cell_type", train=sections["P1"], use="X_stain_texture")
+    >>> sections["P2"]["table"].obsm["sw_class_scores"].shape
+    (80, 5)
+    """
+    check_probe(method, n_shots, n_neighbors)
+    table = get_table(data, table_key)
+    teachers = [table] if train is None else tables_of(train, table_key, "train")
+    x = matrix(table, use)
+    shown = x if train is None else stacked(teachers, use)
+    if shown.shape[1] != x.shape[1]:
+        raise ValueError(
+            f".obsm[{use!r}] has {x.shape[1]} columns in data and {shown.shape[1]} in train: "
+            "embed both with the same encoder."
+        )
+    labels = known_labels(columns(teachers, labels_key, "labels_key"), ignore)
+    groups = _groups(teachers, group_key)
+    if train is not None and not allow_overlap:
+        _refuse_overlap(table, teachers, group_key)
+    rows = np.flatnonzero((labels != None) & np.isfinite(shown).all(axis=1))  # noqa: E711
+    classes = class_names(labels[rows], teachers, labels_key)
+    check_classes(classes, labels_key, len(rows))
+
+    y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
+    take = take_shots(y, n_shots, random_state)
+    probe = fit_probe(
+        shown[rows[take]],
+        y[take],
+        groups[rows[take]],
+        n_classes=len(classes),
+        method=method,
+        n_neighbors=n_neighbors,
+        random_state=random_state,
+    )
+    scores = np.full((len(x), len(classes)), np.nan, np.float32)
+    whole = np.isfinite(x).all(axis=1)
+    if whole.any():
+        scores[whole] = probe.score(x[whole])
+    if not inplace:
+        return pd.DataFrame(scores, index=table.obs_names, columns=classes)
+
+    best = np.where(whole, np.nan_to_num(scores, nan=-1).argmax(axis=1), -1)
+    table.obs[key_added] = pd.Categorical.from_codes(best, categories=classes)
+    table.obs[_keys.confidence(key_added)] = scores.max(axis=1)
+    table.obsm[_keys.scores(key_added)] = scores
+    table.uns[key_added] = {"classes": np.array(classes, dtype=str)}
+    record(
+        table,
+        key_added,
+        classes=classes,
+        labels_key=labels_key,
+        use=use,
+        method=method,
+        penalty=probe.penalty,
+        n_neighbors=n_neighbors if method == "knn" else None,
+        n_shots=n_shots,
+        ignore=list(ignore),
+        rows_learnt_from={c: int((y[take] == i).sum()) for i, c in enumerate(classes)},
+        groups_learnt_from=sorted(set(groups[rows[take]])),
+        own_labels=train is None,
+        random_state=random_state,
+    )
+    return None
+
+
+def check_probe(method: str, n_shots: int | None, n_neighbors: int) -> None:
+    """Refuse an unknown method and numbers below one."""
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is not a probe; choose one of {found(METHODS)}.")
+    for name, value in (("n_shots", n_shots), ("n_neighbors", n_neighbors)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+            raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
+
+
+def known_labels(labels: np.ndarray, ignore: Sequence[str]) -> np.ndarray:
+    """Labels with those to ignore turned into ``None``."""
+    if isinstance(ignore, str):
+        raise TypeError(f"ignore must be a list of labels, not the string {ignore!r}.")
+    out = labels.copy()
+    out[np.isin(labels.astype(str), [str(name) for name in ignore])] = None
+    return out
+
+
+def class_names(labels: np.ndarray, tables: Sequence[AnnData], labels_key: str) -> list[str]:
+    """Classes that occur, in the order of the categories of the tables, then of the alphabet."""
+    present = set(labels)
+    order = [
+        str(c)
+        for t in tables
+        if isinstance(t.obs[labels_key].dtype, pd.CategoricalDtype)
+        for c in t.obs[labels_key].cat.categories
+    ]
+    return [c for c in dict.fromkeys([*order, *sorted(present)]) if c in present]
+
+
+def check_classes(classes: Sequence[str], labels_key: str, n_rows: int) -> None:
+    """Refuse fewer than two classes."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"At least two classes are needed; labels_key={labels_key!r} gives {found(classes)} in the {n_rows} rows that have "
+            "a known label and features without NaN."
+        )
+
+
+def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
+    parts = []
+    for i, table in enumerate(tables):
+        own = f"object {i}"
+        values = texts(table.obs[group_key]) if group_key in table.obs else np.full(table.n_obs, None, object)
+        parts.append(np.array([own if v is None else v for v in values], dtype=object))
+    return np.concatenate(parts)
+
+
+def _refuse_overlap(table: AnnData, teachers: Sequence[AnnData], group_key: str) -> None:
+    if any(t is table for t in teachers):
+        raise ValueError("data is also in train; leave train=… out to learn from the labelled rows of data itself.")
+    if group_key not in table.obs:
+        return
+    own = set(texts(table.obs[group_key])) - {None}
+    taught = {v for t in teachers if group_key in t.obs for v in texts(t.obs[group_key])}
+    if shared := sorted(own & taught):
+        raise ValueError(
+            f"{group_key} {found(shared)} is both in data and in train, so the result would not show how a new {group_key} fares. "
+            "Take it out of train, or pass allow_overlap=True."
+        )

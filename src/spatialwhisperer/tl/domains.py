@@ -1,0 +1,246 @@
+"""Spatial domains: clusters of predicted or observed expression, or of an embedding, that may listen to their neighbours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import get_table, is_spatialdata
+from spatialwhisperer._utils import found, record, warn
+from spatialwhisperer.tl.clusters import METHODS, components, kmeans, leiden, smoothed
+from spatialwhisperer.tl.neighbours import section_names, spatial_graph
+from spatialwhisperer.tl.observed import variable_expression
+from spatialwhisperer.tl.slots import column, matrix
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+Method = Literal["kmeans", "leiden"]
+
+
+def spatial_domains(
+    data: AnnData | SpatialData,
+    *,
+    n_domains: int,
+    use: str = "expression",
+    method: Method = "kmeans",
+    smooth: float = 0.0,
+    n_rings: int = 1,
+    n_neighs: int = 6,
+    neighbors_key: str | None = None,
+    n_pcs: int | None = 9,
+    n_top_genes: int | None = 1000,
+    n_init: int = 10,
+    group_key: str | None = None,
+    prediction: AnnData | None = None,
+    layer: str | None = None,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    key_added: str = _keys.DOMAIN,
+    random_state: int = 0,
+    inplace: bool = True,
+) -> pd.Series | None:
+    """Partition the tissue into domains.
+
+    ``"kmeans"`` is the procedure of mclSTExp (Min et al., Brief Bioinform 2024): principal components, then k-means++. With
+    ``smooth`` = a > 0 the components z of a row are first mixed with those of its neighbours, z <- (1 - a) z + a (mean of the
+    neighbours), ``n_rings`` times. ``"leiden"`` looks for communities (Traag et al., 2019) in the graph (1 - a) E + a S, E
+    scanpy's neighbourhood graph of the components and S the neighbours on the tissue, at the resolution that gives ``n_domains``.
+
+    Parameters
+    ----------
+    data
+        What to partition; all its rows together, so that a domain means the same in every section.
+    n_domains
+        Number of domains.
+    use
+        ``"expression"``: what :func:`predict_expression` predicted. ``"observed"``: log1p(CP10k) of raw counts.
+        ``"embedding"``: the joint image embedding. Anything else: a slot of ``.obsm``.
+    method
+        How to cluster.
+    smooth
+        Weight of the neighbours on the tissue, 0 to 1.
+    n_rings
+        How many steps the neighbours reach; for ``"kmeans"``.
+    n_neighs
+        Nearest rows of the same section that count as neighbours, by squidpy.
+    neighbors_key
+        Graph to take instead: ``.obsp["<neighbors_key>_connectivities"]``, as squidpy writes it.
+    n_pcs
+        Principal components of the values; ``None`` clusters the values themselves.
+    n_top_genes
+        For ``"observed"``: highly variable genes of each section, of which the union is used; ``None`` takes every gene.
+    n_init
+        Starts of k-means, of which the best is kept.
+    group_key
+        Column of ``.obs``; rows of each group are partitioned on their own, and a domain then has no meaning across groups.
+    prediction
+        The predicted expression, for ``use="expression"`` of an AnnData; rows in the order of ``data``.
+    layer
+        Layer with raw counts, for ``"observed"``; ``None`` takes ``.X``.
+    library_key
+        Column of ``.obs`` that tells sections apart, where ``data`` is an AnnData with several.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Column of ``.obs`` to write.
+    random_state
+        Seed. The process's own random state is left as it was.
+    inplace
+        Write to the table, or return the domains.
+
+    Returns
+    -------
+    ``None``, or with ``inplace=False`` the domains as a Series. Written are ``.obs["sw_domain"]``, a category of "0", "1", …
+    from the largest to the smallest (missing where the values are NaN), and the provenance.
+
+    Raises
+    ------
+    KeyError
+        If values, graph or columns do not exist.
+    ValueError
+        If there are more domains than rows, or a number makes no sense.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.spatial_domains(section, use="observed", n_domains=3)
+    >>> section["table"].obs["sw_domain"].cat.categories.tolist()
+    ['0', '1', '2']
+    """
+    table = get_table(data, table_key)
+    check_clustering(method, smooth, n_rings, n_pcs, n_init)
+    if isinstance(n_domains, bool) or not isinstance(n_domains, int | np.integer) or n_domains < 2:
+        raise ValueError(f"n_domains must be a whole number above 1, not {n_domains!r}.")
+    groups = np.full(table.n_obs, "all", object) if group_key is None else column(table, group_key, "group_key")
+    sections = section_names(data, table, library_key, table_key)
+    values = domain_values(data, table, use, sections, prediction=prediction, layer=layer, n_top_genes=n_top_genes)
+    whole = np.isfinite(values).all(axis=1) & (groups != None)  # noqa: E711
+    names = pd.unique(groups[whole])
+    _check_rows(groups[whole], names, n_domains, group_key)
+    graph = None
+    if smooth > 0:
+        graph = spatial_graph(
+            data, n_neighs=n_neighs, neighbors_key=neighbors_key, library_key=library_key, table_key=table_key
+        )
+
+    codes = np.full(table.n_obs, -1)
+    for name in names:
+        rows = np.flatnonzero(whole & (groups == name))
+        codes[rows] = partition(
+            components(values[rows], n_pcs, random_state),
+            None if graph is None else graph[rows][:, rows],
+            n_domains,
+            method=method,
+            smooth=smooth,
+            n_rings=n_rings,
+            n_init=n_init,
+            random_state=random_state,
+        )
+    if (reached := int(codes.max()) + 1) < n_domains:
+        warn(f"Only {reached} domains were found: the rows do not split into {n_domains}.")
+    result = pd.Categorical.from_codes(codes, categories=[str(i) for i in range(max(reached, n_domains))])
+    result = result.remove_unused_categories()
+    if not inplace:
+        return pd.Series(result, index=table.obs_names, name=key_added)
+    table.obs[key_added] = result
+    # colours of a former partition mean nothing here
+    table.uns.pop(f"{key_added}_colors", None)
+    record(
+        table,
+        key_added,
+        use=use,
+        method=method,
+        n_domains=n_domains,
+        smooth=smooth,
+        n_rings=n_rings,
+        n_neighs=n_neighs if neighbors_key is None else None,
+        neighbors_key=neighbors_key,
+        n_pcs=n_pcs,
+        n_top_genes=n_top_genes if use == "observed" else None,
+        layer=layer if use == "observed" else None,
+        n_init=n_init if method == "kmeans" else None,
+        group_key=group_key,
+        random_state=random_state,
+    )
+    return None
+
+
+def partition(
+    z: np.ndarray,
+    graph: Any,
+    n_domains: int,
+    *,
+    method: str,
+    smooth: float,
+    n_rings: int,
+    n_init: int,
+    random_state: int,
+) -> np.ndarray:
+    """Domain of each row, 0 the largest; ``z`` are components, ``graph`` their part of the spatial graph or ``None``."""
+    if method == "kmeans":
+        return kmeans(smoothed(z, graph, smooth, n_rings), n_domains, n_init=n_init, random_state=random_state)
+    return leiden(z, graph, smooth, n_domains, random_state=random_state)
+
+
+def domain_values(
+    data: Any,
+    table: AnnData,
+    use: str,
+    sections: np.ndarray,
+    *,
+    prediction: AnnData | None,
+    layer: str | None,
+    n_top_genes: int | None,
+) -> np.ndarray:
+    """What is clustered, shape (n, d): predicted or observed expression, or a slot of ``.obsm``."""
+    if prediction is not None and use != "expression":
+        raise ValueError(f"prediction applies to use='expression', not to {use!r}.")
+    if use == "expression":
+        return _predicted(data, table, prediction)
+    if use == "observed":
+        return variable_expression(table, sections, n_top_genes, layer)
+    return matrix(table, _keys.IMAGE if use == "embedding" else use)
+
+
+def _predicted(data: Any, table: AnnData, prediction: AnnData | None) -> np.ndarray:
+    if prediction is None and is_spatialdata(data) and _keys.EXPRESSION in data.tables:
+        prediction = data.tables[_keys.EXPRESSION]
+    if prediction is None:
+        raise KeyError(
+            "There is no predicted expression. Run sw.tl.predict_expression first (for an AnnData pass what it returns as "
+            "prediction=…), or pass use='observed', use='embedding' or a slot of .obsm."
+        )
+    if prediction.n_obs != table.n_obs or not prediction.obs_names.equals(table.obs_names):
+        raise ValueError(
+            f"The predicted expression has {prediction.n_obs} rows and the table {table.n_obs}, or their names differ: "
+            "predict again, or pass the prediction of these very rows."
+        )
+    values = prediction.X
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
+
+
+def check_clustering(method: str, smooth: float, n_rings: int, n_pcs: int | None, n_init: int) -> None:
+    """Refuse an unknown method and numbers out of range."""
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is not a way to cluster; choose one of {found(METHODS)}.")
+    if not 0 <= smooth <= 1:
+        raise ValueError(f"smooth is a weight between 0 and 1, not {smooth!r}.")
+    for name, value in (("n_rings", n_rings), ("n_pcs", n_pcs), ("n_init", n_init)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+            raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
+
+
+def _check_rows(groups: np.ndarray, names: np.ndarray, n_domains: int, group_key: str | None) -> None:
+    if not len(groups):
+        raise ValueError("Every row has a NaN, so there is nothing to partition.")
+    for name in names:
+        n = int((groups == name).sum())
+        if n < n_domains:
+            where = "" if group_key is None else f" of {group_key} {name}"
+            raise ValueError(f"n_domains={n_domains} is more than the {n} rows{where} without NaN.")
