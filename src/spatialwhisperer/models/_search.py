@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 QUERY_ROWS = 1024
 """Queries that are searched together."""
 
-ELEMENTS = 4_000_000
+ELEMENTS = 2_000_000
 """Float64 numbers that a working array holds at most (where one row fits)."""
 
 
@@ -78,7 +78,9 @@ def _above(cosine: Any, threshold: Any) -> tuple[Any, Any]:
     import torch
 
     width = cosine.shape[1]
-    flat = (cosine > threshold).reshape(-1).nonzero().reshape(-1)
+    higher = (cosine > threshold).reshape(-1)
+    # NumPy finds few among many several times faster than torch does
+    flat = torch.from_numpy(np.flatnonzero(higher.numpy())) if higher.is_cpu else higher.nonzero().reshape(-1)
     row = flat // width
     counts = torch.bincount(row, minlength=len(cosine))
     place = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[row]
@@ -88,6 +90,27 @@ def _above(cosine: Any, threshold: Any) -> tuple[Any, Any]:
     values[row, place] = cosine.reshape(-1)[flat]
     local[row, place] = flat - row * width
     return values, local
+
+
+def search_all(asks: Side, rows: np.ndarray, bank: Side, n: int, block_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `search`, in float64 with ties in the order of the bank: for queries with a crowd of equal keys."""
+    query = asks.vectors[rows].astype(np.float64)
+    best = np.zeros((len(rows), 0), dtype=np.float32)
+    index = np.zeros((len(rows), 0), dtype=np.int64)
+    for block in bank.blocks(block_rows):
+        cosine = query @ bank.vectors[block].astype(np.float64).T
+        cosine = (cosine / (asks.length[rows, None] * bank.length[block])).astype(np.float32)
+        if asks.group is not None and bank.group is not None:
+            cosine[asks.group[rows][:, None] == bank.group[block][None, :]] = -np.inf
+        if best.shape[1] == n:
+            # a key of equal cosine that comes later is no better
+            columns = np.flatnonzero((cosine > best[:, -1:]).any(axis=0))
+            cosine, block = cosine[:, columns], block[columns]
+        both = np.concatenate([best, cosine], axis=1)
+        order = np.argsort(-both, axis=1, kind="stable")[:, :n]
+        index = np.concatenate([index, np.broadcast_to(block, cosine.shape)], axis=1)
+        best, index = np.take_along_axis(both, order, 1), np.take_along_axis(index, order, 1)
+    return index, best > -np.inf
 
 
 def groups(

@@ -9,30 +9,27 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._utils import found, progress
-from spatialwhisperer.models._search import ELEMENTS, QUERY_ROWS, Side, check_bank, embeddings, groups, search
+from spatialwhisperer.models._search import (
+    ELEMENTS,
+    QUERY_ROWS,
+    Side,
+    check_bank,
+    embeddings,
+    groups,
+    search,
+    search_all,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-WEIGHTS = {
-    "uniform": "every neighbour the same (BLEEP, HECLIP)",
-    "inv_sq_l1": "1 / d², d the L1 distance of the vectors as given (mclSTExp, code of HER2+)",
-    "inv_sq_l2": "1 / d², d the L2 distance of the vectors as given (mclSTExp, paper)",
-    "exp_gap": "exp(-d²), d the L2 distance of the vectors as given: the gaps to the best hit count (BLEEP, 'weighted')",
-    "softmax": "exp(cosine / temperature)",
-    "raw_cosine": "cosine over the sum of cosines, which may be negative (Loki PredEx)",
-}
-"""How neighbours weigh: name to meaning. Weights of a query always sum to one."""
 
 MODALITIES = ("image", "gene", "text")
 
 SLACK = 16
 """Candidates beyond k that are ranked again in float64, so that rounding in the search changes no answer."""
 
-NEAREST = 1e-6
-"""Distances below this share of the query's own length count as this share: the weight of an exact copy stays finite."""
-
-METRICS = {"inv_sq_l1": "cityblock", "inv_sq_l2": "sqeuclidean", "exp_gap": "sqeuclidean"}
+CLOSE = 4e-6
+"""Where all candidates beyond the k-th come closer to it in cosine, more keys may: the bank is read again in float64."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,8 @@ def retrieve(
 ) -> Neighbours:
     """Find the k keys of highest cosine for every query, exactly, and weigh them.
 
-    The bank is searched block by block in float32 and the best candidates are ranked again in float64; equal cosines
-    go in the order of the bank. Beyond input and output, memory grows with the bank by 16 bytes a row.
+    The bank is searched block by block in float32 and the best candidates are ranked again in float64; cosines that are
+    equal as float32 go in the order of the bank. (A GPU with TF32 switched on is less exact.) Beyond input and output, memory grows with the bank by 16 bytes a row.
 
     Parameters
     ----------
@@ -162,13 +159,14 @@ def retrieve(
     starts = range(0, len(asks.rows), QUERY_ROWS)
     for start in progress(starts, desc="retrieve", unit="block"):
         rows = asks.rows[start : start + QUERY_ROWS]
-        candidates, allowed = search(asks, rows, bank, min(k + SLACK, len(bank.rows)), block_rows, device)
-        step = max(1, ELEMENTS // (candidates.shape[1] * queries.shape[1]))
-        for s in range(0, len(rows), step):
-            part = slice(s, s + step)
-            at = rows[part]
-            index[at], weight[at], similarity[at] = _rank(
-                asks, at, bank, candidates[part], allowed[part], k, weights, temperature
+        candidates = search(asks, rows, bank, min(k + SLACK, len(bank.rows)), block_rows, device)
+        *near, close = _rank_all(asks, rows, bank, *candidates, k, weights, temperature)
+        index[rows], weight[rows], similarity[rows] = near
+        if close.any() and k + SLACK < len(bank.rows):
+            rows = rows[close]
+            candidates = search_all(asks, rows, bank, k, block_rows)
+            index[rows], weight[rows], similarity[rows], _ = _rank_all(
+                asks, rows, bank, *candidates, k, weights, temperature
             )
     return Neighbours(index, weight, similarity)
 
@@ -211,11 +209,13 @@ def impute(neighbours: Neighbours, values: Any) -> tuple[np.ndarray, np.ndarray]
         )
     mean, spread = (np.full((q, values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
     known = np.flatnonzero((neighbours.index >= 0).all(axis=1))
-    step = max(1, ELEMENTS // max(1, k * values.shape[1]))
+    step = max(1, ELEMENTS // 4 // max(1, k * values.shape[1]))
     for s in range(0, len(known), step):
         at = known[s : s + step]
         rows, columns = np.unique(neighbours.index[at], return_inverse=True)
-        w = neighbours.weight[at].astype(np.float64).ravel()
+        w = neighbours.weight[at].astype(np.float64)
+        # a sum that is one only to float32 would show as spread
+        w = (w / w.sum(axis=1, keepdims=True)).ravel()
         shares = sp.csr_matrix((w, columns.ravel(), np.arange(0, len(w) + 1, k)), shape=(len(at), len(rows)))
         dense = _dense(values, rows)
         first = shares @ dense
@@ -294,6 +294,15 @@ def retrieve_mean(
     return mean, spread
 
 
+def _rank_all(
+    asks: Side, rows: np.ndarray, bank: Side, candidates: np.ndarray, allowed: np.ndarray, *options: Any
+) -> tuple[np.ndarray, ...]:
+    step = max(1, ELEMENTS // (candidates.shape[1] * asks.vectors.shape[1]))
+    parts = [slice(s, s + step) for s in range(0, len(rows), step)]
+    ranked = [_rank(asks, rows[at], bank, candidates[at], allowed[at], *options) for at in parts]
+    return tuple(np.concatenate(field) for field in zip(*ranked, strict=True))
+
+
 def _rank(
     asks: Side,
     rows: np.ndarray,
@@ -303,24 +312,26 @@ def _rank(
     k: int,
     weights: str,
     temperature: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Index, weight and cosine of the k best candidates, in float64."""
+) -> tuple[np.ndarray, ...]:
+    """Index, weight and cosine of the k best candidates, in float64, and whether the last ones are too close to call."""
     query = asks.vectors[rows].astype(np.float64)
     near = bank.vectors[candidates].astype(np.float64)
     lengths = asks.length[rows, None] * bank.length[candidates]
     cosine = np.matmul(near, query[:, :, None])[:, :, 0] / lengths
     # as float32, so that copies of a key tie exactly and go in the order of the bank
     key = np.where(allowed, -cosine.astype(np.float32), np.inf)
-    order = np.lexsort((candidates, key), axis=1)[:, :k]
+    order = np.lexsort((candidates, key), axis=1)
+    kth, last = (np.take_along_axis(key, order[:, [at]], 1)[:, 0] for at in (k - 1, -1))
+    order = order[:, :k]
     index, cosine = np.take_along_axis(candidates, order, 1), np.take_along_axis(cosine, order, 1)
     distance = None
     if weights in METRICS:
         gap = np.take_along_axis(near, order[:, :, None], 1) - query[:, None, :]
         distance = np.abs(gap).sum(axis=2) if METRICS[weights] == "cityblock" else np.square(gap).sum(axis=2)
-    factor, log = _weigh(weights, cosine, distance, query, temperature)
+    factor, log = weigh(weights, cosine, distance, query, temperature)
     weight = factor * np.exp(log - log.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
-    return index, weight.astype(np.float32), cosine.astype(np.float32)
+    return index, weight.astype(np.float32), cosine.astype(np.float32), last - kth < CLOSE
 
 
 def _average_of_all(
@@ -337,7 +348,7 @@ def _average_of_all(
         keys = bank.vectors[block].astype(np.float64)
         cosine = (query @ keys.T) / (asks.length[rows, None] * bank.length[block])
         distance = cdist(query, keys, METRICS[weights]) if weights in METRICS else None
-        factor, log = _weigh(weights, cosine, distance, query, temperature)
+        factor, log = weigh(weights, cosine, distance, query, temperature)
         if asks.group is not None and bank.group is not None:
             factor[asks.group[rows][:, None] == bank.group[block][None, :]] = 0
             log[factor == 0] = -np.inf
@@ -351,26 +362,6 @@ def _average_of_all(
         second = second * fade + shares @ np.square(dense, out=dense)
         top = new
     return _moments(first / total, second / total)
-
-
-def _weigh(
-    weights: str, cosine: np.ndarray, distance: np.ndarray | None, query: np.ndarray, temperature: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights before they are divided by their sum, as factor times exp(log)."""
-    factor, log = np.ones_like(cosine), np.zeros_like(cosine)
-    if weights == "softmax":
-        log = cosine / temperature
-    elif weights == "raw_cosine":
-        factor = cosine.copy()
-    elif weights == "exp_gap":
-        log = -np.asarray(distance)
-    elif weights == "inv_sq_l1":
-        floor = NEAREST * np.abs(query).sum(axis=1, keepdims=True)
-        factor = 1 / np.square(np.maximum(np.asarray(distance), floor))
-    elif weights == "inv_sq_l2":
-        floor = NEAREST**2 * np.square(query).sum(axis=1, keepdims=True)
-        factor = 1 / np.maximum(np.asarray(distance), floor)
-    return factor, log
 
 
 def _moments(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
