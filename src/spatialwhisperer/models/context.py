@@ -33,7 +33,7 @@ _FLOATS_PER_BATCH = 2**25
 
 
 class BatchPeer(nn.Module):
-    """Self-attention over the rows of a batch, with learned tables of positions (mclSTExp, Brief. Bioinform. 2024).
+    """Self-attention over the rows of a batch, with learned tables of positions (mclSTExp, arXiv 2407.08216).
 
     ``h = x + Ex[px] + Ey[py]``, then pre-norm Transformer blocks over all n rows as one sequence, no mask, no final norm.
     The result of a row depends on which rows come with it; :class:`SectionKNN` is free of that.

@@ -159,6 +159,8 @@ def check_resolution(
 
 def check_tile(tile_um: float, tile_px: int | None) -> None:
     """Raise where the size of a tile is not a size."""
+    if np.ndim(tile_um):
+        raise TypeError(f"tile_um must be one number here, not {tile_um!r}; sw.pp.embed_images takes several sizes.")
     positive("tile_um", tile_um)
     if tile_px is not None and (isinstance(tile_px, bool) or int(tile_px) != tile_px or tile_px < 1):
         raise ValueError(f"tile_px must be a positive whole number, not {tile_px!r}.")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import progress, record
+from spatialwhisperer._utils import found, progress, record
 from spatialwhisperer.pp._plan import OffSlide, TilePlan, check_resolution, check_tile, one_of, plan_tiles
 from spatialwhisperer.pp._prefetch import batches, prefetch
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -34,7 +34,7 @@ def embed_images(
     data: AnnData | SpatialData,
     *,
     encoder: str | torch.nn.Module | ImageEncoder = "stain_texture",
-    tile_um: float | None = None,
+    tile_um: float | Sequence[float] | None = None,
     tile_px: int | None = None,
     mpp: float | Mapping[str, float] | None = None,
     spot_pitch_um: float | None = None,
@@ -62,9 +62,10 @@ def embed_images(
     encoder
         Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object.
     tile_um
-        Edge of a tile in microns. Not given: what `tiles` recorded, else what the encoder was trained on.
+        Edge of a tile in microns, or several edges: the features of each size, in the order given, then stand side by
+        side in one slot. Not given: what `tiles` recorded, else what the encoder was trained on.
     tile_px
-        Edge of a tile in pixels. Not given: what `tiles` recorded, else what the encoder takes.
+        Edge of a tile of any size in pixels. Not given: what `tiles` recorded, else what the encoder takes.
     mpp
         Microns per full-resolution pixel, one for all or by section (or image).
     spot_pitch_um
@@ -78,7 +79,8 @@ def embed_images(
     library_key
         Column of ``.obs`` that names the library of each row, for an AnnData of several libraries.
     border
-        Tiles that leave the image are filled up with glass, or their rows are NaN.
+        Tiles that leave the image are filled up with glass, or their rows are NaN. Of several sizes the first one
+        decides; the others are always filled up, so that wide context costs no row at the edge.
     off_slide
         What to do with centres that are off the image: refuse, or leave their rows NaN.
     weights
@@ -97,7 +99,7 @@ def embed_images(
     ``None``, or the features with ``inplace=False``. Written are:
 
     ``.obsm[key_added]``
-        float32 (n, d) in the order of the table.
+        float32 (n, d) in the order of the table; (n, sizes * d) for several sizes.
     ``.uns['spatialwhisperer'][key_added]``
         Encoder, licence, size of the tiles, scale and image by section.
 
@@ -106,13 +108,14 @@ def embed_images(
     KeyError
         If there is no image, or a named element does not exist.
     ValueError
-        If the scale is not known, a size is not positive, a coordinate is NaN, or centres are off the slide.
-        Nothing is written then.
+        If the scale is not known, a size is not positive or named twice, there is none, a coordinate is NaN, or centres
+        are off the slide. Nothing is written then.
 
     Notes
     -----
     The coarsest level of the image's pyramid that still has ``tile_px`` pixels across a tile is read. Each chunk of it
-    is decoded once (per section), so chunk size and number of tiles matter little.
+    is decoded once (per section and size), so chunk size and number of tiles matter little. With a pyramid a wide tile
+    costs no more than a narrow one; without one it is cut at full resolution and reduced.
 
     Examples
     --------
@@ -126,6 +129,7 @@ def embed_images(
     2
     """
     one_of("border", border, Border)
+    given = _sizes(tile_um)
     size = settings.batch_size if batch_size is None else batch_size
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"batch_size must be a positive whole number, not {size!r}.")
@@ -140,11 +144,11 @@ def embed_images(
         off_slide=off_slide,
         use_stored=True,
     )
-    if tile_um is not None:
-        check_tile(tile_um, tile_px)
+    for um in given:
+        check_tile(um, tile_px)
     encoder = _encoder(encoder, weights)
-    tile_um, tile_px = _tile_size(plan, tile_um, tile_px, encoder.spec)
-    features = _features(plan, encoder, tile_um, tile_px, whole=border == "nan", batch_size=size, device=device)
+    tile_ums, tile_px = _tile_sizes(plan, given, tile_px, encoder.spec)
+    features = _side_by_side(plan, encoder, tile_ums, tile_px, whole=border == "nan", batch_size=size, device=device)
     if not inplace:
         return features
     key = _keys.features(encoder.spec.name) if key_added is None else key_added
@@ -155,7 +159,7 @@ def embed_images(
         encoder=encoder.spec.name,
         licence=encoder.spec.licence,
         weights=None if weights is None else str(weights),
-        tile_um=tile_um,
+        tile_um=tile_ums[0] if len(tile_ums) == 1 else tile_ums,
         tile_px=tile_px,
         border=border,
         **plan.provenance(),
@@ -223,7 +227,9 @@ def read_tiles(
         off_slide=off_slide,
         use_stored=True,
     )
-    tile_um, tile_px = _tile_size(plan, tile_um, tile_px, None)
+    if tile_um is not None:
+        check_tile(tile_um, tile_px)
+    (tile_um,), tile_px = _tile_sizes(plan, [] if tile_um is None else [tile_um], tile_px, None)
     out = _blank_tiles((plan.table.n_obs, 3, tile_px, tile_px))
     for rows, tiles in _with_bar(plan.read(tile_um, tile_px), plan, "reading tiles"):
         out[rows] = tiles
@@ -240,28 +246,58 @@ def _encoder(encoder: Any, weights: str | Path | None) -> ImageEncoder:
     return image_encoder(encoder, weights=weights)
 
 
-def _tile_size(
-    plan: TilePlan, tile_um: float | None, tile_px: int | None, spec: EncoderSpec | None
-) -> tuple[float, int]:
+def _sizes(tile_um: float | Sequence[float] | None) -> list[float]:
+    """The edges that were asked for; none where the caller leaves it open."""
+    if tile_um is None:
+        return []
+    if np.ndim(tile_um) == 0:
+        return [tile_um]  # type: ignore[list-item]
+    sizes = list(tile_um)  # type: ignore[arg-type]
+    if not sizes:
+        raise ValueError("tile_um names no size. Pass one (tile_um=112) or several (tile_um=(112, 224)).")
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"tile_um names a size twice: {found(sizes)}. Name each once.")
+    return sizes
+
+
+def _tile_sizes(
+    plan: TilePlan, tile_ums: list[float], tile_px: int | None, spec: EncoderSpec | None
+) -> tuple[list[float], int]:
     """Argument, else what `tiles` recorded, else what the encoder was trained on."""
     stored = plan.stored
-    as_stored = tile_um is None and tile_px is None and stored.get("tile_px") is not None
-    tile_um = stored.get("tile_um") if tile_um is None else tile_um
+    as_stored = not tile_ums and tile_px is None and stored.get("tile_px") is not None
+    tile_um = None if tile_ums else stored.get("tile_um")
     tile_px = stored.get("tile_px") if tile_px is None else tile_px
     if spec is not None:
         trained_um = spec.input_px * spec.mpp if spec.input_px and spec.mpp else None
         tile_um = (spec.tile_um or trained_um) if tile_um is None else tile_um
         tile_px = spec.input_px if tile_px is None else tile_px
-    if tile_um is None:
+    if not tile_ums and tile_um is None:
         who = "" if spec is None else f", and encoder {spec.name!r} names no field of view"
         raise ValueError(
             f"The size of the tiles is not known{who}. Pass tile_um=…, or run sw.pp.tiles(data, tile_um=…) first."
         )
     tile_px = _TILE_PX if tile_px is None else tile_px
-    check_tile(tile_um, tile_px)
-    if not as_stored:  # `tiles` has checked what it recorded
-        check_resolution(plan.sections, tile_um, tile_px, stored.get("on_low_res", "warn"), stacklevel=5)
-    return float(tile_um), int(tile_px)
+    tile_ums = tile_ums or [tile_um]  # type: ignore[list-item]
+    for um in tile_ums:
+        check_tile(um, tile_px)
+        if not as_stored:  # `tiles` has checked what it recorded
+            check_resolution(plan.sections, um, tile_px, stored.get("on_low_res", "warn"), stacklevel=5)
+    return [float(um) for um in tile_ums], int(tile_px)
+
+
+def _side_by_side(
+    plan: TilePlan, encoder: ImageEncoder, tile_ums: list[float], tile_px: int, *, whole: bool, **options: Any
+) -> np.ndarray:
+    """Features of each size; a row whose first tile is cut is NaN where ``whole``, the other sizes are padded."""
+    first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
+    if len(tile_ums) == 1:
+        return first
+    others = [_features(plan, encoder, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
+    out = np.concatenate([first, *others], axis=1)
+    if whole:
+        out[np.isnan(first).all(axis=1)] = np.nan
+    return out
 
 
 def _features(
@@ -277,7 +313,7 @@ def _features(
     out = None
     pieces = plan.read(tile_um, tile_px, whole=whole)
     with closing(prefetch(batches(pieces, batch_size))) as ready:
-        for rows, tiles in _with_bar(ready, plan, f"embedding tiles ({encoder.spec.name})"):
+        for rows, tiles in _with_bar(ready, plan, f"embedding tiles of {tile_um:g} um ({encoder.spec.name})"):
             features = np.asarray(encoder.encode(tiles, mpp=tile_um / tile_px, device=device), dtype=np.float32)
             if features.ndim != 2 or len(features) != len(rows):
                 raise ValueError(
