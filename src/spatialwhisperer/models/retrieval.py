@@ -19,6 +19,7 @@ from spatialwhisperer.models._search import (
     search,
     search_all,
 )
+from spatialwhisperer.models._weights import METRICS, WEIGHTS, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
