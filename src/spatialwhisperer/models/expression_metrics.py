@@ -52,35 +52,27 @@ def moments(truth: Any, predicted: np.ndarray) -> Moments:
     ValueError
         If the shapes differ.
     """
-    truth, predicted = _pair(truth, predicted)
+    from spatialwhisperer.models import _moment_kernels as kernels
+
+    truth, predicted = _same_shape(truth, predicted)
+    sums = kernels.column_sums(predicted)
+    if not np.isfinite(sums[0]).all():
+        truth, predicted = _complete(truth, predicted)
+        sums = kernels.column_sums(predicted)
     n, g = predicted.shape
     if n == 0:
         return Moments(0, *(np.full(g, np.nan) for _ in range(7)), np.ones(g, bool))
-    sparse = sp.issparse(truth)
-    mean_truth = np.asarray(truth.sum(axis=0, dtype=np.float64)).ravel() / n
-    mean_predicted = predicted.sum(axis=0, dtype=np.float64) / n
-    covariance, var_truth, var_predicted = np.zeros(g), np.zeros(g), np.zeros(g)
+    mean_predicted, low, high = sums[0] / n, *sums[1:]
     # around the means in a second look, because sums of squares cancel
-    for rows in _blocks(n, g):
-        p = predicted[rows] - mean_predicted
-        var_predicted += np.einsum("ij,ij->j", p, p)
-        if not sparse:
-            t = truth[rows] - mean_truth
-            var_truth += np.einsum("ij,ij->j", t, t)
-            covariance += np.einsum("ij,ij->j", t, p)
-        else:
-            # the centred prediction adds up to zero, so the zeros of the truth add nothing
-            part = truth[rows]
-            at, data = _row_index(part), part.data.astype(np.float64)
-            covariance += np.bincount(part.indices, data * p[at, part.indices], g)
-            var_truth += np.bincount(part.indices, (data - mean_truth[part.indices]) ** 2, g)
-    lowest, highest = _range(truth)
-    if sparse:
-        var_truth += (n - np.bincount(truth.indices, minlength=g)) * mean_truth**2
-    low, high = predicted.min(axis=0), predicted.max(axis=0)
+    if sp.issparse(truth):
+        total, lowest, highest = kernels.sparse_sums(truth.data, truth.indices, n, g)
+        parts = kernels.centred_sparse(truth.data, truth.indices, truth.indptr, total / n, predicted, mean_predicted)
+    else:
+        total, lowest, highest = kernels.column_sums(truth)
+        parts = kernels.centred_dense(truth, total / n, predicted, mean_predicted)
+    var_truth, var_predicted, covariance = (part / n for part in parts)
     flat = (lowest == highest) | (low == high)
-    highest, high = highest.astype(np.float64), high.astype(np.float64)
-    return Moments(n, mean_truth, mean_predicted, var_truth / n, var_predicted / n, covariance / n, highest, high, flat)
+    return Moments(n, total / n, mean_predicted, var_truth, var_predicted, covariance, highest, high, flat)
 
 
 def pearson_per_gene(truth: Any, predicted: np.ndarray) -> np.ndarray:
@@ -274,16 +266,32 @@ def top_k(values: np.ndarray, k: int) -> np.ndarray:
 
 
 def _pair(truth: Any, predicted: np.ndarray) -> tuple[Any, np.ndarray]:
-    predicted = np.asarray(predicted)
+    return _complete(*_same_shape(truth, predicted))
+
+
+def _same_shape(truth: Any, predicted: np.ndarray) -> tuple[Any, np.ndarray]:
+    predicted = _dense(predicted)
     if truth.shape != predicted.shape or predicted.ndim != 2:
         raise ValueError(
             f"Truth and prediction must have one shape (spots, genes); found {truth.shape} and {predicted.shape}."
         )
-    keep = complete_rows(predicted)
-    truth = truth.tocsr() if sp.issparse(truth) else np.asarray(truth)
-    if not keep.all():
-        truth, predicted = truth[keep], predicted[keep]
+    if not sp.issparse(truth):
+        return _dense(truth), predicted
+    truth = truth.tocsr()
+    if not truth.has_canonical_format:
+        truth = truth.copy()
+        truth.sum_duplicates()
     return truth, predicted
+
+
+def _dense(values: Any) -> np.ndarray:
+    values = np.ascontiguousarray(values)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+
+
+def _complete(truth: Any, predicted: np.ndarray) -> tuple[Any, np.ndarray]:
+    keep = complete_rows(predicted)
+    return (truth, predicted) if keep.all() else (truth[keep], predicted[keep])
 
 
 def _blocks(n: int, g: int) -> Iterator[slice]:
@@ -294,10 +302,3 @@ def _blocks(n: int, g: int) -> Iterator[slice]:
 
 def _row_index(part: sp.csr_matrix) -> np.ndarray:
     return np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-
-
-def _range(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest value of each column."""
-    if not sp.issparse(values):
-        return values.min(axis=0), values.max(axis=0)
-    return values.min(axis=0).toarray().ravel(), values.max(axis=0).toarray().ravel()
