@@ -264,6 +264,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
 def test_memory_stays_bounded() -> None:
     """All cosines of the first search would take 763 MiB in float32; of the second one, 381 MiB in float64."""
