@@ -70,8 +70,7 @@ def test_one_size_in_a_sequence_is_that_size(section: Any) -> None:
     assert recorded(table, "X_one") == recorded(table, "X_same")
 
 
-def test_each_size_has_its_own_level_and_scale(section: Any) -> None:
-    """A wide tile is read from a coarse level, so that no size reads more pixels than another."""
+def test_each_size_is_encoded_at_its_own_scale(section: Any) -> None:
     from spatialwhisperer.models.image_encoders import image_encoder
 
     encoder, seen = image_encoder("stain_texture"), []

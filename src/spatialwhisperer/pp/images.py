@@ -114,8 +114,8 @@ def embed_images(
     Notes
     -----
     The coarsest level of the image's pyramid that still has ``tile_px`` pixels across a tile is read. Each chunk of it
-    is decoded once (per section and size), so chunk size and number of tiles matter little. With a pyramid a wide tile
-    costs no more than a narrow one; without one it is cut at full resolution and reduced.
+    is decoded once (per section and size), so chunk size and number of tiles matter little. In a pyramid of
+    halves a wide tile, too, is less than ``2 * tile_px`` across; without one it is cut at full resolution and reduced.
 
     Examples
     --------
