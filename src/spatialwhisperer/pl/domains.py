@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ def domains(
     *,
     key: str | Sequence[str] = _keys.DOMAIN,
     truth: str | None = None,
+    ignore: Sequence[str] = ("undetermined",),
     sections: Sequence[str] | None = None,
     with_image: bool = True,
     alpha: float = 0.8,
@@ -40,7 +41,7 @@ def domains(
     """Draw domains over the H&E, beside the known regions.
 
     Each domain takes the colour of the known region that it is matched with: the one-to-one matching with the largest number of
-    shared rows (Hungarian algorithm). Domains left over have colours of their own. Titles give the adjusted Rand index over the
+    shared rows (Hungarian algorithm), over all sections. Domains left over have colours of their own. Titles give the adjusted Rand index over the
     drawn rows that have both.
 
     Parameters
@@ -51,6 +52,8 @@ def domains(
         Column of ``.obs`` with domains, or several to compare.
     truth
         Column of ``.obs`` with known regions.
+    ignore
+        Regions that are drawn but neither matched nor counted.
     sections
         Which sections to draw; all if not given.
     with_image
@@ -89,8 +92,14 @@ def domains(
             raise KeyError(f"{name!r} is not in .obs (found: {found(table.obs)}).{cure}")
     drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
     n = len(shown) + with_image
-    axes = _axes(axes, n * len(drawn), n, legend_inches=1.2 * len(shown), tallest=max(p.tallness for p in drawn))
-    colours = _colours(table, truth, keys)
+    axes = _axes(axes, n * len(drawn), n, legend_inches=1.7 * len(shown), tallest=max(p.tallness for p in drawn))
+    values = {name: texts(table.obs[name]) for name in shown}
+    judge = None
+    if truth is not None:
+        judge = values[truth].copy()
+        judge[np.isin(judge.astype(str), [str(name) for name in ignore])] = None
+    matched = {} if judge is None else {k: match_domains(values[k], judge) for k in keys}
+    colours = _colours(table, truth, keys, matched)
     for i, panel in enumerate(drawn):
         row = axes[n * i : n * (i + 1)]
         if with_image:
@@ -98,11 +107,14 @@ def domains(
             row[0].set_title(f"{panel.section.name}: H&E")
         for ax, name in zip(row[int(with_image) :], shown, strict=True):
             draw_background(ax, panel)
-            ax.set_title(_title(table, panel, name, truth))
-            values = texts(table.obs[name])[panel.section.rows]
-            marks = np.array([GREY if v is None else colours[name][v] for v in values])
+            here = values[name][panel.section.rows]
+            ax.set_title(f"{panel.section.name}: {name}")
+            if judge is not None and name != truth:
+                ax.set_title(f"{panel.section.name}: {name}{_agreement(here, judge[panel.section.rows])}")
+            marks = np.array([GREY if v is None else colours[name][v] for v in here])
             draw_tiles(ax, panel, np.arange(len(marks)), marks, alpha, square=is_grid(table))
-            _legend(ax, colours[name], abstained=any(v is None for v in values))
+            words = {_words(v, matched.get(name, {})): c for v, c in colours[name].items()}
+            _legend(ax, words, abstained=any(v is None for v in here))
     return list(axes)
 
 
@@ -126,7 +138,9 @@ def match_domains(domain: np.ndarray, truth: np.ndarray) -> dict[str, str]:
     }
 
 
-def _colours(table: AnnData, truth: str | None, keys: Sequence[str]) -> dict[str, dict[str, str]]:
+def _colours(
+    table: AnnData, truth: str | None, keys: Sequence[str], matched: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
     """Colour of every value of every column; written to ``.uns``."""
     out: dict[str, dict[str, str]] = {}
     if truth is not None:
@@ -136,9 +150,8 @@ def _colours(table: AnnData, truth: str | None, keys: Sequence[str]) -> dict[str
         if truth is None:
             out[key] = _palette(table, key, names, None)
             continue
-        matched = match_domains(texts(table.obs[key]), texts(table.obs[truth]))
         free = iter(_unlike(list(out[truth].values()), len(names)))
-        chosen = {n: out[truth][matched[n]] if n in matched else next(free) for n in names}
+        chosen = {n: out[truth][matched[key][n]] if n in matched[key] else next(free) for n in names}
         out[key] = _palette(table, key, names, chosen)
     return out
 
@@ -155,14 +168,14 @@ def _unlike(taken: list[str], n: int) -> list[str]:
     return [free[i % len(free)] for i in range(n)]
 
 
-def _title(table: AnnData, panel: Any, name: str, truth: str | None) -> str:
-    title = f"{panel.section.name}: {name}"
-    if truth is None or name == truth:
-        return title
+def _words(domain: str, matched: Mapping[str, str]) -> str:
+    return f"{domain} ({matched[domain]})" if domain in matched else domain
+
+
+def _agreement(domain: np.ndarray, truth: np.ndarray) -> str:
     from sklearn.metrics import adjusted_rand_score
 
-    a, b = (texts(table.obs[k])[panel.section.rows] for k in (name, truth))
-    both = (a != None) & (b != None)  # noqa: E711
+    both = (domain != None) & (truth != None)  # noqa: E711
     if both.sum() < 2:
-        return title
-    return f"{title}, ARI {adjusted_rand_score(b[both].astype(str), a[both].astype(str)):.2f}"
+        return ""
+    return f", ARI {adjusted_rand_score(truth[both].astype(str), domain[both].astype(str)):.2f}"

@@ -41,7 +41,8 @@ def batch_report(
     """Measure how far batches (patients) are apart in embeddings, and what that costs the labels.
 
     Batches may differ because they were handled differently or because they hold different tissue; only the columns
-    ``*_within_labels`` and ``label_accuracy`` tell these apart.
+    ``*_within_labels`` and ``label_accuracy`` tell these apart. An embedding that was fitted with the labels, such as scANVI's, has
+    seen them: its label columns say nothing about a new batch.
 
     Parameters
     ----------

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer.pl.batches import batches
+from spatialwhisperer.tl.batch_report import batch_report
+
+mpl.use("agg")
+
+
+@pytest.fixture
+def objects() -> list[ad.AnnData]:
+    rng = np.random.default_rng(0)
+    out = []
+    for i, name in enumerate("AB"):
+        label = rng.integers(0, 2, 100 + 50 * i)
+        obs = pd.DataFrame({"patient": name, "label": np.array(["x", "y"])[label]})
+        obs.index = [f"{name}{j}" for j in range(len(obs))]
+        adata = ad.AnnData(np.zeros((len(obs), 1), np.float32), obs=obs)
+        noise = rng.normal(size=(len(obs), 4))
+        adata.obsm["mixed"] = noise + 5 * np.eye(4)[label]
+        adata.obsm["apart"] = noise + 5 * np.eye(4)[label] + 20 * i * np.eye(4)[3]
+        out.append(adata)
+    return out
+
+
+def test_mixed_and_apart(objects: list[ad.AnnData]) -> None:
+    report = batch_report(objects, batch_key="patient", embedding=["mixed", "apart"], labels_key="label", k=15)
+    mixed, apart = report.loc["mixed"], report.loc["apart"]
+    assert mixed["mixing"] == pytest.approx(1, abs=0.05)
+    assert mixed["mixing_within_labels"] == pytest.approx(1, abs=0.05)
+    assert mixed["entropy"] > 0.9
+    assert mixed["batch_accuracy"] == pytest.approx(0.5, abs=0.1)
+    assert abs(mixed["batch_silhouette"]) < 0.05
+    assert apart["mixing"] < 0.02
+    assert apart["entropy"] < 0.02
+    assert apart["batch_accuracy"] == 1
+    assert apart["batch_silhouette"] > 0.3
+    assert (report["batch_chance"] == 0.5).all()
+    assert mixed["label_accuracy"] > 0.95
+    assert mixed["label_silhouette"] > apart["label_silhouette"]
+    assert report.attrs["batch_label_nmi"] < 0.05
+    assert report.attrs["n"] == 250
+
+
+def test_a_batch_that_is_a_label_is_no_batch_effect(objects: list[ad.AnnData]) -> None:
+    """Patient A is nearly all x and B nearly all y: they are apart, and mix within the labels."""
+    for i, one in enumerate(objects):
+        rng = np.random.default_rng(i)
+        label = np.where(rng.random(one.n_obs) < 0.9, i, 1 - i)
+        one.obs["label"] = np.array(["x", "y"])[label]
+        one.obsm["mixed"] = rng.normal(size=(one.n_obs, 4)) + 8 * np.eye(4)[label]
+    report = batch_report(objects, batch_key="patient", embedding="mixed", labels_key="label", k=10)
+    assert report.loc["mixed", "mixing"] < 0.5
+    assert report.loc["mixed", "mixing_within_labels"] > 0.8
+    assert report.attrs["batch_label_nmi"] > 0.3
+
+
+def test_rows_that_are_left_out(objects: list[ad.AnnData]) -> None:
+    objects[0].obsm["mixed"][:7] = np.nan
+    objects[1].obs.loc[objects[1].obs_names[0], "label"] = np.nan
+    objects[1].obs.loc[objects[1].obs_names[1], "label"] = "undetermined"
+    report = batch_report(objects, batch_key="patient", embedding="mixed", labels_key="label")
+    assert report.attrs["n"] == 243
+    assert report.loc["mixed", "label_chance"] == 0.5
+    few = batch_report(objects, batch_key="patient", embedding="mixed", max_rows=80)
+    assert few.attrs["n"] == 80
+    assert "label_accuracy" not in few
+    pd.testing.assert_frame_equal(few, batch_report(objects, batch_key="patient", embedding="mixed", max_rows=80))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_key": "donor"}, KeyError, "batch_key='donor'"),
+        ({"embedding": "X_scvi"}, KeyError, "'X_scvi' is not in .obsm of object 0"),
+        ({"embedding": []}, ValueError, "embedding is an empty list"),
+        ({"k": 250}, ValueError, "250 have a batch"),
+        ({"labels_key": "one"}, ValueError, "fewer than two known labels"),
+        ({"batch_key": "one"}, ValueError, "one batch only"),
+    ],
+)
+def test_what_is_refused(objects: list[ad.AnnData], options: Any, error: Any, message: str) -> None:
+    for one in objects:
+        one.obs["one"] = "same"
+    with pytest.raises(error, match=message):
+        batch_report(objects, **{"batch_key": "patient", "embedding": "mixed"} | options)
+
+
+def test_the_picture(objects: list[ad.AnnData]) -> None:
+    import matplotlib.pyplot as plt
+
+    objects[0].obs.loc[objects[0].obs_names[0], "label"] = np.nan
+    axes = batches(objects, batch_key="patient", embeddings=["mixed", "apart"], labels_key="label", reduction="pca")
+    assert len(axes) == 6
+    assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["A", "B"]
+    assert [t.get_text() for t in axes[1].get_legend().get_texts()] == ["x", "y", "no label"]
+    assert len(axes[2].patches) == 4
+    report = batch_report(objects, batch_key="patient", embedding="mixed")
+    assert len(batches(objects, batch_key="patient", embeddings="mixed", report=report, reduction="pca")) == 2
+    with pytest.raises(KeyError, match="no row for"):
+        batches(objects, batch_key="patient", embeddings="apart", report=report)
+    with pytest.raises(ValueError, match="'umap' or 'pca', not 'tsne'"):
+        batches(objects, batch_key="patient", embeddings="mixed", reduction="tsne")  # type: ignore[arg-type]
+    plt.close("all")
+
+
+@pytest.mark.slow
+def test_umap(objects: list[ad.AnnData]) -> None:
+    import matplotlib.pyplot as plt
+
+    (scatter, _) = batches(objects, batch_key="patient", embeddings="apart")
+    assert scatter.get_xlabel() == "UMAP 1"
+    plt.close("all")
