@@ -81,7 +81,7 @@ def domains(
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).sections["P1"]
     >>> sw.tl.spatial_domains(section, use="observed", n_domains=3)
-    >>> axes = sw.pl.domains(section, truth="region")
+    >>> axes = sw.pl.domains(section, truth="cell_type")
     """
     table = get_table(data, table_key)
     keys = [key] if isinstance(key, str) else list(key)

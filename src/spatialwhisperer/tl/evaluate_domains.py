@@ -98,7 +98,7 @@ def evaluate_domains(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> result = sw.tl.evaluate_domains(section, "region", use="observed", n_seeds=3)
+    >>> result = sw.tl.evaluate_domains(section, "cell_type", use="observed", n_seeds=3)
     >>> result["section"].tolist()
     ['P1_spots', 'mean']
     """
