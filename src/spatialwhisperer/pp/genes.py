@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +15,36 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
 from spatialwhisperer._utils import found, record, warn
 from spatialwhisperer.models.gene_encoders import (
+    ExpressionEncoder,
     GeneEncoder,
+    GeneSentenceEncoder,
     PCAEncoder,
     SCANVIEncoder,
     SCVIEncoder,
+    SetTransformerEncoder,
     load_gene_encoder,
 )
 from spatialwhisperer.pp._gene_matching import align_counts, counts_for, counts_matrix, match_genes, names_and_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
 __all__ = ["counts_for", "embed_genes", "fit_gene_encoder"]
 
-_ENCODERS: dict[str, type[GeneEncoder]] = {"pca": PCAEncoder, "scvi": SCVIEncoder, "scanvi": SCANVIEncoder}
+_ENCODERS: dict[str, type[GeneEncoder]] = {
+    c.name: c
+    for c in (
+        PCAEncoder,
+        SCVIEncoder,
+        SCANVIEncoder,
+        ExpressionEncoder,
+        SetTransformerEncoder,
+        GeneSentenceEncoder,
+    )
+}
 
 
 def fit_gene_encoder(
@@ -45,6 +61,7 @@ def fit_gene_encoder(
     gene_ids_key: str | None = None,
     device: str | None = None,
     random_state: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> GeneEncoder:
     """Fit a batch-agnostic gene encoder on raw counts.
 
@@ -56,8 +73,9 @@ def fit_gene_encoder(
     data
         One object or several. Of several the genes that all have are used, matched by name or Ensembl id.
     encoder
-        ``"scvi"`` (Lopez et al., Nat Methods 2018), ``"scanvi"`` (Xu et al., Mol Syst Biol 2021), or ``"pca"``, principal
-        components of log1p(CP10k).
+        ``"scvi"`` (Lopez et al., Nat Methods 2018), ``"scanvi"`` (Xu et al., Mol Syst Biol 2021), ``"pca"``, principal components
+        of log1p(CP10k), ``"identity"``, log expression itself, ``"set_transformer"``, attention over the expressed genes, or
+        ``"gene_sentence"``, the names of the most expressed genes through a text encoder.
     table_key
         Table of a SpatialData.
     layer
@@ -68,17 +86,20 @@ def fit_gene_encoder(
     labels_key
         Column of ``.obs`` with labels for ``"scanvi"``; missing values, and objects without the column, are unlabelled.
     n_latent
-        Columns of the embedding.
+        Columns of the embedding; "identity" and "gene_sentence" have their own number.
     n_top_genes
         Highly variable genes to keep (scanpy's ``seurat_v3`` within batches); ``None`` keeps every gene that is seen.
     max_epochs
-        Passes over the data for scVI; ``None`` takes scvi-tools' own rule.
+        Passes over the data for scVI and the set transformer; ``None`` takes their own rule.
     gene_ids_key
         Column of ``.var`` with gene ids; ``None`` looks for the usual names (``gene_ids``, ``ensembl_id``, …).
     device
         Torch device; ``None`` takes ``settings.device``.
     random_state
         Seed. The process's own random state is left as it was.
+    options
+        More keyword arguments of the encoder's ``fit``, such as ``{"value_space": "per_spot_log10"}`` for "identity",
+        ``{"max_genes": 64}`` for "set_transformer", ``{"drop": "peer"}`` for "gene_sentence".
 
     Returns
     -------
@@ -108,25 +129,30 @@ def fit_gene_encoder(
             if encoder == "scanvi"
             else f"labels_key applies to encoder='scanvi', not to {encoder!r}."
         )
-    if encoder == "pca" and max_epochs is not None:
-        raise ValueError("max_epochs applies to scVI and scANVI; a PCA has no epochs.")
-    objects = _as_list(data)
+    allowed = inspect.signature(_ENCODERS[encoder].fit).parameters  # type: ignore[attr-defined]
+    if max_epochs is not None and "max_epochs" not in allowed:
+        raise ValueError(f"max_epochs does not apply to {encoder!r}, which has no epochs.")
+    if n_latent != fit_gene_encoder.__kwdefaults__["n_latent"] and "n_latent" not in allowed:
+        raise ValueError(f"n_latent does not apply to {encoder!r}: its number of columns follows from the rest.")
+    _check_options(encoder, options, allowed)
+    objects = as_list(data)
     tables = [get_table(d, table_key) for d in objects]
-    batch = _batches(objects, tables, table_key, batch_key)
+    batch = np.concatenate(section_rows(objects, tables, table_key=table_key, batch_key=batch_key))
     labels = None if labels_key is None else _labels(tables, labels_key)
     counts, genes, ids = _shared_counts(tables, layer, gene_ids_key)
 
-    options: dict[str, Any] = {
+    values: dict[str, Any] = {
         "batch": batch if len(np.unique(batch)) > 1 else None,
         "n_latent": n_latent,
         "n_top_genes": n_top_genes,
+        "max_epochs": max_epochs,
+        "device": device,
         "random_state": random_state,
+        "labels": labels,
+        **(options or {}),
     }
-    if encoder != "pca":
-        options |= {"max_epochs": max_epochs, "device": device}
-    if labels is not None:
-        options["labels"] = labels
-    fitted: GeneEncoder = _ENCODERS[encoder].fit(counts, genes, ids, **options)  # type: ignore[attr-defined]
+    values = {name: value for name, value in values.items() if name in allowed}
+    fitted: GeneEncoder = _ENCODERS[encoder].fit(counts, genes, ids, **values)  # type: ignore[attr-defined]
     if fitted.fitted["rows"] < counts.shape[0]:
         warn(
             f"{counts.shape[0] - fitted.fitted['rows']} rows without counts in the chosen genes were left out of the fit."
@@ -150,6 +176,7 @@ def embed_genes(
     batch_size: int | None = None,
     device: str | None = None,
     random_state: int = 0,
+    options: Mapping[str, Any] | None = None,
     inplace: bool = True,
 ) -> np.ndarray | None:
     """Embed raw counts with a gene encoder.
@@ -157,20 +184,20 @@ def embed_genes(
     With a name, an encoder is fitted on this very data and then applied; it is not kept. To keep it, and always where some of the
     data is held out, call `fit_gene_encoder` first and pass what it returns.
 
-    Genes are matched by name or Ensembl id, in whatever order the table has them. Genes that the table lacks count as zero for scVI
-    and scANVI and as the training mean for the PCA.
+    Genes are matched by name or Ensembl id, in whatever order the table has them. Genes that the table lacks count as the
+    training mean for the PCA and as zero for the others.
 
     Parameters
     ----------
     data
         Object with raw counts.
     encoder
-        A fitted encoder, a folder that one was saved to, or a name to fit: ``"scvi"``, ``"scanvi"``, ``"pca"``.
+        A fitted encoder, a folder that one was saved to, or a name to fit, as for `fit_gene_encoder`.
     table_key
         Table of a SpatialData.
     layer
         Layer with raw counts; ``None`` takes ``.X``.
-    batch_key, labels_key, n_latent, n_top_genes, max_epochs, random_state
+    batch_key, labels_key, n_latent, n_top_genes, max_epochs, random_state, options
         Passed to `fit_gene_encoder`; refused with an encoder that is fitted already.
     gene_ids_key
         Column of ``.var`` to match genes by first.
@@ -216,6 +243,7 @@ def embed_genes(
         "n_top_genes": n_top_genes,
         "max_epochs": max_epochs,
         "random_state": random_state,
+        "options": options,
     }
     fitted = _fitted_encoder(encoder, fit)
     on_this = fitted is None
@@ -224,7 +252,8 @@ def embed_genes(
         fitted = fit_gene_encoder(data, str(encoder), **common, **fit)  # type: ignore[arg-type]
     counts, present = align_counts(fitted.genes, fitted.gene_ids, table, layer, gene_ids_key=gene_ids_key)
     out = fitted.encode(counts, present=present, batch_size=batch_size, device=device)
-    empty = np.asarray(counts.sum(axis=1)).ravel() == 0
+    # a row may have counts in genes alone that its encoder does not use
+    empty = (np.asarray(counts.sum(axis=1)).ravel() == 0) | ~np.isfinite(out).all(axis=1)
     if empty.any():
         out[empty] = np.nan
         warn(
@@ -249,6 +278,14 @@ def embed_genes(
     return None
 
 
+def _check_options(encoder: str, options: Mapping[str, Any] | None, allowed: Mapping[str, Any]) -> None:
+    own = {"counts", "genes", "gene_ids", "batch", "labels", *fit_gene_encoder.__kwdefaults__}
+    free = [name for name in allowed if name not in own]
+    wrong = [name for name in options or {} if name not in free]
+    if wrong:
+        raise ValueError(f"options of {encoder!r} has {found(wrong)}; it takes {found(free)}.")
+
+
 def _check_name(encoder: Any) -> None:
     if encoder not in _ENCODERS:
         raise ValueError(f"encoder={encoder!r} is not a gene encoder (found: {found(_ENCODERS)}).")
@@ -271,7 +308,8 @@ def _fitted_encoder(encoder: Any, fit: dict[str, Any]) -> GeneEncoder | None:
     return encoder
 
 
-def _as_list(data: Any) -> list[Any]:
+def as_list(data: Any) -> list[Any]:
+    """Objects as a list, whether one was given or several."""
     if not isinstance(data, Sequence):
         return [data]
     if not data:
@@ -279,17 +317,26 @@ def _as_list(data: Any) -> list[Any]:
     return list(data)
 
 
-def _batches(objects: list[Any], tables: list[AnnData], table_key: str | None, batch_key: str | None) -> np.ndarray:
-    """Batch of each row over all objects, as strings."""
+def section_rows(
+    objects: list[Any],
+    tables: list[AnnData],
+    *,
+    table_key: str | None = None,
+    batch_key: str | None = None,
+    argument: str = "batch_key",
+) -> list[np.ndarray]:
+    """Batch of each row of each object, as strings: from a column, or each object and each section within it."""
     if batch_key is None:
         parts = [section_codes(d, table_key=table_key) for d in objects]
-        return np.concatenate([np.array([f"{i}/{code}" for code in part]) for i, part in enumerate(parts)])
+        return [np.array([f"{i}/{code}" for code in part]) for i, part in enumerate(parts)]
     for i, table in enumerate(tables):
         if batch_key not in table.obs:
-            raise KeyError(f"batch_key={batch_key!r} is not in .obs of object {i} (found: {found(table.obs.columns)}).")
+            raise KeyError(
+                f"{argument}={batch_key!r} is not in .obs of object {i} (found: {found(table.obs.columns)})."
+            )
         if table.obs[batch_key].isna().any():
             raise ValueError(f".obs[{batch_key!r}] of object {i} has missing values; every row needs a batch.")
-    return np.concatenate([table.obs[batch_key].astype(str).to_numpy(str) for table in tables])
+    return [table.obs[batch_key].astype(str).to_numpy(str) for table in tables]
 
 
 def _labels(tables: list[AnnData], labels_key: str) -> np.ndarray:

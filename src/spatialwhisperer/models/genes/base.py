@@ -25,6 +25,9 @@ _CLASSES = {
     "PCAEncoder": "spatialwhisperer.models.genes.pca",
     "SCVIEncoder": "spatialwhisperer.models.genes.scvi",
     "SCANVIEncoder": "spatialwhisperer.models.genes.scvi",
+    "ExpressionEncoder": "spatialwhisperer.models.genes.expression",
+    "SetTransformerEncoder": "spatialwhisperer.models.genes.set_transformer",
+    "GeneSentenceEncoder": "spatialwhisperer.models.genes.sentence",
 }
 
 

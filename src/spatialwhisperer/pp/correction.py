@@ -1,0 +1,130 @@
+"""Batch correction of the expression matrix itself, as some papers do before they train and measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer._access import get_table
+from spatialwhisperer._utils import found, require
+from spatialwhisperer.models.value_spaces import check_space, to_space
+from spatialwhisperer.pp._gene_matching import counts_matrix
+from spatialwhisperer.pp.genes import as_list, section_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+_FEWEST_ROWS = 16
+
+
+def harmonize_expression(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    *,
+    genes: Sequence[str],
+    batch_key: str | None = None,
+    value_space: str = "per_spot_log1p",
+    ridge: float | None = 1.0,
+    layer: str | None = None,
+    table_key: str | None = None,
+    random_state: int = 0,
+) -> list[np.ndarray]:
+    """Run Harmony (Korsunsky et al., Nat Methods 2019) on the genes themselves, not on principal components.
+
+    BLEEP and HECLIP train on, retrieve and measure against such a matrix. Two warnings. It sees all sections that it is given:
+    under an honest protocol these are training sections alone, and a held-out section has no corrected values. And corrected
+    expression is another truth: numbers measured against it cannot be compared with numbers measured against the data.
+
+    Nothing is written: corrected values can be negative and are no counts. Needs harmonypy, which is under the GPL:
+    ``pip install 'spatialwhisperer[harmony]'``.
+
+    Parameters
+    ----------
+    data
+        One object or several.
+    genes
+        Names of the genes to correct; each table must have them.
+    batch_key
+        Column of ``.obs`` with the batch; equal values in several objects are one batch. ``None`` takes each object, and each
+        section within it, as a batch.
+    value_space
+        Space of the input and the output, one of `spatialwhisperer.models.value_spaces.SPACES`.
+    ridge
+        Penalty on the correction, at least 0, as in the paper; ``None`` lets harmonypy estimate one for each cluster.
+    layer
+        Layer with raw counts; ``None`` takes ``.X``.
+    table_key
+        Table of a SpatialData.
+    random_state
+        Seed of the clustering.
+
+    Returns
+    -------
+    Corrected values, one array of float32 and shape (n, len(genes)) for each object, in row order.
+
+    Raises
+    ------
+    ImportError
+        If harmonypy is not installed.
+    KeyError
+        If a gene, layer, table or column does not exist.
+    ValueError
+        If values are not raw counts, there is one batch only, rows are too few, or an argument is impossible.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> from spatialwhisperer.pp.correction import harmonize_expression
+    >>> sections = sw.datasets.simulate_sections(2, 60, n_genes=30, n_reference_cells=50).sections
+    >>> genes = list(sections["P1"]["table"].var_names)
+    >>> corrected = harmonize_expression(list(sections.values()), genes=genes)
+    >>> corrected[0].shape
+    (60, 30)
+    """
+    check_space(value_space)
+    if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
+        raise ValueError(f"ridge must be a finite number of at least 0, or None, not {ridge!r}.")
+    genes = _names(genes)
+    objects = as_list(data)
+    tables = [get_table(d, table_key) for d in objects]
+    for i, table in enumerate(tables):
+        if missing := [g for g in genes if g not in table.var_names]:
+            raise KeyError(
+                f"{len(missing)} genes are not in object {i}: {found(missing, 5)}. sw.pp.select_genes(data) names such that all have."
+            )
+    batches = section_rows(objects, tables, table_key=table_key, batch_key=batch_key)
+    batch = np.unique(np.concatenate(batches), return_inverse=True)[1]
+    if batch.max(initial=0) == 0:
+        raise ValueError(
+            "All rows are of one batch: there is nothing to correct. batch_key=… names a column that differs."
+        )
+    if len(batch) < _FEWEST_ROWS:
+        raise ValueError(f"{len(batch)} rows are too few for Harmony's clusters; it takes at least {_FEWEST_ROWS}.")
+    harmonypy = require("harmonypy", extra="harmony")
+    parts, depth = [], []
+    for table in tables:
+        counts = counts_matrix(table, layer)
+        parts.append(counts[:, table.var_names.get_indexer(genes)])
+        depth.append(np.asarray(counts.sum(axis=1)).ravel())
+    values = to_space(sp.vstack(parts, format="csr"), value_space, library=np.concatenate(depth), sections=batch)
+    # genes x rows: the other orientation is misread where there are as many genes as rows
+    out = harmonypy.run_harmony(
+        values.toarray().T, {"batch": batch}, "batch", lamb=ridge, random_state=random_state, verbose=False
+    )
+    corrected = np.asarray(out.Z_corr, dtype=np.float32)
+    return np.split(corrected, np.cumsum([t.n_obs for t in tables])[:-1])
+
+
+def _names(genes: Sequence[str]) -> list[str]:
+    if isinstance(genes, str):
+        raise TypeError("genes is one string; pass a list of names: [gene].")
+    names = [str(g) for g in genes]
+    if not names:
+        raise ValueError("genes is empty; sw.pp.select_genes(data) chooses some.")
+    if len(set(names)) != len(names):
+        raise ValueError("genes repeats a name.")
+    return names

@@ -1,0 +1,200 @@
+"""Which genes to predict or to feed: highly variable or highly expressed ones, section by section."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from spatialwhisperer._access import get_table
+from spatialwhisperer._utils import found
+from spatialwhisperer.pp._gene_matching import counts_matrix
+from spatialwhisperer.pp.genes import as_list, section_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+_METHODS = ("hvg", "mean", "all")
+
+
+class _Section(NamedTuple):
+    counts: sp.csr_matrix
+    genes: pd.Index
+
+
+def select_genes(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    *,
+    method: str = "hvg",
+    n_top: int = 1000,
+    min_spots: int = 0,
+    per_section: bool = True,
+    section_key: str | None = None,
+    layer: str | None = None,
+    table_key: str | None = None,
+) -> list[str]:
+    """Choose genes in each section and take their union, as HECLIP and BLEEP do.
+
+    Each section is scaled to its median count and logged. Of its genes are taken either the highly variable ones (scanpy's
+    ``seurat``: Satija et al., Nat Biotechnol 2015) or those of the highest mean. The union over the sections is then restricted to
+    genes that every table has and that enough spots show, so it can be shorter or longer than ``n_top``. Genes are matched by name.
+
+    The choice sees every section it is given: pass training sections only where others are held out.
+
+    Parameters
+    ----------
+    data
+        One object or several.
+    method
+        ``"hvg"``; ``"mean"``, the highest mean among genes that occur in every section; or ``"all"``, no choice but the restriction.
+    n_top
+        Genes to take in each section.
+    min_spots
+        Least number of spots, over all sections, with a count of the gene.
+    per_section
+        Choose in each section; otherwise once on all rows together.
+    section_key
+        Column of ``.obs`` with the section; ``None`` takes each object, and each region or library within it, as a section.
+    layer
+        Layer with raw counts; ``None`` takes ``.X``.
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    Names of the genes in the order of the first table.
+
+    Raises
+    ------
+    KeyError
+        If a layer, table or column does not exist.
+    ValueError
+        If values are not raw counts, names of genes repeat, no gene is in every table, none is left, or an argument is impossible.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spatialwhisperer as sw
+    >>> from spatialwhisperer.pp.gene_selection import select_genes
+    >>> rng = np.random.default_rng(0)
+    >>> adata = ad.AnnData(rng.poisson(np.arange(1, 31), (60, 30)).astype("float32"))
+    >>> select_genes(adata, method="mean", n_top=3)
+    ['27', '28', '29']
+    """
+    _check(method, n_top, min_spots)
+    objects = as_list(data)
+    tables = [get_table(d, table_key) for d in objects]
+    counts = [counts_matrix(table, layer) for table in tables]
+    common = _common(tables)
+    sections = _sections(objects, tables, counts, table_key, section_key)
+    enough = {g for g, n in zip(common, _spots_with(sections, common), strict=True) if n >= min_spots}
+    if method == "all":
+        chosen = set(common)
+    else:
+        groups = sections if per_section else _together(sections, common)
+        among = _expressed_everywhere(sections, common) if method == "mean" else set()
+        pick = [_variable(s, n_top) if method == "hvg" else _highest(s, n_top, among) for s in groups]
+        chosen = set().union(*pick)
+    out = [g for g in common if g in chosen and g in enough]
+    if not out:
+        raise ValueError(
+            f"No gene is left: {len(common)} are in all {len(tables)} tables, {len(chosen)} were chosen by method={method!r}, and "
+            f"{len(enough)} have counts in at least {min_spots} spots."
+        )
+    return out
+
+
+def _check(method: str, n_top: int, min_spots: int) -> None:
+    if method not in _METHODS:
+        raise ValueError(f"method={method!r} is not one of {found(_METHODS)}.")
+    if n_top < 1:
+        raise ValueError(f"n_top must be a positive integer, not {n_top!r}.")
+    if min_spots < 0:
+        raise ValueError(f"min_spots must not be negative, and is {min_spots!r}.")
+
+
+def _common(tables: Sequence[AnnData]) -> list[str]:
+    """Genes of every table, in the order of the first."""
+    for i, table in enumerate(tables):
+        if not table.var_names.is_unique:
+            repeated = table.var_names[table.var_names.duplicated()].unique()
+            raise ValueError(
+                f"Names of genes repeat in object {i}: {found(repeated, 5)}. Run adata.var_names_make_unique() first."
+            )
+    shared = set.intersection(*(set(table.var_names) for table in tables))
+    if not shared:
+        names = "; ".join(found(table.var_names, 4) for table in tables)
+        raise ValueError(f"No gene is in all {len(tables)} tables ({names}).")
+    return [str(g) for g in tables[0].var_names if g in shared]
+
+
+def _sections(
+    objects: list[Any], tables: list[AnnData], counts: list[sp.csr_matrix], table_key: str | None, key: str | None
+) -> list[_Section]:
+    """Counts and gene names of each section; one that lies in several tables keeps the genes that they share."""
+    codes = section_rows(objects, tables, table_key=table_key, batch_key=key, argument="section_key")
+    out = []
+    for code in dict.fromkeys(np.concatenate(codes).tolist()):
+        parts = [(t, m[c == code]) for t, m, c in zip(tables, counts, codes, strict=True) if (c == code).any()]
+        out.append(_stack(parts))
+    return out
+
+
+def _stack(parts: list[tuple[AnnData, sp.csr_matrix]]) -> _Section:
+    if len(parts) == 1:
+        return _Section(parts[0][1], parts[0][0].var_names)
+    genes = parts[0][0].var_names
+    for table, _ in parts[1:]:
+        genes = genes[genes.isin(table.var_names)]
+    return _Section(sp.vstack([m[:, t.var_names.get_indexer(genes)] for t, m in parts], format="csr"), genes)
+
+
+def _spots_with(sections: list[_Section], genes: list[str]) -> np.ndarray:
+    """Spots of all sections with a count of each gene."""
+    return sum(np.bincount(c.indices[c.data > 0], minlength=c.shape[1])[g.get_indexer(genes)] for c, g in sections)
+
+
+def _together(sections: list[_Section], genes: list[str]) -> list[_Section]:
+    return [_Section(sp.vstack([c[:, g.get_indexer(genes)] for c, g in sections], format="csr"), pd.Index(genes))]
+
+
+def _expressed_everywhere(sections: list[_Section], genes: list[str]) -> set[str]:
+    return set.intersection(*({g for g, n in zip(genes, _spots_with([s], genes), strict=True) if n} for s in sections))
+
+
+def _highest(section: _Section, n_top: int, among: set[str]) -> set[str]:
+    mean = np.asarray(_logged(section.counts).mean(axis=0)).ravel()
+    candidates = np.flatnonzero(section.genes.isin(among))
+    order = np.argsort(-mean[candidates], kind="stable")[:n_top]
+    return set(section.genes[candidates[order]])
+
+
+def _variable(section: _Section, n_top: int) -> set[str]:
+    """Genes that scanpy calls highly variable, among those that the section shows at all."""
+    import anndata as ad
+    import scanpy as sc
+
+    seen = np.flatnonzero(np.bincount(section.counts.indices[section.counts.data > 0], minlength=len(section.genes)))
+    if len(seen) <= n_top:
+        return set(section.genes[seen])
+    adata = ad.AnnData(_logged(section.counts)[:, seen])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = sc.pp.highly_variable_genes(adata, flavor="seurat", n_top_genes=n_top, inplace=False)
+    return set(section.genes[seen[table["highly_variable"].to_numpy()]])
+
+
+def _logged(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """log1p after scaling each row to the median total; rows without counts stay empty and do not count for the median."""
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    target = np.median(total[total > 0]) if (total > 0).any() else 1.0
+    out = sp.csr_matrix(sp.diags_array(target / np.where(total > 0, total, 1)) @ counts.astype(np.float64))
+    out.data = np.log1p(out.data)
+    return out
