@@ -23,7 +23,8 @@ import sklearn
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from spatialwhisperer.models.retrieval import Retrieval, retrieve_mean
+from spatialwhisperer.models import Retrieval
+from spatialwhisperer.models.retrieval import retrieve_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

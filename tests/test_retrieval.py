@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer.models.retrieval import WEIGHTS, Neighbours, Retrieval, impute, retrieve, retrieve_mean
+from spatialwhisperer.models import Retrieval
+from spatialwhisperer.models.retrieval import WEIGHTS, Neighbours, impute, retrieve, retrieve_mean
 
 # the four pairs of three numbers on which the code of the peers was run
 B, K = np.arange(4)[:, None], np.arange(3)[None, :]
@@ -37,6 +38,7 @@ def oracle(q: np.ndarray, keys: np.ndarray, k: int, weights: str, t: float = 0.1
         "exp_gap": np.exp(-(l2**2 - l2[0] ** 2 + 1)),
         "softmax": np.exp(c / t),
         "raw_cosine": c,
+        "clipped_cosine": np.maximum(c, 1e-9),
     }[weights]
     return rows, w / w.sum(), c
 
@@ -250,7 +252,8 @@ def test_a_retrieval_checks_itself(options: dict[str, Any]) -> None:
 MEMORY = """
 import resource
 import numpy as np
-from spatialwhisperer.models.retrieval import Retrieval, retrieve_mean
+from spatialwhisperer.models import Retrieval
+from spatialwhisperer.models.retrieval import retrieve_mean
 import torch
 
 rng = np.random.default_rng(0)

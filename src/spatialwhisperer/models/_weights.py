@@ -11,6 +11,7 @@ WEIGHTS = {
     "exp_gap": "exp(-d²), d the L2 distance of the vectors as given: the gaps to the best hit count (BLEEP, 'weighted')",
     "softmax": "exp(cosine / temperature)",
     "raw_cosine": "cosine over the sum of cosines, which may be negative (Loki PredEx)",
+    "clipped_cosine": "the same with negative cosines counted as zero, so that values stay within those of the bank",
 }
 """How neighbours weigh: name to meaning. Weights of a query always sum to one."""
 
@@ -30,6 +31,9 @@ def weigh(
         log = cosine / temperature
     elif weights == "raw_cosine":
         factor = cosine.copy()
+    elif weights == "clipped_cosine":
+        # never exactly zero: a query that resembles nothing gets the mean of its neighbours
+        factor = np.maximum(cosine, 1e-9)
     elif weights == "exp_gap":
         log = -np.asarray(distance)
     elif weights == "inv_sq_l1":

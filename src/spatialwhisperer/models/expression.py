@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._utils import found
-from spatialwhisperer.models.link import solve_ridge
 from spatialwhisperer.models.parts import Retrieval
+from spatialwhisperer.models.reduced_rank import reduced_rank_ridge
 from spatialwhisperer.models.retrieval import retrieve_mean
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class ExpressionPredictor:
     values
         Expression of the bank, CSR, shape (m, g).
     arrays
-        ``image`` and ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``weight`` (g, d) and
-        ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson of each gene on held-out training sections (g,).
+        ``image`` or ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``weight`` (r, d),
+        ``basis`` (r, g) and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson of each gene on held-out training sections (g,).
     """
 
     def __init__(self, config: Mapping[str, Any], values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:
@@ -140,7 +140,7 @@ class ExpressionPredictor:
         if self.config["regression"] == "decoder":
             return decode(model, z)
         x = z if self.config["regression"] == "embedding" else regression_input(model, features, sections, positions)
-        return (x @ self.arrays["weight"].T + self.arrays["intercept"]).astype(np.float32)
+        return ((x @ self.arrays["weight"].T) @ self.arrays["basis"] + self.arrays["intercept"]).astype(np.float32)
 
 
 def regression_input(model: Whisperer, features: Any, sections: Any, positions: Any) -> np.ndarray:
@@ -204,7 +204,7 @@ def fit_predictor(
     kind = _regression_kind(model)
     if kind in ("features", "embedding"):
         x = z if kind == "embedding" else regression_input(model, image, sections, positions.get("image"))
-        arrays["weight"], arrays["intercept"] = _ridge(x, values)
+        arrays |= reduced_rank_ridge(x, values, section_codes, rank=int(config["regression_rank"]))
     names = {"sections": section_names.tolist(), "groups": group_names.tolist(), "regression": kind}
     return ExpressionPredictor({**config, **names}, sp.csr_matrix(values, dtype=np.float32), arrays)
 
@@ -213,16 +213,3 @@ def _regression_kind(model: Whisperer) -> str:
     if model.decoder is not None:
         return "decoder"
     return "embedding" if "image" in model.towers else "features"
-
-
-def _ridge(x: np.ndarray, values: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (g, d) and intercept (g,) of ridge regression, the penalty chosen by leave-one-out."""
-    y = np.asarray(values.toarray(), dtype=np.float64)
-    centre = x.mean(axis=0, dtype=np.float64)
-    weight, _ = solve_ridge(x.astype(np.float64) - centre, y)
-    return weight.astype(np.float32), (y.mean(axis=0) - weight @ centre).astype(np.float32)
-
-
-def spec_config(retrieval: Retrieval) -> dict[str, Any]:
-    """A retrieval as plain values."""
-    return asdict(retrieval)

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._utils import found
+from spatialwhisperer.models._weights import WEIGHTS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -132,9 +135,14 @@ class Retrieval:
     k
         Neighbours; ``None``: the whole bank.
     weights
-        "uniform", "inv_sq_l1", "inv_sq_l2", "exp_gap", "softmax" or "raw_cosine".
+        "uniform", "inv_sq_l1", "inv_sq_l2", "exp_gap", "softmax", "raw_cosine" or "clipped_cosine".
     temperature
         Of the softmax, on cosines.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, k is below one or the temperature is not positive.
     """
 
     query: str = "image"
@@ -142,6 +150,17 @@ class Retrieval:
     k: int | None = 50
     weights: str = "uniform"
     temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        for side in (self.query, self.key):
+            if side not in MODALITIES:
+                raise ValueError(f"Unknown side {side!r} of a retrieval; choose one of {found(MODALITIES)}.")
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"Unknown weights {self.weights!r}; choose one of {found(WEIGHTS)}.")
+        if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
+            raise ValueError(f"k must be a whole number of at least 1, or None for the whole bank, not {self.k!r}.")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature!r}.")
 
 
 @dataclass(frozen=True)
@@ -159,6 +178,8 @@ class Expression:
         of the strongest of each section) or "all"; and how many of each section.
     retrieval
         From the bank of training observations.
+    regression_rank
+        Components of expression that the ridge regression beside retrieval predicts.
     method
         "retrieval", "regression" or "both" where the caller does not say.
     by_default
@@ -170,6 +191,7 @@ class Expression:
     genes: str = "hvg"
     n_genes: int = 1000
     retrieval: Retrieval = field(default_factory=Retrieval)
+    regression_rank: int = 30
     method: str = "retrieval"
     by_default: bool = True
 

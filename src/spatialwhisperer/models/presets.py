@@ -158,10 +158,27 @@ _SPATIALWHISPERER = Preset(
     published_image_encoder="UNI2-h",
     expression=Expression(retrieval=Retrieval(k=50), by_default=False),
 )
+_WHISPERER = replace(
+    _SPATIALWHISPERER,
+    name="whisperer",
+    paper="ours: several tile sizes, reduced-rank regression and retrieval, weighed on held-out training tissue",
+    joint=replace(
+        _RESIDUAL,
+        heads=_frozen(gene="linear_norm", text="bn_shortcut", image="linear_norm"),
+        projection_dim=64,
+        weight_decay=0.05,
+        dropout=_frozen(gene=0.1, image=0.5),
+        learn_temperature=True,
+    ),
+    published_image_encoder="",
+    tile_um=(100.0, 300.0, 600.0),
+    expression=Expression(retrieval=Retrieval(k=50, weights="softmax"), method="both"),
+)
 
 PRESETS: dict[str, Preset] = {
     p.name: p
     for p in (
+        _WHISPERER,
         _SPATIALWHISPERER,
         _MCLSTEXP,
         replace(_TPIRBAE, name="tpirbae-scvi-clip", gene_encoder="scvi", **_CLIP),

@@ -24,47 +24,13 @@ from spatialwhisperer.models._weights import METRICS, WEIGHTS, weigh
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MODALITIES = ("image", "gene", "text")
+    from spatialwhisperer.models.parts import Retrieval
 
 SLACK = 16
 """Candidates beyond k that are ranked again in float64, so that rounding in the search changes no answer."""
 
 CLOSE = 4e-6
 """Where all candidates beyond the k-th come closer to it in cosine, more keys may: the bank is read again in float64."""
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """How expression is retrieved; a preset holds one.
-
-    Attributes
-    ----------
-    query, key
-        Side whose embedding asks, and side of the bank that answers: "image", "gene" or "text".
-    k
-        Neighbours of a query; ``None`` takes the whole bank.
-    weights
-        One of `WEIGHTS`.
-    temperature
-        Of "softmax", on cosines.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, k is below one or the temperature is not positive.
-    """
-
-    query: str = "image"
-    key: str = "gene"
-    k: int | None = 50
-    weights: str = "uniform"
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        for side in (self.query, self.key):
-            if side not in MODALITIES:
-                raise ValueError(f"Unknown side {side!r} of a retrieval; choose one of {found(MODALITIES)}.")
-        _check_options(self.k, self.weights, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -266,7 +232,8 @@ def retrieve_mean(
     Examples
     --------
     >>> import numpy as np
-    >>> from spatialwhisperer.models.retrieval import Retrieval, retrieve_mean
+    >>> from spatialwhisperer.models import Retrieval
+    >>> from spatialwhisperer.models.retrieval import retrieve_mean
     >>> bank, expression = np.eye(3), np.array([[4.0], [9.0], [2.0]])
     >>> mean, spread = retrieve_mean(bank[:1], bank, expression, retrieval=Retrieval(k=None, weights="raw_cosine"))
     >>> float(mean[0, 0])

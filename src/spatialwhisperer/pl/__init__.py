@@ -1,6 +1,9 @@
-"""Pictures: one per answer. Each returns its axes and shows nothing by itself."""
+"""Pictures of the answers."""
 
 from spatialwhisperer.pl.annotation import annotation, scores
+from spatialwhisperer.pl.batches import batches
+from spatialwhisperer.pl.confusion import confusion
+from spatialwhisperer.pl.domains import domains
 from spatialwhisperer.pl.training import training
 
-__all__ = ["annotation", "scores", "training"]
+__all__ = ["annotation", "batches", "confusion", "domains", "scores", "training"]

@@ -1,10 +1,27 @@
-"""Answers: train a joint space, embed, annotate, query, evaluate."""
+"""Answers: train a joint space, embed, annotate, query, predict expression, classify, find domains, evaluate."""
 
 from spatialwhisperer.tl.annotate import zero_shot_annotate
+from spatialwhisperer.tl.batch_report import batch_report
+from spatialwhisperer.tl.classify import classify
+from spatialwhisperer.tl.domains import spatial_domains
 from spatialwhisperer.tl.embed import embed
 from spatialwhisperer.tl.evaluate import evaluate_annotation
+from spatialwhisperer.tl.evaluate_classes import evaluate_classes
+from spatialwhisperer.tl.evaluate_domains import evaluate_domains
 from spatialwhisperer.tl.expression import predict_expression
 from spatialwhisperer.tl.query import query
 from spatialwhisperer.tl.train import train
 
-__all__ = ["embed", "evaluate_annotation", "predict_expression", "query", "train", "zero_shot_annotate"]
+__all__ = [
+    "batch_report",
+    "classify",
+    "embed",
+    "evaluate_annotation",
+    "evaluate_classes",
+    "evaluate_domains",
+    "predict_expression",
+    "query",
+    "spatial_domains",
+    "train",
+    "zero_shot_annotate",
+]

@@ -182,6 +182,7 @@ def _predictor(model: Whisperer, inputs: Inputs, values: Values, keep: np.ndarra
         "value_space": values.space,
         "retrieval": asdict(spec.retrieval),  # type: ignore[union-attr]
         "method": spec.method,  # type: ignore[union-attr]
+        "regression_rank": spec.regression_rank,  # type: ignore[union-attr]
         "gene_lists": gene_lists(matrix, values.genes, rows["section"].to_numpy()),
     }
     positions = {m: rows[["x", "y"]].to_numpy() for m in inputs.contexts}

@@ -125,14 +125,19 @@ def tile_spec(sources: Sequence[Source], slot: str) -> dict[str, Any]:
     for source in sources:
         parameters = recorded(source.table, slot)
         if parameters is not None and slot in source.table.obsm:
-            specs.setdefault((parameters.get("tile_um"), parameters.get("tile_px")), source.name)
+            um = parameters.get("tile_um")
+            um = tuple(um) if isinstance(um, list) else um
+            specs.setdefault((um, parameters.get("tile_px")), source.name)
     if len(specs) > 1:
         sizes = "; ".join(f"{name}: {um} µm, {px} px" for (um, px), name in specs.items())
         raise ValueError(
             f".obsm[{slot!r}] was computed at different tile sizes ({sizes}). Compute it alike: "
             "sw.pp.embed_images(data, tile_um=…, tile_px=…) for every object."
         )
-    return dict(zip(("tile_um", "tile_px"), next(iter(specs)), strict=True)) if specs else {}
+    if not specs:
+        return {}
+    um, px = next(iter(specs))
+    return {"tile_um": list(um) if isinstance(um, tuple) else um, "tile_px": px}
 
 
 def stack(parts: Sequence[Any]) -> Any:
