@@ -1,4 +1,4 @@
-"""Pictures of the answers."""
+"""Pictures: one per answer. Each returns its axes and shows nothing by itself."""
 
 from spatialwhisperer.pl.annotation import annotation, scores
 from spatialwhisperer.pl.batches import batches
