@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from spatialwhisperer import _keys
+from spatialwhisperer._utils import record
+from spatialwhisperer.models.value_spaces import to_space
+from spatialwhisperer.tl.gene_report import gene_report, gene_set_enrichment, read_gene_sets
+
+SPACE = "per_spot_log1p"
+
+
+def predicted(table: Any, noise: np.ndarray) -> Any:
+    import anndata as ad
+
+    values = to_space(np.asarray(table.X), SPACE)
+    values = values + np.random.default_rng(len(table)).normal(0, 1, values.shape) * noise
+    out = ad.AnnData(values.astype(np.float32), obs=table.obs[[]].copy(), var=table.var[[]].copy())
+    record(out, _keys.EXPRESSION, value_space=SPACE)
+    return out
+
+
+@pytest.fixture
+def objects() -> tuple[list[Any], list[Any]]:
+    """Two sections of 12 genes, predicted with more noise from gene to gene; G11 is absent in both."""
+    import anndata as ad
+
+    rng = np.random.default_rng(0)
+    tables = []
+    for n in (60, 40):
+        counts = rng.poisson(4.0, (n, 12)).astype(np.float32)
+        counts[:, 11] = 0
+        obs = pd.DataFrame(index=[f"{n}_{i}" for i in range(n)])
+        tables.append(ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(12)])))
+    noise = np.linspace(0.1, 20, 12)
+    return tables, [predicted(t, noise) for t in tables]
+
+
+def test_report_is_a_loop_over_sections(objects: Any) -> None:
+    tables, predictions = objects
+    report = gene_report(tables, predictions)
+    assert report.index.name == "gene"
+    assert report["rank"].iloc[:-1].tolist() == list(range(1, 12))
+    assert report.index[0] == "G0"
+    assert report["pearson"].iloc[:-1].is_monotonic_decreasing
+    for gene in ("G0", "G3", "G9"):
+        tests = [
+            stats.pearsonr(to_space(t.X, SPACE)[:, i].astype(float), p.X[:, i].astype(float))
+            for t, p in zip(tables, predictions, strict=True)
+            for i in [list(t.var_names).index(gene)]
+        ]
+        r, p = np.array([[t.statistic, t.pvalue] for t in tests]).T
+        row = report.loc[gene]
+        np.testing.assert_allclose(row["pearson"], r.mean(), rtol=1e-4)
+        np.testing.assert_allclose(row["pearson_sd"], r.std(ddof=1), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(row["mean_neg_log10_p"], -np.log10(p).mean(), rtol=1e-3)
+        np.testing.assert_allclose(row["neg_log10_p"], -np.log10(stats.combine_pvalues(p).pvalue), rtol=1e-3)
+        assert row["n_sections"] == 2
+    known = report["p_adjusted"].notna()
+    expected = stats.false_discovery_control(10 ** -report.loc[known, "neg_log10_p"])
+    np.testing.assert_allclose(report.loc[known, "p_adjusted"], expected, rtol=1e-6)
+    assert report.loc["G0", "significant"]
+
+
+def test_an_undefined_gene_comes_last(objects: Any) -> None:
+    report = gene_report(*objects)
+    last = report.iloc[-1]
+    assert last.name == "G11"
+    assert np.isnan(last["pearson"])
+    assert np.isnan(last["rank"])
+    assert last["n_sections"] == 0
+    assert not last["significant"]
+
+
+def test_wrong_way_round_is_not_significant(objects: Any) -> None:
+    tables, predictions = objects
+    for p in predictions:
+        p.X = -p.X
+    report = gene_report(tables, predictions)
+    assert report.loc["G0", "neg_log10_p"] > 10
+    assert not report.loc["G0", "significant"]
+
+
+def test_genes_of_some_objects_are_reported_over_those(objects: Any) -> None:
+    tables, predictions = objects
+    report = gene_report(tables, [predictions[0], predictions[1][:, :5].copy()])
+    assert report.loc["G0", "n_sections"] == 2
+    assert report.loc["G8", "n_sections"] == 1
+    assert np.isnan(report.loc["G8", "pearson_sd"])
+
+
+def test_one_object_and_bad_input(objects: Any, section: Any) -> None:
+    tables, predictions = objects
+    one = gene_report(tables[0], predictions[0], genes=["G0", "G2"])
+    assert set(one.index) == {"G0", "G2"}
+    with pytest.raises(ValueError, match="2 objects and 1 predictions"):
+        gene_report(tables, predictions[:1])
+    with pytest.raises(ValueError, match="empty list"):
+        gene_report([])
+    with pytest.raises(ValueError, match="alpha must lie"):
+        gene_report(tables, predictions, alpha=5)
+    with pytest.raises(KeyError, match="Run sw.tl.predict_expression"):
+        gene_report([section])
+
+
+def scores() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({"pearson": rng.normal(0.2, 0.1, 200)}, index=[f"G{i}" for i in range(200)])
+
+
+def test_enrichment_is_scipys() -> None:
+    report = scores()
+    report.loc["G3", "pearson"] = np.nan
+    top = list(report["pearson"].nlargest(12).index)
+    sets = {"best": [*top, "G3", "ELSEWHERE"], "any": [f"G{i}" for i in range(50, 90)], "tiny": ["G1"]}
+    out = gene_set_enrichment(report, sets, n_top=20)
+    assert list(out.index) == ["best", "any"]
+    score = report["pearson"].dropna()
+    for name, genes in sets.items():
+        if name == "tiny":
+            continue
+        inside = score.index.isin(genes)
+        test = stats.mannwhitneyu(score[inside], score[~inside], alternative="greater")
+        assert out.loc[name, "p"] == pytest.approx(test.pvalue)
+        hits = int(score.nlargest(20).index.isin(genes).sum())
+        assert out.loc[name, "n_top"] == hits
+        assert out.loc[name, "p_top"] == pytest.approx(stats.hypergeom.sf(hits - 1, 199, inside.sum(), 20))
+    assert out.loc["best", "auroc"] == pytest.approx(1)
+    np.testing.assert_allclose(out["p_adjusted"], stats.false_discovery_control(out["p"]))
+
+
+def test_enrichment_refuses(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match="No gene set has at least 5"):
+        gene_set_enrichment(scores(), {"a": ["X"]})
+    with pytest.raises(KeyError, match="'auc' is not a column"):
+        gene_set_enrichment(scores(), {"a": ["X"]}, by="auc")
+    with pytest.raises(ValueError, match="There are no gene sets"):
+        gene_set_enrichment(scores(), {})
+    with pytest.raises(ValueError, match="at least 1"):
+        gene_set_enrichment(scores(), {"a": ["X"]}, n_top=0)
+    with pytest.raises(FileNotFoundError):
+        read_gene_sets(tmp_path / "absent.gmt")
+    (tmp_path / "broken.gmt").write_text("SET one two\n")
+    with pytest.raises(ValueError, match="Line 1 of .* is not GMT"):
+        read_gene_sets(tmp_path / "broken.gmt")
+
+
+def test_gmt(tmp_path: Any) -> None:
+    path = tmp_path / "sets.gmt"
+    path.write_text("ONE\thttp://x\tA\tB\n\nTWO\t\tC\tD\t\n")
+    assert read_gene_sets(path) == {"ONE": ["A", "B"], "TWO": ["C", "D"]}
+
+
+def test_hallmark_sets(data_folder: Any) -> None:
+    path = data_folder / "genes" / "hallmark_v7.0.gmt"
+    if not path.is_file():
+        pytest.skip("needs genes/hallmark_v7.0.gmt in the data folder")
+    sets = read_gene_sets(path)
+    assert len(sets) == 50
+    chosen = sets["HALLMARK_INTERFERON_GAMMA_RESPONSE"]
+    genes = sorted({g for s in sets.values() for g in s})
+    report = pd.DataFrame({"pearson": np.random.default_rng(0).normal(0, 0.1, len(genes))}, index=genes)
+    report.loc[chosen, "pearson"] += 0.2
+    out = gene_set_enrichment(report, str(path))
+    assert out.index[0] == "HALLMARK_INTERFERON_GAMMA_RESPONSE"
+    assert out["auroc"].iloc[0] > 0.8
