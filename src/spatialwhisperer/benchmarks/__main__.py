@@ -10,20 +10,62 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a benchmark by name."""
     parser = argparse.ArgumentParser(prog="python -m spatialwhisperer.benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="benchmark", required=True)
-    annotation = commands.add_parser(
+    _annotation(commands)
+    _her2st(commands)
+    options = vars(parser.parse_args(arguments))
+    options.pop("run")(options)
+
+
+def _annotation(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
         "annotation", help="label real sections that were not in training, without image–text pairs"
     )
-    annotation.add_argument("--data", type=Path, required=True, help="folder that holds her2st/ and singlecell/")
-    annotation.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder for annotation.csv and annotation.md"
+    _common(parser, "annotation")
+    parser.add_argument("--nulls", type=int, default=50, help="shufflings of the image–gene pairs of each split")
+    parser.set_defaults(run=_run_annotation)
+
+
+def _her2st(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("her2st", help="compare the presets: expression, spatial domains, patch classes")
+    _common(parser, "her2st")
+    parser.add_argument("--presets", nargs="*", default=[], help="names; all if not given")
+    parser.add_argument("--split", nargs="*", default=["section", "patient"], choices=["section", "patient"])
+    parser.add_argument("--protocol", nargs="*", default=["strict"], choices=["strict", "peer"])
+    parser.add_argument(
+        "--features",
+        nargs="*",
+        default=["stain_texture"],
+        help="stain_texture, mobilenet_v2 (weights/ in the data folder), both, or any timm model whose weights are here",
     )
-    annotation.add_argument("--seeds", type=int, default=3, help="training runs of each split")
-    annotation.add_argument("--nulls", type=int, default=50, help="shufflings of the image–gene pairs of each split")
-    annotation.add_argument("--smoke", action="store_true", help="one split, one seed, few spots: shows that it runs")
-    options = parser.parse_args(arguments)
+    parser.set_defaults(run=_run_her2st)
+
+
+def _common(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds her2st/ and singlecell/")
+    parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
+    parser.add_argument("--seeds", type=int, default=3, help="training runs of each split")
+    parser.add_argument("--smoke", action="store_true", help="one split, one seed, few spots: shows that it runs")
+
+
+def _run_annotation(o: dict) -> None:
     from spatialwhisperer.benchmarks.annotation import run
 
-    run(options.data, options.out, n_seeds=options.seeds, n_nulls=options.nulls, smoke=options.smoke)
+    run(o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], smoke=o["smoke"])
+
+
+def _run_her2st(o: dict) -> None:
+    from spatialwhisperer.benchmarks.her2st import run
+
+    run(
+        o["data"],
+        o["out"],
+        presets=o["presets"],
+        splits=o["split"],
+        protocols=o["protocol"],
+        features=o["features"],
+        n_seeds=o["seeds"],
+        smoke=o["smoke"],
+    )
 
 
 if __name__ == "__main__":

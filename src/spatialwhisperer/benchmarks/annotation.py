@@ -18,6 +18,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._utils import say
 from spatialwhisperer.benchmarks import her2st_text as words
 from spatialwhisperer.benchmarks import references
+from spatialwhisperer.benchmarks.markdown import markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,11 +220,11 @@ def report(table: pd.DataFrame, n_seeds: int, n_nulls: int, seconds: float) -> s
     lines = [
         f"Macro AUROC of presence inside the test section ({n_seeds} seeds, mean ± sd; {n_nulls} shufflings; {seconds:.0f} s on {device}).",
         "",
-        _markdown(_macro(table)),
+        markdown(_macro(table)),
         "",
         "AUROC by class, mean over test sections and seeds.",
         "",
-        _markdown(_by_class(table)),
+        markdown(_by_class(table)),
         "",
     ]
     return "\n".join(lines)
@@ -254,9 +255,3 @@ def _by_class(table: pd.DataFrame) -> pd.DataFrame:
     wide = wide.map(lambda v: "–" if pd.isna(v) else f"{v:.2f}").reset_index(level="class")
     wide.index.name = "split"
     return wide
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    head = [frame.index.name or "", *map(str, frame.columns)]
-    body = [[str(i), *map(str, row)] for i, row in zip(frame.index, frame.fillna("–").to_numpy(), strict=True)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body])

@@ -32,15 +32,15 @@ class ExpressionPredictor:
     values
         Expression of the bank, CSR, shape (m, g).
     arrays
-        ``image`` or ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``weight`` (r, d),
-        ``basis`` (r, g) and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson of each gene on held-out training sections (g,).
+        ``image`` or ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``weight`` (g, d)
+        and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson of each gene on held-out training sections (g,).
     """
 
     def __init__(self, config: Mapping[str, Any], values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:
         self.config = dict(config)
         self.values = values
         self.arrays = dict(arrays)
-        self.config.setdefault("weight", 0.5)
+        self.config.setdefault("weight", 0.7)
 
     @property
     def genes(self) -> list[str]:
@@ -140,7 +140,7 @@ class ExpressionPredictor:
         if self.config["regression"] == "decoder":
             return decode(model, z)
         x = z if self.config["regression"] == "embedding" else regression_input(model, features, sections, positions)
-        return ((x @ self.arrays["weight"].T) @ self.arrays["basis"] + self.arrays["intercept"]).astype(np.float32)
+        return (x @ self.arrays["weight"].T + self.arrays["intercept"]).astype(np.float32)
 
 
 def regression_input(model: Whisperer, features: Any, sections: Any, positions: Any) -> np.ndarray:
@@ -173,6 +173,7 @@ def fit_predictor(
     groups: np.ndarray,
     positions: Mapping[str, np.ndarray | None],
     config: Mapping[str, Any],
+    unpaired: Sequence[Any] = (),
 ) -> ExpressionPredictor:
     """Put observations that hold image and gene into a bank, and fit the regression beside it.
 
@@ -190,6 +191,8 @@ def fit_predictor(
         Modality to positions (m, 2), or ``None``.
     config
         See :class:`ExpressionPredictor`.
+    unpaired
+        Expression of sections without an image, each CSR (k, g).
     """
     section_names, section_codes = np.unique(np.asarray(sections, dtype=str), return_inverse=True)
     group_names, group_codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
@@ -204,7 +207,7 @@ def fit_predictor(
     kind = _regression_kind(model)
     if kind in ("features", "embedding"):
         x = z if kind == "embedding" else regression_input(model, image, sections, positions.get("image"))
-        arrays |= reduced_rank_ridge(x, values, section_codes, rank=int(config["regression_rank"]))
+        arrays |= reduced_rank_ridge(x, values, section_codes, rank=int(config["regression_rank"]), unpaired=unpaired)
     names = {"sections": section_names.tolist(), "groups": group_names.tolist(), "regression": kind}
     return ExpressionPredictor({**config, **names}, sp.csr_matrix(values, dtype=np.float32), arrays)
 

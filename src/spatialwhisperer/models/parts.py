@@ -179,7 +179,7 @@ class Expression:
     retrieval
         From the bank of training observations.
     regression_rank
-        Components of expression that the ridge regression beside retrieval predicts.
+        Components of expression that the ridge regression beside retrieval is shrunk towards.
     method
         "retrieval", "regression" or "both" where the caller does not say.
     by_default
@@ -191,7 +191,7 @@ class Expression:
     genes: str = "hvg"
     n_genes: int = 1000
     retrieval: Retrieval = field(default_factory=Retrieval)
-    regression_rank: int = 30
+    regression_rank: int = 20
     method: str = "retrieval"
     by_default: bool = True
 

@@ -139,6 +139,7 @@ _OMICLIP = replace(
         learn_temperature=True,
     ),
     gene_encoder="gene_sentence",
+    gene_options=_frozen(n_top_genes=None),
     published_image_encoder="CoCa ViT-L/14",
     norm="l2",
     temperature=0.07,
@@ -171,7 +172,7 @@ _WHISPERER = replace(
         learn_temperature=True,
     ),
     published_image_encoder="",
-    tile_um=(100.0, 300.0, 600.0),
+    tile_um=(100.0, 154.0, 300.0, 600.0),
     expression=Expression(retrieval=Retrieval(k=50, weights="softmax"), method="both"),
 )
 

@@ -1,11 +1,14 @@
-"""Ridge regression from features to the leading components of expression; arrays only."""
+"""Ridge regression from features to expression, shrunk towards its leading components; arrays only."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ALPHAS = tuple(10.0**k for k in np.arange(1, 6.1, 0.5))
 """Penalties tried by leave-one-out cross-validation."""
@@ -13,12 +16,24 @@ ALPHAS = tuple(10.0**k for k in np.arange(1, 6.1, 0.5))
 ROWS_FOR_PENALTY = 20_000
 """More rows than this add nothing to the choice of the penalty."""
 
+SHARE = 0.5
+"""Weight of the prediction that is projected on the leading components, against the one that is not."""
 
-def reduced_rank_ridge(x: np.ndarray, values: Any, sections: np.ndarray, *, rank: int) -> dict[str, np.ndarray]:
-    """Fit ``values ≈ intercept + (x weightᵀ) basis``.
 
-    The basis holds the leading principal components of expression within sections: the noise of single genes stays out,
-    and so does what sets sections apart as a whole, which features standardised within sections cannot tell.
+def reduced_rank_ridge(
+    x: np.ndarray,
+    values: Any,
+    sections: np.ndarray,
+    *,
+    rank: int,
+    unpaired: Sequence[Any] = (),
+) -> dict[str, np.ndarray]:
+    """Fit ``values ≈ intercept + x weightᵀ``.
+
+    Ridge regression of every gene, whose prediction is averaged with its projection on the leading principal components of
+    expression within sections. What single genes do for themselves is mostly noise; the components carry what genes do
+    together, and sections without an image may take part in finding them. The penalty is the one that predicts the
+    components best when a row is left out.
 
     Parameters
     ----------
@@ -30,34 +45,48 @@ def reduced_rank_ridge(x: np.ndarray, values: Any, sections: np.ndarray, *, rank
         Section of each row, shape (m,).
     rank
         Components.
+    unpaired
+        Expression of further sections, each CSR of shape (k, g), for the components alone.
 
     Returns
     -------
-    ``weight`` (r, d), ``basis`` (r, g) and ``intercept`` (g,), float32.
+    ``weight`` (g, d) and ``intercept`` (g,), float32.
     """
     from sklearn.linear_model import RidgeCV
 
     y = sp.csr_matrix(values, dtype=np.float64)
     codes = np.unique(sections, return_inverse=True)[1]
-    means = np.stack([np.asarray(y[codes == c].mean(axis=0)).ravel() for c in range(codes.max() + 1)])
-    basis = _components(y, means, np.bincount(codes), rank)
-    target = y @ basis.T - (means @ basis.T)[codes]
+    means = np.stack([_mean(y[codes == c]) for c in range(codes.max() + 1)])
+    basis = _components([y[codes == c] for c in range(len(means))] + list(unpaired), rank)
     centre = x.mean(axis=0, dtype=np.float64)
-    centred = x.astype(np.float64) - centre
+    x = x.astype(np.float64) - centre
     some = slice(None, None, -(-len(x) // ROWS_FOR_PENALTY))
-    alpha = float(RidgeCV(alphas=ALPHAS).fit(centred[some], target[some]).alpha_) * len(x) / len(centred[some])
-    gram = centred.T @ centred
-    weight = np.linalg.solve(gram + alpha * np.eye(len(gram)), centred.T @ target).T
-    intercept = np.asarray(y.mean(axis=0)).ravel() - (weight @ centre) @ basis
-    return {k: v.astype(np.float32) for k, v in (("weight", weight), ("basis", basis), ("intercept", intercept))}
+    components = (y[some] @ basis.T) - (means @ basis.T)[codes[some]]
+    alpha = float(RidgeCV(alphas=ALPHAS).fit(x[some], components).alpha_) * len(x) / len(components)
+    # within sections: what sets whole sections apart is not in features that are standardised within them
+    sums = np.stack([x[codes == c].sum(axis=0) for c in range(len(means))])
+    cross = (y.T @ x).T - sums.T @ means
+    weight = np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), cross)
+    weight = (1 - SHARE) * weight + SHARE * (weight @ basis.T) @ basis
+    return {
+        "weight": np.ascontiguousarray(weight.T, dtype=np.float32),
+        "intercept": (_mean(y) - centre @ weight).astype(np.float32),
+    }
 
 
-def _components(y: sp.csr_matrix, means: np.ndarray, sizes: np.ndarray, rank: int) -> np.ndarray:
-    """Leading components of expression centred within sections, (r, g), from the g × g covariance."""
-    covariance = (y.T @ y).toarray() - (means.T * sizes) @ means
-    rank = min(rank, len(covariance))
+def _mean(y: Any) -> np.ndarray:
+    return np.asarray(y.mean(axis=0), dtype=np.float64).ravel()
+
+
+def _components(parts: Sequence[Any], rank: int) -> np.ndarray:
+    """Leading components of expression, each section centred, (r, g), from the covariance of the genes."""
     from scipy.linalg import eigh
 
-    size = len(covariance)
+    size = parts[0].shape[1]
+    covariance = np.zeros((size, size))
+    for part in parts:
+        part, mean = sp.csr_matrix(part, dtype=np.float64), _mean(part)
+        covariance += (part.T @ part).toarray() - part.shape[0] * np.outer(mean, mean)
+    rank = min(rank, size)
     vectors = eigh(covariance, subset_by_index=(size - rank, size - 1))[1]
     return np.ascontiguousarray(vectors[:, ::-1].T)

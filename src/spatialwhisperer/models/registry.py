@@ -297,6 +297,15 @@ for _spec in (
         citation="Saillard et al. 2024, H-optimus-0",
     ),
     EncoderSpec("pca", "gene", None, licence="BSD-3-Clause (no weights)", commercial=True),
+    EncoderSpec("identity", "gene", None, licence="BSD-3-Clause (no weights)", commercial=True),
+    EncoderSpec("set_transformer", "gene", None, licence="BSD-3-Clause (no weights)", commercial=True),
+    EncoderSpec(
+        "gene_sentence",
+        "gene",
+        None,
+        licence="that of its text encoder (minilm: apache-2.0)",
+        citation="Chen et al. 2025, Nat Methods, s41592-025-02707-1",
+    ),
     EncoderSpec(
         "scvi",
         "gene",

@@ -9,6 +9,8 @@ from spatialwhisperer.tl.evaluate import evaluate_annotation
 from spatialwhisperer.tl.evaluate_classes import evaluate_classes
 from spatialwhisperer.tl.evaluate_domains import evaluate_domains
 from spatialwhisperer.tl.expression import predict_expression
+from spatialwhisperer.tl.expression_baselines import tissue_darkness
+from spatialwhisperer.tl.expression_metrics import evaluate_expression
 from spatialwhisperer.tl.query import query
 from spatialwhisperer.tl.train import train
 
@@ -19,9 +21,11 @@ __all__ = [
     "evaluate_annotation",
     "evaluate_classes",
     "evaluate_domains",
+    "evaluate_expression",
     "predict_expression",
     "query",
     "spatial_domains",
+    "tissue_darkness",
     "train",
     "zero_shot_annotate",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Values:
         Row of `Inputs.observations` of each, shape (m,).
     space
         Value space, or "as given".
+    unpaired
+        The same genes in the training sections without an image, each CSR, by section code.
     """
 
     genes: list[str]
@@ -49,6 +51,7 @@ class Values:
     matrix: sp.csr_matrix
     rows: np.ndarray
     space: str
+    unpaired: dict[str, sp.csr_matrix] = field(default_factory=dict)
 
 
 def choose_genes(
@@ -103,19 +106,28 @@ def read_values(
     space: str,
     layer: str | None,
     values_layer: str | None,
+    held_out: set[str],
 ) -> Values:
     """Expression of every row that holds image and counts, in the value space or from a layer as it is."""
     rows = inputs.observations
     both = np.asarray((rows["image"] >= 0) & (rows["gene"] >= 0))
-    blocks = []
+    blocks, unpaired = [], {}
     for number, source in enumerate(sources):
         inside = np.asarray(rows["source"] == number)
-        if not (both & inside).any():
-            continue
-        matrix = _source_values(source, genes, gene_ids, space, layer, values_layer)
-        blocks.append(matrix[both[inside]])
+        if (both & inside).any():
+            blocks.append(_source_values(source, genes, gene_ids, space, layer, values_layer)[both[inside]])
+        elif _serves(source, genes, values_layer) and not set(source.group.astype(str)) & held_out:
+            matrix = _source_values(source, genes, gene_ids, space, layer, None)
+            unpaired |= {str(code): matrix[source.section == code] for code in np.unique(source.section)}
     matrix = sp.vstack(blocks, format="csr").astype(np.float32)
-    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), "as given" if values_layer else space)
+    stated = "as given" if values_layer else space
+    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired)
+
+
+def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> bool:
+    """Whether a section without an image can show how the genes vary together: a spatial one with all of them."""
+    spatial = source.xy is not None and values_layer is None and "image" not in source.has and "gene" in source.has
+    return spatial and set(genes) <= set(map(str, source.table.var_names))
 
 
 def _source_values(
@@ -195,6 +207,7 @@ def _predictor(model: Whisperer, inputs: Inputs, values: Values, keep: np.ndarra
         groups=rows["group"].to_numpy(),
         positions=positions,
         config=config,
+        unpaired=list(values.unpaired.values()),
     )
 
 

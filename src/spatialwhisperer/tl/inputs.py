@@ -254,7 +254,8 @@ def _fit_gene_encoder(
             tables.append(source.table)
         elif keep.any():
             tables.append(source.table[keep])
-    options = {k: v for k, v in counts.items() if v is not None}
+    # None is a value of n_top_genes
+    options = {k: v for k, v in counts.items() if v is not None or k == "n_top_genes"}
     return fit_gene_encoder(tables, name, random_state=random_state, **options)
 
 

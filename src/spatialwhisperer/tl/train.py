@@ -169,6 +169,7 @@ def train(
 
     preset = get_preset(preset, protocol)
     image_encoder, gene_encoder = image_encoder or preset.image_encoder, gene_encoder or preset.gene_encoder
+    gene_options = preset.gene_options if gene_encoder == preset.gene_encoder else {}
     locking = checks.check_locking(locking or preset.locking)
     checks.check_numbers(projection_dim=projection_dim, batch_size=batch_size, max_epochs=max_epochs)
     checks.check_rate(learning_rate)
@@ -209,7 +210,7 @@ def train(
         standardize=preset.standardize,
         context=preset.context,
         tile={"tile_um": tile_um or preset.tile_um, "tile_px": tile_px},
-        counts={"layer": layer, "batch_key": batch_key, "labels_key": labels_key, **preset.gene_options},
+        counts={"layer": layer, "batch_key": batch_key, "labels_key": labels_key, **gene_options},
         table_key=table_key,
         random_state=random_state,
     )
@@ -247,6 +248,7 @@ def train(
             space=preset.expression.value_space,  # type: ignore[union-attr]
             layer=layer,
             values_layer=values_layer,
+            held_out=held_out,
         )
         if decoder is not None:
             items = expression_training.with_values(items, values, len(inputs.observations))
