@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer import _keys
+from spatialwhisperer._utils import record
+from spatialwhisperer.models.value_spaces import to_space
+from spatialwhisperer.pl.expression import expression, gene_ranking
+
+mpl.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Any:
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def prediction(adata: Any) -> Any:
+    """Half of the truth and noise, least of it in the first gene; no prediction for five rows."""
+    import anndata as ad
+
+    truth = to_space(np.asarray(adata.X.todense() if hasattr(adata.X, "todense") else adata.X))
+    noise = np.random.default_rng(0).normal(0, 0.6, truth.shape)
+    noise[:, 0] *= 0.01
+    values = (truth / 2 + noise).astype(np.float32)
+    values[:5] = np.nan
+    out = ad.AnnData(values, obs=adata.obs[[]].copy(), var=adata.var[[]].copy())
+    record(out, _keys.EXPRESSION, value_space="per_spot_log1p")
+    return out
+
+
+@pytest.fixture
+def report() -> pd.DataFrame:
+    r = np.linspace(0.8, -0.1, 30)
+    out = pd.DataFrame({"pearson": r, "pearson_sd": 0.05}, index=[f"G{i}" for i in range(30)])
+    out.loc["G29"] = np.nan
+    return out
+
+
+@pytest.mark.parametrize("kind", ["SpatialData", "AnnData"])
+def test_three_panels_for_each_gene(kind: str, section: Any, adata: Any, prediction: Any) -> None:
+    if kind == "SpatialData":
+        section["sw_expression"] = prediction
+        axes = expression(section, n_genes=2)
+    else:
+        axes = expression(adata, n_genes=2, prediction=prediction)
+    assert len(axes) == 6
+    best = prediction.var_names[0]
+    assert axes[0].get_title().endswith(f"{best}, measured")
+    assert axes[1].get_title().endswith(f"{best}, predicted")
+    assert axes[2].get_title() == "r = 1.00"
+    assert axes[2].get_xlabel() == "measured, ln(1 + CP10k)"
+    assert len(axes[0].collections[0].get_paths()) == 120
+    assert len(axes[1].collections[0].get_paths()) == 115
+    assert len(axes[2].collections[0].get_offsets()) == 115
+    axes[0].figure.canvas.draw()
+
+
+def test_named_genes_and_section(section: Any, prediction: Any) -> None:
+    section["sw_expression"] = prediction
+    names = list(prediction.var_names[[7, 3]])
+    axes = expression(section, genes=names, section="P3_spots")
+    assert [ax.get_title().split()[1].rstrip(",") for ax in axes[::3]] == names
+    with pytest.raises(KeyError, match="genes not both predicted and measured: NOPE"):
+        expression(section, genes=["NOPE"])
+    with pytest.raises(KeyError, match="no sections"):
+        expression(section, section="P9")
+    with pytest.raises(ValueError, match="n_genes must be at least 1"):
+        expression(section, n_genes=0)
+
+
+def test_a_constant_prediction(section: Any, prediction: Any) -> None:
+    prediction.X = np.ones_like(prediction.X)
+    section["sw_expression"] = prediction
+    with pytest.raises(ValueError, match="No gene has a correlation"):
+        expression(section)
+    axes = expression(section, genes=[prediction.var_names[0]])
+    assert axes[2].get_title() == "r undefined"
+    axes[0].figure.canvas.draw()
+
+
+def test_without_a_prediction(section: Any, adata: Any) -> None:
+    with pytest.raises(KeyError, match="Run sw.tl.predict_expression"):
+        expression(section)
+    with pytest.raises(KeyError, match="does not carry its prediction"):
+        expression(adata)
+
+
+def test_ranking(report: pd.DataFrame) -> None:
+    import matplotlib.pyplot as plt
+
+    ax = gene_ranking(report, n=5)
+    assert [t.get_text() for t in ax.get_yticklabels()] == [f"G{i}" for i in range(5)]
+    assert ax.yaxis_inverted()
+    assert ax.get_legend() is None
+    whole = gene_ranking(report, n=100)
+    assert len(whole.get_yticklabels()) == 29
+    _, own = plt.subplots()
+    sets = {"absent": ["X"], "late_set": ["G3"], "early_set": ["G0", "G3"]}
+    assert gene_ranking(report, n=5, gene_sets=sets, ax=own) is own
+    # in the order in which the genes are drawn; sets that no drawn gene is in are left out
+    assert [t.get_text() for t in own.get_legend().get_texts()] == ["early set", "late set", "in no set"]
+    own.figure.canvas.draw()
+
+
+def test_ranking_of_one_section(report: pd.DataFrame) -> None:
+    report["pearson_sd"] = np.nan
+    assert gene_ranking(report).get_xlabel() == "Pearson r over spots"
+
+
+def test_ranking_refuses(report: pd.DataFrame) -> None:
+    with pytest.raises(KeyError, match="lacks pearson_sd"):
+        gene_ranking(report[["pearson"]])
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        gene_ranking(report, n=0)
+    with pytest.raises(ValueError, match="No gene of the report has a correlation"):
+        gene_ranking(report * np.nan)
