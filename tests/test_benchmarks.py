@@ -56,3 +56,39 @@ def test_smoke_run_on_real_sections(data_folder, tmp_path) -> None:
     # one section of a patient from three others of the same patient: measured .69 for the zero-shot labels
     assert macro["sequential"] > macro["shuffled"] + 0.05
     assert (tmp_path / "annotation.md").read_text().count("| leave one section of C out |") > 5
+
+
+@pytest.mark.slow
+def test_presets_are_compared_and_a_finished_fold_is_not_done_again(data_folder, tmp_path) -> None:
+    arguments = ["her2st", "--data", str(data_folder), "--out", str(tmp_path), "--smoke"]
+    main(arguments)
+    table = pd.read_csv(tmp_path / "her2st.csv", keep_default_na=False, na_values={"value": [""]})
+    assert {"(baselines)", "whisperer", "mclstexp", "bleep"} == set(table["preset"])
+    r = table[(table["metric"] == "pearson") & (table["gene_list"] == "HEG50")].groupby(["preset", "predictor"])[
+        "value"
+    ]
+    # a section of a patient from two others of the same patient, every second spot: measured .32
+    assert r.mean()["whisperer", "prediction"] > r.mean()["(baselines)", "darkness"]
+    assert "| mclstexp |" in (tmp_path / "her2st.md").read_text()
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "folds").iterdir()}
+    next(iter(files)).unlink()
+    main(arguments)
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "folds").iterdir()}
+    assert sum(files[path] != again[path] for path in files) == 1
+
+
+def test_a_preset_that_does_not_beat_the_scalar_is_named() -> None:
+    from spatialwhisperer.benchmarks.her2st_report import report as compare
+
+    keys = {"protocol": "strict", "features": "f", "split": "section", "fold": "C2", "seed": 0, "seconds": 1.0}
+    rows = [
+        {"preset": preset, "predictor": predictor, "metric": "pearson", "gene_list": "HEG50", "value": value, **keys}
+        for preset, predictor, value in (
+            ("(baselines)", "darkness", 0.2),
+            ("bleep", "prediction", 0.1),
+            ("whisperer", "prediction", 0.3),
+        )
+    ]
+    text = compare(pd.DataFrame(rows))
+    assert "Not above one scalar per spot (darkness, r HEG50 0.200): bleep." in text
+    assert "(not comparable)" in text

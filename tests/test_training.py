@@ -397,7 +397,7 @@ def test_two_ranks_train_like_one(tmp_path: Any) -> None:
     [
         ({"locking": "LUX"}, "three letters of L, U and u"),
         ({"locking": "LL"}, "found 'LL'"),
-        ({"preset": "clip"}, "Unknown preset 'clip'; choose one of spatialwhisperer"),
+        ({"preset": "clip"}, "Unknown preset 'clip'; choose one of whisperer"),
         ({"pairs": [("image", "text")]}, "No object holds image–text pairs"),
         ({"pairs": [("image", "image")]}, "two of 'image', 'gene' and 'text'"),
         ({"pairs": [("gene", "protein")]}, "two of 'image', 'gene' and 'text'"),

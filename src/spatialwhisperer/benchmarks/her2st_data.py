@@ -93,9 +93,8 @@ class Materials:
         slot = f"X_{encoder}_{mpp:.2f}" + ("_scales" if scales else "")
         table = self.table(name)
         if slot not in table.obsm:
-            table.obsm[slot] = np.concatenate(
-                [self._one(name, e, um, mpp) for e, um in _parts(encoder, scales)], axis=1
-            )
+            parts = _parts(encoder, (SCALES_UM[1:3] if self.smoke else SCALES_UM) if scales else (TILE_UM,))
+            table.obsm[slot] = np.concatenate([self._one(name, e, um, mpp) for e, um in parts], axis=1)
         return slot
 
     def _one(self, name: str, encoder: str, tile_um: float, mpp: float) -> np.ndarray:
