@@ -35,8 +35,13 @@ def _her2st(commands: argparse._SubParsersAction) -> None:
         "--features",
         nargs="*",
         default=["stain_texture"],
-        help="stain_texture, mobilenet_v2 (weights/ in the data folder), both, or any timm model whose weights are here",
+        help="stain_texture, mobilenet_v2 (weights/ in the data folder), both, any timm model whose weights are here, or "
+        "trained:NAME, a timm model that is trained end to end",
     )
+    parser.add_argument("--epochs", type=int, help="of trained:NAME; those of the preset if not given")
+    parser.add_argument("--spots", type=int, help="of each training section, for trained:NAME; all if not given")
+    parser.add_argument("--batch-size", type=int, help="of trained:NAME")
+    parser.add_argument("--pretrained", action="store_true", help="start trained:NAME from its published weights")
     parser.set_defaults(run=_run_her2st)
 
 
@@ -55,6 +60,7 @@ def _run_annotation(o: dict) -> None:
 
 def _run_her2st(o: dict) -> None:
     from spatialwhisperer.benchmarks.her2st import run
+    from spatialwhisperer.benchmarks.her2st_towers import TowerOptions
 
     run(
         o["data"],
@@ -64,6 +70,7 @@ def _run_her2st(o: dict) -> None:
         protocols=o["protocol"],
         features=o["features"],
         n_seeds=o["seeds"],
+        towers=TowerOptions(o["epochs"], o["spots"], o["pretrained"], o["batch_size"]),
         smoke=o["smoke"],
     )
 

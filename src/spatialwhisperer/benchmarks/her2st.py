@@ -6,6 +6,9 @@ A finished run is kept in a file of its own and is not done again. Results go to
 from __future__ import annotations
 
 import os
+import resource
+import sys
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ from spatialwhisperer._utils import say
 from spatialwhisperer.benchmarks.her2st_data import FOLDS, Materials
 from spatialwhisperer.benchmarks.her2st_fold import BASELINES, Task, run_task
 from spatialwhisperer.benchmarks.her2st_report import report
+from spatialwhisperer.benchmarks.her2st_towers import TRAINED, TowerOptions, run_trained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +39,7 @@ def run(
     protocols: Sequence[str] = ("strict",),
     features: Sequence[str] = ("stain_texture",),
     n_seeds: int = 3,
+    towers: TowerOptions | None = None,
     smoke: bool = False,
 ) -> pd.DataFrame:
     """Run what is not there yet and write the table.
@@ -46,6 +51,7 @@ def run(
     FileNotFoundError
         If the sections are not there.
     """
+    towers = towers or TowerOptions()
     names = [BASELINES, *(presets or sw.models.presets().index)]
     for name in names[1:]:
         for protocol in protocols:
@@ -62,8 +68,10 @@ def run(
         for fold in folds
         for name in names
         for seed in range(1 if name == BASELINES else n_seeds)
+        if name != BASELINES or not feature.startswith(TRAINED)
     ]
-    frames = [_run_once(task, materials, out / "folds", f"{i + 1} of {len(tasks)}") for i, task in enumerate(tasks)]
+    where = out / "folds"
+    frames = [_run_once(task, materials, towers, where, f"{i + 1} of {len(tasks)}") for i, task in enumerate(tasks)]
     table = pd.concat(frames, ignore_index=True)
     _write(out / "her2st.csv", table.to_csv(index=False))
     text = report(table)
@@ -72,11 +80,17 @@ def run(
     return table
 
 
-def _run_once(task: Task, materials: Materials, folder: Path, count: str) -> pd.DataFrame:
+def _run_once(task: Task, materials: Materials, towers: TowerOptions, folder: Path, count: str) -> pd.DataFrame:
     path = folder / f"{task.key}.csv"
     if not path.is_file():
         say(f"{count}: {task.key}")
-        rows = run_task(task, materials)
+        start = time.perf_counter()
+        trained = task.features.startswith(TRAINED)
+        rows = run_trained(task, materials, towers) if trained else run_task(task, materials)
+        rows["seconds"] = time.perf_counter() - start
+        # of the whole process so far, in MiB; macOS counts bytes
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        rows["peak_memory_mib"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
         for column, value in {
             "preset": task.preset,
             "protocol": task.protocol,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +45,7 @@ class Task:
 
 
 def run_task(task: Task, materials: Materials) -> pd.DataFrame:
-    """Tidy rows of metric, gene list, predictor and value."""
+    """Tidy rows of metric, gene list, predictor and value, on frozen features."""
     train = [materials.table(n) for n in task.fold.train]
     test = [materials.table(n) for n in task.fold.test]
     scales = task.preset == "whisperer"
@@ -55,16 +53,9 @@ def run_task(task: Task, materials: Materials) -> pd.DataFrame:
         materials.features(n, task.features, task.fold.mpp, scales=scales) for n in (*task.fold.train, *task.fold.test)
     }
     (slot,) = slots
-    start = time.perf_counter()
     if task.preset == BASELINES:
-        rows = _baselines(task, train, test, slot)
-    else:
-        rows = _preset(task, materials, train, test, slot)
-    rows["seconds"] = time.perf_counter() - start
-    # of the whole process so far, in MiB; macOS counts bytes
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rows["peak_memory_mib"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
-    return rows
+        return _baselines(task, train, test, slot)
+    return _preset(task, materials, train, test, slot)
 
 
 def _preset(

@@ -4,6 +4,7 @@ from spatialwhisperer.pl.annotation import annotation, scores
 from spatialwhisperer.pl.batches import batches
 from spatialwhisperer.pl.confusion import confusion
 from spatialwhisperer.pl.domains import domains
+from spatialwhisperer.pl.expression import expression, gene_ranking
 from spatialwhisperer.pl.training import training
 
-__all__ = ["annotation", "batches", "confusion", "domains", "scores", "training"]
+__all__ = ["annotation", "batches", "confusion", "domains", "expression", "gene_ranking", "scores", "training"]

@@ -11,6 +11,7 @@ from spatialwhisperer.tl.evaluate_domains import evaluate_domains
 from spatialwhisperer.tl.expression import predict_expression
 from spatialwhisperer.tl.expression_baselines import tissue_darkness
 from spatialwhisperer.tl.expression_metrics import evaluate_expression
+from spatialwhisperer.tl.gene_report import gene_report, gene_set_enrichment
 from spatialwhisperer.tl.query import query
 from spatialwhisperer.tl.train import train
 
@@ -22,6 +23,8 @@ __all__ = [
     "evaluate_classes",
     "evaluate_domains",
     "evaluate_expression",
+    "gene_report",
+    "gene_set_enrichment",
     "predict_expression",
     "query",
     "spatial_domains",
