@@ -97,11 +97,15 @@ def _unpaired(task: Task, materials: Materials, layer: str | None) -> list[AnnDa
 
 
 def choose_genes(preset: Any, protocol: str, train: Sequence[AnnData], test: Sequence[AnnData]) -> list[str]:
-    """Strict: the same for every preset, chosen on the training sections. Peer: the preset's own rule on the sections it sees."""
+    """Strict: the variable and the strong genes of the training sections, the same for every preset. Peer: the preset's own rule on the sections it sees."""
     spec = preset.expression
     if protocol == "strict":
         least = round(MIN_SHARE * sum(t.n_obs for t in train))
-        genes = sw.pp.select_genes(list(train), method="hvg", n_top=1000, min_spots=least)
+        chosen = [
+            sw.pp.select_genes(list(train), method=method, n_top=n, min_spots=least)
+            for method, n in (("hvg", 1000), ("mean", 100))
+        ]
+        genes = list(dict.fromkeys(g for part in chosen for g in part))
     else:
         seen = [*train, *test] if preset.evaluation.gene_fit == "all" else list(train)
         least = round(MIN_SHARE * sum(t.n_obs for t in seen))
