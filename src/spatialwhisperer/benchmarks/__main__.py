@@ -12,6 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="benchmark", required=True)
     _annotation(commands)
     _her2st(commands)
+    _batches(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 
@@ -45,10 +46,17 @@ def _her2st(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_run_her2st)
 
 
-def _common(parser: argparse.ArgumentParser, name: str) -> None:
+def _batches(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("batches", help="how far scVI and scANVI bring eight patients together")
+    _common(parser, "batches", seeds=False)
+    parser.set_defaults(run=_run_batches)
+
+
+def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds her2st/ and singlecell/")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
-    parser.add_argument("--seeds", type=int, default=3, help="training runs of each split")
+    if seeds:
+        parser.add_argument("--seeds", type=int, default=3, help="training runs of each split")
     parser.add_argument("--smoke", action="store_true", help="one split, one seed, few spots: shows that it runs")
 
 
@@ -73,6 +81,12 @@ def _run_her2st(o: dict) -> None:
         towers=TowerOptions(o["epochs"], o["spots"], o["pretrained"], o["batch_size"]),
         smoke=o["smoke"],
     )
+
+
+def _run_batches(o: dict) -> None:
+    from spatialwhisperer.benchmarks.batches import run
+
+    run(o["data"], o["out"], smoke=o["smoke"])
 
 
 if __name__ == "__main__":
