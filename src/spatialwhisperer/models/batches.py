@@ -80,6 +80,9 @@ class Items:
         narrowed = replace(
             self, inputs={m: self.inputs[m] for m in modalities}, index={m: self.index[m] for m in modalities}
         )
+        if "image" not in modalities:
+            # a decoder learns from images
+            narrowed = replace(narrowed, values=None, value_index=None)
         return narrowed.subset(np.flatnonzero(keep))
 
 

@@ -173,6 +173,13 @@ def check_link(image_link: str | None, schedule: str | None, *, unlocked: bool) 
     return image_link
 
 
+def check_decoder(image_link: str | None, preset: Preset, with_expression: bool) -> None:
+    """Refuse a closed-form link where a decoder is to learn beside it."""
+    recipe = preset.sequential
+    if image_link == "ridge" and with_expression and recipe is not None and recipe.regression_weight:
+        raise ValueError("image_link='ridge' trains no decoder (regression_weight > 0); use image_link='contrastive'.")
+
+
 def check_rate(learning_rate: float | None) -> None:
     """Refuse a negative learning rate."""
     if learning_rate is not None and not learning_rate >= 0:

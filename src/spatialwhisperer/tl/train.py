@@ -117,7 +117,7 @@ def train(
         (``python -m spatialwhisperer.benchmarks annotation``). Not given: sequential below 5000 image–gene pairs.
     image_link
         Of the sequential schedule: "ridge" (closed form) or "contrastive". Not given: ridge unless the image tower is
-        unlocked.
+        unlocked or a decoder learns.
     validation
         Groups held out for a validation loss: their names, or the share of groups.
     genes
@@ -189,6 +189,7 @@ def train(
     image_link = checks.check_link(image_link, schedule, unlocked=locking[2] != "L")
     checks.check_given(locking, {"gene": gene_features, "image": image_features})
     with_expression = checks.check_expression(expression, genes, values_layer, preset, weights)
+    checks.check_decoder(image_link, preset, with_expression)
     fitting.check_folder(folder, resume=resume)
     chosen: tuple[list[str], list[str]] = ([], [])
     if with_expression:
@@ -217,9 +218,10 @@ def train(
     items, val_items = checks.split(inputs.items, held_out)
     checks.check_left(items, weights)
     schedule = schedule or checks.choose_schedule(weights, items, image_link, preset)
-    if schedule == "sequential" and image_link is None:
-        image_link = "contrastive" if "image" in inputs.unlocked else "ridge"
     recipe = preset.sequential if schedule == "sequential" else preset.joint
+    decodes = with_expression and bool(recipe.regression_weight)
+    if schedule == "sequential" and image_link is None:
+        image_link = "contrastive" if "image" in inputs.unlocked or decodes else "ridge"
     changes = {"projection_dim": projection_dim, "learning_rate": learning_rate, "batch_size": batch_size}
     recipe = replace(recipe, **{k: v for k, v in changes.items() if v is not None})
     manifest = {
@@ -236,7 +238,7 @@ def train(
     from spatialwhisperer.models.fit import trainer_options
 
     options = trainer_options(accelerator, devices, strategy, precision, trainer)
-    decoder = len(chosen[0]) if with_expression and recipe.regression_weight else None
+    decoder = len(chosen[0]) if decodes else None
     plan = fitting.Plan(
         preset, recipe, schedule, image_link, weights, manifest, max_epochs, random_state, options, decoder
     )
