@@ -10,7 +10,7 @@ from spatialwhisperer._access.images import Level, RasterImage, find_image, rast
 from spatialwhisperer._access.mpp import image_mpp, missing_mpp, positive
 from spatialwhisperer._access.positions import ARRAY_COLUMNS, positions
 from spatialwhisperer._access.sections import Section, section_codes, sections
-from spatialwhisperer._access.tables import add_annotating_table, get_table, is_spatialdata, table_name
+from spatialwhisperer._access.tables import add_annotating_table, check_name, get_table, is_spatialdata, table_name
 
 __all__ = [
     "ARRAY_COLUMNS",
@@ -22,6 +22,7 @@ __all__ = [
     "add_instances_table",
     "add_tile_grid",
     "check_grid_names",
+    "check_name",
     "find_image",
     "get_table",
     "grid_table",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._utils import found, recorded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,8 +53,33 @@ def get_table(data: Any, table_key: str | None = None) -> AnnData:
     return data if name is None else data.tables[name]
 
 
-def add_annotating_table(sdata: Any, like: AnnData, table: AnnData, name: str, *, owner: str) -> None:
-    """Add a table that annotates the same elements as another one, row for row; an earlier result of that name goes.
+def check_name(sdata: Any, name: str, *, key: str) -> None:
+    """Refuse a name in a SpatialData that belongs to anything but an earlier result.
+
+    Parameters
+    ----------
+    sdata
+        Where a table is to be added.
+    name
+        Its name.
+    key
+        Provenance of the result, which tells a table that may be replaced.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken by something else.
+    """
+    taken = {str(n): e for _, n, e in sdata.gen_elements()}
+    # a measured table carries provenance too, of the features that were stored in it
+    if name in taken and (name not in sdata.tables or recorded(taken[name], key) is None):
+        raise ValueError(
+            f"This SpatialData already has an element named {name!r}. Delete it, or pass another name with key_added=…."
+        )
+
+
+def add_annotating_table(sdata: Any, like: AnnData, table: AnnData, name: str) -> None:
+    """Add a table that annotates the same elements as another one, row for row; one of that name is replaced.
 
     Parameters
     ----------
@@ -65,22 +90,10 @@ def add_annotating_table(sdata: Any, like: AnnData, table: AnnData, name: str, *
     table
         The new table, its rows in the same order.
     name
-        Name in the SpatialData.
-    owner
-        Key of ``.uns`` that tells a table of this package, which may be replaced.
-
-    Raises
-    ------
-    ValueError
-        If the name is taken by something else.
+        Name in the SpatialData; see `check_name`.
     """
     from spatialdata.models import TableModel
 
-    taken = {str(n): e for _, n, e in sdata.gen_elements()}
-    if name in taken and owner not in getattr(taken[name], "uns", {}):
-        raise ValueError(
-            f"This SpatialData already has an element named {name!r}. Delete it, or pass another name with key_added=…."
-        )
     attrs = like.uns.get("spatialdata_attrs")
     if attrs is not None:
         region, instance = attrs["region_key"], attrs["instance_key"]

@@ -8,10 +8,18 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import add_annotating_table, get_table, is_spatialdata, positions, section_codes
+from spatialwhisperer._access import (
+    add_annotating_table,
+    check_name,
+    get_table,
+    is_spatialdata,
+    positions,
+    section_codes,
+)
 from spatialwhisperer._utils import found, record, warn
 from spatialwhisperer.tl.embed import describe_model, image_inputs, off_slide_rows, open_model
 from spatialwhisperer.tl.expression_training import row_hash
+from spatialwhisperer.tl.slots import all_or_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +99,8 @@ def predict_expression(
     Raises
     ------
     ValueError
-        If the model predicts no expression, ``k`` is larger than the bank, or the method is unknown.
+        If the model predicts no expression, ``k`` is larger than the bank, the method is unknown, or the name of the table is
+        taken by something else.
     KeyError
         If a gene is not among those of the model, or there is no image.
 
@@ -114,18 +123,22 @@ def predict_expression(
         raise ValueError(f"bank_scope must be 'all' or 'other_groups', not {bank_scope!r}.")
     sections = section_codes(data, table_key=table_key, library_key=library_key)
     exclude = _exclude(table, predictor, sections, bank_scope, group_key)
+    writes = is_spatialdata(data) and inplace
+    if writes:
+        check_name(data, key_added, key=_keys.EXPRESSION)
     where = {"table_key": table_key, "library_key": library_key}
-    x = image_inputs(data, table, model, inplace, where, batch_size=batch_size, device=device)
-    values, spread = predictor.predict(
-        model,
-        x,
-        method=method,
-        sections=sections,
-        positions=_positions(table, model),
-        k=k,
-        exclude=exclude,
-        device=device,
-    )
+    with all_or_nothing([table], model.config["encoders"]["image"].get("slot")):
+        x = image_inputs(data, table, model, inplace, where, batch_size=batch_size, device=device)
+        values, spread = predictor.predict(
+            model,
+            x,
+            method=method,
+            sections=sections,
+            positions=_positions(table, model),
+            k=k,
+            exclude=exclude,
+            device=device,
+        )
     if "image" in model.towers:
         values[off_slide_rows(table)] = np.nan
         spread[off_slide_rows(table)] = np.nan
@@ -142,9 +155,9 @@ def predict_expression(
         bank_scope=bank_scope,
         model=describe_model(model),
     )
-    if not is_spatialdata(data) or not inplace:
+    if not writes:
         return out
-    add_annotating_table(data, table, out, key_added, owner=_keys.UNS)
+    add_annotating_table(data, table, out, key_added)
     return None
 
 

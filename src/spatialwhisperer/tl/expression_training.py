@@ -171,7 +171,7 @@ def attach_predictor(
     """Give the model a predictor of expression, with the accuracy of each gene on held-out training groups."""
     training = np.isin(values.rows, items.row)
     model.expression = _predictor(model, inputs, values, training, plan)
-    model.expression.config["training_sections"] = fingerprints(sources)
+    model.expression.config["training_sections"] = fingerprints(sources, set(plan.manifest["validation_groups"]))
     if not cross_validate:
         return
     folds = _folds(inputs.observations.iloc[values.rows[training]])
@@ -309,12 +309,14 @@ def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray
     return {name: [genes[i] for i in np.argsort(-score, kind="stable")[:LISTS]] for name, score in ranked.items()}
 
 
-def fingerprints(sources: Sequence[Source]) -> dict[str, str]:
-    """Hash of the row names of each section to its code, so that a prediction can tell that it has seen one."""
+def fingerprints(sources: Sequence[Source], held_out: set[str]) -> dict[str, str]:
+    """Hash of the row names of each training section to its code, so that a prediction can tell that it has seen one."""
     out = {}
     for source in sources:
         for code in np.unique(source.section):
-            out[row_hash(source.table.obs_names[source.section == code])] = str(code)
+            inside = source.section == code
+            if not set(source.group[inside].astype(str)) <= held_out:
+                out[row_hash(source.table.obs_names[inside])] = str(code)
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from spatialwhisperer._utils import found, isolated_rng, recorded
 from spatialwhisperer.tl import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -267,34 +266,16 @@ def _image_side(
     tile: Mapping[str, Any],
     table_key: str | None,
 ) -> _Side:
-    with _all_or_nothing(sources, slot):
-        if not given:
-            from spatialwhisperer.pp.images import embed_images
+    if not given:
+        from spatialwhisperer.pp.images import embed_images
 
-            for source in sources:
-                if "image" in source.has and slot not in source.table.obsm:
-                    embed_images(source.data, encoder=encoder, table_key=table_key, key_added=slot, **tile)
-        parts, masks = _given(sources, slot, "image")
-        size = gather.tile_spec(sources, slot)
+        for source in sources:
+            if "image" in source.has and slot not in source.table.obsm:
+                embed_images(source.data, encoder=encoder, table_key=table_key, key_added=slot, **tile)
+    parts, masks = _given(sources, slot, "image")
+    size = gather.tile_spec(sources, slot)
     name = encoder if isinstance(encoder, str) and not given else slot
     return _Side(parts, masks, parts[0].shape[1], {"name": name, "slot": slot, **size})
-
-
-@contextmanager
-def _all_or_nothing(sources: Sequence[gather.Source], slot: str) -> Iterator[None]:
-    """After an error take back the features that were stored inside the block."""
-    before = [(s.table, slot in s.table.obsm, s.table.uns.get(_keys.UNS)) for s in sources]
-    try:
-        yield
-    except BaseException:
-        for table, there, provenance in before:
-            if there or slot not in table.obsm:
-                continue
-            del table.obsm[slot]
-            del table.uns[_keys.UNS]
-            if provenance is not None:
-                table.uns[_keys.UNS] = provenance
-        raise
 
 
 def _given(

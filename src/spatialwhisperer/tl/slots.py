@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from spatialwhisperer._access import get_table
 from spatialwhisperer._utils import found
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
     from anndata import AnnData
 
@@ -28,6 +31,23 @@ def as_list(data: Any, name: str = "data") -> list[Any]:
     if not objects:
         raise ValueError(f"{name} is an empty list; pass at least one AnnData or SpatialData.")
     return objects
+
+
+@contextmanager
+def all_or_nothing(tables: Sequence[AnnData], slot: str | None) -> Iterator[None]:
+    """After an error take back the features that were stored in this slot of ``.obsm`` inside the block."""
+    before = [(table, slot in table.obsm, table.uns.get(_keys.UNS)) for table in tables]
+    try:
+        yield
+    except BaseException:
+        for table, there, provenance in before:
+            if there or slot not in table.obsm:
+                continue
+            del table.obsm[slot]
+            del table.uns[_keys.UNS]
+            if provenance is not None:
+                table.uns[_keys.UNS] = provenance
+        raise
 
 
 def tables_of(data: Any, table_key: str | None, name: str = "data") -> list[AnnData]:

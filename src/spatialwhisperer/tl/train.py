@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from spatialwhisperer.tl import checks, expression_training, fitting, gather
+from spatialwhisperer.tl import checks, expression_training, fitting, gather, slots
 from spatialwhisperer.tl.inputs import prepare_inputs
 
 if TYPE_CHECKING:
@@ -196,64 +196,65 @@ def train(
         chosen = expression_training.choose_genes(sources, genes, preset, held_out, layer)
     if gene_encoder == "identity" and gene_features is None:
         gene_encoder = checks.identity_encoder(preset, *chosen)
-    inputs = prepare_inputs(
-        sources,
-        modalities={m for pair in weights for m in pair},
-        image_encoder=image_encoder,
-        image_slot=slot,
-        image_given=image_features is not None,
-        gene_encoder=gene_encoder,
-        gene_slot=gene_features,
-        text_encoder=text_encoder,
-        held_out=held_out,
-        locking=locking,
-        pretrained=pretrained,
-        standardize=preset.standardize,
-        context=preset.context,
-        tile={"tile_um": tile_um or preset.tile_um, "tile_px": tile_px},
-        counts={"layer": layer, "batch_key": batch_key, "labels_key": labels_key, **gene_options},
-        table_key=table_key,
-        random_state=random_state,
-    )
-    items, val_items = checks.split(inputs.items, held_out)
-    checks.check_left(items, weights)
-    schedule = schedule or checks.choose_schedule(weights, items, image_link, preset)
-    recipe = preset.sequential if schedule == "sequential" else preset.joint
-    decodes = with_expression and bool(recipe.regression_weight)
-    if schedule == "sequential" and image_link is None:
-        image_link = "contrastive" if "image" in inputs.unlocked or decodes else "ridge"
-    changes = {"projection_dim": projection_dim, "learning_rate": learning_rate, "batch_size": batch_size}
-    recipe = replace(recipe, **{k: v for k, v in changes.items() if v is not None})
-    manifest = {
-        "preset": preset.name,
-        "protocol": preset.protocol,
-        "schedule": schedule,
-        "image_link": image_link,
-        "locking": locking,
-        "pairs": {f"{a}–{b}": items.count(a, b) for a, b in weights},
-        "groups": sorted(set(items.group.tolist())),
-        "validation_groups": sorted(held_out),
-        "random_state": random_state,
-    }
-    from spatialwhisperer.models.fit import trainer_options
-
-    options = trainer_options(accelerator, devices, strategy, precision, trainer)
-    decoder = len(chosen[0]) if decodes else None
-    plan = fitting.Plan(
-        preset, recipe, schedule, image_link, weights, manifest, max_epochs, random_state, options, decoder
-    )
-    if with_expression:
-        values = expression_training.read_values(
+    with slots.all_or_nothing([s.table for s in sources], slot):
+        inputs = prepare_inputs(
             sources,
-            inputs,
-            *chosen,
-            space=preset.expression.value_space,  # type: ignore[union-attr]
-            layer=layer,
-            values_layer=values_layer,
+            modalities={m for pair in weights for m in pair},
+            image_encoder=image_encoder,
+            image_slot=slot,
+            image_given=image_features is not None,
+            gene_encoder=gene_encoder,
+            gene_slot=gene_features,
+            text_encoder=text_encoder,
             held_out=held_out,
+            locking=locking,
+            pretrained=pretrained,
+            standardize=preset.standardize,
+            context=preset.context,
+            tile={"tile_um": tile_um or preset.tile_um, "tile_px": tile_px},
+            counts={"layer": layer, "batch_key": batch_key, "labels_key": labels_key, **gene_options},
+            table_key=table_key,
+            random_state=random_state,
         )
-        if decoder is not None:
-            items = expression_training.with_values(items, values, len(inputs.observations))
+        items, val_items = checks.split(inputs.items, held_out)
+        checks.check_left(items, weights)
+        schedule = schedule or checks.choose_schedule(weights, items, image_link, preset)
+        recipe = preset.sequential if schedule == "sequential" else preset.joint
+        decodes = with_expression and bool(recipe.regression_weight)
+        if schedule == "sequential" and image_link is None:
+            image_link = "contrastive" if "image" in inputs.unlocked or decodes else "ridge"
+        changes = {"projection_dim": projection_dim, "learning_rate": learning_rate, "batch_size": batch_size}
+        recipe = replace(recipe, **{k: v for k, v in changes.items() if v is not None})
+        manifest = {
+            "preset": preset.name,
+            "protocol": preset.protocol,
+            "schedule": schedule,
+            "image_link": image_link,
+            "locking": locking,
+            "pairs": {f"{a}–{b}": items.count(a, b) for a, b in weights},
+            "groups": sorted(set(items.group.tolist())),
+            "validation_groups": sorted(held_out),
+            "random_state": random_state,
+        }
+        from spatialwhisperer.models.fit import trainer_options
+
+        options = trainer_options(accelerator, devices, strategy, precision, trainer)
+        decoder = len(chosen[0]) if decodes else None
+        plan = fitting.Plan(
+            preset, recipe, schedule, image_link, weights, manifest, max_epochs, random_state, options, decoder
+        )
+        if with_expression:
+            values = expression_training.read_values(
+                sources,
+                inputs,
+                *chosen,
+                space=preset.expression.value_space,  # type: ignore[union-attr]
+                layer=layer,
+                values_layer=values_layer,
+                held_out=held_out,
+            )
+            if decoder is not None:
+                items = expression_training.with_values(items, values, len(inputs.observations))
     where = fitting.run_folder(folder)
     model = fitting.fit_model(inputs, items, val_items, plan, where / "phases", resume=resume)
     if with_expression:
