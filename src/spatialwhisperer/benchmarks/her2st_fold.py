@@ -103,7 +103,7 @@ def choose_genes(preset: Any, protocol: str, train: Sequence[AnnData], test: Seq
         least = round(MIN_SHARE * sum(t.n_obs for t in train))
         chosen = [
             sw.pp.select_genes(list(train), method=method, n_top=n, min_spots=least)
-            for method, n in (("hvg", 1000), ("mean", 100))
+            for method, n in (("hvg", 400), ("mean", 100))
         ]
         genes = list(dict.fromkeys(g for part in chosen for g in part))
     else:
