@@ -131,7 +131,7 @@ def names_and_ids(adata: AnnData, gene_ids_key: str | None = None) -> tuple[list
     taken, so that the encoder knows both.
     """
     lists = _identifiers(adata, gene_ids_key)
-    names = [str(n) for n in adata.var_names]
+    names = _names(adata)
     by_id = _mostly_ensembl(lists["var_names"])
     id_key = gene_ids_key or next((k for k in _ID_COLUMNS if k in lists), None)
     ids = lists["var_names"] if by_id else [""] * len(names)
@@ -157,14 +157,20 @@ def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str
     if gene_ids_key is not None and gene_ids_key not in adata.var:
         raise KeyError(f"gene_ids_key={gene_ids_key!r} is not in .var (found: {found(adata.var.columns)}).")
     lists = {} if gene_ids_key is None else {gene_ids_key: _column(adata.var[gene_ids_key])}
-    lists["var_names"] = [_plain(n) for n in adata.var_names]
+    lists["var_names"] = [_plain(n) for n in _names(adata)]
     return lists | {
         k: _column(adata.var[k]) for k in (*_ID_COLUMNS, *_NAME_COLUMNS) if k in adata.var and k != gene_ids_key
     }
 
 
+def _names(adata: AnnData) -> list[str]:
+    # at once: an Arrow array gives its strings one by one slowly
+    return [str(n) for n in adata.var_names.to_numpy(dtype=object)]
+
+
 def _column(values: pd.Series) -> list[str]:
-    return ["" if missing else _plain(v) for v, missing in zip(values, pd.isna(values), strict=True)]
+    missing = pd.isna(values).to_numpy()
+    return ["" if m else _plain(v) for v, m in zip(values.to_numpy(dtype=object), missing, strict=True)]
 
 
 def _plain(identifier: Any) -> str:
