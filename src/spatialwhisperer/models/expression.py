@@ -109,6 +109,9 @@ class ExpressionPredictor:
         method = self.check_method(method)
         z = model.project("image", features, sections=sections, positions=positions, unit=False, device=device)
         retrieval = self.retrieval if k is None else replace(self.retrieval, k=k)
+        if method == "regression" and retrieval.k is not None:
+            # only the spread is taken from the bank
+            retrieval = replace(retrieval, k=min(retrieval.k, self.values.shape[0]))
         groups = {} if exclude is None else self._groups(*exclude)
         mean, spread = retrieve_mean(
             z, self.arrays[retrieval.key], self.values, retrieval=retrieval, device=device, **groups

@@ -189,11 +189,11 @@ def _exclude(
 ) -> tuple[str, np.ndarray] | None:
     """Which bank observations each row must not meet: those of its patient, or its own section."""
     trained = predictor.config["training_sections"]
-    hashes = {str(s): row_hash(table.obs_names[sections == s]) for s in np.unique(sections)}
+    hashes = {str(s): row_hash(table, sections == s) for s in np.unique(sections)}
     seen = {code: trained[row] for code, row in hashes.items() if row in trained}
     if seen:
         warn(
-            f"The model was trained on {found(sorted(seen))}. What it predicts there says nothing about new tissue.",
+            f"The model was trained on these rows (section {found(sorted(seen))}). What it predicts there says nothing about new tissue.",
             stacklevel=4,
         )
     if bank_scope == "other_groups":

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._access import positions
 from spatialwhisperer._utils import found, progress, say
 from spatialwhisperer.tl.fitting import Plan, fit_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from anndata import AnnData
 
     import pandas as pd
 
@@ -310,16 +313,20 @@ def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray
 
 
 def fingerprints(sources: Sequence[Source], held_out: set[str]) -> dict[str, str]:
-    """Hash of the row names of each training section to its code, so that a prediction can tell that it has seen one."""
+    """Hash of the rows of each training section to its code, so that a prediction can tell that it has seen one."""
     out = {}
     for source in sources:
         for code in np.unique(source.section):
             inside = source.section == code
             if not set(source.group[inside].astype(str)) <= held_out:
-                out[row_hash(source.table.obs_names[inside])] = str(code)
+                out[row_hash(source.table, inside)] = str(code)
     return out
 
 
-def row_hash(names: Any) -> str:
-    """Hash of row names, whatever their order."""
-    return hashlib.sha1("\n".join(sorted(map(str, names))).encode(), usedforsecurity=False).hexdigest()[:16]
+def row_hash(table: AnnData, inside: np.ndarray) -> str:
+    """Hash of the names and positions of some rows, whatever their order; names alone repeat between slides."""
+    xy = positions(table)
+    names = table.obs_names[inside].to_numpy(dtype=object)
+    where = np.zeros((len(names), 2)) if xy is None else xy[inside]
+    rows = sorted(f"{name} {x:.1f} {y:.1f}" for name, (x, y) in zip(names, where, strict=True))
+    return hashlib.sha1("\n".join(rows).encode(), usedforsecurity=False).hexdigest()[:16]
