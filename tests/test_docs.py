@@ -45,3 +45,13 @@ def test_settings_page_names_every_setting() -> None:
     text = (API / "settings.md").read_text(encoding="utf-8")
     for field in fields(Settings):
         assert f"SPATIALWHISPERER_{field.name.upper()}" in text
+
+
+def test_presets_page_shows_the_presets() -> None:
+    """Its table is typed; the presets are what counts."""
+    text = (API.parent / "presets.md").read_text(encoding="utf-8")
+    for name, row in sw.models.presets().iterrows():
+        shown = [row[c] for c in ("context", "heads", "norm", "temperature", "loss", "retrieval")]
+        cells = [name.join("``"), sw.models.get_preset(name).gene_encoder, *shown]
+        assert f"| {' | '.join(cells)} |" in text
+        assert f"| `{name}` | {row['paper']} |" in text
