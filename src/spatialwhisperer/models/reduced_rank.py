@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ALPHAS = tuple(10.0**k for k in np.arange(1, 6.1, 0.5))
 """Penalties tried by leave-one-out cross-validation."""
 
-ROWS_FOR_PENALTY = 20_000
+ROWS_FOR_PENALTY = 5_000
 """More rows than this add nothing to the choice of the penalty."""
 
 SHARE = 0.5
@@ -32,8 +32,8 @@ def reduced_rank_ridge(
 
     Ridge regression of every gene, whose prediction is averaged with its projection on the leading principal components of
     expression within sections. What single genes do for themselves is mostly noise; the components carry what genes do
-    together, and sections without an image may take part in finding them. The penalty is the one that predicts the
-    components best when a row is left out.
+    together, and sections without an image may take part in finding them. The penalty is the one that predicts all genes
+    best when a row is left out.
 
     Parameters
     ----------
@@ -61,8 +61,7 @@ def reduced_rank_ridge(
     centre = x.mean(axis=0, dtype=np.float64)
     x = x.astype(np.float64) - centre
     some = slice(None, None, -(-len(x) // ROWS_FOR_PENALTY))
-    components = (y[some] @ basis.T) - (means @ basis.T)[codes[some]]
-    alpha = float(RidgeCV(alphas=ALPHAS).fit(x[some], components).alpha_) * len(x) / len(components)
+    alpha = float(RidgeCV(alphas=ALPHAS).fit(x[some], y[some].toarray() - means[codes[some]]).alpha_)
     # within sections: what sets whole sections apart is not in features that are standardised within them
     sums = np.stack([x[codes == c].sum(axis=0) for c in range(len(means))])
     cross = (y.T @ x).T - sums.T @ means

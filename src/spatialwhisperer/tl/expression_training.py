@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.gather import Source
     from spatialwhisperer.tl.inputs import Inputs
 
+TIE = 0.005
+"""Mean correlations closer than this are taken for equal where retrieval and regression are weighed."""
+
+MOST = 0.9
+"""Share of the predicted genes that a section without an image must have; the others count as zero there."""
+
 LISTS = 50
 """Genes in the lists HEG50 and HVG50."""
 
@@ -128,9 +134,9 @@ def read_values(
 
 
 def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> bool:
-    """Whether a section without an image can show how the genes vary together: a spatial one with all of them."""
+    """Whether a section without an image can show how the genes vary together: a spatial one with nearly all of them."""
     spatial = source.xy is not None and values_layer is None and "image" not in source.has and "gene" in source.has
-    return spatial and set(genes) <= set(map(str, source.table.var_names))
+    return spatial and source.table.var_names.isin(list(genes)).sum() >= MOST * len(genes)
 
 
 def _source_values(
@@ -286,7 +292,9 @@ def _record_accuracy(
         by_section(truth, s * predicted["regression"][known] + (1 - s) * predicted["retrieval"][known], sections[known])
         for s in shares
     ]
-    best = int(np.argmax([np.nanmean(r) for r in mixed]))
+    means = np.array([np.nanmean(r) for r in mixed])
+    # retrieval has to earn its share: on other patients regression alone travels better
+    best = int(np.flatnonzero(means >= means.max() - TIE)[-1])
     predictor.config["weight"] = float(shares[best])
     predictor.arrays["held_out_both"] = mixed[best]
 
