@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from anndata import AnnData
-
     import pandas as pd
+    from anndata import AnnData
 
     from spatialwhisperer.models import Preset, Whisperer
     from spatialwhisperer.models.batches import Items
