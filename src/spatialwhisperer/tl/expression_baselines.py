@@ -48,14 +48,14 @@ class Training:
         Their annotation, all objects below each other.
     sections
         Section of each; sections of different objects differ.
-    library
+    totals
         Counts of each over all genes, NaN where values were not counts.
     """
 
     values: sp.csr_matrix
     obs: pd.DataFrame
     sections: np.ndarray
-    library: np.ndarray
+    totals: np.ndarray
 
 
 def tissue_darkness(
@@ -207,7 +207,7 @@ def baselines(
         yield name, by_rank(training, known, asked, pair.groups)
     if pair.space != AS_GIVEN:
         own = _totals(pair.table, pair.space, layer)
-        yield "total UMI (oracle)", by_rank(training, training.library, own, pair.groups)
+        yield "total UMI (oracle)", by_rank(training, training.totals, own, pair.groups)
     near = aligned_neighbours(pair, training, patient_key)
     if near is not None:
         yield "aligned neighbours", near
