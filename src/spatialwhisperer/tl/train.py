@@ -129,8 +129,8 @@ def train(
         Whether the model learns to predict expression (:func:`predict_expression`). Not given: what the preset says.
     cross_validate
         Train again without each patient (without each section where there is one patient) to learn how well each gene is
-        predicted on tissue that training has not seen, and how to weigh retrieval and regression. Not given: yes for frozen
-        features.
+        predicted on tissue that training has not seen, and how to weigh retrieval and regression. The choice of genes and a
+        fitted gene encoder stay those of all training rows. Not given: yes for frozen features.
     projection_dim, learning_rate, batch_size, max_epochs
         Override the recipe of the preset. Without ``max_epochs`` small data gets at least the recipe's number of steps.
     accelerator, devices, strategy, precision
