@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.reference import Reference
+    from spatialwhisperer.models.vocabulary import Vocabulary
 
 
 class Whisperer(nn.Module, PyTorchModelHubMixin):
@@ -51,6 +53,10 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         Fitted gene encoder that turns counts into features, or ``None``.
     expression
         What predicts expression (bank of training observations, regression), or ``None``.
+    vocabulary
+        Labels, their descriptions and the features of known texts, or ``None``.
+    reference
+        What the model remembers of its training tissue, or ``None``.
     history
         Losses by step and epoch, empty for an opened model.
     folder
@@ -93,6 +99,8 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / self.config["temperature"])))
         self.gene_encoder: Any = None
         self.expression: ExpressionPredictor | None = None
+        self.vocabulary: Vocabulary | None = None
+        self.reference: Reference | None = None
         self.folder: Path | None = None
         self.history: pd.DataFrame = _no_history()
         self.eval()
@@ -111,8 +119,12 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
 
     @property
     def labels(self) -> list[str]:
-        """Captions seen in training, in order of first appearance; the default prompts of an annotation."""
-        return list(self.config.get("labels", []))
+        """Labels that an annotation offers by itself: those of the vocabulary, else the captions seen in training."""
+        return list(self.config.get("labels", []) if self.vocabulary is None else self.vocabulary.labels)
+
+    def prompts(self, label: str) -> list[str]:
+        """Descriptions of a label of the vocabulary; of any other text the text itself."""
+        return [label] if self.vocabulary is None else self.vocabulary.prompts(label)
 
     def feature_dim(self, modality: str) -> int:
         """Features of a row before context and head."""

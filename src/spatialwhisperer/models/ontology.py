@@ -1,0 +1,290 @@
+"""A tree of terms, such as the Cell Ontology: names, synonyms, and what is a kind of what."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer._utils import found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_COLUMNS = ("cl_id", "name", "definition", "exact_synonyms", "parents")
+_KINDS = (".obo", ".obo.gz", ".tsv", ".tsv.gz")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(\w*)')
+_ESCAPED = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of an ontology.
+
+    Attributes
+    ----------
+    id
+        Such as "CL:0000084".
+    name
+        Such as "T cell".
+    synonyms
+        Other names that mean exactly the same.
+    parents
+        Ids of the terms that this one is a kind of.
+    definition
+        What it is, in a sentence.
+    """
+
+    id: str
+    name: str
+    synonyms: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    definition: str = ""
+
+
+class Ontology:
+    """Terms and what is a kind of what.
+
+    Parents that are not among the terms are ignored, so that a part of an ontology is an ontology.
+
+    Parameters
+    ----------
+    terms
+        The terms, each id once.
+
+    Attributes
+    ----------
+    terms
+        Term by id, in the order given.
+
+    Raises
+    ------
+    ValueError
+        If an id repeats or is empty.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> cell = sw.models.Term("CL:0000000", "cell")
+    >>> lymphocyte = sw.models.Term("CL:0000542", "lymphocyte", parents=("CL:0000000",))
+    >>> t_cell = sw.models.Term("CL:0000084", "T cell", ("T lymphocyte", "T-cell"), ("CL:0000542",))
+    >>> ontology = sw.models.Ontology([cell, lymphocyte, t_cell])
+    >>> ontology.find("T-lymphocytes")
+    'CL:0000084'
+    >>> [ontology.name(i) for i in ontology.ancestors("CL:0000084")]
+    ['lymphocyte', 'cell']
+    """
+
+    def __init__(self, terms: Iterable[Term]) -> None:
+        self.terms: dict[str, Term] = {}
+        for term in terms:
+            if not term.id:
+                raise ValueError(f"A term has no id ({term.name!r}); every term needs one.")
+            if term.id in self.terms:
+                raise ValueError(f"{term.id} is there twice: {self.terms[term.id].name!r} and {term.name!r}.")
+            self.terms[term.id] = term
+        self._index = self._make_index()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Ontology:
+        """Read an ontology from a file.
+
+        Parameters
+        ----------
+        path
+            ``.obo`` as published at https://obofoundry.org (obsolete terms are left out, exact synonyms alone are read), or
+            ``.tsv`` with the columns cl_id, name, definition, exact_synonyms and parents, the last two separated by ``|``.
+            Either may be compressed (``.gz``).
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is of another kind, cannot be read, or holds no term; the text says what was found.
+        """
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path} to read an ontology from.")
+        kind = next((k for k in _KINDS if path.name.lower().endswith(k)), None)
+        if kind is None:
+            raise ValueError(
+                f"{path.name} is not a file of a known kind ({', '.join(_KINDS)}). Ontologies are published as .obo too: "
+                "http://purl.obolibrary.org/obo/cl.obo"
+            )
+        text = _text(path)
+        terms = list(_obo_terms(text) if kind.startswith(".obo") else _tsv_terms(text, path))
+        if not terms:
+            first = text.strip().splitlines()[0][:80] if text.strip() else "nothing"
+            raise ValueError(f"{path} holds no term; the file starts with {first!r}. Download it again.")
+        try:
+            return cls(terms)
+        except ValueError as error:
+            raise ValueError(f"{path} is not one ontology: {error}") from error
+
+    def find(self, label: str) -> str | None:
+        """Id of a label; ``None`` where no term, or no single term, is called so.
+
+        Parameters
+        ----------
+        label
+            An id, a name or an exact synonym. Case, hyphens, underscores and a plural do not matter; ids come before names, and
+            names before synonyms.
+        """
+        exact = self._index["id"].get(label.strip().casefold().replace("_", ":"))
+        if exact:
+            return exact
+        word = _plain(label)
+        names = self._index["name"]
+        return (names if word in names else self._index["synonym"]).get(word) or None
+
+    def name(self, term: str) -> str:
+        """Name of an id."""
+        return self._term(term).name
+
+    def ancestors(self, term: str) -> list[str]:
+        """Ids of everything that a term is a kind of, nearest first, without itself."""
+        seen, queue = {term: None}, deque(self._term(term).parents)
+        while queue:
+            parent = queue.popleft()
+            if parent in self.terms and parent not in seen:
+                seen[parent] = None
+                queue.extend(self.terms[parent].parents)
+        return list(seen)[1:]
+
+    def is_a(self, term: str, ancestor: str) -> bool:
+        """Whether a term is the other one or a kind of it."""
+        self._term(ancestor)
+        return term == ancestor or ancestor in self.ancestors(term)
+
+    def subset(self, terms: Iterable[str]) -> Ontology:
+        """The ontology of some ids and all their ancestors, in the order of this one."""
+        keep = {i for term in terms for i in (term, *self.ancestors(term))}
+        return Ontology(t for i, t in self.terms.items() if i in keep)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` takes."""
+        return {"terms": [asdict(t) for t in self.terms.values()]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Ontology:
+        """The ontology that `to_json` described.
+
+        Raises
+        ------
+        ValueError
+            If the values do not describe one.
+        """
+        try:
+            return cls(
+                Term(t["id"], t["name"], tuple(t["synonyms"]), tuple(t["parents"]), t["definition"])
+                for t in values["terms"]
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"These values do not describe an ontology ({error!r}).") from error
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def __contains__(self, term: object) -> bool:
+        return term in self.terms
+
+    def __repr__(self) -> str:
+        return f"Ontology({len(self.terms)} terms: {found((t.name for t in self.terms.values()), 3)})"
+
+    def _term(self, term: str) -> Term:
+        if term not in self.terms:
+            raise KeyError(
+                f"{term!r} is not an id of this ontology of {len(self.terms)} terms (such as {found(self.terms, 3)}). "
+                "ontology.find(label) gives the id of a name."
+            )
+        return self.terms[term]
+
+    def _make_index(self) -> dict[str, dict[str, str]]:
+        names: dict[str, set[str]] = {}
+        synonyms: dict[str, set[str]] = {}
+        for i, term in self.terms.items():
+            names.setdefault(_plain(term.name), set()).add(i)
+            for synonym in term.synonyms:
+                synonyms.setdefault(_plain(synonym), set()).add(i)
+        # a word that two terms share would be a guess
+        single = [{word: next(iter(i)) if len(i) == 1 else "" for word, i in d.items()} for d in (names, synonyms)]
+        return {"id": {i.casefold(): i for i in self.terms}, "name": single[0], "synonym": single[1]}
+
+
+def _plain(label: str) -> str:
+    """A label without case, hyphens, underscores and plural, so that different spellings meet."""
+    return " ".join(_singular(w) for w in re.sub(r"[-‐‑–_\s]+", " ", label.casefold()).split())
+
+
+def _singular(word: str) -> str:
+    if len(word) > 3 and word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.name.lower().endswith(".gz") else raw).decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file ({error}). Download it again.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}). Download it again.") from error
+
+
+def _tsv_terms(text: str, path: Path) -> Iterator[Term]:
+    lines = text.splitlines()
+    header = lines[0].split("\t") if lines else []
+    missing = [c for c in _COLUMNS if c not in header]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {found(missing)} (found: {found(header)}).")
+    where = [header.index(c) for c in _COLUMNS]
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            raise ValueError(f"{path} has {len(cells)} columns in line {number}, and {len(header)} in its first line.")
+        term, name, definition, synonyms, parents = (cells[i] for i in where)
+        yield Term(term, name or term, _parts(synonyms), _parts(parents), definition)
+
+
+def _parts(cell: str) -> tuple[str, ...]:
+    return tuple(p.strip() for p in cell.split("|") if p.strip())
+
+
+def _obo_terms(text: str) -> Iterator[Term]:
+    """Terms of an OBO 1.4 file; https://owlcollab.github.io/oboformat/doc/obo-syntax.html."""
+    for stanza in re.split(r"(?m)^(?=\[)", text):
+        if not stanza.startswith("[Term]"):
+            continue
+        tags: dict[str, list[str]] = {}
+        for line in stanza.splitlines()[1:]:
+            tag, colon, value = line.partition(":")
+            if colon and not line.startswith("!"):
+                tags.setdefault(tag.strip(), []).append(value.strip())
+        if "id" not in tags or any(v.startswith("true") for v in tags.get("is_obsolete", [])):
+            continue
+        term = _uncommented(tags["id"][0])
+        quoted = [m for v in tags.get("synonym", []) if (m := _QUOTED.match(v))]
+        definition = _QUOTED.match(tags.get("def", [""])[0])
+        yield Term(
+            term,
+            _unescape(_uncommented(tags.get("name", [term])[0])),
+            tuple(_unescape(m[1]) for m in quoted if m[2] == "EXACT"),
+            tuple(v.split()[0] for v in tags.get("is_a", []) if v),
+            _unescape(definition[1]) if definition else "",
+        )
+
+
+def _uncommented(value: str) -> str:
+    return value.partition(" ! ")[0].strip()
+
+
+def _unescape(value: str) -> str:
+    return _ESCAPED.sub(lambda m: {"n": "\n", "t": "\t", "W": " "}.get(m[1], m[1]), value)
