@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spatialwhisperer.tl import checks, expression_training, fitting, gather, slots
 from spatialwhisperer.tl.inputs import prepare_inputs
+from spatialwhisperer.tl.reference import attach_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,7 +149,7 @@ def train(
     Returns
     -------
     The trained :class:`~spatialwhisperer.models.Whisperer`, also written to ``model.folder``, with the losses in
-    ``model.history``.
+    ``model.history`` and a small sample of the training data in ``model.reference``.
 
     Raises
     ------
@@ -257,6 +258,7 @@ def train(
                 items = expression_training.with_values(items, values, len(inputs.observations))
     where = fitting.run_folder(folder)
     model = fitting.fit_model(inputs, items, val_items, plan, where / "phases", resume=resume)
+    attach_reference(model, inputs, items, sources, table_key=table_key, random_state=random_state)
     if with_expression:
         expression_training.attach_predictor(
             model,

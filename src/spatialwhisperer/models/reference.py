@@ -1,0 +1,160 @@
+"""What a trained model remembers of its training tissue: a small sample of embeddings and the range of its images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._utils import found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONFIG, ARRAYS = "config.json", "model.safetensors"
+
+_TOGETHER = (
+    ("pair_image", "pair_gene", "pair_section"),
+    ("text_gene", "text_caption", "text_section"),
+    ("feature_mean", "feature_std"),
+)
+"""Arrays that have one row each for the same thing, and are there together or not at all."""
+
+_KNOWN = {name for group in _TOGETHER for name in group} | {
+    "caption",
+    "feature_sample",
+    "mean_image",
+    "mean_gene",
+    "mean_text",
+}
+
+
+class Reference:
+    """A sample of the training data in the joint space, and what its images were like.
+
+    Parameters
+    ----------
+    config
+        ``captions``: texts of ``caption``; ``sections``: names of the rows of ``feature_mean``; ``mpp``: lowest and highest
+        microns per pixel of the training images, or ``None``; ``tile_um``, ``tile_px``: size of the tiles, or ``None``;
+        ``n``: how many pairs there were to draw from.
+    arrays
+        Those that the training data allow:
+
+        ``pair_image``, ``pair_gene`` : unit embeddings of image–gene pairs, shape (n, u); ``pair_section``: code of the
+        section of each
+
+        ``text_gene`` : unit embeddings of rows with a caption, shape (m, u); ``text_caption``: row of ``caption`` of each;
+        ``text_section``: code of the section of each
+
+        ``caption`` : unit embeddings of the captions, shape (c, u)
+
+        ``feature_mean``, ``feature_std`` : raw image features by training section, shape (s, d); ``feature_sample``: some
+        standardised ones, shape (k, d)
+
+        ``mean_image``, ``mean_gene``, ``mean_text`` : mean embedding of the training rows, shape (u,)
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit each other, or hold values that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reference = Reference({"mpp": [0.5, 0.5]}, {"mean_image": np.ones(4, np.float32)})
+    >>> reference.has("mean_image"), reference.has("pair_gene")
+    (True, False)
+    """
+
+    def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        self.config = dict(config)
+        self.arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        _check(self.config, self.arrays)
+
+    def has(self, *names: str) -> bool:
+        """Whether all these arrays are there."""
+        return all(name in self.arrays for name in names)
+
+    def unit(self, name: str) -> np.ndarray:
+        """Embeddings as they are compared: float64, of unit length again after their storage in half precision.
+
+        Raises
+        ------
+        KeyError
+            If the training data did not have them.
+        """
+        if name not in self.arrays:
+            raise KeyError(f"This model's reference has no {name!r} (found: {found(sorted(self.arrays))}).")
+        z = self.arrays[name].astype(np.float64)
+        return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
+
+    @property
+    def captions(self) -> list[str]:
+        """Texts of the captions."""
+        return list(self.config.get("captions", []))
+
+    def __repr__(self) -> str:
+        parts = [f"{name} {'x'.join(map(str, value.shape))}" for name, value in sorted(self.arrays.items())]
+        return f"Reference: {', '.join(parts) or 'empty'}"
+
+    def write(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made.
+
+        Returns
+        -------
+        The folder.
+        """
+        from safetensors.numpy import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(self.config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_file({k: np.ascontiguousarray(v) for k, v in sorted(self.arrays.items())}, folder / ARRAYS)
+        return folder
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Reference:
+        """Open what :meth:`write` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the folder does not hold a reference.
+        """
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            arrays = load_file(folder / ARRAYS)
+        except Exception as error:
+            raise ValueError(
+                f"{folder} does not hold a reference of training tissue ({error}). Save the model again."
+            ) from error
+        return cls(config, arrays)
+
+
+def _check(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays that do not fit each other."""
+    unknown = sorted(set(arrays) - _KNOWN)
+    if unknown:
+        raise ValueError(
+            f"A reference has no arrays named {found(unknown)} (it may have: {found(sorted(_KNOWN), 20)})."
+        )
+    for group in _TOGETHER:
+        sizes = {name: len(arrays[name]) for name in group if name in arrays}
+        if sizes and (len(sizes) < len(group) or len(set(sizes.values())) > 1):
+            raise ValueError(f"{found(group)} of a reference need one row each for the same things; found {sizes}.")
+    for name, value in arrays.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name!r} of the reference holds values that are not finite.")
+    if "text_caption" in arrays:
+        n = len(arrays["caption"]) if "caption" in arrays else 0
+        index = arrays["text_caption"]
+        if len(config.get("captions", [])) != n or (len(index) and not 0 <= index.min() <= index.max() < n):
+            raise ValueError(
+                f"text_caption of the reference does not fit its {n} captions ({len(config.get('captions', []))} texts)."
+            )
