@@ -232,4 +232,4 @@ def test_a_model_without_the_side(refused: Any, simulated: Any, section: Any) ->
 def test_a_broken_model_folder(refused: Any, section: Any, model: Any, tmp_path: Any) -> None:
     folder = shutil.copytree(model.folder, tmp_path / "m")
     (folder / "model.safetensors").write_bytes(b"broken")
-    refused(ValueError, "not a readable safetensors file", sw.tl.embed, section, model=folder)
+    refused(ValueError, "cut off or changed", sw.tl.embed, section, model=folder)

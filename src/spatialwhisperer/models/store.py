@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._utils import found
+from spatialwhisperer.models.checksums import checksums, model_files, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.whisperer import Whisperer
 
 CONFIG, WEIGHTS, GENE, TEXT = "config.json", "model.safetensors", "gene_encoder", "text_tower"
-EXPRESSION = "expression"
+EXPRESSION, VOCABULARY, REFERENCE = "expression", "vocabulary", "reference"
+PARTS = (GENE, TEXT, EXPRESSION, VOCABULARY, REFERENCE)
 _CSR = ("data", "indices", "indptr")
 _PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"}
 
@@ -53,23 +55,43 @@ def write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
 
 
 def write_files(model: Whisperer, folder: Path) -> None:
-    """Write configuration, weights and encoders into an empty folder."""
+    """Write weights, encoders and what else the model has, and last the configuration with the checksums of all of them."""
     from safetensors.torch import save_file
 
-    config = {"format": "spatialwhisperer", "version": version("spatialwhisperer"), **model.config}
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
     if model.gene_encoder is not None:
         model.gene_encoder.save(folder / GENE)
     if model.expression is not None:
         _write_expression(model.expression, folder / EXPRESSION)
+    if model.vocabulary is not None:
+        model.vocabulary.write(folder / VOCABULARY)
+    if model.reference is not None:
+        model.reference.write(folder / REFERENCE)
     if "text" in model.towers:
         model.towers["text"].save_files(folder / TEXT)
+    config = {"format": "spatialwhisperer", "version": version("spatialwhisperer"), **model.config}
+    config["files"] = checksums(model_files(folder, CONFIG, PARTS))
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder with files that would be taken for those of the model to be written there.
+
+    Raises
+    ------
+    FileExistsError
+        If there are any.
+    """
+    there = [name for name in (CONFIG, WEIGHTS, *PARTS) if (folder / name).exists()]
+    if there:
+        raise FileExistsError(
+            f"{folder} holds {found(there)} already. model.save(folder) replaces a model; save_pretrained needs a new folder."
+        )
 
 
 def read_folder(cls: type[Whisperer], folder: Path, towers: dict[str, Any] | None = None) -> Whisperer:
-    """Rebuild a model from its folder."""
+    """Rebuild a model from its folder, after all of its files were found to be those that were written."""
     from safetensors.torch import load_file
 
     from spatialwhisperer.models.gene_encoders import load_gene_encoder
@@ -77,6 +99,7 @@ def read_folder(cls: type[Whisperer], folder: Path, towers: dict[str, Any] | Non
 
     config = _read_config(folder)
     _refuse_pickles(folder)
+    verify(folder, model_files(folder, CONFIG, PARTS), config.pop("files", None))
     built = rebuild_towers(config, folder, towers or {})
     model = cls(config, built)
     try:
@@ -94,6 +117,14 @@ def read_folder(cls: type[Whisperer], folder: Path, towers: dict[str, Any] | Non
         model.gene_encoder = load_gene_encoder(folder / GENE)
     if (folder / EXPRESSION).is_dir():
         model.expression = _read_expression(folder / EXPRESSION)
+    if (folder / VOCABULARY).is_dir():
+        from spatialwhisperer.models.vocabulary import Vocabulary
+
+        model.vocabulary = Vocabulary.read(folder / VOCABULARY)
+    if (folder / REFERENCE).is_dir():
+        from spatialwhisperer.models.reference import Reference
+
+        model.reference = Reference.read(folder / REFERENCE)
     model.folder = folder
     return model.eval()
 
@@ -165,8 +196,8 @@ def fetch(model_id: str, **hub: Any) -> Path:
 
     keep = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     options = {k: hub[k] for k in keep if hub.get(k) is not None}
-    patterns = [CONFIG, WEIGHTS, f"{GENE}/*.json", f"{GENE}/*.safetensors", f"{TEXT}/*.json", f"{TEXT}/*.txt"]
-    patterns += [f"{EXPRESSION}/{CONFIG}", f"{EXPRESSION}/{WEIGHTS}"]
+    patterns = [CONFIG, WEIGHTS, *(f"{TEXT}/*{suffix}" for suffix in (".json", ".txt", ".model"))]
+    patterns += [f"{part}/{name}" for part in (GENE, EXPRESSION, VOCABULARY, REFERENCE) for name in (CONFIG, WEIGHTS)]
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns, **options))
     except (HfHubHTTPError, OSError, ValueError) as error:

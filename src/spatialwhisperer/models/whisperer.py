@@ -327,7 +327,7 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         FileNotFoundError
             If the folder holds no model.
         ValueError
-            If a file does not fit the configuration, or the folder holds a pickle.
+            If a file is cut off, changed, missing or not one of the model's, or the folder holds a pickle. Nothing is built then.
         """
         path = Path(source).expanduser()
         if not path.is_dir():
@@ -335,6 +335,17 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
                 raise FileNotFoundError(f"There is no folder {path} to open a model from.")
             path = store.fetch(str(source), **({"local_files_only": settings.offline} | hub))
         return store.read_folder(cls, path, towers)
+
+    def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
+        """Write the model and a card to a new folder, the Hugging Face way; :meth:`save` also replaces a model.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder holds files of a model.
+        """
+        store.check_free(Path(save_directory))
+        return super().save_pretrained(save_directory, **hub)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         store.write_files(self, Path(save_directory))
