@@ -8,7 +8,8 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._utils import recorded
-from spatialwhisperer.tl.annotate import check_labels, class_embeddings, fill_templates, score_rows
+from spatialwhisperer.tl.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl.scoring import Correction, score_rows
 
 
 def slots(table: Any) -> dict[str, set[str]]:
@@ -35,7 +36,7 @@ def test_exactly_the_documented_slots(section: Any, model: Any, labels: dict[str
     before, tables = slots(table), set(section.tables)
     assert sw.tl.zero_shot_annotate(section, labels, model=model) is None
     assert added(before, table) == {
-        "obs": {"sw_label", "sw_label_confidence"},
+        "obs": {"sw_label", "sw_label_confidence", "sw_label_margin"},
         "obsm": {"sw_label_scores", "X_sw_image"},
         "uns": {"sw_label"},
         "recorded": {"sw_label", "X_sw_image"},
@@ -88,7 +89,7 @@ def test_other_names_for_the_slots(section: Any, model: Any) -> None:
         section, ["tumour", "B/plasma cell", "fat"], model=model, key_added="mine", modality="gene"
     )
     assert added(before, section["table"]) == {
-        "obs": {"mine", "mine_confidence"},
+        "obs": {"mine", "mine_confidence", "mine_margin"},
         "obsm": {"mine_scores", "X_sw_gene"},
         "uns": {"mine"},
         "recorded": {"mine", "X_sw_gene"},
@@ -156,31 +157,41 @@ def cosines() -> tuple[np.ndarray, np.ndarray]:
     return unit[0], unit[1]
 
 
+def how(normalize: str, temperature: float = 0.1, mean: Any = None) -> Correction:
+    return Correction(normalize, None, mean, temperature, False)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
+
+
 def test_normalisation_by_hand(cosines: tuple[np.ndarray, np.ndarray]) -> None:
     z, text = cosines
     sections = np.array(["b"] * 5 + ["a"] * 4)
     raw = z.astype(np.float64) @ text.T.astype(np.float64)
     ok = np.arange(9) != 4
-    none, confidence = score_rows(z, text, normalize="none", scale=10.0, sections=sections)
+    none, share = score_rows(z, text, sections=sections, how=how("none"))
     assert np.allclose(none[ok], raw[ok], atol=1e-6)
     assert np.isnan(none[4]).all()
-    assert np.isnan(confidence[4])
-    shares = np.exp(10 * raw) / np.exp(10 * raw).sum(1, keepdims=True)
-    softmax, _ = score_rows(z, text, normalize="softmax", scale=10.0, sections=sections)
-    assert np.allclose(softmax[ok], shares[ok], atol=1e-5)
-    assert np.allclose(confidence[ok], shares[ok].max(1), atol=1e-5)
-    centred, share = score_rows(z, text, normalize="centre", scale=10.0, sections=sections)
+    assert np.isnan(share[4]).all()
+    softmaxed, same = score_rows(z, text, sections=sections, how=how("softmax"))
+    assert np.allclose(softmaxed[ok], softmax(10 * raw)[ok], atol=1e-5)
+    assert np.array_equal(softmaxed, same, equal_nan=True)
+    assert np.array_equal(share, same, equal_nan=True)
+    centred, centred_share = score_rows(z, text, sections=sections, how=how("centre"))
     for rows in (np.arange(4), np.arange(5, 9)):
         expected = raw[rows] - raw[rows].mean(0)
         assert np.allclose(centred[rows], expected, atol=1e-6)
-        p = np.exp(10 * expected) / np.exp(10 * expected).sum(1, keepdims=True)
-        assert np.allclose(share[rows], p.max(1), atol=1e-5)
-    assert all(x.dtype == np.float32 for x in (none, softmax, centred, share))
+        assert np.allclose(centred_share[rows], softmax(10 * expected), atol=1e-5)
+    mean = np.array([0.2, 0, -0.1, 0.4])
+    against, _ = score_rows(z, text, sections=sections, how=how("centre", mean=mean))
+    assert np.allclose(against[ok], (raw - text @ mean)[ok], atol=1e-6)
+    assert all(x.dtype == np.float32 for x in (none, softmaxed, centred, share, against))
 
 
 def test_a_section_without_any_tile_is_no_problem(cosines: tuple[np.ndarray, np.ndarray]) -> None:
     z, text = cosines
-    scores, _ = score_rows(z * np.nan, text, normalize="centre", scale=1.0, sections=np.array(["a"] * 9))
+    scores, _ = score_rows(z * np.nan, text, sections=np.array(["a"] * 9), how=how("centre"))
     assert np.isnan(scores).all()
 
 

@@ -32,3 +32,18 @@ def confidence(label: str) -> str:
 def scores(label: str) -> str:
     """Slot of ``.obsm`` with all class scores behind a label column."""
     return f"{label}_scores"
+
+
+def margin(label: str) -> str:
+    """Column of ``.obs`` with the distance of the best label from the second."""
+    return f"{label}_margin"
+
+
+def ontology(label: str) -> str:
+    """Column of ``.obs`` with the ontology id of a label column."""
+    return f"{label}_cl"
+
+
+def top(label: str) -> str:
+    """Slot of ``.obsm`` with the codes of the best labels of each row."""
+    return f"{label}_top"

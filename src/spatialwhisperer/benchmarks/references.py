@@ -72,7 +72,7 @@ def shuffled(
     model: Whisperer, train: Sequence[AnnData], test: AnnData, encoder: GeneEncoder, slot: str, n: int
 ) -> list[pd.DataFrame]:
     """Scores after linking the image to gene embeddings of random other spots of the same section."""
-    from spatialwhisperer.tl.annotate import class_embeddings
+    from spatialwhisperer.tl.labels import class_embeddings
 
     text = class_embeddings(model, list(words.TARGETS.values()))
     parts = [_pairs([t], encoder, slot) for t in train]

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import found, record
-from spatialwhisperer.tl.embed import describe_model, embed, open_model, text_features
+from spatialwhisperer._utils import found, record, recorded
+from spatialwhisperer.tl import rollup as tiers
+from spatialwhisperer.tl import scoring
+from spatialwhisperer.tl.embed import default_modality, describe_model, embed, open_model
+from spatialwhisperer.tl.examples import example_rows, refine
+from spatialwhisperer.tl.labels import (
+    check_labels,
+    class_embeddings,
+    fill_templates,
+)
+from spatialwhisperer.tl.slots import untouched_after_error
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import Whisperer
-
-Normalize = Literal["none", "softmax", "centre"]
+    from spatialwhisperer.models.ontology import Ontology
+    from spatialwhisperer.tl.labels import Labels
+    from spatialwhisperer.tl.rollup import Classes
+    from spatialwhisperer.tl.scoring import Normalize
 
 
 def zero_shot_annotate(
     data: AnnData | SpatialData,
-    labels: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
+    labels: Labels | None = None,
     *,
     model: Whisperer | str | Path | None = None,
     modality: Literal["image", "gene"] | None = None,
     templates: str | Sequence[str] = "{}",
-    normalize: Normalize = "none",
+    normalize: Normalize | None = None,
+    background: Literal["section", "training"] | np.ndarray | AnnData | None = None,
+    examples: str | Mapping[str, Sequence[str] | Sequence[int] | np.ndarray] | None = None,
+    group_key: str | None = None,
     min_confidence: float = 0.0,
+    min_margin: float = 0.0,
+    top_k: int | None = None,
+    level: str | Sequence[str] | None = None,
+    rollup: bool = False,
+    ontology: Ontology | str | Path | None = None,
     embedding_key: str | None = None,
     table_key: str | None = None,
     layer: str | None = None,
@@ -53,8 +72,9 @@ def zero_shot_annotate(
     data
         What to annotate: a slide with spots or cells, or a grid made by :func:`spatialwhisperer.pp.tiles`.
     labels
-        Names, which are their own descriptions, or a mapping from name to one or several descriptions, whose embeddings
-        are averaged and scaled back to unit length. Not given: the captions that the model was trained with.
+        Names, or a mapping from name to one or several descriptions, whose embeddings are averaged and scaled back to unit
+        length. A name alone, which may be an ontology's id, is described as the model's vocabulary knows it, else by itself. Not
+        given: the labels of the model's vocabulary, or the captions that it was trained with.
     model
         A trained model, its folder or its name on the hub.
     modality
@@ -62,24 +82,37 @@ def zero_shot_annotate(
     templates
         Sentence(s) with ``{}`` in the place of the description; several are averaged like descriptions.
     normalize
-        "none" leaves cosines. "centre" subtracts from each label its mean over the rows of the section, which takes out
-        hub prompts (and assumes that a section holds several labels). "softmax" turns the labels of a row into shares.
-    min_confidence
-        Rows below it get no label.
+        "none" leaves cosines. "centre" subtracts from each label what it scores on the ``background``, which takes out hub
+        prompts. "softmax" turns the labels of a row into shares. Not given: what :func:`calibrate` found, else "none".
+    background
+        For "centre": the rows of the same section (which assumes that it holds several labels); "training", the training tissue
+        of the model; embeddings of shape (n, u); or an AnnData that holds them. Not given: as calibrated, else the section.
+    examples
+        Some labelled rows: a column of ``.obs``, NaN in all others, or a mapping from label to row names or positions. They move
+        what the words mean, the more the more there are, and nothing is trained; see :func:`~spatialwhisperer.tl.examples.refine`.
+    group_key
+        Column of ``.obs``; its rows share the mean of their embeddings, scaled back to unit length (Schaefer et al. leave it
+        short). Rows without a group keep their own.
+    min_confidence, min_margin
+        Rows below either get no label.
+    top_k
+        How many labels of each row to keep, the best first.
+    level
+        Terms of the ontology (names or ids), to the nearest of which every label is rolled; shares are summed and take the place
+        of scores. Labels under none stay themselves. Or the name of a level that the model knows.
+    rollup
+        Give a row that would abstain the most specific term above several labels (but not above all) that has ``min_confidence``.
+    ontology
+        An ontology or its file; that of the model's vocabulary if not given.
     embedding_key
         Slot of ``.obsm`` with an embedding to use instead of computing one.
-    table_key
-        Table of a SpatialData.
-    layer
-        Layer with raw counts, when genes are read.
-    library_key
-        Column of ``.obs`` that names the library of each row (AnnData with several libraries).
+    table_key, layer, library_key
+        Table of a SpatialData; layer with raw counts, when genes are read; column of ``.obs`` that names the library of each row
+        (AnnData with several libraries).
     key_added
         Column of ``.obs``; the other slots are named after it.
-    batch_size
-        Tiles or rows in one pass.
-    device
-        Torch device; ``settings.device`` if not given.
+    batch_size, device
+        Tiles or rows in one pass; torch device, ``settings.device`` if not given.
     inplace
         Write to ``data`` or return the scores.
 
@@ -88,11 +121,19 @@ def zero_shot_annotate(
     ``None``, or the scores as a DataFrame (rows by labels) with ``inplace=False``. In place it writes:
 
     ``.obs['sw_label']`` : :class:`pandas.Series` (dtype ``category``)
-        Best label, categories in the order of ``labels``; NaN where the row abstains or has no tile.
+        Best label, categories in the order of ``labels``, then coarser terms that rows were rolled up to; NaN where the row
+        abstains or has no tile.
     ``.obs['sw_label_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
-        Share of the best label in a softmax over the labels at the model's temperature.
+        Share of that label (or summed share of that term) in a softmax over the labels, at the temperature that :func:`calibrate`
+        fitted for this normalisation, else at the model's own.
+    ``.obs['sw_label_margin']`` : :class:`pandas.Series` (dtype ``float32``)
+        Share of it minus the share of the next best label.
+    ``.obs['sw_label_cl']`` : :class:`pandas.Series` (dtype ``category``)
+        Its id; NaN where there is none. Where there is an ontology that has any of the labels.
     ``.obsm['sw_label_scores']`` : :class:`numpy.ndarray` (dtype ``float32``)
         All scores, shape (n, number of labels).
+    ``.obsm['sw_label_top']`` : :class:`numpy.ndarray` (dtype ``int16``)
+        Codes of the best labels, shape (n, top_k), -1 in rows without a tile. With ``top_k``; see :func:`top_labels`.
     ``.uns['sw_label']['classes']`` : :class:`numpy.ndarray`
         Label of each column of the scores.
     ``.obsm['X_sw_image']`` or ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray`
@@ -101,109 +142,101 @@ def zero_shot_annotate(
     Raises
     ------
     ValueError
-        If labels are empty, repeated or fewer than two, a template has no ``{}``, or ``normalize`` is unknown.
+        If labels are empty, repeated or fewer than two, a number lies outside its range, a term or an example does not fit, a
+        background is of another width, or no row has an embedding. Nothing is written then.
     KeyError
-        If there is neither image nor counts.
+        If there is neither image nor counts, or a column is missing.
 
     Examples
     --------
     >>> import spatialwhisperer as sw
     >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
     >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> sw.tl.zero_shot_annotate(sections["P2"], model=model)
+    >>> sw.tl.zero_shot_annotate(sections["P2"], model=model, normalize="centre", min_confidence=0.5)
     >>> sections["P2"]["table"].obsm["sw_label_scores"].shape
     (80, 5)
     """
     model = open_model(model)
     classes, prompts = check_labels(labels, model)
     sentences = fill_templates(prompts, templates)
-    if normalize not in ("none", "softmax", "centre"):
-        raise ValueError(f"normalize must be 'none', 'softmax' or 'centre', not {normalize!r}.")
-    if not 0 <= min_confidence <= 1:
-        raise ValueError(f"min_confidence must be between 0 and 1, not {min_confidence!r}.")
     table = get_table(data, table_key)
+    rules = _rules(min_confidence, min_margin, top_k, rollup)
+    names = tiers.ladder(model, classes, labels, ontology, level, rollup)
+    _check_top(top_k, names.classes)
+    where = {"table_key": table_key, "library_key": library_key}
+    side = side_of(data, table, model, modality, embedding_key)
+    how = scoring.correction(model, normalize, background, modality=side)
+    groups = scoring.check_groups(table, group_key)
+    shown = None if examples is None else example_rows(table, examples, classes)
     text = class_embeddings(model, sentences, device=device)
-    options = {"table_key": table_key, "layer": layer, "library_key": library_key}
-    z = row_embeddings(data, table, model, modality, embedding_key, batch_size, device, inplace, options)
-    sections = section_codes(data, table_key=table_key, library_key=library_key)
-    scores, confidence = score_rows(z, text, normalize=normalize, scale=model.scale, sections=sections)
+    sections = section_codes(data, **where)
+    with untouched_after_error(table):
+        options = {**where, "layer": layer}
+        z = row_embeddings(data, table, model, side, embedding_key, batch_size, device, inplace, options)
+        check_any_row(z, side, embedding_key)
+        if shown is not None:
+            text = refine(text, z, shown, classes, sections)
+        scores, share = scoring.score_rows(scoring.pooled(z, groups), text, sections=sections, how=how)
+    if names.member is not None:
+        scores = share = share @ names.member.astype(np.float32)
     if not inplace:
-        return pd.DataFrame(scores, index=table.obs_names, columns=classes)
-    best = np.where(np.isfinite(confidence) & (confidence >= min_confidence), _argmax(scores), -1)
-    table.obs[key_added] = pd.Categorical.from_codes(best, categories=classes)
-    table.obs[_keys.confidence(key_added)] = confidence
-    table.obsm[_keys.scores(key_added)] = scores
-    table.uns[key_added] = {"classes": np.array(classes, dtype=str)}
+        return pd.DataFrame(scores, index=table.obs_names, columns=names.classes)
+    _write(table, key_added, names, scores, share, rules)
     record(
         table,
         key_added,
-        classes=classes,
+        classes=names.classes,
+        labels=classes,
         prompts=sentences,
-        normalize=normalize,
-        min_confidence=min_confidence,
+        normalize=how.normalize,
+        background=how.background,
+        scores="share" if how.normalize == "softmax" or level is not None else "cosine",
+        temperature=how.temperature,
+        calibrated=how.calibrated and model.config["annotation"].get("labels", classes) == classes,
+        examples=None if shown is None else [len(shown.get(name, ())) for name in classes],
+        group_key=group_key,
+        level=None if level is None else names.ids,
+        **rules._asdict(),
         model=describe_model(model),
     )
     return None
 
 
-def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[str]]]:
-    """Names and descriptions of the labels.
+class _Rules(NamedTuple):
+    """What a row needs to get a label, and what is kept beside it."""
 
-    Raises
-    ------
-    ValueError, TypeError
-        If they are empty, repeated, fewer than two, or not text.
-    """
-    if labels is None:
-        labels = model.labels
-        if not labels:
-            raise ValueError("This model knows no captions of its own; pass labels=[…].")
-    if isinstance(labels, str):
-        raise TypeError(f"labels must be a list or a mapping, not the string {labels!r}. For one text use sw.tl.query.")
-    if isinstance(labels, Mapping):
-        classes = list(labels)
-        prompts = [[d] if isinstance(d, str) else list(d) for d in labels.values()]
-    else:
-        classes = list(labels)
-        prompts = [[name] for name in classes]
-    wrong = [x for x in [*classes, *(d for p in prompts for d in p)] if not isinstance(x, str)]
-    if wrong:
-        raise TypeError(f"Labels and descriptions must be text; found {found(wrong, 3)}.")
-    if any(not c.strip() for c in classes) or any(not p or any(not d.strip() for d in p) for p in prompts):
-        raise ValueError("labels holds an empty name or a label without a description.")
-    repeated = sorted({c for c in classes if classes.count(c) > 1})
-    if repeated:
+    min_confidence: float
+    min_margin: float
+    top_k: int | None
+    rollup: bool
+
+
+def _rules(min_confidence: Any, min_margin: Any, top_k: Any, rollup: bool) -> _Rules:
+    scoring.check_share("min_confidence", min_confidence)
+    scoring.check_share("min_margin", min_margin)
+    if rollup and not min_confidence and not min_margin:
         raise ValueError(
-            f"labels holds {found(repeated)} more than once. To describe a label in several ways pass a mapping."
+            "rollup=True gives rows that would abstain a coarser label, and without a threshold none does. Pass "
+            "min_confidence=0.5 or so."
         )
-    if len(classes) < 2:
+    return _Rules(float(min_confidence), float(min_margin), top_k, bool(rollup))
+
+
+def _check_top(top_k: Any, classes: Sequence[str]) -> None:
+    if top_k is None:
+        return
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or not 1 <= top_k <= len(classes):
         raise ValueError(
-            f"labels needs at least two names to choose from; found {found(classes)}. For one text use sw.tl.query."
+            f"top_k must be a whole number between 1 and the {len(classes)} labels to choose from, not {top_k!r}."
         )
-    return classes, prompts
 
 
-def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[str]) -> list[list[str]]:
-    """Put every description of every label into every template.
-
-    Raises
-    ------
-    ValueError
-        If there is no template, or one without ``{}``.
-    """
-    templates = [templates] if isinstance(templates, str) else list(templates)
-    if not templates or any("{}" not in t for t in templates):
-        raise ValueError(f"Each template needs {{}} in the place of the description; found {templates!r}.")
-    return [[t.replace("{}", d) for d in descriptions for t in templates] for descriptions in prompts]
-
-
-def class_embeddings(model: Whisperer, sentences: Sequence[Sequence[str]], *, device: str | None = None) -> np.ndarray:
-    """Mean embedding of the sentences of each label, scaled back to unit length; shape (number of labels, u)."""
-    flat = [s for group in sentences for s in group]
-    z = text_features(model, flat, device=device)
-    ends = np.cumsum([len(group) for group in sentences])
-    means = np.stack([part.mean(axis=0) for part in np.split(z, ends[:-1])])
-    return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
+def side_of(data: Any, table: AnnData, model: Whisperer, modality: Any, embedding_key: str | None) -> Any:
+    """Modality that is read: as asked, as the embedding was made from, or as the data allow."""
+    if modality is not None or embedding_key is None:
+        return modality or default_modality(data, table, model)
+    named = {_keys.IMAGE: "image", _keys.GENE: "gene"}.get(embedding_key)
+    return (recorded(table, embedding_key) or {}).get("modality", named)
 
 
 def row_embeddings(
@@ -230,30 +263,53 @@ def row_embeddings(
                 f".obsm[{embedding_key!r}] has {z.shape[1]} dimensions, the model {width}: it is not of this model."
             )
         return z
-    from spatialwhisperer.tl.embed import default_modality
-
     modality = modality or default_modality(data, table, model)
     key = _keys.IMAGE if modality == "image" else _keys.GENE
     z = embed(data, model=model, modality=modality, batch_size=batch_size, device=device, inplace=inplace, **options)
     return table.obsm[key] if z is None else z
 
 
-def score_rows(
-    z: np.ndarray, text: np.ndarray, *, normalize: str, scale: float, sections: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (n, c) and confidence (n,) of unit rows against unit labels; NaN rows stay NaN."""
-    scores = (z @ text.T).astype(np.float32)
-    if normalize == "centre":
-        for section in pd.unique(sections):
-            rows = np.flatnonzero(sections == section)
-            rows = rows[np.isfinite(scores[rows]).all(axis=1)]
-            if len(rows):
-                scores[rows] -= scores[rows].mean(axis=0, keepdims=True)
-    logits = scores * scale
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    return (shares if normalize == "softmax" else scores), shares.max(axis=1).astype(np.float32)
+def check_any_row(z: np.ndarray, modality: str | None, embedding_key: str | None) -> None:
+    """Refuse rows that all lack an embedding; the text names the likely cause."""
+    if np.isfinite(z).all(axis=1).any():
+        return
+    if embedding_key is not None:
+        cure = f".obsm[{embedding_key!r}] holds NaN in each. Compute it again: sw.tl.embed(data, model=model)."
+    elif modality == "gene":
+        cure = "no row has counts in the model's genes. Check .var_names and layer=…"
+    else:
+        cure = (
+            "the tile of each leaves the slide or misses the tissue. Check the coordinates and the microns per pixel, or compute "
+            "the features again with sw.pp.embed_images(data, border='pad')."
+        )
+    raise ValueError(f"None of the {len(z)} rows has an embedding: {cure}")
 
 
-def _argmax(scores: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(scores, nan=-np.inf).argmax(axis=1)
+def _write(table: AnnData, key: str, names: Classes, scores: np.ndarray, share: np.ndarray, rules: _Rules) -> None:
+    best = scoring.best_labels(share)
+    sure = (best.code >= 0) & (best.confidence >= rules.min_confidence) & (best.margin >= rules.min_margin)
+    given = np.where(sure, np.array([*names.classes], object)[best.code], None)
+    terms = np.where(sure, np.array([*names.ids], object)[best.code], None)
+    categories = list(names.classes)
+    if names.coarse is not None:
+        limits = {"min_confidence": rules.min_confidence, "min_margin": rules.min_margin}
+        up, best = tiers.roll_up(share, best, names.coarse, **limits)
+        rolled = up >= 0
+        given[rolled] = np.array(names.coarse_names, object)[up[rolled]]
+        terms[rolled] = np.array(names.coarse.ids, object)[up[rolled]]
+        categories += [n for i, n in enumerate(names.coarse_names) if (up == i).any()]
+    table.obs[key] = pd.Categorical(given, categories=list(dict.fromkeys(categories)))
+    table.obs[_keys.confidence(key)] = best.confidence
+    table.obs[_keys.margin(key)] = best.margin
+    table.obsm[_keys.scores(key)] = scores
+    table.uns[key] = {"classes": np.array(names.classes, dtype=str)}
+    # what an earlier call left here would belong to other labels
+    if any(names.ids):
+        stated = dict.fromkeys(i for i in [*names.ids, *terms] if i is not None)
+        table.obs[_keys.ontology(key)] = pd.Categorical(terms, categories=list(stated))
+    elif _keys.ontology(key) in table.obs:
+        del table.obs[_keys.ontology(key)]
+    if rules.top_k is not None:
+        table.obsm[_keys.top(key)] = scoring.top_codes(share, rules.top_k)
+    elif _keys.top(key) in table.obsm:
+        del table.obsm[_keys.top(key)]

@@ -10,8 +10,9 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
 from spatialwhisperer._utils import record
-from spatialwhisperer.tl.annotate import class_embeddings, row_embeddings
+from spatialwhisperer.tl.annotate import row_embeddings
 from spatialwhisperer.tl.embed import describe_model, open_model
+from spatialwhisperer.tl.labels import class_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -50,6 +50,24 @@ def all_or_nothing(tables: Sequence[AnnData], slot: str | None) -> Iterator[None
         raise
 
 
+@contextmanager
+def untouched_after_error(table: AnnData) -> Iterator[None]:
+    """After an error give ``.obsm`` and the provenance back as they were, also where the block replaced a slot."""
+    obsm, provenance = dict(table.obsm), table.uns.get(_keys.UNS)
+    try:
+        yield
+    except BaseException:
+        for slot in list(table.obsm):
+            if slot not in obsm:
+                del table.obsm[slot]
+        for slot, values in obsm.items():
+            table.obsm[slot] = values
+        table.uns.pop(_keys.UNS, None)
+        if provenance is not None:
+            table.uns[_keys.UNS] = provenance
+        raise
+
+
 def tables_of(data: Any, table_key: str | None, name: str = "data") -> list[AnnData]:
     """Return the table of each object."""
     return [get_table(d, table_key) for d in as_list(data, name)]
