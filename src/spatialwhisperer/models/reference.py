@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 CONFIG, ARRAYS = "config.json", "model.safetensors"
 
+FAR = 2.0
+"""Sections further than this from all training sections look different; see :meth:`Reference.image_distance`."""
+
+_LARGEST = 10.0
+
 _TOGETHER = (
     ("pair_image", "pair_gene", "pair_section"),
     ("text_gene", "text_caption", "text_section"),
@@ -38,7 +43,7 @@ class Reference:
     ----------
     config
         ``captions``: texts of ``caption``; ``sections``: names of the rows of ``feature_mean``; ``mpp``: lowest and highest
-        microns per pixel of the training images, or ``None``; ``tile_um``, ``tile_px``: size of the tiles, or ``None``;
+        microns per pixel of the training images, or ``None``; ``encoder``, ``tile_um``, ``tile_px``: of the tiles, or ``None``;
         ``n``: how many pairs there were to draw from.
     arrays
         Those that the training data allow:
@@ -95,6 +100,52 @@ class Reference:
     def captions(self) -> list[str]:
         """Texts of the captions."""
         return list(self.config.get("captions", []))
+
+    def image_distance(self, features: np.ndarray) -> float:
+        """How far the mean of a section's raw image features lies from the nearest training section's.
+
+        Root mean square over the features of the difference in standard deviations of training rows (pooled within
+        sections), no feature counting for more than ten. Of HER2-positive breast sections in `stain_texture` features,
+        those of another patient lie 0.8 to 1.1 from the training sections at 3.2 µm per pixel, another section of the same
+        patient 0.2; in grey, inverted, with red and blue exchanged, in brown for eosin, darkened by 40 % or paled by 60 %
+        they lie 2.1 to 4.3 away, other tissue stained elsewhere and read at the wrong scale 3.3 to 4.8.
+
+        Parameters
+        ----------
+        features
+            Raw features of the rows of one section, shape (n, d); rows with NaN do not count.
+
+        Raises
+        ------
+        KeyError
+            If the model's images have no features.
+        ValueError
+            If no row is complete, or d differs.
+        """
+        complete = np.asarray(features)[np.isfinite(features).all(axis=1)].astype(np.float64)
+        centres, sd = self._image_scale()
+        if not len(complete) or complete.shape[1] != centres.shape[1]:
+            raise ValueError(
+                f"features need complete rows of {centres.shape[1]} values; found {len(complete)} of "
+                f"{np.shape(features)[1]} values."
+            )
+        return float(_nearest(complete.mean(axis=0)[None], centres, sd)[0])
+
+    def image_limit(self) -> float:
+        """Distance beyond which a section looks different: `FAR`, or half as much again as the training sections differ."""
+        centres, sd = self._image_scale()
+        if len(centres) < 2:
+            return FAR
+        others = [_nearest(centres[i][None], np.delete(centres, i, axis=0), sd)[0] for i in range(len(centres))]
+        return max(FAR, 1.5 * float(max(others)))
+
+    def _image_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.has("feature_mean"):
+            raise KeyError("This model's reference has no image features: its images go through a tower of their own.")
+        centres = self.arrays["feature_mean"].astype(np.float64)
+        sd = np.sqrt((self.arrays["feature_std"].astype(np.float64) ** 2).mean(axis=0))
+        tiny = sd <= 1e-6 * np.maximum(1.0, np.abs(centres).max(axis=0))
+        return centres, np.where(tiny, 1.0, sd)
 
     def __repr__(self) -> str:
         parts = [f"{name} {'x'.join(map(str, value.shape))}" for name, value in sorted(self.arrays.items())]
@@ -158,3 +209,9 @@ def _check(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
             raise ValueError(
                 f"text_caption of the reference does not fit its {n} captions ({len(config.get('captions', []))} texts)."
             )
+
+
+def _nearest(points: np.ndarray, centres: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Root mean square difference of each point to its nearest centre, in standard deviations cut off at `_LARGEST`."""
+    z = np.clip((points[:, None] - centres) / sd, -_LARGEST, _LARGEST)
+    return np.sqrt((z**2).mean(axis=2)).min(axis=1)

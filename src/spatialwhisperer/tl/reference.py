@@ -160,11 +160,15 @@ def _embed(model: Whisperer, inputs: Inputs, items: Items, modality: str, at: np
 
 
 def _image_range(inputs: Inputs, items: Items, sources: Sequence[Source], table_key: str | None) -> dict[str, Any]:
-    """Tile size, and lowest and highest microns per pixel of the images that were trained on."""
+    """Encoder and tile size, and lowest and highest microns per pixel of the images that were trained on."""
     encoder = inputs.encoders.get("image", {})
-    used = inputs.observations["source"].to_numpy()[items.row[items.index["image"] >= 0]]
-    scales = [mpp for number in np.unique(used) for mpp in image_mpp(sources[number], encoder.get("slot"), table_key)]
+    slot = encoder.get("slot")
+    used = np.unique(inputs.observations["source"].to_numpy()[items.row[items.index["image"] >= 0]])
+    scales = [mpp for number in used for mpp in image_mpp(sources[number], slot, table_key)]
+    # features that were given under another name may still say which encoder made them
+    names = {(recorded(sources[number].table, slot) or {}).get("encoder") for number in used} if slot else {None}
     return {
+        "encoder": names.pop() if len(names) == 1 else None,
         "tile_um": encoder.get("tile_um"),
         "tile_px": encoder.get("tile_px"),
         "mpp": [min(scales), max(scales)] if scales else None,
