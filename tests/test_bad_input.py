@@ -77,7 +77,6 @@ LABELS = ["tumour", "fat"]
         (LABELS, {"table_key": "spots"}, KeyError, "table_key='spots' is not a table"),
         (LABELS, {"library_key": "section"}, ValueError, "library_key applies to AnnData"),
         (LABELS, {"layer": "counts", "modality": "gene"}, KeyError, "counts"),
-        (LABELS, {"model": None}, TypeError, r"No model given\. Train one with sw\.tl\.train"),
         (LABELS, {"model": 3}, TypeError, "not int"),
         (LABELS, {"model": "no_model_here"}, FileNotFoundError, "There is no folder no_model_here"),
     ],
@@ -198,6 +197,36 @@ def test_other_genes(refused: Any, simulated: Any, section: Any, model: Any) -> 
     other.var = other.var[[]]
     refused(ValueError, "genes", sw.tl.zero_shot_annotate, other, LABELS, model=model)
     refused(ValueError, "No gene is in all 2 objects", sw.tl.train, [bare(section), other])
+
+
+def test_genes_of_another_species(refused: Any, simulated: Any, model: Any) -> None:
+    mouse = simulated.reference.copy()
+    mouse.var = mouse.var[[]]
+    mouse.var_names = mouse.var_names.str.capitalize()
+    n = len(model.gene_encoder.genes)
+    kept = sum(g == g.capitalize() for g in model.gene_encoder.genes)
+    message = (
+        f"Only {kept} of the encoder's {n} genes .* look like another species' symbols: {kept} names are the same, and {n} "
+        r"when .* are taken as one \(\w+ for \w+.*orthologs"
+    )
+    for call in (sw.tl.zero_shot_annotate, sw.tl.embed):
+        refused(ValueError, message, call, mouse, model=model, modality="gene")
+    # with Ensembl ids the species has a name
+    from spatialwhisperer.pp._gene_matching import align_counts
+
+    mouse.var["gene_ids"] = [f"ENSMUSG{i:011d}" for i in range(mouse.n_vars)]
+    ids = [f"ENSG{i:011d}" for i in range(n)]
+    message = f"{mouse.n_vars} of the table's Ensembl ids start with ENSMUSG, {n} of the encoder's with ENSG"
+    with pytest.raises(ValueError, match=message):
+        align_counts(model.gene_encoder.genes, ids, mouse)
+
+
+def test_another_panel_is_not_called_another_species(simulated: Any, model: Any) -> None:
+    few = simulated.reference[:, :20].copy()
+    few.var_names = [*few.var_names[:10], *few.var_names[10:14].str.capitalize(), *(f"OTHER{i}" for i in range(6))]
+    few.var = few.var[[]]
+    with pytest.raises(ValueError, match=r"fewer than half\. The encoder knows .*another species or panel"):
+        sw.tl.embed(few, model=model, modality="gene")
 
 
 def test_an_empty_table(refused: Any, adata: Any, model: Any) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from spatialwhisperer._utils import found
-from spatialwhisperer.models import store
+from spatialwhisperer.models import default, store
 from spatialwhisperer.models.context import apply_context, make_context, section_neighbours
 from spatialwhisperer.models.decoder import make_decoder
 from spatialwhisperer.models.heads import make_head
@@ -309,14 +309,14 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def load(cls, source: str | Path, *, towers: dict[str, nn.Module] | None = None, **hub: Any) -> Whisperer:
-        """Open a model from a folder, or from a Hugging Face repository.
+        """Open a model from a folder, from a Hugging Face repository, or the embedded one by its name.
 
         Nothing is unpickled: weights are safetensors, everything else is JSON.
 
         Parameters
         ----------
         source
-            Folder written by :meth:`save`, or ``"owner/name"`` on the hub.
+            Folder written by :meth:`save`, ``"owner/name"`` on the hub, or ``"her2st-mini"``.
         towers
             Towers that are the caller's own modules and cannot be rebuilt from the configuration.
         **hub
@@ -331,6 +331,8 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
         """
         path = Path(source).expanduser()
         if not path.is_dir():
+            if str(source) == default.NAME:
+                return default.open_embedded(cls)
             if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):
                 raise FileNotFoundError(f"There is no folder {path} to open a model from.")
             path = store.fetch(str(source), **({"local_files_only": settings.offline} | hub))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
+_SPECIES = re.compile(r"(ENS[A-Z]*G)\d{11}$")
 _ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id")
 _NAME_COLUMNS = ("gene_symbols", "gene_symbol", "symbol", "symbols", "feature_name", "gene_name", "gene_names")
 _ENOUGH, _FEW = 0.5, 0.9
@@ -195,11 +197,44 @@ def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData
         warn(f"{text}; missing are {found(lacking, 5)}. The embedding leans on fewer genes than it was made for.", 5)
         return
     ids = [i for i in gene_ids if i]
+    species = other_species([*genes, *ids], [n for names in _identifiers(adata, None).values() for n in names])
+    if species:
+        raise ValueError(f"Only {text}, fewer than half. {species}")
     raise ValueError(
         f"Only {text}, fewer than half. The encoder knows {found(lacking, 5)}"
         f"{f' and ids such as {ids[0]}' if ids else ''}; the table has {found(adata.var_names, 5)} and columns "
         f"{found(adata.var.columns)}. If a column holds the matching names, pass gene_ids_key=…; otherwise the table is of "
         "another species or panel: fit an encoder on it with sw.pp.fit_gene_encoder."
+    )
+
+
+def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
+    """Say that names of genes look like those of another species, with counts; "" where they do not.
+
+    Mouse and rat symbols are those of human genes in another case (Epcam, EPCAM) for most genes that they share, and Ensembl ids
+    name the species (ENSMUSG, ENSG).
+    """
+    ours, theirs = {_plain(g) for g in genes if g}, {_plain(g) for g in others if g}
+    species = [Counter(m[1] for n in names if (m := _SPECIES.match(n))).most_common(1) for names in (ours, theirs)]
+    cure = (
+        "Map the table's genes to the model's species first (one-to-one orthologs, for example from Ensembl BioMart)."
+    )
+    if all(species) and species[0][0][0] != species[1][0][0]:
+        (here, n), (there, m) = species[0][0], species[1][0]
+        return (
+            f"The genes look like those of another species: {m} of the table's Ensembl ids start with {there}, {n} of the "
+            f"encoder's with {here}. {cure}"
+        )
+    folded = {g.casefold(): g for g in theirs - ours}
+    pairs = [(folded[g.casefold()], g) for g in sorted(ours - theirs) if g.casefold() in folded]
+    same = len(ours & theirs)
+    # a few names that differ in case alone occur within a species too
+    if len(pairs) < 5 or len(pairs) <= same:
+        return ""
+    examples = ", ".join(f"{there} for {here}" for there, here in pairs[:3])
+    return (
+        f"The genes look like another species' symbols: {same} names are the same, and {same + len(pairs)} when upper and lower "
+        f"case are taken as one ({examples}). {cure} If it is the same species, give the table's genes their usual case."
     )
 
 

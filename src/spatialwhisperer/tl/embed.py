@@ -42,7 +42,7 @@ def embed(
     data
         What to embed.
     model
-        A trained model, its folder or its name on the hub.
+        A trained model, its folder or its name on the hub. Not given: the embedded model.
     modality
         Which side to embed. Not given: image where there is an image, else gene.
     table_key
@@ -107,17 +107,19 @@ def embed(
 
 
 def open_model(model: Any) -> Whisperer:
-    """The model itself, or the one in a folder or on the hub.
+    """The model itself, the one in a folder or on the hub, or the embedded one where none is given.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such model, or none is given and this installation holds none.
     TypeError
-        If it is neither.
+        If it is none of these.
     """
     if model is None:
-        raise TypeError(
-            "No model given. Train one with sw.tl.train(…), or open one: model=sw.models.Whisperer.load(folder)."
-        )
+        from spatialwhisperer.models.default import default_model
+
+        return default_model()
     if hasattr(model, "project") and hasattr(model, "modalities"):
         return model
     from pathlib import Path
@@ -216,12 +218,52 @@ def _gene_inputs(table: AnnData, model: Whisperer, *, layer: str | None, **optio
 
 
 def text_features(model: Whisperer, texts: list[str], *, device: str | None = None) -> np.ndarray:
-    """Unit embeddings of texts in the joint space, shape (n, u)."""
+    """Unit embeddings of texts in the joint space, shape (n, u).
+
+    Texts of the model's vocabulary need no text encoder; the others are computed with it.
+
+    Raises
+    ------
+    KeyError
+        If the model has no text side.
+    ImportError, FileNotFoundError
+        If a text is not in the vocabulary and the text encoder is not installed, or its weights cannot be had.
+    """
     if "text" not in model.modalities:
         raise KeyError(f"This model has no text side (it has: {found(model.modalities)}).")
     if "text" in model.towers:
         return model.project("text", texts, device=device)
+    from spatialwhisperer.models.text_encoders import check_texts
+
+    texts = check_texts(texts)
+    if model.vocabulary is None:
+        return model.project("text", _encoded(model, texts, device), device=device)
+    features, missing = model.vocabulary.lookup(texts)
+    if missing:
+        row = dict(zip(missing, _encoded(model, missing, device), strict=True))
+        for i in np.flatnonzero(np.isnan(features).any(axis=1)):
+            features[i] = row[texts[i]]
+    return model.project("text", features, device=device)
+
+
+def _encoded(model: Whisperer, texts: list[str], device: str | None) -> np.ndarray:
+    """Features of texts from the model's text encoder; where it cannot be had, say what works without it."""
     from spatialwhisperer.pp.texts import embed_texts
 
-    features = embed_texts(texts, encoder=model.config["encoders"]["text"]["name"], device=device)
-    return model.project("text", features, device=device)
+    try:
+        return embed_texts(texts, encoder=model.config["encoders"]["text"]["name"], device=device)
+    except (ImportError, FileNotFoundError) as error:
+        kind = ImportError if isinstance(error, ImportError) else FileNotFoundError
+        raise kind(_unknown_texts(model, texts, str(error))) from error
+
+
+def _unknown_texts(model: Whisperer, texts: list[str], why: str) -> str:
+    vocabulary = model.vocabulary
+    if vocabulary is None:
+        known = "This model stores no texts of its own. "
+    else:
+        near = {t: [repr(n) for n in vocabulary.nearest(t)] for t in texts[:4]}
+        like = "; ".join(f"nearest to {t!r}: {', '.join(n)}" for t, n in near.items() if n)
+        known = f"Without it the model knows {found([repr(k) for k in vocabulary.labels], 20)} and {len(vocabulary.texts)} texts "
+        known += f"(model.vocabulary.texts){'; ' + like if like else ''}. "
+    return f"The text encoder is needed for {found([repr(t) for t in texts], 6)}, and cannot be used. {known}{why}"
