@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from spatialwhisperer.benchmarks import cells
+from spatialwhisperer.benchmarks.__main__ import main
+from spatialwhisperer.benchmarks.label_sets import LABEL_SETS, LIZARD, PANNUKE, PATHOCELL
+from spatialwhisperer.datasets.lizard import CLASSES
+
+pytestmark = pytest.mark.usefixtures("model")  # which writes run_folder
+NAMES = ("crag_11", "dpath_4", "glas_2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three images in the authors' layout, with few nuclei, so that classes are absent from some tiles."""
+    root = tmp_path_factory.mktemp("lizard")
+    (root / "Lizard_Labels/Labels").mkdir(parents=True)
+    for part in (1, 2):
+        (root / f"Lizard_Images{part}").mkdir()
+    for seed, name in enumerate(NAMES):
+        rng = np.random.default_rng(seed)
+        size = (700, 700 if seed < 2 else 500)
+        instances = np.zeros(size, np.int32)
+        n = 25
+        for number in range(1, n + 1):
+            y, x = (int(rng.integers(0, s - 10)) for s in size)
+            instances[y : y + 8, x : x + 8] = number
+        ids = np.unique(instances)[1:]
+        savemat(
+            root / f"Lizard_Labels/Labels/{name}.mat",
+            {"inst_map": instances, "id": ids[:, None], "class": rng.integers(1, 7, len(ids))[:, None]},
+        )
+        pixels = rng.integers(100, 255, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"Lizard_Images{1 if seed == 0 else 2}" / f"{name}.png")
+    return root
+
+
+def arguments(folder, out, run_folder, *more: str) -> list[str]:
+    return [
+        *("annotation", "--dataset", "lizard", "--data", str(folder), "--out", str(out)),
+        *("--model", str(run_folder / "model"), "--images", *NAMES, *more),
+    ]
+
+
+def naive(scores: pd.DataFrame, folder) -> pd.DataFrame:
+    """The published convention, tile by tile and pair by pair."""
+    from scipy.io import loadmat
+
+    rows = []
+    for name, part in scores.groupby("image", sort=False):
+        label = loadmat(folder / f"Lizard_Labels/Labels/{name}.mat")
+        instances = label["inst_map"]
+        class_of = dict(zip(label["id"].ravel(), label["class"].ravel(), strict=True))
+        counts: dict = {}
+        for i, c in class_of.items():
+            y, x = np.nonzero(instances == i)
+            counts.setdefault((int(x.mean() / 224), int(y.mean() / 224)), np.zeros(7))[c] += 1
+        merged = {"Epithelial": [2], "Leukocyte": [1, 3, 5], "Fibroblast": [6]}
+        for group, codes in merged.items():
+            present, values = [], []
+            for _, tile in part.iterrows():
+                own = counts[tile["x_array"], tile["y_array"]]
+                if own.argmax() == 4:  # mostly plasma cells
+                    continue
+                present.append(own[codes].sum() > 0)
+                values.append(sum(tile[CLASSES[code]] for code in codes))
+            yes = [v for v, p in zip(values, present, strict=True) if p]
+            no = [v for v, p in zip(values, present, strict=True) if not p]
+            wins = [(a > b) + 0.5 * (a == b) for a in yes for b in no]
+            rows.append((name, group, np.mean(wins) if wins else np.nan, len(yes), len(present)))
+    return pd.DataFrame(rows, columns=["image", "class", "auroc", "n_present", "n"])
+
+
+def test_lizard_equals_a_naive_loop(folder, tmp_path, run_folder) -> None:
+    main(arguments(folder, tmp_path, run_folder, "--prompts", "terms1", "tissue"))
+    table = pd.read_csv(tmp_path / "annotation_lizard.csv")
+    scores = pd.read_csv(tmp_path / "annotation_lizard_scores.csv")
+    assert set(scores["prompts"]) == {"terms1", "tissue"}
+    n_tiles = len(scores) // 2
+    assert n_tiles > 12
+    for prompts in ("terms1", "tissue"):
+        expected = naive(scores[scores["prompts"] == prompts], folder)
+        got = table[table["prompts"] == prompts].reset_index(drop=True)
+        pd.testing.assert_frame_equal(got[list(expected)], expected, check_dtype=False, rtol=1e-9)
+        by_class = [g["auroc"].dropna().mean() for _, g in expected.groupby("class")]
+        assert cells.macro(got) == pytest.approx(np.mean(by_class))
+    assert table["auroc"].notna().any()
+    text = (tmp_path / "annotation_lizard.md").read_text()
+    assert f"| this model (terms1) | {cells.macro(table[table['prompts'] == 'terms1']):.3f} |" in text
+    assert "| SpatialWhisperer, released (terms1) | 0.764 |" in text
+    assert f"{n_tiles} tiles of 3 images" in text
+
+
+def test_scores_are_those_of_the_tiles(folder, tmp_path, model, run_folder) -> None:
+    """The kept features give what annotating the image directly gives."""
+    import spatialwhisperer as sw
+    from spatialwhisperer.datasets.lizard import lizard
+
+    main(arguments(folder, tmp_path, run_folder, "--statistics", "image"))
+    scores = pd.read_csv(tmp_path / "annotation_lizard_scores.csv")
+    words = {c: LIZARD.choose("terms1").text(c) for c in LIZARD.prompted}
+    mpp = model.config["encoders"]["image"]["tile_um"] / 224
+    for name, sdata in lizard(data_dir=folder, images=list(NAMES), mpp=mpp).items():
+        direct = sw.tl.zero_shot_annotate(sdata, words, model=model, modality="image", normalize="none", inplace=False)
+        kept = scores.loc[scores["image"] == name, list(direct)]
+        np.testing.assert_allclose(kept.to_numpy(), direct.to_numpy(), atol=2e-5)
+
+
+def test_an_interrupted_run_goes_on(folder, tmp_path, run_folder) -> None:
+    main(arguments(folder, tmp_path, run_folder))
+    before = (tmp_path / "annotation_lizard.csv").read_text()
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npz")}
+    assert len(files) == 3
+    next(iter(files)).unlink()
+    main(arguments(folder, tmp_path, run_folder, "--prompts", "terms1"))
+    again = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npz")}
+    assert sum(files[p] != again[p] for p in files) == 1
+    assert (tmp_path / "annotation_lizard.csv").read_text() == before
+    main(arguments(folder, tmp_path, run_folder, "--field", "model"))
+    assert len(list(tmp_path.rglob("*.npz"))) == 6
+
+
+def test_a_trained_image_tower(folder, tmp_path, simulated) -> None:
+    """Its embeddings are kept instead of features, under a name that depends on its weights."""
+    import torch
+
+    import spatialwhisperer as sw
+
+    pair = [simulated.sections["P1"], simulated.reference]
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8))
+    model = sw.tl.train(
+        pair, image_encoder=network, locking="LLu", tile_um=80, tile_px=64, max_epochs=1, folder=tmp_path / "run"
+    )
+    options = cells.Options(NAMES[:2])
+    table = cells.run("lizard", folder, tmp_path / "out", model=model, options=options)
+    assert table["auroc"].notna().any()
+    first = next((tmp_path / "out" / "tiles").iterdir()).name
+    with torch.no_grad():
+        next(model.towers["image"].parameters()).add_(0.1)
+    assert cells._fingerprint(model, "lizard", options) not in first
+
+
+def test_what_the_command_refuses(folder, tmp_path, model) -> None:
+    with pytest.raises(SystemExit, match="needs --model"):
+        main(["annotation", "--dataset", "lizard", "--data", str(folder), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="--model belongs to"):
+        main(["annotation", "--data", str(folder), "--out", str(tmp_path), "--model", "x"])
+    with pytest.raises(ValueError, match="lack the images crag_2"):
+        cells.run("lizard", folder, tmp_path, model=model)
+    with pytest.raises(ValueError, match="no prompts 'terms3'"):
+        cells.run("lizard", folder, tmp_path, model=model, prompts=["terms3"])
+    with pytest.raises(ValueError, match="no data set 'skin'"):
+        cells.run("skin", folder, tmp_path, model=model)
+
+
+def test_pathocell_and_pannuke_run(tmp_path, model) -> None:
+    import h5py
+
+    for dataset, names in (("pannuke", PANNUKE), ("pathocell", PATHOCELL)):
+        root = tmp_path / dataset
+        root.mkdir()
+        rng = np.random.default_rng(0)
+        classes = ("Background", *dict.fromkeys([*names.prompted, *names.dropped, *names.unscored]))
+        if dataset == "pathocell":
+            pairs = ", ".join(f"{i}: '{c}'" for i, c in enumerate(classes))
+            (root / "CT_coarse_mapping.txt").write_text("{" + pairs + "}")
+        instances = np.zeros((700, 700), np.uint16)
+        code = np.zeros((700, 700), np.uint8)
+        for number in range(1, 60):
+            y, x = rng.integers(0, 690, 2)
+            instances[y : y + 8, x : x + 8] = number
+            code[y : y + 8, x : x + 8] = rng.integers(0, 6)
+        with h5py.File(root / "one.hdf", "w") as file:
+            file["img"] = rng.integers(0, 255, (3, 700, 700), dtype=np.uint8)
+            file["gt_inst"], file["gt_ct"], file["gt_ct_coarse"] = instances[None], code[None], code[None]
+        table = cells.run(dataset, root, tmp_path / "out", model=model, prompts=["terms1", "terms2", "raw"])
+        assert set(table["class"]) == set(names.groups)
+        assert table["auroc"].between(0, 1).any()
+        assert (tmp_path / "out" / f"annotation_{dataset}.md").read_text().count("as published") == 1
+
+
+# ------------------------------------------------------------------------------------------------- label sets
+
+
+@pytest.mark.parametrize("labels", LABEL_SETS.values(), ids=list(LABEL_SETS))
+def test_label_sets_are_whole(labels) -> None:
+    for prompts in labels.prompts.values():
+        texts = [prompts.text(name) for name in labels.prompted]
+        assert len(set(texts)) == len(texts)
+        assert all(t.strip() and "{}" not in t for t in texts)
+        assert prompts.source
+    assert not {*labels.dropped, *labels.unscored, *labels.ignored} & set(labels.prompted)
+    for values in labels.published_by_class.values():
+        assert list(values) == list(labels.groups)
+    assert all(0 < v < 1 for v in labels.published.values())
+
+
+def test_label_sets_are_those_of_the_paper() -> None:
+    assert len(PATHOCELL.groups) == 13
+    main_model = PATHOCELL.published_by_class["SpatialWhisperer, released (terms1)"]
+    assert np.mean(list(main_model.values())) == pytest.approx(0.630, abs=5e-4)
+    assert len(LIZARD.images) == 70
+    assert LIZARD.choose("terms1").text("Connective tissue") == "fibroblast"
+    assert PANNUKE.choose("terms1").text("Neoplastic cells") == "cancer cells"
+    assert "chosen" in PANNUKE.choose("terms1").note
+    assert not PANNUKE.choose("raw").note
+    assert PATHOCELL.choose("terms2").text("B cells") == "A sample of B cells"
+    assert PATHOCELL.choose("terms2").text("Stroma") == "A sample of Stroma cells"
+    assert PATHOCELL.choose("tissue").text("Stroma") == "a tissue sample containing Stroma"
+
+
+def test_background_does_not_count_and_dominated_tiles_go() -> None:
+    counts = pd.DataFrame(
+        [[9, 1, 0, 0, 0, 0], [0, 0, 0, 3, 2, 0], [0, 0, 9, 1, 0, 0], [0, 0, 0, 0, 5, 0], [0, 0, 0, 0, 0, 0]],
+        columns=[
+            "Background",
+            "Epithelial",
+            "Dead Cells",
+            "Connective/Soft tissue cells",
+            "Inflammatory",
+            "Neoplastic cells",
+        ],
+    )
+    scores = pd.DataFrame({c: np.arange(5.0) for c in PANNUKE.prompted})
+    tidy = cells.evaluate(scores, counts, pd.Series(["a"] * 5), PANNUKE).set_index("class")
+    assert set(tidy["n"]) == {4}  # the third is mostly dead cells
+    assert tidy["n_present"].to_dict() == {
+        "Epithelial": 1,
+        "Connective/Soft tissue cells": 1,
+        "Inflammatory": 2,
+        "Neoplastic cells": 0,
+    }
+    assert tidy.loc["Epithelial", "auroc"] == 0.0
+    assert np.isnan(tidy.loc["Neoplastic cells", "auroc"])
