@@ -5,11 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer.models.ontology import Ontology, Term
 from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe, Retrieval
 from spatialwhisperer.models.presets import get_preset, presets
 from spatialwhisperer.models.registry import EncoderSpec, get_spec, list_encoders, register_encoder
+from spatialwhisperer.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.gene_encoders import GeneEncoder, load_gene_encoder
     from spatialwhisperer.models.image_encoders import ImageEncoder, image_encoder
@@ -22,6 +25,7 @@ _LAZY = {
     "ImageEncoder": "image_encoders",
     "TextEncoder": "text_encoders",
     "Whisperer": "whisperer",
+    "default_model": "default",
     "image_encoder": "image_encoders",
     "load_gene_encoder": "gene_encoders",
     "text_encoder": "text_encoders",
@@ -35,12 +39,16 @@ __all__ = [
     "ExpressionPredictor",
     "GeneEncoder",
     "ImageEncoder",
+    "Ontology",
     "PairLoss",
     "Preset",
     "Recipe",
     "Retrieval",
+    "Term",
     "TextEncoder",
+    "Vocabulary",
     "Whisperer",
+    "default_model",
     "get_preset",
     "get_spec",
     "image_encoder",

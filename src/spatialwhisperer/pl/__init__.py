@@ -5,6 +5,17 @@ from spatialwhisperer.pl.batches import batches
 from spatialwhisperer.pl.confusion import confusion
 from spatialwhisperer.pl.domains import domains
 from spatialwhisperer.pl.expression import expression, gene_ranking
+from spatialwhisperer.pl.top_tiles import top_tiles
 from spatialwhisperer.pl.training import training
 
-__all__ = ["annotation", "batches", "confusion", "domains", "expression", "gene_ranking", "scores", "training"]
+__all__ = [
+    "annotation",
+    "batches",
+    "confusion",
+    "domains",
+    "expression",
+    "gene_ranking",
+    "scores",
+    "top_tiles",
+    "training",
+]

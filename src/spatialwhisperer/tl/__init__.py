@@ -2,10 +2,12 @@
 
 from spatialwhisperer.tl.annotate import zero_shot_annotate
 from spatialwhisperer.tl.batch_report import batch_report
+from spatialwhisperer.tl.calibrate import calibrate
 from spatialwhisperer.tl.classify import classify
 from spatialwhisperer.tl.domains import spatial_domains
 from spatialwhisperer.tl.embed import embed
 from spatialwhisperer.tl.evaluate import evaluate_annotation
+from spatialwhisperer.tl.evaluate_calibration import abstention_curve, evaluate_calibration, top_labels
 from spatialwhisperer.tl.evaluate_classes import evaluate_classes
 from spatialwhisperer.tl.evaluate_domains import evaluate_domains
 from spatialwhisperer.tl.expression import predict_expression
@@ -16,10 +18,13 @@ from spatialwhisperer.tl.query import query
 from spatialwhisperer.tl.train import train
 
 __all__ = [
+    "abstention_curve",
     "batch_report",
+    "calibrate",
     "classify",
     "embed",
     "evaluate_annotation",
+    "evaluate_calibration",
     "evaluate_classes",
     "evaluate_domains",
     "evaluate_expression",
@@ -29,6 +34,7 @@ __all__ = [
     "query",
     "spatial_domains",
     "tissue_darkness",
+    "top_labels",
     "train",
     "zero_shot_annotate",
 ]
