@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import found, record, recorded
+from spatialwhisperer._utils import found, record, recorded, warn
 from spatialwhisperer.tl import rollup as tiers
 from spatialwhisperer.tl import scoring
 from spatialwhisperer.tl.embed import default_modality, describe_model, embed, open_model
@@ -174,9 +174,12 @@ def zero_shot_annotate(
         options = {**where, "layer": layer}
         z = row_embeddings(data, table, model, side, embedding_key, batch_size, device, inplace, options)
         check_any_row(z, side, embedding_key)
+        strange = _range(table, model) if side == "image" and embedding_key is None else []
         if shown is not None:
             text = refine(text, z, shown, classes, sections)
         scores, share = scoring.score_rows(scoring.pooled(z, groups), text, sections=sections, how=how)
+    for sentence in strange:
+        warn(sentence)
     if names.member is not None:
         scores = share = share @ names.member.astype(np.float32)
     if not inplace:
@@ -267,6 +270,19 @@ def row_embeddings(
     key = _keys.IMAGE if modality == "image" else _keys.GENE
     z = embed(data, model=model, modality=modality, batch_size=batch_size, device=device, inplace=inplace, **options)
     return table.obsm[key] if z is None else z
+
+
+def _range(table: AnnData, model: Whisperer) -> list[str]:
+    """In which ways the images lie outside those of the training; refuses a slide without any tissue."""
+    from spatialwhisperer.tl.training_range import check_range, section_ranges
+
+    ranges = section_ranges(table, model)
+    if ranges and not any(r.n_tissue for r in ranges):
+        raise ValueError(
+            f"None of the {table.n_obs} rows has a whole tile on tissue: what they show is glass. Check the coordinates and the "
+            "microns per pixel, or take tiles where there is tissue: sw.pp.tiles(data, at='grid', tile_um=…)."
+        )
+    return check_range(table, model)
 
 
 def check_any_row(z: np.ndarray, modality: str | None, embedding_key: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,10 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
 from spatialwhisperer._utils import found
+from spatialwhisperer.tl.truth import known_truth, label_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -28,7 +29,7 @@ def evaluate_annotation(
     truth: str | pd.DataFrame,
     *,
     key: str = _keys.LABEL,
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str | Sequence[str]] | None = None,
     threshold: float = 0.0,
     min_rows: int = 1,
     group_key: str | None = None,
@@ -52,7 +53,8 @@ def evaluate_annotation(
     key
         Column of ``.obs`` written by the annotation.
     mapping
-        From true class to the label it is compared with, where the names differ. Classes without a label are left out.
+        From true class to the label it is compared with, where the names differ, or to several that it covers, of which the best
+        score counts. Classes without a label are left out.
     threshold
         Share or count above which a class is present.
     min_rows
@@ -89,15 +91,10 @@ def evaluate_annotation(
     True
     """
     table = get_table(data, table_key)
-    scores = _scores(table, key)
-    known = _truth(table, truth)
-    mapping = {c: c for c in known.shares} if mapping is None else dict(mapping)
-    classes = [c for c in known.shares if mapping.get(c) in scores]
-    if not classes:
-        raise ValueError(
-            f"None of the true classes ({found(known.shares)}) is among the labels ({found(scores)}). "
-            "Pass mapping={true: label}."
-        )
+    scores = label_scores(table, key)
+    known = known_truth(table, truth)
+    sets = label_sets(known.shares, list(scores), mapping)
+    classes = list(sets)
     scored = np.isfinite(scores.to_numpy()).all(axis=1)
     usable = {c: scored & known.shares[c].notna().to_numpy() for c in classes}
     if not any(rows.any() for rows in usable.values()):
@@ -107,18 +104,25 @@ def evaluate_annotation(
     present = {c: known.shares[c].to_numpy() > (0.5 if known.stated else threshold) for c in classes}
     groups = _groups(data, table, group_key, table_key)
     rows = [
-        _auroc_row(group, c, present[c][take], scores[mapping[c]].to_numpy()[take], min_rows)
+        _auroc_row(group, c, present[c][take], scores[sets[c]].max(axis=1).to_numpy()[take], min_rows)
         for group in pd.unique(groups[scored])
         for c in classes
         for take in [usable[c] & (groups == group)]
     ]
     tidy = pd.DataFrame(rows, columns=["group", "class", "auroc", "n_present", "n"])
-    out = tidy if per_group else _by_class(tidy, classes, table.obs[key], known.dominant, mapping, scored)
+    out = tidy if per_group else _by_class(tidy, sets, table.obs[key], known.dominant, scored)
     out.attrs["convention"] = CONVENTION
     return out
 
 
-def _scores(table: AnnData, key: str) -> pd.DataFrame:
+def label_scores(table: AnnData, key: str) -> pd.DataFrame:
+    """Stored scores of an annotation, one column per label.
+
+    Raises
+    ------
+    KeyError
+        If the table was not annotated under this name.
+    """
     slot = _keys.scores(key)
     if slot not in table.obsm or key not in table.uns or key not in table.obs:
         raise KeyError(
@@ -127,57 +131,6 @@ def _scores(table: AnnData, key: str) -> pd.DataFrame:
         )
     classes = [str(c) for c in table.uns[key]["classes"]]
     return pd.DataFrame(np.asarray(table.obsm[slot]), columns=classes)
-
-
-class _Known(NamedTuple):
-    """What is known: shares by class (NaN: unknown), whether they state presence, and the dominant class (None: unknown)."""
-
-    shares: pd.DataFrame
-    stated: bool
-    dominant: np.ndarray
-
-
-def _truth(table: AnnData, truth: Any) -> _Known:
-    if isinstance(truth, str) and truth in table.obs:
-        return _column_truth(table.obs[truth])
-    if isinstance(truth, str):
-        if truth not in table.obsm:
-            raise KeyError(
-                f"truth={truth!r} is neither in .obs (found: {found(table.obs)}) nor in .obsm (found: {found(table.obsm)})."
-            )
-        truth = _shares(table, truth)
-    if not isinstance(truth, pd.DataFrame):
-        raise TypeError(f"truth must be a name or a DataFrame, not {type(truth).__name__}.")
-    if len(truth) != table.n_obs:
-        raise ValueError(f"truth has {len(truth)} rows, the table {table.n_obs}.")
-    stated = all(pd.api.types.is_bool_dtype(dtype) for dtype in truth.dtypes)
-    values = np.column_stack([truth[c].astype("Float64").to_numpy(dtype=float, na_value=np.nan) for c in truth])
-    names = np.array([str(c) for c in truth], dtype=object)
-    whole = np.isfinite(values).all(axis=1)
-    dominant = np.full(len(values), None, dtype=object)
-    dominant[whole] = names[values[whole].argmax(axis=1)]
-    return _Known(pd.DataFrame(values, columns=names), stated, dominant)
-
-
-def _column_truth(column: pd.Series) -> _Known:
-    values = column.astype(object)
-    known = ~values.isna().to_numpy()
-    order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
-    labels = np.where(known, values.astype(str).to_numpy(dtype=object), None)
-    shares = {str(c): np.where(known, labels == str(c), np.nan) for c in order}
-    return _Known(pd.DataFrame(shares), True, labels)
-
-
-def _shares(table: AnnData, slot: str) -> pd.DataFrame:
-    values = table.obsm[slot]
-    if isinstance(values, pd.DataFrame):
-        return values
-    classes = table.uns.get(slot, {}).get("classes")
-    if classes is None:
-        raise KeyError(
-            f".obsm[{slot!r}] is an array without class names. Put them in .uns[{slot!r}]['classes'], or pass a DataFrame."
-        )
-    return pd.DataFrame(np.asarray(values), columns=[str(c) for c in classes])
 
 
 def _groups(data: Any, table: AnnData, group_key: str | None, table_key: str | None) -> np.ndarray:
@@ -198,30 +151,34 @@ def _auroc_row(group: str, name: str, present: np.ndarray, scores: np.ndarray, m
 
 def _by_class(
     tidy: pd.DataFrame,
-    classes: list[str],
+    sets: Mapping[str, Sequence[str]],
     predicted: pd.Series,
     dominant: np.ndarray,
-    mapping: Mapping[str, str],
     scored: np.ndarray,
 ) -> pd.DataFrame:
-    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
-
     by = tidy.groupby("class", sort=False)
     out = pd.DataFrame(
         {"auroc": by["auroc"].mean(), "n_groups": by["auroc"].count(), "n_present": by["n_present"].sum()}
-    )
+    ).loc[list(sets)]
     # labels are compared in the words of the annotation; an abstained row is a miss of its class
-    take = scored & np.isin(dominant.astype(str), classes)
-    true = np.array([mapping[c] for c in dominant[take]], dtype=object)
+    take = scored & np.isin(dominant.astype(str), list(sets))
+    true = dominant[take]
     guess = predicted.astype(object).where(predicted.notna(), "").to_numpy(dtype=object)[take]
-    names = [mapping[c] for c in classes]
-    # shares may state presence of classes that dominate nowhere: these have ranks and no hard label
-    precision = recall = f1 = np.nan
-    if take.any():
-        precision, recall, f1, _ = precision_recall_fscore_support(true, guess, labels=names, zero_division=0)
-    out = out.loc[classes].assign(precision=precision, recall=recall, f1=f1)
+    for name, own in sets.items():
+        # shares may state presence of classes that dominate nowhere: these have ranks and no hard label
+        same = np.isin(true.astype(str), [c for c in sets if sets[c] == own])
+        out.loc[name, ["precision", "recall", "f1"]] = _hits(np.isin(guess.astype(str), own), same, take.any())
     macro = out[["auroc", "precision", "recall", "f1"]].mean()
     out.loc["macro"] = macro.to_dict() | {"n_groups": out["n_groups"].max(), "n_present": out["n_present"].sum()}
     out["accuracy"] = np.nan
-    out.loc["macro", "accuracy"] = accuracy_score(true, guess) if take.any() else np.nan
+    right = np.array([g in sets[c] for g, c in zip(guess, true, strict=True)])
+    out.loc["macro", "accuracy"] = right.mean() if take.any() else np.nan
     return out.astype({"n_groups": int, "n_present": int})
+
+
+def _hits(guessed: np.ndarray, true: np.ndarray, defined: bool) -> list[float]:
+    """Precision, recall and F1 of one class; 0 where one divides by 0, NaN without rows."""
+    if not defined:
+        return [np.nan] * 3
+    both, n_guessed, n_true = int((guessed & true).sum()), int(guessed.sum()), int(true.sum())
+    return [both / max(n_guessed, 1), both / max(n_true, 1), 2 * both / max(n_guessed + n_true, 1)]
