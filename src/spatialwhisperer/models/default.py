@@ -67,7 +67,8 @@ def introduction(model: Whisperer) -> str:
         parts.append(card["tissue"])
     mpp = None if model.reference is None else model.reference.config.get("mpp")
     if mpp:
-        parts.append(f"images of {mpp[0]:.2g}–{mpp[1]:.2g} µm per pixel")
+        ends = dict.fromkeys(f"{value:.2g}" for value in mpp)
+        parts.append(f"images of {'–'.join(ends)} µm per pixel")
     return f"{NAME}: {', '.join(parts) or 'the embedded model'}; not for diagnosis"
 
 
