@@ -104,12 +104,11 @@ def top_tiles(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> from spatialwhisperer.pl.top_tiles import top_tiles
     >>> sections, reference = sw.datasets.simulate_sections(2, 60, n_genes=50, n_reference_cells=100, random_state=0)
     >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
     >>> sw.tl.zero_shot_annotate(sections["P2"], model=model)
     >>> label = sections["P2"]["table"].uns["sw_label"]["classes"][0]
-    >>> axes = top_tiles(sections["P2"], label, n=6)
+    >>> axes = sw.pl.top_tiles(sections["P2"], label, n=6)
     """
     for name, value in {"n": n, "n_columns": n_columns}.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
