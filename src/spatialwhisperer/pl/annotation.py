@@ -27,6 +27,7 @@ def annotation(
     sections: Sequence[str] | None = None,
     with_image: bool = True,
     alpha: float = 0.75,
+    confidence: bool = False,
     diameter_um: float | None = None,
     palette: Mapping[str, str] | None = None,
     table_key: str | None = None,
@@ -49,6 +50,9 @@ def annotation(
         Also draw the bare slide to the left of each section.
     alpha
         Opacity of the labels.
+    confidence
+        Let the slide shine through where a label is unsure: opacity falls with ``.obs['<key>_confidence']``, from ``alpha`` at full
+        confidence to nearly nothing at that of a guess among the labels.
     diameter_um
         Size of a mark; that of the tiles, or most of the distance between spots, if not given.
     palette
@@ -65,7 +69,7 @@ def annotation(
     Raises
     ------
     KeyError
-        If the column does not exist.
+        If the column, or with ``confidence`` that of the confidence, does not exist.
 
     Examples
     --------
@@ -77,6 +81,7 @@ def annotation(
     if key not in table.obs:
         raise KeyError(f"{key!r} not in .obs (found: {found(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first.")
     labels = table.obs[key].astype("category")
+    opacity = _opacity(table, key, alpha, labels) if confidence else None
     drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
     n = 1 + with_image
     axes = _axes(axes, n * len(drawn), n, legend_inches=1.5, tallest=max(p.tallness for p in drawn))
@@ -91,8 +96,10 @@ def annotation(
         draw_background(ax, panel)
         ax.set_title(f"{panel.section.name}: {key}")
         rows = np.arange(len(panel.section.rows))
-        draw_tiles(ax, panel, rows, values[codes[panel.section.rows]], alpha, square=is_grid(table))
-        _legend(ax, colours, abstained=bool((codes[panel.section.rows] < 0).any()))
+        shown = alpha if opacity is None else opacity[panel.section.rows]
+        draw_tiles(ax, panel, rows, values[codes[panel.section.rows]], shown, square=is_grid(table))
+        steps = {} if opacity is None else {c: alpha * _visible(c, table, key, labels) for c in (1.0, 0.75, 0.5)}
+        _legend(ax, colours, abstained=bool((codes[panel.section.rows] < 0).any()), steps=steps)
     return list(axes)
 
 
@@ -238,12 +245,36 @@ def _palette(table: AnnData, key: str, names: list[str], palette: Mapping[str, s
     return dict(zip(names, colours, strict=True))
 
 
-def _legend(ax: Axes, colours: Mapping[str, str], *, abstained: bool) -> None:
+def _opacity(table: AnnData, key: str, alpha: float, labels: pd.Series) -> np.ndarray:
+    """Opacity of each row; rows without a label keep that of the labels."""
+    column = _keys.confidence(key)
+    if column not in table.obs or not pd.api.types.is_numeric_dtype(table.obs[column]):
+        raise KeyError(
+            f"confidence=True needs numbers in .obs[{column!r}] (found: {found(table.obs)}). Run "
+            "sw.tl.zero_shot_annotate(data, …) first."
+        )
+    sure = np.nan_to_num(table.obs[column].to_numpy(dtype=float), nan=1.0)
+    return np.where(labels.isna(), alpha, alpha * _visible(sure, table, key, labels))
+
+
+def _visible(confidence: Any, table: AnnData, key: str, labels: pd.Series) -> Any:
+    """Share of the opacity that a confidence leaves, from a guess among the labels to certainty."""
+    n = len(table.uns.get(key, {}).get("classes", labels.cat.categories))
+    guess = 1 / max(n, 2)
+    return 0.1 + 0.9 * np.clip((confidence - guess) / (1 - guess), 0, 1)
+
+
+def _legend(
+    ax: Axes, colours: Mapping[str, str], *, abstained: bool, steps: Mapping[float, float] | None = None
+) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=c, label=n) for n, c in colours.items()]
     if abstained:
         handles.append(Patch(color=GREY, label="no label"))
+    handles += [
+        Patch(color="black", alpha=float(opacity), label=f"confidence {c:.0%}") for c, opacity in (steps or {}).items()
+    ]
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
 

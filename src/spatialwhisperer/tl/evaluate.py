@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
 from spatialwhisperer._utils import found
-from spatialwhisperer.tl.truth import known_truth, label_sets
+from spatialwhisperer.tl.truth import Known, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,28 +91,83 @@ def evaluate_annotation(
     True
     """
     table = get_table(data, table_key)
+    compared = compare(
+        data, truth, key=key, mapping=mapping, threshold=threshold, group_key=group_key, table_key=table_key
+    )
+    rows = [_auroc_row(pair, min_rows) for pair in compared.pairs]
+    tidy = pd.DataFrame(rows, columns=["group", "class", "auroc", "n_present", "n"])
+    known = compared.known.dominant
+    out = tidy if per_group else _by_class(tidy, compared.sets, table.obs[key], known, compared.scored)
+    out.attrs["convention"] = CONVENTION
+    return out
+
+
+class Pair(NamedTuple):
+    """Rows of a group in which it is known whether a class is there, with its scores."""
+
+    group: str
+    name: str
+    present: np.ndarray
+    scores: np.ndarray
+
+    def defined(self, min_rows: int) -> bool:
+        """Whether enough rows have the class, and enough have not, for its scores to be judged."""
+        n, least = int(self.present.sum()), max(1, min_rows)
+        return n >= least and len(self.present) - n >= least
+
+
+class Comparison(NamedTuple):
+    """Scores beside what is known.
+
+    Attributes
+    ----------
+    pairs
+        Every class in every group.
+    sets
+        Labels that are right for each class.
+    known
+        The truth.
+    scored
+        Rows that have scores.
+    """
+
+    pairs: list[Pair]
+    sets: dict[str, list[str]]
+    known: Known
+    scored: np.ndarray
+
+
+def compare(
+    data: Any, truth: Any, *, key: str, mapping: Any, threshold: float, group_key: str | None, table_key: str | None
+) -> Comparison:
+    """Put scores beside the truth by the convention of :func:`evaluate_annotation`.
+
+    Raises
+    ------
+    KeyError
+        If the annotation, the truth or the group is not there.
+    ValueError
+        If no true class is among the labels, or no row has both scores and a known truth.
+    """
+    table = get_table(data, table_key)
     scores = label_scores(table, key)
     known = known_truth(table, truth)
     sets = label_sets(known.shares, list(scores), mapping)
-    classes = list(sets)
     scored = np.isfinite(scores.to_numpy()).all(axis=1)
-    usable = {c: scored & known.shares[c].notna().to_numpy() for c in classes}
+    usable = {c: scored & known.shares[c].notna().to_numpy() for c in sets}
     if not any(rows.any() for rows in usable.values()):
         raise ValueError(
             f"No row has both scores and a known truth ({int(known.shares.notna().any(axis=1).sum())} rows have a known truth)."
         )
-    present = {c: known.shares[c].to_numpy() > (0.5 if known.stated else threshold) for c in classes}
+    present = {c: known.shares[c].to_numpy() > (0.5 if known.stated else threshold) for c in sets}
     groups = _groups(data, table, group_key, table_key)
-    rows = [
-        _auroc_row(group, c, present[c][take], scores[sets[c]].max(axis=1).to_numpy()[take], min_rows)
+    pairs = [
+        Pair(group, c, present[c][take], scores[own].max(axis=1).to_numpy()[take])
         for group in pd.unique(groups[scored])
-        for c in classes
+        for c, own in sets.items()
         for take in [usable[c] & (groups == group)]
     ]
-    tidy = pd.DataFrame(rows, columns=["group", "class", "auroc", "n_present", "n"])
-    out = tidy if per_group else _by_class(tidy, sets, table.obs[key], known.dominant, scored)
-    out.attrs["convention"] = CONVENTION
-    return out
+    return Comparison(pairs, sets, known, scored)
 
 
 def label_scores(table: AnnData, key: str) -> pd.DataFrame:
@@ -141,12 +196,11 @@ def _groups(data: Any, table: AnnData, group_key: str | None, table_key: str | N
     return table.obs[group_key].astype(str).to_numpy(dtype=object)
 
 
-def _auroc_row(group: str, name: str, present: np.ndarray, scores: np.ndarray, min_rows: int) -> tuple[Any, ...]:
+def _auroc_row(pair: Pair, min_rows: int) -> tuple[Any, ...]:
     from sklearn.metrics import roc_auc_score
 
-    n, total = int(present.sum()), len(present)
-    defined = n >= max(1, min_rows) and total - n >= max(1, min_rows)
-    return group, name, float(roc_auc_score(present, scores)) if defined else np.nan, n, total
+    auroc = float(roc_auc_score(pair.present, pair.scores)) if pair.defined(min_rows) else np.nan
+    return pair.group, pair.name, auroc, int(pair.present.sum()), len(pair.present)
 
 
 def _by_class(

@@ -1,0 +1,133 @@
+"""How sure rows are against how often they are right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._utils import found
+from spatialwhisperer.models.calibration import N_BINS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+BLUE, RED = "#3b6fb6", "#c8453b"
+_COLUMNS = ("low", "high", "confidence", "accuracy", "n")
+
+
+def reliability(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | pd.DataFrame,
+    truth: str | pd.DataFrame | None = None,
+    *,
+    key: str = _keys.LABEL,
+    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    n_bins: int = N_BINS,
+    table_key: str | None = None,
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Draw a reliability diagram: accuracy by confidence, and how many rows are how sure.
+
+    A bar that ends below the diagonal belongs to rows that are surer than they are right. The red part of a bin is the distance
+    between its accuracy and its mean confidence; its mean over the rows is the expected calibration error.
+
+    Parameters
+    ----------
+    data
+        Annotated by :func:`spatialwhisperer.tl.zero_shot_annotate`, one object or several; or the result of
+        :func:`spatialwhisperer.tl.evaluate_calibration`.
+    truth, key, mapping, n_bins, table_key
+        As in :func:`spatialwhisperer.tl.evaluate_calibration`; not with its result.
+    axes
+        Two axes to draw into.
+
+    Returns
+    -------
+    The axes: the diagram, and below it the number of rows by confidence.
+
+    Raises
+    ------
+    TypeError
+        If data are given without ``truth``.
+    ValueError
+        If a DataFrame is not such a result, or there are fewer than two axes.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections, reference = sw.datasets.simulate_sections(2, 60, n_genes=50, n_reference_cells=100, random_state=0)
+    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
+    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
+    >>> axes = sw.pl.reliability(sections["P2"], "cell_type")
+    """
+    bins = _bins(data, truth, key=key, mapping=mapping, n_bins=n_bins, table_key=table_key)
+    top, below = _axes(axes)
+    some = bins[bins["n"] > 0]
+    width = some["high"] - some["low"]
+    middle = (some["low"] + some["high"]) / 2
+    top.bar(middle, some["accuracy"], width=0.96 * width, color=BLUE, alpha=0.85, label="accuracy")
+    gap = some["confidence"] - some["accuracy"]
+    top.bar(
+        middle,
+        gap,
+        width=0.96 * width,
+        bottom=some["accuracy"],
+        facecolor=RED,
+        alpha=0.3,
+        edgecolor=RED,
+        label="gap to confidence",
+    )
+    top.plot([0, 1], [0, 1], color="#444444", lw=1, ls="--", zorder=3)
+    weights = some["n"] / some["n"].sum()
+    error, accuracy, sure = (float((weights * x).sum()) for x in (gap.abs(), some["accuracy"], some["confidence"]))
+    top.set_title(f"ECE {error:.3f}", fontsize=10, loc="left")
+    top.set_ylabel("share of rows that are right")
+    top.set_ylim(0, 1)
+    top.tick_params(labelbottom=False)
+    below.bar(middle, some["n"], width=0.96 * width, color="#9a9a9a")
+    below.axvline(accuracy, color=BLUE, lw=1.5, label=f"accuracy {accuracy:.2f}")
+    below.axvline(sure, color=RED, lw=1.5, ls="--", label=f"mean confidence {sure:.2f}")
+    below.set_ylabel(f"rows (n = {int(some['n'].sum()):,})")
+    below.set_xlabel("confidence of the best label")
+    for ax in (top, below):
+        ax.set_xlim(0, 1)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=8, loc="upper left")
+    return [top, below]
+
+
+def _bins(data: Any, truth: Any, **options: Any) -> pd.DataFrame:
+    if isinstance(data, pd.DataFrame):
+        missing = [c for c in _COLUMNS if c not in data]
+        if missing or not data["n"].sum():
+            raise ValueError(
+                f"This DataFrame is not a result of sw.tl.evaluate_calibration (columns found: {found(data)}; "
+                f"needed: {found(_COLUMNS)}, with rows in some bin)."
+            )
+        return data
+    if truth is None:
+        raise TypeError("truth is needed: the column of .obs with true labels. Or pass sw.tl.evaluate_calibration(…).")
+    from spatialwhisperer.tl.evaluate_calibration import evaluate_calibration
+
+    return evaluate_calibration(data, truth, **options)
+
+
+def _axes(axes: Any) -> list[Axes]:
+    if axes is not None:
+        axes = list(np.ravel(axes))
+        if len(axes) < 2:
+            raise ValueError(f"2 axes are needed; {len(axes)} were given.")
+        return axes[:2]
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(
+        2, 1, figsize=(4.4, 5.2), sharex=True, height_ratios=(3, 1.3), layout="constrained", squeeze=True
+    )
+    return list(axes)

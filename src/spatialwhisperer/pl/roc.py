@@ -1,0 +1,143 @@
+"""How well scores rank the rows of each class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer import _keys
+from spatialwhisperer._utils import found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.tl.evaluate import Pair
+
+
+def roc(
+    data: AnnData | SpatialData,
+    truth: str | pd.DataFrame,
+    *,
+    key: str = _keys.LABEL,
+    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    threshold: float = 0.0,
+    min_rows: int = 1,
+    group_key: str | None = None,
+    palette: Mapping[str, str] | None = None,
+    table_key: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the receiver operating characteristic of each class, with its AUROC.
+
+    By the convention of :func:`spatialwhisperer.tl.evaluate_annotation`: the curve of the class score against presence is taken
+    within each group (section), and the curves of a class are averaged over groups at each false positive rate, so that the area
+    below is the mean AUROC that the legend states.
+
+    Parameters
+    ----------
+    data, truth, key, mapping, threshold, min_rows, group_key, table_key
+        As in :func:`spatialwhisperer.tl.evaluate_annotation`.
+    palette
+        Colour of each true class.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If the annotation or the truth is not there, or ``palette`` lacks a class.
+    ValueError
+        If no true class is among the labels, or none has rows with and without it.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections, reference = sw.datasets.simulate_sections(2, 60, n_genes=50, n_reference_cells=100, random_state=0)
+    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
+    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
+    >>> ax = sw.pl.roc(sections["P2"], "cell_type")
+    """
+    from spatialwhisperer.tl.evaluate import compare
+
+    where = {"group_key": group_key, "table_key": table_key}
+    compared = compare(data, truth, key=key, mapping=mapping, threshold=threshold, **where)
+    pairs = [p for p in compared.pairs if p.defined(min_rows)]
+    classes = [c for c in compared.sets if any(p.name == c for p in pairs)]
+    if not classes:
+        raise ValueError(
+            f"None of the classes ({found(compared.sets)}) has {max(1, min_rows)} rows with it and as many without it in any group."
+        )
+    colours = _colours(classes, palette)
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    areas = []
+    for name in classes:
+        own = [p for p in pairs if p.name == name]
+        x, y, area = _mean_curve(own)
+        areas.append(area)
+        ax.plot(x, y, color=colours[name], lw=1.6, label=f"{name}  {area:.2f}{_count(own)}")
+    ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--", zorder=0)
+    ax.set_xlim(-0.01, 1.01)
+    ax.set_ylim(-0.01, 1.01)
+    ax.set_aspect("equal")
+    ax.set_xlabel("false positive rate")
+    ax.set_ylabel("true positive rate")
+    ax.set_title(f"macro AUROC {np.mean(areas):.2f}", fontsize=10, loc="left")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), title="AUROC")
+    return ax
+
+
+def _mean_curve(pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Curve of one group as it is; of several the mean at each false positive rate, and the mean of their areas."""
+    from sklearn.metrics import auc, roc_curve
+
+    curves = [roc_curve(p.present, p.scores, drop_intermediate=False)[:2] for p in pairs]
+    area = float(np.mean([auc(x, y) for x, y in curves]))
+    if len(curves) == 1:
+        return (*curves[0], area)
+    # curves climb straight up: both ends of a step are kept by a grid that has two points at each rate
+    rates = np.unique(np.concatenate([x for x, _ in curves]))
+    grid = np.repeat(rates, 2)
+    ends = [np.ravel(np.column_stack(_at(x, y, rates))) for x, y in curves]
+    return grid, np.mean(ends, axis=0), area
+
+
+def _at(x: np.ndarray, y: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest true positive rate of a curve at each false positive rate."""
+    between = np.interp(rates, x, y)
+    here = np.isin(rates, x)
+    first, last = np.searchsorted(x, rates), np.searchsorted(x, rates, side="right") - 1
+    low = np.where(here, y[np.clip(first, 0, len(y) - 1)], between)
+    return low, np.where(here, y[np.clip(last, 0, len(y) - 1)], between)
+
+
+def _count(pairs: Sequence[Any]) -> str:
+    present, n = sum(int(p.present.sum()) for p in pairs), sum(len(p.present) for p in pairs)
+    groups = f", {len(pairs)} groups" if len(pairs) > 1 else ""
+    return f"  ({present} of {n}{groups})"
+
+
+def _colours(classes: Sequence[str], palette: Mapping[str, str] | None) -> dict[str, str]:
+    if palette is not None:
+        missing = [c for c in classes if c not in palette]
+        if missing:
+            raise KeyError(f"palette has no colour for {found(missing)}.")
+        return {c: palette[c] for c in classes}
+    from scanpy.plotting import palettes
+
+    source = palettes.default_20 if len(classes) <= 20 else palettes.default_102
+    return {c: source[i % len(source)] for i, c in enumerate(classes)}
