@@ -11,7 +11,13 @@ import spatialdata as sd
 import spatialwhisperer as sw
 from spatialwhisperer._utils import recorded
 
-KEYS = ("sw_label", "sw_query", "X_sw_image", "X_sw_gene", "X_stain_texture", "X_pca", "sw_tiles")
+KEYS = ("sw_label", "sw_query", "rolled", "X_sw_image", "X_sw_gene", "X_stain_texture", "X_pca", "sw_tiles")
+TERMS = [
+    ("C:0", "cell", ()),
+    ("C:1", "structural / supporting cell", ("C:0",)),
+    ("C:2", "fat", ("C:1",)),
+    ("C:3", "stroma", ("C:1",)),
+]
 LABELS = ["cancer cell", "B/plasma cell", "fat (µm-große Tropfen)", "stroma"]
 
 
@@ -22,6 +28,19 @@ def full(section: Any, model: Any) -> Any:
     sw.pp.embed_genes(section, model.gene_encoder)
     sw.tl.embed(section, model=model, modality="gene")
     sw.tl.zero_shot_annotate(section, LABELS, model=model, min_confidence=0.9)
+    terms = sw.models.Ontology(sw.models.Term(i, name, parents=parents) for i, name, parents in TERMS)
+    sw.tl.zero_shot_annotate(
+        section,
+        ["fat", "stroma", "cancer cell", "B/plasma cell"],
+        model=model,
+        normalize="centre",
+        min_confidence=0.6,
+        min_margin=0.05,
+        rollup=True,
+        ontology=terms,
+        top_k=2,
+        key_added="rolled",
+    )
     sw.tl.query(section, "fat / adipose tissue", model=model)
     sw.pl.annotation(section, with_image=False)
     table = section["table"]
@@ -31,13 +50,19 @@ def full(section: Any, model: Any) -> Any:
 
 
 def check(before: ad.AnnData, after: ad.AnnData) -> None:
-    for column in ("sw_label_confidence", "sw_query"):
+    for column in ("sw_label_confidence", "sw_label_margin", "rolled_margin", "sw_query"):
         assert after.obs[column].dtype == before.obs[column].dtype == np.float32
         assert np.array_equal(after.obs[column], before.obs[column], equal_nan=True)
     label = after.obs["sw_label"]
     assert isinstance(label.dtype, pd.CategoricalDtype)
     assert label.cat.categories.tolist() == LABELS
     assert np.array_equal(label.cat.codes, before.obs["sw_label"].cat.codes)
+    for column in ("rolled", "rolled_cl"):
+        assert after.obs[column].cat.categories.tolist() == before.obs[column].cat.categories.tolist()
+        assert np.array_equal(after.obs[column].cat.codes, before.obs[column].cat.codes)
+    assert "structural / supporting cell" in after.obs["rolled"].cat.categories
+    assert {"C:1", "C:2"} <= set(after.obs["rolled_cl"].cat.categories)
+    assert after.obsm["rolled_top"].dtype == np.int16
     assert set(after.obsm) == set(before.obsm)
     for slot in before.obsm:
         assert after.obsm[slot].dtype == before.obsm[slot].dtype
@@ -56,6 +81,9 @@ def still_works(data: Any, model: Any) -> None:
         data, "cell_type", mapping={"cancer cell": "cancer cell", "T cell": "B/plasma cell"}
     )
     assert np.isfinite(result.loc["macro", "auroc"])
+    mapping = {"cancer cell": "cancer cell", "T cell": ["B/plasma cell"]}
+    assert 0 <= sw.tl.evaluate_calibration(data, "cell_type", mapping=mapping).attrs["ece"] <= 1
+    assert sw.tl.top_labels(data, 2, key="rolled").notna().all(axis=None)
     scores = sw.tl.zero_shot_annotate(data, LABELS, model=model, embedding_key="X_sw_gene", inplace=False)
     assert np.isfinite(scores).all(axis=None)
 

@@ -273,7 +273,8 @@ def _legend(
     if abstained:
         handles.append(Patch(color=GREY, label="no label"))
     handles += [
-        Patch(color="black", alpha=float(opacity), label=f"confidence {c:.0%}") for c, opacity in (steps or {}).items()
+        Patch(facecolor="black", edgecolor="none", alpha=float(opacity), label=f"confidence {c:.0%}")
+        for c, opacity in (steps or {}).items()
     ]
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 

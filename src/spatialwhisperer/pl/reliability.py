@@ -99,7 +99,7 @@ def reliability(
     for ax in (top, below):
         ax.set_xlim(0, 1)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False, fontsize=8, loc="upper left")
+        ax.legend(frameon=False, fontsize=8, loc="best")
     return [top, below]
 
 

@@ -82,7 +82,8 @@ def roc(
     if ax is None:
         import matplotlib.pyplot as plt
 
-        _, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+        # the legend stands beside the square and needs room of its own
+        _, ax = plt.subplots(figsize=(5.9 + 0.065 * max(len(c) for c in classes), 4.2), layout="constrained")
     areas = []
     for name in classes:
         own = [p for p in pairs if p.name == name]
@@ -92,7 +93,7 @@ def roc(
     ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--", zorder=0)
     ax.set_xlim(-0.01, 1.01)
     ax.set_ylim(-0.01, 1.01)
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", anchor="W")
     ax.set_xlabel("false positive rate")
     ax.set_ylabel("true positive rate")
     ax.set_title(f"macro AUROC {np.mean(areas):.2f}", fontsize=10, loc="left")

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.scoring import Normalize
 
 CONVENTION = (
-    f"Expected calibration error of the best label, {N_BINS} bins of equal width (Guo et al., ICML 2017). Labels that the truth "
-    "cannot tell apart count as one, their shares summed; rows whose true class has no label are left out."
+    f"Expected calibration error of the best label, {N_BINS} bins of equal width (Guo et al., ICML 2017). Its confidence is its share "
+    "with those of labels that the truth cannot tell apart from it; rows whose true class has no label are left out."
 )
 
 
@@ -213,21 +213,38 @@ def _fitted(
 
 
 def _calibration(scores: np.ndarray, right: np.ndarray, together: np.ndarray, t: float) -> tuple[float, float]:
-    confidence, correct = judged(shares(scores, t), right, together)
-    return expected_calibration_error(confidence, correct), float(correct.mean())
+    rows = judged(shares(scores, t), right, together)
+    return expected_calibration_error(rows.summed, rows.correct), float(rows.correct.mean())
 
 
-def judged(share: np.ndarray, right: np.ndarray, together: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the best part of the labels in each row, and whether it is right.
+class Judged(NamedTuple):
+    """The best label of each row.
+
+    Attributes
+    ----------
+    confidence
+        Its share.
+    summed
+        Its share together with those of the labels that the truth cannot tell apart from it.
+    correct
+        Whether it is right.
+    """
+
+    confidence: np.ndarray
+    summed: np.ndarray
+    correct: np.ndarray
+
+
+def judged(share: np.ndarray, right: np.ndarray, together: np.ndarray) -> Judged:
+    """Judge the best label of each row.
 
     Parameters
     ----------
     share, right
         Shares of the labels, and which are right; shape (n, labels).
     together
-        Which label belongs to which part, Boolean of shape (labels, parts).
+        Which label belongs to which part that the truth cannot divide, Boolean of shape (labels, parts).
     """
+    rows, best = np.arange(len(share)), share.argmax(axis=1)
     summed = share @ together.astype(share.dtype)
-    best = summed.argmax(axis=1)
-    rows = np.arange(len(share))
-    return summed[rows, best], (right.astype(int) @ together.astype(int) > 0)[rows, best]
+    return Judged(share[rows, best], summed[rows, together.argmax(axis=1)[best]], right[rows, best])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from spatialwhisperer.tl.calibrate import Judged
+
 
 def evaluate_calibration(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
@@ -34,8 +36,8 @@ def evaluate_calibration(
 ) -> pd.DataFrame:
     """Compare how sure rows are with how often they are right.
 
-    All rows with scores and a known truth count, also those that abstained. Labels that the truth cannot tell apart (those
-    that are right for the same true classes) count as one, their shares summed.
+    All rows with scores and a known truth count, also those that abstained. Where the truth cannot tell labels apart (those that
+    are right for the same true classes), the confidence of a row is the sum of their shares.
 
     Parameters
     ----------
@@ -72,14 +74,15 @@ def evaluate_calibration(
     >>> 0 < bins.attrs["ece"] < 1
     True
     """
-    confidence, correct = _judged(data, truth, key, mapping, table_key)
+    rows = _judged(data, truth, key, mapping, table_key)
+    confidence, correct = rows.summed, rows.correct
     bins = pd.DataFrame(reliability_bins(confidence, correct, n_bins=n_bins)._asdict())
     bins.attrs |= {
         "ece": expected_calibration_error(confidence, correct, n_bins=n_bins),
         "accuracy": float(correct.mean()),
         "confidence": float(confidence.mean()),
         "n": len(correct),
-        "convention": f"Best label, {n_bins} bins of equal width; labels that the truth cannot tell apart count as one.",
+        "convention": f"Best label, {n_bins} bins of equal width; shares of labels that the truth cannot tell apart are summed.",
     }
     return bins
 
@@ -101,8 +104,8 @@ def abstention_curve(
 
     Returns
     -------
-    DataFrame, one row per confidence that occurs, the highest first: ``threshold``, ``coverage`` (share of rows that reach it),
-    ``accuracy`` among them, and their number ``n``.
+    DataFrame, one row per confidence that occurs, the highest first: ``threshold`` (share of the best label, as ``min_confidence``
+    compares it), ``coverage`` (share of rows that reach it), ``accuracy`` among them, and their number ``n``.
 
     Raises
     ------
@@ -120,7 +123,7 @@ def abstention_curve(
     >>> float(curve["coverage"].iloc[-1])
     1.0
     """
-    confidence, correct = _judged(data, truth, key, mapping, table_key)
+    confidence, _, correct = _judged(data, truth, key, mapping, table_key)
     order = np.argsort(-confidence, kind="stable")
     n = np.arange(1, len(order) + 1)
     curve = pd.DataFrame(
@@ -204,8 +207,8 @@ def stored_shares(table: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(shares(scores.to_numpy(), told["temperature"]), columns=scores.columns)
 
 
-def _judged(data: Any, truth: Any, key: str, mapping: Any, table_key: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence of every row with scores and a known truth, and whether its best label is right."""
+def _judged(data: Any, truth: Any, key: str, mapping: Any, table_key: str | None) -> Judged:
+    """The best labels of all rows with scores and a known truth."""
     tables = tables_of(data, table_key)
     share = [stored_shares(t, key) for t in tables]
     labels = list(share[0])

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.ontology import Ontology
 
 
+GENERAL = frozenset({"CL:0000000", "CL:0000003", "CL:0000226", "CL:0000255", "CL:0000548", "CL:0002242", "CL:0002371"})
+"""Cell, native cell, single nucleate cell, eukaryotic cell, animal cell, nucleate cell, somatic cell: what nearly every cell of a
+tissue is. A row is not rolled up to them; it abstains."""
+
+
 class Level(NamedTuple):
     """Labels after they were rolled up.
 
@@ -86,12 +91,13 @@ class Coarse(NamedTuple):
 def coarse_terms(ids: Sequence[str | None], ontology: Ontology) -> Coarse:
     """Common ancestors of the labels: of each set of labels the term that says most.
 
-    Left out are terms above one label only, and those above all labels, which say nothing of a row. The fewer labels a term has
+    Left out are terms above one label only, and those that say nothing of a row: above all labels, or among the most general ones
+    of the Cell Ontology. The fewer labels a term has
     the more specific it is; of terms with the same labels the one with most ancestors stands for the set.
     """
     above = [set() if i is None else {i, *ontology.ancestors(i)} for i in ids]
     best: dict[tuple[int, ...], tuple[int, str]] = {}
-    for term in sorted(set().union(*above)):
+    for term in sorted(set().union(*above) - GENERAL):
         labels = tuple(n for n, terms in enumerate(above) if term in terms)
         if 1 < len(labels) < len(ids):
             depth = len(ontology.ancestors(term))
