@@ -21,13 +21,14 @@ from spatialwhisperer.benchmarks import references
 from spatialwhisperer.benchmarks.markdown import markdown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
 
 WITH_IMAGE = ("C2", "C3", "C4", "C5", "A1")
 TILE_UM = 154.0
-PROJECTION_DIM = 64  # of both schedules
+TWO_SIZES = (100.0, TILE_UM)
 FINE, COARSE = 224, 48  # tile edges in pixels: 0.69 µm/px, and 3.2 µm/px, the resolution of A1
 
 
@@ -51,15 +52,23 @@ SPLITS = (
 )
 
 METHODS = {
+    "whisperer": "whisperer: closed form, several captions per spot, two tile sizes, neighbours",
+    "whisperer, one size": "whisperer, 154 µm only",
+    "whisperer, one caption": "whisperer, one caption of each kind per spot, as in the rows below",
     "sequential": "sequential (the default at this size)",
     "joint": "joint InfoNCE, published heads",
     "joint linear": "joint InfoNCE, linear heads with strong dropout",
     "probe": "supervised probe on the same image features",
     "two-stage": "two-stage: image → expression → label",
-    "expression": "the section's own expression as input",
-    "shuffled": "null: shuffled image–gene pairs, mean",
-    "shuffled q95": "null: shuffled image–gene pairs, 95 % quantile",
+    "two-stage, several": "two-stage, several captions per spot, two tile sizes",
+    "expression": "sequential, the section's own expression as input",
+    "whisperer expression": "whisperer, the section's own expression as input",
+    "shuffled": "null of sequential: shuffled image–gene pairs, mean",
+    "shuffled q95": "null of sequential: shuffled image–gene pairs, 95 % quantile",
+    "whisperer shuffled": "null of whisperer: shuffled image–gene pairs, mean",
+    "whisperer shuffled q95": "null of whisperer: shuffled image–gene pairs, 95 % quantile",
 }
+_NULLS = {"shuffled": "shuffled q95", "whisperer shuffled": "whisperer shuffled q95"}
 
 
 _SPATIALWHISPERER = sw.models.get_preset("spatialwhisperer")
@@ -69,10 +78,20 @@ _LINEAR = replace(
     dropout={"image": 0.8},
     weight_decay=1.0,
 )
+_PUBLISHED: dict[str, Any] = {"text_key": words.CAPTION_COLUMNS, "projection_dim": 64}
+_CLOSED: dict[str, Any] = {
+    "preset": "whisperer",
+    "schedule": "sequential",
+    "expression": False,
+    "text_key": words.SEVERAL_COLUMNS,
+}
 _TRAINED: dict[str, dict[str, Any]] = {
-    "sequential": {"schedule": "sequential"},
-    "joint": {"schedule": "joint"},
-    "joint linear": {"schedule": "joint", "preset": replace(_SPATIALWHISPERER, joint=_LINEAR)},
+    "whisperer": _CLOSED,
+    "whisperer, one size": _CLOSED,
+    "whisperer, one caption": _CLOSED | {"text_key": words.CAPTION_COLUMNS},
+    "sequential": _PUBLISHED | {"schedule": "sequential"},
+    "joint": _PUBLISHED | {"schedule": "joint"},
+    "joint linear": _PUBLISHED | {"schedule": "joint", "preset": replace(_SPATIALWHISPERER, joint=_LINEAR)},
 }
 """Arguments of `sw.tl.train` by method."""
 
@@ -130,13 +149,14 @@ def load(data: Path, splits: tuple[Split, ...], *, smoke: bool = False) -> Mater
 def _image_table(data: Path, name: str, sizes: set[int]) -> AnnData:
     sdata = sw.datasets.her2st(name, data_dir=data)
     for px in sorted(sizes):
-        sw.pp.embed_images(sdata, tile_um=TILE_UM, tile_px=px, key_added=image_slot(px))
+        for um in (TILE_UM, TWO_SIZES):
+            sw.pp.embed_images(sdata, tile_um=um, tile_px=px, key_added=image_slot(px, um))
     return _plain(sdata)
 
 
-def image_slot(tile_px: int) -> str:
-    """Slot of the image features at a tile size."""
-    return f"X_stain_texture_{tile_px}px"
+def image_slot(tile_px: int, tile_um: float | Sequence[float] = TILE_UM) -> str:
+    """Slot of the image features of one or several tile sizes."""
+    return f"X_stain_texture_{'_'.join(f'{um:g}' for um in np.atleast_1d(tile_um))}um_{tile_px}px"
 
 
 def _plain(sdata: Any) -> AnnData:
@@ -156,7 +176,7 @@ def _cells(data: Path) -> AnnData:
     import anndata as ad
 
     cells = ad.read_h5ad(data / "singlecell" / "wu2021_breast_CID4465.h5ad")
-    cells.obs["caption_cells"] = cells.obs["celltype_major"].astype(object).map(words.REFERENCE)
+    words.add_reference_captions(cells)
     return cells
 
 
@@ -167,32 +187,37 @@ def _one_split(split: Split, materials: Materials, n_seeds: int, n_nulls: int) -
     patient = split.test[0]
     train, test = [materials.images[s] for s in split.train], materials.images[split.test]
     texts, encoder, slot = materials.texts[patient], materials.encoders[patient], image_slot(split.tile_px)
+    two_sizes = image_slot(split.tile_px, TWO_SIZES)
     truth = words.targets(test)
     out = []
     for method, options in _TRAINED.items():
-        for seed in range(n_seeds):
+        features = two_sizes if method in ("whisperer", "whisperer, one caption") else slot
+        # the closed form has no seed
+        for seed in range(1 if options.get("preset") == "whisperer" else n_seeds):
             start = time.perf_counter()
             model = sw.tl.train(
-                [*train, *texts],
-                image_features=slot,
-                gene_encoder=encoder,
-                text_key=words.CAPTION_COLUMNS,
-                projection_dim=PROJECTION_DIM,
-                **options,
-                random_state=seed,
+                [*train, *texts], image_features=features, gene_encoder=encoder, **options, random_state=seed
             )
             seconds = time.perf_counter() - start
-            scores = sw.tl.zero_shot_annotate(test, words.TARGETS, model=model, modality="image", inplace=False)
-            out.append(aurocs(scores, truth).assign(method=method, seed=seed, seconds=seconds))
-            if method == "sequential":
-                own = sw.tl.zero_shot_annotate(test, words.TARGETS, model=model, modality="gene", inplace=False)
-                out.append(aurocs(own, truth).assign(method="expression", seed=seed))
-            if method == "sequential" and seed == 0:
-                nulls = references.shuffled(model, train, test, encoder, slot, n_nulls)
-                out += [aurocs(s, truth).assign(method="shuffled", seed=i) for i, s in enumerate(nulls)]
+            out.append(_scored(test, truth, model, "image").assign(method=method, seed=seed, seconds=seconds))
+            if method in ("whisperer", "sequential"):
+                name = "expression" if method == "sequential" else "whisperer expression"
+                out.append(_scored(test, truth, model, "gene").assign(method=name, seed=seed))
+            if method in ("whisperer", "sequential") and seed == 0:
+                null = references.shuffled if method == "sequential" else references.shuffled_closed_form
+                name = "shuffled" if method == "sequential" else "whisperer shuffled"
+                nulls = null(model, train, test, encoder, features, n_nulls)
+                out += [aurocs(s, truth).assign(method=name, seed=i) for i, s in enumerate(nulls)]
     out.append(aurocs(references.probe(train, test, slot), truth).assign(method="probe"))
-    out.append(aurocs(references.two_stage(train, test, texts, encoder, slot), truth).assign(method="two-stage"))
+    for method, features, several in (("two-stage", slot, False), ("two-stage, several", two_sizes, True)):
+        scores = references.two_stage(train, test, texts, encoder, features, several=several)
+        out.append(aurocs(scores, truth).assign(method=method))
     return out
+
+
+def _scored(test: AnnData, truth: pd.DataFrame, model: Any, modality: Any) -> pd.DataFrame:
+    scores = sw.tl.zero_shot_annotate(test, words.TARGETS, model=model, modality=modality, inplace=False)
+    return aurocs(scores, truth)
 
 
 def aurocs(scores: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -237,18 +262,18 @@ def _macro(table: pd.DataFrame) -> pd.DataFrame:
     for (split, method), part in runs.groupby(["split", "method"], sort=False):
         by_seed = part.groupby("seed", dropna=False)["auroc"].mean()
         text = f"{by_seed.mean():.3f}"
-        if method in (*_TRAINED, "expression") and len(by_seed) > 1:
+        if method not in _NULLS and len(by_seed) > 1:
             text += f" ± {by_seed.std():.3f}"
         out[METHODS[method]][split] = text
-        if method == "shuffled":
-            out[METHODS["shuffled q95"]][split] = f"{by_seed.quantile(0.95):.3f}"
+        if method in _NULLS:
+            out[METHODS[_NULLS[method]]][split] = f"{by_seed.quantile(0.95):.3f}"
     frame = pd.DataFrame.from_dict(out, orient="index").dropna(how="all")
     frame.index.name = "method"
     return frame[list(dict.fromkeys(table["split"]))]
 
 
 def _by_class(table: pd.DataFrame) -> pd.DataFrame:
-    methods = [m for m in (*_TRAINED, "probe", "two-stage", "expression") if m in set(table["method"])]
+    methods = [m for m in METHODS if m in set(table["method"]) and m not in _NULLS]
     kept = table[table["method"].isin(methods)]
     by_test = kept.groupby(["split", "class", "method", "test"], sort=False)["auroc"].mean()
     wide = by_test.groupby(["split", "class", "method"], sort=False).mean().unstack("method")[methods]

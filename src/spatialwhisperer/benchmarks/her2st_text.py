@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -81,7 +82,15 @@ _REGION_TARGET = {
 MIN_ROWS = 5
 """Spots that a region needs with and without it in a section to be scored there."""
 
+PRESENT = 0.75
+"""A cell type is there in the spots where its share lies above this quantile of the section."""
+
 CAPTION_COLUMNS = ["caption_region", "caption_cluster", "caption_cells"]
+"""One caption per spot from each source; of the deconvolution that is the largest share."""
+
+_TYPE_COLUMNS = [f"caption_type_{number}" for number in range(len(CELLS))]
+SEVERAL_COLUMNS = ["caption_region", "caption_reference", *_TYPE_COLUMNS]
+"""The region, and a caption for every cell type that is there."""
 
 
 def caption_cluster(annotation: object) -> str | None:
@@ -102,6 +111,21 @@ def add_captions(table: AnnData) -> None:
     obs["caption_region"] = obs["pathologist_label"].astype(object).map(REGIONS)
     obs["caption_cluster"] = obs["cluster_annotation"].astype(object).map(caption_cluster)
     obs["caption_cells"] = obs["deconv_major_top"].astype(object).map(CELLS)
+    shares, sections = _shares(table), obs["section"].astype(str).to_numpy()
+    for column, (name, caption) in zip(_TYPE_COLUMNS, CELLS.items(), strict=True):
+        there = shares[name] > shares[name].groupby(sections).transform("quantile", PRESENT)
+        obs[column] = np.where(there, caption, None)
+
+
+def add_reference_captions(cells: AnnData) -> None:
+    """Write the caption columns of the single-cell reference."""
+    cells.obs["caption_cells"] = cells.obs["celltype_major"].astype(object).map(REFERENCE)
+    cells.obs["caption_reference"] = cells.obs["caption_cells"]
+
+
+def _shares(table: AnnData) -> pd.DataFrame:
+    """Shares of the deconvolution, one column per cell type."""
+    return pd.DataFrame(table.obsm["deconv_major"], columns=list(table.uns["deconv_major"]["classes"]))
 
 
 def targets(table: AnnData) -> pd.DataFrame:
@@ -118,7 +142,7 @@ def targets(table: AnnData) -> pd.DataFrame:
         if min(present.sum(), (labelled & ~present).sum()) >= MIN_ROWS:
             out[name] = pd.array(present, dtype="boolean")
             out[name][~labelled] = pd.NA
-    shares = pd.DataFrame(table.obsm["deconv_major"], columns=list(table.uns["deconv_major"]["classes"]))
+    shares = _shares(table)
     for name in CELLS:
-        out[name] = pd.array((shares[name] > shares[name].quantile(0.75)).to_numpy(), dtype="boolean")
+        out[name] = pd.array((shares[name] > shares[name].quantile(PRESENT)).to_numpy(), dtype="boolean")
     return pd.DataFrame(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,9 +47,18 @@ def probe(train: Sequence[AnnData], test: AnnData, slot: str) -> pd.DataFrame:
 
 
 def two_stage(
-    train: Sequence[AnnData], test: AnnData, texts: Sequence[AnnData], encoder: GeneEncoder, slot: str
+    train: Sequence[AnnData],
+    test: AnnData,
+    texts: Sequence[AnnData],
+    encoder: GeneEncoder,
+    slot: str,
+    *,
+    several: bool = False,
 ) -> pd.DataFrame:
-    """Ridge from image features to gene features, then logistic regression from gene features to the captions' classes."""
+    """Ridge from image features to gene features, then logistic regression from gene features to the captions' classes.
+
+    A class is learnt on the rows with a caption of its kind; with ``several`` a row holds every cell type that is there.
+    """
     from sklearn.linear_model import LogisticRegression
 
     genes = np.concatenate([_genes(t, encoder) for t in texts])
@@ -59,10 +69,12 @@ def two_stage(
     predicted = _image(test, slot) @ weight.T
     out = {}
     for name, captions in words.TARGETS.items():
-        column = "caption_cells" if name in words.CELLS else "caption_region"
-        stated = np.concatenate([_column(t, column) for t in texts])
-        rows = complete & np.array([isinstance(c, str) for c in stated])
-        present = np.isin(stated[rows].astype(str), captions)
+        columns = ["caption_region"]
+        if name in words.CELLS:
+            columns = [c for c in words.SEVERAL_COLUMNS if c != "caption_region"] if several else ["caption_cells"]
+        stated = np.stack([np.concatenate([_column(t, c) for t in texts]) for c in columns], axis=1)
+        rows = complete & np.array([any(isinstance(c, str) for c in row) for row in stated])
+        present = np.isin(stated[rows].astype(str), captions).any(axis=1)
         model = LogisticRegression(class_weight="balanced", max_iter=2000).fit((genes[rows] - mean) / std, present)
         out[name] = model.decision_function(predicted)
     return pd.DataFrame(out)
@@ -85,6 +97,30 @@ def shuffled(
         weight, _ = solve_ridge(image, target)
         z = _image(test, slot) @ weight.T
         z /= np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
+        out.append(pd.DataFrame(z @ text.T, columns=list(words.TARGETS)))
+    return out
+
+
+def shuffled_closed_form(
+    model: Whisperer, train: Sequence[AnnData], test: AnnData, encoder: GeneEncoder, slot: str, n: int
+) -> list[pd.DataFrame]:
+    """The same for a model in closed form, whose link is chosen and fitted again, penalty included."""
+    from spatialwhisperer._access import positions
+    from spatialwhisperer.models.closed_form import set_image_link
+    from spatialwhisperer.tl.annotate import class_embeddings
+
+    text = class_embeddings(model, list(words.TARGETS.values()))
+    parts = [_pairs([t], encoder, slot) for t in train]
+    image = np.concatenate([i for i, _ in parts])
+    genes = [model.standardized("gene", g) for _, g in parts]
+    share = sw.models.get_preset("whisperer").sequential.neighbour_share
+    out = []
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        weight, _ = solve_ridge(image, np.concatenate([rng.permutation(g) for g in genes]))
+        null = deepcopy(model)
+        set_image_link(null, weight, neighbour_share=share)
+        z = null.project("image", test.obsm[slot], positions=positions(test))
         out.append(pd.DataFrame(z @ text.T, columns=list(words.TARGETS)))
     return out
 

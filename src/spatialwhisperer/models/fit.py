@@ -14,6 +14,7 @@ import torch
 
 from spatialwhisperer._utils import import_torch_stack, isolated_rng
 from spatialwhisperer.models.batches import ItemBatches, ShuffledBatches, batch_loader
+from spatialwhisperer.models.closed_form import fit_closed_form
 from spatialwhisperer.models.link import ridge_link
 from spatialwhisperer.settings import settings
 
@@ -97,6 +98,8 @@ def fit_sequential(
     """Gene and text first; then the image is linked to the gene embedding, which stays fixed."""
     import pandas as pd
 
+    if in_closed_form(run.recipe, image_link, model.towers):
+        return fit_closed_form(model, items, neighbour_share=run.recipe.neighbour_share)
     language = {pair: w for pair, w in pairs.items() if "image" not in pair}
     imaging = {pair: w for pair, w in pairs.items() if "image" in pair}
     first = Phase(
@@ -107,6 +110,11 @@ def fit_sequential(
         return pd.concat([history, ridge_link(model, items)], ignore_index=True)
     second = Phase("image-gene", imaging, frozenset({"image"}), {m: k for m, k in unlocked.items() if m == "image"})
     return pd.concat([history, fit_phase(model, items, validation, second, run)], ignore_index=True)
+
+
+def in_closed_form(recipe: Recipe, image_link: str | None, unlocked: Any) -> bool:
+    """Whether the sequential schedule needs no training at all."""
+    return recipe.closed_form and image_link == "ridge" and not unlocked
 
 
 def fit_phase(model: Whisperer, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:

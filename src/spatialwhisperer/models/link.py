@@ -27,9 +27,7 @@ def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
     """
     import pandas as pd
 
-    image, gene = items.index["image"], items.index["gene"]
-    both = (image >= 0) & (gene >= 0)
-    pairs = np.unique(np.stack([image[both], gene[both]]), axis=1)
+    pairs = linked_pairs(items)
     x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
     y = _gene_embedding(model, items.inputs["gene"][pairs[1]])
     weight, alpha = solve_ridge(x, y)
@@ -42,6 +40,13 @@ def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
     model.config["ridge_alpha"] = alpha
     error = float(np.mean((x @ weight.T - (y - y.mean(axis=0))) ** 2))
     return pd.DataFrame([{"phase": "image-gene", "epoch": 0, "step": 0, "loss": error}])
+
+
+def linked_pairs(items: Items) -> np.ndarray:
+    """Positions of image and gene inputs that belong together, each pair once, shape (2, m)."""
+    image, gene = items.index["image"], items.index["gene"]
+    both = (image >= 0) & (gene >= 0)
+    return np.unique(np.stack([image[both], gene[both]]), axis=1)
 
 
 def solve_ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:

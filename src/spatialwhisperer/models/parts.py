@@ -52,6 +52,12 @@ class Recipe:
         Whether the temperature is a parameter.
     regression_weight
         Weight of the squared error of the decoder that is trained beside the contrastive loss; 0: no decoder.
+    closed_form
+        Of the sequential schedule: with frozen features and a ridge link nothing is trained, see
+        :mod:`spatialwhisperer.models.closed_form`; the joint space is then that of the gene features. Else the rest of the
+        recipe holds.
+    neighbour_share
+        Of the closed form: weight of the mean of the nearest rows of the section in an image embedding.
     """
 
     heads: Mapping[str, str]
@@ -71,6 +77,8 @@ class Recipe:
     schedule: str = "cosine"
     learn_temperature: bool = True
     regression_weight: float = 0.0
+    closed_form: bool = False
+    neighbour_share: float = 0.0
 
 
 @dataclass(frozen=True)

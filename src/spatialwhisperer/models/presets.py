@@ -171,6 +171,7 @@ _WHISPERER = replace(
         dropout=_frozen(gene=0.1, image=0.5),
         learn_temperature=True,
     ),
+    sequential=replace(_SEQUENTIAL, closed_form=True, neighbour_share=0.5),
     published_image_encoder="",
     tile_um=(100.0, 154.0, 300.0, 600.0),
     expression=Expression(retrieval=Retrieval(k=50, weights="softmax"), method="both"),

@@ -12,7 +12,7 @@ from spatialwhisperer.models.parts import MODALITIES
 from spatialwhisperer.tl import gather
 
 if TYPE_CHECKING:
-    from spatialwhisperer.models import Preset
+    from spatialwhisperer.models import Preset, Recipe
     from spatialwhisperer.models.batches import Items
     from spatialwhisperer.tl.inputs import Inputs
 
@@ -171,6 +171,17 @@ def check_link(image_link: str | None, schedule: str | None, *, unlocked: bool) 
     if image_link == "ridge" and unlocked:
         raise ValueError("image_link='ridge' needs frozen image features; an unlocked image tower takes 'contrastive'.")
     return image_link
+
+
+def check_closed_form(recipe: Recipe, image_link: str | None, towers: Any, projection_dim: int | None) -> None:
+    """Refuse a dimension for a joint space that is that of the gene features."""
+    from spatialwhisperer.models.fit import in_closed_form
+
+    if projection_dim is not None and in_closed_form(recipe, image_link, towers):
+        raise ValueError(
+            f"projection_dim={projection_dim}: in the sequential schedule of this preset the joint space is that of the gene "
+            "features. Leave it out, or use image_link='contrastive', schedule='joint' or preset='spatialwhisperer'."
+        )
 
 
 def check_decoder(image_link: str | None, preset: Preset, with_expression: bool) -> None:

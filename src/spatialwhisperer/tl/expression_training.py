@@ -205,7 +205,7 @@ def _predictor(model: Whisperer, inputs: Inputs, values: Values, keep: np.ndarra
         "regression_rank": spec.regression_rank,  # type: ignore[union-attr]
         "gene_lists": gene_lists(matrix, values.genes, rows["section"].to_numpy()),
     }
-    positions = {m: rows[["x", "y"]].to_numpy() for m in inputs.contexts}
+    positions = {m: rows[["x", "y"]].to_numpy() for m in model.contexts}
     return fit_predictor(
         model,
         image=_features(inputs, "image", rows),
@@ -260,7 +260,7 @@ def _out_of_fold(
                 _features(inputs, "image", rows),
                 method=method,
                 sections=rows["section"].to_numpy(),
-                positions=rows[["x", "y"]].to_numpy() if "image" in inputs.contexts else None,
+                positions=rows[["x", "y"]].to_numpy() if "image" in fitted.contexts else None,
                 k=_reachable(fitted.expression),
             )[0]
     return out

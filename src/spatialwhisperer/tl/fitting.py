@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from spatialwhisperer._utils import isolated_rng
 from spatialwhisperer.settings import settings
@@ -58,13 +60,22 @@ def fit_model(
     from spatialwhisperer.models.fit import Run, fit_joint, fit_sequential
 
     model = build_model(inputs, plan)
-    run = Run(plan.recipe, plan.preset.loss, plan.max_epochs, plan.random_state, folder, plan.trainer, resume)
+    recipe = plan.recipe
+    if recipe.neighbour_share and not _placed(inputs):
+        recipe = replace(recipe, neighbour_share=0.0)
+    run = Run(recipe, plan.preset.loss, plan.max_epochs, plan.random_state, folder, plan.trainer, resume)
     if plan.schedule == "joint":
         model.history = fit_joint(model, items, validation, plan.weights, inputs.unlocked, run)
     else:
         link = str(plan.image_link)
         model.history = fit_sequential(model, items, validation, plan.weights, inputs.unlocked, link, run)
     return model
+
+
+def _placed(inputs: Inputs) -> bool:
+    """Whether all rows with an image have a position, so that a model may ask for positions too."""
+    rows = inputs.observations
+    return bool(np.isfinite(rows.loc[rows["image"] >= 0, ["x", "y"]].to_numpy()).all())
 
 
 def build_model(inputs: Inputs, plan: Plan) -> Whisperer:

@@ -133,7 +133,8 @@ def train(
         predicted on tissue that training has not seen, and how to weigh retrieval and regression. The choice of genes and a
         fitted gene encoder stay those of all training rows. Not given: yes for frozen features.
     projection_dim, learning_rate, batch_size, max_epochs
-        Override the recipe of the preset. Without ``max_epochs`` small data gets at least the recipe's number of steps.
+        Override the recipe of the preset. Without ``max_epochs`` small data gets at least the recipe's number of steps. What is
+        solved in closed form has none of them.
     accelerator, devices, strategy, precision
         Of Lightning's Trainer; CUDA is used where there is one, in bf16 autocast.
     random_state
@@ -224,6 +225,7 @@ def train(
         decodes = with_expression and bool(recipe.regression_weight)
         if schedule == "sequential" and image_link is None:
             image_link = "contrastive" if "image" in inputs.unlocked or decodes else "ridge"
+        checks.check_closed_form(recipe, image_link, inputs.towers, projection_dim)
         changes = {"projection_dim": projection_dim, "learning_rate": learning_rate, "batch_size": batch_size}
         recipe = replace(recipe, **{k: v for k, v in changes.items() if v is not None})
         manifest = {
