@@ -174,7 +174,7 @@ def zero_shot_annotate(
         options = {**where, "layer": layer}
         z = row_embeddings(data, table, model, side, embedding_key, batch_size, device, inplace, options)
         check_any_row(z, side, embedding_key)
-        strange = _range(table, model) if side == "image" and embedding_key is None else []
+        strange = _range(table, model, sections) if side == "image" and embedding_key is None else []
         if shown is not None:
             text = refine(text, z, shown, classes, sections)
         scores, share = scoring.score_rows(scoring.pooled(z, groups), text, sections=sections, how=how)
@@ -272,17 +272,17 @@ def row_embeddings(
     return table.obsm[key] if z is None else z
 
 
-def _range(table: AnnData, model: Whisperer) -> list[str]:
+def _range(table: AnnData, model: Whisperer, sections: np.ndarray) -> list[str]:
     """In which ways the images lie outside those of the training; refuses a slide without any tissue."""
     from spatialwhisperer.tl.training_range import check_range, section_ranges
 
-    ranges = section_ranges(table, model)
+    ranges = section_ranges(table, model, sections=sections)
     if ranges and not any(r.n_tissue for r in ranges):
         raise ValueError(
             f"None of the {table.n_obs} rows has a whole tile on tissue: what they show is glass. Check the coordinates and the "
             "microns per pixel, or take tiles where there is tissue: sw.pp.tiles(data, at='grid', tile_um=…)."
         )
-    return check_range(table, model)
+    return check_range(table, model, sections=sections)
 
 
 def check_any_row(z: np.ndarray, modality: str | None, embedding_key: str | None) -> None:

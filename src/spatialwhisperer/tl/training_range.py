@@ -53,7 +53,9 @@ class SectionRange:
     limit: float | None
 
 
-def check_range(table: AnnData, model: Whisperer, *, features: np.ndarray | None = None) -> list[str]:
+def check_range(
+    table: AnnData, model: Whisperer, *, features: np.ndarray | None = None, sections: np.ndarray | None = None
+) -> list[str]:
     """Say in which ways the images of a table lie outside what a model was trained on.
 
     Parameters
@@ -64,6 +66,8 @@ def check_range(table: AnnData, model: Whisperer, *, features: np.ndarray | None
         A trained model.
     features
         Image features of the rows, shape (n, d), where the table does not hold them.
+    sections
+        Section of each row, shape (n,), where the table alone does not tell.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def check_range(table: AnnData, model: Whisperer, *, features: np.ndarray | None
     []
     """
     said: list[str] = []
-    ranges = section_ranges(table, model, features=features)
+    ranges = section_ranges(table, model, features=features, sections=sections)
     training = None if model.reference is None else model.reference.config.get("mpp")
     for kind in (_scale, _look, _rows):
         sentences = [s for s in (kind(one, training) for one in ranges) if s]
@@ -90,7 +94,9 @@ def check_range(table: AnnData, model: Whisperer, *, features: np.ndarray | None
     return said
 
 
-def section_ranges(table: AnnData, model: Whisperer, *, features: np.ndarray | None = None) -> list[SectionRange]:
+def section_ranges(
+    table: AnnData, model: Whisperer, *, features: np.ndarray | None = None, sections: np.ndarray | None = None
+) -> list[SectionRange]:
     """Compare each section of a table with the training images; none where the model has no reference or image side."""
     if model.reference is None or "image" not in model.modalities:
         return []
@@ -100,7 +106,7 @@ def section_ranges(table: AnnData, model: Whisperer, *, features: np.ndarray | N
     if features is not None and features.shape[1] != model.feature_dim("image"):
         features = None
     scales = _mpp(table, slot)
-    codes = _codes(table)
+    codes = _codes(table) if sections is None else np.asarray(sections, dtype=object)
     out = []
     for name in dict.fromkeys(codes):
         rows = codes == name
