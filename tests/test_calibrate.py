@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import anndata as ad
@@ -243,6 +244,16 @@ def test_softmax_is_calibrated_like_cosines(section: Any, own: Any, labels: dict
     soft = calibrate([section], "cell_type", model=own, labels=labels, normalize="softmax")
     assert np.allclose(plain.iloc[0, :8].astype(float), soft.iloc[0, :8].astype(float))
     assert own.config["annotation"]["normalize"] == "softmax"
+
+
+def test_patients_of_the_training_are_named(simulated: Any, section: Any, own: Any, labels: dict[str, str]) -> None:
+    taught = simulated.sections["P1"]["table"].copy()
+    options = {"model": own, "labels": labels, "normalize": "none"}
+    with pytest.warns(sw._utils.SpatialWhispererWarning, match="Rows of P1 taught this model"):
+        calibrate([section, taught], "cell_type", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", sw._utils.SpatialWhispererWarning)
+        calibrate(section, "cell_type", **options)
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,9 @@ def zero_shot_annotate(
         For "centre": the rows of the same section (which assumes that it holds several labels); "training", the training tissue
         of the model; embeddings of shape (n, u); or an AnnData that holds them. Not given: as calibrated, else the section.
     examples
-        Some labelled rows: a column of ``.obs``, NaN in all others, or a mapping from label to row names or positions. They move
-        what the words mean, the more the more there are, and nothing is trained; see :func:`~spatialwhisperer.tl.examples.refine`.
+        Some labelled rows: a column of ``.obs``, NaN in all others, or a mapping from label to row names or positions. Nothing is
+        trained: the words of a label are mixed with the mean embedding of its n examples, which has the weight n / (n + 10).
+        Leave these rows out of the truth when you measure.
     group_key
         Column of ``.obs``; its rows share the mean of their embeddings, scaled back to unit length (Schaefer et al. leave it
         short). Rows without a group keep their own.

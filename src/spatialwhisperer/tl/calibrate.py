@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import found
+from spatialwhisperer._utils import found, warn
 from spatialwhisperer.models.calibration import (
     N_BINS,
     expected_calibration_error,
@@ -82,6 +82,11 @@ def calibrate(
     background
         What "centre" takes off.
 
+    Warns
+    -----
+    SpatialWhispererWarning
+        If ``.obs["patient"]`` holds a patient that the model was trained on.
+
     Returns
     -------
     DataFrame, one row per normalisation that was tried: ``temperature`` and ``temperature_before``, ``nll`` and ``nll_before`` (mean
@@ -128,6 +133,7 @@ def calibrate(
     for kind in ("none", "centre") if normalize is None else (normalize,):
         plan = [_plan(model, kind, background, part.side) for part in parts]
         rows[kind] = _fitted(parts, plan, text, sets, classes, 1 / model.scale)
+    _warn_taught(parts, model)
     report = pd.DataFrame.from_dict(rows, orient="index")
     best = str(report["nll"].idxmin())
     report["chosen"] = report.index == best
@@ -145,12 +151,22 @@ def calibrate(
     return report
 
 
+def _warn_taught(parts: Sequence[_Part], model: Whisperer) -> None:
+    taught = {p for part in parts for p in part.patients} & set(model.config.get("training", {}).get("groups", ()))
+    if taught:
+        warn(
+            f"Rows of {found(sorted(taught))} taught this model, which is surer of them than of new patients: the temperature will "
+            "be too low. Calibrate on patients that were not in training."
+        )
+
+
 class _Part(NamedTuple):
     z: np.ndarray
     sections: np.ndarray
     dominant: np.ndarray
     classes: list[str]
     side: str | None
+    patients: set[str]
 
 
 def _embedded(
@@ -162,7 +178,8 @@ def _embedded(
     z = row_embeddings(data, table, model, side, key, batch_size, device, False, options)
     check_any_row(z, side, key)
     where = {k: options[k] for k in ("table_key", "library_key")}
-    return _Part(z, section_codes(data, **where), known.dominant, list(known.shares), side)
+    patients = set(table.obs["patient"].astype(str)) if "patient" in table.obs else set()
+    return _Part(z, section_codes(data, **where), known.dominant, list(known.shares), side, patients)
 
 
 def _plan(model: Whisperer, normalize: str, background: str, side: str | None) -> scoring.Correction:

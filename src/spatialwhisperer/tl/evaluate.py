@@ -40,7 +40,8 @@ def evaluate_annotation(
 
     A class is *present* in a row whose true label it is, or whose true share or count of it exceeds ``threshold``. For each
     group (section) and class the AUROC of the class score against presence is taken, undefined ones are skipped, the mean is
-    taken over groups within a class and then over classes; this is neither pooled nor the AUROC of the dominant class.
+    taken over groups within a class and then over classes; this is neither pooled nor the AUROC of the dominant class. A row that
+    abstained, or was rolled up to a coarser term, is a miss of its class in accuracy and F1.
 
     Parameters
     ----------

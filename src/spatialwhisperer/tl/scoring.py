@@ -127,14 +127,16 @@ def pooled(z: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     """
     if groups is None:
         return z
+    codes = np.where(np.isfinite(z).all(axis=1), pd.factorize(groups)[0], -1)
+    rows = np.flatnonzero(codes >= 0)
+    if not len(rows):
+        return z
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    starts = np.flatnonzero(np.r_[True, np.diff(codes[rows]) > 0])
+    sums = np.add.reduceat(z[rows].astype(np.float64), starts, axis=0)
+    unit = sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(min=1e-12)
     out = z.copy()
-    whole = np.isfinite(z).all(axis=1)
-    for group in dict.fromkeys(groups[whole]):
-        if group is None:
-            continue
-        rows = np.flatnonzero(whole & (groups == group))
-        mean = z[rows].mean(axis=0, dtype=np.float64)
-        out[rows] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    out[rows] = np.repeat(unit, np.diff(np.r_[starts, len(rows)]), axis=0)
     return out
 
 
