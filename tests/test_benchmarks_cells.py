@@ -146,6 +146,24 @@ def test_a_trained_image_tower(folder, tmp_path, simulated) -> None:
     assert cells._fingerprint(model, "lizard", options) not in first
 
 
+def test_a_model_that_sees_neighbours(folder, tmp_path, simulated) -> None:
+    """Tiles of an image are neighbours of each other and of no other image's."""
+    import spatialwhisperer as sw
+
+    sections = [simulated.sections["P1"], simulated.reference]
+    model = sw.tl.train(sections, preset="whisperer", schedule="sequential", expression=False, tile_um=80, tile_px=64)
+    assert "image" in model.config["contexts"]
+    options = cells.Options(NAMES)
+    together = cells.run("lizard", folder, tmp_path, model=model, options=options)
+    assert together["auroc"].notna().any()
+    assert "Neighbouring tiles" in (tmp_path / "annotation_lizard.md").read_text()
+    scores = pd.read_csv(tmp_path / "annotation_lizard_scores.csv")
+    cells.run("lizard", folder, tmp_path, model=model, options=cells.Options(NAMES[::-1]))
+    again = pd.read_csv(tmp_path / "annotation_lizard_scores.csv").set_index(["image", "x_array", "y_array"])
+    again = again.loc[pd.MultiIndex.from_frame(scores[["image", "x_array", "y_array"]]), LIZARD.prompted]
+    np.testing.assert_allclose(again.to_numpy(), scores[LIZARD.prompted].to_numpy(), atol=1e-4)
+
+
 def test_what_the_command_refuses(folder, tmp_path, model) -> None:
     with pytest.raises(SystemExit, match="needs --model"):
         main(["annotation", "--dataset", "lizard", "--data", str(folder), "--out", str(tmp_path)])

@@ -11,6 +11,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m spatialwhisperer.benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="benchmark", required=True)
     _annotation(commands)
+    _low_data(commands)
     _her2st(commands)
     _batches(commands)
     options = vars(parser.parse_args(arguments))
@@ -19,11 +20,46 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _annotation(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "annotation", help="label real sections that were not in training, without image–text pairs"
+        "annotation",
+        help="label images without image–text pairs: real sections that were not in training, or a published benchmark with a "
+        "model of your own",
     )
     _common(parser, "annotation")
-    parser.add_argument("--nulls", type=int, default=50, help="shufflings of the image–gene pairs of each split")
+    parser.add_argument(
+        "--nulls", type=int, default=50, help="shufflings of the image–gene pairs of each split (her2st)"
+    )
+    parser.add_argument("--dataset", default="her2st", choices=["her2st", "lizard", "pannuke", "pathocell"])
+    cells = parser.add_argument_group("lizard, pannuke and pathocell")
+    cells.add_argument("--model", help="model folder, or name on the hub")
+    cells.add_argument(
+        "--prompts", nargs="+", default=["terms1"], choices=["terms1", "terms2", "tissue", "raw"], help="sets of words"
+    )
+    cells.add_argument("--images", nargs="+", default=[], help="names; those of the published benchmark if not given")
+    cells.add_argument(
+        "--field",
+        default="tile",
+        choices=["tile", "model"],
+        help="what the encoder sees: the 224-px tile as it is (as published), or the microns that the model was trained on",
+    )
+    cells.add_argument(
+        "--statistics",
+        default="dataset",
+        choices=["dataset", "image"],
+        help="rows over which image features are standardised, for a model that does so",
+    )
+    cells.add_argument(
+        "--windows", default="quarters", choices=["quarters", "corners"], help="tiles of a PanNuke patch"
+    )
+    cells.add_argument("--weights", type=Path, help="local weights of the image encoder (uni2-h is gated)")
     parser.set_defaults(run=_run_annotation)
+
+
+def _low_data(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "low-data", help="how much of one pair is needed, alone and with the pairs that bridge it"
+    )
+    _common(parser, "low_data")
+    parser.set_defaults(run=_run_low_data)
 
 
 def _her2st(commands: argparse._SubParsersAction) -> None:
@@ -53,7 +89,7 @@ def _batches(commands: argparse._SubParsersAction) -> None:
 
 
 def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds her2st/ and singlecell/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
     if seeds:
         parser.add_argument("--seeds", type=int, default=3, help="training runs of each split")
@@ -61,9 +97,29 @@ def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -
 
 
 def _run_annotation(o: dict) -> None:
-    from spatialwhisperer.benchmarks.annotation import run
+    if o["dataset"] == "her2st":
+        if o["model"] is not None:
+            raise SystemExit("--model belongs to --dataset lizard, pannuke or pathocell; her2st trains its own models.")
+        from spatialwhisperer.benchmarks.annotation import run
 
-    run(o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], smoke=o["smoke"])
+        run(o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], smoke=o["smoke"])
+        return
+    if o["model"] is None:
+        raise SystemExit(
+            f"--dataset {o['dataset']} needs --model FOLDER, a model that sw.tl.train or model.save wrote."
+        )
+    from spatialwhisperer.benchmarks import cells
+
+    options = cells.Options(
+        tuple(o["images"]), o["field"], o["statistics"], o["windows"], o["weights"], smoke=o["smoke"]
+    )
+    cells.run(o["dataset"], o["data"], o["out"], model=o["model"], prompts=o["prompts"], options=options)
+
+
+def _run_low_data(o: dict) -> None:
+    from spatialwhisperer.benchmarks.low_data import run
+
+    run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
 
 
 def _run_her2st(o: dict) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Field = Literal["tile", "model"]
 Statistics = Literal["dataset", "image"]
 KEY = "cells"
+FAR = 1e7
+"""Pixels between the images of a run."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def run(
     Raises
     ------
     ValueError
-        If the data set, a prompt set or an image is unknown, or the model cannot see single tiles.
+        If the data set, a prompt set or an image is unknown, or the model cannot look at images.
     """
     from spatialwhisperer.tl.embed import open_model
 
@@ -115,8 +117,6 @@ def _image_encoder(model: Whisperer) -> dict[str, Any]:
     encoder = model.config["encoders"].get("image")
     if encoder is None or "text" not in model.modalities:
         raise ValueError(f"The model must have an image and a text side; it has {found(model.modalities)}.")
-    if "image" in model.config["contexts"]:
-        raise ValueError("This model sees the neighbours of a tile, which a benchmark of single tiles does not have.")
     if encoder.get("tile_um") is None or ("image" not in model.towers and encoder["name"] == encoder["slot"]):
         raise ValueError("This model was trained on given image features, so it cannot look at these images.")
     return encoder
@@ -169,6 +169,9 @@ def _tiles(images: CellImages, names: list[str], model: Whisperer, folder: Path,
     obs.index = obs.index.astype(str)
     table = ad.AnnData(np.zeros((len(obs), 0), np.float32), obs=obs)
     table.obsm[_slot(model)] = np.concatenate([p["features"] for p in parts])
+    # one plane for all images, far apart, so that no tile of an image neighbours one of another
+    apart = np.repeat(np.arange(len(names)), [len(p["features"]) for p in parts])[:, None] * np.array([FAR, 0.0])
+    table.obsm["spatial"] = (cells + 0.5) * TILE_PX + apart
     table.obsm[COUNTS] = pd.DataFrame(
         np.concatenate([p["counts"] for p in parts]), columns=images.classes, index=obs.index
     )
@@ -289,6 +292,8 @@ def _describe(model: Whisperer, options: Options, names: list[str], tiles: Any) 
         f"Model: {describe_model(model)['folder'] or 'in memory'}; image encoder {encoder['name']}, which sees {seen}.",
         f"{tiles.n_obs} tiles of {len(names)} images.",
     ]
+    if "image" in model.config["contexts"]:
+        lines.append("Neighbouring tiles of the image take part in an embedding.")
     if how == "section":
         lines.append(f"Image features are standardised over the tiles of one {options.statistics}.")
     return " ".join(lines)
