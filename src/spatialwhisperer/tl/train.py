@@ -115,7 +115,8 @@ def train(
     schedule
         "joint" trains all pairs together, as published. "sequential" trains gene and text first and then links the image
         to the fixed gene embedding, which did better on real sections with a few hundred pairs
-        (``python -m spatialwhisperer.benchmarks annotation``). Not given: sequential below 5000 image–gene pairs.
+        (``python -m spatialwhisperer.benchmarks annotation``); the preset "whisperer" solves both in closed form, see
+        :class:`~spatialwhisperer.models.Recipe`. Not given: sequential below 5000 image–gene pairs.
     image_link
         Of the sequential schedule: "ridge" (closed form) or "contrastive". Not given: ridge unless the image tower is
         unlocked or a decoder learns.
