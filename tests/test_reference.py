@@ -26,6 +26,8 @@ def test_every_part_is_there(model: Any) -> None:
     assert shapes["feature_mean"] == shapes["feature_std"] == (2, d)
     assert shapes["feature_sample"] == (240, d)
     assert shapes["mean_image"] == shapes["mean_gene"] == shapes["mean_text"] == (u,)
+    assert shapes["profile"] == (5, len(model.gene_encoder.genes))
+    assert shapes["surprise"] == (250,)
     config = reference.config
     assert sorted(config["captions"]) == sorted(model.labels)
     assert config["n"] == {"image–gene": 240, "gene–text": 250}
@@ -99,7 +101,7 @@ def test_its_size_is_bounded(simulated: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert len(first.arrays["feature_sample"]) == 40
     assert len(first.captions) < 5
     assert sum(map(len, first.captions)) <= 60
-    assert np.array_equal(first.arrays["pair_section"], again.arrays["pair_section"])
+    assert np.array_equal(first.arrays["pair_group"], again.arrays["pair_group"])
     assert np.array_equal(first.arrays["pair_gene"], again.arrays["pair_gene"])
     assert not np.array_equal(first.arrays["feature_sample"], other.arrays["feature_sample"])
 
@@ -132,14 +134,14 @@ def test_a_context_sees_its_neighbours(simulated: Any) -> None:
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     z = np.ones((3, 2), np.float16)
     with pytest.raises(ValueError, match="one row each"):
-        Reference({}, {"pair_image": z, "pair_gene": z[:2], "pair_section": np.zeros(3, np.int32)})
+        Reference({}, {"pair_image": z, "pair_gene": z[:2], "pair_group": np.zeros(3, np.int32)})
     with pytest.raises(ValueError, match="one row each"):
         Reference({}, {"pair_image": z})
     with pytest.raises(ValueError, match="not finite"):
         Reference({}, {"mean_image": np.array([np.nan, 1])})
     with pytest.raises(ValueError, match="no arrays named other"):
         Reference({}, {"other": z})
-    text = {"text_gene": z, "text_caption": np.array([0, 1, 5], np.int32), "text_section": np.zeros(3, np.int32)}
+    text = {"text_gene": z, "text_caption": np.array([0, 1, 5], np.int32), "text_group": np.zeros(3, np.int32)}
     with pytest.raises(ValueError, match="does not fit its 3 captions"):
         Reference({"captions": ["a", "b", "c"]}, text | {"caption": z})
     with pytest.raises(ValueError, match="does not hold a reference"):

@@ -21,14 +21,16 @@ FAR = 2.0
 _LARGEST = 10.0
 
 _TOGETHER = (
-    ("pair_image", "pair_gene", "pair_section"),
-    ("text_gene", "text_caption", "text_section"),
+    ("pair_image", "pair_gene", "pair_group"),
+    ("text_gene", "text_caption", "text_group"),
     ("feature_mean", "feature_std"),
 )
 """Arrays that have one row each for the same thing, and are there together or not at all."""
 
 _KNOWN = {name for group in _TOGETHER for name in group} | {
     "caption",
+    "profile",
+    "surprise",
     "feature_sample",
     "mean_image",
     "mean_gene",
@@ -48,11 +50,15 @@ class Reference:
     arrays
         Those that the training data allow:
 
-        ``pair_image``, ``pair_gene`` : unit embeddings of image–gene pairs, shape (n, u); ``pair_section``: code of the
-        section of each
+        ``pair_image``, ``pair_gene`` : unit embeddings of image–gene pairs, shape (n, u); ``pair_group``: code of the
+        patient (group) of each
 
         ``text_gene`` : unit embeddings of rows with a caption, shape (m, u); ``text_caption``: row of ``caption`` of each;
-        ``text_section``: code of the section of each
+        ``text_group``: code of the patient (group) of each
+
+        ``profile`` : logarithm of the share of each gene of the gene encoder in the counts of a caption's rows, shape (p, genes);
+        ``surprise``: how unlike the profiles of the other groups single training rows are
+        (:func:`~spatialwhisperer.models.surprise.left_out_surprise`), shape (r,)
 
         ``caption`` : unit embeddings of the captions, shape (c, u)
 

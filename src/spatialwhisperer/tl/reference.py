@@ -33,6 +33,7 @@ def attach_reference(
     items: Items,
     sources: Sequence[Source],
     *,
+    layer: str | None = None,
     table_key: str | None = None,
     random_state: int = 0,
 ) -> None:
@@ -49,6 +50,8 @@ def attach_reference(
         What it was fitted on. Rows of validation groups are not among the items.
     sources
         The objects.
+    layer
+        Layer with raw counts.
     table_key
         Table of a SpatialData.
     random_state
@@ -62,6 +65,8 @@ def attach_reference(
     _image_gene(model, inputs, items, rng, config, arrays)
     _gene_text(model, inputs, items, rng, config, arrays)
     _means(model, inputs, items, rng, arrays)
+    if inputs.gene_encoder is not None and "gene" in items.index and "text" in items.index:
+        _profiles(inputs, items, sources, layer, rng, arrays)
     if "image" in items.index:
         config |= _image_range(inputs, items, sources, table_key)
         if "image" not in model.towers:
@@ -80,7 +85,7 @@ def _image_gene(model: Any, inputs: Any, items: Items, rng: Any, config: dict[st
     keep = _draw(rng, len(pairs), _rows(PAIRS, model))
     arrays["pair_image"] = _embed(model, inputs, items, "image", pairs[keep, 0])
     arrays["pair_gene"] = _embed(model, inputs, items, "gene", pairs[keep, 1])
-    arrays["pair_section"] = _section_codes(inputs)[pairs[keep, 2]]
+    arrays["pair_group"] = _group_codes(inputs)[pairs[keep, 2]]
 
 
 def _gene_text(model: Any, inputs: Any, items: Items, rng: Any, config: dict[str, Any], arrays: Any) -> None:
@@ -99,7 +104,47 @@ def _gene_text(model: Any, inputs: Any, items: Items, rng: Any, config: dict[str
     arrays["caption"] = _embed(model, inputs, items, "text", captions)
     arrays["text_gene"] = _embed(model, inputs, items, "gene", pairs[:, 0])
     arrays["text_caption"] = np.searchsorted(captions, pairs[:, 1]).astype(np.int32)
-    arrays["text_section"] = _section_codes(inputs)[pairs[:, 2]]
+    arrays["text_group"] = _group_codes(inputs)[pairs[:, 2]]
+
+
+def _profiles(
+    inputs: Inputs, items: Items, sources: Sequence[Source], layer: str | None, rng: Any, arrays: dict[str, np.ndarray]
+) -> None:
+    """Expression by caption, and how unlike it rows of groups are that did not take part in it."""
+    from spatialwhisperer.models.surprise import left_out_surprise, log_profiles
+
+    pairs = _pairs(items, "gene", "text")
+    encoder = inputs.gene_encoder
+    captions, counts = np.unique(pairs[:, 1], return_counts=True)
+    captions = np.sort(captions[np.argsort(-counts, kind="stable")][: max(8, BLOCK_BYTES // (2 * len(encoder.genes)))])
+    pairs = pairs[np.isin(pairs[:, 1], captions)]
+    if len(pairs) < 2:
+        return
+    pairs = pairs[_draw(rng, len(pairs), TEXT_ROWS)]
+    x = _counts(encoder, sources, inputs.observations["source"].to_numpy(), pairs[:, 2], layer)
+    codes = np.searchsorted(captions, pairs[:, 1])
+    left_out = left_out_surprise(x, codes, len(captions), _group_codes(inputs)[pairs[:, 2]])
+    left_out = left_out[np.isfinite(left_out)]
+    if len(left_out):
+        profiles = log_profiles(x, codes, len(captions))
+        arrays["profile"] = profiles[np.isfinite(profiles).all(axis=1)].astype(np.float16)
+        arrays["surprise"] = np.sort(left_out).astype(np.float16)
+
+
+def _counts(encoder: Any, sources: Sequence[Source], number: np.ndarray, rows: np.ndarray, layer: str | None) -> Any:
+    """Counts of some observations (ascending source by source) in the encoder's genes, CSR."""
+    from scipy.sparse import csr_matrix, vstack
+
+    from spatialwhisperer.pp._gene_matching import counts_for
+
+    starts = np.searchsorted(number, np.arange(len(sources)))
+    order = np.argsort(rows, kind="stable")
+    parts = []
+    for i in np.unique(number[rows]):
+        inside = rows[order][number[rows[order]] == i] - starts[i]
+        table = sources[i].table
+        parts.append(csr_matrix(counts_for(encoder.genes, encoder.gene_ids, table[inside], layer), dtype=np.float64))
+    return vstack(parts, format="csr")[np.argsort(order, kind="stable")]
 
 
 def _means(model: Any, inputs: Any, items: Items, rng: Any, arrays: Any) -> None:
@@ -133,8 +178,8 @@ def _draw(rng: Any, n: int, most: int) -> np.ndarray:
     return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
 
 
-def _section_codes(inputs: Inputs) -> np.ndarray:
-    return np.unique(inputs.observations["section"].to_numpy().astype(str), return_inverse=True)[1].astype(np.int32)
+def _group_codes(inputs: Inputs) -> np.ndarray:
+    return np.unique(inputs.observations["group"].to_numpy().astype(str), return_inverse=True)[1].astype(np.int32)
 
 
 def _embed(model: Whisperer, inputs: Inputs, items: Items, modality: str, at: np.ndarray) -> np.ndarray:

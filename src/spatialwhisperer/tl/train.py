@@ -261,7 +261,7 @@ def train(
                 items = expression_training.with_values(items, values, len(inputs.observations))
     where = fitting.run_folder(folder)
     model = fitting.fit_model(inputs, items, val_items, plan, where / "phases", resume=resume)
-    attach_reference(model, inputs, items, sources, table_key=table_key, random_state=random_state)
+    attach_reference(model, inputs, items, sources, layer=layer, table_key=table_key, random_state=random_state)
     if with_expression:
         expression_training.attach_predictor(
             model,
