@@ -17,8 +17,7 @@ _PSEUDO = 1e-7
 
 
 def log_profiles(counts: Any, codes: np.ndarray, n: int) -> np.ndarray:
-    """Logarithm of the share of each gene in the pooled counts of each code; float64 (n, genes), a little smoothed; NaN for a
-    code without counts.
+    """Logarithm of the share of each gene in the pooled counts of each code, a little smoothed.
 
     Parameters
     ----------
@@ -28,6 +27,10 @@ def log_profiles(counts: Any, codes: np.ndarray, n: int) -> np.ndarray:
         Profile that each row belongs to, shape (rows,).
     n
         Number of profiles.
+
+    Returns
+    -------
+    float64 (n, genes); NaN for a code without counts.
     """
     import scipy.sparse as sp
 
