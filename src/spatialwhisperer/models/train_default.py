@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import sys
 import tempfile
 import time
@@ -40,22 +39,24 @@ WITH_IMAGE = ("A1", "C2", "C3", "C4", "C5")
 CELLS = "wu2021_breast_CID4465.h5ad"
 ONTOLOGY = "cell_ontology_2022-09-15.tsv.gz"
 RECIPE: dict[str, Any] = {
-    "preset": "spatialwhisperer",
-    "gene_encoder": "scvi",
-    "text_key": words.CAPTION_COLUMNS,
+    "preset": "whisperer",
+    "schedule": "sequential",
+    "gene_encoder": "pca",
+    "text_key": words.SEVERAL_COLUMNS,
     "batch_key": "patient",
-    "tile_um": 154.0,
+    "tile_um": (100.0, 154.0),
     "tile_px": 48,
-    "projection_dim": 64,
     "expression": False,
 }
-"""Arguments of :func:`spatialwhisperer.tl.train`. Tiles are read at 3.2 µm per pixel, the coarsest of the slides."""
+"""Arguments of :func:`spatialwhisperer.tl.train`. Tiles are read at 2.1 and 3.2 µm per pixel, near the coarsest of the slides."""
 
 UNCALIBRATED = 0.07  # temperature that training starts from
 MAX_BYTES = 8_000_000
 
 
-def train_default(data: Path, out: Path, *, seed: int = 0, smoke: bool = False) -> Whisperer:
+def train_default(
+    data: Path, out: Path, *, gene_encoder: str = RECIPE["gene_encoder"], seed: int = 0, smoke: bool = False
+) -> Whisperer:
     """Train, calibrate, describe and write the model; returns it.
 
     Parameters
@@ -64,10 +65,12 @@ def train_default(data: Path, out: Path, *, seed: int = 0, smoke: bool = False) 
         Folder that holds ``her2st/``, ``singlecell/`` and ``text/``.
     out
         Folder of the model; an older model there is replaced.
+    gene_encoder
+        "pca" or "scvi".
     seed
         Of everything random.
     smoke
-        Few sections and a PCA instead of scVI: shows that it runs.
+        Few sections: shows that it runs.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def train_default(data: Path, out: Path, *, seed: int = 0, smoke: bool = False) 
     """
     start = time.perf_counter()
     images, texts, cells = load(data, smoke=smoke)
-    recipe = RECIPE | ({"gene_encoder": "pca", "max_epochs": 20} if smoke else {})
+    recipe = RECIPE | {"gene_encoder": gene_encoder}
     held_out = [
         leave_patient_out(patient, images, texts, cells, recipe, seed)
         for patient in sorted({name[0] for name in images})
@@ -112,7 +115,7 @@ def load(data: Path, *, smoke: bool = False) -> tuple[dict[str, SpatialData], di
     images = {n: sw.datasets.her2st(n, data_dir=data) for n in with_image}
     texts = {n: _texts(data, n) for n in (others[::8] if smoke else others)}
     cells = ad.read_h5ad(data / "singlecell" / CELLS)
-    cells.obs["caption_cells"] = cells.obs["celltype_major"].astype(object).map(words.REFERENCE)
+    words.add_reference_captions(cells)
     cells.obs["patient"] = "CID4465"
     return images, texts, cells
 
@@ -254,8 +257,6 @@ def write(model: Whisperer, out: Path) -> None:
         size = _size(path)
         if size > MAX_BYTES:
             raise ValueError(f"The model has {size / 1e6:.1f} MB; the package holds at most {MAX_BYTES / 1e6:.0f} MB.")
-    if out.is_dir():
-        shutil.rmtree(out)
     model.save(out)
 
 
@@ -270,11 +271,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=weights_folder(), help="folder of the model (default: the package's)"
     )
+    parser.add_argument("--gene-encoder", default=RECIPE["gene_encoder"], choices=("pca", "scvi"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="few sections: shows that it runs")
     options = parser.parse_args(arguments)
     logging.getLogger("scvi").setLevel(logging.WARNING)
-    model = train_default(options.data, options.out, seed=options.seed, smoke=options.smoke)
+    model = train_default(
+        options.data, options.out, gene_encoder=options.gene_encoder, seed=options.seed, smoke=options.smoke
+    )
     print(json.dumps({k: model.config[k] for k in ("annotation", "card")}, indent=1), file=sys.stderr)
     return 0
 

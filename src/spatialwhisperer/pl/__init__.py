@@ -5,6 +5,8 @@ from spatialwhisperer.pl.batches import batches
 from spatialwhisperer.pl.confusion import confusion
 from spatialwhisperer.pl.domains import domains
 from spatialwhisperer.pl.expression import expression, gene_ranking
+from spatialwhisperer.pl.reliability import reliability
+from spatialwhisperer.pl.roc import roc
 from spatialwhisperer.pl.top_tiles import top_tiles
 from spatialwhisperer.pl.training import training
 
@@ -15,6 +17,8 @@ __all__ = [
     "domains",
     "expression",
     "gene_ranking",
+    "reliability",
+    "roc",
     "scores",
     "top_tiles",
     "training",
