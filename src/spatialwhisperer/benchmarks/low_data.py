@@ -59,8 +59,10 @@ SHARED = _as_given(annotation._TRAINED["joint linear"])
 """One recipe for image–text pairs alone and with the others."""
 
 PAIRS = {"image–gene": "image–gene pairs", "gene–text": "gene–text pairs", "image–text": "image–text pairs"}
-ALONE, BRIDGED = "this pair only", "with the other pairs"
+ALONE, BRIDGED, OTHERS = "this pair only", "with the other pairs", "the other pairs only"
 RETRIEVAL = "retrieval"
+SMOKE_EPOCHS = 3
+OTHER_PAIRS = (("image", "gene"), ("gene", "text"))
 
 
 def run(data: Path, out: Path, *, n_seeds: int = 3, smoke: bool = False) -> pd.DataFrame:
@@ -73,7 +75,7 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, smoke: bool = False) -> pd.D
     if todo:
         materials = annotation.load(data, tuple(todo), smoke=smoke)
     for fold in todo:
-        rows = _one_fold(fold, materials, shares, n_seeds)
+        rows = _one_fold(fold, materials, shares, n_seeds, max_epochs=SMOKE_EPOCHS if smoke else None)
         _write(_file(parts, fold, n_seeds, smoke), rows.assign(split=fold.name, test=fold.test).to_csv(index=False))
     table = pd.concat([pd.read_csv(_file(parts, f, n_seeds, smoke)) for f in folds], ignore_index=True)
     _write(out / "low_data.csv", table.to_csv(index=False))
@@ -140,19 +142,21 @@ def _image_text(train: Sequence[AnnData], slot: str, share: float, seed: int) ->
 # ------------------------------------------------------------------------------------------------- one split
 
 
-def _one_fold(fold: Split, materials: Materials, shares: Sequence[float], n_seeds: int) -> pd.DataFrame:
+def _one_fold(
+    fold: Split, materials: Materials, shares: Sequence[float], n_seeds: int, *, max_epochs: int | None
+) -> pd.DataFrame:
     patient, slot = fold.test[0], annotation.image_slot(fold.tile_px)
     train, test = [materials.images[s] for s in fold.train], materials.images[fold.test]
-    case = Case(train, test, materials.texts[patient], materials.encoders[patient], slot)
+    case = Case(train, test, materials.texts[patient], materials.encoders[patient], slot, max_epochs)
     out: list[pd.DataFrame] = []
     for seed in range(n_seeds):
-        for share in shares:
+        for share in (*shares, 0.0):
             start = time.perf_counter()
             out += [
                 rows.assign(pair=pair, condition=condition, share=share, seed=seed, n_pairs=n)
                 for pair, condition, n, rows in case.at(share, seed)
             ]
-            say(f"{fold.name}: {fold.test}, seed {seed}, share {share:.4g}, {time.perf_counter() - start:.0f} s")
+            say(f"{fold.name}: {fold.test}, seed {seed}, share {_share(share)}, {time.perf_counter() - start:.0f} s")
     return pd.concat(out, ignore_index=True)
 
 
@@ -162,13 +166,23 @@ class Case:
     Image features are standardised here, over whole sections: their images are there, whatever else is cut to a share.
     """
 
-    def __init__(self, train: Sequence[AnnData], test: AnnData, texts: list[AnnData], encoder: Any, slot: str) -> None:
+    def __init__(
+        self,
+        train: Sequence[AnnData],
+        test: AnnData,
+        texts: list[AnnData],
+        encoder: Any,
+        slot: str,
+        max_epochs: int | None = None,
+    ) -> None:
         self.train, self.test = [_standardised(t, slot) for t in train], _standardised(test, slot)
-        self.texts, self.encoder, self.slot = texts, encoder, slot
+        self.texts, self.encoder, self.slot, self.max_epochs = texts, encoder, slot, max_epochs
         self.truth = words.targets(test)
 
     def at(self, share: float, seed: int) -> list[tuple[str, str, int, pd.DataFrame]]:
-        """Pair, condition, number of pairs and AUROCs of everything at one share and seed."""
+        """Pair, condition, number of pairs and AUROCs of everything at one share and seed; share 0 is without image–text pairs."""
+        if share == 0:
+            return self._without_image_text(seed)
         return [*self._image_gene(share, seed), *self._gene_text(share, seed), *self._image_text(share, seed)]
 
     def _image_gene(self, share: float, seed: int) -> list[tuple[str, str, int, pd.DataFrame]]:
@@ -206,15 +220,19 @@ class Case:
 
     def _image_text(self, share: float, seed: int) -> list[tuple[str, str, int, pd.DataFrame]]:
         labelled = _image_text(self.train, self.slot, share, seed)
-        kinds = [("image", "text"), ("image", "gene"), ("gene", "text")]
-        out = []
-        for condition, data, pairs in (
-            (ALONE, labelled, kinds[:1]),
-            (BRIDGED, [*labelled, *self.train, *self.texts], kinds),
-        ):
-            model = self._fit(data, seed, SHARED | {"pairs": dict.fromkeys(pairs, 1.0)})
-            out.append(("image–text", condition, sum(t.n_obs for t in labelled), self._labels(model, "image")))
-        return out
+        n = sum(t.n_obs for t in labelled)
+        both = [*labelled, *self.train, *self.texts]
+        return [
+            ("image–text", ALONE, n, self._jointly(labelled, [("image", "text")], seed)),
+            ("image–text", BRIDGED, n, self._jointly(both, [("image", "text"), *OTHER_PAIRS], seed)),
+        ]
+
+    def _without_image_text(self, seed: int) -> list[tuple[str, str, int, pd.DataFrame]]:
+        return [("image–text", OTHERS, 0, self._jointly([*self.train, *self.texts], OTHER_PAIRS, seed))]
+
+    def _jointly(self, data: Sequence[AnnData], pairs: Sequence[tuple[str, str]], seed: int) -> pd.DataFrame:
+        options = {"pairs": dict.fromkeys(pairs, 1.0), "max_epochs": self.max_epochs}
+        return self._labels(self._fit(data, seed, SHARED | options), "image")
 
     def _fit(self, data: Sequence[AnnData], seed: int, options: dict[str, Any]) -> Whisperer:
         return sw.tl.train(data, image_features=self.slot, gene_encoder=self.encoder, random_state=seed, **options)
@@ -295,7 +313,7 @@ def report(table: pd.DataFrame, n_seeds: int) -> str:
 
 
 def _share(value: float) -> str:
-    return "1" if value == 1 else f"1/{round(1 / value)}"
+    return str(int(value)) if value in (0, 1) else f"1/{round(1 / value)}"
 
 
 def draw(table: pd.DataFrame) -> Any:
@@ -320,12 +338,14 @@ def draw(table: pd.DataFrame) -> Any:
                 own = part[(part["measure"] == measure) & (part["condition"] == condition) & (part["input"] == source)]
                 if own.empty:
                     continue
-                by = own.groupby("share")["auroc"].agg(["mean", "min", "max"])
+                by = own[own["share"] > 0].groupby("share")["auroc"].agg(["mean", "min", "max"])
                 (drawn[name],) = axis.plot(by.index, by["mean"], style, color=colour, marker="o", ms=3.5, lw=1.6)
                 axis.fill_between(by.index, by["min"], by["max"], color=colour, alpha=0.15, lw=0)
+            if pair == "image–text":
+                drawn |= _levels(axis, runs[runs["split"] == split])
             axis.axhline(0.5, color="0.6", lw=0.8)
             axis.set_xscale("log", base=2)
-            shares = sorted(part["share"].unique())
+            shares = sorted(part.loc[part["share"] > 0, "share"].unique())
             axis.set_xticks(shares, [_share(s) for s in shares])
             axis.minorticks_off()
             axis.spines[["top", "right"]].set_visible(False)
@@ -335,3 +355,16 @@ def draw(table: pd.DataFrame) -> Any:
     figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=3, frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0.09 if len(splits) == 1 else 0.06, 1, 1))
     return figure
+
+
+def _levels(axis: Any, runs: pd.DataFrame) -> dict[str, Any]:
+    """What the other two kinds of pairs give without any image–text pair, as horizontal lines."""
+    labels = runs[(runs["measure"] == "labels") & (runs["input"] == "image")]
+    joint = labels[labels["condition"] == OTHERS]
+    closed = labels[(labels["pair"] == "image–gene") & (labels["condition"] == BRIDGED) & (labels["share"] == 1)]
+    out = {}
+    for rows, recipe, style in ((joint, "the same recipe", "--"), (closed, "the default, in closed form", "-.")):
+        if len(rows):
+            name = f"the other pairs only, {recipe}"
+            out[name] = axis.axhline(rows["auroc"].mean(), color="0.35", lw=1.2, ls=style)
+    return out
