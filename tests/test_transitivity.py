@@ -213,3 +213,189 @@ def test_blocks_are_neighbours_within_sections() -> None:
     spread = np.mean([xy[blocks == b].std(axis=0).mean() for b in np.unique(blocks)])
     assert spread < 0.5 * xy.std(axis=0).mean()
     assert np.array_equal(spatial_blocks(None, sections), np.arange(300))
+
+
+# ------------------------------------------------------------------------------------------------- the report
+
+PAIRED = {
+    "transitive_consistency",
+    "label_kappa",
+    "image_gene_error",
+    "image_gene_rank",
+    "bound_distance",
+    "chain_error",
+}
+EXPRESSION = {"coverage", "bridge_error", "bridge_auroc", "bridge_mixing", "bridge_mmd_p", "expression_surprise"}
+ALWAYS = {"prompt_margin", "largest_hub"}
+
+
+@pytest.fixture(scope="module")
+def report(simulated: Any, model: Any, labels: dict[str, str]) -> pd.DataFrame:
+    return transitivity(simulated.sections["P3"], model=model, labels=labels, n_bootstrap=60)
+
+
+def test_a_good_setting(report: pd.DataFrame, simulated: Any) -> None:
+    """Another patient of the same simulated tissue: everything there, and nothing written."""
+    assert list(report.index[:2]) == ["transitive_consistency", "coverage"]
+    assert set(report.index) >= PAIRED | EXPRESSION | ALWAYS | {"image_coverage", "image_distance", "image_scale"}
+    value = report["value"]
+    assert value["transitive_consistency"] > 0.7
+    # spots are mixtures of cells, and captions came with single cells
+    assert value["coverage"] > 0.4
+    assert report.attrs["expression_alike"] > 0.8
+    assert value["image_gene_rank"] > 0.6
+    assert value["chain_error"] <= value["bound_distance"] ** 2 / 2
+    inside = report.dropna(subset=["low"])
+    assert (inside["low"] <= inside["high"]).all()
+    assert (report["meaning"].str.len() > 20).all()
+    assert report.attrs["untestable"] == []
+    assert report.attrs["range"] == []
+    assert report.attrs["n"] == 120
+    assert report.attrs["intervals"] == "60 resamplings of 9 blocks of neighbouring rows"
+    table = simulated.sections["P3"]["table"]
+    assert "X_sw_image" not in table.obsm
+    assert set(table.obs) == set(simulated.sections["P1"]["table"].obs)
+
+
+def test_details_are_plain(report: pd.DataFrame, labels: dict[str, str]) -> None:
+    import json
+
+    attrs = json.loads(json.dumps(report.attrs))
+    assert attrs["classes"] == list(labels)
+    assert np.shape(attrs["prompt_distance"]) == (5, 5)
+    assert sum(attrs["class_rows"]) == 120
+    assert attrs["safe_labels"] >= 0
+    assert ("Vacuous" in report.loc["bound_distance", "meaning"]) == (attrs["safe_labels"] == 0)
+
+
+def test_the_seed_decides_and_the_model_may_be_a_folder(
+    report: pd.DataFrame, simulated: Any, model: Any, labels: Any
+) -> None:
+    again = transitivity(simulated.sections["P3"], model=model.folder, labels=labels, n_bootstrap=60)
+    pd.testing.assert_frame_equal(report, again)
+
+
+def test_shuffled_tiles_are_noticed(section: Any, model: Any, labels: Any, report: pd.DataFrame) -> None:
+    rng = np.random.default_rng(0)
+    x = section["table"].obsm["X_stain_texture"]
+    section["table"].obsm["X_stain_texture"] = x[rng.permutation(len(x))]
+    bad = transitivity(section, model=model, labels=labels, n_bootstrap=60)
+    assert bad.loc["transitive_consistency", "value"] < report.loc["transitive_consistency", "value"] - 0.15
+    assert "no better than by chance" in bad.loc["transitive_consistency", "meaning"]
+    assert "registered" in bad.loc["image_gene_rank", "meaning"]
+    assert bad.loc["coverage", "value"] == report.loc["coverage", "value"]
+
+
+def test_other_expression_is_noticed(section: Any, model: Any, labels: Any) -> None:
+    """The same counts under other genes: an embedding lands somewhere, the counts tell."""
+    table = section["table"]
+    order = np.random.default_rng(0).permutation(table.n_vars)
+    table.X = table.X[:, order]
+    bad = transitivity(section, model=model, labels=labels, n_bootstrap=60)
+    assert bad.loc["coverage", "value"] < 0.2
+    assert "do not expect" in bad.loc["coverage", "meaning"]
+
+
+def test_an_image_alone_is_untestable(section: Any, model: Any, labels: Any) -> None:
+    table = section["table"]
+    bare = ad.AnnData(
+        np.zeros((table.n_obs, 0), np.float32), obs=table.obs.copy(), obsm={"spatial": table.obsm["spatial"]}
+    )
+    bare.obsm["X_stain_texture"] = table.obsm["X_stain_texture"]
+    got = transitivity(bare, model=model, labels=labels, n_bootstrap=30)
+    assert np.isnan(got.loc[["transitive_consistency", "coverage"], "value"]).all()
+    assert got.loc["coverage", "meaning"].startswith("Untestable: these data hold no expression")
+    assert not set(got.index) & (PAIRED | EXPRESSION) - {"transitive_consistency", "coverage"}
+    assert set(got.index) >= ALWAYS | {"image_coverage", "image_distance", "gene_text_rank"}
+    assert len(sw_axes(got)) == 2
+
+
+def test_cells_alone(simulated: Any, model: Any, labels: Any) -> None:
+    cells = simulated.reference[:60].copy()
+    got = transitivity(cells, model=model, labels=labels, n_bootstrap=30)
+    assert got.loc["transitive_consistency", "meaning"].startswith("Untestable: these data hold no image")
+    assert got.loc["coverage", "value"] > 0.8
+    assert "image_coverage" not in got.index
+    assert "60 rows" in got.attrs["intervals"]
+    assert len(sw_axes(got)) == 3
+
+
+def test_wrong_calls(section: Any, simulated: Any, model: Any, labels: Any) -> None:
+    with pytest.raises(ValueError, match="n_bootstrap"):
+        transitivity(section, model=model, labels=labels, n_bootstrap=3)
+    with pytest.raises(ValueError, match="at least 20 are needed"):
+        transitivity(section["table"][:10].copy(), model=model, labels=labels)
+    no_text = sw.tl.train(list(simulated.sections.values())[:2], max_epochs=1)
+    with pytest.raises(KeyError, match="no text side"):
+        transitivity(section, model=no_text, labels=labels)
+    empty = ad.AnnData(np.zeros((30, 0), np.float32))
+    with pytest.raises(KeyError, match="nothing to judge"):
+        transitivity(empty, model=model, labels=labels)
+    kept, model.reference = model.reference, None
+    try:
+        with pytest.raises(ValueError, match="no sample of its training tissue"):
+            transitivity(section, model=model, labels=labels)
+    finally:
+        model.reference = kept
+
+
+# ------------------------------------------------------------------------------------------------- the picture
+
+
+def sw_axes(report: pd.DataFrame) -> list[Any]:
+    import matplotlib.pyplot as plt
+
+    from spatialwhisperer.pl.transitivity import transitivity as draw
+
+    axes = draw(report)
+    axes[0].figure.canvas.draw()
+    plt.close(axes[0].figure)
+    return axes
+
+
+def test_the_picture(report: pd.DataFrame) -> None:
+    axes = sw_axes(report)
+    assert len(axes) == 4
+    texts = [t.get_text() for t in axes[0].texts]
+    assert f"{report.loc['coverage', 'value']:.2f}" in texts
+    assert len(axes[1].patches) == np.isfinite(report.attrs["class_auroc"]).sum()
+    with pytest.raises(KeyError, match="no transitivity report"):
+        sw_axes(pd.DataFrame({"value": [1.0]}, index=["other"]))
+
+
+# ------------------------------------------------------------------------------------------------- real sections
+
+
+@pytest.mark.slow
+def test_real_sections_and_their_negatives(data_folder: Path) -> None:
+    """A real section of another patient is covered; the same counts under other genes, and tiles of other spots, are not."""
+    from spatialwhisperer.benchmarks import her2st_text as words
+
+    def table(name: str) -> Any:
+        data = sw.datasets.her2st(name, data_dir=data_folder)
+        sw.pp.embed_images(data, tile_um=154.0, tile_px=48, key_added="X_48")
+        return data
+
+    texts = sw.datasets.her2st(["B1", "D1", "G2", "H1"], data_dir=data_folder, with_image=False)
+    words.add_captions(texts["table"])
+    model = sw.tl.train(
+        [table("C3"), table("C4"), texts],
+        image_features="X_48",
+        text_key=words.CAPTION_COLUMNS,
+        projection_dim=64,
+        schedule="sequential",
+        max_epochs=20,
+    )
+    user = table("C5")
+    good = transitivity(user, model=model, labels=words.TARGETS, n_bootstrap=50)
+    assert good.loc["coverage", "value"] > 0.7
+    assert good.loc["transitive_consistency", "value"] > 0.6
+    assert good.loc["chain_error", "value"] <= good.loc["bound_distance", "value"] ** 2 / 2
+    rng = np.random.default_rng(0)
+    counts = user["table"].X
+    user["table"].X = counts[:, rng.permutation(counts.shape[1])]
+    assert transitivity(user, model=model, labels=words.TARGETS, n_bootstrap=50).loc["coverage", "value"] < 0.2
+    user["table"].X = counts
+    user["table"].obsm["X_48"] = rng.permutation(user["table"].obsm["X_48"])
+    bad = transitivity(user, model=model, labels=words.TARGETS, n_bootstrap=50)
+    assert bad.loc["transitive_consistency", "value"] < good.loc["transitive_consistency", "value"] - 0.1

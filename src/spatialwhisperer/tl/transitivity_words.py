@@ -63,10 +63,10 @@ REACH = (
 def surprise(value: float, usual: np.ndarray) -> str:
     """Counts that captions do not explain."""
     low, high = np.quantile(usual, [0.05, 0.95])
-    how = "as usual" if value <= high else "more than usual"
+    how = "as well as" if value <= high else "worse than"
     return (
-        f"The counts are {how} unlike the expression behind the best-fitting caption (nats per count; training patients, each left "
-        f"out: {low:.1f} to {high:.1f})."
+        f"The expression behind the best-fitting caption fits the counts {how} it fits training rows whose patient is left out "
+        f"(nats per count: {low:.1f} to {high:.1f})."
     )
 
 
