@@ -12,6 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="benchmark", required=True)
     _annotation(commands)
     _low_data(commands)
+    _held_out(commands)
     _her2st(commands)
     _batches(commands)
     options = vars(parser.parse_args(arguments))
@@ -60,6 +61,14 @@ def _low_data(commands: argparse._SubParsersAction) -> None:
     )
     _common(parser, "low_data")
     parser.set_defaults(run=_run_low_data)
+
+
+def _held_out(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("held-out", help="the recipe of the embedded model on patients that it has not seen")
+    _common(parser, "held_out", seeds=False)
+    parser.add_argument("--gene-encoder", default="pca", choices=["pca", "scvi"])
+    parser.add_argument("--seed", type=int, default=0, help="of scVI; the rest has none")
+    parser.set_defaults(run=_run_held_out)
 
 
 def _her2st(commands: argparse._SubParsersAction) -> None:
@@ -120,6 +129,12 @@ def _run_low_data(o: dict) -> None:
     from spatialwhisperer.benchmarks.low_data import run
 
     run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
+
+
+def _run_held_out(o: dict) -> None:
+    from spatialwhisperer.benchmarks.held_out import run
+
+    run(o["data"], o["out"], gene_encoder=o["gene_encoder"], seed=o["seed"], smoke=o["smoke"])
 
 
 def _run_her2st(o: dict) -> None:
