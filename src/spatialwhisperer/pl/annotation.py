@@ -51,8 +51,8 @@ def annotation(
     alpha
         Opacity of the labels.
     confidence
-        Let the slide shine through where a label is unsure: opacity falls with ``.obs['<key>_confidence']``, from ``alpha`` at full
-        confidence to nearly nothing at that of a guess among the labels.
+        Let the slide shine through where a label is unsure: opacity falls with ``.obs['<key>_confidence']``, from ``alpha`` at the
+        highest (98th percentile) to nearly nothing at that of a guess among the labels.
     diameter_um
         Size of a mark; that of the tiles, or most of the distance between spots, if not given.
     palette
@@ -98,7 +98,10 @@ def annotation(
         rows = np.arange(len(panel.section.rows))
         shown = alpha if opacity is None else opacity[panel.section.rows]
         draw_tiles(ax, panel, rows, values[codes[panel.section.rows]], shown, square=is_grid(table))
-        steps = {} if opacity is None else {c: alpha * _visible(c, table, key, labels) for c in (1.0, 0.75, 0.5)}
+        steps = {}
+        if opacity is not None:
+            confidences = np.linspace(*_range(table, key, labels), 3)[::-1]
+            steps = {float(c): alpha * _visible(c, table, key, labels) for c in confidences}
         _legend(ax, colours, abstained=bool((codes[panel.section.rows] < 0).any()), steps=steps)
     return list(axes)
 
@@ -258,10 +261,18 @@ def _opacity(table: AnnData, key: str, alpha: float, labels: pd.Series) -> np.nd
 
 
 def _visible(confidence: Any, table: AnnData, key: str, labels: pd.Series) -> Any:
-    """Share of the opacity that a confidence leaves, from a guess among the labels to certainty."""
+    """Share of the opacity that a confidence leaves, from a guess among the labels to the highest that occurs."""
+    guess, highest = _range(table, key, labels)
+    return 0.1 + 0.9 * np.clip((confidence - guess) / (highest - guess), 0, 1)
+
+
+def _range(table: AnnData, key: str, labels: pd.Series) -> tuple[float, float]:
     n = len(table.uns.get(key, {}).get("classes", labels.cat.categories))
     guess = 1 / max(n, 2)
-    return 0.1 + 0.9 * np.clip((confidence - guess) / (1 - guess), 0, 1)
+    sure = table.obs[_keys.confidence(key)].to_numpy(dtype=float)
+    # a calibrated confidence may never come near 1
+    highest = np.nanquantile(sure, 0.98) if np.isfinite(sure).any() else 1.0
+    return guess, max(float(highest), guess + 0.05)
 
 
 def _legend(
