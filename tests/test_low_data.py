@@ -64,22 +64,6 @@ def test_image_text_pairs_hold_no_genes() -> None:
     np.testing.assert_array_equal(part.obsm["X"], [[0, 1], [6, 7]])
 
 
-def test_retrieval_is_the_mean_auroc_of_each_row() -> None:
-    from sklearn.metrics import roc_auc_score
-
-    rng = np.random.default_rng(0)
-    image, gene = rng.standard_normal((2, 30, 4))
-    similarity = image @ gene.T
-    expected = np.mean([roc_auc_score(np.arange(30) == i, similarity[i]) for i in range(30)])
-    assert low_data._retrieval(image, gene)["auroc"].item() == pytest.approx(expected)
-    assert (
-        low_data._retrieval(
-            gene / np.linalg.norm(gene, axis=1, keepdims=True), gene / np.linalg.norm(gene, axis=1, keepdims=True)
-        )["auroc"].item()
-        == 1.0
-    )
-
-
 def example() -> pd.DataFrame:
     rows = []
     for seed in (0, 1):
@@ -104,8 +88,7 @@ def example() -> pd.DataFrame:
                             "auroc": value - 0.1 * (1 - share) + 0.02 * seed,
                         }
                     )
-    rows.append(rows[0] | {"class": low_data.RETRIEVAL, "auroc": 0.9})
-    rows.append(rows[-2] | {"condition": low_data.OTHERS, "share": 0.0, "n_pairs": 0, "auroc": 0.55})
+    rows.append(rows[-1] | {"condition": low_data.OTHERS, "share": 0.0, "n_pairs": 0, "auroc": 0.55})
     return pd.DataFrame(rows)
 
 
@@ -114,7 +97,6 @@ def test_summary_and_report() -> None:
     assert runs["image–gene", "labels", 1.0, 0] == pytest.approx(0.7)
     assert runs["image–gene", "regions", 1.0, 0] == pytest.approx(0.6)
     assert runs["image–gene", "cell types", 1.0, 1] == pytest.approx(0.82)
-    assert runs["image–gene", "retrieval", 1.0, 0] == pytest.approx(0.9)
     text = low_data.report(example(), 2)
     assert "| s | labels | with the other pairs | image | 0.710 ± 0.014 |" in text
     assert "Pairs: s: 1 = 64, 1/8 = 8, 1/64 = 1." in text

@@ -4,7 +4,7 @@ On HER2-positive sections, with spots as pairs and the split of the annotation b
 the others stay whole. Subsets are nested: the rows of a small share are among those of a larger one of the same seed.
 
 - image–gene: the image is linked to the gene features with a share of the spots of the training sections. Labels from the image exist
-  only through the genes; what image–gene pairs do alone is to find a spot's own expression among that of all spots.
+  only through the genes, so these pairs alone give none.
 - gene–text: the gene embedding learns from a share of the captioned spots and cells of other patients. Alone it labels expression;
   with the image–gene pairs it labels images.
 - image–text: captions of the pathologist's regions on the training sections. Alone, and together with the other two kinds.
@@ -26,8 +26,6 @@ from spatialwhisperer._utils import say
 from spatialwhisperer.benchmarks import annotation, references
 from spatialwhisperer.benchmarks import her2st_text as words
 from spatialwhisperer.benchmarks.markdown import markdown
-from spatialwhisperer.models.link import solve_ridge
-from spatialwhisperer.models.standardize import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +58,6 @@ SHARED = _as_given(annotation._TRAINED["joint linear"])
 
 PAIRS = {"image–gene": "image–gene pairs", "gene–text": "gene–text pairs", "image–text": "image–text pairs"}
 ALONE, BRIDGED, OTHERS = "this pair only", "with the other pairs", "the other pairs only"
-RETRIEVAL = "retrieval"
 SMOKE_EPOCHS = 3
 OTHER_PAIRS = (("image", "gene"), ("gene", "text"))
 
@@ -188,26 +185,7 @@ class Case:
     def _image_gene(self, share: float, seed: int) -> list[tuple[str, str, int, pd.DataFrame]]:
         train = _cut(self.train, share, seed)
         model = self._fit([*train, *self.texts], seed, BRIDGING)
-        z, own = (sw.tl.embed(self.test, model=model, modality=m, inplace=False) for m in ("image", "gene"))
-        n = sum(t.n_obs for t in train)
-        return [
-            ("image–gene", BRIDGED, n, pd.concat([self._labels(model, "image"), _retrieval(z, own)])),
-            ("image–gene", ALONE, n, self._alone(train)),
-        ]
-
-    def _alone(self, train: list[AnnData]) -> pd.DataFrame:
-        """Image features straight onto the standardised gene features, without a word."""
-        image, genes = (
-            np.concatenate([t.obsm[self.slot] for t in train]),
-            np.concatenate([self._genes(t) for t in train]),
-        )
-        mean, std = statistics(genes)
-        both = np.isfinite(image).all(axis=1) & np.isfinite(genes).all(axis=1)
-        weight, _ = solve_ridge(image[both].astype(np.float64), ((genes - mean) / std)[both])
-        return _retrieval(_unit(self.test.obsm[self.slot] @ weight.T), _unit((self._genes(self.test) - mean) / std))
-
-    def _genes(self, table: AnnData) -> np.ndarray:
-        return sw.pp.embed_genes(table, self.encoder, inplace=False)  # type: ignore[return-value]
+        return [("image–gene", BRIDGED, sum(t.n_obs for t in train), self._labels(model, "image"))]
 
     def _gene_text(self, share: float, seed: int) -> list[tuple[str, str, int, pd.DataFrame]]:
         texts = _captioned(self.texts, BRIDGING["text_key"], share, seed)
@@ -251,34 +229,17 @@ def _standardised(table: AnnData, slot: str) -> AnnData:
     return out
 
 
-def _unit(z: np.ndarray) -> np.ndarray:
-    return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
-
-
-def _retrieval(image: np.ndarray, gene: np.ndarray) -> pd.DataFrame:
-    """Mean AUROC of each spot's own expression among that of all spots, from its image."""
-    similarity = image @ gene.T
-    own = np.diag(similarity)[:, None]
-    below = (similarity < own).sum(axis=1) + 0.5 * ((similarity == own).sum(axis=1) - 1)
-    value = float((below / (len(gene) - 1)).mean())
-    return pd.DataFrame([{"class": RETRIEVAL, "auroc": value, "input": "image"}])
-
-
 # ------------------------------------------------------------------------------------------------- tables and curve
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Macro AUROC over classes by split, pair, condition, measure, share and seed.
 
-    The measures are ``labels`` (all classes), ``regions`` and ``cell types`` (parts of them), and ``retrieval``.
+    The measures are ``labels`` (all classes), and ``regions`` and ``cell types``, which are parts of them.
     """
     keys = ["split", "test", "pair", "condition", "input", "share", "seed", "n_pairs"]
-    parts = {
-        "labels": table["class"] != RETRIEVAL,
-        "regions": (table["class"] != RETRIEVAL) & ~table["class"].isin(words.CELLS),
-        "cell types": table["class"].isin(words.CELLS),
-        RETRIEVAL: table["class"] == RETRIEVAL,
-    }
+    cells = table["class"].isin(words.CELLS)
+    parts = {"labels": cells | ~cells, "regions": ~cells, "cell types": cells}
     frames = [
         table[rows].groupby(keys, sort=False)["auroc"].mean().reset_index().assign(measure=m)
         for m, rows in parts.items()
@@ -301,7 +262,7 @@ def report(table: pd.DataFrame, n_seeds: int) -> str:
         "",
     ]
     for pair, part in wide.groupby(level="pair", sort=False):
-        frame = part.droplevel("pair").reset_index()
+        frame = part.droplevel("pair").dropna(axis=1, how="all").reset_index()
         frame.index = pd.Index(frame.pop("split"), name="split")
         counts = runs[runs["pair"] == pair].groupby(["split", "share"])["n_pairs"].median().astype(int)
         n = "; ".join(
@@ -326,8 +287,6 @@ def draw(table: pd.DataFrame) -> Any:
         ("labels", BRIDGED, "image"): ("labels of the image, with the other pairs", "#1f5fa8", "-"),
         ("labels", ALONE, "image"): ("labels of the image, this pair only", "#d1701f", "-"),
         ("labels", ALONE, "expression"): ("labels of the expression, this pair only", "#d1701f", "--"),
-        (RETRIEVAL, BRIDGED, "image"): ("retrieval, with the other pairs", "#1f5fa8", ":"),
-        (RETRIEVAL, ALONE, "image"): ("retrieval, this pair only", "#d1701f", ":"),
     }
     figure, axes = plt.subplots(len(splits), 3, figsize=(10, 2.7 * len(splits) + 0.7), sharey=True, squeeze=False)
     drawn: dict[str, Any] = {}
