@@ -21,9 +21,9 @@ _SCALED = {
     "label_kappa": ("same best label (kappa)", 0.0),
     "image_gene_rank": ("image finds its expression", 0.5),
     "gene_text_rank": ("expression finds its caption", 0.5),
-    "bridge_auroc": ("told from training", 0.5),
+    "bridge_auroc": ("classifier tells it from training", 0.5),
     "bridge_auroc_centred": ("… after centring", 0.5),
-    "bridge_mixing": ("mixed with training", 1.0),
+    "bridge_mixing": ("mixed with training rows", 1.0),
     "image_coverage": ("tiles like training tiles", None),
     "largest_hub": ("rows of the largest hub", None),
 }
@@ -125,7 +125,7 @@ def _quantities(ax: Axes, report: pd.DataFrame) -> None:
     ax.set_ylim(-0.7, len(shown) - 0.3)
     ax.tick_params(axis="x", labelsize=8)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("value with 95 % interval; grey tick: chance", fontsize=8)
+    ax.set_xlabel("value with 95 % interval; grey tick: chance, or no difference", fontsize=8)
     ax.set_title("Can labels be transferred here?", fontsize=10, loc="left")
     ax.spines[["top", "right", "left"]].set_visible(False)
 
@@ -165,6 +165,7 @@ def _bridge(ax: Axes, bridge: dict[str, list[float]]) -> None:
         weights = np.full(len(values), 100 / len(values))
         ax.hist(values, edges, weights=weights, color=colour, alpha=0.55, label=label)
         ax.axvline(np.median(values), color=colour, lw=1.5)
+    ax.set_ylim(0, 1.25 * ax.get_ylim()[1])  # room for the legend
     ax.set_xlabel("1 - cosine to the nearest training row with a caption", fontsize=8)
     ax.set_ylabel("% of rows", fontsize=8)
     ax.tick_params(labelsize=8)

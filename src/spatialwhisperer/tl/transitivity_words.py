@@ -166,7 +166,7 @@ def chain(value: float, bound_distance: float) -> str:
 
 def image_coverage(value: float) -> str:
     """Share of tiles like training tiles."""
-    how = "Tiles are like those of the training" if value >= 0.8 else "Many tiles are unlike those of the training"
+    how = "Most tiles are like those of the training" if value >= 0.5 else "Most tiles are unlike those of the training"
     return f"{how}: {value:.0%} lie within the reach of some training tile, in features as the model standardises them."
 
 
