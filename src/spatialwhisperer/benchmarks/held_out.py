@@ -45,7 +45,9 @@ RECIPE: dict[str, Any] = {
 
 PROMPTS = {name: label["prompts"] for name, label in LABELS.items()}
 CELLS = "wu2021_breast_CID4465.h5ad"
+SCVI_EPOCHS = 40
 COVERAGES = (1.0, 0.5, 0.25, 0.1)
+N_EXAMPLES, N_DRAWS = 5, 5
 _MIN_ROWS = 5
 
 
@@ -66,6 +68,12 @@ class Data:
         """Train on all patients but one."""
         images = [s for n, s in self.images.items() if n[0] != without]
         texts = [t for n, t in self.texts.items() if n[0] != without]
+        if recipe["gene_encoder"] == "scvi":
+            say(f"scVI, {SCVI_EPOCHS} epochs")
+            encoder = sw.pp.fit_gene_encoder(
+                [*texts, self.cells], "scvi", batch_key="patient", max_epochs=SCVI_EPOCHS, random_state=seed
+            )
+            recipe = {**recipe, "gene_encoder": encoder}
         with tempfile.TemporaryDirectory() as folder:
             return sw.tl.train([*images, *texts, self.cells], random_state=seed, folder=folder, **recipe)
 
@@ -84,6 +92,8 @@ class HeldOut:
         Scores of the embedded model's labels, and which labels are right, in the rows with a known region.
     agreement
         Of labels from the image with labels from the expression of the same rows, by measure.
+    few_shot
+        Macro AUROC of the regions in rows that are no examples, from words alone and with examples.
     """
 
     section: str
@@ -91,6 +101,7 @@ class HeldOut:
     labels: np.ndarray
     right: np.ndarray
     agreement: dict[str, float]
+    few_shot: dict[str, float]
 
 
 def load(data: Path, *, smoke: bool = False) -> Data:
@@ -144,7 +155,7 @@ def score(name: str, sdata: SpatialData, model: Whisperer) -> HeldOut:
     right = right_labels(table.obs["pathologist_label"].astype(object).to_numpy(), REGIONS, list(LABELS))
     known = right.any(axis=1) & np.isfinite(image).all(axis=1)
     aurocs = annotation.aurocs(scored(words.TARGETS, "image"), words.targets(table))
-    return HeldOut(name, aurocs, image[known], right[known], agreement(image, gene))
+    return HeldOut(name, aurocs, image[known], right[known], agreement(image, gene), few_shot(sdata, model))
 
 
 def agreement(image: np.ndarray, gene: np.ndarray) -> dict[str, float]:
@@ -159,6 +170,28 @@ def agreement(image: np.ndarray, gene: np.ndarray) -> dict[str, float]:
         "kappa": float(cohen_kappa_score(best, image.argmax(axis=1))),
         "auroc": float(np.mean([roc_auc_score(best == c, image[:, c]) for c in usable])),
     }
+
+
+def few_shot(sdata: SpatialData, model: Whisperer) -> dict[str, float]:
+    """Macro AUROC of the regions from words alone, and with a few labelled spots of each; mean over draws."""
+    sw.tl.embed(sdata, model=model, modality="image")
+    table = sdata["table"]
+    region = table.obs["pathologist_label"].astype(object).map(words.REGION_TARGETS)
+    counts = region[np.isfinite(table.obsm["X_sw_image"]).all(axis=1)].value_counts()
+    classes = [c for c in words.TARGETS if counts.get(c, 0) >= 2 * N_EXAMPLES]
+    if len(classes) < 2:
+        return {"words": np.nan, "examples": np.nan}
+    options = {"model": model, "embedding_key": "X_sw_image", "normalize": "none", "inplace": False}
+    prompts, out = {c: words.TARGETS[c] for c in classes}, []
+    for draw in range(N_DRAWS):
+        rng = np.random.default_rng(draw)
+        shown = {c: rng.choice(np.flatnonzero(region == c), N_EXAMPLES, replace=False) for c in classes}
+        rest = np.setdiff1d(np.flatnonzero(region.isin(classes)), np.concatenate(list(shown.values())))
+        truth = pd.DataFrame({c: pd.array(region.iloc[rest] == c, dtype="boolean") for c in classes})
+        for kind, examples in (("words", None), ("examples", shown)):
+            scores = sw.tl.zero_shot_annotate(sdata, prompts, examples=examples, **options)
+            out.append((kind, annotation.aurocs(scores.iloc[rest], truth)["auroc"].mean()))
+    return pd.DataFrame(out, columns=["kind", "auroc"]).groupby("kind")["auroc"].mean().to_dict()
 
 
 # ------------------------------------------------------------------------------------------------- calibration
@@ -231,6 +264,8 @@ def _row(part: HeldOut, temperature: float) -> dict[str, Any]:
         "commonest class": part.right.mean(axis=0).max(),
         **kept,
         "ECE": expected_calibration_error(rows.summed, rows.correct),
+        "regions, words": part.few_shot["words"],
+        f"regions, {N_EXAMPLES} examples each": part.few_shot["examples"],
     }
 
 
@@ -258,7 +293,7 @@ def draw(held_out: Mapping[str, Sequence[HeldOut]], temperatures: Mapping[str, f
         xlabel="share of rows that keep a label",
         ylabel="share right",
         ylim=(0, 1.02),
-        title="abstention (dotted: always the commonest class)",
+        title="abstention (dotted: commonest class)",
     )
     left.legend(frameon=False, fontsize=8)
     for ax in (left, right):

@@ -70,7 +70,7 @@ TARGETS = {
 }
 """Classes that are scored, each with the descriptions that prompt it."""
 
-_REGION_TARGET = {
+REGION_TARGETS = {
     "invasive cancer": "tumour",
     "cancer in situ": "tumour",
     "connective tissue": "connective",
@@ -134,10 +134,10 @@ def targets(table: AnnData) -> pd.DataFrame:
     Regions with fewer than ``MIN_ROWS`` spots on either side in the table are left out; spots without a region are unknown
     to the regions, which is ``<NA>``.
     """
-    region = table.obs["pathologist_label"].astype(object).map(_REGION_TARGET)
+    region = table.obs["pathologist_label"].astype(object).map(REGION_TARGETS)
     labelled = table.obs["pathologist_label"].notna().to_numpy()
     out = {}
-    for name in dict.fromkeys(_REGION_TARGET.values()):
+    for name in dict.fromkeys(REGION_TARGETS.values()):
         present = (region == name).to_numpy()
         if min(present.sum(), (labelled & ~present).sum()) >= MIN_ROWS:
             out[name] = pd.array(present, dtype="boolean")
