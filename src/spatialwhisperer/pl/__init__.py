@@ -9,6 +9,7 @@ from spatialwhisperer.pl.reliability import reliability
 from spatialwhisperer.pl.roc import roc
 from spatialwhisperer.pl.top_tiles import top_tiles
 from spatialwhisperer.pl.training import training
+from spatialwhisperer.pl.transitivity import transitivity
 
 __all__ = [
     "annotation",
@@ -22,4 +23,5 @@ __all__ = [
     "scores",
     "top_tiles",
     "training",
+    "transitivity",
 ]

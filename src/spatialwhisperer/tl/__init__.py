@@ -1,4 +1,4 @@
-"""Answers: train a joint space, embed, annotate, query, predict expression, classify, find domains, evaluate."""
+"""Answers: train a joint space, embed, annotate, query, predict expression, classify, find domains, evaluate, say how far to trust it."""
 
 from spatialwhisperer.tl.annotate import zero_shot_annotate
 from spatialwhisperer.tl.batch_report import batch_report
@@ -16,6 +16,7 @@ from spatialwhisperer.tl.expression_metrics import evaluate_expression
 from spatialwhisperer.tl.gene_report import gene_report, gene_set_enrichment
 from spatialwhisperer.tl.query import query
 from spatialwhisperer.tl.train import train
+from spatialwhisperer.tl.transitivity import transitivity
 
 __all__ = [
     "abstention_curve",
@@ -36,5 +37,6 @@ __all__ = [
     "tissue_darkness",
     "top_labels",
     "train",
+    "transitivity",
     "zero_shot_annotate",
 ]
