@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -75,6 +76,26 @@ def test_a_model_comes_back_bit_for_bit(model: Whisperer, folder: Path, section:
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert names == sorted(str(p.relative_to(again)) for p in again.rglob("*") if p.is_file())
     assert all((folder / n).read_bytes() == (again / n).read_bytes() for n in names)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize(
+    ("umask", "file", "directory"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
+)
+def test_others_may_read_what_the_umask_allows(
+    model: Whisperer, tmp_path: Path, umask: int, file: int, directory: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        folders = [Whisperer.load(model.folder).save(tmp_path / "saved"), tmp_path / "hub", tmp_path / "genes"]
+        model.save_pretrained(folders[1])
+        model.gene_encoder.save(folders[2])
+    finally:
+        os.umask(before)
+    for folder in folders:
+        for path in [folder, *folder.rglob("*")]:
+            assert path.stat().st_mode & 0o777 == (directory if path.is_dir() else file), path
+    assert (folders[0] / "model.safetensors").is_file()
 
 
 def test_nothing_in_a_model_folder_can_run_code(model: Whisperer) -> None:

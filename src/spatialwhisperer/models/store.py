@@ -16,7 +16,7 @@ from spatialwhisperer._utils import found
 from spatialwhisperer.models.checksums import checksums, model_files, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.whisperer import Whisperer
@@ -37,7 +37,7 @@ def write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         write(temporary)
-        temporary.chmod(0o755)
+        open_to_others(temporary, [temporary])
         if folder.exists():
             old = temporary.with_name(temporary.name + "-old")
             os.replace(folder, old)
@@ -52,6 +52,21 @@ def write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def open_to_others(folder: Path, paths: Iterable[Path]) -> None:
+    """Give files and folders inside a folder, or itself, the permissions that the user's umask allows.
+
+    safetensors and temporary folders keep them to the user alone, so that colleagues could not open a model on a shared disk.
+    """
+    # what a new file gets; asking for the umask would change it for the whole process
+    with tempfile.TemporaryDirectory(dir=folder) as within:
+        probe = Path(within) / "probe"
+        probe.touch()
+        mode = probe.stat().st_mode & 0o666
+    for path in paths:
+        # a folder that may be read must be entered too
+        path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
 
 
 def write_files(model: Whisperer, folder: Path) -> None:
@@ -71,7 +86,9 @@ def write_files(model: Whisperer, folder: Path) -> None:
     if "text" in model.towers:
         model.towers["text"].save_files(folder / TEXT)
     config = {"format": "spatialwhisperer", "version": version("spatialwhisperer"), **model.config}
-    config["files"] = checksums(model_files(folder, CONFIG, PARTS))
+    files = model_files(folder, CONFIG, PARTS)
+    open_to_others(folder, files.values())
+    config["files"] = checksums(files)
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
