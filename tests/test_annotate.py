@@ -43,7 +43,7 @@ def test_exactly_the_documented_slots(section: Any, model: Any, labels: dict[str
     }
     assert set(section.tables) == tables
     label = table.obs["sw_label"]
-    assert label.cat.categories.tolist() == list(labels)
+    assert label.cat.categories.tolist() == [name for name in labels if (label == name).any()]
     assert label.notna().all()
     scores = table.obsm["sw_label_scores"]
     assert scores.dtype == np.float32
@@ -80,7 +80,7 @@ def test_nothing_is_written_out_of_place(section: Any, model: Any, labels: dict[
 
 def test_labels_of_the_model_by_default(section: Any, model: Any) -> None:
     sw.tl.zero_shot_annotate(section, model=model)
-    assert section["table"].obs["sw_label"].cat.categories.tolist() == model.labels
+    assert section["table"].uns["sw_label"]["classes"].tolist() == model.labels
 
 
 def test_other_names_for_the_slots(section: Any, model: Any) -> None:
@@ -94,7 +94,7 @@ def test_other_names_for_the_slots(section: Any, model: Any) -> None:
         "uns": {"mine"},
         "recorded": {"mine", "X_sw_gene"},
     }
-    assert section["table"].obs["mine"].cat.categories.tolist() == ["tumour", "B/plasma cell", "fat"]
+    assert section["table"].uns["mine"]["classes"].tolist() == ["tumour", "B/plasma cell", "fat"]
 
 
 def test_it_tells_types_apart(section: Any, model: Any, labels: dict[str, str]) -> None:
@@ -204,7 +204,52 @@ def test_abstaining(section: Any, model: Any, labels: dict[str, str]) -> None:
     assert 0 < unsure.sum() < 120
     assert np.array_equal(table.obs["sw_label"].isna(), unsure)
     assert np.isfinite(table.obsm["sw_label_scores"]).all()
-    assert table.obs["sw_label"].cat.categories.tolist() == list(labels)
+    assert table.uns["sw_label"]["classes"].tolist() == list(labels)
+
+
+def test_only_labels_that_a_row_got_are_categories(
+    section: Any, model: Any, labels: dict[str, str], tmp_path: Any
+) -> None:
+    import anndata as ad
+
+    table = section["table"]
+    for cut, expected in ((0.0, ["adipocyte", "fibroblast"]), (1.0, [])):
+        table.obsm["X_mine"] = class_embeddings(model, [[labels["adipocyte"]], [labels["fibroblast"]]])[
+            np.arange(120) % 2
+        ]
+        sw.tl.zero_shot_annotate(section, labels, model=model, embedding_key="X_mine", min_confidence=cut)
+        categories = table.obs["sw_label"].cat.categories.tolist()
+        assert categories == sorted(expected, key=list(labels).index)
+        assert table.uns["sw_label"]["classes"].tolist() == list(labels)
+        assert table.obsm["sw_label_scores"].shape == (120, 5)
+        # the functions that come next look names up among all labels
+        assert sw.tl.evaluate_annotation(section, "cell_type").loc[list(labels), "n_present"].sum() == 120
+        assert sw.tl.evaluate_calibration(section, "cell_type").attrs["n"] == 120
+        assert sw.tl.top_labels(section, 5)["label_5"].notna().all()
+        assert len(sw.pl.annotation(section, with_image=False, confidence=True)) == 1
+        table.write_h5ad(tmp_path / "t.h5ad")
+        assert ad.read_h5ad(tmp_path / "t.h5ad").obs["sw_label"].cat.categories.tolist() == categories
+
+
+def test_colours_stay_with_their_categories(section: Any, model: Any, labels: dict[str, str]) -> None:
+    table = section["table"]
+    sw.tl.zero_shot_annotate(section, labels, model=model)
+    n = len(table.obs["sw_label"].cat.categories)
+    table.uns["sw_label_colors"] = ["#123456"] * n
+    sw.tl.zero_shot_annotate(section, labels, model=model)
+    assert table.uns["sw_label_colors"] == ["#123456"] * n
+    sw.tl.zero_shot_annotate(section, {"x": "fat tissue", "y": "stroma"}, model=model)
+    assert "sw_label_colors" not in table.uns
+    # a label has its colour by its place among all labels, also where others were not given
+    sw.tl.zero_shot_annotate(section, labels, model=model)
+    sw.pl.annotation(section, with_image=False)
+    all_of_them = dict(zip(table.obs["sw_label"].cat.categories, table.uns["sw_label_colors"], strict=True))
+    table.obsm["X_mine"] = class_embeddings(model, [[p] for p in labels.values()])[2 + np.arange(120) % 2]
+    sw.tl.zero_shot_annotate(section, labels, model=model, embedding_key="X_mine")
+    sw.pl.annotation(section, with_image=False)
+    two = dict(zip(table.obs["sw_label"].cat.categories, table.uns["sw_label_colors"], strict=True))
+    assert len(two) == 2
+    assert two.items() <= all_of_them.items()
 
 
 def test_rows_without_a_tile_get_no_label(section: Any, model: Any, labels: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer.tl.labels import class_embeddings
 
 mpl.use("agg")
 
@@ -97,14 +98,21 @@ def test_neighbourhoods_of_the_rows_that_have_a_label(abstained: Any) -> None:
 
 def test_a_label_that_no_row_was_given(data: Any, model: Any, labels: dict[str, str]) -> None:
     import scanpy as sc
+    import squidpy as sq
 
-    sw.tl.zero_shot_annotate(data, {**labels, "bone": "zzz"}, model=model, min_confidence=0.9)
-    annotated = data["table"] if hasattr(data, "tables") else data
-    annotated.obs["sw_label"] = annotated.obs["sw_label"].where(annotated.obs["sw_label"] != "bone")
-    kept = annotated[annotated.obs["sw_label"].notna()].copy()
+    kept = data["table"] if hasattr(data, "tables") else data
+    kept.obsm["X_words"] = class_embeddings(model, [[p] for p in labels.values()])[np.arange(kept.n_obs) % 5]
+    sw.tl.zero_shot_annotate(data, {"bone": "bone", **labels}, model=model, embedding_key="X_words")
+    assert "bone" in kept.uns["sw_label"]["classes"]
     assert "bone" not in kept.obs["sw_label"].cat.categories
+    sc.tl.dendrogram(kept, "sw_label", use_rep="X_words")
     assert np.isfinite(enrichment(kept)).all()
+    sq.gr.centrality_scores(kept, cluster_key="sw_label")
     sc.tl.rank_genes_groups(kept, "sw_label", method="wilcoxon")
+    sq.pl.spatial_scatter(kept, color="sw_label", shape=None, library_id=next(iter(kept.uns.get("spatial", {})), None))
+    # with other labels the colours that were drawn with mean nothing
+    sw.tl.zero_shot_annotate(data, ["fat tissue", "cancer"], model=model)
+    sq.pl.spatial_scatter(kept, color="sw_label", shape=None, library_id=next(iter(kept.uns.get("spatial", {})), None))
 
 
 @pytest.mark.parametrize("some_abstain", [False, True])

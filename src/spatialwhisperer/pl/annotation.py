@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from spatialwhisperer._utils import found, recorded
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid, panels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -237,15 +238,23 @@ def _palette(table: AnnData, key: str, names: list[str], palette: Mapping[str, s
         if missing:
             raise KeyError(f"palette has no colour for {found(missing)}.")
         colours = [to_hex(palette[n]) for n in names]
-    elif len(table.uns.get(f"{key}_colors", ())) == len(names):
+    elif len(table.uns.get(f"{key}_colors", ())) == len(names) > 0:
         colours = [str(c) for c in table.uns[f"{key}_colors"]]
     else:
         from scanpy.plotting import palettes
 
-        source = palettes.default_20 if len(names) <= 20 else palettes.default_102
-        colours = [source[i % len(source)] for i in range(len(names))]
+        # by place among all labels, so that a label has one colour in every section
+        order = list(dict.fromkeys([*_classes(table, key), *names]))
+        source = palettes.default_20 if len(order) <= 20 else palettes.default_102
+        colours = [source[order.index(name) % len(source)] for name in names]
     table.uns[f"{key}_colors"] = colours
     return dict(zip(names, colours, strict=True))
+
+
+def _classes(table: AnnData, key: str) -> list[str]:
+    """All labels that rows could choose from; none where that is not stated."""
+    stated = table.uns.get(key)
+    return [str(c) for c in stated["classes"]] if isinstance(stated, Mapping) and "classes" in stated else []
 
 
 def _opacity(table: AnnData, key: str, alpha: float, labels: pd.Series) -> np.ndarray:
@@ -267,7 +276,7 @@ def _visible(confidence: Any, table: AnnData, key: str, labels: pd.Series) -> An
 
 
 def _range(table: AnnData, key: str, labels: pd.Series) -> tuple[float, float]:
-    n = len(table.uns.get(key, {}).get("classes", labels.cat.categories))
+    n = len(_classes(table, key) or labels.cat.categories)
     guess = 1 / max(n, 2)
     sure = table.obs[_keys.confidence(key)].to_numpy(dtype=float)
     # a calibrated confidence may never come near 1

@@ -137,6 +137,15 @@ def columns(tables: Sequence[AnnData], key: str, argument: str, cure: str = "") 
     return np.concatenate([column(t, key, argument, _of(i, tables), cure) for i, t in enumerate(tables)])
 
 
+def set_categories(table: AnnData, key: str, values: pd.Categorical) -> None:
+    """Write a categorical column of ``.obs``; ``.uns['<key>_colors']``, which goes by position, stays with its categories only."""
+    former = table.obs[key] if key in table.obs else None
+    same = former is not None and hasattr(former, "cat") and list(former.cat.categories) == list(values.categories)
+    table.obs[key] = values
+    if not same:
+        table.uns.pop(f"{key}_colors", None)
+
+
 def _of(number: int, tables: Sequence[AnnData]) -> str:
     return "" if len(tables) == 1 else f" of object {number}"
 
