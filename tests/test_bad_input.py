@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 
@@ -72,8 +74,23 @@ LABELS = ["tumour", "fat"]
         (LABELS, {"templates": []}, ValueError, "Each template"),
         (LABELS, {"normalize": "zscore"}, ValueError, "'none', 'softmax' or 'centre', not 'zscore'"),
         (LABELS, {"min_confidence": 50}, ValueError, "between 0 and 1, not 50"),
-        (LABELS, {"modality": "text"}, KeyError, "cannot embed 'text'"),
-        (LABELS, {"modality": "protein"}, KeyError, "cannot embed 'protein'"),
+        (LABELS, {"modality": "text"}, ValueError, "a table has no text side; choose 'image' or 'gene'"),
+        (LABELS, {"modality": "protein"}, ValueError, "modality='protein': there is no such side; choose"),
+        (set(LABELS), {}, TypeError, r"a set has none\. Pass a list: sorted\(labels\)"),
+        (iter(LABELS), {}, TypeError, "a list of names or a mapping"),
+        (7, {}, TypeError, "a list of names or a mapping from name to description, not 7"),
+        ({"tumour": 1, "fat": "fat"}, {}, TypeError, "must be text; found 1"),
+        (["tumour", float("nan"), float("nan")], {}, TypeError, r"must be text; found nan\.$"),
+        (pd.Series(["fat", "fat", "tumour"]), {}, ValueError, r"more than once.*column\.dropna\(\)\.unique\(\)"),
+        (pd.Series(["fat", None, "tumour"]), {}, TypeError, r"must be text.*column\.dropna\(\)\.unique\(\)"),
+        (LABELS, {"templates": None}, TypeError, "templates must be text"),
+        (
+            LABELS,
+            {"batch_size": 0, "modality": "gene"},
+            ValueError,
+            "batch_size must be a positive whole number, not 0",
+        ),
+        (LABELS, {"batch_size": 2.5, "modality": "image"}, ValueError, "batch_size must be .* not 2.5"),
         (LABELS, {"table_key": "spots"}, KeyError, "table_key='spots' is not a table"),
         (LABELS, {"library_key": "section"}, ValueError, "library_key applies to AnnData"),
         (LABELS, {"layer": "counts", "modality": "gene"}, KeyError, "counts"),
@@ -89,6 +106,40 @@ def test_bad_arguments(
 
 def test_a_folder_without_a_model(refused: Any, section: Any, tmp_path: Any) -> None:
     refused(FileNotFoundError, "holds no model", sw.tl.zero_shot_annotate, section, LABELS, model=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", " ", "my/label", "spatialwhisperer", 3])
+def test_names_that_no_slot_can_have(refused: Any, section: Any, model: Any, name: Any) -> None:
+    calls: list[tuple[Any, dict[str, Any]]] = [
+        (sw.tl.zero_shot_annotate, {"model": model}),
+        (sw.tl.query, {"text": "fat", "model": model}),
+        (sw.tl.embed, {"model": model}),
+        (sw.tl.classify, {"labels_key": "cell_type", "use": "X_stain_texture"}),
+        (sw.tl.evaluate_classes, {"labels_key": "cell_type", "use": "X_stain_texture"}),
+        (sw.tl.spatial_domains, {"n_domains": 2, "use": "observed"}),
+        (sw.tl.predict_expression, {"model": model}),
+        (sw.pp.embed_images, {"tile_um": 80}),
+        (sw.pp.embed_genes, {"encoder": "pca"}),
+        (sw.pp.tiles, {"tile_um": 80, "at": "grid"}),
+    ]
+    for function, options in calls:
+        error = ValueError if isinstance(name, str) else TypeError
+        refused(error, "key_added must be", function, section, key_added=name, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"), [(None, TypeError), (3, TypeError), (["fat", 3], TypeError), ([], ValueError)]
+)
+def test_questions_that_are_no_text(refused: Any, section: Any, model: Any, text: Any, error: Any) -> None:
+    refused(error, "text must be a sentence", sw.tl.query, section, text, model=model)
+
+
+def test_several_sections_at_once(simulated: Any, model: Any) -> None:
+    for function, arguments in ((sw.tl.zero_shot_annotate, [LABELS]), (sw.tl.query, ["fat"]), (sw.tl.embed, [])):
+        with pytest.raises(TypeError, match=r"not list\. Pass its objects one at a time: for section in sections: "):
+            function(list(simulated.sections.values()), *arguments, model=model)
+        with pytest.raises(TypeError, match=r"not dict\. .* for section in sections\.values\(\): "):
+            function(simulated.sections, *arguments, model=model)
 
 
 def test_not_data_at_all(model: Any) -> None:
@@ -128,8 +179,26 @@ def test_spots_off_the_slide(refused: Any, adata: Any, model: Any) -> None:
 def test_missing_scale(refused: Any, adata: Any, model: Any) -> None:
     bare(adata)
     adata.uns["spatial"]["P3"]["scalefactors"] = {}
-    message = "microns per pixel of section 'P3' are not known. Pass mpp="
+    message = r"microns per pixel of section 'P3' are not known\. .*sw\.pp\.tiles\(data, tile_um=…, spot_pitch_um=100\)"
     refused(ValueError, message, sw.tl.zero_shot_annotate, adata, LABELS, model=model)
+    # the cure that the message names
+    sw.pp.tiles(adata, tile_um=80, spot_pitch_um=100)
+    sw.tl.zero_shot_annotate(adata, LABELS, model=model)
+    assert adata.obs["sw_label"].notna().all()
+
+
+def test_an_image_that_is_too_coarse(adata: Any, model: Any) -> None:
+    library = bare(adata).uns["spatial"]["P3"]
+    library["images"] = {"hires": library["images"]["fullres"][::4, ::4]}
+    library["scalefactors"] |= {"tissue_hires_scalef": 0.25}
+    with pytest.warns(
+        sw._utils.SpatialWhispererWarning, match=r"sw\.pp\.tiles\(data, tile_um=80, on_low_res='allow'\)"
+    ):
+        sw.tl.zero_shot_annotate(adata, LABELS, model=model, inplace=False)
+    sw.pp.tiles(adata, tile_um=80, on_low_res="allow")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*would be enlarged.*")
+        sw.tl.zero_shot_annotate(adata, LABELS, model=model, inplace=False)
 
 
 def test_ambiguous_images(refused: Any, section: Any, model: Any) -> None:

@@ -57,6 +57,16 @@ def test_a_new_patient(patients: list[ad.AnnData], method: Any, tmp_path: Any) -
     pd.testing.assert_series_equal(again.obs["sw_class"], new.obs["sw_class"])
 
 
+def test_colours_of_other_classes_go(patients: list[ad.AnnData]) -> None:
+    new, *train = patients
+    for _ in range(2):
+        classify(new, labels_key="label", train=train)
+        colours = new.uns.setdefault("sw_class_colors", ["#111111"] * len(CLASSES))
+    assert colours == ["#111111"] * len(CLASSES)
+    classify(new, labels_key="label", train=train, ignore=[CLASSES[0]])
+    assert "sw_class_colors" not in new.uns
+
+
 def test_few_labels_of_the_object_itself(patients: list[ad.AnnData]) -> None:
     data = patients[0]
     truth = data.obs["label"].astype(str).to_numpy()

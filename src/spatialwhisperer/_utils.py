@@ -73,6 +73,35 @@ def found(names: Iterable[Any], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
 
 
+def check_key_added(key: Any) -> None:
+    """Refuse a name of slots that storage formats cannot keep, or that belongs to the package; ``None`` is the function's own name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not text, is empty, holds "/", or is the slot of the provenance.
+    """
+    from spatialwhisperer import _keys
+
+    if key is None:
+        return
+    if not isinstance(key, str):
+        raise TypeError(f"key_added must be text, not {key!r}. Pass another name, or leave it out.")
+    if not key.strip() or "/" in key or key == _keys.UNS:
+        raise ValueError(
+            f'key_added must be a name without "/" (which divides folders in files), and not {_keys.UNS!r} (which holds the '
+            f"provenance of all results); found {key!r}. Pass another name, or leave it out."
+        )
+
+
+def check_batch_size(size: Any) -> None:
+    """Refuse a number of rows in one pass that is not a positive whole number; ``None`` leaves it to the settings."""
+    if size is None:
+        return
+    if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
+        raise ValueError(f"batch_size must be a positive whole number, not {size!r}.")
+
+
 def record(adata: AnnData, key: str, **parameters: Any) -> None:
     """Store the provenance of a result: the version and one JSON string, which every storage format keeps."""
     from spatialwhisperer import _keys
@@ -87,7 +116,8 @@ def recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
     from spatialwhisperer import _keys
 
     entry = adata.uns.get(_keys.UNS, {}).get(key)
-    return None if entry is None else json.loads(str(entry["parameters"]))
+    # joining objects keeps of an entry what they share, which may be the version alone
+    return json.loads(str(entry["parameters"])) if entry is not None and "parameters" in entry else None
 
 
 def _plain(value: Any) -> Any:

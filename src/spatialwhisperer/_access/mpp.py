@@ -50,9 +50,10 @@ def positive(name: str, value: float) -> float:
 def missing_mpp(section: str) -> str:
     """Text of the error for a section whose scale is unknown."""
     return (
-        f"The microns per pixel of section {section!r} are not known. Pass mpp=… (microns per full-resolution pixel, or a "
-        "mapping from section to it), or spot_pitch_um=… (centre-to-centre distance of the spots: 100 for Visium, 200 for "
-        "the first Spatial Transcriptomics arrays), or register the image to a coordinate system named 'microns'."
+        f"The microns per pixel of section {section!r} are not known. State them once: sw.pp.tiles(data, tile_um=…, mpp=…) "
+        "takes the microns per full-resolution pixel, or a mapping from section to it; sw.pp.tiles(data, tile_um=…, "
+        "spot_pitch_um=100) the centre-to-centre distance of the spots (100 for Visium, 200 for the first Spatial "
+        "Transcriptomics arrays). Or register the image to a coordinate system named 'microns'."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._utils import found, recorded
@@ -19,7 +20,15 @@ def is_spatialdata(data: Any) -> bool:
         return True
     if anndata is not None and isinstance(data, anndata.AnnData):
         return False
-    raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.")
+    raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.{_one_by_one(data)}")
+
+
+def _one_by_one(data: Any) -> str:
+    if isinstance(data, Mapping):
+        return " Pass its values one at a time: for section in sections.values(): …."
+    if isinstance(data, list | tuple):
+        return " Pass its objects one at a time: for section in sections: …."
+    return ""
 
 
 def table_name(data: Any, table_key: str | None = None) -> str | None:

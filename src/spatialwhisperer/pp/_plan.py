@@ -149,8 +149,9 @@ def check_resolution(
         text = (
             f"Section {section.name!r}: {tile_px} pixels over {tile_um:g} um ask for {tile_um / tile_px:.3g} um per pixel, "
             f"image {section.image.name!r} has {level_mpp:.3g}: a tile of {max(1, round(native))} pixels would be enlarged to "
-            f"{tile_px}. Add the full-resolution image, or pass tile_px={max(1, int(native))}, or a larger tile_um, or "
-            "sw.pp.tiles(…, on_low_res='allow')."
+            f"{tile_px}. Add the full-resolution image. Or, where no model prescribes the tiles, pass "
+            f"tile_px={max(1, int(native))} or a larger tile_um to sw.pp.embed_images or sw.pp.tiles. "
+            f"sw.pp.tiles(data, tile_um={tile_um:g}, on_low_res='allow') takes them as they are."
         )
         if on_low_res == "error":
             raise ValueError(text)

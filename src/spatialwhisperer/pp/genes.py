@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import found, record, warn
+from spatialwhisperer._utils import check_batch_size, check_key_added, found, record, warn
 from spatialwhisperer.models.gene_encoders import (
     ExpressionEncoder,
     GeneEncoder,
@@ -235,6 +235,8 @@ def embed_genes(
     >>> adata.obsm["X_pca"].shape
     (60, 4)
     """
+    check_key_added(key_added)
+    check_batch_size(batch_size)
     table = get_table(data, table_key)
     fit = {
         "batch_key": batch_key,

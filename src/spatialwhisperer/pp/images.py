@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import found, progress, record
+from spatialwhisperer._utils import check_batch_size, check_key_added, found, progress, record
 from spatialwhisperer.pp._plan import OffSlide, TilePlan, check_resolution, check_tile, one_of, plan_tiles
 from spatialwhisperer.pp._prefetch import batches, prefetch
 from spatialwhisperer.settings import settings
@@ -130,9 +130,9 @@ def embed_images(
     """
     one_of("border", border, Border)
     given = _sizes(tile_um)
+    check_key_added(key_added)
+    check_batch_size(batch_size)
     size = settings.batch_size if batch_size is None else batch_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"batch_size must be a positive whole number, not {size!r}.")
     plan = plan_tiles(
         data,
         table_key=table_key,

@@ -8,7 +8,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import add_instances_table, is_spatialdata, positive
-from spatialwhisperer._utils import found, record
+from spatialwhisperer._utils import check_key_added, found, record
 from spatialwhisperer.pp._grid import tile_grid
 from spatialwhisperer.pp._plan import (
     LowRes,
@@ -128,6 +128,7 @@ def tiles(
     >>> adata.obsm["sw_tiles"].tolist()
     [[100.0, 100.0], [300.0, 200.0]]
     """
+    check_key_added(key_added)
     check_tile(tile_um, tile_px)
     for name, value, choices in (
         ("at", at, At),

@@ -9,17 +9,17 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import found, record, recorded, warn
+from spatialwhisperer._utils import check_key_added, found, record, recorded, warn
 from spatialwhisperer.tl import rollup as tiers
 from spatialwhisperer.tl import scoring
-from spatialwhisperer.tl.embed import default_modality, describe_model, embed, open_model
+from spatialwhisperer.tl.embed import check_modality, default_modality, describe_model, embed, open_model
 from spatialwhisperer.tl.examples import example_rows, refine
 from spatialwhisperer.tl.labels import (
     check_labels,
     class_embeddings,
     fill_templates,
 )
-from spatialwhisperer.tl.slots import untouched_after_error
+from spatialwhisperer.tl.slots import set_categories, untouched_after_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,6 +103,8 @@ def zero_shot_annotate(
         of scores. Labels under none stay themselves. Or the name of a level that the model knows.
     rollup
         Give a row that would abstain the most specific term above several labels (but not above all) that has ``min_confidence``.
+        Take it for a hint: summed shares were too sure where this was measured, on a simulated section (13 spots rolled up at
+        ``min_confidence=0.7``, 6 of them right: ``tutorials/03_trust.ipynb``).
     ontology
         An ontology or its file; that of the model's vocabulary if not given.
     embedding_key
@@ -122,8 +124,8 @@ def zero_shot_annotate(
     ``None``, or the scores as a DataFrame (rows by labels) with ``inplace=False``. In place it writes:
 
     ``.obs['sw_label']`` : :class:`pandas.Series` (dtype ``category``)
-        Best label, categories in the order of ``labels``, then coarser terms that rows were rolled up to; NaN where the row
-        abstains or has no tile.
+        Best label; NaN where the row abstains or has no tile. Categories are the labels that some row got, in the order of
+        ``labels``, then coarser terms that rows were rolled up to. Colours of other categories are dropped from ``.uns``.
     ``.obs['sw_label_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
         Share of that label (or summed share of that term) in a softmax over the labels, at the temperature that :func:`calibrate`
         fitted for this normalisation, else at the model's own.
@@ -136,7 +138,7 @@ def zero_shot_annotate(
     ``.obsm['sw_label_top']`` : :class:`numpy.ndarray` (dtype ``int16``)
         Codes of the best labels, shape (n, top_k), -1 in rows without a tile. With ``top_k``; see :func:`top_labels`.
     ``.uns['sw_label']['classes']`` : :class:`numpy.ndarray`
-        Label of each column of the scores.
+        Label of each column of the scores, whether or not a row got it.
     ``.obsm['X_sw_image']`` or ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray`
         The embedding, see :func:`embed`.
 
@@ -157,6 +159,7 @@ def zero_shot_annotate(
     >>> sections["P2"]["table"].obsm["sw_label_scores"].shape
     (80, 5)
     """
+    check_key_added(key_added)
     model = open_model(model)
     classes, prompts = check_labels(labels, model)
     sentences = fill_templates(prompts, templates)
@@ -237,6 +240,7 @@ def _check_top(top_k: Any, classes: Sequence[str]) -> None:
 
 def side_of(data: Any, table: AnnData, model: Whisperer, modality: Any, embedding_key: str | None) -> Any:
     """Modality that is read: as asked, as the embedding was made from, or as the data allow."""
+    check_modality(modality)
     if modality is not None or embedding_key is None:
         return modality or default_modality(data, table, model)
     named = {_keys.IMAGE: "image", _keys.GENE: "gene"}.get(embedding_key)
@@ -307,26 +311,32 @@ def _write(table: AnnData, key: str, names: Classes, scores: np.ndarray, share: 
     sure = (best.code >= 0) & (best.confidence >= rules.min_confidence) & (best.margin >= rules.min_margin)
     given = np.where(sure, np.array([*names.classes], object)[best.code], None)
     terms = np.where(sure, np.array([*names.ids], object)[best.code], None)
-    categories = list(names.classes)
+    order = list(names.classes)
     if names.coarse is not None:
         limits = {"min_confidence": rules.min_confidence, "min_margin": rules.min_margin}
         up, best = tiers.roll_up(share, best, names.coarse, **limits)
         rolled = up >= 0
         given[rolled] = np.array(names.coarse_names, object)[up[rolled]]
         terms[rolled] = np.array(names.coarse.ids, object)[up[rolled]]
-        categories += [n for i, n in enumerate(names.coarse_names) if (up == i).any()]
-    table.obs[key] = pd.Categorical(given, categories=list(dict.fromkeys(categories)))
+        order += names.coarse_names
+    set_categories(table, key, _used(given, order))
     table.obs[_keys.confidence(key)] = best.confidence
     table.obs[_keys.margin(key)] = best.margin
     table.obsm[_keys.scores(key)] = scores
     table.uns[key] = {"classes": np.array(names.classes, dtype=str)}
     # what an earlier call left here would belong to other labels
     if any(names.ids):
-        stated = dict.fromkeys(i for i in [*names.ids, *terms] if i is not None)
-        table.obs[_keys.ontology(key)] = pd.Categorical(terms, categories=list(stated))
+        ids = [*names.ids, *(() if names.coarse is None else names.coarse.ids)]
+        set_categories(table, _keys.ontology(key), _used(terms, [i for i in ids if i is not None]))
     elif _keys.ontology(key) in table.obs:
         del table.obs[_keys.ontology(key)]
     if rules.top_k is not None:
         table.obsm[_keys.top(key)] = scoring.top_codes(share, rules.top_k)
     elif _keys.top(key) in table.obsm:
         del table.obsm[_keys.top(key)]
+
+
+def _used(values: np.ndarray, order: Sequence[str]) -> pd.Categorical:
+    """Categories that occur, in a given order; scanpy and squidpy stumble over those that no row has."""
+    there = set(values)
+    return pd.Categorical(values, categories=[c for c in dict.fromkeys(order) if c in there])

@@ -9,9 +9,9 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import found, record
+from spatialwhisperer._utils import check_key_added, found, record
 from spatialwhisperer.tl.probes import METHODS, Method, fit_probe, take_shots
-from spatialwhisperer.tl.slots import columns, matrix, stacked, tables_of, texts
+from spatialwhisperer.tl.slots import columns, matrix, set_categories, stacked, tables_of, texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,6 +104,7 @@ def classify(
     (80, 5)
     """
     check_probe(method, n_shots, n_neighbors)
+    check_key_added(key_added)
     table = get_table(data, table_key)
     teachers = [table] if train is None else tables_of(train, table_key, "train")
     x = matrix(table, use)
@@ -140,7 +141,7 @@ def classify(
         return pd.DataFrame(scores, index=table.obs_names, columns=classes)
 
     best = np.where(whole, np.nan_to_num(scores, nan=-1).argmax(axis=1), -1)
-    table.obs[key_added] = pd.Categorical.from_codes(best, categories=classes)
+    set_categories(table, key_added, pd.Categorical.from_codes(best, categories=classes))
     table.obs[_keys.confidence(key_added)] = scores.max(axis=1)
     table.obsm[_keys.scores(key_added)] = scores
     table.uns[key_added] = {"classes": np.array(classes, dtype=str)}

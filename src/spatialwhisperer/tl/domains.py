@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, is_spatialdata
-from spatialwhisperer._utils import found, record, warn
+from spatialwhisperer._utils import check_key_added, found, record, warn
 from spatialwhisperer.tl.clusters import METHODS, components, kmeans, leiden, smoothed
 from spatialwhisperer.tl.neighbours import section_names, spatial_graph
 from spatialwhisperer.tl.observed import variable_expression
@@ -113,6 +113,7 @@ def spatial_domains(
     >>> section["table"].obs["sw_domain"].cat.categories.tolist()
     ['0', '1', '2']
     """
+    check_key_added(key_added)
     table = get_table(data, table_key)
     check_clustering(method, smooth, n_rings, n_pcs, n_init)
     if isinstance(n_domains, bool) or not isinstance(n_domains, int | np.integer) or n_domains < 2:

@@ -8,7 +8,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, positions, section_codes
-from spatialwhisperer._utils import found, record, recorded, warn
+from spatialwhisperer._utils import check_batch_size, check_key_added, found, record, recorded, warn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,8 @@ def embed(
     ------
     KeyError
         If the model has no such side, or the data hold neither image nor counts.
+    ValueError
+        If there is no such modality, or ``key_added`` or ``batch_size`` make no sense.
 
     Examples
     --------
@@ -81,10 +83,13 @@ def embed(
     >>> sections["P2"]["table"].obsm["X_sw_image"].shape
     (80, 64)
     """
+    check_key_added(key_added)
+    check_batch_size(batch_size)
+    check_modality(modality)
     model = open_model(model)
     table = get_table(data, table_key)
     modality = modality or default_modality(data, table, model)
-    if modality not in model.modalities or modality == "text":
+    if modality not in model.modalities:
         raise KeyError(f"This model cannot embed {modality!r} from a table (it has: {found(model.modalities)}).")
     if modality == "image":
         where = {"table_key": table_key, "library_key": library_key}
@@ -131,11 +136,21 @@ def open_model(model: Any) -> Whisperer:
     raise TypeError(f"model must be a Whisperer, a folder or a hub name, not {type(model).__name__}.")
 
 
+def check_modality(modality: Any) -> None:
+    """Refuse a side that no table has; ``None`` leaves the choice to the data."""
+    if modality in (None, "image", "gene"):
+        return
+    why = "a table has no text side" if modality == "text" else "there is no such side"
+    raise ValueError(f"modality={modality!r}: {why}; choose 'image' or 'gene'.")
+
+
 def describe_model(model: Whisperer) -> dict[str, Any]:
     """What the provenance of a result says about its model."""
     training = model.config.get("training", {})
     keys = ("preset", "schedule", "pairs", "random_state")
+    tile_um = model.config["encoders"].get("image", {}).get("tile_um")
     return {
+        **({} if tile_um is None else {"tile_um": tile_um}),
         "folder": None if model.folder is None else str(model.folder.name),
         "encoders": {m: e.get("name") for m, e in model.config["encoders"].items()},
         **{k: training[k] for k in keys if k in training},

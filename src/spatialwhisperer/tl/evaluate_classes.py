@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import found, record
+from spatialwhisperer._utils import check_key_added, found, record
 from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
 from spatialwhisperer.tl.probes import Method, fit_probe, take_shots
-from spatialwhisperer.tl.slots import columns, stacked, tables_of
+from spatialwhisperer.tl.slots import columns, set_categories, stacked, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +97,7 @@ def evaluate_classes(
     True
     """
     check_probe(method, n_shots, n_neighbors)
+    check_key_added(key_added)
     slots = [use] if isinstance(use, str) else list(dict.fromkeys(use))
     if not slots:
         raise ValueError("use is an empty list; name at least one slot of .obsm.")
@@ -228,5 +229,5 @@ def _write(
     codes = np.full(sum(t.n_obs for t in tables), -1)
     codes[rows] = scores.argmax(axis=1)
     for table, part in zip(tables, np.split(codes, np.cumsum([t.n_obs for t in tables])[:-1]), strict=True):
-        table.obs[key] = pd.Categorical.from_codes(part, categories=classes)
+        set_categories(table, key, pd.Categorical.from_codes(part, categories=classes))
         record(table, key, classes=classes, out_of_fold=True, **parameters)

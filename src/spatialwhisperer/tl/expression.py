@@ -16,7 +16,7 @@ from spatialwhisperer._access import (
     positions,
     section_codes,
 )
-from spatialwhisperer._utils import found, record, warn
+from spatialwhisperer._utils import check_key_added, found, record, warn
 from spatialwhisperer.tl.embed import describe_model, image_inputs, off_slide_rows, open_model
 from spatialwhisperer.tl.expression_training import row_hash
 from spatialwhisperer.tl.slots import all_or_nothing
@@ -114,6 +114,7 @@ def predict_expression(
     >>> sections["P3"]["sw_expression"].n_obs
     60
     """
+    check_key_added(key_added)
     model = open_model(model)
     predictor = _predictor(model)
     method = predictor.check_method(method)  # type: ignore[assignment]

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import found, record, say, warn
+from spatialwhisperer._utils import check_key_added, found, record, say, warn
 from spatialwhisperer.pp._gene_matching import counts_matrix, match_genes
 from spatialwhisperer.tl.expression_pairs import AS_GIVEN, values_of
 
@@ -115,6 +115,7 @@ def tissue_darkness(
     """
     from spatialwhisperer.pp.images import read_tiles
 
+    check_key_added(key_added)
     tiles = read_tiles(
         data,
         tile_um=tile_um,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,27 +36,39 @@ def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[st
             raise ValueError("This model knows no captions of its own; pass labels=[…].")
     if isinstance(labels, str):
         raise TypeError(f"labels must be a list or a mapping, not the string {labels!r}. For one text use sw.tl.query.")
+    if isinstance(labels, set | frozenset):
+        raise TypeError("labels must have an order, and a set has none. Pass a list: sorted(labels).")
+    if not isinstance(labels, Iterable) or isinstance(labels, Iterator):
+        raise TypeError(f"labels must be a list of names or a mapping from name to description, not {labels!r}.")
     if isinstance(labels, Mapping):
         classes = list(labels)
-        prompts = [[d] if isinstance(d, str) else list(d) for d in labels.values()]
+        prompts = [list(d) if isinstance(d, Iterable) and not isinstance(d, str) else [d] for d in labels.values()]
     else:
         named = [_described(name, model) for name in labels]
         classes, prompts = [name for name, _ in named], [p for _, p in named]
     wrong = [x for x in [*classes, *(d for p in prompts for d in p)] if not isinstance(x, str)]
     if wrong:
-        raise TypeError(f"Labels and descriptions must be text; found {found(wrong, 3)}.")
+        raise TypeError(
+            f"Labels and descriptions must be text; found {found(dict.fromkeys(map(str, wrong)), 3)}.{_each_once(labels)}"
+        )
     if any(not c.strip() for c in classes) or any(not p or any(not d.strip() for d in p) for p in prompts):
         raise ValueError("labels holds an empty name or a label without a description.")
     repeated = sorted({c for c in classes if classes.count(c) > 1})
     if repeated:
         raise ValueError(
-            f"labels holds {found(repeated)} more than once. To describe a label in several ways pass a mapping."
+            f"labels holds {found(repeated)} more than once."
+            + (_each_once(labels) or " To describe a label in several ways pass a mapping.")
         )
     if len(classes) < 2:
         raise ValueError(
             f"labels needs at least two names to choose from; found {found(classes)}. For one text use sw.tl.query."
         )
     return classes, prompts
+
+
+def _each_once(labels: Any) -> str:
+    """The cure for a column of a table in the place of the labels."""
+    return " Name each label of a column once: labels=column.dropna().unique()." if hasattr(labels, "dropna") else ""
 
 
 def _described(label: Any, model: Whisperer) -> tuple[Any, list[Any]]:
@@ -84,10 +96,12 @@ def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[s
 
     Raises
     ------
-    ValueError
-        If there is no template, or one without ``{}``.
+    ValueError, TypeError
+        If there is no template, or one without ``{}``, or that is not text.
     """
-    templates = [templates] if isinstance(templates, str) else list(templates)
+    templates = list(templates) if isinstance(templates, Iterable) and not isinstance(templates, str) else [templates]
+    if wrong := [t for t in templates if not isinstance(t, str)]:
+        raise TypeError(f"templates must be text with {{}} in the place of the description; found {found(wrong, 3)}.")
     if not templates or any("{}" not in t for t in templates):
         raise ValueError(f"Each template needs {{}} in the place of the description; found {templates!r}.")
     return [[t.replace("{}", d) for d in descriptions for t in templates] for descriptions in prompts]

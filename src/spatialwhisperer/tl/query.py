@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import record
+from spatialwhisperer._utils import check_key_added, found, record
 from spatialwhisperer.tl.annotate import row_embeddings
-from spatialwhisperer.tl.embed import describe_model, open_model
+from spatialwhisperer.tl.embed import check_modality, describe_model, open_model
 from spatialwhisperer.tl.labels import class_embeddings
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def query(
     ------
     ValueError
         If the text is empty.
+    TypeError
+        If it is not text.
     KeyError
         If there is neither image nor counts.
 
@@ -91,9 +94,9 @@ def query(
     >>> len(scores)
     80
     """
-    texts = [text] if isinstance(text, str) else list(text)
-    if not texts or any(not isinstance(t, str) or not t.strip() for t in texts):
-        raise ValueError(f"text must be a sentence or several; found {text!r}.")
+    check_key_added(key_added)
+    texts = _texts(text)
+    check_modality(modality)
     model = open_model(model)
     table = get_table(data, table_key)
     wanted = class_embeddings(model, [texts], device=device)[0]
@@ -105,3 +108,12 @@ def query(
     table.obs[key_added] = scores
     record(table, key_added, text=texts, model=describe_model(model))
     return None
+
+
+def _texts(text: Any) -> list[str]:
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
+    if wrong := [t for t in texts if not isinstance(t, str)]:
+        raise TypeError(f"text must be a sentence, or a list of several wordings of it; found {found(wrong, 3)}.")
+    if not texts or any(not t.strip() for t in texts):
+        raise ValueError(f"text must be a sentence or several; found {text!r}.")
+    return texts

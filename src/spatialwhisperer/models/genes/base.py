@@ -109,8 +109,10 @@ class GeneEncoder(ABC):
         ValueError
             If the number of columns differs, or values are negative, fractional or not finite.
         """
+        from spatialwhisperer._utils import check_batch_size
         from spatialwhisperer.settings import settings
 
+        check_batch_size(batch_size)
         matrix = as_counts(counts, len(self.genes))
         if present is not None:
             present = np.asarray(present, dtype=bool)
@@ -118,8 +120,6 @@ class GeneEncoder(ABC):
                 raise ValueError(f"present has shape {present.shape}, not ({len(self.genes)},).")
             present = None if present.all() else present
         batch_size = settings.batch_size if batch_size is None else batch_size
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}.")
         return self._encode(matrix, present, batch_size, device)
 
     def config(self) -> dict[str, Any]:
@@ -151,6 +151,8 @@ class GeneEncoder(ABC):
         """
         from safetensors.numpy import save_file
 
+        from spatialwhisperer.models.store import open_to_others
+
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             if not overwrite:
@@ -162,6 +164,7 @@ class GeneEncoder(ABC):
             new.mkdir()
             (new / _CONFIG).write_text(json.dumps(self.config(), indent=1, ensure_ascii=False), encoding="utf-8")
             save_file({k: np.ascontiguousarray(v) for k, v in self.tensors().items()}, new / _TENSORS)
+            open_to_others(new, [new / _TENSORS])
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
