@@ -164,7 +164,7 @@ def _bridge(ax: Axes, bridge: dict[str, list[float]]) -> None:
     ):
         weights = np.full(len(values), 100 / len(values))
         ax.hist(values, edges, weights=weights, color=colour, alpha=0.55, label=label)
-        ax.axvline(np.median(values), color=colour, lw=1.5)
+        ax.axvline(np.median(values), ymax=0.8, color=colour, lw=1.5)
     ax.set_ylim(0, 1.25 * ax.get_ylim()[1])  # room for the legend
     ax.set_xlabel("1 - cosine to the nearest training row with a caption", fontsize=8)
     ax.set_ylabel("% of rows", fontsize=8)
