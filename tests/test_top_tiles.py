@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._utils import recorded
 from spatialwhisperer.pl.top_tiles import top_tiles
 
 mpl.use("agg")
@@ -149,6 +150,22 @@ def test_sections(simulated: Any, model: Any, labels: dict[str, str]) -> None:
         top_tiles(both, "T cell", tile_um=80, sections=["P9"])
 
 
+def test_joined_sections_know_the_size_from_the_model(adata: Any, model: Any, labels: dict[str, str]) -> None:
+    """Joining drops the provenance of the features, which differs between the sections."""
+    import anndata as ad
+
+    other = adata.copy()
+    other.obs_names = ["other_" + name for name in other.obs_names]
+    other.uns["spatial"] = {"P4": other.uns["spatial"].pop("P3")}
+    for one in (adata, other):
+        del one.obsm["X_stain_texture"]
+        sw.tl.zero_shot_annotate(one, labels, model=model)
+    both = ad.concat({"P3": adata, "P4": other}, label="library_id", uns_merge="unique")
+    assert recorded(both, "X_stain_texture") is None
+    axes = top_tiles(both, "T cell", n=4)
+    assert axes[0].get_xlim() == (0, 80)
+
+
 def test_several_sizes_show_the_widest_and_outline_the_others(section: Any) -> None:
     sw.pp.embed_images(section, tile_um=(80, 240), tile_px=32, key_added="X_wide")
     del section["table"].obsm["X_stain_texture"]
@@ -184,8 +201,8 @@ def test_unclear_calls(annotated: Any) -> None:
         top_tiles(annotated, "T cell", n=0)
     with pytest.raises(ValueError, match="tile_um must be"):
         top_tiles(annotated, "T cell", tile_um=-1)
-    for slot in ("X_stain_texture", "X_sw_image"):
-        table.obsm.pop(slot)
+    for slot in ("X_stain_texture", "X_sw_image", "sw_label"):
+        table.obsm.pop(slot, None)
         table.uns["spatialwhisperer"].pop(slot)
     with pytest.raises(ValueError, match=r"size of the tiles is not known.*tile_um=…"):
         top_tiles(annotated, "T cell")

@@ -81,8 +81,8 @@ def top_tiles(
     caption
         Column of ``.obs`` to write under each tile, such as known labels.
     tile_um
-        Edge of a tile in microns. Not given: what the image features were computed on; of several sizes the largest is
-        cut, and the others are outlined.
+        Edge of a tile in microns. Not given: what the image features were computed on, else that of the model; of several sizes
+        the largest is cut, and the others are outlined.
     n_columns
         Tiles in a row.
     mpp
@@ -213,14 +213,18 @@ def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
 
 def _features_seen(table: AnnData, key: str) -> dict[str, Any]:
     """What is recorded of the image features behind a result: sizes, scale, image; empty where nothing is."""
-    encoder = (((recorded(table, key) or {}).get("model") or {}).get("encoders") or {}).get("image")
-    slots = [] if encoder is None else [_keys.features(encoder), encoder]
-    slots += [_keys.TILES, *(name for name in table.uns.get(_keys.UNS, {}) if name in table.obsm)]
-    for slot in slots:
-        parameters = recorded(table, slot)
-        if parameters and parameters.get("tile_um") is not None:
-            return parameters
-    return {}
+    model = (recorded(table, key) or {}).get("model") or {}
+    encoder = (model.get("encoders") or {}).get("image")
+    own = [] if encoder is None else [_keys.features(encoder), encoder]
+    others = [_keys.TILES, *(name for name in table.uns.get(_keys.UNS, {}) if name in table.obsm)]
+    # joining sections loses what differs between them, such as the scale of their features, but not the model
+    size = {"tile_um": model["tile_um"]} if model.get("tile_um") is not None else {}
+    for slots, known in ((own, {}), (others, size)):
+        for slot in slots:
+            parameters = recorded(table, slot)
+            if parameters and parameters.get("tile_um") is not None:
+                return parameters | known
+    return size
 
 
 def _sizes(tile_um: float | None, features: Mapping[str, Any]) -> list[float]:
@@ -230,7 +234,7 @@ def _sizes(tile_um: float | None, features: Mapping[str, Any]) -> list[float]:
         return [float(tile_um)]
     if "tile_um" not in features:
         raise ValueError(
-            "The size of the tiles is not known: no image features of this table are recorded. Pass tile_um=…."
+            "The size of the tiles is not known: neither image features nor a model are recorded in this table. Pass tile_um=…."
         )
     return sorted(float(um) for um in np.atleast_1d(features["tile_um"]))
 
