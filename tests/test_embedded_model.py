@@ -89,7 +89,7 @@ def test_the_script_trains_such_a_model(data_folder: Path, tmp_path: Path) -> No
     from spatialwhisperer.models.train_default import main
 
     out = tmp_path / "mini"
-    assert main(["--data", str(data_folder), "--out", str(out), "--smoke"]) == 0
+    assert main(["--data", str(data_folder), "--out", str(out), "--gene-encoder", "pca", "--smoke"]) == 0
     model = sw.models.Whisperer.load(out)
     assert model.labels == list(LABELS)
     assert set(model.config["card"]["held_out_macro_auroc"]) == {"A1", "C3"}

@@ -66,7 +66,7 @@ def _low_data(commands: argparse._SubParsersAction) -> None:
 def _held_out(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("held-out", help="the recipe of the embedded model on patients that it has not seen")
     _common(parser, "held_out", seeds=False)
-    parser.add_argument("--gene-encoder", default="pca", choices=["pca", "scvi"])
+    parser.add_argument("--gene-encoder", default="scvi", choices=["pca", "scvi"])
     parser.add_argument("--seed", type=int, default=0, help="of scVI; the rest has none")
     parser.set_defaults(run=_run_held_out)
 

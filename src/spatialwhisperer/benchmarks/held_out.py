@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 RECIPE: dict[str, Any] = {
     "preset": "whisperer",
     "schedule": "sequential",
-    "gene_encoder": "pca",
+    "gene_encoder": "scvi",
     "text_key": words.SEVERAL_COLUMNS,
     "batch_key": "patient",
     "tile_um": annotation.TWO_SIZES,
@@ -235,7 +235,9 @@ def _ece(scores: np.ndarray, right: np.ndarray, temperature: float) -> float:
 # ------------------------------------------------------------------------------------------------- the command
 
 
-def run(data: Path, out: Path, *, gene_encoder: str = "pca", seed: int = 0, smoke: bool = False) -> pd.DataFrame:
+def run(
+    data: Path, out: Path, *, gene_encoder: str = RECIPE["gene_encoder"], seed: int = 0, smoke: bool = False
+) -> pd.DataFrame:
     """Measure every section and write ``held_out.csv``, ``held_out.md`` and ``held_out.png`` into a folder."""
     materials = load(data, smoke=smoke)
     recipe = RECIPE | {"gene_encoder": gene_encoder}
