@@ -117,7 +117,7 @@ def test_unsure_labels_are_see_through(section: Any, model: Any, labels: dict[st
     assert np.allclose(alphas[given], expected[given], atol=1e-5)
     assert np.allclose(alphas[~given], 0.8)
     words = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert words[-3:] == ["confidence 100%", "confidence 75%", "confidence 50%"]
+    assert words[-3:] == ["confidence 100%", "confidence 60%", "confidence 20%"]
     del table.obs["sw_label_confidence"]
     with pytest.raises(KeyError, match=r"confidence=True needs numbers in \.obs\['sw_label_confidence'\]"):
         sw.pl.annotation(section, confidence=True)

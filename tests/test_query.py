@@ -45,7 +45,7 @@ def test_it_finds_what_is_asked_for(section: Any, model: Any, labels: dict[str, 
     assert roc_auc_score(section["table"].obs["cell_type"] == "T cell", score) > 0.8
 
 
-@pytest.mark.parametrize("text", ["", "  ", [], ["fat", ""], [3]])
+@pytest.mark.parametrize("text", ["", "  ", [], ["fat", ""]])
 def test_empty_questions(section: Any, model: Any, text: Any) -> None:
     with pytest.raises(ValueError, match="text must be a sentence"):
         sw.tl.query(section, text, model=model)
