@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.gene_encoders import GeneEncoder, load_gene_encoder
     from spatialwhisperer.models.image_encoders import ImageEncoder, image_encoder
+    from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.text_encoders import TextEncoder, text_encoder
     from spatialwhisperer.models.whisperer import Whisperer
 
@@ -23,6 +24,7 @@ _LAZY = {
     "ExpressionPredictor": "expression",
     "GeneEncoder": "gene_encoders",
     "ImageEncoder": "image_encoders",
+    "Reference": "reference",
     "TextEncoder": "text_encoders",
     "Whisperer": "whisperer",
     "default_model": "default",
@@ -43,6 +45,7 @@ __all__ = [
     "PairLoss",
     "Preset",
     "Recipe",
+    "Reference",
     "Retrieval",
     "Term",
     "TextEncoder",
