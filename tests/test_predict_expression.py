@@ -438,7 +438,7 @@ def small(training: list[Any], genes: list[str]) -> Any:
         ({"genes": ["Gene of none"]}, KeyError, "Gene of none.*It predicts 40.*train with genes="),
         ({"bank_scope": "other_groups", "group_key": "donor"}, KeyError, "group_key='donor' not in .obs"),
         ({"table_key": "spots"}, KeyError, "table_key='spots' is not a table"),
-        ({"model": None}, TypeError, r"No model given. Train one with sw.tl.train"),
+        ({"model": None}, ValueError, r"embedded model 'her2st-mini' did not learn to predict expression.*sw.tl.train"),
         ({"model": "no_model_here"}, FileNotFoundError, "There is no folder no_model_here"),
     ],
 )

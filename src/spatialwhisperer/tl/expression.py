@@ -164,9 +164,11 @@ def predict_expression(
 
 def _predictor(model: Whisperer) -> ExpressionPredictor:
     if model.expression is None:
+        name = model.config.get("card", {}).get("name")
+        which = f"embedded model {name!r}" if name else f"model (preset {model.config.get('training', {}).get('preset')!r})"
         raise ValueError(
-            f"This model (preset {model.config.get('training', {}).get('preset')!r}) did not learn to predict expression. Train "
-            "one with sw.tl.train(data, preset='whisperer') or another preset that predicts expression, or with expression=True."
+            f"The {which} did not learn to predict expression. Train one on sections with image and counts, and pass it: "
+            "model = sw.tl.train(sections, preset='whisperer', expression=True)."
         )
     return model.expression
 
