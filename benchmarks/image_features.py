@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--weights", default=None, help="safetensors file or folder for the encoder")
     arguments = parser.parse_args()
 
-    from spatialwhisperer.models.image_encoders import image_encoder
+    from spatialwhisperer.encoders.image.timm import image_encoder
 
     encoder = image_encoder(arguments.encoder, weights=arguments.weights)
     folder = arguments.data / "her2st"

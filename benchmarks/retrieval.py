@@ -24,7 +24,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from spatialwhisperer.models import Retrieval
-from spatialwhisperer.models.retrieval import retrieve_mean
+from spatialwhisperer.retrieval.retrieval import retrieve_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

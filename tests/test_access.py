@@ -21,7 +21,7 @@ from spatialwhisperer._access import (
     sections,
     table_name,
 )
-from spatialwhisperer._utils import SpatialWhispererWarning
+from spatialwhisperer._messages import SpatialWhispererWarning
 
 XY = np.array([[50.0, 20.0], [30.5, 41.2], [77.0, 22.0]])
 RGB = np.random.default_rng(0).integers(0, 255, (3, 60, 100), dtype=np.uint8)

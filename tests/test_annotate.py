@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import recorded
-from spatialwhisperer.tl.labels import check_labels, class_embeddings, fill_templates
-from spatialwhisperer.tl.scoring import Correction, score_rows
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl._annotation.scoring import Correction, score_rows
 
 
 def slots(table: Any) -> dict[str, set[str]]:

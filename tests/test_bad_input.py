@@ -281,7 +281,7 @@ def test_genes_of_another_species(refused: Any, simulated: Any, model: Any) -> N
     for call in (sw.tl.zero_shot_annotate, sw.tl.embed):
         refused(ValueError, message, call, mouse, model=model, modality="gene")
     # with Ensembl ids the species has a name
-    from spatialwhisperer.pp._gene_matching import align_counts
+    from spatialwhisperer._access.counts import align_counts
 
     mouse.var["gene_ids"] = [f"ENSMUSG{i:011d}" for i in range(mouse.n_vars)]
     ids = [f"ENSG{i:011d}" for i in range(n)]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from spatialwhisperer.pl.batches import batches
-from spatialwhisperer.tl.batch_report import batch_report
+from spatialwhisperer.tl.evaluation.batches import batch_report
 
 mpl.use("agg")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from spatialwhisperer.models.batches import ItemBatches, Items, ShuffledBatches
-from spatialwhisperer.models.towers import GeneTower
+from spatialwhisperer.encoders.towers import GeneTower
+from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches
 
 
 def items(n: int = 10) -> Items:

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.benchmarks import her2st_text as words
-from spatialwhisperer.benchmarks.__main__ import main
-from spatialwhisperer.benchmarks.annotation import aurocs, report
+from spatialwhisperer.protocols import her2st_text as words
+from spatialwhisperer.protocols.__main__ import main
+from spatialwhisperer.protocols.annotation import aurocs, report
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_presets_are_compared_and_a_finished_fold_is_not_done_again(data_folder,
 
 
 def test_a_preset_that_does_not_beat_the_scalar_is_named() -> None:
-    from spatialwhisperer.benchmarks.her2st_report import report as compare
+    from spatialwhisperer.protocols.her2st_report import report as compare
 
     keys = {"protocol": "strict", "features": "f", "split": "section", "fold": "C2", "seed": 0, "seconds": 1.0}
     rows = [

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from spatialwhisperer.benchmarks import cells
-from spatialwhisperer.benchmarks.__main__ import main
-from spatialwhisperer.benchmarks.label_sets import LABEL_SETS, LIZARD, PANNUKE, PATHOCELL
 from spatialwhisperer.datasets.lizard import CLASSES
+from spatialwhisperer.protocols import cells
+from spatialwhisperer.protocols.__main__ import main
+from spatialwhisperer.protocols.label_sets import LABEL_SETS, LIZARD, PANNUKE, PATHOCELL
 
 pytestmark = pytest.mark.usefixtures("model")  # which writes run_folder
 NAMES = ("crag_11", "dpath_4", "glas_2")

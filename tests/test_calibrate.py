@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import record, recorded
-from spatialwhisperer.models.calibration import expected_calibration_error, fit_temperature, shares
+from spatialwhisperer._provenance import record, recorded
+from spatialwhisperer.statistics.calibration import expected_calibration_error, fit_temperature, shares
 from spatialwhisperer.tl.calibrate import calibrate
-from spatialwhisperer.tl.evaluate_calibration import abstention_curve, evaluate_calibration, top_labels
+from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluate_calibration, top_labels
 
 CLASSES = ["a", "b/c", "d e"]
 

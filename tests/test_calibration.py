@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialwhisperer.models.calibration import (
+from spatialwhisperer.statistics.calibration import (
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,

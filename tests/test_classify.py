@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from spatialwhisperer._utils import recorded
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.tl._tissue.probes import METHODS, choose_penalty, fit_probe, take_shots
 from spatialwhisperer.tl.classify import classify
-from spatialwhisperer.tl.evaluate_classes import evaluate_classes
-from spatialwhisperer.tl.probes import METHODS, choose_penalty, fit_probe, take_shots
+from spatialwhisperer.tl.evaluation.classes import evaluate_classes
 
 CLASSES = ["stroma", "fat", "tumour/in situ"]
 

@@ -9,8 +9,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import spatialwhisperer as sw
-from spatialwhisperer.models.closed_form import caption_directions, text_map
-from spatialwhisperer.models.neighbours import section_neighbours
+from spatialwhisperer.retrieval.neighbours import section_neighbours
+from spatialwhisperer.training.closed_form import caption_directions, text_map
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +190,8 @@ def test_expression_beside_it(simulated: Any, tmp_path: Any) -> None:
 @pytest.mark.slow
 def test_labels_of_another_patient(data_folder: Any, tmp_path: Any) -> None:
     """A1 trains the image link, C3 is annotated; texts are those of every third section of the other patients."""
-    from spatialwhisperer.benchmarks import annotation as benchmark
-    from spatialwhisperer.benchmarks import her2st_text as words
+    from spatialwhisperer.protocols import annotation as benchmark
+    from spatialwhisperer.protocols import her2st_text as words
 
     images = {name: benchmark._image_table(data_folder, name, {48}) for name in ("A1", "C3")}
     others = [n for n in benchmark._text_sections(data_folder) if n[0] != "C"][::3]

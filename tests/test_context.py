@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.models.context import (
+from spatialwhisperer.networks.context import (
     CONTEXTS,
     Neighbourhood,
     apply_context,

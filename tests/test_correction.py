@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer.models.value_spaces import to_space
 from spatialwhisperer.pp.correction import harmonize_expression
+from spatialwhisperer.statistics.value_spaces import to_space
 
 GENES = [f"G{i}" for i in range(30)]
 

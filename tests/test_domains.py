@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from spatialwhisperer._utils import SpatialWhispererWarning, recorded
-from spatialwhisperer.tl.clusters import by_size, components, smoothed
+from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.tl._tissue.clusters import by_size, components, smoothed
+from spatialwhisperer.tl._tissue.neighbours import spatial_graph
 from spatialwhisperer.tl.domains import spatial_domains
-from spatialwhisperer.tl.evaluate_domains import evaluate_domains
-from spatialwhisperer.tl.neighbours import spatial_graph
+from spatialwhisperer.tl.evaluation.domains import evaluate_domains
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer._utils import SpatialWhispererWarning
-from spatialwhisperer.pp._gene_matching import align_counts, counts_for, match_genes
+from spatialwhisperer._access.counts import align_counts, counts_for, match_genes
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.pp.genes import embed_genes, fit_gene_encoder
 
 if TYPE_CHECKING:
-    from spatialwhisperer.models.gene_encoders import GeneEncoder
+    from spatialwhisperer.encoders.gene.all import GeneEncoder
 
 G = 40
 SYMBOLS = [f"SYM{i}" for i in range(G)]

@@ -14,10 +14,10 @@ from scipy.sparse import csr_matrix
 
 import spatialwhisperer as sw
 from spatialwhisperer._access import Level, RasterImage, Section
-from spatialwhisperer._utils import recorded
-from spatialwhisperer.pp._prefetch import batches, prefetch
+from spatialwhisperer._access.prefetch import batches, prefetch
+from spatialwhisperer._access.tile_reader import TileReader
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pp.images import embed_images, read_tiles
-from spatialwhisperer.pp.reader import TileReader
 from spatialwhisperer.pp.tiles import tiles
 
 if TYPE_CHECKING:
@@ -385,14 +385,14 @@ def test_read_tiles_beyond_memory_are_mapped(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_stain_texture_runs_on_tiles() -> None:
-    pytest.importorskip("spatialwhisperer.models.image_encoders")
+    pytest.importorskip("spatialwhisperer.encoders.image.timm")
     adata = visium({"L": noise()}, {"L": XY})
     embed_images(adata, tile_um=32, tile_px=64, mpp=0.5)
     assert np.isfinite(adata.obsm["X_stain_texture"]).all()
 
 
 def test_a_timm_model_runs_on_tiles() -> None:
-    encoders = pytest.importorskip("spatialwhisperer.models.image_encoders")
+    encoders = pytest.importorskip("spatialwhisperer.encoders.image.timm")
     adata = visium({"L": noise()}, {"L": XY})
     encoder = encoders.image_encoder("resnet18", pretrained=False)
     got = embed_images(adata, encoder=encoder, tile_um=32, tile_px=64, mpp=0.5, inplace=False)

@@ -12,7 +12,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.models import default
-from spatialwhisperer.models.default_labels import LABELS, REGIONS
+from spatialwhisperer.protocols.default_labels import LABELS, REGIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ def test_a_real_section_is_annotated(data_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_script_trains_such_a_model(data_folder: Path, tmp_path: Path) -> None:
-    from spatialwhisperer.models.train_default import main
+    from spatialwhisperer.protocols.train_default import main
 
     out = tmp_path / "mini"
     assert main(["--data", str(data_folder), "--out", str(out), "--gene-encoder", "pca", "--smoke"]) == 0

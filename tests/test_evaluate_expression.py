@@ -9,11 +9,11 @@ import scipy.sparse as sp
 
 import spatialwhisperer as sw
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import record
-from spatialwhisperer.models.value_spaces import to_space
-from spatialwhisperer.tl import expression_baselines as floors
-from spatialwhisperer.tl.expression_baselines import tissue_darkness
-from spatialwhisperer.tl.expression_metrics import evaluate_expression
+from spatialwhisperer._provenance import record
+from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.tl.evaluation import baselines as floors
+from spatialwhisperer.tl.evaluation.baselines import tissue_darkness
+from spatialwhisperer.tl.evaluation.expression import evaluate_expression
 
 SPACE = "per_spot_log1p"
 
@@ -173,7 +173,7 @@ def test_neighbours_in_aligned_sections(section: Any, train: list[Any]) -> None:
 
 
 def make_pair_of(data: Any, prediction: Any) -> Any:
-    from spatialwhisperer.tl.expression_pairs import make_pair
+    from spatialwhisperer.tl.evaluation.pairs import make_pair
 
     options = dict.fromkeys(("genes", "value_space", "layer", "group_key", "table_key"))
     return make_pair(data, prediction, key="sw_expression", **options)

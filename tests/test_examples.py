@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import recorded
-from spatialwhisperer.tl.examples import HALF, example_rows, refine
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.tl._annotation.examples import HALF, example_rows, refine
 
 
 def unit(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from scipy import stats
 
-from spatialwhisperer.models import expression_metrics as em
+from spatialwhisperer.statistics import expression_metrics as em
 
 
 @pytest.fixture(scope="module")

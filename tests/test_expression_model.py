@@ -13,12 +13,12 @@ import scipy.sparse as sp
 import torch
 
 from spatialwhisperer.models import Context, Expression, Preset, Retrieval, Whisperer
-from spatialwhisperer.models.batches import ItemBatches, Items
-from spatialwhisperer.models.decoder import make_decoder
 from spatialwhisperer.models.expression import fit_predictor
 from spatialwhisperer.models.presets import PRESETS
-from spatialwhisperer.models.reduced_rank import ALPHAS, reduced_rank_ridge
-from spatialwhisperer.tl.expression_training import by_section, gene_lists, row_hash
+from spatialwhisperer.networks.decoder import make_decoder
+from spatialwhisperer.statistics.reduced_rank import ALPHAS, reduced_rank_ridge
+from spatialwhisperer.tl._training.expression import by_section, gene_lists, row_hash
+from spatialwhisperer.training.batches import ItemBatches, Items
 
 
 def planted(n: int = 400, g: int = 40, rank: int = 3, noise: float = 0.5, seed: int = 0) -> tuple[Any, ...]:
@@ -103,7 +103,7 @@ def test_noise_is_shrunk_to_the_mean() -> None:
 
 
 def test_a_sample_chooses_the_penalty_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spatialwhisperer.models import reduced_rank
+    from spatialwhisperer.statistics import reduced_rank
 
     x, y, weight, sections = planted(n=1000)
     whole = reduced_rank_ridge(x, sp.csr_matrix(y), sections, rank=3)

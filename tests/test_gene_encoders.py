@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer.models.gene_encoders import (
+from spatialwhisperer.encoders.gene.all import (
     PCAEncoder,
     SCANVIEncoder,
     SCVIEncoder,
     gene_encoder_from,
     load_gene_encoder,
 )
-from spatialwhisperer.models.genes.scvi_training import minibatch_rows, train
+from spatialwhisperer.encoders.gene.scvi_training import minibatch_rows, train
 
 N, G = 150, 60
 GENES = [f"G{i}" for i in range(G)]
@@ -59,7 +59,7 @@ def test_pca_equals_the_plain_formula(pca):
 def test_pca_iterative_solver_agrees_with_the_exact_one(monkeypatch):
     batch = np.arange(N) % 3
     exact = PCAEncoder.fit(counts()[0], GENES, batch=batch, n_latent=5)
-    monkeypatch.setattr("spatialwhisperer.models.genes.pca._DENSE_UP_TO", 10)
+    monkeypatch.setattr("spatialwhisperer.encoders.gene.pca._DENSE_UP_TO", 10)
     iterative = PCAEncoder.fit(counts()[0], GENES, batch=batch, n_latent=5)
     np.testing.assert_allclose(iterative.components, exact.components, atol=1e-4)
     assert iterative.fitted == exact.fitted

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer._utils import SpatialWhispererWarning
-from spatialwhisperer.models.gene_encoders import (
+from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer.encoders.gene.all import (
     ExpressionEncoder,
     GeneSentenceEncoder,
     SetTransformerEncoder,
     gene_sentences,
     load_gene_encoder,
 )
-from spatialwhisperer.models.value_spaces import to_space
 from spatialwhisperer.pp.genes import embed_genes, fit_gene_encoder
+from spatialwhisperer.statistics.value_spaces import to_space
 
 N, G = 120, 50
 GENES = [f"G{i}" for i in range(G)]
@@ -139,7 +139,7 @@ def test_set_transformer_saves_and_ignores_the_batch_size(transformer, tmp_path)
 def test_set_transformer_module_trains_end_to_end(transformer):
     import torch
 
-    from spatialwhisperer.models.towers import GeneTower
+    from spatialwhisperer.encoders.towers import GeneTower
 
     x = counts()[0][:, :-1]
     before = transformer.encode(x, device="cpu")

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import record
-from spatialwhisperer.models.value_spaces import to_space
-from spatialwhisperer.tl.gene_report import gene_report, gene_set_enrichment, read_gene_sets
+from spatialwhisperer._provenance import record
+from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment, read_gene_sets
 
 SPACE = "per_spot_log1p"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spatialwhisperer.models.heads import HEADS, make_head
+from spatialwhisperer.networks.heads import HEADS, make_head
 
 
 @pytest.mark.parametrize(("in_dim", "millions"), [(512, 6.304), (768, 7.352), (1536, 10.498)])

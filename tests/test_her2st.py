@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from PIL import Image
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import SpatialWhispererWarning
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.datasets._download import git_blob_sha1
 from spatialwhisperer.settings import settings
 

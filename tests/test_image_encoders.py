@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spatialwhisperer.encoders.image.timm import ImageEncoder, ModuleEncoder, TimmEncoder, _build, image_encoder
+from spatialwhisperer.encoders.registry import get_spec
 from spatialwhisperer.models import EncoderSpec
-from spatialwhisperer.models.image_encoders import ImageEncoder, ModuleEncoder, TimmEncoder, _build, image_encoder
-from spatialwhisperer.models.registry import get_spec
 from spatialwhisperer.settings import settings
 
 TINY = "test_vit"  # a model of 160 px that timm keeps for tests

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import recorded
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.ontology import Ontology, Term
 from spatialwhisperer.models.vocabulary import Vocabulary
-from spatialwhisperer.tl.labels import check_labels, find_terms, label_ids, open_ontology
-from spatialwhisperer.tl.rollup import coarse_terms, roll_up, to_level
-from spatialwhisperer.tl.scoring import best_labels, top_codes
+from spatialwhisperer.tl._annotation.labels import check_labels, find_terms, label_ids, open_ontology
+from spatialwhisperer.tl._annotation.rollup import coarse_terms, roll_up, to_level
+from spatialwhisperer.tl._annotation.scoring import best_labels, top_codes
 
 TERMS = [
     Term("CL:0", "cell"),

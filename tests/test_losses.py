@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.models.losses import balanced_sigmoid, contrastive, info_nce, masked_mean, positive_targets
+from spatialwhisperer.networks.losses import balanced_sigmoid, contrastive, info_nce, masked_mean, positive_targets
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:

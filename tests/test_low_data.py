@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.benchmarks import low_data
-from spatialwhisperer.benchmarks.__main__ import main
+from spatialwhisperer.protocols import low_data
+from spatialwhisperer.protocols.__main__ import main
 
 
 def test_subsets_are_nested_and_seeded() -> None:

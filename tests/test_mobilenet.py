@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.benchmarks.mobilenet import DIMENSIONS, mobilenet
+from spatialwhisperer.protocols.mobilenet import DIMENSIONS, mobilenet
 
 
 @pytest.fixture(scope="module")

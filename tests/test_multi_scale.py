@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import SpatialWhispererWarning, recorded
+from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pp.images import read_tiles
 
 SIZES = (40, 80, 160)
@@ -71,7 +72,7 @@ def test_one_size_in_a_sequence_is_that_size(section: Any) -> None:
 
 
 def test_each_size_is_encoded_at_its_own_scale(section: Any) -> None:
-    from spatialwhisperer.models.image_encoders import image_encoder
+    from spatialwhisperer.encoders.image.timm import image_encoder
 
     encoder, seen = image_encoder("stain_texture"), []
 

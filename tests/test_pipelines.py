@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.tl.labels import class_embeddings
+from spatialwhisperer.tl._annotation.labels import class_embeddings
 
 mpl.use("agg")
 

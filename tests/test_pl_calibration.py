@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import record
+from spatialwhisperer._provenance import record
 from spatialwhisperer.pl.reliability import reliability
 from spatialwhisperer.pl.roc import roc
-from spatialwhisperer.tl.evaluate_calibration import evaluate_calibration
+from spatialwhisperer.tl.evaluation.calibration import evaluate_calibration
 
 mpl.use("agg")
 NAMES = ["a", "b/c", "d"]

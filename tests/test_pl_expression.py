@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import record
-from spatialwhisperer.models.value_spaces import to_space
+from spatialwhisperer._provenance import record
 from spatialwhisperer.pl.expression import expression, gene_ranking
+from spatialwhisperer.statistics.value_spaces import to_space
 
 mpl.use("agg")
 

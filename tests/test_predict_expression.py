@@ -13,8 +13,9 @@ import spatialdata as sd
 from scipy.spatial.distance import cdist
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import SpatialWhispererWarning, recorded
-from spatialwhisperer.models.value_spaces import to_space
+from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.statistics.value_spaces import to_space
 
 FEW = {"max_epochs": 2, "batch_size": 64}
 KEY = "sw_expression"
@@ -378,7 +379,7 @@ def test_what_is_held_out(
     patients: list[str], held_out: list[set[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Patients where there are several, else sections; one section alone is said to be unmeasured."""
-    from spatialwhisperer.tl import expression_training
+    from spatialwhisperer.tl._training import expression as expression_training
 
     left_in: list[set[int]] = []
     fit_model = expression_training.fit_model

@@ -145,7 +145,7 @@ def test_the_parts_are_those_of_the_preset(name: str, protocol: str, trained: An
 def test_the_loss_is_that_of_the_preset(
     name: str, training: list[Any], genes: list[str], fitted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spatialwhisperer.models import lightning
+    from spatialwhisperer.training import lightning
 
     seen: list[dict[str, Any]] = []
     contrastive = lightning.contrastive

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import recorded
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.tl.embed import text_features
 
 

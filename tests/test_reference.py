@@ -8,7 +8,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.models.reference import Reference
-from spatialwhisperer.tl import reference as filling
+from spatialwhisperer.tl._training import reference as filling
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from spatialwhisperer.models import registry
-from spatialwhisperer.models.registry import EncoderSpec, get_spec, list_encoders, register_encoder
+from spatialwhisperer.encoders import registry
+from spatialwhisperer.encoders.registry import EncoderSpec, get_spec, list_encoders, register_encoder
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_an_unknown_name_lists_close_ones(name, modality, hint):
 
 def test_reading_the_registry_does_not_import_torch():
     code = (
-        "import sys; from spatialwhisperer.models.registry import get_spec; get_spec('uni2-h'); "
+        "import sys; from spatialwhisperer.encoders.registry import get_spec; get_spec('uni2-h'); "
         "sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from spatialwhisperer.models import Retrieval
-from spatialwhisperer.models.retrieval import WEIGHTS, Neighbours, impute, retrieve, retrieve_mean
+from spatialwhisperer.retrieval.retrieval import WEIGHTS, Neighbours, impute, retrieve, retrieve_mean
 
 # the four pairs of three numbers on which the code of the peers was run
 B, K = np.arange(4)[:, None], np.arange(3)[None, :]
@@ -253,7 +253,7 @@ MEMORY = """
 import resource
 import numpy as np
 from spatialwhisperer.models import Retrieval
-from spatialwhisperer.models.retrieval import retrieve_mean
+from spatialwhisperer.retrieval.retrieval import retrieve_mean
 import torch
 
 rng = np.random.default_rng(0)

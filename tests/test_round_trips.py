@@ -9,7 +9,7 @@ import pytest
 import spatialdata as sd
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import recorded
+from spatialwhisperer._provenance import recorded
 
 KEYS = ("sw_label", "sw_query", "rolled", "X_sw_image", "X_sw_gene", "X_stain_texture", "X_pca", "sw_tiles")
 TERMS = [

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import recorded
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.reference import Reference
-from spatialwhisperer.tl.labels import class_embeddings
-from spatialwhisperer.tl.scoring import pooled
+from spatialwhisperer.tl._annotation.labels import class_embeddings
+from spatialwhisperer.tl._annotation.scoring import pooled
 
 NAMES = ["fat", "tumour", "stroma"]
 
@@ -138,7 +138,7 @@ def test_no_row_with_an_embedding(section: Any, model: Any) -> None:
 
 def test_a_slide_of_glass(section: Any, model: Any) -> None:
     """Tiles that hold no tissue are refused where the model remembers its training tissue, before anything is written."""
-    from spatialwhisperer.models.stain_texture import StainTextureEncoder
+    from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
 
     table = section["table"]
     share = StainTextureEncoder().feature_names().index("tissue_share")

@@ -12,17 +12,9 @@ import pytest
 import torch
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import (
-    SpatialWhispererWarning,
-    found,
-    import_torch_stack,
-    isolated_rng,
-    progress,
-    record,
-    recorded,
-    require,
-    warn,
-)
+from spatialwhisperer._messages import SpatialWhispererWarning, found, import_torch_stack, progress, require, warn
+from spatialwhisperer._provenance import record, recorded
+from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.settings import Settings, settings
 
 

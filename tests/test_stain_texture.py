@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from spatialwhisperer.models import _texture_kernels as kernels
-from spatialwhisperer.models.registry import get_spec
-from spatialwhisperer.models.stain_texture import StainTextureEncoder, grid_edge, unmixing_matrix
+from spatialwhisperer.encoders.image import texture_kernels as kernels
+from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder, grid_edge, unmixing_matrix
+from spatialwhisperer.encoders.registry import get_spec
 
 
 def tissue(edge: int = 96, n: int = 3, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spatialwhisperer.models.standardize import MIN_ROWS, standardize, statistics
+from spatialwhisperer.statistics.standardize import MIN_ROWS, standardize, statistics
 
 X = np.random.default_rng(0).normal(3, 2, (60, 4)).astype(np.float32)
 MEAN, STD = statistics(X)

@@ -270,8 +270,8 @@ def nothing_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Whisperer, "__init__", never)
     monkeypatch.setattr(Vocabulary, "read", never)
     monkeypatch.setattr(Reference, "read", never)
-    monkeypatch.setattr("spatialwhisperer.models.gene_encoders.load_gene_encoder", never)
-    monkeypatch.setattr("spatialwhisperer.models.towers.rebuild_towers", never)
+    monkeypatch.setattr("spatialwhisperer.encoders.gene.all.load_gene_encoder", never)
+    monkeypatch.setattr("spatialwhisperer.encoders.towers.rebuild_towers", never)
 
 
 FILES = [

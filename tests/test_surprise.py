@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer.models.surprise import left_out_surprise, log_profiles, surprise
+from spatialwhisperer.statistics.surprise import left_out_surprise, log_profiles, surprise
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spatialwhisperer.models import text_encoders
-from spatialwhisperer.models.text_encoders import text_encoder, text_source
+from spatialwhisperer.encoders.text import transformer as text_encoders
+from spatialwhisperer.encoders.text.transformer import text_encoder, text_source
 from spatialwhisperer.pp.texts import embed_texts
 from spatialwhisperer.settings import settings
 

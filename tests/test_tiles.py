@@ -10,8 +10,9 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from spatialwhisperer._access import Level, RasterImage
-from spatialwhisperer._utils import SpatialWhispererWarning, recorded
-from spatialwhisperer.pp._grid import grid_centres
+from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.pp.grid import grid_centres
 from spatialwhisperer.pp.images import read_tiles
 from spatialwhisperer.pp.stain import TissueMask, coarse_raster, glass_for_black, tissue_mask
 from spatialwhisperer.pp.tiles import tiles

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import recorded
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl.top_tiles import top_tiles
 
 mpl.use("agg")
@@ -109,7 +109,7 @@ def test_rows_without_a_score_and_few_rows(section: Any) -> None:
 
 
 def test_only_what_is_drawn_is_read(annotated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spatialwhisperer.pp import reader
+    from spatialwhisperer._access import tile_reader as reader
 
     boxes = []
 

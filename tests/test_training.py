@@ -100,7 +100,7 @@ def test_one_pair_alone_and_a_mapping_of_sections(simulated: Any) -> None:
 
 def test_rows_without_a_modality_never_reach_its_head(objects: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Running statistics of each batch norm are those of the present rows alone."""
-    from spatialwhisperer.models.heads import BatchNormShortcut
+    from spatialwhisperer.networks.heads import BatchNormShortcut
 
     seen: dict[int, list[np.ndarray]] = {}
     forward = BatchNormShortcut.forward
@@ -346,8 +346,8 @@ import sys
 import numpy as np
 import torch
 from spatialwhisperer.models import PairLoss, Recipe, Whisperer
-from spatialwhisperer.models.batches import Items
-from spatialwhisperer.models.fit import Phase, Run, fit_phase, trainer_options
+from spatialwhisperer.training.batches import Items
+from spatialwhisperer.training.fit import Phase, Run, fit_phase, trainer_options
 
 devices, strategy, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.models.reference import FAR, Reference
-from spatialwhisperer.tl.training_range import check_range, section_ranges
+from spatialwhisperer.tl._annotation.training_range import check_range, section_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +140,7 @@ def test_a_model_without_images_says_nothing(simulated: Any, section: Any) -> No
 @pytest.mark.slow
 def test_real_sections_of_another_patient_and_their_negatives(data_folder: Path) -> None:
     """A1 and the sections of patient C lie within each other's range; their pictures in grey or at another scale do not."""
-    from spatialwhisperer.models.image_encoders import image_encoder
+    from spatialwhisperer.encoders.image.timm import image_encoder
     from spatialwhisperer.pp.images import read_tiles
 
     tables = {}

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.models import bridge
-from spatialwhisperer.models import transitivity as tr
-from spatialwhisperer.models.bootstrap import Bootstrap, auroc, interval, spatial_blocks
+from spatialwhisperer.statistics import bridge
+from spatialwhisperer.statistics import transitivity as tr
+from spatialwhisperer.statistics.bootstrap import Bootstrap, auroc, interval, spatial_blocks
 from spatialwhisperer.tl.transitivity import transitivity
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ def test_the_picture(report: pd.DataFrame) -> None:
 @pytest.mark.slow
 def test_real_sections_and_their_negatives(data_folder: Path) -> None:
     """A real section is covered by text of other patients; its counts under other genes are not, and tiles of other spots disagree."""
-    from spatialwhisperer.benchmarks import her2st_text as words
+    from spatialwhisperer.protocols import her2st_text as words
 
     def table(name: str) -> Any:
         data = sw.datasets.her2st(name, data_dir=data_folder)

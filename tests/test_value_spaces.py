@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer.models.value_spaces import SPACES, to_space
+from spatialwhisperer.statistics.value_spaces import SPACES, to_space
 
 COUNTS = np.array([[1, 3, 0], [0, 2, 2], [5, 0, 0], [0, 0, 0]])
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from spatialwhisperer import benchmarks, datasets, models, pl, pp, tl
+    from spatialwhisperer import datasets, models, pl, pp, tl
+    from spatialwhisperer import protocols as benchmarks
 
 __version__ = version("spatialwhisperer")
-__all__ = ["benchmarks", "datasets", "models", "pl", "pp", "settings", "tl"]
+__all__ = ["datasets", "models", "pl", "pp", "settings", "tl"]
 
 
 def __getattr__(name: str) -> Any:

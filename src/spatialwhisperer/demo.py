@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._utils import SpatialWhispererWarning
+from spatialwhisperer._messages import SpatialWhispererWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +72,7 @@ def her2st(folder: Path, small: bool) -> Task:
     """Images of C2, C3 and C4, texts of other patients' sections without an image, and C5 to annotate."""
     import anndata as ad
 
-    from spatialwhisperer.benchmarks import her2st_text as words
+    from spatialwhisperer.protocols import her2st_text as words
 
     names = _texts_only(folder)
     images = sw.datasets.her2st(["C4"] if small else ["C2", "C3", "C4"], data_dir=folder)

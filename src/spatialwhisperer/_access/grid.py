@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

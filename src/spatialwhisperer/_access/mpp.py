@@ -9,7 +9,8 @@ import numpy as np
 
 from spatialwhisperer._access.images import XY
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._utils import warn
+from spatialwhisperer._checks import positive
+from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,13 +39,6 @@ def resolve_mpp(
     if spot_pitch_um is not None:
         return positive("spot_pitch_um", spot_pitch_um) / spot_pitch_px(section, xy_px)
     return recorded
-
-
-def positive(name: str, value: float) -> float:
-    """Return the value, or raise where it is not a positive finite number."""
-    if not np.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} must be a positive number, not {value!r}.")
-    return float(value)
 
 
 def missing_mpp(section: str) -> str:

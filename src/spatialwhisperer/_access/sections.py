@@ -12,7 +12,7 @@ import pandas as pd
 from spatialwhisperer._access import mpp as _mpp
 from spatialwhisperer._access.images import XY, RasterImage, find_image, rgb_names
 from spatialwhisperer._access.tables import get_table, is_spatialdata
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 
 if TYPE_CHECKING:
     from anndata import AnnData

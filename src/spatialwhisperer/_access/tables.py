@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._utils import found, recorded
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
     from anndata import AnnData

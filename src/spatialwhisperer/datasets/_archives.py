@@ -6,7 +6,7 @@ import zipfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._utils import found, say
+from spatialwhisperer._messages import found, say
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:

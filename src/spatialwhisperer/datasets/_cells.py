@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._access import positive
-from spatialwhisperer._utils import found
+from spatialwhisperer._checks import positive
+from spatialwhisperer._messages import found
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

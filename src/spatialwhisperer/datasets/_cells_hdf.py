@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 from spatialwhisperer.datasets._cells import LabelledImage
 
 if TYPE_CHECKING:

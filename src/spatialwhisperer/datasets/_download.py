@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._utils import found, warn
+from spatialwhisperer._messages import found, warn
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 from spatialwhisperer.datasets._cells import TILE_PX, CellImages, LabelledImage, Layout, assemble, choose, folder_of
 from spatialwhisperer.settings import settings
 

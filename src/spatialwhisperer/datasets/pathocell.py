@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 from spatialwhisperer.datasets._cells import TILE_PX, CellImages, Layout, assemble, choose, folder_of
 
 if TYPE_CHECKING:

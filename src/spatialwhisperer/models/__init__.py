@@ -5,32 +5,33 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer.encoders.registry import EncoderSpec, get_spec, list_encoders, register_encoder
 from spatialwhisperer.models.ontology import Ontology, Term
-from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe, Retrieval
+from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
 from spatialwhisperer.models.presets import get_preset, presets
-from spatialwhisperer.models.registry import EncoderSpec, get_spec, list_encoders, register_encoder
 from spatialwhisperer.models.vocabulary import Vocabulary
+from spatialwhisperer.retrieval.rule import Retrieval
 
 if TYPE_CHECKING:
+    from spatialwhisperer.encoders.gene.all import GeneEncoder, load_gene_encoder
+    from spatialwhisperer.encoders.image.timm import ImageEncoder, image_encoder
+    from spatialwhisperer.encoders.text.transformer import TextEncoder, text_encoder
     from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.expression import ExpressionPredictor
-    from spatialwhisperer.models.gene_encoders import GeneEncoder, load_gene_encoder
-    from spatialwhisperer.models.image_encoders import ImageEncoder, image_encoder
     from spatialwhisperer.models.reference import Reference
-    from spatialwhisperer.models.text_encoders import TextEncoder, text_encoder
     from spatialwhisperer.models.whisperer import Whisperer
 
 _LAZY = {
-    "ExpressionPredictor": "expression",
-    "GeneEncoder": "gene_encoders",
-    "ImageEncoder": "image_encoders",
-    "Reference": "reference",
-    "TextEncoder": "text_encoders",
-    "Whisperer": "whisperer",
-    "default_model": "default",
-    "image_encoder": "image_encoders",
-    "load_gene_encoder": "gene_encoders",
-    "text_encoder": "text_encoders",
+    "ExpressionPredictor": "models.expression",
+    "GeneEncoder": "encoders.gene.all",
+    "ImageEncoder": "encoders.image.timm",
+    "Reference": "models.reference",
+    "TextEncoder": "encoders.text.transformer",
+    "Whisperer": "models.whisperer",
+    "default_model": "models.default",
+    "image_encoder": "encoders.image.timm",
+    "load_gene_encoder": "encoders.gene.all",
+    "text_encoder": "encoders.text.transformer",
 }
 
 __all__ = [
@@ -68,7 +69,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'spatialwhisperer.models' has no attribute {name!r}; it has {', '.join(__all__)}."
         )
-    value = getattr(import_module(f"spatialwhisperer.models.{_LAZY[name]}"), name)
+    value = getattr(import_module(f"spatialwhisperer.{_LAZY[name]}"), name)
     globals()[name] = value
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._utils import say
+from spatialwhisperer._messages import say
 from spatialwhisperer.models import store
 
 if TYPE_CHECKING:

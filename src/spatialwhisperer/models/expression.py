@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._utils import found
-from spatialwhisperer.models.parts import Retrieval
-from spatialwhisperer.models.reduced_rank import reduced_rank_ridge
-from spatialwhisperer.models.retrieval import retrieve_mean
+from spatialwhisperer._messages import found
+from spatialwhisperer.retrieval.retrieval import retrieve_mean
+from spatialwhisperer.retrieval.rule import Retrieval
+from spatialwhisperer.statistics.reduced_rank import reduced_rank_ridge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

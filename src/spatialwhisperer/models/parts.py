@@ -6,14 +6,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._utils import found
-from spatialwhisperer.models._weights import WEIGHTS
+from spatialwhisperer.retrieval.rule import MODALITIES, Retrieval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-MODALITIES = ("gene", "text", "image")
-"""Order of the letters in a locking code."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Recipe:
         Weight of the squared error of the decoder that is trained beside the contrastive loss; 0: no decoder.
     closed_form
         Of the sequential schedule: with frozen features and a ridge link nothing is trained, see
-        :mod:`spatialwhisperer.models.closed_form`; the joint space is then that of the gene features. Else the rest of the
+        :mod:`spatialwhisperer.training.closed_form`; the joint space is then that of the gene features. Else the rest of the
         recipe holds.
     neighbour_share
         Of the closed form: weight of the mean of the nearest rows of the section in an image embedding.
@@ -133,52 +129,13 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Retrieval:
-    """How values are retrieved from a bank of paired observations.
-
-    Attributes
-    ----------
-    query, key
-        Modality of the query and of the keys.
-    k
-        Neighbours; ``None``: the whole bank.
-    weights
-        "uniform", "inv_sq_l1", "inv_sq_l2", "exp_gap", "softmax", "raw_cosine" or "clipped_cosine".
-    temperature
-        Of the softmax, on cosines.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, k is below one or the temperature is not positive.
-    """
-
-    query: str = "image"
-    key: str = "gene"
-    k: int | None = 50
-    weights: str = "uniform"
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        for side in (self.query, self.key):
-            if side not in MODALITIES:
-                raise ValueError(f"Unknown side {side!r} of a retrieval; choose one of {found(MODALITIES)}.")
-        if self.weights not in WEIGHTS:
-            raise ValueError(f"Unknown weights {self.weights!r}; choose one of {found(WEIGHTS)}.")
-        if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
-            raise ValueError(f"k must be a whole number of at least 1, or None for the whole bank, not {self.k!r}.")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, not {self.temperature!r}.")
-
-
-@dataclass(frozen=True)
 class Expression:
     """How a preset predicts expression.
 
     Attributes
     ----------
     value_space
-        Space of the predicted values; see :mod:`spatialwhisperer.models.value_spaces`.
+        Space of the predicted values; see :mod:`spatialwhisperer.statistics.value_spaces`.
     input_space
         Space of the expression that the gene side reads, where its encoder is the identity.
     genes, n_genes

@@ -6,17 +6,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer.models.parts import (
-    MODALITIES,
-    Context,
-    Evaluation,
-    Expression,
-    PairLoss,
-    Preset,
-    Recipe,
-    Retrieval,
-)
-from spatialwhisperer.models.registry import get_spec
+from spatialwhisperer.encoders.registry import get_spec
+from spatialwhisperer.models.parts import MODALITIES, Context, Evaluation, Expression, PairLoss, Preset, Recipe
+from spatialwhisperer.retrieval.rule import Retrieval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

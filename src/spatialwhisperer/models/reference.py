@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ class Reference:
 
         ``profile`` : logarithm of the share of each gene of the gene encoder in the counts of a caption's rows, shape (p, genes);
         ``surprise``: how unlike the profiles of the other groups single training rows are
-        (:func:`~spatialwhisperer.models.surprise.left_out_surprise`), shape (r,)
+        (:func:`~spatialwhisperer.statistics.surprise.left_out_surprise`), shape (r,)
 
         ``caption`` : unit embeddings of the captions, shape (c, u)
 

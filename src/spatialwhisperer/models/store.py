@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 from spatialwhisperer.models.checksums import checksums, model_files, verify
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def read_folder(cls: type[Whisperer], folder: Path, towers: dict[str, Any] | Non
     """Rebuild a model from its folder, after all of its files were found to be those that were written."""
     from safetensors.torch import load_file
 
-    from spatialwhisperer.models.gene_encoders import load_gene_encoder
-    from spatialwhisperer.models.towers import rebuild_towers
+    from spatialwhisperer.encoders.gene.all import load_gene_encoder
+    from spatialwhisperer.encoders.towers import rebuild_towers
 
     config = _read_config(folder)
     _refuse_pickles(folder)

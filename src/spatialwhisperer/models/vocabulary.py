@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 from spatialwhisperer.models.ontology import Ontology
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from torch.nn import functional
 
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 from spatialwhisperer.models import default, store
-from spatialwhisperer.models.context import apply_context, make_context, section_neighbours
-from spatialwhisperer.models.decoder import make_decoder
-from spatialwhisperer.models.heads import make_head
 from spatialwhisperer.models.parts import MODALITIES
-from spatialwhisperer.models.standardize import CLIP, standardize
+from spatialwhisperer.networks.context import apply_context, make_context, section_neighbours
+from spatialwhisperer.networks.decoder import make_decoder
+from spatialwhisperer.networks.heads import make_head
 from spatialwhisperer.settings import settings
+from spatialwhisperer.statistics.standardize import CLIP, standardize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -287,7 +287,7 @@ class Whisperer(nn.Module, PyTorchModelHubMixin):
             yield rows, tower.collate(inputs[start : start + batch_size])
 
     def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
-        """Standardise features the way the head was trained; see :mod:`spatialwhisperer.models.standardize`."""
+        """Standardise features the way the head was trained; see :mod:`spatialwhisperer.statistics.standardize`."""
         mean, std = (getattr(self, f"{modality}_{k}").cpu().numpy() for k in ("mean", "std"))
         how = self.config["standardize"].get(modality, "none")
         return standardize(features, how=how, mean=mean, std=std, sections=sections, clip=CLIP)

@@ -10,7 +10,8 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import found, recorded
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid, panels
 
 if TYPE_CHECKING:

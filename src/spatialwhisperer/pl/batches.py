@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spatialwhisperer._utils import isolated_rng
+from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.pl.canvas import GREY
-from spatialwhisperer.tl.batch_report import batch_report, report_rows
+from spatialwhisperer.tl.evaluation.batches import batch_report, report_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,9 +58,9 @@ def batches(
     reduction
         How to bring an embedding into the plane: UMAP of its neighbourhood graph, or its first two principal components.
     report
-        What :func:`spatialwhisperer.tl.batch_report` returned for these embeddings; computed if not given.
+        What :func:`spatialwhisperer.tl.evaluation.batches` returned for these embeddings; computed if not given.
     k, max_rows
-        As in :func:`spatialwhisperer.tl.batch_report`.
+        As in :func:`spatialwhisperer.tl.evaluation.batches`.
     table_key
         Table of a SpatialData.
     random_state
@@ -75,7 +75,7 @@ def batches(
     KeyError
         If a column or an embedding does not exist, or the report lacks one.
     ValueError
-        If ``reduction`` is unknown, or as in :func:`spatialwhisperer.tl.batch_report`.
+        If ``reduction`` is unknown, or as in :func:`spatialwhisperer.tl.evaluation.batches`.
 
     Examples
     --------

@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, read_pixels, sections
-from spatialwhisperer._utils import recorded
+from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer.tl.slots import columns, tables_of
+from spatialwhisperer._access.slots import columns, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def confusion(
     ----------
     data
         One object or several, classified by :func:`spatialwhisperer.tl.classify`, or by
-        :func:`spatialwhisperer.tl.evaluate_classes` with ``key_added``.
+        :func:`spatialwhisperer.tl.evaluation.classes` with ``key_added``.
     labels_key
         Column of ``.obs`` with the known classes; missing values are left out.
     key

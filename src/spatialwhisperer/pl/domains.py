@@ -9,10 +9,10 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import found
+from spatialwhisperer._access.slots import texts
+from spatialwhisperer._messages import found
 from spatialwhisperer.pl.annotation import _axes, _legend, _palette, _panels
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid
-from spatialwhisperer.tl.slots import texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import found
-from spatialwhisperer.models.expression_metrics import pearson_per_gene
-from spatialwhisperer.models.value_spaces import SPACES
+from spatialwhisperer._messages import found
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid, panels
-from spatialwhisperer.tl.expression_pairs import make_pair
-from spatialwhisperer.tl.gene_report import read_gene_sets
+from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
+from spatialwhisperer.statistics.value_spaces import SPACES
+from spatialwhisperer.tl.evaluation.genes import read_gene_sets
+from spatialwhisperer.tl.evaluation.pairs import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer.pl.canvas import Panel
-    from spatialwhisperer.tl.gene_report import GeneSets
+    from spatialwhisperer.tl.evaluation.genes import GeneSets
 
 _UNITS = {"per_spot_log1p": "ln(1 + CP10k)", "per_spot_log10": "log10(1 + CP10k)"}
 
@@ -200,7 +200,7 @@ def gene_ranking(
     Parameters
     ----------
     report
-        Result of :func:`spatialwhisperer.tl.gene_report`.
+        Result of :func:`spatialwhisperer.tl.evaluation.genes`.
     n
         How many genes.
     gene_sets

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import found
-from spatialwhisperer.models.calibration import N_BINS
+from spatialwhisperer._messages import found
+from spatialwhisperer.statistics.calibration import N_BINS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,9 +41,9 @@ def reliability(
     ----------
     data
         Annotated by :func:`spatialwhisperer.tl.zero_shot_annotate`, one object or several; or the result of
-        :func:`spatialwhisperer.tl.evaluate_calibration`.
+        :func:`spatialwhisperer.tl.evaluation.calibration`.
     truth, key, mapping, n_bins, table_key
-        As in :func:`spatialwhisperer.tl.evaluate_calibration`; not with its result.
+        As in :func:`spatialwhisperer.tl.evaluation.calibration`; not with its result.
     axes
         Two axes to draw into.
 
@@ -114,7 +114,7 @@ def _bins(data: Any, truth: Any, **options: Any) -> pd.DataFrame:
         return data
     if truth is None:
         raise TypeError("truth is needed: the column of .obs with true labels. Or pass sw.tl.evaluate_calibration(…).")
-    from spatialwhisperer.tl.evaluate_calibration import evaluate_calibration
+    from spatialwhisperer.tl.evaluation.calibration import evaluate_calibration
 
     return evaluate_calibration(data, truth, **options)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import found
+from spatialwhisperer._messages import found
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from spatialwhisperer.tl.evaluate import Pair
+    from spatialwhisperer.tl.evaluation.annotation import Pair
 
 
 def roc(
@@ -68,7 +68,7 @@ def roc(
     >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
     >>> ax = sw.pl.roc(sections["P2"], "cell_type")
     """
-    from spatialwhisperer.tl.evaluate import compare
+    from spatialwhisperer.tl.evaluation.annotation import compare
 
     where = {"group_key": group_key, "table_key": table_key}
     compared = compare(data, truth, key=key, mapping=mapping, threshold=threshold, **where)

@@ -11,9 +11,11 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import found, recorded
-from spatialwhisperer.pp._plan import check_tile, plan_tiles
-from spatialwhisperer.pp.reader import TileReader
+from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._access.tile_reader import TileReader
+from spatialwhisperer._checks import check_tile
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,10 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import found, require
-from spatialwhisperer.models.value_spaces import check_space, to_space
-from spatialwhisperer.pp._gene_matching import counts_matrix
+from spatialwhisperer._access.counts import counts_matrix
+from spatialwhisperer._messages import found, require
 from spatialwhisperer.pp.genes import as_list, section_rows
+from spatialwhisperer.statistics.value_spaces import check_space, to_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def harmonize_expression(
         Column of ``.obs`` with the batch; equal values in several objects are one batch. ``None`` takes each object, and each
         section within it, as a batch.
     value_space
-        Space of the input and the output, one of `spatialwhisperer.models.value_spaces.SPACES`.
+        Space of the input and the output, one of `spatialwhisperer.statistics.value_spaces.SPACES`.
     ridge
         Penalty on the correction, at least 0, as in the paper; ``None`` lets harmonypy estimate one for each cluster.
     layer

@@ -10,8 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import found
-from spatialwhisperer.pp._gene_matching import counts_matrix
+from spatialwhisperer._access.counts import counts_matrix
+from spatialwhisperer._messages import found
 from spatialwhisperer.pp.genes import as_list, section_rows
 
 if TYPE_CHECKING:

@@ -13,8 +13,11 @@ import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import check_batch_size, check_key_added, found, record, warn
-from spatialwhisperer.models.gene_encoders import (
+from spatialwhisperer._access.counts import align_counts, counts_for, counts_matrix, match_genes, names_and_ids
+from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer._provenance import record
+from spatialwhisperer.encoders.gene.all import (
     ExpressionEncoder,
     GeneEncoder,
     GeneSentenceEncoder,
@@ -24,7 +27,6 @@ from spatialwhisperer.models.gene_encoders import (
     SetTransformerEncoder,
     load_gene_encoder,
 )
-from spatialwhisperer.pp._gene_matching import align_counts, counts_for, counts_matrix, match_genes, names_and_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._utils import check_batch_size, check_key_added, found, progress, record
-from spatialwhisperer.pp._plan import OffSlide, TilePlan, check_resolution, check_tile, one_of, plan_tiles
-from spatialwhisperer.pp._prefetch import batches, prefetch
+from spatialwhisperer._access.prefetch import batches, prefetch
+from spatialwhisperer._access.tile_plan import OffSlide, TilePlan, check_resolution, plan_tiles
+from spatialwhisperer._checks import check_batch_size, check_key_added, check_tile, one_of
+from spatialwhisperer._messages import found, progress
+from spatialwhisperer._provenance import record
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.models.image_encoders import ImageEncoder
-    from spatialwhisperer.models.registry import EncoderSpec
+    from spatialwhisperer.encoders.image.timm import ImageEncoder
+    from spatialwhisperer.encoders.registry import EncoderSpec
 
 Border = Literal["pad", "nan"]
 
@@ -241,7 +243,7 @@ def read_tiles(
 def _encoder(encoder: Any, weights: str | Path | None) -> ImageEncoder:
     if hasattr(encoder, "spec") and hasattr(encoder, "encode") and weights is None:
         return encoder
-    from spatialwhisperer.models.image_encoders import image_encoder
+    from spatialwhisperer.encoders.image.timm import image_encoder
 
     return image_encoder(encoder, weights=weights)
 

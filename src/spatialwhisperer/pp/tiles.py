@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import add_instances_table, is_spatialdata, positive
-from spatialwhisperer._utils import check_key_added, found, record
-from spatialwhisperer.pp._grid import tile_grid
-from spatialwhisperer.pp._plan import (
-    LowRes,
-    OffSlide,
-    TilePlan,
-    check_resolution,
-    check_tile,
-    one_of,
-    plan_tiles,
-)
+from spatialwhisperer._access import add_instances_table, is_spatialdata
+from spatialwhisperer._access.tile_plan import LowRes, OffSlide, TilePlan, check_resolution, plan_tiles
+from spatialwhisperer._checks import check_key_added, check_tile, one_of, positive
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import record
+from spatialwhisperer.pp.grid import tile_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

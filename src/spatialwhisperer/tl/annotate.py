@@ -9,17 +9,15 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import check_key_added, found, record, recorded, warn
-from spatialwhisperer.tl import rollup as tiers
-from spatialwhisperer.tl import scoring
+from spatialwhisperer._access.slots import set_categories, untouched_after_error
+from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer._provenance import record, recorded
+from spatialwhisperer.tl._annotation import rollup as tiers
+from spatialwhisperer.tl._annotation import scoring
+from spatialwhisperer.tl._annotation.examples import example_rows, refine
+from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
 from spatialwhisperer.tl.embed import check_modality, default_modality, describe_model, embed, open_model
-from spatialwhisperer.tl.examples import example_rows, refine
-from spatialwhisperer.tl.labels import (
-    check_labels,
-    class_embeddings,
-    fill_templates,
-)
-from spatialwhisperer.tl.slots import set_categories, untouched_after_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,9 +28,9 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models import Whisperer
     from spatialwhisperer.models.ontology import Ontology
-    from spatialwhisperer.tl.labels import Labels
-    from spatialwhisperer.tl.rollup import Classes
-    from spatialwhisperer.tl.scoring import Normalize
+    from spatialwhisperer.tl._annotation.labels import Labels
+    from spatialwhisperer.tl._annotation.rollup import Classes
+    from spatialwhisperer.tl._annotation.scoring import Normalize
 
 
 def zero_shot_annotate(
@@ -279,7 +277,7 @@ def row_embeddings(
 
 def _range(table: AnnData, model: Whisperer, sections: np.ndarray) -> list[str]:
     """In which ways the images lie outside those of the training; refuses a slide without any tissue."""
-    from spatialwhisperer.tl.training_range import check_range, section_ranges
+    from spatialwhisperer.tl._annotation.training_range import check_range, section_ranges
 
     ranges = section_ranges(table, model, sections=sections)
     if ranges and not any(r.n_tissue for r in ranges):

@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._utils import found, warn
-from spatialwhisperer.models.calibration import (
+from spatialwhisperer._access.slots import as_list
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer.statistics.calibration import (
     N_BINS,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
     shares,
 )
-from spatialwhisperer.tl import scoring
+from spatialwhisperer.tl._annotation import scoring
+from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
 from spatialwhisperer.tl.annotate import check_any_row, row_embeddings, side_of
-from spatialwhisperer.tl.labels import check_labels, class_embeddings, fill_templates
-from spatialwhisperer.tl.slots import as_list
-from spatialwhisperer.tl.truth import indistinct, known_truth, label_sets, right_labels
+from spatialwhisperer.tl.evaluation.truth import indistinct, known_truth, label_sets, right_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import Whisperer
-    from spatialwhisperer.tl.labels import Labels
-    from spatialwhisperer.tl.scoring import Normalize
+    from spatialwhisperer.tl._annotation.labels import Labels
+    from spatialwhisperer.tl._annotation.scoring import Normalize
 
 CONVENTION = (
     f"Expected calibration error of the best label, {N_BINS} bins of equal width (Guo et al., ICML 2017). Its confidence is its share "

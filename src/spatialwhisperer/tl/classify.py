@@ -9,9 +9,11 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import check_key_added, found, record
-from spatialwhisperer.tl.probes import METHODS, Method, fit_probe, take_shots
-from spatialwhisperer.tl.slots import columns, matrix, set_categories, stacked, tables_of, texts
+from spatialwhisperer._access.slots import columns, matrix, set_categories, stacked, tables_of, texts
+from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import record
+from spatialwhisperer.tl._tissue.probes import METHODS, Method, fit_probe, take_shots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,11 +9,13 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, is_spatialdata
-from spatialwhisperer._utils import check_key_added, found, record, warn
-from spatialwhisperer.tl.clusters import METHODS, components, kmeans, leiden, smoothed
-from spatialwhisperer.tl.neighbours import section_names, spatial_graph
-from spatialwhisperer.tl.observed import variable_expression
-from spatialwhisperer.tl.slots import column, matrix
+from spatialwhisperer._access.slots import column, matrix
+from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer._provenance import record
+from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
+from spatialwhisperer.tl._tissue.neighbours import section_names, spatial_graph
+from spatialwhisperer.tl._tissue.observed import variable_expression
 
 if TYPE_CHECKING:
     from anndata import AnnData

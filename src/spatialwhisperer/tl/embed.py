@@ -8,7 +8,9 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, positions, section_codes
-from spatialwhisperer._utils import check_batch_size, check_key_added, found, record, recorded, warn
+from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer._provenance import record, recorded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,7 +250,7 @@ def text_features(model: Whisperer, texts: list[str], *, device: str | None = No
         raise KeyError(f"This model has no text side (it has: {found(model.modalities)}).")
     if "text" in model.towers:
         return model.project("text", texts, device=device)
-    from spatialwhisperer.models.text_encoders import check_texts
+    from spatialwhisperer.encoders.text.transformer import check_texts
 
     texts = check_texts(texts)
     if model.vocabulary is None:

@@ -16,10 +16,12 @@ from spatialwhisperer._access import (
     positions,
     section_codes,
 )
-from spatialwhisperer._utils import check_key_added, found, record, warn
+from spatialwhisperer._access.slots import all_or_nothing
+from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer._provenance import record
+from spatialwhisperer.tl._training.expression import row_hash
 from spatialwhisperer.tl.embed import describe_model, image_inputs, off_slide_rows, open_model
-from spatialwhisperer.tl.expression_training import row_hash
-from spatialwhisperer.tl.slots import all_or_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,7 +167,9 @@ def predict_expression(
 def _predictor(model: Whisperer) -> ExpressionPredictor:
     if model.expression is None:
         name = model.config.get("card", {}).get("name")
-        which = f"embedded model {name!r}" if name else f"model (preset {model.config.get('training', {}).get('preset')!r})"
+        which = (
+            f"embedded model {name!r}" if name else f"model (preset {model.config.get('training', {}).get('preset')!r})"
+        )
         raise ValueError(
             f"The {which} did not learn to predict expression. Train one on sections with image and counts, and pass it: "
             "model = sw.tl.train(sections, preset='whisperer', expression=True)."

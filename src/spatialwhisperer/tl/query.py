@@ -10,10 +10,12 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._utils import check_key_added, found, record
+from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import record
+from spatialwhisperer.tl._annotation.labels import class_embeddings
 from spatialwhisperer.tl.annotate import row_embeddings
 from spatialwhisperer.tl.embed import check_modality, describe_model, open_model
-from spatialwhisperer.tl.labels import class_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

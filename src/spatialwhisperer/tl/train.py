@@ -6,9 +6,12 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from spatialwhisperer.tl import checks, expression_training, fitting, gather, slots
-from spatialwhisperer.tl.inputs import prepare_inputs
-from spatialwhisperer.tl.reference import attach_reference
+from spatialwhisperer._access import slots
+from spatialwhisperer.tl._training import checks, fitting
+from spatialwhisperer.tl._training import expression as expression_training
+from spatialwhisperer.tl._training import sources as gather
+from spatialwhisperer.tl._training.inputs import prepare_inputs
+from spatialwhisperer.tl._training.reference import attach_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,7 +118,7 @@ def train(
     schedule
         "joint" trains all pairs together, as published. "sequential" trains gene and text first and then links the image
         to the fixed gene embedding, which did better on real sections with a few hundred pairs
-        (``python -m spatialwhisperer.benchmarks annotation``); the preset "whisperer" solves both in closed form, see
+        (``python -m spatialwhisperer.protocols annotation``); the preset "whisperer" solves both in closed form, see
         :class:`~spatialwhisperer.models.Recipe`. Not given: sequential below 5000 image–gene pairs.
     image_link
         Of the sequential schedule: "ridge" (closed form) or "contrastive". Not given: ridge unless the image tower is
@@ -240,7 +243,7 @@ def train(
             "validation_groups": sorted(held_out),
             "random_state": random_state,
         }
-        from spatialwhisperer.models.fit import trainer_options
+        from spatialwhisperer.training.fit import trainer_options
 
         options = trainer_options(accelerator, devices, strategy, precision, trainer)
         decoder = len(chosen[0]) if decodes else None

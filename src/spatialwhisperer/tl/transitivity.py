@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access import get_table, positions, raster_images, section_codes
-from spatialwhisperer._utils import found
-from spatialwhisperer.models.bootstrap import Bootstrap, spatial_blocks
-from spatialwhisperer.tl import transitivity_parts as parts
+from spatialwhisperer._messages import found
+from spatialwhisperer.statistics.bootstrap import Bootstrap, spatial_blocks
+from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl._annotation.training_range import check_range, section_ranges
+from spatialwhisperer.tl._transitivity import estimates as parts
 from spatialwhisperer.tl.embed import describe_model, embed, image_inputs, off_slide_rows, open_model
-from spatialwhisperer.tl.labels import check_labels, class_embeddings, fill_templates
-from spatialwhisperer.tl.training_range import check_range, section_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -228,8 +228,8 @@ def _surprise(table: AnnData, model: Whisperer, layer: str | None, keep: np.ndar
     encoder = model.gene_encoder
     if encoder is None or not model.reference.has("profile", "surprise"):
         return None
-    from spatialwhisperer.models.surprise import surprise
-    from spatialwhisperer.pp._gene_matching import align_counts
+    from spatialwhisperer._access.counts import align_counts
+    from spatialwhisperer.statistics.surprise import surprise
 
     aligned = align_counts(encoder.genes, encoder.gene_ids, table[keep], layer)
     profile = model.reference.arrays["profile"].astype(np.float64)

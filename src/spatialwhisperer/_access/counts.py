@@ -1,0 +1,274 @@
+"""Which column of a table is which gene of an encoder, and the counts in that order."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer.statistics.counts import not_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from anndata import AnnData
+
+_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
+_SPECIES = re.compile(r"(ENS[A-Z]*G)\d{11}$")
+_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id")
+_NAME_COLUMNS = ("gene_symbols", "gene_symbol", "symbol", "symbols", "feature_name", "gene_name", "gene_names")
+_ENOUGH, _FEW = 0.5, 0.9
+
+
+class AlignedCounts(NamedTuple):
+    """Counts in an encoder's gene order, and which of its genes the table has."""
+
+    counts: sp.csr_matrix
+    present: np.ndarray
+
+
+def align_counts(
+    encoder_genes: Sequence[str],
+    gene_ids: Sequence[str],
+    adata: AnnData,
+    layer: str | None = None,
+    *,
+    gene_ids_key: str | None = None,
+) -> AlignedCounts:
+    """Bring a table's raw counts into an encoder's gene order.
+
+    Parameters
+    ----------
+    encoder_genes
+        Names of the encoder's genes.
+    gene_ids
+        Ensembl id of each, or ``""``.
+    adata
+        Table with raw counts.
+    layer
+        Layer with the counts; ``None`` takes ``.X``.
+    gene_ids_key
+        Column of ``.var`` to match by first.
+
+    Returns
+    -------
+    Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table does not have; and a bool
+    array, shape (len(encoder_genes),), which says of each gene whether the table has it.
+
+    Raises
+    ------
+    KeyError
+        If the layer or the column does not exist.
+    ValueError
+        If values are not counts, names repeat, or fewer than half of the encoder's genes are found.
+    """
+    matrix = counts_matrix(adata, layer)
+    columns = match_genes(encoder_genes, gene_ids, adata, gene_ids_key)
+    present = columns >= 0
+    _check_overlap(encoder_genes, gene_ids, adata, present)
+    part = matrix[:, columns[present]]
+    shape = (matrix.shape[0], len(encoder_genes))
+    counts = sp.csr_matrix((part.data, np.flatnonzero(present)[part.indices], part.indptr), shape=shape)
+    counts.sort_indices()
+    return AlignedCounts(counts.astype(np.float32, copy=False), present)
+
+
+def counts_for(
+    encoder_genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, layer: str | None = None
+) -> sp.csr_matrix:
+    """Raw counts of a table in an encoder's gene order, CSR of float32; zero where the table lacks a gene. See `align_counts`."""
+    return align_counts(encoder_genes, gene_ids, adata, layer).counts
+
+
+def counts_matrix(adata: AnnData, layer: str | None = None) -> sp.csr_matrix:
+    """Return the table's raw counts as CSR after checking that they are counts."""
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"layer={layer!r} is not in .layers (found: {found(_layers(adata))}).")
+    if 0 in adata.shape:
+        raise ValueError(f"The table is empty ({adata.n_obs} rows, {adata.n_vars} genes).")
+    stored = adata.X if layer is None else adata.layers[layer]
+    place = ".X" if layer is None else f".layers[{layer!r}]"
+    if stored is None:
+        raise ValueError(f"{place} is empty. {_where_counts_are(adata, layer)}")
+    matrix = _in_memory(stored)
+    if problem := not_counts(matrix.data):
+        raise ValueError(
+            f"Gene encoders take raw counts, and {place} holds {problem}. {_where_counts_are(adata, layer)}"
+        )
+    return matrix
+
+
+def match_genes(
+    genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, gene_ids_key: str | None = None
+) -> np.ndarray:
+    """Column of the table for each gene, -1 where there is none, shape (len(genes),).
+
+    Each list of identifiers that the table has (``gene_ids_key``, then its names, then known columns of ids and symbols) is
+    compared with the names and then with the ids; what matches first stays. Versions of Ensembl ids do not count, the first of
+    repeated identifiers is taken, and no column serves two genes.
+    """
+    keys = ([_plain(g) for g in genes], [_plain(g) for g in gene_ids])
+    columns = np.full(len(genes), -1)
+    used: set[int] = set()
+    for values in _identifiers(adata, gene_ids_key).values():
+        where = {value: j for j, value in zip(range(len(values))[::-1], values[::-1], strict=True) if value}
+        for names in keys:
+            for i in np.flatnonzero(columns < 0):
+                j = where.get(names[i], -1) if names[i] else -1
+                if j >= 0 and j not in used:
+                    columns[i] = j
+                    used.add(j)
+    return columns
+
+
+def names_and_ids(adata: AnnData, gene_ids_key: str | None = None) -> tuple[list[str], list[str]]:
+    """Symbols (or whatever the table's names are) and Ensembl ids of all genes of a table; ``""`` where an id is unknown.
+
+    Where the table's names are Ensembl ids and a column has symbols, a gene is called by its symbol unless that is missing or
+    taken, so that the encoder knows both.
+    """
+    lists = _identifiers(adata, gene_ids_key)
+    names = _names(adata)
+    by_id = _mostly_ensembl(lists["var_names"])
+    id_key = gene_ids_key or next((k for k in _ID_COLUMNS if k in lists), None)
+    ids = lists["var_names"] if by_id else [""] * len(names)
+    if id_key is not None:
+        ids = [given or known for given, known in zip(lists[id_key], ids, strict=True)]
+    symbol_key = next((k for k in _NAME_COLUMNS if k in lists and k != id_key), None)
+    if by_id and symbol_key is not None:
+        taken = set(names)
+        for i, symbol in enumerate(lists[symbol_key]):
+            if symbol and symbol not in taken:
+                names[i] = symbol
+                taken.add(symbol)
+    return names, ids
+
+
+def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str]]:
+    """All lists of identifiers of a table in the order in which they are trusted."""
+    if not adata.var_names.is_unique:
+        repeated = adata.var_names[adata.var_names.duplicated()].unique()
+        raise ValueError(
+            f"Names of genes repeat: {found(repeated, 5)}. Run adata.var_names_make_unique() first, or sum the columns."
+        )
+    if gene_ids_key is not None and gene_ids_key not in adata.var:
+        raise KeyError(f"gene_ids_key={gene_ids_key!r} is not in .var (found: {found(adata.var.columns)}).")
+    lists = {} if gene_ids_key is None else {gene_ids_key: _column(adata.var[gene_ids_key])}
+    lists["var_names"] = [_plain(n) for n in _names(adata)]
+    return lists | {
+        k: _column(adata.var[k]) for k in (*_ID_COLUMNS, *_NAME_COLUMNS) if k in adata.var and k != gene_ids_key
+    }
+
+
+def _names(adata: AnnData) -> list[str]:
+    # at once: an Arrow array gives its strings one by one slowly
+    return [str(n) for n in adata.var_names.to_numpy(dtype=object)]
+
+
+def _column(values: pd.Series) -> list[str]:
+    missing = pd.isna(values).to_numpy()
+    return ["" if m else _plain(v) for v, m in zip(values.to_numpy(dtype=object), missing, strict=True)]
+
+
+def _plain(identifier: Any) -> str:
+    """Drop the version of an Ensembl id. Clone names such as FO538757.2 keep theirs: there it tells genes apart."""
+    text = str(identifier)
+    match = _ENSEMBL.fullmatch(text)
+    return match[1] if match else text
+
+
+def _mostly_ensembl(values: Iterable[str]) -> bool:
+    known = [_ENSEMBL.fullmatch(v) is not None for v in values]
+    return sum(known) > len(known) / 2
+
+
+def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, present: np.ndarray) -> None:
+    share = present.mean()
+    if share >= _FEW:
+        return
+    lacking = [genes[i] for i in np.flatnonzero(~present)]
+    text = f"{int(present.sum())} of the encoder's {len(genes)} genes are in this table of {adata.n_vars} genes"
+    if share >= _ENOUGH:
+        warn(f"{text}; missing are {found(lacking, 5)}. The embedding leans on fewer genes than it was made for.", 5)
+        return
+    ids = [i for i in gene_ids if i]
+    species = other_species([*genes, *ids], [n for names in _identifiers(adata, None).values() for n in names])
+    if species:
+        raise ValueError(f"Only {text}, fewer than half. {species}")
+    raise ValueError(
+        f"Only {text}, fewer than half. The encoder knows {found(lacking, 5)}"
+        f"{f' and ids such as {ids[0]}' if ids else ''}; the table has {found(adata.var_names, 5)} and columns "
+        f"{found(adata.var.columns)}. If a column holds the matching names, pass gene_ids_key=…; otherwise the table is of "
+        "another species or panel: fit an encoder on it with sw.pp.fit_gene_encoder."
+    )
+
+
+def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
+    """Say that names of genes look like those of another species, with counts; "" where they do not.
+
+    Mouse and rat symbols are those of human genes in another case (Epcam, EPCAM) for most genes that they share, and Ensembl ids
+    name the species (ENSMUSG, ENSG).
+    """
+    ours, theirs = {_plain(g) for g in genes if g}, {_plain(g) for g in others if g}
+    species = [Counter(m[1] for n in names if (m := _SPECIES.match(n))).most_common(1) for names in (ours, theirs)]
+    cure = (
+        "Map the table's genes to the model's species first (one-to-one orthologs, for example from Ensembl BioMart)."
+    )
+    if all(species) and species[0][0][0] != species[1][0][0]:
+        (here, n), (there, m) = species[0][0], species[1][0]
+        return (
+            f"The genes look like those of another species: {m} of the table's Ensembl ids start with {there}, {n} of the "
+            f"encoder's with {here}. {cure}"
+        )
+    folded = {g.casefold(): g for g in theirs - ours}
+    pairs = [(folded[g.casefold()], g) for g in sorted(ours - theirs) if g.casefold() in folded]
+    same = len(ours & theirs)
+    # a few names that differ in case alone occur within a species too
+    if len(pairs) < 5 or len(pairs) <= same:
+        return ""
+    examples = ", ".join(f"{there} for {here}" for there, here in pairs[:3])
+    return (
+        f"The genes look like another species' symbols: {same} names are the same, and {same + len(pairs)} when upper and lower "
+        f"case are taken as one ({examples}). {cure} If it is the same species, give the table's genes their usual case."
+    )
+
+
+def _layers(adata: AnnData) -> list[str]:
+    # anndata 0.13 lists .X as the layer None
+    return [str(k) for k in adata.layers if k is not None]
+
+
+def _where_counts_are(adata: AnnData, layer: str | None) -> str:
+    places = [f"layer={k!r}" for k in _layers(adata) if k != layer and _are_counts(adata.layers[k])]
+    if layer is not None and adata.X is not None and _are_counts(adata.X):
+        places.insert(0, "layer=None (.X)")
+    if adata.raw is not None and _are_counts(adata.raw.X):
+        places.append("adata.raw.to_adata() as data")
+    have = f"layers found: {found(_layers(adata))}; .raw {'exists' if adata.raw is not None else 'does not exist'}"
+    if places:
+        return f"Counts are elsewhere: pass {' or '.join(places)} ({have})."
+    return f"No layer holds counts ({have}): read the counts from the source again."
+
+
+def _are_counts(stored: Any) -> bool:
+    return not_counts(_in_memory(stored).data) is None
+
+
+def _in_memory(stored: Any) -> sp.csr_matrix:
+    if not sp.issparse(stored):
+        if hasattr(stored, "to_memory"):
+            stored = stored.to_memory()
+        elif hasattr(stored, "compute"):
+            stored = stored.compute()
+        elif not isinstance(stored, np.ndarray):
+            stored = stored[()] if hasattr(stored, "shape") else np.asarray(stored)
+    matrix = sp.csr_matrix(stored)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix

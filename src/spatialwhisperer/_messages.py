@@ -1,0 +1,80 @@
+"""What the package says: messages, warnings, progress bars, and errors about what is not installed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+logger = logging.getLogger("spatialwhisperer")
+logger.addHandler(logging.NullHandler())
+
+
+class SpatialWhispererWarning(UserWarning):
+    """Something the user should know that does not stop the call."""
+
+
+def warn(message: str, stacklevel: int = 3) -> None:
+    """Warn with the package's own class, pointing at the caller's caller."""
+    warnings.warn(message, SpatialWhispererWarning, stacklevel=stacklevel)
+
+
+def say(message: str) -> None:
+    """Tell the user which choice was made for them; silent when ``settings.verbose`` is off."""
+    from spatialwhisperer.settings import settings
+
+    logger.info(message)
+    if settings.verbose:
+        from tqdm.auto import tqdm
+
+        # through tqdm, so that a running bar is not torn
+        tqdm.write(f"spatialwhisperer: {message}", file=sys.stderr)
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Import an optional module, or say which extra installs it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{module} is needed here and is not installed. Install it with: pip install 'spatialwhisperer[{extra}]'"
+        ) from error
+
+
+def import_torch_stack(module: str) -> ModuleType:
+    """Import a module that loads torchvision; name the cure where torch and torchvision do not match."""
+    try:
+        return import_module(module)
+    except RuntimeError as error:
+        if "torchvision" not in str(error):
+            raise
+        raise ImportError(
+            f"{module} cannot be imported because torch and torchvision come from different builds ({error}). "
+            "Install a matching pair: pip install --force-reinstall torch torchvision"
+        ) from error
+
+
+def found(names: Iterable[Any], limit: int = 12) -> str:
+    """Render what is there, for an error message."""
+    names = [str(n) for n in names]
+    if not names:
+        return "none"
+    return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
+
+
+def progress(
+    iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
+) -> Any:
+    """Wrap in a tqdm bar on stderr, off when the settings say so or stderr is not a terminal."""
+    from tqdm.auto import tqdm
+
+    from spatialwhisperer.settings import settings
+
+    # disable=None lets tqdm decide from the terminal
+    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None if settings.progress else True)

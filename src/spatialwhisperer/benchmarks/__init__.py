@@ -1,1 +1,0 @@
-"""Protocols that produce the published tables: ``python -m spatialwhisperer.benchmarks <name> --data <folder>``."""

@@ -1,0 +1,325 @@
+"""The encoders of scVI and scANVI, fitted by scvi-tools and kept without it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.gene.scvi_training import train
+from spatialwhisperer.statistics.counts import training_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+_EPS, _MOMENTUM = 1e-3, 0.01
+_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+class SCVIEncoder(GeneEncoder):
+    """Posterior mean of scVI's latent variables (Lopez et al., Nat Methods 2018).
+
+    The model is fitted by scvi-tools with ``encode_covariates=False``: batches reach its decoder only, so the encoder needs no
+    batch and takes rows of sections it never saw. Only the path from counts to the mean is kept, an MLP on log1p of the raw
+    counts; its output equals scvi-tools' ``get_latent_representation``.
+
+    Genes that were not measured are taken as zero counts, as scvi-tools does for query data.
+    """
+
+    name = "scvi"
+
+    def __init__(
+        self,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        weights: Mapping[str, np.ndarray],
+        n_latent: int,
+        n_hidden: int,
+        n_layers: int,
+        dropout_rate: float,
+        fitted: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(genes, gene_ids, fitted)
+        self.n_latent, self.n_hidden, self.n_layers, self.dropout_rate = n_latent, n_hidden, n_layers, dropout_rate
+        self._weights = take_tensors(weights, self._shapes(), type(self).__name__)
+
+    @classmethod
+    def fit(
+        cls,
+        counts: Any,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        batch: np.ndarray | None = None,
+        n_latent: int = 32,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        n_top_genes: int | None = 2000,
+        max_epochs: int | None = None,
+        device: str | None = None,
+        random_state: int = 0,
+    ) -> SCVIEncoder:
+        """Select genes and train scVI with a negative binomial likelihood on all rows that have counts in these genes.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, CSR or dense, shape (n, genes).
+        genes
+            Name of each column.
+        gene_ids
+            Ensembl id of each column.
+        batch
+            Batch of each row, shape (n,); the decoder explains it away.
+        n_latent
+            Latent variables.
+        n_hidden
+            Units of a hidden layer.
+        n_layers
+            Hidden layers.
+        dropout_rate
+            Dropout while training.
+        n_top_genes
+            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        max_epochs
+            Passes over the rows; ``None`` takes scvi-tools' own rule.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+        random_state
+            Seed of initial weights and minibatches.
+
+        Raises
+        ------
+        ValueError
+            If values are not counts, or rows are too few.
+        """
+        matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
+        batch = None if batch is None else np.asarray(batch)[rows]
+        model, epochs = train(
+            matrix,
+            batch,
+            None,
+            {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
+            max_epochs,
+            device,
+            random_state,
+        )
+        return cls._of(model, genes, gene_ids, chosen, _fitted(matrix, batch, epochs, random_state))
+
+    @classmethod
+    def _of(
+        cls,
+        model: Any,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None,
+        chosen: np.ndarray,
+        fitted: Mapping[str, Any],
+    ) -> Any:
+        """Keep the encoder of a trained scvi-tools model."""
+        module = model.module
+        state = {k: v.detach().cpu().numpy() for k, v in module.z_encoder.state_dict().items()}
+        linears = [layer[0] for layer in module.z_encoder.encoder.fc_layers]
+        drops = [part.p for layer in module.z_encoder.encoder.fc_layers for part in layer if hasattr(part, "p")]
+        weights = {f"mean.{part}": state[f"mean_encoder.{part}"] for part in ("weight", "bias")}
+        for i in range(len(linears)):
+            layer = f"encoder.fc_layers.Layer {i}."
+            weights |= {f"linear_{i}.{part}": state[f"{layer}0.{part}"] for part in ("weight", "bias")}
+            weights |= {f"norm_{i}.{part}": state[f"{layer}1.{part}"] for part in _NORM}
+        return cls(
+            [genes[i] for i in chosen],
+            None if gene_ids is None else [gene_ids[i] for i in chosen],
+            weights=weights,
+            n_latent=int(module.n_latent),
+            n_hidden=int(linears[0].out_features),
+            n_layers=len(linears),
+            dropout_rate=float(drops[0]) if drops else 0.0,
+            fitted=fitted,
+        )
+
+    @property
+    def dim(self) -> int:
+        """Columns of the embedding."""
+        return self.n_latent
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights of the path from counts to the posterior mean, by name."""
+        return dict(self._weights)
+
+    def module(self) -> torch.nn.Module:
+        """Return the encoder as a torch module, with its own copy of the weights: raw counts in, posterior mean out.
+
+        It takes float counts of shape (n, len(genes)) and applies log1p itself, so gradients reach every weight in training
+        from end to end. It comes in training mode (dropout on, batch statistics updated), as every new torch module does; call
+        ``.eval()`` for the values that `encode` gives.
+        """
+        import torch
+        from torch import nn
+
+        sizes = [len(self.genes), *[self.n_hidden] * self.n_layers]
+        parts: list[tuple[str, nn.Module]] = []
+        for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            parts += [
+                (f"linear_{i}", nn.utils.skip_init(nn.Linear, n_in, n_out)),
+                (f"norm_{i}", nn.BatchNorm1d(n_out, momentum=_MOMENTUM, eps=_EPS)),
+                (f"relu_{i}", nn.ReLU()),
+                (f"dropout_{i}", nn.Dropout(self.dropout_rate)),
+            ]
+        parts.append(("mean", nn.utils.skip_init(nn.Linear, sizes[-1], self.n_latent)))
+        network = nn.Sequential(OrderedDict(parts))
+        counters = {f"norm_{i}.num_batches_tracked": torch.tensor(0) for i in range(self.n_layers)}
+        # copies: training the module must not change this encoder
+        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in self._weights.items()} | counters)
+        network.register_forward_pre_hook(_log1p)
+        return network
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        width = len(self.genes)
+        for i in range(self.n_layers):
+            shapes |= {f"linear_{i}.weight": (self.n_hidden, width), f"linear_{i}.bias": (self.n_hidden,)}
+            shapes |= {f"norm_{i}.{part}": (self.n_hidden,) for part in _NORM}
+            width = self.n_hidden
+        return shapes | {"mean.weight": (self.n_latent, width), "mean.bias": (self.n_latent,)}
+
+    def _settings(self) -> dict[str, Any]:
+        return {"n_hidden": self.n_hidden, "n_layers": self.n_layers, "dropout_rate": self.dropout_rate}
+
+    @classmethod
+    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> SCVIEncoder:
+        return cls(
+            config["genes"],
+            config["gene_ids"],
+            weights=tensors,
+            n_latent=int(config["dim"]),
+            n_hidden=int(config["n_hidden"]),
+            n_layers=int(config["n_layers"]),
+            dropout_rate=float(config["dropout_rate"]),
+            fitted=config.get("fitted"),
+        )
+
+    def _encode(
+        self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
+    ) -> np.ndarray:
+        import torch
+
+        from spatialwhisperer.settings import settings
+
+        device = settings.resolve_device(device)
+        if present is not None:
+            counts = counts @ sp.diags_array(present.astype(np.float32), format="csr")
+        network = self.module().eval().to(device)
+        out = np.empty((counts.shape[0], self.dim), np.float32)
+        with torch.inference_mode():
+            for start in range(0, counts.shape[0], batch_size):
+                part = torch.from_numpy(counts[start : start + batch_size].toarray()).to(device)
+                out[start : start + batch_size] = network(part).cpu().numpy()
+        return out
+
+
+class SCANVIEncoder(SCVIEncoder):
+    """Posterior mean of scANVI's latent variables (Xu et al., Mol Syst Biol 2021): scVI, fine-tuned to tell labels apart.
+
+    Everything that `SCVIEncoder` says holds here too.
+    """
+
+    name = "scanvi"
+
+    @classmethod
+    def fit(  # type: ignore[override]
+        cls,
+        counts: Any,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        labels: Sequence[Any],
+        batch: np.ndarray | None = None,
+        n_latent: int = 32,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        n_top_genes: int | None = 2000,
+        max_epochs: int | None = None,
+        device: str | None = None,
+        random_state: int = 0,
+    ) -> SCANVIEncoder:
+        """Select genes, train scVI, then scANVI from it, on all rows that have counts in these genes.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, CSR or dense, shape (n, genes).
+        genes
+            Name of each column.
+        gene_ids
+            Ensembl id of each column.
+        labels
+            Label of each row, length n; missing values mark rows without a label.
+        batch
+            Batch of each row, shape (n,).
+        n_latent
+            Latent variables.
+        n_hidden
+            Units of a hidden layer.
+        n_layers
+            Hidden layers.
+        dropout_rate
+            Dropout while training.
+        n_top_genes
+            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        max_epochs
+            Passes over the rows for scVI, of which scANVI takes a third, from 2 to 10; ``None`` takes scvi-tools' own rule for both.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+        random_state
+            Seed of initial weights and minibatches.
+
+        Raises
+        ------
+        ValueError
+            If values are not counts, rows are too few, or fewer than two labels occur.
+        """
+        import pandas as pd
+
+        codes, classes = pd.factorize(pd.Series(list(labels), dtype=object), sort=False)
+        if len(codes) != np.shape(counts)[0]:
+            raise ValueError(f"There are {len(codes)} labels for {np.shape(counts)[0]} rows.")
+        if len(classes) < 2:
+            raise ValueError(f"scANVI needs at least two labels; these rows have {len(classes)}. Use encoder='scvi'.")
+        matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
+        batch = None if batch is None else np.asarray(batch)[rows]
+        model, epochs = train(
+            matrix,
+            batch,
+            codes[rows],
+            {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
+            max_epochs,
+            device,
+            random_state,
+        )
+        fitted = _fitted(matrix, batch, epochs, random_state) | {"labels": len(classes)}
+        return cls._of(model, genes, gene_ids, chosen, fitted)
+
+
+def _log1p(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].log1p(), *inputs[1:])
+
+
+def _fitted(
+    matrix: sp.csr_matrix, batch: np.ndarray | None, epochs: Sequence[int], random_state: int
+) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {
+        "rows": matrix.shape[0],
+        "batches": 1 if batch is None else len(np.unique(batch)),
+        "epochs": epochs,
+        "random_state": random_state,
+        "scvi_tools": version("scvi-tools"),
+    }

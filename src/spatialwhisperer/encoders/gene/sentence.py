@@ -1,0 +1,223 @@
+"""Gene sentences: the most expressed genes of a row as words, and their embedding by a text encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.statistics.counts import not_counts, training_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+_ROWS = 4096
+
+
+def gene_sentences(
+    counts: Any, genes: Sequence[str], *, top: int = 50, drop: str = "none", exclude: Collection[str] = ()
+) -> list[str]:
+    """Write the most expressed genes of each row in descending order, joined by spaces (OmiCLIP, Chen et al., Nat Methods 2025).
+
+    Normalising a row does not change its order, so raw counts are ranked. Genes with equal counts keep the order of ``genes``.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, CSR or dense, shape (n, genes).
+    genes
+        Symbol of each column.
+    top
+        Genes in a sentence; a row with fewer expressed genes has a shorter one.
+    drop
+        ``"none"``, or ``"peer"``, as published: symbols with "." or "-" are dropped, and with them all HLA-* and MT-* genes.
+    exclude
+        Symbols never to write, such as housekeeping genes.
+
+    Returns
+    -------
+    Sentences in row order, ``""`` where nothing is left.
+
+    Raises
+    ------
+    ValueError
+        If values are not raw counts, or an argument is not one of the above.
+
+    Examples
+    --------
+    >>> from spatialwhisperer.encoders.gene.sentence import gene_sentences
+    >>> gene_sentences([[1, 5, 0, 3], [0, 0, 2, 2]], ["ACTB", "ERBB2", "HLA-A", "CD3E"])
+    ['ERBB2 CD3E ACTB', 'HLA-A CD3E']
+    """
+    _check(top, drop)
+    from spatialwhisperer.encoders.gene.sentence_kernel import best_genes
+
+    matrix = sp.csr_matrix(counts)
+    if matrix.shape[1] != len(genes):
+        raise ValueError(f"counts have {matrix.shape[1]} columns and there are {len(genes)} genes.")
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    top = min(top, max(len(genes), 1))
+    best = np.zeros((matrix.shape[0], top), np.int32)
+    usable = _usable(genes, drop, exclude)
+    length = best_genes(matrix.data, matrix.indices, matrix.indptr, usable, top, best)
+    if (length < 0).any():
+        raise ValueError(f"Gene sentences take raw counts; these hold {not_counts(matrix.data)}.")
+    words = np.array([*genes, ""], dtype=object)
+    sentences: list[str] = []
+    # in parts, because a list of lists takes many times the space of its array
+    for start in range(0, len(best), _ROWS):
+        part = zip(words[best[start : start + _ROWS]].tolist(), length[start : start + _ROWS].tolist(), strict=True)
+        sentences += [" ".join(row[:n]) for row, n in part]
+    return sentences
+
+
+def _usable(genes: Sequence[str], drop: str, exclude: Collection[str]) -> np.ndarray:
+    never = set(exclude)
+    if drop == "none":
+        return np.array([g not in never for g in genes], dtype=bool)
+    return np.array([g not in never and "." not in g and "-" not in g for g in genes], dtype=bool)
+
+
+class GeneSentenceEncoder(GeneEncoder):
+    """A gene sentence, embedded by a text encoder (OmiCLIP, Chen et al., Nat Methods 2025). See `gene_sentences`.
+
+    Values are lost but for their order, and words beyond the text encoder's longest input are cut off. The text encoder is named,
+    not stored: it is loaded when it is first needed. Genes that were not measured are taken as zero counts. A row whose sentence
+    is empty gets NaN.
+    """
+
+    name = "gene_sentence"
+
+    def __init__(
+        self,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        dim: int,
+        text_encoder: str | Path = "minilm",
+        top: int = 50,
+        drop: str = "none",
+        exclude: Collection[str] = (),
+        fitted: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(genes, gene_ids, fitted)
+        _check(top, drop)
+        self._dim, self.text_encoder, self.top, self.drop = dim, str(text_encoder), top, drop
+        self.exclude = sorted(set(exclude))
+
+    @classmethod
+    def fit(
+        cls,
+        counts: Any,
+        genes: Sequence[str],
+        gene_ids: Sequence[str] | None = None,
+        *,
+        batch: np.ndarray | None = None,
+        n_top_genes: int | None = 2000,
+        text_encoder: str | Path = "minilm",
+        top: int = 50,
+        drop: str = "none",
+        exclude: Collection[str] = (),
+    ) -> GeneSentenceEncoder:
+        """Select genes and load the text encoder.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, CSR or dense, shape (n, genes).
+        genes
+            Symbol of each column.
+        gene_ids
+            Ensembl id of each column.
+        batch
+            Batch of each row, shape (n,).
+        n_top_genes
+            Highly variable genes that may be written; ``None`` takes every gene that is seen, as published.
+        text_encoder
+            Name, folder or hub id, as for `spatialwhisperer.encoders.text.transformer.text_encoder`.
+        top, drop, exclude
+            As for `gene_sentences`.
+
+        Raises
+        ------
+        TypeError
+            If ``text_encoder`` is neither a string nor a path.
+        ValueError
+            If values are not counts, or an argument is not one of the above.
+        """
+        _check(top, drop)
+        if not isinstance(text_encoder, str | Path):
+            raise TypeError(f"text_encoder must be a name, folder or hub id, not {type(text_encoder).__name__}.")
+        matrix, chosen, _ = training_counts(counts, len(genes), n_top_genes, batch)
+        return cls(
+            [genes[i] for i in chosen],
+            None if gene_ids is None else [gene_ids[i] for i in chosen],
+            dim=int(_load(text_encoder).spec.dim or 0),
+            text_encoder=text_encoder,
+            top=top,
+            drop=drop,
+            exclude=exclude,
+            fitted={"rows": matrix.shape[0], "batches": 1 if batch is None else len(np.unique(batch))},
+        )
+
+    @property
+    def dim(self) -> int:
+        """Columns of the embedding."""
+        return self._dim
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return an empty mapping: nothing is learnt."""
+        return {}
+
+    def _settings(self) -> dict[str, Any]:
+        return {"text_encoder": self.text_encoder, "top": self.top, "drop": self.drop, "exclude": self.exclude}
+
+    @classmethod
+    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GeneSentenceEncoder:
+        take_tensors(tensors, {}, cls.__name__)
+        return cls(
+            config["genes"],
+            config["gene_ids"],
+            dim=int(config["dim"]),
+            text_encoder=config["text_encoder"],
+            top=int(config["top"]),
+            drop=config["drop"],
+            exclude=config["exclude"],
+            fitted=config.get("fitted"),
+        )
+
+    def _encode(
+        self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
+    ) -> np.ndarray:
+        missing = () if present is None else [g for g, there in zip(self.genes, present, strict=True) if not there]
+        sentences = gene_sentences(counts, self.genes, top=self.top, drop=self.drop, exclude=[*self.exclude, *missing])
+        written = np.array([bool(s) for s in sentences], dtype=bool)
+        out = np.full((len(sentences), self.dim), np.nan, np.float32)
+        if not written.any():
+            return out
+        vectors = _load(self.text_encoder).encode([s for s in sentences if s], batch_size=batch_size, device=device)
+        if vectors.shape[1] != self.dim:
+            raise ValueError(
+                f"The text encoder {self.text_encoder!r} gives {vectors.shape[1]} columns, and this gene encoder was made with "
+                f"one of {self.dim}: it is another model now. Fit the gene encoder again."
+            )
+        out[written] = vectors
+        return out
+
+
+def _load(text_encoder: str | Path) -> Any:
+    from spatialwhisperer.encoders.text.transformer import text_encoder as load
+
+    return load(text_encoder)
+
+
+def _check(top: int, drop: str) -> None:
+    if drop not in ("none", "peer"):
+        raise ValueError(f"drop must be 'none' or 'peer', not {drop!r}.")
+    if top < 1:
+        raise ValueError(f"top must be a positive integer, not {top!r}.")

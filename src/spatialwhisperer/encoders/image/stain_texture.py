@@ -1,0 +1,219 @@
+"""An image encoder without weights: stain, colour and texture statistics of H&E tiles at scales in microns."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialwhisperer.encoders.image.tile_input import check_tiles
+from spatialwhisperer.encoders.registry import get_spec
+
+if TYPE_CHECKING:
+    from spatialwhisperer.encoders.registry import EncoderSpec
+
+# Ruifrok & Johnston 2001 (Anal Quant Cytol Histol 23:291): optical density of the stains in R, G, B
+HAEMATOXYLIN = (0.650, 0.704, 0.286)
+EOSIN = (0.072, 0.990, 0.105)
+
+SCALES_UM = (1.0, 2.0, 4.0, 8.0, 16.0)
+WIDTHS_UM = (6.0, 10.0, 18.0, 34.0, 58.0)
+MIN_EDGE_PX = 16
+
+_SMALLEST_GRID = 8
+_QUANTILES = (0.05, 0.5, 0.95)
+_TISSUE_OD = 0.06
+_DENSE_OD = 0.12
+_NUCLEAR_H = 0.3
+_PALE_H = 0.15
+_PEAK_H = 0.1
+_PATTERN_H = 0.05
+_BLANK = 20
+
+
+class StainTextureEncoder:
+    """Stain, colour and texture statistics of H&E tiles; no weights, no download.
+
+    A tile is averaged onto square grids of 1, 2, 4, 8 and 16 microns per cell (native pixels where these are larger; at
+    least 8 cells along an edge). Stains are unmixed with fixed vectors (Ruifrok & Johnston 2001). On the grids lie:
+
+    - means, deviations and skewness of colours and stains; means of tissue, of its haematoxylin-rich and of its
+      haematoxylin-poor part alone; quantiles of stains
+    - correlation of haematoxylin with eosin and of density with saturation, per scale
+    - gradient, Laplacian and deviation per stain and scale, as logarithms
+    - rotation-invariant uniform binary patterns of haematoxylin (Ojala et al. 2002) with a tolerance against pixel noise
+    - local maxima of haematoxylin: how many, how high
+    - granulometry: what grey openings and closings of growing width take away (sizes of nuclei, nests and gaps)
+
+    Pixels of 20 or less in R, G and B are taken for masked background and count as empty glass.
+
+    Attributes
+    ----------
+    spec
+        Facts about the encoder.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+    >>> tiles = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    >>> encoder = StainTextureEncoder()
+    >>> encoder.encode(tiles, mpp=0.5).shape == (2, len(encoder.feature_names()))
+    True
+    """
+
+    def __init__(self) -> None:
+        self.spec: EncoderSpec = get_spec("stain_texture", "image")
+
+    def feature_names(self) -> list[str]:
+        """Names of the features, in the order of the columns."""
+        return list(_names())
+
+    def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # noqa: ARG002
+        """Compute the features of tiles.
+
+        Parameters
+        ----------
+        tiles
+            uint8 (n, 3, p, p) RGB, p at least 16.
+        mpp
+            Microns per pixel of the tiles.
+        device
+            Taken so that all encoders are called alike; the work is done on the CPU.
+
+        Returns
+        -------
+        float32 (n, dim); row i depends on tile i alone.
+
+        Raises
+        ------
+        TypeError
+            Tiles are not uint8.
+        ValueError
+            Tiles have another shape or are smaller than 16 px, or `mpp` is not positive.
+        """
+        tiles = check_tiles(tiles, mpp, smallest=MIN_EDGE_PX)
+        out = np.empty((len(tiles), len(_names())), np.float32)
+        for row, tile in zip(out, tiles, strict=True):
+            row[:] = list(describe(tile, float(mpp)).values())
+        return out
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(describe(np.full((3, MIN_EDGE_PX, MIN_EDGE_PX), 255, np.uint8), 1.0))
+
+
+@cache
+def unmixing_matrix() -> np.ndarray:
+    """Inverse of the stain matrix with unit rows (3, 3); the residual stain is orthogonal to the other two."""
+    h, e = (np.asarray(v) / np.linalg.norm(v) for v in (HAEMATOXYLIN, EOSIN))
+    residual = np.cross(h, e)
+    inverse = np.linalg.inv(np.stack([h, e, residual / np.linalg.norm(residual)])).astype(np.float32)
+    inverse.flags.writeable = False
+    return inverse
+
+
+def grid_edge(edge_px: int, mpp: float, scale_um: float) -> int:
+    """Cells along the edge of a tile at a scale: never finer than its pixels, never fewer than eight."""
+    return int(np.clip(round(edge_px * mpp / scale_um), _SMALLEST_GRID, edge_px))
+
+
+def describe(tile: np.ndarray, mpp: float) -> dict[str, float]:
+    """All features of one uint8 (3, p, p) tile, by name."""
+    from spatialwhisperer.encoders.image import texture_kernels as kernels
+
+    rgb = tile.astype(np.float32)
+    rgb[:, tile.max(axis=0) <= _BLANK] = 255
+    edge = tile.shape[-1]
+    out: dict[str, float] = {}
+    for scale in SCALES_UM:
+        colours = kernels.area_resample(rgb, grid_edge(edge, mpp, scale))
+        planes = kernels.stain_planes(colours, unmixing_matrix())
+        if scale == 1:
+            _composition(colours, planes, out)
+        if scale == 2:
+            _quantiles(planes, out)
+            _granulometry(planes, edge * mpp / planes.shape[-1], out)
+        _texture(planes, scale, out)
+    return out
+
+
+def _log(value: float) -> float:
+    return math.log(max(value, 0.0) + 1e-3)
+
+
+def _composition(colours: np.ndarray, planes: np.ndarray, out: dict[str, float]) -> None:
+    """Add means and spread of colours and stains, over the tile and over kinds of tissue."""
+    from spatialwhisperer.encoders.image import texture_kernels as kernels
+
+    for name, plane in zip(("red", "green", "blue"), colours, strict=True):
+        mean, sd, _ = kernels.moments(plane)
+        out[f"{name}_mean"], out[f"{name}_sd"] = mean / 255, _log(sd / 255)
+    for name, plane in zip(("h", "e", "residual", "od", "saturation"), planes, strict=True):
+        mean, sd, skew = kernels.moments(plane)
+        out[f"{name}_mean"], out[f"{name}_sd"] = mean, _log(sd)
+        if name in ("h", "e", "od"):
+            out[f"{name}_skew"] = skew
+
+    every, never = -np.inf, np.inf
+    for name, gate in (
+        ("tissue", (_TISSUE_OD, every, never)),
+        ("nuclear", (every, _NUCLEAR_H, never)),
+        ("pale", (_TISSUE_OD, every, _PALE_H)),
+    ):
+        share, h, e, residual, _, saturation = kernels.gated_means(planes, *gate)
+        out[f"{name}_share"] = math.sqrt(share)
+        out[f"{name}_e"], out[f"{name}_residual"], out[f"{name}_saturation"] = e, residual, saturation
+        if name != "pale":
+            out[f"{name}_h"] = h
+    out["dense_share"] = math.sqrt(kernels.gated_means(planes, _DENSE_OD, every, never)[0])
+
+
+def _quantiles(planes: np.ndarray, out: dict[str, float]) -> None:
+    for name, k in (("h", 0), ("e", 1), ("od", 3)):
+        ordered = np.sort(planes[k], axis=None)
+        for q in _QUANTILES:
+            out[f"{name}_q{round(100 * q)}"] = ordered[round(q * (ordered.size - 1))]
+
+
+def _granulometry(planes: np.ndarray, cell_um: float, out: dict[str, float]) -> None:
+    """Add what openings (bodies) and closings (gaps) take away from haematoxylin and density as their width grows."""
+    from spatialwhisperer.encoders.image import texture_kernels as kernels
+
+    widths = [2 * max(round(um / cell_um / 2 - 0.5), 1) + 1 for um in WIDTHS_UM]
+    for stain, k in (("h", 0), ("od", 3)):
+        plane = kernels.smooth(planes[k])
+        for kind, sign in (("body", 1), ("gap", -1)):
+            signed = sign * plane
+            before = kernels.moments(signed)[0]
+            for um, width in zip(WIDTHS_UM, widths, strict=True):
+                after = kernels.opened_mean(signed, width)
+                out[f"{stain}_{kind}_{um:g}um"] = before - after
+                before = after
+            out[f"{stain}_{kind}_rest"] = sign * before
+
+
+def _texture(planes: np.ndarray, scale: float, out: dict[str, float]) -> None:
+    """Add edges, correlations, binary patterns and peaks at one scale."""
+    from spatialwhisperer.encoders.image import texture_kernels as kernels
+
+    for name, k in (("h", 0), ("e", 1), ("od", 3)):
+        gradient, laplacian = kernels.edges(planes[k])
+        out[f"{name}_gradient_{scale:g}um"], out[f"{name}_laplacian_{scale:g}um"] = _log(gradient), _log(laplacian)
+        if scale > 1:
+            out[f"{name}_sd_{scale:g}um"] = _log(kernels.moments(planes[k])[1])
+    out[f"h_e_correlation_{scale:g}um"] = kernels.correlation(planes[0], planes[1])
+    out[f"od_saturation_correlation_{scale:g}um"] = kernels.correlation(planes[3], planes[4])
+    if scale > 4 and scale != 8:
+        return
+    h = kernels.smooth(planes[0])
+    if scale > 1:
+        for bin_, share in enumerate(kernels.binary_patterns(h, _PATTERN_H)):
+            out[f"h_pattern{bin_}_{scale:g}um"] = math.sqrt(share)
+    if scale < 8:
+        share, mean, sd = kernels.peaks(h, _PEAK_H)
+        out[f"h_peak_share_{scale:g}um"], out[f"h_peak_mean_{scale:g}um"] = math.sqrt(share), mean
+        out[f"h_peak_sd_{scale:g}um"] = sd

@@ -1,1 +1,0 @@
-"""Gene encoders, one file per kind. The entry point is `spatialwhisperer.models.gene_encoders`."""

@@ -1,0 +1,178 @@
+"""Contrastive losses as pure functions of embeddings, scale and identities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TARGETS = ("identity", "soft")
+COLUMN_TARGETS = ("transpose", "renormalise")
+
+
+def positive_targets(ids_a: torch.Tensor, ids_b: torch.Tensor) -> torch.Tensor:
+    """Soft targets in which every equal identity is a positive.
+
+    Parameters
+    ----------
+    ids_a, ids_b
+        Identities of the rows and the columns, shapes (n,) and (m,): spots for image and gene, captions for gene and text.
+
+    Returns
+    -------
+    Matrix of shape (n, m) whose rows sum to one.
+    """
+    same = (ids_a[:, None] == ids_b[None, :]).float()
+    return same / same.sum(dim=1, keepdim=True).clamp_min(1.0)
+
+
+def contrastive(
+    image: torch.Tensor,
+    gene: torch.Tensor,
+    scale: torch.Tensor | float,
+    *,
+    lam: float = 0.5,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    targets: Literal["identity", "soft"] = "identity",
+    stop_grad: bool = False,
+    column_targets: Literal["transpose", "renormalise"] = "transpose",
+    ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Contrastive loss of two sides: CLIP, BLEEP and HECLIP by their numbers.
+
+    ``λ CE(Sᵀ, T_c) + (1−λ) CE(S, T_r)`` with ``S = scale · Z_g Z_iᵀ``, CE the mean over rows of ``−Σ T log softmax``.
+
+    Parameters
+    ----------
+    image, gene
+        Paired embeddings Z_i and Z_g, shape (n, u), of unit length or not.
+    scale
+        Inverse temperature.
+    lam
+        Weight λ of the half in which images choose among genes, 0 to 1.
+    alpha, beta
+        Weights of image and of gene similarity in soft targets: ``T_r = softmax(scale · (α Z_i Z_iᵀ + β Z_g Z_gᵀ))``.
+    targets
+        "identity": a pair is its own target. "soft": rows that resemble each other share the target.
+    stop_grad
+        Soft targets get no gradient.
+    column_targets
+        T_c for soft targets: "transpose" takes T_rᵀ, whose rows do not sum to one, as BLEEP and HECLIP do;
+        "renormalise" divides its rows by their sums.
+    ids
+        Identity of each pair for identity targets, shape (n,): rows of equal identity are positives of each other, never
+        negatives. Not given: all differ.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a name is unknown, lam is outside 0 to 1, or an argument of one kind of targets comes with
+        the other.
+
+    Notes
+    -----
+    BLEEP (Xie et al., NeurIPS 2023): soft, α = β = ½, λ = ½. HECLIP (Wang et al., Bioinformatics 2025): soft, α = 1,
+    β = 0, λ = 1. mclSTExp (Min et al., Briefings in Bioinformatics 2024), CLIP and SpatialWhisperer: identity, λ = ½.
+    All three peers use scale = 1 and vectors that are not scaled to unit length.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from spatialwhisperer.networks.losses import contrastive
+    >>> z = 3 * torch.eye(4)
+    >>> round(float(contrastive(z, z, 1.0, targets="soft", alpha=0.5, beta=0.5)), 4)
+    0.0037
+    """
+    _check_contrastive(image, gene, lam, alpha, beta, targets, column_targets, ids)
+    logits = scale * gene @ image.T
+    if targets == "soft":
+        rows = functional.softmax(scale * (alpha * image @ image.T + beta * gene @ gene.T), dim=1)
+        rows = rows.detach() if stop_grad else rows
+        columns = rows.T / rows.sum(dim=0)[:, None] if column_targets == "renormalise" else rows.T
+    elif ids is None:
+        rows = columns = torch.arange(len(image), device=image.device)
+    else:
+        # equal within a group, so the matrix is its own transpose
+        rows = columns = positive_targets(ids, ids).to(logits.dtype)
+    # one half alone costs half
+    by_image = lam * functional.cross_entropy(logits.T, columns) if lam > 0 else 0.0
+    by_gene = (1 - lam) * functional.cross_entropy(logits, rows) if lam < 1 else 0.0
+    return torch.as_tensor(by_image + by_gene)
+
+
+def _check_contrastive(
+    image: torch.Tensor,
+    gene: torch.Tensor,
+    lam: float,
+    alpha: float,
+    beta: float,
+    targets: str,
+    column_targets: str,
+    ids: torch.Tensor | None,
+) -> None:
+    if image.ndim != 2 or image.shape != gene.shape:
+        raise ValueError(
+            f"image and gene must be paired matrices of one shape, not {tuple(image.shape)} and {tuple(gene.shape)}."
+        )
+    if targets not in TARGETS:
+        raise ValueError(f"Unknown targets {targets!r}; choose one of {', '.join(TARGETS)}.")
+    if column_targets not in COLUMN_TARGETS:
+        raise ValueError(f"Unknown column_targets {column_targets!r}; choose one of {', '.join(COLUMN_TARGETS)}.")
+    if not 0 <= lam <= 1:
+        raise ValueError(f"lam must lie between 0 and 1, not {lam!r}.")
+    if targets == "identity" and (alpha or beta):
+        raise ValueError("alpha and beta shape soft targets only; pass targets='soft', or leave both at 0.")
+    if targets == "soft" and not (alpha or beta):
+        raise ValueError("Soft targets need a similarity: alpha for images, beta for genes, 0.5 and 0.5 for BLEEP.")
+    if targets == "soft" and ids is not None:
+        raise ValueError("ids shape identity targets only; soft targets find equal rows by themselves. Leave ids out.")
+
+
+def info_nce(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Symmetric InfoNCE with several positives: `contrastive` with identity targets, the loss of SpatialWhisperer."""
+    return contrastive(b, a, scale, ids=ids)
+
+
+def balanced_sigmoid(
+    a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, holds: torch.Tensor
+) -> torch.Tensor:
+    """Sigmoid loss of rows against captions, each caption and each side of it weighing the same.
+
+    ``mean_c [ mean_{i holds c} softplus(−s_ic) + mean_{i lacks c} softplus(s_ic) ]`` with ``s = scale · a bᵀ + bias``: the
+    pairwise loss of SigLIP, balanced so that a frequent caption does not rule a rare one. A row may hold several captions.
+
+    Parameters
+    ----------
+    a
+        Unit embeddings of rows, shape (n, u).
+    b
+        Unit embeddings of distinct captions, shape (c, u).
+    scale, bias
+        Of the logits.
+    holds
+        Which caption is true of which row, bool, shape (n, c).
+    """
+    logits = scale * a @ b.T + bias
+    true, false = holds.float(), (~holds).float()
+    positive = (functional.softplus(-logits) * true).sum(dim=0) / true.sum(dim=0).clamp_min(1)
+    negative = (functional.softplus(logits) * false).sum(dim=0) / false.sum(dim=0).clamp_min(1)
+    return (positive + negative).mean()
+
+
+def masked_mean(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> torch.Tensor:
+    """Weighted mean over the modality pairs that a batch holds, whatever their row counts.
+
+    Raises
+    ------
+    ValueError
+        If no pair is there or all weights are zero.
+    """
+    total = sum(weights[pair] for pair in losses)
+    if not losses or total <= 0:
+        raise ValueError("No modality pair with a positive weight in this batch.")
+    return sum(weights[pair] * loss for pair, loss in losses.items()) / total

@@ -1,0 +1,162 @@
+"""Tiles over the tissue of a slide without expression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import (
+    Grid,
+    RasterImage,
+    Section,
+    add_tile_grid,
+    check_grid_names,
+    find_image,
+    grid_table,
+    image_mpp,
+    is_spatialdata,
+    missing_mpp,
+    rgb_names,
+)
+from spatialwhisperer._access.tile_plan import check_resolution
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import record
+from spatialwhisperer.pp.stain import TissueMask, tissue_mask
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+Tissue = Literal["auto"] | np.ndarray | Mapping[str, np.ndarray] | None
+_LIBRARY = "library_id"
+
+
+def tile_grid(
+    data: AnnData | SpatialData,
+    *,
+    spec: Mapping[str, Any],
+    stride_um: float,
+    mpp: float | Mapping[str, float] | None,
+    image_key: str | Mapping[str, str] | None,
+    coordinate_system: str | None,
+    tissue: Tissue,
+    min_tissue: float,
+    key_added: str,
+    inplace: bool,
+) -> AnnData | None:
+    """Do the part of `spatialwhisperer.pp.tiles` that makes a grid; ``spec`` is what it records."""
+    if not 0 <= min_tissue <= 1:
+        raise ValueError(f"min_tissue is a share between 0 and 1, not {min_tissue!r}.")
+    if inplace and not is_spatialdata(data):
+        raise ValueError(
+            "The rows of an AnnData are its spots, so a grid cannot be added to it. Take the grid as an object of its own: "
+            "grid = sw.pp.tiles(adata, at='grid', tile_um=…, inplace=False)."
+        )
+    names = _image_names(data, image_key)
+    if inplace:
+        check_grid_names(data, names, key_added)
+    images, scales = {name: find_image(data, name) for name in names}, {}
+    for name in names:
+        scale = image_mpp(data, name, mpp=mpp)
+        if scale is None:
+            raise ValueError(missing_mpp(name))
+        scales[name] = scale
+    _check_resolution(images, scales, spec)
+    grids = {}
+    for name, image in images.items():
+        size_px = spec["tile_um"] / scales[name]
+        centres = grid_centres(image.size_px, size_px, stride_um / scales[name])
+        mask = _mask(data, image, tissue)
+        if mask is not None:
+            centres = centres[mask.share(centres, size_px) >= min_tissue]
+        if len(centres):
+            grids[name] = Grid(centres, size_px)
+    if not grids:
+        raise ValueError(
+            f"No tile of {spec['tile_um']:g} um fits into the tissue of {found(names)} (min_tissue={min_tissue:g}). Check mpp, "
+            "take smaller tiles, lower min_tissue, or take the whole image with tissue=None."
+        )
+    table = _write(data, grids, key_added, inplace)
+    regions = pd.unique(table.obs["region" if is_spatialdata(data) else _LIBRARY].astype(str))
+    record(
+        table,
+        _keys.TILES,
+        **spec,
+        stride_um=float(stride_um),
+        tissue=tissue if tissue is None or isinstance(tissue, str) else "given",
+        min_tissue=min_tissue,
+        mpp={region: scales[name] for region, name in zip(regions, grids, strict=True)},
+        image=dict(zip(regions, grids, strict=True)),
+        coordinate_system=coordinate_system,
+        library_key=None if is_spatialdata(data) else _LIBRARY,
+    )
+    return None if inplace else table
+
+
+def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float) -> np.ndarray:
+    """Centres (n, 2) of the tiles that fit into an image, row by row; what is left over is shared by both sides."""
+    axes = []
+    for length in image_px:
+        n = int(np.floor((length - size_px) / stride_px + 1e-9)) + 1 if length >= size_px else 0
+        margin = (length - size_px - (n - 1) * stride_px) / 2
+        axes.append(margin + size_px / 2 + stride_px * np.arange(n))
+    x, y = np.meshgrid(*axes)
+    return np.column_stack([x.ravel(), y.ravel()])
+
+
+def _image_names(data: Any, image_key: str | Mapping[str, str] | None) -> list[str]:
+    if isinstance(image_key, Mapping):
+        return list(dict.fromkeys(image_key.values()))
+    names = rgb_names(data) if image_key is None else [image_key]
+    if not names:
+        place = "images" if is_spatialdata(data) else ".uns['spatial']"
+        raise KeyError(f"There is no H&E image in {place} to lay a grid over. Add one with three channels first.")
+    return names
+
+
+def _check_resolution(images: Mapping[str, RasterImage], scales: Mapping[str, float], spec: Mapping[str, Any]) -> None:
+    if spec["tile_px"] is None:
+        return
+    nothing = np.empty(0, np.int64)
+    found_ = [Section(name, nothing, np.empty((0, 2)), image, scales[name]) for name, image in images.items()]
+    check_resolution(found_, spec["tile_um"], spec["tile_px"], spec["on_low_res"], stacklevel=6)
+
+
+def _mask(data: Any, image: RasterImage, tissue: Tissue) -> TissueMask | None:
+    if tissue is None:
+        return None
+    if isinstance(tissue, str):
+        if tissue != "auto":
+            raise ValueError(f"tissue must be 'auto', None or a mask of shape (height, width), not {tissue!r}.")
+        return tissue_mask(data, image.name)
+    if isinstance(tissue, Mapping):
+        if image.name not in tissue:
+            raise KeyError(f"tissue has no mask for image {image.name!r} (found: {found(tissue)}).")
+        tissue = tissue[image.name]
+    return TissueMask.over(image, tissue)
+
+
+def _write(data: Any, grids: Mapping[str, Grid], key_added: str, inplace: bool) -> AnnData:
+    if not is_spatialdata(data):
+        table = _library_table(data, grids)
+    else:
+        table = add_tile_grid(data, grids, key_added) if inplace else grid_table(grids)
+    table.obsm[_keys.TILES] = np.array(table.obsm["spatial"])
+    return table
+
+
+def _library_table(adata: AnnData, grids: Mapping[str, Grid]) -> AnnData:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    library = [name for name, grid in grids.items() for _ in grid.centres_px]
+    names = [f"{name}_{i}" for name, grid in grids.items() for i in range(len(grid.centres_px))]
+    obs = pd.DataFrame({_LIBRARY: pd.Categorical(library)}, index=names)
+    table = AnnData(csr_matrix((len(obs), 0), dtype=np.float32), obs=obs)
+    table.obsm["spatial"] = np.concatenate([grid.centres_px for grid in grids.values()])
+    table.uns["spatial"] = {name: entry for name, entry in adata.uns["spatial"].items() if str(name) in grids}
+    return table

@@ -1,0 +1,87 @@
+"""The table of the comparison of presets, with what was published beside it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from spatialwhisperer.protocols.her2st_fold import BASELINES
+from spatialwhisperer.protocols.markdown import markdown
+
+COLUMNS = {
+    ("pearson", "ACG"): "r ACG",
+    ("pearson", "HEG50"): "r HEG50",
+    ("pearson", "HVG50"): "r HVG50",
+    ("mse", "ACG"): "MSE ACG",
+    ("ari", ""): "ARI",
+    ("nmi", ""): "NMI",
+    ("macro_f1", ""): "macro-F1",
+}
+"""Metric and gene list of each column."""
+
+PUBLISHED = {
+    ("mclstexp", "section"): "r ACG .230, HEG .387, MSE .590",
+    ("bleep", "section"): "r ACG .187, HEG .291, MSE .602",
+    ("mclstexp", "patient"): "r ALL .163, HEG .114",
+    ("bleep", "patient"): "r ALL .151, HEG .246",
+}
+"""HER2+, 32 sections: leave one section out as listed by CHRep (arXiv 2604.21573), leave one patient out by DKAN (2511.17685)."""
+
+NOT_COMPARABLE = "not comparable"
+"""Five sections with images instead of 32, other genes, image features instead of trained networks."""
+
+KEYS = ["protocol", "features", "split"]
+
+
+def report(table: pd.DataFrame) -> str:
+    """A Markdown table for each protocol, kind of image features and split; then what it says about the scalar baselines."""
+    lines: list[str] = []
+    for (protocol, features, split), part in table.groupby(KEYS, sort=False):
+        lines += [f"### {split} split, protocol {protocol}, {features}", "", markdown(summary(part)), ""]
+        lines += [*_below_the_scalar(part), ""]
+    return "\n".join(lines)
+
+
+def summary(part: pd.DataFrame) -> pd.DataFrame:
+    """One row per preset or baseline: mean over folds, with the standard deviation over seeds where there are several."""
+    rows = {}
+    for (preset, predictor), own in part.groupby(["preset", "predictor"], sort=False):
+        name = preset if predictor == "prediction" else predictor
+        rows[name] = {label: _cell(own, *key) for key, label in COLUMNS.items()}
+        if preset != BASELINES:
+            rows[name]["s per fold"] = f"{own.groupby(['fold', 'seed'])['seconds'].first().mean():.0f}"
+            rows[name]["published"] = _published(str(preset), str(own["split"].iloc[0]))
+    frame = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+    frame.index.name = "preset or baseline"
+    return frame
+
+
+def by_seed(own: pd.DataFrame, metric: str, gene_list: str) -> pd.Series:
+    """Value of each seed: mean over the sections of a fold, then over folds."""
+    chosen = own[(own["metric"] == metric) & (own["gene_list"] == gene_list)]
+    return chosen.groupby(["seed", "fold"])["value"].mean().groupby("seed").mean()
+
+
+def _cell(own: pd.DataFrame, metric: str, gene_list: str) -> str:
+    values = by_seed(own, metric, gene_list)
+    if values.empty or values.isna().all():
+        return "–"
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
+def _published(preset: str, split: str) -> str:
+    known = PUBLISHED.get((preset, split))
+    return "–" if known is None else f"{known} ({NOT_COMPARABLE})"
+
+
+def _below_the_scalar(part: pd.DataFrame) -> list[str]:
+    """Which presets do not beat one scalar per spot."""
+    out = []
+    floors = part[part["preset"] == BASELINES]
+    for scalar in ("darkness", "total UMI (oracle)"):
+        floor = by_seed(floors[floors["predictor"] == scalar], "pearson", "HEG50").mean()
+        if pd.isna(floor):
+            continue
+        own = part[part["preset"] != BASELINES]
+        below = [p for p, x in own.groupby("preset", sort=False) if by_seed(x, "pearson", "HEG50").mean() <= floor]
+        out.append(f"- Not above one scalar per spot ({scalar}, r HEG50 {floor:.3f}): {', '.join(below) or 'none'}.")
+    return out

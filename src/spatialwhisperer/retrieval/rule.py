@@ -1,0 +1,49 @@
+"""The rule of a retrieval, as plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spatialwhisperer._messages import found
+from spatialwhisperer.retrieval.weights import WEIGHTS
+
+MODALITIES = ("gene", "text", "image")
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How values are retrieved from a bank of paired observations.
+
+    Attributes
+    ----------
+    query, key
+        Modality of the query and of the keys.
+    k
+        Neighbours; ``None``: the whole bank.
+    weights
+        "uniform", "inv_sq_l1", "inv_sq_l2", "exp_gap", "softmax", "raw_cosine" or "clipped_cosine".
+    temperature
+        Of the softmax, on cosines.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, k is below one or the temperature is not positive.
+    """
+
+    query: str = "image"
+    key: str = "gene"
+    k: int | None = 50
+    weights: str = "uniform"
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        for side in (self.query, self.key):
+            if side not in MODALITIES:
+                raise ValueError(f"Unknown side {side!r} of a retrieval; choose one of {found(MODALITIES)}.")
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"Unknown weights {self.weights!r}; choose one of {found(WEIGHTS)}.")
+        if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
+            raise ValueError(f"k must be a whole number of at least 1, or None for the whole bank, not {self.k!r}.")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature!r}.")

@@ -1,0 +1,159 @@
+"""Exact search of a bank by cosine, block by block, in bounded memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUERY_ROWS = 1024
+"""Queries that are searched together."""
+
+ELEMENTS = 2_000_000
+"""Float64 numbers that a working array holds at most (where one row fits)."""
+
+
+class Side:
+    """Embeddings with the rows that have a direction, their lengths and their groups."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+        self.length = np.zeros(len(vectors))
+        step = max(1, ELEMENTS // max(1, vectors.shape[1]))
+        for s in range(0, len(vectors), step):
+            block = vectors[s : s + step].astype(np.float64)
+            self.length[s : s + step] = np.sqrt(np.einsum("ij,ij->i", block, block))
+        self.rows = np.flatnonzero(np.isfinite(self.length) & (self.length > 0))
+        self.group: np.ndarray | None = None
+
+    def unit(self, rows: np.ndarray) -> np.ndarray:
+        """Rows at length one, float32."""
+        kind = np.float32 if self.vectors.dtype == np.float32 else np.float64
+        return (self.vectors[rows] * (1 / self.length[rows, None]).astype(kind)).astype(np.float32, copy=False)
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Rows in blocks of a size."""
+        for s in range(0, len(self.rows), size):
+            yield self.rows[s : s + size]
+
+
+def search(
+    asks: Side, rows: np.ndarray, bank: Side, n: int, block_rows: int, device: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Best n rows of the bank for each query in any order, and which of them the query may use."""
+    import torch
+
+    from spatialwhisperer.settings import settings
+
+    where = torch.device(settings.resolve_device(device))
+    unit = asks.unit(rows)
+    on_device = torch.from_numpy(unit).to(where)
+    best = torch.full((len(rows), 0), -torch.inf, device=where)
+    index = torch.zeros((len(rows), 0), dtype=torch.int64, device=where)
+    for block in bank.blocks(block_rows):
+        keys = bank.unit(block)
+        if where.type == "cpu":
+            # NumPy's BLAS knows more processors than torch's; the memory is shared
+            cosine = torch.from_numpy(unit @ keys.T)
+        else:
+            cosine = on_device @ torch.from_numpy(keys).to(where).T
+        if asks.group is not None and bank.group is not None:
+            same = asks.group[rows][:, None] == bank.group[block][None, :]
+            cosine.masked_fill_(torch.from_numpy(same).to(where), -torch.inf)
+        positions = torch.from_numpy(block).to(where)
+        if best.shape[1] == n:
+            cosine, local = _above(cosine, best[:, -1:])
+        else:
+            cosine, local = cosine.topk(min(n, len(block)), dim=1)
+        merged, order = torch.cat([best, cosine], dim=1).topk(min(n, best.shape[1] + cosine.shape[1]), dim=1)
+        best, index = merged, torch.cat([index, positions[local]], dim=1).gather(1, order)
+    return index.cpu().numpy(), (best > -torch.inf).cpu().numpy()
+
+
+def _above(cosine: Any, threshold: Any) -> tuple[Any, Any]:
+    """Entries above the threshold of their row, pushed to the left; few once the first blocks are read."""
+    import torch
+
+    width = cosine.shape[1]
+    higher = (cosine > threshold).reshape(-1)
+    # NumPy finds few among many several times faster than torch does
+    flat = torch.from_numpy(np.flatnonzero(higher.numpy())) if higher.is_cpu else higher.nonzero().reshape(-1)
+    row = flat // width
+    counts = torch.bincount(row, minlength=len(cosine))
+    place = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[row]
+    widest = int(counts.max())
+    values = torch.full((len(cosine), widest), -torch.inf, device=cosine.device)
+    local = torch.zeros((len(cosine), widest), dtype=torch.int64, device=cosine.device)
+    values[row, place] = cosine.reshape(-1)[flat]
+    local[row, place] = flat - row * width
+    return values, local
+
+
+def search_all(asks: Side, rows: np.ndarray, bank: Side, n: int, block_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `search`, in float64 with ties in the order of the bank: for queries with a crowd of equal keys."""
+    query = asks.vectors[rows].astype(np.float64)
+    best = np.zeros((len(rows), 0), dtype=np.float32)
+    index = np.zeros((len(rows), 0), dtype=np.int64)
+    for block in bank.blocks(block_rows):
+        cosine = query @ bank.vectors[block].astype(np.float64).T
+        cosine = (cosine / (asks.length[rows, None] * bank.length[block])).astype(np.float32)
+        if asks.group is not None and bank.group is not None:
+            cosine[asks.group[rows][:, None] == bank.group[block][None, :]] = -np.inf
+        if best.shape[1] == n:
+            # a key of equal cosine that comes later is no better
+            columns = np.flatnonzero((cosine > best[:, -1:]).any(axis=0))
+            cosine, block = cosine[:, columns], block[columns]
+        both = np.concatenate([best, cosine], axis=1)
+        order = np.argsort(-both, axis=1, kind="stable")[:, :n]
+        index = np.concatenate([index, np.broadcast_to(block, cosine.shape)], axis=1)
+        best, index = np.take_along_axis(both, order, 1), np.take_along_axis(index, order, 1)
+    return index, best > -np.inf
+
+
+def groups(
+    query_group: Any, key_group: Any, n_queries: int, n_keys: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Codes that are equal where groups are."""
+    if query_group is None and key_group is None:
+        return None, None
+    if query_group is None or key_group is None:
+        raise ValueError("query_group and key_group go together: pass both, or neither.")
+    ours, theirs = np.asarray(query_group, dtype=object), np.asarray(key_group, dtype=object)
+    for name, group, n in (("query_group", ours, n_queries), ("key_group", theirs, n_keys)):
+        if group.shape != (n,):
+            raise ValueError(f"{name} must name one group per row, shape ({n},), not {group.shape}.")
+        if pd.isna(group).any():
+            raise ValueError(
+                f"{name} has {int(pd.isna(group).sum())} rows without a group; name one for each, or drop these rows."
+            )
+    codes = pd.factorize(np.concatenate([ours, theirs]))[0]
+    return codes[:n_queries], codes[n_queries:]
+
+
+def embeddings(queries: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Refuse sides that do not fit."""
+    queries, keys = np.asarray(queries), np.asarray(keys)
+    if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
+        raise ValueError(
+            f"queries and keys must be matrices with the same number of columns, not {queries.shape} and {keys.shape}; "
+            "embed both sides with one model."
+        )
+    return queries, keys
+
+
+def check_bank(k: int, asks: Side, bank: Side) -> None:
+    """Refuse a k that some query cannot have."""
+    usable, but = len(bank.rows), ""
+    if asks.group is not None and bank.group is not None and len(asks.rows):
+        sizes = np.bincount(bank.group[bank.rows], minlength=int(asks.group.max()) + 1)
+        usable -= int(sizes[asks.group[asks.rows]].max())
+        but = " for the query whose own group is the largest"
+    if k > usable:
+        raise ValueError(
+            f"k = {k} neighbours were asked for, but the bank has {usable} usable rows{but} ({len(bank.vectors)} in "
+            f"all). Lower k to {usable} or less, or give a larger bank."
+        )

@@ -1,0 +1,209 @@
+"""From scores to shares that can be believed: a temperature, and how far shares are from being right that often."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+N_BINS = 15
+"""Equal-width bins of confidence, as in Guo et al. (2017)."""
+
+_LOG_RANGE = (np.log(1e-4), np.log(1e2))
+
+
+class Bins(NamedTuple):
+    """Rows by confidence; each array has one entry per bin.
+
+    Attributes
+    ----------
+    low, high
+        Edges; a bin holds its upper edge, the first one also its lower.
+    confidence, accuracy
+        Means over the rows of the bin; NaN where there is none.
+    n
+        Rows.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    n: np.ndarray
+
+
+def shares(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Softmax over the labels of each row.
+
+    Parameters
+    ----------
+    scores
+        Shape (n, labels); a row with NaN stays NaN.
+    temperature
+        What scores are divided by.
+
+    Returns
+    -------
+    Array of the same shape and dtype, rows adding up to 1.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.statistics.calibration import shares
+    >>> shares(np.array([[0.0, np.log(3.0)]]), 1.0).round(2)
+    array([[0.25, 0.75]])
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a positive number, not {temperature!r}.")
+    logits = scores / np.asarray(temperature, dtype=scores.dtype)
+    out = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return out / out.sum(axis=1, keepdims=True)
+
+
+def negative_log_likelihood(scores: np.ndarray, right: np.ndarray, temperature: float) -> float:
+    """Mean over rows of minus the logarithm of the summed share of the right labels.
+
+    Parameters
+    ----------
+    scores
+        Shape (n, labels).
+    right
+        Which labels are right in each row, Boolean of shape (n, labels); at least one in each.
+    temperature
+        What scores are divided by.
+
+    Returns
+    -------
+    In nats.
+    """
+    from scipy.special import logsumexp
+
+    logits = np.asarray(scores, dtype=float) / temperature
+    return float((logsumexp(logits, axis=1) - logsumexp(np.where(right, logits, -np.inf), axis=1)).mean())
+
+
+def fit_temperature(scores: np.ndarray, right: np.ndarray) -> float:
+    """The temperature at which the right labels are most likely (Guo et al., ICML 2017).
+
+    Parameters
+    ----------
+    scores
+        Finite, shape (n, labels).
+    right
+        Which labels are right in each row, Boolean of shape (n, labels). Several where the truth is coarser than the labels: their
+        shares are summed.
+
+    Returns
+    -------
+    A number between 1e-4 and 100; the upper end means that scores say nothing of the truth.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a score is not finite, or a row has no right label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.statistics.calibration import fit_temperature, shares
+    >>> rng = np.random.default_rng(0)
+    >>> scores = rng.normal(size=(4000, 3))
+    >>> truth = [rng.choice(3, p=p) for p in shares(scores, 0.5)]
+    >>> bool(abs(fit_temperature(scores, np.eye(3, dtype=bool)[truth]) - 0.5) < 0.05)
+    True
+    """
+    from scipy.optimize import minimize_scalar
+
+    scores, right = np.asarray(scores, dtype=float), np.asarray(right, dtype=bool)
+    if scores.ndim != 2 or scores.shape != right.shape or not len(scores):
+        raise ValueError(
+            f"scores {scores.shape} and right {right.shape} must be matrices of one shape with at least a row."
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite; leave out rows with NaN.")
+    if not right.any(axis=1).all():
+        raise ValueError(f"{int((~right.any(axis=1)).sum())} rows have no right label; leave them out.")
+
+    def loss(log_t: float) -> float:
+        return negative_log_likelihood(scores, right, float(np.exp(log_t)))
+
+    # summed shares make the loss lose its convexity, so a coarse grid comes first
+    grid = np.linspace(*_LOG_RANGE, 29)
+    best = int(np.argmin([loss(t) for t in grid]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x if found.fun <= loss(grid[best]) else grid[best]))
+
+
+def reliability_bins(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int = N_BINS) -> Bins:
+    """Rows sorted into bins of equal width by their confidence.
+
+    Parameters
+    ----------
+    confidence
+        Share of the label given to each row, shape (n,), between 0 and 1.
+    correct
+        Whether it is right, shape (n,).
+    n_bins
+        Number of bins between 0 and 1.
+
+    Returns
+    -------
+    The bins.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a confidence lies outside 0 and 1, or ``n_bins`` is not a positive whole number.
+
+    Examples
+    --------
+    >>> from spatialwhisperer.statistics.calibration import reliability_bins
+    >>> bins = reliability_bins([0.55, 0.6, 0.9], [True, False, True], n_bins=2)
+    >>> bins.n.tolist(), round(float(bins.accuracy[1]), 3)
+    ([0, 3], 0.667)
+    """
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if isinstance(n_bins, bool) or int(n_bins) != n_bins or n_bins < 1:
+        raise ValueError(f"n_bins must be a positive whole number, not {n_bins!r}.")
+    if confidence.ndim != 1 or confidence.shape != correct.shape:
+        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be vectors of one length.")
+    # shares of float32 may exceed 1 by rounding
+    if not ((confidence >= 0) & (confidence <= 1 + 1e-5)).all():
+        raise ValueError("confidence must lie between 0 and 1, without NaN.")
+    edges = np.linspace(0, 1, int(n_bins) + 1)
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, int(n_bins) - 1)
+    n = np.bincount(which, minlength=int(n_bins))
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(which, weights=x, minlength=int(n_bins)) / n for x in (confidence, correct)]
+    return Bins(edges[:-1], edges[1:], means[0], means[1], n)
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int = N_BINS) -> float:
+    """Mean over rows of the distance between confidence and accuracy of their bin (Guo et al., ICML 2017, equation 3).
+
+    Parameters
+    ----------
+    confidence, correct, n_bins
+        As in :func:`reliability_bins`.
+
+    Returns
+    -------
+    Between 0 and 1; NaN without rows.
+
+    Examples
+    --------
+    >>> from spatialwhisperer.statistics.calibration import expected_calibration_error
+    >>> round(expected_calibration_error([0.9, 0.9, 0.9, 0.9], [True, True, True, False]), 3)
+    0.15
+    """
+    bins = reliability_bins(confidence, correct, n_bins=n_bins)
+    some = bins.n > 0
+    if not some.any():
+        return float("nan")
+    return float(np.average(np.abs(bins.accuracy - bins.confidence)[some], weights=bins.n[some]))

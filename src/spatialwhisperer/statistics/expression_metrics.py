@@ -1,0 +1,304 @@
+"""How well predicted expression agrees with what was measured: per gene over spots, and per spot over genes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.special import betainc, betaln, logsumexp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BLOCK_BYTES = 2**25
+_LOG_10 = np.log(10.0)
+
+
+class Moments(NamedTuple):
+    """Moments of each gene over the spots, population variances, each float64 of shape (g,).
+
+    ``flat`` marks genes that are constant in the truth or in the prediction; ``n`` is the number of spots used.
+    """
+
+    n: int
+    mean_truth: np.ndarray
+    mean_predicted: np.ndarray
+    var_truth: np.ndarray
+    var_predicted: np.ndarray
+    covariance: np.ndarray
+    max_truth: np.ndarray
+    max_predicted: np.ndarray
+    flat: np.ndarray
+
+
+def complete_rows(predicted: np.ndarray) -> np.ndarray:
+    """Rows without NaN, bool of shape (n,)."""
+    return np.isfinite(predicted).all(axis=1)
+
+
+def moments(truth: Any, predicted: np.ndarray) -> Moments:
+    """Means, variances and covariance of each gene; what all metrics of this module but MAE and hits are made of.
+
+    Parameters
+    ----------
+    truth
+        Measured values, CSR or dense, shape (n, g).
+    predicted
+        Predicted values, shape (n, g). Rows with a NaN are left out.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    from spatialwhisperer.statistics import moment_kernels as kernels
+
+    truth, predicted = _same_shape(truth, predicted)
+    sums = kernels.column_sums(predicted)
+    if not np.isfinite(sums[0]).all():
+        truth, predicted = _complete(truth, predicted)
+        sums = kernels.column_sums(predicted)
+    n, g = predicted.shape
+    if n == 0:
+        return Moments(0, *(np.full(g, np.nan) for _ in range(7)), np.ones(g, bool))
+    mean_predicted, low, high = sums[0] / n, *sums[1:]
+    # around the means in a second look, because sums of squares cancel
+    if sp.issparse(truth):
+        total, lowest, highest = kernels.sparse_sums(truth.data, truth.indices, n, g)
+        parts = kernels.centred_sparse(truth.data, truth.indices, truth.indptr, total / n, predicted, mean_predicted)
+    else:
+        total, lowest, highest = kernels.column_sums(truth)
+        parts = kernels.centred_dense(truth, total / n, predicted, mean_predicted)
+    var_truth, var_predicted, covariance = (part / n for part in parts)
+    flat = (lowest == highest) | (low == high)
+    return Moments(n, total / n, mean_predicted, var_truth, var_predicted, covariance, highest, high, flat)
+
+
+def pearson_per_gene(truth: Any, predicted: np.ndarray) -> np.ndarray:
+    """Pearson correlation over spots of each gene.
+
+    Parameters
+    ----------
+    truth
+        Measured values, CSR or dense, shape (n, g).
+    predicted
+        Predicted values, shape (n, g). Rows with a NaN are left out.
+
+    Returns
+    -------
+    float64 of shape (g,); NaN for a gene that is constant in one of the two.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pearson_per_gene(np.array([[0.0, 1], [1, 1], [2, 1]]), np.array([[1.0, 1], [3, 2], [5, 1]]))
+    array([ 1., nan])
+    """
+    return pearson(moments(truth, predicted))
+
+
+def pearson(m: Moments) -> np.ndarray:
+    """Pearson correlation of each gene from its moments."""
+    scale = np.sqrt(m.var_truth) * np.sqrt(m.var_predicted)
+    defined = ~m.flat & (scale > 0)
+    return np.where(defined, np.clip(m.covariance / np.where(defined, scale, 1.0), -1, 1), np.nan)
+
+
+def neg_log10_p(r: np.ndarray, n: int | np.ndarray) -> np.ndarray:
+    """Two-sided p-value of Pearson correlations as -log10 p, which does not underflow.
+
+    Under independent normal values ``r sqrt((n - 2) / (1 - r^2))`` follows Student's t with n - 2 degrees of freedom, so
+    p is the regularised incomplete beta function of 1 - r^2 at ((n - 2) / 2, 1/2).
+
+    Parameters
+    ----------
+    r
+        Correlations, any shape; NaN stays NaN.
+    n
+        Number of spots, at least 3 (NaN below).
+    """
+    r, n = np.broadcast_arrays(np.asarray(r, np.float64), np.asarray(n, np.float64))
+    out = np.full(r.shape, np.nan)
+    defined = np.isfinite(r) & (n > 2)
+    a, x = (n[defined] - 2) / 2, 1 - np.square(r[defined])
+    p = betainc(a, 0.5, x)
+    tiny = p < 1e-250
+    with np.errstate(divide="ignore"):
+        value = -np.log10(p)
+        value[tiny] = -_log_betainc_half(a[tiny], x[tiny]) / _LOG_10
+    # not "-0.0" for r = 0
+    out[defined] = np.abs(value)
+    return out
+
+
+def _log_betainc_half(a: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Logarithm of the regularised incomplete beta function with b = 1/2, by its continued fraction (NIST DLMF 8.17.22)."""
+    b = 0.5
+    c, d = np.ones_like(x), 1 / (1 - (a + b) * x / (a + 1))
+    fraction = d.copy()
+    for m in range(1, 500):
+        before = fraction.copy()
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d, c = 1 / (1 + term * d), 1 + term / c
+            fraction *= c * d
+        if np.allclose(fraction, before, rtol=1e-14, atol=0):
+            break
+    return a * np.log(x) + b * np.log1p(-x) - np.log(a) - betaln(a, b) + np.log(fraction)
+
+
+def fisher(neg_log10: np.ndarray) -> np.ndarray:
+    """Combine p-values over the first axis by Fisher's method, in and out as -log10 p; NaN ones are left out.
+
+    Twice the sum of -ln p follows the chi-squared distribution with two degrees of freedom per p-value; with even degrees
+    its tail is a finite sum, taken in logarithms here.
+
+    Returns
+    -------
+    float64, NaN where no p-value is known.
+    """
+    values = np.asarray(neg_log10, np.float64)
+    known = np.isfinite(values) | np.isposinf(values)
+    k = known.sum(axis=0)
+    half = np.where(known, values, 0.0).sum(axis=0) * _LOG_10
+    i = np.arange(max(len(values), 1)).reshape(-1, *([1] * (values.ndim - 1)))
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(i))))]).reshape(i.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(i == 0, 0.0, i * np.log(half) - log_factorial)
+        log_p = -half + logsumexp(np.where(i < k, terms, -np.inf), axis=0)
+    return np.where(k > 0, np.where(np.isposinf(half), np.inf, np.abs(log_p / _LOG_10)), np.nan)
+
+
+def benjamini_hochberg(neg_log10: np.ndarray) -> np.ndarray:
+    """Adjust p-values for their number (Benjamini and Hochberg 1995), in and out as -log10 p; NaN stays NaN and does not count."""
+    values = np.asarray(neg_log10, np.float64)
+    out = np.full(values.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(-values[known], kind="stable")]
+    rank = np.arange(1, len(order) + 1)
+    adjusted = values[order] - np.log10(len(order) / rank) if len(order) else values[order]
+    out[order] = np.maximum.accumulate(adjusted[::-1])[::-1].clip(0)
+    return out
+
+
+def mse(m: Moments) -> np.ndarray:
+    """Mean squared error of each gene, shape (g,)."""
+    return m.var_truth + m.var_predicted - 2 * m.covariance + (m.mean_truth - m.mean_predicted) ** 2
+
+
+def mae(truth: Any, predicted: np.ndarray) -> np.ndarray:
+    """Mean absolute error of each gene, shape (g,); rows with NaN in the prediction are left out."""
+    truth, predicted = _pair(truth, predicted)
+    n, g = predicted.shape
+    total = np.zeros(g)
+    for rows in _blocks(n, g):
+        p, t = predicted[rows].astype(np.float64), truth[rows]
+        if sp.issparse(t):
+            at = p[_row_index(t), t.indices]
+            total += np.abs(p).sum(axis=0) + np.bincount(t.indices, np.abs(t.data - at) - np.abs(at), g)
+        else:
+            total += np.abs(t - p).sum(axis=0)
+    return total / n if n else np.full(g, np.nan)
+
+
+def ssim(m: Moments) -> np.ndarray:
+    """Structural similarity of each gene as HECLIP computes it: once over the whole vector, without windows.
+
+    Truth and prediction are each divided by their maximum over the spots, so the larger maximum M is 1. Then luminance
+    ``(2 u v + C1) / (u^2 + v^2 + C1)``, contrast ``(2 s t + C2) / (s^2 + t^2 + C2)`` and structure ``(c + C3) / (s t + C3)``
+    are multiplied, with means u, v, standard deviations s, t, covariance c, C1 = (0.01 M)^2, C2 = (0.03 M)^2, C3 = C2 / 2.
+
+    Returns
+    -------
+    float64 of shape (g,); NaN where a maximum is not positive.
+    """
+    defined = (m.max_truth > 0) & (m.max_predicted > 0)
+    top_t, top_p = (np.where(defined, top, 1.0) for top in (m.max_truth, m.max_predicted))
+    u, v = m.mean_truth / top_t, m.mean_predicted / top_p
+    s, t = np.sqrt(m.var_truth) / top_t, np.sqrt(m.var_predicted) / top_p
+    c = m.covariance / (top_t * top_p)
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * u * v + c1) / (u**2 + v**2 + c1)
+    contrast = (2 * s * t + c2) / (s**2 + t**2 + c2)
+    structure = (c + c2 / 2) / (s * t + c2 / 2)
+    return np.where(defined, luminance * contrast * structure, np.nan)
+
+
+def rmse_z(r: np.ndarray) -> np.ndarray:
+    """Root mean squared error after z-scoring truth and prediction over spots: sqrt(2 (1 - r)), so it adds nothing to r."""
+    return np.sqrt(2 * (1 - np.asarray(r, np.float64)))
+
+
+def hit_at_k(truth: Any, predicted: np.ndarray, k: int = 5) -> float:
+    """Share of spots whose k highest predicted genes and k highest measured genes have at least one in common (HECLIP).
+
+    Of equal values the gene that comes first counts as higher; rows with NaN in the prediction are left out.
+
+    Raises
+    ------
+    ValueError
+        If k is not between 1 and the number of genes.
+    """
+    truth, predicted = _pair(truth, predicted)
+    n, g = predicted.shape
+    if not 1 <= k <= g:
+        raise ValueError(f"k must be between 1 and the number of genes ({g}), not {k}.")
+    hits = 0
+    for rows in _blocks(n, g):
+        t = truth[rows]
+        measured, guessed = top_k(t.toarray() if sp.issparse(t) else t, k), top_k(predicted[rows], k)
+        hits += int((measured[:, :, None] == guessed[:, None, :]).any(axis=(1, 2)).sum())
+    return hits / n if n else np.nan
+
+
+def top_k(values: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k highest values of each row, highest first, the first of equal ones; shape (n, k)."""
+    left = np.array(values, dtype=np.float64)
+    out = np.empty((len(left), k), np.int64)
+    rows = np.arange(len(left))
+    for i in range(k):
+        out[:, i] = left.argmax(axis=1)
+        left[rows, out[:, i]] = -np.inf
+    return out
+
+
+def _pair(truth: Any, predicted: np.ndarray) -> tuple[Any, np.ndarray]:
+    return _complete(*_same_shape(truth, predicted))
+
+
+def _same_shape(truth: Any, predicted: np.ndarray) -> tuple[Any, np.ndarray]:
+    predicted = _dense(predicted)
+    if truth.shape != predicted.shape or predicted.ndim != 2:
+        raise ValueError(
+            f"Truth and prediction must have one shape (spots, genes); found {truth.shape} and {predicted.shape}."
+        )
+    if not sp.issparse(truth):
+        return _dense(truth), predicted
+    truth = truth.tocsr()
+    if not truth.has_canonical_format:
+        truth = truth.copy()
+        truth.sum_duplicates()
+    return truth, predicted
+
+
+def _dense(values: Any) -> np.ndarray:
+    values = np.ascontiguousarray(values)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+
+
+def _complete(truth: Any, predicted: np.ndarray) -> tuple[Any, np.ndarray]:
+    keep = complete_rows(predicted)
+    return (truth, predicted) if keep.all() else (truth[keep], predicted[keep])
+
+
+def _blocks(n: int, g: int) -> Iterator[slice]:
+    size = max(1, _BLOCK_BYTES // (8 * max(g, 1)))
+    for start in range(0, n, size):
+        yield slice(start, min(n, start + size))
+
+
+def _row_index(part: sp.csr_matrix) -> np.ndarray:
+    return np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))

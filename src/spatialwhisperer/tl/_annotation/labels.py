@@ -1,0 +1,191 @@
+"""Labels in words: their names, the descriptions that prompt them, and their place in an ontology."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._messages import found
+from spatialwhisperer.tl.embed import text_features
+
+if TYPE_CHECKING:
+    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer.models.ontology import Ontology
+
+Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
+
+
+def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[str]]]:
+    """Names and descriptions of the labels.
+
+    A name that comes without a description has those of the model's vocabulary: of the label of that name or of that term, else
+    the name and exact synonyms of the term (found by id, name or synonym); a name that the vocabulary does not know, and any name
+    for a model without one, is its own description.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they are empty, repeated, fewer than two, or not text.
+    """
+    if labels is None:
+        labels = model.labels
+        if not labels:
+            raise ValueError("This model knows no captions of its own; pass labels=[…].")
+    if isinstance(labels, str):
+        raise TypeError(f"labels must be a list or a mapping, not the string {labels!r}. For one text use sw.tl.query.")
+    if isinstance(labels, set | frozenset):
+        raise TypeError("labels must have an order, and a set has none. Pass a list: sorted(labels).")
+    if not isinstance(labels, Iterable) or isinstance(labels, Iterator):
+        raise TypeError(f"labels must be a list of names or a mapping from name to description, not {labels!r}.")
+    if isinstance(labels, Mapping):
+        classes = list(labels)
+        prompts = [list(d) if isinstance(d, Iterable) and not isinstance(d, str) else [d] for d in labels.values()]
+    else:
+        named = [_described(name, model) for name in labels]
+        classes, prompts = [name for name, _ in named], [p for _, p in named]
+    wrong = [x for x in [*classes, *(d for p in prompts for d in p)] if not isinstance(x, str)]
+    if wrong:
+        raise TypeError(
+            f"Labels and descriptions must be text; found {found(dict.fromkeys(map(str, wrong)), 3)}.{_each_once(labels)}"
+        )
+    if any(not c.strip() for c in classes) or any(not p or any(not d.strip() for d in p) for p in prompts):
+        raise ValueError("labels holds an empty name or a label without a description.")
+    repeated = sorted({c for c in classes if classes.count(c) > 1})
+    if repeated:
+        raise ValueError(
+            f"labels holds {found(repeated)} more than once."
+            + (_each_once(labels) or " To describe a label in several ways pass a mapping.")
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"labels needs at least two names to choose from; found {found(classes)}. For one text use sw.tl.query."
+        )
+    return classes, prompts
+
+
+def _each_once(labels: Any) -> str:
+    """The cure for a column of a table in the place of the labels."""
+    return " Name each label of a column once: labels=column.dropna().unique()." if hasattr(labels, "dropna") else ""
+
+
+def _described(label: Any, model: Whisperer) -> tuple[Any, list[Any]]:
+    """Name and descriptions of a label that came as a name or an id."""
+    vocabulary = getattr(model, "vocabulary", None)
+    if vocabulary is None or not isinstance(label, str):
+        return label, [label]
+    prompts = model.prompts(label)
+    if prompts != [label]:
+        return label, prompts
+    term = vocabulary.ontology.find(label)
+    if term is None:
+        return label, [label]
+    # an id is no name to print on a slide
+    entry = vocabulary.ontology.terms[term]
+    name = entry.name if label.strip().casefold() == term.casefold() else label
+    own = [p for v in vocabulary.labels.values() if v["cl"] == term for p in v["prompts"]]
+    # a name that is not in the ontology's own spelling may have no stored feature
+    known = [t for t in (entry.name, *entry.synonyms) if t in vocabulary]
+    return name, list(dict.fromkeys(own or known)) or [label]
+
+
+def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[str]) -> list[list[str]]:
+    """Put every description of every label into every template.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no template, or one without ``{}``, or that is not text.
+    """
+    templates = list(templates) if isinstance(templates, Iterable) and not isinstance(templates, str) else [templates]
+    if wrong := [t for t in templates if not isinstance(t, str)]:
+        raise TypeError(f"templates must be text with {{}} in the place of the description; found {found(wrong, 3)}.")
+    if not templates or any("{}" not in t for t in templates):
+        raise ValueError(f"Each template needs {{}} in the place of the description; found {templates!r}.")
+    return [[t.replace("{}", d) for d in descriptions for t in templates] for descriptions in prompts]
+
+
+def class_embeddings(model: Whisperer, sentences: Sequence[Sequence[str]], *, device: str | None = None) -> np.ndarray:
+    """Mean embedding of the sentences of each label, scaled back to unit length; shape (number of labels, u)."""
+    flat = [s for group in sentences for s in group]
+    z = text_features(model, flat, device=device)
+    ends = np.cumsum([len(group) for group in sentences])
+    means = np.stack([part.mean(axis=0) for part in np.split(z, ends[:-1])])
+    return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------- ontology
+
+
+def open_ontology(ontology: Ontology | str | Path | None, model: Whisperer) -> Ontology | None:
+    """The ontology itself, the one in a file, or that of the model's vocabulary; ``None`` where there is none.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if ontology is None:
+        vocabulary = getattr(model, "vocabulary", None)
+        return None if vocabulary is None else vocabulary.ontology
+    from spatialwhisperer.models.ontology import Ontology
+
+    if isinstance(ontology, str | Path):
+        return Ontology.read(ontology)
+    if not isinstance(ontology, Ontology):
+        raise TypeError(f"ontology must be an Ontology or a file, not {type(ontology).__name__}.")
+    return ontology
+
+
+def label_ids(classes: Sequence[str], labels: Any, model: Whisperer, ontology: Ontology | None) -> list[str | None]:
+    """Id of each label: that of the vocabulary's label, else of the term of its name; ``None`` where there is none.
+
+    Parameters
+    ----------
+    classes
+        Names of the labels.
+    labels
+        What the caller passed, which may hold ids in the place of names.
+    model
+        Its vocabulary may know a label's id.
+    ontology
+        Where names are looked up.
+    """
+    if ontology is None:
+        return [None] * len(classes)
+    vocabulary = getattr(model, "vocabulary", None)
+    stated = {} if vocabulary is None else {name: entry["cl"] for name, entry in vocabulary.labels.items()}
+    given = classes if labels is None or isinstance(labels, Mapping) else [str(label) for label in labels]
+    out = []
+    for name, label in zip(classes, given, strict=True):
+        term = stated.get(name) or ontology.find(label) or ontology.find(name)
+        out.append(term if term in ontology else None)
+    return out
+
+
+def find_terms(ontology: Ontology, terms: Any) -> list[str]:
+    """Ids of terms that were given by id, name or synonym.
+
+    Raises
+    ------
+    TypeError
+        If they are not a list of texts.
+    ValueError
+        If there is none, or one is not in the ontology.
+    """
+    if (
+        isinstance(terms, str)
+        or not isinstance(terms, Sequence | np.ndarray)
+        or any(not isinstance(t, str) for t in terms)
+    ):
+        raise TypeError(f"level must be a list of names or ids of terms, not {terms!r}.")
+    ids = [ontology.find(term) for term in terms]
+    unknown = [term for term, i in zip(terms, ids, strict=True) if i is None]
+    if unknown or not ids:
+        raise ValueError(
+            f"level holds {found(unknown)}, which the ontology of {len(ontology.terms)} terms does not name. "
+            "Look terms up with ontology.find(name)."
+        )
+    return list(dict.fromkeys(i for i in ids if i is not None))

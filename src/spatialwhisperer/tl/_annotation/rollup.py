@@ -1,0 +1,213 @@
+"""From labels to coarser terms of an ontology: for all rows, or for those that a finer label would be a guess for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from spatialwhisperer._messages import found, say
+from spatialwhisperer.tl._annotation.labels import find_terms, label_ids, open_ontology
+from spatialwhisperer.tl._annotation.scoring import Best
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer.models.ontology import Ontology
+
+
+GENERAL = frozenset({"CL:0000000", "CL:0000003", "CL:0000226", "CL:0000255", "CL:0000548", "CL:0002242", "CL:0002371"})
+"""Cell, native cell, single nucleate cell, eukaryotic cell, animal cell, nucleate cell, somatic cell: what nearly every cell of a
+tissue is. A row is not rolled up to them; it abstains."""
+
+
+class Level(NamedTuple):
+    """Labels after they were rolled up.
+
+    Attributes
+    ----------
+    classes, ids
+        Names and ids.
+    member
+        Which old label belongs to which new one, Boolean of shape (old, new).
+    """
+
+    classes: list[str]
+    ids: list[str | None]
+    member: np.ndarray
+
+
+def to_level(classes: Sequence[str], ids: Sequence[str | None], terms: Sequence[str], ontology: Ontology) -> Level:
+    """Put every label under the nearest of some terms; labels under none stay themselves.
+
+    Raises
+    ------
+    ValueError
+        If no label falls under any term, or fewer than two classes are left.
+    """
+    under = [_nearest(i, set(terms), ontology) for i in ids]
+    if not any(under):
+        raise ValueError(
+            f"None of the labels ({found(classes)}) falls under {found(ontology.name(t) for t in terms)} in the ontology. "
+            "Labels are found there by name: pass ids in their place, or level=… with other terms."
+        )
+    if alone := [c for c, term in zip(classes, under, strict=True) if term is None]:
+        say(f"{found(alone)} fall under none of the terms of level and stay as they are")
+    used = [t for t in terms if t in under]
+    names = [ontology.name(t) for t in used]
+    # a label that stays may be called like a term; it is the same class then
+    coarse = [*names, *(c for c in alone if c not in names)]
+    if len(coarse) < 2:
+        raise ValueError(f"At this level all labels are {found(coarse)}; two classes are needed to choose from.")
+    member = np.zeros((len(classes), len(coarse)), bool)
+    for row, (name, term) in enumerate(zip(classes, under, strict=True)):
+        member[row, coarse.index(name if term is None else ontology.name(term))] = True
+    own = dict(zip(classes, ids, strict=True))
+    return Level(coarse, [*used, *(own[c] for c in coarse[len(used) :])], member)
+
+
+def _nearest(term: str | None, wanted: set[str], ontology: Ontology) -> str | None:
+    if term is None:
+        return None
+    return next((t for t in (term, *ontology.ancestors(term)) if t in wanted), None)
+
+
+class Coarse(NamedTuple):
+    """Terms that stand for several labels, the most specific first.
+
+    Attributes
+    ----------
+    ids
+        Their ids.
+    member
+        Which label belongs to which term, Boolean of shape (labels, terms).
+    """
+
+    ids: list[str]
+    member: np.ndarray
+
+
+def coarse_terms(ids: Sequence[str | None], ontology: Ontology) -> Coarse:
+    """Common ancestors of the labels: of each set of labels the term that says most.
+
+    Left out are terms above one label only, and those that say nothing of a row: above all labels, or among the most general ones
+    of the Cell Ontology. The fewer labels a term has
+    the more specific it is; of terms with the same labels the one with most ancestors stands for the set.
+    """
+    above = [set() if i is None else {i, *ontology.ancestors(i)} for i in ids]
+    best: dict[tuple[int, ...], tuple[int, str]] = {}
+    for term in sorted(set().union(*above) - GENERAL):
+        labels = tuple(n for n, terms in enumerate(above) if term in terms)
+        if 1 < len(labels) < len(ids):
+            depth = len(ontology.ancestors(term))
+            if labels not in best or depth > best[labels][0]:
+                best[labels] = (depth, term)
+    order = sorted(best, key=lambda labels: (len(labels), -best[labels][0], best[labels][1]))
+    member = np.zeros((len(ids), len(order)), bool)
+    for column, labels in enumerate(order):
+        member[list(labels), column] = True
+    return Coarse([best[labels][1] for labels in order], member)
+
+
+def roll_up(
+    share: np.ndarray, best: Best, coarse: Coarse, *, min_confidence: float, min_margin: float
+) -> tuple[np.ndarray, Best]:
+    """Give rows without a sure label the most specific coarse term that is sure.
+
+    Parameters
+    ----------
+    share
+        Shares of the labels, shape (n, c).
+    best
+        The best label of each row.
+    coarse
+        The terms.
+    min_confidence
+        Summed share that a term must reach.
+    min_margin
+        How far the best label outside the term must be behind it.
+
+    Returns
+    -------
+    Column of ``coarse`` that each row gets, -1 where it gets none; and ``best`` with confidence and margin of that term.
+    """
+    unsure = (best.code >= 0) & ((best.confidence < min_confidence) | (best.margin < min_margin))
+    rows = np.flatnonzero(unsure)
+    given = np.full(len(share), -1)
+    if not len(rows) or not coarse.ids:
+        return given, best
+    confidence, margin = best.confidence.copy(), best.margin.copy()
+    sums = share[rows] @ coarse.member.astype(share.dtype)
+    outside = np.stack([share[rows][:, ~labels].max(axis=1) for labels in coarse.member.T], axis=1)
+    sure = (sums >= min_confidence) & (sums - outside >= min_margin)
+    # among terms of as many labels the one with the largest share
+    size = coarse.member.sum(axis=0)
+    rank = np.where(sure, size[None] - sums.clip(0, 1) / 2, np.inf)
+    chosen = rank.argmin(axis=1)
+    some = sure.any(axis=1)
+    rows, chosen, line = rows[some], chosen[some], np.flatnonzero(some)
+    given[rows] = chosen
+    confidence[rows] = sums[line, chosen]
+    margin[rows] = (sums - outside)[line, chosen]
+    return given, Best(best.code, confidence, margin)
+
+
+class Classes(NamedTuple):
+    """The classes that are scored, and where they lie in the ontology.
+
+    Attributes
+    ----------
+    classes, ids
+        Names, and ids where the ontology has them.
+    member
+        Which label belongs to which class, Boolean of shape (labels, classes); ``None`` where labels are the classes.
+    coarse, coarse_names
+        Terms above several classes, where rows may be rolled up, and what they are called.
+    """
+
+    classes: list[str]
+    ids: list[str | None]
+    member: np.ndarray | None
+    coarse: Coarse | None
+    coarse_names: list[str]
+
+
+def ladder(model: Whisperer, classes: list[str], labels: Any, ontology: Any, level: Any, rollup: bool) -> Classes:
+    """Find the labels in the ontology, put them on a level, and see what lies above them.
+
+    Raises
+    ------
+    ValueError
+        If there is no ontology, a term or level is unknown, or nothing lies above several labels and not above all.
+    """
+    terms = open_ontology(ontology, model)
+    if terms is None and (rollup or level is not None):
+        raise ValueError(
+            f"{'rollup' if rollup else 'level'} needs an ontology, and this model has no vocabulary. Pass ontology=… with an "
+            "Ontology or a file such as cl.obo."
+        )
+    ids, member = label_ids(classes, labels, model, terms), None
+    if level is not None:
+        classes, ids, member = to_level(classes, ids, find_terms(terms, _known_level(model, level)), terms)
+    if not rollup:
+        return Classes(classes, ids, member, None, [])
+    coarse = coarse_terms(ids, terms)
+    if not coarse.ids:
+        raise ValueError(
+            f"rollup finds no term above several of the labels ({found(classes)}) and not above all. Labels are found in the "
+            "ontology by name: pass ids in their place, or leave rollup out."
+        )
+    own = {i: c for i, c in zip(ids, classes, strict=True) if i is not None}
+    return Classes(classes, ids, member, coarse, [own.get(i) or terms.name(i) for i in coarse.ids])
+
+
+def _known_level(model: Whisperer, level: Any) -> Any:
+    if not isinstance(level, str):
+        return level
+    levels = model.config.get("annotation", {}).get("levels") or {}
+    if level not in levels:
+        raise ValueError(
+            f"level={level!r} is not a level that this model knows (found: {found(levels)}). Pass a list of terms."
+        )
+    return levels[level]

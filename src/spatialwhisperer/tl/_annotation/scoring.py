@@ -1,0 +1,208 @@
+"""Scores of rows for labels: cosines, what is taken off them, and the shares that follow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._messages import found
+from spatialwhisperer.statistics.calibration import shares
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spatialwhisperer.models import Whisperer
+
+Normalize = Literal["none", "softmax", "centre"]
+
+
+class Correction(NamedTuple):
+    """What is done to cosines, and the temperature that turns the result into shares.
+
+    Attributes
+    ----------
+    normalize
+        "none", "softmax" or "centre".
+    background
+        What "centre" takes off: "section", "training" or "given"; ``None`` for the others.
+    mean
+        Mean embedding of the background, shape (u,); ``None`` where it is the section's own.
+    temperature
+        What scores are divided by before a softmax.
+    calibrated
+        Whether the temperature was fitted for this correction, or is that of the training.
+    """
+
+    normalize: str
+    background: str | None
+    mean: np.ndarray | None
+    temperature: float
+    calibrated: bool
+
+
+def correction(model: Whisperer, normalize: str | None, background: Any, *, modality: str | None) -> Correction:
+    """What the caller asked for, and what the model's calibration says where they did not.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If the normalisation or the background is unknown, or a background is given that nothing would use.
+    """
+    known = model.config.get("annotation", {})
+    normalize = known.get("normalize", "none") if normalize is None else normalize
+    if normalize not in get_args(Normalize):
+        raise ValueError(f"normalize must be 'none', 'softmax' or 'centre', not {normalize!r}.")
+    name = mean = None
+    if normalize == "centre":
+        own = known.get("background", "section") if known.get("normalize") == "centre" else None
+        name, mean = _background(model, (own or "section") if background is None else background, modality)
+        fitted = name == own
+    else:
+        if background is not None:
+            raise ValueError(f"background is what normalize='centre' takes off; it means nothing to {normalize!r}.")
+        # shares of plain cosines are the same whichever of the two is stored
+        fitted = known.get("normalize") in ("none", "softmax")
+    fitted = fitted and "temperature" in known
+    return Correction(normalize, name, mean, float(known["temperature"]) if fitted else 1 / model.scale, fitted)
+
+
+def _background(model: Whisperer, background: Any, modality: str | None) -> tuple[str, np.ndarray | None]:
+    """Name and mean embedding of the background."""
+    if isinstance(background, str):
+        if background not in ("section", "training"):
+            raise ValueError(f"background must be 'section', 'training', an array or an AnnData, not {background!r}.")
+        return background, None if background == "section" else training_mean(model, modality)
+    width = int(model.config["projection_dim"])
+    if hasattr(background, "obsm"):
+        key = _keys.GENE if modality == "gene" else _keys.IMAGE
+        if key not in background.obsm:
+            raise KeyError(
+                f"The background has no .obsm[{key!r}] (found: {found(background.obsm)}). Run sw.tl.embed(background, "
+                "model=model) first, or pass the array itself."
+            )
+        background = background.obsm[key]
+    try:
+        z = np.asarray(background, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"background must be 'section', 'training', an array or an AnnData, not {type(background).__name__}."
+        ) from error
+    if z.ndim != 2 or z.shape[1] != width:
+        raise ValueError(f"background must have shape (n, {width}), as the model's embeddings; found {z.shape}.")
+    whole = np.isfinite(z).all(axis=1)
+    if not whole.any():
+        raise ValueError(f"None of the {len(z)} rows of background is finite.")
+    return "given", z[whole].mean(axis=0)
+
+
+def training_mean(model: Whisperer, modality: str | None) -> np.ndarray:
+    """Mean embedding of the training rows of a modality, shape (u,).
+
+    Raises
+    ------
+    ValueError
+        If the model does not remember it.
+    """
+    name = f"mean_{modality}"
+    reference = getattr(model, "reference", None)
+    if reference is None or not reference.has(name):
+        why = (
+            "remembers no training tissue" if reference is None else f"has no {modality} embeddings of training tissue"
+        )
+        raise ValueError(
+            f"background='training' needs a model that remembers its training tissue; this one {why}. Train it with "
+            "sw.tl.train(…), or pass background='section' or embeddings of your own."
+        )
+    return np.asarray(reference.arrays[name], dtype=np.float64)
+
+
+def pooled(z: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Rows of a group share the mean of their unit embeddings, scaled back to unit length.
+
+    Rows without an embedding stay without, rows without a group keep their own. Schaefer et al. (ICML 2026) leave the mean short,
+    so that the scores of a group shrink with its diversity; here they do not.
+    """
+    if groups is None:
+        return z
+    codes = np.where(np.isfinite(z).all(axis=1), pd.factorize(groups)[0], -1)
+    rows = np.flatnonzero(codes >= 0)
+    if not len(rows):
+        return z
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    starts = np.flatnonzero(np.r_[True, np.diff(codes[rows]) > 0])
+    sums = np.add.reduceat(z[rows].astype(np.float64), starts, axis=0)
+    unit = sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(min=1e-12)
+    out = z.copy()
+    out[rows] = np.repeat(unit, np.diff(np.r_[starts, len(rows)]), axis=0)
+    return out
+
+
+def score_rows(
+    z: np.ndarray, text: np.ndarray, *, sections: np.ndarray, how: Correction
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n, c) and shares (n, c) of unit rows (n, u) for unit labels (c, u); NaN rows stay NaN."""
+    scores = (z @ text.T).astype(np.float32)
+    if how.normalize == "centre":
+        scores -= _offsets(scores, text, sections, how.mean)
+    share = shares(scores, how.temperature)
+    return (share if how.normalize == "softmax" else scores), share
+
+
+def _offsets(scores: np.ndarray, text: np.ndarray, sections: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
+    """What each label scores on the background: one row for all, or the mean over the rows of each section."""
+    if mean is not None:
+        return (text.astype(np.float64) @ mean).astype(np.float32)[None]
+    out = np.zeros_like(scores)
+    whole = np.isfinite(scores).all(axis=1)
+    for section in pd.unique(sections):
+        rows = sections == section
+        if (rows & whole).any():
+            out[rows] = scores[rows & whole].mean(axis=0)
+    return out
+
+
+class Best(NamedTuple):
+    """The best label of each row: its code (-1 in rows without scores), its share, and how far the second is behind."""
+
+    code: np.ndarray
+    confidence: np.ndarray
+    margin: np.ndarray
+
+
+def best_labels(share: np.ndarray) -> Best:
+    """Best label by row, of shares of shape (n, c)."""
+    whole = np.isfinite(share).all(axis=1)
+    filled = np.where(whole[:, None], share, 0)
+    code = np.where(whole, filled.argmax(axis=1), -1)
+    second, first = np.partition(filled, -2, axis=1)[:, -2:].T
+    nan = np.where(whole, 0, np.nan)
+    return Best(code, (first + nan).astype(np.float32), (first - second + nan).astype(np.float32))
+
+
+def top_codes(share: np.ndarray, k: int) -> np.ndarray:
+    """Codes of the best labels of each row, the best first; int16 of shape (n, k), -1 in rows without scores."""
+    whole = np.isfinite(share).all(axis=1)
+    order = np.argsort(-np.where(whole[:, None], share, 0), axis=1, kind="stable")[:, :k]
+    return np.where(whole[:, None], order, -1).astype(np.int16)
+
+
+def check_share(name: str, value: Any) -> None:
+    """Refuse what is not a number between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, not {value!r}.")
+
+
+def check_groups(table: AnnData, group_key: str | None) -> np.ndarray | None:
+    """Group of each row, ``None`` where it is missing.
+
+    Raises
+    ------
+    KeyError
+        If the column does not exist.
+    """
+    from spatialwhisperer._access.slots import column
+
+    return None if group_key is None else column(table, group_key, "group_key")

@@ -1,0 +1,339 @@
+"""What training adds for the prediction of expression: genes, their values, the bank, and how well each gene is predicted."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer._access import positions
+from spatialwhisperer._messages import found, progress, say
+from spatialwhisperer.tl._training.fitting import Plan, fit_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from anndata import AnnData
+
+    from spatialwhisperer.models import Preset, Whisperer
+    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.tl._training.inputs import Inputs
+    from spatialwhisperer.tl._training.sources import Source
+    from spatialwhisperer.training.batches import Items
+
+TIE = 0.005
+"""Mean correlations closer than this are taken for equal where retrieval and regression are weighed."""
+
+MOST = 0.9
+"""Share of the predicted genes that a section without an image must have; the others count as zero there."""
+
+LISTS = 50
+"""Genes in the lists HEG50 and HVG50."""
+
+
+@dataclass
+class Values:
+    """Expression of the rows that hold image and counts.
+
+    Attributes
+    ----------
+    genes, gene_ids
+        Names and Ensembl ids.
+    matrix
+        CSR, shape (m, g).
+    rows
+        Row of `Inputs.observations` of each, shape (m,).
+    space
+        Value space, or "as given".
+    unpaired
+        The same genes in the training sections without an image, each CSR, by section code.
+    """
+
+    genes: list[str]
+    gene_ids: list[str]
+    matrix: sp.csr_matrix
+    rows: np.ndarray
+    space: str
+    unpaired: dict[str, sp.csr_matrix] = field(default_factory=dict)
+
+
+def choose_genes(
+    sources: Sequence[Source], genes: Sequence[str] | None, preset: Preset, held_out: set[str], layer: str | None
+) -> tuple[list[str], list[str]]:
+    """Names and Ensembl ids of the genes asked for, or of those that the preset's rule picks on training rows.
+
+    Raises
+    ------
+    KeyError
+        If a gene that is named is not in the counts of every object with images.
+    ValueError
+        If there is no object with image and counts, or their genes have nothing in common.
+    """
+    from spatialwhisperer._access.counts import names_and_ids
+
+    tables = []
+    for source in _paired(sources):
+        keep = ~np.isin(source.group.astype(str), sorted(held_out))
+        if keep.any():
+            tables.append(source.table if keep.all() else source.table[keep])
+    if not tables:
+        raise ValueError(
+            "No training object holds both an image and counts, which the prediction of expression learns from."
+        )
+    names, ids = names_and_ids(tables[0])
+    if genes is not None:
+        genes = list(dict.fromkeys(str(g) for g in genes))
+        for table in tables:
+            missing = sorted(set(genes) - set(names_and_ids(table)[0]))
+            if missing:
+                raise KeyError(f"genes not in the counts: {found(missing)}.")
+    else:
+        from spatialwhisperer.pp.gene_selection import select_genes
+
+        spec = preset.expression
+        genes = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
+    known = dict(zip(names, ids, strict=True))
+    return list(genes), [known.get(g, "") for g in genes]
+
+
+def _paired(sources: Sequence[Source]) -> list[Source]:
+    return [s for s in sources if {"image", "gene"} <= s.has]
+
+
+def read_values(
+    sources: Sequence[Source],
+    inputs: Inputs,
+    genes: Sequence[str],
+    gene_ids: Sequence[str],
+    *,
+    space: str,
+    layer: str | None,
+    values_layer: str | None,
+    held_out: set[str],
+) -> Values:
+    """Expression of every row that holds image and counts, in the value space or from a layer as it is."""
+    rows = inputs.observations
+    both = np.asarray((rows["image"] >= 0) & (rows["gene"] >= 0))
+    blocks, unpaired = [], {}
+    for number, source in enumerate(sources):
+        inside = np.asarray(rows["source"] == number)
+        if (both & inside).any():
+            blocks.append(_source_values(source, genes, gene_ids, space, layer, values_layer)[both[inside]])
+        elif _serves(source, genes, values_layer) and not set(source.group.astype(str)) & held_out:
+            matrix = _source_values(source, genes, gene_ids, space, layer, None)
+            unpaired |= {str(code): matrix[source.section == code] for code in np.unique(source.section)}
+    matrix = sp.vstack(blocks, format="csr").astype(np.float32)
+    stated = "as given" if values_layer else space
+    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired)
+
+
+def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> bool:
+    """Whether a section without an image can show how the genes vary together: a spatial one with nearly all of them."""
+    spatial = source.xy is not None and values_layer is None and "image" not in source.has and "gene" in source.has
+    return spatial and source.table.var_names.isin(list(genes)).sum() >= MOST * len(genes)
+
+
+def _source_values(
+    source: Source, genes: Sequence[str], ids: Sequence[str], space: str, layer: str | None, values_layer: str | None
+) -> sp.csr_matrix:
+    from spatialwhisperer._access.counts import counts_for, counts_matrix
+    from spatialwhisperer.statistics.value_spaces import to_space
+
+    if values_layer is not None:
+        if values_layer not in source.table.layers:
+            raise KeyError(
+                f"values_layer={values_layer!r} not in .layers of {source.name} ({found(source.table.layers)})."
+            )
+        values = sp.csr_matrix(source.table[:, list(genes)].layers[values_layer], dtype=np.float32)
+        if not np.isfinite(values.data).all():
+            raise ValueError(f".layers[{values_layer!r}] of {source.name} holds values that are not finite.")
+        return values
+    counts = counts_for(list(genes), list(ids), source.table, layer)
+    library = np.asarray(counts_matrix(source.table, layer).sum(axis=1)).ravel()
+    return to_space(sp.csr_matrix(counts), space, library=library, sections=source.section)
+
+
+def with_values(items: Items, values: Values, n_rows: int) -> Items:
+    """Items that know the expression of their row, for a decoder."""
+    position = np.full(n_rows, -1)
+    position[values.rows] = np.arange(len(values.rows))
+    return replace(items, values=values.matrix, value_index=position[items.row])
+
+
+def attach_predictor(
+    model: Whisperer,
+    inputs: Inputs,
+    items: Items,
+    values: Values,
+    plan: Plan,
+    sources: Sequence[Source],
+    *,
+    cross_validate: bool,
+    folder: Path,
+) -> None:
+    """Give the model a predictor of expression, with the accuracy of each gene on held-out training groups."""
+    training = np.isin(values.rows, items.row)
+    model.expression = _predictor(model, inputs, values, training, plan)
+    model.expression.config["training_sections"] = fingerprints(sources, set(plan.manifest["validation_groups"]))
+    if not cross_validate:
+        return
+    folds = _folds(inputs.observations.iloc[values.rows[training]])
+    if len(folds) < 2:
+        say("One section with images: how well each gene is predicted on held-out tissue was not measured.")
+        return
+    predicted = _out_of_fold(model, inputs, items, values, training, plan, folds, folder)
+    _record_accuracy(model.expression, predicted, values, training, inputs.observations)
+
+
+def _predictor(model: Whisperer, inputs: Inputs, values: Values, keep: np.ndarray, plan: Plan) -> ExpressionPredictor:
+    from spatialwhisperer.models.expression import fit_predictor
+
+    spec = plan.preset.expression
+    rows = inputs.observations.iloc[values.rows[keep]]
+    matrix = values.matrix[keep]
+    config = {
+        "genes": values.genes,
+        "gene_ids": values.gene_ids,
+        "value_space": values.space,
+        "retrieval": asdict(spec.retrieval),  # type: ignore[union-attr]
+        "method": spec.method,  # type: ignore[union-attr]
+        "regression_rank": spec.regression_rank,  # type: ignore[union-attr]
+        "gene_lists": gene_lists(matrix, values.genes, rows["section"].to_numpy()),
+    }
+    positions = {m: rows[["x", "y"]].to_numpy() for m in model.contexts}
+    return fit_predictor(
+        model,
+        image=_features(inputs, "image", rows),
+        gene=_features(inputs, "gene", rows),
+        values=matrix,
+        sections=rows["section"].to_numpy(),
+        groups=rows["group"].to_numpy(),
+        positions=positions,
+        config=config,
+        unpaired=list(values.unpaired.values()),
+    )
+
+
+def _features(inputs: Inputs, modality: str, rows: pd.DataFrame) -> Any:
+    x, at = inputs.raw[modality], rows[modality].to_numpy()
+    return [x[i] for i in at] if isinstance(x, list) else x[at]
+
+
+# --------------------------------------------------------------------------------------------- held-out accuracy
+
+
+def _folds(rows: pd.DataFrame) -> pd.Series:
+    """What is left out in turn: patients where there are several, else sections; the names as an index of counts."""
+    key = "group" if rows["group"].nunique() > 1 else "section"
+    return rows[key].value_counts().rename_axis(key)
+
+
+def _out_of_fold(
+    model: Whisperer,
+    inputs: Inputs,
+    items: Items,
+    values: Values,
+    training: np.ndarray,
+    plan: Plan,
+    folds: pd.Series,
+    folder: Path,
+) -> dict[str, np.ndarray]:
+    """Predictions of every method for the training rows, each by a model that was fitted without its patient or section."""
+    key = str(folds.index.name)
+    names = inputs.observations[key].to_numpy()
+    methods = [m for m in model.expression.methods() if m != "both"]  # type: ignore[union-attr]
+    out = {m: np.full(values.matrix.shape, np.nan, np.float32) for m in methods}
+    for number, name in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
+        left_in = items.subset(np.flatnonzero(names[items.row] != name))
+        fitted = fit_model(inputs, left_in, None, plan, folder / f"fold-{number}")
+        inside = names[values.rows] == name
+        fitted.expression = _predictor(fitted, inputs, values, training & ~inside, plan)
+        rows = inputs.observations.iloc[values.rows[training & inside]]
+        for method in methods:
+            out[method][training & inside] = fitted.expression.predict(
+                fitted,
+                _features(inputs, "image", rows),
+                method=method,
+                sections=rows["section"].to_numpy(),
+                positions=rows[["x", "y"]].to_numpy() if "image" in fitted.contexts else None,
+                k=_reachable(fitted.expression),
+            )[0]
+    return out
+
+
+def _reachable(predictor: ExpressionPredictor) -> int | None:
+    """The neighbours that a fold's bank allows where it is smaller than the preset's k."""
+    k, n = predictor.retrieval.k, predictor.values.shape[0]
+    return None if k is None else min(k, n)
+
+
+def _record_accuracy(
+    predictor: ExpressionPredictor,
+    predicted: Mapping[str, np.ndarray],
+    values: Values,
+    training: np.ndarray,
+    rows: pd.DataFrame,
+) -> None:
+    sections = rows["section"].to_numpy()[values.rows]
+    known = np.flatnonzero(training)
+    truth = values.matrix[known]
+    for method, x in predicted.items():
+        predictor.arrays[f"held_out_{method}"] = by_section(truth, x[known], sections[known])
+    if len(predicted) < 2:
+        return
+    shares = np.linspace(0, 1, 11)
+    mixed = [
+        by_section(truth, s * predicted["regression"][known] + (1 - s) * predicted["retrieval"][known], sections[known])
+        for s in shares
+    ]
+    means = np.array([np.nanmean(r) for r in mixed])
+    # retrieval has to earn its share: on other patients regression alone travels better
+    best = int(np.flatnonzero(means >= means.max() - TIE)[-1])
+    predictor.config["weight"] = float(shares[best])
+    predictor.arrays["held_out_both"] = mixed[best]
+
+
+def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """Pearson of each gene within sections, mean over the sections where it is defined; float32 (g,)."""
+    from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
+
+    each = [pearson_per_gene(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
+    stacked = np.stack(each)
+    defined = np.isfinite(stacked).sum(axis=0)
+    return np.where(defined > 0, np.nansum(stacked, axis=0) / np.maximum(defined, 1), np.nan).astype(np.float32)
+
+
+def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray) -> dict[str, list[str]]:
+    """The genes of highest mean and of highest variance on training rows, the mean over sections of each."""
+    mean, variance = [], []
+    for name in np.unique(sections):
+        part = matrix[sections == name]
+        mean.append(np.asarray(part.mean(axis=0)).ravel())
+        variance.append(np.asarray(part.multiply(part).mean(axis=0)).ravel() - mean[-1] ** 2)
+    ranked = {"HEG50": np.mean(mean, axis=0), "HVG50": np.mean(variance, axis=0)}
+    return {name: [genes[i] for i in np.argsort(-score, kind="stable")[:LISTS]] for name, score in ranked.items()}
+
+
+def fingerprints(sources: Sequence[Source], held_out: set[str]) -> dict[str, str]:
+    """Hash of the rows of each training section to its code, so that a prediction can tell that it has seen one."""
+    out = {}
+    for source in sources:
+        for code in np.unique(source.section):
+            inside = source.section == code
+            if not set(source.group[inside].astype(str)) <= held_out:
+                out[row_hash(source.table, inside)] = str(code)
+    return out
+
+
+def row_hash(table: AnnData, inside: np.ndarray) -> str:
+    """Hash of the names and positions of some rows, whatever their order; names alone repeat between slides."""
+    xy = positions(table)
+    names = table.obs_names[inside].to_numpy(dtype=object)
+    where = np.zeros((len(names), 2)) if xy is None else xy[inside]
+    rows = sorted(f"{name} {x:.1f} {y:.1f}" for name, (x, y) in zip(names, where, strict=True))
+    return hashlib.sha1("\n".join(rows).encode(), usedforsecurity=False).hexdigest()[:16]

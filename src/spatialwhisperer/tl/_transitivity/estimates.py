@@ -1,0 +1,302 @@
+"""The estimates of the transitivity report, one group after the other, each with an interval and a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer.statistics import bridge
+from spatialwhisperer.statistics import transitivity as tr
+from spatialwhisperer.statistics.bootstrap import Bootstrap, auroc, interval
+from spatialwhisperer.tl._transitivity import sentences as words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spatialwhisperer.models.reference import Reference
+    from spatialwhisperer.tl._annotation.training_range import SectionRange
+
+SAMPLE = 500
+"""Rows of either side in a two-sample test."""
+
+REACH = 0.95
+"""Share of training rows that count as alike to training rows of other groups."""
+
+FEW_GROUPS = 5
+SHOWN = 2000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the user's data, complete on every side that there is.
+
+    Attributes
+    ----------
+    image, gene
+        Unit embeddings, shape (n, u), or ``None``.
+    sections, blocks
+        Section and block of each row.
+    surprise
+        How unlike known expression its counts are (:mod:`~spatialwhisperer.statistics.surprise`), or ``None``.
+    boot
+        Resamplings of the blocks.
+    """
+
+    image: np.ndarray | None
+    gene: np.ndarray | None
+    sections: np.ndarray
+    blocks: np.ndarray
+    boot: Bootstrap
+    surprise: np.ndarray | None = None
+
+
+@dataclass
+class Report:
+    """Quantities in the order in which they are added, and the details behind them."""
+
+    classes: list[str]
+    quantities: dict[str, tuple[float, float, float, str]] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=lambda: {"untestable": [], "range": []})
+
+    def add(self, name: str, value: Any, meaning: str, ends: tuple[float, float] = (np.nan, np.nan)) -> None:
+        """Add a quantity with its interval."""
+        self.quantities[name] = (float(value), float(ends[0]), float(ends[1]), meaning)
+
+    def untestable(self, name: str, reason: str) -> None:
+        """Add a headline that these data cannot answer."""
+        sentence = f"Untestable: {reason}"
+        self.add(name, np.nan, sentence)
+        if sentence not in self.attrs["untestable"]:
+            self.attrs["untestable"].append(sentence)
+
+    def frame(self) -> pd.DataFrame:
+        """The report as a table."""
+        out = pd.DataFrame.from_dict(self.quantities, orient="index", columns=["value", "low", "high", "meaning"])
+        out.index.name = "quantity"
+        out.attrs = {"classes": self.classes, **self.attrs}
+        return out
+
+
+def _known(reference: Reference) -> bool:
+    """Whether the reference holds rows with captions to compare expression with."""
+    return reference.has("text_gene", "caption") and len(reference.arrays["text_gene"]) >= 2
+
+
+# ------------------------------------------------------------------------------------------------- headlines
+
+
+def add_headlines(out: Report, rows: Rows, reference: Reference, text: np.ndarray) -> None:
+    """Agreement of image and expression on the labels, and coverage of the expression."""
+    if rows.image is None or rows.gene is None:
+        missing = "expression" if rows.gene is None else "image"
+        out.untestable("transitive_consistency", words.NO_PAIRS[missing])
+    else:
+        _consistency(out, rows, rows.image, rows.gene, text)
+    if rows.gene is None or not _known(reference):
+        out.untestable("coverage", words.NO_PAIRS["expression"] if rows.gene is None else words.NO_TEXT_ROWS)
+    else:
+        _coverage(out, rows, rows.gene, reference)
+    if rows.image is not None and rows.gene is not None:
+        _kappa(out, rows, rows.image, rows.gene, text)
+
+
+def _coverage(out: Report, rows: Rows, gene: np.ndarray, reference: Reference) -> None:
+    """Rows as near to training rows, and as little surprising, as 95 % of training rows are to other training groups."""
+    known = reference.unit("text_gene")
+    reach = np.quantile(bridge.to_other_groups(known, reference.arrays["text_group"]), REACH)
+    covered = bridge.distances(gene, known).min(axis=1) <= reach
+    out.attrs["within_reach"] = float(covered.mean())
+    if rows.surprise is not None:
+        limit = float(np.quantile(reference.arrays["surprise"].astype(np.float64), REACH))
+        # a row with too few counts to tell is not known to be alike
+        alike = np.nan_to_num(rows.surprise, nan=np.inf) <= limit
+        out.attrs["expression_alike"] = float(alike.mean())
+        covered = covered & alike
+    value = covered.mean()
+    out.add("coverage", value, words.coverage(value, out.attrs), rows.boot.mean(covered.astype(float)))
+
+
+def _consistency(out: Report, rows: Rows, image: np.ndarray, gene: np.ndarray, text: np.ndarray) -> None:
+    seen, silver = (tr.centred_scores(z, text, rows.sections) for z in (image, gene))
+    best = silver.argmax(axis=1)
+    each, resampled = tr.class_aurocs(seen, best), tr.class_aurocs(seen, best, rows.boot.weights)
+    ends = [interval(resampled[:, c]) for c in range(len(text))]
+    out.attrs["class_auroc"] = [float(v) for v in each]
+    out.attrs["class_low"], out.attrs["class_high"] = ([float(e[i]) for e in ends] for i in (0, 1))
+    out.attrs["class_rows"] = np.bincount(best, minlength=len(text)).tolist()
+    if not np.isfinite(each).any():
+        out.untestable("transitive_consistency", words.ONE_LABEL)
+        return
+    value, low_high = float(tr.macro(each)), interval(tr.macro(resampled))
+    meaning = words.consistency(value, low_high, int(np.isfinite(each).sum()), len(text))
+    out.add("transitive_consistency", value, meaning, low_high)
+
+
+def _kappa(out: Report, rows: Rows, image: np.ndarray, gene: np.ndarray, text: np.ndarray) -> None:
+    a, b = (tr.centred_scores(z, text, rows.sections).argmax(axis=1) for z in (image, gene))
+    value = tr.kappa(a, b, len(text))
+    same = float((a == b).mean())
+    out.add("label_kappa", value, words.kappa(same), interval(tr.kappa(a, b, len(text), rows.boot.weights)))
+
+
+# ------------------------------------------------------------------------------------------------- links
+
+
+def add_links(out: Report, rows: Rows) -> None:
+    """The image–gene link on the user's own pairs."""
+    if rows.image is None or rows.gene is None:
+        return
+    for name, a, b in (
+        ("image_gene_error", rows.image, rows.gene),
+        ("image_gene_error_centred", bridge.centred(rows.image), bridge.centred(rows.gene)),
+    ):
+        errors = tr.link_errors(a, b)
+        out.add(name, errors.mean(), words.link(errors.mean(), "image", "expression"), rows.boot.mean(errors))
+    ranked = tr.retrieval(bridge.centred(rows.image), bridge.centred(rows.gene), rows.sections)
+    value, ends = np.nanmean(ranked.above), rows.boot.mean(ranked.above)
+    out.add("image_gene_rank", value, words.rank(value, ends), ends)
+    value, chance = np.nanmean(ranked.found), np.nanmean(ranked.chance)
+    out.add("image_gene_recall_10", value, words.recall(value, chance), rows.boot.mean(ranked.found))
+
+
+def add_gene_text(out: Report, reference: Reference, n_bootstrap: int, random_state: int) -> None:
+    """The gene–text link on training rows."""
+    if not _known(reference):
+        return
+    gene, caption = reference.unit("text_gene"), reference.unit("caption")
+    index = reference.arrays["text_caption"]
+    boot = Bootstrap(_reference_blocks(reference), n_bootstrap, random_state)
+    errors = tr.link_errors(gene, caption[index])
+    out.add("gene_text_error", errors.mean(), words.link(errors.mean(), "expression", "caption"), boot.mean(errors))
+    if len(caption) > 1:
+        ranks = tr.caption_ranks(gene, caption, index)
+        out.add("gene_text_rank", ranks.mean(), words.caption_rank(ranks.mean(), len(caption)), boot.mean(ranks))
+
+
+def _reference_blocks(reference: Reference) -> np.ndarray:
+    sections = reference.arrays["text_group"]
+    return sections if len(np.unique(sections)) >= FEW_GROUPS else np.arange(len(sections))
+
+
+# ------------------------------------------------------------------------------------------------- bridge
+
+
+def add_bridge(out: Report, rows: Rows, reference: Reference, random_state: int) -> None:
+    """How the user's expression lies to that of the training rows with captions."""
+    if rows.gene is None or not _known(reference):
+        return
+    known = reference.unit("text_gene")
+    plain = bridge.overlap(rows.gene, known)
+    own = bridge.to_other_groups(known, reference.arrays["text_group"]) ** 2 / 2
+    out.attrs["bridge"] = {"data": _some(plain.error), "training": _some(own)}
+    value = plain.error.mean()
+    out.add("bridge_error", value, words.bridge(value, float(own.mean())), rows.boot.mean(plain.error))
+    centred = bridge.overlap(bridge.centred(rows.gene), bridge.centred(known))
+    out.add("bridge_error_centred", centred.error.mean(), words.CENTRED, rows.boot.mean(centred.error))
+    _two_samples(out, rows, known, _reference_blocks(reference), random_state)
+    out.add("bridge_reach", plain.covered.mean(), words.REACH, rows.boot.mean(plain.covered.astype(float)))
+    out.add(
+        "bridge_reach_centred", centred.covered.mean(), words.CENTRED, rows.boot.mean(centred.covered.astype(float))
+    )
+    if rows.surprise is not None and np.isfinite(rows.surprise).any():
+        usual = reference.arrays["surprise"].astype(np.float64)
+        value = np.nanmean(rows.surprise)
+        out.add("expression_surprise", value, words.surprise(value, usual), rows.boot.mean(rows.surprise))
+
+
+def _some(values: np.ndarray) -> list[float]:
+    """At most `SHOWN` values, evenly from the sorted ones."""
+    ordered = np.sort(values)
+    step = max(1, -(-len(ordered) // SHOWN))
+    return [round(float(v), 5) for v in ordered[::step]]
+
+
+def _two_samples(out: Report, rows: Rows, known: np.ndarray, known_blocks: np.ndarray, random_state: int) -> None:
+    """Classifiers, mixing and discrepancy in a balanced sample."""
+    first, second = bridge.balanced(len(rows.gene), len(known), SAMPLE, random_state)  # type: ignore[arg-type]
+    own = np.r_[np.ones(len(first), bool), np.zeros(len(second), bool)]
+    a, b = rows.gene[first], known[second]  # type: ignore[index]
+    blocks = np.r_[rows.blocks[first], known_blocks[second] + rows.blocks.max() + 1]
+    n = len(rows.boot.weights)
+    weights = np.hstack([rows.boot.weights[:, first], Bootstrap(known_blocks[second], n, random_state + 1).weights])
+    plain = np.vstack([a, b])
+    for name, method, centre in (
+        ("bridge_auroc", "logistic", False),
+        ("bridge_auroc_centred", "logistic", True),
+        ("bridge_auroc_knn", "knn", False),
+    ):
+        scores = bridge.separability(plain, own, blocks, method, centre=centre, random_state=random_state)
+        value = auroc(scores, own)
+        out.add(name, value, words.separable(float(value), name), interval(auroc(scores, own, weights)))
+    near = bridge.mixing(plain, own)
+    resampled = Bootstrap(rows.blocks[first], n, random_state)
+    out.add("bridge_mixing", near.mean(), words.mixing(near.mean()), resampled.mean(near))
+    statistic, p = bridge.mmd(plain, own, random_state=random_state)
+    out.attrs["bridge_mmd"] = statistic
+    out.add("bridge_mmd_p", p, words.mmd(p))
+
+
+# ------------------------------------------------------------------------------------------------- prompts, bound
+
+
+def add_prompts(out: Report, rows: Rows, text: np.ndarray) -> None:
+    """How far the labels lie apart, and whether one attracts everything."""
+    z = rows.image if rows.image is not None else rows.gene
+    labels = tr.prompts(text, z)  # type: ignore[arg-type]
+    names = out.classes
+    out.attrs["prompt_distance"] = labels.distance.round(5).tolist()
+    out.attrs["prompt_margin"] = [float(v) for v in labels.margin]
+    out.attrs["prompt_sink"] = [float(v) for v in labels.sink]
+    out.attrs["prompt_share"] = [float(v) for v in labels.share]
+    out.attrs["prompts_together"] = [[names[i], names[j]] for i, j in labels.together()]
+    i, j = divmod(int((labels.distance + 3 * np.eye(len(text))).argmin()), len(text))
+    out.add("prompt_margin", labels.margin.min(), words.margin(names[i], names[j], out.attrs["prompts_together"]))
+    hub = int(labels.share.argmax())
+    scores = z @ text.T  # type: ignore[operator]
+    taken = (scores.argmax(axis=1) == hub).astype(float)
+    out.add(
+        "largest_hub", labels.share[hub], words.hub(names[hub], labels.share[hub], len(names)), rows.boot.mean(taken)
+    )
+
+
+def add_bound(out: Report, rows: Rows, reference: Reference, text: np.ndarray) -> None:
+    """The inequality on the chains image, own expression, nearest training row, its caption."""
+    if rows.image is None or rows.gene is None or not _known(reference):
+        return
+    lies = bridge.overlap(rows.gene, reference.unit("text_gene"))
+    caption = reference.unit("caption")[reference.arrays["text_caption"][lies.nearest]]
+    last = tr.link_errors(reference.unit("text_gene")[lies.nearest], caption)
+    errors = (tr.link_errors(rows.image, rows.gene), lies.error, last)
+    value = float(tr.as_distance(tr.bound(*(e.mean() for e in errors))))
+    ends = interval(tr.as_distance(tr.bound(*(rows.boot.means(e) for e in errors))))
+    half = np.array(out.attrs["prompt_margin"]) / 2
+    out.attrs["safe_labels"] = int((half > value).sum())
+    out.add("bound_distance", value, words.bound(value, half, len(text)), ends)
+    chain = tr.link_errors(rows.image, caption)
+    out.add("chain_error", chain.mean(), words.chain(chain.mean(), value), rows.boot.mean(chain))
+
+
+# ------------------------------------------------------------------------------------------------- image
+
+
+def add_image(
+    out: Report, rows: Rows, reference: Reference, features: np.ndarray | None, ranges: Sequence[SectionRange]
+) -> None:
+    """Whether the images are like those of the training."""
+    if features is not None and reference.has("feature_sample"):
+        covered = bridge.overlap(
+            features.astype(np.float64), reference.arrays["feature_sample"].astype(np.float64)
+        ).covered
+        value = covered.mean()
+        out.add("image_coverage", value, words.image_coverage(value), rows.boot.mean(covered.astype(float)))
+    far = [r for r in ranges if r.distance is not None]
+    if far:
+        worst = max(far, key=lambda r: r.distance / r.limit)  # type: ignore[operator]
+        out.add("image_distance", worst.distance, words.image_distance(worst))
+    scaled = [r for r in ranges if r.factor is not None]
+    if scaled:
+        worst = max(scaled, key=lambda r: abs(np.log(r.factor)))  # type: ignore[arg-type]
+        out.add("image_scale", worst.factor, words.image_scale(worst))

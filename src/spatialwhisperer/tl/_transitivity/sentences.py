@@ -1,0 +1,188 @@
+"""What each quantity of the transitivity report means for the value that it has, in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from spatialwhisperer.tl._annotation.training_range import SectionRange
+
+NO_PAIRS = {
+    "expression": (
+        "these data hold no expression, so that whether text reaches these images through it cannot be seen here; known labels "
+        "of some rows would tell (sw.tl.evaluate_annotation)."
+    ),
+    "image": "these data hold no image (or the model has no image side), so that only the expression can be judged.",
+}
+NO_TEXT_ROWS = "the model's training data held no expression with captions to compare with."
+ONE_LABEL = (
+    "by their expression fewer than five rows have, or lack, any one label, so that there is nothing to agree on."
+)
+CENTRED = "The same after the mean of each side is taken off, which removes a shift of platform or protocol as a whole."
+
+AGREES, HINTS = 0.7, 0.55
+"""Consistency from which labels by image and expression agree, and from which there is a trace of agreement."""
+
+
+def consistency(value: float, ends: tuple[float, float], n: int, of: int) -> str:
+    """Agreement of labels by image with labels by expression."""
+    over = f"({n} of {of} labels could be judged)" if n < of else f"(all {of} labels)"
+    if not ends[0] > 0.5 or value < HINTS:
+        return f"Labels from the image agree with labels from the expression no better than by chance (.50) {over}: do not use them."
+    if value < AGREES:
+        return f"Labels from the image agree weakly with labels from the expression {over}: read scores, not single labels."
+    return f"Labels from the image rank the spots as labels from their expression do {over}; whether these are right is another question."
+
+
+def coverage(value: float, details: Mapping[str, Any]) -> str:
+    """Share of the rows that are like training rows."""
+    near, alike = details["within_reach"], details.get("expression_alike")
+    why = f"{near:.0%} lie within the reach of training rows"
+    if alike is not None:
+        why += f", {alike:.0%} have counts like theirs"
+    why = f"{why}; 95 % is what tissue of the training gets"
+    if value >= 0.8:
+        return f"The expression lies where the model has met expression with text ({why})."
+    if value >= 0.5:
+        return f"Part of the expression is unlike any that the model met with text: its labels are extrapolated there ({why})."
+    return (
+        f"Most of the expression is unlike any that the model met with text: do not expect its labels to hold ({why})."
+    )
+
+
+REACH = (
+    "Share of rows within the distance of a training row to its fifth neighbour (strict where there are many dimensions, and blind to "
+    "what the gene encoder drops; the headline corrects for both)."
+)
+
+
+def surprise(value: float, usual: np.ndarray) -> str:
+    """Counts that captions do not explain."""
+    low, high = np.quantile(usual, [0.05, 0.95])
+    how = "as well as" if value <= high else "worse than"
+    return (
+        f"The expression behind the best-fitting caption fits the counts {how} it fits training rows whose patient is left out "
+        f"(nats per count: {low:.1f} to {high:.1f})."
+    )
+
+
+def kappa(same: float) -> str:
+    """Agreement of the best labels."""
+    return f"{same:.0%} of the rows have the same best label by image and by expression; 0 is chance, 1 full agreement."
+
+
+def link(error: float, a: str, b: str) -> str:
+    """Mean 1 - cosine of two sides."""
+    return f"{a.capitalize()} and {b} of a row are {np.degrees(np.arccos(np.clip(1 - error, -1, 1))):.0f}° apart (90°: unrelated)."
+
+
+def rank(value: float, ends: tuple[float, float]) -> str:
+    """Rank of the own expression."""
+    if not ends[0] > 0.5:
+        return "The image does not find its own expression better than by chance (.50): check that image and spots are registered."
+    return f"A tile is nearer to its own expression than to another row's of the section in {value:.0%} of the cases (50 % by chance)."
+
+
+def recall(value: float, chance: float) -> str:
+    """Own expression among the ten nearest."""
+    return f"{value:.0%} of the tiles have their own expression among the ten nearest of the section; {chance:.0%} by chance."
+
+
+def caption_rank(value: float, n: int) -> str:
+    """Rank of the own caption."""
+    return f"A training row is nearer to its own caption than to {value:.0%} of the other {n - 1}."
+
+
+def bridge(value: float, usual: float) -> str:
+    """Distance to the nearest training row."""
+    return (
+        f"The nearest training row with a caption is {value / max(usual, 1e-9):.1f} times as far as training rows are from the nearest "
+        "of another patient."
+    )
+
+
+def separable(value: float, name: str) -> str:
+    """Held-out two-sample classifier."""
+    what = {
+        "bridge_auroc": "A linear classifier",
+        "bridge_auroc_centred": "After centring, a linear classifier",
+        "bridge_auroc_knn": "The vote of the nearest rows",
+    }[name]
+    how = "hardly tells" if value < 0.65 else "partly tells" if value < 0.9 else "tells"
+    return f"{what} {how} this expression from that of the training (.50: alike, 1: apart)."
+
+
+def mixing(value: float) -> str:
+    """Neighbours from the other sample."""
+    return f"Training rows are {value:.2f} times as frequent among the nearest rows as if all lay at random (1: mixed, 0: apart)."
+
+
+def mmd(p: float) -> str:
+    """Permutation test."""
+    if p > 0.05:
+        return "No difference between this expression and that of the training was found."
+    return (
+        "This expression and that of the training differ (neighbouring spots count as independent, so p is too small)."
+    )
+
+
+def margin(a: str, b: str, together: Sequence[Sequence[str]]) -> str:
+    """Nearest labels."""
+    text = f"{a!r} and {b!r} are the nearest labels (distance; 2 at most)"
+    if together:
+        pairs = ", ".join(f"{x!r} with {y!r}" for x, y in together[:3])
+        more = f" and {len(together) - 3} more pairs" if len(together) > 3 else ""
+        return f"{text}; scores run together, so that these cannot be told apart here: {pairs}{more}."
+    return f"{text}; no two labels score alike on these rows."
+
+
+def hub(name: str, share: float, n: int) -> str:
+    """Most frequent label."""
+    if share > max(0.5, 2 / n):
+        return f"{name!r} is the best raw score of {share:.0%} of the rows: take off the hub with normalize='centre'."
+    return f"{name!r} is the best raw score most often; no label swallows the others."
+
+
+def bound(value: float, half: np.ndarray, n: int) -> str:
+    """Bound against half the distances of labels."""
+    safe = int((half > value).sum())
+    if not safe:
+        return (
+            f"Vacuous: the bound exceeds half the distance of any label to its nearest ({half.min():.2f} to {half.max():.2f}), so that it "
+            "guarantees nothing; the agreement above is what can be said."
+        )
+    return f"The bound stays below half the distance to the nearest other label for {safe} of {n} labels: these are safe on average."
+
+
+def chain(value: float, bound_distance: float) -> str:
+    """What the bound bounds."""
+    allowed = bound_distance**2 / 2
+    return f"What the bound bounds: at most {allowed:.2f} is allowed, {value:.2f} is there."
+
+
+def image_coverage(value: float) -> str:
+    """Share of tiles like training tiles."""
+    how = "Most tiles are like those of the training" if value >= 0.5 else "Most tiles are unlike those of the training"
+    return f"{how}: {value:.0%} lie within the reach of some training tile, in features as the model standardises them."
+
+
+def image_distance(one: SectionRange) -> str:
+    """Distance of the mean features of the worst section."""
+    where = f"section {one.name!r}: "
+    if one.distance > one.limit:  # type: ignore[operator]
+        return f"Colour and texture differ from every training section ({where}up to {one.limit:.1f} is usual)."
+    return f"Colour and texture are within the usual range ({where}up to {one.limit:.1f} sd)."
+
+
+def image_scale(one: SectionRange) -> str:
+    """Scale of the worst section."""
+    from spatialwhisperer.tl._annotation.training_range import SAME_MPP
+
+    if 1 / SAME_MPP <= one.factor <= SAME_MPP:  # type: ignore[operator]
+        return f"Tiles are read at the scale of the training images ({one.mpp:.2g} µm per pixel)."
+    how = "coarser" if one.factor > 1 else "finer"  # type: ignore[operator]
+    return f"Section {one.name!r} is read {how} than any training image ({one.mpp:.2g} µm per pixel)."

@@ -1,0 +1,301 @@
+"""What a prediction of expression has to beat: the training mean, one scalar per spot, and the neighbouring sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from spatialwhisperer._access import get_table, section_codes
+from spatialwhisperer._access.counts import counts_matrix, match_genes
+from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._messages import found, say, warn
+from spatialwhisperer._provenance import record
+from spatialwhisperer.tl.evaluation.pairs import AS_GIVEN, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer._access.tile_plan import OffSlide
+    from spatialwhisperer.tl.evaluation.pairs import Pair
+
+DARKNESS = "sw_darkness"
+"""Column of ``.obs`` with the mean optical density of the tile."""
+
+ALIGNED = ("warped_x", "warped_y")
+"""Columns of ``.obs`` with positions in a frame that the sections of a patient share."""
+
+N_ALIGNED = 5
+N_SCALAR = 200
+_BLACK = 16
+_GENES_AT_ONCE = 512
+_TILES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training spots in the genes and the space of a prediction.
+
+    Attributes
+    ----------
+    values
+        CSR float32, shape (m, g).
+    obs
+        Their annotation, all objects below each other.
+    sections
+        Section of each; sections of different objects differ.
+    totals
+        Counts of each over all genes, NaN where values were not counts.
+    """
+
+    values: sp.csr_matrix
+    obs: pd.DataFrame
+    sections: np.ndarray
+    totals: np.ndarray
+
+
+def tissue_darkness(
+    data: AnnData | SpatialData,
+    *,
+    tile_um: float | None = None,
+    tile_px: int = 64,
+    mpp: float | Mapping[str, float] | None = None,
+    spot_pitch_um: float | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    coordinate_system: str | None = None,
+    table_key: str | None = None,
+    library_key: str | None = None,
+    off_slide: OffSlide | None = None,
+    key_added: str = DARKNESS,
+    inplace: bool = True,
+) -> np.ndarray | None:
+    """Mean optical density of the tile around each row: how dark the tissue is.
+
+    This one number, ranked within a section, correlates with the depth of a spot and so with many genes. A method that
+    reads images is worth what it adds to it; :func:`evaluate_expression` shows it as a baseline.
+
+    Parameters
+    ----------
+    data
+        AnnData with ``.obsm['spatial']`` in full-resolution pixels and images in ``.uns['spatial']``, or SpatialData.
+    tile_um, tile_px
+        Edge of a tile in microns and in pixels. Not given: the microns that :func:`spatialwhisperer.pp.tiles` recorded.
+    mpp, spot_pitch_um, image_key, coordinate_system, table_key, library_key, off_slide
+        As in :func:`spatialwhisperer.pp.embed_images`.
+    key_added
+        Column of ``.obs`` to write.
+    inplace
+        Write, or return.
+
+    Returns
+    -------
+    ``None``, or with ``inplace=False`` float32 of shape (n,). Written is ``.obs[key_added]``: -log10 of transmitted light
+    (value / 255, at least 1 / 255), mean over pixels and channels; what lies off the image, or was masked black, is glass
+    and counts as 0.
+
+    Raises
+    ------
+    KeyError
+        If there is no image.
+    ValueError
+        If size or scale are not known, or centres are off the slide.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> from spatialwhisperer.tl.evaluation.baselines import tissue_darkness
+    >>> sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
+    >>> tissue_darkness(sections["P1"], tile_um=80, tile_px=32)
+    >>> bool(sections["P1"]["table"].obs["sw_darkness"].min() > 0)
+    True
+    """
+    from spatialwhisperer.pp.images import read_tiles
+
+    check_key_added(key_added)
+    tiles = read_tiles(
+        data,
+        tile_um=tile_um,
+        tile_px=tile_px,
+        mpp=mpp,
+        spot_pitch_um=spot_pitch_um,
+        image_key=image_key,
+        coordinate_system=coordinate_system,
+        table_key=table_key,
+        library_key=library_key,
+        off_slide=off_slide,
+    )
+    density = -np.log10(np.arange(256).clip(1) / 255)
+    out = np.empty(len(tiles), np.float32)
+    for start in range(0, len(tiles), _TILES_AT_ONCE):
+        block = np.asarray(tiles[start : start + _TILES_AT_ONCE])
+        tissue = (block >= _BLACK).any(axis=1, keepdims=True)
+        out[start : start + len(block)] = (density[block] * tissue).mean(axis=(1, 2, 3))
+    if not inplace:
+        return out
+    table = get_table(data, table_key)
+    table.obs[key_added] = out
+    record(table, key_added, tile_um=tile_um, tile_px=tile_px)
+    return None
+
+
+def read_training(train: Sequence[Any], pair: Pair, *, layer: str | None, table_key: str | None) -> Training:
+    """Training spots of all objects, in the genes and the space of the prediction.
+
+    Raises
+    ------
+    ValueError
+        If an object shares no gene with the prediction, or is what is evaluated.
+    """
+    values, obs, sections, library = [], [], [], []
+    for number, data in enumerate(train):
+        table = get_table(data, table_key)
+        columns = match_genes(pair.genes, pair.gene_ids, table)
+        if (columns < 0).all():
+            raise ValueError(f"train[{number}] has none of the predicted genes ({found(pair.genes, 5)}).")
+        if (columns < 0).any():
+            lacking = [pair.genes[i] for i in np.flatnonzero(columns < 0)]
+            warn(f"train[{number}] lacks {len(lacking)} genes, which count as 0 there: {found(lacking, 5)}.", 4)
+        values.append(values_of(data, table, columns, space=pair.space, layer=layer, table_key=table_key))
+        totals = _totals(table, pair.space, layer)
+        _check_leak(table, totals, pair, layer, number)
+        library.append(totals)
+        obs.append(table.obs)
+        codes = section_codes(data, table_key=table_key)
+        sections.append(np.array([f"{number}:{code}" for code in codes], dtype=object))
+    stacked = pd.concat(obs, ignore_index=True)
+    return Training(sp.vstack(values, format="csr"), stacked, np.concatenate(sections), np.concatenate(library))
+
+
+def _totals(table: AnnData, space: str, layer: str | None) -> np.ndarray:
+    if space == AS_GIVEN:
+        return np.full(table.n_obs, np.nan)
+    return np.asarray(counts_matrix(table, layer).sum(axis=1), np.float64).ravel()
+
+
+def _check_leak(table: AnnData, totals: np.ndarray, pair: Pair, layer: str | None, number: int) -> None:
+    """Barcodes repeat between sections; barcodes with the same number of counts do not."""
+    if table is not pair.table:
+        own = pd.Series(_totals(pair.table, pair.space, layer), index=pair.table.obs_names)
+        other = pd.Series(totals, index=table.obs_names)
+        own, other = own[~own.index.duplicated()], other[~other.index.duplicated()]
+        common = own.index.intersection(other.index)
+        if not len(common) or (own[common] == other[common]).mean() <= 0.5:
+            return
+    raise ValueError(
+        f"train[{number}] holds rows that are evaluated. Baselines and gene lists must not see them: pass the other sections only."
+    )
+
+
+def baselines(
+    pair: Pair, training: Training, *, layer: str | None, scalar_key: str, patient_key: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values (n, g) of each baseline that the data allow; says which are left out and why."""
+    shape = pair.predicted.shape
+    mean = np.asarray(training.values.mean(axis=0), np.float32).ravel()
+    yield "training mean", np.broadcast_to(mean, shape).copy()
+    without = [place for place, obs in (("data", pair.table.obs), ("train", training.obs)) if scalar_key not in obs]
+    if without:
+        say(
+            f"No baseline of tissue darkness: {' and '.join(without)} have no .obs[{scalar_key!r}]; sw.tl.tissue_darkness adds it."
+        )
+    else:
+        known, asked = (obs[scalar_key].to_numpy(np.float64) for obs in (training.obs, pair.table.obs))
+        name = "darkness" if scalar_key == DARKNESS else scalar_key
+        yield name, by_rank(training, known, asked, pair.groups)
+    if pair.space != AS_GIVEN:
+        own = _totals(pair.table, pair.space, layer)
+        yield "total UMI (oracle)", by_rank(training, training.totals, own, pair.groups)
+    near = aligned_neighbours(pair, training, patient_key)
+    if near is not None:
+        yield "aligned neighbours", near
+
+
+def by_rank(
+    training: Training, known: np.ndarray, asked: np.ndarray, groups: np.ndarray, k: int = N_SCALAR
+) -> np.ndarray:
+    """Mean of the training spots nearest in the within-section rank of one scalar.
+
+    Parameters
+    ----------
+    training
+        Training spots.
+    known
+        Scalar of each training spot, shape (m,); NaN is left out.
+    asked
+        Scalar of each spot to predict, shape (n,); NaN is not predicted.
+    groups
+        Section of each spot to predict.
+    k
+        How many are averaged, at most half of the training spots.
+
+    Returns
+    -------
+    float32 of shape (n, g).
+    """
+    rank, target = _ranks(known, training.sections), _ranks(asked, groups)
+    order = np.flatnonzero(np.isfinite(rank))
+    order = order[np.argsort(rank[order], kind="stable")]
+    out = np.full((len(asked), training.values.shape[1]), np.nan, np.float32)
+    rows = np.flatnonzero(np.isfinite(target))
+    k = max(1, min(k, len(order) // 2))
+    if not len(order) or not len(rows):
+        return out
+    # sorted by rank the k nearest are neighbours in the list: the window moves on where its ends are equally far
+    sorted_rank = rank[order]
+    start = np.searchsorted((sorted_rank[:-k] + sorted_rank[k:]) / 2, target[rows]) if len(order) > k else 0
+    columns = training.values[order].tocsc()
+    for first in range(0, out.shape[1], _GENES_AT_ONCE):
+        block = columns[:, first : first + _GENES_AT_ONCE].toarray().astype(np.float64)
+        total = np.concatenate([np.zeros((1, block.shape[1])), block.cumsum(axis=0)])
+        out[rows, first : first + block.shape[1]] = (total[start + k] - total[start]) / k
+    return out
+
+
+def _ranks(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Rank within the group between 0 and 1, NaN for NaN."""
+    by = pd.Series(values).groupby(pd.Series(groups).to_numpy())
+    return ((by.rank() - 0.5) / by.transform("count")).to_numpy()
+
+
+def aligned_neighbours(pair: Pair, training: Training, patient_key: str, k: int = N_ALIGNED) -> np.ndarray | None:
+    """Mean of the nearest training spots of the same patient's other sections in their common frame, float32 (n, g).
+
+    ``None`` where there is no common frame or no such section; NaN in rows without one.
+    """
+    from scipy.spatial import cKDTree
+
+    needed = [*ALIGNED, patient_key]
+    if any(name not in obs for name in needed for obs in (pair.table.obs, training.obs)):
+        return None
+    here, there = pair.table.obs, training.obs
+    xy, bank = here[list(ALIGNED)].to_numpy(np.float64), there[list(ALIGNED)].to_numpy(np.float64)
+    own = _section_names(here, pair.groups)
+    other = _section_names(there, training.sections)
+    patients, known = (obs[patient_key].astype(str).to_numpy() for obs in (here, there))
+    placed, usable = np.isfinite(xy).all(axis=1), np.isfinite(bank).all(axis=1)
+    out = np.full(pair.predicted.shape, np.nan, np.float32)
+    for section in pd.unique(own[placed]):
+        for patient in pd.unique(patients[placed & (own == section)]):
+            rows = np.flatnonzero(placed & (own == section) & (patients == patient))
+            candidates = np.flatnonzero(usable & (known == patient) & (other != section))
+            if not len(candidates):
+                continue
+            n = min(k, len(candidates))
+            nearest = cKDTree(bank[candidates]).query(xy[rows], k=[*range(1, n + 1)])[1]
+            weights = np.full(nearest.size, 1 / n, np.float32)
+            pick = sp.csr_matrix(
+                (weights, candidates[nearest.ravel()], np.arange(0, nearest.size + 1, n)),
+                shape=(len(rows), len(bank)),
+            )
+            out[rows] = (pick @ training.values).toarray()
+    return None if np.isnan(out).all() else out
+
+
+def _section_names(obs: pd.DataFrame, otherwise: np.ndarray) -> np.ndarray:
+    return obs["section"].astype(str).to_numpy(dtype=object) if "section" in obs else otherwise

@@ -1,0 +1,265 @@
+"""How much of an embedding is batch, how much is label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer._access.slots import columns, stacked, tables_of
+from spatialwhisperer._messages import found
+from spatialwhisperer.tl._tissue.probes import scale
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+CONVENTION = (
+    "Columns of each embedding are standardised. Mixing and entropy are those of the batches of the k nearest rows, divided by what "
+    "rows placed at random would give (1: as at random, 0: batches apart). batch_accuracy is the balanced accuracy of a logistic "
+    "regression in five folds of rows, batch_chance one over the number of batches. label_accuracy is the balanced accuracy of the "
+    "vote of the k nearest rows of other batches. *_within_labels are computed among rows of one label and averaged over rows, so that "
+    "batches which hold different labels do not pass for batch effect."
+)
+
+
+def batch_report(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    *,
+    batch_key: str,
+    embedding: str | Sequence[str],
+    labels_key: str | None = None,
+    ignore: Sequence[str] = ("undetermined",),
+    k: int = 30,
+    max_rows: int = 5000,
+    table_key: str | None = None,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Measure how far batches (patients) are apart in embeddings, and what that costs the labels.
+
+    Batches may differ because they were handled differently or because they hold different tissue; only the columns
+    ``*_within_labels`` and ``label_accuracy`` tell these apart. An embedding that was fitted with the labels, such as scANVI's, has
+    seen them: its label columns say nothing about a new batch.
+
+    Parameters
+    ----------
+    data
+        One object or several.
+    batch_key
+        Column of ``.obs`` with the batch.
+    embedding
+        Slot of ``.obsm``, or several to compare on the same rows, those without NaN in any of them.
+    labels_key
+        Column of ``.obs`` with known labels; missing values count for the batches alone.
+    ignore
+        Labels that count as missing.
+    k
+        Neighbours.
+    max_rows
+        Rows to use, drawn at random where there are more.
+    table_key
+        Table of a SpatialData.
+    random_state
+        Seed of the draw and of the folds.
+
+    Returns
+    -------
+    DataFrame by embedding: ``batch_silhouette`` (-1 to 1, high: apart), ``mixing``, ``entropy``, ``batch_accuracy``,
+    ``batch_chance``; with ``labels_key`` also ``mixing_within_labels``, ``batch_silhouette_within_labels``, ``label_silhouette``,
+    ``label_accuracy``, ``label_chance``. ``.attrs["convention"]`` says how, ``.attrs["batch_label_nmi"]`` how much of the label
+    the batch alone gives away (normalised mutual information), ``.attrs["n"]`` how many rows were used.
+
+    Raises
+    ------
+    KeyError
+        If a column or an embedding does not exist.
+    ValueError
+        If there are fewer than two batches or labels, or not more than ``k`` rows.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections = sw.datasets.simulate_sections(2, 80, n_genes=60, n_reference_cells=50, random_state=0).sections
+    >>> encoder = sw.pp.fit_gene_encoder(list(sections.values()), "pca", n_latent=5)
+    >>> for section in sections.values():
+    ...     sw.pp.embed_genes(section, encoder)
+    >>> report = sw.tl.batch_report(list(sections.values()), batch_key="patient", embedding="X_pca", k=10)
+    >>> bool(0 <= report.loc["X_pca", "mixing"])
+    True
+    """
+    slots = [embedding] if isinstance(embedding, str) else list(dict.fromkeys(embedding))
+    if not slots:
+        raise ValueError("embedding is an empty list; name at least one slot of .obsm.")
+    rows = report_rows(
+        data, batch_key, slots, labels_key, ignore, max_rows=max_rows, table_key=table_key, random_state=random_state
+    )
+    _check(rows, batch_key, labels_key, k)
+    batch = pd.factorize(rows.batch)[0]
+    label = None if labels_key is None else pd.factorize(rows.label)[0]
+    out = pd.DataFrame(
+        {slot: _measure(x, batch, label, k, random_state) for slot, x in rows.values.items()},
+    ).T.rename_axis("embedding")
+    out.attrs["convention"] = CONVENTION
+    out.attrs["n"] = len(batch)
+    if label is not None:
+        from sklearn.metrics import normalized_mutual_info_score
+
+        known = label >= 0
+        out.attrs["batch_label_nmi"] = float(normalized_mutual_info_score(batch[known], label[known]))
+    return out
+
+
+class Rows:
+    """Rows that take part: standardised values by slot, batch and label (``None``: unknown) of each."""
+
+    def __init__(self, values: dict[str, np.ndarray], batch: np.ndarray, label: np.ndarray | None) -> None:
+        self.values = values
+        self.batch = batch
+        self.label = label
+
+
+def report_rows(
+    data: Any,
+    batch_key: str,
+    slots: Sequence[str],
+    labels_key: str | None,
+    ignore: Sequence[str],
+    *,
+    max_rows: int,
+    table_key: str | None,
+    random_state: int,
+) -> Rows:
+    """Rows with a batch and without NaN in any slot, at most ``max_rows`` of them, in the order of the data."""
+    from spatialwhisperer.tl.classify import known_labels
+
+    tables = tables_of(data, table_key)
+    values = {slot: stacked(tables, slot) for slot in slots}
+    batch = columns(tables, batch_key, "batch_key")
+    label = None if labels_key is None else known_labels(columns(tables, labels_key, "labels_key"), ignore)
+    take = np.flatnonzero((batch != None) & np.all([np.isfinite(x).all(axis=1) for x in values.values()], axis=0))  # noqa: E711
+    if max_rows < len(take):
+        take = np.sort(np.random.default_rng(random_state).choice(take, max_rows, replace=False))
+    scaled = {}
+    for slot, x in values.items():
+        x = x[take]
+        if len(x):
+            mean, sd = scale(x)
+            x = (x - mean) / sd
+        scaled[slot] = x
+    return Rows(scaled, batch[take], None if label is None else label[take])
+
+
+def _check(rows: Rows, batch_key: str, labels_key: str | None, k: int) -> None:
+    if k < 1 or len(rows.batch) <= k:
+        raise ValueError(f"k={k} neighbours need more than k rows; {len(rows.batch)} have a batch and no NaN.")
+    batches = pd.unique(rows.batch)
+    if len(batches) < 2:
+        raise ValueError(f"batch_key={batch_key!r} has one batch only ({found(batches)}): there is nothing to compare.")
+    if rows.label is not None:
+        labels = [v for v in pd.unique(rows.label) if v is not None]
+        if len(labels) < 2:
+            raise ValueError(f"labels_key={labels_key!r} has fewer than two known labels ({found(labels)}).")
+
+
+def _measure(x: np.ndarray, batch: np.ndarray, label: np.ndarray | None, k: int, random_state: int) -> dict[str, float]:
+    from sklearn.metrics import silhouette_score
+
+    mixing, entropy = _mixing(x, batch, k)
+    out = {
+        "batch_silhouette": float(silhouette_score(x, batch)),
+        "mixing": mixing,
+        "entropy": entropy,
+        "batch_accuracy": _batch_accuracy(x, batch, random_state),
+        "batch_chance": 1 / (batch.max() + 1),
+    }
+    if label is not None:
+        known = label >= 0
+        x, batch, label = x[known], batch[known], label[known]
+        out |= _within(x, batch, label, k)
+        out["label_silhouette"] = float(silhouette_score(x, label))
+        out["label_accuracy"] = _label_accuracy(x, batch, label, k)
+        out["label_chance"] = 1 / (label.max() + 1)
+    return out
+
+
+def _mixing(x: np.ndarray, batch: np.ndarray, k: int) -> tuple[float, float]:
+    """Share of neighbours of other batches over its expectation, and entropy of the neighbours' batches over its own."""
+    near = batch[_neighbours(x, x, k, itself=True)]
+    size = np.bincount(batch)
+    other = (near != batch[:, None]).mean(axis=1)
+    expected = (len(batch) - size[batch]) / (len(batch) - 1)
+    counts = np.stack([(near == b).sum(axis=1) for b in np.flatnonzero(size)], axis=1)
+    share = size[size > 0] / len(batch)
+    whole = -(share * np.log(share)).sum()
+    return float(other.mean() / expected.mean()), float(_entropy(counts / k).mean() / whole)
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1)
+
+
+def _neighbours(x: np.ndarray, queries: np.ndarray, k: int, *, itself: bool) -> np.ndarray:
+    """Positions of the ``k`` nearest rows, shape (queries, k), the row itself left out where the queries are the rows."""
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=k).fit(x)
+    return index.kneighbors(None if itself else queries, return_distance=False)
+
+
+def _batch_accuracy(x: np.ndarray, batch: np.ndarray, random_state: int) -> float:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedKFold
+
+    n_folds = min(5, int(np.bincount(batch).min()))
+    if n_folds < 2:
+        return np.nan
+    guess = np.empty_like(batch)
+    for fit, test in StratifiedKFold(n_folds, shuffle=True, random_state=random_state).split(x, batch):
+        model = LogisticRegression(class_weight="balanced", max_iter=500).fit(x[fit], batch[fit])
+        guess[test] = model.predict(x[test])
+    return float(balanced_accuracy_score(batch, guess))
+
+
+def _within(x: np.ndarray, batch: np.ndarray, label: np.ndarray, k: int) -> dict[str, float]:
+    """Mixing and silhouette of the batches among rows of one label, mean over the rows of labels that allow it."""
+    from sklearn.metrics import silhouette_samples
+
+    mixing, silhouette = [], []
+    for value in np.unique(label):
+        rows = label == value
+        codes = pd.factorize(batch[rows])[0]
+        if codes.max() == 0 or len(codes) <= codes.max() + 1 or len(codes) < 3:
+            continue
+        # a small label would otherwise have all its rows as neighbours
+        near = min(k, max(1, len(codes) // 3))
+        mixing.append((len(codes), _mixing(x[rows], codes, near)[0]))
+        silhouette.append((len(codes), silhouette_samples(x[rows], codes).mean()))
+    return {
+        "mixing_within_labels": _weighted(mixing),
+        "batch_silhouette_within_labels": _weighted(silhouette),
+    }
+
+
+def _weighted(pairs: list[tuple[int, float]]) -> float:
+    if not pairs:
+        return np.nan
+    weights, values = zip(*pairs, strict=True)
+    return float(np.average(values, weights=weights))
+
+
+def _label_accuracy(x: np.ndarray, batch: np.ndarray, label: np.ndarray, k: int) -> float:
+    from sklearn.metrics import recall_score
+
+    guess = np.empty_like(label)
+    for b in np.unique(batch):
+        out = batch == b
+        if out.all():
+            return np.nan
+        near = label[~out][_neighbours(x[~out], x[out], min(k, int((~out).sum())), itself=False)]
+        votes = np.stack([(near == c).sum(axis=1) for c in range(label.max() + 1)], axis=1)
+        guess[out] = votes.argmax(axis=1)
+    return float(recall_score(label, guess, average="macro", zero_division=0))

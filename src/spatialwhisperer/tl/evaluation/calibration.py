@@ -1,0 +1,227 @@
+"""Whether confidence can be believed, and what abstaining buys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import get_table
+from spatialwhisperer._access.slots import tables_of
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.statistics.calibration import N_BINS, expected_calibration_error, reliability_bins, shares
+from spatialwhisperer.tl.calibrate import judged
+from spatialwhisperer.tl.evaluation.annotation import label_scores
+from spatialwhisperer.tl.evaluation.truth import indistinct, known_truth, label_sets, right_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.tl.calibrate import Judged
+
+
+def evaluate_calibration(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    truth: str | pd.DataFrame,
+    *,
+    key: str = _keys.LABEL,
+    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    n_bins: int = N_BINS,
+    table_key: str | None = None,
+) -> pd.DataFrame:
+    """Compare how sure rows are with how often they are right.
+
+    All rows with scores and a known truth count, also those that abstained. Where the truth cannot tell labels apart (those that
+    are right for the same true classes), the confidence of a row is the sum of their shares.
+
+    Parameters
+    ----------
+    data
+        One object or several, annotated by :func:`zero_shot_annotate` with the same labels.
+    truth, key, table_key
+        As in :func:`evaluate_annotation`; of shares the largest counts.
+    mapping
+        From true class to label, or to several that it covers.
+    n_bins
+        Bins of equal width.
+
+    Returns
+    -------
+    DataFrame, one row per bin: ``low``, ``high``, ``confidence`` and ``accuracy`` (means over the rows of the bin, NaN where it has
+    none) and ``n``. ``.attrs`` holds "ece" (expected calibration error: mean over rows of the distance of the two; Guo et al.,
+    ICML 2017), "accuracy", "confidence", "n" and "convention".
+
+    Raises
+    ------
+    KeyError
+        If the annotation or the truth is not there.
+    ValueError
+        If no true class has a label, or no row has both scores and a known truth.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
+    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
+    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
+    >>> bins = sw.tl.evaluate_calibration(sections["P2"], "cell_type")
+    >>> 0 < bins.attrs["ece"] < 1
+    True
+    """
+    rows = _judged(data, truth, key, mapping, table_key)
+    confidence, correct = rows.summed, rows.correct
+    bins = pd.DataFrame(reliability_bins(confidence, correct, n_bins=n_bins)._asdict())
+    bins.attrs |= {
+        "ece": expected_calibration_error(confidence, correct, n_bins=n_bins),
+        "accuracy": float(correct.mean()),
+        "confidence": float(confidence.mean()),
+        "n": len(correct),
+        "convention": f"Best label, {n_bins} bins of equal width; shares of labels that the truth cannot tell apart are summed.",
+    }
+    return bins
+
+
+def abstention_curve(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    truth: str | pd.DataFrame,
+    *,
+    key: str = _keys.LABEL,
+    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    table_key: str | None = None,
+) -> pd.DataFrame:
+    """What share of rows keeps a label at each ``min_confidence``, and how many of those labels are right.
+
+    Parameters
+    ----------
+    data, truth, key, mapping, table_key
+        As in :func:`evaluate_calibration`.
+
+    Returns
+    -------
+    DataFrame, one row per confidence that occurs, the highest first: ``threshold`` (share of the best label, as ``min_confidence``
+    compares it), ``coverage`` (share of rows that reach it), ``accuracy`` among them, and their number ``n``.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`evaluate_calibration`.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
+    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
+    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
+    >>> curve = sw.tl.abstention_curve(sections["P2"], "cell_type")
+    >>> float(curve["coverage"].iloc[-1])
+    1.0
+    """
+    confidence, _, correct = _judged(data, truth, key, mapping, table_key)
+    order = np.argsort(-confidence, kind="stable")
+    n = np.arange(1, len(order) + 1)
+    curve = pd.DataFrame(
+        {
+            "threshold": confidence[order].astype(np.float64),
+            "coverage": n / len(n),
+            "accuracy": correct[order].cumsum() / n,
+            "n": n,
+        }
+    )
+    # rows of one confidence are kept or lost together
+    return curve[~curve["threshold"].duplicated(keep="last")].reset_index(drop=True)
+
+
+def top_labels(
+    data: AnnData | SpatialData, k: int = 3, *, key: str = _keys.LABEL, table_key: str | None = None
+) -> pd.DataFrame:
+    """The best labels of each row with their shares, to read.
+
+    Parameters
+    ----------
+    data
+        Annotated by :func:`zero_shot_annotate`.
+    k
+        How many labels.
+    key, table_key
+        As in :func:`evaluate_annotation`.
+
+    Returns
+    -------
+    DataFrame with the rows of the table and the columns ``label_1``, ``share_1``, … up to ``k``; missing where a row has no tile.
+
+    Raises
+    ------
+    KeyError
+        If there is no annotation.
+    ValueError
+        If there are fewer labels than ``k``.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
+    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> sw.tl.zero_shot_annotate(sections["P2"], model=model)
+    >>> sw.tl.top_labels(sections["P2"], 2).columns.tolist()
+    ['label_1', 'share_1', 'label_2', 'share_2']
+    """
+    from spatialwhisperer.tl._annotation.scoring import top_codes
+
+    table = get_table(data, table_key)
+    share = stored_shares(table, key)
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= share.shape[1]:
+        raise ValueError(f"k must be a whole number between 1 and the {share.shape[1]} labels, not {k!r}.")
+    codes, names, values = top_codes(share.to_numpy(), k), np.array(share.columns, object), share.to_numpy()
+    out = pd.DataFrame(index=table.obs_names)
+    for rank in range(k):
+        code = codes[:, rank]
+        out[f"label_{rank + 1}"] = np.where(code >= 0, names[code], None)
+        out[f"share_{rank + 1}"] = values[np.arange(len(code)), code]
+    return out
+
+
+def stored_shares(table: AnnData, key: str) -> pd.DataFrame:
+    """Shares of the labels of an annotation, one column per label.
+
+    Raises
+    ------
+    KeyError
+        If there is no annotation, or its provenance does not say how its scores were made.
+    """
+    scores = label_scores(table, key)
+    told = recorded(table, key) or {}
+    if "temperature" not in told:
+        raise KeyError(
+            f"The provenance of {key!r} does not say at which temperature its scores become shares. Annotate again: "
+            "sw.tl.zero_shot_annotate(data, labels, model=model)."
+        )
+    if told["scores"] == "share":
+        return scores
+    return pd.DataFrame(shares(scores.to_numpy(), told["temperature"]), columns=scores.columns)
+
+
+def _judged(data: Any, truth: Any, key: str, mapping: Any, table_key: str | None) -> Judged:
+    """The best labels of all rows with scores and a known truth."""
+    tables = tables_of(data, table_key)
+    share = [stored_shares(t, key) for t in tables]
+    labels = list(share[0])
+    if other := next((list(s) for s in share if list(s) != labels), None):
+        raise ValueError(f"The objects were annotated with different labels: {found(labels)}, and {found(other)}.")
+    known = [known_truth(t, truth) for t in tables]
+    sets = label_sets(dict.fromkeys(c for k in known for c in k.shares), labels, mapping)
+    right = right_labels(np.concatenate([k.dominant for k in known]), sets, labels)
+    values = np.concatenate([s.to_numpy() for s in share])
+    take = np.isfinite(values).all(axis=1) & right.any(axis=1)
+    if not take.any():
+        raise ValueError(
+            f"No row has both scores and a known truth among {found(sets)} ({int(right.any(axis=1).sum())} rows have a known truth)."
+        )
+    return judged(values[take], right[take], indistinct(sets, labels))

@@ -1,0 +1,235 @@
+"""How well classes are told apart in patients that taught nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access.slots import columns, set_categories, stacked, tables_of
+from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._messages import found
+from spatialwhisperer._provenance import record
+from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
+from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+CONVENTION = (
+    "Leave one group out: the classes of a group are predicted by a probe of the other groups. Predictions of all groups are pooled; "
+    "F1 by class, macro-F1 (mean over classes), balanced accuracy (mean recall over classes) and accuracy of the best class, "
+    "AUROC one class against the rest of the pooled scores. Classes are those with a known label; one that a single group has "
+    "cannot be predicted there and counts as missed. 'majority' predicts the most frequent class of the other groups."
+)
+_MACRO = ("f1", "balanced_accuracy", "accuracy")
+
+
+def evaluate_classes(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    *,
+    labels_key: str,
+    use: str | Sequence[str] = _keys.IMAGE,
+    method: Method = "logistic",
+    group_key: str = "patient",
+    n_shots: int | None = None,
+    ignore: Sequence[str] = ("undetermined",),
+    n_neighbors: int = 15,
+    bootstrap: int | None = None,
+    key_added: str | None = None,
+    table_key: str | None = None,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Measure the classes of :func:`classify` by leaving one patient out at a time.
+
+    Per-patient scores are ill-defined where a patient lacks a class, so predictions are pooled before they are scored.
+
+    Parameters
+    ----------
+    data
+        Objects with known labels; several sections of a patient are left out together.
+    labels_key
+        Column of ``.obs`` with the known labels; missing values are left out.
+    use
+        Slot of ``.obsm`` with features; several to compare them on the same rows, those without NaN in any of them.
+    method, n_shots, n_neighbors
+        As in :func:`classify`.
+    group_key
+        Column of ``.obs`` with the group that is left out.
+    ignore
+        Labels that are left out.
+    bootstrap
+        Resamples of the groups for 95 % intervals. All slots see the same resamples, so their differences are paired.
+    key_added
+        Column of ``.obs`` to write the pooled predictions to, for :func:`spatialwhisperer.pl.confusion`; only with one slot.
+    table_key
+        Table of a SpatialData.
+    random_state
+        Seed of shots, inner folds and resamples.
+
+    Returns
+    -------
+    DataFrame by class: ``n``, ``n_groups`` that have it, ``precision``, ``recall``, ``f1``, ``auroc``; then the row ``"macro"`` with
+    means over classes, ``balanced_accuracy`` and ``accuracy``, and the row ``"majority"``. With ``bootstrap`` also
+    ``<metric>_low`` and ``<metric>_high`` in the row ``"macro"``; with several slots the index is (use, class), and with both the
+    difference of macro-F1 from the first slot, ``f1_gain``, and its interval. ``.attrs["convention"]`` states the protocol.
+
+    Raises
+    ------
+    KeyError
+        If labels, groups or features do not exist.
+    ValueError
+        If there is one group only, fewer than two classes, or a group whose absence leaves fewer than two classes.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sections = sw.datasets.simulate_sections(3, 80, n_genes=60, n_reference_cells=50, random_state=0).sections
+    >>> for section in sections.values():
+    ...     sw.pp.embed_images(section, tile_um=80, tile_px=64)
+    >>> result = sw.tl.evaluate_classes(
+    ...     list(sections.values()), labels_key="cell_type", use="X_stain_texture", group_key="section"
+    ... )
+    >>> bool(result.loc["macro", "f1"] > result.loc["majority", "f1"])
+    True
+    """
+    check_probe(method, n_shots, n_neighbors)
+    check_key_added(key_added)
+    slots = [use] if isinstance(use, str) else list(dict.fromkeys(use))
+    if not slots:
+        raise ValueError("use is an empty list; name at least one slot of .obsm.")
+    if bootstrap is not None and bootstrap < 2:
+        raise ValueError(f"bootstrap must be at least 2 resamples, not {bootstrap!r}.")
+    if key_added is not None and len(slots) > 1:
+        raise ValueError(f"key_added={key_added!r} holds the predictions of one slot; {len(slots)} were given.")
+    tables = tables_of(data, table_key)
+    features = {slot: stacked(tables, slot) for slot in slots}
+    labels = known_labels(columns(tables, labels_key, "labels_key"), ignore)
+    groups = columns(tables, group_key, "group_key", "Pass group_key='section' to leave sections out instead.")
+    rows = np.flatnonzero((labels != None) & np.all([np.isfinite(x).all(axis=1) for x in features.values()], axis=0))  # noqa: E711
+    classes = class_names(labels[rows], tables, labels_key)
+    check_classes(classes, labels_key, len(rows))
+    y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
+    _check_groups(groups[rows], y, group_key)
+
+    codes, names = pd.factorize(groups[rows])
+    options = {"n_classes": len(classes), "method": method, "n_neighbors": n_neighbors, "random_state": random_state}
+    scores = {s: out_of_fold(x[rows], y, codes, n_shots=n_shots, **options) for s, x in features.items()}
+    draws = None
+    if bootstrap is not None:
+        draws = np.random.default_rng(random_state).integers(0, len(names), (bootstrap, len(names)))
+    results = {s: _summary(z, y, codes, classes, draws) for s, z in scores.items()}
+    if draws is not None and len(slots) > 1:
+        _add_gains(results, scores, y, codes, len(classes), draws)
+    if key_added is not None:
+        _write(tables, rows, scores[slots[0]], classes, key_added, use=slots[0], method=method, group_key=group_key)
+    out = results[slots[0]] if isinstance(use, str) else pd.concat(results, names=["use", "class"])
+    out.attrs["convention"] = CONVENTION
+    return out
+
+
+def out_of_fold(
+    x: np.ndarray, y: np.ndarray, codes: np.ndarray, *, n_shots: int | None, random_state: int, **options: Any
+) -> np.ndarray:
+    """Scores (n, number of classes) of each group by a probe of the others."""
+    scores = np.zeros((len(y), options["n_classes"]))
+    for group in np.unique(codes):
+        out = codes == group
+        rest = np.flatnonzero(~out)
+        rest = rest[take_shots(y[rest], n_shots, random_state + int(group))]
+        probe = fit_probe(x[rest], y[rest], codes[rest], random_state=random_state, **options)
+        scores[out] = probe.score(x[out])
+    return scores
+
+
+def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
+    if (groups == None).any():  # noqa: E711
+        raise ValueError(f".obs[{group_key!r}] is missing in labelled rows; every labelled row needs a group.")
+    names = list(dict.fromkeys(groups))
+    cure = "" if group_key == "section" else " Pass group_key='section' to leave sections out instead, and say so."
+    if len(names) < 2:
+        raise ValueError(
+            f"All labelled rows are of one {group_key} ({names[0]}): there is none to leave out.{cure} Or pass more objects."
+        )
+    alone = [g for g in names if len(np.unique(y[groups != g])) < 2]
+    if alone:
+        raise ValueError(f"Without {group_key} {found(alone)} fewer than two classes are left to learn.{cure}")
+
+
+def _summary(
+    scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list[str], draws: np.ndarray | None
+) -> pd.DataFrame:
+    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+    k = len(classes)
+    guess = scores.argmax(axis=1)
+    precision, recall, f1, n = precision_recall_fscore_support(y, guess, labels=range(k), zero_division=0)
+    out = pd.DataFrame(
+        {
+            "n": n,
+            "n_groups": [len(np.unique(codes[y == c])) for c in range(k)],
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "auroc": [roc_auc_score(y == c, scores[:, c]) for c in range(k)],
+            "balanced_accuracy": np.nan,
+            "accuracy": np.nan,
+        },
+        index=pd.Index(classes, name="class"),
+    )
+    means = out[["precision", "recall", "f1", "auroc"]].mean().to_dict()
+    totals = {"n": len(y), "n_groups": codes.max() + 1}
+    tables = confusions(y, guess, codes, k)
+    out.loc["macro"] = totals | means | _macro(tables.sum(axis=0))
+    common = np.array([np.bincount(y[codes != g], minlength=k).argmax() for g in range(codes.max() + 1)])[codes]
+    out.loc["majority"] = totals | {"auroc": 0.5} | _macro(confusions(y, common, codes, k).sum(axis=0))
+    if draws is not None:
+        samples = pd.DataFrame([_macro(tables[d].sum(axis=0)) for d in draws])
+        for name in _MACRO:
+            out.loc["macro", [f"{name}_low", f"{name}_high"]] = np.quantile(samples[name], [0.025, 0.975])
+    return out.astype({"n": int, "n_groups": int})
+
+
+def confusions(y: np.ndarray, guess: np.ndarray, codes: np.ndarray, k: int) -> np.ndarray:
+    """Rows by group, true class and predicted class; shape (groups, k, k)."""
+    out = np.zeros((codes.max() + 1, k, k))
+    np.add.at(out, (codes, y, guess), 1)
+    return out
+
+
+def _macro(table: np.ndarray) -> dict[str, float]:
+    """Macro-F1, balanced accuracy and accuracy over the classes that have rows."""
+    true, guessed, right = table.sum(axis=1), table.sum(axis=0), np.diag(table)
+    has = true > 0
+    return {
+        "f1": float((2 * right[has] / (true + guessed)[has]).mean()),
+        "balanced_accuracy": float((right[has] / true[has]).mean()),
+        "accuracy": float(right.sum() / table.sum()),
+    }
+
+
+def _add_gains(results: Any, scores: Any, y: np.ndarray, codes: np.ndarray, k: int, draws: np.ndarray) -> None:
+    first, *others = results
+    tables = {s: confusions(y, z.argmax(axis=1), codes, k) for s, z in scores.items()}
+    for other in others:
+        gains = [_macro(tables[other][d].sum(axis=0))["f1"] - _macro(tables[first][d].sum(axis=0))["f1"] for d in draws]
+        whole = results[other].loc["macro", "f1"] - results[first].loc["macro", "f1"]
+        results[other].loc["macro", ["f1_gain", "f1_gain_low", "f1_gain_high"]] = [
+            whole,
+            *np.quantile(gains, [0.025, 0.975]),
+        ]
+
+
+def _write(
+    tables: Sequence[AnnData], rows: np.ndarray, scores: np.ndarray, classes: list[str], key: str, **parameters: Any
+) -> None:
+    codes = np.full(sum(t.n_obs for t in tables), -1)
+    codes[rows] = scores.argmax(axis=1)
+    for table, part in zip(tables, np.split(codes, np.cumsum([t.n_obs for t in tables])[:-1]), strict=True):
+        set_categories(table, key, pd.Categorical.from_codes(part, categories=classes))
+        record(table, key, classes=classes, out_of_fold=True, **parameters)

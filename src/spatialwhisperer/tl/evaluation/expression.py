@@ -1,0 +1,266 @@
+"""Predicted against measured expression, by one stated convention and beside baselines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._checks import one_of
+from spatialwhisperer._messages import found, say
+from spatialwhisperer.statistics import expression_metrics as metrics
+from spatialwhisperer.statistics.value_spaces import SPACES
+from spatialwhisperer.tl.evaluation import baselines as floors
+from spatialwhisperer.tl.evaluation.pairs import make_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.tl.evaluation.baselines import Training
+    from spatialwhisperer.tl.evaluation.pairs import Pair
+
+ListOrigin = Literal["training", "test"]
+
+_PER_GENE = ("pearson", "mse", "mae", "ssim", "rmse_z")
+_ORIGIN = {
+    "training": "chosen on training data",
+    "test": "chosen on the evaluated section's own measured values, as the published evaluations do",
+}
+
+
+def evaluate_expression(
+    data: AnnData | SpatialData,
+    prediction: AnnData | None = None,
+    *,
+    genes: Sequence[str] | None = None,
+    gene_lists: Mapping[str, Sequence[str]] | None = None,
+    gene_lists_from: ListOrigin = "training",
+    value_space: str | None = None,
+    layer: str | None = None,
+    group_key: str | None = None,
+    train: Any = None,
+    baselines: bool = True,
+    scalar_key: str = floors.DARKNESS,
+    patient_key: str = "patient",
+    hits: Sequence[int] = (1, 5),
+    table_key: str | None = None,
+    key: str = _keys.EXPRESSION,
+    per_gene: bool = False,
+) -> pd.DataFrame:
+    """Measure predicted expression against the measured one, beside what needs no image or no model.
+
+    Each metric is taken per gene over the spots of a section, then averaged over the genes of a list, then over sections
+    without weights. Three baselines stand beside it where ``train`` is given: the training mean; one scalar per spot (the
+    200 training spots nearest in its within-section rank are averaged), once with tissue darkness and once with the total
+    count, which is an oracle because it is measured; and the 5 nearest training spots of the same patient's other
+    sections, where ``.obs`` has a common frame (``warped_x``, ``warped_y``).
+
+    Parameters
+    ----------
+    data
+        Object with the measured raw counts; a SpatialData carries its prediction.
+    prediction
+        Result of :func:`predict_expression`, the same rows in the same order. For a SpatialData: ``data[key]``.
+    genes
+        Genes to measure, which are then the list "ACG"; all that were predicted if not given.
+    gene_lists
+        Further lists by name.
+    gene_lists_from
+        Where "HEG50" and "HVG50" (highest mean, highest variance) come from: training data, which is ``train`` or what the
+        prediction recorded, or the evaluated section's own truth.
+    value_space
+        Space of the values, see :mod:`spatialwhisperer.statistics.value_spaces`. Not given: the one the prediction recorded.
+    layer
+        Layer with raw counts; ``.X`` if not given.
+    group_key
+        Column of ``.obs`` with the group. Not given: the section.
+    train
+        Training objects with counts, one or several.
+    baselines
+        Also measure the baselines.
+    scalar_key
+        Column of ``.obs`` with the scalar, in ``data`` and in ``train``; :func:`tissue_darkness` writes it.
+    patient_key
+        Column of ``.obs`` with the patient.
+    hits
+        For each number k: the share of spots whose k highest predicted and k highest measured genes share one.
+    table_key
+        Table of a SpatialData with the counts.
+    key
+        Table of a SpatialData with the prediction.
+    per_gene
+        Return one row per group, predictor and gene instead.
+
+    Returns
+    -------
+    DataFrame with the columns ``group``, ``predictor``, ``gene_list``, ``metric``, ``value``; the group "mean" is the
+    unweighted mean over groups. Metrics: ``pearson``, ``mse``, ``mae``, ``ssim``, ``rmse_z``, ``hit@k``, and ``n_genes``,
+    ``n_undefined`` (genes without a correlation, because truth or prediction is constant; they are left out of the mean) and
+    ``n_spots``. With ``per_gene``: ``group``, ``predictor``, ``gene`` and one column per metric.
+    ``.attrs["convention"]`` says space, origin of the lists and averaging.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction, or a column, layer, table or gene does not exist.
+    ValueError
+        If rows differ, no gene is shared, values are not counts, a gene list shares no gene, the space is unknown or
+        another than the prediction's, or ``train`` holds evaluated rows.
+
+    Notes
+    -----
+    Correlations in the space "per_gene_log10_peer" are mostly tissue density, which the scalar baselines show.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata as ad, spatialwhisperer as sw
+    >>> sections, _ = sw.datasets.simulate_sections(2, 60, n_genes=80, n_reference_cells=50, random_state=0)
+    >>> truth = sections["P2"]["table"]
+    >>> guess = sw.models.value_spaces.to_space(truth.X, "per_spot_log1p")
+    >>> prediction = ad.AnnData(guess, obs=truth.obs[[]], var=truth.var[[]])
+    >>> result = sw.tl.evaluate_expression(
+    ...     sections["P2"], prediction, value_space="per_spot_log1p", train=sections["P1"]
+    ... )
+    >>> means = result[result["group"] == "mean"].set_index(["predictor", "gene_list", "metric"])["value"]
+    >>> round(float(means["prediction", "HEG50", "pearson"]), 3)
+    1.0
+    """
+    one_of("gene_lists_from", gene_lists_from, ListOrigin)
+    if any(isinstance(k, bool) or int(k) != k or k < 1 for k in hits):
+        raise ValueError(f"hits must be positive whole numbers, not {hits!r}.")
+    pair = make_pair(
+        data,
+        prediction,
+        genes=genes,
+        value_space=value_space,
+        layer=layer,
+        group_key=group_key,
+        table_key=table_key,
+        key=key,
+    )
+    training = None
+    if train is not None:
+        from spatialwhisperer.tl._training.checks import objects
+
+        training = floors.read_training(objects(train), pair, layer=layer, table_key=table_key)
+    lists = _lists(pair, training, gene_lists, gene_lists_from)
+    if training is None and baselines:
+        say("No baselines: pass train=[…] to see what the training mean and one scalar per spot reach.")
+    rows: list[Any] = []
+    for predictor, values in _predictors(pair, training, baselines, layer, scalar_key, patient_key):
+        for group in pd.unique(pair.groups):
+            take = np.flatnonzero(pair.groups == group)
+            truth, predicted = pair.truth[take], values[take]
+            of_genes = _per_gene_metrics(truth, predicted)
+            if per_gene:
+                of_genes.insert(0, "gene", pair.genes)
+                of_genes.insert(0, "predictor", predictor)
+                of_genes.insert(0, "group", group)
+                rows.append(of_genes)
+                continue
+            chosen = lists | (_own_lists(pair, truth) if gene_lists_from == "test" else {})
+            for name, columns in chosen.items():
+                for metric, value in _of_list(truth, predicted, of_genes, columns, hits):
+                    rows.append((group, predictor, name, metric, value))
+    out = pd.concat(rows, ignore_index=True) if per_gene else _with_mean(rows)
+    out.attrs["convention"] = _convention(pair, lists, gene_lists_from)
+    return out
+
+
+def _predictors(
+    pair: Pair, training: Training | None, wanted: bool, layer: str | None, scalar_key: str, patient_key: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    yield "prediction", pair.predicted
+    if training is None or not wanted:
+        return
+    incomplete = ~metrics.complete_rows(pair.predicted)
+    for name, values in floors.baselines(pair, training, layer=layer, scalar_key=scalar_key, patient_key=patient_key):
+        # every predictor is measured on the spots that the prediction covers
+        values[incomplete] = np.nan
+        yield name, values
+
+
+def _per_gene_metrics(truth: Any, predicted: np.ndarray) -> pd.DataFrame:
+    m = metrics.moments(truth, predicted)
+    r = metrics.pearson(m)
+    values = (r, metrics.mse(m), metrics.mae(truth, predicted), metrics.ssim(m), metrics.rmse_z(r))
+    return pd.DataFrame(dict(zip(_PER_GENE, values, strict=True)))
+
+
+def _of_list(
+    truth: Any, predicted: np.ndarray, of_genes: pd.DataFrame, columns: np.ndarray, hits: Sequence[int]
+) -> Iterator[tuple[str, float]]:
+    part = of_genes.iloc[columns]
+    yield from part.mean().items()
+    # with k genes or fewer every spot is a hit
+    for k in (k for k in hits if k < len(columns)):
+        yield f"hit@{k}", metrics.hit_at_k(truth[:, columns], predicted[:, columns], k)
+    yield "n_genes", float(len(columns))
+    yield "n_undefined", float(part["pearson"].isna().sum())
+    yield "n_spots", float(metrics.complete_rows(predicted).sum())
+
+
+def _lists(
+    pair: Pair, training: Training | None, extra: Mapping[str, Sequence[str]] | None, origin: ListOrigin
+) -> dict[str, np.ndarray]:
+    """Columns of each list that is the same for all sections."""
+    named: dict[str, Any] = {}
+    if origin == "training" and training is not None:
+        from spatialwhisperer.tl._training.expression import gene_lists
+
+        named = dict(gene_lists(training.values, pair.genes, training.sections))
+    elif origin == "training":
+        named = dict(pair.lists)
+        if not named:
+            say(
+                "No lists HEG50 and HVG50: the prediction recorded none. Pass train=[…], or gene_lists_from='test' to choose "
+                "them on the evaluated sections as the papers do."
+            )
+    where = {g: i for i, g in enumerate(pair.genes)}
+    out = {"ACG": np.arange(len(where))}
+    for name, genes in named.items():
+        columns = [where[g] for g in genes if g in where]
+        if columns:
+            out[name] = np.array(columns)
+    for name, genes in (extra or {}).items():
+        if name in ("ACG", "HEG50", "HVG50"):
+            raise ValueError(f"The name {name!r} is taken; call the gene list otherwise.")
+        genes = [genes] if isinstance(genes, str) else [str(g) for g in genes]
+        columns = [where[g] for g in dict.fromkeys(genes) if g in where]
+        if not columns:
+            raise ValueError(
+                f"Gene list {name!r} ({found(genes, 5)}) shares no gene with the {len(where)} that are predicted and "
+                f"measured ({found(where, 5)})."
+            )
+        out[name] = np.array(columns)
+    return out
+
+
+def _own_lists(pair: Pair, truth: Any) -> dict[str, np.ndarray]:
+    from spatialwhisperer.tl._training.expression import gene_lists
+
+    where = {g: i for i, g in enumerate(pair.genes)}
+    chosen = gene_lists(truth, pair.genes, np.zeros(truth.shape[0], int))
+    return {name: np.array([where[g] for g in genes]) for name, genes in chosen.items()}
+
+
+def _with_mean(rows: list[Any]) -> pd.DataFrame:
+    columns = ["group", "predictor", "gene_list", "metric", "value"]
+    tidy = pd.DataFrame(rows, columns=columns)
+    mean = tidy.groupby(columns[1:4], sort=False, as_index=False)["value"].mean()
+    mean.insert(0, "group", "mean")
+    return pd.concat([tidy, mean], ignore_index=True)[columns]
+
+
+def _convention(pair: Pair, lists: Mapping[str, Any], origin: ListOrigin) -> str:
+    space = SPACES.get(pair.space, "as in the layer that was given")
+    chosen = f" HEG50 and HVG50 {_ORIGIN[origin]}." if origin == "test" or "HEG50" in lists else ""
+    return (
+        f"Values: {pair.space} ({space}).{chosen} Each metric per gene over the spots of a group; mean over the genes of a list, "
+        "genes without a correlation left out and counted; then unweighted mean over groups."
+    )

@@ -1,0 +1,259 @@
+"""Which genes are predicted well over many sections, and which sets of genes they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer import _keys
+from spatialwhisperer._messages import found
+from spatialwhisperer.statistics import expression_metrics as metrics
+from spatialwhisperer.tl.evaluation.pairs import make_pair
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+GeneSets = Mapping[str, Sequence[str]] | str | Path
+
+
+def gene_report(
+    data: Any,
+    prediction: AnnData | Sequence[AnnData] | None = None,
+    *,
+    genes: Sequence[str] | None = None,
+    alpha: float = 0.05,
+    value_space: str | None = None,
+    layer: str | None = None,
+    group_key: str | None = None,
+    table_key: str | None = None,
+    key: str = _keys.EXPRESSION,
+) -> pd.DataFrame:
+    """Rank genes by how well they are predicted over the sections.
+
+    Parameters
+    ----------
+    data
+        One object with measured counts, or several.
+    prediction
+        Result of :func:`predict_expression`, one per object; a SpatialData carries its own.
+    genes
+        Genes to report; all if not given. Genes that only some objects have are reported over those.
+    alpha
+        Share of false discoveries up to which a gene is called significant.
+    value_space, layer, group_key, table_key, key
+        As in :func:`evaluate_expression`.
+
+    Returns
+    -------
+    DataFrame indexed by gene, best first:
+
+    ``pearson``, ``pearson_sd``
+        Mean and standard deviation (n - 1) of the correlation over sections; NaN where it is undefined in all, or in all but
+        one.
+    ``n_sections``
+        Sections in which it is defined.
+    ``neg_log10_p``
+        Two-sided p-values of the sections combined by Fisher's method, as -log10 p.
+    ``mean_neg_log10_p``
+        Mean of -log10 p over sections, by which mclSTExp ranks genes.
+    ``p_adjusted``
+        Combined p after Benjamini and Hochberg.
+    ``significant``
+        Whether ``p_adjusted`` is below ``alpha`` and the mean correlation is positive.
+    ``rank``
+        By mean correlation, 1 is the best; NaN where it is undefined.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction, or a column, layer or gene does not exist.
+    ValueError
+        If the numbers of objects and predictions differ, or as in :func:`evaluate_expression`.
+
+    Notes
+    -----
+    The p-values take spots as independent. Neighbouring spots are alike, and serial sections of a patient too, so the p-values
+    are too small: they order genes, and are no evidence for a single one.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata as ad, spatialwhisperer as sw
+    >>> from spatialwhisperer.tl.evaluation.genes import gene_report
+    >>> rng = np.random.default_rng(0)
+    >>> truth = ad.AnnData(rng.poisson(3.0, (50, 4)).astype("float32"))
+    >>> values = sw.models.value_spaces.to_space(truth.X)
+    >>> values[:, 1:] += rng.normal(0, [0.5, 2, 8], (50, 3))
+    >>> report = gene_report(truth, ad.AnnData(values), value_space="per_spot_log1p")
+    >>> report.index[0], float(report["pearson"].iloc[0].round(3))
+    ('0', 1.0)
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}.")
+    columns = [
+        column
+        for number, (one, its) in enumerate(_objects(data, prediction))
+        for column in _sections(
+            one,
+            its,
+            number,
+            genes=genes,
+            value_space=value_space,
+            layer=layer,
+            group_key=group_key,
+            table_key=table_key,
+            key=key,
+        )
+    ]
+    r = pd.concat([c[0] for c in columns], axis=1)
+    p = pd.concat([c[1] for c in columns], axis=1)
+    out = pd.DataFrame({"pearson": r.mean(axis=1), "pearson_sd": r.std(axis=1), "n_sections": r.notna().sum(axis=1)})
+    out["neg_log10_p"] = metrics.fisher(p.to_numpy().T)
+    out["mean_neg_log10_p"] = p.mean(axis=1)
+    out["p_adjusted"] = 10 ** -metrics.benjamini_hochberg(out["neg_log10_p"].to_numpy())
+    out["significant"] = (out["p_adjusted"] < alpha) & (out["pearson"] > 0)
+    out["rank"] = out["pearson"].rank(ascending=False, method="first")
+    out.index.name = "gene"
+    return out.sort_values("rank", kind="stable")
+
+
+def _objects(data: Any, prediction: Any) -> list[tuple[Any, Any]]:
+    several = isinstance(data, Sequence)
+    objects = list(data) if several else [data]
+    if not objects:
+        raise ValueError("data is an empty list; pass at least one AnnData or SpatialData.")
+    if prediction is None:
+        return [(one, None) for one in objects]
+    predictions = list(prediction) if isinstance(prediction, Sequence) else [prediction]
+    if len(predictions) != len(objects):
+        raise ValueError(f"There are {len(objects)} objects and {len(predictions)} predictions; pass one for each.")
+    return list(zip(objects, predictions, strict=True))
+
+
+def _sections(data: Any, prediction: Any, number: int, **options: Any) -> list[tuple[pd.Series, pd.Series]]:
+    """Correlations and -log10 p of the genes in each section of one object."""
+    pair = make_pair(data, prediction, **options, stacklevel=5)
+    out = []
+    for group in pd.unique(pair.groups):
+        take = np.flatnonzero(pair.groups == group)
+        m = metrics.moments(pair.truth[take], pair.predicted[take])
+        r = metrics.pearson(m)
+        name = f"{number}:{group}"
+        series = [pd.Series(v, index=pair.genes, name=name) for v in (r, metrics.neg_log10_p(r, m.n))]
+        out.append((series[0], series[1]))
+    return out
+
+
+def gene_set_enrichment(
+    report: pd.DataFrame, gene_sets: GeneSets, *, by: str = "pearson", n_top: int = 50, min_genes: int = 5
+) -> pd.DataFrame:
+    """Which sets of genes are predicted better than the other genes.
+
+    Parameters
+    ----------
+    report
+        Result of :func:`gene_report`, or any DataFrame with a score per gene; genes with a NaN score are left out.
+    gene_sets
+        Genes by name of the set, or a GMT file.
+    by
+        Column with the score, higher is better.
+    n_top
+        How many of the highest genes the hypergeometric test counts.
+    min_genes
+        Sets with fewer genes in the report are left out.
+
+    Returns
+    -------
+    DataFrame indexed by set, smallest ``p`` first: ``n_genes`` in the report, ``mean`` score, ``auroc`` (chance that a gene of
+    the set scores higher than another gene), ``p`` and ``p_adjusted`` of the one-sided Mann–Whitney test; ``n_top`` genes among
+    the highest, ``p_top`` and ``p_top_adjusted`` of the hypergeometric test. Adjusted after Benjamini and Hochberg.
+
+    Raises
+    ------
+    KeyError
+        If the report has no such column.
+    ValueError
+        If no set has enough genes in the report, or a file is not GMT.
+
+    Notes
+    -----
+    Genes of a set are expressed together, so they are not independent and the p-values are too small. The genes compared are those
+    of the report: a panel chosen for high expression is its own background.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from spatialwhisperer.tl.evaluation.genes import gene_set_enrichment
+    >>> report = pd.DataFrame({"pearson": np.linspace(1, 0, 60)}, index=[f"G{i}" for i in range(60)])
+    >>> sets = {"first": [f"G{i}" for i in range(8)], "spread": [f"G{i}" for i in range(0, 60, 8)]}
+    >>> gene_set_enrichment(report, sets, n_top=10)["auroc"].round(2).to_dict()
+    {'first': 1.0, 'spread': 0.53}
+    """
+    from scipy.stats import hypergeom, mannwhitneyu
+
+    if by not in report:
+        raise KeyError(f"by={by!r} is not a column of the report (found: {found(report)}).")
+    if n_top < 1 or min_genes < 1:
+        raise ValueError(f"n_top and min_genes must be at least 1, not {n_top!r} and {min_genes!r}.")
+    score = report[by].dropna()
+    score = score[~score.index.duplicated()].astype(float).sort_values(ascending=False, kind="stable")
+    n_top = min(n_top, len(score))
+    rows = {}
+    for name, genes in read_gene_sets(gene_sets).items():
+        inside = score.index.isin([str(g) for g in genes])
+        size = int(inside.sum())
+        if size < min_genes or size == len(score):
+            continue
+        test = mannwhitneyu(score[inside], score[~inside], alternative="greater")
+        hits = int(inside[:n_top].sum())
+        rows[name] = {
+            "n_genes": size,
+            "mean": score[inside].mean(),
+            "auroc": test.statistic / (size * (len(score) - size)),
+            "p": test.pvalue,
+            "n_top": hits,
+            "p_top": hypergeom.sf(hits - 1, len(score), size, n_top),
+        }
+    if not rows:
+        raise ValueError(
+            f"No gene set has at least {min_genes} of the {len(score)} genes of the report ({found(score.index, 5)}), and some "
+            "outside it. Check that both name genes alike, or lower min_genes."
+        )
+    out = pd.DataFrame.from_dict(rows, orient="index")
+    for column in ("p", "p_top"):
+        with np.errstate(divide="ignore"):
+            out[f"{column}_adjusted"] = 10 ** -metrics.benjamini_hochberg(-np.log10(out[column].to_numpy()))
+    out.index.name = "gene_set"
+    order = ["n_genes", "mean", "auroc", "p", "p_adjusted", "n_top", "p_top", "p_top_adjusted"]
+    return out[order].sort_values("p", kind="stable")
+
+
+def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
+    """Genes by name of the set; a path is read as GMT (name, description and genes, separated by tabs).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If there is no set, or a line has no genes.
+    """
+    if isinstance(gene_sets, Mapping):
+        out = {str(name): [str(g) for g in genes] for name, genes in gene_sets.items()}
+    else:
+        path, out = Path(gene_sets).expanduser(), {}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            name, *rest = line.split("\t")
+            if len(rest) < 2:
+                raise ValueError(
+                    f"Line {number} of {path} is not GMT: expected a name, a description and genes, with tabs."
+                )
+            out[name] = [g.strip() for g in rest[1:] if g.strip()]
+    if not out:
+        raise ValueError("There are no gene sets.")
+    return out

@@ -1,0 +1,228 @@
+"""Measured and predicted expression side by side: the same rows, the same genes, one value space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import get_table, is_spatialdata, section_codes
+from spatialwhisperer._access.counts import counts_matrix, match_genes
+from spatialwhisperer._messages import found, warn
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.statistics.value_spaces import SPACES, check_space, to_space
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+AS_GIVEN = "as given"
+"""Recorded where a model was trained on the values of a layer rather than on counts."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Truth and prediction of the same spots and genes.
+
+    Attributes
+    ----------
+    table
+        The table with the truth.
+    genes, gene_ids
+        Names of the prediction's genes that were measured, and their Ensembl ids ("" where unknown).
+    truth
+        Measured values, CSR float32 of shape (n, g).
+    predicted
+        Predicted values, shape (n, g); NaN where there is no prediction.
+    groups
+        Group (section) of each row.
+    space
+        Value space of both.
+    lists
+        Gene lists that the prediction recorded: chosen on the training data of its model.
+    """
+
+    table: AnnData
+    genes: list[str]
+    gene_ids: list[str]
+    truth: sp.csr_matrix
+    predicted: np.ndarray
+    groups: np.ndarray
+    space: str
+    lists: dict[str, list[str]]
+
+
+def make_pair(
+    data: Any,
+    prediction: AnnData | None,
+    *,
+    genes: Sequence[str] | None,
+    value_space: str | None,
+    layer: str | None,
+    group_key: str | None,
+    table_key: str | None,
+    key: str,
+    stacklevel: int = 4,
+) -> Pair:
+    """Find truth and prediction, check that they belong together, and bring the truth into the prediction's space.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction, or a column, layer or gene that is named does not exist.
+    ValueError
+        If rows differ, no gene is shared, the prediction holds no value, or the value space is unknown or another one.
+    """
+    table = get_table(data, table_key)
+    prediction = _prediction(data, prediction, key)
+    _check_rows(table, prediction, key)
+    known = recorded(prediction, _keys.EXPRESSION) or {}
+    space = check_value_space(value_space, known.get("value_space"))
+    ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
+    columns = match_genes(prediction.var_names, ids, table)
+    shared = _shared_genes(prediction, table, columns, stacklevel)
+    truth = values_of(data, table, columns[shared], space=space, layer=layer, table_key=table_key)
+    chosen = _chosen(np.asarray(prediction.var_names)[shared], genes)
+    keep = np.flatnonzero(shared)[chosen]
+    predicted = prediction.X[:, keep]
+    predicted = np.asarray(predicted.toarray() if sp.issparse(predicted) else predicted, np.float32)
+    _check_values(predicted)
+    return Pair(
+        table,
+        [str(g) for g in prediction.var_names[keep]],
+        [ids[i] for i in keep],
+        truth[:, chosen],
+        predicted,
+        _groups(data, table, group_key, table_key),
+        space,
+        known.get("gene_lists") or {},
+    )
+
+
+def check_value_space(asked: str | None, known: str | None) -> str:
+    """The space to measure in: that of the prediction."""
+    if known is None and asked is None:
+        raise ValueError(
+            f"The prediction does not say in which value space it is; pass value_space=…, one of {found(SPACES)}."
+        )
+    if asked is not None and asked != AS_GIVEN:
+        check_space(asked)
+    if known is not None and asked is not None and asked != known:
+        raise ValueError(
+            f"The prediction is in value space {known!r} and predicted values cannot be carried over to {asked!r}: that needs the "
+            f"counts behind them. Leave value_space out, or train with value_space={asked!r} and predict again."
+        )
+    return str(known if asked is None else asked)
+
+
+def values_of(
+    data: Any, table: AnnData, columns: np.ndarray, *, space: str, layer: str | None, table_key: str | None
+) -> sp.csr_matrix:
+    """Values of some genes in a space, CSR; column -1 is a gene that the table lacks and counts as 0."""
+    if space == AS_GIVEN:
+        return _given_values(table, columns, layer)
+    counts = counts_matrix(table, layer)
+    part = _take(counts, columns)
+    library = np.asarray(counts.sum(axis=1)).ravel()
+    return to_space(part, space, library=library, sections=section_codes(data, table_key=table_key))
+
+
+def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.csr_matrix:
+    if layer is None or layer not in table.layers:
+        raise KeyError(
+            "The model was trained on the values of a layer, not on counts: name the layer with the same values, "
+            f"layer=… (.layers holds {found(k for k in table.layers if k is not None)})."
+        )
+    values = _take(sp.csr_matrix(table.layers[layer], dtype=np.float32), columns)
+    if not np.isfinite(values.data).all():
+        raise ValueError(f".layers[{layer!r}] holds values that are not finite.")
+    return values
+
+
+def _take(matrix: sp.csr_matrix, columns: np.ndarray) -> sp.csr_matrix:
+    present = np.flatnonzero(columns >= 0)
+    part = matrix[:, columns[present]].tocsr()
+    out = sp.csr_matrix((part.data, present[part.indices], part.indptr), shape=(matrix.shape[0], len(columns)))
+    out.sort_indices()
+    return out
+
+
+def _prediction(data: Any, prediction: AnnData | None, key: str) -> AnnData:
+    if prediction is not None:
+        if is_spatialdata(prediction):
+            raise TypeError(f"prediction must be the table itself: prediction=sdata[{key!r}].")
+        return prediction
+    if not is_spatialdata(data):
+        raise KeyError(
+            "An AnnData does not carry its prediction. Pass prediction=sw.tl.predict_expression(adata, model=…)."
+        )
+    if key not in data.tables:
+        raise KeyError(
+            f"There is no table {key!r} (found: {found(data.tables)}). Run sw.tl.predict_expression(sdata, model=…) first, "
+            "or pass prediction=…."
+        )
+    return data.tables[key]
+
+
+def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
+    if prediction is table:
+        raise ValueError(f"Truth and prediction are the same table ({key!r}); name the measured one with table_key=….")
+    if prediction.n_obs != table.n_obs:
+        raise ValueError(
+            f"The prediction has {prediction.n_obs} rows, the measured table {table.n_obs}. Bring them to the same rows first: "
+            "adata[prediction.obs_names].copy()."
+        )
+    differ = np.flatnonzero(np.asarray(prediction.obs_names != table.obs_names))
+    if len(differ):
+        i = int(differ[0])
+        raise ValueError(
+            f"Rows of prediction and measured table differ in {len(differ)} names, first at row {i}: "
+            f"{prediction.obs_names[i]!r} against {table.obs_names[i]!r}. If only the order differs, pass "
+            "prediction[adata.obs_names]."
+        )
+
+
+def _shared_genes(prediction: AnnData, table: AnnData, columns: np.ndarray, stacklevel: int) -> np.ndarray:
+    shared = columns >= 0
+    if not shared.any():
+        raise ValueError(
+            f"No predicted gene ({found(prediction.var_names, 5)}) is in the measured table ({found(table.var_names, 5)})."
+        )
+    if not shared.all():
+        absent = prediction.var_names[~shared]
+        warn(f"{len(absent)} predicted genes were not measured and are left out: {found(absent, 5)}.", stacklevel + 1)
+    return shared
+
+
+def _chosen(names: np.ndarray, genes: Sequence[str] | None) -> np.ndarray:
+    if genes is None:
+        return np.arange(len(names))
+    wanted = [genes] if isinstance(genes, str) else list(dict.fromkeys(str(g) for g in genes))
+    where = {str(g): i for i, g in enumerate(names)}
+    missing = [g for g in wanted if g not in where]
+    if missing or not wanted:
+        raise KeyError(f"genes not both predicted and measured: {found(missing)} (there are {found(names, 5)}).")
+    return np.array([where[g] for g in wanted])
+
+
+def _check_values(predicted: np.ndarray) -> None:
+    if np.isinf(predicted).any():
+        raise ValueError(f"The prediction holds {int(np.isinf(predicted).sum())} infinite values.")
+    empty = np.isnan(predicted)
+    if empty.any(axis=1).all():
+        raise ValueError(
+            f"Every row of the prediction has a NaN ({int(empty.all(axis=1).sum())} of {len(predicted)} rows are NaN "
+            "altogether), so there is nothing to compare. Predict again, or leave genes without values out with genes=…."
+        )
+
+
+def _groups(data: Any, table: AnnData, group_key: str | None, table_key: str | None) -> np.ndarray:
+    if group_key is None:
+        return section_codes(data, table_key=table_key)
+    if group_key not in table.obs:
+        raise KeyError(f"group_key={group_key!r} not in .obs (found: {found(table.obs)}).")
+    return table.obs[group_key].astype(str).to_numpy(dtype=object)

@@ -1,0 +1,143 @@
+"""What is known about rows, and which labels would be right for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer._messages import found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from anndata import AnnData
+
+
+class Known(NamedTuple):
+    """What is known.
+
+    Attributes
+    ----------
+    shares
+        Share or count by class; NaN: unknown.
+    stated
+        Whether they state presence.
+    dominant
+        True class of each row, ``None`` where it is unknown.
+    """
+
+    shares: pd.DataFrame
+    stated: bool
+    dominant: np.ndarray
+
+
+def known_truth(table: AnnData, truth: Any) -> Known:
+    """Read the truth from a column of ``.obs``, a slot of ``.obsm``, or a DataFrame.
+
+    Raises
+    ------
+    KeyError
+        If the name is in neither, or an array has no class names.
+    TypeError, ValueError
+        If it is something else, or its rows are not those of the table.
+    """
+    if isinstance(truth, str) and truth in table.obs:
+        return _column_truth(table.obs[truth])
+    if isinstance(truth, str):
+        if truth not in table.obsm:
+            raise KeyError(
+                f"truth={truth!r} is neither in .obs (found: {found(table.obs)}) nor in .obsm (found: {found(table.obsm)})."
+            )
+        truth = _shares(table, truth)
+    if not isinstance(truth, pd.DataFrame):
+        raise TypeError(f"truth must be a name or a DataFrame, not {type(truth).__name__}.")
+    if len(truth) != table.n_obs:
+        raise ValueError(f"truth has {len(truth)} rows, the table {table.n_obs}.")
+    stated = all(pd.api.types.is_bool_dtype(dtype) for dtype in truth.dtypes)
+    values = np.column_stack([truth[c].astype("Float64").to_numpy(dtype=float, na_value=np.nan) for c in truth])
+    names = np.array([str(c) for c in truth], dtype=object)
+    whole = np.isfinite(values).all(axis=1)
+    dominant = np.full(len(values), None, dtype=object)
+    dominant[whole] = names[values[whole].argmax(axis=1)]
+    return Known(pd.DataFrame(values, columns=names), stated, dominant)
+
+
+def label_sets(
+    true: Iterable[str], labels: Sequence[str], mapping: Mapping[str, str | Sequence[str]] | None
+) -> dict[str, list[str]]:
+    """Labels that are right for each true class; classes without one are left out.
+
+    Parameters
+    ----------
+    true
+        True classes.
+    labels
+        Labels that rows were scored for.
+    mapping
+        From true class to label, or to several that it covers; by equal names if not given.
+
+    Raises
+    ------
+    TypeError
+        If the mapping is none.
+    ValueError
+        If no class has a label.
+    """
+    true = list(true)
+    mapping = {c: c for c in true} if mapping is None else mapping
+    if not hasattr(mapping, "items"):
+        raise TypeError(f"mapping must be a mapping from true class to label, not {type(mapping).__name__}.")
+    wanted = {str(c): [v] if isinstance(v, str) else list(v) for c, v in mapping.items()}
+    sets = {c: [label for label in labels if label in wanted.get(c, ())] for c in true}
+    sets = {c: own for c, own in sets.items() if own}
+    if not sets:
+        raise ValueError(
+            f"None of the true classes ({found(true)}) is among the labels ({found(labels)}). Pass mapping={{true: label}}."
+        )
+    return sets
+
+
+def right_labels(dominant: np.ndarray, sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.ndarray:
+    """Which labels are right in each row, Boolean of shape (n, labels); none in rows of unknown or unmapped class."""
+    out = np.zeros((len(dominant), len(labels)), bool)
+    for name, own in sets.items():
+        out[dominant == name] = np.isin(np.array(labels, object), own)
+    return out
+
+
+def indistinct(sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.ndarray:
+    """Labels that the truth cannot tell apart, put together: Boolean of shape (labels, parts).
+
+    These are labels that are right for the same true classes; one that is right for none is a part of its own.
+    """
+    patterns: dict[Any, list[int]] = {}
+    for i, label in enumerate(labels):
+        of = tuple(c for c, own in sets.items() if label in own)
+        patterns.setdefault(of or i, []).append(i)
+    out = np.zeros((len(labels), len(patterns)), bool)
+    for part, members in enumerate(patterns.values()):
+        out[members, part] = True
+    return out
+
+
+def _column_truth(column: pd.Series) -> Known:
+    values = column.astype(object)
+    known = ~values.isna().to_numpy()
+    order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
+    labels = np.where(known, values.astype(str).to_numpy(dtype=object), None)
+    shares = {str(c): np.where(known, labels == str(c), np.nan) for c in order}
+    return Known(pd.DataFrame(shares), True, labels)
+
+
+def _shares(table: AnnData, slot: str) -> pd.DataFrame:
+    values = table.obsm[slot]
+    if isinstance(values, pd.DataFrame):
+        return values
+    classes = table.uns.get(slot, {}).get("classes")
+    if classes is None:
+        raise KeyError(
+            f".obsm[{slot!r}] is an array without class names. Put them in .uns[{slot!r}]['classes'], or pass a DataFrame."
+        )
+    return pd.DataFrame(np.asarray(values), columns=[str(c) for c in classes])
