@@ -14,7 +14,7 @@ from spatialwhisperer.encoders.gene.all import (
     gene_encoder_from,
     load_gene_encoder,
 )
-from spatialwhisperer.encoders.gene.scvi_training import minibatch_rows, train
+from spatialwhisperer.encoders.gene._scvi_training import minibatch_rows, train
 
 N, G = 150, 60
 GENES = [f"G{i}" for i in range(G)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spatialwhisperer import _keys
-from spatialwhisperer._messages import SpatialWhispererWarning, found, import_torch_stack, progress, require, warn
+from spatialwhisperer._messages import SpatialWhispererWarning, import_torch_stack, listing, progress, require, warn
 from spatialwhisperer._provenance import record, recorded
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.settings import Settings, settings
@@ -222,10 +222,10 @@ def test_import_torch_stack_names_the_pair(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_found() -> None:
-    assert found([]) == "none"
-    assert found(["a", 1]) == "a, 1"
-    assert found(range(20), limit=2) == "0, 1, … (20 in all)"
-    assert found(name for name in "ab") == "a, b"
+    assert listing([]) == "none"
+    assert listing(["a", 1]) == "a, 1"
+    assert listing(range(20), limit=2) == "0, 1, … (20 in all)"
+    assert listing(name for name in "ab") == "a, b"
 
 
 def test_warn_points_at_the_caller() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from spatialwhisperer.encoders.image import texture_kernels as kernels
+from spatialwhisperer.encoders.image import _texture_kernels as kernels
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder, grid_edge, unmixing_matrix
 from spatialwhisperer.encoders.registry import get_spec
 

@@ -1,4 +1,4 @@
-"""Names of every slot that the package reads or writes, once."""
+"""Names of everything that the package reads from or writes to an object, once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOMAIN = "sw_domain"
 
 
 def features(encoder: str) -> str:
-    """Slot of an encoder's features in ``.obsm``; characters that storage formats refuse are replaced."""
+    """Key of an encoder's features in ``.obsm``; characters that storage formats refuse are replaced."""
     return "X_" + encoder.replace("/", "_").replace(":", "_").replace(" ", "_")
 
 
@@ -30,7 +30,7 @@ def confidence(label: str) -> str:
 
 
 def scores(label: str) -> str:
-    """Slot of ``.obsm`` with all class scores behind a label column."""
+    """Key of ``.obsm`` with all class scores behind a label column."""
     return f"{label}_scores"
 
 
@@ -44,6 +44,6 @@ def ontology(label: str) -> str:
     return f"{label}_cl"
 
 
-def top(label: str) -> str:
-    """Slot of ``.obsm`` with the codes of the best labels of each row."""
-    return f"{label}_top"
+def std(expression: str) -> str:
+    """Column of ``.obs`` with the standard deviation among retrieved neighbours."""
+    return f"{expression}_std"

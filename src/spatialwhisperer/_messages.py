@@ -6,11 +6,14 @@ import logging
 import sys
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
+
+_HOME = str(Path(__file__).parent)
 
 logger = logging.getLogger("spatialwhisperer")
 logger.addHandler(logging.NullHandler())
@@ -20,12 +23,15 @@ class SpatialWhispererWarning(UserWarning):
     """Something the user should know that does not stop the call."""
 
 
-def warn(message: str, stacklevel: int = 3) -> None:
-    """Warn with the package's own class, pointing at the caller's caller."""
-    warnings.warn(message, SpatialWhispererWarning, stacklevel=stacklevel)
+def warn(message: str) -> None:
+    """Warn with the package's own class, pointing at the line outside the package that made the call."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, SpatialWhispererWarning, stacklevel=level - 1)
 
 
-def say(message: str) -> None:
+def inform(message: str) -> None:
     """Tell the user which choice was made for them; silent when ``settings.verbose`` is off."""
     from spatialwhisperer.settings import settings
 
@@ -48,7 +54,7 @@ def require(module: str, *, extra: str) -> ModuleType:
 
 
 def import_torch_stack(module: str) -> ModuleType:
-    """Import a module that loads torchvision; name the cure where torch and torchvision do not match."""
+    """Import a module that loads torchvision; name the remedy where torch and torchvision do not match."""
     try:
         return import_module(module)
     except RuntimeError as error:
@@ -60,7 +66,7 @@ def import_torch_stack(module: str) -> ModuleType:
         ) from error
 
 
-def found(names: Iterable[Any], limit: int = 12) -> str:
+def listing(names: Iterable[Any], limit: int = 12) -> str:
     """Render what is there, for an error message."""
     names = [str(n) for n in names]
     if not names:

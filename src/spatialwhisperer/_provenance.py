@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialwhisperer import _keys
+from spatialwhisperer._schema import from_plain, to_plain
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-
-def record(adata: AnnData, key: str, **parameters: Any) -> None:
-    """Store the provenance of a result: the version and one JSON string, which every storage format keeps."""
-    uns = dict(adata.uns.get(_keys.UNS, {}))
-    uns[key] = {"version": version("spatialwhisperer"), "parameters": json.dumps(parameters, default=_plain)}
-    adata.uns[_keys.UNS] = uns
+R = TypeVar("R")
 
 
-def recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
-    """Read back the parameters that `record` stored, or ``None``."""
-    entry = adata.uns.get(_keys.UNS, {}).get(key)
+def entry(parameters: Any) -> dict[str, str]:
+    """What is stored of a result: the version and one JSON string."""
+    plain = json.dumps(to_plain(parameters), default=str, ensure_ascii=False)
+    return {"version": version("spatialwhisperer"), "parameters": plain}
+
+
+def record(table: AnnData, key: str, parameters: Any) -> None:
+    """Store the provenance of a result of a table that is not yet part of an object."""
+    table.uns[_keys.UNS] = {**table.uns.get(_keys.UNS, {}), key: entry(parameters)}
+
+
+def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
+    """Parameters of the result that is stored under a key, or ``None``."""
+    stored = table.uns.get(_keys.UNS, {}).get(key)
     # joining objects keeps of an entry what they share, which may be the version alone
-    return json.loads(str(entry["parameters"])) if entry is not None and "parameters" in entry else None
+    return json.loads(str(stored["parameters"])) if stored is not None and "parameters" in stored else None
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    return str(value)
+def recorded_as(table: AnnData, key: str | None, kind: type[R]) -> R | None:
+    """The record of that kind that is stored under a key; ``None`` where there is none that this version reads."""
+    plain = recorded(table, key)
+    if plain is None:
+        return None
+    try:
+        return from_plain(kind, plain, "a record")
+    except ValueError:
+        return None

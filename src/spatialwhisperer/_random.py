@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,28 +13,36 @@ if TYPE_CHECKING:
 @contextmanager
 def isolated_rng(random_state: int | None) -> Iterator[None]:
     """Seed Python, NumPy and torch inside the block and give the process its own state back afterwards."""
-    import os
-    import random
+    from lightning.pytorch import seed_everything
+    from lightning.pytorch.utilities.seed import isolate_rng
 
-    import numpy as np
+    with isolate_rng(), _environment():
+        if random_state is not None:
+            seed_everything(random_state, verbose=False)
+        yield
+
+
+@contextmanager
+def untouched_rng() -> Iterator[None]:
+    """Give torch its own state back after a block that builds networks whose first weights are thrown away."""
     import torch
 
-    python, numpy_, torch_ = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    seed_env = os.environ.get("PL_GLOBAL_SEED")
+    state = torch.random.get_rng_state()
     try:
-        if random_state is not None:
-            random.seed(random_state)
-            np.random.seed(random_state)  # noqa: NPY002
-            torch.manual_seed(random_state)
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy_)  # noqa: NPY002
-        torch.random.set_rng_state(torch_)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if seed_env is None:
-            os.environ.pop("PL_GLOBAL_SEED", None)
-        else:
-            os.environ["PL_GLOBAL_SEED"] = seed_env
+        torch.random.set_rng_state(state)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    # Lightning leaves its seed there, for processes that it starts
+    before = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

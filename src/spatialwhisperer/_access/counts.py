@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._messages import found, warn
+from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.statistics.counts import not_counts
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def counts_for(
 def counts_matrix(adata: AnnData, layer: str | None = None) -> sp.csr_matrix:
     """Return the table's raw counts as CSR after checking that they are counts."""
     if layer is not None and layer not in adata.layers:
-        raise KeyError(f"layer={layer!r} is not in .layers (found: {found(_layers(adata))}).")
+        raise KeyError(f"layer={layer!r} is not in .layers (found: {listing(_layers(adata))}).")
     if 0 in adata.shape:
         raise ValueError(f"The table is empty ({adata.n_obs} rows, {adata.n_vars} genes).")
     stored = adata.X if layer is None else adata.layers[layer]
@@ -154,10 +154,10 @@ def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str
     if not adata.var_names.is_unique:
         repeated = adata.var_names[adata.var_names.duplicated()].unique()
         raise ValueError(
-            f"Names of genes repeat: {found(repeated, 5)}. Run adata.var_names_make_unique() first, or sum the columns."
+            f"Names of genes repeat: {listing(repeated, 5)}. Run adata.var_names_make_unique() first, or sum the columns."
         )
     if gene_ids_key is not None and gene_ids_key not in adata.var:
-        raise KeyError(f"gene_ids_key={gene_ids_key!r} is not in .var (found: {found(adata.var.columns)}).")
+        raise KeyError(f"gene_ids_key={gene_ids_key!r} is not in .var (found: {listing(adata.var.columns)}).")
     lists = {} if gene_ids_key is None else {gene_ids_key: _column(adata.var[gene_ids_key])}
     lists["var_names"] = [_plain(n) for n in _names(adata)]
     return lists | {
@@ -194,16 +194,16 @@ def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData
     lacking = [genes[i] for i in np.flatnonzero(~present)]
     text = f"{int(present.sum())} of the encoder's {len(genes)} genes are in this table of {adata.n_vars} genes"
     if share >= _ENOUGH:
-        warn(f"{text}; missing are {found(lacking, 5)}. The embedding leans on fewer genes than it was made for.", 5)
+        warn(f"{text}; missing are {listing(lacking, 5)}. The embedding leans on fewer genes than it was made for.")
         return
     ids = [i for i in gene_ids if i]
     species = other_species([*genes, *ids], [n for names in _identifiers(adata, None).values() for n in names])
     if species:
         raise ValueError(f"Only {text}, fewer than half. {species}")
     raise ValueError(
-        f"Only {text}, fewer than half. The encoder knows {found(lacking, 5)}"
-        f"{f' and ids such as {ids[0]}' if ids else ''}; the table has {found(adata.var_names, 5)} and columns "
-        f"{found(adata.var.columns)}. If a column holds the matching names, pass gene_ids_key=…; otherwise the table is of "
+        f"Only {text}, fewer than half. The encoder knows {listing(lacking, 5)}"
+        f"{f' and ids such as {ids[0]}' if ids else ''}; the table has {listing(adata.var_names, 5)} and columns "
+        f"{listing(adata.var.columns)}. If a column holds the matching names, pass gene_ids_key=…; otherwise the table is of "
         "another species or panel: fit an encoder on it with sw.pp.fit_gene_encoder."
     )
 
@@ -249,7 +249,7 @@ def _where_counts_are(adata: AnnData, layer: str | None) -> str:
         places.insert(0, "layer=None (.X)")
     if adata.raw is not None and _are_counts(adata.raw.X):
         places.append("adata.raw.to_adata() as data")
-    have = f"layers found: {found(_layers(adata))}; .raw {'exists' if adata.raw is not None else 'does not exist'}"
+    have = f"layers found: {listing(_layers(adata))}; .raw {'exists' if adata.raw is not None else 'does not exist'}"
     if places:
         return f"Counts are elsewhere: pass {' or '.join(places)} ({have})."
     return f"No layer holds counts ({have}): read the counts from the source again."

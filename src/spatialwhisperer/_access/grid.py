@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ def add_instances_table(sdata: Any, region: str, key_added: str) -> AnnData:
 
     elements = {**sdata.shapes, **sdata.labels}
     if region not in elements:
-        raise KeyError(f"There are no shapes {region!r} (found: {found(elements)}).")
+        raise KeyError(f"There are no shapes {region!r} (found: {listing(elements)}).")
     _check_free(sdata, [key_added])
     table = _empty_table({region: get_element_instances(elements[region])})
     sdata.tables[key_added] = table

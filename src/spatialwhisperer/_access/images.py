@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
 
 XY = ("x", "y")
 _LOCAL_SCHEDULERS = ("threads", "threading", "synchronous", "sync", "single-threaded")
@@ -107,28 +110,28 @@ def _as_uint8(block: np.ndarray) -> np.ndarray:
     raise ValueError(f"An image must be uint8, uint16 or float in [0, 1], not {block.dtype}.")
 
 
-def raster_images(data: Any) -> dict[str, RasterImage]:
+def raster_images(data: AnnData | SpatialData) -> dict[str, RasterImage]:
     """All RGB images by name: image elements of a SpatialData, libraries of an AnnData's ``.uns['spatial']``."""
     return {name: find_image(data, name) for name in rgb_names(data)}
 
 
-def rgb_names(data: Any) -> list[str]:
+def rgb_names(data: AnnData | SpatialData) -> list[str]:
     """Names of the images with three or four channels; a fluorescence stack beside the H&E is left out."""
     if is_spatialdata(data):
         return [str(name) for name, element in data.images.items() if _channels(element) in (3, 4)]
     return [str(name) for name, entry in data.uns.get("spatial", {}).items() if _library_levels(str(name), entry)]
 
 
-def find_image(data: Any, name: str) -> RasterImage:
+def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
     """One image by name, or a `KeyError` that lists what is there."""
     if is_spatialdata(data):
         if name not in data.images:
-            raise KeyError(f"There is no image {name!r} (found: {found(data.images)}).")
+            raise KeyError(f"There is no image {name!r} (found: {listing(data.images)}).")
         return _from_element(name, data.images[name])
     libraries = {str(key): entry for key, entry in data.uns.get("spatial", {}).items()}
     levels = _library_levels(name, libraries.get(name, {}))
     if not levels:
-        raise KeyError(f"There is no image {name!r} (found: {found(rgb_names(data))}).")
+        raise KeyError(f"There is no image {name!r} (found: {listing(rgb_names(data))}).")
     return _raster(name, levels)
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of a table lie, for whatever looks at neighbours."""
+"""Where the rows of a table lie on an array."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialwhisperer._access.scale import ARRAY_COLUMNS
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ARRAY_COLUMNS = ("array_col", "array_row")
 
-
-def positions(table: AnnData, *, array: bool = False) -> np.ndarray | None:
-    """Position of each row, float64 (n, 2), in a unit that is one within a section; ``None`` where nothing states it.
+def array_positions(table: AnnData, xy: np.ndarray | None) -> np.ndarray | None:
+    """Array coordinates of each row, float64 (n, 2); ``None`` where nothing states them.
 
     Parameters
     ----------
     table
-        The table.
-    array
-        Whole-numbered array coordinates: ``.obs['array_col']`` and ``.obs['array_row']``, or ``.obsm['spatial']`` counted in
-        the distance between neighbours where there are none.
+        The table; ``.obs['array_col']`` and ``.obs['array_row']`` count where they are there.
+    xy
+        Position of each row, which is counted in the distance between neighbours where they are not.
     """
-    spatial = np.asarray(table.obsm["spatial"], dtype=np.float64)[:, :2] if "spatial" in table.obsm else None
-    if spatial is not None and not array:
-        return spatial
     if all(c in table.obs for c in ARRAY_COLUMNS):
         return table.obs[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
-    return None if spatial is None else _lattice(spatial)
+    return None if xy is None else _lattice(xy)
 
 
 def _lattice(xy: np.ndarray) -> np.ndarray:

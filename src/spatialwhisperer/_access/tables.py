@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
+    from typing_extensions import TypeIs
 
 
-def is_spatialdata(data: Any) -> bool:
+def is_spatialdata(data: object) -> TypeIs[SpatialData]:
     """Tell a SpatialData from an AnnData; anything else raises `TypeError`."""
     # an object of a class implies that its module is loaded, so nothing heavy is imported to find out
     spatialdata, anndata = sys.modules.get("spatialdata"), sys.modules.get("anndata")
@@ -24,7 +26,7 @@ def is_spatialdata(data: Any) -> bool:
     raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.{_one_by_one(data)}")
 
 
-def _one_by_one(data: Any) -> str:
+def _one_by_one(data: object) -> str:
     if isinstance(data, Mapping):
         return " Pass its values one at a time: for section in sections.values(): …."
     if isinstance(data, list | tuple):
@@ -32,7 +34,7 @@ def _one_by_one(data: Any) -> str:
     return ""
 
 
-def table_name(data: Any, table_key: str | None = None) -> str | None:
+def table_name(data: AnnData | SpatialData, table_key: str | None = None) -> str | None:
     """Name of the table in a SpatialData: the one asked for, else "table", else the only one. ``None`` for an AnnData."""
     if not is_spatialdata(data):
         return None
@@ -40,7 +42,7 @@ def table_name(data: Any, table_key: str | None = None) -> str | None:
     if table_key is not None:
         if table_key not in names:
             raise KeyError(
-                f"table_key={table_key!r} is not a table of this SpatialData (found: {found(names)}). {_no_table(names)}"
+                f"table_key={table_key!r} is not a table of this SpatialData (found: {listing(names)}). {_no_table(names)}"
             )
         return table_key
     if "table" in names:
@@ -49,7 +51,7 @@ def table_name(data: Any, table_key: str | None = None) -> str | None:
         return names[0]
     if not names:
         raise KeyError(f"This SpatialData holds no table. {_no_table(names)}")
-    raise KeyError(f"This SpatialData holds several tables ({found(names)}); choose one with table_key=….")
+    raise KeyError(f"This SpatialData holds several tables ({listing(names)}); choose one with table_key=….")
 
 
 def _no_table(names: list[str]) -> str:
@@ -57,13 +59,7 @@ def _no_table(names: list[str]) -> str:
     return f"{hint}, or pass table_key=…." if names else f"{hint}."
 
 
-def get_table(data: Any, table_key: str | None = None) -> AnnData:
-    """Return the AnnData to read from and write to: ``data`` itself, or the table of a SpatialData."""
-    name = table_name(data, table_key)
-    return data if name is None else data.tables[name]
-
-
-def check_name(sdata: Any, name: str, *, key: str) -> None:
+def check_name(sdata: SpatialData, name: str, *, key: str) -> None:
     """Refuse a name in a SpatialData that belongs to anything but an earlier result.
 
     Parameters
@@ -88,7 +84,7 @@ def check_name(sdata: Any, name: str, *, key: str) -> None:
         )
 
 
-def add_annotating_table(sdata: Any, like: AnnData, table: AnnData, name: str) -> None:
+def add_annotating_table(sdata: SpatialData, like: AnnData, table: AnnData, name: str) -> None:
     """Add a table that annotates the same elements as another one, row for row; one of that name is replaced.
 
     Parameters

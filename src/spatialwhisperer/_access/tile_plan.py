@@ -1,66 +1,47 @@
-"""What the functions that read tiles share: sections with their image and scale, and the checks before anything is read."""
+"""Which tiles to cut: sections with their image and scale, the rows off the slide, and the checks before anything is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer import _keys
-from spatialwhisperer._access import Section, get_table, sections
+from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tile_reader import TileReader
 from spatialwhisperer._checks import one_of
 from spatialwhisperer._messages import warn
-from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from anndata import AnnData
-
-OffSlide = Literal["raise", "nan"]
-LowRes = Literal["warn", "error", "allow"]
+    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.slide import Slide
 
 _ENOUGH = 0.9
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Where the tiles of a table are.
+    """Where the tiles of a slide are.
 
     Attributes
     ----------
-    table
-        The table.
+    slide
+        The slide.
     sections
         Its sections, each with an image and a scale.
-    stored
-        What `spatialwhisperer.pp.tiles` recorded, or an empty mapping.
     off
-        Rows whose centre is off the image, shape (n_obs,).
-    arguments
-        What the caller chose: image per section, coordinate system, library column.
+        Rows whose centre is off the image, shape (n,).
     """
 
-    table: AnnData
-    sections: list[Section]
-    stored: Mapping[str, Any]
+    slide: Slide
+    sections: Sequence[Section]
     off: np.ndarray
-    arguments: Mapping[str, Any]
-
-    def provenance(self) -> dict[str, Any]:
-        """Scale and image of each section, in a form that `_utils.record` stores and `plan_tiles` reads back."""
-        return {
-            "mpp": {section.name: section.mpp for section in self.sections},
-            "image": {section.name: section.image.name for section in self.sections if section.image},
-            **self.arguments,
-        }
 
     def centres(self) -> np.ndarray:
-        """Centres in full-resolution pixels, shape (n_obs, 2), NaN where they are off the image."""
-        xy = np.full((self.table.n_obs, 2), np.nan)
+        """Centres in full-resolution pixels, shape (n, 2), NaN where they are off the image."""
+        xy = np.full((self.slide.n_rows, 2), np.nan)
         for section in self.sections:
             xy[section.rows] = section.xy_px
         xy[self.off] = np.nan
@@ -77,51 +58,39 @@ class TilePlan:
                 yield section.rows[positions], tiles
 
 
-def plan_tiles(
-    data: Any,
-    *,
-    table_key: str | None,
-    image_key: str | Mapping[str, str] | None,
-    coordinate_system: str | None,
-    library_key: str | None,
-    mpp: float | Mapping[str, float] | None,
-    spot_pitch_um: float | None,
-    off_slide: OffSlide | None,
-    use_stored: bool,
-) -> TilePlan:
-    """Find the sections of a table and the rows off the slide; what the caller leaves open is taken from `tiles`."""
-    table = get_table(data, table_key)
-    if table.n_obs == 0:
+def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
+    """Find the sections of a slide and the rows off its images.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    off_slide
+        What to do with centres off the image; ``None`` does what :func:`spatialwhisperer.pp.tiles` stated, else raises.
+
+    Raises
+    ------
+    KeyError
+        If a section has no image.
+    ValueError
+        If there are no rows, a scale is not known, a coordinate is NaN, or centres are off the image.
+    """
+    if slide.n_rows == 0:
         raise ValueError("The table has no rows, so there is nothing to cut tiles for.")
-    stored = (recorded(table, _keys.TILES) or {}) if use_stored else {}
-    if mpp is None and spot_pitch_um is None and _same_image(image_key, stored.get("image")):
-        mpp = stored.get("mpp")
-    image_key = stored.get("image") if image_key is None else image_key
-    arguments = {
-        "coordinate_system": stored.get("coordinate_system") if coordinate_system is None else coordinate_system,
-        "library_key": stored.get("library_key") if library_key is None else library_key,
-    }
-    found = sections(data, table_key=table_key, image_key=image_key, mpp=mpp, spot_pitch_um=spot_pitch_um, **arguments)
-    off_slide = one_of("off_slide", off_slide or stored.get("off_slide", "raise"), OffSlide)
-    off = np.zeros(table.n_obs, bool)
-    for section in found:
-        off[section.rows] = _off_image(section, off_slide)
+    sections = slide.scaled()
+    stated: OffSlide = "raise" if slide.tiles is None else slide.tiles.off_slide
+    how = one_of("off_slide", off_slide or stated, OffSlide)
+    off = np.zeros(slide.n_rows, bool)
+    for section in sections:
+        off[section.rows] = _off_image(section, how)
     if off.all():
         raise ValueError("No tile centre lies on an image. Check image_key and coordinate_system.")
-    return TilePlan(table, found, stored, off, arguments)
-
-
-def _same_image(image_key: str | Mapping[str, str] | None, stored: Mapping[str, str] | None) -> bool:
-    if image_key is None or stored is None:
-        return True
-    if isinstance(image_key, Mapping):
-        return all(stored.get(section) == image for section, image in image_key.items())
-    return set(stored.values()) == {image_key}
+    return TilePlan(slide, sections, off)
 
 
 def _off_image(section: Section, off_slide: OffSlide) -> np.ndarray:
     image = section.image
-    if image is None:  # `sections` has checked that there is one
+    if image is None:  # `scaled` has checked that there is one
         return np.ones(len(section.rows), bool)
     width, height = image.size_px
     x, y = section.xy_px.T
@@ -137,11 +106,9 @@ def _off_image(section: Section, off_slide: OffSlide) -> np.ndarray:
     return off
 
 
-def check_resolution(
-    found: list[Section], tile_um: float, tile_px: int, on_low_res: LowRes, stacklevel: int = 4
-) -> None:
+def check_resolution(sections: Sequence[Section], tile_um: float, tile_px: int, on_low_res: LowRes) -> None:
     """Warn or raise where tiles would have to be enlarged to have ``tile_px`` pixels."""
-    for section in found:
+    for section in sections:
         if section.image is None or section.mpp is None or on_low_res == "allow":
             continue
         level_mpp = section.mpp * section.image.levels[0].scale_x
@@ -157,4 +124,4 @@ def check_resolution(
         )
         if on_low_res == "error":
             raise ValueError(text)
-        warn(text, stacklevel=stacklevel)
+        warn(text)

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._messages import found, say
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def fetch_archives(
     missing = [name for name in archives if not (folder / name.removesuffix(".zip") / _DONE).is_file()]
     if missing and settings.offline:
         raise FileNotFoundError(
-            f"settings.offline is set and {found(missing)} is not in {folder}. Get it from {page} and pass data_dir=…, or "
+            f"settings.offline is set and {listing(missing)} is not in {folder}. Get it from {page} and pass data_dir=…, or "
             "set spatialwhisperer.settings.offline = False to download it."
         )
     for name in missing:
-        say(f"downloading {name} from {base_url}")
+        inform(f"downloading {name} from {base_url}")
         path = _download(name, archives[name], base_url, folder, page)
         _unpack(path, folder / name.removesuffix(".zip"), suffixes)
         path.unlink()
@@ -90,9 +90,9 @@ def _unpack(path: Path, target: Path, suffixes: tuple[str, ...]) -> None:
         ]
         if outside or not members:
             raise ValueError(
-                f"{path.name} names files outside its folder: {found(outside)}."
+                f"{path.name} names files outside its folder: {listing(outside)}."
                 if outside
-                else f"{path.name} holds no {found(suffixes)}; it holds {found(archive.namelist())}."
+                else f"{path.name} holds no {listing(suffixes)}; it holds {listing(archive.namelist())}."
             )
         archive.extractall(target, members)
     (target / _DONE).touch()

@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._checks import positive
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -44,7 +44,7 @@ class CellImages(Mapping):
 
     def __getitem__(self, name: str) -> SpatialData:
         if name not in self._known:
-            raise KeyError(f"There is no image {name!r} (found: {found(self.names)}).")
+            raise KeyError(f"There is no image {name!r} (found: {listing(self.names)}).")
         return self._read(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -57,7 +57,7 @@ class CellImages(Mapping):
         return name in self._known
 
     def __repr__(self) -> str:
-        return f"CellImages of {len(self)} images ({found(self.names, 3)}), classes: {found(self.classes)}"
+        return f"CellImages of {len(self)} images ({listing(self.names, 3)}), classes: {listing(self.classes)}"
 
 
 @dataclass
@@ -125,9 +125,9 @@ def choose(images: str | Sequence[str] | None, available: Sequence[str], where: 
     names = list(available) if images is None else [images] if isinstance(images, str) else list(images)
     unknown = [n for n in names if n not in set(available)]
     if unknown or not names:
-        raise ValueError(f"{where} has no image {found(unknown)}; it has {found(available)}.")
+        raise ValueError(f"{where} has no image {listing(unknown)}; it has {listing(available)}.")
     if len(set(names)) < len(names):
-        raise ValueError(f"Each image can be asked for once; got {found(names)}.")
+        raise ValueError(f"Each image can be asked for once; got {listing(names)}.")
     return names
 
 
@@ -222,7 +222,7 @@ def assemble(name: str, image: LabelledImage, layout: Layout) -> SpatialData:
     wrong = sorted(set(nuclei["code"]) - set(range(len(layout.classes))))
     if wrong:
         raise ValueError(
-            f"Image {name!r} has nuclei of the class {found(wrong)}; known are 0 to {len(layout.classes) - 1}."
+            f"Image {name!r} has nuclei of the class {listing(wrong)}; known are 0 to {len(layout.classes) - 1}."
         )
     tiles = count_tiles(nuclei, len(layout.classes), tile_px=layout.tile_px, always_drop=layout.always_drop)
     if not len(tiles.cells):

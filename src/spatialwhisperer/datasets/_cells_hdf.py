@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._cells import LabelledImage
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def read_hdf(path: Path, class_keys: Sequence[str]) -> LabelledImage:
         missing = [key for key in ("img", "gt_inst") if key not in file]
         if missing or classes is None:
             raise KeyError(
-                f"{path} lacks {found([*missing, *([] if classes else class_keys)])}; it holds {found(file)}."
+                f"{path} lacks {listing([*missing, *([] if classes else class_keys)])}; it holds {listing(file)}."
             )
         instances, code = (_mask(file[key][...], path, key) for key in ("gt_inst", classes))
         return LabelledImage(_rgb(file["img"][...], path), instances, code)

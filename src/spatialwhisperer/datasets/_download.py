@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
         return
     if settings.offline:
         raise FileNotFoundError(
-            f"settings.offline is set and {found(missing)} is not (intact) in {folder}. Put it there from "
+            f"settings.offline is set and {listing(missing)} is not (intact) in {folder}. Put it there from "
             f"{base_url}, or set spatialwhisperer.settings.offline = False to download it."
         )
     import pooch

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets import _jpeg
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def read_upstream(data: Path, name: str, *, with_image: bool) -> Section:
 def _one(folder: Path, pattern: str, hint: str = "") -> Path:
     paths = sorted(folder.glob(pattern))
     if len(paths) != 1:
-        there = f"it holds {found(sorted(p.name for p in folder.iterdir()))}" if folder.is_dir() else "no such folder"
+        there = f"it holds {listing(sorted(p.name for p in folder.iterdir()))}" if folder.is_dir() else "no such folder"
         raise FileNotFoundError(f"{folder} must hold one file {pattern} ({len(paths)} found; {there}).{hint}")
     return paths[0]
 

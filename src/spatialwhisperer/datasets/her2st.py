@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._messages import found, warn
+from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def her2st(
         read = _from_folder(Path(data_dir).expanduser(), names, with_image)
     without = [s.name for s in read if with_image and s.image is None]
     if without:
-        warn(f"No image of {found(without)} in {data_dir}: circles and table only.")
+        warn(f"No image of {listing(without)} in {data_dir}: circles and table only.")
 
     from spatialwhisperer.datasets._her2st_read import assemble
 
@@ -105,9 +105,9 @@ def _names(sections: str | Sequence[str]) -> list[str]:
     known = sorted(Path(p).name.split(".")[0] for p in _registry() if p.startswith("data/ST-cnts/"))
     unknown = [n for n in names if n not in known]
     if unknown or not names:
-        raise ValueError(f"No such section: {found(unknown)}. The data set has {found(known, limit=len(known))}.")
+        raise ValueError(f"No such section: {listing(unknown)}. The data set has {listing(known, limit=len(known))}.")
     if len(set(names)) < len(names):
-        raise ValueError(f"Each section can be asked for once; got {found(names)}.")
+        raise ValueError(f"Each section can be asked for once; got {listing(names)}.")
     return names
 
 
@@ -138,13 +138,15 @@ def _from_folder(folder: Path, names: list[str], with_image: bool) -> list[Secti
         if present:
             absent = [n for n in names if n not in present]
             if absent:
-                raise FileNotFoundError(f"{root} has no section {found(absent)}; it has {found(present, limit=36)}.")
+                raise FileNotFoundError(
+                    f"{root} has no section {listing(absent)}; it has {listing(present, limit=36)}."
+                )
             from spatialwhisperer.datasets._her2st_read import read_folder
 
             return [read_folder(root / name, with_image=with_image) for name in names]
     raise FileNotFoundError(
         f"{folder} holds neither data/ST-cnts (a clone of the authors' repository) nor <section>/counts.h5ad; it holds "
-        f"{found(sorted(p.name for p in folder.iterdir()))}. Give data_dir=None to download the sections."
+        f"{listing(sorted(p.name for p in folder.iterdir()))}. Give data_dir=None to download the sections."
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._cells import TILE_PX, CellImages, LabelledImage, Layout, assemble, choose, folder_of
 from spatialwhisperer.settings import settings
 
@@ -133,12 +133,12 @@ def _files(root: Path) -> dict[str, tuple[Path, Path]]:
     if not pngs or not labels:
         raise FileNotFoundError(
             f"{root} must hold Lizard_Images1/*.png, Lizard_Images2/*.png and Lizard_Labels/Labels/*.mat; found {len(pngs)} images "
-            f"and {len(labels)} labels ({root} holds {found(sorted(p.name for p in root.iterdir()))}). Get them from {PAGE}, "
+            f"and {len(labels)} labels ({root} holds {listing(sorted(p.name for p in root.iterdir()))}). Get them from {PAGE}, "
             "or give data_dir=None to download them."
         )
     alone = sorted(p.stem for p in pngs if p.stem not in labels)
     if alone:
-        raise FileNotFoundError(f"No file Lizard_Labels/Labels/<name>.mat for {found(alone)} in {root}.")
+        raise FileNotFoundError(f"No file Lizard_Labels/Labels/<name>.mat for {listing(alone)} in {root}.")
     return {p.stem: (p, labels[p.stem]) for p in sorted(pngs, key=lambda p: p.stem)}
 
 
@@ -148,9 +148,9 @@ def _of_split(root: Path, files: dict[str, tuple[Path, Path]], split: int) -> li
         raise FileNotFoundError(f"split={split} needs Lizard_Labels/info.csv, which is not in {root}.")
     info = pd.read_csv(paths[0])
     if not {"Filename", "Split"} <= set(info):
-        raise ValueError(f"{paths[0]} must have the columns Filename and Split; it has {found(info)}.")
+        raise ValueError(f"{paths[0]} must have the columns Filename and Split; it has {listing(info)}.")
     if split not in set(info["Split"]):
-        raise ValueError(f"{paths[0]} has no split {split!r}; it has {found(sorted(set(info['Split'])))}.")
+        raise ValueError(f"{paths[0]} has no split {split!r}; it has {listing(sorted(set(info['Split'])))}.")
     chosen = set(info.loc[info["Split"] == split, "Filename"].astype(str).str.removesuffix(".png"))
     return [name for name in files if name in chosen]
 
@@ -164,7 +164,7 @@ def _read(png: Path, mat: Path) -> LabelledImage:
     label = loadmat(mat, variable_names=["inst_map", "id", "class"])
     missing = [key for key in ("inst_map", "id", "class") if key not in label]
     if missing:
-        raise ValueError(f"{mat} lacks {found(missing)}.")
+        raise ValueError(f"{mat} lacks {listing(missing)}.")
     instances = np.asarray(label["inst_map"]).astype(np.int64)
     ids, codes = (np.asarray(label[key]).ravel().astype(np.int64) for key in ("id", "class"))
     if len(ids) != len(codes):
@@ -172,7 +172,7 @@ def _read(png: Path, mat: Path) -> LabelledImage:
     present = np.unique(instances[instances > 0])
     unknown = np.setdiff1d(present, ids)
     if len(unknown):
-        raise ValueError(f"{len(unknown)} nuclei of {mat} have no class (first: {found(unknown, 3)}).")
+        raise ValueError(f"{len(unknown)} nuclei of {mat} have no class (first: {listing(unknown, 3)}).")
     lookup = np.zeros(int(max(instances.max(initial=0), ids.max(initial=0))) + 1, np.int64)
     lookup[ids] = codes
     return LabelledImage(_jpeg.lazy(png, chunk_px=CHUNK_PX), instances, lookup[instances])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._cells import TILE_PX, CellImages, LabelledImage, Layout, assemble, choose, folder_of
 from spatialwhisperer.settings import settings
 
@@ -98,7 +98,7 @@ def pannuke(
     from spatialwhisperer.datasets._cells_hdf import hdf_files, read_hdf
 
     if windows not in get_args(Windows):
-        raise ValueError(f"windows must be one of {found(get_args(Windows))}, not {windows!r}.")
+        raise ValueError(f"windows must be one of {listing(get_args(Windows))}, not {windows!r}.")
     folds = list(dict.fromkeys(folds))
     if not folds or not set(folds) <= {1, 2, 3}:
         raise ValueError(f"folds must be some of 1, 2, 3; got {folds!r}.")
@@ -136,7 +136,7 @@ def _base(root: Path, fold: int) -> Path:
         if (base / "images" / f"fold{fold}" / "images.npy").is_file():
             return base
     raise FileNotFoundError(
-        f"{root} must hold 'Fold {fold}/images/fold{fold}/images.npy'; it holds {found(sorted(p.name for p in root.iterdir()))}. "
+        f"{root} must hold 'Fold {fold}/images/fold{fold}/images.npy'; it holds {listing(sorted(p.name for p in root.iterdir()))}. "
         f"Get it from {URL}, or give data_dir=None to download it."
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._cells import TILE_PX, CellImages, Layout, assemble, choose, folder_of
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ def pathocell(
     from spatialwhisperer.datasets._cells_hdf import hdf_files, read_classes, read_hdf
 
     if level not in get_args(Level):
-        raise ValueError(f"level must be one of {found(get_args(Level))}, not {level!r}.")
+        raise ValueError(f"level must be one of {listing(get_args(Level))}, not {level!r}.")
     if data_dir is None:
         raise FileNotFoundError(HOW)
     root = folder_of(data_dir)
     files = hdf_files(root / "pathocell_hdf", root)
     if not files:
         raise FileNotFoundError(
-            f"{root} holds no pathocell_hdf/*.hdf; it holds {found(sorted(p.name for p in root.iterdir()))}. {HOW}"
+            f"{root} holds no pathocell_hdf/*.hdf; it holds {listing(sorted(p.name for p in root.iterdir()))}. {HOW}"
         )
     names = choose(images, list(files), str(root))
     list_name, key = _FILES[level]

@@ -1,78 +1,68 @@
-"""The model, its presets and the encoder registry. Whatever needs torch is imported when it is first used."""
+"""The model, its presets and the encoders. Whatever needs torch is imported when it is first used."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spatialwhisperer.encoders.registry import EncoderSpec, get_spec, list_encoders, register_encoder
-from spatialwhisperer.models.ontology import Ontology, Term
-from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
-from spatialwhisperer.models.presets import get_preset, presets
-from spatialwhisperer.models.vocabulary import Vocabulary
-from spatialwhisperer.retrieval.rule import Retrieval
+from spatialwhisperer._lazy import lazy_namespace
 
 if TYPE_CHECKING:
-    from spatialwhisperer.encoders.gene.all import GeneEncoder, load_gene_encoder
-    from spatialwhisperer.encoders.image.timm import ImageEncoder, image_encoder
-    from spatialwhisperer.encoders.text.transformer import TextEncoder, text_encoder
+    from spatialwhisperer._modalities import Modality, register_modality
+    from spatialwhisperer.encoders.base import Encoder
+    from spatialwhisperer.encoders.catalogue import get_spec, list_encoders, open_encoder
+    from spatialwhisperer.encoders.gene.base import GeneEncoder
+    from spatialwhisperer.encoders.image.base import ImageEncoder
+    from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
+    from spatialwhisperer.encoders.registry import register_encoder
+    from spatialwhisperer.encoders.resolve import image_encoder, load_gene_encoder, text_encoder
+    from spatialwhisperer.encoders.spec import EncoderSpec
+    from spatialwhisperer.encoders.text.base import TextEncoder
+    from spatialwhisperer.models.config import ModelConfig
     from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.ontology import Ontology, Term
+    from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
+    from spatialwhisperer.models.presets import get_preset, presets
     from spatialwhisperer.models.reference import Reference
+    from spatialwhisperer.models.vocabulary import Label, Vocabulary
     from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.retrieval.rule import Retrieval
 
-_LAZY = {
+_PLACES = {
+    "Context": "models.parts",
+    "Encoder": "encoders.base",
+    "EncoderIdentity": "encoders.recipe",
+    "EncoderSpec": "encoders.spec",
+    "Evaluation": "models.parts",
+    "Expression": "models.parts",
     "ExpressionPredictor": "models.expression",
-    "GeneEncoder": "encoders.gene.all",
-    "ImageEncoder": "encoders.image.timm",
+    "FeatureRecipe": "encoders.recipe",
+    "GeneEncoder": "encoders.gene.base",
+    "ImageEncoder": "encoders.image.base",
+    "Label": "models.vocabulary",
+    "Modality": "_modalities",
+    "ModelConfig": "models.config",
+    "Ontology": "models.ontology",
+    "PairLoss": "models.parts",
+    "Preset": "models.parts",
+    "Recipe": "models.parts",
     "Reference": "models.reference",
-    "TextEncoder": "encoders.text.transformer",
+    "Retrieval": "retrieval.rule",
+    "Term": "models.ontology",
+    "TextEncoder": "encoders.text.base",
+    "Vocabulary": "models.vocabulary",
     "Whisperer": "models.whisperer",
     "default_model": "models.default",
-    "image_encoder": "encoders.image.timm",
-    "load_gene_encoder": "encoders.gene.all",
-    "text_encoder": "encoders.text.transformer",
+    "get_preset": "models.presets",
+    "get_spec": "encoders.catalogue",
+    "image_encoder": "encoders.resolve",
+    "list_encoders": "encoders.catalogue",
+    "load_gene_encoder": "encoders.resolve",
+    "open_encoder": "encoders.catalogue",
+    "presets": "models.presets",
+    "register_encoder": "encoders.registry",
+    "register_modality": "_modalities",
+    "text_encoder": "encoders.resolve",
 }
 
-__all__ = [
-    "Context",
-    "EncoderSpec",
-    "Evaluation",
-    "Expression",
-    "ExpressionPredictor",
-    "GeneEncoder",
-    "ImageEncoder",
-    "Ontology",
-    "PairLoss",
-    "Preset",
-    "Recipe",
-    "Reference",
-    "Retrieval",
-    "Term",
-    "TextEncoder",
-    "Vocabulary",
-    "Whisperer",
-    "default_model",
-    "get_preset",
-    "get_spec",
-    "image_encoder",
-    "list_encoders",
-    "load_gene_encoder",
-    "presets",
-    "register_encoder",
-    "text_encoder",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(
-            f"module 'spatialwhisperer.models' has no attribute {name!r}; it has {', '.join(__all__)}."
-        )
-    value = getattr(import_module(f"spatialwhisperer.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_namespace(__name__, _PLACES)

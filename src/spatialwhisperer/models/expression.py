@@ -2,23 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer._messages import listing
+from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.retrieval.retrieval import retrieve_mean
 from spatialwhisperer.retrieval.rule import Retrieval
 from spatialwhisperer.statistics.reduced_rank import reduced_rank_ridge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from spatialwhisperer.models.whisperer import Whisperer
+Method = Literal["retrieval", "regression", "both"]
+Regression = Literal["features", "embedding", "decoder", "none"]
 
-METHODS = ("retrieval", "regression", "both")
+METHODS: tuple[Method, ...] = ("retrieval", "regression", "both")
+KIND = "predictor of expression"
+_CSR = ("data", "indices", "indptr")
+
+
+@dataclass(frozen=True)
+class ExpressionConfig(Stored):
+    """What is predicted, and how.
+
+    Attributes
+    ----------
+    genes, gene_ids
+        Names and Ensembl ids.
+    value_space
+        Space of the predicted values, or "as given".
+    retrieval
+        From the bank.
+    method
+        Default method.
+    regression
+        What the regression reads: image "features", the joint "embedding", or the trained "decoder".
+    regression_rank
+        Components of expression that the ridge regression is shrunk towards.
+    weight
+        Of the regression in "both".
+    gene_lists
+        Genes of highest mean and variance in training, by the name of the list.
+    sections, groups
+        Names that the codes of the bank stand for.
+    training_sections
+        Section by the hash of its rows, so that a prediction can tell that training has seen it.
+    """
+
+    genes: tuple[str, ...]
+    gene_ids: tuple[str, ...]
+    value_space: str
+    retrieval: Retrieval
+    method: Method
+    regression: Regression
+    regression_rank: int
+    weight: float = 0.7
+    gene_lists: Mapping[str, tuple[str, ...]] = field(default_factory=frozen)
+    sections: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    training_sections: Mapping[str, str] = field(default_factory=frozen)
 
 
 class ExpressionPredictor:
@@ -27,8 +76,7 @@ class ExpressionPredictor:
     Attributes
     ----------
     config
-        Plain values: ``genes``, ``gene_ids``, ``value_space``, ``retrieval``, ``method``, ``weight`` (of the regression in
-        "both"), ``gene_lists`` chosen on training data, ``sections`` that it was trained on.
+        What is predicted, and how.
     values
         Expression of the bank, CSR, shape (m, g).
     arrays
@@ -36,61 +84,51 @@ class ExpressionPredictor:
         and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson of each gene on held-out training sections (g,).
     """
 
-    def __init__(self, config: Mapping[str, Any], values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:
-        self.config = dict(config)
+    def __init__(self, config: ExpressionConfig, values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:
+        self.config = config
         self.values = values
         self.arrays = dict(arrays)
-        self.config.setdefault("weight", 0.7)
 
     @property
     def genes(self) -> list[str]:
         """Genes that it predicts."""
-        return list(self.config["genes"])
-
-    @property
-    def retrieval(self) -> Retrieval:
-        """How values are retrieved."""
-        return Retrieval(**self.config["retrieval"])
+        return list(self.config.genes)
 
     def __repr__(self) -> str:
-        r = self.retrieval
+        r = self.config.retrieval
         how = f"{r.query} → {r.key}, k = {r.k or 'all'}, {r.weights}"
-        return f"{len(self.genes)} genes in {self.config['value_space']}; bank of {self.values.shape[0]} ({how})"
+        return f"{len(self.genes)} genes in {self.config.value_space}; bank of {self.values.shape[0]} ({how})"
 
     def held_out(self, method: str) -> np.ndarray:
         """Pearson of each gene on held-out training sections, NaN where it was not measured; shape (g,)."""
         return self.arrays.get(f"held_out_{method}", np.full(len(self.genes), np.nan, np.float32))
 
-    def methods(self) -> tuple[str, ...]:
+    def methods(self) -> tuple[Method, ...]:
         """Methods that it can answer with."""
-        return METHODS if self.config["regression"] != "none" else METHODS[:1]
+        return METHODS if self.config.regression != "none" else METHODS[:1]
 
     def predict(
         self,
-        model: Whisperer,
-        features: Any,
+        z: np.ndarray,
+        regressed: np.ndarray | None = None,
         *,
         method: str | None = None,
-        sections: Sequence[Any] | np.ndarray | None = None,
-        positions: np.ndarray | None = None,
         k: int | None = None,
         exclude: tuple[str, np.ndarray] | None = None,
         device: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Predict from image features.
+        """Predict from image embeddings.
 
         Parameters
         ----------
-        model
-            The model that this belongs to.
-        features
-            Image features (n, d), or tiles for a model with an image tower.
+        z
+            Image embeddings whose rows keep their length, shape (n, u).
+        regressed
+            What the regression predicts, shape (n, g), for the methods that need it.
         method
             "retrieval", "regression" or "both".
-        sections, positions
-            Of the rows; see :meth:`Whisperer.project`.
         k
-            Neighbours instead of the preset's.
+            Neighbours; ``None`` takes the number of the preset.
         exclude
             "section" or "group", and the name of it for each row: bank observations of the same name are not used.
         device
@@ -98,8 +136,8 @@ class ExpressionPredictor:
 
         Returns
         -------
-        Predicted values float32 (n, g), and the spread of the retrieved neighbours (n,): the standard deviation, mean over
-        the genes. Rows with NaN in the features are NaN.
+        Predicted values float32 (n, g), and the standard deviation among the retrieved neighbours, mean over the genes (n,).
+        Rows with NaN are NaN.
 
         Raises
         ------
@@ -107,115 +145,112 @@ class ExpressionPredictor:
             If the method is unknown or ``k`` is larger than the bank.
         """
         method = self.check_method(method)
-        z = model.project("image", features, sections=sections, positions=positions, unit=False, device=device)
-        retrieval = self.retrieval if k is None else replace(self.retrieval, k=k)
+        retrieval = self.config.retrieval if k is None else replace(self.config.retrieval, k=k)
         if method == "regression" and retrieval.k is not None:
-            # only the spread is taken from the bank
+            # only the standard deviation is taken from the bank
             retrieval = replace(retrieval, k=min(retrieval.k, self.values.shape[0]))
         groups = {} if exclude is None else self._groups(*exclude)
-        mean, spread = retrieve_mean(
+        mean, std = retrieve_mean(
             z, self.arrays[retrieval.key], self.values, retrieval=retrieval, device=device, **groups
         )
-        spread = spread.mean(axis=1)
-        if method == "retrieval":
-            return mean, spread
-        regressed = self._regress(model, z, features, sections, positions)
+        std = std.mean(axis=1)
+        if method == "retrieval" or regressed is None:
+            return mean, std
         if method == "regression":
-            return regressed, spread
-        share = np.float32(self.config["weight"])
-        return share * regressed + (1 - share) * mean, spread
+            return regressed, std
+        weight = np.float32(self.config.weight)
+        return weight * regressed + (1 - weight) * mean, std
 
-    def check_method(self, method: str | None) -> str:
+    def regress(self, x: np.ndarray) -> np.ndarray:
+        """Values from the ridge regression, float32 (n, g), of what it reads (n, d)."""
+        return (x @ self.arrays["weight"].T + self.arrays["intercept"]).astype(np.float32)
+
+    def check_method(self, method: str | None) -> Method:
         """The method, or the default one."""
-        method = method or self.config["method"]
+        method = method or self.config.method
         if method not in METHODS:
-            raise ValueError(f"Unknown method {method!r}; choose one of {found(METHODS)}.")
+            raise ValueError(f"Unknown method {method!r}; choose one of {listing(METHODS)}.")
         if method not in self.methods():
             raise ValueError(f"This model has no regression; use method='retrieval' instead of {method!r}.")
-        return method
+        return method  # type: ignore[return-value]
+
+    def with_accuracy(self, held_out: Mapping[str, np.ndarray], weight: float | None = None) -> ExpressionPredictor:
+        """The same predictor with the held-out correlation of each method, and the weight that did best."""
+        config = self.config if weight is None else replace(self.config, weight=weight)
+        arrays = {f"held_out_{method}": values for method, values in held_out.items()}
+        return ExpressionPredictor(config, self.values, self.arrays | arrays)
 
     def _groups(self, kind: str, names: np.ndarray) -> dict[str, np.ndarray]:
-        known = self.config[f"{kind}s"]
+        known = self.config.sections if kind == "section" else self.config.groups
         code = {name: i for i, name in enumerate(known)}
         return {"query_group": np.array([code.get(str(n), -1) for n in names]), "key_group": self.arrays[kind]}
 
-    def _regress(self, model: Whisperer, z: np.ndarray, features: Any, sections: Any, positions: Any) -> np.ndarray:
-        if self.config["regression"] == "decoder":
-            return decode(model, z)
-        x = z if self.config["regression"] == "embedding" else regression_input(model, features, sections, positions)
-        return (x @ self.arrays["weight"].T + self.arrays["intercept"]).astype(np.float32)
+    def artifact(self) -> Artifact:
+        """Everything that is stored of it."""
+        tensors = {f"values.{k}": getattr(self.values, k) for k in _CSR}
+        tensors |= {"values.shape": np.array(self.values.shape)} | self.arrays
+        return Artifact(KIND, to_plain(self.config), tensors)
 
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> ExpressionPredictor:
+        """Build what an artifact describes.
 
-def regression_input(model: Whisperer, features: Any, sections: Any, positions: Any) -> np.ndarray:
-    """Standardised image features, with their context where that is not learnt."""
-    learnt = "image" in model.contexts and any(True for _ in model.contexts["image"].parameters())
-    if learnt or "image" not in model.contexts:
-        return model.standardized("image", np.asarray(features, np.float32), sections)
-    return model.contextual("image", features, sections=sections, positions=positions)
-
-
-def decode(model: Whisperer, z: np.ndarray) -> np.ndarray:
-    """Values from the trained decoder, float32 (n, g)."""
-    import torch
-
-    out = np.full((len(z), int(model.config["decoder"]["out_dim"])), np.nan, np.float32)
-    complete = np.flatnonzero(np.isfinite(z).all(axis=1))
-    with torch.inference_mode():
-        scaled = model.scaled(torch.from_numpy(z[complete]))
-        out[complete] = model.decoder(scaled).numpy()  # type: ignore[misc]
-    return out
+        Raises
+        ------
+        ValueError
+            If a value is missing or of another type, or arrays do not fit each other.
+        """
+        config = from_plain(ExpressionConfig, artifact.config, "the configuration of a predictor of expression")
+        tensors = dict(artifact.tensors)
+        try:
+            shape = tuple(int(n) for n in tensors.pop("values.shape"))
+            values = sp.csr_matrix(tuple(tensors.pop(f"values.{k}") for k in _CSR), shape=shape)
+            values.check_format(full_check=True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"The bank of this predictor of expression does not fit together ({error}).") from error
+        return cls(config, values, tensors)
 
 
 def fit_predictor(
-    model: Whisperer,
     *,
-    image: Any,
-    gene: Any,
-    values: sp.csr_matrix,
-    sections: np.ndarray,
-    groups: np.ndarray,
-    positions: Mapping[str, np.ndarray | None],
-    config: Mapping[str, Any],
+    config: ExpressionConfig,
+    image: np.ndarray,
+    gene: np.ndarray | None,
+    regress_on: np.ndarray | None,
+    values: Any,
+    sections: Sequence[Any] | np.ndarray,
+    groups: Sequence[Any] | np.ndarray,
     unpaired: Sequence[Any] = (),
 ) -> ExpressionPredictor:
     """Put observations that hold image and gene into a bank, and fit the regression beside it.
 
     Parameters
     ----------
-    model
-        Trained model.
+    config
+        What is predicted; names of sections and groups are filled in.
     image, gene
-        Features of the observations, or raw inputs of a tower; ``gene`` may be ``None`` where keys are images.
+        Embeddings of the observations whose rows keep their length, shape (m, u); ``gene`` may be ``None`` where keys are images.
+    regress_on
+        What the regression reads, shape (m, d); ``None`` for a decoder, which is trained already.
     values
-        Their expression, CSR (m, g).
+        Expression of the observations, CSR (m, g).
     sections, groups
         Section and patient of each (m,).
-    positions
-        Modality to positions (m, 2), or ``None``.
-    config
-        See :class:`ExpressionPredictor`.
     unpaired
         Expression of sections without an image, each CSR (k, g).
     """
     section_names, section_codes = np.unique(np.asarray(sections, dtype=str), return_inverse=True)
     group_names, group_codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    z = model.project("image", image, sections=sections, positions=positions.get("image"), unit=False)
     arrays = {"section": section_codes.astype(np.int32), "group": group_codes.astype(np.int32)}
-    retrieval = Retrieval(**config["retrieval"])
-    if retrieval.key == "image":
-        arrays["image"] = z
+    if config.retrieval.key == "image":
+        arrays["image"] = image
+    elif gene is None:
+        raise ValueError("This retrieval compares with gene embeddings, and there are none.")
     else:
-        where = positions.get("gene")
-        arrays["gene"] = model.project("gene", gene, sections=sections, positions=where, unit=False)
-    kind = _regression_kind(model)
-    if kind in ("features", "embedding"):
-        x = z if kind == "embedding" else regression_input(model, image, sections, positions.get("image"))
-        arrays |= reduced_rank_ridge(x, values, section_codes, rank=int(config["regression_rank"]), unpaired=unpaired)
-    names = {"sections": section_names.tolist(), "groups": group_names.tolist(), "regression": kind}
-    return ExpressionPredictor({**config, **names}, sp.csr_matrix(values, dtype=np.float32), arrays)
-
-
-def _regression_kind(model: Whisperer) -> str:
-    if model.decoder is not None:
-        return "decoder"
-    return "embedding" if "image" in model.towers else "features"
+        arrays["gene"] = gene
+    if regress_on is not None:
+        arrays |= reduced_rank_ridge(
+            regress_on, values, section_codes, rank=config.regression_rank, unpaired=list(unpaired)
+        )
+    config = replace(config, sections=tuple(section_names.tolist()), groups=tuple(group_names.tolist()))
+    return ExpressionPredictor(config, sp.csr_matrix(values, dtype=np.float32), arrays)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -194,12 +194,12 @@ class Ontology:
         return term in self.terms
 
     def __repr__(self) -> str:
-        return f"Ontology({len(self.terms)} terms: {found((t.name for t in self.terms.values()), 3)})"
+        return f"Ontology({len(self.terms)} terms: {listing((t.name for t in self.terms.values()), 3)})"
 
     def _term(self, term: str) -> Term:
         if term not in self.terms:
             raise KeyError(
-                f"{term!r} is not an id of this ontology of {len(self.terms)} terms (such as {found(self.terms, 3)}). "
+                f"{term!r} is not an id of this ontology of {len(self.terms)} terms (such as {listing(self.terms, 3)}). "
                 "ontology.find(label) gives the id of a name."
             )
         return self.terms[term]
@@ -242,7 +242,7 @@ def _tsv_terms(text: str, path: Path) -> Iterator[Term]:
     header = lines[0].split("\t") if lines else []
     missing = [c for c in _COLUMNS if c not in header]
     if missing:
-        raise ValueError(f"{path} lacks the columns {found(missing)} (found: {found(header)}).")
+        raise ValueError(f"{path} lacks the columns {listing(missing)} (found: {listing(header)}).")
     where = [header.index(c) for c in _COLUMNS]
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
 
-from spatialwhisperer.retrieval.rule import MODALITIES, Retrieval
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from spatialwhisperer._frozen import FrozenMapping, frozen
+from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import MODALITIES, get_modality
+from spatialwhisperer.retrieval.rule import Retrieval
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Recipe:
     batch_size: int
     max_epochs: int
     min_steps: int
-    dropout: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    dropout: Mapping[str, float] = field(default_factory=frozen)
     text_loss: str = "info_nce"
     optimizer: str = "adamw"
     schedule: str = "cosine"
@@ -75,6 +76,31 @@ class Recipe:
     regression_weight: float = 0.0
     closed_form: bool = False
     neighbour_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        # a batch of one pair has no negative
+        for name, least in (("projection_dim", 1), ("batch_size", 2), ("max_epochs", 1)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"{name} must be at least {least}; found {value!r}.")
+        if not self.learning_rate >= 0:
+            raise ValueError(f"learning_rate must not be negative; found {self.learning_rate!r}.")
+        if self.text_loss not in ("info_nce", "sigmoid"):
+            raise ValueError(f"text_loss must be 'info_nce' or 'sigmoid', not {self.text_loss!r}.")
+
+    def head(self, modality: str) -> str:
+        """Name of the head of a modality.
+
+        Raises
+        ------
+        ValueError
+            If the recipe has none for it.
+        """
+        if modality not in self.heads:
+            raise ValueError(
+                f"This recipe has no head for {modality!r} (it has: {listing(self.heads)}). Name one: preset.replace(heads={{…}})."
+            )
+        return self.heads[modality]
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ class Context:
     ----------
     kind
         "batch_peer", "section_knn", "section_mean" or "none".
-    sides
+    modalities
         Modalities that it is used on.
     options
         Of the module.
@@ -123,9 +149,14 @@ class Context:
     """
 
     kind: str = "none"
-    sides: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    modalities: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=frozen)
     chunk: int | None = None
+
+    @property
+    def array_positions(self) -> bool:
+        """Whether it takes whole-numbered array coordinates."""
+        return self.kind == "batch_peer"
 
 
 @dataclass(frozen=True)
@@ -192,19 +223,25 @@ class Preset:
         Modality pairs that are trained, each with its weight.
     locking
         Code of three letters in the order gene, text, image: ``L`` locked, ``U`` pretrained and unfrozen after the
-        warm-up, ``u`` trained from random weights.
+        warm-up, ``u`` trained from random weights. The published SpatialWhisperer is ``LUL``.
     temperature
         Start value.
     standardize
         Modality to ``"section"`` (z-scores within each section), ``"global"`` (training statistics) or ``"none"``.
     joint, sequential
         The recipe of each schedule; ``None``: the schedule is not part of it.
-    image_encoder, gene_encoder
-        Encoders that :func:`spatialwhisperer.tl.train` takes where the caller names none.
+    schedule
+        "joint" trains all pairs together, as published. "sequential" trains the pairs without an image first and then links the
+        image to the other side of its pairs, which stays fixed. ``None``: sequential below 5000 pairs with an image.
+    image_link
+        Of the sequential schedule: "ridge" (closed form) or "contrastive". ``None``: ridge, unless the image encoder is trained
+        or a decoder learns.
+    image_encoder, gene_encoder, text_encoder
+        Encoders where the caller names none.
     gene_options
         Of the gene encoder, where it is fitted here.
     tile_um
-        Edge of the tiles where the caller names none; several: features of each size side by side.
+        Edge of the tiles where the caller names none; several: features of each size stand side by side.
     published_image_encoder
         Image encoder of the paper.
     norm
@@ -213,6 +250,11 @@ class Preset:
         See the classes.
     protocol
         "strict", or "peer": as the published code does it.
+
+    Raises
+    ------
+    ValueError
+        If values do not fit each other.
     """
 
     name: str
@@ -223,9 +265,12 @@ class Preset:
     standardize: Mapping[str, str]
     joint: Recipe
     sequential: Recipe | None = None
+    schedule: str | None = None
+    image_link: str | None = None
     image_encoder: str = "stain_texture"
     gene_encoder: str = "pca"
-    gene_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    text_encoder: str = "minilm"
+    gene_options: Mapping[str, Any] = field(default_factory=frozen)
     tile_um: tuple[float, ...] | float | None = None
     published_image_encoder: str = ""
     norm: str = "l2"
@@ -235,5 +280,101 @@ class Preset:
     evaluation: Evaluation = field(default_factory=Evaluation)
     protocol: str = "strict"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", _pairs(self.pairs))
+        _check_locking(self.locking)
+        _check_schedule(self)
 
-__all__ = ["MODALITIES", "Context", "Evaluation", "Expression", "PairLoss", "Preset", "Recipe", "Retrieval"]
+    def letter(self, modality: str) -> str:
+        """Letter of a modality in the locking code; "L" for one beyond the code."""
+        return dict(zip(MODALITIES, self.locking, strict=False)).get(modality, "L")
+
+    @property
+    def bridge(self) -> str | None:
+        """The modality that all pairs share, and through which text reaches images; ``None`` where there is none."""
+        shared = set.intersection(*(set(pair) for pair in self.pairs)) - {"image", "text"}
+        return shared.pop() if len(shared) == 1 else None
+
+    def replace(self, **changes: Any) -> Preset:
+        """Change values of the preset, or of the recipes of its schedules.
+
+        Parameters
+        ----------
+        **changes
+            Attributes of `Preset`, or of :class:`Recipe`, which change in the recipe of every schedule.
+
+        Returns
+        -------
+        A new preset, checked.
+
+        Raises
+        ------
+        TypeError
+            If there is no attribute of that name.
+        ValueError
+            If values do not fit each other.
+
+        Examples
+        --------
+        >>> import spatialwhisperer as sw
+        >>> preset = sw.models.get_preset("bleep").replace(locking="LLU", learning_rate=1e-4)
+        >>> preset.locking, preset.joint.learning_rate
+        ('LLU', 0.0001)
+        """
+        own, recipe = {f.name for f in fields(self)}, {f.name for f in fields(Recipe)}
+        unknown = [name for name in changes if name not in own | recipe]
+        if unknown:
+            near = get_close_matches(unknown[0], [*own, *recipe], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"A preset has no {unknown[0]!r}.{hint} It has {listing(sorted(own | recipe), 60)}.")
+        of_recipe = {name: value for name, value in changes.items() if name not in own}
+        changed = replace(self, **{name: value for name, value in changes.items() if name in own})
+        if "projection_dim" in of_recipe and changed.solved_in_closed_form:
+            raise ValueError(
+                f"projection_dim: in the sequential schedule of {self.name!r} nothing is trained, and the joint space is that of the "
+                f"{self.bridge} features. Add schedule='joint' or image_link='contrastive', or take preset 'spatialwhisperer'."
+            )
+        recipes = {"joint": changed.joint, "sequential": changed.sequential}
+        changed_recipes = {name: replace(one, **of_recipe) for name, one in recipes.items() if one is not None}
+        return replace(changed, **changed_recipes)
+
+    @property
+    def solved_in_closed_form(self) -> bool:
+        """Whether the sequential schedule, where it is taken, trains nothing."""
+        closed = self.sequential is not None and self.sequential.closed_form and self.schedule != "joint"
+        return closed and self.image_link in (None, "ridge") and self.locking == "LLL"
+
+
+def _pairs(pairs: Mapping[tuple[str, str], float] | Sequence[tuple[str, str]]) -> FrozenMapping:
+    weights = dict(pairs) if isinstance(pairs, Mapping) else {tuple(p): 1.0 for p in pairs}
+    for pair, weight in weights.items():
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise ValueError(f"A pair must be two different modalities, such as ('image', 'gene'); found {pair!r}.")
+        for name in pair:
+            get_modality(name)
+        if not weight >= 0:
+            raise ValueError(f"The weight of pair {pair!r} must not be negative; found {weight!r}.")
+    if not any(weights.values()):
+        raise ValueError("pairs names no pair with a weight above 0; there is nothing to train.")
+    return frozen(weights)
+
+
+def _check_locking(locking: str) -> None:
+    if len(locking) != 3 or set(locking) - set("LUu"):
+        raise ValueError(
+            f"locking must be three letters of L, U and u in the order gene, text, image (such as 'LUL'); found {locking!r}."
+        )
+
+
+def _check_schedule(preset: Preset) -> None:
+    if preset.schedule not in (None, "joint", "sequential"):
+        raise ValueError(f"schedule must be 'joint' or 'sequential', not {preset.schedule!r}.")
+    if preset.schedule == "sequential" and preset.sequential is None:
+        raise ValueError(f"The preset {preset.name!r} has no sequential schedule; use schedule='joint'.")
+    link = preset.image_link
+    if link not in (None, "ridge", "contrastive"):
+        raise ValueError(f"image_link must be 'ridge' or 'contrastive', not {link!r}.")
+    if link is not None and (preset.schedule == "joint" or preset.sequential is None):
+        raise ValueError("image_link applies to schedule='sequential'.")
+    if link == "ridge" and preset.letter("image") != "L":
+        raise ValueError("image_link='ridge' needs frozen image features; a trained image encoder takes 'contrastive'.")

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer.encoders.registry import get_spec
-from spatialwhisperer.models.parts import MODALITIES, Context, Evaluation, Expression, PairLoss, Preset, Recipe
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer.encoders.catalogue import get_spec
+from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
 from spatialwhisperer.retrieval.rule import Retrieval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
 
 PROTOCOLS = ("strict", "peer")
 
 
-def _frozen(**values: Any) -> Mapping[str, Any]:
-    return MappingProxyType(values)
-
-
-_IMAGE_GENE = MappingProxyType({("image", "gene"): 1.0})
+_IMAGE_GENE = frozen({("image", "gene"): 1.0})
 _JOINT = Recipe(
-    heads=_frozen(gene="bn_shortcut", text="bn_shortcut", image="bn_shortcut"),
+    heads=frozen(gene="bn_shortcut", text="bn_shortcut", image="bn_shortcut"),
     projection_dim=512,
     learning_rate=1e-3,
     tower_learning_rate=1e-5,
@@ -37,7 +31,7 @@ _JOINT = Recipe(
     min_steps=300,
 )
 _SEQUENTIAL = Recipe(
-    heads=_frozen(gene="linear_norm", text="bn_shortcut", image="bn_shortcut"),
+    heads=frozen(gene="linear_norm", text="bn_shortcut", image="bn_shortcut"),
     projection_dim=64,
     learning_rate=2e-3,
     tower_learning_rate=1e-5,
@@ -48,11 +42,11 @@ _SEQUENTIAL = Recipe(
     batch_size=512,
     max_epochs=4,
     min_steps=300,
-    dropout=_frozen(gene=0.1),
+    dropout=frozen(gene=0.1),
     text_loss="sigmoid",
 )
 _RESIDUAL = Recipe(
-    heads=_frozen(gene="rmlp", text="rmlp", image="rmlp"),
+    heads=frozen(gene="rmlp", text="rmlp", image="rmlp"),
     projection_dim=256,
     learning_rate=1e-3,
     tower_learning_rate=1e-3,
@@ -63,13 +57,13 @@ _RESIDUAL = Recipe(
     batch_size=128,
     max_epochs=30,
     min_steps=400,
-    dropout=_frozen(gene=0.1, text=0.1, image=0.1),
+    dropout=frozen(gene=0.1, text=0.1, image=0.1),
     schedule="constant",
     learn_temperature=False,
 )
 """Of BLEEP and its descendants: residual perceptrons, AdamW, a constant learning rate and temperature."""
 
-_WITHIN_SECTIONS = _frozen(image="section", gene="none", text="none")
+_WITHIN_SECTIONS = frozen(image="section", gene="none", text="none")
 _SOFT = PairLoss(alpha=0.5, beta=0.5, targets="soft", negatives_scope="device")
 _IMAGE_CENTRIC = PairLoss(lam=1.0, alpha=1.0, targets="soft", negatives_scope="device")
 
@@ -99,17 +93,17 @@ _MCLSTEXP = replace(
     _BLEEP,
     name="mclstexp",
     paper="Min, Shi et al., Multimodal Contrastive Learning for Spatial Gene Expression Prediction, Brief. Bioinform. 2024",
-    joint=replace(_RESIDUAL, learning_rate=1e-4, tower_learning_rate=1e-4, max_epochs=90, dropout=_frozen()),
+    joint=replace(_RESIDUAL, learning_rate=1e-4, tower_learning_rate=1e-4, max_epochs=90, dropout=frozen()),
     published_image_encoder="densenet121",
     loss=PairLoss(),
-    context=Context("section_knn", ("gene",), _frozen(n_neighbours=8)),
+    context=Context("section_knn", ("gene",), frozen(n_neighbours=8)),
     expression=Expression(input_space="per_spot_log10", retrieval=Retrieval(k=200, weights="inv_sq_l2")),
 )
 _TPIRBAE = replace(
     _BLEEP,
     paper="Nishimura, Bise, Kojima, ISBI 2025 (arXiv 2503.07173); what the paper leaves open is our reconstruction",
-    standardize=_frozen(image="section", gene="global", text="none"),
-    gene_options=_frozen(n_latent=10),
+    standardize=frozen(image="section", gene="global", text="none"),
+    gene_options=frozen(n_latent=10),
 )
 _CLIP = {
     "norm": "l2",
@@ -121,17 +115,17 @@ _OMICLIP = replace(
     _BLEEP,
     name="omiclip-predex",
     paper="Chen et al., OmiCLIP and Loki, Nat Methods 2025 (s41592-025-02707-1)",
-    standardize=_frozen(image="section", gene="global", text="none"),
+    standardize=frozen(image="section", gene="global", text="none"),
     joint=replace(
         _RESIDUAL,
-        heads=_frozen(gene="linear_norm", text="linear_norm", image="linear_norm"),
+        heads=frozen(gene="linear_norm", text="linear_norm", image="linear_norm"),
         weight_decay=0.1,
         batch_size=64,
-        dropout=_frozen(gene=0.1, text=0.1, image=0.1),
+        dropout=frozen(gene=0.1, text=0.1, image=0.1),
         learn_temperature=True,
     ),
     gene_encoder="gene_sentence",
-    gene_options=_frozen(n_top_genes=None),
+    gene_options=frozen(n_top_genes=None),
     published_image_encoder="CoCa ViT-L/14",
     norm="l2",
     temperature=0.07,
@@ -142,10 +136,10 @@ _OMICLIP = replace(
 _SPATIALWHISPERER = Preset(
     name="spatialwhisperer",
     paper="Schaefer et al., Transitive Representation Learning Enhances Histopathology Annotation, ICML 2026",
-    pairs=MappingProxyType({("image", "gene"): 1.0, ("gene", "text"): 1.0}),
+    pairs=frozen({("image", "gene"): 1.0, ("gene", "text"): 1.0}),
     locking="LLL",
     temperature=0.07,
-    standardize=_frozen(image="section", gene="global", text="none"),
+    standardize=frozen(image="section", gene="global", text="none"),
     joint=_JOINT,
     sequential=_SEQUENTIAL,
     published_image_encoder="UNI2-h",
@@ -157,10 +151,10 @@ _WHISPERER = replace(
     paper="ours: several tile sizes, reduced-rank regression and retrieval, weighed on held-out training tissue",
     joint=replace(
         _RESIDUAL,
-        heads=_frozen(gene="linear_norm", text="bn_shortcut", image="linear_norm"),
+        heads=frozen(gene="linear_norm", text="bn_shortcut", image="linear_norm"),
         projection_dim=64,
         weight_decay=0.05,
-        dropout=_frozen(gene=0.1, image=0.5),
+        dropout=frozen(gene=0.1, image=0.5),
         learn_temperature=True,
     ),
     sequential=replace(_SEQUENTIAL, closed_form=True, neighbour_share=0.5),
@@ -182,7 +176,7 @@ PRESETS: dict[str, Preset] = {
         replace(
             _HECLIP,
             name="heclip-hvg",
-            joint=replace(_HECLIP.joint, heads=_frozen(gene="none", text="rmlp", image="rmlp"), projection_dim=None),
+            joint=replace(_HECLIP.joint, heads=frozen(gene="none", text="rmlp", image="rmlp"), projection_dim=None),
             expression=Expression(retrieval=Retrieval(key="image", k=50)),
         ),
         _HECLIP,
@@ -192,7 +186,7 @@ PRESETS: dict[str, Preset] = {
 }
 """As the papers describe it, done right where the published code goes wrong."""
 
-_GLOBAL = _frozen(image="global", gene="none", text="none")
+_GLOBAL = frozen(image="global", gene="none", text="none")
 _HARMONY = Evaluation(gene_fit="all", correction="harmony", heg_from="test")
 _PEER: dict[str, dict[str, Any]] = {
     "bleep": {"standardize": _GLOBAL, "evaluation": _HARMONY},
@@ -212,7 +206,7 @@ _PEER: dict[str, dict[str, Any]] = {
         "evaluation": Evaluation(gene_fit="all", heg_from="test"),
     },
     "omiclip-predex": {
-        "standardize": _frozen(image="global", gene="global", text="none"),
+        "standardize": frozen(image="global", gene="global", text="none"),
         "expression": Expression(retrieval=Retrieval(k=None, weights="raw_cosine")),
         "evaluation": Evaluation(gene_fit="all", heg_from="test"),
     },
@@ -281,7 +275,7 @@ def _describe(preset: Preset) -> dict[str, str]:
         "default_encoders": ", ".join(encoders),
         "licence": "; ".join(f"{e}: {get_spec(e).licence}" for e in encoders),
         "locking": preset.locking,
-        "context": context.kind + (f" ({', '.join(context.sides)})" if context.sides else ""),
+        "context": context.kind + (f" ({', '.join(context.modalities)})" if context.modalities else ""),
         "heads": ", ".join(f"{m} {h}" for m, h in preset.joint.heads.items() if any(m in p for p in preset.pairs)),
         "norm": preset.norm,
         "temperature": f"{preset.temperature:g}" + (", learned" if preset.joint.learn_temperature else ", fixed"),
@@ -293,6 +287,3 @@ def _describe(preset: Preset) -> dict[str, str]:
 
 def _targets(loss: PairLoss) -> str:
     return f"soft targets (α {loss.alpha:g}, β {loss.beta:g})" if loss.targets == "soft" else "identity targets"
-
-
-__all__ = ["MODALITIES", "PRESETS", "PROTOCOLS", "Preset", "Recipe", "get_preset", "presets"]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer._messages import listing
+from spatialwhisperer._schema import Stored, from_plain, to_plain
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-CONFIG, ARRAYS = "config.json", "model.safetensors"
+KIND = "reference"
 
 FAR = 2.0
 """Sections further than this from all training sections look different; see :meth:`Reference.image_distance`."""
 
 _LARGEST = 10.0
+_NOTHING: Mapping[str, np.ndarray] = frozen()
 
 _TOGETHER = (
-    ("pair_image", "pair_gene", "pair_group"),
-    ("text_gene", "text_caption", "text_group"),
+    ("pair_image", "pair_bridge", "pair_group"),
+    ("text_bridge", "text_caption", "text_group"),
     ("feature_mean", "feature_std"),
 )
 """Arrays that have one row each for the same thing, and are there together or not at all."""
@@ -30,12 +30,40 @@ _TOGETHER = (
 _KNOWN = {name for group in _TOGETHER for name in group} | {
     "caption",
     "profile",
-    "surprise",
+    "excess_cross_entropy",
     "feature_sample",
-    "mean_image",
-    "mean_gene",
-    "mean_text",
 }
+
+
+@dataclass(frozen=True)
+class ReferenceConfig(Stored):
+    """What the arrays of a reference stand for.
+
+    Attributes
+    ----------
+    bridge
+        Modality through which text reaches images, usually "gene".
+    n
+        How many pairs there were to draw from, by the names of their modalities.
+    captions
+        Texts of ``caption``.
+    sections, section_rows
+        Names of the rows of ``feature_mean``, and how many training rows each stands for.
+    mpp
+        Lowest and highest microns per pixel of the training images; ``None`` where they are not known.
+    encoder, tile_um, tile_px
+        Image encoder and tiles of the features; ``None`` where they are not known.
+    """
+
+    bridge: str = "gene"
+    n: Mapping[str, int] = field(default_factory=frozen)
+    captions: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    section_rows: tuple[int, ...] = ()
+    mpp: tuple[float, float] | None = None
+    encoder: str | None = None
+    tile_um: tuple[float, ...] = ()
+    tile_px: int | None = None
 
 
 class Reference:
@@ -44,28 +72,26 @@ class Reference:
     Parameters
     ----------
     config
-        ``captions``: texts of ``caption``; ``sections``: names of the rows of ``feature_mean``; ``mpp``: lowest and highest
-        microns per pixel of the training images, or ``None``; ``encoder``, ``tile_um``, ``tile_px``: of the tiles, or ``None``;
-        ``n``: how many pairs there were to draw from.
+        What the arrays stand for.
     arrays
         Those that the training data allow:
 
-        ``pair_image``, ``pair_gene`` : unit embeddings of image–gene pairs, shape (n, u); ``pair_group``: code of the
-        patient (group) of each
+        ``pair_image``, ``pair_bridge`` : unit embeddings of pairs of an image and the bridge modality, shape (n, u);
+        ``pair_group``: code of the patient (group) of each
 
-        ``text_gene`` : unit embeddings of rows with a caption, shape (m, u); ``text_caption``: row of ``caption`` of each;
-        ``text_group``: code of the patient (group) of each
+        ``text_bridge`` : unit embeddings of rows of the bridge modality with a caption, shape (m, u); ``text_caption``: row of
+        ``caption`` of each; ``text_group``: code of the patient (group) of each
 
-        ``profile`` : logarithm of the share of each gene of the gene encoder in the counts of a caption's rows, shape (p, genes);
-        ``surprise``: how unlike the profiles of the other groups single training rows are
-        (:func:`~spatialwhisperer.statistics.surprise.left_out_surprise`), shape (r,)
+        ``profile`` : logarithm of the fraction of each gene of the gene encoder in the counts of a caption's rows, shape (p, genes);
+        ``excess_cross_entropy``: of single training rows under the profiles of the other groups
+        (:func:`~spatialwhisperer.statistics.cross_entropy.left_out_excess`), shape (r,)
 
         ``caption`` : unit embeddings of the captions, shape (c, u)
 
         ``feature_mean``, ``feature_std`` : raw image features by training section, shape (s, d); ``feature_sample``: some
         standardised ones, shape (k, d)
 
-        ``mean_image``, ``mean_gene``, ``mean_text`` : mean embedding of the training rows, shape (u,)
+        ``mean_<modality>`` : mean embedding of the training rows, shape (u,)
 
     Raises
     ------
@@ -75,13 +101,14 @@ class Reference:
     Examples
     --------
     >>> import numpy as np
-    >>> reference = Reference({"mpp": [0.5, 0.5]}, {"mean_image": np.ones(4, np.float32)})
-    >>> reference.has("mean_image"), reference.has("pair_gene")
+    >>> import spatialwhisperer as sw
+    >>> reference = sw.models.Reference(arrays={"mean_image": np.ones(4, np.float32)})
+    >>> reference.has("mean_image"), reference.has("pair_bridge")
     (True, False)
     """
 
-    def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        self.config = dict(config)
+    def __init__(self, config: ReferenceConfig | None = None, arrays: Mapping[str, np.ndarray] = _NOTHING) -> None:
+        self.config = config or ReferenceConfig()
         self.arrays = {name: np.asarray(value) for name, value in arrays.items()}
         _check(self.config, self.arrays)
 
@@ -98,14 +125,14 @@ class Reference:
             If the training data did not have them.
         """
         if name not in self.arrays:
-            raise KeyError(f"This model's reference has no {name!r} (found: {found(sorted(self.arrays))}).")
+            raise KeyError(f"This model's reference has no {name!r} (found: {listing(sorted(self.arrays))}).")
         z = self.arrays[name].astype(np.float64)
         return z / np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
 
     @property
     def captions(self) -> list[str]:
         """Texts of the captions."""
-        return list(self.config.get("captions", []))
+        return list(self.config.captions)
 
     def image_distance(self, features: np.ndarray) -> float:
         """How far the mean of a section's raw image features lies from the nearest training section's.
@@ -157,63 +184,43 @@ class Reference:
         parts = [f"{name} {'x'.join(map(str, value.shape))}" for name, value in sorted(self.arrays.items())]
         return f"Reference: {', '.join(parts) or 'empty'}"
 
-    def write(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made.
-
-        Returns
-        -------
-        The folder.
-        """
-        from safetensors.numpy import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(json.dumps(self.config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        save_file({k: np.ascontiguousarray(v) for k, v in sorted(self.arrays.items())}, folder / ARRAYS)
-        return folder
+    def artifact(self) -> Artifact:
+        """Everything that is stored of it."""
+        return Artifact(KIND, to_plain(self.config), self.arrays)
 
     @classmethod
-    def read(cls, folder: str | Path) -> Reference:
-        """Open what :meth:`write` wrote.
+    def from_artifact(cls, artifact: Artifact) -> Reference:
+        """Build what an artifact describes.
 
         Raises
         ------
         ValueError
-            If the folder does not hold a reference.
+            If a value is missing or of another type, or arrays do not fit each other.
         """
-        from safetensors.numpy import load_file
-
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            arrays = load_file(folder / ARRAYS)
-        except Exception as error:
-            raise ValueError(
-                f"{folder} does not hold a reference of training tissue ({error}). Save the model again."
-            ) from error
-        return cls(config, arrays)
+        config = from_plain(ReferenceConfig, artifact.config, "the configuration of a reference")
+        return cls(config, artifact.tensors)
 
 
-def _check(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def _check(config: ReferenceConfig, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse arrays that do not fit each other."""
-    unknown = sorted(set(arrays) - _KNOWN)
+    unknown = sorted(name for name in set(arrays) - _KNOWN if not name.startswith("mean_"))
     if unknown:
         raise ValueError(
-            f"A reference has no arrays named {found(unknown)} (it may have: {found(sorted(_KNOWN), 20)})."
+            f"A reference has no arrays named {listing(unknown)} (it may have: {listing(sorted(_KNOWN), 20)})."
         )
     for group in _TOGETHER:
         sizes = {name: len(arrays[name]) for name in group if name in arrays}
         if sizes and (len(sizes) < len(group) or len(set(sizes.values())) > 1):
-            raise ValueError(f"{found(group)} of a reference need one row each for the same things; found {sizes}.")
+            raise ValueError(f"{listing(group)} of a reference need one row each for the same things; found {sizes}.")
     for name, value in arrays.items():
         if not np.isfinite(value).all():
             raise ValueError(f"{name!r} of the reference holds values that are not finite.")
     if "text_caption" in arrays:
         n = len(arrays["caption"]) if "caption" in arrays else 0
         index = arrays["text_caption"]
-        if len(config.get("captions", [])) != n or (len(index) and not 0 <= index.min() <= index.max() < n):
+        if len(config.captions) != n or (len(index) and not 0 <= index.min() <= index.max() < n):
             raise ValueError(
-                f"text_caption of the reference does not fit its {n} captions ({len(config.get('captions', []))} texts)."
+                f"text_caption of the reference does not fit its {n} captions ({len(config.captions)} texts)."
             )
 
 

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._messages import listing
+from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.models.ontology import Ontology
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-_CONFIG, _TENSORS, _FEATURES = "config.json", "model.safetensors", "features"
+KIND = "vocabulary"
+_FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class Label(Stored):
+    """A label that a model offers by itself.
+
+    Attributes
+    ----------
+    prompts
+        Descriptions.
+    cl
+        Id in the ontology, or ``None``.
+    """
+
+    prompts: tuple[str, ...]
+    cl: str | None = None
+
+
+@dataclass(frozen=True)
+class _Plain(Stored):
+    labels: Mapping[str, Label]
+    texts: tuple[str, ...]
+    ontology: Any
 
 
 class Vocabulary:
@@ -26,7 +52,7 @@ class Vocabulary:
     Parameters
     ----------
     labels
-        Label to ``{"prompts": [description, …], "cl": id in the ontology, or None}``; the labels that a model offers by itself.
+        The labels that a model offers by itself, by name.
     texts
         Every text with a stored feature: prompts, names, synonyms.
     features
@@ -45,8 +71,8 @@ class Vocabulary:
     >>> import spatialwhisperer as sw
     >>> ontology = sw.models.Ontology([sw.models.Term("CL:0000084", "T cell")])
     >>> labels = {
-    ...     "T cells": {"prompts": ["T lymphocytes"], "cl": "CL:0000084"},
-    ...     "fat": {"prompts": ["fat tissue"], "cl": None},
+    ...     "T cells": sw.models.Label(("T lymphocytes",), "CL:0000084"),
+    ...     "fat": sw.models.Label(("fat tissue",)),
     ... }
     >>> vocabulary = sw.models.Vocabulary(
     ...     labels, ["T lymphocytes", "fat tissue"], np.eye(2, dtype=np.float32), ontology
@@ -57,7 +83,7 @@ class Vocabulary:
     """
 
     def __init__(
-        self, labels: Mapping[str, Mapping[str, Any]], texts: Sequence[str], features: np.ndarray, ontology: Ontology
+        self, labels: Mapping[str, Label], texts: Sequence[str], features: np.ndarray, ontology: Ontology
     ) -> None:
         self.texts = [str(t) for t in texts]
         self.features = np.ascontiguousarray(features, dtype=np.float32)
@@ -69,7 +95,7 @@ class Vocabulary:
             )
         if not np.isfinite(self.features).all():
             bad = [self.texts[i] for i in np.flatnonzero(~np.isfinite(self.features).all(axis=1))]
-            raise ValueError(f"The features of {found(bad, 4)} are not finite.")
+            raise ValueError(f"The features of {listing(bad, 4)} are not finite.")
         self.labels = {str(name): self._checked(str(name), label) for name, label in labels.items()}
         self._label = {_key(name): name for name in self.labels}
         if len(self._label) != len(self.labels):
@@ -103,7 +129,7 @@ class Vocabulary:
     def prompts(self, label: str) -> list[str]:
         """Descriptions of a label; of another text the text itself."""
         name = self._label.get(_key(label))
-        return [label] if name is None else list(self.labels[name]["prompts"])
+        return [label] if name is None else list(self.labels[name].prompts)
 
     def nearest(self, text: str, n: int = 3) -> list[str]:
         """Labels and texts that are spelt most like a text, the best first."""
@@ -114,57 +140,39 @@ class Vocabulary:
         close = get_close_matches(_key(text), sharing, n=n, cutoff=0.3) or get_close_matches(_key(text), known, n=n)
         return [known[k] for k in close]
 
-    def write(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into a folder that is made.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder exists.
-        """
-        from safetensors.numpy import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True)
-        config = {"labels": self.labels, "texts": self.texts, "ontology": self.ontology.to_json()}
-        (folder / _CONFIG).write_text(json.dumps(config, ensure_ascii=False) + "\n", encoding="utf-8")
-        save_file({_FEATURES: self.features}, folder / _TENSORS)
+    def artifact(self) -> Artifact:
+        """Everything that is stored of it."""
+        plain = _Plain(self.labels, tuple(self.texts), self.ontology.to_json())
+        return Artifact(KIND, to_plain(plain), {_FEATURES: self.features})
 
     @classmethod
-    def read(cls, folder: str | Path) -> Vocabulary:
-        """Read what `write` wrote.
+    def from_artifact(cls, artifact: Artifact) -> Vocabulary:
+        """Build what an artifact describes.
 
         Raises
         ------
         ValueError
-            If the folder does not hold a vocabulary.
+            If a value is missing or of another type, or features do not fit the texts.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-            features = load_file(folder / _TENSORS)[_FEATURES]
-            return cls(config["labels"], config["texts"], features, Ontology.from_json(config["ontology"]))
-        except (AttributeError, OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise ValueError(f"{folder} does not hold a vocabulary ({error}). Save the model again.") from error
+        plain = from_plain(_Plain, artifact.config, "the configuration of a vocabulary")
+        if _FEATURES not in artifact.tensors:
+            raise ValueError("A vocabulary needs the features of its texts, and there are none.")
+        return cls(plain.labels, plain.texts, artifact.tensors[_FEATURES], Ontology.from_json(plain.ontology))
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self.labels)} labels, {len(self.texts)} texts, {len(self.ontology)} terms)"
 
-    def _checked(self, name: str, label: Mapping[str, Any]) -> dict[str, Any]:
-        prompts, cl = label.get("prompts"), label.get("cl")
-        if not name.strip() or isinstance(prompts, str) or not prompts:
-            raise ValueError(f"The label {name!r} needs a name and a list of prompts; found prompts={prompts!r}.")
-        unknown = [p for p in prompts if p not in self]
+    def _checked(self, name: str, label: Label) -> Label:
+        if not name.strip() or isinstance(label.prompts, str) or not label.prompts:
+            raise ValueError(f"The label {name!r} needs a name and a list of prompts; found prompts={label.prompts!r}.")
+        unknown = [p for p in label.prompts if p not in self]
         if unknown:
-            raise ValueError(f"The prompts {found(unknown, 4)} of label {name!r} are not among the texts.")
-        if cl is not None and cl not in self.ontology:
+            raise ValueError(f"The prompts {listing(unknown, 4)} of label {name!r} are not among the texts.")
+        if label.cl is not None and label.cl not in self.ontology:
             raise ValueError(
-                f"{cl!r} of label {name!r} is not in the ontology (such as {found(self.ontology.terms, 3)})."
+                f"{label.cl!r} of label {name!r} is not in the ontology (such as {listing(self.ontology.terms, 3)})."
             )
-        return {"prompts": [str(p) for p in prompts], "cl": cl}
+        return label
 
 
 def _key(text: str) -> str:
@@ -175,7 +183,7 @@ def _rows(texts: Sequence[str]) -> dict[str, int]:
     rows = {_key(t): i for i, t in enumerate(texts)}
     if len(rows) != len(texts):
         repeated = [t for i, t in enumerate(texts) if rows[_key(t)] != i]
-        raise ValueError(f"texts holds {found(repeated, 4)} more than once (case and outer blanks do not count).")
+        raise ValueError(f"texts holds {listing(repeated, 4)} more than once (case and outer blanks do not count).")
     if "" in rows:
         raise ValueError(f"texts[{rows['']}] is empty.")
     return rows

@@ -110,3 +110,11 @@ def make_head(kind: str, in_dim: int, out_dim: int, **options: Any) -> nn.Module
     if kind not in HEADS:
         raise ValueError(f"Unknown head {kind!r}; choose one of {', '.join(HEADS)}.")
     return HEADS[kind](in_dim, out_dim, **options)
+
+
+def make_decoder(in_dim: int, out_dim: int, *, hidden: int = 256, dropout: float = 0.1) -> nn.Module:
+    """A perceptron from the joint embedding (n, in_dim) to the expression of genes (n, out_dim).
+
+    The regression head beside retrieval, trained together with the joint space.
+    """
+    return nn.Sequential(nn.Linear(in_dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out_dim))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid, panels
 
@@ -81,7 +81,9 @@ def annotation(
     """
     table = get_table(data, table_key)
     if key not in table.obs:
-        raise KeyError(f"{key!r} not in .obs (found: {found(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first.")
+        raise KeyError(
+            f"{key!r} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first."
+        )
     labels = table.obs[key].astype("category")
     opacity = _opacity(table, key, alpha, labels) if confidence else None
     drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
@@ -169,7 +171,7 @@ def scores(
     classes = list(values) if classes is None else list(classes)
     missing = [c for c in classes if c not in values]
     if missing:
-        raise KeyError(f"There are no scores for {found(missing)} (found: {found(values)}).")
+        raise KeyError(f"There are no scores for {listing(missing)} (found: {listing(values)}).")
     only = None if section is None else [section]
     panel = _panels(data, table_key, image_key, coordinate_system, library_key, only, diameter_um)[0]
     axes = _axes(None, len(classes) + 1, min(n_columns, len(classes) + 1), tallest=panel.tallness)
@@ -207,7 +209,7 @@ def _score_table(table: AnnData, key: str) -> pd.DataFrame:
     if key in table.obs and pd.api.types.is_numeric_dtype(table.obs[key]):
         return pd.DataFrame({key: table.obs[key].to_numpy()})
     raise KeyError(
-        f"There are no scores for {key!r} (.obsm holds {found(table.obsm)}). Run sw.tl.zero_shot_annotate(data, …) first."
+        f"There are no scores for {key!r} (.obsm holds {listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, …) first."
     )
 
 
@@ -237,7 +239,7 @@ def _palette(table: AnnData, key: str, names: list[str], palette: Mapping[str, s
     if palette is not None:
         missing = [n for n in names if n not in palette]
         if missing:
-            raise KeyError(f"palette has no colour for {found(missing)}.")
+            raise KeyError(f"palette has no colour for {listing(missing)}.")
         colours = [to_hex(palette[n]) for n in names]
     elif len(table.uns.get(f"{key}_colors", ())) == len(names) > 0:
         colours = [str(c) for c in table.uns[f"{key}_colors"]]
@@ -263,7 +265,7 @@ def _opacity(table: AnnData, key: str, alpha: float, labels: pd.Series) -> np.nd
     column = _keys.confidence(key)
     if column not in table.obs or not pd.api.types.is_numeric_dtype(table.obs[column]):
         raise KeyError(
-            f"confidence=True needs numbers in .obs[{column!r}] (found: {found(table.obs)}). Run "
+            f"confidence=True needs numbers in .obs[{column!r}] (found: {listing(table.obs)}). Run "
             "sw.tl.zero_shot_annotate(data, …) first."
         )
     sure = np.nan_to_num(table.obs[column].to_numpy(dtype=float), nan=1.0)

@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
 from spatialwhisperer._access.slots import texts
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.pl.annotation import _axes, _legend, _palette, _panels
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid
 
@@ -89,7 +89,7 @@ def domains(
     for name in shown:
         if name not in table.obs:
             cure = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
-            raise KeyError(f"{name!r} is not in .obs (found: {found(table.obs)}).{cure}")
+            raise KeyError(f"{name!r} is not in .obs (found: {listing(table.obs)}).{cure}")
     drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
     n = len(shown) + with_image
     axes = _axes(axes, n * len(drawn), n, legend_inches=1.7 * len(shown), tallest=max(p.tallness for p in drawn))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid, panels
 from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
 from spatialwhisperer.statistics.value_spaces import SPACES
@@ -230,7 +230,9 @@ def gene_ranking(
     """
     missing = [c for c in ("pearson", "pearson_sd") if c not in report]
     if missing:
-        raise KeyError(f"The report lacks {found(missing)} (found: {found(report)}); make it with sw.tl.gene_report.")
+        raise KeyError(
+            f"The report lacks {listing(missing)} (found: {listing(report)}); make it with sw.tl.gene_report."
+        )
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n!r}.")
     best = report.dropna(subset="pearson").nlargest(n, "pearson")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.calibration import N_BINS
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _bins(data: Any, truth: Any, **options: Any) -> pd.DataFrame:
         missing = [c for c in _COLUMNS if c not in data]
         if missing or not data["n"].sum():
             raise ValueError(
-                f"This DataFrame is not a result of sw.tl.evaluate_calibration (columns found: {found(data)}; "
-                f"needed: {found(_COLUMNS)}, with rows in some bin)."
+                f"This DataFrame is not a result of sw.tl.evaluate_calibration (columns found: {listing(data)}; "
+                f"needed: {listing(_COLUMNS)}, with rows in some bin)."
             )
         return data
     if truth is None:

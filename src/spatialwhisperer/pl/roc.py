@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ def roc(
     classes = [c for c in compared.sets if any(p.name == c for p in pairs)]
     if not classes:
         raise ValueError(
-            f"None of the classes ({found(compared.sets)}) has {max(1, min_rows)} rows with it and as many without it in any group."
+            f"None of the classes ({listing(compared.sets)}) has {max(1, min_rows)} rows with it and as many without it in any group."
         )
     colours = _colours(classes, palette)
     if ax is None:
@@ -136,7 +136,7 @@ def _colours(classes: Sequence[str], palette: Mapping[str, str] | None) -> dict[
     if palette is not None:
         missing = [c for c in classes if c not in palette]
         if missing:
-            raise KeyError(f"palette has no colour for {found(missing)}.")
+            raise KeyError(f"palette has no colour for {listing(missing)}.")
         return {c: palette[c] for c in classes}
     from scanpy.plotting import palettes
 

@@ -14,7 +14,7 @@ from spatialwhisperer._access import get_table
 from spatialwhisperer._access.tile_plan import plan_tiles
 from spatialwhisperer._access.tile_reader import TileReader
 from spatialwhisperer._checks import check_tile
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def top_tiles(
     table = get_table(data, table_key)
     scores = _scores(table, label, key)
     if caption is not None and caption not in table.obs:
-        raise KeyError(f"caption={caption!r} is not in .obs (found: {found(table.obs)}).")
+        raise KeyError(f"caption={caption!r} is not in .obs (found: {listing(table.obs)}).")
     features = _features_seen(table, key if label not in table.obs else label)
     sizes = _sizes(tile_um, features)
     plan = plan_tiles(
@@ -204,10 +204,10 @@ def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             return values.to_numpy(dtype=np.float64, na_value=np.nan)
         raise KeyError(
-            f".obs[{label!r}] holds no numbers. Name one label (found: {found(classes)}) or a column of numbers."
+            f".obs[{label!r}] holds no numbers. Name one label (found: {listing(classes)}) or a column of numbers."
         )
     raise KeyError(
-        f"There are no scores for {label!r} (labels of {key!r}: {found(classes)}). Run "
+        f"There are no scores for {label!r} (labels of {key!r}: {listing(classes)}). Run "
         f"sw.tl.zero_shot_annotate(data, [{label!r}, …]) or sw.tl.query(data, {label!r}) first; the result of a query is "
         f"drawn with its column, label={_keys.QUERY!r}."
     )
@@ -248,7 +248,7 @@ def _chosen(all_sections: Sequence[Section], only: Sequence[str] | None) -> list
     names = [s.name for s in all_sections]
     missing = [name for name in only if name not in names]
     if missing or not only:
-        raise KeyError(f"There are no sections {found(missing)} (found: {found(names)}).")
+        raise KeyError(f"There are no sections {listing(missing)} (found: {listing(names)}).")
     return [s for s in all_sections if s.name in only]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.pl.canvas import GREY
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def transitivity(report: pd.DataFrame) -> list[Axes]:
     """
     if "transitive_consistency" not in report.index or "classes" not in report.attrs:
         raise KeyError(
-            f"This is no transitivity report with its .attrs (rows: {found(report.index, 4)}). Pass what sw.tl.transitivity "
+            f"This is no transitivity report with its .attrs (rows: {listing(report.index, 4)}). Pass what sw.tl.transitivity "
             "returned."
         )
     import matplotlib.pyplot as plt

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access import get_table
+from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.counts import counts_matrix
-from spatialwhisperer._messages import found, require
-from spatialwhisperer.pp.genes import as_list, section_rows
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import listing, require
+from spatialwhisperer.pp.genes import batch_codes
 from spatialwhisperer.statistics.value_spaces import check_space, to_space
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def harmonize_expression(
     if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
         raise ValueError(f"ridge must be a finite number of at least 0, or None, not {ridge!r}.")
     genes = _names(genes)
-    objects = as_list(data)
-    tables = [get_table(d, table_key) for d in objects]
+    slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
+    tables = [slide.table for slide in slides]
     for i, table in enumerate(tables):
         if missing := [g for g in genes if g not in table.var_names]:
             raise KeyError(
-                f"{len(missing)} genes are not in object {i}: {found(missing, 5)}. sw.pp.select_genes(data) names such that all have."
+                f"{len(missing)} genes are not in object {i}: {listing(missing, 5)}. sw.pp.select_genes(data) names such that all have."
             )
-    batches = section_rows(objects, tables, table_key=table_key, batch_key=batch_key)
+    batches = batch_codes(slides, batch_key)
     batch = np.unique(np.concatenate(batches), return_inverse=True)[1]
     if batch.max(initial=0) == 0:
         raise ValueError(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._access import get_table
+from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.counts import counts_matrix
-from spatialwhisperer._messages import found
-from spatialwhisperer.pp.genes import as_list, section_rows
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import listing
+from spatialwhisperer.pp.genes import batch_codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,11 +90,11 @@ def select_genes(
     ['27', '28', '29']
     """
     _check(method, n_top, min_spots)
-    objects = as_list(data)
-    tables = [get_table(d, table_key) for d in objects]
+    slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
+    tables = [slide.table for slide in slides]
     counts = [counts_matrix(table, layer) for table in tables]
     common = _common(tables)
-    sections = _sections(objects, tables, counts, table_key, section_key)
+    sections = _sections(slides, counts, section_key)
     enough = {g for g, n in zip(common, _spots_with(sections, common), strict=True) if n >= min_spots}
     if method == "all":
         chosen = set(common)
@@ -113,7 +114,7 @@ def select_genes(
 
 def _check(method: str, n_top: int, min_spots: int) -> None:
     if method not in _METHODS:
-        raise ValueError(f"method={method!r} is not one of {found(_METHODS)}.")
+        raise ValueError(f"method={method!r} is not one of {listing(_METHODS)}.")
     if n_top < 1:
         raise ValueError(f"n_top must be a positive integer, not {n_top!r}.")
     if min_spots < 0:
@@ -126,23 +127,21 @@ def _common(tables: Sequence[AnnData]) -> list[str]:
         if not table.var_names.is_unique:
             repeated = table.var_names[table.var_names.duplicated()].unique()
             raise ValueError(
-                f"Names of genes repeat in object {i}: {found(repeated, 5)}. Run adata.var_names_make_unique() first."
+                f"Names of genes repeat in object {i}: {listing(repeated, 5)}. Run adata.var_names_make_unique() first."
             )
     shared = set.intersection(*(set(table.var_names) for table in tables))
     if not shared:
-        names = "; ".join(found(table.var_names, 4) for table in tables)
+        names = "; ".join(listing(table.var_names, 4) for table in tables)
         raise ValueError(f"No gene is in all {len(tables)} tables ({names}).")
     return [str(g) for g in tables[0].var_names if g in shared]
 
 
-def _sections(
-    objects: list[Any], tables: list[AnnData], counts: list[sp.csr_matrix], table_key: str | None, key: str | None
-) -> list[_Section]:
+def _sections(slides: Sequence[Slide], counts: Sequence[sp.csr_matrix], key: str | None) -> list[_Section]:
     """Counts and gene names of each section; one that lies in several tables keeps the genes that they share."""
-    codes = section_rows(objects, tables, table_key=table_key, batch_key=key, argument="section_key")
+    codes = batch_codes(slides, key, argument="section_key")
     out = []
     for code in dict.fromkeys(np.concatenate(codes).tolist()):
-        parts = [(t, m[c == code]) for t, m, c in zip(tables, counts, codes, strict=True) if (c == code).any()]
+        parts = [(s.table, m[c == code]) for s, m, c in zip(slides, counts, codes, strict=True) if (c == code).any()]
         out.append(_stack(parts))
     return out
 

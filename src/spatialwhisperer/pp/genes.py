@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,41 +11,21 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._access.counts import align_counts, counts_for, counts_matrix, match_genes, names_and_ids
+from spatialwhisperer._access.columns import as_list
+from spatialwhisperer._access.counts import align_counts, counts_matrix, match_genes, names_and_ids
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import check_batch_size, check_key_added
-from spatialwhisperer._messages import found, warn
-from spatialwhisperer._provenance import record
-from spatialwhisperer.encoders.gene.all import (
-    ExpressionEncoder,
-    GeneEncoder,
-    GeneSentenceEncoder,
-    PCAEncoder,
-    SCANVIEncoder,
-    SCVIEncoder,
-    SetTransformerEncoder,
-    load_gene_encoder,
-)
+from spatialwhisperer._messages import listing, warn
+from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names
+from spatialwhisperer.encoders.gene.base import GeneEncoder
+from spatialwhisperer.encoders.resolve import named_gene_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
-
-__all__ = ["counts_for", "embed_genes", "fit_gene_encoder"]
-
-_ENCODERS: dict[str, type[GeneEncoder]] = {
-    c.name: c
-    for c in (
-        PCAEncoder,
-        SCVIEncoder,
-        SCANVIEncoder,
-        ExpressionEncoder,
-        SetTransformerEncoder,
-        GeneSentenceEncoder,
-    )
-}
 
 
 def fit_gene_encoder(
@@ -131,15 +110,16 @@ def fit_gene_encoder(
             if encoder == "scanvi"
             else f"labels_key applies to encoder='scanvi', not to {encoder!r}."
         )
-    allowed = inspect.signature(_ENCODERS[encoder].fit).parameters  # type: ignore[attr-defined]
+    fit: Callable[..., GeneEncoder] = encoder_class(encoder, "gene").fit  # type: ignore[attr-defined]
+    allowed = inspect.signature(fit).parameters
     if max_epochs is not None and "max_epochs" not in allowed:
         raise ValueError(f"max_epochs does not apply to {encoder!r}, which has no epochs.")
     if n_latent != fit_gene_encoder.__kwdefaults__["n_latent"] and "n_latent" not in allowed:
         raise ValueError(f"n_latent does not apply to {encoder!r}: its number of columns follows from the rest.")
     _check_options(encoder, options, allowed)
-    objects = as_list(data)
-    tables = [get_table(d, table_key) for d in objects]
-    batch = np.concatenate(section_rows(objects, tables, table_key=table_key, batch_key=batch_key))
+    slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
+    tables = [slide.table for slide in slides]
+    batch = np.concatenate(batch_codes(slides, batch_key))
     labels = None if labels_key is None else _labels(tables, labels_key)
     counts, genes, ids = _shared_counts(tables, layer, gene_ids_key)
 
@@ -154,11 +134,10 @@ def fit_gene_encoder(
         **(options or {}),
     }
     values = {name: value for name, value in values.items() if name in allowed}
-    fitted: GeneEncoder = _ENCODERS[encoder].fit(counts, genes, ids, **values)  # type: ignore[attr-defined]
-    if fitted.fitted["rows"] < counts.shape[0]:
-        warn(
-            f"{counts.shape[0] - fitted.fitted['rows']} rows without counts in the chosen genes were left out of the fit."
-        )
+    fitted = fit(counts, genes, ids, **values)
+    left_out = counts.shape[0] - int(fitted.fitted.get("rows", counts.shape[0]))
+    if left_out:
+        warn(f"{left_out} rows without counts in the chosen genes were left out of the fit.")
     return fitted
 
 
@@ -239,7 +218,8 @@ def embed_genes(
     """
     check_key_added(key_added)
     check_batch_size(batch_size)
-    table = get_table(data, table_key)
+    slide = Slide.open(data, table_key=table_key)
+    table = slide.table
     fit = {
         "batch_key": batch_key,
         "labels_key": labels_key,
@@ -254,8 +234,38 @@ def embed_genes(
     if fitted is None:
         common = {"table_key": table_key, "layer": layer, "gene_ids_key": gene_ids_key, "device": device}
         fitted = fit_gene_encoder(data, str(encoder), **common, **fit)  # type: ignore[arg-type]
-    counts, present = align_counts(fitted.genes, fitted.gene_ids, table, layer, gene_ids_key=gene_ids_key)
-    out = fitted.encode(counts, present=present, batch_size=batch_size, device=device)
+    out, present = gene_features(
+        table, fitted, layer=layer, gene_ids_key=gene_ids_key, batch_size=batch_size, device=device
+    )
+    if not inplace:
+        return out
+    key = _keys.features(fitted.name) if key_added is None else key_added
+    parameters = {
+        "encoder": fitted.name,
+        "digest": fitted.identity.digest,
+        "dim": fitted.dim,
+        "genes": len(fitted.genes),
+        "genes_found": int(present.sum()),
+        "layer": layer,
+        "fitted_on_this_data": on_this,
+        "fitted": fitted.fitted,
+    }
+    slide.put(Result(key, parameters, obsm={key: out}))
+    return None
+
+
+def gene_features(
+    table: AnnData,
+    encoder: GeneEncoder,
+    *,
+    layer: str | None = None,
+    gene_ids_key: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of raw counts, float32 (n, dim), NaN in rows without counts in the encoder's genes; and which genes were found."""
+    counts, present = align_counts(encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key)
+    out = encoder.encode(counts, present=present, batch_size=batch_size, device=device)
     # a row may have counts in genes alone that its encoder does not use
     empty = (np.asarray(counts.sum(axis=1)).ravel() == 0) | ~np.isfinite(out).all(axis=1)
     if empty.any():
@@ -264,22 +274,7 @@ def embed_genes(
             f"{int(empty.sum())} rows have no counts in the encoder's genes and get NaN; "
             "sc.pp.filter_cells(adata, min_counts=1) drops rows that are empty altogether."
         )
-    if not inplace:
-        return out
-    key = _keys.features(fitted.name) if key_added is None else key_added
-    table.obsm[key] = out
-    record(
-        table,
-        key,
-        encoder=fitted.name,
-        dim=fitted.dim,
-        genes=len(fitted.genes),
-        genes_found=int(present.sum()),
-        layer=layer,
-        fitted_on_this_data=on_this,
-        fitted=fitted.fitted,
-    )
-    return None
+    return out, present
 
 
 def _check_options(encoder: str, options: Mapping[str, Any] | None, allowed: Mapping[str, Any]) -> None:
@@ -287,56 +282,39 @@ def _check_options(encoder: str, options: Mapping[str, Any] | None, allowed: Map
     free = [name for name in allowed if name not in own]
     wrong = [name for name in options or {} if name not in free]
     if wrong:
-        raise ValueError(f"options of {encoder!r} has {found(wrong)}; it takes {found(free)}.")
+        raise ValueError(f"options of {encoder!r} has {listing(wrong)}; it takes {listing(free)}.")
 
 
 def _check_name(encoder: Any) -> None:
-    if encoder not in _ENCODERS:
-        raise ValueError(f"encoder={encoder!r} is not a gene encoder (found: {found(_ENCODERS)}).")
+    names = encoder_names("gene", fits=True)
+    if encoder not in names:
+        raise ValueError(f"encoder={encoder!r} is not a gene encoder that is fitted (found: {listing(names)}).")
 
 
 def _fitted_encoder(encoder: Any, fit: dict[str, Any]) -> GeneEncoder | None:
     """Return the encoder where one was given or saved; ``None`` where a name asks for a fit."""
-    if isinstance(encoder, str) and encoder in _ENCODERS:
+    if isinstance(encoder, str) and encoder in encoder_names("gene", fits=True):
         return None
     if isinstance(encoder, str | Path):
-        if not Path(encoder).is_dir():
-            raise ValueError(f"encoder={str(encoder)!r} is neither a name ({found(_ENCODERS)}) nor a folder.")
-        encoder = load_gene_encoder(encoder)
+        encoder = named_gene_encoder(encoder)
     if not isinstance(encoder, GeneEncoder):
         raise TypeError(f"encoder must be a name, a folder or a GeneEncoder, not {type(encoder).__name__}.")
     defaults = fit_gene_encoder.__kwdefaults__
     changed = [name for name, value in fit.items() if value != defaults[name]]
     if changed:
-        raise ValueError(f"{found(changed)} would change a fit, and this encoder is fitted already: leave them out.")
+        raise ValueError(f"{listing(changed)} would change a fit, and this encoder is fitted already: leave them out.")
     return encoder
 
 
-def as_list(data: Any) -> list[Any]:
-    """Objects as a list, whether one was given or several."""
-    if not isinstance(data, Sequence):
-        return [data]
-    if not data:
-        raise ValueError("data is an empty list; pass at least one AnnData or SpatialData.")
-    return list(data)
-
-
-def section_rows(
-    objects: list[Any],
-    tables: list[AnnData],
-    *,
-    table_key: str | None = None,
-    batch_key: str | None = None,
-    argument: str = "batch_key",
-) -> list[np.ndarray]:
-    """Batch of each row of each object, as strings: from a column, or each object and each section within it."""
+def batch_codes(slides: Sequence[Slide], batch_key: str | None, *, argument: str = "batch_key") -> list[np.ndarray]:
+    """Batch of each row of each object, as text: from a column, or each object and each section within it."""
     if batch_key is None:
-        parts = [section_codes(d, table_key=table_key) for d in objects]
-        return [np.array([f"{i}/{code}" for code in part]) for i, part in enumerate(parts)]
+        return [np.array([f"{i}/{code}" for code in slide.sections]) for i, slide in enumerate(slides)]
+    tables = [slide.table for slide in slides]
     for i, table in enumerate(tables):
         if batch_key not in table.obs:
             raise KeyError(
-                f"{argument}={batch_key!r} is not in .obs of object {i} (found: {found(table.obs.columns)})."
+                f"{argument}={batch_key!r} is not in .obs of object {i} (found: {listing(table.obs.columns)})."
             )
         if table.obs[batch_key].isna().any():
             raise ValueError(f".obs[{batch_key!r}] of object {i} has missing values; every row needs a batch.")
@@ -346,7 +324,7 @@ def section_rows(
 def _labels(tables: list[AnnData], labels_key: str) -> np.ndarray:
     if not any(labels_key in table.obs for table in tables):
         columns = dict.fromkeys(c for table in tables for c in table.obs.columns)
-        raise KeyError(f"labels_key={labels_key!r} is not in .obs (found: {found(columns)}).")
+        raise KeyError(f"labels_key={labels_key!r} is not in .obs (found: {listing(columns)}).")
     parts = []
     for table in tables:
         column = table.obs[labels_key] if labels_key in table.obs else pd.Series([None] * table.n_obs)
@@ -364,12 +342,12 @@ def _shared_counts(
     shared = (columns >= 0).all(axis=0)
     smallest = min(table.n_vars for table in tables)
     if not shared.any():
-        names = "; ".join(found(table.var_names, 4) for table in tables)
+        names = "; ".join(listing(table.var_names, 4) for table in tables)
         raise ValueError(
             f"No gene is in all {len(tables)} objects ({names}). gene_ids_key=… names a column to match by."
         )
     if shared.sum() < smallest / 2:
-        warn(f"Only {int(shared.sum())} genes are in all {len(tables)} objects; the smallest has {smallest}.", 4)
+        warn(f"Only {int(shared.sum())} genes are in all {len(tables)} objects; the smallest has {smallest}.")
     for table, column in zip(tables[1:], columns[1:], strict=True):
         others = names_and_ids(table, gene_ids_key)[1]
         ids = [known or (others[j] if j >= 0 else "") for known, j in zip(ids, column, strict=True)]

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import (
-    Grid,
-    RasterImage,
-    Section,
-    add_tile_grid,
-    check_grid_names,
-    find_image,
-    grid_table,
-    image_mpp,
-    is_spatialdata,
-    missing_mpp,
-    rgb_names,
-)
+from spatialwhisperer._access.grid import Grid, add_tile_grid, check_grid_names, grid_table
+from spatialwhisperer._access.images import RasterImage, find_image, rgb_names
+from spatialwhisperer._access.records import TilesRecord, Where
+from spatialwhisperer._access.regions import image_scales
+from spatialwhisperer._access.scale import missing_mpp, of_library, settle
+from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._access.tile_plan import check_resolution
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
 from spatialwhisperer.pp.stain import TissueMask, tissue_mask
 
@@ -37,8 +32,8 @@ _LIBRARY = "library_id"
 
 def tile_grid(
     data: AnnData | SpatialData,
+    stated: TilesRecord,
     *,
-    spec: Mapping[str, Any],
     stride_um: float,
     mpp: float | Mapping[str, float] | None,
     image_key: str | Mapping[str, str] | None,
@@ -48,9 +43,9 @@ def tile_grid(
     key_added: str,
     inplace: bool,
 ) -> AnnData | None:
-    """Do the part of `spatialwhisperer.pp.tiles` that makes a grid; ``spec`` is what it records."""
+    """Do the part of `spatialwhisperer.pp.tiles` that makes a grid; ``stated`` is what it records, without scale and images."""
     if not 0 <= min_tissue <= 1:
-        raise ValueError(f"min_tissue is a share between 0 and 1, not {min_tissue!r}.")
+        raise ValueError(f"min_tissue is a fraction between 0 and 1, not {min_tissue!r}.")
     if inplace and not is_spatialdata(data):
         raise ValueError(
             "The rows of an AnnData are its spots, so a grid cannot be added to it. Take the grid as an object of its own: "
@@ -59,42 +54,48 @@ def tile_grid(
     names = _image_names(data, image_key)
     if inplace:
         check_grid_names(data, names, key_added)
-    images, scales = {name: find_image(data, name) for name in names}, {}
-    for name in names:
-        scale = image_mpp(data, name, mpp=mpp)
-        if scale is None:
+    frames = [_frame(data, name, mpp) for name in names]
+    if stated.tile_px is not None:
+        check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
+    grids, scales = {}, {}
+    for frame in frames:
+        name, image, scale = frame.name, frame.image, frame.scale
+        if image is None or scale is None:
             raise ValueError(missing_mpp(name))
         scales[name] = scale
-    _check_resolution(images, scales, spec)
-    grids = {}
-    for name, image in images.items():
-        size_px = spec["tile_um"] / scales[name]
-        centres = grid_centres(image.size_px, size_px, stride_um / scales[name])
+        size_px = stated.tile_um / scale.mpp
+        centres = grid_centres(image.size_px, size_px, stride_um / scale.mpp)
         mask = _mask(data, image, tissue)
         if mask is not None:
-            centres = centres[mask.share(centres, size_px) >= min_tissue]
+            centres = centres[mask.fraction(centres, size_px) >= min_tissue]
         if len(centres):
             grids[name] = Grid(centres, size_px)
     if not grids:
         raise ValueError(
-            f"No tile of {spec['tile_um']:g} um fits into the tissue of {found(names)} (min_tissue={min_tissue:g}). Check mpp, "
+            f"No tile of {stated.tile_um:g} um fits into the tissue of {listing(names)} (min_tissue={min_tissue:g}). Check mpp, "
             "take smaller tiles, lower min_tissue, or take the whole image with tissue=None."
         )
     table = _write(data, grids, key_added, inplace)
     regions = pd.unique(table.obs["region" if is_spatialdata(data) else _LIBRARY].astype(str))
-    record(
-        table,
-        _keys.TILES,
-        **spec,
-        stride_um=float(stride_um),
-        tissue=tissue if tissue is None or isinstance(tissue, str) else "given",
-        min_tissue=min_tissue,
-        mpp={region: scales[name] for region, name in zip(regions, grids, strict=True)},
+    where = Where(
+        mpp={region: scales[name].mpp for region, name in zip(regions, grids, strict=True)},
+        rule={region: scales[name].rule for region, name in zip(regions, grids, strict=True)},
         image=dict(zip(regions, grids, strict=True)),
         coordinate_system=coordinate_system,
         library_key=None if is_spatialdata(data) else _LIBRARY,
     )
+    mask_kind = tissue if tissue is None or isinstance(tissue, str) else "given"
+    whole = replace(stated, where=where, stride_um=float(stride_um), tissue=mask_kind, min_tissue=min_tissue)
+    record(table, _keys.TILES, whole)
     return None if inplace else table
+
+
+def _frame(data: AnnData | SpatialData, name: str, mpp: float | Mapping[str, float] | None) -> Section:
+    """An image without rows, with its scale."""
+    found = image_scales(data, name) if is_spatialdata(data) else of_library(data.uns["spatial"][name])
+    none = np.empty((0, 2))
+    scale = settle(name, name, mpp=mpp, spot_pitch_um=None, xy_px=none, stated=None, found=found)
+    return Section(name, np.empty(0, np.int64), none, find_image(data, name), scale)
 
 
 def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float) -> np.ndarray:
@@ -108,7 +109,7 @@ def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float
     return np.column_stack([x.ravel(), y.ravel()])
 
 
-def _image_names(data: Any, image_key: str | Mapping[str, str] | None) -> list[str]:
+def _image_names(data: AnnData | SpatialData, image_key: str | Mapping[str, str] | None) -> list[str]:
     if isinstance(image_key, Mapping):
         return list(dict.fromkeys(image_key.values()))
     names = rgb_names(data) if image_key is None else [image_key]
@@ -118,15 +119,7 @@ def _image_names(data: Any, image_key: str | Mapping[str, str] | None) -> list[s
     return names
 
 
-def _check_resolution(images: Mapping[str, RasterImage], scales: Mapping[str, float], spec: Mapping[str, Any]) -> None:
-    if spec["tile_px"] is None:
-        return
-    nothing = np.empty(0, np.int64)
-    found_ = [Section(name, nothing, np.empty((0, 2)), image, scales[name]) for name, image in images.items()]
-    check_resolution(found_, spec["tile_um"], spec["tile_px"], spec["on_low_res"], stacklevel=6)
-
-
-def _mask(data: Any, image: RasterImage, tissue: Tissue) -> TissueMask | None:
+def _mask(data: AnnData | SpatialData, image: RasterImage, tissue: Tissue) -> TissueMask | None:
     if tissue is None:
         return None
     if isinstance(tissue, str):
@@ -135,12 +128,12 @@ def _mask(data: Any, image: RasterImage, tissue: Tissue) -> TissueMask | None:
         return tissue_mask(data, image.name)
     if isinstance(tissue, Mapping):
         if image.name not in tissue:
-            raise KeyError(f"tissue has no mask for image {image.name!r} (found: {found(tissue)}).")
+            raise KeyError(f"tissue has no mask for image {image.name!r} (found: {listing(tissue)}).")
         tissue = tissue[image.name]
     return TissueMask.over(image, tissue)
 
 
-def _write(data: Any, grids: Mapping[str, Grid], key_added: str, inplace: bool) -> AnnData:
+def _write(data: AnnData | SpatialData, grids: Mapping[str, Grid], key_added: str, inplace: bool) -> AnnData:
     if not is_spatialdata(data):
         table = _library_table(data, grids)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._access import Level, RasterImage, find_image, read_pixels
+from spatialwhisperer._access.images import Level, RasterImage, find_image, read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ class TissueMask:
             )
         return cls(mask.astype(bool), width / mask.shape[1], height / mask.shape[0])
 
-    def share(self, centres_px: np.ndarray, size_px: float) -> np.ndarray:
+    def fraction(self, centres_px: np.ndarray, size_px: float) -> np.ndarray:
         """Share of tissue in squares around centres of shape (n, 2); what lies outside the image is no tissue."""
         total = np.zeros(tuple(n + 1 for n in self.mask.shape), np.int64)
         total[1:, 1:] = self.mask.cumsum(0, dtype=np.int64).cumsum(1)

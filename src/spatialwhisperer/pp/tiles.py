@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import add_instances_table, is_spatialdata
-from spatialwhisperer._access.tile_plan import LowRes, OffSlide, TilePlan, check_resolution, plan_tiles
+from spatialwhisperer._access.grid import add_instances_table
+from spatialwhisperer._access.records import At, LowRes, OffSlide, TilesRecord, Where
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.slide import Slide, SlideOptions, check_options
+from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
 from spatialwhisperer._checks import check_key_added, check_tile, one_of, positive
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
 from spatialwhisperer.pp.grid import tile_grid
 
@@ -20,8 +24,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-At = Literal["spots", "cells", "grid"]
-
 
 def tiles(
     data: AnnData | SpatialData,
@@ -30,19 +32,14 @@ def tiles(
     tile_px: int | None = None,
     at: At = "spots",
     stride_um: float | None = None,
-    mpp: float | Mapping[str, float] | None = None,
-    spot_pitch_um: float | None = None,
-    image_key: str | Mapping[str, str] | None = None,
-    coordinate_system: str | None = None,
-    table_key: str | None = None,
     shapes_key: str | None = None,
-    library_key: str | None = None,
     tissue: Literal["auto"] | np.ndarray | Mapping[str, np.ndarray] | None = "auto",
     min_tissue: float = 0.5,
     off_slide: OffSlide = "raise",
     on_low_res: LowRes = "warn",
     key_added: str = _keys.TILES,
     inplace: bool = True,
+    **slide: Unpack[SlideOptions],
 ) -> AnnData | None:
     """Say where the tiles are and how large, once, for everything that looks at pixels later.
 
@@ -130,46 +127,43 @@ def tiles(
         ("on_low_res", on_low_res, LowRes),
     ):
         one_of(name, value, choices)
-    spec = {"tile_um": float(tile_um), "tile_px": tile_px, "at": at, "off_slide": off_slide, "on_low_res": on_low_res}
+    check_options(slide)
     if at == "grid":
-        _refuse(at, spot_pitch_um=spot_pitch_um, table_key=table_key, shapes_key=shapes_key, library_key=library_key)
+        _refuse(
+            at,
+            shapes_key=shapes_key,
+            **{k: v for k, v in slide.items() if k in ("spot_pitch_um", "table_key", "library_key")},
+        )
         return tile_grid(
             data,
-            spec=spec,
+            TilesRecord(float(tile_um), tile_px, at, off_slide, on_low_res, Where()),
             stride_um=tile_um if stride_um is None else positive("stride_um", stride_um),
-            mpp=mpp,
-            image_key=image_key,
-            coordinate_system=coordinate_system,
+            mpp=slide.get("mpp"),
+            image_key=slide.get("image_key"),
+            coordinate_system=slide.get("coordinate_system"),
             tissue=tissue,
             min_tissue=min_tissue,
             key_added=key_added,
             inplace=inplace,
         )
     _refuse(at, stride_um=stride_um, tissue=None if isinstance(tissue, str) and tissue == "auto" else tissue)
-    table_key, is_new = _table_of_shapes(data, table_key, shapes_key, key_added)
+    table_key, is_new = _table_of_shapes(data, slide.get("table_key"), shapes_key, key_added)
     written = False
     try:
-        plan = plan_tiles(
-            data,
-            table_key=table_key,
-            image_key=image_key,
-            coordinate_system=coordinate_system,
-            library_key=library_key,
-            mpp=mpp,
-            spot_pitch_um=spot_pitch_um,
-            off_slide=off_slide,
-            use_stored=False,
-        )
+        opened = Slide.open(data, use_tiles=False, **{**slide, "table_key": table_key})  # type: ignore[typeddict-item]
+        plan = plan_tiles(opened, off_slide)
         if tile_px is not None:
             check_resolution(plan.sections, tile_um, tile_px, on_low_res)
-        table = plan.table if inplace else _bare_copy(plan)
-        table.obsm[_keys.TILES] = plan.centres()
-        record(table, _keys.TILES, **spec, **plan.provenance())
-        written = inplace
+        stated = TilesRecord(float(tile_um), tile_px, at, off_slide, on_low_res, opened.where)
+        centres = plan.centres()
+        if not inplace:
+            return _bare_copy(opened, stated, centres)
+        opened.put(Result(_keys.TILES, stated, obsm={_keys.TILES: centres}))
+        written = True
     finally:
         if is_new and not written:
-            del data.tables[table_key]
-    return None if inplace else table
+            del data.tables[table_key]  # type: ignore[union-attr]
+    return None
 
 
 def _refuse(at: At, **arguments: Any) -> None:
@@ -178,7 +172,7 @@ def _refuse(at: At, **arguments: Any) -> None:
         meant = (
             "tiles on the rows of a table (at='spots' or 'cells')" if at == "grid" else "a grid of tiles (at='grid')"
         )
-        raise ValueError(f"{found(given)} is meant for {meant}, not for at={at!r}. Leave it out.")
+        raise ValueError(f"{listing(given)} is meant for {meant}, not for at={at!r}. Leave it out.")
 
 
 def _table_of_shapes(
@@ -204,17 +198,17 @@ def _annotating(data: AnnData | SpatialData, table_key: str | None, shapes_key: 
     if not is_spatialdata(data):
         raise ValueError("shapes_key applies to SpatialData; an AnnData keeps its positions in .obsm['spatial'].")
     if shapes_key not in data.shapes and shapes_key not in data.labels:
-        raise KeyError(f"There are no shapes {shapes_key!r} (found: {found([*data.shapes, *data.labels])}).")
+        raise KeyError(f"There are no shapes {shapes_key!r} (found: {listing([*data.shapes, *data.labels])}).")
     names = [name for name, table in data.tables.items() if shapes_key in _regions(table)]
     if table_key is not None:
         if table_key not in names:
             raise ValueError(
-                f"Table {table_key!r} does not annotate {shapes_key!r} (tables that do: {found(names)}). "
+                f"Table {table_key!r} does not annotate {shapes_key!r} (tables that do: {listing(names)}). "
                 "Leave table_key out, or link them with spatialdata.models.TableModel.parse."
             )
         return [table_key]
     if len(names) > 1:
-        raise ValueError(f"Several tables annotate {shapes_key!r}: {found(names)}. Choose one with table_key=….")
+        raise ValueError(f"Several tables annotate {shapes_key!r}: {listing(names)}. Choose one with table_key=….")
     return names
 
 
@@ -223,14 +217,16 @@ def _regions(table: AnnData) -> list[str]:
     return [regions] if isinstance(regions, str) else [str(region) for region in regions]
 
 
-def _bare_copy(plan: TilePlan) -> AnnData:
+def _bare_copy(slide: Slide, stated: TilesRecord, centres: np.ndarray) -> AnnData:
     """The rows of a table without its genes and results."""
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
-    table = AnnData(csr_matrix((plan.table.n_obs, 0), dtype=np.float32), obs=plan.table.obs.copy())
-    table.obsm["spatial"] = plan.centres()
+    table = AnnData(csr_matrix((slide.n_rows, 0), dtype=np.float32), obs=slide.table.obs.copy())
+    table.obsm["spatial"] = centres
+    table.obsm[_keys.TILES] = centres.copy()
     for key in ("spatialdata_attrs", "spatial"):
-        if key in plan.table.uns:
-            table.uns[key] = plan.table.uns[key]
+        if key in slide.table.uns:
+            table.uns[key] = slide.table.uns[key]
+    record(table, _keys.TILES, stated)
     return table

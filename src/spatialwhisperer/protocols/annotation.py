@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import say
+from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import her2st_text as words
 from spatialwhisperer.protocols import references
 from spatialwhisperer.protocols.markdown import markdown
@@ -113,7 +113,7 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bo
     materials = load(data, splits, smoke=smoke)
     rows: list[pd.DataFrame] = []
     for split in splits:
-        say(f"{split.name}: {split.test}")
+        inform(f"{split.name}: {split.test}")
         rows += [
             part.assign(split=split.name, test=split.test) for part in _one_split(split, materials, n_seeds, n_nulls)
         ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import say
+from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols.markdown import markdown
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
     tables = [sw.datasets.her2st(n, data_dir=data, with_image=False)["table"] for n in names]
     _components(tables)
     for kind in ("scvi", "scanvi"):
-        say(f"{kind}: {sum(t.n_obs for t in tables)} spots, {2 if smoke else EPOCHS} epochs")
+        inform(f"{kind}: {sum(t.n_obs for t in tables)} spots, {2 if smoke else EPOCHS} epochs")
         labels = {"labels_key": LABELS} if kind == "scanvi" else {}
         encoder = sw.pp.fit_gene_encoder(
             tables, kind, batch_key="patient", n_latent=DIMENSIONS, max_epochs=2 if smoke else EPOCHS, **labels

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import found, say
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.datasets._cells import COUNTS, TILE_PX
 from spatialwhisperer.protocols.label_sets import LABEL_SETS, LabelSet
 from spatialwhisperer.protocols.markdown import markdown
@@ -86,7 +86,7 @@ def run(
 
     options = options or Options()
     if dataset not in LABEL_SETS:
-        raise ValueError(f"There is no data set {dataset!r} (found: {found(LABEL_SETS)}).")
+        raise ValueError(f"There is no data set {dataset!r} (found: {listing(LABEL_SETS)}).")
     labels = LABEL_SETS[dataset]
     chosen = {name: labels.choose(name) for name in dict.fromkeys(prompts)}
     model = open_model(model)
@@ -116,7 +116,7 @@ def run(
 def _image_encoder(model: Whisperer) -> dict[str, Any]:
     encoder = model.config["encoders"].get("image")
     if encoder is None or "text" not in model.modalities:
-        raise ValueError(f"The model must have an image and a text side; it has {found(model.modalities)}.")
+        raise ValueError(f"The model must have an image and a text side; it has {listing(model.modalities)}.")
     if encoder.get("tile_um") is None or ("image" not in model.towers and encoder["name"] == encoder["slot"]):
         raise ValueError("This model was trained on given image features, so it cannot look at these images.")
     return encoder
@@ -139,7 +139,7 @@ def _names(images: CellImages, labels: LabelSet, options: Options) -> list[str]:
     wanted = options.images or labels.images or tuple(images)
     absent = [name for name in wanted if name not in images]
     if absent:
-        raise ValueError(f"The data lack the images {found(absent)}. Name those to score with images=….")
+        raise ValueError(f"The data lack the images {listing(absent)}. Name those to score with images=….")
     return list(wanted[:2] if options.smoke else wanted)
 
 
@@ -186,7 +186,7 @@ def _once(
     images: CellImages, name: str, model: Whisperer, path: Path, count: str, options: Options
 ) -> dict[str, np.ndarray]:
     if not path.is_file():
-        say(f"{count}: {name}")
+        inform(f"{count}: {name}")
         sdata = images[name]
         table = sdata["table"]
         arrays = {

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import say
+from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import annotation
 from spatialwhisperer.protocols import her2st_text as words
 from spatialwhisperer.protocols.default_labels import LABELS, REGIONS
@@ -74,7 +74,7 @@ class Data:
         images = [s for n, s in self.images.items() if n[0] != without]
         texts = [t for n, t in self.texts.items() if n[0] != without]
         if recipe["gene_encoder"] == "scvi":
-            say(f"scVI, {SCVI_EPOCHS} epochs")
+            inform(f"scVI, {SCVI_EPOCHS} epochs")
             encoder = sw.pp.fit_gene_encoder(
                 [*texts, self.cells], "scvi", batch_key="patient", max_epochs=SCVI_EPOCHS, random_state=seed
             )
@@ -144,7 +144,7 @@ def _captioned(data: Path, name: str) -> AnnData:
 
 def leave_patient_out(patient: str, data: Data, recipe: Mapping[str, Any], seed: int) -> list[HeldOut]:
     """Score the sections of a patient by a model of the others."""
-    say(f"without patient {patient}")
+    inform(f"without patient {patient}")
     model = data.fit(recipe, seed, without=patient)
     return [score(name, sdata, model) for name, sdata in data.images.items() if name[0] == patient]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import say
+from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols.her2st_data import FOLDS, Materials
 from spatialwhisperer.protocols.her2st_fold import BASELINES, Task, run_task
 from spatialwhisperer.protocols.her2st_report import report
@@ -83,7 +83,7 @@ def run(
 def _run_once(task: Task, materials: Materials, towers: TowerOptions, folder: Path, count: str) -> pd.DataFrame:
     path = folder / f"{task.key}.csv"
     if not path.is_file():
-        say(f"{count}: {task.key}")
+        inform(f"{count}: {task.key}")
         start = time.perf_counter()
         trained = task.features.startswith(TRAINED)
         rows = run_trained(task, materials, towers) if trained else run_task(task, materials)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import say
+from spatialwhisperer._messages import inform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ class Materials:
         px = min(LARGEST_PX, round(tile_um / mpp))
         path = self.cache / "features" / f"{name}-{encoder.replace('/', '_')}-{tile_um:g}um-{px}px.npy"
         if not path.is_file() or self.smoke:
-            say(f"{name}: {encoder}, tiles of {tile_um:g} µm, {px} px")
+            inform(f"{name}: {encoder}, tiles of {tile_um:g} µm, {px} px")
             sdata = sw.datasets.her2st(name, data_dir=self.data)
             if self.smoke:
                 sdata = _fewer(sdata)
@@ -119,7 +119,7 @@ class Materials:
             return sw.models.load_gene_encoder(folder)
         tables = [*(self.table(n) for n in fold.train), *self.unpaired(fold.test[0][0])]
         labels = {"labels_key": LABELS} if kind == "scanvi" else {}
-        say(f"{kind} for {fold.split} {fold.name}: {sum(t.n_obs for t in tables)} spots")
+        inform(f"{kind} for {fold.split} {fold.name}: {sum(t.n_obs for t in tables)} spots")
         encoder = sw.pp.fit_gene_encoder(
             tables, kind, batch_key="patient", n_latent=10, max_epochs=2 if self.smoke else 40, **labels
         )

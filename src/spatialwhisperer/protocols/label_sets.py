@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,7 +92,7 @@ class LabelSet:
             If there are none of that name.
         """
         if prompts not in self.prompts:
-            raise ValueError(f"{self.title} has no prompts {prompts!r}; it has {found(self.prompts)}.")
+            raise ValueError(f"{self.title} has no prompts {prompts!r}; it has {listing(self.prompts)}.")
         return self.prompts[prompts]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import say
+from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import annotation, references
 from spatialwhisperer.protocols import her2st_text as words
 from spatialwhisperer.protocols.markdown import markdown
@@ -153,7 +153,7 @@ def _one_fold(
                 rows.assign(pair=pair, condition=condition, share=share, seed=seed, n_pairs=n)
                 for pair, condition, n, rows in case.at(share, seed)
             ]
-            say(f"{fold.name}: {fold.test}, seed {seed}, share {_share(share)}, {time.perf_counter() - start:.0f} s")
+            inform(f"{fold.name}: {fold.test}, seed {seed}, share {_share(share)}, {time.perf_counter() - start:.0f} s")
     return pd.concat(out, ignore_index=True)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import say
+from spatialwhisperer._messages import inform
 from spatialwhisperer.models.default import NAME, weights_folder
 from spatialwhisperer.protocols import held_out
 from spatialwhisperer.protocols import her2st_text as words
@@ -68,13 +68,13 @@ def train_default(
     materials = held_out.load(data, smoke=smoke)
     recipe = held_out.RECIPE | {"gene_encoder": gene_encoder}
     unseen = {p: held_out.leave_patient_out(p, materials, recipe, seed) for p in materials.patients}
-    say("all patients")
+    inform("all patients")
     model = materials.fit(recipe, seed)
     model.vocabulary = vocabulary(data, model)
     model.config["annotation"] = held_out.calibration(unseen, 1 / model.scale)
     model.config["card"] = card(materials, unseen, recipe, seed)
     write(model, out)
-    say(f"{out}: {_size(out) / 1e6:.1f} MB in {time.perf_counter() - start:.0f} s")
+    inform(f"{out}: {_size(out) / 1e6:.1f} MB in {time.perf_counter() - start:.0f} s")
     return model
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._messages import found, progress
+from spatialwhisperer._messages import listing, progress
 from spatialwhisperer.retrieval.search import (
     ELEMENTS,
     QUERY_ROWS,
@@ -352,7 +352,7 @@ def _check_options(k: int | None, weights: str, temperature: float, block_rows: 
     if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
         raise ValueError(f"k must be a whole number of at least 1, or None for the whole bank, not {k!r}.")
     if weights not in WEIGHTS:
-        raise ValueError(f"Unknown weights {weights!r}; choose one of {found(WEIGHTS)}.")
+        raise ValueError(f"Unknown weights {weights!r}; choose one of {listing(WEIGHTS)}.")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature!r}.")
     if block_rows < 1:

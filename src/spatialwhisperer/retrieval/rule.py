@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import get_modality
+from spatialwhisperer._schema import Stored
 from spatialwhisperer.retrieval.weights import WEIGHTS
-
-MODALITIES = ("gene", "text", "image")
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Stored):
     """How values are retrieved from a bank of paired observations.
 
     Attributes
@@ -38,11 +38,10 @@ class Retrieval:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        for side in (self.query, self.key):
-            if side not in MODALITIES:
-                raise ValueError(f"Unknown side {side!r} of a retrieval; choose one of {found(MODALITIES)}.")
+        for modality in (self.query, self.key):
+            get_modality(modality)
         if self.weights not in WEIGHTS:
-            raise ValueError(f"Unknown weights {self.weights!r}; choose one of {found(WEIGHTS)}.")
+            raise ValueError(f"Unknown weights {self.weights!r}; choose one of {listing(WEIGHTS)}.")
         if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
             raise ValueError(f"k must be a whole number of at least 1, or None for the whole bank, not {self.k!r}.")
         if not self.temperature > 0:

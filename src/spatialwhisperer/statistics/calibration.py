@@ -1,4 +1,4 @@
-"""From scores to shares that can be believed: a temperature, and how far shares are from being right that often."""
+"""From scores to probabilities: a temperature, and how far confidence is from accuracy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Bins(NamedTuple):
     n: np.ndarray
 
 
-def shares(scores: np.ndarray, temperature: float) -> np.ndarray:
+def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Softmax over the labels of each row.
 
     Parameters
@@ -54,26 +54,26 @@ def shares(scores: np.ndarray, temperature: float) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from spatialwhisperer.statistics.calibration import shares
-    >>> shares(np.array([[0.0, np.log(3.0)]]), 1.0).round(2)
+    >>> from spatialwhisperer.statistics.calibration import probabilities
+    >>> probabilities(np.array([[0.0, np.log(3.0)]]), 1.0).round(2)
     array([[0.25, 0.75]])
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, not {temperature!r}.")
-    logits = scores / np.asarray(temperature, dtype=scores.dtype)
-    out = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return out / out.sum(axis=1, keepdims=True)
+    from scipy.special import softmax
+
+    return softmax(scores / np.asarray(temperature, dtype=scores.dtype), axis=1)
 
 
-def negative_log_likelihood(scores: np.ndarray, right: np.ndarray, temperature: float) -> float:
-    """Mean over rows of minus the logarithm of the summed share of the right labels.
+def negative_log_likelihood(scores: np.ndarray, correct: np.ndarray, temperature: float) -> float:
+    """Mean over rows of minus the logarithm of the summed probability of the correct labels.
 
     Parameters
     ----------
     scores
         Shape (n, labels).
-    right
-        Which labels are right in each row, Boolean of shape (n, labels); at least one in each.
+    correct
+        Which labels are correct in each row, Boolean of shape (n, labels); at least one in each.
     temperature
         What scores are divided by.
 
@@ -84,18 +84,18 @@ def negative_log_likelihood(scores: np.ndarray, right: np.ndarray, temperature: 
     from scipy.special import logsumexp
 
     logits = np.asarray(scores, dtype=float) / temperature
-    return float((logsumexp(logits, axis=1) - logsumexp(np.where(right, logits, -np.inf), axis=1)).mean())
+    return float((logsumexp(logits, axis=1) - logsumexp(np.where(correct, logits, -np.inf), axis=1)).mean())
 
 
-def fit_temperature(scores: np.ndarray, right: np.ndarray) -> float:
-    """The temperature at which the right labels are most likely (Guo et al., ICML 2017).
+def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> float:
+    """The temperature at which the correct labels are most likely (Guo et al., ICML 2017).
 
     Parameters
     ----------
     scores
         Finite, shape (n, labels).
-    right
-        Which labels are right in each row, Boolean of shape (n, labels). Several where the truth is coarser than the labels: their
+    correct
+        Which labels are correct in each row, Boolean of shape (n, labels). Several where the truth is coarser than the labels: their
         shares are summed.
 
     Returns
@@ -105,7 +105,7 @@ def fit_temperature(scores: np.ndarray, right: np.ndarray) -> float:
     Raises
     ------
     ValueError
-        If shapes differ, a score is not finite, or a row has no right label.
+        If shapes differ, a score is not finite, or a row has no correct label.
 
     Examples
     --------
@@ -113,24 +113,24 @@ def fit_temperature(scores: np.ndarray, right: np.ndarray) -> float:
     >>> from spatialwhisperer.statistics.calibration import fit_temperature, shares
     >>> rng = np.random.default_rng(0)
     >>> scores = rng.normal(size=(4000, 3))
-    >>> truth = [rng.choice(3, p=p) for p in shares(scores, 0.5)]
+    >>> truth = [rng.choice(3, p=p) for p in probabilities(scores, 0.5)]
     >>> bool(abs(fit_temperature(scores, np.eye(3, dtype=bool)[truth]) - 0.5) < 0.05)
     True
     """
     from scipy.optimize import minimize_scalar
 
-    scores, right = np.asarray(scores, dtype=float), np.asarray(right, dtype=bool)
-    if scores.ndim != 2 or scores.shape != right.shape or not len(scores):
+    scores, correct = np.asarray(scores, dtype=float), np.asarray(correct, dtype=bool)
+    if scores.ndim != 2 or scores.shape != correct.shape or not len(scores):
         raise ValueError(
-            f"scores {scores.shape} and right {right.shape} must be matrices of one shape with at least a row."
+            f"scores {scores.shape} and correct {correct.shape} must be matrices of one shape with at least a row."
         )
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite; leave out rows with NaN.")
-    if not right.any(axis=1).all():
-        raise ValueError(f"{int((~right.any(axis=1)).sum())} rows have no right label; leave them out.")
+    if not correct.any(axis=1).all():
+        raise ValueError(f"{int((~correct.any(axis=1)).sum())} rows have no correct label; leave them out.")
 
     def loss(log_t: float) -> float:
-        return negative_log_likelihood(scores, right, float(np.exp(log_t)))
+        return negative_log_likelihood(scores, correct, float(np.exp(log_t)))
 
     # summed shares make the loss lose its convexity, so a coarse grid comes first
     grid = np.linspace(*_LOG_RANGE, 29)
@@ -148,7 +148,7 @@ def reliability_bins(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int
     confidence
         Share of the label given to each row, shape (n,), between 0 and 1.
     correct
-        Whether it is right, shape (n,).
+        Whether it is correct, shape (n,).
     n_bins
         Number of bins between 0 and 1.
 

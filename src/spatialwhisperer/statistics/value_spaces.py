@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,4 +79,4 @@ def _per_gene(matrix: sp.csr_matrix, sections: Any) -> sp.csr_matrix:
 def check_space(space: str) -> None:
     """Refuse an unknown space."""
     if space not in SPACES:
-        raise ValueError(f"Unknown value space {space!r}; choose one of {found(SPACES)}.")
+        raise ValueError(f"Unknown value space {space!r}; choose one of {listing(SPACES)}.")

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._access.slots import as_list
-from spatialwhisperer._messages import found, warn
+from spatialwhisperer._access.columns import as_list
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import listing, warn
+from spatialwhisperer.models.config import Annotation
+from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.statistics.calibration import (
     N_BINS,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
-    shares,
+    probabilities,
 )
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
-from spatialwhisperer.tl.annotate import check_any_row, row_embeddings, side_of
-from spatialwhisperer.tl.evaluation.truth import indistinct, known_truth, label_sets, right_labels
+from spatialwhisperer.tl._embedding.rows import check_any_row, check_modality, choose_modality, embed_rows, given_rows
+from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,13 +30,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.tl._annotation.labels import Labels
     from spatialwhisperer.tl._annotation.scoring import Normalize
 
 CONVENTION = (
-    f"Expected calibration error of the best label, {N_BINS} bins of equal width (Guo et al., ICML 2017). Its confidence is its share "
-    "with those of labels that the truth cannot tell apart from it; rows whose true class has no label are left out."
+    f"Expected calibration error of the best label, {N_BINS} bins of equal width (Guo et al., ICML 2017). Its confidence is its "
+    "probability with those of labels that the ground truth cannot tell apart from it; rows whose true class has no label are left out."
 )
 
 
@@ -48,18 +50,17 @@ def calibrate(
     templates: str | Sequence[str] = "{}",
     normalize: Normalize | None = None,
     background: Literal["section", "training"] = "section",
-    modality: Literal["image", "gene"] | None = None,
+    modality: str | None = None,
     embedding_key: str | None = None,
-    table_key: str | None = None,
     layer: str | None = None,
-    library_key: str | None = None,
     batch_size: int | None = None,
     device: str | None = None,
+    **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
-    """Fit the temperature at which the shares of a model's labels are most likely to be right.
+    """Fit the temperature at which the probabilities of a model's labels fit known labels best.
 
     The temperature is the one of highest likelihood on rows with known labels (Guo et al., ICML 2017). It changes no order
-    of labels, only how sure a row is. It is kept in ``model.config["annotation"]``, is saved with the model, and is used by
+    of labels, only how sure a row is. It is kept in ``model.config.annotation``, is saved with the model, and is used by
     :func:`zero_shot_annotate` for the same normalisation. It holds for tissue and labels like those it was fitted on; measure it
     on other sections with :func:`evaluate_calibration`.
 
@@ -68,19 +69,19 @@ def calibrate(
     data
         One object or several with known labels, of patients that the model was not trained on.
     truth
-        Column of ``.obs`` with true classes (NaN: unknown, left out), or slot of ``.obsm`` with their shares, of which the largest
+        Column of ``.obs`` with true classes (NaN: unknown, left out), or key of ``.obsm`` with their proportions, of which the largest
         counts; as in :func:`evaluate_annotation`.
     model
-        The model. Changed in place: ``model.config["annotation"]`` gets "normalize", "background", "temperature", "ece",
-        "ece_before" (at the temperature of the training), "n" and "labels".
-    labels, templates, modality, embedding_key, table_key, layer, library_key, batch_size, device
+        The model. Changed in place: ``model.config.annotation`` holds the normalisation, background and temperature, the expected
+        calibration error with it and at the temperature of the training, the number of rows and the labels.
+    labels, templates, modality, embedding_key, layer, batch_size, device, **slide
         As in :func:`zero_shot_annotate`.
     mapping
-        From true class to label, or to several that it covers, whose shares are summed. By equal names if not given.
+        From true class to label, or to several that it covers, whose probabilities are summed; ``None`` matches equal names.
     normalize
-        "none" or "centre". Not given: whichever makes the known labels more likely.
+        "none" or "centre"; ``None`` takes whichever makes the known labels more likely.
     background
-        What "centre" takes off.
+        What "centre" subtracts.
 
     Warns
     -----
@@ -106,57 +107,64 @@ def calibrate(
     --------
     >>> import spatialwhisperer as sw
     >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> model = sw.tl.train([sections["P1"], reference], image=sw.tl.ImageFeatures(tile_px=64), max_epochs=20)
     >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
     >>> report = sw.tl.calibrate(sections["P2"], "cell_type", model=model, labels=labels)
     >>> bool((report["nll"] <= report["nll_before"] + 1e-9).all())
     True
     """
-    if not hasattr(model, "project") or not hasattr(model, "config"):
+    if not isinstance(model, Whisperer):
         raise TypeError(
             f"model must be an open model, which keeps the temperature, not {type(model).__name__}. Open it first: "
             "model = sw.models.Whisperer.load(…), and save it afterwards: model.save(…)."
         )
     if not isinstance(truth, str):
-        raise TypeError(f"truth must be the name of a column or slot, not {type(truth).__name__}.")
+        raise TypeError(f"truth must be the name of a column or key, not {type(truth).__name__}.")
     if normalize not in (None, "none", "softmax", "centre"):
         raise ValueError(f"normalize must be 'none', 'softmax', 'centre' or None, not {normalize!r}.")
     if background not in ("section", "training"):
         raise ValueError(f"background must be 'section' or 'training' here, not {background!r}.")
+    check_modality(modality)
     classes, prompts = check_labels(labels, model)
     text = class_embeddings(model, fill_templates(prompts, templates), device=device)
-    options = {"table_key": table_key, "layer": layer, "library_key": library_key}
-    parts = [_embedded(d, truth, model, modality, embedding_key, batch_size, device, options) for d in as_list(data)]
+    options = {"layer": layer, "batch_size": batch_size, "device": device}
+    parts = [
+        _embedded(Slide.open(d, **slide), truth, model, modality, embedding_key, options) for d in as_list(data)
+    ]
     true = list(dict.fromkeys(c for part in parts for c in part.classes))
     sets = label_sets(true, classes, mapping)
     rows = {}
     for kind in ("none", "centre") if normalize is None else (normalize,):
-        plan = [_plan(model, kind, background, part.side) for part in parts]
+        plan = [_plan(model, kind, background, part.modality) for part in parts]
         rows[kind] = _fitted(parts, plan, text, sets, classes, 1 / model.scale)
-    _warn_taught(parts, model)
+    _warn_trained(parts, model)
     report = pd.DataFrame.from_dict(rows, orient="index")
     best = str(report["nll"].idxmin())
     report["chosen"] = report.index == best
     report.index.name = "normalize"
     report.attrs["convention"] = CONVENTION
-    kept = {k: float(report.loc[best, k]) for k in ("temperature", "ece", "ece_before")}
-    model.config["annotation"] = {
-        **model.config.get("annotation", {}),
-        "normalize": best,
-        "background": background if best == "centre" else None,
-        **kept,
-        "n": int(report.loc[best, "n"]),
-        "labels": classes,
-    }
+    chosen = rows[best]  # type: ignore[index]
+    model.update(
+        annotation=Annotation(
+            normalize=best,  # type: ignore[arg-type]
+            background=background if best == "centre" else None,
+            temperature=float(chosen["temperature"]),
+            ece=float(chosen["ece"]),
+            ece_before=float(chosen["ece_before"]),
+            n=int(chosen["n"]),
+            labels=tuple(classes),
+        )
+    )
     return report
 
 
-def _warn_taught(parts: Sequence[_Part], model: Whisperer) -> None:
-    taught = {p for part in parts for p in part.patients} & set(model.config.get("training", {}).get("groups", ()))
-    if taught:
+def _warn_trained(parts: Sequence[_Part], model: Whisperer) -> None:
+    groups = set() if model.config.training is None else set(model.config.training.groups)
+    trained = {p for part in parts for p in part.patients} & groups
+    if trained:
         warn(
-            f"Rows of {found(sorted(taught))} taught this model, which is surer of them than of new patients: the temperature will "
-            "be too low. Calibrate on patients that were not in training."
+            f"The model was trained on rows of {listing(sorted(trained))}, where it is more confident than on new patients: the "
+            "temperature will be too low. Calibrate on patients that were not in training."
         )
 
 
@@ -165,25 +173,26 @@ class _Part(NamedTuple):
     sections: np.ndarray
     dominant: np.ndarray
     classes: list[str]
-    side: str | None
+    modality: str | None
     patients: set[str]
 
 
 def _embedded(
-    data: Any, truth: str, model: Whisperer, modality: Any, key: Any, batch_size: Any, device: Any, options: Any
+    slide: Slide, truth: str, model: Whisperer, modality: str | None, key: str | None, options: dict[str, Any]
 ) -> _Part:
-    table = get_table(data, options["table_key"])
+    table = slide.table
     known = known_truth(table, truth)
-    side = side_of(data, table, model, modality, key)
-    z = row_embeddings(data, table, model, side, key, batch_size, device, False, options)
-    check_any_row(z, side, key)
-    where = {k: options[k] for k in ("table_key", "library_key")}
+    if key is not None:
+        rows = given_rows(slide, model, key, modality)
+    else:
+        rows = embed_rows(slide, model, modality or choose_modality(slide, model), **options)
+    check_any_row(rows, key)
     patients = set(table.obs["patient"].astype(str)) if "patient" in table.obs else set()
-    return _Part(z, section_codes(data, **where), known.dominant, list(known.shares), side, patients)
+    return _Part(rows.z, slide.sections, known.dominant, list(known.proportions), rows.modality, patients)
 
 
-def _plan(model: Whisperer, normalize: str, background: str, side: str | None) -> scoring.Correction:
-    return scoring.correction(model, normalize, background if normalize == "centre" else None, modality=side)
+def _plan(model: Whisperer, normalize: str, background: str, modality: str | None) -> scoring.Correction:
+    return scoring.correction(model, normalize, background if normalize == "centre" else None, modality=modality)
 
 
 def _fitted(
@@ -195,33 +204,33 @@ def _fitted(
     before: float,
 ) -> dict[str, float]:
     """Temperature and figures of one normalisation."""
-    # shares say the same as the cosines they come from
+    # probabilities say the same as the cosines they come from
     how = [p._replace(normalize="none") if p.normalize == "softmax" else p for p in plan]
     scores = np.concatenate(
         [scoring.score_rows(p.z, text, sections=p.sections, how=h)[0] for p, h in zip(parts, how, strict=True)]
     ).astype(np.float64)
     dominant = np.concatenate([p.dominant for p in parts])
-    right = right_labels(dominant, sets, classes)
-    take = np.isfinite(scores).all(axis=1) & right.any(axis=1)
+    correct = correct_labels(dominant, sets, classes)
+    take = np.isfinite(scores).all(axis=1) & correct.any(axis=1)
     if not take.any():
         raise ValueError(
-            f"No row has both scores and a known truth among {found(sets)} ({int(right.any(axis=1).sum())} rows have a known truth)."
+            f"No row has both scores and a known truth among {listing(sets)} ({int(correct.any(axis=1).sum())} rows have a known truth)."
         )
     kinds = list(dict.fromkeys(dominant[take]))
     if len(kinds) < 2:
         raise ValueError(
             f"All {int(take.sum())} rows with a known truth are {kinds[0]!r}; a temperature needs rows of two classes."
         )
-    scores, right = scores[take], right[take]
+    scores, correct = scores[take], correct[take]
     together = indistinct(sets, classes)
-    t = fit_temperature(scores, right)
-    ece, accuracy = _calibration(scores, right, together, t)
-    ece_before, _ = _calibration(scores, right, together, before)
+    t = fit_temperature(scores, correct)
+    ece, accuracy = _calibration(scores, correct, together, t)
+    ece_before, _ = _calibration(scores, correct, together, before)
     return {
         "temperature": t,
         "temperature_before": before,
-        "nll": negative_log_likelihood(scores, right, t),
-        "nll_before": negative_log_likelihood(scores, right, before),
+        "nll": negative_log_likelihood(scores, correct, t),
+        "nll_before": negative_log_likelihood(scores, correct, before),
         "ece": ece,
         "ece_before": ece_before,
         "accuracy": accuracy,
@@ -229,8 +238,8 @@ def _fitted(
     }
 
 
-def _calibration(scores: np.ndarray, right: np.ndarray, together: np.ndarray, t: float) -> tuple[float, float]:
-    rows = judged(shares(scores, t), right, together)
+def _calibration(scores: np.ndarray, correct: np.ndarray, together: np.ndarray, t: float) -> tuple[float, float]:
+    rows = judged(probabilities(scores, t), correct, together)
     return expected_calibration_error(rows.summed, rows.correct), float(rows.correct.mean())
 
 
@@ -240,11 +249,11 @@ class Judged(NamedTuple):
     Attributes
     ----------
     confidence
-        Its share.
+        Its probability.
     summed
-        Its share together with those of the labels that the truth cannot tell apart from it.
+        Its probability together with those of the labels that the ground truth cannot tell apart from it.
     correct
-        Whether it is right.
+        Whether it is correct.
     """
 
     confidence: np.ndarray
@@ -252,16 +261,16 @@ class Judged(NamedTuple):
     correct: np.ndarray
 
 
-def judged(share: np.ndarray, right: np.ndarray, together: np.ndarray) -> Judged:
+def judged(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -> Judged:
     """Judge the best label of each row.
 
     Parameters
     ----------
-    share, right
-        Shares of the labels, and which are right; shape (n, labels).
+    probability, correct
+        Probabilities of the labels, and which are correct; shape (n, labels).
     together
-        Which label belongs to which part that the truth cannot divide, Boolean of shape (labels, parts).
+        Which label belongs to which set that the ground truth cannot divide, Boolean of shape (labels, sets).
     """
-    rows, best = np.arange(len(share)), share.argmax(axis=1)
-    summed = share @ together.astype(share.dtype)
-    return Judged(share[rows, best], summed[rows, together.argmax(axis=1)[best]], right[rows, best])
+    rows, best = np.arange(len(probability)), probability.argmax(axis=1)
+    summed = probability @ together.astype(probability.dtype)
+    return Judged(probability[rows, best], summed[rows, together.argmax(axis=1)[best]], correct[rows, best])

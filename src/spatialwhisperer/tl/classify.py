@@ -11,7 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
 from spatialwhisperer._access.slots import columns, matrix, set_categories, stacked, tables_of, texts
 from spatialwhisperer._checks import check_key_added
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._tissue.probes import METHODS, Method, fit_probe, take_shots
 
@@ -169,7 +169,7 @@ def classify(
 def check_probe(method: str, n_shots: int | None, n_neighbors: int) -> None:
     """Refuse an unknown method and numbers below one."""
     if method not in METHODS:
-        raise ValueError(f"method={method!r} is not a probe; choose one of {found(METHODS)}.")
+        raise ValueError(f"method={method!r} is not a probe; choose one of {listing(METHODS)}.")
     for name, value in (("n_shots", n_shots), ("n_neighbors", n_neighbors)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
@@ -200,7 +200,7 @@ def check_classes(classes: Sequence[str], labels_key: str, n_rows: int) -> None:
     """Refuse fewer than two classes."""
     if len(classes) < 2:
         raise ValueError(
-            f"At least two classes are needed; labels_key={labels_key!r} gives {found(classes)} in the {n_rows} rows that have "
+            f"At least two classes are needed; labels_key={labels_key!r} gives {listing(classes)} in the {n_rows} rows that have "
             "a known label and features without NaN."
         )
 
@@ -223,6 +223,6 @@ def _refuse_overlap(table: AnnData, teachers: Sequence[AnnData], group_key: str)
     taught = {v for t in teachers if group_key in t.obs for v in texts(t.obs[group_key])}
     if shared := sorted(own & taught):
         raise ValueError(
-            f"{group_key} {found(shared)} is both in data and in train, so the result would not show how a new {group_key} fares. "
+            f"{group_key} {listing(shared)} is both in data and in train, so the result would not show how a new {group_key} fares. "
             "Take it out of train, or pass allow_overlap=True."
         )

@@ -11,7 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, is_spatialdata
 from spatialwhisperer._access.slots import column, matrix
 from spatialwhisperer._checks import check_key_added
-from spatialwhisperer._messages import found, warn
+from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
 from spatialwhisperer.tl._tissue.neighbours import section_names, spatial_graph
@@ -231,7 +231,7 @@ def _predicted(data: Any, table: AnnData, prediction: AnnData | None) -> np.ndar
 def check_clustering(method: str, smooth: float, n_rings: int, n_pcs: int | None, n_init: int) -> None:
     """Refuse an unknown method and numbers out of range."""
     if method not in METHODS:
-        raise ValueError(f"method={method!r} is not a way to cluster; choose one of {found(METHODS)}.")
+        raise ValueError(f"method={method!r} is not a way to cluster; choose one of {listing(METHODS)}.")
     if not 0 <= smooth <= 1:
         raise ValueError(f"smooth is a weight between 0 and 1, not {smooth!r}.")
     for name, value in (("n_rings", n_rings), ("n_pcs", n_pcs), ("n_init", n_init)):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table
-from spatialwhisperer._checks import check_key_added
-from spatialwhisperer._messages import found
-from spatialwhisperer._provenance import record
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._docs import shared
+from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._annotation.labels import class_embeddings
-from spatialwhisperer.tl.annotate import row_embeddings
-from spatialwhisperer.tl.embed import check_modality, describe_model, open_model
+from spatialwhisperer.tl._embedding.models import describe_model, open_model
+from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows, given_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,52 +25,43 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer.models.whisperer import Whisperer
 
 
+@shared
 def query(
     data: AnnData | SpatialData,
     text: str | Sequence[str],
     *,
     model: Whisperer | str | Path | None = None,
-    modality: Literal["image", "gene"] | None = None,
+    modality: str | None = None,
     embedding_key: str | None = None,
-    table_key: str | None = None,
     layer: str | None = None,
-    library_key: str | None = None,
     key_added: str = _keys.QUERY,
     batch_size: int | None = None,
     device: str | None = None,
     inplace: bool = True,
+    **slide: Unpack[SlideOptions],
 ) -> pd.Series | None:
     """Score every row against a text.
 
     Parameters
     ----------
-    data
-        What to ask.
+    %(data)s
     text
         The question in words, or several wordings of it, which are averaged.
-    model
-        A trained model, its folder or its name on the hub.
-    modality
-        Which side of the data to read. Not given: image where there is one, else gene.
+    %(model)s
+    %(modality)s
     embedding_key
-        Slot of ``.obsm`` with an embedding to use instead of computing one.
-    table_key
-        Table of a SpatialData.
-    layer
-        Layer with raw counts, when genes are read.
-    library_key
-        Column of ``.obs`` that names the library of each row (AnnData with several libraries).
+        Key of ``.obsm`` with an embedding by this model, to use instead of computing one.
+    %(layer)s
     key_added
         Column of ``.obs``.
-    batch_size
-        Tiles or rows in one pass.
-    device
-        Torch device; ``settings.device`` if not given.
-    inplace
-        Write to ``data`` or return.
+    %(batch_size)s
+    %(device)s
+    %(inplace)s
+    %(slide)s
 
     Returns
     -------
@@ -90,32 +82,35 @@ def query(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> scores = sw.tl.query(sections["P2"], "fat tissue", model=model, inplace=False)
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> scores = sw.tl.query(section, "fat cell", inplace=False)
     >>> len(scores)
     80
     """
     check_key_added(key_added)
+    check_batch_size(batch_size)
     texts = _texts(text)
     check_modality(modality)
     model = open_model(model)
-    table = get_table(data, table_key)
     wanted = class_embeddings(model, [texts], device=device)[0]
-    options = {"table_key": table_key, "layer": layer, "library_key": library_key}
-    z = row_embeddings(data, table, model, modality, embedding_key, batch_size, device, inplace, options)
-    scores = (z @ wanted).astype(np.float32)
+    opened = Slide.open(data, **slide)
+    if embedding_key is not None:
+        embedded = given_rows(opened, model, embedding_key, modality)
+    else:
+        chosen = modality or choose_modality(opened, model)
+        embedded = embed_rows(opened, model, chosen, layer=layer, batch_size=batch_size, device=device)
+    scores = (embedded.z @ wanted).astype(np.float32)
     if not inplace:
-        return pd.Series(scores, index=table.obs_names, name=key_added)
-    table.obs[key_added] = scores
-    record(table, key_added, text=texts, model=describe_model(model))
+        return pd.Series(scores, index=opened.table.obs_names, name=key_added)
+    record = {"text": texts, "model": describe_model(model)}
+    opened.put(*embedded.results, Result(key_added, record, obs={key_added: scores}))
     return None
 
 
 def _texts(text: Any) -> list[str]:
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
     if wrong := [t for t in texts if not isinstance(t, str)]:
-        raise TypeError(f"text must be a sentence, or a list of several wordings of it; found {found(wrong, 3)}.")
+        raise TypeError(f"text must be a sentence, or a list of several wordings of it; found {listing(wrong, 3)}.")
     if not texts or any(not t.strip() for t in texts):
         raise ValueError(f"text must be a sentence or several; found {text!r}.")
     return texts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access import get_table, positions, raster_images, section_codes
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.bootstrap import Bootstrap, spatial_blocks
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
 from spatialwhisperer.tl._annotation.training_range import check_range, section_ranges
@@ -154,7 +154,7 @@ def transitivity(
     gene = _gene(data, table, model, {**where, **options, "layer": layer})
     if image is None and gene is None:
         raise KeyError(
-            f"There is nothing to judge: the model reads {found(m for m in model.modalities if m != 'text')}, and the data hold "
+            f"There is nothing to judge: the model reads {listing(m for m in model.modalities if m != 'text')}, and the data hold "
             f"neither an H&E image nor image features for it, and {table.n_vars} genes."
         )
     keep = _usable(image, gene, max_rows, random_state)
@@ -189,7 +189,7 @@ def transitivity(
 def _reference(model: Whisperer) -> Any:
     if "text" not in model.modalities:
         raise KeyError(
-            f"This model has no text side (it has: {found(model.modalities)}), so no text can reach an image."
+            f"This model has no text side (it has: {listing(model.modalities)}), so no text can reach an image."
         )
     if model.reference is None:
         raise ValueError(

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from torch import nn
+    from spatialwhisperer.encoders.base import Encoder
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,21 @@ class Items:
 
 
 class ItemBatches(Dataset):
-    """Looks up whole batches by their item positions: one gather per modality, no per-sample Python."""
+    """Looks up whole batches by their item positions: one gather per modality, no per-sample Python.
 
-    def __init__(self, items: Items, towers: Mapping[str, nn.Module]) -> None:
+    Parameters
+    ----------
+    items
+        What to look up.
+    trained
+        Encoders that are trained, by modality: they collate raw inputs.
+    """
+
+    def __init__(self, items: Items, trained: Mapping[str, Encoder]) -> None:
         self.items = items
-        self.towers = towers
+        self.trained = trained
         self.tensors = {
-            m: torch.as_tensor(np.asarray(x, dtype=np.float32)) for m, x in items.inputs.items() if m not in towers
+            m: torch.as_tensor(np.asarray(x, dtype=np.float32)) for m, x in items.inputs.items() if m not in trained
         }
         self.holds = _captions_of_rows(items)
 
@@ -140,15 +148,15 @@ class ItemBatches(Dataset):
         return {"x": x, "context": {"offsets": torch.as_tensor(context["offsets"][found]), "mask": mask}}
 
     def _input(self, modality: str, found: np.ndarray) -> dict[str, Any]:
-        if modality not in self.towers:
+        if modality not in self.trained:
             return self._features(modality, found)
         if not len(found):
             return {"x": torch.empty(0)}
-        # a tower is expensive: it sees each distinct input once
+        # a trained encoder is expensive: it sees each distinct input once
         distinct, expand = np.unique(found, return_inverse=True)
         source = self.items.inputs[modality]
         chosen = [source[i] for i in distinct] if isinstance(source, list) else source[distinct]
-        return {"x": self.towers[modality].collate(chosen), "expand": torch.as_tensor(expand)}
+        return {"x": self.trained[modality].collate(chosen), "expand": torch.as_tensor(expand)}
 
 
 def _captions_of_rows(items: Items) -> Any:

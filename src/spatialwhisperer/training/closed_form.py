@@ -1,7 +1,7 @@
-"""A joint space without training: the gene features themselves, with linear maps of captions and images into them.
+"""A joint space without training: the features of the bridge modality, with linear maps of captions and images into them.
 
 ``M = argmin`` over linear maps of text features onto caption directions, where the direction of a caption is the ridge
-regression of its presence on gene features (the bilinear model of Romera-Paredes & Torr, ICML 2015, with a free text side).
+regression of its presence on the features of the bridge modality (the bilinear model of Romera-Paredes & Torr, ICML 2015, with a free text side).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spatialwhisperer.networks.context import make_context
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer.models.config import ContextConfig, HeadConfig
 from spatialwhisperer.networks.heads import make_head
+from spatialwhisperer.training.fitted import Fitted, one_step
 from spatialwhisperer.training.ridge_link import linked_pairs, solve_ridge
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.training.batches import Items
 
-GENE_PENALTY = 100.0
+CAPTION_PENALTY = 100.0
 """Of the caption directions, on standardised features of some thousand rows: a small one."""
 
 TEXT_PENALTY = 0.1
@@ -32,63 +32,66 @@ NEIGHBOURHOOD = {"n_neighbours": 8, "bandwidth": 1.0}
 """Rows whose mean takes part in an image embedding; weights are exp(-r²/2), with r in units of the spacing."""
 
 
-def fit_closed_form(model: Whisperer, items: Items, *, neighbour_share: float = 0.0) -> pd.DataFrame:
-    """Replace all heads by closed-form solutions; returns one history row for each link, with its error.
+def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_share: float = 0.0) -> Fitted:
+    """Replace all heads by closed-form solutions.
 
-    The joint space holds the standardised gene features and one constant coordinate. Rows are scaled to unit length when
-    they are compared, and thanks to the constant a long row still scores higher than a short one: the length of a predicted
-    row says how sure the prediction is.
+    The joint space holds the standardised features of the bridge modality and one constant coordinate. Rows are scaled to unit
+    length when they are compared, and thanks to the constant a long row still scores higher than a short one: the length of a
+    predicted row says how sure the prediction is.
 
     Parameters
     ----------
     model
-        With frozen gene, text and image features.
+        With frozen features of bridge modality, text and image.
     items
         Training items.
+    bridge
+        The modality that images and texts are linked to.
     neighbour_share
         Weight of the mean of the nearest rows in an image embedding. The regression itself reads single rows.
-    """
-    import pandas as pd
 
-    gene = np.asarray(items.inputs["gene"], dtype=np.float64)
+    Returns
+    -------
+    One history row for each link, with its error, and the penalties.
+    """
+    features = np.asarray(items.inputs[bridge], dtype=np.float64)
     text = np.asarray(items.inputs["text"], dtype=np.float64)
-    rows, holds, group = captions_of_genes(items)
-    directions = caption_directions(gene[rows], holds, group)
+    rows, holds, group = captioned_rows(items, bridge)
+    directions = caption_directions(features[rows], holds, group)
     text_weight = text_map(text, directions)
-    image_rows, gene_rows = linked_pairs(items)
-    x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], gene[gene_rows]
+    image_rows, bridge_rows = linked_pairs(items, bridge)
+    x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], features[bridge_rows]
     image_weight, alpha = solve_ridge(x, y)
 
-    constant = math.sqrt(gene.shape[1])  # the length of a typical standardised row
-    model.config["projection_dim"] = gene.shape[1] + 1
-    _set_head(model, "gene", np.eye(gene.shape[1]), constant)
-    _set_head(model, "text", text_weight, 0.0)
-    set_image_link(model, image_weight, neighbour_share=neighbour_share)
+    constant = math.sqrt(features.shape[1])  # the length of a typical standardised row
+    dim = features.shape[1] + 1
+    _install(model, bridge, np.eye(features.shape[1]), constant, projection_dim=dim)
+    _install(model, "text", text_weight, 0.0)
+    install_image_link(model, image_weight, bridge=bridge, neighbour_share=neighbour_share)
     # logits are then in standard deviations of the scores of training rows
     length = float(np.median(np.linalg.norm(text @ text_weight.T, axis=1)))
     with torch.no_grad():
         model.log_scale.fill_(math.log(max(constant * length, 1.0)))
-    model.config["ridge_alpha"] = alpha
-    model.config["closed_form"] = {"gene_penalty": GENE_PENALTY, "text_penalty": TEXT_PENALTY}
     errors = {
-        "gene-text": np.mean((text @ text_weight.T - directions.T) ** 2),
-        "image-gene": np.mean((x @ image_weight.T - (y - y.mean(axis=0))) ** 2),
+        f"{bridge}-text": np.mean((text @ text_weight.T - directions.T) ** 2),
+        f"image-{bridge}": np.mean((x @ image_weight.T - (y - y.mean(axis=0))) ** 2),
     }
-    return pd.DataFrame([{"phase": p, "epoch": 0, "step": 0, "loss": float(e)} for p, e in errors.items()])
+    penalties = {"ridge_alpha": alpha, "caption_penalty": CAPTION_PENALTY, "text_penalty": TEXT_PENALTY}
+    return Fitted(one_step(errors), penalties)
 
 
-def captions_of_genes(items: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gene rows that hold a caption, which captions they hold, bool (n, c), and their groups (n,)."""
-    gene, text = items.index["gene"], items.index["text"]
-    both = (gene >= 0) & (text >= 0)
-    rows, first, at = np.unique(gene[both], return_index=True, return_inverse=True)
+def captioned_rows(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the bridge modality that hold a caption, which captions they hold, bool (n, c), and their groups (n,)."""
+    other, text = items.index[bridge], items.index["text"]
+    both = (other >= 0) & (text >= 0)
+    rows, first, at = np.unique(other[both], return_index=True, return_inverse=True)
     holds = np.zeros((len(rows), len(items.inputs["text"])), bool)
     holds[at, text[both]] = True
     return rows, holds, items.group[both][first]
 
 
-def caption_directions(gene: np.ndarray, holds: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Direction of each caption in the space of gene features, shape (d, c); scores along it have unit variance in training.
+def caption_directions(features: np.ndarray, holds: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Direction of each caption in the space of the features, shape (d, c); scores along it have unit variance in training.
 
     Ridge regression of presence on features, both centred within groups, so that what sets patients or technologies apart is
     not taken for the meaning of a caption that one of them has more of. A caption that is true of all rows of some groups
@@ -96,8 +99,8 @@ def caption_directions(gene: np.ndarray, holds: np.ndarray, group: np.ndarray) -
 
     Parameters
     ----------
-    gene
-        Standardised features, shape (n, d).
+    features
+        Standardised, shape (n, d).
     holds
         Which caption is true of which row, shape (n, c).
     group
@@ -107,10 +110,10 @@ def caption_directions(gene: np.ndarray, holds: np.ndarray, group: np.ndarray) -
     present = holds.astype(np.float64)
     centred = _centred(present, codes)
     between = np.square(centred).sum(axis=0) < 1e-9
-    directions = np.zeros((gene.shape[1], holds.shape[1]))
+    directions = np.zeros((features.shape[1], holds.shape[1]))
     for chosen, by in ((~between, codes), (between, np.zeros_like(codes))):
         if chosen.any():
-            directions[:, chosen] = _ridge(_centred(gene, by), _centred(present[:, chosen], by))
+            directions[:, chosen] = _ridge(_centred(features, by), _centred(present[:, chosen], by))
     return directions
 
 
@@ -122,9 +125,9 @@ def text_map(text: np.ndarray, directions: np.ndarray, penalty: float = TEXT_PEN
 
 
 def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    weight = np.linalg.solve(x.T @ x + GENE_PENALTY * np.eye(x.shape[1]), x.T @ y)
-    spread = (x @ weight).std(axis=0)
-    return weight / np.where(spread > 1e-9, spread, np.inf)
+    weight = np.linalg.solve(x.T @ x + CAPTION_PENALTY * np.eye(x.shape[1]), x.T @ y)
+    std = (x @ weight).std(axis=0)
+    return weight / np.where(std > 1e-9, std, np.inf)
 
 
 def _centred(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -133,31 +136,36 @@ def _centred(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return x - (sums / np.bincount(codes, minlength=len(sums))[:, None])[codes]
 
 
-def set_image_link(model: Whisperer, weight: np.ndarray, *, neighbour_share: float = 0.0) -> None:
+def install_image_link(model: JointSpace, weight: np.ndarray, *, bridge: str, neighbour_share: float = 0.0) -> None:
     """Put the image head of a model in closed form in place.
 
     Parameters
     ----------
     model
-        Its gene head is in place.
+        The head of its bridge modality is in place.
     weight
-        From standardised image features to standardised gene features, shape (d, p).
+        From standardised image features to standardised features of the bridge modality, shape (d, p).
+    bridge
+        The modality that images are linked to.
     neighbour_share
         Weight of the mean of the nearest rows; both go through the same weights.
     """
-    dim = weight.shape[1]
-    if "image" in model.contexts:
-        model.contexts.pop("image")
-    contexts = {m: c for m, c in model.config["contexts"].items() if m != "image"}
+    context = None
     if neighbour_share:
-        model.contexts["image"] = make_context("section_mean", dim, **NEIGHBOURHOOD)
-        contexts["image"] = {"kind": "section_mean", "in_dim": dim, "options": dict(NEIGHBOURHOOD)}
+        context = ContextConfig("section_mean", frozen(NEIGHBOURHOOD))
         weight = np.concatenate([(1 - neighbour_share) * weight, neighbour_share * weight], axis=1)
-    model.config["contexts"] = contexts
-    _set_head(model, "image", weight, float(model.heads["gene"].bias[-1].detach()))
+    _install(model, "image", weight, float(model.heads[bridge].bias[-1].detach()), context=context)
 
 
-def _set_head(model: Whisperer, modality: str, weight: np.ndarray, constant: float) -> None:
+def _install(
+    model: JointSpace,
+    modality: str,
+    weight: np.ndarray,
+    constant: float,
+    *,
+    context: ContextConfig | None = None,
+    projection_dim: int | None = None,
+) -> None:
     """A linear head into a space with one more coordinate, which is constant."""
     head = make_head("linear", weight.shape[1], len(weight) + 1)
     with torch.no_grad():
@@ -165,5 +173,5 @@ def _set_head(model: Whisperer, modality: str, weight: np.ndarray, constant: flo
         head.weight[:-1].copy_(torch.from_numpy(np.ascontiguousarray(weight)))
         head.bias.zero_()
         head.bias[-1] = constant
-    model.heads[modality] = head.eval()
-    model.config["heads"][modality] = {"kind": "linear", "in_dim": int(weight.shape[1])}
+    described = HeadConfig("linear", int(weight.shape[1]))
+    model.install_head(modality, head, described, context=context, projection_dim=projection_dim)

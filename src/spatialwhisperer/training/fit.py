@@ -14,9 +14,9 @@ import torch
 
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.settings import settings
 from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, batch_loader
 from spatialwhisperer.training.closed_form import fit_closed_form
+from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.ridge_link import ridge_link
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.models.parts import PairLoss, Recipe
-    from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.training.batches import Items
 
 _NOISE = (
@@ -63,10 +63,35 @@ class Phase:
 
 @dataclass(frozen=True)
 class Run:
-    """What all phases share: recipe, loss of image and gene, epochs (``None``: the recipe's), seed, folder and Lightning's Trainer arguments."""
+    """What all phases share.
+
+    Attributes
+    ----------
+    recipe, loss
+        How heads are trained, and the loss of pairs without text.
+    pairs
+        Weight of each modality pair.
+    bridge
+        The modality that the sequential schedule links images to; ``None`` where there is none.
+    unlocked
+        Encoders that learn, modality to "U" or "u".
+    max_epochs
+        Epochs; ``None`` takes those of the recipe.
+    random_state
+        Seed.
+    folder
+        Where the checkpoints go.
+    trainer
+        Arguments of Lightning's Trainer.
+    resume
+        Continue from the checkpoints in the folder.
+    """
 
     recipe: Recipe
     loss: PairLoss
+    pairs: Mapping[tuple[str, str], float]
+    bridge: str | None
+    unlocked: Mapping[str, str]
     max_epochs: int | None
     random_state: int
     folder: Path
@@ -74,53 +99,48 @@ class Run:
     resume: bool = False
 
 
-def fit_joint(
-    model: Whisperer,
-    items: Items,
-    validation: Items | None,
-    pairs: Mapping[tuple[str, str], float],
-    unlocked: Any,
-    run: Run,
-) -> pd.DataFrame:
+def fit(
+    model: JointSpace, items: Items, validation: Items | None, run: Run, *, schedule: str, image_link: str | None
+) -> Fitted:
+    """Fit a model to items, in place, by one of the two schedules."""
+    if schedule == "joint":
+        return _fit_joint(model, items, validation, run)
+    return _fit_sequential(model, items, validation, run, str(image_link))
+
+
+def _fit_joint(model: JointSpace, items: Items, validation: Items | None, run: Run) -> Fitted:
     """All pairs together, as published."""
-    heads = frozenset(m for pair in pairs for m in pair)
-    return fit_phase(model, items, validation, Phase("joint", pairs, heads, unlocked), run)
+    heads = frozenset(m for pair in run.pairs for m in pair)
+    return Fitted(fit_phase(model, items, validation, Phase("joint", run.pairs, heads, run.unlocked), run))
 
 
-def fit_sequential(
-    model: Whisperer,
-    items: Items,
-    validation: Items | None,
-    pairs: Mapping[tuple[str, str], float],
-    unlocked: Mapping[str, str],
-    image_link: str,
-    run: Run,
-) -> pd.DataFrame:
-    """Gene and text first; then the image is linked to the gene embedding, which stays fixed."""
-    import pandas as pd
-
+def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, run: Run, image_link: str) -> Fitted:
+    """Bridge modality and text first; then the image is linked to the embedding of the bridge modality, which stays fixed."""
+    if run.bridge is None:
+        raise ValueError("The sequential schedule needs a modality that all pairs share. Use schedule='joint'.")
     if in_closed_form(run.recipe, image_link, model.towers):
-        return fit_closed_form(model, items, neighbour_share=run.recipe.neighbour_share)
-    language = {pair: w for pair, w in pairs.items() if "image" not in pair}
-    imaging = {pair: w for pair, w in pairs.items() if "image" in pair}
-    first = Phase(
-        "gene-text", language, frozenset({"gene", "text"}), {m: k for m, k in unlocked.items() if m != "image"}
-    )
-    history = fit_phase(model, items, validation, first, run)
+        return fit_closed_form(model, items, bridge=run.bridge, neighbour_share=run.recipe.neighbour_share)
+    phases = []
+    for name, imaging in ((f"{run.bridge}-text", False), (f"image-{run.bridge}", True)):
+        pairs = {pair: w for pair, w in run.pairs.items() if ("image" in pair) == imaging}
+        heads = frozenset({"image"} if imaging else {run.bridge, "text"})
+        unlocked = {m: k for m, k in run.unlocked.items() if (m == "image") == imaging}
+        phases.append(Phase(name, pairs, heads, unlocked))
+    first = Fitted(fit_phase(model, items, validation, phases[0], run))
     if image_link == "ridge":
-        return pd.concat([history, ridge_link(model, items)], ignore_index=True)
-    second = Phase("image-gene", imaging, frozenset({"image"}), {m: k for m, k in unlocked.items() if m == "image"})
-    return pd.concat([history, fit_phase(model, items, validation, second, run)], ignore_index=True)
+        return first.then(ridge_link(model, items, bridge=run.bridge))
+    return first.then(Fitted(fit_phase(model, items, validation, phases[1], run)))
 
 
-def in_closed_form(recipe: Recipe, image_link: str | None, unlocked: Any) -> bool:
+def in_closed_form(recipe: Recipe, image_link: str | None, trained: Any) -> bool:
     """Whether the sequential schedule needs no training at all."""
-    return recipe.closed_form and image_link == "ridge" and not unlocked
+    return recipe.closed_form and image_link == "ridge" and not trained
 
 
-def fit_phase(model: Whisperer, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:
-    """Train the heads and towers of one phase; returns its history."""
+def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:
+    """Train the heads and encoders of one phase; returns its history."""
     items = items.with_pairs(phase.pairs)
+    trained = {m: model.encoders[m] for m in model.towers}
     with isolated_rng(run.random_state), _quiet():
         pytorch = import_torch_stack("lightning.pytorch")
         from spatialwhisperer.training.callbacks import History, callbacks
@@ -147,8 +167,8 @@ def fit_phase(model: Whisperer, items: Items, validation: Items | None, phase: P
         )
         trainer = pytorch.Trainer(max_epochs=epochs, **options)
         sampler.rank_of = lambda: trainer.global_rank
-        train = batch_loader(ItemBatches(items, model.towers), sampler)
-        val = _validation_loader(model, validation, phase, run)
+        train = batch_loader(ItemBatches(items, trained), sampler)
+        val = _validation_loader(trained, validation, phase, run)
         last = run.folder / phase.name / "last.ckpt"
         resume = last if run.resume and last.is_file() else None
         with _interruptible(trainer):
@@ -189,37 +209,14 @@ def _world_size(options: Mapping[str, Any]) -> int:
     return (max(1, torch.cuda.device_count()) if devices == -1 else int(devices)) * nodes
 
 
-def _validation_loader(model: Whisperer, validation: Items | None, phase: Phase, run: Run) -> Any:
+def _validation_loader(trained: Any, validation: Items | None, phase: Phase, run: Run) -> Any:
     if validation is None:
         return None
     items = validation.with_pairs(phase.pairs)
     if len(items) < 2:
         return None
     sampler = ShuffledBatches(len(items), run.recipe.batch_size, seed=run.random_state, shuffle=False)
-    return batch_loader(ItemBatches(items, model.towers), sampler)
-
-
-def trainer_options(
-    accelerator: str, devices: Any, strategy: str, precision: Any, given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Lightning's Trainer arguments: ours where the caller says nothing, the caller's otherwise."""
-    if accelerator == "auto" and settings.device is not None:
-        accelerator = (
-            "cpu" if settings.device == "cpu" else "gpu" if settings.device.startswith("cuda") else settings.device
-        )
-    cuda = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    ours = {
-        "accelerator": accelerator,
-        "devices": devices,
-        "strategy": strategy,
-        "precision": precision or ("bf16-mixed" if cuda else "32-true"),
-        "logger": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-        "use_distributed_sampler": False,
-        "num_sanity_val_steps": 0,
-    }
-    return ours | dict(given)
+    return batch_loader(ItemBatches(items, trained), sampler)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from spatialwhisperer.networks.losses import balanced_sigmoid, contrastive, mask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.models.parts import PairLoss, Recipe
-    from spatialwhisperer.models.whisperer import Whisperer
 
 
 class ContrastiveTraining(LightningModule):
@@ -29,7 +29,7 @@ class ContrastiveTraining(LightningModule):
     recipe
         Optimiser and schedule.
     loss
-        Of image and gene; pairs with text take the symmetric one with identity targets.
+        Of pairs without text; pairs with text take the symmetric one with identity targets.
     train_heads
         Modalities whose head learns; the others stay fixed, in evaluation mode.
     unlocked
@@ -40,7 +40,7 @@ class ContrastiveTraining(LightningModule):
 
     def __init__(
         self,
-        model: Whisperer,
+        model: JointSpace,
         *,
         pairs: Mapping[tuple[str, str], float],
         recipe: Recipe,
@@ -59,8 +59,6 @@ class ContrastiveTraining(LightningModule):
         self.total_steps = total_steps
         self.warmup_steps = max(1, round(recipe.warmup * total_steps))
         model.log_scale.requires_grad_(recipe.learn_temperature)
-        if recipe.text_loss not in ("info_nce", "sigmoid"):
-            raise ValueError(f"text_loss must be 'info_nce' or 'sigmoid', not {recipe.text_loss!r}.")
         # of the sigmoid loss: most captions are not true of a row
         self.bias = torch.nn.Parameter(torch.tensor(-5.0)) if recipe.text_loss == "sigmoid" else None
 
@@ -71,7 +69,7 @@ class ContrastiveTraining(LightningModule):
         self._set_modes()
 
     def on_train_epoch_start(self) -> None:
-        """Lightning keeps the modes it finds, and a Whisperer rests in evaluation mode."""
+        """Lightning keeps the modes it finds, and a model rests in evaluation mode."""
         self._set_modes()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -128,11 +126,10 @@ class ContrastiveTraining(LightningModule):
                 # captions repeat: rows that share one are positives of each other
                 loss = self._text_loss(own, z, ids, b if a == "text" else a, batch)
             elif device_only:
-                loss = self._pair_loss(
-                    {m: x for m, (x, _) in own.items()}, {m: i for m, (_, i) in own.items()}, batch["row"]
-                )
+                near = {m: x for m, (x, _) in own.items()}, {m: i for m, (_, i) in own.items()}
+                loss = self._pair_loss(a, b, *near, batch["row"])
             else:
-                loss = self._pair_loss(z, ids, rows)
+                loss = self._pair_loss(a, b, z, ids, rows)
             if loss is not None:
                 parts[a, b] = loss
         loss = masked_mean(parts, self.pairs) if parts else torch.zeros((), device=self.device)
@@ -143,9 +140,11 @@ class ContrastiveTraining(LightningModule):
             loss = loss + sum(p.sum() * 0 for p in self.parameters() if p.requires_grad)
         return loss, {f"{a}_{b}": v for (a, b), v in parts.items()}
 
-    def _pair_loss(self, z: Any, ids: Any, rows: torch.Tensor) -> torch.Tensor | None:
-        """Loss of image and gene over the rows that hold both; an observation is its own identity."""
-        both = (ids["image"] >= 0) & (ids["gene"] >= 0)
+    def _pair_loss(self, a: str, b: str, z: Any, ids: Any, rows: torch.Tensor) -> torch.Tensor | None:
+        """Loss of two modalities without text over the rows that hold both; an observation is its own identity."""
+        # the loss is not symmetric: the image is the modality that chooses among the other
+        image, other = (b, a) if b == "image" else (a, b)
+        both = (ids[image] >= 0) & (ids[other] >= 0)
         if int(both.sum()) < 2:
             return None
         how = self.loss
@@ -154,7 +153,7 @@ class ContrastiveTraining(LightningModule):
             options |= {k: getattr(how, k) for k in ("alpha", "beta", "stop_grad", "column_targets")}
         else:
             options["ids"] = rows[both]
-        return contrastive(z["image"][both], z["gene"][both], self.model.log_scale.exp(), **options)
+        return contrastive(z[image][both], z[other][both], self.model.log_scale.exp(), **options)
 
     def _text_loss(self, own: Any, z: Any, ids: Any, other: str, batch: dict[str, Any]) -> torch.Tensor | None:
         if self.bias is not None:
@@ -182,7 +181,7 @@ class ContrastiveTraining(LightningModule):
 
         Returns the embeddings, zero in the other rows, and the identities, -1 in the other rows.
         """
-        out = torch.zeros(n, int(self.model.config["projection_dim"]), device=self.device)
+        out = torch.zeros(n, self.model.config.projection_dim, device=self.device)
         if len(part["at"]) == 0 or (self.model.heads[modality].training and len(part["at"]) < 2):
             # a batch norm cannot learn from one row; the gradient must still pass, or the ranks would wait for each other
             return out.requires_grad_(torch.is_grad_enabled()), torch.full_like(part["id"], -1)

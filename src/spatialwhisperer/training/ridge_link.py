@@ -1,4 +1,4 @@
-"""The closed-form image link: ridge regression from image features onto the fixed gene embedding."""
+"""The closed-form image link: ridge regression from image features onto the fixed embedding of the bridge modality."""
 
 from __future__ import annotations
 
@@ -7,46 +7,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from spatialwhisperer.models.config import HeadConfig
 from spatialwhisperer.networks.heads import make_head
+from spatialwhisperer.training.fitted import Fitted, one_step
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.training.batches import Items
 
 ALPHAS = tuple(10.0**k for k in np.arange(1, 5.1, 0.5))
 """Penalties tried by leave-one-out cross-validation."""
 
 
-def ridge_link(model: Whisperer, items: Items) -> pd.DataFrame:
-    """Replace the image head by the ridge solution; returns one history row with the penalty and the error.
+def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
+    """Replace the image head by the ridge regression onto the embedding of the bridge modality.
 
-    The map has no intercept: image features are standardised, so that the mean gene embedding, which tells nothing about
+    The map has no intercept: image features are standardised, so that the mean embedding, which tells nothing about
     a tile, does not enter the scores.
-    """
-    import pandas as pd
 
-    pairs = linked_pairs(items)
+    Parameters
+    ----------
+    model
+        Its other heads are trained.
+    items
+        Training items.
+    bridge
+        The modality that images are linked to.
+    """
+    pairs = linked_pairs(items, bridge)
     x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
-    y = _gene_embedding(model, items.inputs["gene"][pairs[1]])
+    y = _embedding(model, bridge, items.inputs[bridge][pairs[1]])
     weight, alpha = solve_ridge(x, y)
     head = make_head("linear", x.shape[1], y.shape[1])
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.zero_()
-    model.heads["image"] = head.eval()
-    model.config["heads"]["image"] = {"kind": "linear", "in_dim": int(x.shape[1])}
-    model.config["ridge_alpha"] = alpha
+    model.install_head("image", head, HeadConfig("linear", x.shape[1]))
     error = float(np.mean((x @ weight.T - (y - y.mean(axis=0))) ** 2))
-    return pd.DataFrame([{"phase": "image-gene", "epoch": 0, "step": 0, "loss": error}])
+    return Fitted(one_step({f"image-{bridge}": error}), {"ridge_alpha": alpha})
 
 
-def linked_pairs(items: Items) -> np.ndarray:
-    """Positions of image and gene inputs that belong together, each pair once, shape (2, m)."""
-    image, gene = items.index["image"], items.index["gene"]
-    both = (image >= 0) & (gene >= 0)
-    return np.unique(np.stack([image[both], gene[both]]), axis=1)
+def linked_pairs(items: Items, bridge: str) -> np.ndarray:
+    """Positions of the inputs of image and bridge modality that belong together, each pair once, shape (2, m)."""
+    image, other = items.index["image"], items.index[bridge]
+    both = (image >= 0) & (other >= 0)
+    return np.unique(np.stack([image[both], other[both]]), axis=1)
 
 
 def solve_ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
@@ -58,11 +63,11 @@ def solve_ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 @torch.inference_mode()
-def _gene_embedding(model: Whisperer, inputs: Any, batch_size: int = 4096) -> np.ndarray:
-    """Unit embeddings of standardised features, or of counts where the gene tower was trained; float64 (n, u)."""
+def _embedding(model: JointSpace, modality: str, inputs: Any, batch_size: int = 4096) -> np.ndarray:
+    """Unit embeddings of standardised features, or of raw inputs where the encoder was trained; float64 (n, u)."""
     parts = []
     for start in range(0, inputs.shape[0], batch_size):
         part = inputs[start : start + batch_size]
-        x = model.towers["gene"].collate(part) if "gene" in model.towers else torch.as_tensor(part)
-        parts.append(model("gene", x).double().numpy())
+        x = model.encoders[modality].collate(part) if modality in model.towers else torch.as_tensor(part)
+        parts.append(model(modality, x).double().numpy())
     return np.concatenate(parts)

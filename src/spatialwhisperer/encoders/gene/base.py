@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
-import uuid
-from abc import ABC, abstractmethod
-from importlib import import_module
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._checks import check_batch_size
+from spatialwhisperer._messages import listing
+from spatialwhisperer.encoders.base import Encoder
+from spatialwhisperer.encoders.recipe import EncoderIdentity
+from spatialwhisperer.settings import settings
 from spatialwhisperer.statistics.counts import as_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import scipy.sparse as sp
+    import torch
 
-_CONFIG, _TENSORS = "config.json", "model.safetensors"
-_CLASSES = {
-    "PCAEncoder": "spatialwhisperer.encoders.gene.pca",
-    "SCVIEncoder": "spatialwhisperer.encoders.gene.scvi",
-    "SCANVIEncoder": "spatialwhisperer.encoders.gene.scvi",
-    "ExpressionEncoder": "spatialwhisperer.encoders.gene.expression",
-    "SetTransformerEncoder": "spatialwhisperer.encoders.gene.set_transformer",
-    "GeneSentenceEncoder": "spatialwhisperer.encoders.gene.sentence",
-}
+KIND = "gene encoder"
+_COMMON = {"name", "dim", "fitted", "genes", "gene_ids"}
 
 
-class GeneEncoder(ABC):
+class GeneEncoder(Encoder):
     """Raw counts of known genes in, a batch-agnostic embedding out.
 
     Attributes
@@ -44,7 +41,7 @@ class GeneEncoder(ABC):
         How it was fitted: rows, batches, seed, versions.
     """
 
-    name: ClassVar[str]
+    fits: ClassVar[bool] = True
 
     def __init__(
         self, genes: Sequence[str], gene_ids: Sequence[str] | None = None, fitted: Mapping[str, Any] | None = None
@@ -58,29 +55,39 @@ class GeneEncoder(ABC):
             raise ValueError(f"gene_ids has {len(self.gene_ids)} entries for {len(self.genes)} genes.")
 
     @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return self.spec.name
+
+    @property
     @abstractmethod
     def dim(self) -> int:
         """Columns of the embedding."""
 
     @abstractmethod
+    def encode_counts(
+        self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
+    ) -> np.ndarray:
+        """Embed counts that `encode` has checked; ``present`` is ``None`` where all genes were measured."""
+
     def tensors(self) -> dict[str, np.ndarray]:
         """Everything that was learnt, by name."""
-
-    @abstractmethod
-    def _encode(
-        self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
-    ) -> np.ndarray: ...
-
-    @classmethod
-    @abstractmethod
-    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GeneEncoder: ...
-
-    def _settings(self) -> dict[str, Any]:
         return {}
 
-    def encode(
+    def options(self) -> dict[str, Any]:
+        """Further arguments of the constructor, as plain values."""
+        return {}
+
+    @classmethod
+    def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GeneEncoder:
+        """Build the encoder of a stored configuration (genes, ids, how it was fitted, `options`) and its `tensors`."""
+        take_tensors(tensors, {}, cls.__name__)
+        own = {k: v for k, v in config.items() if k not in _COMMON}
+        return cls(config["genes"], config["gene_ids"], fitted=config.get("fitted"), **own)
+
+    def encode(  # type: ignore[override]
         self,
-        counts: Any,
+        inputs: Any,
         *,
         present: np.ndarray | None = None,
         batch_size: int | None = None,
@@ -90,7 +97,7 @@ class GeneEncoder(ABC):
 
         Parameters
         ----------
-        counts
+        inputs
             Raw counts, CSR or dense, shape (n, len(genes)), columns in the order of ``genes``.
         present
             Which genes were measured, bool, shape (len(genes),); ``None`` means all. The columns of the others hold zeros.
@@ -102,40 +109,68 @@ class GeneEncoder(ABC):
 
         Returns
         -------
-        Embedding, float32, shape (n, dim). Row i depends on row i of ``counts`` alone.
+        Embedding, float32, shape (n, dim). Row i depends on row i of ``inputs`` alone.
 
         Raises
         ------
         ValueError
             If the number of columns differs, or values are negative, fractional or not finite.
         """
-        from spatialwhisperer._checks import check_batch_size
-        from spatialwhisperer.settings import settings
-
         check_batch_size(batch_size)
-        matrix = as_counts(counts, len(self.genes))
+        matrix = as_counts(inputs, len(self.genes))
         if present is not None:
             present = np.asarray(present, dtype=bool)
             if present.shape != (len(self.genes),):
                 raise ValueError(f"present has shape {present.shape}, not ({len(self.genes)},).")
             present = None if present.all() else present
         batch_size = settings.batch_size if batch_size is None else batch_size
-        return self._encode(matrix, present, batch_size, device)
+        return self.encode_counts(matrix, present, batch_size, device)
 
-    def config(self) -> dict[str, Any]:
-        """Everything but the tensors, ready for JSON."""
-        return {
-            "class": type(self).__name__,
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Name, and a digest of the genes and of everything that was learnt."""
+        artifact = self.artifact()
+        sha = hashlib.sha256(json.dumps(artifact.config, sort_keys=True).encode())
+        for name, value in sorted(artifact.tensors.items()):
+            array = np.ascontiguousarray(value)
+            sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        return EncoderIdentity(self.name, digest=sha.hexdigest())
+
+    def collate(self, inputs: Any) -> torch.Tensor:
+        """Counts as a dense float tensor (n, len(genes))."""
+        import torch
+
+        dense = inputs.toarray() if hasattr(inputs, "toarray") else inputs
+        return torch.from_numpy(np.asarray(dense, dtype=np.float32))
+
+    def artifact(self) -> Artifact:
+        """Genes, settings and everything that was learnt."""
+        config = {
             "name": self.name,
             "dim": self.dim,
-            **self._settings(),
+            **self.options(),
             "fitted": self.fitted,
             "genes": self.genes,
             "gene_ids": self.gene_ids,
         }
+        return Artifact(KIND, config, self.tensors())
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> GeneEncoder:
+        """Build the encoder that `artifact` describes.
+
+        Raises
+        ------
+        ValueError
+            If values are missing, or the tensors do not fit them.
+        """
+        missing = {"genes", "gene_ids", "dim"} - set(artifact.config)
+        if missing:
+            raise ValueError(f"The configuration of this {cls.__name__} lacks {listing(sorted(missing))}.")
+        return cls.from_parts(artifact.config, artifact.tensors)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write ``config.json`` and ``model.safetensors`` to a folder, all or nothing.
+        """Write the encoder to a folder, all or nothing; :func:`spatialwhisperer.models.load_gene_encoder` opens it.
 
         Parameters
         ----------
@@ -146,104 +181,16 @@ class GeneEncoder(ABC):
 
         Raises
         ------
-        ValueError
+        FileExistsError
             If the folder holds something and is not to be replaced, or holds something that is not a gene encoder.
         """
-        from safetensors.numpy import save_file
-
-        from spatialwhisperer.models.store import open_to_others
-
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            if not overwrite:
-                raise ValueError(f"{folder} is there already; pass overwrite=True to replace it, or another folder.")
-            _read_config(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new, old = (folder.with_name(f".{folder.name}.{kind}.{uuid.uuid4().hex[:8]}") for kind in ("new", "old"))
-        try:
-            new.mkdir()
-            (new / _CONFIG).write_text(json.dumps(self.config(), indent=1, ensure_ascii=False), encoding="utf-8")
-            save_file({k: np.ascontiguousarray(v) for k, v in self.tensors().items()}, new / _TENSORS)
-            open_to_others(new, [new / _TENSORS])
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+        if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} is there already; pass overwrite=True to replace it, or another folder.")
+        self.artifact().write(folder)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.genes)} genes -> {self.dim})"
-
-
-def gene_encoder_from(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GeneEncoder:
-    """Build the encoder that `GeneEncoder.config` and `GeneEncoder.tensors` describe.
-
-    Parameters
-    ----------
-    config
-        What `GeneEncoder.config` returned.
-    tensors
-        What `GeneEncoder.tensors` returned.
-
-    Raises
-    ------
-    ValueError
-        If the class is not one of the package's gene encoders, or the tensors do not fit the configuration.
-    """
-    name = config.get("class")
-    if name not in _CLASSES:
-        raise ValueError(f"{name!r} is not a gene encoder of this version (it knows {found(_CLASSES)}).")
-    missing = {"genes", "gene_ids", "dim"} - set(config)
-    if missing:
-        raise ValueError(f"The configuration of this {name} lacks {found(sorted(missing))}.")
-    return getattr(import_module(_CLASSES[name]), name)._from(config, tensors)
-
-
-def load_gene_encoder(folder: str | Path) -> GeneEncoder:
-    """Read an encoder that `GeneEncoder.save` wrote. Nothing is unpickled.
-
-    Parameters
-    ----------
-    folder
-        Folder with ``config.json`` and ``model.safetensors``.
-
-    Raises
-    ------
-    ValueError
-        If the folder does not hold a gene encoder, or one whose class or tensors this version does not know.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    folder = Path(folder)
-    config = _read_config(folder)
-    path = folder / _TENSORS
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no {_TENSORS} (found: {found(sorted(p.name for p in folder.iterdir()))}).")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a valid safetensors file ({error}).") from error
-    return gene_encoder_from(config, tensors)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / _CONFIG
-    if not path.is_file():
-        there = found(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
-        raise ValueError(f"{folder} is not a saved gene encoder: it holds no {_CONFIG} ({there}).")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(config, dict) or config.get("class") not in _CLASSES:
-        raise ValueError(f"{path} does not describe a gene encoder of this version (it knows {found(_CLASSES)}).")
-    return config
 
 
 def take_tensors(
@@ -257,9 +204,9 @@ def take_tensors(
     ]
     wrong += [f"{name}: not expected" for name in tensors if name not in shapes]
     if wrong:
-        raise ValueError(f"The tensors do not fit this {owner}: {found(wrong)}.")
+        raise ValueError(f"The tensors do not fit this {owner}: {listing(wrong)}.")
     out = {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in shapes}
     bad = [name for name, value in out.items() if not np.isfinite(value).all()]
     if bad:
-        raise ValueError(f"The tensors of this {owner} are not finite: {found(bad)}.")
+        raise ValueError(f"The tensors of this {owner} are not finite: {listing(bad)}.")
     return out

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.registry import register_encoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
 from spatialwhisperer.statistics.value_spaces import SPACES, check_space, to_space
 
@@ -18,14 +20,15 @@ if TYPE_CHECKING:
 _PEER = "per_gene_log10_peer"
 
 
+@register_encoder(
+    EncoderSpec("identity", "gene", None, licence="BSD-3-Clause (no weights)", commercial=True),
+)
 class ExpressionEncoder(GeneEncoder):
     """The expression of the chosen genes, scaled and logged: what BLEEP and mclSTExp feed to their gene branch.
 
     The library size is the total over the encoder's own genes, so that a row depends on nothing but the columns it is given.
     Genes that were not measured are taken as zero counts. Nothing is learnt but the choice of genes.
     """
-
-    name = "identity"
 
     def __init__(
         self,
@@ -90,22 +93,25 @@ class ExpressionEncoder(GeneEncoder):
         """Return an empty mapping: nothing is learnt."""
         return {}
 
-    def _settings(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """Further arguments of the constructor."""
         return {"value_space": self.value_space}
 
     @classmethod
-    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ExpressionEncoder:
+    def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ExpressionEncoder:
+        """Build the encoder of a stored configuration and its tensors."""
         take_tensors(tensors, {}, cls.__name__)
         space = str(config.get("value_space"))
         return cls(config["genes"], config["gene_ids"], value_space=space, fitted=config.get("fitted"))
 
-    def _encode(
+    def encode_counts(
         self,
         counts: sp.csr_matrix,
         present: np.ndarray | None,
         batch_size: int,
         device: str | None,  # noqa: ARG002
     ) -> np.ndarray:
+        """Embed checked counts."""
         if present is not None:
             counts = counts @ sp.diags_array(present.astype(np.float32), format="csr")
         out = np.empty((counts.shape[0], self.dim), np.float32)
@@ -118,6 +124,6 @@ def _check(value_space: str) -> None:
     if value_space == _PEER:
         raise ValueError(
             f"value_space={_PEER!r} scales each gene within its section, so a row would depend on the others that are encoded "
-            f"with it. An encoder takes one of {found(s for s in SPACES if s != _PEER)}."
+            f"with it. An encoder takes one of {listing(s for s in SPACES if s != _PEER)}."
         )
     check_space(value_space)

@@ -8,6 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.registry import register_encoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ _TARGET = 1e4
 _DENSE_UP_TO = 4000
 
 
+@register_encoder(
+    EncoderSpec("pca", "gene", None, licence="BSD-3-Clause (no weights)", commercial=True),
+)
 class PCAEncoder(GeneEncoder):
     r"""Principal components of log1p(CP10k).
 
@@ -34,8 +39,6 @@ class PCAEncoder(GeneEncoder):
     With several batches the components are those of the variation within batches (each batch is centred on its own mean when
     fitting). Encoding knows no batch: a row's embedding is the same whatever section it came from.
     """
-
-    name = "pca"
 
     def __init__(
         self,
@@ -128,18 +131,20 @@ class PCAEncoder(GeneEncoder):
         return {"mean": self.mean, "components": self.components, "share": self.share}
 
     @classmethod
-    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PCAEncoder:
+    def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PCAEncoder:
+        """Build the encoder of a stored configuration and its tensors."""
         n, d = len(config["genes"]), int(config["dim"])
         values = take_tensors(tensors, {"mean": (n,), "components": (n, d), "share": (n,)}, cls.__name__)
         return cls(config["genes"], config["gene_ids"], fitted=config.get("fitted"), **values)
 
-    def _encode(
+    def encode_counts(
         self,
         counts: sp.csr_matrix,
         present: np.ndarray | None,
         batch_size: int,
         device: str | None,  # noqa: ARG002
     ) -> np.ndarray:
+        """Embed checked counts."""
         # one sparse product on the CPU: moving it elsewhere would cost more than it takes
         mean, scale = self.mean.astype(np.float64), _TARGET
         if present is not None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer.encoders.gene._scvi_training import train
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
-from spatialwhisperer.encoders.gene.scvi_training import train
+from spatialwhisperer.encoders.registry import register_encoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
 
 if TYPE_CHECKING:
@@ -21,6 +23,17 @@ _EPS, _MOMENTUM = 1e-3, 0.01
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
+@register_encoder(
+    EncoderSpec(
+        "scvi",
+        "gene",
+        None,
+        licence="BSD-3-Clause (no weights)",
+        commercial=True,
+        url="https://docs.scvi-tools.org",
+        citation="Lopez et al. 2018, Nat Methods 15:1053",
+    ),
+)
 class SCVIEncoder(GeneEncoder):
     """Posterior mean of scVI's latent variables (Lopez et al., Nat Methods 2018).
 
@@ -30,8 +43,6 @@ class SCVIEncoder(GeneEncoder):
 
     Genes that were not measured are taken as zero counts, as scvi-tools does for query data.
     """
-
-    name = "scvi"
 
     def __init__(
         self,
@@ -188,11 +199,13 @@ class SCVIEncoder(GeneEncoder):
             width = self.n_hidden
         return shapes | {"mean.weight": (self.n_latent, width), "mean.bias": (self.n_latent,)}
 
-    def _settings(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """Further arguments of the constructor."""
         return {"n_hidden": self.n_hidden, "n_layers": self.n_layers, "dropout_rate": self.dropout_rate}
 
     @classmethod
-    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> SCVIEncoder:
+    def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> SCVIEncoder:
+        """Build the encoder of a stored configuration and its tensors."""
         return cls(
             config["genes"],
             config["gene_ids"],
@@ -204,9 +217,10 @@ class SCVIEncoder(GeneEncoder):
             fitted=config.get("fitted"),
         )
 
-    def _encode(
+    def encode_counts(
         self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
     ) -> np.ndarray:
+        """Embed checked counts."""
         import torch
 
         from spatialwhisperer.settings import settings
@@ -223,13 +237,22 @@ class SCVIEncoder(GeneEncoder):
         return out
 
 
+@register_encoder(
+    EncoderSpec(
+        "scanvi",
+        "gene",
+        None,
+        licence="BSD-3-Clause (no weights)",
+        commercial=True,
+        url="https://docs.scvi-tools.org",
+        citation="Xu et al. 2021, Mol Syst Biol 17:e9620",
+    ),
+)
 class SCANVIEncoder(SCVIEncoder):
     """Posterior mean of scANVI's latent variables (Xu et al., Mol Syst Biol 2021): scVI, fine-tuned to tell labels apart.
 
     Everything that `SCVIEncoder` says holds here too.
     """
-
-    name = "scanvi"
 
     @classmethod
     def fit(  # type: ignore[override]

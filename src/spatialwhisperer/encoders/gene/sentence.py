@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.registry import register_encoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import not_counts, training_counts
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def gene_sentences(
     ['ERBB2 CD3E ACTB', 'HLA-A CD3E']
     """
     _check(top, drop)
-    from spatialwhisperer.encoders.gene.sentence_kernel import best_genes
+    from spatialwhisperer.encoders.gene._sentence_kernel import best_genes
 
     matrix = sp.csr_matrix(counts)
     if matrix.shape[1] != len(genes):
@@ -83,6 +85,15 @@ def _usable(genes: Sequence[str], drop: str, exclude: Collection[str]) -> np.nda
     return np.array([g not in never and "." not in g and "-" not in g for g in genes], dtype=bool)
 
 
+@register_encoder(
+    EncoderSpec(
+        "gene_sentence",
+        "gene",
+        None,
+        licence="that of its text encoder (minilm: apache-2.0)",
+        citation="Chen et al. 2025, Nat Methods, s41592-025-02707-1",
+    ),
+)
 class GeneSentenceEncoder(GeneEncoder):
     """A gene sentence, embedded by a text encoder (OmiCLIP, Chen et al., Nat Methods 2025). See `gene_sentences`.
 
@@ -90,8 +101,6 @@ class GeneSentenceEncoder(GeneEncoder):
     not stored: it is loaded when it is first needed. Genes that were not measured are taken as zero counts. A row whose sentence
     is empty gets NaN.
     """
-
-    name = "gene_sentence"
 
     def __init__(
         self,
@@ -139,7 +148,7 @@ class GeneSentenceEncoder(GeneEncoder):
         n_top_genes
             Highly variable genes that may be written; ``None`` takes every gene that is seen, as published.
         text_encoder
-            Name, folder or hub id, as for `spatialwhisperer.encoders.text.transformer.text_encoder`.
+            Name, folder or hub id, as for :func:`spatialwhisperer.models.text_encoder`.
         top, drop, exclude
             As for `gene_sentences`.
 
@@ -174,11 +183,13 @@ class GeneSentenceEncoder(GeneEncoder):
         """Return an empty mapping: nothing is learnt."""
         return {}
 
-    def _settings(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """Further arguments of the constructor."""
         return {"text_encoder": self.text_encoder, "top": self.top, "drop": self.drop, "exclude": self.exclude}
 
     @classmethod
-    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GeneSentenceEncoder:
+    def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GeneSentenceEncoder:
+        """Build the encoder of a stored configuration and its tensors."""
         take_tensors(tensors, {}, cls.__name__)
         return cls(
             config["genes"],
@@ -191,9 +202,10 @@ class GeneSentenceEncoder(GeneEncoder):
             fitted=config.get("fitted"),
         )
 
-    def _encode(
+    def encode_counts(
         self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
     ) -> np.ndarray:
+        """Embed checked counts."""
         missing = () if present is None else [g for g, there in zip(self.genes, present, strict=True) if not there]
         sentences = gene_sentences(counts, self.genes, top=self.top, drop=self.drop, exclude=[*self.exclude, *missing])
         written = np.array([bool(s) for s in sentences], dtype=bool)
@@ -211,9 +223,9 @@ class GeneSentenceEncoder(GeneEncoder):
 
 
 def _load(text_encoder: str | Path) -> Any:
-    from spatialwhisperer.encoders.text.transformer import text_encoder as load
+    from spatialwhisperer.encoders.text.transformer import TransformerEncoder
 
-    return load(text_encoder)
+    return TransformerEncoder.open(text_encoder)
 
 
 def _check(top: int, drop: str) -> None:

@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from spatialwhisperer._messages import progress
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.registry import register_encoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ _BATCH, _STEPS, _RATE, _HIDDEN_SHARE = (16, 128), 10, 2e-3, 0.5
 _ROWS_TO_SEE, _EPOCHS = 40_000, (5, 100)
 
 
+@register_encoder(
+    EncoderSpec("set_transformer", "gene", None, licence="BSD-3-Clause (no weights)", commercial=True),
+)
 class SetTransformerEncoder(GeneEncoder):
     r"""Latent of a set transformer (Lee et al., ICML 2019) over the expressed genes of a row.
 
@@ -35,8 +40,6 @@ class SetTransformerEncoder(GeneEncoder):
 
     Genes that were not measured are taken as zero counts.
     """
-
-    name = "set_transformer"
 
     def __init__(
         self,
@@ -124,7 +127,7 @@ class SetTransformerEncoder(GeneEncoder):
         """
         import torch
 
-        from spatialwhisperer.encoders.gene.set_network import SetNetwork
+        from spatialwhisperer.encoders.gene._set_network import SetNetwork
         from spatialwhisperer.settings import settings
 
         sizes = {
@@ -191,17 +194,19 @@ class SetTransformerEncoder(GeneEncoder):
     def _network(self, device: str) -> torch.nn.Module:
         import torch
 
-        from spatialwhisperer.encoders.gene.set_network import SetNetwork
+        from spatialwhisperer.encoders.gene._set_network import SetNetwork
 
         # the initial values are thrown away, so they must not cost the process its random state
         with isolated_rng(0), torch.device(device):
             return SetNetwork(len(self.genes), self.n_latent, **self.sizes)
 
-    def _settings(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """Further arguments of the constructor."""
         return dict(self.sizes)
 
     @classmethod
-    def _from(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> SetTransformerEncoder:
+    def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> SetTransformerEncoder:
+        """Build the encoder of a stored configuration and its tensors."""
         sizes = {name: int(config[name]) for name in ("n_hidden", "n_heads", "n_inducing", "n_blocks", "max_genes")}
         return cls(
             config["genes"],
@@ -212,9 +217,10 @@ class SetTransformerEncoder(GeneEncoder):
             **sizes,
         )
 
-    def _encode(
+    def encode_counts(
         self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
     ) -> np.ndarray:
+        """Embed checked counts."""
         import torch
 
         from spatialwhisperer.settings import settings
@@ -237,7 +243,7 @@ def _train(
     """Train network and decoder together; return the unexplained share of variance in the last epoch."""
     import torch
 
-    from spatialwhisperer.encoders.gene.set_network import log_normalise
+    from spatialwhisperer.encoders.gene._set_network import log_normalise
 
     mean, weight = _moments(counts, codes)
     decoder = torch.nn.Linear(network.out.out_features, counts.shape[1], bias=False).to(device)

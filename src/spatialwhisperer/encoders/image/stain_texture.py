@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer.encoders.image.tile_input import check_tiles
-from spatialwhisperer.encoders.registry import get_spec
-
-if TYPE_CHECKING:
-    from spatialwhisperer.encoders.registry import EncoderSpec
+from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
+from spatialwhisperer.encoders.registry import register_encoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 
 # Ruifrok & Johnston 2001 (Anal Quant Cytol Histol 23:291): optical density of the stains in R, G, B
 HAEMATOXYLIN = (0.650, 0.704, 0.286)
@@ -33,7 +30,19 @@ _PATTERN_H = 0.05
 _BLANK = 20
 
 
-class StainTextureEncoder:
+@register_encoder(
+    EncoderSpec(
+        "stain_texture",
+        "image",
+        158,
+        tile_um=154.0,
+        licence="BSD-3-Clause (no weights)",
+        commercial=True,
+        citation="Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291; Haralick et al. 1973, IEEE SMC 3:610; "
+        "Ojala et al. 2002, IEEE TPAMI 24:971",
+    ),
+)
+class StainTextureEncoder(ImageEncoder):
     """Stain, colour and texture statistics of H&E tiles; no weights, no download.
 
     A tile is averaged onto square grids of 1, 2, 4, 8 and 16 microns per cell (native pixels where these are larger; at
@@ -64,20 +73,17 @@ class StainTextureEncoder:
     True
     """
 
-    def __init__(self) -> None:
-        self.spec: EncoderSpec = get_spec("stain_texture", "image")
-
     def feature_names(self) -> list[str]:
         """Names of the features, in the order of the columns."""
         return list(_names())
 
-    def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # noqa: ARG002
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]  # noqa: ARG002
         """Compute the features of tiles.
 
         Parameters
         ----------
-        tiles
-            uint8 (n, 3, p, p) RGB, p at least 16.
+        inputs
+            uint8 tiles (n, 3, p, p) RGB, p at least 16.
         mpp
             Microns per pixel of the tiles.
         device
@@ -94,7 +100,7 @@ class StainTextureEncoder:
         ValueError
             Tiles have another shape or are smaller than 16 px, or `mpp` is not positive.
         """
-        tiles = check_tiles(tiles, mpp, smallest=MIN_EDGE_PX)
+        tiles = check_tiles(inputs, mpp, smallest=MIN_EDGE_PX)
         out = np.empty((len(tiles), len(_names())), np.float32)
         for row, tile in zip(out, tiles, strict=True):
             row[:] = list(describe(tile, float(mpp)).values())
@@ -123,7 +129,7 @@ def grid_edge(edge_px: int, mpp: float, scale_um: float) -> int:
 
 def describe(tile: np.ndarray, mpp: float) -> dict[str, float]:
     """All features of one uint8 (3, p, p) tile, by name."""
-    from spatialwhisperer.encoders.image import texture_kernels as kernels
+    from spatialwhisperer.encoders.image import _texture_kernels as kernels
 
     rgb = tile.astype(np.float32)
     rgb[:, tile.max(axis=0) <= _BLANK] = 255
@@ -147,7 +153,7 @@ def _log(value: float) -> float:
 
 def _composition(colours: np.ndarray, planes: np.ndarray, out: dict[str, float]) -> None:
     """Add means and spread of colours and stains, over the tile and over kinds of tissue."""
-    from spatialwhisperer.encoders.image import texture_kernels as kernels
+    from spatialwhisperer.encoders.image import _texture_kernels as kernels
 
     for name, plane in zip(("red", "green", "blue"), colours, strict=True):
         mean, sd, _ = kernels.moments(plane)
@@ -181,7 +187,7 @@ def _quantiles(planes: np.ndarray, out: dict[str, float]) -> None:
 
 def _granulometry(planes: np.ndarray, cell_um: float, out: dict[str, float]) -> None:
     """Add what openings (bodies) and closings (gaps) take away from haematoxylin and density as their width grows."""
-    from spatialwhisperer.encoders.image import texture_kernels as kernels
+    from spatialwhisperer.encoders.image import _texture_kernels as kernels
 
     widths = [2 * max(round(um / cell_um / 2 - 0.5), 1) + 1 for um in WIDTHS_UM]
     for stain, k in (("h", 0), ("od", 3)):
@@ -198,7 +204,7 @@ def _granulometry(planes: np.ndarray, cell_um: float, out: dict[str, float]) -> 
 
 def _texture(planes: np.ndarray, scale: float, out: dict[str, float]) -> None:
     """Add edges, correlations, binary patterns and peaks at one scale."""
-    from spatialwhisperer.encoders.image import texture_kernels as kernels
+    from spatialwhisperer.encoders.image import _texture_kernels as kernels
 
     for name, k in (("h", 0), ("e", 1), ("od", 3)):
         gradient, laplacian = kernels.edges(planes[k])

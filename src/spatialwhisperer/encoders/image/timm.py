@@ -1,21 +1,23 @@
-"""Frozen image encoders on arrays: uint8 tiles in, float32 features out."""
+"""Networks of timm, by their ids."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from spatialwhisperer._messages import found, import_torch_stack
-from spatialwhisperer.encoders.image.tile_input import check_tiles
-from spatialwhisperer.encoders.registry import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, get_spec
+from spatialwhisperer._messages import import_torch_stack
+from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD
+from spatialwhisperer.encoders.image.network import ModuleEncoder
+from spatialwhisperer.encoders.image.weights import load_weights, weight_file
+from spatialwhisperer.encoders.recipe import EncoderIdentity
+from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
+from spatialwhisperer.encoders.spec import EncoderSpec
+from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     import torch
-
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 # architecture of UNI2-h as its authors publish it for timm; layers are named here and looked up when it is built
 _UNI2 = {
@@ -32,126 +34,62 @@ _UNI2 = {
 }
 
 
-@runtime_checkable
-class ImageEncoder(Protocol):
-    """What every image encoder offers; an object of your own with these two members is taken as it is.
-
-    Attributes
-    ----------
-    spec
-        Facts about the encoder; its name names the slot of the features.
-    """
-
-    spec: EncoderSpec
-
-    def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
-        """Turn uint8 tiles (n, 3, p, p) at `mpp` microns per pixel into float32 features (n, dim), row by row."""
-        ...
+_HALF = (0.5, 0.5, 0.5)
 
 
-class ModuleEncoder:
-    """Any torch module that takes (n, 3, h, w) normalised floats and returns (n, d), as a frozen encoder.
-
-    Tiles are resized to the module's input edge where the facts name one, scaled to [0, 1] and normalised. The module is put
-    into evaluation mode for the call and back afterwards. On CUDA it runs under bfloat16 autocast.
-
-    Parameters
-    ----------
-    module
-        The network.
-    spec
-        Facts about it: input edge, mean, deviation, name.
-
-    Examples
-    --------
-    >>> import numpy as np, torch
-    >>> from spatialwhisperer.models import EncoderSpec
-    >>> from spatialwhisperer.encoders.image.timm import ModuleEncoder
-    >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
-    >>> tiles = np.zeros((4, 3, 32, 32), np.uint8)
-    >>> ModuleEncoder(net, EncoderSpec("pooled", "image", 12)).encode(tiles, mpp=0.5).shape
-    (4, 12)
-    """
-
-    def __init__(self, module: torch.nn.Module, spec: EncoderSpec) -> None:
-        self.module = module
-        self.spec = spec
-
-    def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
-        """Compute the features of tiles.
-
-        Parameters
-        ----------
-        tiles
-            uint8 (n, 3, p, p) RGB.
-        mpp
-            Microns per pixel of the tiles. Checked, and otherwise unused: a network sees pixels, so tiles are cut at the
-            resolution that the encoder was trained at.
-        device
-            Torch device; ``None`` takes that of the settings.
-
-        Returns
-        -------
-        float32 (n, dim); row i depends on tile i alone.
-
-        Raises
-        ------
-        TypeError
-            Tiles are not uint8.
-        ValueError
-            Tiles have another shape, `mpp` is not positive, or the module does not return one row per tile.
-        """
-        import torch
-
-        from spatialwhisperer.settings import settings
-
-        tiles = check_tiles(tiles, mpp)
-        if len(tiles) == 0 and self.spec.dim is not None:
-            return np.empty((0, self.spec.dim), np.float32)
-        where = torch.device(settings.resolve_device(device))
-        was_training = [m for m in self.module.modules() if m.training]
-        self.module.eval().to(where)
-        try:
-            with torch.inference_mode():
-                parts = [
-                    self._forward(tiles[start : start + settings.batch_size], where)
-                    for start in range(0, max(len(tiles), 1), settings.batch_size)
-                ]
-        finally:
-            for part in was_training:
-                part.training = True
-        return np.concatenate(parts)
-
-    def _forward(self, tiles: np.ndarray, where: torch.device) -> np.ndarray:
-        import torch
-
-        x = self._prepare(torch.from_numpy(np.ascontiguousarray(tiles)).to(where))
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=where.type == "cuda"):
-            y = self.module(x)
-        if not isinstance(y, torch.Tensor) or y.ndim != 2 or len(y) != len(x):
-            what = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
-            raise ValueError(
-                f"Encoder {self.spec.name!r} must return one row of features per tile, shape ({len(x)}, d), not {what}. "
-                "Add pooling and flattening to the module."
-            )
-        return y.float().cpu().numpy()
-
-    def _prepare(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Resize uint8 tiles where needed and normalise them."""
-        import torch
-
-        edge = self.spec.input_px
-        if edge is not None and tiles.shape[-1] != edge:
-            tiles = torch.nn.functional.interpolate(
-                tiles, size=(edge, edge), mode="bilinear", align_corners=False, antialias=True
-            )
-        x = tiles.float() / 255
-        if self.spec.mean is None:
-            return x
-        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (self.spec.mean, self.spec.std))
-        return (x - mean) / std
+def _imagenet(
+    name: str, dim: int, citation: str, *, mean: tuple = IMAGENET_MEAN, std: tuple = IMAGENET_STD
+) -> EncoderSpec:
+    """Build the entry of an ungated ImageNet model of timm; the values are those of timm's own configuration."""
+    return EncoderSpec(
+        name,
+        "image",
+        dim,
+        input_px=224,
+        mean=mean,
+        std=std,
+        licence="apache-2.0",
+        commercial=True,
+        url="https://github.com/huggingface/pytorch-image-models",
+        citation=citation,
+    )
 
 
+@opens_other_names("image")
+@register_encoder(
+    _imagenet("resnet18", 512, "He et al. 2016, CVPR"),
+    _imagenet("resnet50", 2048, "He et al. 2016, CVPR"),
+    _imagenet("densenet121", 1024, "Huang et al. 2017, CVPR"),
+    _imagenet("vit_small_patch16_224", 384, "Dosovitskiy et al. 2021, ICLR", mean=_HALF, std=_HALF),
+    _imagenet("vit_small_patch16_224.dino", 384, "Caron et al. 2021, ICCV"),
+    EncoderSpec(
+        "uni2-h",
+        "image",
+        1536,
+        input_px=224,
+        mpp=0.5,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        licence="CC-BY-NC-ND-4.0",
+        commercial=False,
+        gated=True,
+        url="https://huggingface.co/MahmoodLab/UNI2-h",
+        citation="Chen et al. 2024, Nat Med 30:850",
+    ),
+    EncoderSpec(
+        "h-optimus-0",
+        "image",
+        1536,
+        input_px=224,
+        mpp=0.5,
+        mean=(0.707223, 0.578729, 0.703617),
+        std=(0.211883, 0.230117, 0.177517),
+        licence="apache-2.0",
+        commercial=True,
+        url="https://huggingface.co/bioptimus/H-optimus-0",
+        citation="Saillard et al. 2024, H-optimus-0",
+    ),
+)
 class TimmEncoder(ModuleEncoder):
     """A timm model without its classifier, as a frozen encoder.
 
@@ -180,11 +118,12 @@ class TimmEncoder(ModuleEncoder):
     """
 
     def __init__(self, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> None:
-        spec = get_spec(name, "image")
-        file = None if weights is None else _weight_file(weights)
+        spec = _facts(name)
+        file = None if weights is None else weight_file(weights)
         network = _build(spec, pretrained and file is None)
         if file is not None:
-            _load(network, file)
+            load_weights(network, file)
+        self._file, self._pretrained = file, pretrained
         data = import_torch_stack("timm").data.resolve_model_data_config(network)
         super().__init__(
             network.eval().requires_grad_(False),
@@ -197,100 +136,56 @@ class TimmEncoder(ModuleEncoder):
             ),
         )
 
+    @classmethod
+    def open(cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> TimmEncoder:
+        """Build the network of a name with its weights."""
+        return cls(name, weights=weights, pretrained=pretrained)
 
-def image_encoder(
-    encoder: str | torch.nn.Module | ImageEncoder, *, weights: str | Path | None = None, pretrained: bool = True
-) -> ImageEncoder:
-    """Build a frozen image encoder.
+    @classmethod
+    def known(cls, name: str) -> EncoderSpec | None:
+        """Facts that timm has about a model id."""
+        return _timm_spec(name)
 
-    Parameters
-    ----------
-    encoder
-        ``"stain_texture"`` (no weights), another registered name, any timm model id, ``"hf-hub:owner/model"``, a torch module
-        that takes (n, 3, h, w) ImageNet-normalised floats and returns (n, d), or an object that is an encoder already. Give a
-        module its own facts with `spatialwhisperer.encoders.image.timm.ModuleEncoder`.
-    weights
-        A ``.safetensors`` file, or a folder with exactly one, for a timm model. Pickled files are refused.
-    pretrained
-        Download the published weights of a timm model where `weights` is not given.
+    @classmethod
+    def suggestions(cls) -> list[str]:
+        """Model ids of timm."""
+        return list(import_torch_stack("timm").list_models())
 
-    Returns
-    -------
-    An encoder with ``.spec`` and ``.encode(tiles, mpp=…)``.
+    @classmethod
+    def identify(
+        cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True
+    ) -> EncoderIdentity | None:
+        """Revision of published weights, or digest of a local file; a fresh network has to be built first."""
+        if weights is not None:
+            with weight_file(weights).open("rb") as file:
+                return EncoderIdentity(name, digest=hashlib.file_digest(file, "sha256").hexdigest())
+        return EncoderIdentity(name, revision=_revision(name)) if pretrained else None
 
-    Raises
-    ------
-    ValueError
-        There is no such encoder, `weights` is given for an encoder that takes none, or the weights do not fit.
-    TypeError
-        `encoder` is none of the above.
-    FileNotFoundError
-        The weights are not there and cannot be downloaded; the message says where to ask for them and how to name a local
-        copy.
-
-    Examples
-    --------
-    >>> import numpy as np, spatialwhisperer as sw
-    >>> encoder = sw.models.image_encoder("stain_texture")
-    >>> encoder.encode(np.zeros((2, 3, 32, 32), np.uint8), mpp=1.0).shape == (2, encoder.spec.dim)
-    True
-    """
-    if isinstance(encoder, str) and encoder != "stain_texture":
-        return TimmEncoder(encoder, weights=weights, pretrained=pretrained)
-    if weights is not None:
-        raise ValueError(
-            f"weights are for timm models; {encoder if isinstance(encoder, str) else type(encoder).__name__} takes none."
-        )
-    if isinstance(encoder, str):
-        from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
-
-        return StainTextureEncoder()
-    if isinstance(encoder, ImageEncoder) and not isinstance(encoder, type):
-        return encoder
-    if _is_module(encoder):
-        name = type(encoder).__name__
-        return ModuleEncoder(encoder, EncoderSpec(name, "image", None, mean=IMAGENET_MEAN, std=IMAGENET_STD))
-    raise TypeError(
-        "encoder must be a name, a torch module, or an object with .spec and .encode(tiles, mpp=…), "
-        f"not {type(encoder).__name__}."
-    )
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Revision of published weights, or digest of the weights that it has."""
+        known = self.identify(self.spec.name, weights=self._file, pretrained=self._pretrained)
+        return super().identity if known is None else known
 
 
-def _is_module(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, torch.nn.Module)
-
-
-def _weight_file(weights: str | Path) -> Path:
-    """Find the one safetensors file that `weights` names."""
-    path = Path(weights).expanduser()
-    if path.is_dir():
-        files = sorted(path.glob("*.safetensors"))
-        if len(files) == 1:
-            return files[0]
-        pickles = [f.name for f in path.iterdir() if f.suffix in _PICKLES]
-        there = found(f.name for f in files) if files else f"no .safetensors file, but {found(pickles)}"
-        raise ValueError(
-            f"{path} must hold exactly one .safetensors file; it has {there}. {_CONVERT if not files else ''}"
-        )
-    if path.suffix in _PICKLES:
-        raise ValueError(f"{path.name} is a pickle, and opening one runs whatever code it holds. {_CONVERT}")
-    if not path.is_file():
-        raise FileNotFoundError(f"There are no weights at {path}.")
-    if path.suffix != ".safetensors":
-        raise ValueError(f"weights must be a .safetensors file, not {path.name}.")
-    return path
+def _facts(name: str) -> EncoderSpec:
+    spec = registered(name, "image") or _timm_spec(name)
+    if spec is None:
+        raise ValueError(f"timm has no model {name!r}; sw.models.list_encoders('image') lists what is registered.")
+    return spec
 
 
-_CONVERT = "Convert a file that you trust once: safetensors.torch.save_file(torch.load(file, weights_only=True), 'model.safetensors')."
+def _revision(name: str) -> str | None:
+    """Tag of the weights that timm takes for a model id; the hub alone knows those of its own models."""
+    if registered(name, "image") is not None and _facts(name).mpp is not None or name.startswith("hf-hub:"):
+        return None
+    config = import_torch_stack("timm").get_pretrained_cfg(name, allow_unregistered=False)
+    return None if config is None else str(config.tag or config.hf_hub_id or "")
 
 
 def _build(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
     """Build the network of an entry, with its published weights or without."""
     timm = import_torch_stack("timm")
-    from spatialwhisperer.settings import settings
-
     name, options = _recipe(spec, pretrained)
     if not pretrained:
         return timm.create_model(name, pretrained=False, num_classes=0, **options)
@@ -302,7 +197,7 @@ def _build(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
                 "take encoder='stain_texture', which has no weights, or set sw.settings.offline = False."
             )
         network = timm.create_model(_recipe(spec, False)[0], pretrained=False, num_classes=0, **_recipe(spec, False)[1])
-        _load(network, file)
+        load_weights(network, file)
         return network
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, **options)
@@ -342,35 +237,34 @@ def _recipe(spec: EncoderSpec, pretrained: bool) -> tuple[str, dict[str, Any]]:
     return spec.name, {}
 
 
-def _load(network: torch.nn.Module, file: Path) -> None:
-    """Load a safetensors file; a classifier in it is passed over, anything else must fit exactly."""
-    from safetensors.torch import load_file
-
-    state = load_file(file)
-    own = network.state_dict()
-    head = {
-        "head.weight",
-        "head.bias",
-        "fc.weight",
-        "fc.bias",
-        "classifier.weight",
-        "classifier.bias",
-        "head.fc.weight",
-        "head.fc.bias",
-    }
-    missing = sorted(own.keys() - state.keys())
-    extra = sorted(state.keys() - own.keys() - head)
-    misfit = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    if missing or extra or misfit:
-        raise ValueError(
-            f"{file.name} does not fit the network. Missing: {found(missing, 4)}. Not in the network: {found(extra, 4)}. "
-            f"Of another shape: {found(misfit, 4)}."
-        )
-    network.load_state_dict({k: state[k] for k in own})
+def _timm_spec(name: str) -> EncoderSpec | None:
+    """Facts that timm has about a model id, without building or downloading it; None where timm does not know it."""
+    if name.startswith("hf-hub:"):
+        return EncoderSpec(name, "image", None, url="https://huggingface.co/" + name.removeprefix("hf-hub:"))
+    timm = import_torch_stack("timm")
+    if not timm.is_model(name):
+        return None
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is None or not config.input_size:
+        return EncoderSpec(name, "image", None)
+    licence = config.license or "unknown"
+    return EncoderSpec(
+        name,
+        "image",
+        None,
+        input_px=config.input_size[-1],
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        licence=licence,
+        commercial={"apache-2.0": True, "mit": True, "bsd-3-clause": True}.get(
+            licence, False if "-nc" in licence else None
+        ),
+        url="https://huggingface.co/" + config.hf_hub_id if config.hf_hub_id else "",
+    )
 
 
 def _local(spec: EncoderSpec) -> str:
-    return f"With a local copy: image_encoder({spec.name!r}, weights='folder/with/model.safetensors')"
+    return f"With a local copy: sw.models.open_encoder({spec.name!r}, 'image', weights='folder/with/model.safetensors')"
 
 
 def _first_line(error: Exception) -> str:

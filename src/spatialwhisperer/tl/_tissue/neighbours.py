@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._access import get_table, section_codes, sections
 from spatialwhisperer._access.slots import column
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def spatial_graph(
         slot = f"{neighbors_key}_connectivities"
         if slot not in table.obsp:
             raise KeyError(
-                f"{slot!r} is not in .obsp (found: {found(table.obsp)}). Run sq.gr.spatial_neighbors_knn(adata, "
+                f"{slot!r} is not in .obsp (found: {listing(table.obsp)}). Run sq.gr.spatial_neighbors_knn(adata, "
                 f"key_added={neighbors_key!r}) first, or leave neighbors_key out."
             )
         return sp.csr_matrix(table.obsp[slot], dtype=np.float64)

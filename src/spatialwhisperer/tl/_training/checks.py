@@ -3,90 +3,152 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._messages import found, say
-from spatialwhisperer.models.parts import MODALITIES
-from spatialwhisperer.tl._training import sources as gather
+from spatialwhisperer._messages import inform, listing
+from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
+from spatialwhisperer.models.presets import PRESETS
+from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+from spatialwhisperer.tl._training.sources import summary
 
 if TYPE_CHECKING:
-    from spatialwhisperer.models import Preset, Recipe
-    from spatialwhisperer.tl._training.inputs import Inputs
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.tl._training.readers import Request
+    from spatialwhisperer.tl._training.sources import Source
     from spatialwhisperer.training.batches import Items
 
 FEW_PAIRS = 5000
-"""Below this many image–gene pairs the sequential schedule is the default."""
+"""Below this many pairs with an image the sequential schedule is the default."""
 
 
-def objects(data: Any) -> list[Any]:
+def objects(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
+) -> list[AnnData | SpatialData]:
     """The objects to train on, as a list."""
     if isinstance(data, Mapping) and not hasattr(data, "tables"):
         data = list(data.values())
-    objects = list(data) if isinstance(data, Sequence | set) and not isinstance(data, str) else [data]
-    if not objects:
+    out = list(data) if isinstance(data, Sequence | set) and not isinstance(data, str) else [data]
+    if not out:
         raise ValueError("No data to train on: pass an AnnData or SpatialData, or several.")
-    return objects
+    return out  # type: ignore[return-value]
 
 
-def check_numbers(**values: int | None) -> None:
-    """Refuse numbers that cannot train."""
-    # a batch of one pair has no negative
-    least = {"batch_size": 2}
-    for name, value in values.items():
-        if value is not None and value < least.get(name, 1):
-            raise ValueError(f"{name} must be at least {least.get(name, 1)}; found {value!r}.")
+def requests(preset: Preset, image: Any, gene: Any, text: Any) -> dict[str, Request]:
+    """What is asked for of each modality of the preset's pairs; what the caller leaves open is that of the preset.
+
+    The order is that in which they are read: counts first, which is cheap and fails early, tiles last.
+    """
+    gene = gene if isinstance(gene, GeneFeatures) else GeneFeatures(gene)
+    text = text if isinstance(text, TextFeatures) else TextFeatures(_encoder(text, str | Path, "text"))
+    image = image if isinstance(image, ImageFeatures) else ImageFeatures(image)
+    if gene.encoder is None and gene.key is None:
+        gene = replace(gene, encoder=preset.gene_encoder)
+    if gene.encoder == preset.gene_encoder:
+        gene = replace(gene, options={**preset.gene_options, **gene.options})
+    if text.encoder is None:
+        text = replace(text, encoder=preset.text_encoder)
+    if image.encoder is None and image.key is None:
+        image = replace(image, encoder=preset.image_encoder)
+    if image.tile_um is None:
+        image = replace(image, tile_um=preset.tile_um)
+    known: dict[str, Request] = {"gene": gene, "text": text, "image": image}
+    wanted = {m for pair in preset.pairs for m in pair}
+    others = sorted(wanted - known.keys())
+    return {m: known.get(m) for m in ("gene", "text", *others, "image") if m in wanted}
 
 
-def check_locking(locking: str) -> str:
-    """The locking code, if it is one."""
-    if len(locking) != 3 or set(locking) - set("LUu"):
+def _encoder(given: Any, kinds: Any, modality: str) -> Any:
+    if given is None or isinstance(given, kinds) or hasattr(given, "encode"):
+        return given
+    raise TypeError(f"{modality} must be a name, an encoder or a set of options, not {type(given).__name__}.")
+
+
+def choose_pairs(preset: Preset, sources: Sequence[Source]) -> dict[tuple[str, str], float]:
+    """The pairs of the preset that some object holds.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is missing from a preset whose pairs are not its published ones.
+    """
+    weights = {pair: w for pair, w in preset.pairs.items() if w > 0}
+    held = {pair: w for pair, w in weights.items() if any(set(pair) <= s.has for s in sources)}
+    missing = [pair for pair in weights if pair not in held]
+    published = PRESETS.get(preset.name)
+    named = published is None or dict(published.pairs) != dict(preset.pairs)
+    if not held or (missing and named):
+        lacking = listing("–".join(p) for p in missing)
         raise ValueError(
-            f"locking must be three letters of L, U and u in the order gene, text, image (such as 'LUL'); found {locking!r}."
-        )
-    return locking
-
-
-def choose_pairs(pairs: Any, preset: Preset, sources: Sequence[gather.Source]) -> dict[tuple[str, str], float]:
-    """The pairs asked for, or those of the preset that some object holds."""
-    asked = pairs if pairs is not None else preset.pairs
-    weights = dict(asked) if isinstance(asked, Mapping) else {tuple(p): 1.0 for p in asked}
-    known = {"image", "gene", "text"}
-    for pair, weight in weights.items():
-        if len(pair) != 2 or set(pair) - known or pair[0] == pair[1]:
-            raise ValueError(f"A pair must be two of 'image', 'gene' and 'text'; found {pair!r}.")
-        if weight < 0:
-            raise ValueError(f"The weight of pair {pair!r} must not be negative; found {weight!r}.")
-    held = {pair: w for pair, w in weights.items() if w > 0 and any(set(pair) <= s.has for s in sources)}
-    missing = [pair for pair in weights if pair not in held and weights[pair] > 0]
-    if not held or (missing and pairs is not None):
-        lacking = found("–".join(p) for p in missing)
-        raise ValueError(
-            f"No object holds {lacking} pairs. What the objects hold: {gather.summary(sources)}. Captions are read from "
-            ".obs[text_key], counts from .X or layer=…, images from .obsm, .uns['spatial'] or the SpatialData."
+            f"No object holds {lacking} pairs. What the objects hold: {summary(sources)}. Captions are read from .obs "
+            "(text=sw.tl.TextFeatures(key=…)), counts from .X (gene=sw.tl.GeneFeatures(layer=…)), images from .obsm, .uns['spatial'] "
+            "or the SpatialData."
         )
     return held
 
 
-def validation_groups(validation: Any, sources: Sequence[gather.Source], random_state: int) -> set[str]:
+def check_epochs(max_epochs: int | None) -> None:
+    """Refuse a number of epochs that trains nothing."""
+    if max_epochs is not None and not max_epochs >= 1:
+        raise ValueError(f"max_epochs must be at least 1; found {max_epochs!r}.")
+
+
+def text_keys(requests: Mapping[str, Request]) -> list[str]:
+    """Columns of ``.obs`` with captions; none where no text is trained."""
+    request = requests.get("text")
+    if not isinstance(request, TextFeatures):
+        return []
+    return [request.key] if isinstance(request.key, str) else list(request.key)
+
+
+def counts_layer(requests: Mapping[str, Request]) -> str | None:
+    """Layer with raw counts."""
+    request = requests.get("gene")
+    return request.layer if isinstance(request, GeneFeatures) else None
+
+
+def with_identity(
+    requests: Mapping[str, Request], preset: Preset, genes: Sequence[str], gene_ids: Sequence[str]
+) -> dict[str, Request]:
+    """The requests, where the gene encoder "identity" is the one that reads the predicted genes."""
+    request = requests.get("gene")
+    if not isinstance(request, GeneFeatures) or request.encoder != "identity" or request.key is not None:
+        return dict(requests)
+    if not genes or preset.expression is None:
+        raise ValueError(
+            "The gene encoder 'identity' reads the genes that the model predicts: use it with expression=True, or name genes with "
+            "expression=sw.tl.ExpressionOptions(genes=…)."
+        )
+    encoder = ExpressionEncoder(genes, gene_ids, value_space=preset.expression.input_space)
+    return {**requests, "gene": replace(request, encoder=encoder)}
+
+
+def validation_groups(
+    validation: float | str | Sequence[str] | None, sources: Sequence[Source], random_state: int
+) -> set[str]:
     """Names of the groups that are held out."""
     if validation is None:
         return set()
     groups = sorted({str(g) for s in sources for g in s.group})
     if isinstance(validation, int | float):
         if not 0 < validation < 1:
-            raise ValueError(f"validation must be a share between 0 and 1 or names of groups; found {validation!r}.")
+            raise ValueError(f"validation must be a fraction between 0 and 1 or names of groups; found {validation!r}.")
         n = max(1, round(validation * len(groups)))
         if n >= len(groups):
             raise ValueError(
-                f"validation={validation} of {len(groups)} groups leaves none to train on ({found(groups)})."
+                f"validation={validation} of {len(groups)} groups leaves none to train on ({listing(groups)})."
             )
         return set(np.random.default_rng(random_state).choice(groups, n, replace=False).tolist())
     names = {validation} if isinstance(validation, str) else {str(v) for v in validation}
     if names - set(groups):
         raise ValueError(
-            f"validation names groups that are not there: {found(sorted(names - set(groups)))} (found: {found(groups)})."
+            f"validation names groups that are not there: {listing(sorted(names - set(groups)))} (found: {listing(groups)})."
         )
     if names == set(groups):
         raise ValueError("validation names every group; none is left to train on.")
@@ -112,124 +174,91 @@ def check_left(items: Items, weights: Mapping[tuple[str, str], float]) -> None:
         )
 
 
-def check_given(locking: str, slots: Mapping[str, str | None]) -> None:
-    """Refuse given features for a tower that is to learn."""
-    for modality, slot in slots.items():
-        letter = locking[MODALITIES.index(modality)]
-        if slot is not None and letter != "L":
-            raise ValueError(
-                f"{modality}_features={slot!r} are fixed, and locking={locking!r} asks to train the {modality} tower. "
-                "Give the one or the other."
-            )
-
-
-def check_schedule(schedule: str | None, weights: Mapping[tuple[str, str], float], preset: Preset) -> None:
-    """Refuse a schedule that these pairs or this preset do not allow."""
-    if schedule not in (None, "joint", "sequential"):
-        raise ValueError(f"schedule must be 'joint' or 'sequential', not {schedule!r}.")
-    if schedule == "sequential" and preset.sequential is None:
-        raise ValueError(f"The preset {preset.name!r} has no sequential schedule; use schedule='joint'.")
-    if schedule == "sequential" and not _can_follow(weights):
+def check_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float]) -> None:
+    """Refuse a schedule that these pairs do not allow."""
+    if preset.schedule == "sequential" and not _can_follow(preset, pairs):
         raise ValueError(
-            "The sequential schedule links images to a fixed gene embedding, so it needs image–gene and gene–text pairs and "
-            f"no image–text pairs; there are {found('–'.join(p) for p in weights)}. Use schedule='joint'."
+            "The sequential schedule links images to the fixed embedding of a modality that meets text too, so it needs pairs of it "
+            f"with images and with text, and no image–text pairs; there are {listing('–'.join(p) for p in pairs)}. Use "
+            "schedule='joint'."
         )
+    if preset.image_link is not None and not _can_follow(preset, pairs):
+        raise ValueError("image_link applies to schedule='sequential', which these pairs do not allow.")
 
 
-def choose_schedule(
-    weights: Mapping[tuple[str, str], float], items: Items, image_link: str | None, preset: Preset
-) -> str:
-    """The schedule where the caller names none."""
-    if preset.sequential is None or not _can_follow(weights):
-        if image_link is not None:
-            raise ValueError("image_link applies to schedule='sequential', which these pairs do not allow.")
+def choose_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float], items: Items) -> str:
+    """The schedule of the preset, or the one that suits the number of pairs."""
+    if preset.schedule is not None:
+        return preset.schedule
+    if preset.sequential is None or not _can_follow(preset, pairs):
         return "joint"
-    n = items.count("image", "gene")
-    if image_link is not None:
+    if preset.image_link is not None:
         return "sequential"
+    n = items.count("image", str(preset.bridge))
     if n < FEW_PAIRS:
-        say(f"{n} image–gene pairs: training gene and text first, then linking the image (schedule='sequential').")
+        inform(
+            f"{n} image–{preset.bridge} pairs: training {preset.bridge} and text first, then linking the image "
+            "(schedule='sequential')."
+        )
         return "sequential"
     return "joint"
 
 
-def _can_follow(weights: Mapping[tuple[str, str], float]) -> bool:
-    """Whether the sequential schedule fits: images reach text through the genes and in no other way."""
-    return _has(weights, "image", "gene") and _has(weights, "gene", "text") and not _has(weights, "image", "text")
-
-
-def _has(weights: Mapping[tuple[str, str], float], a: str, b: str) -> bool:
-    return (a, b) in weights or (b, a) in weights
-
-
-def check_link(image_link: str | None, schedule: str | None, *, unlocked: bool) -> str | None:
-    """The image link, if it fits the schedule."""
-    if image_link not in (None, "ridge", "contrastive"):
-        raise ValueError(f"image_link must be 'ridge' or 'contrastive', not {image_link!r}.")
-    if image_link is not None and schedule == "joint":
-        raise ValueError("image_link applies to schedule='sequential'.")
-    if image_link == "ridge" and unlocked:
-        raise ValueError("image_link='ridge' needs frozen image features; an unlocked image tower takes 'contrastive'.")
-    return image_link
-
-
-def check_closed_form(recipe: Recipe, image_link: str | None, towers: Any, projection_dim: int | None) -> None:
-    """Refuse a dimension for a joint space that is that of the gene features."""
-    from spatialwhisperer.training.fit import in_closed_form
-
-    if projection_dim is not None and in_closed_form(recipe, image_link, towers):
-        raise ValueError(
-            f"projection_dim={projection_dim}: in the sequential schedule of this preset the joint space is that of the gene "
-            "features. Leave it out, or use image_link='contrastive', schedule='joint' or preset='spatialwhisperer'."
-        )
-
-
-def check_decoder(image_link: str | None, preset: Preset, with_expression: bool) -> None:
-    """Refuse a closed-form link where a decoder is to learn beside it."""
-    recipe = preset.sequential
-    if image_link == "ridge" and with_expression and recipe is not None and recipe.regression_weight:
+def choose_link(preset: Preset, schedule: str, *, trained: Any, decodes: bool) -> str | None:
+    """The image link of the sequential schedule: of the preset, else ridge unless the image encoder or a decoder learns."""
+    if schedule != "sequential":
+        return None
+    if preset.image_link == "ridge" and decodes:
         raise ValueError("image_link='ridge' trains no decoder (regression_weight > 0); use image_link='contrastive'.")
+    return preset.image_link or ("contrastive" if "image" in trained or decodes else "ridge")
 
 
-def check_rate(learning_rate: float | None) -> None:
-    """Refuse a negative learning rate."""
-    if learning_rate is not None and not learning_rate >= 0:
-        raise ValueError(f"learning_rate must not be negative; found {learning_rate!r}.")
+def _can_follow(preset: Preset, pairs: Mapping[tuple[str, str], float]) -> bool:
+    """Whether the sequential schedule fits: images reach text through one other modality and in no other way."""
+    met = {frozenset(pair) for pair in pairs}
+    bridge = preset.bridge
+    return bridge is not None and {frozenset(("image", bridge)), frozenset((bridge, "text"))} == met
 
 
-def check_expression(
-    asked: bool | None,
-    genes: Any,
-    values_layer: str | None,
-    preset: Preset,
-    weights: Mapping[tuple[str, str], float],
-) -> bool:
-    """Whether a predictor of expression is fitted."""
-    able = preset.expression is not None and _has(weights, "image", "gene")
+@dataclass(frozen=True)
+class ExpressionOptions:
+    """What a model learns beside the joint space, so that it predicts expression.
+
+    Attributes
+    ----------
+    genes
+        Genes to predict; ``None`` chooses them on the training groups by the rule of the preset.
+    values_layer
+        Layer with the values to predict as they are, such as batch-corrected ones; ``None`` takes raw counts, brought into the
+        value space of the preset.
+    cross_validate
+        Train again without each patient (without each section where there is one patient), to learn how well each gene is predicted
+        on tissue that training has not seen, and how to weigh retrieval and regression. The choice of genes and a fitted gene
+        encoder stay those of all training rows. ``None`` does so for frozen features.
+    """
+
+    genes: Sequence[str] | None = None
+    values_layer: str | None = None
+    cross_validate: bool | None = None
+
+
+def expression_options(
+    asked: bool | ExpressionOptions | None, preset: Preset, pairs: Mapping[tuple[str, str], float]
+) -> ExpressionOptions | None:
+    """Options of the predictor of expression; ``None`` where none is fitted.
+
+    Raises
+    ------
+    ValueError
+        If a predictor is asked for that the preset or the pairs do not allow.
+    """
+    able = preset.expression is not None and any({"image", "gene"} == set(pair) for pair in pairs)
     if asked and not able:
         raise ValueError(
-            f"expression=True needs image–gene pairs and a preset that predicts expression (here: {preset.name!r})."
+            f"expression=… needs image–gene pairs and a preset that predicts expression (here: {preset.name!r})."
         )
-    wanted = preset.expression is not None and preset.expression.by_default or genes is not None
-    wanted = able and (wanted if asked is None else asked)
-    if not wanted and (genes is not None or values_layer is not None):
-        raise ValueError(
-            "genes and values_layer belong to the prediction of expression, which this training does not learn."
-        )
-    return wanted
-
-
-def identity_encoder(preset: Preset, genes: Sequence[str], gene_ids: Sequence[str]) -> Any:
-    """The gene side that reads expression itself."""
-    from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
-
-    if not genes or preset.expression is None:
-        raise ValueError(
-            "gene_encoder='identity' reads the genes that the model predicts: use it with expression=True, or name genes=…."
-        )
-    return ExpressionEncoder(genes, gene_ids, value_space=preset.expression.input_space)
-
-
-def cross_validates(asked: bool | None, inputs: Inputs) -> bool:
-    """Whether training is repeated without each group: cheap for frozen features only."""
-    return not inputs.towers if asked is None else asked
+    if asked is None:
+        asked = able and preset.expression is not None and preset.expression.by_default
+    if isinstance(asked, ExpressionOptions):
+        return asked
+    return ExpressionOptions() if asked else None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access import positions
-from spatialwhisperer._messages import found, progress, say
+from spatialwhisperer._access.counts import counts_for, counts_matrix, names_and_ids
+from spatialwhisperer._messages import inform, listing, progress
+from spatialwhisperer.models.expression import ExpressionConfig, ExpressionPredictor, fit_predictor
+from spatialwhisperer.pp.gene_selection import select_genes
+from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
+from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.tl._training.fingerprints import row_hash
 from spatialwhisperer.tl._training.fitting import Plan, fit_model
 
 if TYPE_CHECKING:
@@ -18,10 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-    from anndata import AnnData
 
-    from spatialwhisperer.models import Preset, Whisperer
-    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._training.inputs import Inputs
     from spatialwhisperer.tl._training.sources import Source
     from spatialwhisperer.training.batches import Items
@@ -74,11 +77,9 @@ def choose_genes(
     ValueError
         If there is no object with image and counts, or their genes have nothing in common.
     """
-    from spatialwhisperer._access.counts import names_and_ids
-
     tables = []
     for source in _paired(sources):
-        keep = ~np.isin(source.group.astype(str), sorted(held_out))
+        keep = ~source.of_groups(held_out)
         if keep.any():
             tables.append(source.table if keep.all() else source.table[keep])
     if not tables:
@@ -91,10 +92,8 @@ def choose_genes(
         for table in tables:
             missing = sorted(set(genes) - set(names_and_ids(table)[0]))
             if missing:
-                raise KeyError(f"genes not in the counts: {found(missing)}.")
+                raise KeyError(f"genes not in the counts: {listing(missing)}.")
     else:
-        from spatialwhisperer.pp.gene_selection import select_genes
-
         spec = preset.expression
         genes = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
     known = dict(zip(names, ids, strict=True))
@@ -111,12 +110,15 @@ def read_values(
     genes: Sequence[str],
     gene_ids: Sequence[str],
     *,
-    space: str,
+    preset: Preset,
     layer: str | None,
     values_layer: str | None,
     held_out: set[str],
 ) -> Values:
     """Expression of every row that holds image and counts, in the value space or from a layer as it is."""
+    if preset.expression is None:
+        raise ValueError(f"The preset {preset.name!r} predicts no expression.")
+    space = preset.expression.value_space
     rows = inputs.observations
     both = np.asarray((rows["image"] >= 0) & (rows["gene"] >= 0))
     blocks, unpaired = [], {}
@@ -141,13 +143,10 @@ def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> b
 def _source_values(
     source: Source, genes: Sequence[str], ids: Sequence[str], space: str, layer: str | None, values_layer: str | None
 ) -> sp.csr_matrix:
-    from spatialwhisperer._access.counts import counts_for, counts_matrix
-    from spatialwhisperer.statistics.value_spaces import to_space
-
     if values_layer is not None:
         if values_layer not in source.table.layers:
             raise KeyError(
-                f"values_layer={values_layer!r} not in .layers of {source.name} ({found(source.table.layers)})."
+                f"values_layer={values_layer!r} not in .layers of {source.name} ({listing(source.table.layers)})."
             )
         values = sp.csr_matrix(source.table[:, list(genes)].layers[values_layer], dtype=np.float32)
         if not np.isfinite(values.data).all():
@@ -178,50 +177,66 @@ def attach_predictor(
 ) -> None:
     """Give the model a predictor of expression, with the accuracy of each gene on held-out training groups."""
     training = np.isin(values.rows, items.row)
-    model.expression = _predictor(model, inputs, values, training, plan)
-    model.expression.config["training_sections"] = fingerprints(sources, set(plan.manifest["validation_groups"]))
+    seen = fingerprints(sources, set(plan.training.validation_groups))
+    model.expression = _predictor(model, inputs, values, training, plan, seen)
     if not cross_validate:
         return
     folds = _folds(inputs.observations.iloc[values.rows[training]])
     if len(folds) < 2:
-        say("One section with images: how well each gene is predicted on held-out tissue was not measured.")
+        inform("One section with images: how well each gene is predicted on held-out tissue was not measured.")
         return
-    predicted = _out_of_fold(model, inputs, items, values, training, plan, folds, folder)
-    _record_accuracy(model.expression, predicted, values, training, inputs.observations)
+    predicted = _out_of_fold(model.expression, inputs, items, values, training, plan, folds, folder)
+    model.expression = _with_accuracy(model.expression, predicted, values, training, inputs.observations)
 
 
-def _predictor(model: Whisperer, inputs: Inputs, values: Values, keep: np.ndarray, plan: Plan) -> ExpressionPredictor:
-    from spatialwhisperer.models.expression import fit_predictor
-
+def _predictor(
+    model: Whisperer,
+    inputs: Inputs,
+    values: Values,
+    keep: np.ndarray,
+    plan: Plan,
+    training_sections: Mapping[str, str] | None = None,
+) -> ExpressionPredictor:
+    """Put training observations into a bank and fit the regression beside it."""
     spec = plan.preset.expression
+    if spec is None:
+        raise ValueError(f"The preset {plan.preset.name!r} predicts no expression.")
     rows = inputs.observations.iloc[values.rows[keep]]
     matrix = values.matrix[keep]
-    config = {
-        "genes": values.genes,
-        "gene_ids": values.gene_ids,
-        "value_space": values.space,
-        "retrieval": asdict(spec.retrieval),  # type: ignore[union-attr]
-        "method": spec.method,  # type: ignore[union-attr]
-        "regression_rank": spec.regression_rank,  # type: ignore[union-attr]
-        "gene_lists": gene_lists(matrix, values.genes, rows["section"].to_numpy()),
-    }
-    positions = {m: rows[["x", "y"]].to_numpy() for m in model.contexts}
+    sections = rows["section"].to_numpy()
+    trained = "image" in model.towers
+    config = ExpressionConfig(
+        genes=tuple(values.genes),
+        gene_ids=tuple(values.gene_ids),
+        value_space=values.space,
+        retrieval=spec.retrieval,
+        method=spec.method,  # type: ignore[arg-type]
+        regression="decoder" if model.decoder is not None else "embedding" if trained else "features",
+        regression_rank=spec.regression_rank,
+        gene_lists={name: tuple(genes) for name, genes in gene_lists(matrix, values.genes, sections).items()},
+        training_sections=training_sections or {},
+    )
+    xy = {m: rows[["x", "y"]].to_numpy() for m in model.contexts}
+    raw = inputs.rows_of("image", rows)
+    where = {"sections": sections, "positions": xy.get("image")}
+    image = model.project("image", raw, unit=False, **where)
+    gene = None
+    if spec.retrieval.key == "gene":
+        own = {"sections": sections, "positions": xy.get("gene")}
+        gene = model.project("gene", inputs.rows_of("gene", rows), unit=False, **own)
+    regress_on = None
+    if config.regression != "decoder":
+        regress_on = image if trained else model.regression_input(raw, **where)
     return fit_predictor(
-        model,
-        image=_features(inputs, "image", rows),
-        gene=_features(inputs, "gene", rows),
-        values=matrix,
-        sections=rows["section"].to_numpy(),
-        groups=rows["group"].to_numpy(),
-        positions=positions,
         config=config,
+        image=image,
+        gene=gene,
+        regress_on=regress_on,
+        values=matrix,
+        sections=sections,
+        groups=rows["group"].to_numpy(),
         unpaired=list(values.unpaired.values()),
     )
-
-
-def _features(inputs: Inputs, modality: str, rows: pd.DataFrame) -> Any:
-    x, at = inputs.raw[modality], rows[modality].to_numpy()
-    return [x[i] for i in at] if isinstance(x, list) else x[at]
 
 
 # --------------------------------------------------------------------------------------------- held-out accuracy
@@ -234,7 +249,7 @@ def _folds(rows: pd.DataFrame) -> pd.Series:
 
 
 def _out_of_fold(
-    model: Whisperer,
+    whole: ExpressionPredictor,
     inputs: Inputs,
     items: Items,
     values: Values,
@@ -246,7 +261,7 @@ def _out_of_fold(
     """Predictions of every method for the training rows, each by a model that was fitted without its patient or section."""
     key = str(folds.index.name)
     names = inputs.observations[key].to_numpy()
-    methods = [m for m in model.expression.methods() if m != "both"]  # type: ignore[union-attr]
+    methods = [m for m in whole.methods() if m != "both"]
     out = {m: np.full(values.matrix.shape, np.nan, np.float32) for m in methods}
     for number, name in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
         left_in = items.subset(np.flatnonzero(names[items.row] != name))
@@ -255,9 +270,8 @@ def _out_of_fold(
         fitted.expression = _predictor(fitted, inputs, values, training & ~inside, plan)
         rows = inputs.observations.iloc[values.rows[training & inside]]
         for method in methods:
-            out[method][training & inside] = fitted.expression.predict(
-                fitted,
-                _features(inputs, "image", rows),
+            out[method][training & inside] = fitted.predict_expression(
+                inputs.rows_of("image", rows),
                 method=method,
                 sections=rows["section"].to_numpy(),
                 positions=rows[["x", "y"]].to_numpy() if "image" in fitted.contexts else None,
@@ -268,40 +282,37 @@ def _out_of_fold(
 
 def _reachable(predictor: ExpressionPredictor) -> int | None:
     """The neighbours that a fold's bank allows where it is smaller than the preset's k."""
-    k, n = predictor.retrieval.k, predictor.values.shape[0]
+    k, n = predictor.config.retrieval.k, predictor.values.shape[0]
     return None if k is None else min(k, n)
 
 
-def _record_accuracy(
+def _with_accuracy(
     predictor: ExpressionPredictor,
     predicted: Mapping[str, np.ndarray],
     values: Values,
     training: np.ndarray,
     rows: pd.DataFrame,
-) -> None:
+) -> ExpressionPredictor:
+    """The predictor with the held-out correlation of each method, and the weight of the regression that did best."""
     sections = rows["section"].to_numpy()[values.rows]
     known = np.flatnonzero(training)
     truth = values.matrix[known]
-    for method, x in predicted.items():
-        predictor.arrays[f"held_out_{method}"] = by_section(truth, x[known], sections[known])
+    accuracy = {method: by_section(truth, x[known], sections[known]) for method, x in predicted.items()}
     if len(predicted) < 2:
-        return
-    shares = np.linspace(0, 1, 11)
+        return predictor.with_accuracy(accuracy)
+    weights = np.linspace(0, 1, 11)
     mixed = [
-        by_section(truth, s * predicted["regression"][known] + (1 - s) * predicted["retrieval"][known], sections[known])
-        for s in shares
+        by_section(truth, w * predicted["regression"][known] + (1 - w) * predicted["retrieval"][known], sections[known])
+        for w in weights
     ]
     means = np.array([np.nanmean(r) for r in mixed])
-    # retrieval has to earn its share: on other patients regression alone travels better
+    # retrieval has to earn its weight: on other patients regression alone travels better
     best = int(np.flatnonzero(means >= means.max() - TIE)[-1])
-    predictor.config["weight"] = float(shares[best])
-    predictor.arrays["held_out_both"] = mixed[best]
+    return predictor.with_accuracy({**accuracy, "both": mixed[best]}, weight=float(weights[best]))
 
 
 def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray) -> np.ndarray:
     """Pearson of each gene within sections, mean over the sections where it is defined; float32 (g,)."""
-    from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
-
     each = [pearson_per_gene(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
     stacked = np.stack(each)
     defined = np.isfinite(stacked).sum(axis=0)
@@ -326,14 +337,5 @@ def fingerprints(sources: Sequence[Source], held_out: set[str]) -> dict[str, str
         for code in np.unique(source.section):
             inside = source.section == code
             if not set(source.group[inside].astype(str)) <= held_out:
-                out[row_hash(source.table, inside)] = str(code)
+                out[row_hash(source.table.obs_names, source.slide.positions(), inside)] = str(code)
     return out
-
-
-def row_hash(table: AnnData, inside: np.ndarray) -> str:
-    """Hash of the names and positions of some rows, whatever their order; names alone repeat between slides."""
-    xy = positions(table)
-    names = table.obs_names[inside].to_numpy(dtype=object)
-    where = np.zeros((len(names), 2)) if xy is None else xy[inside]
-    rows = sorted(f"{name} {x:.1f} {y:.1f}" for name, (x, y) in zip(names, where, strict=True))
-    return hashlib.sha1("\n".join(rows).encode(), usedforsecurity=False).hexdigest()[:16]

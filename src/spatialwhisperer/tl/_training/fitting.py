@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._random import isolated_rng
+from spatialwhisperer._random import isolated_rng, untouched_rng
+from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig, Training
+from spatialwhisperer.models.whisperer import Whisperer
+from spatialwhisperer.networks.context import make_context
 from spatialwhisperer.settings import settings
+from spatialwhisperer.training.fit import Run, fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spatialwhisperer.models import Preset, Recipe, Whisperer
-    from spatialwhisperer.tl._training.inputs import Inputs
+    from spatialwhisperer.models.parts import Preset, Recipe
+    from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.training.batches import Items
+
+_NO_DROPOUT = ("none", "linear")
 
 
 @dataclass(frozen=True)
@@ -29,15 +35,15 @@ class Plan:
     ----------
     preset, recipe, schedule, image_link
         What is trained and how.
-    weights
-        Weight of each modality pair.
-    manifest
+    pairs
+        Weight of each modality pair that the data hold.
+    training
         What the model says about its training.
     max_epochs, random_state
         Of the run.
     trainer
         Arguments of Lightning's Trainer.
-    decoder
+    decoder_dim
         Genes that a decoder learns beside the contrastive loss; ``None``: no decoder.
     """
 
@@ -45,30 +51,37 @@ class Plan:
     recipe: Recipe
     schedule: str
     image_link: str | None
-    weights: Mapping[tuple[str, str], float]
-    manifest: Mapping[str, Any]
+    pairs: Mapping[tuple[str, str], float]
+    training: Training
     max_epochs: int | None
     random_state: int
     trainer: Mapping[str, Any]
-    decoder: int | None = None
+    decoder_dim: int | None = None
 
 
 def fit_model(
     inputs: Inputs, items: Items, validation: Items | None, plan: Plan, folder: Path, *, resume: bool = False
 ) -> Whisperer:
     """Build a model and fit it to items; its losses are in ``model.history``."""
-    from spatialwhisperer.training.fit import Run, fit_joint, fit_sequential
-
     model = build_model(inputs, plan)
     recipe = plan.recipe
     if recipe.neighbour_share and not _placed(inputs):
         recipe = replace(recipe, neighbour_share=0.0)
-    run = Run(recipe, plan.preset.loss, plan.max_epochs, plan.random_state, folder, plan.trainer, resume)
-    if plan.schedule == "joint":
-        model.history = fit_joint(model, items, validation, plan.weights, inputs.unlocked, run)
-    else:
-        link = str(plan.image_link)
-        model.history = fit_sequential(model, items, validation, plan.weights, inputs.unlocked, link, run)
+    run = Run(
+        recipe=recipe,
+        loss=plan.preset.loss,
+        pairs=plan.pairs,
+        bridge=plan.preset.bridge,
+        unlocked=inputs.unlocked,
+        max_epochs=plan.max_epochs,
+        random_state=plan.random_state,
+        folder=folder,
+        trainer=plan.trainer,
+        resume=resume,
+    )
+    fitted = fit(model, items, validation, run, schedule=plan.schedule, image_link=plan.image_link)
+    model.history = fitted.history
+    model.update(training=replace(plan.training, penalties=fitted.penalties))
     return model
 
 
@@ -80,43 +93,43 @@ def _placed(inputs: Inputs) -> bool:
 
 def build_model(inputs: Inputs, plan: Plan) -> Whisperer:
     """An untrained model for the inputs."""
-    import torch
-
-    from spatialwhisperer.models.whisperer import Whisperer
-    from spatialwhisperer.networks.context import make_context
-
-    recipe = plan.recipe
-    widths = dict(inputs.dims)
-    for modality, context in inputs.contexts.items():
-        with isolated_rng(0):
-            widths[modality] = make_context(context["kind"], context["in_dim"], **context["options"]).out_dim
-    heads = {}
-    for modality in sorted(widths):
-        head: dict[str, Any] = {"kind": recipe.heads[modality], "in_dim": widths[modality]}
-        if recipe.dropout.get(modality) and head["kind"] not in ("none", "linear"):
-            head["dropout"] = recipe.dropout[modality]
-        heads[modality] = head
-    config = {
-        "projection_dim": recipe.projection_dim or widths["gene"],
-        "temperature": plan.preset.temperature,
-        "norm": plan.preset.norm,
-        "heads": heads,
-        "contexts": inputs.contexts,
-        "standardize": inputs.standardize,
-        "encoders": inputs.encoders,
-        "towers": inputs.rebuild,
-        "labels": inputs.captions,
-        "training": dict(plan.manifest),
-    }
-    if plan.decoder is not None:
-        config["decoder"] = {"out_dim": plan.decoder}
+    names = sorted(inputs.modalities)
+    modalities = {name: _modality(name, inputs.modalities[name], plan.recipe) for name in names}
+    dim = plan.recipe.projection_dim
+    if dim is None:
+        dim = modalities[str(plan.preset.bridge)].head.in_dim
+    config = ModelConfig(
+        projection_dim=dim,
+        modalities=modalities,
+        temperature=plan.preset.temperature,
+        norm=plan.preset.norm,  # type: ignore[arg-type]
+        decoder_dim=plan.decoder_dim,
+        labels=tuple(inputs.captions),
+        training=plan.training,
+    )
+    encoders = {name: one.encoder for name, one in inputs.modalities.items() if one.encoder is not None}
     with isolated_rng(plan.random_state):
-        model = Whisperer(config, inputs.towers)
-    for modality, (mean, std) in inputs.statistics.items():
-        getattr(model, f"{modality}_mean").copy_(torch.from_numpy(mean))
-        getattr(model, f"{modality}_std").copy_(torch.from_numpy(std))
-    model.gene_encoder = inputs.gene_encoder
+        model = Whisperer(config, encoders=encoders)
+    for name, one in inputs.modalities.items():
+        if one.statistics is not None:
+            model.set_statistics(name, *one.statistics)
     return model
+
+
+def _modality(name: str, inputs: ModalityInputs, recipe: Recipe) -> ModalityConfig:
+    width, kind = inputs.dim, recipe.head(name)
+    if inputs.context is not None:
+        with untouched_rng():
+            width = make_context(inputs.context.kind, inputs.dim, **inputs.context.options).out_dim
+    dropout = 0.0 if kind in _NO_DROPOUT else recipe.dropout.get(name, 0.0)
+    return ModalityConfig(
+        features=inputs.recipe,
+        feature_dim=inputs.dim,
+        head=HeadConfig(kind, width, dropout),
+        context=inputs.context,
+        standardize=inputs.standardize,  # type: ignore[arg-type]
+        trained=inputs.unlocked is not None,
+    )
 
 
 def check_folder(folder: str | Path | None, *, resume: bool) -> None:

@@ -1,24 +1,29 @@
-"""Filling a model's reference: what it should remember of its training data."""
+"""Filling a model's reference: the sample of its training data that it keeps."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access import sections
-from spatialwhisperer._provenance import recorded
+from spatialwhisperer._access.counts import counts_for
+from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer.encoders.gene.base import GeneEncoder
+from spatialwhisperer.models.reference import Reference, ReferenceConfig
+from spatialwhisperer.pp.features import FeatureRecord
+from spatialwhisperer.statistics.cross_entropy import left_out_excess, log_profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._training.inputs import Inputs
     from spatialwhisperer.tl._training.sources import Source
     from spatialwhisperer.training.batches import Items
 
 PAIRS, TEXT_ROWS, SAMPLE = 1000, 2000, 500
-"""Most image–gene pairs, rows with captions, and standardised image features to keep."""
+"""Most pairs of image and bridge modality, rows with captions, and standardised image features to keep."""
 
 BLOCK_BYTES = 2**18
 """Size of one array; where rows are wide fewer of them are kept, but `FEWEST` at least."""
@@ -33,14 +38,14 @@ def attach_reference(
     items: Items,
     sources: Sequence[Source],
     *,
+    bridge: str | None,
     layer: str | None = None,
-    table_key: str | None = None,
     random_state: int = 0,
 ) -> None:
     """Give a fitted model its :class:`~spatialwhisperer.models.reference.Reference`.
 
-    Its size does not grow with the data: at most 1000 image–gene pairs and 2000 rows with captions are drawn, fewer where
-    embeddings have more than 131 dimensions (65 for the rows with captions).
+    Its size does not grow with the data: at most 1000 pairs of image and bridge modality and 2000 rows with captions are drawn,
+    fewer where embeddings have more than 131 dimensions (65 for the rows with captions).
 
     Parameters
     ----------
@@ -50,110 +55,180 @@ def attach_reference(
         What it was fitted on. Rows of validation groups are not among the items.
     sources
         The objects.
+    bridge
+        Modality through which text reaches images.
     layer
         Layer with raw counts.
-    table_key
-        Table of a SpatialData.
     random_state
         Seed of the draws.
     """
-    from spatialwhisperer.models.reference import Reference
-
-    rng = np.random.default_rng(random_state)
-    config: dict[str, Any] = {"n": {}}
-    arrays: dict[str, np.ndarray] = {}
-    _image_gene(model, inputs, items, rng, config, arrays)
-    _gene_text(model, inputs, items, rng, config, arrays)
-    _means(model, inputs, items, rng, arrays)
-    if inputs.gene_encoder is not None and "gene" in items.index and "text" in items.index:
-        _profiles(inputs, items, sources, layer, rng, arrays)
-    if "image" in items.index:
-        config |= _image_range(inputs, items, sources, table_key)
-        if "image" not in model.towers:
-            _image_features(model, inputs, items, rng, config, arrays)
-    model.reference = Reference(config, arrays)
+    fill = _Filling(model, inputs, items, sources, bridge or "gene", layer, np.random.default_rng(random_state))
+    model.reference = fill.reference()
 
 
-# ------------------------------------------------------------------------------------------------- embeddings
+@dataclass
+class _Filling:
+    """The draws, one after the other: their order is part of the result."""
 
+    model: Whisperer
+    inputs: Inputs
+    items: Items
+    sources: Sequence[Source]
+    bridge: str
+    layer: str | None
+    rng: np.random.Generator
 
-def _image_gene(model: Any, inputs: Any, items: Items, rng: Any, config: dict[str, Any], arrays: Any) -> None:
-    pairs = _pairs(items, "image", "gene")
-    if not len(pairs):
-        return
-    config["n"]["image–gene"] = len(pairs)
-    keep = _draw(rng, len(pairs), _rows(PAIRS, model))
-    arrays["pair_image"] = _embed(model, inputs, items, "image", pairs[keep, 0])
-    arrays["pair_gene"] = _embed(model, inputs, items, "gene", pairs[keep, 1])
-    arrays["pair_group"] = _group_codes(inputs)[pairs[keep, 2]]
+    def reference(self) -> Reference:
+        config: dict[str, Any] = {"bridge": self.bridge, "n": {}}
+        arrays: dict[str, np.ndarray] = {}
+        self._image_pairs(config, arrays)
+        self._captioned(config, arrays)
+        self._means(arrays)
+        if self._encodes_counts() and "text" in self.items.index:
+            self._profiles(arrays)
+        if "image" in self.items.index:
+            config |= self._image_range()
+            if "image" not in self.model.towers:
+                self._image_features(config, arrays)
+        return Reference(ReferenceConfig(**config), arrays)
 
+    def _encodes_counts(self) -> bool:
+        encoder = self.model.encoders.get("gene")
+        return self.bridge == "gene" and "gene" in self.items.index and isinstance(encoder, GeneEncoder)
 
-def _gene_text(model: Any, inputs: Any, items: Items, rng: Any, config: dict[str, Any], arrays: Any) -> None:
-    pairs = _pairs(items, "gene", "text")
-    if not len(pairs):
-        return
-    config["n"]["gene–text"] = len(pairs)
-    pairs = pairs[_draw(rng, len(pairs), _rows(TEXT_ROWS, model))]
-    captions = np.unique(pairs[:, 1])
-    # long captions: as many of them as fit, and only the rows that have them
-    captions = captions[_draw(rng, len(captions), _rows(TEXT_ROWS, model))]
-    lengths = np.cumsum([len(inputs.captions[i]) for i in captions])
-    captions = captions[: max(1, int(np.searchsorted(lengths, CAPTION_CHARACTERS, side="right")))]
-    pairs = pairs[np.isin(pairs[:, 1], captions)]
-    config["captions"] = [inputs.captions[i] for i in captions]
-    arrays["caption"] = _embed(model, inputs, items, "text", captions)
-    arrays["text_gene"] = _embed(model, inputs, items, "gene", pairs[:, 0])
-    arrays["text_caption"] = np.searchsorted(captions, pairs[:, 1]).astype(np.int32)
-    arrays["text_group"] = _group_codes(inputs)[pairs[:, 2]]
+    # --------------------------------------------------------------------------------------------- embeddings
 
+    def _image_pairs(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        pairs = _pairs(self.items, "image", self.bridge)
+        if not len(pairs):
+            return
+        config["n"][f"image–{self.bridge}"] = len(pairs)
+        keep = self._draw(len(pairs), self._rows(PAIRS))
+        arrays["pair_image"] = self._embed("image", pairs[keep, 0])
+        arrays["pair_bridge"] = self._embed(self.bridge, pairs[keep, 1])
+        arrays["pair_group"] = self._group_codes()[pairs[keep, 2]]
 
-def _profiles(
-    inputs: Inputs, items: Items, sources: Sequence[Source], layer: str | None, rng: Any, arrays: dict[str, np.ndarray]
-) -> None:
-    """Expression by caption, and how unlike it rows of groups are that did not take part in it."""
-    from spatialwhisperer.statistics.surprise import left_out_surprise, log_profiles
+    def _captioned(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        pairs = _pairs(self.items, self.bridge, "text")
+        if not len(pairs):
+            return
+        config["n"][f"{self.bridge}–text"] = len(pairs)
+        pairs = pairs[self._draw(len(pairs), self._rows(TEXT_ROWS))]
+        captions = np.unique(pairs[:, 1])
+        # long captions: as many of them as fit, and only the rows that have them
+        captions = captions[self._draw(len(captions), self._rows(TEXT_ROWS))]
+        lengths = np.cumsum([len(self.inputs.captions[i]) for i in captions])
+        captions = captions[: max(1, int(np.searchsorted(lengths, CAPTION_CHARACTERS, side="right")))]
+        pairs = pairs[np.isin(pairs[:, 1], captions)]
+        config["captions"] = tuple(self.inputs.captions[i] for i in captions)
+        arrays["caption"] = self._embed("text", captions)
+        arrays["text_bridge"] = self._embed(self.bridge, pairs[:, 0])
+        arrays["text_caption"] = np.searchsorted(captions, pairs[:, 1]).astype(np.int32)
+        arrays["text_group"] = self._group_codes()[pairs[:, 2]]
 
-    pairs = _pairs(items, "gene", "text")
-    encoder = inputs.gene_encoder
-    captions, counts = np.unique(pairs[:, 1], return_counts=True)
-    captions = np.sort(captions[np.argsort(-counts, kind="stable")][: max(8, BLOCK_BYTES // (2 * len(encoder.genes)))])
-    pairs = pairs[np.isin(pairs[:, 1], captions)]
-    if len(pairs) < 2:
-        return
-    pairs = pairs[_draw(rng, len(pairs), TEXT_ROWS)]
-    x = _counts(encoder, sources, inputs.observations["source"].to_numpy(), pairs[:, 2], layer)
-    codes = np.searchsorted(captions, pairs[:, 1])
-    left_out = left_out_surprise(x, codes, len(captions), _group_codes(inputs)[pairs[:, 2]])
-    left_out = left_out[np.isfinite(left_out)]
-    if len(left_out):
-        profiles = log_profiles(x, codes, len(captions))
-        arrays["profile"] = profiles[np.isfinite(profiles).all(axis=1)].astype(np.float16)
-        arrays["surprise"] = np.sort(left_out).astype(np.float16)
+    def _means(self, arrays: dict[str, np.ndarray]) -> None:
+        for modality, index in self.items.index.items():
+            used = np.unique(index[index >= 0])
+            z = self._embed(modality, used[self._draw(len(used), self._rows(PAIRS))])
+            arrays[f"mean_{modality}"] = z.astype(np.float32).mean(axis=0)
 
+    def _embed(self, modality: str, at: np.ndarray) -> np.ndarray:
+        """Unit embeddings, float16, of the inputs of a modality at some positions."""
+        import torch
 
-def _counts(encoder: Any, sources: Sequence[Source], number: np.ndarray, rows: np.ndarray, layer: str | None) -> Any:
-    """Counts of some observations (ascending source by source) in the encoder's genes, CSR."""
-    from scipy.sparse import csr_matrix, vstack
+        raw = self.inputs.modalities[modality].raw
+        if modality in self.model.contexts:
+            # a context module reads the neighbours, so that the whole modality is embedded
+            rows = self.inputs.observations[self.inputs.observations[modality] >= 0].sort_values(modality)
+            where = {"sections": rows["section"].to_numpy(), "positions": rows[["x", "y"]].to_numpy()}
+            return self.model.project(modality, raw, **where)[at].astype(np.float16)
+        if modality in self.model.towers:
+            chosen = [raw[i] for i in at] if isinstance(raw, list) else raw[at]
+            return self.model.project(modality, chosen).astype(np.float16)
+        # features of the items are standardised already
+        x = torch.as_tensor(np.asarray(self.items.inputs[modality][at], dtype=np.float32))
+        with torch.inference_mode():
+            return self.model.eval()(modality, x).numpy().astype(np.float16)
 
-    from spatialwhisperer._access.counts import counts_for
+    def _group_codes(self) -> np.ndarray:
+        groups = self.inputs.observations["group"].to_numpy().astype(str)
+        return np.unique(groups, return_inverse=True)[1].astype(np.int32)
 
-    starts = np.searchsorted(number, np.arange(len(sources)))
-    order = np.argsort(rows, kind="stable")
-    parts = []
-    for i in np.unique(number[rows]):
-        inside = rows[order][number[rows[order]] == i] - starts[i]
-        table = sources[i].table
-        parts.append(csr_matrix(counts_for(encoder.genes, encoder.gene_ids, table[inside], layer), dtype=np.float64))
-    return vstack(parts, format="csr")[np.argsort(order, kind="stable")]
+    def _rows(self, most: int, width: int | None = None) -> int:
+        """How many rows of half precision fit into a block."""
+        width = self.model.config.projection_dim if width is None else width
+        return min(most, max(FEWEST, BLOCK_BYTES // (2 * width)))
 
+    def _draw(self, n: int, most: int) -> np.ndarray:
+        """Positions of at most ``most`` of n things, ascending."""
+        return np.arange(n) if n <= most else np.sort(self.rng.choice(n, most, replace=False))
 
-def _means(model: Any, inputs: Any, items: Items, rng: Any, arrays: Any) -> None:
-    for modality, index in items.index.items():
-        if modality not in model.modalities:
-            continue
-        used = np.unique(index[index >= 0])
-        z = _embed(model, inputs, items, modality, used[_draw(rng, len(used), _rows(PAIRS, model))])
-        arrays[f"mean_{modality}"] = z.astype(np.float32).mean(axis=0)
+    # --------------------------------------------------------------------------------------------- counts
+
+    def _profiles(self, arrays: dict[str, np.ndarray]) -> None:
+        """Expression by caption, and the excess cross-entropy of rows of groups that did not take part in it."""
+        pairs = _pairs(self.items, "gene", "text")
+        encoder = self.model.encoders["gene"]
+        assert isinstance(encoder, GeneEncoder)
+        captions, counts = np.unique(pairs[:, 1], return_counts=True)
+        most = max(8, BLOCK_BYTES // (2 * len(encoder.genes)))
+        captions = np.sort(captions[np.argsort(-counts, kind="stable")][:most])
+        pairs = pairs[np.isin(pairs[:, 1], captions)]
+        if len(pairs) < 2:
+            return
+        pairs = pairs[self._draw(len(pairs), TEXT_ROWS)]
+        x = self._counts(encoder, pairs[:, 2])
+        codes = np.searchsorted(captions, pairs[:, 1])
+        left_out = left_out_excess(x, codes, len(captions), self._group_codes()[pairs[:, 2]])
+        left_out = left_out[np.isfinite(left_out)]
+        if len(left_out):
+            profiles = log_profiles(x, codes, len(captions))
+            arrays["profile"] = profiles[np.isfinite(profiles).all(axis=1)].astype(np.float16)
+            arrays["excess_cross_entropy"] = np.sort(left_out).astype(np.float16)
+
+    def _counts(self, encoder: GeneEncoder, rows: np.ndarray) -> Any:
+        """Counts of some observations (ascending source by source) in the encoder's genes, CSR."""
+        from scipy.sparse import csr_matrix, vstack
+
+        number = self.inputs.observations["source"].to_numpy()
+        starts = np.searchsorted(number, np.arange(len(self.sources)))
+        order = np.argsort(rows, kind="stable")
+        parts = []
+        for i in np.unique(number[rows]):
+            inside = rows[order][number[rows[order]] == i] - starts[i]
+            part = counts_for(encoder.genes, encoder.gene_ids, self.sources[i].table[inside], self.layer)
+            parts.append(csr_matrix(part, dtype=np.float64))
+        return vstack(parts, format="csr")[np.argsort(order, kind="stable")]
+
+    # --------------------------------------------------------------------------------------------- images
+
+    def _image_range(self) -> dict[str, Any]:
+        """Encoder and tile size, and lowest and highest microns per pixel of the images that were trained on."""
+        recipe = self.inputs.modalities["image"].recipe
+        used = np.unique(self.inputs.observations["source"].to_numpy()[self.items.row[self.items.index["image"] >= 0]])
+        scales = [mpp for number in used for mpp in _mpp(self.sources[number], recipe.key)]
+        return {
+            "encoder": None if recipe.encoder is None else recipe.encoder.name,
+            "tile_um": recipe.tile_um,
+            "tile_px": recipe.tile_px,
+            "mpp": (min(scales), max(scales)) if scales else None,
+        }
+
+    def _image_features(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Raw features by section, and a sample of the standardised ones."""
+        has = self.items.index["image"] >= 0
+        at, first = np.unique(self.items.index["image"][has], return_index=True)
+        codes = self.inputs.observations["section"].to_numpy().astype(str)[self.items.row[has][first]]
+        raw = self.inputs.modalities["image"].raw
+        names = np.unique(codes)
+        names = names[self._draw(len(names), max(8, BLOCK_BYTES // (8 * raw.shape[1])))]
+        parts = [raw[at[codes == name]] for name in names]
+        config["sections"], config["section_rows"] = tuple(names.tolist()), tuple(len(p) for p in parts)
+        arrays["feature_mean"] = np.stack([p.mean(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
+        arrays["feature_std"] = np.stack([p.std(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
+        keep = at[self._draw(len(at), self._rows(SAMPLE, raw.shape[1]))]
+        largest = float(np.finfo(np.float16).max)
+        arrays["feature_sample"] = np.clip(self.items.inputs["image"][keep], -largest, largest).astype(np.float16)
 
 
 def _pairs(items: Items, a: str, b: str) -> np.ndarray:
@@ -167,82 +242,11 @@ def _pairs(items: Items, a: str, b: str) -> np.ndarray:
     return np.column_stack([pairs[first], items.row[both][first]])
 
 
-def _rows(most: int, model: Any, width: int | None = None) -> int:
-    """How many rows of half precision fit into a block."""
-    width = int(model.config["projection_dim"]) if width is None else width
-    return min(most, max(FEWEST, BLOCK_BYTES // (2 * width)))
-
-
-def _draw(rng: Any, n: int, most: int) -> np.ndarray:
-    """Positions of at most ``most`` of n things, ascending."""
-    return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
-
-
-def _group_codes(inputs: Inputs) -> np.ndarray:
-    return np.unique(inputs.observations["group"].to_numpy().astype(str), return_inverse=True)[1].astype(np.int32)
-
-
-def _embed(model: Whisperer, inputs: Inputs, items: Items, modality: str, at: np.ndarray) -> np.ndarray:
-    """Unit embeddings, float16, of the inputs of a modality at some positions."""
-    import torch
-
-    if modality in model.contexts:
-        # a context module reads the neighbours, so that the whole modality is embedded
-        rows = inputs.observations[inputs.observations[modality] >= 0].sort_values(modality)
-        where = {"sections": rows["section"].to_numpy(), "positions": rows[["x", "y"]].to_numpy()}
-        return model.project(modality, inputs.raw[modality], **where)[at].astype(np.float16)
-    if modality in model.towers:
-        raw = inputs.raw[modality]
-        chosen = [raw[i] for i in at] if isinstance(raw, list) else raw[at]
-        return model.project(modality, chosen).astype(np.float16)
-    # features of the items are standardised already
-    x = torch.as_tensor(np.asarray(items.inputs[modality][at], dtype=np.float32))
-    with torch.inference_mode():
-        return model.eval()(modality, x).numpy().astype(np.float16)
-
-
-# ------------------------------------------------------------------------------------------------- images
-
-
-def _image_range(inputs: Inputs, items: Items, sources: Sequence[Source], table_key: str | None) -> dict[str, Any]:
-    """Encoder and tile size, and lowest and highest microns per pixel of the images that were trained on."""
-    encoder = inputs.encoders.get("image", {})
-    slot = encoder.get("slot")
-    used = np.unique(inputs.observations["source"].to_numpy()[items.row[items.index["image"] >= 0]])
-    scales = [mpp for number in used for mpp in image_mpp(sources[number], slot, table_key)]
-    # features that were given under another name may still say which encoder made them
-    names = {(recorded(sources[number].table, slot) or {}).get("encoder") for number in used} if slot else {None}
-    return {
-        "encoder": names.pop() if len(names) == 1 else None,
-        "tile_um": encoder.get("tile_um"),
-        "tile_px": encoder.get("tile_px"),
-        "mpp": [min(scales), max(scales)] if scales else None,
-    }
-
-
-def image_mpp(source: Source, slot: str | None, table_key: str | None) -> list[float]:
-    """Microns per pixel of the images of an object: as stated with its features, else as the object states it now."""
-    parameters: Mapping[str, Any] = (recorded(source.table, slot) if slot is not None else None) or {}
-    if parameters.get("mpp"):
-        return [float(v) for v in parameters["mpp"].values() if v]
-    if slot in source.table.obsm and "spatial" not in source.table.obsm:
+def _mpp(source: Source, key: str | None) -> list[float]:
+    """Microns per pixel of the images of an object: as recorded with its features, else as the object states it now."""
+    record = recorded_as(source.table, key, FeatureRecord)
+    if record is not None and record.where.mpp:
+        return list(record.where.mpp.values())
+    if key in source.table.obsm and "spatial" not in source.table.obsm:
         return []
-    with_image = sections(source.data, table_key=table_key, need_image=False, need_mpp=False)
-    return [float(s.mpp) for s in with_image if s.mpp and s.image is not None]
-
-
-def _image_features(model: Any, inputs: Inputs, items: Items, rng: Any, config: dict[str, Any], arrays: Any) -> None:
-    """Raw features by section, and a sample of the standardised ones."""
-    has = items.index["image"] >= 0
-    at, first = np.unique(items.index["image"][has], return_index=True)
-    codes = inputs.observations["section"].to_numpy().astype(str)[items.row[has][first]]
-    raw = inputs.raw["image"]
-    names = np.unique(codes)
-    names = names[_draw(rng, len(names), max(8, BLOCK_BYTES // (8 * raw.shape[1])))]
-    parts = [raw[at[codes == name]] for name in names]
-    config["sections"], config["section_rows"] = names.tolist(), [len(p) for p in parts]
-    arrays["feature_mean"] = np.stack([p.mean(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
-    arrays["feature_std"] = np.stack([p.std(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
-    keep = at[_draw(rng, len(at), _rows(SAMPLE, model, raw.shape[1]))]
-    largest = float(np.finfo(np.float16).max)
-    arrays["feature_sample"] = np.clip(items.inputs["image"][keep], -largest, largest).astype(np.float16)
+    return list(source.slide.where.mpp.values())

@@ -1,4 +1,4 @@
-"""From containers to training items: which object holds which modality, and the arrays of all of them."""
+"""From objects to training items: which object holds which modality, and the arrays of all of them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, positions, section_codes, sections
-from spatialwhisperer._messages import found
-from spatialwhisperer._provenance import recorded
+from spatialwhisperer._access.slide import Slide, SlideOptions
+from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import get_modality
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 
-@dataclass
+@dataclass(frozen=True)
 class Source:
     """One object and what it can contribute.
 
     Attributes
     ----------
-    data, table
-        The object and its table.
+    slide
+        The object, opened.
     name
         How error messages call it.
     group, section
@@ -39,8 +39,7 @@ class Source:
         Position of each row, or ``None``.
     """
 
-    data: Any
-    table: AnnData
+    slide: Slide
     name: str
     group: np.ndarray
     section: np.ndarray
@@ -48,18 +47,44 @@ class Source:
     has: frozenset[str]
     xy: np.ndarray | None = None
 
+    @property
+    def table(self) -> AnnData:
+        """The table."""
+        return self.slide.table
+
+    def of_groups(self, names: Iterable[str]) -> np.ndarray:
+        """Which rows belong to some groups, Boolean, shape (n,)."""
+        return np.isin(self.group.astype(str), sorted(names))
+
 
 def describe(
-    objects: Sequence[Any],
+    objects: Sequence[AnnData | SpatialData],
     *,
-    table_key: str | None,
+    modalities: Iterable[str],
+    keys: Mapping[str, str | None],
     text_keys: Sequence[str],
     group_key: str | None,
-    image_slot: str,
-    gene_slot: str | None,
     array_positions: bool = False,
+    options: SlideOptions | None = None,
 ) -> list[Source]:
     """Look at each object without changing it.
+
+    Parameters
+    ----------
+    objects
+        The objects.
+    modalities
+        What training reads.
+    keys
+        Key of ``.obsm`` under which features of a modality may lie.
+    text_keys
+        Columns of ``.obs`` with captions.
+    group_key
+        Column of ``.obs`` with the patient.
+    array_positions
+        Read array coordinates as positions.
+    options
+        How the objects are opened.
 
     Raises
     ------
@@ -68,28 +93,26 @@ def describe(
     """
     sources = []
     for number, data in enumerate(objects):
-        table = get_table(data, table_key)
+        slide = Slide.open(data, **(options or {}))
         name = f"object {number}"
-        captions = _captions(table, text_keys)
-        has = set()
-        if image_slot in table.obsm or _has_image(data, table_key):
-            has.add("image")
-        if gene_slot in table.obsm if gene_slot is not None else table.n_vars > 0:
-            has.add("gene")
-        if any(c is not None for c in captions.ravel()):
-            has.add("text")
-        codes = np.array([f"{number}:{code}" for code in section_codes(data, table_key=table_key)], dtype=object)
-        groups, xy = _groups(table, group_key, name), positions(table, array=array_positions)
-        sources.append(Source(data, table, name, groups, codes, captions, frozenset(has), xy))
+        captions = _captions(slide.table, text_keys)
+        has = {m for m in modalities if _holds(slide, m, keys.get(m), captions)}
+        codes = np.array([f"{number}:{code}" for code in slide.sections], dtype=object)
+        groups, xy = _groups(slide.table, group_key, name), slide.positions(array=array_positions)
+        sources.append(Source(slide, name, groups, codes, captions, frozenset(has), xy))
     return sources
 
 
-def _has_image(data: Any, table_key: str | None) -> bool:
-    # an ambiguous or misplaced image must raise, not count as absent; only "no positions at all" means no image
-    table = get_table(data, table_key)
-    if "spatial" not in table.obsm and "spatialdata_attrs" not in table.uns:
-        return False
-    return any(s.image is not None for s in sections(data, table_key=table_key, need_image=False, need_mpp=False))
+def _holds(slide: Slide, modality: str, key: str | None, captions: np.ndarray) -> bool:
+    reads = get_modality(modality).reads
+    if reads == "captions":
+        return any(c is not None for c in captions.ravel())
+    if key is not None and key in slide.table.obsm:
+        return True
+    if reads == "tiles":
+        return slide.has_image()
+    # counts are there wherever no other features are named
+    return reads == "counts" and key is None and slide.table.n_vars > 0
 
 
 def _captions(table: AnnData, text_keys: Sequence[str]) -> np.ndarray:
@@ -111,34 +134,7 @@ def _groups(table: AnnData, group_key: str | None, name: str) -> np.ndarray:
 
 def summary(sources: Sequence[Source]) -> str:
     """What each object holds, for messages."""
-    return "; ".join(f"{s.name} ({s.table.n_obs} rows): {found(sorted(s.has))}" for s in sources)
-
-
-def tile_spec(sources: Sequence[Source], slot: str) -> dict[str, Any]:
-    """Tile size at which the image features of all objects were computed.
-
-    Raises
-    ------
-    ValueError
-        If they differ: features of different tile sizes are not comparable.
-    """
-    specs: dict[tuple[Any, Any], str] = {}
-    for source in sources:
-        parameters = recorded(source.table, slot)
-        if parameters is not None and slot in source.table.obsm:
-            um = parameters.get("tile_um")
-            um = tuple(um) if isinstance(um, list) else um
-            specs.setdefault((um, parameters.get("tile_px")), source.name)
-    if len(specs) > 1:
-        sizes = "; ".join(f"{name}: {um} µm, {px} px" for (um, px), name in specs.items())
-        raise ValueError(
-            f".obsm[{slot!r}] was computed at different tile sizes ({sizes}). Compute it alike: "
-            "sw.pp.embed_images(data, tile_um=…, tile_px=…) for every object."
-        )
-    if not specs:
-        return {}
-    um, px = next(iter(specs))
-    return {"tile_um": list(um) if isinstance(um, tuple) else um, "tile_px": px}
+    return "; ".join(f"{s.name} ({s.table.n_obs} rows): {listing(sorted(s.has))}" for s in sources)
 
 
 def stack(parts: Sequence[Any]) -> Any:
@@ -202,13 +198,3 @@ def _repeat_captions(block: pd.DataFrame, captions: Sequence[np.ndarray]) -> pd.
     out = block.iloc[np.repeat(np.arange(len(block)), repeats)].reset_index(drop=True)
     out["caption"] = pd.Series([c for row in distinct for c in row], dtype=object)
     return out
-
-
-def image_slot(encoder: Any, features: str | None) -> str:
-    """Slot that holds, or will hold, the image features."""
-    if features is not None:
-        return features
-    if isinstance(encoder, str):
-        return _keys.features(encoder)
-    spec = getattr(encoder, "spec", None)
-    return _keys.features(spec.name if spec is not None else type(encoder).__name__.lower())

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, section_codes
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.tl.evaluation.truth import Known, known_truth, label_sets
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def label_scores(table: AnnData, key: str) -> pd.DataFrame:
     if slot not in table.obsm or key not in table.uns or key not in table.obs:
         raise KeyError(
             f"There is no annotation {key!r} (needs .obs[{key!r}], .obsm[{slot!r}] and .uns[{key!r}]; .obsm holds "
-            f"{found(table.obsm)}). Run sw.tl.zero_shot_annotate(data, labels, model=model) first."
+            f"{listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, labels, model=model) first."
         )
     classes = [str(c) for c in table.uns[key]["classes"]]
     return pd.DataFrame(np.asarray(table.obsm[slot]), columns=classes)
@@ -193,7 +193,7 @@ def _groups(data: Any, table: AnnData, group_key: str | None, table_key: str | N
     if group_key is None:
         return section_codes(data, table_key=table_key)
     if group_key not in table.obs:
-        raise KeyError(f"group_key={group_key!r} not in .obs (found: {found(table.obs)}).")
+        raise KeyError(f"group_key={group_key!r} not in .obs (found: {listing(table.obs)}).")
     return table.obs[group_key].astype(str).to_numpy(dtype=object)
 
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access import get_table, section_codes
 from spatialwhisperer._access.counts import counts_matrix, match_genes
 from spatialwhisperer._checks import check_key_added
-from spatialwhisperer._messages import found, say, warn
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.tl.evaluation.pairs import AS_GIVEN, values_of
 
@@ -157,10 +157,10 @@ def read_training(train: Sequence[Any], pair: Pair, *, layer: str | None, table_
         table = get_table(data, table_key)
         columns = match_genes(pair.genes, pair.gene_ids, table)
         if (columns < 0).all():
-            raise ValueError(f"train[{number}] has none of the predicted genes ({found(pair.genes, 5)}).")
+            raise ValueError(f"train[{number}] has none of the predicted genes ({listing(pair.genes, 5)}).")
         if (columns < 0).any():
             lacking = [pair.genes[i] for i in np.flatnonzero(columns < 0)]
-            warn(f"train[{number}] lacks {len(lacking)} genes, which count as 0 there: {found(lacking, 5)}.", 4)
+            warn(f"train[{number}] lacks {len(lacking)} genes, which count as 0 there: {listing(lacking, 5)}.")
         values.append(values_of(data, table, columns, space=pair.space, layer=layer, table_key=table_key))
         totals = _totals(table, pair.space, layer)
         _check_leak(table, totals, pair, layer, number)
@@ -201,7 +201,7 @@ def baselines(
     yield "training mean", np.broadcast_to(mean, shape).copy()
     without = [place for place, obs in (("data", pair.table.obs), ("train", training.obs)) if scalar_key not in obs]
     if without:
-        say(
+        inform(
             f"No baseline of tissue darkness: {' and '.join(without)} have no .obs[{scalar_key!r}]; sw.tl.tissue_darkness adds it."
         )
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.slots import columns, stacked, tables_of
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import scale
 
 if TYPE_CHECKING:
@@ -157,11 +157,13 @@ def _check(rows: Rows, batch_key: str, labels_key: str | None, k: int) -> None:
         raise ValueError(f"k={k} neighbours need more than k rows; {len(rows.batch)} have a batch and no NaN.")
     batches = pd.unique(rows.batch)
     if len(batches) < 2:
-        raise ValueError(f"batch_key={batch_key!r} has one batch only ({found(batches)}): there is nothing to compare.")
+        raise ValueError(
+            f"batch_key={batch_key!r} has one batch only ({listing(batches)}): there is nothing to compare."
+        )
     if rows.label is not None:
         labels = [v for v in pd.unique(rows.label) if v is not None]
         if len(labels) < 2:
-            raise ValueError(f"labels_key={labels_key!r} has fewer than two known labels ({found(labels)}).")
+            raise ValueError(f"labels_key={labels_key!r} has fewer than two known labels ({listing(labels)}).")
 
 
 def _measure(x: np.ndarray, batch: np.ndarray, label: np.ndarray | None, k: int, random_state: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
 from spatialwhisperer._access.slots import tables_of
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.statistics.calibration import N_BINS, expected_calibration_error, reliability_bins, shares
 from spatialwhisperer.tl.calibrate import judged
@@ -214,7 +214,7 @@ def _judged(data: Any, truth: Any, key: str, mapping: Any, table_key: str | None
     share = [stored_shares(t, key) for t in tables]
     labels = list(share[0])
     if other := next((list(s) for s in share if list(s) != labels), None):
-        raise ValueError(f"The objects were annotated with different labels: {found(labels)}, and {found(other)}.")
+        raise ValueError(f"The objects were annotated with different labels: {listing(labels)}, and {listing(other)}.")
     known = [known_truth(t, truth) for t in tables]
     sets = label_sets(dict.fromkeys(c for k in known for c in k.shares), labels, mapping)
     right = right_labels(np.concatenate([k.dominant for k in known]), sets, labels)
@@ -222,6 +222,6 @@ def _judged(data: Any, truth: Any, key: str, mapping: Any, table_key: str | None
     take = np.isfinite(values).all(axis=1) & right.any(axis=1)
     if not take.any():
         raise ValueError(
-            f"No row has both scores and a known truth among {found(sets)} ({int(right.any(axis=1).sum())} rows have a known truth)."
+            f"No row has both scores and a known truth among {listing(sets)} ({int(right.any(axis=1).sum())} rows have a known truth)."
         )
     return judged(values[take], right[take], indistinct(sets, labels))

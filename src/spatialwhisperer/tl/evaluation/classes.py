@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slots import columns, set_categories, stacked, tables_of
 from spatialwhisperer._checks import check_key_added
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
 from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
@@ -158,7 +158,7 @@ def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
         )
     alone = [g for g in names if len(np.unique(y[groups != g])) < 2]
     if alone:
-        raise ValueError(f"Without {group_key} {found(alone)} fewer than two classes are left to learn.{cure}")
+        raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn.{cure}")
 
 
 def _summary(

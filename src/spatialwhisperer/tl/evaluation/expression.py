@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._checks import one_of
-from spatialwhisperer._messages import found, say
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.statistics import expression_metrics as metrics
 from spatialwhisperer.statistics.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation import baselines as floors
@@ -150,7 +150,7 @@ def evaluate_expression(
         training = floors.read_training(objects(train), pair, layer=layer, table_key=table_key)
     lists = _lists(pair, training, gene_lists, gene_lists_from)
     if training is None and baselines:
-        say("No baselines: pass train=[…] to see what the training mean and one scalar per spot reach.")
+        inform("No baselines: pass train=[…] to see what the training mean and one scalar per spot reach.")
     rows: list[Any] = []
     for predictor, values in _predictors(pair, training, baselines, layer, scalar_key, patient_key):
         for group in pd.unique(pair.groups):
@@ -217,7 +217,7 @@ def _lists(
     elif origin == "training":
         named = dict(pair.lists)
         if not named:
-            say(
+            inform(
                 "No lists HEG50 and HVG50: the prediction recorded none. Pass train=[…], or gene_lists_from='test' to choose "
                 "them on the evaluated sections as the papers do."
             )
@@ -234,8 +234,8 @@ def _lists(
         columns = [where[g] for g in dict.fromkeys(genes) if g in where]
         if not columns:
             raise ValueError(
-                f"Gene list {name!r} ({found(genes, 5)}) shares no gene with the {len(where)} that are predicted and "
-                f"measured ({found(where, 5)})."
+                f"Gene list {name!r} ({listing(genes, 5)}) shares no gene with the {len(where)} that are predicted and "
+                f"measured ({listing(where, 5)})."
             )
         out[name] = np.array(columns)
     return out

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics import expression_metrics as metrics
 from spatialwhisperer.tl.evaluation.pairs import make_pair
 
@@ -135,7 +135,7 @@ def _objects(data: Any, prediction: Any) -> list[tuple[Any, Any]]:
 
 def _sections(data: Any, prediction: Any, number: int, **options: Any) -> list[tuple[pd.Series, pd.Series]]:
     """Correlations and -log10 p of the genes in each section of one object."""
-    pair = make_pair(data, prediction, **options, stacklevel=5)
+    pair = make_pair(data, prediction, **options)
     out = []
     for group in pd.unique(pair.groups):
         take = np.flatnonzero(pair.groups == group)
@@ -195,7 +195,7 @@ def gene_set_enrichment(
     from scipy.stats import hypergeom, mannwhitneyu
 
     if by not in report:
-        raise KeyError(f"by={by!r} is not a column of the report (found: {found(report)}).")
+        raise KeyError(f"by={by!r} is not a column of the report (found: {listing(report)}).")
     if n_top < 1 or min_genes < 1:
         raise ValueError(f"n_top and min_genes must be at least 1, not {n_top!r} and {min_genes!r}.")
     score = report[by].dropna()
@@ -219,7 +219,7 @@ def gene_set_enrichment(
         }
     if not rows:
         raise ValueError(
-            f"No gene set has at least {min_genes} of the {len(score)} genes of the report ({found(score.index, 5)}), and some "
+            f"No gene set has at least {min_genes} of the {len(score)} genes of the report ({listing(score.index, 5)}), and some "
             "outside it. Check that both name genes alike, or lower min_genes."
         )
     out = pd.DataFrame.from_dict(rows, orient="index")

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table, is_spatialdata, section_codes
 from spatialwhisperer._access.counts import counts_matrix, match_genes
-from spatialwhisperer._messages import found, warn
+from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.statistics.value_spaces import SPACES, check_space, to_space
 
@@ -66,7 +66,6 @@ def make_pair(
     group_key: str | None,
     table_key: str | None,
     key: str,
-    stacklevel: int = 4,
 ) -> Pair:
     """Find truth and prediction, check that they belong together, and bring the truth into the prediction's space.
 
@@ -84,7 +83,7 @@ def make_pair(
     space = check_value_space(value_space, known.get("value_space"))
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
     columns = match_genes(prediction.var_names, ids, table)
-    shared = _shared_genes(prediction, table, columns, stacklevel)
+    shared = _shared_genes(prediction, table, columns)
     truth = values_of(data, table, columns[shared], space=space, layer=layer, table_key=table_key)
     chosen = _chosen(np.asarray(prediction.var_names)[shared], genes)
     keep = np.flatnonzero(shared)[chosen]
@@ -107,7 +106,7 @@ def check_value_space(asked: str | None, known: str | None) -> str:
     """The space to measure in: that of the prediction."""
     if known is None and asked is None:
         raise ValueError(
-            f"The prediction does not say in which value space it is; pass value_space=…, one of {found(SPACES)}."
+            f"The prediction does not say in which value space it is; pass value_space=…, one of {listing(SPACES)}."
         )
     if asked is not None and asked != AS_GIVEN:
         check_space(asked)
@@ -135,7 +134,7 @@ def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.
     if layer is None or layer not in table.layers:
         raise KeyError(
             "The model was trained on the values of a layer, not on counts: name the layer with the same values, "
-            f"layer=… (.layers holds {found(k for k in table.layers if k is not None)})."
+            f"layer=… (.layers holds {listing(k for k in table.layers if k is not None)})."
         )
     values = _take(sp.csr_matrix(table.layers[layer], dtype=np.float32), columns)
     if not np.isfinite(values.data).all():
@@ -162,7 +161,7 @@ def _prediction(data: Any, prediction: AnnData | None, key: str) -> AnnData:
         )
     if key not in data.tables:
         raise KeyError(
-            f"There is no table {key!r} (found: {found(data.tables)}). Run sw.tl.predict_expression(sdata, model=…) first, "
+            f"There is no table {key!r} (found: {listing(data.tables)}). Run sw.tl.predict_expression(sdata, model=…) first, "
             "or pass prediction=…."
         )
     return data.tables[key]
@@ -186,15 +185,15 @@ def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
         )
 
 
-def _shared_genes(prediction: AnnData, table: AnnData, columns: np.ndarray, stacklevel: int) -> np.ndarray:
+def _shared_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) -> np.ndarray:
     shared = columns >= 0
     if not shared.any():
         raise ValueError(
-            f"No predicted gene ({found(prediction.var_names, 5)}) is in the measured table ({found(table.var_names, 5)})."
+            f"No predicted gene ({listing(prediction.var_names, 5)}) is in the measured table ({listing(table.var_names, 5)})."
         )
     if not shared.all():
         absent = prediction.var_names[~shared]
-        warn(f"{len(absent)} predicted genes were not measured and are left out: {found(absent, 5)}.", stacklevel + 1)
+        warn(f"{len(absent)} predicted genes were not measured and are left out: {listing(absent, 5)}.")
     return shared
 
 
@@ -205,7 +204,7 @@ def _chosen(names: np.ndarray, genes: Sequence[str] | None) -> np.ndarray:
     where = {str(g): i for i, g in enumerate(names)}
     missing = [g for g in wanted if g not in where]
     if missing or not wanted:
-        raise KeyError(f"genes not both predicted and measured: {found(missing)} (there are {found(names, 5)}).")
+        raise KeyError(f"genes not both predicted and measured: {listing(missing)} (there are {listing(names, 5)}).")
     return np.array([where[g] for g in wanted])
 
 
@@ -224,5 +223,5 @@ def _groups(data: Any, table: AnnData, group_key: str | None, table_key: str | N
     if group_key is None:
         return section_codes(data, table_key=table_key)
     if group_key not in table.obs:
-        raise KeyError(f"group_key={group_key!r} not in .obs (found: {found(table.obs)}).")
+        raise KeyError(f"group_key={group_key!r} not in .obs (found: {listing(table.obs)}).")
     return table.obs[group_key].astype(str).to_numpy(dtype=object)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._messages import found
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
     if isinstance(truth, str):
         if truth not in table.obsm:
             raise KeyError(
-                f"truth={truth!r} is neither in .obs (found: {found(table.obs)}) nor in .obsm (found: {found(table.obsm)})."
+                f"truth={truth!r} is neither in .obs (found: {listing(table.obs)}) nor in .obsm (found: {listing(table.obsm)})."
             )
         truth = _shares(table, truth)
     if not isinstance(truth, pd.DataFrame):
@@ -94,7 +94,7 @@ def label_sets(
     sets = {c: own for c, own in sets.items() if own}
     if not sets:
         raise ValueError(
-            f"None of the true classes ({found(true)}) is among the labels ({found(labels)}). Pass mapping={{true: label}}."
+            f"None of the true classes ({listing(true)}) is among the labels ({listing(labels)}). Pass mapping={{true: label}}."
         )
     return sets
 

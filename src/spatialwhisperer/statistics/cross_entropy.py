@@ -44,7 +44,7 @@ def log_profiles(counts: Any, codes: np.ndarray, n: int) -> np.ndarray:
     return np.log(np.where(total > 0, shares.clip(min=_PSEUDO), np.nan))
 
 
-def surprise(counts: Any, log_profile: np.ndarray, have: np.ndarray | None = None) -> np.ndarray:
+def excess_cross_entropy(counts: Any, log_profile: np.ndarray, have: np.ndarray | None = None) -> np.ndarray:
     """Nats per count by which rows are harder to say than rows of the profile that fits them best.
 
     The cross-entropy of a row's counts under a profile less the entropy of the profile: 0 on average for counts drawn from it, at
@@ -77,7 +77,7 @@ def surprise(counts: Any, log_profile: np.ndarray, have: np.ndarray | None = Non
     return np.where(depth >= FEWEST_COUNTS, out, np.nan)
 
 
-def left_out_surprise(counts: Any, codes: np.ndarray, n: int, groups: np.ndarray) -> np.ndarray:
+def left_out_excess(counts: Any, codes: np.ndarray, n: int, groups: np.ndarray) -> np.ndarray:
     """Surprise of each row under profiles of the other groups: what new tissue of the same kind would get, shape (rows,).
 
     One group is cut into halves, which are left out in turn.
@@ -87,5 +87,5 @@ def left_out_surprise(counts: Any, codes: np.ndarray, n: int, groups: np.ndarray
     out = np.full(len(groups), np.nan)
     for name in np.unique(groups):
         inside = groups == name
-        out[inside] = surprise(counts[inside], log_profiles(counts[~inside], codes[~inside], n))
+        out[inside] = excess_cross_entropy(counts[inside], log_profiles(counts[~inside], codes[~inside], n))
     return out

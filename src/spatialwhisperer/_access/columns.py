@@ -1,0 +1,118 @@
+"""Reading columns and matrices of one or several objects, with errors that name the call which fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import listing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+T = TypeVar("T")
+
+
+def as_list(data: T | Sequence[T], name: str = "data") -> list[T]:
+    """One object or several, as a list.
+
+    Raises
+    ------
+    ValueError
+        If the list is empty.
+    """
+    objects: list[T] = list(data) if isinstance(data, Sequence) else [data]
+    if not objects:
+        raise ValueError(f"{name} is an empty list; pass at least one AnnData or SpatialData.")
+    return objects
+
+
+def tables_of(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData], table_key: str | None, name: str = "data"
+) -> list[AnnData]:
+    """Return the table of each object."""
+    return [Slide.open(d, table_key=table_key).table for d in as_list(data, name)]
+
+
+def matrix(table: AnnData, use: str, where: str = "") -> np.ndarray:
+    """A matrix of ``.obsm`` as float64, shape (n, d).
+
+    Raises
+    ------
+    KeyError
+        If it does not exist; the text names the call that writes it.
+    """
+    if use not in table.obsm:
+        raise KeyError(f"{use!r} is not in .obsm{where} (found: {listing(table.obsm)}). {_filled_by(use)}")
+    values = table.obsm[use]
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+        raise ValueError(
+            f".obsm[{use!r}]{where} must be a matrix of numbers, not {values.dtype} of shape {values.shape}."
+        )
+    return values.astype(np.float64)
+
+
+def stacked(tables: Sequence[AnnData], use: str) -> np.ndarray:
+    """The same matrix of several tables, one below the other.
+
+    Raises
+    ------
+    KeyError
+        If a table lacks it.
+    ValueError
+        If the widths differ.
+    """
+    parts = [matrix(t, use, _of(i, tables)) for i, t in enumerate(tables)]
+    widths = sorted({p.shape[1] for p in parts})
+    if len(widths) > 1:
+        raise ValueError(
+            f".obsm[{use!r}] has {listing(widths)} columns in different objects: they were not embedded by the same model."
+        )
+    return np.concatenate(parts)
+
+
+def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str = "") -> np.ndarray:
+    """A column of ``.obs`` as strings; ``None`` where it is missing.
+
+    Raises
+    ------
+    KeyError
+        If the column does not exist.
+    """
+    if key not in table.obs:
+        raise KeyError(
+            f"{argument}={key!r} is not in .obs{where} (found: {listing(table.obs.columns)}). {remedy}".rstrip()
+        )
+    return texts(table.obs[key])
+
+
+def texts(values: pd.Series) -> np.ndarray:
+    """Values as strings in an object array; ``None`` where they are missing."""
+    stated = values.notna().to_numpy()
+    out = np.full(len(values), None, dtype=object)
+    out[stated] = [str(v) for v in values[stated]]
+    return out
+
+
+def columns(tables: Sequence[AnnData], key: str, argument: str, remedy: str = "") -> np.ndarray:
+    """The same column of several tables, one below the other."""
+    return np.concatenate([column(t, key, argument, _of(i, tables), remedy) for i, t in enumerate(tables)])
+
+
+def _of(number: int, tables: Sequence[AnnData]) -> str:
+    return "" if len(tables) == 1 else f" of object {number}"
+
+
+def _filled_by(use: str) -> str:
+    if use in (_keys.IMAGE, _keys.GENE):
+        return "Run sw.tl.embed(data, model=model) first, or pass use=… with a key that is there."
+    if use in {_keys.features(name) for name in ("scvi", "scanvi", "pca")}:
+        return f"Run sw.pp.embed_genes(data, {use.removeprefix('X_')!r}) first."
+    return "Run sw.pp.embed_images(data, encoder) or sw.pp.embed_genes(data, encoder) first."

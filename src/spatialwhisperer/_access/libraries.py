@@ -1,0 +1,88 @@
+"""Sections of an AnnData: the libraries of ``.uns['spatial']``, with positions in ``.obsm['spatial']``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer._access.images import find_image, rgb_names
+from spatialwhisperer._access.scale import of_library
+from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._messages import listing
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_COLUMNS = ("library_id", "library", "section", "sample", "sample_id", "batch")
+
+
+def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
+    """Library of each row; one for all where nothing tells them apart.
+
+    Raises
+    ------
+    KeyError
+        If the column does not exist.
+    ValueError
+        If there are several libraries and no column names them.
+    """
+    libraries = [str(name) for name in adata.uns.get("spatial", {})]
+    if len(libraries) < 2 and library_key is None:
+        return np.full(adata.n_obs, libraries[0] if libraries else "all", object)
+    return adata.obs[_library_column(adata, libraries, library_key)].astype(str).to_numpy(dtype=object)
+
+
+def library_sections(
+    adata: AnnData,
+    codes: np.ndarray,
+    *,
+    image_key: str | Mapping[str, str] | None,
+    coordinate_system: str | None,
+) -> list[Found]:
+    """Sections with their images and centres.
+
+    Raises
+    ------
+    KeyError
+        If there are no positions, or an image that is named does not exist.
+    ValueError
+        If ``coordinate_system`` is given.
+    """
+    if coordinate_system is not None:
+        raise ValueError(
+            "coordinate_system applies to SpatialData; an AnnData keeps pixel coordinates in .obsm['spatial']."
+        )
+    if "spatial" not in adata.obsm:
+        raise KeyError(
+            f"'spatial' not in .obsm (found: {listing(adata.obsm)}). Tiles need the positions of the rows: x and y in "
+            "full-resolution pixels, as sc.read_visium or sq.read.visium store them."
+        )
+    xy = np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
+    images = rgb_names(adata)
+    libraries = {str(name): entry for name, entry in adata.uns.get("spatial", {}).items()}
+    out = []
+    for name in pd.unique(codes):
+        rows = np.flatnonzero(codes == name)
+        wanted = image_key.get(name) if isinstance(image_key, Mapping) else image_key
+        wanted = name if wanted is None and name in images else wanted
+        image = find_image(adata, wanted) if wanted is not None else None
+        scales = () if image is None else of_library(libraries[image.name], adata.obs.iloc[rows], xy[rows])
+        out.append(Found(Section(str(name), rows, xy[rows], image, None), scales))
+    return out
+
+
+def _library_column(adata: AnnData, libraries: list[str], library_key: str | None) -> str:
+    if library_key is not None:
+        if library_key not in adata.obs:
+            raise KeyError(f"library_key={library_key!r} not in .obs (found: {listing(adata.obs)}).")
+        return library_key
+    for column in _COLUMNS:
+        if column in adata.obs and set(adata.obs[column].astype(str)) <= set(libraries):
+            return column
+    raise ValueError(
+        f".uns['spatial'] holds {len(libraries)} libraries ({listing(libraries)}) and no column of .obs names them. "
+        "Pass library_key=… with the column that does."
+    )

@@ -1,0 +1,195 @@
+"""Sections of a SpatialData: the regions that a table annotates, matched with images through coordinate systems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer._access.images import XY, find_image, rgb_names
+from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, unit_scale
+from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._messages import listing
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def region_codes(table: AnnData) -> np.ndarray:
+    """Region of each row; one for all where the table annotates no element."""
+    attrs = table.uns.get("spatialdata_attrs")
+    if attrs is None:
+        return np.full(table.n_obs, "all", object)
+    return table.obs[attrs["region_key"]].astype(str).to_numpy(dtype=object)
+
+
+def region_sections(
+    sdata: SpatialData,
+    table: AnnData,
+    *,
+    image_key: str | Mapping[str, str] | None,
+    coordinate_system: str | None,
+) -> list[Found]:
+    """Sections with their images and centres.
+
+    Raises
+    ------
+    KeyError
+        If an element or image that is named does not exist.
+    ValueError
+        If the table annotates no element, or image or coordinate system is ambiguous.
+    """
+    out = []
+    for region, rows, instances in _annotated(table):
+        element = _region_element(sdata, region)
+        image_name = _choose_image(sdata, region, element, image_key, coordinate_system)
+        if image_name is None:
+            nan = np.full((len(rows), 2), np.nan)
+            out.append(Found(Section(region, rows, nan, None, None), ()))
+            continue
+        image_element = sdata.images[image_name]
+        system, matrix = _to_image(region, element, image_name, image_element, coordinate_system)
+        xy = _centroids(element, region, instances)
+        xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
+        scales = of_transformation(_systems(image_element), image_name)
+        if not scales:
+            scales = tuple(
+                Scale(s.mpp / unit_scale(matrix), s.rule) for s in of_transformation(_systems(element), region)
+            )
+        out.append(Found(Section(region, rows, xy, find_image(sdata, image_name), None, system), scales))
+    return out
+
+
+def region_positions(sdata: SpatialData, table: AnnData) -> np.ndarray:
+    """Centroid of each row in the frame of its own element, shape (n, 2): a unit that is one within a section."""
+    xy = np.full((table.n_obs, 2), np.nan)
+    for region, rows, instances in _annotated(table):
+        xy[rows] = _centroids(_region_element(sdata, region), region, instances)
+    return xy
+
+
+def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
+    """What an image without a table states about its scale."""
+    return of_transformation(_systems(sdata.images[image]), image)
+
+
+def _annotated(table: AnnData) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Region, rows and their instances, region by region."""
+    attrs = table.uns.get("spatialdata_attrs")
+    if attrs is None:
+        raise ValueError(
+            "The table annotates no element (no .uns['spatialdata_attrs']). Link it: "
+            "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)."
+        )
+    codes = region_codes(table)
+    instances = table.obs[attrs["instance_key"]].to_numpy()
+    return [
+        (str(region), rows, instances[rows])
+        for region in pd.unique(codes)
+        for rows in [np.flatnonzero(codes == region)]
+    ]
+
+
+def _region_element(sdata: SpatialData, region: str) -> Any:
+    for group in (sdata.shapes, sdata.labels, sdata.points):
+        if region in group:
+            return group[region]
+    raise KeyError(
+        f"The table annotates {region!r}, which is not in this SpatialData (shapes: {listing(sdata.shapes)}; "
+        f"labels: {listing(sdata.labels)})."
+    )
+
+
+def _systems(element: Any) -> dict[str, np.ndarray]:
+    from spatialdata.transformations import get_transformation
+
+    return {str(k): t.to_affine_matrix(XY, XY) for k, t in get_transformation(element, get_all=True).items()}
+
+
+def _choose_image(
+    sdata: SpatialData, region: str, element: Any, image_key: Any, coordinate_system: str | None
+) -> str | None:
+    """The image asked for, else the RGB image that shares most coordinate systems with the region."""
+    wanted = image_key.get(region) if isinstance(image_key, Mapping) else image_key
+    if wanted is not None:
+        if wanted not in sdata.images:
+            raise KeyError(
+                f"image_key={wanted!r} is not an image of this SpatialData (found: {listing(sdata.images)})."
+            )
+        return str(wanted)
+    own = _placing_systems(element) if coordinate_system is None else {coordinate_system}
+    shared = {name: len(own & set(_systems(sdata.images[name]))) for name in rgb_names(sdata)}
+    best = max(shared.values(), default=0)
+    names = [name for name, count in shared.items() if count == best and count > 0]
+    if len(names) > 1:
+        raise ValueError(
+            f"Several images share a coordinate system with {region!r}: {listing(names)}. Choose one with image_key=… "
+            "(a name, or a mapping from region to image)."
+        )
+    return names[0] if names else None
+
+
+def _placing_systems(element: Any) -> set[str]:
+    """Coordinate systems that say where an element lies; one of microns may be shared by sections that never met."""
+    names = set(_systems(element))
+    return {name for name in names if not MICRONS.search(name)} or names
+
+
+def _to_image(
+    region: str, element: Any, image_name: str, image: Any, coordinate_system: str | None
+) -> tuple[str, np.ndarray]:
+    """Affine map from the region's own frame to full-resolution pixels of the image."""
+    own, its = _systems(element), _systems(image)
+    shared = [name for name in own if name in its]
+    if coordinate_system is not None:
+        if coordinate_system not in shared:
+            raise ValueError(
+                f"coordinate_system={coordinate_system!r} is not shared by {region!r} (in {listing(own)}) and image "
+                f"{image_name!r} (in {listing(its)})."
+            )
+        shared = [coordinate_system]
+    if not shared:
+        raise ValueError(
+            f"{region!r} (in {listing(own)}) and image {image_name!r} (in {listing(its)}) share no coordinate system. "
+            "Align them with spatialdata.transformations.set_transformation."
+        )
+    maps = {name: np.linalg.inv(its[name]) @ own[name] for name in shared}
+    first = maps[shared[0]]
+    if any(not np.allclose(m, first, rtol=1e-4, atol=0.5) for m in maps.values()):
+        raise ValueError(
+            f"{region!r} and image {image_name!r} are matched differently in the coordinate systems {listing(shared)}. "
+            "Choose one with coordinate_system=…."
+        )
+    return shared[0], first
+
+
+def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:
+    """Centroids in the element's own frame, in the order of the table's rows."""
+    if hasattr(element, "geometry"):
+        points = element.geometry.centroid
+        index, xy = element.index, np.column_stack([points.x, points.y])
+    else:
+        index, xy = _label_or_point_centroids(element)
+    position = pd.Index(index).get_indexer(pd.Index(instances))
+    if (position < 0).any():
+        missing = instances[position < 0]
+        raise KeyError(
+            f"{len(missing)} rows of the table name instances that {region!r} does not hold (such as {listing(missing, 3)}). "
+            "Match them with spatialdata.match_element_to_table."
+        )
+    return np.asarray(xy, dtype=np.float64)[position]
+
+
+def _label_or_point_centroids(element: Any) -> tuple[Any, np.ndarray]:
+    from spatialdata import get_centroids
+    from spatialdata.transformations import get_transformation
+
+    system, transformation = next(iter(get_transformation(element, get_all=True).items()))
+    centroids = get_centroids(element, coordinate_system=system).compute()
+    # get_centroids answers in the coordinate system; bring it back to the element's own frame
+    inverse = np.linalg.inv(transformation.to_affine_matrix(XY, XY))
+    xy = centroids[["x", "y"]].to_numpy() @ inverse[:2, :2].T + inverse[:2, 2]
+    return centroids.index, xy

@@ -1,0 +1,208 @@
+"""Microns per pixel: what each rule states, and which of them counts. Nothing is guessed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._checks import positive
+from spatialwhisperer._messages import warn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+MICRONS = re.compile(r"(^|[_\-\s:./])(um|µm|μm|microns?|micromet(er|re)s?)($|[_\-\s:./])", re.IGNORECASE)
+VISIUM_PITCH_UM = 100.0
+FIDUCIAL_UM = 105.0
+ARRAY_COLUMNS = ("array_col", "array_row")
+
+_ALIKE = 1.05
+_REACH = 1.6
+_WINDOW = 0.2
+_ROUNDS = 10
+_FEWEST_PAIRS = 10
+_MAGNIFICATIONS = (20, 40)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Microns per full-resolution pixel, and the rule that states them."""
+
+    mpp: float
+    rule: str
+
+
+def settle(
+    section: str,
+    image: str,
+    *,
+    mpp: float | Mapping[str, float] | None,
+    spot_pitch_um: float | None,
+    xy_px: np.ndarray,
+    stated: Scale | None,
+    found: Sequence[Scale],
+) -> Scale | None:
+    """The scale of one section: the caller's, what `tiles` stated, or what the object states; ``None`` where nothing does.
+
+    Raises
+    ------
+    ValueError
+        If a value is no scale, or two rules disagree by more than 5 %.
+    """
+    given = _given(section, image, mpp, spot_pitch_um, xy_px)
+    if given is None and stated is not None:
+        return stated
+    rules = [*([] if given is None else [given]), *found]
+    for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):
+        if max(a.mpp, b.mpp) > _ALIKE * min(a.mpp, b.mpp):
+            raise ValueError(
+                f"Two statements about the scale of section {section!r} disagree: {a.mpp:.4g} µm per pixel by {a.rule}, {b.mpp:.4g} "
+                f"by {b.rule}. Correct the wrong one; in a SpatialData with spatialdata.transformations.set_transformation."
+            )
+    return rules[0] if rules else None
+
+
+def _given(
+    section: str, image: str, mpp: float | Mapping[str, float] | None, spot_pitch_um: float | None, xy_px: np.ndarray
+) -> Scale | None:
+    value = mpp.get(section, mpp.get(image)) if isinstance(mpp, Mapping) else mpp
+    if value is not None:
+        if value in _MAGNIFICATIONS:
+            raise ValueError(
+                f"mpp={value:g} looks like the magnification of an objective. mpp is microns per full-resolution pixel: about "
+                "0.5 at 20x, 0.25 at 40x."
+            )
+        return Scale(positive("mpp", float(value)), "mpp=…")
+    if spot_pitch_um is not None:
+        pitch = positive("spot_pitch_um", spot_pitch_um)
+        return Scale(pitch / spot_pitch_px(section, xy_px), f"spot_pitch_um={pitch:g}")
+    return None
+
+
+def missing_mpp(section: str) -> str:
+    """Text of the error for a section whose scale is unknown."""
+    return (
+        f"The microns per pixel of section {section!r} are not known. Pass mpp=…, the microns per full-resolution pixel (or a "
+        "mapping from section to it), or spot_pitch_um=…, the centre-to-centre distance of the spots (100 for Visium, 200 for the "
+        "first Spatial Transcriptomics arrays). sw.pp.tiles(data, tile_um=…, mpp=…) states it once for all later calls. Or "
+        "register the image to a coordinate system named 'microns'."
+    )
+
+
+def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
+    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
+
+    The distance to the nearest neighbour alone is too short where spots are a little off the lattice, because the
+    nearest of four to six is taken. So it only starts the search for the median over all pairs within 20 % of itself.
+    """
+    from scipy.spatial import cKDTree
+
+    if len(xy_px) < 3:
+        raise ValueError(
+            f"Section {section!r} has {len(xy_px)} spots: too few to measure their pitch. Pass mpp=… instead of spot_pitch_um."
+        )
+    tree = cKDTree(xy_px)
+    pitch = float(np.median(tree.query(xy_px, k=2)[0][:, 1]))
+    pairs = tree.query_pairs(_REACH * pitch, output_type="ndarray")
+    distance = np.linalg.norm(xy_px[pairs[:, 0]] - xy_px[pairs[:, 1]], axis=1)
+    for _ in range(_ROUNDS):
+        near = distance[np.abs(distance - pitch) < _WINDOW * pitch]
+        if not len(near):
+            break
+        pitch = float(np.median(near))
+    return pitch
+
+
+# ------------------------------------------------------------------------------------------------- what objects state
+
+
+def of_library(
+    entry: Mapping[str, Any], obs: pd.DataFrame | None = None, xy_px: np.ndarray | None = None
+) -> tuple[Scale, ...]:
+    """What a Visium library states: ``microns_per_pixel`` (Visium HD), or the hexagonal array of its spots.
+
+    Parameters
+    ----------
+    entry
+        ``.uns['spatial'][library]``.
+    obs, xy_px
+        Its rows, of which ``array_col`` and ``array_row`` tell the array, and their centres in full-resolution pixels.
+    """
+    factors = entry.get("scalefactors", {})
+    stated = factors.get("microns_per_pixel")
+    if stated is not None:
+        return (Scale(positive("microns_per_pixel", float(stated)), "microns_per_pixel in the scale factors"),)
+    if obs is None or xy_px is None or "spot_diameter_fullres" not in factors:
+        return ()
+    pitch = hexagonal_pitch_px(obs, xy_px)
+    if pitch is None:
+        return ()
+    rules = [Scale(VISIUM_PITCH_UM / pitch, "the 100 µm pitch of the Visium array")]
+    fiducial = factors.get("fiducial_diameter_fullres")
+    if fiducial is not None:
+        rules.append(
+            Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", float(fiducial)), "its fiducial diameter")
+        )
+    return tuple(rules)
+
+
+def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
+    """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
+
+    Columns of a hexagonal array go by twos within a row, and the rows alternate between even and odd ones.
+    """
+    if not all(column in obs for column in ARRAY_COLUMNS):
+        return None
+    indices = obs[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
+    whole = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
+    array, xy = indices[whole].astype(np.int64), xy_px[whole]
+    if not len(array) or len(np.unique(array.sum(axis=1) % 2)) > 1:
+        return None
+    place = {(int(c), int(r)): i for i, (c, r) in enumerate(array)}
+    pairs = [
+        (i, place[c + dc, r + dr]) for (c, r), i in place.items() for dc, dr in _HEXAGON if (c + dc, r + dr) in place
+    ]
+    if len(pairs) < _FEWEST_PAIRS:
+        return None
+    a, b = np.array(pairs).T
+    return float(np.median(np.linalg.norm(xy[a] - xy[b], axis=1)))
+
+
+_HEXAGON = ((2, 0), (1, 1), (-1, 1))
+
+
+def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Scale, ...]:
+    """Microns per unit of an element, where it is registered to a coordinate system of microns.
+
+    Parameters
+    ----------
+    matrices
+        Affine map to each coordinate system.
+    name
+        How a warning calls the element.
+    """
+    for system, matrix in matrices.items():
+        if MICRONS.search(system):
+            _warn_if_stretched(name, matrix)
+            return (Scale(unit_scale(matrix), f"coordinate system {system!r}"),)
+    return ()
+
+
+def _warn_if_stretched(name: str, matrix: np.ndarray) -> None:
+    longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False)
+    if longest > 1.01 * shortest:
+        warn(
+            f"{name!r} is stretched or sheared on its way to microns: {shortest:.4g} um per pixel in one direction, "
+            f"{longest:.4g} in the other. Tiles stay square in its pixels, with the mean of {unit_scale(matrix):.4g}.",
+        )
+
+
+def unit_scale(matrix: np.ndarray) -> float:
+    """Edge length of a unit square after an affine map."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))

@@ -1,0 +1,296 @@
+"""The slide: one object, opened once at the door of a function and handed down."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import numpy as np
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access import libraries, regions
+from spatialwhisperer._access.images import rgb_names
+from spatialwhisperer._access.positions import array_positions
+from spatialwhisperer._access.records import TilesRecord, Where
+from spatialwhisperer._access.result import Result, write_results
+from spatialwhisperer._access.scale import Scale, missing_mpp, settle
+from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
+from spatialwhisperer._messages import listing
+from spatialwhisperer._provenance import recorded_as
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+class SlideOptions(TypedDict, total=False):
+    """How an object is opened. Every function that reads images or positions takes these arguments.
+
+    Attributes
+    ----------
+    table_key
+        Table of a SpatialData.
+    image_key
+        Image to read, one for all or by section.
+    coordinate_system
+        Coordinate system in which shapes and image meet, for a SpatialData.
+    library_key
+        Column of ``.obs`` that names the library of each row, for an AnnData with several libraries.
+    mpp
+        Microns per full-resolution pixel, one for all or by section (or image).
+    spot_pitch_um
+        Centre-to-centre distance of the spots in microns, from which ``mpp`` follows.
+    """
+
+    table_key: str | None
+    image_key: str | Mapping[str, str] | None
+    coordinate_system: str | None
+    library_key: str | None
+    mpp: float | Mapping[str, float] | None
+    spot_pitch_um: float | None
+
+
+class Slide:
+    """An AnnData or SpatialData whose table, sections, images, positions and scale are found once.
+
+    What costs time (section codes, centres, images) is found when it is first asked for.
+
+    Attributes
+    ----------
+    data
+        The object.
+    table
+        The AnnData that results are read from and written to.
+    tiles
+        What :func:`spatialwhisperer.pp.tiles` stated, or ``None``.
+    options
+        How it was opened; what the caller leaves open is taken from ``tiles``.
+    """
+
+    def __init__(self, data: AnnData | SpatialData, *, use_tiles: bool = True, **options: Unpack[SlideOptions]) -> None:
+        self.data = data
+        name = table_name(data, options.get("table_key"))
+        self.table: AnnData = data if name is None else data.tables[name]  # type: ignore[assignment, union-attr]
+        self.tiles = recorded_as(self.table, _keys.TILES, TilesRecord) if use_tiles else None
+        self.options = options
+
+    @classmethod
+    def open(cls, data: AnnData | SpatialData, *, use_tiles: bool = True, **options: Unpack[SlideOptions]) -> Slide:
+        """Open an object.
+
+        Parameters
+        ----------
+        data
+            The object.
+        use_tiles
+            Take from :func:`spatialwhisperer.pp.tiles` what the caller leaves open.
+        **options
+            See `SlideOptions`.
+
+        Raises
+        ------
+        TypeError
+            If it is neither AnnData nor SpatialData, or there is no such argument.
+        KeyError
+            If a table that is named does not exist, or there is none or several.
+        """
+        check_options(options)
+        return cls(data, use_tiles=use_tiles, **options)
+
+    @property
+    def is_spatialdata(self) -> bool:
+        """Whether it is a SpatialData."""
+        return is_spatialdata(self.data)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        return self.table.n_obs
+
+    # ------------------------------------------------------------------------------------------- sections
+
+    @cached_property
+    def sections(self) -> np.ndarray:
+        """Section of each row, text, shape (n,)."""
+        library_key = self._option("library_key")
+        if not self.is_spatialdata:
+            return libraries.library_codes(self.table, library_key)
+        if library_key is not None:
+            raise ValueError(
+                "library_key applies to AnnData; in a SpatialData the table itself names the region of each row."
+            )
+        return regions.region_codes(self.table)
+
+    @cached_property
+    def frames(self) -> tuple[Section, ...]:
+        """Sections with image, centres and scale, where there are any.
+
+        Raises
+        ------
+        KeyError
+            If an image, column or element that is named does not exist.
+        ValueError
+            If image or coordinate system is ambiguous, or two rules for the scale disagree.
+        """
+        where = {"image_key": self._image_key, "coordinate_system": self._option("coordinate_system")}
+        if self.is_spatialdata:
+            _ = self.sections  # refuses a library_key
+            found = regions.region_sections(self.data, self.table, **where)  # type: ignore[arg-type]
+        else:
+            found = libraries.library_sections(self.table, self.sections, **where)  # type: ignore[arg-type]
+        return tuple(self._settled(one) for one in found)
+
+    def imaged(self) -> tuple[Section, ...]:
+        """Sections that all have an image, and centres without NaN.
+
+        Raises
+        ------
+        KeyError
+            If a section has no image.
+        ValueError
+            If a coordinate is NaN.
+        """
+        for section in self.frames:
+            self._check_image(section)
+        return self.frames
+
+    def scaled(self) -> tuple[Section, ...]:
+        """Sections that all have an image and a scale.
+
+        Raises
+        ------
+        KeyError
+            If a section has no image.
+        ValueError
+            If a coordinate is NaN, or a scale is not known.
+        """
+        for section in self.imaged():
+            if section.scale is None:
+                raise ValueError(missing_mpp(section.name))
+        return self.frames
+
+    def has_image(self) -> bool:
+        """Whether any section has an image. An ambiguous or misplaced image raises: it is not absent."""
+        placed = "spatialdata_attrs" in self.table.uns if self.is_spatialdata else "spatial" in self.table.obsm
+        return placed and any(section.image is not None for section in self.frames)
+
+    @property
+    def where(self) -> Where:
+        """Scale and image of each section, as they are stored beside a result; empty where there are no positions."""
+        if self.table.n_obs == 0 or not self.has_image():
+            return Where(library_key=self._option("library_key"))
+        frames = self.frames
+        return Where(
+            mpp={s.name: s.scale.mpp for s in frames if s.scale is not None},
+            rule={s.name: s.scale.rule for s in frames if s.scale is not None},
+            image={s.name: s.image.name for s in frames if s.image is not None},
+            coordinate_system=self._option("coordinate_system"),
+            library_key=self._option("library_key"),
+        )
+
+    def positions(self, *, array: bool = False) -> np.ndarray | None:
+        """Position of each row, float64 (n, 2), in a unit that is one within a section; ``None`` where nothing states it.
+
+        Parameters
+        ----------
+        array
+            Whole-numbered array coordinates: ``.obs['array_col']`` and ``.obs['array_row']``, or positions counted in the
+            distance between neighbours where there are none.
+        """
+        return array_positions(self.table, self._xy) if array else self._xy
+
+    @cached_property
+    def _xy(self) -> np.ndarray | None:
+        if "spatial" in self.table.obsm:
+            return np.asarray(self.table.obsm["spatial"], dtype=np.float64)[:, :2]
+        if self.is_spatialdata and "spatialdata_attrs" in self.table.uns:
+            return regions.region_positions(self.data, self.table)  # type: ignore[arg-type]
+        return None
+
+    def _option(self, name: str) -> str | None:
+        given = self.options.get(name)
+        if given is None and self.tiles is not None:
+            given = getattr(self.tiles.where, name)
+        return given  # type: ignore[return-value]
+
+    @property
+    def _image_key(self) -> str | Mapping[str, str] | None:
+        given = self.options.get("image_key")
+        return self.tiles.where.image if given is None and self.tiles is not None else given
+
+    def _settled(self, found: Found) -> Section:
+        section = found.section
+        image = "" if section.image is None else section.image.name
+        scale = settle(
+            section.name,
+            image,
+            mpp=self.options.get("mpp"),
+            spot_pitch_um=self.options.get("spot_pitch_um"),
+            xy_px=section.xy_px,
+            stated=self._stated(section.name, image),
+            found=found.scales,
+        )
+        return Section(section.name, section.rows, section.xy_px, section.image, scale, section.coordinate_system)
+
+    def _stated(self, section: str, image: str) -> Scale | None:
+        """Scale that `tiles` stated, where it is about the same image."""
+        if self.tiles is None or self.tiles.where.image.get(section) != image:
+            return None
+        mpp = self.tiles.where.mpp.get(section)
+        return None if mpp is None else Scale(mpp, self.tiles.where.rule.get(section, "sw.pp.tiles"))
+
+    def _check_image(self, section: Section) -> None:
+        if section.image is None:
+            place = "image elements" if self.is_spatialdata else ".uns['spatial'][library]['images']"
+            raise KeyError(
+                f"Section {section.name!r} has no H&E image ({place} found: {listing(rgb_names(self.data))}). Add one that shares a "
+                "coordinate system with the spots (spatialdata.models.Image2DModel.parse(…, transformations=…)), or name it with "
+                "image_key=…."
+            )
+        bad = ~np.isfinite(section.xy_px).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"{int(bad.sum())} of {len(bad)} rows of section {section.name!r} have NaN coordinates (first at row "
+                f"{int(section.rows[bad][0])}). Drop them first: adata[np.isfinite(adata.obsm['spatial']).all(axis=1)].copy()."
+            )
+
+    # ------------------------------------------------------------------------------------------- results
+
+    def put(self, *results: Result) -> None:
+        """Write results to the table: all their keys, or none."""
+        write_results(self.table, results)
+
+    def check_table(self, name: str, *, key: str) -> None:
+        """Refuse the name of a table that belongs to anything but an earlier result of that key.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken by something else.
+        """
+        check_name(self.data, name, key=key)  # type: ignore[arg-type]
+
+    def put_table(self, table: AnnData, name: str) -> None:
+        """Add a table whose rows annotate what those of this table annotate; an earlier one of that name is replaced."""
+        add_annotating_table(self.data, self.table, table, name)  # type: ignore[arg-type]
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Refuse arguments that no function has, with the name that was probably meant.
+
+    Raises
+    ------
+    TypeError
+        If there are any.
+    """
+    from difflib import get_close_matches
+
+    known = list(SlideOptions.__annotations__)
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"An object is opened with {listing(known)}."
+            raise TypeError(f"There is no argument {name!r}. {hint}")

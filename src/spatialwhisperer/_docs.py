@@ -1,0 +1,71 @@
+"""Parameters that many functions share, described once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., object]")
+
+PARAMETERS = {
+    "data": """
+data
+    AnnData with ``.obsm["spatial"]`` in full-resolution pixels and images in ``.uns["spatial"]``, or SpatialData.
+""",
+    "model": """
+model
+    A trained model, its folder or its name on the Hugging Face hub; ``None`` takes the embedded model.
+""",
+    "modality": """
+modality
+    What is read: ``"image"``, ``"gene"`` or another modality of the model; ``None`` takes the image where there is one, else genes.
+""",
+    "table_key": """
+table_key
+    Table of a SpatialData.
+""",
+    "layer": """
+layer
+    Layer with raw counts; ``None`` takes ``.X``.
+""",
+    "batch_size": """
+batch_size
+    Tiles or rows in one pass; ``None`` takes ``settings.batch_size``. The result does not depend on it.
+""",
+    "device": """
+device
+    Torch device; ``None`` takes ``settings.device``.
+""",
+    "random_state": """
+random_state
+    Seed. The random state of the process is left alone.
+""",
+    "inplace": """
+inplace
+    Write to ``data`` and return ``None``, or return the result and write nothing.
+""",
+    "slide": """
+**slide
+    How the object is opened: ``table_key`` (table of a SpatialData), ``image_key`` (image, one for all or by section),
+    ``coordinate_system`` (in which shapes and image meet), ``library_key`` (column of ``.obs`` that names the library of each row),
+    ``mpp`` (microns per full-resolution pixel, one for all or by section) and ``spot_pitch_um`` (centre-to-centre distance of the
+    spots, from which ``mpp`` follows). What is left out is taken from :func:`spatialwhisperer.pp.tiles`, else from the object.
+""",
+}
+
+_MARK = re.compile(r"^([ \t]*)%\((\w+)\)s$", re.MULTILINE)
+
+
+def shared(function: F) -> F:
+    """Put the shared descriptions in the place of their marks (``%(data)s``) in a docstring."""
+    if function.__doc__:
+        function.__doc__ = _MARK.sub(_description, inspect.cleandoc(function.__doc__))
+    return function
+
+
+def _description(mark: re.Match[str]) -> str:
+    return "\n".join(f"{mark[1]}{line}" for line in PARAMETERS[mark[2]].strip("\n").splitlines())

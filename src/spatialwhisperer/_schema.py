@@ -1,0 +1,69 @@
+"""Frozen dataclasses to plain values and back, checked by their annotations."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+D = TypeVar("D")
+
+
+class Stored:
+    """Base of the frozen dataclasses that are stored: unknown keys and values of another type are refused when they are read."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+
+def to_plain(value: Any) -> Any:
+    """Dictionaries, lists, numbers and text, as JSON has them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+def from_plain(kind: type[D], plain: Any, what: str) -> D:
+    """Build a frozen dataclass of plain values.
+
+    Parameters
+    ----------
+    kind
+        The class.
+    plain
+        What `to_plain` returned, perhaps after a way through a file.
+    what
+        How the error calls it.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing, unknown, or of another type; the text names the first few.
+    """
+    from pydantic import ValidationError
+
+    try:
+        # of JSON, because a list of it may stand for a tuple and a whole number for any
+        return _adapter(kind).validate_json(json.dumps(plain))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg']}" for e in error.errors()[:3]
+        )
+        raise ValueError(f"{what[0].upper()}{what[1:]} does not fit this version of the package: {wrong}.") from error
+
+
+@cache
+def _adapter(kind: type[D]) -> TypeAdapter[D]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -1,0 +1,171 @@
+"""All encoders that are known: the package's own, one file each, and those that others have registered."""
+
+from __future__ import annotations
+
+import dataclasses
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import get_modality
+from spatialwhisperer.encoders import gene, image, text
+from spatialwhisperer.encoders.registry import ENTRIES, OTHERS
+from spatialwhisperer.encoders.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from spatialwhisperer.encoders.base import Encoder
+
+
+def encoder_class(name: str, modality: str) -> type[Encoder]:
+    """Class that opens a name.
+
+    Raises
+    ------
+    ValueError
+        If there is no encoder of that name; the message lists the closest ones.
+    """
+    _load_own()
+    entry = ENTRIES.get((modality, name))
+    if entry is not None:
+        return entry.make
+    other = OTHERS.get(modality)
+    if other is None or other.known(name) is None:
+        raise ValueError(_unknown(name, modality))
+    return other
+
+
+def open_encoder(name: str, modality: str, *, weights: str | Path | None = None, pretrained: bool = True) -> Encoder:
+    """Open an encoder by name.
+
+    Parameters
+    ----------
+    name
+        Registered name, or what the encoders of the modality take beside it: a timm model id or ``"hf-hub:owner/model"`` for
+        images, a folder or the id of a model on the Hugging Face hub for text.
+    modality
+        What it encodes.
+    weights
+        Local weights, instead of a download: a ``.safetensors`` file, or a folder with exactly one.
+    pretrained
+        Take the published weights; off leaves those of a fresh network.
+
+    Raises
+    ------
+    ValueError
+        If there is no such encoder, or it takes no weights.
+    FileNotFoundError
+        If the weights are not there and cannot be downloaded.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.models.open_encoder("stain_texture", "image").spec.tile_um
+    154.0
+    """
+    return encoder_class(name, modality).open(name, weights=weights, pretrained=pretrained)
+
+
+def encoder_names(modality: str, *, fits: bool | None = None) -> list[str]:
+    """Registered names of a modality; with ``fits`` those that training fits on the data, or does not."""
+    _load_own()
+    return [n for (m, n), entry in ENTRIES.items() if m == modality and fits in (None, entry.make.fits)]
+
+
+@cache
+def _load_own() -> None:
+    """Import the package's own encoders, one file each; they import nothing heavy before they are opened."""
+    for room in (image, gene, text):
+        for module in iter_modules(room.__path__, room.__name__ + "."):
+            if not module.name.rpartition(".")[2].startswith("_"):
+                import_module(module.name)
+
+
+def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
+    """Facts about an encoder, from the registry or, for any other timm model id, from timm.
+
+    Parameters
+    ----------
+    name
+        Registered name, timm model id (``"resnet18"``, ``"resnet18.a1_in1k"``) or ``"hf-hub:owner/model"``.
+    modality
+        Look among the encoders of this modality only; ``None`` looks among all.
+
+    Returns
+    -------
+    The entry. For an ``hf-hub:`` name, whose facts lie on the hub, only the name and the address are filled.
+
+    Raises
+    ------
+    ValueError
+        No encoder of that name; the message lists the closest ones.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.models.get_spec("stain_texture").tile_um
+    154.0
+    """
+    _check_modality(modality)
+    _load_own()
+    hits = [entry.spec for (m, n), entry in ENTRIES.items() if n == name and modality in (None, m)]
+    others = [spec for m, cls in OTHERS.items() if modality in (None, m) and (spec := cls.known(name)) is not None]
+    if not hits and not others:
+        raise ValueError(_unknown(name, modality))
+    return (hits or others)[0]
+
+
+def list_encoders(modality: str | None = None) -> pd.DataFrame:
+    """Table of the registered encoders.
+
+    Parameters
+    ----------
+    modality
+        Only encoders of this modality; ``None`` lists all.
+
+    Returns
+    -------
+    One row per encoder, indexed by name, with the attributes of `EncoderSpec` as columns. Any timm model id works as an
+    image encoder too without being listed.
+
+    Raises
+    ------
+    ValueError
+        There is no such modality.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> bool(sw.models.list_encoders("image").loc["uni2-h", "gated"])
+    True
+    """
+    import pandas as pd
+
+    _check_modality(modality)
+    _load_own()
+    rows = [dataclasses.asdict(entry.spec) for (m, _), entry in ENTRIES.items() if modality in (None, m)]
+    columns = [f.name for f in dataclasses.fields(EncoderSpec)]
+    table = pd.DataFrame(rows, columns=columns).set_index("name")
+    return table.astype({"dim": "Int64", "input_px": "Int64", "commercial": "boolean"})
+
+
+def _check_modality(modality: str | None) -> None:
+    if modality is not None:
+        get_modality(modality)
+
+
+def _unknown(name: str, modality: str | None) -> str:
+    known = [n for m, n in ENTRIES if modality in (None, m)]
+    others = [cls for m, cls in OTHERS.items() if modality in (None, m)]
+    candidates = [*known, *(n for cls in others for n in cls.suggestions())]
+    close = get_close_matches(name, dict.fromkeys(candidates), n=4, cutoff=0.5)
+    hint = f"Did you mean {listing(close)}? " if close else ""
+    kind = f"{modality} encoder" if modality else "encoder"
+    extra = " and any timm model id" if modality in (None, "image") else ""
+    return f"There is no {kind} {name!r}. {hint}Registered: {listing(known)}{extra}; see sw.models.list_encoders()."

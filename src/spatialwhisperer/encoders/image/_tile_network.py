@@ -1,0 +1,42 @@
+"""A network over tiles as they are read from a slide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from spatialwhisperer.encoders.spec import EncoderSpec
+
+
+class TileNetwork(nn.Module):
+    """A network over uint8 tiles: it scales, normalises and, where an edge is given, resizes them first.
+
+    Parameters
+    ----------
+    network
+        Takes normalised float tiles (n, 3, p, p), returns (n, d).
+    spec
+        Mean and standard deviation of R, G, B in [0, 1]; without them tiles are scaled to [0, 1] only.
+    edge_px
+        Edge that tiles are resized to; ``None`` takes them as they come.
+    """
+
+    def __init__(self, network: nn.Module, spec: EncoderSpec, edge_px: int | None = None) -> None:
+        super().__init__()
+        self.network, self.edge_px = network, edge_px
+        self.normalise = (spec.mean, spec.std) if spec.mean is not None and spec.std is not None else None
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Features of uint8 tiles (n, 3, p, p); shape (n, d)."""
+        edge = self.edge_px
+        if edge is not None and tiles.shape[-1] != edge:
+            size = (edge, edge)
+            tiles = nn.functional.interpolate(tiles, size=size, mode="bilinear", align_corners=False, antialias=True)
+        x = tiles.float() / 255
+        if self.normalise is not None:
+            mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in self.normalise)
+            x = (x - mean) / std
+        return self.network(x)

@@ -1,0 +1,62 @@
+"""What every image encoder is: H&E tiles in, features out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer.encoders.base import Encoder, object_digest
+from spatialwhisperer.encoders.recipe import EncoderIdentity
+
+if TYPE_CHECKING:
+    from spatialwhisperer.encoders.spec import EncoderSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageEncoder(Encoder):
+    """Tiles in, features out. Derive from it for an encoder of your own."""
+
+    @abstractmethod
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]
+        """Turn uint8 tiles (n, 3, p, p) at `mpp` microns per pixel into float32 features (n, dim), row by row."""
+
+
+class GivenEncoder(ImageEncoder):
+    """An object with ``spec`` and ``encode`` that somebody passed, as an encoder."""
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+        self.spec: EncoderSpec = given.spec
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Name, and a digest of the object."""
+        return EncoderIdentity(self.spec.name, digest=object_digest(self.given))
+
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]
+        """As the object does."""
+        return np.asarray(self.given.encode(inputs, mpp=mpp, device=device))
+
+
+def check_tiles(tiles: np.ndarray, mpp: float, *, smallest: int = 1) -> np.ndarray:
+    """Return tiles as a uint8 array (n, 3, p, p), or say what is wrong with them or with `mpp`."""
+    tiles = np.asarray(tiles)
+    if tiles.dtype != np.uint8:
+        raise TypeError(
+            f"Tiles must be uint8 intensities of 0 to 255, not {tiles.dtype}. "
+            "For floats in [0, 1] pass np.rint(tiles * 255).astype('uint8')."
+        )
+    if tiles.ndim != 4 or tiles.shape[1] != 3 or tiles.shape[2] != tiles.shape[3]:
+        hint = " Channels come first: tiles.transpose(0, 3, 1, 2)." if tiles.ndim == 4 and tiles.shape[-1] == 3 else ""
+        raise ValueError(f"Tiles must have the shape (n, 3, p, p), not {tiles.shape}.{hint}")
+    if tiles.shape[-1] < smallest:
+        raise ValueError(
+            f"This encoder needs tiles of at least {smallest} px, not {tiles.shape[-1]} px; cut larger ones."
+        )
+    if not (np.isfinite(mpp) and mpp > 0):
+        raise ValueError(f"mpp is microns per pixel and must be positive, not {mpp!r}.")
+    return tiles

@@ -1,0 +1,119 @@
+"""Any torch module as an image encoder, frozen or learning."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer.encoders.base import module_digest
+from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
+from spatialwhisperer.encoders.recipe import EncoderIdentity
+from spatialwhisperer.settings import settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from spatialwhisperer.encoders.spec import EncoderSpec
+
+
+class ModuleEncoder(ImageEncoder):
+    """Any torch module that takes (n, 3, h, w) normalised floats and returns (n, d), as a frozen encoder.
+
+    Tiles are resized to the module's input edge where the facts name one, scaled to [0, 1] and normalised. The module is put
+    into evaluation mode for the call and back afterwards. On CUDA it runs under bfloat16 autocast.
+
+    Parameters
+    ----------
+    module
+        The network.
+    spec
+        Facts about it: input edge, mean, deviation, name.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from spatialwhisperer.models import EncoderSpec
+    >>> from spatialwhisperer.encoders.image.network import ModuleEncoder
+    >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    >>> tiles = np.zeros((4, 3, 32, 32), np.uint8)
+    >>> ModuleEncoder(net, EncoderSpec("pooled", "image", 12)).encode(tiles, mpp=0.5).shape
+    (4, 12)
+    """
+
+    def __init__(self, module: torch.nn.Module, spec: EncoderSpec) -> None:
+        self.network = module
+        self.spec = spec
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Name, and a digest of parameters, code and normalisation."""
+        facts = {"mean": self.spec.mean, "std": self.spec.std, "input_px": self.spec.input_px}
+        return EncoderIdentity(self.spec.name, digest=module_digest(self.network, facts))
+
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]
+        """Compute the features of tiles.
+
+        Parameters
+        ----------
+        inputs
+            uint8 tiles (n, 3, p, p) RGB.
+        mpp
+            Microns per pixel of the tiles. Checked, and otherwise unused: a network sees pixels, so tiles are cut at the
+            resolution that the encoder was trained at.
+        device
+            Torch device; ``None`` takes that of the settings.
+
+        Returns
+        -------
+        float32 (n, dim); row i depends on tile i alone.
+
+        Raises
+        ------
+        TypeError
+            Tiles are not uint8.
+        ValueError
+            Tiles have another shape, `mpp` is not positive, or the module does not return one row per tile.
+        """
+        import torch
+
+        from spatialwhisperer.encoders.image._tile_network import TileNetwork
+
+        tiles = check_tiles(inputs, mpp)
+        if len(tiles) == 0 and self.spec.dim is not None:
+            return np.empty((0, self.spec.dim), np.float32)
+        where = torch.device(settings.resolve_device(device))
+        network = TileNetwork(self.network, self.spec, self.spec.input_px)
+        was_training = [m for m in network.modules() if m.training]
+        network.eval().to(where)
+        try:
+            with torch.inference_mode():
+                parts = [
+                    self._forward(network, tiles[start : start + settings.batch_size], where)
+                    for start in range(0, max(len(tiles), 1), settings.batch_size)
+                ]
+        finally:
+            for part in was_training:
+                part.training = True
+        return np.concatenate(parts)
+
+    def _forward(self, network: torch.nn.Module, tiles: np.ndarray, where: torch.device) -> np.ndarray:
+        import torch
+
+        x = torch.from_numpy(np.ascontiguousarray(tiles)).to(where)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=where.type == "cuda"):
+            y: Any = network(x)
+        if not isinstance(y, torch.Tensor) or y.ndim != 2 or len(y) != len(x):
+            what = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
+            raise ValueError(
+                f"Encoder {self.spec.name!r} must return one row of features per tile, shape ({len(x)}, d), not {what}. "
+                "Add pooling and flattening to the module."
+            )
+        return y.float().cpu().numpy()
+
+    def module(self) -> torch.nn.Module:
+        """Return a copy of the network that takes uint8 tiles at the size at which they were cut."""
+        from spatialwhisperer.encoders.image._tile_network import TileNetwork
+
+        return TileNetwork(copy.deepcopy(self.network).requires_grad_(True), self.spec)

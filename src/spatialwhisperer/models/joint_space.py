@@ -1,0 +1,276 @@
+"""The joint space: one head for each modality, with the context before it and the encoder that it may train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from spatialwhisperer.networks.context import apply_context, make_context
+from spatialwhisperer.networks.heads import make_decoder, make_head
+from spatialwhisperer.retrieval.neighbours import section_neighbours
+from spatialwhisperer.settings import settings
+from spatialwhisperer.statistics.standardize import CLIP, standardize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from spatialwhisperer.encoders.base import Encoder
+    from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
+
+
+class JointSpace(nn.Module):
+    """Heads, contexts and trained encoders of a model, on arrays and tensors.
+
+    Attributes
+    ----------
+    config
+        What the model is; it is replaced as a whole, never changed.
+    encoders
+        Encoders by modality.
+    heads, contexts, towers
+        Modules by modality; ``towers`` holds the encoders that are trained with the heads.
+    decoder
+        From the joint embedding of an image to expression, or ``None``.
+    log_scale
+        Logarithm of the inverse temperature.
+    """
+
+    def __init__(self, config: ModelConfig, *, encoders: Mapping[str, Encoder] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders: dict[str, Encoder] = dict(encoders or {})
+        self.heads, self.contexts, self.towers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for name, modality in config.modalities.items():
+            self._build(name, modality)
+        self.decoder = None if config.decoder_dim is None else make_decoder(config.projection_dim, config.decoder_dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
+        self.eval()
+
+    def _build(self, name: str, modality: ModalityConfig) -> None:
+        head, context = modality.head, modality.context
+        self.heads[name] = make_head(head.kind, head.in_dim, self.config.projection_dim, dropout=head.dropout)
+        if context is not None:
+            self.contexts[name] = make_context(context.kind, modality.feature_dim, **context.options)
+        if modality.trained:
+            if name not in self.encoders:
+                raise ValueError(
+                    f"The {name} encoder of this model ({modality.features.name!r}) was trained with it and cannot be opened by "
+                    f"its name. Pass it: encoders={{{name!r}: …}}."
+                )
+            self.towers[name] = self.encoders[name].module()
+        self.register_buffer(f"{name}_mean", torch.zeros(modality.feature_dim))
+        self.register_buffer(f"{name}_std", torch.ones(modality.feature_dim))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that it can embed."""
+        return tuple(self.config.modalities)
+
+    @property
+    def scale(self) -> float:
+        """Inverse temperature that multiplies cosines before a softmax."""
+        return float(self.log_scale.detach().exp())
+
+    def install_head(
+        self,
+        modality: str,
+        head: nn.Module,
+        config: HeadConfig,
+        *,
+        context: ContextConfig | None = None,
+        projection_dim: int | None = None,
+    ) -> None:
+        """Put a finished head in the place of another one, with its context.
+
+        Parameters
+        ----------
+        modality
+            Which one.
+        head, config
+            The head and what describes it.
+        context
+            Context before the head; ``None`` takes the one that is there away.
+        projection_dim
+            New dimension of the joint space, where all heads are replaced one after the other.
+        """
+        self.heads[modality] = head.eval()
+        if modality in self.contexts:
+            del self.contexts[modality]
+        if context is not None:
+            dim = self.config.modality(modality).feature_dim
+            self.contexts[modality] = make_context(context.kind, dim, **context.options)
+        self.config = self.config.with_modality(modality, head=config, context=context)
+        if projection_dim is not None:
+            self.config = replace(self.config, projection_dim=projection_dim)
+
+    def set_statistics(self, modality: str, mean: np.ndarray, std: np.ndarray) -> None:
+        """Training mean and standard deviation of the features of a modality, both of shape (d,)."""
+        getattr(self, f"{modality}_mean").copy_(torch.from_numpy(mean))
+        getattr(self, f"{modality}_std").copy_(torch.from_numpy(std))
+
+    # ------------------------------------------------------------------------------------------- forward
+
+    def forward(self, modality: str, x: Any) -> torch.Tensor:
+        """Unit embeddings of standardised features, or of raw input where the encoder is trained; shape (n, u)."""
+        return functional.normalize(self.project_tensor(modality, x), dim=-1)
+
+    def project_tensor(self, modality: str, x: Any) -> torch.Tensor:
+        """Head of features with their context, or of raw input where the encoder is trained; rows keep their length."""
+        if modality in self.towers:
+            x = self.towers[modality](x).float()
+            if not isinstance(x, torch.Tensor) or x.ndim != 2:
+                raise ValueError(f"The {modality} encoder must return a matrix of shape (n, d).")
+        return self.heads[modality](x)
+
+    def scaled(self, z: torch.Tensor) -> torch.Tensor:
+        """Rows as the loss compares them: of unit length, or as the head gives them."""
+        return functional.normalize(z, dim=-1) if self.config.norm == "l2" else z
+
+    @torch.inference_mode()
+    def project(
+        self,
+        modality: str,
+        features: Any,
+        *,
+        sections: Sequence[str] | np.ndarray | None = None,
+        positions: np.ndarray | None = None,
+        unit: bool = True,
+        batch_size: int = 8192,
+        device: str | None = None,
+    ) -> np.ndarray:
+        """Map features of one modality into the joint space.
+
+        Parameters
+        ----------
+        modality
+            Name of a modality of the model.
+        features
+            Encoder features, shape (n, d); raw input for a modality whose encoder is trained. Rows with NaN stay NaN.
+        sections
+            Section of each row, shape (n,), for modalities that are standardised within sections; ``None`` is one section.
+        positions
+            Where each row lies, shape (n, 2), for modalities with a context: any length unit that is one within a section,
+            or array coordinates for "batch_peer".
+        unit
+            Scale rows to unit length.
+        batch_size
+            Rows in one pass; the result does not depend on it.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+
+        Returns
+        -------
+        float32 array of shape (n, u).
+
+        Raises
+        ------
+        KeyError
+            If the model has no such modality.
+        ValueError
+            If the number of features is not what the head expects, or a context needs positions.
+        """
+        self.config.modality(modality)
+        device = settings.resolve_device(device)
+        was = next(self.parameters()).device
+        self.eval().to(device)
+        try:
+            if modality in self.towers:
+                chunks = self._raw_chunks(modality, features, min(batch_size, settings.batch_size))
+            else:
+                chunks = self._feature_chunks(modality, features, sections, positions, batch_size)
+            n = features.shape[0] if hasattr(features, "shape") else len(features)
+            out = np.full((n, self.config.projection_dim), np.nan, np.float32)
+            for rows, x in chunks:
+                z = self.project_tensor(modality, _to(x, device))
+                out[rows] = (functional.normalize(z, dim=-1) if unit else z).float().cpu().numpy()
+            return out
+        finally:
+            self.to(was)
+
+    def _feature_chunks(
+        self, modality: str, features: np.ndarray, sections: Any, positions: Any, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        x = self.contextual(modality, features, sections=sections, positions=positions)
+        rows = np.flatnonzero(np.isfinite(x).all(axis=1))
+        for start in range(0, len(rows), batch_size):
+            take = rows[start : start + batch_size]
+            yield take, torch.from_numpy(x[take])
+
+    def _raw_chunks(self, modality: str, inputs: Any, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
+        encoder = self.encoders[modality]
+        n = inputs.shape[0] if hasattr(inputs, "shape") else len(inputs)
+        for start in range(0, n, batch_size):
+            rows = np.arange(start, min(start + batch_size, n))
+            yield rows, encoder.collate(inputs[start : start + batch_size])
+
+    @torch.inference_mode()
+    def contextual(
+        self, modality: str, features: np.ndarray, *, sections: Any = None, positions: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What the head takes: standardised features with their context, float32 (n, d); rows with NaN stay NaN.
+
+        Raises
+        ------
+        ValueError
+            If the number of features is not what the model expects, or a context needs positions.
+        """
+        config = self.config.modality(modality)
+        features = np.asarray(features, dtype=np.float32)
+        if features.ndim != 2 or features.shape[1] != config.feature_dim:
+            raise ValueError(
+                f"The {modality} encoder of this model ({config.features.name!r}) gives features of shape "
+                f"(n, {config.feature_dim}); found {features.shape}."
+            )
+        x = self.standardized(modality, features, sections)
+        if config.context is None:
+            return x
+        if positions is None:
+            raise ValueError(
+                f"The {modality} part of this model sees neighbours ({config.context.kind}): pass positions of shape (n, 2)."
+            )
+        complete = np.isfinite(x).all(axis=1)
+        codes = np.zeros(len(x), int) if sections is None else np.asarray(sections)
+        seen = self._with_context(
+            modality, config.context, x[complete], np.asarray(positions)[complete], codes[complete]
+        )
+        out = np.full((len(x), seen.shape[1]), np.nan, np.float32)
+        out[complete] = seen.float().numpy()
+        return out
+
+    def _with_context(
+        self, modality: str, config: ContextConfig, x: np.ndarray, xy: np.ndarray, sections: np.ndarray
+    ) -> torch.Tensor:
+        module = self.contexts[modality]
+        if config.array_positions:
+            where: dict[str, Any] = {"positions": torch.from_numpy(xy.astype(np.int64)), "chunk": config.chunk}
+        else:
+            where = {"neighbourhood": section_neighbours(xy, sections, module.n_neighbours)}
+        return apply_context(module, torch.from_numpy(x), **where)
+
+    def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
+        """Standardise features the way the head was trained; see :mod:`spatialwhisperer.statistics.standardize`."""
+        mean, std = (getattr(self, f"{modality}_{k}").cpu().numpy() for k in ("mean", "std"))
+        how = self.config.modality(modality).standardize
+        return standardize(features, how=how, mean=mean, std=std, sections=sections, clip=CLIP)
+
+    @torch.inference_mode()
+    def decoded(self, z: np.ndarray) -> np.ndarray:
+        """Expression from the trained decoder, float32 (n, g), of image embeddings whose rows keep their length."""
+        if self.decoder is None:
+            raise ValueError("This model has no decoder.")
+        out = np.full((len(z), int(self.config.decoder_dim or 0)), np.nan, np.float32)
+        complete = np.flatnonzero(np.isfinite(z).all(axis=1))
+        out[complete] = self.decoder(self.scaled(torch.from_numpy(z[complete]))).numpy()
+        return out
+
+
+def _to(x: Any, device: str) -> Any:
+    if isinstance(x, dict):
+        return {key: value.to(device) for key, value in x.items()}
+    return x.to(device)

@@ -1,0 +1,357 @@
+"""Features with a recipe: what is asked for, what is stored, and whether the one is the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access.records import Where
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
+from spatialwhisperer._checks import check_tile, one_of
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer._schema import Stored
+from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
+from spatialwhisperer.encoders.recipe import Border, EncoderIdentity, FeatureRecipe
+from spatialwhisperer.encoders.resolve import image_encoder
+from spatialwhisperer.pp.tile_features import embed_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from spatialwhisperer._access.slide import Slide
+    from spatialwhisperer.encoders.gene.base import GeneEncoder
+    from spatialwhisperer.encoders.image.base import ImageEncoder
+    from spatialwhisperer.encoders.spec import EncoderSpec
+    from spatialwhisperer.encoders.text.base import TextEncoder
+
+_TILE_PX = 224
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Which image features to train on.
+
+    Attributes
+    ----------
+    encoder
+        Name of an image encoder, a torch module, or an encoder object; ``None`` takes that of the preset.
+    tile_um
+        Edge of a tile in microns, or several edges; ``None`` takes that of the preset, else what
+        :func:`spatialwhisperer.pp.tiles` stated, else what the encoder was trained on.
+    tile_px
+        Edge of a tile in pixels; ``None`` takes what `tiles` stated, else what the encoder takes.
+    border
+        Tiles that leave the image are filled up with white, or their rows are NaN.
+    weights
+        File or folder with the weights of the encoder.
+    pretrained
+        Start an encoder that is trained from its published weights.
+    key
+        Take what lies under this key of ``.obsm`` as it is, instead of an encoder.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.tl.ImageFeatures("resnet18", tile_um=(112, 224)).tile_um
+    (112, 224)
+    """
+
+    encoder: str | torch.nn.Module | ImageEncoder | None = None
+    tile_um: float | Sequence[float] | None = None
+    tile_px: int | None = None
+    border: Border = "pad"
+    weights: str | Path | None = None
+    pretrained: bool = True
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class GeneFeatures:
+    """Which gene features to train on.
+
+    Attributes
+    ----------
+    encoder
+        "pca", "scvi", "scanvi", "set_transformer" or "gene_sentence" (fitted on the raw counts of the training groups),
+        "identity" (the expression of the genes that are predicted), or a fitted encoder or its folder; ``None`` takes that of the
+        preset.
+    layer
+        Layer with raw counts; ``None`` takes ``.X``.
+    batch_key, labels_key
+        Columns of ``.obs`` for an encoder that is fitted.
+    options
+        Further arguments of :func:`spatialwhisperer.pp.fit_gene_encoder`, such as ``{"n_latent": 10}``.
+    key
+        Take what lies under this key of ``.obsm`` as it is, instead of an encoder.
+    """
+
+    encoder: str | Path | GeneEncoder | None = None
+    layer: str | None = None
+    batch_key: str | None = None
+    labels_key: str | None = None
+    options: Mapping[str, Any] = field(default_factory=frozen)
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Which captions to train on.
+
+    Attributes
+    ----------
+    encoder
+        "minilm", another registered name, a Hugging Face id or a local folder, or an encoder object; ``None`` takes that of the
+        preset.
+    key
+        Column(s) of ``.obs`` with captions; several columns give several captions to a row.
+    """
+
+    encoder: str | Path | TextEncoder | None = None
+    key: str | Sequence[str] = "text"
+
+
+@dataclass(frozen=True)
+class FeatureRecord(Stored):
+    """How stored features were made, where, and under which licence."""
+
+    recipe: FeatureRecipe
+    licence: str
+    where: Where = field(default_factory=Where)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the rows of a slide.
+
+    Attributes
+    ----------
+    values
+        float32 (n, d) in the order of the table.
+    result
+        What is to be written, where they had to be computed.
+    """
+
+    values: np.ndarray
+    result: Result | None = None
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """What is to be written."""
+        return () if self.result is None else (self.result,)
+
+
+@dataclass(frozen=True)
+class EncoderChoice:
+    """An image encoder that may not have been opened yet.
+
+    Attributes
+    ----------
+    spec
+        Facts about it.
+    identity
+        What tells it from others.
+    open
+        Opens it.
+    """
+
+    spec: EncoderSpec
+    identity: EncoderIdentity
+    open: Callable[[], ImageEncoder]
+
+
+def choose_encoder(
+    encoder: str | torch.nn.Module | ImageEncoder, *, weights: str | Path | None = None, pretrained: bool = True
+) -> EncoderChoice:
+    """What an encoder is, without loading its weights where its name is enough to know."""
+    if isinstance(encoder, str):
+        identity = encoder_class(encoder, "image").identify(encoder, weights=weights, pretrained=pretrained)
+        if identity is not None:
+
+            def load() -> ImageEncoder:
+                return image_encoder(encoder, weights=weights, pretrained=pretrained)
+
+            return EncoderChoice(get_spec(encoder, "image"), identity, load)
+    opened = image_encoder(encoder, weights=weights, pretrained=pretrained)
+    return EncoderChoice(opened.spec, opened.identity, lambda: opened)
+
+
+def image_recipe(
+    slide: Slide,
+    choice: EncoderChoice,
+    *,
+    tile_um: float | Sequence[float] | None = None,
+    tile_px: int | None = None,
+    border: Border = "pad",
+    key: str | None = None,
+) -> FeatureRecipe:
+    """The recipe that is asked for: arguments, else what `tiles` stated, else what the encoder was trained on.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive or named twice, or none is known.
+    """
+    one_of("border", border, Border)
+    given = _sizes(tile_um)
+    for um in given:
+        check_tile(um, tile_px)
+    spec, stated = choice.spec, slide.tiles
+    if not given and stated is not None:
+        given = [stated.tile_um]
+    tile_px = stated.tile_px if tile_px is None and stated is not None else tile_px
+    tile_px = spec.input_px if tile_px is None else tile_px
+    if not given:
+        trained_um = spec.input_px * spec.mpp if spec.input_px and spec.mpp else None
+        size = spec.tile_um or trained_um
+        if size is None:
+            raise ValueError(
+                f"The size of the tiles is not known, and encoder {spec.name!r} names no field of view. Pass tile_um=…, or run "
+                "sw.pp.tiles(data, tile_um=…) first."
+            )
+        given = [size]
+    return FeatureRecipe(
+        choice.identity,
+        _keys.features(spec.name) if key is None else key,
+        tuple(float(um) for um in given),
+        int(_TILE_PX if tile_px is None else tile_px),
+        border,
+    )
+
+
+def image_features(
+    slide: Slide,
+    recipe: FeatureRecipe,
+    load: Callable[[], ImageEncoder],
+    *,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Features:
+    """Features of a recipe: those that are stored where their recipe is the same, else computed.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    recipe
+        What is asked for.
+    load
+        Opens the encoder, where it is needed.
+    batch_size, device
+        Of the encoder.
+
+    Raises
+    ------
+    KeyError
+        If the recipe names features that somebody else has computed, and they are not there; or there is no image.
+    ValueError
+        If the scale is not known, a coordinate is NaN, or centres are off the slide.
+    """
+    key = recipe.key or _keys.features(recipe.name)
+    if recipe.encoder is None:
+        return Features(given_features(slide, key))
+    stored = key in slide.table.obsm
+    record = recorded_as(slide.table, key, FeatureRecord)
+    why = _differs(slide, record, recipe) if stored else ""
+    if stored and not why:
+        return Features(np.asarray(slide.table.obsm[key], dtype=np.float32))
+    if stored:
+        own = record is not None
+        inform(
+            f".obsm[{key!r}] {why}. The features are computed again"
+            + ("." if own else f", and what lies there is left as it is; pass key={key!r} to use it.")
+        )
+    computed = compute_image_features(slide, recipe, load(), batch_size=batch_size, device=device)
+    return computed if not stored or record is not None else Features(computed.values)
+
+
+def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEncoder, **options: Any) -> Features:
+    """Features of a recipe, whatever is stored."""
+    plan = plan_tiles(slide, options.pop("off_slide", None))
+    px = int(recipe.tile_px or _TILE_PX)
+    stated = slide.tiles
+    checked = stated is not None and (stated.tile_px, (stated.tile_um,)) == (px, recipe.tile_um)
+    for um in recipe.tile_um:
+        if not checked:  # `tiles` has checked what it stated
+            check_resolution(plan.sections, um, px, "warn" if stated is None else stated.on_low_res)
+    values = embed_tiles(plan, encoder, recipe.tile_um, px, whole=recipe.border == "nan", **options)
+    key = recipe.key or _keys.features(recipe.name)
+    record = FeatureRecord(recipe, encoder.spec.licence, slide.where)
+    return Features(values, Result(key, record, obsm={key: values}))
+
+
+def given_features(slide: Slide, key: str) -> np.ndarray:
+    """Features that somebody else has computed, float32 (n, d).
+
+    Raises
+    ------
+    KeyError
+        If they are not there.
+    """
+    if key not in slide.table.obsm:
+        raise KeyError(
+            f"{key!r} is not in .obsm (found: {listing(slide.table.obsm)}). The model was trained on features under this key, which "
+            "only you can compute: store them there first."
+        )
+    values = slide.table.obsm[key]
+    values = values.toarray() if hasattr(values, "toarray") else values
+    return np.asarray(values, dtype=np.float32)
+
+
+def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) -> str:
+    """How stored features differ from those that are asked for; empty where they do not."""
+    if record is None:
+        return "was not written by sw.pp.embed_images, so that nobody knows what it holds"
+    theirs = record.recipe
+    if theirs.encoder != recipe.encoder:
+        same = theirs.name == recipe.name
+        return (
+            f"holds features of {'another ' if same else ''}{theirs.name!r}, and those of {recipe.name!r} are asked for"
+        )
+    if not theirs.same_features(recipe):
+        return f"holds features of {_tiles(theirs)}, and {_tiles(recipe)} are asked for"
+    if not record.where.agrees(_where_asked(slide)):
+        return "was computed from another image or at another scale than is asked for"
+    return ""
+
+
+def _where_asked(slide: Slide) -> Where:
+    """Image and scale as this call reads them; nothing where the caller leaves open what the object does not settle."""
+    try:
+        return slide.where
+    except (KeyError, ValueError):
+        if any(value is not None for name, value in slide.options.items() if name != "table_key"):
+            raise
+        return Where()
+
+
+def _tiles(recipe: FeatureRecipe) -> str:
+    border = "" if recipe.border == "pad" else " without those that leave the image"
+    return f"tiles of {' and '.join(f'{um:g}' for um in recipe.tile_um)} µm in {recipe.tile_px} px{border}"
+
+
+def _sizes(tile_um: float | Sequence[float] | None) -> list[float]:
+    """The edges that were asked for; none where the caller leaves it open."""
+    if tile_um is None:
+        return []
+    if np.ndim(tile_um) == 0:
+        return [tile_um]  # type: ignore[list-item]
+    sizes = list(tile_um)  # type: ignore[arg-type]
+    if not sizes:
+        raise ValueError("tile_um names no size. Pass one (tile_um=112) or several (tile_um=(112, 224)).")
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"tile_um names a size twice: {listing(sizes)}. Name each once.")
+    return sizes
+
+
+def with_key(recipe: FeatureRecipe, key: str) -> FeatureRecipe:
+    """The same features under another key."""
+    return replace(recipe, key=key)

@@ -1,0 +1,136 @@
+"""Features of tiles: they are read block by block in one thread while an encoder works in another."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._access.prefetch import batches, prefetch
+from spatialwhisperer._messages import progress
+from spatialwhisperer.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from spatialwhisperer._access.tile_plan import TilePlan
+    from spatialwhisperer.encoders.image.base import ImageEncoder
+
+_IN_MEMORY_BYTES = 2**30
+_WHITE = 255
+
+
+def embed_tiles(
+    plan: TilePlan,
+    encoder: ImageEncoder,
+    tile_ums: Sequence[float],
+    tile_px: int,
+    *,
+    whole: bool,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> np.ndarray:
+    """Features of each size side by side, float32 (n, sizes * d).
+
+    Parameters
+    ----------
+    plan
+        Where the tiles are.
+    encoder
+        The encoder.
+    tile_ums, tile_px
+        Edges of the tiles in microns, and their edge in pixels.
+    whole
+        A row whose first tile is cut is NaN; tiles of the other sizes are always filled up.
+    batch_size, device
+        Tiles in one forward pass, and torch device; ``None`` takes those of the settings.
+
+    Raises
+    ------
+    ValueError
+        If the encoder does not return one row per tile, or no tile lies inside its image.
+    """
+    options: dict[str, Any] = {
+        "batch_size": settings.batch_size if batch_size is None else batch_size,
+        "device": device,
+    }
+    first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
+    if len(tile_ums) == 1:
+        return first
+    others = [_features(plan, encoder, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
+    out = np.concatenate([first, *others], axis=1)
+    if whole:
+        out[np.isnan(first).all(axis=1)] = np.nan
+    return out
+
+
+def read_tiles(plan: TilePlan, tile_um: float, tile_px: int) -> np.ndarray:
+    """Read the tile of each row, for an encoder that is trained and for looking at tiles.
+
+    Parameters
+    ----------
+    plan
+        Where the tiles are.
+    tile_um, tile_px
+        Edge of a tile in microns and in pixels.
+
+    Returns
+    -------
+    uint8 (n, 3, tile_px, tile_px) in the order of the table; what lies outside the image is 255. More than 1 GiB is kept
+    in a temporary file, which goes when the array does.
+    """
+    out = _blank_tiles((plan.slide.n_rows, 3, tile_px, tile_px))
+    for rows, tiles in _with_bar(plan.read(tile_um, tile_px), plan, "reading tiles"):
+        out[rows] = tiles
+    if plan.off.any():
+        out[plan.off] = _WHITE
+    return out
+
+
+def _features(
+    plan: TilePlan,
+    encoder: ImageEncoder,
+    tile_um: float,
+    tile_px: int,
+    *,
+    whole: bool,
+    batch_size: int,
+    device: str | None,
+) -> np.ndarray:
+    out = None
+    pieces = plan.read(tile_um, tile_px, whole=whole)
+    with closing(prefetch(batches(pieces, batch_size))) as ready:
+        for rows, tiles in _with_bar(ready, plan, f"embedding tiles of {tile_um:g} um ({encoder.spec.name})"):
+            features = np.asarray(encoder.encode(tiles, mpp=tile_um / tile_px, device=device), dtype=np.float32)
+            if features.ndim != 2 or len(features) != len(rows):
+                raise ValueError(
+                    f"Encoder {encoder.spec.name!r} returned shape {features.shape} for {len(rows)} tiles; expected "
+                    f"({len(rows)}, d)."
+                )
+            if out is None:
+                out = np.full((plan.slide.n_rows, features.shape[1]), np.nan, np.float32)
+            out[rows] = features
+    if out is None:
+        raise ValueError(
+            f"No tile of {tile_um:g} um lies inside its image. Take smaller tiles with tile_um=…, or fill them up with "
+            "border='pad'."
+        )
+    return out
+
+
+def _with_bar(items: Iterable[tuple[np.ndarray, np.ndarray]], plan: TilePlan, desc: str) -> Any:
+    with progress(total=int((~plan.off).sum()), desc=desc, unit="tile") as bar:
+        for rows, tiles in items:
+            yield rows, tiles
+            bar.update(len(rows))
+
+
+def _blank_tiles(shape: tuple[int, ...]) -> np.ndarray:
+    if int(np.prod(shape)) <= _IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    from tempfile import TemporaryFile
+
+    # the map keeps the unnamed file alive, and the system removes it with the map
+    with TemporaryFile(prefix="spatialwhisperer-tiles-") as file:
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)

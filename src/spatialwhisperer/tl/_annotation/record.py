@@ -1,0 +1,48 @@
+"""What is recorded of an annotation, for those that read its scores later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from spatialwhisperer._schema import Stored
+
+
+@dataclass(frozen=True)
+class AnnotationRecord(Stored):
+    """How labels and scores were made.
+
+    Attributes
+    ----------
+    classes
+        Class of each column of the scores.
+    labels, prompts
+        Labels that were asked for, and their sentences.
+    scores
+        Whether the stored scores are cosines (perhaps centred) or probabilities.
+    normalize, background, temperature, calibrated
+        The correction, and whether the temperature was fitted for it and these labels.
+    examples
+        Number of examples of each label.
+    group_key, level, min_confidence, min_margin, rollup
+        As the call was made.
+    model
+        Which model it was.
+    """
+
+    classes: tuple[str, ...]
+    labels: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    scores: Literal["cosine", "probability"]
+    normalize: str
+    background: str | None
+    temperature: float
+    calibrated: bool
+    examples: tuple[int, ...] | None
+    group_key: str | None
+    level: tuple[str | None, ...] | None
+    min_confidence: float
+    min_margin: float
+    rollup: bool
+    model: Mapping[str, Any]

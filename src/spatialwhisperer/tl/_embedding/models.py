@@ -1,0 +1,72 @@
+"""Opening the model that a call is given, and saying in a record which one it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer.encoders.catalogue import encoder_names, open_encoder
+from spatialwhisperer.models.default import default_model
+from spatialwhisperer.models.whisperer import Whisperer
+
+if TYPE_CHECKING:
+    from spatialwhisperer.encoders.base import Encoder
+
+
+def open_model(model: Whisperer | str | Path | None) -> Whisperer:
+    """The model itself, the one in a folder or on the hub, or the embedded one where none is given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model, or none is given and this installation holds none.
+    TypeError
+        If it is none of these.
+    """
+    if model is None:
+        return default_model()
+    if isinstance(model, Whisperer):
+        return model
+    if isinstance(model, str | Path):
+        return Whisperer.load(model)
+    raise TypeError(f"model must be a Whisperer, a folder or a hub name, not {type(model).__name__}.")
+
+
+def describe_model(model: Whisperer) -> dict[str, Any]:
+    """What the provenance of a result says about its model."""
+    image = model.config.modalities.get("image")
+    training = model.config.training
+    out: dict[str, Any] = {
+        "folder": None if model.folder is None else model.folder.name,
+        "encoders": {name: one.features.name for name, one in model.config.modalities.items()},
+    }
+    if image is not None and image.features.tile_um:
+        out["tile_um"] = image.features.tile_um
+    if training is not None:
+        out |= {
+            "preset": training.preset,
+            "schedule": training.schedule,
+            "pairs": training.pairs,
+            "random_state": training.random_state,
+        }
+    return out
+
+
+def encoder_of(model: Whisperer, modality: str) -> Encoder:
+    """The encoder of a modality: the one that the model keeps, or the one of a registered name.
+
+    Raises
+    ------
+    ValueError
+        If it is neither: a model from elsewhere opens nothing but what is registered.
+    """
+    if modality in model.encoders:
+        return model.encoders[modality]
+    features = model.config.modality(modality).features
+    if features.encoder is None or not features.encoder.by_name or features.name not in encoder_names(modality):
+        raise ValueError(
+            f"The {modality} encoder of this model is {features.name!r}, which is not a registered one with published weights. Pass it "
+            f"when you open the model: sw.models.Whisperer.load(folder, encoders={{{modality!r}: encoder}})."
+        )
+    model.encoders[modality] = open_encoder(features.name, modality)
+    return model.encoders[modality]

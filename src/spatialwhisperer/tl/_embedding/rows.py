@@ -1,0 +1,264 @@
+"""From the rows of a slide to their place in the joint space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._access.counts import counts_for
+from spatialwhisperer._access.images import rgb_names
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import MODALITIES, get_modality
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.encoders.gene.base import GeneEncoder
+from spatialwhisperer.encoders.image.base import ImageEncoder
+from spatialwhisperer.pp.features import given_features, image_features
+from spatialwhisperer.pp.genes import gene_features
+from spatialwhisperer.pp.tile_features import read_tiles
+from spatialwhisperer.tl._embedding.models import describe_model, encoder_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spatialwhisperer._access.slide import Slide
+    from spatialwhisperer.models.whisperer import Whisperer
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model takes of the rows of one modality.
+
+    Attributes
+    ----------
+    values
+        Features (n, d), or raw inputs where the encoder is trained.
+    missing
+        Rows without an input, Boolean, shape (n,), where the values do not say so themselves by NaN.
+    results
+        What is to be written.
+    """
+
+    values: Any
+    missing: np.ndarray | None = None
+    results: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Rows in the joint space.
+
+    Attributes
+    ----------
+    z
+        Unit embeddings, float32 (n, u), NaN in rows without an input.
+    modality
+        What they were embedded from; ``None`` where nobody knows.
+    features
+        Features of the rows (n, d), where there are any.
+    results
+        What is to be written.
+    """
+
+    z: np.ndarray
+    modality: str | None
+    features: np.ndarray | None = None
+    results: tuple[Result, ...] = ()
+
+
+def check_modality(modality: str | None) -> None:
+    """Refuse a modality that no table has; ``None`` leaves the choice to the data."""
+    if modality is None:
+        return
+    if modality not in MODALITIES or MODALITIES[modality].reads == "captions":
+        of_rows = [repr(m.name) for m in MODALITIES.values() if m.reads != "captions"]
+        why = "a table holds no text of its own" if modality == "text" else "there is no such modality"
+        raise ValueError(f"modality={modality!r}: {why}; choose {' or '.join(of_rows)}.")
+
+
+def choose_modality(slide: Slide, model: Whisperer) -> str:
+    """The image where the data have one and the model reads it, else genes, else what the data hold.
+
+    Raises
+    ------
+    KeyError
+        If the data hold nothing that the model reads.
+    """
+    others = [m for m in model.modalities if m not in ("image", "gene", "text")]
+    for modality in ("image", "gene", *others):
+        if modality in model.modalities and holds(slide, model, modality):
+            return modality
+    image = model.config.modalities.get("image")
+    raise KeyError(
+        f"There is nothing to embed: the model has {listing(model.modalities)}, the data hold no H&E image (no image element, "
+        f"no .uns['spatial'], no .obsm[{None if image is None else image.features.key!r}]) and {slide.table.n_vars} genes."
+    )
+
+
+def holds(slide: Slide, model: Whisperer, modality: str) -> bool:
+    """Whether the data hold what the model reads of a modality."""
+    if modality not in model.modalities:
+        return False
+    key = model.config.modality(modality).features.key
+    if key is not None and key in slide.table.obsm:
+        return True
+    reads = get_modality(modality).reads
+    if reads == "tiles":
+        return bool(rgb_names(slide.data))
+    return reads == "counts" and key is None and slide.table.n_vars > 0
+
+
+def embed_rows(
+    slide: Slide,
+    model: Whisperer,
+    modality: str,
+    *,
+    layer: str | None = None,
+    key_added: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Embedded:
+    """Embed the rows of a slide; what had to be computed is among the results.
+
+    Raises
+    ------
+    KeyError
+        If the model has no such modality, or the data do not hold it.
+    """
+    if modality not in model.modalities:
+        raise KeyError(f"This model cannot embed {modality!r} from a table (it has: {listing(model.modalities)}).")
+    inputs = row_inputs(slide, model, modality, layer=layer, batch_size=batch_size, device=device)
+    size = {} if batch_size is None else {"batch_size": batch_size}
+    z = model.project(
+        modality,
+        inputs.values,
+        sections=slide.sections,
+        positions=context_positions(slide, model, modality),
+        device=device,
+        **size,
+    )
+    if inputs.missing is not None:
+        z[inputs.missing] = np.nan
+    key = key_added or get_modality(modality).embedding_key
+    record = {"modality": modality, "model": describe_model(model)}
+    features = None if modality in model.towers else inputs.values
+    return Embedded(z, modality, features, (*inputs.results, Result(key, record, obsm={key: z})))
+
+
+def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -> Embedded:
+    """Embeddings that are stored already.
+
+    Raises
+    ------
+    KeyError
+        If they are not there.
+    ValueError
+        If they are of another width.
+    """
+    table = slide.table
+    if key not in table.obsm:
+        raise KeyError(
+            f"{key!r} not in .obsm (found: {listing(table.obsm)}). Run sw.tl.embed(data, model=model) first."
+        )
+    z = np.asarray(table.obsm[key], dtype=np.float32)
+    width = model.config.projection_dim
+    if z.shape[1] != width:
+        raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: it is not of this model.")
+    named = {m.embedding_key: m.name for m in MODALITIES.values()}.get(key)
+    return Embedded(z, modality or (recorded(table, key) or {}).get("modality", named))
+
+
+def row_inputs(
+    slide: Slide,
+    model: Whisperer,
+    modality: str,
+    *,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Inputs:
+    """What the model takes of the rows: stored features of its recipe, computed ones, or raw inputs.
+
+    Raises
+    ------
+    KeyError
+        If the data do not hold it.
+    """
+    read = _READERS[get_modality(modality).reads]
+    return read(slide, model, modality, {"layer": layer, "batch_size": batch_size, "device": device})
+
+
+def context_positions(slide: Slide, model: Whisperer, modality: str) -> np.ndarray | None:
+    """Positions for the context of a modality; ``None`` where it has none."""
+    context = model.config.modality(modality).context
+    return None if context is None else slide.positions(array=context.array_positions)
+
+
+def _tiles(slide: Slide, model: Whisperer, modality: str, options: dict[str, Any]) -> Inputs:
+    recipe = model.config.modality(modality).features
+    if modality in model.towers:
+        plan = plan_tiles(slide)
+        return Inputs(read_tiles(plan, recipe.tile_um[0], int(recipe.tile_px or 0)), plan.off)
+
+    def load() -> ImageEncoder:
+        encoder = encoder_of(model, modality)
+        if not isinstance(encoder, ImageEncoder):
+            raise TypeError(f"The {modality} encoder of this model is a {type(encoder).__name__}, not an ImageEncoder.")
+        return encoder
+
+    features = image_features(slide, recipe, load, batch_size=options["batch_size"], device=options["device"])
+    return Inputs(features.values, None, features.results)
+
+
+def _counts(slide: Slide, model: Whisperer, modality: str, options: dict[str, Any]) -> Inputs:
+    recipe = model.config.modality(modality).features
+    if recipe.encoder is None:
+        return Inputs(given_features(slide, str(recipe.key)))
+    encoder = encoder_of(model, modality)
+    if not isinstance(encoder, GeneEncoder):
+        raise TypeError(f"The {modality} encoder of this model is a {type(encoder).__name__}, not a GeneEncoder.")
+    if modality in model.towers:
+        return Inputs(counts_for(encoder.genes, encoder.gene_ids, slide.table, options["layer"]))
+    return Inputs(gene_features(slide.table, encoder, **options)[0])
+
+
+def _matrix(slide: Slide, model: Whisperer, modality: str, options: dict[str, Any]) -> Inputs:
+    recipe = model.config.modality(modality).features
+    values = given_features(slide, str(recipe.key or get_modality(modality).key))
+    if recipe.encoder is None or modality in model.towers:
+        return Inputs(values)
+    return Inputs(encoder_of(model, modality).encode(values, device=options["device"]))
+
+
+def _captions(_slide: Slide, _model: Whisperer, modality: str, _options: dict[str, Any]) -> Inputs:
+    raise KeyError(f"{modality!r} is not read from the rows of a table.")
+
+
+_READERS: dict[str, Callable[[Slide, Whisperer, str, dict[str, Any]], Inputs]] = {
+    "tiles": _tiles,
+    "counts": _counts,
+    "matrix": _matrix,
+    "captions": _captions,
+}
+
+
+def check_any_row(embedded: Embedded, embedding_key: str | None) -> None:
+    """Refuse rows that all lack an embedding; the text names the likely cause."""
+    z = embedded.z
+    if np.isfinite(z).all(axis=1).any():
+        return
+    if embedding_key is not None:
+        remedy = f".obsm[{embedding_key!r}] holds NaN in each. Compute it again: sw.tl.embed(data, model=model)."
+    elif embedded.modality == "gene":
+        remedy = "no row has counts in the model's genes. Check .var_names and layer=…"
+    elif embedded.modality == "image":
+        remedy = (
+            "the tile of each leaves the slide or misses the tissue. Check the coordinates and the microns per pixel, or compute "
+            "the features again with sw.pp.embed_images(data, border='pad')."
+        )
+    else:
+        remedy = "the values of each hold NaN."
+    raise ValueError(f"None of the {len(z)} rows has an embedding: {remedy}")

@@ -1,0 +1,67 @@
+"""Texts in the joint space: from the vocabulary of a model where it knows them, else from its text encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialwhisperer._messages import listing
+from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
+from spatialwhisperer.tl._embedding.models import encoder_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spatialwhisperer.models.whisperer import Whisperer
+
+
+def embed_texts(model: Whisperer, texts: Sequence[str], *, device: str | None = None) -> np.ndarray:
+    """Unit embeddings of texts in the joint space, shape (n, u).
+
+    Texts of the model's vocabulary need no text encoder; the others are computed with it.
+
+    Raises
+    ------
+    KeyError
+        If the model reads no text.
+    ImportError, FileNotFoundError
+        If a text is not in the vocabulary and the text encoder is not installed, or its weights cannot be had.
+    """
+    if "text" not in model.modalities:
+        raise KeyError(f"This model reads no text (it has: {listing(model.modalities)}).")
+    texts = check_texts(texts)
+    if "text" in model.towers:
+        return model.project("text", texts, device=device)
+    if model.vocabulary is None:
+        return model.project("text", _encoded(model, texts, device), device=device)
+    features, missing = model.vocabulary.lookup(texts)
+    if missing:
+        row = dict(zip(missing, _encoded(model, missing, device), strict=True))
+        for i in np.flatnonzero(np.isnan(features).any(axis=1)):
+            features[i] = row[texts[i]]
+    return model.project("text", features, device=device)
+
+
+def _encoded(model: Whisperer, texts: list[str], device: str | None) -> np.ndarray:
+    """Features of texts from the model's text encoder; where it cannot be had, say what works without it."""
+    try:
+        encoder = encoder_of(model, "text")
+        if not isinstance(encoder, TextEncoder):
+            raise TypeError(f"The text encoder of this model is a {type(encoder).__name__}, not a TextEncoder.")
+        return encoder.encode(texts, device=device)
+    except (ImportError, FileNotFoundError) as error:
+        kind = ImportError if isinstance(error, ImportError) else FileNotFoundError
+        raise kind(_unknown_texts(model, texts, str(error))) from error
+
+
+def _unknown_texts(model: Whisperer, texts: list[str], why: str) -> str:
+    vocabulary = model.vocabulary
+    if vocabulary is None:
+        known = "This model stores no texts of its own. "
+    else:
+        near = {t: [repr(n) for n in vocabulary.nearest(t)] for t in texts[:4]}
+        like = "; ".join(f"nearest to {t!r}: {', '.join(n)}" for t, n in near.items() if n)
+        known = f"Without it the model knows {listing([repr(k) for k in vocabulary.labels], 20)} and {len(vocabulary.texts)} texts "
+        known += f"(model.vocabulary.texts){'; ' + like if like else ''}. "
+    return f"The text encoder is needed for {listing([repr(t) for t in texts], 6)}, and cannot be used. {known}{why}"

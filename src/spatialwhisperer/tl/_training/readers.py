@@ -1,0 +1,348 @@
+"""Reading one modality of all objects: features of a frozen encoder, or raw inputs where the encoder is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access.counts import counts_for
+from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import get_modality
+from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder
+from spatialwhisperer.encoders.gene.base import GeneEncoder
+from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.encoders.resolve import image_encoder, named_gene_encoder, text_encoder
+from spatialwhisperer.encoders.text.base import TextEncoder
+from spatialwhisperer.pp.features import (
+    FeatureRecord,
+    GeneFeatures,
+    ImageFeatures,
+    TextFeatures,
+    choose_encoder,
+    image_features,
+    image_recipe,
+)
+from spatialwhisperer.pp.genes import fit_gene_encoder, gene_features
+from spatialwhisperer.pp.tile_features import read_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from spatialwhisperer._access.result import Result
+    from spatialwhisperer._access.slide import Slide
+    from spatialwhisperer.encoders.base import Encoder
+    from spatialwhisperer.tl._training.sources import Source
+
+Request = ImageFeatures | GeneFeatures | TextFeatures | None
+"""What is asked for of a modality; ``None`` for one that reads a matrix, whose entry says all."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """One modality: per object its inputs and the rows that have one.
+
+    Attributes
+    ----------
+    parts
+        Inputs of each object that has any, complete rows only; of text the captions of all objects.
+    masks
+        Which rows these are; ``None`` for an object that has none.
+    dim
+        Features of a row.
+    recipe
+        How the features are made.
+    encoder
+        The encoder.
+    trained
+        Whether it is trained, so that ``parts`` are raw inputs.
+    computed
+        Features that were computed, and where they are to be stored.
+    """
+
+    parts: Sequence[Any]
+    masks: Sequence[np.ndarray | None]
+    dim: int
+    recipe: FeatureRecipe
+    encoder: Encoder | None = None
+    trained: bool = False
+    computed: Sequence[tuple[Slide, Result]] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a reader is called with."""
+
+    modality: str
+    sources: Sequence[Source]
+    request: Any
+    letter: str
+    captions: list[str]
+    held_out: set[str]
+    random_state: int
+
+
+def read_modality(
+    modality: str,
+    sources: Sequence[Source],
+    request: Request,
+    *,
+    letter: str,
+    captions: list[str],
+    held_out: set[str],
+    random_state: int,
+) -> Read:
+    """Read a modality, as its entry says.
+
+    Parameters
+    ----------
+    modality
+        Its name.
+    sources
+        The objects.
+    request
+        What is asked for.
+    letter
+        "L": frozen features; "U" or "u": raw inputs of an encoder that is trained.
+    captions
+        Distinct captions of all objects.
+    held_out
+        Groups that shape nothing.
+    random_state
+        Seed.
+
+    Raises
+    ------
+    KeyError
+        If features that are named are not there.
+    ValueError
+        If no object has complete features, or an encoder cannot be trained.
+    """
+    read = _READERS[get_modality(modality).reads]
+    return read(_Task(modality, sources, request, letter, captions, held_out, random_state))
+
+
+# ------------------------------------------------------------------------------------------------- tiles
+
+
+def _read_tiles(task: _Task) -> Read:
+    request: ImageFeatures = task.request
+    if request.key is not None:
+        return _given(task, request.key)
+    choice = choose_encoder(
+        request.encoder, weights=request.weights, pretrained=request.pretrained and task.letter != "u"
+    )
+    holders = [s for s in task.sources if task.modality in s.has]
+    recipes = {
+        s.name: image_recipe(s.slide, choice, tile_um=request.tile_um, tile_px=request.tile_px, border=request.border)
+        for s in holders
+    }
+    recipe = _one_recipe(recipes)
+    encoder = choice.open
+    if task.letter != "L":
+        return _raw_tiles(task, encoder(), recipe)
+    features = {s.name: image_features(s.slide, recipe, encoder) for s in holders}
+    parts, masks = _complete(
+        [features[s.name].values if s.name in features else None for s in task.sources], task.modality, recipe.name
+    )
+    computed = [(s.slide, result) for s in holders for result in features[s.name].results]
+    kept = None if recipe.encoder is not None and recipe.encoder.by_name else encoder()
+    return Read(parts, masks, parts[0].shape[1], recipe, kept, computed=computed)
+
+
+def _raw_tiles(task: _Task, encoder: Encoder, recipe: FeatureRecipe) -> Read:
+    if len(recipe.tile_um) > 1:
+        raise ValueError(
+            f"An image encoder that is trained takes tiles of one size, not of {listing(recipe.tile_um)} µm. Pass one tile_um."
+        )
+    parts, masks = [], []
+    for source in task.sources:
+        if task.modality not in source.has:
+            masks.append(None)
+            continue
+        plan = plan_tiles(source.slide)
+        tiles = read_tiles(plan, recipe.tile_um[0], int(recipe.tile_px or 0))
+        parts.append(tiles if not plan.off.any() else tiles[~plan.off])
+        masks.append(~plan.off)
+    return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
+
+
+def _one_recipe(recipes: Mapping[str, FeatureRecipe]) -> FeatureRecipe:
+    """The recipe that all objects share; `tiles` may have stated other sizes in some of them."""
+    distinct = list(dict.fromkeys(recipes.values()))
+    if len(distinct) > 1:
+        sizes = "; ".join(f"{name}: {listing(r.tile_um)} µm, {r.tile_px} px" for name, r in recipes.items())
+        raise ValueError(
+            f"sw.pp.tiles stated different tile sizes in the objects ({sizes}). Pass image=sw.tl.ImageFeatures(tile_um=…), or state "
+            "one size."
+        )
+    return distinct[0]
+
+
+def module_dim(encoder: Encoder, inputs: Any) -> int:
+    """Feature dimension of an encoder that is trained, from its facts or from one input."""
+    if encoder.spec.dim is not None:
+        return encoder.spec.dim
+    import torch
+
+    module = encoder.module().eval()
+    with torch.no_grad():
+        out = module(encoder.collate(inputs))
+    if out.ndim != 2:
+        raise ValueError(f"An encoder must return a matrix (n, d); {encoder.spec.name!r} returned {tuple(out.shape)}.")
+    return int(out.shape[1])
+
+
+# ------------------------------------------------------------------------------------------------- counts
+
+
+def _read_counts(task: _Task) -> Read:
+    request: GeneFeatures = task.request
+    if request.key is not None:
+        return _given(task, request.key)
+    holders = [s for s in task.sources if task.modality in s.has]
+    encoder = request.encoder
+    if isinstance(encoder, str) and encoder in encoder_names(task.modality, fits=True):
+        encoder = _fit_gene_encoder(task, encoder, holders)
+    elif isinstance(encoder, str | Path):
+        encoder = named_gene_encoder(encoder)
+    if not isinstance(encoder, GeneEncoder):
+        raise TypeError(f"A gene encoder must be a name, a folder or a GeneEncoder, not {type(encoder).__name__}.")
+    recipe = FeatureRecipe(encoder.identity)
+    if task.letter == "L":
+        embedded = [
+            gene_features(s.table, encoder, layer=request.layer)[0] if task.modality in s.has else None
+            for s in task.sources
+        ]
+        parts, masks = _complete(embedded, task.modality, encoder.name)
+        return Read(parts, masks, encoder.dim, recipe, encoder)
+    encoder.module()  # one without weights refuses here
+    parts = [counts_for(encoder.genes, encoder.gene_ids, s.table, request.layer) for s in holders]
+    masks = [np.ones(s.table.n_obs, bool) if task.modality in s.has else None for s in task.sources]
+    return Read(parts, masks, encoder.dim, recipe, encoder, trained=True)
+
+
+def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> GeneEncoder:
+    """Fit on the rows of training groups: a held-out patient shapes neither the genes chosen nor the encoder."""
+    request: GeneFeatures = task.request
+    tables = []
+    for source in holders:
+        keep = ~source.of_groups(task.held_out)
+        if keep.any():
+            tables.append(source.table if keep.all() else source.table[keep])
+    return fit_gene_encoder(
+        tables,
+        name,
+        layer=request.layer,
+        batch_key=request.batch_key,
+        labels_key=request.labels_key,
+        random_state=task.random_state,
+        **dict(request.options),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- text, matrices
+
+
+def _read_captions(task: _Task) -> Read:
+    request: TextFeatures = task.request
+    encoder = _text_encoder(request.encoder or "minilm", pretrained=task.letter != "u")
+    recipe = FeatureRecipe(encoder.identity)
+    if task.letter != "L":
+        dim = module_dim(encoder, task.captions[:1])
+        return Read([task.captions], [None], dim, recipe, encoder, trained=True)
+    features = encoder.encode(task.captions)
+    kept = None if encoder.identity.by_name else encoder
+    return Read([features], [None], features.shape[1], recipe, kept)
+
+
+def _text_encoder(encoder: str | Path | TextEncoder, *, pretrained: bool) -> TextEncoder:
+    if pretrained or isinstance(encoder, TextEncoder):
+        return text_encoder(encoder)
+    return text_encoder(encoder_class(str(encoder), "text").open(str(encoder), pretrained=False))  # type: ignore[arg-type]
+
+
+def _read_matrix(task: _Task) -> Read:
+    modality = get_modality(task.modality)
+    if modality.encoder is None:
+        return _given(task, str(modality.key))
+    encoder = open_encoder(modality.encoder, modality.name)
+    recipe = FeatureRecipe(encoder.identity)
+    matrices = [s.table.obsm.get(modality.key) for s in task.sources]
+    if task.letter != "L":
+        parts, masks = _complete(matrices, modality.name, f".obsm[{modality.key!r}]")
+        return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
+    features = [None if x is None else encoder.encode(np.asarray(x)) for x in matrices]
+    parts, masks = _complete(features, modality.name, encoder.spec.name)
+    return Read(parts, masks, parts[0].shape[1], recipe, None if encoder.identity.by_name else encoder)
+
+
+def _given(task: _Task, key: str) -> Read:
+    """Features that lie in ``.obsm``, whoever has computed them."""
+    if task.letter != "L":
+        raise ValueError(
+            f"The features under {key!r} are fixed, and the locking code asks to train the {task.modality} encoder. Give the one or "
+            "the other."
+        )
+    if not any(key in s.table.obsm for s in task.sources):
+        there = {k for s in task.sources for k in s.table.obsm}
+        raise KeyError(f"{key!r} is not in .obsm of any object (found: {listing(there)}).")
+    parts, masks = _complete([s.table.obsm.get(key) for s in task.sources], task.modality, f".obsm[{key!r}]")
+    return Read(parts, masks, parts[0].shape[1], _given_recipe(task.sources, key))
+
+
+def _given_recipe(sources: Sequence[Source], key: str) -> FeatureRecipe:
+    """The recipe that features under a key were computed by, where all objects state one; they must state the same."""
+    holders = [s for s in sources if key in s.table.obsm]
+    records = {s.name: recorded_as(s.table, key, FeatureRecord) for s in holders}
+    stated = {name: record.recipe for name, record in records.items() if record is not None}
+    if len(set(stated.values())) > 1:
+        sizes = "; ".join(f"{name}: {r.name}, {listing(r.tile_um)} µm, {r.tile_px} px" for name, r in stated.items())
+        raise ValueError(
+            f".obsm[{key!r}] was computed at different tile sizes or by different encoders ({sizes}). Compute it alike: "
+            "sw.pp.embed_images(data, tile_um=…, tile_px=…) for every object."
+        )
+    # features of unknown origin beside known ones: nobody could compute them again
+    return next(iter(stated.values())) if len(stated) == len(holders) else FeatureRecipe(None, key)
+
+
+def _complete(features: Sequence[Any], modality: str, origin: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Rows without NaN of each object's features, and which rows these are."""
+    given = [None if x is None else np.asarray(_dense(x), dtype=np.float32) for x in features]
+    widths = {x.shape[1] for x in given if x is not None}
+    if len(widths) > 1:
+        raise ValueError(f"{origin} has different widths in the objects: {listing(sorted(widths))}.")
+    masks = [None if x is None else np.isfinite(x).all(axis=1) for x in given]
+    parts = [x[m] for x, m in zip(given, masks, strict=True) if x is not None and m is not None]
+    if not sum(len(p) for p in parts):
+        raise ValueError(f"No object has complete {modality} features in {origin}.")
+    return parts, masks
+
+
+def _dense(x: Any) -> Any:
+    return x.toarray() if hasattr(x, "toarray") else x
+
+
+_READERS: dict[str, Callable[[_Task], Read]] = {
+    "tiles": _read_tiles,
+    "counts": _read_counts,
+    "captions": _read_captions,
+    "matrix": _read_matrix,
+}
+
+
+def key_of(request: Request, modality: str) -> str | None:
+    """Key of ``.obsm`` under which features of a modality may lie."""
+    if isinstance(request, ImageFeatures):
+        if request.key is not None:
+            return request.key
+        named = isinstance(request.encoder, str)
+        return _keys.features(request.encoder if named else image_encoder(request.encoder).spec.name)  # type: ignore[arg-type]
+    if isinstance(request, GeneFeatures):
+        return request.key
+    return get_modality(modality).key
