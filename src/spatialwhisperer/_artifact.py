@@ -99,7 +99,7 @@ class Artifact:
         if self.tensors:
             import numpy as np
 
-            save_file({k: np.ascontiguousarray(v) for k, v in sorted(self.tensors.items())}, folder / TENSORS)
+            save_file({k: np.asarray(v, order="C") for k, v in sorted(self.tensors.items())}, folder / TENSORS)
             sums[TENSORS] = _sha256((folder / TENSORS).read_bytes())
         for name, content in sorted(self.files.items()):
             (folder / name).write_bytes(content)

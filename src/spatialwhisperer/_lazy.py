@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 
-def lazy_namespace(
-    package: str, places: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Make ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
+class _Name:
+    """One public name of a namespace.
+
+    A data descriptor of the module's class comes before what the module holds: importing a submodule of the same name, which binds
+    it there, does not hide the function.
+    """
+
+    def __init__(self, name: str, place: str) -> None:
+        self.name, self.place = name, place
+        self.value: Any = None
+
+    def __get__(self, module: Any, _kind: Any) -> Any:
+        if self.value is None:
+            self.value = getattr(import_module(self.place), self.name)
+        return self.value
+
+    def __set__(self, module: Any, value: Any) -> None:
+        if not isinstance(value, ModuleType):
+            self.value = value
+
+
+def lazy_namespace(package: str, places: Mapping[str, str]) -> list[str]:
+    """Give a package its public names; returns what its ``__all__`` is.
 
     Parameters
     ----------
@@ -25,12 +45,10 @@ def lazy_namespace(
     names = sorted(places)
     top = package.partition(".")[0]
 
-    def get(name: str) -> Any:
-        if name not in places:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(names)}.")
-        value = getattr(import_module(f"{top}.{places[name]}"), name)
-        # a submodule of the same name, which the import has just bound here, gives way
-        setattr(sys.modules[package], name, value)
-        return value
+    def unknown(_module: Any, name: str) -> Any:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(names)}.")
 
-    return get, lambda: names, names
+    members = {name: _Name(name, f"{top}.{place}") for name, place in places.items()}
+    kind = type("Namespace", (ModuleType,), {**members, "__dir__": lambda _: names, "__getattr__": unknown})
+    sys.modules[package].__class__ = kind
+    return names

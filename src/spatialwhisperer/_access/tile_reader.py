@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._access import Level, RasterImage, Section, read_pixels
+from spatialwhisperer._access.images import Level, RasterImage, read_pixels
 
 if TYPE_CHECKING:
+    from spatialwhisperer._access.section import Section
     from collections.abc import Iterator
 
 FILL = 255

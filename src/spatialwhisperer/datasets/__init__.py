@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from spatialwhisperer.datasets.her2st import her2st
-from spatialwhisperer.datasets.lizard import lizard
-from spatialwhisperer.datasets.pannuke import pannuke
-from spatialwhisperer.datasets.pathocell import pathocell
-from spatialwhisperer.datasets.simulate import SimulatedData, simulate_sections
+from typing import TYPE_CHECKING
 
-__all__ = ["SimulatedData", "her2st", "lizard", "pannuke", "pathocell", "simulate_sections"]
+from spatialwhisperer._lazy import lazy_namespace
+
+if TYPE_CHECKING:
+    from spatialwhisperer.datasets.her2st import her2st
+    from spatialwhisperer.datasets.lizard import lizard
+    from spatialwhisperer.datasets.pannuke import pannuke
+    from spatialwhisperer.datasets.pathocell import pathocell
+    from spatialwhisperer.datasets.simulate import SimulatedData, simulate_sections
+
+_PLACES = {
+    "SimulatedData": "datasets.simulate",
+    "her2st": "datasets.her2st",
+    "lizard": "datasets.lizard",
+    "pannuke": "datasets.pannuke",
+    "pathocell": "datasets.pathocell",
+    "simulate_sections": "datasets.simulate",
+}
+
+__all__ = lazy_namespace(__name__, _PLACES)

@@ -65,4 +65,4 @@ _PLACES = {
     "text_encoder": "encoders.resolve",
 }
 
-__getattr__, __dir__, __all__ = lazy_namespace(__name__, _PLACES)
+__all__ = lazy_namespace(__name__, _PLACES)

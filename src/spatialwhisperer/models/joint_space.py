@@ -47,25 +47,33 @@ class JointSpace(nn.Module):
         self.encoders: dict[str, Encoder] = dict(encoders or {})
         self.heads, self.contexts, self.towers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for name, modality in config.modalities.items():
-            self._build(name, modality)
+            self._add_head(name, modality)
+        for name, modality in config.modalities.items():
+            if modality.context is not None:
+                self._add_context(name, modality.context)
+            if modality.trained:
+                self._add_tower(name, modality)
         self.decoder = None if config.decoder_dim is None else make_decoder(config.projection_dim, config.decoder_dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
         self.eval()
 
-    def _build(self, name: str, modality: ModalityConfig) -> None:
-        head, context = modality.head, modality.context
+    def _add_head(self, name: str, modality: ModalityConfig) -> None:
+        head = modality.head
         self.heads[name] = make_head(head.kind, head.in_dim, self.config.projection_dim, dropout=head.dropout)
-        if context is not None:
-            self.contexts[name] = make_context(context.kind, modality.feature_dim, **context.options)
-        if modality.trained:
-            if name not in self.encoders:
-                raise ValueError(
-                    f"The {name} encoder of this model ({modality.features.name!r}) was trained with it and cannot be opened by "
-                    f"its name. Pass it: encoders={{{name!r}: …}}."
-                )
-            self.towers[name] = self.encoders[name].module()
         self.register_buffer(f"{name}_mean", torch.zeros(modality.feature_dim))
         self.register_buffer(f"{name}_std", torch.ones(modality.feature_dim))
+
+    def _add_context(self, name: str, context: ContextConfig) -> None:
+        dim = self.config.modality(name).feature_dim
+        self.contexts[name] = make_context(context.kind, dim, **context.options)
+
+    def _add_tower(self, name: str, modality: ModalityConfig) -> None:
+        if name not in self.encoders:
+            raise ValueError(
+                f"The {name} encoder of this model ({modality.features.name!r}) was trained with it and cannot be opened by "
+                f"its name. Pass it: encoders={{{name!r}: …}}."
+            )
+        self.towers[name] = self.encoders[name].module()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -103,8 +111,7 @@ class JointSpace(nn.Module):
         if modality in self.contexts:
             del self.contexts[modality]
         if context is not None:
-            dim = self.config.modality(modality).feature_dim
-            self.contexts[modality] = make_context(context.kind, dim, **context.options)
+            self._add_context(modality, context)
         self.config = self.config.with_modality(modality, head=config, context=context)
         if projection_dim is not None:
             self.config = replace(self.config, projection_dim=projection_dim)

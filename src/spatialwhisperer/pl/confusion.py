@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.slots import columns, tables_of
+from spatialwhisperer._access.columns import columns, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

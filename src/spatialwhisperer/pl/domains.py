@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import get_table
-from spatialwhisperer._access.slots import texts
+from spatialwhisperer._access.columns import texts
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl.annotation import _axes, _legend, _palette, _panels
 from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid

@@ -1,18 +1,27 @@
 """Preparation: where to look, and features of images, counts and texts."""
 
-from spatialwhisperer.pp.correction import harmonize_expression
-from spatialwhisperer.pp.gene_selection import select_genes
-from spatialwhisperer.pp.genes import embed_genes, fit_gene_encoder
-from spatialwhisperer.pp.images import embed_images
-from spatialwhisperer.pp.texts import embed_texts
-from spatialwhisperer.pp.tiles import tiles
+from __future__ import annotations
 
-__all__ = [
-    "embed_genes",
-    "embed_images",
-    "embed_texts",
-    "fit_gene_encoder",
-    "harmonize_expression",
-    "select_genes",
-    "tiles",
-]
+from typing import TYPE_CHECKING
+
+from spatialwhisperer._lazy import lazy_namespace
+
+if TYPE_CHECKING:
+    from spatialwhisperer.pp.correction import harmonize_expression
+    from spatialwhisperer.pp.gene_selection import select_genes
+    from spatialwhisperer.pp.genes import embed_genes, fit_gene_encoder
+    from spatialwhisperer.pp.images import embed_images
+    from spatialwhisperer.pp.texts import embed_texts
+    from spatialwhisperer.pp.tiles import tiles
+
+_PLACES = {
+    "embed_genes": "pp.genes",
+    "embed_images": "pp.images",
+    "embed_texts": "pp.texts",
+    "fit_gene_encoder": "pp.genes",
+    "harmonize_expression": "pp.correction",
+    "select_genes": "pp.gene_selection",
+    "tiles": "pp.tiles",
+}
+
+__all__ = lazy_namespace(__name__, _PLACES)

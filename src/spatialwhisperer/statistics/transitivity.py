@@ -105,7 +105,7 @@ class Prompts:
         Distance of each label to the nearest other one, shape (c,).
     sink
         Mean score of each label over the rows, less the mean over labels: high for a hub that attracts everything.
-    share
+    fraction
         Share of the rows whose best label it is, shape (c,).
     correlation
         Between the scores of the labels over the rows, shape (c, c).
@@ -114,7 +114,7 @@ class Prompts:
     distance: np.ndarray
     margin: np.ndarray
     sink: np.ndarray
-    share: np.ndarray
+    fraction: np.ndarray
     correlation: np.ndarray
 
     def together(self) -> list[tuple[int, int]]:
@@ -158,7 +158,7 @@ def centred_scores(rows: np.ndarray, text: np.ndarray, sections: np.ndarray) -> 
 def kappa(a: np.ndarray, b: np.ndarray, n_classes: int, weights: np.ndarray | None = None) -> np.ndarray:
     """Cohen's kappa of two labellings (codes), for each row of weights (b, n), or a number without weights.
 
-    1 is full agreement, 0 what the shares of the labels give by chance; NaN where both give one and the same label to all.
+    1 is full agreement, 0 what the frequencies of the labels give by chance; NaN where both give one and the same label to all.
     """
     w = np.ones((1, len(a))) if weights is None else weights
     n = w.sum(axis=1)

@@ -1,42 +1,61 @@
-"""Answers: train a joint space, embed, annotate, query, predict expression, classify, find domains, evaluate, say how far to trust it."""
+"""Answers: train a joint space, embed, annotate, query, predict expression, classify, find domains, and say how far to trust it."""
 
-from spatialwhisperer.tl.annotate import zero_shot_annotate
-from spatialwhisperer.tl.calibrate import calibrate
-from spatialwhisperer.tl.classify import classify
-from spatialwhisperer.tl.domains import spatial_domains
-from spatialwhisperer.tl.embed import embed
-from spatialwhisperer.tl.evaluation.annotation import evaluate_annotation
-from spatialwhisperer.tl.evaluation.baselines import tissue_darkness
-from spatialwhisperer.tl.evaluation.batches import batch_report
-from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluate_calibration, top_labels
-from spatialwhisperer.tl.evaluation.classes import evaluate_classes
-from spatialwhisperer.tl.evaluation.domains import evaluate_domains
-from spatialwhisperer.tl.evaluation.expression import evaluate_expression
-from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment
-from spatialwhisperer.tl.expression import predict_expression
-from spatialwhisperer.tl.query import query
-from spatialwhisperer.tl.train import train
-from spatialwhisperer.tl.transitivity import transitivity
+from __future__ import annotations
 
-__all__ = [
-    "abstention_curve",
-    "batch_report",
-    "calibrate",
-    "classify",
-    "embed",
-    "evaluate_annotation",
-    "evaluate_calibration",
-    "evaluate_classes",
-    "evaluate_domains",
-    "evaluate_expression",
-    "gene_report",
-    "gene_set_enrichment",
-    "predict_expression",
-    "query",
-    "spatial_domains",
-    "tissue_darkness",
-    "top_labels",
-    "train",
-    "transitivity",
-    "zero_shot_annotate",
-]
+from typing import TYPE_CHECKING
+
+from spatialwhisperer._lazy import lazy_namespace
+
+if TYPE_CHECKING:
+    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+    from spatialwhisperer.tl._annotation.rollup import Hierarchy
+    from spatialwhisperer.tl._tissue.neighbours import Smoothing
+    from spatialwhisperer.tl._training.checks import ExpressionOptions
+    from spatialwhisperer.tl.annotate import zero_shot_annotate
+    from spatialwhisperer.tl.calibrate import calibrate
+    from spatialwhisperer.tl.classify import classify
+    from spatialwhisperer.tl.domains import spatial_domains
+    from spatialwhisperer.tl.embed import embed
+    from spatialwhisperer.tl.evaluation.annotation import evaluate_annotation
+    from spatialwhisperer.tl.evaluation.baselines import tissue_darkness
+    from spatialwhisperer.tl.evaluation.batches import batch_report
+    from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluate_calibration, top_labels
+    from spatialwhisperer.tl.evaluation.classes import evaluate_classes
+    from spatialwhisperer.tl.evaluation.domains import evaluate_domains
+    from spatialwhisperer.tl.evaluation.expression import evaluate_expression
+    from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment
+    from spatialwhisperer.tl.expression import predict_expression
+    from spatialwhisperer.tl.query import query
+    from spatialwhisperer.tl.train import train
+    from spatialwhisperer.tl.transitivity import transitivity
+
+_PLACES = {
+    "ExpressionOptions": "tl._training.checks",
+    "GeneFeatures": "pp.features",
+    "Hierarchy": "tl._annotation.rollup",
+    "ImageFeatures": "pp.features",
+    "Smoothing": "tl._tissue.neighbours",
+    "TextFeatures": "pp.features",
+    "abstention_curve": "tl.evaluation.calibration",
+    "batch_report": "tl.evaluation.batches",
+    "calibrate": "tl.calibrate",
+    "classify": "tl.classify",
+    "embed": "tl.embed",
+    "evaluate_annotation": "tl.evaluation.annotation",
+    "evaluate_calibration": "tl.evaluation.calibration",
+    "evaluate_classes": "tl.evaluation.classes",
+    "evaluate_domains": "tl.evaluation.domains",
+    "evaluate_expression": "tl.evaluation.expression",
+    "gene_report": "tl.evaluation.genes",
+    "gene_set_enrichment": "tl.evaluation.genes",
+    "predict_expression": "tl.expression",
+    "query": "tl.query",
+    "spatial_domains": "tl.domains",
+    "tissue_darkness": "tl.evaluation.baselines",
+    "top_labels": "tl.evaluation.calibration",
+    "train": "tl.train",
+    "transitivity": "tl.transitivity",
+    "zero_shot_annotate": "tl.annotate",
+}
+
+__all__ = lazy_namespace(__name__, _PLACES)

@@ -128,9 +128,7 @@ def calibrate(
     classes, prompts = check_labels(labels, model)
     text = class_embeddings(model, fill_templates(prompts, templates), device=device)
     options = {"layer": layer, "batch_size": batch_size, "device": device}
-    parts = [
-        _embedded(Slide.open(d, **slide), truth, model, modality, embedding_key, options) for d in as_list(data)
-    ]
+    parts = [_embedded(Slide.open(d, **slide), truth, model, modality, embedding_key, options) for d in as_list(data)]
     true = list(dict.fromkeys(c for part in parts for c in part.classes))
     sets = label_sets(true, classes, mapping)
     rows = {}

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table
-from spatialwhisperer._access.slots import columns, matrix, set_categories, stacked, tables_of, texts
+from spatialwhisperer._access.columns import columns, matrix, stacked, tables_of, texts
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import check_key_added
 from spatialwhisperer._messages import listing
-from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._tissue.probes import METHODS, Method, fit_probe, take_shots
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def classify(
 
     - ``"logistic"``: ridge-penalised multinomial regression, classes weighted by the inverse of their frequency. The penalty is
       the one with the best macro-F1 on left-out groups where the teaching rows come from at least two groups, else a fixed one.
-    - ``"knn"``: share of each class among the nearest rows.
+    - ``"knn"``: fraction of each class among the nearest rows.
     - ``"prototypes"``: softmax of the cosines with the mean unit vector of each class (after Wang et al., SimpleShot, 2019), for
       a handful of labels.
 
@@ -60,7 +60,7 @@ def classify(
         Objects with known labels to learn from. Not given: the labelled rows of ``data``, whose own predictions then say nothing
         about accuracy; for that see :func:`evaluate_classes`.
     use
-        Slot of ``.obsm`` with features, shape (n, d); a row with NaN gets no class.
+        Key of ``.obsm`` with features, shape (n, d); a row with NaN gets no class.
     method
         The probe.
     n_shots
@@ -107,7 +107,8 @@ def classify(
     """
     check_probe(method, n_shots, n_neighbors)
     check_key_added(key_added)
-    table = get_table(data, table_key)
+    slide = Slide.open(data, table_key=table_key)
+    table = slide.table
     teachers = [table] if train is None else tables_of(train, table_key, "train")
     x = matrix(table, use)
     shown = x if train is None else stacked(teachers, use)
@@ -143,25 +144,31 @@ def classify(
         return pd.DataFrame(scores, index=table.obs_names, columns=classes)
 
     best = np.where(whole, np.nan_to_num(scores, nan=-1).argmax(axis=1), -1)
-    set_categories(table, key_added, pd.Categorical.from_codes(best, categories=classes))
-    table.obs[_keys.confidence(key_added)] = scores.max(axis=1)
-    table.obsm[_keys.scores(key_added)] = scores
-    table.uns[key_added] = {"classes": np.array(classes, dtype=str)}
-    record(
-        table,
-        key_added,
-        classes=classes,
-        labels_key=labels_key,
-        use=use,
-        method=method,
-        penalty=probe.penalty,
-        n_neighbors=n_neighbors if method == "knn" else None,
-        n_shots=n_shots,
-        ignore=list(ignore),
-        rows_learnt_from={c: int((y[take] == i).sum()) for i, c in enumerate(classes)},
-        groups_learnt_from=sorted(set(groups[rows[take]])),
-        own_labels=train is None,
-        random_state=random_state,
+    record = {
+        "classes": classes,
+        "labels_key": labels_key,
+        "use": use,
+        "method": method,
+        "penalty": probe.penalty,
+        "n_neighbors": n_neighbors if method == "knn" else None,
+        "n_shots": n_shots,
+        "ignore": list(ignore),
+        "rows_learnt_from": {c: int((y[take] == i).sum()) for i, c in enumerate(classes)},
+        "groups_learnt_from": sorted(set(groups[rows[take]])),
+        "own_labels": train is None,
+        "random_state": random_state,
+    }
+    slide.put(
+        Result(
+            key_added,
+            record,
+            obs={
+                key_added: pd.Categorical.from_codes(best, categories=classes),
+                _keys.confidence(key_added): scores.max(axis=1),
+            },
+            obsm={_keys.scores(key_added): scores},
+            uns={key_added: {"classes": np.array(classes, dtype=str)}},
+        )
     )
     return None
 

@@ -1,50 +1,51 @@
-"""Spatial domains: clusters of predicted or observed expression, or of an embedding, that may listen to their neighbours."""
+"""Spatial domains: clusters of predicted or observed expression, or of an embedding, smoothed over neighbours on request."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, is_spatialdata
-from spatialwhisperer._access.slots import column, matrix
+from spatialwhisperer._access.columns import column, matrix
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
-from spatialwhisperer.tl._tissue.neighbours import section_names, spatial_graph
+from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
 from spatialwhisperer.tl._tissue.observed import variable_expression
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from spatialwhisperer._access.slide import SlideOptions
+
 Method = Literal["kmeans", "leiden"]
 
 
+@shared
 def spatial_domains(
     data: AnnData | SpatialData,
     *,
     n_domains: int,
     use: str = "expression",
     method: Method = "kmeans",
-    smooth: float = 0.0,
-    n_rings: int = 1,
-    n_neighs: int = 6,
-    neighbors_key: str | None = None,
+    smooth: float | Smoothing = 0.0,
     n_pcs: int | None = 9,
     n_top_genes: int | None = 1000,
     n_init: int = 10,
     group_key: str | None = None,
     prediction: AnnData | None = None,
     layer: str | None = None,
-    library_key: str | None = None,
-    table_key: str | None = None,
     key_added: str = _keys.DOMAIN,
     random_state: int = 0,
     inplace: bool = True,
+    **slide: Unpack[SlideOptions],
 ) -> pd.Series | None:
     """Partition the tissue into domains.
 
@@ -61,17 +62,11 @@ def spatial_domains(
         Number of domains.
     use
         ``"expression"``: what :func:`predict_expression` predicted. ``"observed"``: log1p(CP10k) of raw counts.
-        ``"embedding"``: the joint image embedding. Anything else: a slot of ``.obsm``.
+        ``"embedding"``: the joint image embedding. Anything else: a key of ``.obsm``.
     method
         How to cluster.
     smooth
-        Weight of the neighbours on the tissue, 0 to 1.
-    n_rings
-        How many steps the neighbours reach; for ``"kmeans"``.
-    n_neighs
-        Nearest rows of the same section that count as neighbours, by squidpy.
-    neighbors_key
-        Graph to take instead: ``.obsp["<neighbors_key>_connectivities"]``, as squidpy writes it.
+        Weight of the neighbours on the tissue, 0 to 1, or :class:`Smoothing`.
     n_pcs
         Principal components of the values; ``None`` clusters the values themselves.
     n_top_genes
@@ -84,16 +79,12 @@ def spatial_domains(
         The predicted expression, for ``use="expression"`` of an AnnData; rows in the order of ``data``.
     layer
         Layer with raw counts, for ``"observed"``; ``None`` takes ``.X``.
-    library_key
-        Column of ``.obs`` that tells sections apart, where ``data`` is an AnnData with several.
-    table_key
-        Table of a SpatialData.
     key_added
         Column of ``.obs`` to write.
-    random_state
-        Seed. The process's own random state is left as it was.
+    %(random_state)s
     inplace
         Write to the table, or return the domains.
+    %(slide)s
 
     Returns
     -------
@@ -116,22 +107,18 @@ def spatial_domains(
     ['0', '1', '2']
     """
     check_key_added(key_added)
-    table = get_table(data, table_key)
-    check_clustering(method, smooth, n_rings, n_pcs, n_init)
+    opened = Slide.open(data, **slide)
+    table = opened.table
+    smoothing = as_smoothing(smooth)
+    check_clustering(method, n_pcs, n_init)
     if isinstance(n_domains, bool) or not isinstance(n_domains, int | np.integer) or n_domains < 2:
         raise ValueError(f"n_domains must be a whole number above 1, not {n_domains!r}.")
     groups = np.full(table.n_obs, "all", object) if group_key is None else column(table, group_key, "group_key")
-    sections = section_names(data, table, library_key, table_key)
-    values = domain_values(data, table, use, sections, prediction=prediction, layer=layer, n_top_genes=n_top_genes)
+    values = domain_values(opened, use, prediction=prediction, layer=layer, n_top_genes=n_top_genes)
     whole = np.isfinite(values).all(axis=1) & (groups != None)  # noqa: E711
     names = pd.unique(groups[whole])
     _check_rows(groups[whole], names, n_domains, group_key)
-    graph = None
-    if smooth > 0:
-        graph = spatial_graph(
-            data, n_neighs=n_neighs, neighbors_key=neighbors_key, library_key=library_key, table_key=table_key
-        )
-
+    graph = spatial_graph(opened, smoothing)
     codes = np.full(table.n_obs, -1)
     for name in names:
         rows = np.flatnonzero(whole & (groups == name))
@@ -140,8 +127,7 @@ def spatial_domains(
             None if graph is None else graph[rows][:, rows],
             n_domains,
             method=method,
-            smooth=smooth,
-            n_rings=n_rings,
+            smoothing=smoothing,
             n_init=n_init,
             random_state=random_state,
         )
@@ -151,26 +137,20 @@ def spatial_domains(
     result = result.remove_unused_categories()
     if not inplace:
         return pd.Series(result, index=table.obs_names, name=key_added)
-    table.obs[key_added] = result
-    # colours of a former partition mean nothing here
-    table.uns.pop(f"{key_added}_colors", None)
-    record(
-        table,
-        key_added,
-        use=use,
-        method=method,
-        n_domains=n_domains,
-        smooth=smooth,
-        n_rings=n_rings,
-        n_neighs=n_neighs if neighbors_key is None else None,
-        neighbors_key=neighbors_key,
-        n_pcs=n_pcs,
-        n_top_genes=n_top_genes if use == "observed" else None,
-        layer=layer if use == "observed" else None,
-        n_init=n_init if method == "kmeans" else None,
-        group_key=group_key,
-        random_state=random_state,
-    )
+    record = {
+        "use": use,
+        "method": method,
+        "n_domains": n_domains,
+        "smoothing": smoothing,
+        "n_pcs": n_pcs,
+        "n_top_genes": n_top_genes if use == "observed" else None,
+        "layer": layer if use == "observed" else None,
+        "n_init": n_init if method == "kmeans" else None,
+        "group_key": group_key,
+        "random_state": random_state,
+    }
+    # colours of a former partition mean nothing here, even where it had as many domains
+    opened.put(Result(key_added, record, obs={key_added: result}, gone=(f"{key_added}_colors",)))
     return None
 
 
@@ -180,44 +160,44 @@ def partition(
     n_domains: int,
     *,
     method: str,
-    smooth: float,
-    n_rings: int,
+    smoothing: Smoothing,
     n_init: int,
     random_state: int,
 ) -> np.ndarray:
     """Domain of each row, 0 the largest; ``z`` are components, ``graph`` their part of the spatial graph or ``None``."""
     if method == "kmeans":
-        return kmeans(smoothed(z, graph, smooth, n_rings), n_domains, n_init=n_init, random_state=random_state)
-    return leiden(z, graph, smooth, n_domains, random_state=random_state)
+        return kmeans(
+            smoothed(z, graph, smoothing.weight, smoothing.n_rings), n_domains, n_init=n_init, random_state=random_state
+        )
+    return leiden(z, graph, smoothing.weight, n_domains, random_state=random_state)
 
 
 def domain_values(
-    data: Any,
-    table: AnnData,
+    slide: Slide,
     use: str,
-    sections: np.ndarray,
     *,
     prediction: AnnData | None,
     layer: str | None,
     n_top_genes: int | None,
 ) -> np.ndarray:
-    """What is clustered, shape (n, d): predicted or observed expression, or a slot of ``.obsm``."""
+    """What is clustered, shape (n, d): predicted or observed expression, or a key of ``.obsm``."""
     if prediction is not None and use != "expression":
         raise ValueError(f"prediction applies to use='expression', not to {use!r}.")
     if use == "expression":
-        return _predicted(data, table, prediction)
+        return _predicted(slide, prediction)
     if use == "observed":
-        return variable_expression(table, sections, n_top_genes, layer)
-    return matrix(table, _keys.IMAGE if use == "embedding" else use)
+        return variable_expression(slide.table, slide.sections, n_top_genes, layer)
+    return matrix(slide.table, _keys.IMAGE if use == "embedding" else use)
 
 
-def _predicted(data: Any, table: AnnData, prediction: AnnData | None) -> np.ndarray:
+def _predicted(slide: Slide, prediction: AnnData | None) -> np.ndarray:
+    data, table = slide.data, slide.table
     if prediction is None and is_spatialdata(data) and _keys.EXPRESSION in data.tables:
         prediction = data.tables[_keys.EXPRESSION]
     if prediction is None:
         raise KeyError(
             "There is no predicted expression. Run sw.tl.predict_expression first (for an AnnData pass what it returns as "
-            "prediction=…), or pass use='observed', use='embedding' or a slot of .obsm."
+            "prediction=…), or pass use='observed', use='embedding' or a key of .obsm."
         )
     if prediction.n_obs != table.n_obs or not prediction.obs_names.equals(table.obs_names):
         raise ValueError(
@@ -228,13 +208,11 @@ def _predicted(data: Any, table: AnnData, prediction: AnnData | None) -> np.ndar
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
 
 
-def check_clustering(method: str, smooth: float, n_rings: int, n_pcs: int | None, n_init: int) -> None:
+def check_clustering(method: str, n_pcs: int | None, n_init: int) -> None:
     """Refuse an unknown method and numbers out of range."""
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not a way to cluster; choose one of {listing(METHODS)}.")
-    if not 0 <= smooth <= 1:
-        raise ValueError(f"smooth is a weight between 0 and 1, not {smooth!r}.")
-    for name, value in (("n_rings", n_rings), ("n_pcs", n_pcs), ("n_init", n_init)):
+    for name, value in (("n_pcs", n_pcs), ("n_init", n_init)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.slots import column
+from spatialwhisperer._access.columns import column
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

@@ -1,74 +1,98 @@
-"""Who lies beside whom on the tissue."""
+"""Neighbouring rows on the tissue."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access import get_table, section_codes, sections
-from spatialwhisperer._access.slots import column
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from anndata import AnnData
+    from spatialwhisperer._access.slide import Slide
 
 
-def section_names(data: Any, table: AnnData, library_key: str | None, table_key: str | None) -> np.ndarray:
-    """Section of each row."""
-    if library_key is not None and "spatial" not in table.uns:
-        return column(table, library_key, "library_key").astype(str)
-    return section_codes(data, table_key=table_key, library_key=library_key)
+@dataclass(frozen=True)
+class Smoothing:
+    """How the values of a row are mixed with those of its neighbours on the tissue.
+
+    Attributes
+    ----------
+    weight
+        Weight of the neighbours, 0 to 1.
+    n_rings
+        How many steps the neighbours reach; for ``"kmeans"``.
+    n_neighs
+        Nearest rows of the same section that count as neighbours, by squidpy.
+    neighbors_key
+        Graph to take instead: ``.obsp["<neighbors_key>_connectivities"]``, as squidpy writes it.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    weight: float = 0.0
+    n_rings: int = 1
+    n_neighs: int = 6
+    neighbors_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"smooth is a weight between 0 and 1, not {self.weight!r}.")
+        for name in ("n_rings", "n_neighs"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
 
 
-def spatial_graph(
-    data: Any, *, n_neighs: int, neighbors_key: str | None, library_key: str | None, table_key: str | None
-) -> sp.csr_matrix:
+def as_smoothing(smooth: float | Smoothing) -> Smoothing:
+    """A weight alone, or all there is to say."""
+    return smooth if isinstance(smooth, Smoothing) else Smoothing(smooth)
+
+
+def spatial_graph(slide: Slide, smoothing: Smoothing) -> sp.csr_matrix | None:
     """Neighbours on the tissue, symmetric, 0 or 1 (or the weights of a given graph), none across sections; shape (n, n).
+
+    ``None`` where the neighbours have no weight.
 
     Raises
     ------
     KeyError
         If the given graph, or the positions, do not exist.
     ValueError
-        If ``n_neighs`` is below one.
+        If a row has no position.
     """
-    table = get_table(data, table_key)
+    if not smoothing.weight:
+        return None
+    table, n_neighs, neighbors_key = slide.table, smoothing.n_neighs, smoothing.neighbors_key
     if neighbors_key is not None:
-        slot = f"{neighbors_key}_connectivities"
-        if slot not in table.obsp:
+        name = f"{neighbors_key}_connectivities"
+        if name not in table.obsp:
             raise KeyError(
-                f"{slot!r} is not in .obsp (found: {listing(table.obsp)}). Run sq.gr.spatial_neighbors_knn(adata, "
+                f"{name!r} is not in .obsp (found: {listing(table.obsp)}). Run sq.gr.spatial_neighbors_knn(adata, "
                 f"key_added={neighbors_key!r}) first, or leave neighbors_key out."
             )
-        return sp.csr_matrix(table.obsp[slot], dtype=np.float64)
-    if n_neighs < 1:
-        raise ValueError(f"n_neighs must be at least 1, not {n_neighs!r}.")
-    xy = _positions(data, table, table_key)
-    names = section_names(data, table, library_key, table_key)
+        return sp.csr_matrix(table.obsp[name], dtype=np.float64)
+    xy = slide.positions()
+    if xy is None:
+        raise KeyError("'spatial' not in .obsm: the neighbours of a row need its position; smooth=0 needs none.")
+    if not np.isfinite(xy).all():
+        raise ValueError(f"{int((~np.isfinite(xy)).any(axis=1).sum())} rows have no position; smooth=0 needs none.")
+    names = slide.sections.astype(str)
     blocks = [
         (rows, _nearest(xy[rows], n_neighs)) for name in np.unique(names) for rows in [np.flatnonzero(names == name)]
     ]
     row = np.concatenate([rows[b.row] for rows, b in blocks])
     col = np.concatenate([rows[b.col] for rows, b in blocks])
     return sp.csr_matrix((np.ones(len(row)), (row, col)), shape=(table.n_obs, table.n_obs))
-
-
-def _positions(data: Any, table: AnnData, table_key: str | None) -> np.ndarray:
-    if "spatial" in table.obsm:
-        xy = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
-    else:
-        xy = np.full((table.n_obs, 2), np.nan)
-        for section in sections(data, table_key=table_key, need_mpp=False):
-            xy[section.rows] = section.xy_px
-    if not np.isfinite(xy).all():
-        raise ValueError(f"{int((~np.isfinite(xy)).any(axis=1).sum())} rows have no position; smooth=0 needs none.")
-    return xy
 
 
 def _nearest(xy: np.ndarray, n_neighs: int) -> sp.coo_matrix:

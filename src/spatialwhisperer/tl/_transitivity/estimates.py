@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl._annotation.training_range import SectionRange
 
 SAMPLE = 500
-"""Rows of either side in a two-sample test."""
+"""Rows of either sample in a two-sample test."""
 
 REACH = 0.95
-"""Share of training rows that count as alike to training rows of other groups."""
+"""Fraction of training rows that count as alike to training rows of other groups."""
 
 FEW_GROUPS = 5
 SHOWN = 2000
@@ -31,7 +31,7 @@ SHOWN = 2000
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the user's data, complete on every side that there is.
+    """Rows of the user's data, complete in every modality that there is.
 
     Attributes
     ----------
@@ -39,8 +39,8 @@ class Rows:
         Unit embeddings, shape (n, u), or ``None``.
     sections, blocks
         Section and block of each row.
-    surprise
-        How unlike known expression its counts are (:mod:`~spatialwhisperer.statistics.surprise`), or ``None``.
+    cross_entropy
+        Excess cross-entropy of the counts under known profiles (:mod:`~spatialwhisperer.statistics.cross_entropy`), or ``None``.
     boot
         Resamplings of the blocks.
     """
@@ -50,7 +50,7 @@ class Rows:
     sections: np.ndarray
     blocks: np.ndarray
     boot: Bootstrap
-    surprise: np.ndarray | None = None
+    cross_entropy: np.ndarray | None = None
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Report:
 
 def _known(reference: Reference) -> bool:
     """Whether the reference holds rows with captions to compare expression with."""
-    return reference.has("text_gene", "caption") and len(reference.arrays["text_gene"]) >= 2
+    return reference.has("text_bridge", "caption") and len(reference.arrays["text_bridge"]) >= 2
 
 
 # ------------------------------------------------------------------------------------------------- headlines
@@ -104,15 +104,15 @@ def add_headlines(out: Report, rows: Rows, reference: Reference, text: np.ndarra
 
 
 def _coverage(out: Report, rows: Rows, gene: np.ndarray, reference: Reference) -> None:
-    """Rows as near to training rows, and as little surprising, as 95 % of training rows are to other training groups."""
-    known = reference.unit("text_gene")
+    """Rows as near to training rows, and of as low a cross-entropy, as 95 % of training rows are to other training groups."""
+    known = reference.unit("text_bridge")
     reach = np.quantile(bridge.to_other_groups(known, reference.arrays["text_group"]), REACH)
     covered = bridge.distances(gene, known).min(axis=1) <= reach
     out.attrs["within_reach"] = float(covered.mean())
-    if rows.surprise is not None:
-        limit = float(np.quantile(reference.arrays["surprise"].astype(np.float64), REACH))
+    if rows.cross_entropy is not None:
+        limit = float(np.quantile(reference.arrays["excess_cross_entropy"].astype(np.float64), REACH))
         # a row with too few counts to tell is not known to be alike
-        alike = np.nan_to_num(rows.surprise, nan=np.inf) <= limit
+        alike = np.nan_to_num(rows.cross_entropy, nan=np.inf) <= limit
         out.attrs["expression_alike"] = float(alike.mean())
         covered = covered & alike
     value = covered.mean()
@@ -166,7 +166,7 @@ def add_gene_text(out: Report, reference: Reference, n_bootstrap: int, random_st
     """The gene–text link on training rows."""
     if not _known(reference):
         return
-    gene, caption = reference.unit("text_gene"), reference.unit("caption")
+    gene, caption = reference.unit("text_bridge"), reference.unit("caption")
     index = reference.arrays["text_caption"]
     boot = Bootstrap(_reference_blocks(reference), n_bootstrap, random_state)
     errors = tr.link_errors(gene, caption[index])
@@ -188,7 +188,7 @@ def add_bridge(out: Report, rows: Rows, reference: Reference, random_state: int)
     """How the user's expression lies to that of the training rows with captions."""
     if rows.gene is None or not _known(reference):
         return
-    known = reference.unit("text_gene")
+    known = reference.unit("text_bridge")
     plain = bridge.overlap(rows.gene, known)
     own = bridge.to_other_groups(known, reference.arrays["text_group"]) ** 2 / 2
     out.attrs["bridge"] = {"data": _some(plain.error), "training": _some(own)}
@@ -201,10 +201,12 @@ def add_bridge(out: Report, rows: Rows, reference: Reference, random_state: int)
     out.add(
         "bridge_reach_centred", centred.covered.mean(), words.CENTRED, rows.boot.mean(centred.covered.astype(float))
     )
-    if rows.surprise is not None and np.isfinite(rows.surprise).any():
-        usual = reference.arrays["surprise"].astype(np.float64)
-        value = np.nanmean(rows.surprise)
-        out.add("expression_surprise", value, words.surprise(value, usual), rows.boot.mean(rows.surprise))
+    if rows.cross_entropy is not None and np.isfinite(rows.cross_entropy).any():
+        usual = reference.arrays["excess_cross_entropy"].astype(np.float64)
+        value = np.nanmean(rows.cross_entropy)
+        out.add(
+            "expression_cross_entropy", value, words.cross_entropy(value, usual), rows.boot.mean(rows.cross_entropy)
+        )
 
 
 def _some(values: np.ndarray) -> list[float]:
@@ -250,15 +252,18 @@ def add_prompts(out: Report, rows: Rows, text: np.ndarray) -> None:
     out.attrs["prompt_distance"] = labels.distance.round(5).tolist()
     out.attrs["prompt_margin"] = [float(v) for v in labels.margin]
     out.attrs["prompt_sink"] = [float(v) for v in labels.sink]
-    out.attrs["prompt_share"] = [float(v) for v in labels.share]
+    out.attrs["prompt_fraction"] = [float(v) for v in labels.fraction]
     out.attrs["prompts_together"] = [[names[i], names[j]] for i, j in labels.together()]
     i, j = divmod(int((labels.distance + 3 * np.eye(len(text))).argmin()), len(text))
     out.add("prompt_margin", labels.margin.min(), words.margin(names[i], names[j], out.attrs["prompts_together"]))
-    hub = int(labels.share.argmax())
+    hub = int(labels.fraction.argmax())
     scores = z @ text.T  # type: ignore[operator]
     taken = (scores.argmax(axis=1) == hub).astype(float)
     out.add(
-        "largest_hub", labels.share[hub], words.hub(names[hub], labels.share[hub], len(names)), rows.boot.mean(taken)
+        "largest_hub",
+        labels.fraction[hub],
+        words.hub(names[hub], labels.fraction[hub], len(names)),
+        rows.boot.mean(taken),
     )
 
 
@@ -266,9 +271,9 @@ def add_bound(out: Report, rows: Rows, reference: Reference, text: np.ndarray) -
     """The inequality on the chains image, own expression, nearest training row, its caption."""
     if rows.image is None or rows.gene is None or not _known(reference):
         return
-    lies = bridge.overlap(rows.gene, reference.unit("text_gene"))
+    lies = bridge.overlap(rows.gene, reference.unit("text_bridge"))
     caption = reference.unit("caption")[reference.arrays["text_caption"][lies.nearest]]
-    last = tr.link_errors(reference.unit("text_gene")[lies.nearest], caption)
+    last = tr.link_errors(reference.unit("text_bridge")[lies.nearest], caption)
     errors = (tr.link_errors(rows.image, rows.gene), lies.error, last)
     value = float(tr.as_distance(tr.bound(*(e.mean() for e in errors))))
     ends = interval(tr.as_distance(tr.bound(*(rows.boot.means(e) for e in errors))))

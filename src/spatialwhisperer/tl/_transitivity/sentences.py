@@ -60,7 +60,7 @@ REACH = (
 )
 
 
-def surprise(value: float, usual: np.ndarray) -> str:
+def cross_entropy(value: float, usual: np.ndarray) -> str:
     """Counts that captions do not explain."""
     low, high = np.quantile(usual, [0.05, 0.95])
     how = "as well as" if value <= high else "worse than"
@@ -140,10 +140,10 @@ def margin(a: str, b: str, together: Sequence[Sequence[str]]) -> str:
     return f"{text}; no two labels score alike on these rows."
 
 
-def hub(name: str, share: float, n: int) -> str:
+def hub(name: str, fraction: float, n: int) -> str:
     """Most frequent label."""
-    if share > max(0.5, 2 / n):
-        return f"{name!r} is the best raw score of {share:.0%} of the rows: take off the hub with normalize='centre'."
+    if fraction > max(0.5, 2 / n):
+        return f"{name!r} is the best raw score of {fraction:.0%} of the rows: subtract its offset with normalize='centre'."
     return f"{name!r} is the best raw score most often; no label swallows the others."
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, section_codes
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl.evaluation.truth import Known, known_truth, label_sets
 
@@ -38,7 +38,7 @@ def evaluate_annotation(
 ) -> pd.DataFrame:
     """Measure an annotation against known labels.
 
-    A class is *present* in a row whose true label it is, or whose true share or count of it exceeds ``threshold``. For each
+    A class is *present* in a row whose true label it is, or whose true proportion or count of it exceeds ``threshold``. For each
     group (section) and class the AUROC of the class score against presence is taken, undefined ones are skipped, the mean is
     taken over groups within a class and then over classes; this is neither pooled nor the AUROC of the dominant class. A row that
     abstained, or was rolled up to a coarser term, is a miss of its class in accuracy and F1.
@@ -48,7 +48,7 @@ def evaluate_annotation(
     data
         Annotated by :func:`zero_shot_annotate`.
     truth
-        Column of ``.obs`` with true labels (NaN: unknown, left out); or slot of ``.obsm`` with shares or counts per class
+        Column of ``.obs`` with true labels (NaN: unknown, left out); or key of ``.obsm`` with proportions or counts per class
         (a DataFrame, or an array whose class names are in ``.uns[truth]['classes']``); or such a DataFrame itself, in the
         order of the rows. Boolean values state presence directly.
     key
@@ -57,11 +57,11 @@ def evaluate_annotation(
         From true class to the label it is compared with, where the names differ, or to several that it covers, of which the best
         score counts. Classes without a label are left out.
     threshold
-        Share or count above which a class is present.
+        Proportion or count above which a class is present.
     min_rows
         Rows that a class needs with and without it, in a group, for its AUROC to be taken there.
     group_key
-        Column of ``.obs`` with the group. Not given: the section.
+        Column of ``.obs`` with the group; ``None`` takes the section.
     per_group
         Return one row per group and class instead.
     table_key
@@ -91,14 +91,12 @@ def evaluate_annotation(
     >>> bool(result.loc["macro", "auroc"] > 0.5)
     True
     """
-    table = get_table(data, table_key)
-    compared = compare(
-        data, truth, key=key, mapping=mapping, threshold=threshold, group_key=group_key, table_key=table_key
-    )
+    slide = Slide.open(data, table_key=table_key)
+    compared = compare(slide, truth, key=key, mapping=mapping, threshold=threshold, group_key=group_key)
     rows = [_auroc_row(pair, min_rows) for pair in compared.pairs]
     tidy = pd.DataFrame(rows, columns=["group", "class", "auroc", "n_present", "n"])
     known = compared.known.dominant
-    out = tidy if per_group else _by_class(tidy, compared.sets, table.obs[key], known, compared.scored)
+    out = tidy if per_group else _by_class(tidy, compared.sets, slide.table.obs[key], known, compared.scored)
     out.attrs["convention"] = CONVENTION
     return out
 
@@ -125,7 +123,7 @@ class Comparison(NamedTuple):
     pairs
         Every class in every group.
     sets
-        Labels that are right for each class.
+        Labels that are correct for each class.
     known
         The truth.
     scored
@@ -139,7 +137,13 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    data: Any, truth: Any, *, key: str, mapping: Any, threshold: float, group_key: str | None, table_key: str | None
+    slide: Slide,
+    truth: str | pd.DataFrame,
+    *,
+    key: str,
+    mapping: Mapping[str, str | Sequence[str]] | None,
+    threshold: float,
+    group_key: str | None,
 ) -> Comparison:
     """Put scores beside the truth by the convention of :func:`evaluate_annotation`.
 
@@ -150,18 +154,18 @@ def compare(
     ValueError
         If no true class is among the labels, or no row has both scores and a known truth.
     """
-    table = get_table(data, table_key)
+    table = slide.table
     scores = label_scores(table, key)
     known = known_truth(table, truth)
-    sets = label_sets(known.shares, list(scores), mapping)
+    sets = label_sets(known.proportions, list(scores), mapping)
     scored = np.isfinite(scores.to_numpy()).all(axis=1)
-    usable = {c: scored & known.shares[c].notna().to_numpy() for c in sets}
+    usable = {c: scored & known.proportions[c].notna().to_numpy() for c in sets}
     if not any(rows.any() for rows in usable.values()):
         raise ValueError(
-            f"No row has both scores and a known truth ({int(known.shares.notna().any(axis=1).sum())} rows have a known truth)."
+            f"No row has both scores and a known truth ({int(known.proportions.notna().any(axis=1).sum())} rows have a known truth)."
         )
-    present = {c: known.shares[c].to_numpy() > (0.5 if known.stated else threshold) for c in sets}
-    groups = _groups(data, table, group_key, table_key)
+    present = {c: known.proportions[c].to_numpy() > (0.5 if known.stated else threshold) for c in sets}
+    groups = _groups(slide, group_key)
     pairs = [
         Pair(group, c, present[c][take], scores[own].max(axis=1).to_numpy()[take])
         for group in pd.unique(groups[scored])
@@ -179,19 +183,20 @@ def label_scores(table: AnnData, key: str) -> pd.DataFrame:
     KeyError
         If the table was not annotated under this name.
     """
-    slot = _keys.scores(key)
-    if slot not in table.obsm or key not in table.uns or key not in table.obs:
+    scores = _keys.scores(key)
+    if scores not in table.obsm or key not in table.uns or key not in table.obs:
         raise KeyError(
-            f"There is no annotation {key!r} (needs .obs[{key!r}], .obsm[{slot!r}] and .uns[{key!r}]; .obsm holds "
+            f"There is no annotation {key!r} (needs .obs[{key!r}], .obsm[{scores!r}] and .uns[{key!r}]; .obsm holds "
             f"{listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, labels, model=model) first."
         )
     classes = [str(c) for c in table.uns[key]["classes"]]
-    return pd.DataFrame(np.asarray(table.obsm[slot]), columns=classes)
+    return pd.DataFrame(np.asarray(table.obsm[scores]), columns=classes)
 
 
-def _groups(data: Any, table: AnnData, group_key: str | None, table_key: str | None) -> np.ndarray:
+def _groups(slide: Slide, group_key: str | None) -> np.ndarray:
+    table = slide.table
     if group_key is None:
-        return section_codes(data, table_key=table_key)
+        return slide.sections
     if group_key not in table.obs:
         raise KeyError(f"group_key={group_key!r} not in .obs (found: {listing(table.obs)}).")
     return table.obs[group_key].astype(str).to_numpy(dtype=object)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._access import get_table, section_codes
 from spatialwhisperer._access.counts import counts_matrix, match_genes
-from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._checks import check_key_added, check_tile
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
-from spatialwhisperer._provenance import record
+from spatialwhisperer.pp.tile_features import read_tiles
 from spatialwhisperer.tl.evaluation.pairs import AS_GIVEN, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.tile_plan import OffSlide
+    from spatialwhisperer._access.records import OffSlide
+    from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.tl.evaluation.pairs import Pair
 
 DARKNESS = "sw_darkness"
@@ -60,20 +64,16 @@ class Training:
     totals: np.ndarray
 
 
+@shared
 def tissue_darkness(
     data: AnnData | SpatialData,
     *,
     tile_um: float | None = None,
     tile_px: int = 64,
-    mpp: float | Mapping[str, float] | None = None,
-    spot_pitch_um: float | None = None,
-    image_key: str | Mapping[str, str] | None = None,
-    coordinate_system: str | None = None,
-    table_key: str | None = None,
-    library_key: str | None = None,
     off_slide: OffSlide | None = None,
     key_added: str = DARKNESS,
     inplace: bool = True,
+    **slide: Unpack[SlideOptions],
 ) -> np.ndarray | None:
     """Mean optical density of the tile around each row: how dark the tissue is.
 
@@ -82,21 +82,21 @@ def tissue_darkness(
 
     Parameters
     ----------
-    data
-        AnnData with ``.obsm['spatial']`` in full-resolution pixels and images in ``.uns['spatial']``, or SpatialData.
+    %(data)s
     tile_um, tile_px
-        Edge of a tile in microns and in pixels. Not given: the microns that :func:`spatialwhisperer.pp.tiles` recorded.
-    mpp, spot_pitch_um, image_key, coordinate_system, table_key, library_key, off_slide
-        As in :func:`spatialwhisperer.pp.embed_images`.
+        Edge of a tile in microns and in pixels; ``None`` takes the microns that :func:`spatialwhisperer.pp.tiles` stated.
+    off_slide
+        What to do with centres that are off the image: refuse, or read them as background.
     key_added
         Column of ``.obs`` to write.
     inplace
         Write, or return.
+    %(slide)s
 
     Returns
     -------
     ``None``, or with ``inplace=False`` float32 of shape (n,). Written is ``.obs[key_added]``: -log10 of transmitted light
-    (value / 255, at least 1 / 255), mean over pixels and channels; what lies off the image, or was masked black, is glass
+    (value / 255, at least 1 / 255), mean over pixels and channels; what lies off the image, or was masked black, is background
     and counts as 0.
 
     Raises
@@ -115,21 +115,17 @@ def tissue_darkness(
     >>> bool(sections["P1"]["table"].obs["sw_darkness"].min() > 0)
     True
     """
-    from spatialwhisperer.pp.images import read_tiles
-
     check_key_added(key_added)
-    tiles = read_tiles(
-        data,
-        tile_um=tile_um,
-        tile_px=tile_px,
-        mpp=mpp,
-        spot_pitch_um=spot_pitch_um,
-        image_key=image_key,
-        coordinate_system=coordinate_system,
-        table_key=table_key,
-        library_key=library_key,
-        off_slide=off_slide,
-    )
+    opened = Slide.open(data, **slide)
+    plan = plan_tiles(opened, off_slide)
+    if tile_um is None and opened.tiles is not None:
+        tile_um = opened.tiles.tile_um
+    if tile_um is None:
+        raise ValueError(
+            "The size of the tiles is not known. Pass tile_um=…, or run sw.pp.tiles(data, tile_um=…) first."
+        )
+    check_tile(tile_um, tile_px)
+    tiles = read_tiles(plan, tile_um, tile_px)
     density = -np.log10(np.arange(256).clip(1) / 255)
     out = np.empty(len(tiles), np.float32)
     for start in range(0, len(tiles), _TILES_AT_ONCE):
@@ -138,13 +134,14 @@ def tissue_darkness(
         out[start : start + len(block)] = (density[block] * tissue).mean(axis=(1, 2, 3))
     if not inplace:
         return out
-    table = get_table(data, table_key)
-    table.obs[key_added] = out
-    record(table, key_added, tile_um=tile_um, tile_px=tile_px)
+    record = {"tile_um": tile_um, "tile_px": tile_px, "where": opened.where}
+    opened.put(Result(key_added, record, obs={key_added: out}))
     return None
 
 
-def read_training(train: Sequence[Any], pair: Pair, *, layer: str | None, table_key: str | None) -> Training:
+def read_training(
+    train: Sequence[AnnData | SpatialData], pair: Pair, *, layer: str | None, table_key: str | None
+) -> Training:
     """Training spots of all objects, in the genes and the space of the prediction.
 
     Raises
@@ -154,20 +151,20 @@ def read_training(train: Sequence[Any], pair: Pair, *, layer: str | None, table_
     """
     values, obs, sections, library = [], [], [], []
     for number, data in enumerate(train):
-        table = get_table(data, table_key)
+        slide = Slide.open(data, table_key=table_key)
+        table = slide.table
         columns = match_genes(pair.genes, pair.gene_ids, table)
         if (columns < 0).all():
             raise ValueError(f"train[{number}] has none of the predicted genes ({listing(pair.genes, 5)}).")
         if (columns < 0).any():
             lacking = [pair.genes[i] for i in np.flatnonzero(columns < 0)]
             warn(f"train[{number}] lacks {len(lacking)} genes, which count as 0 there: {listing(lacking, 5)}.")
-        values.append(values_of(data, table, columns, space=pair.space, layer=layer, table_key=table_key))
+        values.append(values_of(slide, columns, space=pair.space, layer=layer))
         totals = _totals(table, pair.space, layer)
         _check_leak(table, totals, pair, layer, number)
         library.append(totals)
         obs.append(table.obs)
-        codes = section_codes(data, table_key=table_key)
-        sections.append(np.array([f"{number}:{code}" for code in codes], dtype=object))
+        sections.append(np.array([f"{number}:{code}" for code in slide.sections], dtype=object))
     stacked = pd.concat(obs, ignore_index=True)
     return Training(sp.vstack(values, format="csr"), stacked, np.concatenate(sections), np.concatenate(library))
 

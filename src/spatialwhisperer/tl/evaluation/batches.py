@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.slots import columns, stacked, tables_of
+from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import scale
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table
-from spatialwhisperer._access.slots import tables_of
+from spatialwhisperer._access.columns import tables_of
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import listing
-from spatialwhisperer._provenance import recorded
-from spatialwhisperer.statistics.calibration import N_BINS, expected_calibration_error, reliability_bins, shares
+from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer.statistics.calibration import N_BINS, expected_calibration_error, probabilities, reliability_bins
+from spatialwhisperer.tl._annotation.record import AnnotationRecord
+from spatialwhisperer.tl._annotation.scoring import top_codes
 from spatialwhisperer.tl.calibrate import judged
 from spatialwhisperer.tl.evaluation.annotation import label_scores
-from spatialwhisperer.tl.evaluation.truth import indistinct, known_truth, label_sets, right_labels
+from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,14 +40,14 @@ def evaluate_calibration(
     """Compare how sure rows are with how often they are right.
 
     All rows with scores and a known truth count, also those that abstained. Where the truth cannot tell labels apart (those that
-    are right for the same true classes), the confidence of a row is the sum of their shares.
+    are right for the same true classes), the confidence of a row is the sum of their probabilities.
 
     Parameters
     ----------
     data
         One object or several, annotated by :func:`zero_shot_annotate` with the same labels.
     truth, key, table_key
-        As in :func:`evaluate_annotation`; of shares the largest counts.
+        As in :func:`evaluate_annotation`; of proportions the largest counts.
     mapping
         From true class to label, or to several that it covers.
     n_bins
@@ -83,7 +85,7 @@ def evaluate_calibration(
         "accuracy": float(correct.mean()),
         "confidence": float(confidence.mean()),
         "n": len(correct),
-        "convention": f"Best label, {n_bins} bins of equal width; shares of labels that the truth cannot tell apart are summed.",
+        "convention": f"Best label, {n_bins} bins of equal width; probabilities of labels that the ground truth cannot tell apart are summed.",
     }
     return bins
 
@@ -96,7 +98,7 @@ def abstention_curve(
     mapping: Mapping[str, str | Sequence[str]] | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    """What share of rows keeps a label at each ``min_confidence``, and how many of those labels are right.
+    """What fraction of rows keeps a label at each ``min_confidence``, and what fraction of these labels is correct.
 
     Parameters
     ----------
@@ -105,8 +107,8 @@ def abstention_curve(
 
     Returns
     -------
-    DataFrame, one row per confidence that occurs, the highest first: ``threshold`` (share of the best label, as ``min_confidence``
-    compares it), ``coverage`` (share of rows that reach it), ``accuracy`` among them, and their number ``n``.
+    DataFrame, one row per confidence that occurs, the highest first: ``threshold`` (probability of the best label, as ``min_confidence``
+    compares it), ``coverage`` (fraction of rows that reach it), ``accuracy`` among them, and their number ``n``.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def abstention_curve(
 def top_labels(
     data: AnnData | SpatialData, k: int = 3, *, key: str = _keys.LABEL, table_key: str | None = None
 ) -> pd.DataFrame:
-    """The best labels of each row with their shares, to read.
+    """The best labels of each row with their probabilities.
 
     Parameters
     ----------
@@ -155,7 +157,7 @@ def top_labels(
 
     Returns
     -------
-    DataFrame with the rows of the table and the columns ``label_1``, ``share_1``, … up to ``k``; missing where a row has no tile.
+    DataFrame with the rows of the table and the columns ``label_1``, ``probability_1``, … up to ``k``; missing where a row has no tile.
 
     Raises
     ------
@@ -171,25 +173,27 @@ def top_labels(
     >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
     >>> sw.tl.zero_shot_annotate(sections["P2"], model=model)
     >>> sw.tl.top_labels(sections["P2"], 2).columns.tolist()
-    ['label_1', 'share_1', 'label_2', 'share_2']
+    ['label_1', 'probability_1', 'label_2', 'probability_2']
     """
-    from spatialwhisperer.tl._annotation.scoring import top_codes
-
-    table = get_table(data, table_key)
-    share = stored_shares(table, key)
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= share.shape[1]:
-        raise ValueError(f"k must be a whole number between 1 and the {share.shape[1]} labels, not {k!r}.")
-    codes, names, values = top_codes(share.to_numpy(), k), np.array(share.columns, object), share.to_numpy()
+    table = Slide.open(data, table_key=table_key).table
+    probability = stored_probabilities(table, key)
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= probability.shape[1]:
+        raise ValueError(f"k must be a whole number between 1 and the {probability.shape[1]} labels, not {k!r}.")
+    codes, names, values = (
+        top_codes(probability.to_numpy(), k),
+        np.array(probability.columns, object),
+        probability.to_numpy(),
+    )
     out = pd.DataFrame(index=table.obs_names)
     for rank in range(k):
         code = codes[:, rank]
         out[f"label_{rank + 1}"] = np.where(code >= 0, names[code], None)
-        out[f"share_{rank + 1}"] = values[np.arange(len(code)), code]
+        out[f"probability_{rank + 1}"] = values[np.arange(len(code)), code]
     return out
 
 
-def stored_shares(table: AnnData, key: str) -> pd.DataFrame:
-    """Shares of the labels of an annotation, one column per label.
+def stored_probabilities(table: AnnData, key: str) -> pd.DataFrame:
+    """Probabilities of the labels of an annotation, one column per label.
 
     Raises
     ------
@@ -197,31 +201,37 @@ def stored_shares(table: AnnData, key: str) -> pd.DataFrame:
         If there is no annotation, or its provenance does not say how its scores were made.
     """
     scores = label_scores(table, key)
-    told = recorded(table, key) or {}
-    if "temperature" not in told:
+    record = recorded_as(table, key, AnnotationRecord)
+    if record is None:
         raise KeyError(
-            f"The provenance of {key!r} does not say at which temperature its scores become shares. Annotate again: "
+            f"The provenance of {key!r} does not say at which temperature its scores become probabilities. Annotate again: "
             "sw.tl.zero_shot_annotate(data, labels, model=model)."
         )
-    if told["scores"] == "share":
+    if record.scores == "probability":
         return scores
-    return pd.DataFrame(shares(scores.to_numpy(), told["temperature"]), columns=scores.columns)
+    return pd.DataFrame(probabilities(scores.to_numpy(), record.temperature), columns=scores.columns)
 
 
-def _judged(data: Any, truth: Any, key: str, mapping: Any, table_key: str | None) -> Judged:
+def _judged(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    truth: str | pd.DataFrame,
+    key: str,
+    mapping: Mapping[str, str | Sequence[str]] | None,
+    table_key: str | None,
+) -> Judged:
     """The best labels of all rows with scores and a known truth."""
     tables = tables_of(data, table_key)
-    share = [stored_shares(t, key) for t in tables]
-    labels = list(share[0])
-    if other := next((list(s) for s in share if list(s) != labels), None):
+    stored = [stored_probabilities(t, key) for t in tables]
+    labels = list(stored[0])
+    if other := next((list(s) for s in stored if list(s) != labels), None):
         raise ValueError(f"The objects were annotated with different labels: {listing(labels)}, and {listing(other)}.")
     known = [known_truth(t, truth) for t in tables]
-    sets = label_sets(dict.fromkeys(c for k in known for c in k.shares), labels, mapping)
-    right = right_labels(np.concatenate([k.dominant for k in known]), sets, labels)
-    values = np.concatenate([s.to_numpy() for s in share])
-    take = np.isfinite(values).all(axis=1) & right.any(axis=1)
+    sets = label_sets(dict.fromkeys(c for k in known for c in k.proportions), labels, mapping)
+    correct = correct_labels(np.concatenate([k.dominant for k in known]), sets, labels)
+    values = np.concatenate([s.to_numpy() for s in stored])
+    take = np.isfinite(values).all(axis=1) & correct.any(axis=1)
     if not take.any():
         raise ValueError(
-            f"No row has both scores and a known truth among {listing(sets)} ({int(right.any(axis=1).sum())} rows have a known truth)."
+            f"No row has both scores and a known truth among {listing(sets)} ({int(correct.any(axis=1).sum())} rows have a known truth)."
         )
-    return judged(values[take], right[take], indistinct(sets, labels))
+    return judged(values[take], correct[take], indistinct(sets, labels))

@@ -1,4 +1,4 @@
-"""How well classes are told apart in patients that taught nothing."""
+"""How well classes are told apart in held-out patients."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.slots import columns, set_categories, stacked, tables_of
+from spatialwhisperer._access.columns import columns, stacked, tables_of
+from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._checks import check_key_added
 from spatialwhisperer._messages import listing
-from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
 from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
 
@@ -64,7 +64,7 @@ def evaluate_classes(
     ignore
         Labels that are left out.
     bootstrap
-        Resamples of the groups for 95 % intervals. All slots see the same resamples, so their differences are paired.
+        Resamples of the groups for 95 % intervals. All keys see the same resamples, so their differences are paired.
     key_added
         Column of ``.obs`` to write the pooled predictions to, for :func:`spatialwhisperer.pl.confusion`; only with one slot.
     table_key
@@ -76,7 +76,7 @@ def evaluate_classes(
     -------
     DataFrame by class: ``n``, ``n_groups`` that have it, ``precision``, ``recall``, ``f1``, ``auroc``; then the row ``"macro"`` with
     means over classes, ``balanced_accuracy`` and ``accuracy``, and the row ``"majority"``. With ``bootstrap`` also
-    ``<metric>_low`` and ``<metric>_high`` in the row ``"macro"``; with several slots the index is (use, class), and with both the
+    ``<metric>_low`` and ``<metric>_high`` in the row ``"macro"``; with several keys the index is (use, class), and with both the
     difference of macro-F1 from the first slot, ``f1_gain``, and its interval. ``.attrs["convention"]`` states the protocol.
 
     Raises
@@ -100,15 +100,15 @@ def evaluate_classes(
     """
     check_probe(method, n_shots, n_neighbors)
     check_key_added(key_added)
-    slots = [use] if isinstance(use, str) else list(dict.fromkeys(use))
-    if not slots:
-        raise ValueError("use is an empty list; name at least one slot of .obsm.")
+    keys = [use] if isinstance(use, str) else list(dict.fromkeys(use))
+    if not keys:
+        raise ValueError("use is an empty list; name at least one key of .obsm.")
     if bootstrap is not None and bootstrap < 2:
         raise ValueError(f"bootstrap must be at least 2 resamples, not {bootstrap!r}.")
-    if key_added is not None and len(slots) > 1:
-        raise ValueError(f"key_added={key_added!r} holds the predictions of one slot; {len(slots)} were given.")
+    if key_added is not None and len(keys) > 1:
+        raise ValueError(f"key_added={key_added!r} holds the predictions of one key; {len(keys)} were given.")
     tables = tables_of(data, table_key)
-    features = {slot: stacked(tables, slot) for slot in slots}
+    features = {name: stacked(tables, name) for name in keys}
     labels = known_labels(columns(tables, labels_key, "labels_key"), ignore)
     groups = columns(tables, group_key, "group_key", "Pass group_key='section' to leave sections out instead.")
     rows = np.flatnonzero((labels != None) & np.all([np.isfinite(x).all(axis=1) for x in features.values()], axis=0))  # noqa: E711
@@ -124,11 +124,11 @@ def evaluate_classes(
     if bootstrap is not None:
         draws = np.random.default_rng(random_state).integers(0, len(names), (bootstrap, len(names)))
     results = {s: _summary(z, y, codes, classes, draws) for s, z in scores.items()}
-    if draws is not None and len(slots) > 1:
+    if draws is not None and len(keys) > 1:
         _add_gains(results, scores, y, codes, len(classes), draws)
     if key_added is not None:
-        _write(tables, rows, scores[slots[0]], classes, key_added, use=slots[0], method=method, group_key=group_key)
-    out = results[slots[0]] if isinstance(use, str) else pd.concat(results, names=["use", "class"])
+        _write(tables, rows, scores[keys[0]], classes, key_added, use=keys[0], method=method, group_key=group_key)
+    out = results[keys[0]] if isinstance(use, str) else pd.concat(results, names=["use", "class"])
     out.attrs["convention"] = CONVENTION
     return out
 
@@ -151,14 +151,14 @@ def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
     if (groups == None).any():  # noqa: E711
         raise ValueError(f".obs[{group_key!r}] is missing in labelled rows; every labelled row needs a group.")
     names = list(dict.fromkeys(groups))
-    cure = "" if group_key == "section" else " Pass group_key='section' to leave sections out instead, and say so."
+    remedy = "" if group_key == "section" else " Pass group_key='section' to leave sections out instead, and say so."
     if len(names) < 2:
         raise ValueError(
-            f"All labelled rows are of one {group_key} ({names[0]}): there is none to leave out.{cure} Or pass more objects."
+            f"All labelled rows are of one {group_key} ({names[0]}): there is none to leave out.{remedy} Or pass more objects."
         )
     alone = [g for g in names if len(np.unique(y[groups != g])) < 2]
     if alone:
-        raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn.{cure}")
+        raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn.{remedy}")
 
 
 def _summary(
@@ -231,5 +231,5 @@ def _write(
     codes = np.full(sum(t.n_obs for t in tables), -1)
     codes[rows] = scores.argmax(axis=1)
     for table, part in zip(tables, np.split(codes, np.cumsum([t.n_obs for t in tables])[:-1]), strict=True):
-        set_categories(table, key, pd.Categorical.from_codes(part, categories=classes))
-        record(table, key, classes=classes, out_of_fold=True, **parameters)
+        record = {"classes": classes, "out_of_fold": True, **parameters}
+        write_results(table, (Result(key, record, obs={key: pd.Categorical.from_codes(part, categories=classes)}),))

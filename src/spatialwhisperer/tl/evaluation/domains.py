@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access import get_table
-from spatialwhisperer._access.slots import as_list, column
+from spatialwhisperer._access.columns import as_list, column
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._tissue.clusters import components
-from spatialwhisperer.tl._tissue.neighbours import section_names, spatial_graph
+from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
 from spatialwhisperer.tl.classify import known_labels
 from spatialwhisperer.tl.domains import Method, check_clustering, domain_values, partition
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from spatialwhisperer._access.slide import SlideOptions
+
 CONVENTION = (
     "Within each section, rows without a label or with an ignored one are dropped; components and clusters are those of the remaining "
     "rows, as many clusters as labels remain unless n_domains says otherwise; adjusted Rand index and normalised mutual information "
@@ -27,6 +30,7 @@ CONVENTION = (
 )
 
 
+@shared
 def evaluate_domains(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str,
@@ -36,18 +40,14 @@ def evaluate_domains(
     n_seeds: int = 20,
     ignore: Sequence[str] = ("undetermined",),
     method: Method = "kmeans",
-    smooth: float = 0.0,
-    n_rings: int = 1,
-    n_neighs: int = 6,
-    neighbors_key: str | None = None,
+    smooth: float | Smoothing = 0.0,
     n_pcs: int | None = 9,
     n_top_genes: int | None = 1000,
     group_key: str | None = None,
     prediction: AnnData | Sequence[AnnData] | None = None,
     layer: str | None = None,
-    library_key: str | None = None,
-    table_key: str | None = None,
     random_state: int = 0,
+    **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
     """Measure how well :func:`spatial_domains` recover known regions of each section.
 
@@ -68,18 +68,15 @@ def evaluate_domains(
         Runs.
     ignore
         Labels that are left out.
-    method, smooth, n_rings, n_neighs, neighbors_key, n_pcs, n_top_genes, layer
+    method, smooth, n_pcs, n_top_genes, layer
         As in :func:`spatial_domains`. Neighbours without a label are left out too.
     group_key
         Column of ``.obs`` with the section. Not given: the section.
     prediction
         Predicted expression of an AnnData, for ``use="expression"``; one for each object.
-    library_key
-        Column of ``.obs`` that tells sections apart on the tissue, where ``data`` is an AnnData with several.
-    table_key
-        Table of a SpatialData.
     random_state
         First seed; the others follow.
+    %(slide)s
 
     Returns
     -------
@@ -102,7 +99,8 @@ def evaluate_domains(
     >>> result["section"].tolist()
     ['P1_spots', 'mean']
     """
-    check_clustering(method, smooth, n_rings, n_pcs, n_seeds)
+    smoothing = as_smoothing(smooth)
+    check_clustering(method, n_pcs, n_seeds)
     names = [use] if isinstance(use, str) else list(dict.fromkeys(use))
     if not names:
         raise ValueError("use is an empty list; name at least one kind of values.")
@@ -112,25 +110,20 @@ def evaluate_domains(
         predictions = [None] * len(objects)
     if len(predictions) != len(objects):
         raise ValueError(f"{len(predictions)} predictions were given for {len(objects)} objects.")
-    options = {"method": method, "smooth": smooth, "n_rings": n_rings, "n_init": 1}
-
     tasks: list[_Task] = []
     for number, (one, predicted) in enumerate(zip(objects, predictions, strict=True)):
         where = "" if len(objects) == 1 else f" of object {number}"
-        table = get_table(one, table_key)
+        opened = Slide.open(one, **slide)
+        table = opened.table
         labels = known_labels(column(table, truth, "truth", where), ignore)
-        apart = section_names(one, table, library_key, table_key)
+        apart = opened.sections
         groups = apart if group_key is None else column(table, group_key, "group_key", where)
-        graph = None
-        if smooth > 0:
-            graph = spatial_graph(
-                one, n_neighs=n_neighs, neighbors_key=neighbors_key, library_key=library_key, table_key=table_key
-            )
+        graph = spatial_graph(opened, smoothing)
         for name in names:
             given = predicted if name == "expression" else None
-            values = domain_values(one, table, name, apart, prediction=given, layer=layer, n_top_genes=n_top_genes)
+            values = domain_values(opened, name, prediction=given, layer=layer, n_top_genes=n_top_genes)
             tasks += _tasks(name, values, labels, groups, graph, n_domains, f"{truth!r}{where}", n_pcs)
-    options = {"method": method, "smooth": smooth, "n_rings": n_rings, "n_init": 1}
+    options = {"method": method, "smoothing": smoothing, "n_init": 1}
     runs = [[_agreement(task, random_state + seed, options) for seed in range(n_seeds)] for task in tasks]
     out = _table(tasks, np.array(runs), names)
     out.attrs["convention"] = CONVENTION

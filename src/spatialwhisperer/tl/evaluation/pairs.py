@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, is_spatialdata, section_codes
 from spatialwhisperer._access.counts import counts_matrix, match_genes
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.statistics.value_spaces import SPACES, check_space, to_space
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 AS_GIVEN = "as given"
 """Recorded where a model was trained on the values of a layer rather than on counts."""
@@ -57,7 +59,7 @@ class Pair:
 
 
 def make_pair(
-    data: Any,
+    data: AnnData | SpatialData,
     prediction: AnnData | None,
     *,
     genes: Sequence[str] | None,
@@ -76,7 +78,8 @@ def make_pair(
     ValueError
         If rows differ, no gene is shared, the prediction holds no value, or the value space is unknown or another one.
     """
-    table = get_table(data, table_key)
+    slide = Slide.open(data, table_key=table_key)
+    table = slide.table
     prediction = _prediction(data, prediction, key)
     _check_rows(table, prediction, key)
     known = recorded(prediction, _keys.EXPRESSION) or {}
@@ -84,7 +87,7 @@ def make_pair(
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
     columns = match_genes(prediction.var_names, ids, table)
     shared = _shared_genes(prediction, table, columns)
-    truth = values_of(data, table, columns[shared], space=space, layer=layer, table_key=table_key)
+    truth = values_of(slide, columns[shared], space=space, layer=layer)
     chosen = _chosen(np.asarray(prediction.var_names)[shared], genes)
     keep = np.flatnonzero(shared)[chosen]
     predicted = prediction.X[:, keep]
@@ -96,7 +99,7 @@ def make_pair(
         [ids[i] for i in keep],
         truth[:, chosen],
         predicted,
-        _groups(data, table, group_key, table_key),
+        _groups(slide, group_key),
         space,
         known.get("gene_lists") or {},
     )
@@ -118,16 +121,14 @@ def check_value_space(asked: str | None, known: str | None) -> str:
     return str(known if asked is None else asked)
 
 
-def values_of(
-    data: Any, table: AnnData, columns: np.ndarray, *, space: str, layer: str | None, table_key: str | None
-) -> sp.csr_matrix:
+def values_of(slide: Slide, columns: np.ndarray, *, space: str, layer: str | None) -> sp.csr_matrix:
     """Values of some genes in a space, CSR; column -1 is a gene that the table lacks and counts as 0."""
     if space == AS_GIVEN:
-        return _given_values(table, columns, layer)
-    counts = counts_matrix(table, layer)
+        return _given_values(slide.table, columns, layer)
+    counts = counts_matrix(slide.table, layer)
     part = _take(counts, columns)
     library = np.asarray(counts.sum(axis=1)).ravel()
-    return to_space(part, space, library=library, sections=section_codes(data, table_key=table_key))
+    return to_space(part, space, library=library, sections=slide.sections)
 
 
 def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.csr_matrix:
@@ -150,7 +151,7 @@ def _take(matrix: sp.csr_matrix, columns: np.ndarray) -> sp.csr_matrix:
     return out
 
 
-def _prediction(data: Any, prediction: AnnData | None, key: str) -> AnnData:
+def _prediction(data: AnnData | SpatialData, prediction: AnnData | None, key: str) -> AnnData:
     if prediction is not None:
         if is_spatialdata(prediction):
             raise TypeError(f"prediction must be the table itself: prediction=sdata[{key!r}].")
@@ -219,9 +220,10 @@ def _check_values(predicted: np.ndarray) -> None:
         )
 
 
-def _groups(data: Any, table: AnnData, group_key: str | None, table_key: str | None) -> np.ndarray:
+def _groups(slide: Slide, group_key: str | None) -> np.ndarray:
+    table = slide.table
     if group_key is None:
-        return section_codes(data, table_key=table_key)
+        return slide.sections
     if group_key not in table.obs:
         raise KeyError(f"group_key={group_key!r} not in .obs (found: {listing(table.obs)}).")
     return table.obs[group_key].astype(str).to_numpy(dtype=object)

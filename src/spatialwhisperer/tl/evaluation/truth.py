@@ -1,4 +1,4 @@
-"""What is known about rows, and which labels would be right for them."""
+"""The ground truth of rows, and which labels are correct for them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Known(NamedTuple):
 
     Attributes
     ----------
-    shares
-        Share or count by class; NaN: unknown.
+    proportions
+        Proportion or count by class; NaN: unknown.
     stated
         Whether they state presence.
     dominant
         True class of each row, ``None`` where it is unknown.
     """
 
-    shares: pd.DataFrame
+    proportions: pd.DataFrame
     stated: bool
     dominant: np.ndarray
 
 
 def known_truth(table: AnnData, truth: Any) -> Known:
-    """Read the truth from a column of ``.obs``, a slot of ``.obsm``, or a DataFrame.
+    """Read the truth from a column of ``.obs``, a key of ``.obsm``, or a DataFrame.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
             raise KeyError(
                 f"truth={truth!r} is neither in .obs (found: {listing(table.obs)}) nor in .obsm (found: {listing(table.obsm)})."
             )
-        truth = _shares(table, truth)
+        truth = _proportions(table, truth)
     if not isinstance(truth, pd.DataFrame):
         raise TypeError(f"truth must be a name or a DataFrame, not {type(truth).__name__}.")
     if len(truth) != table.n_obs:
@@ -67,7 +67,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
 def label_sets(
     true: Iterable[str], labels: Sequence[str], mapping: Mapping[str, str | Sequence[str]] | None
 ) -> dict[str, list[str]]:
-    """Labels that are right for each true class; classes without one are left out.
+    """Labels that are correct for each true class; classes without one are left out.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def label_sets(
     labels
         Labels that rows were scored for.
     mapping
-        From true class to label, or to several that it covers; by equal names if not given.
+        From true class to label, or to several that it covers; ``None`` matches equal names.
 
     Raises
     ------
@@ -99,8 +99,8 @@ def label_sets(
     return sets
 
 
-def right_labels(dominant: np.ndarray, sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.ndarray:
-    """Which labels are right in each row, Boolean of shape (n, labels); none in rows of unknown or unmapped class."""
+def correct_labels(dominant: np.ndarray, sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.ndarray:
+    """Which labels are correct in each row, Boolean of shape (n, labels); none in rows of unknown or unmapped class."""
     out = np.zeros((len(dominant), len(labels)), bool)
     for name, own in sets.items():
         out[dominant == name] = np.isin(np.array(labels, object), own)
@@ -108,9 +108,9 @@ def right_labels(dominant: np.ndarray, sets: Mapping[str, Sequence[str]], labels
 
 
 def indistinct(sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.ndarray:
-    """Labels that the truth cannot tell apart, put together: Boolean of shape (labels, parts).
+    """Labels that the truth cannot tell apart, put together: Boolean of shape (labels, sets).
 
-    These are labels that are right for the same true classes; one that is right for none is a part of its own.
+    These are labels that are correct for the same true classes; one that is correct for none is a set of its own.
     """
     patterns: dict[Any, list[int]] = {}
     for i, label in enumerate(labels):
@@ -127,17 +127,17 @@ def _column_truth(column: pd.Series) -> Known:
     known = ~values.isna().to_numpy()
     order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
     labels = np.where(known, values.astype(str).to_numpy(dtype=object), None)
-    shares = {str(c): np.where(known, labels == str(c), np.nan) for c in order}
-    return Known(pd.DataFrame(shares), True, labels)
+    proportions = {str(c): np.where(known, labels == str(c), np.nan) for c in order}
+    return Known(pd.DataFrame(proportions), True, labels)
 
 
-def _shares(table: AnnData, slot: str) -> pd.DataFrame:
-    values = table.obsm[slot]
+def _proportions(table: AnnData, key: str) -> pd.DataFrame:
+    values = table.obsm[key]
     if isinstance(values, pd.DataFrame):
         return values
-    classes = table.uns.get(slot, {}).get("classes")
+    classes = table.uns.get(key, {}).get("classes")
     if classes is None:
         raise KeyError(
-            f".obsm[{slot!r}] is an array without class names. Put them in .uns[{slot!r}]['classes'], or pass a DataFrame."
+            f".obsm[{key!r}] is an array without class names. Put them in .uns[{key!r}]['classes'], or pass a DataFrame."
         )
     return pd.DataFrame(np.asarray(values), columns=[str(c) for c in classes])
