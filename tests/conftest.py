@@ -45,7 +45,8 @@ def model(simulated: Any, run_folder: Path) -> Any:
     """A model of the first two sections and the reference. Read only."""
     import spatialwhisperer as sw
 
-    return sw.tl.train([simulated.sections["P1"], simulated.sections["P2"], simulated.reference], folder=run_folder)
+    data = [simulated.sections["P1"], simulated.sections["P2"], simulated.reference]
+    return sw.tl.train(data, image=sw.tl.ImageFeatures(tile_um=80, tile_px=64), folder=run_folder)
 
 
 @pytest.fixture
