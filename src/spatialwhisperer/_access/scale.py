@@ -26,7 +26,8 @@ _ALIKE = 1.05
 _REACH = 1.6
 _WINDOW = 0.2
 _ROUNDS = 10
-_FEWEST_PAIRS = 10
+_FEWEST_SPOTS = 10
+_MISPLACED = 0.1
 _MAGNIFICATIONS = (20, 40)
 
 
@@ -63,7 +64,8 @@ def settle(
         if max(a.mpp, b.mpp) > _ALIKE * min(a.mpp, b.mpp):
             raise ValueError(
                 f"Two statements about the scale of section {section!r} disagree: {a.mpp:.4g} µm per pixel by {a.rule}, {b.mpp:.4g} "
-                f"by {b.rule}. Correct the wrong one; in a SpatialData with spatialdata.transformations.set_transformation."
+                f"by {b.rule}. Leave out the argument that is wrong, or correct the object: the scale factors in "
+                ".uns['spatial'][library] of an AnnData, or spatialdata.transformations.set_transformation for a SpatialData."
             )
     return rules[0] if rules else None
 
@@ -81,7 +83,9 @@ def _given(
         return Scale(positive("mpp", float(value)), "mpp=…")
     if spot_pitch_um is not None:
         pitch = positive("spot_pitch_um", spot_pitch_um)
-        return Scale(pitch / spot_pitch_px(section, xy_px), f"spot_pitch_um={pitch:g}")
+        # without an image there are no pixels to measure
+        if np.isfinite(xy_px).all(axis=1).any():
+            return Scale(pitch / spot_pitch_px(section, xy_px), f"spot_pitch_um={pitch:g}")
     return None
 
 
@@ -103,14 +107,16 @@ def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
     """
     from scipy.spatial import cKDTree
 
-    if len(xy_px) < 3:
+    places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
+    if len(places) < 3:
         raise ValueError(
-            f"Section {section!r} has {len(xy_px)} spots: too few to measure their pitch. Pass mpp=… instead of spot_pitch_um."
+            f"Section {section!r} has {len(places)} spots with a place of their own: too few to measure their pitch. Pass mpp=… "
+            "instead of spot_pitch_um."
         )
-    tree = cKDTree(xy_px)
-    pitch = float(np.median(tree.query(xy_px, k=2)[0][:, 1]))
+    tree = cKDTree(places)
+    pitch = float(np.median(tree.query(places, k=2)[0][:, 1]))
     pairs = tree.query_pairs(_REACH * pitch, output_type="ndarray")
-    distance = np.linalg.norm(xy_px[pairs[:, 0]] - xy_px[pairs[:, 1]], axis=1)
+    distance = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
     for _ in range(_ROUNDS):
         near = distance[np.abs(distance - pitch) < _WINDOW * pitch]
         if not len(near):
@@ -155,26 +161,33 @@ def of_library(
 def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
 
-    Columns of a hexagonal array go by twos within a row, and the rows alternate between even and odd ones.
+    Columns of a hexagonal array go by twos within a row, and the rows alternate between even and odd ones. The pitch is the length
+    of two columns under the affine map from indices to pixels that fits all spots best: pixels that were rounded average out, and
+    some of the spots give the same pitch as all of them.
+
+    Parameters
+    ----------
+    obs
+        Rows of the table, with ``array_col`` and ``array_row``.
+    xy_px
+        Their centres in full-resolution pixels, shape (n, 2).
     """
     if not all(column in obs for column in ARRAY_COLUMNS):
         return None
     indices = obs[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
-    whole = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
-    array, xy = indices[whole].astype(np.int64), xy_px[whole]
-    if not len(array) or len(np.unique(array.sum(axis=1) % 2)) > 1:
+    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
+    array, xy = indices[known], xy_px[known]
+    design = np.column_stack([np.ones(len(array)), array])
+    if len(array) < _FEWEST_SPOTS or len(np.unique(array.sum(axis=1) % 2)) > 1 or np.linalg.matrix_rank(design) < 3:
         return None
-    place = {(int(c), int(r)): i for i, (c, r) in enumerate(array)}
-    pairs = [
-        (i, place[c + dc, r + dr]) for (c, r), i in place.items() for dc, dr in _HEXAGON if (c + dc, r + dr) in place
-    ]
-    if len(pairs) < _FEWEST_PAIRS:
+    fitted = np.linalg.lstsq(design, xy)[0]
+    column, row = fitted[1:]
+    pitch = float(2 * np.linalg.norm(column))
+    others = np.linalg.norm([column + row, column - row], axis=1)
+    misplaced = np.median(np.linalg.norm(design @ fitted - xy, axis=1))
+    if not pitch or (abs(others / pitch - 1) > _ALIKE - 1).any() or misplaced > _MISPLACED * pitch:
         return None
-    a, b = np.array(pairs).T
-    return float(np.median(np.linalg.norm(xy[a] - xy[b], axis=1)))
-
-
-_HEXAGON = ((2, 0), (1, 1), (-1, 1))
+    return pitch
 
 
 def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Scale, ...]:

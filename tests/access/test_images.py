@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from spatialwhisperer._access.images import Level, find_image, raster_images, read_pixels, rgb_names
+from spatialwhisperer._access.slide import Slide
+
+
+def test_pixels_outside_are_filled_and_types_become_uint8(build: Any) -> None:
+    rgb = build.RGB
+    level = Level(rgb, 1.0, 1.0)
+    got = read_pixels(level, -2, -3, 5, 4)
+    assert got.shape == (3, 7, 7)
+    assert (got[:, :3] == 255).all()
+    assert np.array_equal(got[:, 3:, 2:], rgb[:, :4, :5])
+    assert (read_pixels(level, 200, 200, 210, 210, fill=7) == 7).all()
+    for other in (rgb / np.float32(255), rgb.astype(np.uint16) * 257):
+        assert np.array_equal(read_pixels(Level(other, 1, 1), 0, 0, 100, 60), rgb)
+    with pytest.raises(ValueError, match=r"float image must hold values in \[0, 1\]"):
+        read_pixels(Level(rgb.astype(np.float32), 1, 1), 0, 0, 10, 10)
+    with pytest.raises(ValueError, match="int32"):
+        read_pixels(Level(rgb.astype(np.int32), 1, 1), 0, 0, 10, 10)
+
+
+def test_pixels_are_handed_out_read_only(build: Any) -> None:
+    """A box inside the image may be a view of the user's own array."""
+    got = read_pixels(Level(build.RGB, 1.0, 1.0), 2, 2, 10, 10)
+    with pytest.raises(ValueError, match="read-only"):
+        got[:] = 0
+
+
+def test_a_distributed_client_does_not_get_the_blocks(build: Any) -> None:
+    import dask
+    import dask.array as da
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the default scheduler was used")
+
+    level = Level(da.from_array(build.RGB, chunks=(3, 20, 20)), 1.0, 1.0)
+    with dask.config.set(scheduler=refuse):
+        assert np.array_equal(read_pixels(level, 0, 0, 100, 60), build.RGB)
+
+
+def test_pyramids_and_libraries_have_levels(build: Any) -> None:
+    data = build.one(images={"he": build.image(build.RGB, build.maps(S=1.0), scale_factors=[2, 2])})
+    image = find_image(data, "he")
+    assert image.size_px == (100, 60)
+    assert [level.scale_x for level in image.levels] == [1, 2, 4]
+    adata = ad.AnnData(np.zeros((1, 1), np.float32))
+    entry = {"hires": np.zeros((60, 100, 3), np.float32), "lowres": np.zeros((6, 10, 3), np.float32)}
+    scales = {"tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.01}
+    adata.uns["spatial"] = {"L": {"images": entry, "scalefactors": scales}}
+    image = find_image(adata, "L")
+    assert image.size_px == pytest.approx((1000, 600))
+    assert [level.scale_x for level in image.levels] == pytest.approx([10, 100])
+
+
+def test_stacks_beside_the_he_image_are_no_obstacle(build: Any) -> None:
+    stack = np.zeros((7, 60, 100), np.uint8)
+    maps = build.maps(S=1.0)
+    data = build.one(images={"if": build.image(stack, maps), "he": build.image(build.RGB, maps)})
+    assert rgb_names(data) == ["he"]
+    assert list(raster_images(data)) == ["he"]
+    (section,) = Slide.open(data, mpp=1).scaled()
+    assert section.image is not None
+    assert section.image.name == "he"
+    with pytest.raises(ValueError, match="has 7 channels"):
+        Slide.open(data, mpp=1, image_key="if").scaled()
+
+
+def test_an_image_that_does_not_exist_is_named_with_those_that_do(build: Any) -> None:
+    with pytest.raises(KeyError, match=r"no image 'x' \(found: he\)"):
+        find_image(build.one(), "x")
+    adata = build.library(build.XY)
+    with pytest.raises(KeyError, match=r"no image 'x' \(found: L\)"):
+        find_image(adata, "x")
+    adata.uns["spatial"]["L"]["images"]["fullres"] = np.zeros((4, 4), np.uint8)
+    with pytest.raises(ValueError, match=r"Image 'fullres' of library 'L' has shape \(4, 4\)"):
+        find_image(adata, "L")
+
+
+def test_images_without_a_scale_factor_are_left_out() -> None:
+    """Nobody knows how the pixels of such an image relate to the positions."""
+    adata = ad.AnnData(np.zeros((1, 1), np.float32))
+    adata.uns["spatial"] = {"L": {"images": {"hires": np.zeros((6, 10, 3), np.uint8)}, "scalefactors": {}}}
+    assert rgb_names(adata) == []

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer._access.slide import Slide
+
+
+@pytest.fixture
+def two(build: Any) -> ad.AnnData:
+    """Four rows of two libraries, of which one states its scale; no column names them yet."""
+    adata = ad.AnnData(np.zeros((4, 1), np.float32), obs=pd.DataFrame(index=list("abcd")))
+    adata.obsm["spatial"] = np.arange(8.0).reshape(4, 2)
+    entry = {"images": {"fullres": np.moveaxis(build.RGB, 0, -1)}, "scalefactors": {"microns_per_pixel": 0.3}}
+    adata.uns["spatial"] = {"A": entry, "B": {**entry, "scalefactors": {}}}
+    return adata
+
+
+CODES = ["B", "A", "B", "A"]
+
+
+def test_the_column_of_the_libraries_can_be_named(two: ad.AnnData) -> None:
+    with pytest.raises(ValueError, match="library_key"):
+        Slide.open(two).sections  # noqa: B018
+    two.obs["slide"] = pd.Categorical(CODES)
+    slide = Slide.open(two, library_key="slide", mpp={"B": 2.0})
+    assert slide.sections.tolist() == CODES
+    got = {s.name: s for s in slide.scaled()}
+    assert (got["A"].mpp, got["B"].mpp) == (0.3, 2.0)
+    assert got["B"].rows.tolist() == [0, 2]
+    assert np.array_equal(got["B"].xy_px, two.obsm["spatial"][[0, 2]])
+    assert slide.where.library_key == "slide"
+    with pytest.raises(ValueError, match="section 'B' are not known"):
+        Slide.open(two, library_key="slide").scaled()
+    with pytest.raises(KeyError, match="library_key='nope'"):
+        Slide.open(two, library_key="nope").frames  # noqa: B018
+
+
+def test_a_usual_column_whose_values_are_libraries_is_found(two: ad.AnnData) -> None:
+    two.obs["batch"] = ["x", "y", "x", "y"]
+    two.obs["sample"] = CODES
+    assert Slide.open(two).sections.tolist() == CODES
+
+
+def test_one_library_is_one_section(build: Any) -> None:
+    adata = build.library(build.XY)
+    assert Slide.open(adata).sections.tolist() == ["L"] * 3
+    del adata.uns["spatial"]
+    assert Slide.open(adata).sections.tolist() == ["all"] * 3
+
+
+def test_the_image_of_another_library_can_be_named(two: ad.AnnData) -> None:
+    two.obs["library_id"] = CODES
+    assert Slide.open(two, image_key={"B": "A"}).where.image == {"A": "A", "B": "A"}
+    with pytest.raises(KeyError, match="no image 'C'"):
+        Slide.open(two, image_key="C").frames  # noqa: B018
+
+
+def test_what_only_a_spatialdata_has_is_refused(two: ad.AnnData) -> None:
+    two.obs["library_id"] = CODES
+    with pytest.raises(ValueError, match="coordinate_system applies to SpatialData"):
+        Slide.open(two, coordinate_system="global").frames  # noqa: B018
+
+
+def test_rows_without_positions_have_no_tiles(two: ad.AnnData) -> None:
+    two.obs["library_id"] = CODES
+    del two.obsm["spatial"]
+    slide = Slide.open(two)
+    assert not slide.has_image()
+    with pytest.raises(KeyError, match="'spatial' not in .obsm"):
+        slide.frames  # noqa: B018

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from spatialwhisperer._access.regions import image_scales, region_codes, region_positions
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import SpatialWhispererWarning
+
+
+def test_rows_follow_the_table_not_the_shapes(build: Any) -> None:
+    data = build.one(tables={"table": build.table({"spots": ["i2", "i0"]})})
+    (section,) = Slide.open(data, mpp=1).scaled()
+    assert section.name == "spots"
+    assert section.rows.tolist() == [0, 1]
+    assert np.allclose(section.xy_px, build.XY[[2, 0]])
+    assert section.coordinate_system == "S"
+
+
+def test_several_regions_interleaved_in_one_table(build: Any) -> None:
+    xy, other, maps = build.XY, build.XY + 5, build.maps
+    annotation = build.table({"a": ["i0", "i1"], "b": ["i0", "i2"]})[[2, 0, 3, 1]].copy()
+    data = build.sdata(
+        images={"a_he": build.image(build.RGB, maps(A=1.0)), "b_he": build.image(build.RGB, maps(B=2.0))},
+        shapes={"a": build.spots(xy, maps(A=1.0)), "b": build.spots(other, maps(B=1.0))},
+        tables={"table": annotation},
+    )
+    slide = Slide.open(data, mpp={"a": 0.5, "b_he": 0.25})
+    assert slide.sections.tolist() == region_codes(annotation).tolist() == ["b", "a", "b", "a"]
+    by_name = {section.name: section for section in slide.scaled()}
+    assert by_name["a"].rows.tolist() == [1, 3]
+    assert by_name["b"].rows.tolist() == [0, 2]
+    assert np.allclose(by_name["b"].xy_px, other[[0, 2]] / 2)
+    assert (by_name["a"].mpp, by_name["b"].mpp) == (0.5, 0.25)
+    assert by_name["b"].image is not None
+    assert by_name["b"].image.name == "b_he"
+
+
+def test_labels_in_a_scaled_system(build: Any) -> None:
+    from spatialdata.models import Labels2DModel
+
+    pixels = np.zeros((30, 50), np.int64)
+    pixels[4:8, 10:14] = 3
+    pixels[20:22, 40:44] = 9
+    labels = Labels2DModel.parse(pixels, dims=("y", "x"), transformations=build.maps(S=2.0))
+    data = build.sdata(
+        images={"he": build.image(build.RGB, build.maps(S=1.0))},
+        labels={"cells": labels},
+        tables={"table": build.table({"cells": [9, 3]})},
+    )
+    (section,) = Slide.open(data, mpp=1).scaled()
+    assert section.xy_px.tolist() == [[84, 42], [24, 12]]
+    # in the frame of the labels themselves
+    assert region_positions(data, data.tables["table"]).tolist() == [[42, 21], [12, 6]]
+
+
+def test_what_is_ambiguous_or_missing_is_said(build: Any) -> None:
+    one, image, maps, spots = build.one, build.image, build.maps, build.spots
+    he = image(build.RGB, maps(S=1.0))
+    twice = one(images={"he": he, "again": image(build.RGB, maps(S=1.0))})
+    elsewhere = one(images={"he": image(build.RGB, maps(T=1.0))})
+    doubtful = one(
+        images={"he": image(build.RGB, maps(S=1.0, T=3.0))},
+        shapes={"spots": spots(build.XY, maps(S=1.0, T=1.0))},
+    )
+    unlinked = one(tables={"table": ad.AnnData(np.zeros((2, 1), np.float32))})
+    cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+        (twice, {}, ValueError, "Several images share"),
+        (elsewhere, {}, KeyError, "no H&E image"),
+        (elsewhere, {"image_key": "he"}, ValueError, "share no coordinate system"),
+        (one(), {"coordinate_system": "T", "image_key": "he"}, ValueError, "coordinate_system='T' is not shared"),
+        (one(), {"image_key": "nope"}, KeyError, "image_key='nope' is not an image"),
+        (one(tables={"table": build.table({"spots": ["i0", "gone"]})}), {}, KeyError, "such as gone"),
+        (one(tables={"table": build.table({"else": ["i0"]})}), {}, KeyError, "annotates 'else'"),
+        (unlinked, {}, ValueError, "annotates no element"),
+        (one(), {"library_key": "where"}, ValueError, "library_key applies to AnnData"),
+        (doubtful, {}, ValueError, "matched differently"),
+    ]
+    for data, arguments, error, text in cases:
+        with pytest.raises(error, match=text):
+            Slide.open(data, mpp=1.0, **arguments).scaled()
+    (section,) = Slide.open(doubtful, mpp=1.0, coordinate_system="T").scaled()
+    assert np.allclose(section.xy_px, build.XY / 3)
+    (blind,) = Slide.open(one(images={})).frames
+    assert blind.image is None
+    assert np.isnan(blind.xy_px).all()
+
+
+def test_an_image_may_be_chosen_for_each_region(build: Any) -> None:
+    maps, table = build.maps(S=1.0), build.table({"a": ["i0"], "b": ["i1"]})
+    data = build.sdata(
+        images={"one": build.image(build.RGB, maps), "two": build.image(build.RGB, maps)},
+        shapes={"a": build.spots(build.XY, maps), "b": build.spots(build.XY, maps)},
+        tables={"table": table},
+    )
+    got = Slide.open(data, mpp=1, image_key={"a": "two", "b": "one"}).where
+    assert got.image == {"a": "two", "b": "one"}
+
+
+def test_scale_from_a_system_of_microns(build: Any) -> None:
+    maps = build.maps
+    for name, expected in (("microns", 0.25), ("S_um", 0.25), ("museum", None), ("S.micron", 0.25)):
+        data = build.one(images={"he": build.image(build.RGB, maps(S=1.0, **{name: 0.25}))})
+        got = Slide.open(data).frames[0].mpp
+        assert got == (pytest.approx(expected) if expected else None), name
+        assert [s.mpp for s in image_scales(data, "he")] == ([] if got is None else [got])
+    # registered to microns are the shapes alone, and the image has another resolution
+    shapes = build.spots(build.XY, maps(S=1.0, microns=0.5))
+    data = build.one(images={"he": build.image(build.RGB, maps(S=2.0))}, shapes={"spots": shapes})
+    assert Slide.open(data).frames[0].mpp == pytest.approx(1.0)
+    assert image_scales(data, "he") == ()
+
+
+def test_a_stretched_image_is_said(build: Any) -> None:
+    shear = np.array([[0.5, 0.2, 0], [0, 0.5, 0], [0, 0, 1.0]])
+    with pytest.warns(SpatialWhispererWarning, match="stretched or sheared"):
+        image_scales(build.one(images={"he": build.image(build.RGB, build.maps(microns=shear))}), "he")

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer._access.scale import Scale, hexagonal_pitch_px, of_library, settle, spot_pitch_px
+from spatialwhisperer._access.slide import Slide
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PITCH = 80.0
+
+
+def array(kind: str, n: int = 20) -> tuple[pd.DataFrame, np.ndarray]:
+    """Array indices of n x n spots, and their centres in pixels, 80 apart."""
+    row, col = (i.ravel() for i in np.mgrid[:n, :n])
+    if kind == "square":
+        xy = PITCH * np.column_stack([col, row])
+    else:
+        # as Space Ranger numbers them: columns go by twos within a row
+        col = 2 * col + row % 2
+        xy = PITCH * np.column_stack([col / 2, row * np.sqrt(3) / 2])
+    return pd.DataFrame({"array_row": row, "array_col": col}), xy
+
+
+def turned(xy: np.ndarray, degrees: float) -> np.ndarray:
+    a = np.deg2rad(degrees)
+    return xy @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
+
+
+def one_scale(**changes: Any) -> Scale | None:
+    """The scale of a section whose object states nothing, but for the changes."""
+    nothing = {"mpp": None, "spot_pitch_um": None, "xy_px": array("square")[1], "stated": None, "found": ()}
+    return settle("S", "he", **(nothing | changes))
+
+
+# ------------------------------------------------------------------------------------------------- spots
+
+
+@pytest.mark.parametrize("kind", ["square", "hexagonal"])
+def test_pitch_of_regular_and_jittered_lattices(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    some = array(kind)[1][rng.permutation(400)[:300]]
+    assert spot_pitch_px("S", some) == pytest.approx(PITCH)
+    assert spot_pitch_px("S", some + rng.normal(0, 4, some.shape)) == pytest.approx(PITCH, rel=0.02)
+
+
+def test_rows_that_share_a_place_or_have_none_do_not_change_the_pitch() -> None:
+    xy = array("square")[1]
+    assert spot_pitch_px("S", np.concatenate([xy, xy, [[np.nan, 3.0]]])) == pytest.approx(PITCH)
+    for few in (xy[:2], np.repeat(xy[:1], 10, axis=0)):
+        with pytest.raises(ValueError, match=r"too few to measure their pitch\. Pass mpp=…"):
+            spot_pitch_px("S", few)
+
+
+@pytest.mark.parametrize("degrees", [0, 7, 90, 213])
+def test_the_pitch_of_a_hexagonal_array_follows_from_its_indices(degrees: float) -> None:
+    obs, xy = array("hexagonal")
+    assert hexagonal_pitch_px(obs, turned(xy, degrees) + [300, -20]) == pytest.approx(PITCH)
+    assert hexagonal_pitch_px(obs, xy * [-1, 1]) == pytest.approx(PITCH)
+    # centres that were rounded, of a few spots far apart
+    rng = np.random.default_rng(0)
+    few = rng.permutation(400)[:60]
+    assert hexagonal_pitch_px(obs.iloc[few], np.rint(turned(xy, degrees)[few])) == pytest.approx(PITCH, rel=1e-3)
+
+
+def test_other_arrays_have_no_hexagonal_pitch() -> None:
+    obs, xy = array("square")
+    assert hexagonal_pitch_px(obs, xy) is None
+    # every second spot of a square array alternates like a hexagonal one, and is none
+    draughts = (obs.sum(axis=1) % 2 == 0).to_numpy()
+    assert hexagonal_pitch_px(obs[draughts], xy[draughts]) is None
+    obs, xy = array("hexagonal")
+    assert hexagonal_pitch_px(obs.drop(columns="array_row"), xy) is None
+    assert hexagonal_pitch_px(obs[:9], xy[:9]) is None
+    one_row = (obs["array_row"] == 3).to_numpy()
+    assert hexagonal_pitch_px(obs[one_row], xy[one_row]) is None
+    assert hexagonal_pitch_px(obs, xy * np.nan) is None
+    # indices of other spots than these
+    assert hexagonal_pitch_px(obs, np.random.default_rng(0).permutation(xy)) is None
+
+
+# ------------------------------------------------------------------------------------------------- what objects state
+
+
+def test_a_visium_library_states_the_pitch_of_its_array() -> None:
+    obs, xy = array("hexagonal")
+    factors = {"spot_diameter_fullres": 52.0}
+    (scale,) = of_library({"scalefactors": factors}, obs, xy)
+    assert scale.mpp == pytest.approx(100 / PITCH)
+    assert "100 µm pitch of the Visium array" in scale.rule
+    both = of_library({"scalefactors": factors | {"fiducial_diameter_fullres": 84.0}}, obs, xy)
+    assert [s.mpp for s in both] == pytest.approx([1.25, 1.25])
+    assert "fiducial" in both[1].rule
+
+
+def test_microns_per_pixel_of_visium_hd_are_taken_as_they_are() -> None:
+    factors = {"microns_per_pixel": 0.27, "spot_diameter_fullres": 7.3}
+    (scale,) = of_library({"scalefactors": factors}, *array("square"))
+    assert scale == Scale(0.27, "microns_per_pixel in the scale factors")
+    with pytest.raises(ValueError, match="microns_per_pixel must be a positive number"):
+        of_library({"scalefactors": {"microns_per_pixel": 0}})
+
+
+def test_a_square_array_states_no_scale() -> None:
+    """Spots of the first Spatial Transcriptomics arrays are 200 µm apart; nothing but the caller can say so."""
+    entry = {"scalefactors": {"spot_diameter_fullres": 40.0, "fiducial_diameter_fullres": 84.0}}
+    assert of_library(entry, *array("square")) == ()
+    assert of_library({"scalefactors": {}}, *array("hexagonal")) == ()
+    assert of_library({}) == ()
+
+
+def test_a_real_square_array_states_no_scale(data_folder: Path) -> None:
+    adata = ad.read_h5ad(data_folder / "her2st" / "C2" / "counts.h5ad")
+    pixels = np.zeros((2000, 2000, 3), np.uint8)
+    factors = {"spot_diameter_fullres": 145.0, "tissue_hires_scalef": 0.2}
+    adata.uns["spatial"] = {"C2": {"images": {"hires": pixels}, "scalefactors": factors}}
+    (section,) = Slide.open(adata).frames
+    assert section.scale is None
+    with pytest.raises(ValueError, match=r"section 'C2' are not known\. Pass mpp=….*spot_pitch_um=….*200"):
+        Slide.open(adata).scaled()
+    meta = json.loads((data_folder / "her2st" / "C2" / "meta.json").read_text())
+    (section,) = Slide.open(adata, spot_pitch_um=200).scaled()
+    assert section.mpp == pytest.approx(meta["um_per_px"], rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def cytassist(data_folder: Path) -> ad.AnnData:
+    """The spots on tissue of a real Space Ranger 3 CytAssist run, as scanpy stores its folder."""
+    folder = data_folder / "visium_cytassist" / "spatial"
+    spots = pd.read_csv(folder / "tissue_positions.csv", index_col="barcode").query("in_tissue == 1")
+    adata = ad.AnnData(np.zeros((len(spots), 1), np.float32), obs=spots[["array_row", "array_col"]])
+    adata.obsm["spatial"] = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(float)
+    factors = json.loads((folder / "scalefactors_json.json").read_text())
+    adata.uns["spatial"] = {"L": {"images": {"lowres": np.zeros((600, 600, 3), np.uint8)}, "scalefactors": factors}}
+    return adata
+
+
+def test_a_real_cytassist_run_states_its_scale_by_pitch_and_fiducials(cytassist: ad.AnnData) -> None:
+    entry = cytassist.uns["spatial"]["L"]
+    pitch, fiducial = of_library(entry, cytassist.obs, cytassist.obsm["spatial"])
+    assert pitch.mpp == pytest.approx(4.678, rel=1e-3)
+    assert fiducial.mpp == pytest.approx(pitch.mpp, rel=1e-3)
+    (section,) = Slide.open(cytassist).scaled()
+    assert section.scale == pitch
+    assert Slide.open(cytassist).where.rule == {"L": "the 100 µm pitch of the Visium array"}
+    # a part of the spots has the scale of all
+    (part,) = Slide.open(cytassist[::7].copy()).scaled()
+    assert part.mpp == pytest.approx(pitch.mpp, rel=1e-6)
+
+
+def test_a_wrong_statement_about_a_real_run_raises_with_both_numbers(cytassist: ad.AnnData) -> None:
+    for options in ({"mpp": 0.5}, {"spot_pitch_um": 200}):
+        with pytest.raises(
+            ValueError, match=r"section 'L' disagree: .* by (mpp|spot_pitch_um)=.*, 4\.678 by the 100 µm"
+        ):
+            Slide.open(cytassist, **options).scaled()
+    adata = cytassist.copy()
+    adata.uns["spatial"]["L"]["scalefactors"]["fiducial_diameter_fullres"] *= 1.1
+    with pytest.raises(
+        ValueError, match=r"disagree: 4\.678 µm per pixel by .*pitch.*, 4\.252 by its fiducial diameter"
+    ):
+        Slide.open(adata).scaled()
+
+
+# ------------------------------------------------------------------------------------------------- which one counts
+
+
+def test_the_argument_counts_then_tiles_then_the_object() -> None:
+    found, stated = (Scale(0.5, "object"),), Scale(0.51, "tiles")
+    assert one_scale() is None
+    assert one_scale(found=found) == found[0]
+    assert one_scale(found=found, stated=stated) == stated
+    assert one_scale(found=found, stated=stated, mpp=0.52) == Scale(0.52, "mpp=…")
+    assert one_scale(spot_pitch_um=100) == Scale(100 / PITCH, "spot_pitch_um=100")
+    assert one_scale(spot_pitch_um=100, mpp=2) == Scale(2.0, "mpp=…")
+
+
+def test_a_mapping_names_sections_or_images() -> None:
+    assert one_scale(mpp={"S": 0.3, "he": 0.4}) == Scale(0.3, "mpp=…")
+    assert one_scale(mpp={"he": 0.4}) == Scale(0.4, "mpp=…")
+    assert one_scale(mpp={"other": 0.4}) is None
+    assert one_scale(mpp={"other": 0.4}, found=[Scale(0.5, "object")]) == Scale(0.5, "object")
+
+
+def test_two_rules_that_disagree_by_more_than_five_per_cent_raise_with_both_numbers() -> None:
+    assert one_scale(mpp=0.52, found=[Scale(0.5, "the scanner")]) == Scale(0.52, "mpp=…")
+    with pytest.raises(
+        ValueError,
+        match=r"section 'S' disagree: 0\.53 µm per pixel by mpp=…, 0\.5 by the scanner\. Leave out the argument",
+    ):
+        one_scale(mpp=0.53, found=[Scale(0.5, "the scanner")])
+    with pytest.raises(ValueError, match=r"disagree: 0\.5 .* by one, 0\.45 by two"):
+        one_scale(found=[Scale(0.5, "one"), Scale(0.45, "two")])
+
+
+def test_a_number_that_is_no_scale_is_refused() -> None:
+    for magnification in (20, 40, 40.0):
+        with pytest.raises(ValueError, match=f"mpp={magnification:g} looks like the magnification of an objective"):
+            one_scale(mpp=magnification)
+    for wrong in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="mpp must be a positive number"):
+            one_scale(mpp=wrong)
+        with pytest.raises(ValueError, match="spot_pitch_um must be a positive number"):
+            one_scale(spot_pitch_um=wrong)
+
+
+def test_a_pitch_needs_places() -> None:
+    """A section without an image has no pixels; what is wrong with it is said later."""
+    assert one_scale(spot_pitch_um=100, xy_px=np.full((4, 2), np.nan)) is None
