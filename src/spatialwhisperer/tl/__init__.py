@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
     from spatialwhisperer.tl._annotation.rollup import Hierarchy
     from spatialwhisperer.tl._tissue.neighbours import Smoothing
-    from spatialwhisperer.tl._training.checks import ExpressionOptions
+    from spatialwhisperer.tl._training.options import ExpressionOptions
     from spatialwhisperer.tl.annotate import zero_shot_annotate
     from spatialwhisperer.tl.calibrate import calibrate
     from spatialwhisperer.tl.classify import classify
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.transitivity import transitivity
 
 _PLACES = {
-    "ExpressionOptions": "tl._training.checks",
+    "ExpressionOptions": "tl._training.options",
     "GeneFeatures": "pp.features",
     "Hierarchy": "tl._annotation.rollup",
     "ImageFeatures": "pp.features",

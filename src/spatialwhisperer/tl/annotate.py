@@ -1,4 +1,4 @@
-"""Zero-shot annotation: the score of every row for every label, in words."""
+"""Zero-shot annotation: a score of every row for every label, where labels are words."""
 
 from __future__ import annotations
 
@@ -69,9 +69,10 @@ def zero_shot_annotate(
 ) -> pd.DataFrame | None:
     """Label spots, cells or tiles with any words, from the image (or from the counts) alone.
 
-    The score of a row for a label is the cosine between the embeddings of the row and of the label's descriptions
-    (Schaefer et al., ICML 2026). Scores rank rows within a label well; across labels they carry an offset of their
-    own ("hub prompts"), so read ``.obsm['sw_label_scores']`` before the hard labels, and abstain freely.
+    The score of a row for a label is the cosine between the embedding of the row and that of the label's descriptions
+    (Schaefer et al., ICML 2026). Scores of one label rank the rows well. Scores of different labels have different offsets ("hub
+    prompts"), so that a single label can be the best one of most rows: look at ``.obsm['sw_label_scores']`` before you use the hard
+    labels, and let uncertain rows abstain (``min_confidence``).
 
     Parameters
     ----------
@@ -79,32 +80,33 @@ def zero_shot_annotate(
         What to annotate: a slide with spots or cells, or a grid made by :func:`spatialwhisperer.pp.tiles`.
     labels
         Names, or a mapping from name to one or several descriptions, whose embeddings are averaged and scaled back to unit
-        length. A name alone, which may be an ontology's id, is described as the model's vocabulary knows it, else by itself.
-        ``None`` takes the labels of the model's vocabulary, or the captions that it was trained with.
+        length. A name alone, or the id of an ontology term, takes its descriptions from the vocabulary of the model; a name that is
+        not there describes itself. ``None`` takes the labels of the model's vocabulary, or the captions that it was trained with.
     %(model)s
     %(modality)s
     templates
-        Sentence(s) with ``{}`` in the place of the description; several are averaged like descriptions.
+        Sentence(s) with ``{}`` in the place of the description; the embeddings of several are averaged.
     normalize
-        "none" leaves cosines. "centre" subtracts from each label its mean score on the ``background``, which removes the offset
-        between labels. "softmax" turns the scores of a row into probabilities. ``None`` takes what :func:`calibrate` found, else
-        "none".
+        "none" keeps the cosines. "centre" subtracts from the scores of each label their mean over the ``background``, which removes
+        the offset between labels. "softmax" turns the scores of a row into probabilities. ``None`` takes what :func:`calibrate`
+        chose, else "none".
     background
-        For "centre": the rows of the same section (which assumes that it holds several labels); "training", the training tissue
-        of the model; embeddings of shape (n, u); or an AnnData that holds them. ``None`` is as calibrated, else the section.
+        For "centre": "section", the rows of the same section (which assumes that it holds several labels); "training", the training
+        tissue of the model; embeddings of shape (n, u); or an AnnData that holds them. ``None`` takes what :func:`calibrate` used,
+        else "section".
     examples
-        Some labelled rows: a column of ``.obs``, NaN in all others, or a mapping from label to row names or positions. Nothing is
-        trained: the words of a label are mixed with the mean embedding of its n examples, which has the weight n / (n + 10).
-        Leave these rows out of the ground truth when you evaluate.
+        A few labelled rows: a column of ``.obs`` that is NaN in all other rows, or a mapping from label to row names or positions.
+        Nothing is trained: the embedding of a label is mixed with the mean embedding of its n examples, whose weight is
+        n / (n + 10). Leave these rows out of the ground truth when you evaluate.
     group_key
-        Column of ``.obs``; its rows share the mean of their embeddings, scaled back to unit length (Schaefer et al. leave it
-        short). Rows without a group keep their own.
+        Column of ``.obs``. All rows of a group are scored with the mean of their embeddings, scaled back to unit length (Schaefer et
+        al. do not scale it back). Rows without a group keep their own embedding.
     min_confidence, min_margin
-        Rows below either get no label.
+        Rows whose confidence or margin is below get no label (they abstain).
     hierarchy
-        Bring labels to coarser terms of an ontology, for all rows or for uncertain ones.
+        Replace labels by coarser terms of an ontology, for all rows or for uncertain ones.
     embedding_key
-        Slot of ``.obsm`` with an embedding to use instead of computing one.
+        Key of ``.obsm`` with an embedding by this model, to use instead of computing one.
     %(layer)s
     key_added
         Column of ``.obs``; the other keys are named after it.
@@ -118,15 +120,15 @@ def zero_shot_annotate(
     ``None``, or the scores as a DataFrame (rows by labels) with ``inplace=False``. In place it writes:
 
     ``.obs['sw_label']`` : :class:`pandas.Series` (dtype ``category``)
-        Best label; NaN where the row abstains or has no tile. Categories are the labels that some row got, in the order of
-        ``labels``, then coarser terms that rows were rolled up to. Colours of other categories are dropped from ``.uns``.
+        Best label; NaN where the row abstains or has no tile. Categories are the labels that at least one row got, in the order of
+        ``labels``, then the coarser terms of rows that were rolled up. Colours of other categories are removed from ``.uns``.
     ``.obs['sw_label_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
-        Probability of that label (or summed probability of that term): a softmax over the labels, at the temperature that
-        :func:`calibrate` fitted for this normalisation, else at the model's own.
+        Probability of that label (or summed probability of that term), also where the row abstains: a softmax over the labels, at
+        the temperature that :func:`calibrate` fitted for this normalisation, else at that of the training.
     ``.obs['sw_label_margin']`` : :class:`pandas.Series` (dtype ``float32``)
         Its probability minus that of the next best label.
     ``.obs['sw_label_cl']`` : :class:`pandas.Series` (dtype ``category``)
-        Its id; NaN where there is none. Where there is an ontology that has any of the labels.
+        Ontology id of the label; NaN where it has none. Written only where the ontology has any of the labels.
     ``.obsm['sw_label_scores']`` : :class:`numpy.ndarray` (dtype ``float32``)
         All scores, shape (n, number of labels).
     ``.uns['sw_label']['classes']`` : :class:`numpy.ndarray`
@@ -154,56 +156,39 @@ def zero_shot_annotate(
     check_batch_size(batch_size)
     check_modality(modality)
     model = open_model(model)
-    asked = _ask(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin)
-    text = class_embeddings(model, asked.sentences, device=device)
+    request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin)
+    text = class_embeddings(model, request.sentences, device=device)
     opened = Slide.open(data, **slide)
-    table = opened.table
-    read = modality or (None if embedding_key is not None else choose_modality(opened, model))
-    stored = None if embedding_key is None else given_rows(opened, model, embedding_key, read)
-    read = read if stored is None else stored.modality
-    how = scoring.correction(model, normalize, background, modality=read)
-    groups = scoring.check_groups(table, group_key)
-    shown = None if examples is None else example_rows(table, examples, asked.labels)
+    stored = None if embedding_key is None else given_rows(opened, model, embedding_key, modality)
+    read = stored.modality if stored is not None else modality or choose_modality(opened, model)
+    correction = scoring.choose_correction(model, normalize, background, modality=read)
+    groups = scoring.check_groups(opened.table, group_key)
+    chosen = None if examples is None else example_rows(opened.table, examples, request.labels)
     if stored is not None:
         rows = stored
     else:
         rows = embed_rows(opened, model, str(read), layer=layer, batch_size=batch_size, device=device)
     check_any_row(rows, embedding_key)
-    remarks = _range(opened, model, rows) if stored is None and read == "image" else []
-    if shown is not None:
-        text = refine(text, rows.z, shown, asked.labels, opened.sections)
+    differences = _image_differences(opened, model, rows) if stored is None and read == "image" else []
+    if chosen is not None:
+        text = refine(text, rows.z, chosen, request.labels, opened.sections)
     z = scoring.pooled(rows.z, groups)
-    scores, probability = scoring.score_rows(z, text, sections=opened.sections, how=how)
-    for sentence in remarks:
+    scores, probability = scoring.score_rows(z, text, sections=opened.sections, correction=correction)
+    for sentence in differences:
         warn(sentence)
-    if asked.classes.member is not None:
-        scores = probability = probability @ asked.classes.member.astype(np.float32)
+    if request.classes.member is not None:
+        scores = probability = probability @ request.classes.member.astype(np.float32)
     if not inplace:
-        return pd.DataFrame(scores, index=table.obs_names, columns=asked.classes.classes)
-    record = AnnotationRecord(
-        classes=tuple(asked.classes.classes),
-        labels=tuple(asked.labels),
-        prompts=tuple(tuple(s) for s in asked.sentences),
-        scores="probability" if how.normalize == "softmax" or asked.hierarchy.level is not None else "cosine",
-        normalize=how.normalize,
-        background=how.background,
-        temperature=how.temperature,
-        calibrated=how.calibrated and _calibrated_for(model, asked.labels),
-        examples=None if shown is None else tuple(len(shown.get(name, ())) for name in asked.labels),
-        group_key=group_key,
-        level=None if asked.hierarchy.level is None else tuple(asked.classes.ids),
-        min_confidence=asked.min_confidence,
-        min_margin=asked.min_margin,
-        rollup=asked.hierarchy.rollup,
-        model=describe_model(model),
-    )
-    opened.put(*rows.results, _answer(key_added, asked, scores, probability, record))
+        return pd.DataFrame(scores, index=opened.table.obs_names, columns=request.classes.classes)
+    n_examples = None if chosen is None else tuple(len(chosen.get(name, ())) for name in request.labels)
+    record = _record(model, request, correction, n_examples, group_key)
+    opened.put(*rows.results, _result(key_added, request, scores, probability, record))
     return None
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked, before any data are touched.
+class _Request:
+    """What the caller asks for, checked before any data are read.
 
     Attributes
     ----------
@@ -223,20 +208,48 @@ class _Question:
     min_margin: float
 
 
-def _ask(
+def _request(
     model: Whisperer, labels: Any, templates: Any, hierarchy: Hierarchy, min_confidence: Any, min_margin: Any
-) -> _Question:
+) -> _Request:
     names, prompts = check_labels(labels, model)
     sentences = fill_templates(prompts, templates)
     scoring.check_fraction("min_confidence", min_confidence)
     scoring.check_fraction("min_margin", min_margin)
     if hierarchy.rollup and not min_confidence and not min_margin:
         raise ValueError(
-            "rollup=True gives rows that would abstain a coarser label, and without a threshold none does. Pass "
+            "rollup=True gives a coarser label to rows that would abstain, and without a threshold no row abstains. Pass "
             "min_confidence=0.5 or so."
         )
     classes = place_classes(model, names, labels, hierarchy)
-    return _Question(names, sentences, classes, hierarchy, float(min_confidence), float(min_margin))
+    return _Request(names, sentences, classes, hierarchy, float(min_confidence), float(min_margin))
+
+
+def _record(
+    model: Whisperer,
+    request: _Request,
+    correction: scoring.Correction,
+    n_examples: tuple[int, ...] | None,
+    group_key: str | None,
+) -> AnnotationRecord:
+    """What is stored of the call beside its result."""
+    probabilities = correction.normalize == "softmax" or request.hierarchy.level is not None
+    return AnnotationRecord(
+        classes=tuple(request.classes.classes),
+        labels=tuple(request.labels),
+        prompts=tuple(tuple(s) for s in request.sentences),
+        scores="probability" if probabilities else "cosine",
+        normalize=correction.normalize,
+        background=correction.background,
+        temperature=correction.temperature,
+        calibrated=correction.calibrated and _calibrated_for(model, request.labels),
+        examples=n_examples,
+        group_key=group_key,
+        level=None if request.hierarchy.level is None else tuple(request.classes.ids),
+        min_confidence=request.min_confidence,
+        min_margin=request.min_margin,
+        rollup=request.hierarchy.rollup,
+        model=describe_model(model),
+    )
 
 
 def _calibrated_for(model: Whisperer, labels: list[str]) -> bool:
@@ -245,8 +258,8 @@ def _calibrated_for(model: Whisperer, labels: list[str]) -> bool:
     return fitted is not None and (not fitted.labels or list(fitted.labels) == labels)
 
 
-def _range(slide: Slide, model: Whisperer, rows: Embedded) -> list[str]:
-    """In which ways the images lie outside those of the training; refuses a slide without any tissue."""
+def _image_differences(slide: Slide, model: Whisperer, rows: Embedded) -> list[str]:
+    """In which ways the images differ from those of the training; a slide without any tissue is refused."""
     mpp = image_mpp(slide, model.config.modality("image").features.key)
     ranges = section_ranges(model, rows.features, slide.sections, mpp)
     if ranges and not any(r.n_tissue for r in ranges):
@@ -257,14 +270,14 @@ def _range(slide: Slide, model: Whisperer, rows: Embedded) -> list[str]:
     return range_warnings(ranges, model)
 
 
-def _answer(
-    key: str, asked: _Question, scores: np.ndarray, probability: np.ndarray, record: AnnotationRecord
+def _result(
+    key: str, request: _Request, scores: np.ndarray, probability: np.ndarray, record: AnnotationRecord
 ) -> Result:
     """Labels, confidence and scores, ready to be written."""
-    names, coarse = asked.classes, asked.classes.coarse
-    limits = {"min_confidence": asked.min_confidence, "min_margin": asked.min_margin}
+    names, coarse = request.classes, request.classes.coarse
+    limits = {"min_confidence": request.min_confidence, "min_margin": request.min_margin}
     best = scoring.best_labels(probability)
-    sure = (best.code >= 0) & (best.confidence >= asked.min_confidence) & (best.margin >= asked.min_margin)
+    sure = (best.code >= 0) & (best.confidence >= request.min_confidence) & (best.margin >= request.min_margin)
     given = np.where(sure, np.array([*names.classes], object)[best.code], None)
     terms = np.where(sure, np.array([*names.ids], object)[best.code], None)
     order, ids = list(names.classes), list(names.ids)
@@ -288,12 +301,12 @@ def _answer(
         obs=obs,
         obsm={_keys.scores(key): scores},
         uns={key: {"classes": np.array(names.classes, dtype=str)}},
-        # what an earlier call left there would belong to other labels
+        # an earlier call may have written ids of other labels
         gone=() if any(names.ids) else (_keys.ontology(key),),
     )
 
 
 def _used(values: np.ndarray, order: Sequence[str]) -> pd.Categorical:
-    """Categories that occur, in a given order; scanpy and squidpy stumble over those that no row has."""
+    """Categories that occur, in a given order: scanpy and squidpy fail on categories without rows."""
     there = set(values)
     return pd.Categorical(values, categories=[c for c in dict.fromkeys(order) if c in there])

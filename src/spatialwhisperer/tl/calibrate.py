@@ -1,7 +1,8 @@
-"""Confidence that means something: a temperature fitted on rows with known labels."""
+"""Calibration: the temperature at which confidence agrees with accuracy, fitted on rows with known labels."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
 
 import numpy as np
@@ -9,9 +10,9 @@ import pandas as pd
 
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.models.config import Annotation
-from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.statistics.calibration import (
     N_BINS,
     expected_calibration_error,
@@ -21,8 +22,9 @@ from spatialwhisperer.statistics.calibration import (
 )
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_any_row, check_modality, choose_modality, embed_rows, given_rows
-from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, known_truth, label_sets
+from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, judged, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.labels import Labels
     from spatialwhisperer.tl._annotation.scoring import Normalize
 
@@ -40,6 +43,7 @@ CONVENTION = (
 )
 
 
+@shared
 def calibrate(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str,
@@ -57,31 +61,37 @@ def calibrate(
     device: str | None = None,
     **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
-    """Fit the temperature at which the probabilities of a model's labels fit known labels best.
+    """Fit the temperature that turns the scores of a model into calibrated probabilities.
 
-    The temperature is the one of highest likelihood on rows with known labels (Guo et al., ICML 2017). It changes no order
-    of labels, only how sure a row is. It is kept in ``model.config.annotation``, is saved with the model, and is used by
-    :func:`zero_shot_annotate` for the same normalisation. It holds for tissue and labels like those it was fitted on; measure it
-    on other sections with :func:`evaluate_calibration`.
+    The temperature maximises the likelihood of the known labels (Guo et al., ICML 2017). It changes the confidence of a row, never
+    the order of its labels. It is stored in ``model.config.annotation``, is saved with the model, and is used by
+    :func:`zero_shot_annotate` for the same normalisation. It holds for tissue and labels like those that it was fitted on; measure
+    it on other sections with :func:`evaluate_calibration`.
 
     Parameters
     ----------
     data
         One object or several with known labels, of patients that the model was not trained on.
     truth
-        Column of ``.obs`` with true classes (NaN: unknown, left out), or key of ``.obsm`` with their proportions, of which the largest
-        counts; as in :func:`evaluate_annotation`.
+        Column of ``.obs`` with true classes (rows with NaN are left out), or key of ``.obsm`` with their proportions, of which the
+        largest counts; as in :func:`evaluate_annotation`.
     model
-        The model. Changed in place: ``model.config.annotation`` holds the normalisation, background and temperature, the expected
-        calibration error with it and at the temperature of the training, the number of rows and the labels.
-    labels, templates, modality, embedding_key, layer, batch_size, device, **slide
+        The model. It is changed in place: ``model.config.annotation`` then holds the normalisation, the background and the
+        temperature, the expected calibration error with this temperature and with that of the training, the number of rows and the
+        labels.
+    labels, templates, embedding_key
         As in :func:`zero_shot_annotate`.
     mapping
         From true class to label, or to several that it covers, whose probabilities are summed; ``None`` matches equal names.
     normalize
-        "none" or "centre"; ``None`` takes whichever makes the known labels more likely.
+        "none" or "centre"; ``None`` takes the one with the higher likelihood of the known labels.
     background
-        What "centre" subtracts.
+        What "centre" subtracts: the mean of the section, or that of the training tissue.
+    %(modality)s
+    %(layer)s
+    %(batch_size)s
+    %(device)s
+    %(slide)s
 
     Warns
     -----
@@ -90,9 +100,9 @@ def calibrate(
 
     Returns
     -------
-    DataFrame, one row per normalisation that was tried: ``temperature`` and ``temperature_before``, ``nll`` and ``nll_before`` (mean
-    negative log-likelihood), ``ece`` and ``ece_before`` (expected calibration error), ``accuracy``, ``n`` rows, and ``chosen``.
-    ``.attrs["convention"]`` states what the error is. Figures are those of the rows that the temperature was fitted on.
+    DataFrame, one row per normalisation that was tried: ``temperature`` and ``temperature_before`` (that of the training), ``nll`` and
+    ``nll_before`` (mean negative log-likelihood), ``ece`` and ``ece_before`` (expected calibration error), ``accuracy``, ``n`` rows,
+    and ``chosen``. All are measured on the rows that the temperature was fitted on. ``.attrs["convention"]`` defines the error.
 
     Raises
     ------
@@ -106,18 +116,18 @@ def calibrate(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], image=sw.tl.ImageFeatures(tile_px=64), max_epochs=20)
-    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
-    >>> report = sw.tl.calibrate(sections["P2"], "cell_type", model=model, labels=labels)
-    >>> bool((report["nll"] <= report["nll_before"] + 1e-9).all())
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> model = sw.models.Whisperer.load("her2st-mini")
+    >>> report = sw.tl.calibrate(section, "cell_type", model=model, labels=["T cell", "fibroblast", "adipocyte"])
+    >>> bool((report["nll"] <= report["nll_before"]).all())
     True
     """
-    if not isinstance(model, Whisperer):
+    if model is None or isinstance(model, str | Path):
         raise TypeError(
             f"model must be an open model, which keeps the temperature, not {type(model).__name__}. Open it first: "
             "model = sw.models.Whisperer.load(…), and save it afterwards: model.save(…)."
         )
+    model = open_model(model)
     if not isinstance(truth, str):
         raise TypeError(f"truth must be the name of a column or key, not {type(truth).__name__}.")
     if normalize not in (None, "none", "softmax", "centre"):
@@ -133,8 +143,8 @@ def calibrate(
     sets = label_sets(true, classes, mapping)
     rows = {}
     for kind in ("none", "centre") if normalize is None else (normalize,):
-        plan = [_plan(model, kind, background, part.modality) for part in parts]
-        rows[kind] = _fitted(parts, plan, text, sets, classes, 1 / model.scale)
+        corrections = [_correction(model, kind, background, part.modality) for part in parts]
+        rows[kind] = _fitted(parts, corrections, text, sets, classes, 1 / model.scale)
     _warn_trained(parts, model)
     report = pd.DataFrame.from_dict(rows, orient="index")
     best = str(report["nll"].idxmin())
@@ -161,12 +171,14 @@ def _warn_trained(parts: Sequence[_Part], model: Whisperer) -> None:
     trained = {p for part in parts for p in part.patients} & groups
     if trained:
         warn(
-            f"The model was trained on rows of {listing(sorted(trained))}, where it is more confident than on new patients: the "
+            f"The model was trained on rows of {listing(sorted(trained))}. It is more confident there than on new patients, so the "
             "temperature will be too low. Calibrate on patients that were not in training."
         )
 
 
 class _Part(NamedTuple):
+    """One object: unit embeddings of its rows, their sections and true classes, and the patients that it holds."""
+
     z: np.ndarray
     sections: np.ndarray
     dominant: np.ndarray
@@ -189,23 +201,26 @@ def _embedded(
     return _Part(rows.z, slide.sections, known.dominant, list(known.proportions), rows.modality, patients)
 
 
-def _plan(model: Whisperer, normalize: str, background: str, modality: str | None) -> scoring.Correction:
-    return scoring.correction(model, normalize, background if normalize == "centre" else None, modality=modality)
+def _correction(model: Whisperer, normalize: str, background: str, modality: str | None) -> scoring.Correction:
+    return scoring.choose_correction(model, normalize, background if normalize == "centre" else None, modality=modality)
 
 
 def _fitted(
     parts: Sequence[_Part],
-    plan: Sequence[scoring.Correction],
+    corrections: Sequence[scoring.Correction],
     text: np.ndarray,
     sets: Mapping[str, Sequence[str]],
     classes: Sequence[str],
     before: float,
 ) -> dict[str, float]:
     """Temperature and figures of one normalisation."""
-    # probabilities say the same as the cosines they come from
-    how = [p._replace(normalize="none") if p.normalize == "softmax" else p for p in plan]
+    # a temperature is fitted to cosines: "softmax" stores the probabilities of the same cosines
+    of_cosines = [c._replace(normalize="none") if c.normalize == "softmax" else c for c in corrections]
     scores = np.concatenate(
-        [scoring.score_rows(p.z, text, sections=p.sections, how=h)[0] for p, h in zip(parts, how, strict=True)]
+        [
+            scoring.score_rows(p.z, text, sections=p.sections, correction=c)[0]
+            for p, c in zip(parts, of_cosines, strict=True)
+        ]
     ).astype(np.float64)
     dominant = np.concatenate([p.dominant for p in parts])
     correct = correct_labels(dominant, sets, classes)
@@ -237,38 +252,6 @@ def _fitted(
 
 
 def _calibration(scores: np.ndarray, correct: np.ndarray, together: np.ndarray, t: float) -> tuple[float, float]:
+    """Expected calibration error and accuracy at a temperature."""
     rows = judged(probabilities(scores, t), correct, together)
     return expected_calibration_error(rows.summed, rows.correct), float(rows.correct.mean())
-
-
-class Judged(NamedTuple):
-    """The best label of each row.
-
-    Attributes
-    ----------
-    confidence
-        Its probability.
-    summed
-        Its probability together with those of the labels that the ground truth cannot tell apart from it.
-    correct
-        Whether it is correct.
-    """
-
-    confidence: np.ndarray
-    summed: np.ndarray
-    correct: np.ndarray
-
-
-def judged(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -> Judged:
-    """Judge the best label of each row.
-
-    Parameters
-    ----------
-    probability, correct
-        Probabilities of the labels, and which are correct; shape (n, labels).
-    together
-        Which label belongs to which set that the ground truth cannot divide, Boolean of shape (labels, sets).
-    """
-    rows, best = np.arange(len(probability)), probability.argmax(axis=1)
-    summed = probability @ together.astype(probability.dtype)
-    return Judged(probability[rows, best], summed[rows, together.argmax(axis=1)[best]], correct[rows, best])

@@ -1,4 +1,4 @@
-"""Few labels to patch classes: a probe on frozen features."""
+"""Classes of rows, learnt from a few rows with known labels: a classifier on frozen features."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from spatialwhisperer._access.columns import columns, matrix, stacked, tables_of
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import METHODS, Method, fit_probe, take_shots
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@shared
 def classify(
     data: AnnData | SpatialData,
     *,
@@ -41,13 +43,14 @@ def classify(
 ) -> pd.DataFrame | None:
     """Give every row a class, learnt from rows with known labels on frozen features.
 
-    This is the task that TPIRBAE (Nishimura et al., ISBI 2025) pre-trains image encoders for; the probe and its settings are this
-    package's own. Features are standardised by the rows that teach.
+    This is the task that TPIRBAE (Nishimura et al., ISBI 2025) pre-trains image encoders for; the classifiers and their settings are
+    this package's own. Features are standardised with the mean and standard deviation of the training rows.
 
-    - ``"logistic"``: ridge-penalised multinomial regression, classes weighted by the inverse of their frequency. The penalty is
-      the one with the best macro-F1 on left-out groups where the teaching rows come from at least two groups, else a fixed one.
-    - ``"knn"``: fraction of each class among the nearest rows.
-    - ``"prototypes"``: softmax of the cosines with the mean unit vector of each class (after Wang et al., SimpleShot, 2019), for
+    - ``"logistic"``: multinomial logistic regression with a ridge penalty, classes weighted by the inverse of their frequency. The
+      penalty is the one with the best macro-F1 on left-out groups where the training rows come from at least two groups, else a
+      fixed one.
+    - ``"knn"``: fraction of each class among the nearest training rows.
+    - ``"prototypes"``: softmax of the cosines with the mean unit vector of each class (after Wang et al., SimpleShot, 2019); for
       a handful of labels.
 
     Parameters
@@ -57,12 +60,12 @@ def classify(
     labels_key
         Column of ``.obs`` with the known labels; missing values are unlabelled.
     train
-        Objects with known labels to learn from. Not given: the labelled rows of ``data``, whose own predictions then say nothing
-        about accuracy; for that see :func:`evaluate_classes`.
+        Objects with known labels to learn from. ``None`` takes the labelled rows of ``data``; the predictions for these rows then say
+        nothing about accuracy, which :func:`evaluate_classes` measures.
     use
         Key of ``.obsm`` with features, shape (n, d); a row with NaN gets no class.
     method
-        The probe.
+        The classifier.
     n_shots
         Learn from at most this many rows of each class, drawn at random.
     ignore
@@ -73,27 +76,32 @@ def classify(
         Accept a group that is both in ``train`` and in ``data``.
     n_neighbors
         Neighbours that vote in ``"knn"``.
-    table_key
-        Table of a SpatialData.
+    %(table_key)s
     key_added
         Column of ``.obs`` to write.
-    random_state
-        Seed of the draw of shots and of the inner folds.
-    inplace
-        Write to the table, or return the scores.
+    %(random_state)s
+    %(inplace)s
 
     Returns
     -------
-    ``None``, or with ``inplace=False`` the scores as a DataFrame, one column per class. Written are ``.obs["sw_class"]``
-    (category), ``.obs["sw_class_confidence"]`` (float32, the highest score), ``.obsm["sw_class_scores"]`` (float32, shape
-    (n, number of classes), rows adding up to 1), ``.uns["sw_class"]["classes"]``, and the provenance.
+    ``None``, or with ``inplace=False`` the scores as a DataFrame, one column per class. In place it writes:
+
+    ``.obs['sw_class']`` : :class:`pandas.Series` (dtype ``category``)
+        Class of the highest score; NaN where the features hold NaN.
+    ``.obs['sw_class_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
+        That score.
+    ``.obsm['sw_class_scores']`` : :class:`numpy.ndarray` (dtype ``float32``)
+        Probability of each class, shape (n, number of classes).
+    ``.uns['sw_class']['classes']`` : :class:`numpy.ndarray`
+        Class of each column of the scores.
 
     Raises
     ------
     KeyError
         If the labels or the features do not exist.
     ValueError
-        If fewer than two classes are known, a group is on both sides, widths of features differ, or a number makes no sense.
+        If fewer than two classes are known, a group is both in ``train`` and in ``data``, widths of features differ, or a number is
+        out of range.
 
     Examples
     --------
@@ -109,26 +117,26 @@ def classify(
     check_key_added(key_added)
     slide = Slide.open(data, table_key=table_key)
     table = slide.table
-    teachers = [table] if train is None else tables_of(train, table_key, "train")
+    sources = [table] if train is None else tables_of(train, table_key, "train")
     x = matrix(table, use)
-    shown = x if train is None else stacked(teachers, use)
-    if shown.shape[1] != x.shape[1]:
+    known = x if train is None else stacked(sources, use)
+    if known.shape[1] != x.shape[1]:
         raise ValueError(
-            f".obsm[{use!r}] has {x.shape[1]} columns in data and {shown.shape[1]} in train: "
+            f".obsm[{use!r}] has {x.shape[1]} columns in data and {known.shape[1]} in train: "
             "embed both with the same encoder."
         )
-    labels = known_labels(columns(teachers, labels_key, "labels_key"), ignore)
-    groups = _groups(teachers, group_key)
+    labels = known_labels(columns(sources, labels_key, "labels_key"), ignore)
+    groups = _groups(sources, group_key)
     if train is not None and not allow_overlap:
-        _refuse_overlap(table, teachers, group_key)
-    rows = np.flatnonzero((labels != None) & np.isfinite(shown).all(axis=1))  # noqa: E711
-    classes = class_names(labels[rows], teachers, labels_key)
+        _refuse_overlap(table, sources, group_key)
+    rows = np.flatnonzero((labels != None) & np.isfinite(known).all(axis=1))  # noqa: E711
+    classes = class_names(labels[rows], sources, labels_key)
     check_classes(classes, labels_key, len(rows))
 
     y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
     take = take_shots(y, n_shots, random_state)
     probe = fit_probe(
-        shown[rows[take]],
+        known[rows[take]],
         y[take],
         groups[rows[take]],
         n_classes=len(classes),
@@ -153,8 +161,8 @@ def classify(
         "n_neighbors": n_neighbors if method == "knn" else None,
         "n_shots": n_shots,
         "ignore": list(ignore),
-        "rows_learnt_from": {c: int((y[take] == i).sum()) for i, c in enumerate(classes)},
-        "groups_learnt_from": sorted(set(groups[rows[take]])),
+        "training_rows": {c: int((y[take] == i).sum()) for i, c in enumerate(classes)},
+        "training_groups": sorted(set(groups[rows[take]])),
         "own_labels": train is None,
         "random_state": random_state,
     }
@@ -176,7 +184,7 @@ def classify(
 def check_probe(method: str, n_shots: int | None, n_neighbors: int) -> None:
     """Refuse an unknown method and numbers below one."""
     if method not in METHODS:
-        raise ValueError(f"method={method!r} is not a probe; choose one of {listing(METHODS)}.")
+        raise ValueError(f"method={method!r} is not a classifier; choose one of {listing(METHODS)}.")
     for name, value in (("n_shots", n_shots), ("n_neighbors", n_neighbors)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
@@ -221,15 +229,15 @@ def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _refuse_overlap(table: AnnData, teachers: Sequence[AnnData], group_key: str) -> None:
-    if any(t is table for t in teachers):
+def _refuse_overlap(table: AnnData, sources: Sequence[AnnData], group_key: str) -> None:
+    if any(t is table for t in sources):
         raise ValueError("data is also in train; leave train=… out to learn from the labelled rows of data itself.")
     if group_key not in table.obs:
         return
     own = set(texts(table.obs[group_key])) - {None}
-    taught = {v for t in teachers if group_key in t.obs for v in texts(t.obs[group_key])}
-    if shared := sorted(own & taught):
+    trained = {v for t in sources if group_key in t.obs for v in texts(t.obs[group_key])}
+    if both := sorted(own & trained):
         raise ValueError(
-            f"{group_key} {listing(shared)} is both in data and in train, so the result would not show how a new {group_key} fares. "
-            "Take it out of train, or pass allow_overlap=True."
+            f"{group_key} {listing(both)} is both in data and in train, so the result would not show how well a new {group_key} is "
+            "classified. Take it out of train, or pass allow_overlap=True."
         )

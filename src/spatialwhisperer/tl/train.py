@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any, Unpack
 
 from spatialwhisperer._docs import shared
-from spatialwhisperer.models.config import Training
-from spatialwhisperer.models.presets import get_preset
-from spatialwhisperer.tl._training import checks, fitting
-from spatialwhisperer.tl._training import expression as predictor
-from spatialwhisperer.tl._training.inputs import prepare_inputs
-from spatialwhisperer.tl._training.readers import key_of
-from spatialwhisperer.tl._training.reference import attach_reference
-from spatialwhisperer.tl._training.sources import describe
-from spatialwhisperer.training.trainer import trainer_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +21,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
-    from spatialwhisperer.tl._training.checks import ExpressionOptions
+    from spatialwhisperer.tl._training.options import ExpressionOptions
 
 
 @shared
@@ -119,95 +109,22 @@ def train(
     >>> model.modalities
     ('gene', 'image', 'text')
     """
-    preset = get_preset(preset)
-    options = trainer_options(trainer)
-    checks.check_epochs(max_epochs)
-    requests = checks.requests(preset, image, gene, text)
-    fitting.check_folder(folder, resume=resume)
-    sources = describe(
-        checks.objects(data),
-        modalities=requests,
-        keys={m: key_of(request, m) for m, request in requests.items()},
-        text_keys=checks.text_keys(requests),
+    # torch and Lightning are imported by the call, not by whoever looks at the namespace
+    from spatialwhisperer.tl._training.run import run_training
+
+    return run_training(
+        data,
+        preset,
+        image=image,
+        gene=gene,
+        text=text,
         group_key=group_key,
-        array_positions=preset.context.array_positions,
-        options=slide,
-    )
-    pairs = checks.choose_pairs(preset, sources)
-    requests = {m: request for m, request in requests.items() if any(m in pair for pair in pairs)}
-    held_out = checks.validation_groups(validation, sources, random_state)
-    checks.check_schedule(preset, pairs)
-    asked = checks.expression_options(expression, preset, pairs)
-    layer = checks.counts_layer(requests)
-    genes: tuple[list[str], list[str]] = ([], [])
-    if asked is not None:
-        genes = predictor.choose_genes(sources, asked.genes, preset, held_out, layer)
-    requests = checks.with_identity(requests, preset, *genes)
-    inputs = prepare_inputs(sources, preset, requests, held_out=held_out, random_state=random_state)
-    items, val_items = checks.split(inputs.items, held_out)
-    checks.check_left(items, pairs)
-    plan = _plan(preset, inputs, items, pairs, held_out, genes if asked else None, max_epochs, random_state, options)
-    values = None
-    if asked is not None:
-        values = predictor.read_values(
-            sources, inputs, *genes, preset=preset, layer=layer, values_layer=asked.values_layer, held_out=held_out
-        )
-        if plan.decoder_dim is not None:
-            items = predictor.with_values(items, values, len(inputs.observations))
-    for opened, result in inputs.computed:
-        opened.put(result)
-    where = fitting.run_folder(folder)
-    model = fitting.fit_model(inputs, items, val_items, plan, where / "phases", resume=resume)
-    attach_reference(model, inputs, items, sources, bridge=preset.bridge, layer=layer, random_state=random_state)
-    if asked is not None and values is not None:
-        repeats = not inputs.unlocked if asked.cross_validate is None else asked.cross_validate
-        phases = where / "phases"
-        predictor.attach_predictor(model, inputs, items, values, plan, sources, cross_validate=repeats, folder=phases)
-    fitting.save_model(model, where / "model")
-    if folder is None:
-        # only an interrupted run needs its resume files, and a run in the cache folder ends here
-        shutil.rmtree(where / "phases", ignore_errors=True)
-    return model
-
-
-def _plan(
-    preset: Preset,
-    inputs: Any,
-    items: Any,
-    pairs: Mapping[tuple[str, str], float],
-    held_out: set[str],
-    genes: tuple[list[str], list[str]] | None,
-    max_epochs: int | None,
-    random_state: int,
-    trainer: Mapping[str, Any],
-) -> fitting.Plan:
-    """What is fitted and how, once the number of pairs is known."""
-    schedule = checks.choose_schedule(preset, pairs, items)
-    recipe = preset.sequential if schedule == "sequential" else preset.joint
-    if recipe is None:
-        raise ValueError(f"The preset {preset.name!r} has no {schedule} schedule.")
-    decodes = genes is not None and bool(recipe.regression_weight)
-    link = checks.choose_link(preset, schedule, trained=inputs.unlocked, decodes=decodes)
-    training = Training(
-        preset=preset.name,
-        protocol=preset.protocol,
-        schedule=schedule,
-        image_link=link,
-        locking=preset.locking,
-        pairs={f"{a}–{b}": items.count(a, b) for a, b in pairs},
-        groups=tuple(sorted(set(items.group.tolist()))),
-        validation_groups=tuple(sorted(held_out)),
-        random_state=random_state,
-    )
-    return fitting.Plan(
-        preset=preset,
-        recipe=recipe,
-        schedule=schedule,
-        image_link=link,
-        pairs=pairs,
-        training=training,
+        validation=validation,
+        expression=expression,
         max_epochs=max_epochs,
-        random_state=random_state,
         trainer=trainer,
-        decoder_dim=len(genes[0]) if decodes and genes is not None else None,
+        folder=folder,
+        resume=resume,
+        random_state=random_state,
+        options=slide,
     )

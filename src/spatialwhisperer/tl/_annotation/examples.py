@@ -1,4 +1,4 @@
-"""A few labelled rows of the user's own that sharpen what the words of a label mean."""
+"""Examples: a few labelled rows that move the embedding of a label towards the rows it is meant for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 HALF = 10
-"""Examples of a label that weigh as much as its words: few enough to matter soon, and more than one, so that a single odd one does little."""
+"""Number of examples that weigh as much as the words of the label: a few examples count, and a single wrong one does little."""
 
 
 def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -37,23 +37,23 @@ def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[
     KeyError
         If the column, or a row that is named, does not exist.
     ValueError
-        If a label is not among the labels, a position is off range, a row is an example of two labels, or there is none.
+        If a label is not among the labels, a position is out of range, a row is an example of two labels, or there is none.
     TypeError
-        If it is neither.
+        If ``examples`` is neither.
     """
     if isinstance(examples, str):
         values = column(table, examples, "examples")
-        stated = {str(name): np.flatnonzero(values == name) for name in dict.fromkeys(values) if name is not None}
+        given = {str(name): np.flatnonzero(values == name) for name in dict.fromkeys(values) if name is not None}
     elif isinstance(examples, Mapping):
-        stated = {str(name): _positions(table, rows, str(name)) for name, rows in examples.items()}
+        given = {str(name): _positions(table, rows, str(name)) for name, rows in examples.items()}
     else:
         raise TypeError(
             f"examples must be a column of .obs or a mapping from label to rows, not {type(examples).__name__}."
         )
-    unknown = [name for name in stated if name not in classes]
+    unknown = [name for name in given if name not in classes]
     if unknown:
         raise ValueError(f"examples holds {listing(unknown)}, which is not among the labels ({listing(classes)}).")
-    out = {name: np.unique(rows) for name, rows in stated.items() if len(rows)}
+    out = {name: np.unique(rows) for name, rows in given.items() if len(rows)}
     if not out:
         raise ValueError("examples holds no example; leave it out to annotate by words alone.")
     rows, times = np.unique(np.concatenate(list(out.values())), return_counts=True)
@@ -95,16 +95,16 @@ def refine(
 ) -> np.ndarray:
     """Move the embedding of each label towards the examples of it.
 
-    The mean of the examples of a label, after the mean of each section was taken off, is contrasted with those of the other
-    labels (one without examples counts as the mean of the section) and mixed with the words: ``(1 - w) text + w mean``, both of
-    unit length, with ``w = n / (n + 10)`` for n examples, and scaled back to unit length.
+    The mean of each section is subtracted from its rows. From the mean of the examples of a label the average of these means over
+    all labels is subtracted (a label without examples has the mean 0). The result, scaled to unit length, is mixed with the
+    embedding of the words, ``(1 - w) text + w mean`` with ``w = n / (n + 10)`` for n examples, and scaled back to unit length.
 
     Parameters
     ----------
     text
         Unit embeddings of the labels, shape (c, u).
     z
-        Unit embeddings of the rows, shape (n, u); NaN rows are no examples.
+        Unit embeddings of the rows, shape (n, u); rows with NaN are left out.
     rows
         Rows of the examples by label.
     classes

@@ -21,9 +21,9 @@ Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
 def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[str]]]:
     """Names and descriptions of the labels.
 
-    A name that comes without a description has those of the model's vocabulary: of the label of that name or of that term, else
-    the name and exact synonyms of the term (found by id, name or synonym); a name that the vocabulary does not know, and any name
-    for a model without one, is its own description.
+    A name without a description takes those of the model's vocabulary: the descriptions of the label of that name or of that
+    ontology term, else the name and the exact synonyms of the term, which is found by id, name or synonym. A name that is not in
+    the vocabulary describes itself, and so does every name where the model has no vocabulary.
 
     Raises
     ------
@@ -82,17 +82,17 @@ def _described(label: Any, model: Whisperer) -> tuple[Any, list[Any]]:
     term = vocabulary.ontology.find(label)
     if term is None:
         return label, [label]
-    # an id is no name to print on a slide
     entry = vocabulary.ontology.terms[term]
+    # of an id the name is shown
     name = entry.name if label.strip().casefold() == term.casefold() else label
     own = [p for v in vocabulary.labels.values() if v.cl == term for p in v.prompts]
-    # a name that is not in the ontology's own spelling may have no stored feature
+    # only some of the names of a term have stored features
     known = [t for t in (entry.name, *entry.synonyms) if t in vocabulary]
     return name, list(dict.fromkeys(own or known)) or [label]
 
 
 def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[str]) -> list[list[str]]:
-    """Put every description of every label into every template.
+    """Every description of every label in every template.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def open_ontology(ontology: Ontology | str | Path | None, model: Whisperer) -> O
     Raises
     ------
     TypeError
-        If it is neither.
+        If ``ontology`` is neither an ontology nor a file.
     """
     if ontology is None:
         return None if model.vocabulary is None else model.vocabulary.ontology
@@ -146,18 +146,18 @@ def label_ids(classes: Sequence[str], labels: Any, model: Whisperer, ontology: O
     labels
         What the caller passed, which may hold ids in the place of names.
     model
-        Its vocabulary may know a label's id.
+        Its vocabulary may state the id of a label.
     ontology
         Where names are looked up.
     """
     if ontology is None:
         return [None] * len(classes)
     vocabulary = model.vocabulary
-    stated = {} if vocabulary is None else {name: entry.cl for name, entry in vocabulary.labels.items()}
+    known = {} if vocabulary is None else {name: entry.cl for name, entry in vocabulary.labels.items()}
     given = classes if labels is None or isinstance(labels, Mapping) else [str(label) for label in labels]
     out = []
     for name, label in zip(classes, given, strict=True):
-        term = stated.get(name) or ontology.find(label) or ontology.find(name)
+        term = known.get(name) or ontology.find(label) or ontology.find(name)
         out.append(term if term in ontology else None)
     return out
 

@@ -1,4 +1,4 @@
-"""What is recorded of an annotation, for those that read its scores later."""
+"""What is recorded of an annotation, for the functions that read its scores later."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class AnnotationRecord(Stored):
     examples
         Number of examples of each label.
     group_key, level, min_confidence, min_margin, rollup
-        As the call was made.
+        Arguments of the call.
     model
-        Which model it was.
+        Facts about the model.
     """
 
     classes: tuple[str, ...]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 GENERAL = frozenset({"CL:0000000", "CL:0000003", "CL:0000226", "CL:0000255", "CL:0000548", "CL:0002242", "CL:0002371"})
-"""Cell, native cell, single nucleate cell, eukaryotic cell, animal cell, nucleate cell, somatic cell: what nearly every cell of a
-tissue is. A row is not rolled up to them; it abstains."""
+"""Cell, native cell, single nucleate cell, eukaryotic cell, animal cell, nucleate cell, somatic cell: nearly every cell of a tissue
+is one of them, so that no row is rolled up to them; it abstains."""
 
 
 class Level(NamedTuple):
@@ -41,7 +41,7 @@ class Level(NamedTuple):
 
 
 def to_level(classes: Sequence[str], ids: Sequence[str | None], terms: Sequence[str], ontology: Ontology) -> Level:
-    """Put every label under the nearest of some terms; labels under none stay themselves.
+    """Replace every label by the nearest of some terms above it; labels under none of them stay as they are.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def to_level(classes: Sequence[str], ids: Sequence[str | None], terms: Sequence[
         inform(f"{listing(alone)} fall under none of the terms of level and stay as they are")
     used = [t for t in terms if t in under]
     names = [ontology.name(t) for t in used]
-    # a label that stays may be called like a term; it is the same class then
+    # a label that stays may have the name of a term, and is the same class then
     coarse = [*names, *(c for c in alone if c not in names)]
     if len(coarse) < 2:
         raise ValueError(f"At this level all labels are {listing(coarse)}; two classes are needed to choose from.")
@@ -93,9 +93,9 @@ class Coarse(NamedTuple):
 def coarse_terms(ids: Sequence[str | None], ontology: Ontology) -> Coarse:
     """Common ancestors of the labels: for each set of labels the most specific term above all of them.
 
-    Left out are terms above one label only, and those that tell rows apart in no way: above all labels, or among the most general ones
-    of the Cell Ontology. The fewer labels a term has
-    the more specific it is; of terms with the same labels the one with most ancestors stands for the set.
+    Terms above a single label are left out, and so are those that say nothing about a row: terms above all labels, and the most
+    general ones of the Cell Ontology. A term with fewer labels is more specific; of terms with the same labels the one with most
+    ancestors is taken.
     """
     above = [set() if i is None else {i, *ontology.ancestors(i)} for i in ids]
     best: dict[tuple[int, ...], tuple[int, str]] = {}
@@ -128,7 +128,7 @@ def roll_up(
     min_confidence
         Summed probability that a term must reach.
     min_margin
-        How far the best label outside the term must be behind it.
+        By how much the summed probability must exceed that of the best label outside the term.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def roll_up(
 
 
 class Classes(NamedTuple):
-    """The classes that are scored, and where they lie in the ontology.
+    """The classes that are scored, and their terms in the ontology.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ class Classes(NamedTuple):
     member
         Which label belongs to which class, Boolean of shape (labels, classes); ``None`` where labels are the classes.
     coarse, coarse_names
-        Terms above several classes, where rows may be rolled up, and what they are called.
+        Terms above several classes, for rows that are rolled up, and their names; ``None`` and empty without.
     """
 
     classes: list[str]
@@ -177,18 +177,27 @@ class Classes(NamedTuple):
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """How labels are brought to coarser terms of an ontology.
+    """How labels are replaced by coarser terms of an ontology.
 
     Attributes
     ----------
     level
-        Terms (names or ids), to the nearest of which every label is brought; the probabilities of its labels are summed and take the
-        place of scores. Labels under none of them stay themselves.
+        Terms (names or ids). Every label is replaced by the nearest of them; the probabilities of the labels of a term are summed,
+        and are stored in the place of scores. Labels under none of them stay as they are.
     rollup
-        Give a row that would abstain the most specific term above several labels (but not above all) that reaches
-        ``min_confidence``.
+        Give a row that would abstain the most specific term above several labels (but not above all) whose summed probability
+        reaches ``min_confidence``.
     ontology
         An ontology or its file; ``None`` takes that of the model's vocabulary.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> immune = sw.tl.Hierarchy(level=["leukocyte"])
+    >>> scores = sw.tl.zero_shot_annotate(section, ["T cell", "B cell", "fat cell"], hierarchy=immune, inplace=False)
+    >>> scores.columns.tolist()
+    ['leukocyte', 'fat cell']
     """
 
     level: Sequence[str] | None = None
@@ -197,12 +206,12 @@ class Hierarchy:
 
 
 def place_classes(model: Whisperer, classes: list[str], labels: Any, hierarchy: Hierarchy) -> Classes:
-    """Find the labels in the ontology, put them on a level, and see what lies above them.
+    """Find the labels in the ontology, replace them by the terms of a level, and find the terms above them.
 
     Raises
     ------
     ValueError
-        If there is no ontology, a term is unknown, or nothing lies above several labels and not above all.
+        If there is no ontology, a term is unknown, or no term is above several labels and not above all.
     """
     terms = open_ontology(hierarchy.ontology, model)
     if terms is None:

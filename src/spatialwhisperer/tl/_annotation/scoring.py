@@ -1,4 +1,4 @@
-"""Scores of rows for labels: cosines, what is subtracted from them, and the probabilities that follow."""
+"""Scores of rows for labels: cosines, the background that is subtracted from them, and the probabilities that follow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Normalize = Literal["none", "softmax", "centre"]
 
 
 class Correction(NamedTuple):
-    """What is done to cosines, and the temperature that turns the result into probabilities.
+    """How cosines are corrected, and the temperature that turns the result into probabilities.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Correction(NamedTuple):
     calibrated: bool
 
 
-def correction(model: Whisperer, normalize: str | None, background: Any, *, modality: str | None) -> Correction:
-    """What the caller asked for, and what the model's calibration says where they did not.
+def choose_correction(model: Whisperer, normalize: str | None, background: Any, *, modality: str | None) -> Correction:
+    """The correction that the caller asks for; what is left open is that of the model's calibration.
 
     Raises
     ------
     ValueError, TypeError, KeyError
-        If the normalisation or the background is unknown, or a background is given that nothing would use.
+        If the normalisation or the background is unknown, or a background is given that the normalisation does not use.
     """
     known = model.config.annotation
     if normalize is None:
@@ -64,8 +64,10 @@ def correction(model: Whisperer, normalize: str | None, background: Any, *, moda
         fitted = name == own
     else:
         if background is not None:
-            raise ValueError(f"background is what normalize='centre' subtracts; it means nothing to {normalize!r}.")
-        # probabilities of plain cosines are the same whichever of the two is stored
+            raise ValueError(
+                f"background is what normalize='centre' subtracts; {normalize!r} does not use it. Leave it out."
+            )
+        # "none" and "softmax" have the same probabilities
         fitted = known is not None and known.normalize in ("none", "softmax")
     temperature = known.temperature if fitted and known is not None else 1 / model.scale
     return Correction(normalize, name, mean, float(temperature), fitted)
@@ -106,7 +108,7 @@ def training_mean(model: Whisperer, modality: str | None) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the model does not know it.
+        If the model does not store it.
     """
     name = f"mean_{modality}"
     reference = model.reference
@@ -126,8 +128,8 @@ def training_mean(model: Whisperer, modality: str | None) -> np.ndarray:
 def pooled(z: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     """Rows of a group share the mean of their unit embeddings, scaled back to unit length.
 
-    Rows without an embedding stay without, rows without a group keep their own. Schaefer et al. (ICML 2026) leave the mean short,
-    so that the scores of a group shrink with its diversity; here they do not.
+    Rows without an embedding stay NaN, rows without a group keep their own embedding. Schaefer et al. (ICML 2026) do not scale the
+    mean back, so that the scores of a group get smaller the more its rows differ.
     """
     if groups is None:
         return z
@@ -145,18 +147,18 @@ def pooled(z: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
 
 
 def score_rows(
-    z: np.ndarray, text: np.ndarray, *, sections: np.ndarray, how: Correction
+    z: np.ndarray, text: np.ndarray, *, sections: np.ndarray, correction: Correction
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (n, c) and probabilities (n, c) of unit rows (n, u) for unit labels (c, u); NaN rows stay NaN."""
     scores = (z @ text.T).astype(np.float32)
-    if how.normalize == "centre":
-        scores -= _offsets(scores, text, sections, how.mean)
-    probability = probabilities(scores, how.temperature)
-    return (probability if how.normalize == "softmax" else scores), probability
+    if correction.normalize == "centre":
+        scores -= _offsets(scores, text, sections, correction.mean)
+    probability = probabilities(scores, correction.temperature)
+    return (probability if correction.normalize == "softmax" else scores), probability
 
 
 def _offsets(scores: np.ndarray, text: np.ndarray, sections: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
-    """What each label scores on the background: one row for all, or the mean over the rows of each section."""
+    """Mean score of each label on the background: one row for all, or the mean over the rows of each section."""
     if mean is not None:
         return (text.astype(np.float64) @ mean).astype(np.float32)[None]
     out = np.zeros_like(scores)

@@ -25,12 +25,12 @@ SAME_MPP = 1.25
 TISSUE = 0.05
 """Fraction of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
 
-MOST_GLASS = 0.5
+MAX_BACKGROUND = 0.5
 
 
 @dataclass(frozen=True)
 class SectionRange:
-    """How one section's image compares with the training images.
+    """How the image of one section compares with the training images.
 
     Attributes
     ----------
@@ -39,10 +39,10 @@ class SectionRange:
     n_rows, n_tissue
         Rows, and those with a complete tile on tissue.
     mpp, factor
-        Microns per pixel at which its tiles are read, and how many times coarser (above 1) or finer (below 1) that is than
-        the training images; ``None`` where one of the two is not known.
+        Microns per pixel at which its tiles are read, and their ratio to those of the training images (above 1: coarser, below 1:
+        finer); ``None`` where one of the two is not known.
     distance, limit
-        Distance of its features from the training sections' and the largest that counts as alike
+        Distance of its mean features from those of the training sections, and the largest that counts as similar
         (:meth:`~spatialwhisperer.models.reference.Reference.image_distance`); ``None`` where there are no features.
     """
 
@@ -56,7 +56,7 @@ class SectionRange:
 
 
 def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str]:
-    """Say in which ways images lie outside those that a model was trained on.
+    """Sentences on how images differ from those that a model was trained on.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str
 
     Returns
     -------
-    One sentence with numbers for each way: scale, colour and texture, too few rows on tissue. An empty list where nothing
-    stands out.
+    One sentence with numbers for each difference: scale, colour and texture, too few rows on tissue. An empty list where there is
+    none.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def section_ranges(
     out = []
     for name in dict.fromkeys(sections):
         rows = sections == name
-        # a table that was cut out of its SpatialData has lost the name that its one image was recorded under
+        # the one image of a table that was taken out of its SpatialData is recorded under the region's name
         scale = mpp.get(name, next(iter(mpp.values())) if len(mpp) == 1 else None)
         x = None if features is None else features[rows]
         out.append(_one(str(name), int(rows.sum()), scale, x, model.reference))
@@ -153,7 +153,7 @@ def _on_tissue(x: np.ndarray, encoder: str | None) -> np.ndarray:
     complete = np.isfinite(x).all(axis=1)
     if encoder != "stain_texture":
         return complete
-    # of several tile sizes the first; the feature is the square root of the fraction
+    # of several tile sizes the first is taken; the feature is the square root of the fraction
     fraction = x[:, StainTextureEncoder().feature_names().index("tissue_share")]
     return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE))
 
@@ -169,7 +169,7 @@ def _scale(one: SectionRange, training: Any) -> str | None:
     how = f"{one.factor:.1f} times coarser" if one.factor > 1 else f"{1 / one.factor:.1f} times finer"
     return (
         f"Section {one.name!r} is read at {one.mpp:.3g} µm per pixel, {how} than the images in training ({trained} µm per "
-        "pixel): its fine texture is another."
+        "pixel), so that its fine texture differs."
     )
 
 
@@ -188,7 +188,7 @@ def _rows(one: SectionRange, _training: Any) -> str | None:
             f"Section {one.name!r} has {one.n_tissue} rows with a whole tile on tissue, of {one.n_rows}; with fewer than "
             f"{MIN_ROWS} its features cannot be brought to the scale of a section."
         )
-    if one.n_tissue < (1 - MOST_GLASS) * one.n_rows:
+    if one.n_tissue < (1 - MAX_BACKGROUND) * one.n_rows:
         return (
             f"Of {one.n_rows} rows of section {one.name!r} only {one.n_tissue} have a tile on tissue; the others shift the "
             "scale of its features. Leave out empty tiles."

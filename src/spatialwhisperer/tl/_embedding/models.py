@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer.encoders.catalogue import encoder_names, open_encoder
-from spatialwhisperer.models.default import default_model
-from spatialwhisperer.models.whisperer import Whisperer
 
 if TYPE_CHECKING:
     from spatialwhisperer.encoders.base import Encoder
+    from spatialwhisperer.models.whisperer import Whisperer
 
 
 def open_model(model: Whisperer | str | Path | None) -> Whisperer:
@@ -23,6 +22,10 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     TypeError
         If it is none of these.
     """
+    # torch is imported by a call that needs it, not by whoever looks at the namespace
+    from spatialwhisperer.models.default import default_model
+    from spatialwhisperer.models.whisperer import Whisperer
+
     if model is None:
         return default_model()
     if isinstance(model, Whisperer):

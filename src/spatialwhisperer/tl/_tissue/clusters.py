@@ -47,8 +47,8 @@ def kmeans(z: np.ndarray, n_clusters: int, *, n_init: int, random_state: int) ->
 def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_state: int) -> np.ndarray:
     """Leiden communities at the resolution whose number comes closest to the one asked for, largest first.
 
-    The number of communities mostly grows with the resolution, so the resolution is halved in; of equally close numbers the
-    first that was met stays.
+    The number of communities mostly grows with the resolution, so the resolution is found by bisection; of equally close numbers
+    the first that was found is kept.
     """
     require("igraph", extra="leiden")
     import anndata as ad
@@ -61,7 +61,7 @@ def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_
         sc.pp.neighbors(adata, n_neighbors=min(15, len(z) - 1), use_rep="X", random_state=random_state)
         joint = sp.csr_matrix(adata.obsp["connectivities"], dtype=np.float64)
         if graph is not None and weight > 0:
-            joint = (1 - weight) * _symmetric_share(joint) + weight * _symmetric_share(graph)
+            joint = (1 - weight) * _symmetric(joint) + weight * _symmetric(graph)
         for _ in range(_STEPS):
             resolution = (low + high) / 2
             sc.tl.leiden(
@@ -97,8 +97,8 @@ def _row_means(graph: Any) -> tuple[sp.csr_matrix, np.ndarray]:
     return sp.diags_array(1 / np.where(alone, 1, total)) @ graph, alone
 
 
-def _symmetric_share(graph: sp.csr_matrix) -> sp.csr_matrix:
-    """Scale a graph so that rows add up to about one and it stays symmetric."""
+def _symmetric(graph: sp.csr_matrix) -> sp.csr_matrix:
+    """Scale a graph so that its rows add up to about one and it stays symmetric."""
     total = np.asarray(graph.sum(axis=1)).ravel()
     root = sp.diags_array(1 / np.sqrt(np.where(total > 0, total, 1)))
     return sp.csr_matrix(root @ graph @ root)

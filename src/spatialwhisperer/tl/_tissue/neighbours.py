@@ -54,7 +54,7 @@ class Smoothing:
 
 
 def as_smoothing(smooth: float | Smoothing) -> Smoothing:
-    """A weight alone, or all there is to say."""
+    """The options themselves, or those of a weight alone."""
     return smooth if isinstance(smooth, Smoothing) else Smoothing(smooth)
 
 

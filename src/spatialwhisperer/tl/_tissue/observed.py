@@ -30,13 +30,13 @@ def variable_expression(
 
 
 def variable_genes(logged: Any, sections: np.ndarray, n_top_genes: int | None) -> np.ndarray:
-    """Positions of the genes that scanpy calls highly variable in at least one section; of all seen genes for ``None``."""
+    """Positions of the genes that are highly variable (scanpy) in at least one section; of all detected genes for ``None``."""
     import anndata as ad
     import scanpy as sc
 
-    seen = np.asarray((logged > 0).sum(axis=0)).ravel() > 0
-    if n_top_genes is None or seen.sum() <= n_top_genes:
-        return np.flatnonzero(seen)
+    detected = np.asarray((logged > 0).sum(axis=0)).ravel() > 0
+    if n_top_genes is None or detected.sum() <= n_top_genes:
+        return np.flatnonzero(detected)
     chosen = np.zeros(logged.shape[1], bool)
     for name in np.unique(sections):
         part = logged[sections == name]

@@ -1,4 +1,4 @@
-"""Classifiers on frozen features: small, seeded, on plain arrays."""
+"""Classifiers on frozen features, on plain arrays: small, and reproducible by their seed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Method = Literal["logistic", "knn", "prototypes"]
 METHODS = ("logistic", "knn", "prototypes")
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse strengths of the ridge penalty that are tried, weakest last."""
+"""Inverse strengths of the ridge penalty that are tried; the last is the weakest penalty."""
 
 FIXED_PENALTY = 1e-2
-"""Taken where groups are too few to choose one."""
+"""The one that is used where there are too few groups to choose one."""
 
 _INNER_FOLDS = 4
 _TEMPERATURE = 0.07
@@ -90,10 +90,10 @@ def choose_penalty(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, n_classe
         out = folds == f
         for i, score in enumerate(_logistic_path(x[~out], y[~out], PENALTIES, n_classes)):
             guesses[i, out] = score(x[out]).argmax(axis=1)
-    judged = np.isin(folds, usable)
-    present = np.unique(y[judged])
-    quality = [f1_score(y[judged], g[judged], labels=present, average="macro", zero_division=0) for g in guesses]
-    return PENALTIES[int(np.argmax(quality))]
+    predicted = np.isin(folds, usable)
+    present = np.unique(y[predicted])
+    f1 = [f1_score(y[predicted], g[predicted], labels=present, average="macro", zero_division=0) for g in guesses]
+    return PENALTIES[int(np.argmax(f1))]
 
 
 def take_shots(y: np.ndarray, n_shots: int | None, random_state: int) -> np.ndarray:
@@ -123,12 +123,12 @@ def _logistic_path(x: np.ndarray, y: np.ndarray, penalties: tuple[float, ...], n
     for penalty in penalties:
         model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=300)
         with warnings.catch_warnings():
-            # a weak penalty on separable rows creeps on; its predictions have long settled
+            # with a weak penalty on separable rows the coefficients keep growing while the predictions stay the same
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(z, y)
 
         def score(rows: np.ndarray, model: Any = model) -> np.ndarray:
-            return _spread(model.predict_proba((rows - mean) / sd), model.classes_, n_classes)
+            return _in_columns(model.predict_proba((rows - mean) / sd), model.classes_, n_classes)
 
         yield score
 
@@ -138,10 +138,12 @@ def _knn(x: np.ndarray, y: np.ndarray, n_classes: int, n_neighbors: int) -> Any:
 
     mean, sd = scale(x)
     model = KNeighborsClassifier(min(n_neighbors, len(x))).fit((x - mean) / sd, y)
-    return lambda rows: _spread(model.predict_proba((rows - mean) / sd), model.classes_, n_classes)
+    return lambda rows: _in_columns(model.predict_proba((rows - mean) / sd), model.classes_, n_classes)
 
 
 def _prototypes(x: np.ndarray, y: np.ndarray, n_classes: int) -> Any:
+    from scipy.special import softmax
+
     mean, sd = scale(x)
     unit = _unit((x - mean) / sd)
     classes = np.unique(y)
@@ -149,8 +151,7 @@ def _prototypes(x: np.ndarray, y: np.ndarray, n_classes: int) -> Any:
 
     def score(rows: np.ndarray) -> np.ndarray:
         logits = _unit((rows - mean) / sd) @ centres.T / _TEMPERATURE
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return _spread(shares / shares.sum(axis=1, keepdims=True), classes, n_classes)
+        return _in_columns(softmax(logits, axis=1), classes, n_classes)
 
     return score
 
@@ -159,7 +160,8 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True).clip(min=1e-12)
 
 
-def _spread(scores: np.ndarray, classes: np.ndarray, n_classes: int) -> np.ndarray:
+def _in_columns(scores: np.ndarray, classes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Scores of the classes that were fitted, in the columns of all classes; 0 in the others."""
     out = np.zeros((len(scores), n_classes))
     out[:, classes] = scores
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.models.presets import PRESETS
 from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+from spatialwhisperer.tl._training.options import ExpressionOptions
 from spatialwhisperer.tl._training.sources import summary
 
 if TYPE_CHECKING:
@@ -218,28 +219,6 @@ def _can_follow(preset: Preset, pairs: Mapping[tuple[str, str], float]) -> bool:
     met = {frozenset(pair) for pair in pairs}
     bridge = preset.bridge
     return bridge is not None and {frozenset(("image", bridge)), frozenset((bridge, "text"))} == met
-
-
-@dataclass(frozen=True)
-class ExpressionOptions:
-    """What a model learns beside the joint space, so that it predicts expression.
-
-    Attributes
-    ----------
-    genes
-        Genes to predict; ``None`` chooses them on the training groups by the rule of the preset.
-    values_layer
-        Layer with the values to predict as they are, such as batch-corrected ones; ``None`` takes raw counts, brought into the
-        value space of the preset.
-    cross_validate
-        Train again without each patient (without each section where there is one patient), to learn how well each gene is predicted
-        on tissue that training has not seen, and how to weigh retrieval and regression. The choice of genes and a fitted gene
-        encoder stay those of all training rows. ``None`` does so for frozen features.
-    """
-
-    genes: Sequence[str] | None = None
-    values_layer: str | None = None
-    cross_validate: bool | None = None
 
 
 def expression_options(

@@ -1,4 +1,4 @@
-"""The ground truth of rows, and which labels are correct for them."""
+"""The ground truth of rows, which labels are correct for them, and whether the best label is."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """What is known.
+    """The ground truth of the rows of a table.
 
     Attributes
     ----------
     proportions
-        Proportion or count by class; NaN: unknown.
+        Proportion or count of each class, one column per class; NaN where it is unknown.
     stated
-        Whether they state presence.
+        Whether the values are 0 and 1 and say directly whether a class is present.
     dominant
-        True class of each row, ``None`` where it is unknown.
+        True class of each row: the one with the largest value; ``None`` where it is unknown.
     """
 
     proportions: pd.DataFrame
@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
 
 def known_truth(table: AnnData, truth: Any) -> Known:
-    """Read the truth from a column of ``.obs``, a key of ``.obsm``, or a DataFrame.
+    """Read the ground truth from a column of ``.obs``, a key of ``.obsm``, or a DataFrame.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def label_sets(
     Raises
     ------
     TypeError
-        If the mapping is none.
+        If ``mapping`` is not a mapping.
     ValueError
         If no class has a label.
     """
@@ -108,9 +108,9 @@ def correct_labels(dominant: np.ndarray, sets: Mapping[str, Sequence[str]], labe
 
 
 def indistinct(sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.ndarray:
-    """Labels that the truth cannot tell apart, put together: Boolean of shape (labels, sets).
+    """Sets of labels that the ground truth cannot tell apart: Boolean of shape (labels, sets).
 
-    These are labels that are correct for the same true classes; one that is correct for none is a set of its own.
+    The labels of a set are correct for the same true classes; a label that is correct for none is a set of its own.
     """
     patterns: dict[Any, list[int]] = {}
     for i, label in enumerate(labels):
@@ -120,6 +120,39 @@ def indistinct(sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.n
     for part, members in enumerate(patterns.values()):
         out[members, part] = True
     return out
+
+
+class Judged(NamedTuple):
+    """The best label of each row, compared with the ground truth.
+
+    Attributes
+    ----------
+    confidence
+        Its probability.
+    summed
+        Its probability together with those of the labels that the ground truth cannot tell apart from it.
+    correct
+        Whether the label is correct.
+    """
+
+    confidence: np.ndarray
+    summed: np.ndarray
+    correct: np.ndarray
+
+
+def judged(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -> Judged:
+    """Compare the best label of each row with the ground truth.
+
+    Parameters
+    ----------
+    probability, correct
+        Probabilities of the labels, and which are correct; shape (n, labels).
+    together
+        Which label belongs to which set that the ground truth cannot divide, Boolean of shape (labels, sets).
+    """
+    rows, best = np.arange(len(probability)), probability.argmax(axis=1)
+    summed = probability @ together.astype(probability.dtype)
+    return Judged(probability[rows, best], summed[rows, together.argmax(axis=1)[best]], correct[rows, best])
 
 
 def _column_truth(column: pd.Series) -> Known:
