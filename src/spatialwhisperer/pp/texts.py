@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spatialwhisperer.encoders.text.transformer import check_texts, text_encoder
+from spatialwhisperer.encoders.resolve import text_encoder
+from spatialwhisperer.encoders.text.base import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from spatialwhisperer.encoders.text.transformer import TextEncoder
+    from spatialwhisperer.encoders.text.base import TextEncoder
 
 
 def embed_texts(
@@ -30,7 +31,7 @@ def embed_texts(
         The texts; equal ones are computed once.
     encoder
         ``"minilm"`` (all-MiniLM-L6-v2, 384 dimensions, Apache-2.0), a folder with a transformers model in safetensors, the id of
-        one on the Hugging Face hub, or what `spatialwhisperer.encoders.text.transformer.text_encoder` returned.
+        one on the Hugging Face hub, or what :func:`spatialwhisperer.models.text_encoder` returned.
     batch_size
         Texts in one pass; ``None`` takes ``settings.batch_size``. It does not change the result beyond rounding.
     device
