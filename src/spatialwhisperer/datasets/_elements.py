@@ -1,8 +1,8 @@
-"""Build the elements of a section: image, circles and table, registered to pixels and to microns."""
+"""The elements of a section: image, circles and table, registered to pixels and to microns."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,26 +10,30 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import dask.array as da
     from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from spatialdata.transformations import BaseTransformation
+    from xarray import DataTree
 
 CHUNK_PX = 1024
 
 
-def transformations(section: str, mpp: float) -> dict[str, Any]:
+def transformations(section: str, mpp: float) -> dict[str, BaseTransformation]:
     """Register an element to its section's full-resolution pixels and to microns."""
     from spatialdata.transformations import Identity, Scale
 
     return {section: Identity(), "microns": Scale([mpp, mpp], axes=("x", "y"))}
 
 
-def image_element(pixels: Any, *, section: str, mpp: float, min_side_px: int = 512) -> Any:
-    """Turn a (3, h, w) uint8 numpy or dask array into a pyramid whose last level is about ``min_side_px`` long."""
+def image_element(pixels: np.ndarray | da.Array, *, section: str, mpp: float, least_px: int = 512) -> DataTree:
+    """Turn a uint8 array (3, h, w) into a pyramid whose last level is about ``least_px`` pixels long."""
     import dask.array as da
     from spatialdata.models import Image2DModel
 
     if not isinstance(pixels, da.Array):
         pixels = da.from_array(pixels, chunks=(3, CHUNK_PX, CHUNK_PX))
-    levels = max(1, int(np.floor(np.log2(max(pixels.shape[1:]) / min_side_px))))
+    levels = max(1, int(np.floor(np.log2(max(pixels.shape[1:]) / least_px))))
     return Image2DModel.parse(
         pixels,
         dims=("c", "y", "x"),
@@ -39,7 +43,7 @@ def image_element(pixels: Any, *, section: str, mpp: float, min_side_px: int = 5
     )
 
 
-def circles(xy_px: np.ndarray, radius_px: np.ndarray | float, *, section: str, mpp: float) -> Any:
+def circles(xy_px: np.ndarray, radius_px: np.ndarray | float, *, section: str, mpp: float) -> GeoDataFrame:
     """Circles around (n, 2) pixel positions; row i has index i."""
     from spatialdata.models import ShapesModel
 

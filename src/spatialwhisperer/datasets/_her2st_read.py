@@ -11,11 +11,12 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets import _jpeg
+from spatialwhisperer.datasets._files import jpeg
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 SPOT_PITCH_UM = 200.0
@@ -53,7 +54,7 @@ def read_folder(folder: Path, *, with_image: bool) -> Section:
         image = folder / meta["image"]
         if not image.is_file():
             raise FileNotFoundError(
-                f"{image} is missing though meta.json names it. Put it there, or give with_image=False."
+                f"{image} is missing though meta.json names it. Put it there, or pass with_image=False."
             )
     adata = ad.read_h5ad(folder / "counts.h5ad")
     # without an image of its own, positions are in pixels of the original one
@@ -100,7 +101,7 @@ def read_upstream(data: Path, name: str, *, with_image: bool) -> Section:
         }
     )
     obs.index = [f"{name}_{spot}" for spot in spots.index]
-    image = _one(data / "ST-imgs" / name[0] / name, "*.jpg", hint=" Or give with_image=False.") if with_image else None
+    image = _one(data / "ST-imgs" / name[0] / name, "*.jpg", hint=" Or pass with_image=False.") if with_image else None
     mpp = _mpp_from_pitch(spots)
     section = Section(
         name=name,
@@ -149,7 +150,7 @@ def _pathologist_labels(data: Path, name: str, spots: pd.DataFrame) -> np.ndarra
 def _check_inside(section: Section) -> None:
     if section.image is None:
         return
-    size = np.array(_jpeg.size(section.image))
+    size = np.array(jpeg.size(section.image))
     outside = int(((section.spatial_px < 0) | (section.spatial_px >= size)).any(axis=1).sum())
     if outside:
         raise ValueError(
@@ -167,21 +168,21 @@ def assemble(sections: list[Section]) -> SpatialData:
     images, shapes = {}, {}
     for s in sections:
         if s.image is not None:
-            pixels = _jpeg.lazy(s.image, chunk_px=CHUNK_PX)
+            pixels = jpeg.lazy(s.image, chunk_px=CHUNK_PX)
             images[f"{s.name}_image"] = image_element(pixels, section=s.name, mpp=s.mpp)
         radius_px = s.spot_diameter_um / 2 / s.mpp
         shapes[f"{s.name}_spots"] = circles(s.spatial_px, radius_px, section=s.name, mpp=s.mpp)
     return SpatialData(images=images, shapes=shapes, tables={"table": _table(sections)})
 
 
-def _table(sections: list[Section]) -> Any:
+def _table(sections: list[Section]) -> AnnData:
     import anndata as ad
 
     from spatialwhisperer.datasets._elements import table_element
 
     var = _union_of_genes(sections)
     adata = ad.AnnData(
-        X=sp.vstack([_spread(s, var.index) for s in sections], format="csr"),
+        X=sp.vstack([_in_columns(s, var.index) for s in sections], format="csr"),
         obs=_stack_obs(sections),
         var=var,
     )
@@ -202,7 +203,7 @@ def _union_of_genes(sections: list[Section]) -> pd.DataFrame:
     return var
 
 
-def _spread(section: Section, genes: pd.Index) -> sp.csr_matrix:
+def _in_columns(section: Section, genes: pd.Index) -> sp.csr_matrix:
     counts = section.counts
     columns = genes.get_indexer(section.genes.index)
     out = sp.csr_matrix((counts.data, columns[counts.indices], counts.indptr), shape=(counts.shape[0], len(genes)))

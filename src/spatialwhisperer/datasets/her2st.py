@@ -82,7 +82,7 @@ def her2st(
     """
     names = _names(sections)
     if data_dir is None:
-        from spatialwhisperer.datasets._download import fetch
+        from spatialwhisperer.datasets._files.download import fetch
 
         root = settings.cache_dir / "her2st"
         fetch({p: h for name in names for p, h in _wanted(name, with_image).items()}, base_url=base_url, folder=root)
@@ -127,7 +127,7 @@ def _wanted(name: str, with_image: bool) -> dict[str, str]:
 
 def _from_folder(folder: Path, names: list[str], with_image: bool) -> list[Section]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder. Give data_dir=None to download the sections.")
+        raise FileNotFoundError(f"{folder} is not a folder. Pass data_dir=None to download the sections.")
     roots = [folder, folder / "her2st"]
     for root in roots:
         for data in (root / "data", root):
@@ -146,7 +146,7 @@ def _from_folder(folder: Path, names: list[str], with_image: bool) -> list[Secti
             return [read_folder(root / name, with_image=with_image) for name in names]
     raise FileNotFoundError(
         f"{folder} holds neither data/ST-cnts (a clone of the authors' repository) nor <section>/counts.h5ad; it holds "
-        f"{listing(sorted(p.name for p in folder.iterdir()))}. Give data_dir=None to download the sections."
+        f"{listing(sorted(p.name for p in folder.iterdir()))}. Pass data_dir=None to download the sections."
     )
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets._cells import TILE_PX, CellImages, LabelledImage, Layout, assemble, choose, folder_of
+from spatialwhisperer.datasets._nuclei.assemble import assemble
+from spatialwhisperer.datasets._nuclei.layout import LabelledImage, Layout, choose, folder_of
+from spatialwhisperer.datasets.cells import TILE_PX, CellImages
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -47,9 +49,9 @@ def lizard(
         unpack), or with files ``<image>.hdf`` (arrays ``img``, ``gt_inst``, ``gt_ct``) as the published benchmark makes them.
         ``None`` downloads the authors' archives once into ``settings.cache_dir / "lizard"``.
     images
-        Names such as ``"crag_11"``; all if not given.
+        Names such as ``"crag_11"``; ``None`` takes all.
     split
-        1, 2 or 3: only the images of that part of the authors' ``info.csv``.
+        1, 2 or 3: only the images of that split in the authors' ``info.csv``; ``None`` takes all.
     mpp
         Microns per pixel.
     tile_px
@@ -98,10 +100,10 @@ def lizard(
     >>> images["crag_11"]["table"].obsm["cell_counts"].shape  # doctest: +SKIP
     (36, 7)
     """
-    from spatialwhisperer.datasets._cells_hdf import hdf_files, read_hdf
+    from spatialwhisperer.datasets._nuclei.hdf import hdf_files, read_hdf
 
     if data_dir is None:
-        from spatialwhisperer.datasets._archives import fetch_archives
+        from spatialwhisperer.datasets._files.archives import fetch_archives
 
         root = settings.cache_dir / "lizard"
         suffixes = (".png", ".mat", ".csv")
@@ -134,7 +136,7 @@ def _files(root: Path) -> dict[str, tuple[Path, Path]]:
         raise FileNotFoundError(
             f"{root} must hold Lizard_Images1/*.png, Lizard_Images2/*.png and Lizard_Labels/Labels/*.mat; found {len(pngs)} images "
             f"and {len(labels)} labels ({root} holds {listing(sorted(p.name for p in root.iterdir()))}). Get them from {PAGE}, "
-            "or give data_dir=None to download them."
+            "or pass data_dir=None to download them."
         )
     alone = sorted(p.stem for p in pngs if p.stem not in labels)
     if alone:
@@ -158,8 +160,8 @@ def _of_split(root: Path, files: dict[str, tuple[Path, Path]], split: int) -> li
 def _read(png: Path, mat: Path) -> LabelledImage:
     from scipy.io import loadmat
 
-    from spatialwhisperer.datasets import _jpeg
     from spatialwhisperer.datasets._elements import CHUNK_PX
+    from spatialwhisperer.datasets._files import jpeg
 
     label = loadmat(mat, variable_names=["inst_map", "id", "class"])
     missing = [key for key in ("inst_map", "id", "class") if key not in label]
@@ -175,4 +177,4 @@ def _read(png: Path, mat: Path) -> LabelledImage:
         raise ValueError(f"{len(unknown)} nuclei of {mat} have no class (first: {listing(unknown, 3)}).")
     lookup = np.zeros(int(max(instances.max(initial=0), ids.max(initial=0))) + 1, np.int64)
     lookup[ids] = codes
-    return LabelledImage(_jpeg.lazy(png, chunk_px=CHUNK_PX), instances, lookup[instances])
+    return LabelledImage(jpeg.lazy(png, chunk_px=CHUNK_PX), instances, lookup[instances])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets._cells import TILE_PX, CellImages, LabelledImage, Layout, assemble, choose, folder_of
+from spatialwhisperer.datasets._nuclei.assemble import assemble
+from spatialwhisperer.datasets._nuclei.layout import LabelledImage, Layout, choose, folder_of
+from spatialwhisperer.datasets.cells import TILE_PX, CellImages
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from spatialdata import SpatialData
 
 URL = "https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke"
 CLASSES = ("Background", "Epithelial", "Dead Cells", "Connective/Soft tissue cells", "Inflammatory", "Neoplastic cells")
@@ -42,7 +46,7 @@ def pannuke(
     """Read PanNuke: 7,901 H&E patches of 256 px at 40x from 19 tissues, with nuclei of five classes.
 
     A patch is too small to rank tiles in, so an image here is a canvas of 50 patches, as in the published benchmark: each patch
-    gives four tiles, and the patches lie side by side in a near-square grid. Elements and tables are those of :func:`lizard`.
+    gives four tiles, and the patches lie side by side in a near-square grid. Elements and tables are as in :func:`lizard`.
 
     Parameters
     ----------
@@ -51,7 +55,7 @@ def pannuke(
         ``foldk`` and ``fold_k`` are found too), or with canvases ``batch_*.hdf`` (arrays ``img``, ``gt_inst``, ``gt_ct``) as the published benchmark makes them.
         ``None`` downloads the archives of the folds once into ``settings.cache_dir / "pannuke"``.
     images
-        Names such as ``"fold2_00050"``, the canvas that starts with the 51st patch; all if not given.
+        Names such as ``"fold2_00050"``, the canvas that starts with the 51st patch; ``None`` takes all.
     folds
         Folds to read; the published benchmark tests on the second.
     windows
@@ -95,7 +99,7 @@ def pannuke(
     >>> import spatialwhisperer as sw
     >>> images = sw.datasets.pannuke(data_dir="pannuke", folds=[2])  # doctest: +SKIP
     """
-    from spatialwhisperer.datasets._cells_hdf import hdf_files, read_hdf
+    from spatialwhisperer.datasets._nuclei.hdf import hdf_files, read_hdf
 
     if windows not in get_args(Windows):
         raise ValueError(f"windows must be one of {listing(get_args(Windows))}, not {windows!r}.")
@@ -104,7 +108,7 @@ def pannuke(
         raise ValueError(f"folds must be some of 1, 2, 3; got {folds!r}.")
     layout = Layout("pannuke", URL, "CC BY-NC-SA 4.0", CLASSES, mpp, tile_px, always_drop=False)
     if data_dir is None:
-        from spatialwhisperer.datasets._archives import fetch_archives
+        from spatialwhisperer.datasets._files.archives import fetch_archives
 
         root = settings.cache_dir / "pannuke"
         wanted = {f"fold_{k}.zip": ARCHIVES[f"fold_{k}.zip"] for k in folds}
@@ -123,7 +127,7 @@ def pannuke(
         canvases |= {f"fold{fold}_{i:05d}": (base, order[i : i + CANVAS]) for i in range(0, n, CANVAS)}
     names = choose(images, list(canvases), str(root))
 
-    def read(name: str) -> Any:
+    def read(name: str) -> SpatialData:
         base, patches = canvases[name]
         return assemble(name, _canvas(base, int(name[4]), patches, windows, tile_px), layout)
 
@@ -137,7 +141,7 @@ def _base(root: Path, fold: int) -> Path:
             return base
     raise FileNotFoundError(
         f"{root} must hold 'Fold {fold}/images/fold{fold}/images.npy'; it holds {listing(sorted(p.name for p in root.iterdir()))}. "
-        f"Get it from {URL}, or give data_dir=None to download it."
+        f"Get it from {URL}, or pass data_dir=None to download it."
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets._cells import TILE_PX, CellImages, Layout, assemble, choose, folder_of
+from spatialwhisperer.datasets._nuclei.assemble import assemble
+from spatialwhisperer.datasets._nuclei.layout import Layout, choose, folder_of
+from spatialwhisperer.datasets.cells import TILE_PX, CellImages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,19 +32,19 @@ def pathocell(
     mpp: float = 0.5,
     tile_px: int = TILE_PX,
 ) -> CellImages:
-    """Read PathoCell: H&E images of colorectal cancer with cell types that CODEX gave to the same cells.
+    """Read PathoCell: H&E images of colorectal cancer with cell types that were measured in the same cells by CODEX.
 
-    Elements and tables are those of :func:`lizard`; the classes are the ones of the data set's own class list.
+    Elements and tables are as in :func:`lizard`; the classes are those of the data set's own class list.
 
     Parameters
     ----------
     data_dir
         Folder with ``pathocell_hdf`` (or its content): ``<image>.hdf``, ``CT_mapping.txt`` and ``CT_coarse_mapping.txt``. The data
-        set is gated, so nothing is downloaded; without it the error says how to get the files.
+        set is gated, so nothing is downloaded; ``None`` raises an error that says how to get the files.
     images
-        Names such as ``"reg001_A"``; all if not given.
+        Names such as ``"reg001_A"``; ``None`` takes all.
     level
-        Coarse classes, which the published benchmark scores, or the fine ones.
+        "coarse": the classes that the published benchmark scores; "fine": all classes.
     mpp
         Microns per pixel.
     tile_px
@@ -80,7 +82,7 @@ def pathocell(
     >>> import spatialwhisperer as sw
     >>> images = sw.datasets.pathocell(data_dir="PathoCell")  # doctest: +SKIP
     """
-    from spatialwhisperer.datasets._cells_hdf import hdf_files, read_classes, read_hdf
+    from spatialwhisperer.datasets._nuclei.hdf import hdf_files, read_classes, read_hdf
 
     if level not in get_args(Level):
         raise ValueError(f"level must be one of {listing(get_args(Level))}, not {level!r}.")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer.datasets import _tissue
-from spatialwhisperer.datasets._expression import gene_table, make_programme
-from spatialwhisperer.datasets._histology import paint_section
-from spatialwhisperer.datasets._tissue import CLASSES
+from spatialwhisperer.datasets._simulation.gene_programmes import gene_table, make_programme
+from spatialwhisperer.datasets._simulation.painting import paint_section
+from spatialwhisperer.datasets._simulation.tissue import BODY_UM, CLASSES, make_cells, make_tissue, spot_grid
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._expression import Programme
+    from spatialwhisperer.datasets._simulation.gene_programmes import Programme
+    from spatialwhisperer.datasets._simulation.tissue import Cells, Tissue
 
 
 CAPTIONS = (
@@ -83,7 +83,7 @@ def simulate_sections(
     spot_diameter_um
         Diameter of a spot.
     size_px
-        Edge of the square image; ``None`` fits it to the spots, with glass around the tissue.
+        Edge of the square image; ``None`` fits it to the spots, with empty background around the tissue.
     region_um
         Correlation length of the fields that outline the regions.
     counts_per_cell
@@ -132,7 +132,7 @@ def simulate_sections(
     sections = {}
     for i in range(n_patients):
         name, rng = f"P{i + 1}", _rng(random_state, 1, i)
-        tissue = _tissue.make_tissue(
+        tissue = make_tissue(
             rng,
             side_um=side_um,
             n_spots=n_spots,
@@ -140,7 +140,7 @@ def simulate_sections(
             margin_um=spot_diameter_um,
             region_um=region_um,
         )
-        cells = _tissue.make_cells(rng, tissue, side_um=side_um)
+        cells = make_cells(rng, tissue, side_um=side_um)
         image = paint_section(rng, tissue, cells, size_px=round(side_um / mpp), mpp=mpp, stain_sd=stain_sd)
         spots = _spot_table(rng, tissue, cells, programme, var, spot_diameter_um / 2, counts_per_cell)
         sections[name] = _assemble(name, image, tissue, cells, spots, mpp, spot_diameter_um)
@@ -152,7 +152,7 @@ def _rng(*seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed))
 
 
-def _check(arguments: dict) -> None:
+def _check(arguments: dict[str, Any]) -> None:
     least_of = {"n_patients": 1, "n_spots": 1, "n_genes": 20, "n_reference_cells": 1, "random_state": 0}
     if arguments["size_px"] is not None:
         least_of["size_px"] = 1
@@ -172,13 +172,13 @@ def _check(arguments: dict) -> None:
 
 def _side_um(n_spots: int, mpp: float, pitch: float, diameter: float, size_px: int | None) -> float:
     if size_px is None:
-        # tissue over two thirds of the grid, the rest is glass
+        # tissue over two thirds of the grid, the rest is background
         side = np.sqrt(1.5 * n_spots * pitch**2 * np.sqrt(3) / 2) + 2 * diameter
-        while len(_tissue.spot_grid(side, pitch, diameter)) < 1.4 * n_spots:
+        while len(spot_grid(side, pitch, diameter)) < 1.4 * n_spots:
             side *= 1.05
         return float(np.ceil(side / mpp) * mpp)
     side = size_px * mpp
-    room = len(_tissue.spot_grid(side, pitch, diameter))
+    room = len(spot_grid(side, pitch, diameter))
     if room < n_spots:
         raise ValueError(
             f"An image of {size_px} px at {mpp} microns per pixel has room for {room} spots, not {n_spots}. "
@@ -193,8 +193,8 @@ def _labels(kind: np.ndarray) -> pd.Categorical:
 
 def _spot_table(
     rng: np.random.Generator,
-    tissue: _tissue.Tissue,
-    cells: _tissue.Cells,
+    tissue: Tissue,
+    cells: Cells,
     programme: Programme,
     var: pd.DataFrame,
     radius_um: float,
@@ -222,11 +222,11 @@ def _spot_table(
     return table
 
 
-def _captured(spots_um: np.ndarray, cells: _tissue.Cells, radius_um: float) -> sp.csr_matrix:
+def _captured(spots_um: np.ndarray, cells: Cells, radius_um: float) -> sp.csr_matrix:
     """(n_spots, n_cells) int32 membership: cells whose body reaches half its radius into the spot."""
     from scipy.spatial import cKDTree
 
-    reach = radius_um + 0.5 * _tissue.BODY_UM
+    reach = radius_um + 0.5 * BODY_UM
     tree = cKDTree(cells.body_xy)
     near = tree.query_ball_point(spots_um, reach.max())
     spot = np.repeat(np.arange(len(spots_um)), [len(cell) for cell in near])
@@ -243,8 +243,8 @@ def _captured(spots_um: np.ndarray, cells: _tissue.Cells, radius_um: float) -> s
 def _assemble(
     name: str,
     image: np.ndarray,
-    tissue: _tissue.Tissue,
-    cells: _tissue.Cells,
+    tissue: Tissue,
+    cells: Cells,
     spots: AnnData,
     mpp: float,
     spot_diameter_um: float,

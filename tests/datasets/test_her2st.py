@@ -17,7 +17,7 @@ from PIL import Image
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.datasets._download import git_blob_sha1
+from spatialwhisperer.datasets._files.download import git_blob_sha1
 from spatialwhisperer.settings import settings
 
 MODULE = import_module("spatialwhisperer.datasets.her2st")

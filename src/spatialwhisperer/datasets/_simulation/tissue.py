@@ -15,7 +15,7 @@ CANCER, T, FIBROBLAST, ADIPOCYTE, ENDOTHELIAL = range(5)
 GRID_UM = 8.0
 """Step of the coarse grid on which tissue properties vary."""
 
-# rows: niches (tumour nest, lymphoid aggregate, stroma, fat, vessel-rich); columns: share of area by class
+# rows: niches (tumour nest, lymphoid aggregate, stroma, fat, vessel-rich); columns: fraction of the area by class
 NICHES = np.array(
     [
         [0.84, 0.06, 0.06, 0.00, 0.04],
@@ -37,7 +37,7 @@ HAEM = np.array([0.26, 0.14, 0.05, 0.03, 0.05])
 EOSIN = np.array([0.36, 0.20, 0.46, 0.34, 0.62])
 FIBRE = np.array([0.10, 0.05, 1.00, 0.10, 0.45])
 BODY_UM = np.array([7.0, 4.0, 8.0, 26.0, 6.0])
-"""Radius of a cell's body: what a spot captures it by."""
+"""Radius of a cell's body in microns; a spot captures the cells whose body reaches into it."""
 
 VACUOLE_STEP_UM, VACUOLE_UM = 52.0, 25.0
 VESSEL_STEP_UM, VESSEL_UM = 38.0, 9.0
@@ -63,11 +63,12 @@ class Cells:
 class Tissue:
     """Coarse maps of one section (rows y, columns x, one value every ``GRID_UM``) and its spots and holes.
 
-    ``inside`` is roughly the distance to the tissue's edge, positive inside; ``share`` the area that each class holds.
+    ``inside`` is roughly the distance to the tissue's edge in microns, positive inside; ``area`` the fraction of the area that each class
+    holds, shape (y, x, classes).
     """
 
     inside: np.ndarray
-    share: np.ndarray
+    area: np.ndarray
     phase: np.ndarray
     spots_um: np.ndarray
     holes_um: np.ndarray
@@ -100,7 +101,7 @@ def spot_grid(side_um: float, pitch_um: float, margin_um: float) -> np.ndarray:
 def make_tissue(
     rng: np.random.Generator, *, side_um: float, n_spots: int, pitch_um: float, margin_um: float, region_um: float
 ) -> Tissue:
-    """Outline, niches, fibre direction, spots, and the holes that fat and vessels make."""
+    """Outline, niches, fibre direction, spots, and the holes of fat cells and vessels."""
     cells = int(np.ceil(side_um / GRID_UM)) + 2
     shape = (cells, cells)
     axis = np.arange(cells) * GRID_UM / side_um - 0.5
@@ -116,10 +117,10 @@ def make_tissue(
     fields = np.stack([smooth_field(rng, shape, region_um) for _ in NICHES], axis=-1)
     bias = NICHE_BIAS + 0.12 * rng.standard_normal(len(NICHES))
     weight = np.exp(5.0 * (fields + bias))
-    share = (weight / weight.sum(axis=-1, keepdims=True)) @ NICHES
+    area = (weight / weight.sum(axis=-1, keepdims=True)) @ NICHES
     phase = 26.0 * smooth_field(rng, shape, 110.0) + 2.0 * smooth_field(rng, shape, 16.0)
     tissue = Tissue(
-        (edge - outline) * side_um, share, phase, spots[np.sort(inner)], np.empty((0, 2)), np.empty(0), np.empty(0)
+        (edge - outline) * side_um, area, phase, spots[np.sort(inner)], np.empty((0, 2)), np.empty(0), np.empty(0)
     )
     return _with_holes(rng, tissue, side_um)
 
@@ -130,12 +131,12 @@ def _with_holes(rng: np.random.Generator, tissue: Tissue, side_um: float) -> Tis
         (0, ADIPOCYTE, VACUOLE_STEP_UM, VACUOLE_UM, 0.10, 0.10),
         (1, ENDOTHELIAL, VESSEL_STEP_UM, VESSEL_UM, 0.28, 0.30),
     ]
-    for kind, cell, step, size, jitter, spread in layout:
+    for kind, cell, step, size, jitter, size_sd in layout:
         xy = spot_grid(side_um, step, 0.0)
         xy = xy + rng.uniform(-jitter, jitter, xy.shape) * step
-        keep = (rng.random(len(xy)) < tissue.at(tissue.share[..., cell], xy)) & (tissue.at(tissue.inside, xy) > 0)
+        keep = (rng.random(len(xy)) < tissue.at(tissue.area[..., cell], xy)) & (tissue.at(tissue.inside, xy) > 0)
         places.append(xy[keep])
-        radii.append(size * np.exp(spread * rng.standard_normal(keep.sum()) - spread**2 / 2))
+        radii.append(size * np.exp(size_sd * rng.standard_normal(keep.sum()) - size_sd**2 / 2))
         kinds.append(np.full(keep.sum(), kind))
     xy, radius, kind = np.concatenate(places), np.concatenate(radii), np.concatenate(kinds)
     # a vessel inside a vacuole makes no sense
@@ -165,8 +166,8 @@ def _scattered(rng: np.random.Generator, tissue: Tissue, side_um: float) -> tupl
     axis = np.arange(0, side_um, step)
     xy = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     xy = xy + rng.uniform(0, step, xy.shape)
-    share = np.stack([tissue.at(tissue.share[..., k], xy) for k in range(len(CLASSES))], axis=1)
-    rate = share * DENSITY * 1e-6 * step**2
+    area = np.stack([tissue.at(tissue.area[..., k], xy) for k in range(len(CLASSES))], axis=1)
+    rate = area * DENSITY * 1e-6 * step**2
     total = rate.sum(axis=1)
     keep = rng.random(len(xy)) < total
     if len(tissue.holes_um):
@@ -201,19 +202,19 @@ def _without_overlap(cells: Cells) -> np.ndarray:
     pairs = cKDTree(cells.xy).query_pairs(2 * 0.8 * radius.max(), output_type="ndarray")
     first, second = pairs.T
     distance = np.linalg.norm(cells.xy[first] - cells.xy[second], axis=1)
-    # rim nuclei come first in order, so the later one of a pair gives way
-    clash = distance < 0.72 * (radius[first] + radius[second])
-    gone = np.zeros(len(radius), dtype=bool)
-    gone[np.maximum(first, second)[clash]] = True
-    return np.flatnonzero(~gone)
+    # rim nuclei come first in order, so the later one of a pair is dropped
+    overlaps = distance < 0.72 * (radius[first] + radius[second])
+    dropped = np.zeros(len(radius), dtype=bool)
+    dropped[np.maximum(first, second)[overlaps]] = True
+    return np.flatnonzero(~dropped)
 
 
 def stain_maps(tissue: Tissue) -> dict[str, Any]:
-    """Coarse maps of stain and fibres: each class's own value, weighted by the area it holds."""
+    """Coarse maps of stain and fibres: the value of each class, weighted by the area it holds."""
     return {
-        "haem_map": (tissue.share @ HAEM).astype(np.float32),
-        "eosin_map": (tissue.share @ EOSIN).astype(np.float32),
-        "fibre_map": (tissue.share @ FIBRE).astype(np.float32),
+        "haem_map": (tissue.area @ HAEM).astype(np.float32),
+        "eosin_map": (tissue.area @ EOSIN).astype(np.float32),
+        "fibre_map": (tissue.area @ FIBRE).astype(np.float32),
         "phase_map": tissue.phase.astype(np.float32),
         "tissue": tissue.inside.astype(np.float32),
     }

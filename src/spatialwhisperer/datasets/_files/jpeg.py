@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import dask.array as da
+
 _LOCK = Lock()
 
 
@@ -42,7 +44,7 @@ def size(path: Path) -> tuple[int, int]:
             raise ValueError(f"{path} is not an image that can be read; get the file again.") from error
 
 
-def lazy(path: Path, *, chunk_px: int) -> Any:
+def lazy(path: Path, *, chunk_px: int) -> da.Array:
     """Return a (3, h, w) uint8 dask array; a JPEG has no blocks, so the first one read decodes the whole file."""
     import dask.array as da
     from dask.array.core import normalize_chunks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer.datasets._tissue import CLASSES
+from spatialwhisperer.datasets._simulation.tissue import CLASSES
 
 RNA_CONTENT = np.array([1.5, 0.8, 1.0, 1.1, 1.0])
 

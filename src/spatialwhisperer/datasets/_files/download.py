@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer.settings import settings
@@ -11,6 +11,8 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import pooch
 
 
 def git_blob_sha1(path: str | Path) -> str:
@@ -30,7 +32,7 @@ class _VerifiedDownload:
     def __init__(self, blob_sha1: str) -> None:
         self.blob_sha1 = blob_sha1
 
-    def __call__(self, url: str, output_file: Any, _pooch: Any) -> None:
+    def __call__(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
         import pooch
 
         pooch.HTTPDownloader(progressbar=False, timeout=60)(url, output_file, _pooch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets._cells import LabelledImage
+from spatialwhisperer.datasets._nuclei.layout import LabelledImage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

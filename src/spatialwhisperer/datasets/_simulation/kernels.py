@@ -53,7 +53,7 @@ def paint_discs(haem, eosin, xy, radius, kind, wobble, rim_px, fine):
         for r in range(max(0, int(y0 - reach)), min(h, int(y0 + reach) + 1)):
             for c in range(max(0, int(x0 - reach)), min(w, int(x0 + reach) + 1)):
                 if haem[r, c] == 0.0 and eosin[r, c] == 0.0:
-                    continue  # glass stays glass
+                    continue  # background stays as it is
                 dy, dx = r - y0, c - x0
                 angle = np.arctan2(dy, dx)
                 bump = 1.0 + wobble[k, 0] * np.cos(2 * angle + wobble[k, 1]) + wobble[k, 2] * np.cos(3 * angle)
@@ -104,7 +104,7 @@ def paint_nuclei(haem, eosin, xy, long_px, short_px, angle, dark, vesicular, fin
 
 
 @njit(cache=True)
-def stain(rgb, haem, eosin, vectors, glass, fine, noise):
+def stain(rgb, haem, eosin, vectors, background, fine, noise):
     """Beer-Lambert: colour = light * exp(-(haematoxylin + eosin optical density)), plus camera noise, into uint8 (3, h, w)."""
     n = fine.shape[0]
     for channel in range(3):
@@ -112,5 +112,5 @@ def stain(rgb, haem, eosin, vectors, glass, fine, noise):
             for c in range(haem.shape[1]):
                 density = haem[r, c] * vectors[0, channel] + eosin[r, c] * vectors[1, channel]
                 shot = fine[(3 * r + 41 * channel) % n, (5 * c + 7 * r) % n]
-                value = glass[channel] * np.exp(-density) + noise * shot
+                value = background[channel] * np.exp(-density) + noise * shot
                 rgb[channel, r, c] = np.uint8(min(max(value, 0.0), 255.0))
