@@ -28,7 +28,7 @@ def warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, SpatialWhispererWarning, stacklevel=level - 1)
+    warnings.warn(message, SpatialWhispererWarning, stacklevel=level)
 
 
 def inform(message: str) -> None:
