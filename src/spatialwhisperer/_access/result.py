@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+_PARTS = ("obs", "obsm", "uns")
+
+
 @dataclass(frozen=True)
 class Result:
     """What one call writes.
@@ -42,26 +45,23 @@ class Result:
 
 
 def write_results(table: AnnData, results: tuple[Result, ...]) -> None:
-    """Write results to a table; after an error the table is as it was."""
-    before = {name: dict(getattr(table, name)) for name in ("obsm", "uns")}
-    columns = {name: table.obs[name] for name in table.obs}
+    """Write results to a table; after an error the table is as it was, the order of its columns included."""
+    before = {part: dict(getattr(table, part)) for part in _PARTS}
     try:
         for result in results:
             _write(table, result)
     except BaseException:
-        for name in list(table.obs):
-            if name not in columns:
-                del table.obs[name]
-        for name, values in columns.items():
-            table.obs[name] = values
         for part, values in before.items():
-            current = getattr(table, part)
-            for name in list(current):
-                if name not in values:
-                    del current[name]
-            for name, value in values.items():
-                current[name] = value
+            _restore(getattr(table, part), values)
         raise
+
+
+def _restore(part: Any, values: Mapping[str, Any]) -> None:
+    """Empty ``.obs``, ``.obsm`` or ``.uns``, and fill it again in the former order."""
+    for name in list(part):
+        del part[name]
+    for name, value in values.items():
+        part[name] = value
 
 
 def _write(table: AnnData, result: Result) -> None:
@@ -76,7 +76,7 @@ def _write(table: AnnData, result: Result) -> None:
     for name, values in result.uns.items():
         table.uns[name] = values
     for name in result.gone:
-        for part in (table.obs, table.obsm, table.uns):
+        for part in (getattr(table, place) for place in _PARTS):
             if name in part:
                 del part[name]
     table.uns[_keys.UNS] = {**table.uns.get(_keys.UNS, {}), result.key: entry(result.parameters)}
