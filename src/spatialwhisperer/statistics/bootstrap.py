@@ -1,15 +1,15 @@
-"""Intervals by resampling blocks of rows, and the ranking statistic that they are put around."""
+"""Confidence intervals by resampling blocks of rows, and the area under the ROC curve of weighted rows."""
 
 from __future__ import annotations
 
 import numpy as np
 
 BLOCK_ROWS = 12
-"""Rows in a block of neighbouring spots: they share tissue, so that they come or stay away together."""
+"""Rows in a block of neighbouring spots. Neighbours are not independent, so they are drawn together."""
 
 
 class Bootstrap:
-    """Weights of rows in resampled data: blocks are drawn with replacement, as many as there are.
+    """Block bootstrap: blocks of rows are drawn with replacement, as many as there are.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Bootstrap:
     weights
         How often each row was drawn, shape (resamplings, rows).
     n_blocks
-        Number of blocks.
+        Number of distinct blocks.
 
     Examples
     --------
@@ -44,19 +44,19 @@ class Bootstrap:
         self.weights = drawn[:, codes].astype(np.float64)
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Mean of a value of each row in each resampling, shape (resamplings,); NaN rows do not count."""
+        """Mean of the values, shape (n,), in each resampling, shape (resamplings,); rows with NaN are left out."""
         known = np.isfinite(values)
         total = self.weights[:, known].sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(total > 0, self.weights[:, known] @ values[known] / total, np.nan)
 
     def mean(self, values: np.ndarray) -> tuple[float, float]:
-        """95 % interval of the mean of a value of each row."""
+        """95 % confidence interval of the mean of the values, shape (n,)."""
         return interval(self.means(values))
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
-    """Bounds that hold the middle 95 % of the resampled values; NaN where fewer than half of them are defined."""
+    """Quantiles 2.5 % and 97.5 % of resampled values; NaN where fewer than half of the values are defined."""
     known = samples[np.isfinite(samples)]
     if len(known) < max(2, len(samples) / 2):
         return np.nan, np.nan
@@ -65,20 +65,20 @@ def interval(samples: np.ndarray) -> tuple[float, float]:
 
 
 def spatial_blocks(positions: np.ndarray | None, sections: np.ndarray, rows: int = BLOCK_ROWS) -> np.ndarray:
-    """Blocks of about ``rows`` neighbouring rows within each section; each row its own block where it has no position.
+    """Cut each section into blocks of about ``rows`` neighbouring rows.
 
     Parameters
     ----------
     positions
-        Where each row lies, shape (n, 2), or ``None``.
+        Position of each row, shape (n, 2), in any unit. Where it is ``None`` or not finite, every row is a block of its own.
     sections
         Section of each row, shape (n,).
     rows
-        Rows of a block.
+        Number of rows in a block.
 
     Returns
     -------
-    Integer codes, shape (n,).
+    Integer code of the block of each row, shape (n,).
     """
     n = len(sections)
     if positions is None or not np.isfinite(positions).all():
@@ -87,41 +87,41 @@ def spatial_blocks(positions: np.ndarray | None, sections: np.ndarray, rows: int
     used = 0
     for name in np.unique(sections.astype(str)):
         inside = np.flatnonzero(sections.astype(str) == name)
-        side = max(1, round(np.sqrt(len(inside) / rows)))
-        column = _cut(positions[inside, 0], side)
-        for c in range(side):
+        parts = max(1, round(np.sqrt(len(inside) / rows)))
+        column = _cut(positions[inside, 0], parts)
+        for c in range(parts):
             strip = inside[column == c]
-            out[strip] = used + _cut(positions[strip, 1], side)
-            used += side
+            out[strip] = used + _cut(positions[strip, 1], parts)
+            used += parts
     return out
 
 
 def _cut(values: np.ndarray, parts: int) -> np.ndarray:
-    """Part of each value when they are cut, in their order, into parts of the same size."""
+    """Code of the part of each value, when the sorted values are cut into parts of equal size."""
     rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return rank * parts // max(len(values), 1)
 
 
 def auroc(scores: np.ndarray, present: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Chance that a present row scores above an absent one, ties counting half.
+    """Area under the ROC curve: probability that a present row scores above an absent one, ties counting half.
 
     Parameters
     ----------
     scores
         Shape (n,).
     present
-        Boolean, shape (n,).
+        Whether each row belongs to the class, Boolean, shape (n,).
     weights
-        Weights of the rows, shape (b, n); one for each if not given.
+        Weights of the rows, shape (b, n), such as :attr:`Bootstrap.weights`; ``None`` gives every row the weight 1.
 
     Returns
     -------
-    Shape (b,), or a number without weights; NaN where one kind is missing.
+    Shape (b,), or a number without weights; NaN where there is no present or no absent row.
     """
     single = weights is None
     w = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
-    # rows of the same score form a group; a pair inside it counts half
+    # rows of equal score form a group, and a pair of rows inside it counts half
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
     on = np.add.reduceat(w[:, order] * present[order], starts, axis=1)
     off = np.add.reduceat(w[:, order] * ~present[order], starts, axis=1)

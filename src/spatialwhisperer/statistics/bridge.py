@@ -1,6 +1,6 @@
-"""How much two clouds of embeddings overlap: the expression of a user's tissue and that which a model met with text.
+"""How much two sets of embeddings overlap: expression of the user's tissue and expression that a model was trained on with text.
 
-Distances are Euclidean between unit vectors. Every function takes plain arrays and works in float64.
+Distances are Euclidean, between unit vectors. Every function takes plain arrays and works in float64.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 
 NEIGHBOURS = 5
-"""Neighbours whose distance is the radius of a reference row."""
+"""The distance to this many-th nearest neighbour is the radius of a reference row."""
 
 WIDEST = 0.95
-"""Quantile of the radii beyond which they are cut off: a lone row would otherwise cover half of the space."""
+"""Radii are clipped at this quantile of them: an isolated reference row would otherwise cover half of the space."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How the rows of one cloud lie to a reference.
+    """How rows lie relative to reference rows.
 
     Attributes
     ----------
     nearest
-        Reference row nearest to each row, shape (n,).
+        Position of the reference row nearest to each row, shape (n,).
     error
-        1 - cosine to it, shape (n,).
+        1 - cosine to that reference row, shape (n,).
     covered
-        Whether the row lies within the radius of some reference row, shape (n,).
+        Whether the row lies within the radius of at least one reference row, shape (n,).
     """
 
     nearest: np.ndarray
@@ -42,7 +42,7 @@ def unit(z: np.ndarray) -> np.ndarray:
 
 
 def centred(z: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
-    """Rows after their mean is taken away, scaled to unit length again."""
+    """Subtract a mean (by default that of the rows) and scale the rows to unit length; float64."""
     z = np.asarray(z, dtype=np.float64)
     return unit(z - (z.mean(axis=0) if mean is None else mean))
 
@@ -54,7 +54,7 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def radii(reference: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Distance of each reference row to its k-th nearest other one, cut off at the `WIDEST` quantile."""
+    """Distance of each reference row to its k-th nearest other row, clipped at the `WIDEST` quantile; shape (m,)."""
     between = distances(reference, reference)
     np.fill_diagonal(between, np.inf)
     return _capped(between, k)
@@ -67,17 +67,18 @@ def _capped(between: np.ndarray, k: int) -> np.ndarray:
 
 
 def overlap(rows: np.ndarray, reference: np.ndarray, k: int = NEIGHBOURS) -> Overlap:
-    """Nearest reference row of each row, and whether the row lies where the reference has rows of its own.
+    """Find the nearest reference row of each row, and whether the reference covers the row.
 
-    A row is covered when it lies within the distance of some reference row to that row's k-th neighbour (the precision of
-    Kynkäänniemi et al., NeurIPS 2019, with the widest radii cut off).
+    A row is covered when it lies within the radius of at least one reference row. The radius of a reference row is its distance
+    to its k-th nearest neighbour in the reference (the precision of Kynkäänniemi et al., NeurIPS 2019, with the widest radii
+    clipped).
 
     Parameters
     ----------
     rows, reference
-        Shapes (n, u) and (m, u), of any length: for cosines give unit rows.
+        Shapes (n, u) and (m, u). Distances are between the rows as given; for distances between directions pass unit rows.
     k
-        Neighbours that define a radius.
+        Neighbour that defines a radius.
 
     Raises
     ------
@@ -94,9 +95,10 @@ def overlap(rows: np.ndarray, reference: np.ndarray, k: int = NEIGHBOURS) -> Ove
 
 
 def to_other_groups(reference: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Distance of each reference row to the nearest of another group: what tissue of a new group would have.
+    """Distance of each reference row to the nearest reference row of another group, shape (m,).
 
-    Where there is one group, the nearest other row; shape (m,).
+    This is the distance to expect of tissue of a new patient. Where there is only one group, it is the distance to the nearest
+    other row.
     """
     between = distances(reference, reference)
     alike = groups[:, None] == groups[None]
@@ -110,7 +112,7 @@ def to_other_groups(reference: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def balanced(n: int, m: int, most: int, random_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of as many rows of either sample, at most ``most``."""
+    """Draw the same number of rows from two samples of n and m rows, at most ``most``; positions, ascending."""
     rng = np.random.default_rng(random_state)
     size = min(n, m, most)
     return tuple(np.sort(rng.choice(total, size, replace=False)) for total in (n, m))  # type: ignore[return-value]
@@ -119,7 +121,9 @@ def balanced(n: int, m: int, most: int, random_state: int) -> tuple[np.ndarray, 
 def separability(
     x: np.ndarray, own: np.ndarray, blocks: np.ndarray, method: str, *, centre: bool = False, random_state: int = 0
 ) -> np.ndarray:
-    """Held-out score of each row for belonging to the first sample; its AUROC is .5 where the samples are alike.
+    """Classifier two-sample test: held-out score of each row for belonging to the first sample.
+
+    The AUROC of these scores is 0.5 where the samples have the same distribution, and 1 where they can be told apart completely.
 
     Parameters
     ----------
@@ -128,14 +132,18 @@ def separability(
     own
         Whether a row belongs to the first sample, shape (n,).
     blocks
-        Block of each row: rows of a block are held out together, in five folds.
+        Block of each row, shape (n,); the rows of a block are held out together, in five folds.
     method
-        "logistic" (linear) or "knn" (15 nearest rows).
+        Classifier: "logistic" (linear) or "knn" (15 nearest rows).
     centre
-        Take the mean of its own sample off each row, as the rows that are fitted on have it: a shift as a whole then does not
-        count. (Means of all rows would make held-out rows look less alike than by chance.)
+        Subtract from each row the mean of its own sample, so that a shift of a whole sample does not count. The means are those of
+        the rows that the classifier is fitted on; means of all rows would make held-out rows look less alike than by chance.
     random_state
         Seed of the folds.
+
+    Returns
+    -------
+    Shape (n,).
 
     Raises
     ------
@@ -162,14 +170,28 @@ def separability(
         else:
             sd = y[fit].std(axis=0)
             y = y / np.where(sd > 0, sd, 1)
-            # a penalty that many dimensions need
+            # strong regularisation, because there are many dimensions
             model = LogisticRegression(C=0.1, max_iter=500).fit(y[fit], own[fit])
         out[test] = model.predict_proba(y[test])[:, 1]
     return out
 
 
 def mixing(x: np.ndarray, own: np.ndarray, k: int = 15) -> np.ndarray:
-    """Neighbours from the other sample of each row of the first, over their expectation: 1 as at random, 0 apart."""
+    """How well two samples mix: neighbours from the second sample, over the number expected by chance.
+
+    Parameters
+    ----------
+    x
+        Rows of both samples, shape (n, u).
+    own
+        Whether a row belongs to the first sample, shape (n,).
+    k
+        Number of neighbours.
+
+    Returns
+    -------
+    One number for each row of the first sample; 1 on average where the samples mix completely, 0 where they are apart.
+    """
     between = distances(x[own], x)
     between[np.arange(own.sum()), np.flatnonzero(own)] = np.inf
     near = np.argpartition(between, min(k, len(x) - 2), axis=1)[:, :k]
@@ -177,10 +199,10 @@ def mixing(x: np.ndarray, own: np.ndarray, k: int = 15) -> np.ndarray:
 
 
 def mmd(x: np.ndarray, own: np.ndarray, n_permutations: int = 200, random_state: int = 0) -> tuple[float, float]:
-    """Squared maximum mean discrepancy of two samples of the same size, and its p-value under exchanged rows.
+    """Squared maximum mean discrepancy of two samples, and the p-value of a permutation test.
 
-    Gaussian kernel with the median distance as width, unbiased estimate (Gretton et al., JMLR 2012). Rows are exchanged one
-    by one, as if they were independent: neighbouring spots are not, and p is then too small.
+    Unbiased estimate with a Gaussian kernel whose width is the median distance (Gretton et al., JMLR 2012). The test exchanges
+    single rows, as if they were independent. Neighbouring spots are not, so that the p-value is then too small.
     """
     between = distances(x, x)
     off = ~np.eye(len(x), dtype=bool)

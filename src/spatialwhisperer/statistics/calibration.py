@@ -1,4 +1,4 @@
-"""From scores to probabilities: a temperature, and how far confidence is from accuracy."""
+"""From scores to probabilities: fitting a temperature, and measuring how far confidence is from accuracy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 N_BINS = 15
-"""Equal-width bins of confidence, as in Guo et al. (2017)."""
+"""Number of equal-width bins of confidence, as in Guo et al. (2017)."""
 
 _LOG_RANGE = (np.log(1e-4), np.log(1e2))
 
@@ -18,11 +18,11 @@ class Bins(NamedTuple):
     Attributes
     ----------
     low, high
-        Edges; a bin holds its upper edge, the first one also its lower.
+        Edges. A bin includes its upper edge, and the first bin also its lower edge.
     confidence, accuracy
-        Means over the rows of the bin; NaN where there is none.
+        Means over the rows of the bin; NaN where there is no row.
     n
-        Rows.
+        Number of rows.
     """
 
     low: np.ndarray
@@ -66,20 +66,20 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def negative_log_likelihood(scores: np.ndarray, correct: np.ndarray, temperature: float) -> float:
-    """Mean over rows of minus the logarithm of the summed probability of the correct labels.
+    """Mean over rows of the negative logarithm of the summed probability of the correct labels.
 
     Parameters
     ----------
     scores
         Shape (n, labels).
     correct
-        Which labels are correct in each row, Boolean of shape (n, labels); at least one in each.
+        Which labels are correct in each row, Boolean of shape (n, labels); at least one in each row.
     temperature
         What scores are divided by.
 
     Returns
     -------
-    In nats.
+    A number in nats.
     """
     from scipy.special import logsumexp
 
@@ -95,12 +95,12 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> float:
     scores
         Finite, shape (n, labels).
     correct
-        Which labels are correct in each row, Boolean of shape (n, labels). Several where the truth is coarser than the labels: their
-        shares are summed.
+        Which labels are correct in each row, Boolean of shape (n, labels). There may be several where the ground truth is coarser
+        than the labels; their probabilities are summed.
 
     Returns
     -------
-    A number between 1e-4 and 100; the upper end means that scores say nothing of the truth.
+    A number between 1e-4 and 100; the upper end means that the scores carry no information about the ground truth.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from spatialwhisperer.statistics.calibration import fit_temperature, shares
+    >>> from spatialwhisperer.statistics.calibration import fit_temperature, probabilities
     >>> rng = np.random.default_rng(0)
     >>> scores = rng.normal(size=(4000, 3))
     >>> truth = [rng.choice(3, p=p) for p in probabilities(scores, 0.5)]
@@ -132,7 +132,7 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> float:
     def loss(log_t: float) -> float:
         return negative_log_likelihood(scores, correct, float(np.exp(log_t)))
 
-    # summed shares make the loss lose its convexity, so a coarse grid comes first
+    # sums of probabilities make the loss non-convex, so a coarse grid comes first
     grid = np.linspace(*_LOG_RANGE, 29)
     best = int(np.argmin([loss(t) for t in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
@@ -141,12 +141,12 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> float:
 
 
 def reliability_bins(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int = N_BINS) -> Bins:
-    """Rows sorted into bins of equal width by their confidence.
+    """Sort rows into bins of equal width by their confidence.
 
     Parameters
     ----------
     confidence
-        Share of the label given to each row, shape (n,), between 0 and 1.
+        Probability of the label given to each row, shape (n,), between 0 and 1.
     correct
         Whether it is correct, shape (n,).
     n_bins
@@ -173,7 +173,7 @@ def reliability_bins(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int
         raise ValueError(f"n_bins must be a positive whole number, not {n_bins!r}.")
     if confidence.ndim != 1 or confidence.shape != correct.shape:
         raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be vectors of one length.")
-    # shares of float32 may exceed 1 by rounding
+    # float32 probabilities may exceed 1 by rounding
     if not ((confidence >= 0) & (confidence <= 1 + 1e-5)).all():
         raise ValueError("confidence must lie between 0 and 1, without NaN.")
     edges = np.linspace(0, 1, int(n_bins) + 1)

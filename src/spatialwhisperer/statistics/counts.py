@@ -12,7 +12,7 @@ _SEEN_IN = 3
 
 
 def not_counts(values: np.ndarray) -> str | None:
-    """Say why these values cannot be raw counts, or return ``None`` where they can."""
+    """Why these values cannot be raw counts, in words for an error message; ``None`` where they can."""
     for start in range(0, values.size, _CHUNK):
         part = values.ravel()[start : start + _CHUNK]
         bad = ~(np.isfinite(part) & (part == np.rint(part)))
@@ -25,7 +25,13 @@ def not_counts(values: np.ndarray) -> str | None:
 
 
 def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
-    """Check counts of shape (n, n_genes) and return them as CSR of float32."""
+    """Check raw counts of shape (n, n_genes) and return them as CSR of float32.
+
+    Raises
+    ------
+    ValueError
+        If the number of genes differs, or values are negative, not whole or not finite.
+    """
     matrix = sp.csr_matrix(counts)
     if matrix.shape[1] != n_genes:
         raise ValueError(
@@ -40,7 +46,27 @@ def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
 def training_counts(
     counts: Any, n_genes: int, n_top_genes: int | None, batch: np.ndarray | None
 ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
-    """Counts to fit on, positions of their genes, and which rows they are: rows that are empty over these genes teach nothing."""
+    """Choose the genes and rows that a gene encoder is fitted on.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, sparse or dense, shape (n, n_genes).
+    n_genes
+        Number of genes to expect.
+    n_top_genes, batch
+        As in `select_genes`.
+
+    Returns
+    -------
+    Counts of the chosen rows and genes (CSR, float32), positions of the genes, and which rows were chosen (Boolean, shape (n,)):
+    those with a count in the chosen genes.
+
+    Raises
+    ------
+    ValueError
+        If the counts are not raw counts, or fewer than three rows are left.
+    """
     matrix = as_counts(counts, n_genes)
     chosen = select_genes(matrix, n_top_genes, batch)
     matrix = matrix[:, chosen]
@@ -53,17 +79,18 @@ def training_counts(
 def select_genes(counts: sp.csr_matrix, n_top_genes: int | None, batch: np.ndarray | None) -> np.ndarray:
     """Pick highly variable genes on the training rows.
 
-    scanpy's ``seurat_v3`` (Stuart et al., Cell 2019: variance of counts standardised by a fit over the mean), ranked within
-    each batch and combined. Genes that no training row shows are never taken, whatever ``n_top_genes`` says.
+    This is ``flavor="seurat_v3"`` of :func:`scanpy.pp.highly_variable_genes` (Stuart et al., Cell 2019): genes are ranked within each
+    batch and the ranks combined. Genes without any count are never chosen. Genes with counts in fewer than three rows are not chosen
+    where ``n_top_genes`` limits the number.
 
     Parameters
     ----------
     counts
         Raw counts, shape (n, genes).
     n_top_genes
-        How many to keep; ``None`` keeps every gene that is seen.
+        How many genes to keep; ``None`` keeps every gene with a count.
     batch
-        Batch codes, shape (n,), or ``None``.
+        Batch of each row, shape (n,); ``None`` is one batch.
 
     Returns
     -------
@@ -72,7 +99,7 @@ def select_genes(counts: sp.csr_matrix, n_top_genes: int | None, batch: np.ndarr
     seen = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
     if n_top_genes is None or (seen > 0).sum() <= n_top_genes:
         return np.flatnonzero(seen > 0)
-    # the fit over the mean is degenerate at genes of one or two rows, so they do not compete
+    # the fit of variance over mean is degenerate for genes with counts in one or two rows
     candidates = np.flatnonzero(seen >= _SEEN_IN)
     if len(candidates) <= n_top_genes:
         return candidates
@@ -85,16 +112,19 @@ def _highly_variable(counts: sp.csr_matrix, n_top_genes: int, batch: np.ndarray 
     import scanpy as sc
 
     rows = pd.RangeIndex(counts.shape[0]).astype(str)
-    obs = pd.DataFrame({"batch": pd.Categorical(np.zeros(len(rows)) if batch is None else batch)}, index=rows)
-    adata = ad.AnnData(counts, obs=obs)
+    codes = pd.Categorical(np.zeros(len(rows)) if batch is None else batch).remove_unused_categories()
+    obs = pd.DataFrame({"batch": codes}, index=rows)
+    smallest = int(codes.value_counts().min())
     try:
+        if smallest < 2:
+            # scanpy would rank the genes of such a batch by NaN
+            raise ValueError("one row has no variance")
         table = sc.pp.highly_variable_genes(
-            adata, flavor="seurat_v3", n_top_genes=n_top_genes, batch_key="batch", inplace=False
+            ad.AnnData(counts, obs=obs), flavor="seurat_v3", n_top_genes=n_top_genes, batch_key="batch", inplace=False
         )
     except ValueError as error:
-        smallest = obs["batch"].value_counts().min()
         raise ValueError(
             f"Highly variable genes cannot be selected (the fit of variance over mean failed: {error}). The smallest batch "
-            f"has {smallest} rows: merge small batches, or keep every gene with n_top_genes=None."
+            f"has {smallest} row(s): merge small batches, or keep every gene with n_top_genes=None."
         ) from error
     return np.flatnonzero(table["highly_variable"].to_numpy())

@@ -1,7 +1,8 @@
-"""How unlike known tissue a row's counts are, whatever their depth: what an embedding does not see it cannot tell.
+"""How much the counts of a row differ from the expression of known cell types and tissues, whatever their depth.
 
-An encoder maps any counts somewhere, and counts that it makes nothing of often to the middle of what it knows. So the counts
-themselves are compared with the expression of rows that had captions.
+An encoder maps any counts to some embedding, and unfamiliar counts often to the centre of the embeddings it was trained on. The
+embedding therefore does not show that counts are unfamiliar. So the counts themselves are compared with the mean expression
+profiles of rows that had captions in training.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from typing import Any
 import numpy as np
 
 FEWEST_COUNTS = 20
-"""Counts in the genes below which a row says nothing."""
+"""Rows with fewer counts than this in the compared genes get NaN."""
 
 _PSEUDO = 1e-7
 
 
 def log_profiles(counts: Any, codes: np.ndarray, n: int) -> np.ndarray:
-    """Logarithm of the share of each gene in the pooled counts of each code, a little smoothed.
+    """Logarithm of the fraction of each gene in the pooled counts of each profile, slightly smoothed.
 
     Parameters
     ----------
     counts
-        CSR, shape (rows, genes).
+        Raw counts, CSR, shape (rows, genes).
     codes
         Profile that each row belongs to, shape (rows,).
     n
@@ -30,57 +31,66 @@ def log_profiles(counts: Any, codes: np.ndarray, n: int) -> np.ndarray:
 
     Returns
     -------
-    float64 (n, genes); NaN for a code without counts.
+    float64 (n, genes); NaN for a profile without counts.
     """
     import scipy.sparse as sp
 
     member = sp.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n, len(codes)))
     pooled = np.asarray((member @ counts).todense(), dtype=np.float64)
     whole = pooled.sum(axis=0)
-    # genes that a profile lacks get the share of all profiles together at the weight of one count in ten thousand
+    # a gene without counts in a profile gets its fraction over all profiles, with the weight of one count in ten thousand
     background = (whole + 1) / (whole + 1).sum()
     total = pooled.sum(axis=1, keepdims=True)
-    shares = (pooled + 1e-4 * total * background) / np.maximum(total * (1 + 1e-4), 1e-12)
-    return np.log(np.where(total > 0, shares.clip(min=_PSEUDO), np.nan))
+    fractions = (pooled + 1e-4 * total * background) / np.maximum(total * (1 + 1e-4), 1e-12)
+    return np.log(np.where(total > 0, fractions.clip(min=_PSEUDO), np.nan))
 
 
 def excess_cross_entropy(counts: Any, log_profile: np.ndarray, have: np.ndarray | None = None) -> np.ndarray:
-    """Nats per count by which rows are harder to say than rows of the profile that fits them best.
+    """Excess cross-entropy of each row under the profile that fits it best, in nats per count.
 
-    The cross-entropy of a row's counts under a profile less the entropy of the profile: 0 on average for counts drawn from it, at
-    any depth, and positive where genes are high that the profile has low.
+    This is the cross-entropy of the counts of a row under a profile, minus the entropy of that profile. It is 0 on average for counts
+    drawn from the profile, at any depth, and positive where genes are high that are low in the profile.
 
     Parameters
     ----------
     counts
-        CSR, shape (n, genes).
+        Raw counts, CSR, shape (n, genes).
     log_profile
-        From `log_profiles`, shape (c, genes).
+        Logarithms of fractions, as `log_profiles` returns them, shape (c, genes); rows with NaN are left out.
     have
-        Genes that were measured, Boolean; the profiles are rescaled to them.
+        Which genes were measured, Boolean, shape (genes,); the profiles are rescaled to these genes. ``None`` means all.
 
     Returns
     -------
-    Shape (n,); NaN for rows with fewer than 20 counts.
+    Shape (n,); NaN for rows with fewer than `FEWEST_COUNTS` counts.
     """
+    from scipy.special import entr, log_softmax
+
     if have is not None:
         counts, log_profile = counts[:, have], log_profile[:, have]
     log_profile = log_profile[np.isfinite(log_profile).all(axis=1)]
     if not counts.shape[1] or not len(log_profile):
         return np.full(counts.shape[0], np.nan)
-    log_share = log_profile - np.log(np.exp(log_profile).sum(axis=1, keepdims=True))
-    entropy = -(np.exp(log_share) * log_share).sum(axis=1)
+    log_fraction = log_softmax(log_profile, axis=1)
+    entropy = entr(np.exp(log_fraction)).sum(axis=1)
     depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    cross = -np.asarray(counts @ log_share.T) / np.maximum(depth, 1)[:, None]
+    cross = -np.asarray(counts @ log_fraction.T) / np.maximum(depth, 1)[:, None]
     best = cross.argmin(axis=1)
     out = cross[np.arange(len(best)), best] - entropy[best]
     return np.where(depth >= FEWEST_COUNTS, out, np.nan)
 
 
 def left_out_excess(counts: Any, codes: np.ndarray, n: int, groups: np.ndarray) -> np.ndarray:
-    """Surprise of each row under profiles of the other groups: what new tissue of the same kind would get, shape (rows,).
+    """Excess cross-entropy of each row under the profiles of the other groups, shape (rows,).
 
-    One group is cut into halves, which are left out in turn.
+    These are the values to expect of new tissue of the same kind. Where there is only one group, it is cut into two halves.
+
+    Parameters
+    ----------
+    counts, codes, n
+        As in `log_profiles`.
+    groups
+        Patient or other group of each row, shape (rows,).
     """
     if len(np.unique(groups)) < 2:
         groups = np.arange(len(groups)) % 2

@@ -16,9 +16,9 @@ _LOG_10 = np.log(10.0)
 
 
 class Moments(NamedTuple):
-    """Moments of each gene over the spots, population variances, each float64 of shape (g,).
+    """Moments of each gene over the spots, float64 of shape (g,); variances are those of a population.
 
-    ``flat`` marks genes that are constant in the truth or in the prediction; ``n`` is the number of spots used.
+    ``flat`` marks genes that are constant in the ground truth or in the prediction; ``n`` is the number of spots used.
     """
 
     n: int
@@ -38,7 +38,7 @@ def complete_rows(predicted: np.ndarray) -> np.ndarray:
 
 
 def moments(truth: Any, predicted: np.ndarray) -> Moments:
-    """Means, variances and covariance of each gene; what all metrics of this module but MAE and hits are made of.
+    """Means, variances and covariance of each gene, from which most metrics of this module are computed.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def moments(truth: Any, predicted: np.ndarray) -> Moments:
     if n == 0:
         return Moments(0, *(np.full(g, np.nan) for _ in range(7)), np.ones(g, bool))
     mean_predicted, low, high = sums[0] / n, *sums[1:]
-    # around the means in a second look, because sums of squares cancel
+    # centred in a second pass, because sums of squares cancel
     if sp.issparse(truth):
         total, lowest, highest = kernels.sparse_sums(truth.data, truth.indices, n, g)
         parts = kernels.centred_sparse(truth.data, truth.indices, truth.indptr, total / n, predicted, mean_predicted)
@@ -106,7 +106,7 @@ def pearson(m: Moments) -> np.ndarray:
 
 
 def neg_log10_p(r: np.ndarray, n: int | np.ndarray) -> np.ndarray:
-    """Two-sided p-value of Pearson correlations as -log10 p, which does not underflow.
+    """Two-sided p-values of Pearson correlations, as -log10 p, which does not underflow.
 
     Under independent normal values ``r sqrt((n - 2) / (1 - r^2))`` follows Student's t with n - 2 degrees of freedom, so
     p is the regularised incomplete beta function of 1 - r^2 at ((n - 2) / 2, 1/2).
@@ -116,7 +116,11 @@ def neg_log10_p(r: np.ndarray, n: int | np.ndarray) -> np.ndarray:
     r
         Correlations, any shape; NaN stays NaN.
     n
-        Number of spots, at least 3 (NaN below).
+        Number of spots; below 3 the result is NaN.
+
+    Returns
+    -------
+    float64 of the shape of ``r``.
     """
     r, n = np.broadcast_arrays(np.asarray(r, np.float64), np.asarray(n, np.float64))
     out = np.full(r.shape, np.nan)
@@ -151,14 +155,15 @@ def _log_betainc_half(a: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def fisher(neg_log10: np.ndarray) -> np.ndarray:
-    """Combine p-values over the first axis by Fisher's method, in and out as -log10 p; NaN ones are left out.
+    """Combine p-values over the first axis by Fisher's method.
 
-    Twice the sum of -ln p follows the chi-squared distribution with two degrees of freedom per p-value; with even degrees
-    its tail is a finite sum, taken in logarithms here.
+    Input and output are -log10 p; NaN is left out. Twice the sum of -ln p follows the chi-squared distribution with two degrees of
+    freedom for each p-value. With an even number of degrees of freedom its tail is a finite sum, computed in logarithms here, where
+    :func:`scipy.stats.combine_pvalues` would underflow.
 
     Returns
     -------
-    float64, NaN where no p-value is known.
+    float64; NaN where no p-value is known.
     """
     values = np.asarray(neg_log10, np.float64)
     known = np.isfinite(values) | np.isposinf(values)
@@ -173,7 +178,11 @@ def fisher(neg_log10: np.ndarray) -> np.ndarray:
 
 
 def benjamini_hochberg(neg_log10: np.ndarray) -> np.ndarray:
-    """Adjust p-values for their number (Benjamini and Hochberg 1995), in and out as -log10 p; NaN stays NaN and does not count."""
+    """Adjust p-values for multiple testing (Benjamini and Hochberg 1995), in logarithms.
+
+    Input and output are -log10 p of shape (n,); NaN stays NaN and does not count as a test. For plain p-values that do not underflow
+    use :func:`scipy.stats.false_discovery_control`.
+    """
     values = np.asarray(neg_log10, np.float64)
     out = np.full(values.shape, np.nan)
     known = np.flatnonzero(~np.isnan(values))
@@ -205,9 +214,9 @@ def mae(truth: Any, predicted: np.ndarray) -> np.ndarray:
 
 
 def ssim(m: Moments) -> np.ndarray:
-    """Structural similarity of each gene as HECLIP computes it: once over the whole vector, without windows.
+    """Structural similarity of each gene as HECLIP computes it: over all spots at once, without windows.
 
-    Truth and prediction are each divided by their maximum over the spots, so the larger maximum M is 1. Then luminance
+    Ground truth and prediction are each divided by their maximum over the spots, so that the maximum M is 1. Then luminance
     ``(2 u v + C1) / (u^2 + v^2 + C1)``, contrast ``(2 s t + C2) / (s^2 + t^2 + C2)`` and structure ``(c + C3) / (s t + C3)``
     are multiplied, with means u, v, standard deviations s, t, covariance c, C1 = (0.01 M)^2, C2 = (0.03 M)^2, C3 = C2 / 2.
 
@@ -228,14 +237,14 @@ def ssim(m: Moments) -> np.ndarray:
 
 
 def rmse_z(r: np.ndarray) -> np.ndarray:
-    """Root mean squared error after z-scoring truth and prediction over spots: sqrt(2 (1 - r)), so it adds nothing to r."""
+    """Root mean squared error after z-scoring ground truth and prediction over spots: sqrt(2 (1 - r)), a function of r alone."""
     return np.sqrt(2 * (1 - np.asarray(r, np.float64)))
 
 
 def hit_at_k(truth: Any, predicted: np.ndarray, k: int = 5) -> float:
-    """Share of spots whose k highest predicted genes and k highest measured genes have at least one in common (HECLIP).
+    """Fraction of spots whose k highest predicted and k highest measured genes have at least one gene in common (HECLIP).
 
-    Of equal values the gene that comes first counts as higher; rows with NaN in the prediction are left out.
+    Of equal values the gene that comes first counts as higher. Rows with NaN in the prediction are left out.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Loops behind `expression_metrics.moments`: columns are taken in strips whose sums stay in the fastest cache."""
+"""Compiled loops of `expression_metrics.moments`. Columns are processed in strips whose sums stay in the fastest cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STRIP = 512
 
 @njit(cache=True)
 def column_sums(values):
-    """Sum, minimum and maximum of each column of a dense matrix."""
+    """Sum, minimum and maximum of each column of a dense matrix (n, g); three arrays of shape (g,)."""
     n, g = values.shape
     total, low, high = np.zeros(g), np.full(g, np.inf), np.full(g, -np.inf)
     for start in range(0, g, _STRIP):
@@ -26,7 +26,7 @@ def column_sums(values):
 
 @njit(cache=True)
 def centred_dense(truth, mean_truth, predicted, mean_predicted):
-    """Sums over the rows of squares of both and of their product, around the means."""
+    """Sums over the rows of the squares of truth and prediction and of their product, each centred by its mean; three arrays (g,)."""
     n, g = predicted.shape
     tt, pp, tp = np.zeros(g), np.zeros(g), np.zeros(g)
     for start in range(0, g, _STRIP):
@@ -43,7 +43,11 @@ def centred_dense(truth, mean_truth, predicted, mean_predicted):
 
 @njit(cache=True)
 def centred_sparse(data, indices, indptr, mean_truth, predicted, mean_predicted):
-    """The same where the truth is CSR: the centred prediction adds up to zero, so zeros add nothing to the product."""
+    """As `centred_dense` for a truth in CSR.
+
+    The centred prediction sums to zero over the rows, so that the mean of the truth does not enter the product, and zeros of the truth
+    add nothing to it.
+    """
     n, g = predicted.shape
     tt, pp, tp = np.zeros(g), np.zeros(g), np.zeros(g)
     stored = np.zeros(g, np.int64)
@@ -64,7 +68,7 @@ def centred_sparse(data, indices, indptr, mean_truth, predicted, mean_predicted)
 
 @njit(cache=True)
 def sparse_sums(data, indices, n, g):
-    """Sum, minimum and maximum of each column of a CSR matrix with n rows."""
+    """As `column_sums` for a CSR matrix with n rows and g columns."""
     total, low, high = np.zeros(g), np.full(g, np.inf), np.full(g, -np.inf)
     stored = np.zeros(g, np.int64)
     for at in range(len(data)):

@@ -1,4 +1,4 @@
-"""Ridge regression from features to expression, shrunk towards its leading components; arrays only."""
+"""Ridge regression from features to expression, shrunk towards the leading components of expression."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ALPHAS = tuple(10.0**k for k in np.arange(1, 6.1, 0.5))
-"""Penalties tried by leave-one-out cross-validation."""
+"""Penalties to choose from by leave-one-out cross-validation."""
 
 ROWS_FOR_PENALTY = 5_000
-"""More rows than this add nothing to the choice of the penalty."""
+"""Most rows on which the penalty is chosen; more rows hardly change the choice."""
 
-SHARE = 0.5
-"""Weight of the prediction that is projected on the leading components, against the one that is not."""
+SHRINKAGE = 0.5
+"""Weight of the prediction that is projected on the leading components; the prediction itself has the rest."""
 
 
 def reduced_rank_ridge(
@@ -30,10 +30,10 @@ def reduced_rank_ridge(
 ) -> dict[str, np.ndarray]:
     """Fit ``values ≈ intercept + x weightᵀ``.
 
-    Ridge regression of every gene, whose prediction is averaged with its projection on the leading principal components of
-    expression within sections. What single genes do for themselves is mostly noise; the components carry what genes do
-    together, and sections without an image may take part in finding them. The penalty is the one that predicts all genes
-    best when a row is left out.
+    Every gene is fitted by ridge regression within sections. The prediction is then averaged with its projection on the leading principal
+    components of expression: variation of single genes is mostly noise, while the components describe how genes vary together.
+    Sections without an image can help to estimate the components. All genes have the same penalty, chosen by leave-one-out
+    cross-validation.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def reduced_rank_ridge(
     sections
         Section of each row, shape (m,).
     rank
-        Components.
+        Number of components.
     unpaired
-        Expression of further sections, each CSR of shape (k, g), for the components alone.
+        Expression of further sections, each CSR of shape (k, g), used for the components only.
 
     Returns
     -------
@@ -62,11 +62,11 @@ def reduced_rank_ridge(
     x = x.astype(np.float64) - centre
     some = slice(None, None, -(-len(x) // ROWS_FOR_PENALTY))
     alpha = float(RidgeCV(alphas=ALPHAS).fit(x[some], y[some].toarray() - means[codes[some]]).alpha_)
-    # within sections: what sets whole sections apart is not in features that are standardised within them
+    # within sections: features that are standardised within sections cannot predict differences between sections
     sums = np.stack([x[codes == c].sum(axis=0) for c in range(len(means))])
     cross = (y.T @ x).T - sums.T @ means
     weight = np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), cross)
-    weight = (1 - SHARE) * weight + SHARE * (weight @ basis.T) @ basis
+    weight = (1 - SHRINKAGE) * weight + SHRINKAGE * (weight @ basis.T) @ basis
     return {
         "weight": np.ascontiguousarray(weight.T, dtype=np.float32),
         "intercept": (_mean(y) - centre @ weight).astype(np.float32),
@@ -78,7 +78,7 @@ def _mean(y: Any) -> np.ndarray:
 
 
 def _components(parts: Sequence[Any], rank: int) -> np.ndarray:
-    """Leading components of expression, each section centred, (r, g), from the covariance of the genes."""
+    """Leading principal components (r, g) of expression that is centred within each section, from the covariance of the genes."""
     from scipy.linalg import eigh
 
     size = parts[0].shape[1]

@@ -1,4 +1,4 @@
-"""Bringing features of different sections to one scale."""
+"""Standardising features: z-scores within sections or by training statistics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CLIP = 6.0
-"""Standardised features are cut off here; a few artefacts would otherwise rule a linear link."""
+"""Standardised features are clipped at this absolute value; a few artefacts would otherwise dominate a linear fit."""
 
 MIN_ROWS = 20
-"""Sections with fewer complete rows are standardised by training statistics: their own would be noise."""
+"""Sections with fewer complete rows are standardised by training statistics, because their own would be too noisy."""
 
 
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the complete rows, a constant feature getting 1; both of shape (d,)."""
+    """Mean and standard deviation of the rows without NaN, both float32 of shape (d,); a constant feature gets 1.
+
+    Raises
+    ------
+    ValueError
+        If every row holds NaN.
+    """
     complete = features[np.isfinite(features).all(axis=1)]
     if not len(complete):
         raise ValueError("All rows of these features hold NaN; there is nothing to standardise by.")
@@ -41,15 +47,19 @@ def standardize(
     Parameters
     ----------
     features
-        Shape (n, d).
+        Shape (n, d); rows with NaN stay NaN.
     how
-        "section", "global" or "none".
+        "section" (z-scores within each section), "global" (by training statistics) or "none".
     mean, std
         Training statistics, shape (d,).
     sections
-        Section of each row, shape (n,).
+        Section of each row, shape (n,); ``None`` is one section.
     clip
-        Largest absolute value.
+        Largest absolute value of the result.
+
+    Returns
+    -------
+    float32 of shape (n, d).
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""The quantities behind the question whether text reaches images through expression, on plain arrays.
+"""Measures of whether images and text are aligned through expression, on plain arrays.
 
-That image–gene and gene–text pairs can align images with text when the expression of the two overlaps is the idea of Schaefer et
-al. (ICML 2026), who state a sufficient condition with a bound of order √δ. The inequality used here is our own reconstruction, not
-the text of their theorem: for unit vectors ``|a - b|² = 2 (1 - cos)``, so that by Minkowski's inequality, for pairs (I, G), (G, G')
-and (G', T) that are glued at G and G',
+Image–gene and gene–text pairs can align images with text where the expression of both kinds of pairs overlaps. This is the idea of
+Schaefer et al. (ICML 2026), who state a sufficient condition with a bound of order √δ. The inequality used here is our own
+reconstruction, not the text of their theorem. For unit vectors ``|a - b|² = 2 (1 - cos)``, so that by Minkowski's inequality, for
+pairs (I, G), (G, G') and (G', T) that have G and G' in common,
 
     E[1 - cos(I, T)] <= (√ε₁ + √δ + √ε₂)²
 
@@ -19,43 +19,43 @@ import numpy as np
 from spatialwhisperer.statistics.bootstrap import auroc
 
 FEWEST = 5
-"""Rows that a class needs with and without it for a per-class number."""
+"""A class needs this many rows with it, and this many without it, for an AUROC of its own."""
 
 TOGETHER = 0.95
-"""Two prompts whose scores correlate above this over the rows cannot be told apart there."""
+"""Two prompts whose scores over the rows correlate more than this cannot be distinguished on these rows."""
 
 
 # ------------------------------------------------------------------------------------------------- links
 
 
 def link_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """1 - cosine of each pair of unit rows, shape (n,)."""
+    """1 - cosine of each pair of unit rows; a and b have shape (n, u), the result (n,)."""
     return 1 - (a * b).sum(axis=1)
 
 
-def bound(first: np.ndarray, bridge: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Largest mean 1 - cosine between image and text that three mean errors allow, ``(√ε₁ + √δ + √ε₂)²``."""
+def bound(first: np.ndarray | float, bridge: np.ndarray | float, second: np.ndarray | float) -> np.ndarray:
+    """Upper bound ``(√ε₁ + √δ + √ε₂)²`` of the mean 1 - cosine between image and text, given the three mean errors."""
     roots = [np.sqrt(np.clip(e, 0, None)) for e in (first, bridge, second)]
     return (roots[0] + roots[1] + roots[2]) ** 2
 
 
-def as_distance(error: np.ndarray) -> np.ndarray:
+def as_distance(error: np.ndarray | float) -> np.ndarray:
     """Root mean square distance between unit vectors with this mean 1 - cosine."""
     return np.sqrt(2 * np.clip(error, 0, None))
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well each row finds its partner among the rows of its section.
+    """How well each row retrieves its partner among the rows of its section.
 
     Attributes
     ----------
     above
-        Share of the other rows that are less similar than the partner, ties counting half: .5 for random pairs; shape (n,).
+        Fraction of the other rows that are less similar than the partner, ties counting half; 0.5 for random pairs. Shape (n,).
     found
         Whether the partner is among the k most similar, shape (n,).
     chance
-        What random pairs would find, shape (n,).
+        Probability that random pairs are among the k most similar, shape (n,).
     """
 
     above: np.ndarray
@@ -64,7 +64,17 @@ class Retrieval:
 
 
 def retrieval(a: np.ndarray, b: np.ndarray, sections: np.ndarray, k: int = 10) -> Retrieval:
-    """Rank the partner of each row of ``a`` among the rows of ``b`` in the same section; NaN where it is alone."""
+    """Rank the partner of each row of ``a`` among the rows of ``b`` in the same section.
+
+    Parameters
+    ----------
+    a, b
+        Paired unit rows, shape (n, u).
+    sections
+        Section of each row, shape (n,). The only row of a section gets NaN.
+    k
+        Ranks that count as found.
+    """
     n = len(a)
     above, hit, chance = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     for name in np.unique(sections.astype(str)):
@@ -81,7 +91,21 @@ def retrieval(a: np.ndarray, b: np.ndarray, sections: np.ndarray, k: int = 10) -
 
 
 def caption_ranks(gene: np.ndarray, caption: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Share of the other captions that are further from each row than its own, ties counting half; shape (n,)."""
+    """Fraction of the other captions that are further from each row than its own caption, ties counting half.
+
+    Parameters
+    ----------
+    gene
+        Unit rows, shape (n, u).
+    caption
+        Unit embeddings of the captions, shape (c, u).
+    index
+        Caption of each row, shape (n,).
+
+    Returns
+    -------
+    Shape (n,); NaN where there is only one caption.
+    """
     if len(caption) < 2:
         return np.full(len(gene), np.nan)
     similar = gene @ caption.T
@@ -95,20 +119,21 @@ def caption_ranks(gene: np.ndarray, caption: np.ndarray, index: np.ndarray) -> n
 
 @dataclass(frozen=True)
 class Prompts:
-    """How far the labels lie from each other, and how the rows fall on them.
+    """Distances between labels, and how the rows are distributed over the labels.
 
     Attributes
     ----------
     distance
-        Between the labels, shape (c, c).
+        Distances between the embeddings of the labels, shape (c, c).
     margin
-        Distance of each label to the nearest other one, shape (c,).
+        Distance of each label to the nearest other label, shape (c,).
     sink
-        Mean score of each label over the rows, less the mean over labels: high for a hub that attracts everything.
+        Mean score of each label over the rows, minus the mean over all labels, shape (c,). It is high for a hub: a label that is close
+        to all rows.
     fraction
-        Share of the rows whose best label it is, shape (c,).
+        Fraction of the rows whose best label it is, shape (c,).
     correlation
-        Between the scores of the labels over the rows, shape (c, c).
+        Correlation between the scores of the labels over the rows, shape (c, c).
     """
 
     distance: np.ndarray
@@ -118,7 +143,7 @@ class Prompts:
     correlation: np.ndarray
 
     def together(self) -> list[tuple[int, int]]:
-        """Pairs of labels whose scores run together on the rows."""
+        """Pairs of labels whose scores correlate by more than `TOGETHER`."""
         pairs = np.argwhere(np.triu(self.correlation > TOGETHER, k=1))
         return [(int(i), int(j)) for i, j in pairs]
 
@@ -147,7 +172,7 @@ def prompts(text: np.ndarray, rows: np.ndarray) -> Prompts:
 
 
 def centred_scores(rows: np.ndarray, text: np.ndarray, sections: np.ndarray) -> np.ndarray:
-    """Cosines of rows and labels after the mean of each label within the section is taken away, shape (n, c)."""
+    """Cosines of rows (n, u) and labels (c, u), minus the mean of each label within the section; shape (n, c)."""
     scores = rows @ text.T
     for name in np.unique(sections.astype(str)):
         inside = sections.astype(str) == name
@@ -156,9 +181,21 @@ def centred_scores(rows: np.ndarray, text: np.ndarray, sections: np.ndarray) -> 
 
 
 def kappa(a: np.ndarray, b: np.ndarray, n_classes: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """Cohen's kappa of two labellings (codes), for each row of weights (b, n), or a number without weights.
+    """Cohen's kappa of two labellings.
 
-    1 is full agreement, 0 what the frequencies of the labels give by chance; NaN where both give one and the same label to all.
+    Parameters
+    ----------
+    a, b
+        Codes of the labels, shape (n,).
+    n_classes
+        Number of labels.
+    weights
+        Weights of the rows, shape (b, n); ``None`` gives every row the weight 1.
+
+    Returns
+    -------
+    Shape (b,), or a number without weights. 1 is full agreement, 0 the agreement that the frequencies of the labels give by chance;
+    NaN where both labellings give the same single label to all rows.
     """
     w = np.ones((1, len(a))) if weights is None else weights
     n = w.sum(axis=1)
@@ -175,18 +212,18 @@ def kappa(a: np.ndarray, b: np.ndarray, n_classes: int, weights: np.ndarray | No
 def class_aurocs(
     scores: np.ndarray, silver: np.ndarray, weights: np.ndarray | None = None, least: int = FEWEST
 ) -> np.ndarray:
-    """AUROC of each label's scores against who has it as silver truth.
+    """AUROC of the scores of each label, with labels from another source (silver labels) as ground truth.
 
     Parameters
     ----------
     scores
         Shape (n, c).
     silver
-        Code of the label that stands for the truth, shape (n,).
+        Code of the silver label of each row, shape (n,).
     weights
-        Shape (b, n).
+        Weights of the rows, shape (b, n); ``None`` gives every row the weight 1.
     least
-        Rows that a label needs with and without it; NaN otherwise.
+        Rows that a label needs with it, and without it; otherwise its AUROC is NaN.
 
     Returns
     -------
@@ -202,7 +239,7 @@ def class_aurocs(
 
 
 def macro(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is defined; NaN where nothing is."""
+    """Mean over the last axis without NaN; NaN where all values are."""
     known = np.isfinite(values)
     n = known.sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,4 +1,4 @@
-"""The spaces in which expression is predicted and measured, by name. Numbers of different spaces are not comparable."""
+"""The scales on which expression is predicted and evaluated, by name. Metrics in different spaces are not comparable."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TARGET = 1e4
-"""Counts that a spot, or a gene, is scaled to."""
+"""Total counts that a spot, or a gene, is scaled to."""
 
 SPACES = {
     "per_spot_log1p": "each spot scaled to 10,000 counts over all its genes, ln(1 + x)",
     "per_spot_log10": "each spot scaled to 10,000 counts over the chosen genes, log10(1 + x)",
     "per_gene_log10_peer": "each gene scaled to 10,000 counts within its section, log10(1 + x): no correction for depth",
 }
-"""Name to what is done. The last one is what the published evaluation of mclSTExp computes."""
+"""Name to definition. The last one is what the published evaluation of mclSTExp computes."""
 
 
 def to_space(
@@ -30,7 +30,7 @@ def to_space(
     library: np.ndarray | None = None,
     sections: Sequence[Any] | np.ndarray | None = None,
 ) -> Any:
-    """Bring raw counts into a space.
+    """Transform raw counts into a value space.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def to_space(
     space
         One of `SPACES`.
     library
-        Counts of each spot over all its genes, shape (n,), for "per_spot_log1p". Not given: over the chosen genes.
+        Total counts of each spot over all its genes, shape (n,), for "per_spot_log1p". ``None`` takes the total over the chosen genes.
     sections
-        Section of each spot, shape (n,), for "per_gene_log10_peer". Not given: one section.
+        Section of each spot, shape (n,), for "per_gene_log10_peer". ``None`` is one section.
 
     Returns
     -------
