@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 N_BINS = 15
 """Number of equal-width bins of confidence, as in Guo et al. (2017)."""
@@ -140,7 +143,7 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> float:
     return float(np.exp(found.x if found.fun <= loss(grid[best]) else grid[best]))
 
 
-def reliability_bins(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int = N_BINS) -> Bins:
+def reliability_bins(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = N_BINS) -> Bins:
     """Sort rows into bins of equal width by their confidence.
 
     Parameters
@@ -184,7 +187,7 @@ def reliability_bins(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int
     return Bins(edges[:-1], edges[1:], means[0], means[1], n)
 
 
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int = N_BINS) -> float:
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = N_BINS) -> float:
     """Mean over rows of the distance between confidence and accuracy of their bin (Guo et al., ICML 2017, equation 3).
 
     Parameters

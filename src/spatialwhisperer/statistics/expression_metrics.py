@@ -55,14 +55,15 @@ def moments(truth: Any, predicted: np.ndarray) -> Moments:
     from spatialwhisperer.statistics import moment_kernels as kernels
 
     truth, predicted = _same_shape(truth, predicted)
-    sums = kernels.column_sums(predicted)
-    if not np.isfinite(sums[0]).all():
+    total, low, high = kernels.column_sums(predicted)
+    if not np.isfinite(total).all():
         truth, predicted = _complete(truth, predicted)
-        sums = kernels.column_sums(predicted)
+        total, low, high = kernels.column_sums(predicted)
     n, g = predicted.shape
     if n == 0:
-        return Moments(0, *(np.full(g, np.nan) for _ in range(7)), np.ones(g, bool))
-    mean_predicted, low, high = sums[0] / n, *sums[1:]
+        none = np.full(g, np.nan)
+        return Moments(0, none, none, none, none, none, none, none, np.ones(g, bool))
+    mean_predicted = total / n
     # centred in a second pass, because sums of squares cancel
     if sp.issparse(truth):
         total, lowest, highest = kernels.sparse_sums(truth.data, truth.indices, n, g)
