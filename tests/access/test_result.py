@@ -39,8 +39,6 @@ def state(adata: ad.AnnData) -> tuple[Any, ...]:
     )
 
 
-
-
 def test_all_keys_of_a_result_are_written_with_its_provenance(table: ad.AnnData) -> None:
     result = Result(
         "new",

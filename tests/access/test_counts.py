@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from spatialwhisperer._access.counts import (
+    align_counts,
+    counts_for,
+    counts_matrix,
+    match_genes,
+    names_and_ids,
+    other_species,
+)
+from spatialwhisperer._messages import SpatialWhispererWarning
+
+G = 40
+SYMBOLS = [f"SYM{i}" for i in range(G)]
+IDS = [f"ENSG{i:011d}" for i in range(G)]
+NONE = [""] * G
+
+
+def table(names: list[str] = SYMBOLS, **var: list[Any]) -> ad.AnnData:
+    x = np.random.default_rng(0).poisson(1.5, (12, len(names))).astype(np.int32)
+    return ad.AnnData(sp.csr_matrix(x), var=pd.DataFrame(var, index=names))
+
+
+# ------------------------------------------------------------------------------------------------- which gene is which
+
+
+def test_genes_are_matched_by_name_then_by_id() -> None:
+    every = np.arange(G)
+    ways: list[tuple[list[str], dict[str, list[Any]]]] = [
+        (SYMBOLS, {}),
+        (IDS, {}),
+        ([f"{i}.12" for i in IDS], {}),
+        ([f"row{i}" for i in range(G)], {"feature_name": SYMBOLS}),
+        ([f"row{i}" for i in range(G)], {"ensembl_id": [f"{i}.3" for i in IDS]}),
+        ([f"{s}_old" if i % 2 else s for i, s in enumerate(SYMBOLS)], {"gene_ids": IDS}),
+    ]
+    for names, var in ways:
+        assert np.array_equal(match_genes(SYMBOLS, IDS, table(names, **var)), every), names[0]
+
+
+def test_clone_names_keep_their_suffix() -> None:
+    adata = table([*SYMBOLS[:38], "FO538757.1", "FO538757.2"])
+    got = match_genes(["FO538757.2", "FO538757.3", "FO538757.1"], ["", "", ""], adata)
+    assert got.tolist() == [39, -1, 38]
+
+
+def test_no_column_serves_two_genes() -> None:
+    assert match_genes(["OTHER", "SYM0"], [IDS[0], ""], table(gene_ids=IDS)).tolist() == [-1, 0]
+
+
+def test_the_first_of_repeated_identifiers_is_taken_and_missing_ones_match_nothing() -> None:
+    adata = table(["a", "b", "c", "d"], gene_ids=[IDS[0], IDS[0], None, ""])
+    assert match_genes(["", "x", "y"], [IDS[0], "", "nan"], adata).tolist() == [0, -1, -1]
+
+
+def test_a_column_that_is_named_comes_first() -> None:
+    adata = table(["a", "b", "c"], probe=["c", "a", "zzz"])
+    assert match_genes(["a", "c", "zzz"], [""] * 3, adata, "probe").tolist() == [1, 0, 2]
+    with pytest.raises(KeyError, match=r"gene_ids_key='nothing' is not in \.var \(found: probe\)"):
+        match_genes(["a"], [""], adata, "nothing")
+
+
+def test_names_that_repeat_are_refused() -> None:
+    twice = table(["A", "A", *SYMBOLS[2:]])
+    with pytest.raises(ValueError, match=r"repeat: A\. Run adata\.var_names_make_unique\(\)"):
+        match_genes(SYMBOLS, NONE, twice)
+
+
+def test_names_and_ids_of_a_table_are_found_in_either_order() -> None:
+    assert names_and_ids(table()) == (SYMBOLS, NONE)
+    assert names_and_ids(table(gene_ids=IDS)) == (SYMBOLS, IDS)
+    assert names_and_ids(table(IDS)) == (IDS, IDS)
+    assert names_and_ids(table([f"{i}.4" for i in IDS], gene_symbols=SYMBOLS)) == (SYMBOLS, IDS)
+    # a symbol that is taken or missing leaves the id as the name
+    symbols: list[Any] = ["SYM1", "SYM1", None, *SYMBOLS[3:]]
+    assert names_and_ids(table(IDS, gene_symbols=symbols))[0] == ["SYM1", IDS[1], IDS[2], *SYMBOLS[3:]]
+
+
+# ------------------------------------------------------------------------------------------------- counts in order
+
+
+def test_counts_are_brought_into_the_order_of_the_genes() -> None:
+    adata = table()
+    names = ["SYM3", "NOT", "SYM1", "SYM2"]
+    counts, present = align_counts(names, [""] * 4, adata)
+    assert present.tolist() == [True, False, True, True]
+    expected = adata.X.toarray()[:, [3, 0, 1, 2]]
+    expected[:, 1] = 0
+    assert np.array_equal(counts.toarray(), expected)
+    assert counts.dtype == np.float32
+    assert counts.has_sorted_indices
+    assert (counts_for(names, [""] * 4, adata, None) != counts).nnz == 0
+
+
+def test_few_genes_in_common_warn_and_fewer_raise() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SpatialWhispererWarning)
+        align_counts(SYMBOLS, NONE, table(SYMBOLS[:38]))
+    with pytest.warns(SpatialWhispererWarning, match=r"25 of the encoder's 40 genes .* missing are SYM25, SYM26"):
+        align_counts(SYMBOLS, NONE, table(SYMBOLS[:25]))
+    with pytest.raises(
+        ValueError, match=r"Only 10 of the encoder's 40 genes .* knows SYM10.* ids such as ENSG0.* gene_ids_key=…"
+    ):
+        align_counts(SYMBOLS, IDS, table(SYMBOLS[:10]))
+
+
+def test_any_storage_of_counts_is_read() -> None:
+    import dask.array as da
+
+    adata = table()
+    expected = adata.X.toarray()
+    for stored in (
+        expected,
+        expected.astype(float),
+        sp.csc_matrix(expected),
+        sp.csr_array(expected),
+        da.from_array(expected),
+    ):
+        got = counts_matrix(ad.AnnData(stored))
+        assert np.array_equal(got.toarray(), expected)
+    # entries that were stored in two parts are added up
+    parts = sp.csr_matrix((np.array([1, 2]), np.array([3, 3]), np.array([0, 2])), shape=(1, 5))
+    assert counts_matrix(ad.AnnData(parts)).toarray().tolist() == [[0, 0, 0, 3, 0]]
+
+
+def test_a_backed_file_is_read(tmp_path: Any) -> None:
+    adata = table()
+    for kind in ("sparse", "dense"):
+        stored = adata if kind == "sparse" else ad.AnnData(adata.X.toarray())
+        stored.write_h5ad(tmp_path / f"{kind}.h5ad")
+        backed = ad.read_h5ad(tmp_path / f"{kind}.h5ad", backed="r")
+        assert np.array_equal(counts_matrix(backed).toarray(), adata.X.toarray())
+        backed.file.close()
+
+
+def test_values_that_are_no_counts_are_refused_with_where_counts_are() -> None:
+    adata = table()
+    adata.layers["counts"] = adata.X.copy()
+    adata.layers["scaled"] = adata.X.toarray() - 0.5
+    adata.raw = adata.copy()
+    adata.X = np.log1p(adata.X.toarray())
+    with pytest.raises(
+        ValueError,
+        match=r"\.X holds non-integer values such as .*pass layer='counts' or adata\.raw\.to_adata\(\) as data",
+    ):
+        counts_matrix(adata)
+    with pytest.raises(ValueError, match=r"\.layers\['scaled'\] holds non-integer.*layers found: counts, scaled"):
+        counts_matrix(adata, "scaled")
+    with pytest.raises(KeyError, match=r"layer='raw' is not in \.layers \(found: counts, scaled\)"):
+        counts_matrix(adata, "raw")
+    adata.layers["scaled"], adata.X = adata.X, adata.layers["counts"]
+    with pytest.raises(ValueError, match=r"layer=None \(\.X\)"):
+        counts_matrix(adata, "scaled")
+    with pytest.raises(ValueError, match=r"negative values such as -1.*No layer holds counts.*\.raw does not exist"):
+        counts_matrix(ad.AnnData(-np.ones((2, 2))))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        counts_matrix(ad.AnnData(np.full((2, 2), np.nan)))
+
+
+def test_an_empty_table_holds_no_counts() -> None:
+    with pytest.raises(ValueError, match=r"empty \(0 rows, 40 genes\)"):
+        counts_matrix(table()[:0].copy())
+    with pytest.raises(ValueError, match=r"empty \(12 rows, 0 genes\)"):
+        counts_matrix(table()[:, :0].copy())
+    with pytest.raises(ValueError, match=r"\.X is empty\. No layer holds counts"):
+        counts_matrix(ad.AnnData(obs=pd.DataFrame(index=["a"]), var=pd.DataFrame(index=["b"])))
+
+
+# ------------------------------------------------------------------------------------------------- another species
+
+
+def test_symbols_of_another_species_are_recognised_by_their_case() -> None:
+    ours = ["EPCAM", "KRT8", "CD3E", "MS4A1", "COL1A1", "H19", "PTPRC"]
+    theirs = [g.capitalize() for g in ours]
+    text = other_species(ours, theirs)
+    assert "1 names are the same, and 7 when upper and lower case are taken as one (" in text
+    assert "one-to-one orthologs" in text
+    # a few names differ in case within a species
+    assert other_species(ours, [*ours[:5], "h19"]) == ""
+    assert other_species(ours, ["X1", "X2"]) == ""
+
+
+def test_ensembl_ids_name_the_species() -> None:
+    mouse = [i.replace("ENSG", "ENSMUSG") for i in IDS]
+    text = other_species([*SYMBOLS, *IDS], mouse)
+    assert "40 of the table's Ensembl ids start with ENSMUSG, 40 of the encoder's with ENSG" in text
+    assert other_species(IDS, IDS) == ""
+    with pytest.raises(ValueError, match="fewer than half. The genes look like those of another species"):
+        align_counts(SYMBOLS, IDS, table(mouse))

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from spatialwhisperer._access.positions import array_positions
+from spatialwhisperer._access.slide import Slide
+
+GRID = np.stack(np.meshgrid(np.arange(6.0), np.arange(5.0)), -1).reshape(-1, 2)
+
+
+def table(n: int, **obs: Any) -> ad.AnnData:
+    adata = ad.AnnData(np.zeros((n, 1), np.float32))
+    for name, values in obs.items():
+        adata.obs[name] = values
+    return adata
+
+
+def test_indices_of_the_array_count_where_they_are_stated() -> None:
+    adata = table(3, array_row=[5, 6, 7], array_col=[1, 2, 4])
+    for xy in (None, np.zeros((3, 2))):
+        got = array_positions(adata, xy, np.repeat("a", 3))
+        assert got is not None
+        assert got.tolist() == [[1, 5], [2, 6], [4, 7]]
+
+
+def test_positions_are_counted_in_the_distance_between_neighbours() -> None:
+    got = array_positions(table(30), 37 * GRID + [100, 900], np.repeat("a", 30))
+    assert np.array_equal(got, GRID + 1)
+
+
+def test_each_section_has_a_unit_of_its_own() -> None:
+    """Two sections whose pixels differ in size, and whose coordinates overlap."""
+    xy = np.concatenate([20 * GRID, 33 * GRID + 7])
+    order = np.random.default_rng(0).permutation(60)
+    sections = np.repeat(["a", "b"], 30)
+    got = array_positions(table(60), xy[order], sections[order])
+    assert np.array_equal(got, np.tile(GRID + 1, (2, 1))[order])
+
+
+def test_rows_without_a_place_have_no_array_position() -> None:
+    xy = np.concatenate([GRID, np.full((2, 2), np.nan)])
+    got = array_positions(table(32), xy, np.array(["a"] * 31 + ["b"]))
+    assert got is not None
+    assert np.array_equal(got[:30], GRID + 1)
+    assert np.isnan(got[30:]).all()
+
+
+def test_nothing_states_positions() -> None:
+    assert array_positions(table(3), None, np.repeat("a", 3)) is None
+    assert Slide.open(table(3)).positions() is None
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_array_indices_alone_are_positions_too(array: bool) -> None:
+    got = Slide.open(table(2, array_row=[5, 6], array_col=[1, 2])).positions(array=array)
+    assert got is not None
+    assert got.tolist() == [[1, 5], [2, 6]]
+
+
+def test_positions_come_from_the_shapes_where_the_table_has_none(build: Any) -> None:
+    data = build.one(tables={"table": build.table({"spots": ["i2", "i0"]})})
+    assert "spatial" not in data.tables["table"].obsm
+    got = Slide.open(data).positions()
+    assert np.allclose(got, build.XY[[2, 0]])
+    # what the table states itself comes first
+    data.tables["table"].obsm["spatial"] = np.array([[1.0, 2, 9], [3, 4, 9]])
+    got = Slide.open(data).positions()
+    assert got is not None
+    assert got.tolist() == [[1, 2], [3, 4]]
+
+
+def test_positions_of_shapes_are_those_of_their_own_frame(build: Any) -> None:
+    """They need no image, and no coordinate system that they share with one."""
+    shapes = {"spots": build.spots(build.XY, build.maps(S=7.0))}
+    got = Slide.open(build.one(images={}, shapes=shapes)).positions()
+    assert np.allclose(got, build.XY)

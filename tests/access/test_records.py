@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from spatialwhisperer._access.records import TilesRecord, Where
+from spatialwhisperer._schema import from_plain, to_plain
+
+
+def test_two_places_agree_where_both_name_one() -> None:
+    here = Where(mpp={"a": 0.5, "b": 0.25}, image={"a": "he"})
+    assert here.agrees(Where())
+    assert Where().agrees(here)
+    assert here.agrees(Where(mpp={"a": 0.5, "c": 9.0}, image={"b": "other"}))
+    assert here.agrees(Where(mpp={"a": 0.5 * (1 + 1e-9)}))
+    assert not here.agrees(Where(mpp={"a": 0.51}))
+    assert not here.agrees(Where(image={"a": "other"}))
+
+
+def test_the_rule_of_a_scale_does_not_have_to_agree() -> None:
+    assert Where(mpp={"a": 0.5}, rule={"a": "mpp=…"}).agrees(Where(mpp={"a": 0.5}, rule={"a": "microns"}))
+
+
+def test_records_go_to_plain_values_and_back() -> None:
+    where = Where(mpp={"a": 0.5}, rule={"a": "mpp=…"}, image={"a": "he"}, library_key="part")
+    tiles = TilesRecord(56.0, None, "grid", "nan", "allow", where, stride_um=28.0, tissue="auto", min_tissue=0.5)
+    assert from_plain(TilesRecord, to_plain(tiles), "a record") == tiles

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from spatialwhisperer._access.records import TilesRecord, Where
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
+from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import record
+
+
+@pytest.fixture
+def away(build: Any) -> ad.AnnData:
+    """Three rows on the image and one off it."""
+    return build.library(np.concatenate([build.XY, [[130.0, 20.0]]]))
+
+
+def test_centres_are_in_the_order_of_the_table(build: Any) -> None:
+    maps = build.maps
+    annotation = build.table({"a": ["i0", "i1"], "b": ["i0", "i2"]})[[2, 0, 3, 1]].copy()
+    data = build.sdata(
+        images={"a_he": build.image(build.RGB, maps(A=1.0)), "b_he": build.image(build.RGB, maps(B=2.0))},
+        shapes={"a": build.spots(build.XY, maps(A=1.0)), "b": build.spots(build.XY, maps(B=1.0))},
+        tables={"table": annotation},
+    )
+    plan = plan_tiles(Slide.open(data, mpp=0.5))
+    half = build.XY / 2
+    assert np.allclose(plan.centres(), [half[0], build.XY[0], half[2], build.XY[1]])
+    assert not plan.off.any()
+    rows = np.concatenate([rows for rows, _ in plan.read(8, 16)])
+    assert sorted(rows.tolist()) == [0, 1, 2, 3]
+
+
+def test_a_centre_off_the_image_is_refused_with_its_row(away: ad.AnnData) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"1 of 4 tile centres of section 'L' are off image 'L' \(100 x 60 pixels\), such as row 3 at x = 130",
+    ):
+        plan_tiles(Slide.open(away, mpp=1))
+    with pytest.raises(ValueError, match="off_slide must be one of 'raise', 'nan'"):
+        plan_tiles(Slide.open(away, mpp=1), "drop")  # type: ignore[arg-type]
+
+
+def test_a_centre_off_the_image_can_be_left_empty(away: ad.AnnData) -> None:
+    plan = plan_tiles(Slide.open(away, mpp=1), "nan")
+    assert plan.off.tolist() == [False, False, False, True]
+    assert np.isnan(plan.centres()).all(axis=1).tolist() == plan.off.tolist()
+    assert 3 not in np.concatenate([rows for rows, _ in plan.read(8, 8)])
+
+
+def test_what_tiles_stated_about_such_centres_counts_where_nothing_is_asked(away: ad.AnnData) -> None:
+    where = Where(mpp={"L": 1.0}, image={"L": "L"})
+    record(away, "sw_tiles", TilesRecord(8.0, 8, "spots", "nan", "allow", where))
+    assert plan_tiles(Slide.open(away)).off.sum() == 1
+    with pytest.raises(ValueError, match="off image"):
+        plan_tiles(Slide.open(away), "raise")
+
+
+def test_whole_tiles_are_those_inside_the_image(build: Any) -> None:
+    adata = build.library(np.array([[2.0, 30.0], [50.0, 30.0]]))
+    plan = plan_tiles(Slide.open(adata, mpp=1))
+    assert sorted(np.concatenate([rows for rows, _ in plan.read(8, 8)]).tolist()) == [0, 1]
+    assert np.concatenate([rows for rows, _ in plan.read(8, 8, whole=True)]).tolist() == [1]
+
+
+def test_there_must_be_rows_on_an_image(build: Any) -> None:
+    adata = build.library(build.XY)
+    with pytest.raises(ValueError, match="no rows"):
+        plan_tiles(Slide.open(adata[:0].copy(), mpp=1))
+    adata.obsm["spatial"] += 1e4
+    with pytest.raises(ValueError, match=r"No tile centre lies on an image\. Check image_key and coordinate_system"):
+        plan_tiles(Slide.open(adata, mpp=1), "nan")
+
+
+def test_enlarging_is_said_refused_or_allowed(build: Any, recwarn: Any) -> None:
+    sections = Slide.open(build.library(build.XY), mpp=0.5).scaled()
+    check_resolution(sections, 32, 64, "warn")
+    check_resolution(sections, 32, 640, "allow")
+    # a tenth is lost in the rounding of scales
+    check_resolution(sections, 32, 70, "error")
+    assert not len(recwarn)
+    text = r"224 pixels over 56 um ask for 0.25 um per pixel, image 'L' has 0.5: a tile of 112 pixels would be enlarged"
+    with pytest.warns(SpatialWhispererWarning, match=text):
+        check_resolution(sections, 56, 224, "warn")
+    with pytest.raises(
+        ValueError, match=text + r".*tile_px=112 .*sw\.pp\.tiles\(data, tile_um=56, on_low_res='allow'\)"
+    ):
+        check_resolution(sections, 56, 224, "error")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spatialwhisperer._access.images import Level, RasterImage
+from spatialwhisperer._access.scale import Scale
+from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.tile_reader import TileReader, block_edges, choose_level, resize
+
+
+def section(xy: np.ndarray, raster: RasterImage | None, mpp: float | None = 1.0) -> Section:
+    scale = None if mpp is None else Scale(mpp, "test")
+    return Section("s", np.arange(len(xy)), xy, raster, scale)
+
+
+@pytest.mark.parametrize("chunk", [None, 100, 700, 2100])
+def test_reader_cuts_any_tile_from_any_chunks(chunk: int | None) -> None:
+    import dask.array as da
+
+    rng = np.random.default_rng(0)
+    for width, height, p in ((50, 3000, 30), (4500, 700, 224), (2500, 2300, 301), (90, 80, 200)):
+        image = rng.integers(0, 255, (3, height, width), dtype=np.uint8)
+        everything = np.pad(image, ((0, 0), (3 * p, 3 * p), (3 * p, 3 * p)), constant_values=255)
+        xy = rng.uniform(-1.2 * p, max(width, height) + 1.2 * p, (60, 2)).clip(
+            -1.2 * p, [width + 1.2 * p, height + 1.2 * p]
+        )
+        pixels = image if chunk is None else da.from_array(image, chunks=(3, chunk, chunk))
+        raster = RasterImage("i", (Level(pixels, 1.0, 1.0),), (width, height))
+        reader = TileReader(section(xy, raster), tile_um=p, tile_px=p)
+        seen = np.zeros(60, int)
+        for positions, got in reader.read():
+            seen[positions] += 1
+            for k, tile in zip(positions, got, strict=True):
+                x, y = (np.floor(xy[k] - p / 2 + 0.5) + 3 * p).astype(int)
+                assert np.array_equal(tile, everything[:, y : y + p, x : x + p]), (width, height, k)
+                across = np.clip([x - 3 * p, x - 2 * p], 0, width), np.clip([y - 3 * p, y - 2 * p], 0, height)
+                assert reader.inside[k] == pytest.approx(np.prod(np.diff(across)) / p**2)
+        assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("chunks", [(3, 512, 512), (3, 4096, 4096), (3, (300, 2900, 1800), (2000, 3000))])
+def test_reader_decodes_each_chunk_once(chunks: Any) -> None:
+    import dask.array as da
+
+    counts: dict[Any, int] = {}
+
+    def touch(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        place = tuple(block_info[0]["chunk-location"])
+        counts[place] = counts.get(place, 0) + 1
+        return block
+
+    image = da.zeros((3, 5000, 5000), chunks=chunks, dtype=np.uint8)
+    pixels = image.map_blocks(touch, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    counts.clear()
+    xy = np.random.default_rng(0).uniform(0, 5000, (800, 2))
+    raster = RasterImage("i", (Level(pixels, 1.0, 1.0),), (5000, 5000))
+    for _ in TileReader(section(xy, raster), tile_um=224, tile_px=224).read():
+        pass
+    assert set(counts.values()) == {1}
+    assert len(counts) == pixels.npartitions
+
+
+def test_reader_reads_the_tiles_that_are_asked_for() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (3, 90, 80), dtype=np.uint8)
+    xy = np.array([[20.0, 20], [40, 50], [-500, 10], [60, 60]])
+    reader = TileReader(section(xy, RasterImage("i", (Level(image, 1.0, 1.0),), (80, 90))), tile_um=20, tile_px=20)
+    assert len(reader) == 4
+    assert reader.inside.tolist() == [1, 1, 0, 1]
+    got = {
+        int(k): tile
+        for positions, tiles in reader.read(np.array([3, 1, 2]))
+        for k, tile in zip(positions, tiles, strict=True)
+    }
+    assert sorted(got) == [1, 2, 3]
+    assert np.array_equal(got[1], image[:, 40:60, 30:50])
+    # what lies outside is white
+    assert (got[2] == 255).all()
+    assert list(reader.read(np.empty(0, np.int64))) == []
+
+
+def test_reader_needs_an_image_and_a_scale() -> None:
+    xy = np.zeros((1, 2))
+    raster = RasterImage("i", (Level(np.zeros((3, 9, 9), np.uint8), 1.0, 1.0),), (9, 9))
+    for wrong in (section(xy, None), section(xy, raster, None)):
+        with pytest.raises(ValueError, match="Section 's' needs an image and its microns per pixel"):
+            TileReader(wrong, tile_um=3, tile_px=3)
+    assert TileReader(section(xy, raster, None), tile_um=3, tile_px=3, mpp=0.5).width == 6
+
+
+def test_the_coarsest_level_with_enough_pixels_is_chosen() -> None:
+    levels = tuple(Level(np.zeros((3, 800 // s, 800 // s), np.uint8), s, s) for s in (1, 2, 4))
+    image = RasterImage("i", levels, (800, 800))
+    for size_px, expected in ((400, 4), (399.9, 4), (398, 2), (200, 2), (150, 1), (20, 1)):
+        assert choose_level(image, size_px, 100).scale_x == expected
+
+
+def test_blocks_are_whole_chunks_and_hold_a_tile() -> None:
+    assert block_edges(5000, None, 224).tolist() == [0, 2048, 4096, 5000]
+    assert block_edges(5000, (512,) * 9 + (392,), 224).tolist() == [0, 2048, 4096, 5000]
+    assert block_edges(100, (100,), 224).tolist() == [0, 100]
+    assert np.diff(block_edges(20_000, (500,) * 40, 3000))[:-1].min() >= 3000
+
+
+def test_resizing_averages_and_leaves_the_right_size_alone() -> None:
+    tiles = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8), dtype=np.uint8)
+    assert resize(tiles, 8) is tiles
+    flat = np.full((1, 3, 9, 7), 77, np.uint8)
+    assert (resize(flat, 4) == 77).all()
+    halves = np.repeat(np.array([0, 200], np.uint8), 8)[None, None, None].repeat(3, 1).repeat(16, 2)
+    small = resize(halves, 2)
+    assert small.dtype == np.uint8
+    assert small[0, 0, 0, 0] < 30 < 170 < small[0, 0, 0, 1]
