@@ -1,4 +1,4 @@
-"""What a prediction of expression has to beat: the training mean, one scalar per spot, and the neighbouring sections."""
+"""Baselines of predicted expression: the training mean, one number per spot, and neighbours in aligned sections."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DARKNESS = "sw_darkness"
 """Column of ``.obs`` with the mean optical density of the tile."""
 
 ALIGNED = ("warped_x", "warped_y")
-"""Columns of ``.obs`` with positions in a frame that the sections of a patient share."""
+"""Columns of ``.obs`` with positions in a frame that is common to the sections of a patient."""
 
 N_ALIGNED = 5
 N_SCALAR = 200
@@ -43,17 +43,17 @@ _TILES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Training:
-    """Training spots in the genes and the space of a prediction.
+class TrainingSpots:
+    """Training spots in the genes and the value space of a prediction.
 
     Attributes
     ----------
     values
         CSR float32, shape (m, g).
     obs
-        Their annotation, all objects below each other.
+        Their annotation, concatenated over the objects.
     sections
-        Section of each; sections of different objects differ.
+        Section of each spot; names differ between objects.
     totals
         Counts of each over all genes, NaN where values were not counts.
     """
@@ -77,8 +77,8 @@ def tissue_darkness(
 ) -> np.ndarray | None:
     """Mean optical density of the tile around each row: how dark the tissue is.
 
-    This one number, ranked within a section, correlates with the depth of a spot and so with many genes. A method that
-    reads images is worth what it adds to it; :func:`evaluate_expression` shows it as a baseline.
+    Ranked within a section, this number correlates with the total count of a spot and so with many genes. It is a baseline for
+    every method that predicts expression from images; :func:`evaluate_expression` measures it.
 
     Parameters
     ----------
@@ -86,18 +86,20 @@ def tissue_darkness(
     tile_um, tile_px
         Edge of a tile in microns and in pixels; ``None`` takes the microns that :func:`spatialwhisperer.pp.tiles` stated.
     off_slide
-        What to do with centres that are off the image: refuse, or read them as background.
+        What to do with centres that are off the image: ``"raise"`` an error, or (``"nan"``) read them as background; ``None`` takes
+        what `tiles` stated, else ``"raise"``.
     key_added
         Column of ``.obs`` to write.
-    inplace
-        Write, or return.
+    %(inplace)s
     %(slide)s
 
     Returns
     -------
-    ``None``, or with ``inplace=False`` float32 of shape (n,). Written is ``.obs[key_added]``: -log10 of transmitted light
-    (value / 255, at least 1 / 255), mean over pixels and channels; what lies off the image, or was masked black, is background
-    and counts as 0.
+    ``None``, or with ``inplace=False`` the array of shape (n,). In place it writes:
+
+    ``.obs['sw_darkness']`` : :class:`pandas.Series` (dtype ``float32``)
+        -log10 of the transmitted light (value / 255, at least 1 / 255), mean over pixels and channels. Pixels off the image, and
+        those that were masked black, are background and count as 0.
 
     Raises
     ------
@@ -109,9 +111,8 @@ def tissue_darkness(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> from spatialwhisperer.tl.evaluation.baselines import tissue_darkness
     >>> sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
-    >>> tissue_darkness(sections["P1"], tile_um=80, tile_px=32)
+    >>> sw.tl.tissue_darkness(sections["P1"], tile_um=80, tile_px=32)
     >>> bool(sections["P1"]["table"].obs["sw_darkness"].min() > 0)
     True
     """
@@ -141,13 +142,13 @@ def tissue_darkness(
 
 def read_training(
     train: Sequence[AnnData | SpatialData], pair: Pair, *, layer: str | None, table_key: str | None
-) -> Training:
+) -> TrainingSpots:
     """Training spots of all objects, in the genes and the space of the prediction.
 
     Raises
     ------
     ValueError
-        If an object shares no gene with the prediction, or is what is evaluated.
+        If an object has none of the predicted genes, or holds rows that are evaluated.
     """
     values, obs, sections, library = [], [], [], []
     for number, data in enumerate(train):
@@ -166,7 +167,7 @@ def read_training(
         obs.append(table.obs)
         sections.append(np.array([f"{number}:{code}" for code in slide.sections], dtype=object))
     stacked = pd.concat(obs, ignore_index=True)
-    return Training(sp.vstack(values, format="csr"), stacked, np.concatenate(sections), np.concatenate(library))
+    return TrainingSpots(sp.vstack(values, format="csr"), stacked, np.concatenate(sections), np.concatenate(library))
 
 
 def _totals(table: AnnData, space: str, layer: str | None) -> np.ndarray:
@@ -176,7 +177,7 @@ def _totals(table: AnnData, space: str, layer: str | None) -> np.ndarray:
 
 
 def _check_leak(table: AnnData, totals: np.ndarray, pair: Pair, layer: str | None, number: int) -> None:
-    """Barcodes repeat between sections; barcodes with the same number of counts do not."""
+    """Refuse training data with rows that are evaluated: the same names with the same total counts (names alone repeat)."""
     if table is not pair.table:
         own = pd.Series(_totals(pair.table, pair.space, layer), index=pair.table.obs_names)
         other = pd.Series(totals, index=table.obs_names)
@@ -189,17 +190,17 @@ def _check_leak(table: AnnData, totals: np.ndarray, pair: Pair, layer: str | Non
     )
 
 
-def baselines(
-    pair: Pair, training: Training, *, layer: str | None, scalar_key: str, patient_key: str
+def baseline_values(
+    pair: Pair, training: TrainingSpots, *, layer: str | None, scalar_key: str, patient_key: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and values (n, g) of each baseline that the data allow; says which are left out and why."""
+    """Name and values (n, g) of each baseline that the data allow; a message says which are left out and why."""
     shape = pair.predicted.shape
     mean = np.asarray(training.values.mean(axis=0), np.float32).ravel()
     yield "training mean", np.broadcast_to(mean, shape).copy()
     without = [place for place, obs in (("data", pair.table.obs), ("train", training.obs)) if scalar_key not in obs]
     if without:
         inform(
-            f"No baseline of tissue darkness: {' and '.join(without)} have no .obs[{scalar_key!r}]; sw.tl.tissue_darkness adds it."
+            f"No baseline of tissue darkness: .obs of {' and '.join(without)} has no {scalar_key!r}; sw.tl.tissue_darkness adds it."
         )
     else:
         known, asked = (obs[scalar_key].to_numpy(np.float64) for obs in (training.obs, pair.table.obs))
@@ -214,18 +215,18 @@ def baselines(
 
 
 def by_rank(
-    training: Training, known: np.ndarray, asked: np.ndarray, groups: np.ndarray, k: int = N_SCALAR
+    training: TrainingSpots, known: np.ndarray, asked: np.ndarray, groups: np.ndarray, k: int = N_SCALAR
 ) -> np.ndarray:
-    """Mean of the training spots nearest in the within-section rank of one scalar.
+    """Mean of the training spots that are nearest in the within-section rank of one number.
 
     Parameters
     ----------
     training
         Training spots.
     known
-        Scalar of each training spot, shape (m,); NaN is left out.
+        The number of each training spot, shape (m,); spots with NaN are left out.
     asked
-        Scalar of each spot to predict, shape (n,); NaN is not predicted.
+        The number of each spot to predict, shape (n,); spots with NaN are not predicted.
     groups
         Section of each spot to predict.
     k
@@ -243,7 +244,7 @@ def by_rank(
     k = max(1, min(k, len(order) // 2))
     if not len(order) or not len(rows):
         return out
-    # sorted by rank the k nearest are neighbours in the list: the window moves on where its ends are equally far
+    # sorted by rank the k nearest are consecutive: the window moves on where its two ends are equally far
     sorted_rank = rank[order]
     start = np.searchsorted((sorted_rank[:-k] + sorted_rank[k:]) / 2, target[rows]) if len(order) > k else 0
     columns = training.values[order].tocsc()
@@ -260,7 +261,7 @@ def _ranks(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return ((by.rank() - 0.5) / by.transform("count")).to_numpy()
 
 
-def aligned_neighbours(pair: Pair, training: Training, patient_key: str, k: int = N_ALIGNED) -> np.ndarray | None:
+def aligned_neighbours(pair: Pair, training: TrainingSpots, patient_key: str, k: int = N_ALIGNED) -> np.ndarray | None:
     """Mean of the nearest training spots of the same patient's other sections in their common frame, float32 (n, g).
 
     ``None`` where there is no common frame or no such section; NaN in rows without one.

@@ -1,15 +1,18 @@
-"""How much of an embedding is batch, how much is label."""
+"""How far batches are apart in an embedding, and how far labels are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import columns, stacked, tables_of
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import scale
+from spatialwhisperer.tl.classify import known_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,14 +21,15 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 CONVENTION = (
-    "Columns of each embedding are standardised. Mixing and entropy are those of the batches of the k nearest rows, divided by what "
-    "rows placed at random would give (1: as at random, 0: batches apart). batch_accuracy is the balanced accuracy of a logistic "
-    "regression in five folds of rows, batch_chance one over the number of batches. label_accuracy is the balanced accuracy of the "
-    "vote of the k nearest rows of other batches. *_within_labels are computed among rows of one label and averaged over rows, so that "
-    "batches which hold different labels do not pass for batch effect."
+    "Columns of each embedding are standardised. mixing is the fraction of the k nearest rows from other batches, entropy that of the "
+    "batches of the k nearest rows; both are divided by their expectation for randomly placed rows (1: as at random, 0: batches apart). "
+    "batch_accuracy is the balanced accuracy of a logistic regression in five folds of rows, batch_chance one over the number of "
+    "batches. label_accuracy is the balanced accuracy of the majority vote of the k nearest rows of other batches. *_within_labels are "
+    "computed among rows of one label and averaged over rows, so that different labels in different batches do not count as batch effect."
 )
 
 
+@shared
 def batch_report(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -38,11 +42,11 @@ def batch_report(
     table_key: str | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Measure how far batches (patients) are apart in embeddings, and what that costs the labels.
+    """Measure how far batches (patients) are apart in embeddings, and how well labels carry over from batch to batch.
 
-    Batches may differ because they were handled differently or because they hold different tissue; only the columns
-    ``*_within_labels`` and ``label_accuracy`` tell these apart. An embedding that was fitted with the labels, such as scANVI's, has
-    seen them: its label columns say nothing about a new batch.
+    Batches may differ because they were processed differently or because they hold different tissue. Only the columns
+    ``*_within_labels`` and ``label_accuracy`` distinguish the two. For an embedding that was fitted with the labels, such as that of
+    scANVI, the label columns say nothing about a new batch.
 
     Parameters
     ----------
@@ -51,26 +55,24 @@ def batch_report(
     batch_key
         Column of ``.obs`` with the batch.
     embedding
-        Slot of ``.obsm``, or several to compare on the same rows, those without NaN in any of them.
+        Key of ``.obsm``, or several to compare on the same rows, those without NaN in any of them.
     labels_key
-        Column of ``.obs`` with known labels; missing values count for the batches alone.
+        Column of ``.obs`` with known labels; rows where it is missing are used for the batches alone.
     ignore
         Labels that count as missing.
     k
-        Neighbours.
+        Number of neighbours.
     max_rows
-        Rows to use, drawn at random where there are more.
-    table_key
-        Table of a SpatialData.
-    random_state
-        Seed of the draw and of the folds.
+        Largest number of rows to use; of more rows a random sample is drawn.
+    %(table_key)s
+    %(random_state)s
 
     Returns
     -------
     DataFrame by embedding: ``batch_silhouette`` (-1 to 1, high: apart), ``mixing``, ``entropy``, ``batch_accuracy``,
     ``batch_chance``; with ``labels_key`` also ``mixing_within_labels``, ``batch_silhouette_within_labels``, ``label_silhouette``,
-    ``label_accuracy``, ``label_chance``. ``.attrs["convention"]`` says how, ``.attrs["batch_label_nmi"]`` how much of the label
-    the batch alone gives away (normalised mutual information), ``.attrs["n"]`` how many rows were used.
+    ``label_accuracy``, ``label_chance``. ``.attrs["convention"]`` defines them, ``.attrs["batch_label_nmi"]`` is the normalised
+    mutual information of batch and label, ``.attrs["n"]`` the number of rows that were used.
 
     Raises
     ------
@@ -90,17 +92,17 @@ def batch_report(
     >>> bool(0 <= report.loc["X_pca", "mixing"])
     True
     """
-    slots = [embedding] if isinstance(embedding, str) else list(dict.fromkeys(embedding))
-    if not slots:
-        raise ValueError("embedding is an empty list; name at least one slot of .obsm.")
+    keys = [embedding] if isinstance(embedding, str) else list(dict.fromkeys(embedding))
+    if not keys:
+        raise ValueError("embedding is an empty list; name at least one key of .obsm.")
     rows = report_rows(
-        data, batch_key, slots, labels_key, ignore, max_rows=max_rows, table_key=table_key, random_state=random_state
+        data, batch_key, keys, labels_key, ignore, max_rows=max_rows, table_key=table_key, random_state=random_state
     )
     _check(rows, batch_key, labels_key, k)
     batch = pd.factorize(rows.batch)[0]
     label = None if labels_key is None else pd.factorize(rows.label)[0]
     out = pd.DataFrame(
-        {slot: _measure(x, batch, label, k, random_state) for slot, x in rows.values.items()},
+        {key: _measure(x, batch, label, k, random_state) for key, x in rows.values.items()},
     ).T.rename_axis("embedding")
     out.attrs["convention"] = CONVENTION
     out.attrs["n"] = len(batch)
@@ -112,19 +114,29 @@ def batch_report(
     return out
 
 
+@dataclass(frozen=True)
 class Rows:
-    """Rows that take part: standardised values by slot, batch and label (``None``: unknown) of each."""
+    """The rows that are compared.
 
-    def __init__(self, values: dict[str, np.ndarray], batch: np.ndarray, label: np.ndarray | None) -> None:
-        self.values = values
-        self.batch = batch
-        self.label = label
+    Attributes
+    ----------
+    values
+        Standardised embeddings by key of ``.obsm``, shape (n, d).
+    batch
+        Batch of each row.
+    label
+        Label of each row, ``None`` where it is unknown; ``None`` without labels.
+    """
+
+    values: dict[str, np.ndarray]
+    batch: np.ndarray
+    label: np.ndarray | None
 
 
 def report_rows(
-    data: Any,
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     batch_key: str,
-    slots: Sequence[str],
+    keys: Sequence[str],
     labels_key: str | None,
     ignore: Sequence[str],
     *,
@@ -132,23 +144,21 @@ def report_rows(
     table_key: str | None,
     random_state: int,
 ) -> Rows:
-    """Rows with a batch and without NaN in any slot, at most ``max_rows`` of them, in the order of the data."""
-    from spatialwhisperer.tl.classify import known_labels
-
+    """Rows with a batch and without NaN in any embedding, at most ``max_rows`` of them, in the order of the data."""
     tables = tables_of(data, table_key)
-    values = {slot: stacked(tables, slot) for slot in slots}
+    values = {key: stacked(tables, key) for key in keys}
     batch = columns(tables, batch_key, "batch_key")
     label = None if labels_key is None else known_labels(columns(tables, labels_key, "labels_key"), ignore)
     take = np.flatnonzero((batch != None) & np.all([np.isfinite(x).all(axis=1) for x in values.values()], axis=0))  # noqa: E711
     if max_rows < len(take):
         take = np.sort(np.random.default_rng(random_state).choice(take, max_rows, replace=False))
     scaled = {}
-    for slot, x in values.items():
+    for key, x in values.items():
         x = x[take]
         if len(x):
             mean, sd = scale(x)
             x = (x - mean) / sd
-        scaled[slot] = x
+        scaled[key] = x
     return Rows(scaled, batch[take], None if label is None else label[take])
 
 
@@ -188,15 +198,14 @@ def _measure(x: np.ndarray, batch: np.ndarray, label: np.ndarray | None, k: int,
 
 
 def _mixing(x: np.ndarray, batch: np.ndarray, k: int) -> tuple[float, float]:
-    """Share of neighbours of other batches over its expectation, and entropy of the neighbours' batches over its own."""
+    """Fraction of neighbours from other batches, and entropy of the neighbours' batches, both over their expectation."""
     near = batch[_neighbours(x, x, k, itself=True)]
     size = np.bincount(batch)
     other = (near != batch[:, None]).mean(axis=1)
     expected = (len(batch) - size[batch]) / (len(batch) - 1)
     counts = np.stack([(near == b).sum(axis=1) for b in np.flatnonzero(size)], axis=1)
-    share = size[size > 0] / len(batch)
-    whole = -(share * np.log(share)).sum()
-    return float(other.mean() / expected.mean()), float(_entropy(counts / k).mean() / whole)
+    expected_entropy = _entropy(size[None, size > 0] / len(batch))[0]
+    return float(other.mean() / expected.mean()), float(_entropy(counts / k).mean() / expected_entropy)
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
@@ -236,7 +245,7 @@ def _within(x: np.ndarray, batch: np.ndarray, label: np.ndarray, k: int) -> dict
         codes = pd.factorize(batch[rows])[0]
         if codes.max() == 0 or len(codes) <= codes.max() + 1 or len(codes) < 3:
             continue
-        # a small label would otherwise have all its rows as neighbours
+        # of a label with few rows not all rows should be neighbours
         near = min(k, max(1, len(codes) // 3))
         mixing.append((len(codes), _mixing(x[rows], codes, near)[0]))
         silhouette.append((len(codes), silhouette_samples(x[rows], codes).mean()))

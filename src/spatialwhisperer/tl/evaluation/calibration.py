@@ -1,4 +1,4 @@
-"""Whether confidence can be believed, and what abstaining buys."""
+"""Whether the confidence of an annotation agrees with its accuracy, and how accuracy rises where uncertain rows abstain."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import tables_of
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.statistics.calibration import N_BINS, expected_calibration_error, probabilities, reliability_bins
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.scoring import top_codes
-from spatialwhisperer.tl.calibrate import judged
 from spatialwhisperer.tl.evaluation.annotation import label_scores
-from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, known_truth, label_sets
+from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, judged, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.tl.calibrate import Judged
+    from spatialwhisperer.tl.evaluation.truth import Judged
 
 
+@shared
 def evaluate_calibration(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str | pd.DataFrame,
@@ -37,26 +38,27 @@ def evaluate_calibration(
     n_bins: int = N_BINS,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    """Compare how sure rows are with how often they are right.
+    """Compare the confidence of labels with how often they are correct.
 
-    All rows with scores and a known truth count, also those that abstained. Where the truth cannot tell labels apart (those that
-    are right for the same true classes), the confidence of a row is the sum of their probabilities.
+    All rows with scores and a known truth count, also those that abstained. Labels that are correct for the same true classes
+    cannot be told apart by the truth: their probabilities are summed.
 
     Parameters
     ----------
     data
         One object or several, annotated by :func:`zero_shot_annotate` with the same labels.
-    truth, key, table_key
+    truth, key
         As in :func:`evaluate_annotation`; of proportions the largest counts.
     mapping
         From true class to label, or to several that it covers.
     n_bins
-        Bins of equal width.
+        Number of bins of equal width.
+    %(table_key)s
 
     Returns
     -------
     DataFrame, one row per bin: ``low``, ``high``, ``confidence`` and ``accuracy`` (means over the rows of the bin, NaN where it has
-    none) and ``n``. ``.attrs`` holds "ece" (expected calibration error: mean over rows of the distance of the two; Guo et al.,
+    none) and ``n``. ``.attrs`` holds "ece" (expected calibration error: mean over rows of the difference of the two; Guo et al.,
     ICML 2017), "accuracy", "confidence", "n" and "convention".
 
     Raises
@@ -69,11 +71,9 @@ def evaluate_calibration(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
-    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
-    >>> bins = sw.tl.evaluate_calibration(sections["P2"], "cell_type")
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"])
+    >>> bins = sw.tl.evaluate_calibration(section, "cell_type")
     >>> 0 < bins.attrs["ece"] < 1
     True
     """
@@ -90,6 +90,7 @@ def evaluate_calibration(
     return bins
 
 
+@shared
 def abstention_curve(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str | pd.DataFrame,
@@ -98,17 +99,18 @@ def abstention_curve(
     mapping: Mapping[str, str | Sequence[str]] | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    """What fraction of rows keeps a label at each ``min_confidence``, and what fraction of these labels is correct.
+    """Fraction of rows that keep their label at each ``min_confidence``, and accuracy among them.
 
     Parameters
     ----------
-    data, truth, key, mapping, table_key
+    data, truth, key, mapping
         As in :func:`evaluate_calibration`.
+    %(table_key)s
 
     Returns
     -------
-    DataFrame, one row per confidence that occurs, the highest first: ``threshold`` (probability of the best label, as ``min_confidence``
-    compares it), ``coverage`` (fraction of rows that reach it), ``accuracy`` among them, and their number ``n``.
+    DataFrame, one row per confidence that occurs, the highest first: ``threshold`` (a value of ``min_confidence``), ``coverage``
+    (fraction of rows whose best label reaches it), ``accuracy`` among them, and their number ``n``.
 
     Raises
     ------
@@ -118,11 +120,9 @@ def abstention_curve(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
-    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
-    >>> curve = sw.tl.abstention_curve(sections["P2"], "cell_type")
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"])
+    >>> curve = sw.tl.abstention_curve(section, "cell_type")
     >>> float(curve["coverage"].iloc[-1])
     1.0
     """
@@ -141,6 +141,7 @@ def abstention_curve(
     return curve[~curve["threshold"].duplicated(keep="last")].reset_index(drop=True)
 
 
+@shared
 def top_labels(
     data: AnnData | SpatialData, k: int = 3, *, key: str = _keys.LABEL, table_key: str | None = None
 ) -> pd.DataFrame:
@@ -151,9 +152,10 @@ def top_labels(
     data
         Annotated by :func:`zero_shot_annotate`.
     k
-        How many labels.
-    key, table_key
-        As in :func:`evaluate_annotation`.
+        Number of labels.
+    key
+        Column of ``.obs`` written by the annotation.
+    %(table_key)s
 
     Returns
     -------
@@ -164,26 +166,22 @@ def top_labels(
     KeyError
         If there is no annotation.
     ValueError
-        If there are fewer labels than ``k``.
+        If ``k`` is not between 1 and the number of labels.
 
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> sw.tl.zero_shot_annotate(sections["P2"], model=model)
-    >>> sw.tl.top_labels(sections["P2"], 2).columns.tolist()
+    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.zero_shot_annotate(section)
+    >>> sw.tl.top_labels(section, 2).columns.tolist()
     ['label_1', 'probability_1', 'label_2', 'probability_2']
     """
     table = Slide.open(data, table_key=table_key).table
     probability = stored_probabilities(table, key)
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= probability.shape[1]:
         raise ValueError(f"k must be a whole number between 1 and the {probability.shape[1]} labels, not {k!r}.")
-    codes, names, values = (
-        top_codes(probability.to_numpy(), k),
-        np.array(probability.columns, object),
-        probability.to_numpy(),
-    )
+    values, names = probability.to_numpy(), np.array(probability.columns, object)
+    codes = top_codes(values, k)
     out = pd.DataFrame(index=table.obs_names)
     for rank in range(k):
         code = codes[:, rank]

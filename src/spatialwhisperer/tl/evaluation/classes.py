@@ -1,4 +1,4 @@
-"""How well classes are told apart in held-out patients."""
+"""How well classes are predicted in held-out patients."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
 from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 CONVENTION = (
-    "Leave one group out: the classes of a group are predicted by a probe of the other groups. Predictions of all groups are pooled; "
+    "Leave one group out: the classes of a group are predicted by a classifier of the other groups. Predictions of all groups are pooled; "
     "F1 by class, macro-F1 (mean over classes), balanced accuracy (mean recall over classes) and accuracy of the best class, "
     "AUROC one class against the rest of the pooled scores. Classes are those with a known label; one that a single group has "
     "cannot be predicted there and counts as missed. 'majority' predicts the most frequent class of the other groups."
@@ -30,6 +31,7 @@ CONVENTION = (
 _MACRO = ("f1", "balanced_accuracy", "accuracy")
 
 
+@shared
 def evaluate_classes(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -47,16 +49,16 @@ def evaluate_classes(
 ) -> pd.DataFrame:
     """Measure the classes of :func:`classify` by leaving one patient out at a time.
 
-    Per-patient scores are ill-defined where a patient lacks a class, so predictions are pooled before they are scored.
+    Scores of single patients are undefined where a patient lacks a class, so the predictions are pooled before they are scored.
 
     Parameters
     ----------
     data
-        Objects with known labels; several sections of a patient are left out together.
+        Objects with known labels; all sections of a patient are left out together.
     labels_key
-        Column of ``.obs`` with the known labels; missing values are left out.
+        Column of ``.obs`` with the known labels; rows where it is missing are left out.
     use
-        Slot of ``.obsm`` with features; several to compare them on the same rows, those without NaN in any of them.
+        Key of ``.obsm`` with features; several to compare them on the same rows, those without NaN in any of them.
     method, n_shots, n_neighbors
         As in :func:`classify`.
     group_key
@@ -64,20 +66,19 @@ def evaluate_classes(
     ignore
         Labels that are left out.
     bootstrap
-        Resamples of the groups for 95 % intervals. All keys see the same resamples, so their differences are paired.
+        Number of resamples of the groups for 95 % intervals. The resamples are the same for all keys, so that differences between
+        them are paired.
     key_added
-        Column of ``.obs`` to write the pooled predictions to, for :func:`spatialwhisperer.pl.confusion`; only with one slot.
-    table_key
-        Table of a SpatialData.
-    random_state
-        Seed of shots, inner folds and resamples.
+        Column of ``.obs`` to write the pooled predictions to, for :func:`spatialwhisperer.pl.confusion`; for one key only.
+    %(table_key)s
+    %(random_state)s
 
     Returns
     -------
     DataFrame by class: ``n``, ``n_groups`` that have it, ``precision``, ``recall``, ``f1``, ``auroc``; then the row ``"macro"`` with
     means over classes, ``balanced_accuracy`` and ``accuracy``, and the row ``"majority"``. With ``bootstrap`` also
     ``<metric>_low`` and ``<metric>_high`` in the row ``"macro"``; with several keys the index is (use, class), and with both the
-    difference of macro-F1 from the first slot, ``f1_gain``, and its interval. ``.attrs["convention"]`` states the protocol.
+    difference of macro-F1 from the first key, ``f1_gain``, and its interval. ``.attrs["convention"]`` states the protocol.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def evaluate_classes(
     >>> for section in sections.values():
     ...     sw.pp.embed_images(section, tile_um=80, tile_px=64)
     >>> result = sw.tl.evaluate_classes(
-    ...     list(sections.values()), labels_key="cell_type", use="X_stain_texture", group_key="section"
+    ...     list(sections.values()), labels_key="cell_type", use="X_stain_texture", method="prototypes"
     ... )
     >>> bool(result.loc["macro", "f1"] > result.loc["majority", "f1"])
     True
@@ -136,7 +137,7 @@ def evaluate_classes(
 def out_of_fold(
     x: np.ndarray, y: np.ndarray, codes: np.ndarray, *, n_shots: int | None, random_state: int, **options: Any
 ) -> np.ndarray:
-    """Scores (n, number of classes) of each group by a probe of the others."""
+    """Scores (n, number of classes) of the rows of each group by a classifier of the other groups."""
     scores = np.zeros((len(y), options["n_classes"]))
     for group in np.unique(codes):
         out = codes == group
@@ -158,7 +159,7 @@ def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
         )
     alone = [g for g in names if len(np.unique(y[groups != g])) < 2]
     if alone:
-        raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn.{remedy}")
+        raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn from.{remedy}")
 
 
 def _summary(
@@ -204,16 +205,24 @@ def confusions(y: np.ndarray, guess: np.ndarray, codes: np.ndarray, k: int) -> n
 
 def _macro(table: np.ndarray) -> dict[str, float]:
     """Macro-F1, balanced accuracy and accuracy over the classes that have rows."""
-    true, guessed, right = table.sum(axis=1), table.sum(axis=0), np.diag(table)
+    true, guessed, correct = table.sum(axis=1), table.sum(axis=0), np.diag(table)
     has = true > 0
     return {
-        "f1": float((2 * right[has] / (true + guessed)[has]).mean()),
-        "balanced_accuracy": float((right[has] / true[has]).mean()),
-        "accuracy": float(right.sum() / table.sum()),
+        "f1": float((2 * correct[has] / (true + guessed)[has]).mean()),
+        "balanced_accuracy": float((correct[has] / true[has]).mean()),
+        "accuracy": float(correct.sum() / table.sum()),
     }
 
 
-def _add_gains(results: Any, scores: Any, y: np.ndarray, codes: np.ndarray, k: int, draws: np.ndarray) -> None:
+def _add_gains(
+    results: dict[str, pd.DataFrame],
+    scores: dict[str, np.ndarray],
+    y: np.ndarray,
+    codes: np.ndarray,
+    k: int,
+    draws: np.ndarray,
+) -> None:
+    """Difference of the macro-F1 of each key from that of the first, and its interval."""
     first, *others = results
     tables = {s: confusions(y, z.argmax(axis=1), codes, k) for s, z in scores.items()}
     for other in others:

@@ -1,4 +1,4 @@
-"""How well domains agree with known regions, over many seeds."""
+"""How well domains agree with known regions, on average over many seeds."""
 
 from __future__ import annotations
 
@@ -51,29 +51,30 @@ def evaluate_domains(
 ) -> pd.DataFrame:
     """Measure how well :func:`spatial_domains` recover known regions of each section.
 
-    One start of k-means differs from the next by more than most methods differ from each other, hence the mean over seeds.
+    Results of k-means vary more from seed to seed than most methods differ from each other, so that the mean over seeds is taken.
 
     Parameters
     ----------
     data
         One object or several.
     truth
-        Column of ``.obs`` with the known regions; missing values are left out.
+        Column of ``.obs`` with the known regions; rows where it is missing are left out.
     use
-        What is clustered, as in :func:`spatial_domains`; several to compare them. For ``"observed"`` the variable genes of all
-        sections of an object are united.
+        What is clustered, as in :func:`spatial_domains`; several to compare them. For ``"observed"`` the union of the variable genes
+        of all sections of an object is used.
     n_domains
         Number of domains; ``None`` takes, in each section, the number of labels that remain.
     n_seeds
-        Runs.
+        Number of seeds.
     ignore
         Labels that are left out.
-    method, smooth, n_pcs, n_top_genes, layer
+    method, smooth, n_pcs, n_top_genes
         As in :func:`spatial_domains`. Neighbours without a label are left out too.
     group_key
-        Column of ``.obs`` with the section. Not given: the section.
+        Column of ``.obs`` with the group to partition on its own; ``None`` takes the section.
     prediction
         Predicted expression of an AnnData, for ``use="expression"``; one for each object.
+    %(layer)s
     random_state
         First seed; the others follow.
     %(slide)s
@@ -116,8 +117,7 @@ def evaluate_domains(
         opened = Slide.open(one, **slide)
         table = opened.table
         labels = known_labels(column(table, truth, "truth", where), ignore)
-        apart = opened.sections
-        groups = apart if group_key is None else column(table, group_key, "group_key", where)
+        groups = opened.sections if group_key is None else column(table, group_key, "group_key", where)
         graph = spatial_graph(opened, smoothing)
         for name in names:
             given = predicted if name == "expression" else None

@@ -1,4 +1,4 @@
-"""Predicted against measured expression, by one stated convention and beside baselines."""
+"""Predicted expression compared with the measured one, by one stated convention and beside baselines."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._checks import one_of
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.statistics import expression_metrics as metrics
 from spatialwhisperer.statistics.value_spaces import SPACES
-from spatialwhisperer.tl.evaluation import baselines as floors
+from spatialwhisperer.tl.evaluation.baselines import DARKNESS, baseline_values, read_training
 from spatialwhisperer.tl.evaluation.pairs import make_pair
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.tl.evaluation.baselines import Training
+    from spatialwhisperer.tl.evaluation.baselines import TrainingSpots
     from spatialwhisperer.tl.evaluation.pairs import Pair
 
 ListOrigin = Literal["training", "test"]
@@ -33,6 +34,7 @@ _ORIGIN = {
 }
 
 
+@shared
 def evaluate_expression(
     data: AnnData | SpatialData,
     prediction: AnnData | None = None,
@@ -43,54 +45,56 @@ def evaluate_expression(
     value_space: str | None = None,
     layer: str | None = None,
     group_key: str | None = None,
-    train: Any = None,
+    train: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     baselines: bool = True,
-    scalar_key: str = floors.DARKNESS,
+    scalar_key: str = DARKNESS,
     patient_key: str = "patient",
     hits: Sequence[int] = (1, 5),
     table_key: str | None = None,
     key: str = _keys.EXPRESSION,
     per_gene: bool = False,
 ) -> pd.DataFrame:
-    """Measure predicted expression against the measured one, beside what needs no image or no model.
+    """Compare predicted expression with the measured one, and with baselines that need no image or no model.
 
-    Each metric is taken per gene over the spots of a section, then averaged over the genes of a list, then over sections
-    without weights. Three baselines stand beside it where ``train`` is given: the training mean; one scalar per spot (the
-    200 training spots nearest in its within-section rank are averaged), once with tissue darkness and once with the total
-    count, which is an oracle because it is measured; and the 5 nearest training spots of the same patient's other
-    sections, where ``.obs`` has a common frame (``warped_x``, ``warped_y``).
+    Each metric is computed per gene over the spots of a section, then averaged over the genes of a list, then over sections
+    without weights. Where ``train`` is given, baselines are measured too:
+
+    - "training mean": the mean of the training spots.
+    - "darkness": the mean of the 200 training spots whose tissue darkness (:func:`tissue_darkness`), ranked within the section, is
+      nearest.
+    - "total UMI (oracle)": the same with the total count of a spot, which is measured and so not known for a new image.
+    - "aligned neighbours": the mean of the 5 nearest training spots of the same patient's other sections, where ``.obs`` holds
+      positions in a common frame (``warped_x``, ``warped_y``).
 
     Parameters
     ----------
     data
-        Object with the measured raw counts; a SpatialData carries its prediction.
+        Object with the measured raw counts.
     prediction
-        Result of :func:`predict_expression`, the same rows in the same order. For a SpatialData: ``data[key]``.
+        Result of :func:`predict_expression`, the same rows in the same order; ``None`` takes the table ``key`` of a SpatialData.
     genes
-        Genes to measure, which are then the list "ACG"; all that were predicted if not given.
+        Genes to evaluate, which are then the list "ACG"; ``None`` takes all genes that were predicted.
     gene_lists
         Further lists by name.
     gene_lists_from
-        Where "HEG50" and "HVG50" (highest mean, highest variance) come from: training data, which is ``train`` or what the
-        prediction recorded, or the evaluated section's own truth.
+        Where "HEG50" and "HVG50" (the 50 genes of highest mean and of highest variance) come from: "training", ``train`` or the lists
+        that the prediction recorded; or "test", the measured values of the evaluated section itself.
     value_space
-        Space of the values, see :mod:`spatialwhisperer.statistics.value_spaces`. Not given: the one the prediction recorded.
-    layer
-        Layer with raw counts; ``.X`` if not given.
+        Space of the values, see :mod:`spatialwhisperer.statistics.value_spaces`; ``None`` takes the one that the prediction recorded.
+    %(layer)s
     group_key
-        Column of ``.obs`` with the group. Not given: the section.
+        Column of ``.obs`` with the group; ``None`` takes the section.
     train
-        Training objects with counts, one or several.
+        Training objects with counts.
     baselines
-        Also measure the baselines.
+        Also evaluate the baselines.
     scalar_key
-        Column of ``.obs`` with the scalar, in ``data`` and in ``train``; :func:`tissue_darkness` writes it.
+        Column of ``.obs``, in ``data`` and in ``train``, with the number that the baseline "darkness" ranks.
     patient_key
         Column of ``.obs`` with the patient.
     hits
-        For each number k: the share of spots whose k highest predicted and k highest measured genes share one.
-    table_key
-        Table of a SpatialData with the counts.
+        For each number k: the fraction of spots in which one of the k highest predicted genes is among the k highest measured ones.
+    %(table_key)s
     key
         Table of a SpatialData with the prediction.
     per_gene
@@ -102,27 +106,29 @@ def evaluate_expression(
     unweighted mean over groups. Metrics: ``pearson``, ``mse``, ``mae``, ``ssim``, ``rmse_z``, ``hit@k``, and ``n_genes``,
     ``n_undefined`` (genes without a correlation, because truth or prediction is constant; they are left out of the mean) and
     ``n_spots``. With ``per_gene``: ``group``, ``predictor``, ``gene`` and one column per metric.
-    ``.attrs["convention"]`` says space, origin of the lists and averaging.
+    ``.attrs["convention"]`` states the value space, the origin of the lists and how values are averaged.
 
     Raises
     ------
     KeyError
         If there is no prediction, or a column, layer, table or gene does not exist.
     ValueError
-        If rows differ, no gene is shared, values are not counts, a gene list shares no gene, the space is unknown or
-        another than the prediction's, or ``train`` holds evaluated rows.
+        If rows differ, no gene is both predicted and measured, values are not counts, no gene of a list is, the space is unknown or
+        not that of the prediction, or ``train`` holds evaluated rows.
 
     Notes
     -----
-    Correlations in the space "per_gene_log10_peer" are mostly tissue density, which the scalar baselines show.
+    Correlations in the space "per_gene_log10_peer" mostly show the density of the tissue: compare them with the baselines "darkness"
+    and "total UMI (oracle)".
 
     Examples
     --------
-    >>> import numpy as np, anndata as ad, spatialwhisperer as sw
+    >>> import anndata as ad, spatialwhisperer as sw
+    >>> from spatialwhisperer.statistics.value_spaces import to_space
     >>> sections, _ = sw.datasets.simulate_sections(2, 60, n_genes=80, n_reference_cells=50, random_state=0)
     >>> truth = sections["P2"]["table"]
-    >>> guess = sw.models.value_spaces.to_space(truth.X, "per_spot_log1p")
-    >>> prediction = ad.AnnData(guess, obs=truth.obs[[]], var=truth.var[[]])
+    >>> values = to_space(truth.X, "per_spot_log1p")
+    >>> prediction = ad.AnnData(values, obs=truth.obs[[]], var=truth.var[[]])
     >>> result = sw.tl.evaluate_expression(
     ...     sections["P2"], prediction, value_space="per_spot_log1p", train=sections["P1"]
     ... )
@@ -147,10 +153,10 @@ def evaluate_expression(
     if train is not None:
         from spatialwhisperer.tl._training.checks import objects
 
-        training = floors.read_training(objects(train), pair, layer=layer, table_key=table_key)
+        training = read_training(objects(train), pair, layer=layer, table_key=table_key)
     lists = _lists(pair, training, gene_lists, gene_lists_from)
     if training is None and baselines:
-        inform("No baselines: pass train=[…] to see what the training mean and one scalar per spot reach.")
+        inform("No baselines: pass train=[…] to evaluate the training mean and the other baselines.")
     rows: list[Any] = []
     for predictor, values in _predictors(pair, training, baselines, layer, scalar_key, patient_key):
         for group in pd.unique(pair.groups):
@@ -173,14 +179,14 @@ def evaluate_expression(
 
 
 def _predictors(
-    pair: Pair, training: Training | None, wanted: bool, layer: str | None, scalar_key: str, patient_key: str
+    pair: Pair, training: TrainingSpots | None, wanted: bool, layer: str | None, scalar_key: str, patient_key: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     yield "prediction", pair.predicted
     if training is None or not wanted:
         return
     incomplete = ~metrics.complete_rows(pair.predicted)
-    for name, values in floors.baselines(pair, training, layer=layer, scalar_key=scalar_key, patient_key=patient_key):
-        # every predictor is measured on the spots that the prediction covers
+    for name, values in baseline_values(pair, training, layer=layer, scalar_key=scalar_key, patient_key=patient_key):
+        # every predictor is evaluated on the spots that have a prediction
         values[incomplete] = np.nan
         yield name, values
 
@@ -206,7 +212,7 @@ def _of_list(
 
 
 def _lists(
-    pair: Pair, training: Training | None, extra: Mapping[str, Sequence[str]] | None, origin: ListOrigin
+    pair: Pair, training: TrainingSpots | None, extra: Mapping[str, Sequence[str]] | None, origin: ListOrigin
 ) -> dict[str, np.ndarray]:
     """Columns of each list that is the same for all sections."""
     named: dict[str, Any] = {}
@@ -219,7 +225,7 @@ def _lists(
         if not named:
             inform(
                 "No lists HEG50 and HVG50: the prediction recorded none. Pass train=[…], or gene_lists_from='test' to choose "
-                "them on the evaluated sections as the papers do."
+                "them on the evaluated sections, as published evaluations do."
             )
     where = {g: i for i, g in enumerate(pair.genes)}
     out = {"ACG": np.arange(len(where))}
@@ -229,13 +235,13 @@ def _lists(
             out[name] = np.array(columns)
     for name, genes in (extra or {}).items():
         if name in ("ACG", "HEG50", "HVG50"):
-            raise ValueError(f"The name {name!r} is taken; call the gene list otherwise.")
+            raise ValueError(f"The name {name!r} is taken; choose another name for the gene list.")
         genes = [genes] if isinstance(genes, str) else [str(g) for g in genes]
         columns = [where[g] for g in dict.fromkeys(genes) if g in where]
         if not columns:
             raise ValueError(
-                f"Gene list {name!r} ({listing(genes, 5)}) shares no gene with the {len(where)} that are predicted and "
-                f"measured ({listing(where, 5)})."
+                f"No gene of the list {name!r} ({listing(genes, 5)}) is among the {len(where)} that are predicted and measured "
+                f"({listing(where, 5)})."
             )
         out[name] = np.array(columns)
     return out

@@ -1,4 +1,4 @@
-"""Which genes are predicted well over many sections, and which sets of genes they belong to."""
+"""Which genes are predicted well over many sections, and which gene sets they belong to."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics import expression_metrics as metrics
 from spatialwhisperer.tl.evaluation.pairs import make_pair
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 GeneSets = Mapping[str, Sequence[str]] | str | Path
 
 
+@shared
 def gene_report(
-    data: Any,
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     prediction: AnnData | Sequence[AnnData] | None = None,
     *,
     genes: Sequence[str] | None = None,
@@ -39,23 +42,24 @@ def gene_report(
     data
         One object with measured counts, or several.
     prediction
-        Result of :func:`predict_expression`, one per object; a SpatialData carries its own.
+        Result of :func:`predict_expression`, one per object; ``None`` takes the table ``key`` of each SpatialData.
     genes
-        Genes to report; all if not given. Genes that only some objects have are reported over those.
+        Genes to report; ``None`` takes all. A gene that only some objects have is reported over those.
     alpha
-        Share of false discoveries up to which a gene is called significant.
-    value_space, layer, group_key, table_key, key
+        False discovery rate below which a gene is called significant.
+    value_space, group_key, key
         As in :func:`evaluate_expression`.
+    %(layer)s
+    %(table_key)s
 
     Returns
     -------
     DataFrame indexed by gene, best first:
 
     ``pearson``, ``pearson_sd``
-        Mean and standard deviation (n - 1) of the correlation over sections; NaN where it is undefined in all, or in all but
-        one.
+        Mean and standard deviation (n - 1) of the correlation over sections; NaN where too few sections have one.
     ``n_sections``
-        Sections in which it is defined.
+        Number of sections in which the correlation is defined.
     ``neg_log10_p``
         Two-sided p-values of the sections combined by Fisher's method, as -log10 p.
     ``mean_neg_log10_p``
@@ -76,18 +80,18 @@ def gene_report(
 
     Notes
     -----
-    The p-values take spots as independent. Neighbouring spots are alike, and serial sections of a patient too, so the p-values
-    are too small: they order genes, and are no evidence for a single one.
+    The p-values assume independent spots. Neighbouring spots are similar, and so are serial sections of a patient, so that the
+    p-values are too small: use them to rank genes, not as evidence for a single gene.
 
     Examples
     --------
     >>> import numpy as np, anndata as ad, spatialwhisperer as sw
-    >>> from spatialwhisperer.tl.evaluation.genes import gene_report
+    >>> from spatialwhisperer.statistics.value_spaces import to_space
     >>> rng = np.random.default_rng(0)
     >>> truth = ad.AnnData(rng.poisson(3.0, (50, 4)).astype("float32"))
-    >>> values = sw.models.value_spaces.to_space(truth.X)
+    >>> values = to_space(truth.X)
     >>> values[:, 1:] += rng.normal(0, [0.5, 2, 8], (50, 3))
-    >>> report = gene_report(truth, ad.AnnData(values), value_space="per_spot_log1p")
+    >>> report = sw.tl.gene_report(truth, ad.AnnData(values), value_space="per_spot_log1p")
     >>> report.index[0], float(report["pearson"].iloc[0].round(3))
     ('0', 1.0)
     """
@@ -121,6 +125,7 @@ def gene_report(
 
 
 def _objects(data: Any, prediction: Any) -> list[tuple[Any, Any]]:
+    """Each object with its prediction."""
     several = isinstance(data, Sequence)
     objects = list(data) if several else [data]
     if not objects:
@@ -150,7 +155,7 @@ def _sections(data: Any, prediction: Any, number: int, **options: Any) -> list[t
 def gene_set_enrichment(
     report: pd.DataFrame, gene_sets: GeneSets, *, by: str = "pearson", n_top: int = 50, min_genes: int = 5
 ) -> pd.DataFrame:
-    """Which sets of genes are predicted better than the other genes.
+    """Test which gene sets are predicted better than the other genes.
 
     Parameters
     ----------
@@ -161,13 +166,13 @@ def gene_set_enrichment(
     by
         Column with the score, higher is better.
     n_top
-        How many of the highest genes the hypergeometric test counts.
+        Number of the highest genes that the hypergeometric test counts.
     min_genes
         Sets with fewer genes in the report are left out.
 
     Returns
     -------
-    DataFrame indexed by set, smallest ``p`` first: ``n_genes`` in the report, ``mean`` score, ``auroc`` (chance that a gene of
+    DataFrame indexed by set, smallest ``p`` first: ``n_genes`` in the report, ``mean`` score, ``auroc`` (probability that a gene of
     the set scores higher than another gene), ``p`` and ``p_adjusted`` of the one-sided Mann–Whitney test; ``n_top`` genes among
     the highest, ``p_top`` and ``p_top_adjusted`` of the hypergeometric test. Adjusted after Benjamini and Hochberg.
 
@@ -180,19 +185,18 @@ def gene_set_enrichment(
 
     Notes
     -----
-    Genes of a set are expressed together, so they are not independent and the p-values are too small. The genes compared are those
-    of the report: a panel chosen for high expression is its own background.
+    Genes of a set are co-expressed, so they are not independent and the p-values are too small. A set is compared with the other
+    genes of the report: where these were chosen for high expression, so is the background.
 
     Examples
     --------
-    >>> import numpy as np, pandas as pd
-    >>> from spatialwhisperer.tl.evaluation.genes import gene_set_enrichment
+    >>> import numpy as np, pandas as pd, spatialwhisperer as sw
     >>> report = pd.DataFrame({"pearson": np.linspace(1, 0, 60)}, index=[f"G{i}" for i in range(60)])
-    >>> sets = {"first": [f"G{i}" for i in range(8)], "spread": [f"G{i}" for i in range(0, 60, 8)]}
-    >>> gene_set_enrichment(report, sets, n_top=10)["auroc"].round(2).to_dict()
-    {'first': 1.0, 'spread': 0.53}
+    >>> sets = {"first": [f"G{i}" for i in range(8)], "others": [f"G{i}" for i in range(0, 60, 8)]}
+    >>> sw.tl.gene_set_enrichment(report, sets, n_top=10)["auroc"].round(2).to_dict()
+    {'first': 1.0, 'others': 0.53}
     """
-    from scipy.stats import hypergeom, mannwhitneyu
+    from scipy.stats import false_discovery_control, hypergeom, mannwhitneyu
 
     if by not in report:
         raise KeyError(f"by={by!r} is not a column of the report (found: {listing(report)}).")
@@ -224,8 +228,7 @@ def gene_set_enrichment(
         )
     out = pd.DataFrame.from_dict(rows, orient="index")
     for column in ("p", "p_top"):
-        with np.errstate(divide="ignore"):
-            out[f"{column}_adjusted"] = 10 ** -metrics.benjamini_hochberg(-np.log10(out[column].to_numpy()))
+        out[f"{column}_adjusted"] = false_discovery_control(out[column].clip(0, 1))
     out.index.name = "gene_set"
     order = ["n_genes", "mean", "auroc", "p", "p_adjusted", "n_top", "p_top", "p_top_adjusted"]
     return out[order].sort_values("p", kind="stable")

@@ -1,4 +1,4 @@
-"""Measured and predicted expression side by side: the same rows, the same genes, one value space."""
+"""Measured and predicted expression of the same rows and genes, in one value space."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 AS_GIVEN = "as given"
-"""Recorded where a model was trained on the values of a layer rather than on counts."""
+"""Recorded as the value space where a model was trained on the values of a layer rather than on counts."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Truth and prediction of the same spots and genes.
+    """Measured and predicted values of the same spots and genes.
 
     Attributes
     ----------
     table
-        The table with the truth.
+        The table with the measured values.
     genes, gene_ids
-        Names of the prediction's genes that were measured, and their Ensembl ids ("" where unknown).
+        Names of the predicted genes that were measured, and their Ensembl ids ("" where unknown).
     truth
         Measured values, CSR float32 of shape (n, g).
     predicted
@@ -45,7 +45,7 @@ class Pair:
     space
         Value space of both.
     lists
-        Gene lists that the prediction recorded: chosen on the training data of its model.
+        Gene lists that the prediction recorded: they were chosen on the training data of its model.
     """
 
     table: AnnData
@@ -59,37 +59,40 @@ class Pair:
 
 
 def make_pair(
-    data: AnnData | SpatialData,
+    data: AnnData | SpatialData | Slide,
     prediction: AnnData | None,
     *,
     genes: Sequence[str] | None,
     value_space: str | None,
     layer: str | None,
     group_key: str | None,
-    table_key: str | None,
+    table_key: str | None = None,
     key: str,
 ) -> Pair:
-    """Find truth and prediction, check that they belong together, and bring the truth into the prediction's space.
+    """Find measured values and prediction, check that they belong together, and bring the former into the space of the latter.
+
+    A slide that was opened already keeps its sections.
 
     Raises
     ------
     KeyError
         If there is no prediction, or a column, layer or gene that is named does not exist.
     ValueError
-        If rows differ, no gene is shared, the prediction holds no value, or the value space is unknown or another one.
+        If rows differ, no predicted gene was measured, the prediction holds no value, or the value space is unknown or not that of
+        the prediction.
     """
-    slide = Slide.open(data, table_key=table_key)
+    slide = data if isinstance(data, Slide) else Slide.open(data, table_key=table_key)
     table = slide.table
-    prediction = _prediction(data, prediction, key)
+    prediction = _prediction(slide.data, prediction, key)
     _check_rows(table, prediction, key)
     known = recorded(prediction, _keys.EXPRESSION) or {}
     space = check_value_space(value_space, known.get("value_space"))
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
     columns = match_genes(prediction.var_names, ids, table)
-    shared = _shared_genes(prediction, table, columns)
-    truth = values_of(slide, columns[shared], space=space, layer=layer)
-    chosen = _chosen(np.asarray(prediction.var_names)[shared], genes)
-    keep = np.flatnonzero(shared)[chosen]
+    measured = _measured_genes(prediction, table, columns)
+    truth = values_of(slide, columns[measured], space=space, layer=layer)
+    chosen = _chosen(np.asarray(prediction.var_names)[measured], genes)
+    keep = np.flatnonzero(measured)[chosen]
     predicted = prediction.X[:, keep]
     predicted = np.asarray(predicted.toarray() if sp.issparse(predicted) else predicted, np.float32)
     _check_values(predicted)
@@ -106,17 +109,17 @@ def make_pair(
 
 
 def check_value_space(asked: str | None, known: str | None) -> str:
-    """The space to measure in: that of the prediction."""
+    """The value space of the prediction, as it was recorded or as the caller states it."""
     if known is None and asked is None:
         raise ValueError(
-            f"The prediction does not say in which value space it is; pass value_space=…, one of {listing(SPACES)}."
+            f"The value space of the prediction is not recorded; pass value_space=…, one of {listing(SPACES)}."
         )
     if asked is not None and asked != AS_GIVEN:
         check_space(asked)
     if known is not None and asked is not None and asked != known:
         raise ValueError(
-            f"The prediction is in value space {known!r} and predicted values cannot be carried over to {asked!r}: that needs the "
-            f"counts behind them. Leave value_space out, or train with value_space={asked!r} and predict again."
+            f"The prediction is in value space {known!r}, and predicted values cannot be converted to {asked!r} without the counts "
+            "behind them. Leave value_space out, or train a model with that value space and predict again."
         )
     return str(known if asked is None else asked)
 
@@ -135,7 +138,7 @@ def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.
     if layer is None or layer not in table.layers:
         raise KeyError(
             "The model was trained on the values of a layer, not on counts: name the layer with the same values, "
-            f"layer=… (.layers holds {listing(k for k in table.layers if k is not None)})."
+            f"layer=… (.layers holds: {listing(k for k in table.layers if k is not None)})."
         )
     values = _take(sp.csr_matrix(table.layers[layer], dtype=np.float32), columns)
     if not np.isfinite(values.data).all():
@@ -158,7 +161,7 @@ def _prediction(data: AnnData | SpatialData, prediction: AnnData | None, key: st
         return prediction
     if not is_spatialdata(data):
         raise KeyError(
-            "An AnnData does not carry its prediction. Pass prediction=sw.tl.predict_expression(adata, model=…)."
+            "The prediction for an AnnData is a table of its own. Pass prediction=sw.tl.predict_expression(adata, model=…)."
         )
     if key not in data.tables:
         raise KeyError(
@@ -170,7 +173,9 @@ def _prediction(data: AnnData | SpatialData, prediction: AnnData | None, key: st
 
 def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
     if prediction is table:
-        raise ValueError(f"Truth and prediction are the same table ({key!r}); name the measured one with table_key=….")
+        raise ValueError(
+            f"Measured and predicted values are the same table ({key!r}); name the measured one with table_key=…."
+        )
     if prediction.n_obs != table.n_obs:
         raise ValueError(
             f"The prediction has {prediction.n_obs} rows, the measured table {table.n_obs}. Bring them to the same rows first: "
@@ -186,16 +191,16 @@ def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
         )
 
 
-def _shared_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) -> np.ndarray:
-    shared = columns >= 0
-    if not shared.any():
+def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) -> np.ndarray:
+    measured = columns >= 0
+    if not measured.any():
         raise ValueError(
             f"No predicted gene ({listing(prediction.var_names, 5)}) is in the measured table ({listing(table.var_names, 5)})."
         )
-    if not shared.all():
-        absent = prediction.var_names[~shared]
+    if not measured.all():
+        absent = prediction.var_names[~measured]
         warn(f"{len(absent)} predicted genes were not measured and are left out: {listing(absent, 5)}.")
-    return shared
+    return measured
 
 
 def _chosen(names: np.ndarray, genes: Sequence[str] | None) -> np.ndarray:
