@@ -54,7 +54,10 @@ def test_labels_in_a_scaled_system(build: Any) -> None:
     (section,) = Slide.open(data, mpp=1).scaled()
     assert section.xy_px.tolist() == [[84, 42], [24, 12]]
     # in the frame of the labels themselves
-    assert region_positions(data, data.tables["table"]).tolist() == [[42, 21], [12, 6]]
+    assert region_positions(data, data.tables["table"], region_codes(data.tables["table"])).tolist() == [
+        [42, 21],
+        [12, 6],
+    ]
 
 
 def test_what_is_ambiguous_or_missing_is_said(build: Any) -> None:

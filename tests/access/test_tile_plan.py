@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pytest
 
@@ -11,6 +10,9 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import record
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 
 @pytest.fixture
