@@ -29,6 +29,7 @@ def region_codes(table: AnnData) -> np.ndarray:
 def region_sections(
     sdata: SpatialData,
     table: AnnData,
+    codes: np.ndarray,
     *,
     image_key: str | Mapping[str, str] | None,
     coordinate_system: str | None,
@@ -43,7 +44,7 @@ def region_sections(
         If the table annotates no element, or image or coordinate system is ambiguous.
     """
     out = []
-    for region, rows, instances in _annotated(table):
+    for region, rows, instances in _annotated(table, codes):
         element = _region_element(sdata, region)
         image_name = _choose_image(sdata, region, element, image_key, coordinate_system)
         if image_name is None:
@@ -63,10 +64,10 @@ def region_sections(
     return out
 
 
-def region_positions(sdata: SpatialData, table: AnnData) -> np.ndarray:
+def region_positions(sdata: SpatialData, table: AnnData, codes: np.ndarray) -> np.ndarray:
     """Centroid of each row in the frame of its own element, shape (n, 2): a unit that is one within a section."""
     xy = np.full((table.n_obs, 2), np.nan)
-    for region, rows, instances in _annotated(table):
+    for region, rows, instances in _annotated(table, codes):
         xy[rows] = _centroids(_region_element(sdata, region), region, instances)
     return xy
 
@@ -76,7 +77,7 @@ def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
     return of_transformation(_systems(sdata.images[image]), image)
 
 
-def _annotated(table: AnnData) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def _annotated(table: AnnData, codes: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Region, rows and their instances, region by region."""
     attrs = table.uns.get("spatialdata_attrs")
     if attrs is None:
@@ -84,7 +85,6 @@ def _annotated(table: AnnData) -> list[tuple[str, np.ndarray, np.ndarray]]:
             "The table annotates no element (no .uns['spatialdata_attrs']). Link it: "
             "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)."
         )
-    codes = region_codes(table)
     instances = table.obs[attrs["instance_key"]].to_numpy()
     return [
         (str(region), rows, instances[rows])

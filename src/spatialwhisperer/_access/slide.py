@@ -11,13 +11,13 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access import libraries, regions
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.positions import array_positions
-from spatialwhisperer._access.records import TilesRecord, Where
+from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, settle
 from spatialwhisperer._access.section import Found, Section
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
 from spatialwhisperer._messages import listing
-from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer._provenance import recorded, recorded_as
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,19 +66,36 @@ class Slide:
         The AnnData that results are read from and written to.
     tiles
         What :func:`spatialwhisperer.pp.tiles` stated, or ``None``.
+    drawing
+        Whether it was opened for a picture.
     options
         How it was opened; what the caller leaves open is taken from ``tiles``.
     """
 
-    def __init__(self, data: AnnData | SpatialData, *, use_tiles: bool = True, **options: Unpack[SlideOptions]) -> None:
+    def __init__(
+        self,
+        data: AnnData | SpatialData,
+        *,
+        use_tiles: bool = True,
+        drawing: bool = False,
+        **options: Unpack[SlideOptions],
+    ) -> None:
         self.data = data
         name = table_name(data, options.get("table_key"))
         self.table: AnnData = data if name is None else data.tables[name]  # type: ignore[assignment, union-attr]
         self.tiles = recorded_as(self.table, _keys.TILES, TilesRecord) if use_tiles else None
+        self.drawing = drawing
         self.options = options
 
     @classmethod
-    def open(cls, data: AnnData | SpatialData, *, use_tiles: bool = True, **options: Unpack[SlideOptions]) -> Slide:
+    def open(
+        cls,
+        data: AnnData | SpatialData,
+        *,
+        use_tiles: bool = True,
+        drawing: bool = False,
+        **options: Unpack[SlideOptions],
+    ) -> Slide:
         """Open an object.
 
         Parameters
@@ -87,6 +104,8 @@ class Slide:
             The object.
         use_tiles
             Take from :func:`spatialwhisperer.pp.tiles` what the caller leaves open.
+        drawing
+            Take from the records of features what caller, tiles and object leave open: a picture shows where features were read.
         **options
             See `SlideOptions`.
 
@@ -98,7 +117,7 @@ class Slide:
             If a table that is named does not exist, or there is none or several.
         """
         check_options(options)
-        return cls(data, use_tiles=use_tiles, **options)
+        return cls(data, use_tiles=use_tiles, drawing=drawing, **options)
 
     @property
     def is_spatialdata(self) -> bool:
@@ -137,8 +156,7 @@ class Slide:
         """
         where = {"image_key": self._image_key, "coordinate_system": self._option("coordinate_system")}
         if self.is_spatialdata:
-            _ = self.sections  # refuses a library_key
-            found = regions.region_sections(self.data, self.table, **where)  # type: ignore[arg-type]
+            found = regions.region_sections(self.data, self.table, self.sections, **where)  # type: ignore[arg-type]
         else:
             found = libraries.library_sections(self.table, self.sections, **where)  # type: ignore[arg-type]
         return tuple(self._settled(one) for one in found)
@@ -200,26 +218,31 @@ class Slide:
             Whole-numbered array coordinates: ``.obs['array_col']`` and ``.obs['array_row']``, or positions counted in the
             distance between neighbours where there are none.
         """
-        return array_positions(self.table, self._xy) if array else self._xy
+        # a table alone may state nothing but its array coordinates, which are a unit too
+        return array_positions(self.table, self._xy, self.sections) if array or self._xy is None else self._xy
 
     @cached_property
     def _xy(self) -> np.ndarray | None:
         if "spatial" in self.table.obsm:
             return np.asarray(self.table.obsm["spatial"], dtype=np.float64)[:, :2]
         if self.is_spatialdata and "spatialdata_attrs" in self.table.uns:
-            return regions.region_positions(self.data, self.table)  # type: ignore[arg-type]
+            return regions.region_positions(self.data, self.table, self.sections)  # type: ignore[arg-type]
         return None
 
     def _option(self, name: str) -> str | None:
         given = self.options.get(name)
         if given is None and self.tiles is not None:
             given = getattr(self.tiles.where, name)
+        if given is None and self.drawing:
+            given = getattr(self._recorded_place, name)
         return given  # type: ignore[return-value]
 
     @property
     def _image_key(self) -> str | Mapping[str, str] | None:
         given = self.options.get("image_key")
-        return self.tiles.where.image if given is None and self.tiles is not None else given
+        if given is None and self.tiles is not None:
+            given = self.tiles.where.image
+        return self._recorded_place.image if given is None and self.drawing else given
 
     def _settled(self, found: Found) -> Section:
         section = found.section
@@ -233,6 +256,8 @@ class Slide:
             stated=self._stated(section.name, image),
             found=found.scales,
         )
+        if scale is None and self.drawing:
+            scale = self._recorded_scale(section.name, image)
         return Section(section.name, section.rows, section.xy_px, section.image, scale, section.coordinate_system)
 
     def _stated(self, section: str, image: str) -> Scale | None:
@@ -241,6 +266,27 @@ class Slide:
             return None
         mpp = self.tiles.where.mpp.get(section)
         return None if mpp is None else Scale(mpp, self.tiles.where.rule.get(section, "sw.pp.tiles"))
+
+    @cached_property
+    def _recorded(self) -> tuple[Where, ...]:
+        """What is recorded beside features and tiles of where they were read."""
+        return places_of(recorded(self.table, key) for key in self.table.uns.get(_keys.UNS, {}))
+
+    @cached_property
+    def _recorded_place(self) -> Where:
+        """Image, coordinate system and library that all records name, as far as this object has them."""
+        place = agreed(self._recorded)
+        own = set(rgb_names(self.data))
+        return Where(
+            image={section: image for section, image in place.image.items() if image in own},
+            coordinate_system=place.coordinate_system if self.is_spatialdata else None,
+            library_key=None if self.is_spatialdata or place.library_key not in self.table.obs else place.library_key,
+        )
+
+    def _recorded_scale(self, section: str, image: str) -> Scale | None:
+        """Scale at which all recorded features and tiles of a section were read from this image; ``None`` where they differ."""
+        mpp = agreed([place for place in self._recorded if place.image.get(section) == image]).mpp.get(section)
+        return None if mpp is None else Scale(mpp, "the records of features and tiles")
 
     def _check_image(self, section: Section) -> None:
         if section.image is None:

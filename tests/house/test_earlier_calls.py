@@ -1,0 +1,127 @@
+"""What a call gives does not depend on the calls that came before it on the same object."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import spatialwhisperer as sw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spatialdata import SpatialData
+
+Arrays = dict[str, np.ndarray]
+
+TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
+SEED = 0
+N_TRIPLES = 24
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    """Two sections and a reference: one to work on, one to train models with."""
+    return sw.datasets.simulate_sections(2, 60, n_genes=60, n_reference_cells=80, random_state=3)
+
+
+@pytest.fixture(scope="module")
+def own_model(made: Any) -> Any:
+    """A model of other tiles than the embedded one, that predicts expression."""
+    preset = sw.models.get_preset("whisperer").replace(tile_um=(80.0,))
+    data = [copy_of(made.sections["P2"]), made.reference.copy()]
+    return sw.tl.train(data, preset=preset, image=TILES, expression=sw.tl.ExpressionOptions(cross_validate=False))
+
+
+def copy_of(sdata: Any) -> SpatialData:
+    """The same elements with tables of their own."""
+    import spatialdata as sd
+
+    tables = {name: table.copy() for name, table in sdata.tables.items()}
+    return sd.SpatialData(images=dict(sdata.images), shapes=dict(sdata.shapes), tables=tables)
+
+
+def annotated(sdata: Any) -> Arrays:
+    table = sdata["table"]
+    return {
+        "scores": table.obsm["sw_label_scores"],
+        "label": table.obs["sw_label"].astype(str).to_numpy(),
+        "confidence": table.obs["sw_label_confidence"].to_numpy(),
+        "embedding": table.obsm["X_sw_image"],
+    }
+
+
+@pytest.fixture(scope="module")
+def calls(made: Any, own_model: Any) -> dict[str, Callable[[Any], Arrays]]:
+    """Each call by name; it returns what it gave."""
+
+    def annotate_own(sdata: Any) -> Arrays:
+        sw.tl.zero_shot_annotate(sdata, model=own_model)
+        return annotated(sdata)
+
+    def annotate_embedded(sdata: Any) -> Arrays:
+        sw.tl.zero_shot_annotate(sdata)
+        return annotated(sdata)
+
+    def embed_other_tiles(sdata: Any) -> Arrays:
+        sw.pp.embed_images(sdata, tile_um=60, tile_px=32)
+        return {"features": sdata["table"].obsm["X_stain_texture"]}
+
+    def train(sdata: Any) -> Arrays:
+        model = sw.tl.train([sdata, made.reference.copy()], max_epochs=1)
+        return {name: value.numpy() for name, value in model.state_dict().items()}
+
+    def predict_expression(sdata: Any) -> Arrays:
+        sw.tl.predict_expression(sdata, model=own_model)
+        return {"values": np.asarray(sdata["sw_expression"].X)}
+
+    def query(sdata: Any) -> Arrays:
+        sw.tl.query(sdata, "fat cell")
+        return {"scores": sdata["table"].obs["sw_query"].to_numpy()}
+
+    named = (annotate_own, annotate_embedded, embed_other_tiles, train, predict_expression, query)
+    return {call.__name__: call for call in named}
+
+
+NAMES = ("annotate_own", "annotate_embedded", "embed_other_tiles", "train", "predict_expression", "query")
+
+
+@pytest.fixture(scope="module")
+def alone(made: Any, calls: dict[str, Callable[[Any], Arrays]]) -> dict[str, Arrays]:
+    """What each call gives as the first one on a fresh copy."""
+    return {name: call(copy_of(made.sections["P1"])) for name, call in calls.items()}
+
+
+def assert_same_as_alone(sequence: tuple[str, ...], made: Any, calls: Any, alone: dict[str, Arrays]) -> None:
+    sdata = copy_of(made.sections["P1"])
+    for name in sequence:
+        last = calls[name](sdata)
+    expected = alone[sequence[-1]]
+    assert last.keys() == expected.keys()
+    for key, values in last.items():
+        np.testing.assert_array_equal(values, expected[key], err_msg=f"{key} after {' -> '.join(sequence)}")
+
+
+@pytest.mark.parametrize("last", NAMES)
+@pytest.mark.parametrize("first", NAMES)
+def test_the_second_of_two_calls_gives_what_it_gives_alone(
+    first: str, last: str, made: Any, calls: Any, alone: dict[str, Arrays]
+) -> None:
+    assert_same_as_alone((first, last), made, calls, alone)
+
+
+def some_triples() -> list[tuple[str, ...]]:
+    triples = list(itertools.product(NAMES, repeat=3))
+    chosen = np.random.default_rng(SEED).choice(len(triples), N_TRIPLES, replace=False)
+    return [triples[i] for i in sorted(chosen)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sequence", some_triples(), ids=" ".join)
+def test_the_last_of_three_calls_gives_what_it_gives_alone(
+    sequence: tuple[str, ...], made: Any, calls: Any, alone: dict[str, Arrays]
+) -> None:
+    assert_same_as_alone(sequence, made, calls, alone)
