@@ -47,56 +47,58 @@ def spatial_domains(
     inplace: bool = True,
     **slide: Unpack[SlideOptions],
 ) -> pd.Series | None:
-    """Partition the tissue into domains.
+    """Partition the tissue into spatial domains.
 
     ``"kmeans"`` is the procedure of mclSTExp (Min et al., Brief Bioinform 2024): principal components, then k-means++. With
-    ``smooth`` = a > 0 the components z of a row are first mixed with those of its neighbours, z <- (1 - a) z + a (mean of the
-    neighbours), ``n_rings`` times. ``"leiden"`` looks for communities (Traag et al., 2019) in the graph (1 - a) E + a S, E
-    scanpy's neighbourhood graph of the components and S the neighbours on the tissue, at the resolution that gives ``n_domains``.
+    ``smooth`` = a > 0 the components z of a row are first mixed with the mean of its neighbours on the tissue,
+    z <- (1 - a) z + a (mean of the neighbours), ``n_rings`` times. ``"leiden"`` finds communities (Traag et al., 2019) in the graph
+    (1 - a) E + a S, where E is scanpy's neighbourhood graph of the components and S that of the neighbours on the tissue, at the
+    resolution that gives ``n_domains``.
 
     Parameters
     ----------
     data
-        What to partition; all its rows together, so that a domain means the same in every section.
+        What to partition. All rows are clustered together, so that a domain means the same in every section.
     n_domains
         Number of domains.
     use
-        ``"expression"``: what :func:`predict_expression` predicted. ``"observed"``: log1p(CP10k) of raw counts.
+        ``"expression"``: the table that :func:`predict_expression` wrote. ``"observed"``: log1p(CP10k) of raw counts.
         ``"embedding"``: the joint image embedding. Anything else: a key of ``.obsm``.
     method
-        How to cluster.
+        The clustering.
     smooth
         Weight of the neighbours on the tissue, 0 to 1, or :class:`Smoothing`.
     n_pcs
-        Principal components of the values; ``None`` clusters the values themselves.
+        Number of principal components; ``None`` clusters the values themselves.
     n_top_genes
-        For ``"observed"``: highly variable genes of each section, of which the union is used; ``None`` takes every gene.
+        For ``"observed"``: number of highly variable genes of each section, of which the union is used; ``None`` takes every gene.
     n_init
-        Starts of k-means, of which the best is kept.
+        Number of starts of k-means, of which the best is kept.
     group_key
-        Column of ``.obs``; rows of each group are partitioned on their own, and a domain then has no meaning across groups.
+        Column of ``.obs``; the rows of each group are partitioned on their own, and domains of different groups then have nothing in
+        common.
     prediction
         The predicted expression, for ``use="expression"`` of an AnnData; rows in the order of ``data``.
-    layer
-        Layer with raw counts, for ``"observed"``; ``None`` takes ``.X``.
+    %(layer)s
     key_added
         Column of ``.obs`` to write.
     %(random_state)s
-    inplace
-        Write to the table, or return the domains.
+    %(inplace)s
     %(slide)s
 
     Returns
     -------
-    ``None``, or with ``inplace=False`` the domains as a Series. Written are ``.obs["sw_domain"]``, a category of "0", "1", …
-    from the largest to the smallest (missing where the values are NaN), and the provenance.
+    ``None``, or with ``inplace=False`` the domains as a Series. In place it writes:
+
+    ``.obs['sw_domain']`` : :class:`pandas.Series` (dtype ``category``)
+        "0", "1", … from the largest to the smallest domain; NaN where the values hold NaN.
 
     Raises
     ------
     KeyError
         If values, graph or columns do not exist.
     ValueError
-        If there are more domains than rows, or a number makes no sense.
+        If there are more domains than rows, or a number is out of range.
 
     Examples
     --------
@@ -149,7 +151,7 @@ def spatial_domains(
         "group_key": group_key,
         "random_state": random_state,
     }
-    # colours of a former partition mean nothing here, even where it had as many domains
+    # the colours of an earlier partition would belong to other domains
     opened.put(Result(key_added, record, obs={key_added: result}, gone=(f"{key_added}_colors",)))
     return None
 
@@ -202,7 +204,7 @@ def _predicted(slide: Slide, prediction: AnnData | None) -> np.ndarray:
     if prediction.n_obs != table.n_obs or not prediction.obs_names.equals(table.obs_names):
         raise ValueError(
             f"The predicted expression has {prediction.n_obs} rows and the table {table.n_obs}, or their names differ: "
-            "predict again, or pass the prediction of these very rows."
+            "predict again, or pass the prediction of these rows."
         )
     values = prediction.X
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
@@ -211,7 +213,7 @@ def _predicted(slide: Slide, prediction: AnnData | None) -> np.ndarray:
 def check_clustering(method: str, n_pcs: int | None, n_init: int) -> None:
     """Refuse an unknown method and numbers out of range."""
     if method not in METHODS:
-        raise ValueError(f"method={method!r} is not a way to cluster; choose one of {listing(METHODS)}.")
+        raise ValueError(f"method={method!r} is not a clustering; choose one of {listing(METHODS)}.")
     for name, value in (("n_pcs", n_pcs), ("n_init", n_init)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}.")

@@ -36,8 +36,8 @@ def embed(
 ) -> np.ndarray | None:
     """Embed images or counts into the joint space.
 
-    Image features in ``.obsm`` are used where they were made by the encoder of the model, on its tiles and at this scale; else they
-    are computed (and stored). Gene features are computed from the raw counts.
+    Image features in ``.obsm`` are used where they were computed with the encoder of the model, its tiles and this scale; else they
+    are computed, and with ``inplace=True`` stored. Gene features are computed from the raw counts.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def embed(
     ``None``, or the array of shape (n, u) with ``inplace=False``. In place it writes:
 
     ``.obsm['X_sw_image']`` or ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray` (dtype ``float32``)
-        Rows of unit length; NaN where the tile leaves the slide.
+        Rows of unit length; NaN where a row has no tile or no counts.
 
     Raises
     ------
     KeyError
         If the model has no such modality, or the data hold neither image nor counts.
     ValueError
-        If there is no such modality, or ``key_added`` or ``batch_size`` make no sense.
+        If there is no such modality, or ``key_added`` or ``batch_size`` is not valid.
 
     Examples
     --------

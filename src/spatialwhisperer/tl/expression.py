@@ -1,4 +1,4 @@
-"""Expression from H&E: retrieved from the training observations of a model, regressed, or both."""
+"""Expression from H&E: by retrieval of training observations, by regression, or by both."""
 
 from __future__ import annotations
 
@@ -47,27 +47,29 @@ def predict_expression(
 ) -> AnnData | None:
     """Predict the expression of genes from the H&E image alone.
 
-    The model carries a bank: the embeddings of its training observations and their expression. Retrieval averages the
-    neighbours of a tile in it, as BLEEP, mclSTExp, HECLIP and PredEx do, each by the rule of its preset. Regression is
-    ridge regression from the image features, or the decoder of a preset that trains one. Both mixes the two with the
-    weight that did best on held-out training tissue.
+    The model stores a bank: the embeddings of its training observations and their expression. "retrieval" averages the nearest
+    neighbours of a tile in the bank, as BLEEP, mclSTExp, HECLIP and PredEx do, each by the rule of its preset. "regression" is
+    ridge regression from the image features, or the decoder of a preset that trains one. "both" is the weighted mean of the two, with
+    the weight that was best on held-out training tissue.
 
-    A section that the model was trained on is recognised by the names of its rows and never retrieves itself.
+    A section that the model was trained on is recognised by the names and positions of its rows; its own observations are then left
+    out of the bank.
 
     Parameters
     ----------
     data
         Slide with tiles; see :func:`spatialwhisperer.pp.tiles`. It needs no expression.
     model
-        Trained by :func:`train` with a preset that predicts expression, its folder or its name on the hub.
+        A model trained with ``expression=True`` or with a preset that predicts expression, its folder or its name on the hub. The
+        embedded model predicts none.
     method
         "retrieval", "regression" or "both"; ``None`` takes that of the preset.
     genes
         Some of the genes of the model; ``None`` takes all.
     k
-        Neighbours; ``None`` takes the number of the preset.
+        Number of neighbours; ``None`` takes that of the preset.
     bank_scope
-        "other_groups" leaves out bank observations of the same patient.
+        "other_groups" leaves out the observations of the same patient.
     group_key
         Column of ``.obs`` with the patient, for ``bank_scope="other_groups"``.
     key_added
@@ -87,7 +89,8 @@ def predict_expression(
     ``.obs['sw_expression_std']`` : :class:`pandas.Series` (dtype ``float32``)
         Standard deviation among the retrieved neighbours, mean over the genes.
     ``.var['held_out_pearson']`` : :class:`pandas.Series` (dtype ``float32``)
-        Correlation that the method reached for this gene on training tissue that was left out; drop genes with it.
+        Correlation of predicted and measured values of this gene on held-out training tissue; use it to drop genes that are
+        predicted badly.
 
     Raises
     ------
@@ -162,7 +165,7 @@ def _predictor(model: Whisperer) -> ExpressionPredictor:
         preset = None if training is None else training.preset
         which = f"embedded model {card.name!r}" if card is not None else f"model (preset {preset!r})"
         raise ValueError(
-            f"The {which} did not learn to predict expression. Train one on sections with image and counts, and pass it: "
+            f"The {which} predicts no expression. Train one on sections with image and counts, and pass it: "
             "model = sw.tl.train(sections, preset='whisperer', expression=True)."
         )
     return model.expression
@@ -177,7 +180,7 @@ def _columns(predictor: ExpressionPredictor, genes: Sequence[str] | None) -> np.
     if missing:
         raise KeyError(
             f"genes that this model does not predict: {listing(missing)}. It predicts {len(known)}, such as "
-            f"{listing(predictor.genes, 5)}; train with genes=… to choose others."
+            f"{listing(predictor.genes, 5)}; to choose others, train with expression=sw.tl.ExpressionOptions(genes=…)."
         )
     return np.array([known[g] for g in genes], dtype=np.int64)
 
@@ -185,15 +188,15 @@ def _columns(predictor: ExpressionPredictor, genes: Sequence[str] | None) -> np.
 def _exclude(
     slide: Slide, predictor: ExpressionPredictor, bank_scope: str, group_key: str
 ) -> tuple[str, np.ndarray] | None:
-    """Which bank observations each row must not meet: those of its patient, or its own section."""
+    """Bank observations that are left out for each row: those of its patient, or of its own section."""
     table, sections, trained = slide.table, slide.sections, predictor.config.training_sections
     xy = slide.positions() if trained else None
     hashes = {str(s): row_hash(table.obs_names, xy, sections == s) for s in np.unique(sections)}
     seen = {code: trained[row] for code, row in hashes.items() if row in trained}
     if seen:
         warn(
-            f"The model was trained on these rows (section {listing(sorted(seen))}). What it predicts there says nothing about new "
-            "tissue."
+            f"The model was trained on these rows (section {listing(sorted(seen))}). The accuracy of this prediction says nothing about "
+            "new tissue."
         )
     if bank_scope == "other_groups":
         if group_key not in table.obs:

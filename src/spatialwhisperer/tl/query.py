@@ -1,4 +1,4 @@
-"""Free-text questions to a slide."""
+"""Free-text search: the score of every row for a text."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def query(
     inplace: bool = True,
     **slide: Unpack[SlideOptions],
 ) -> pd.Series | None:
-    """Score every row against a text.
+    """Score every row for a text: how well does it fit the description?
 
     Parameters
     ----------
     %(data)s
     text
-        The question in words, or several wordings of it, which are averaged.
+        A description of what is looked for, or several, whose embeddings are averaged.
     %(model)s
     %(modality)s
     embedding_key
@@ -110,7 +110,9 @@ def query(
 def _texts(text: Any) -> list[str]:
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
     if wrong := [t for t in texts if not isinstance(t, str)]:
-        raise TypeError(f"text must be a sentence, or a list of several wordings of it; found {listing(wrong, 3)}.")
+        raise TypeError(
+            f"text must be a sentence, or a list of several descriptions of the same thing; found {listing(wrong, 3)}."
+        )
     if not texts or any(not t.strip() for t in texts):
         raise ValueError(f"text must be a sentence or several; found {text!r}.")
     return texts

@@ -1,11 +1,11 @@
-"""Opening the model that a call is given, and saying in a record which one it was."""
+"""Opening the model that a call is given, and recording which one it was."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer.encoders.catalogue import encoder_names, open_encoder
+from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
 
 if TYPE_CHECKING:
     from spatialwhisperer.encoders.base import Encoder
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def open_model(model: Whisperer | str | Path | None) -> Whisperer:
-    """The model itself, the one in a folder or on the hub, or the embedded one where none is given.
+    """The model itself, the one in a folder or on the hub, or for ``None`` the embedded one.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such model, or none is given and this installation holds none.
+        If there is no such model, or this installation holds no embedded one.
     TypeError
         If it is none of these.
     """
@@ -36,7 +36,7 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
 
 
 def describe_model(model: Whisperer) -> dict[str, Any]:
-    """What the provenance of a result says about its model."""
+    """Facts about a model that are recorded beside its results."""
     image = model.config.modalities.get("image")
     training = model.config.training
     out: dict[str, Any] = {
@@ -56,20 +56,20 @@ def describe_model(model: Whisperer) -> dict[str, Any]:
 
 
 def encoder_of(model: Whisperer, modality: str) -> Encoder:
-    """The encoder of a modality: the one that the model keeps, or the one of a registered name.
+    """The encoder of a modality: the one that the model holds, or a known one that is opened by its name.
 
     Raises
     ------
     ValueError
-        If it is neither: a model from elsewhere opens nothing but what is registered.
+        If it is neither: an encoder that is not registered is never opened.
     """
     if modality in model.encoders:
         return model.encoders[modality]
     features = model.config.modality(modality).features
-    if features.encoder is None or not features.encoder.by_name or features.name not in encoder_names(modality):
+    if features.encoder is None or not features.encoder.by_name or not opens_by_name(features.name, modality):
         raise ValueError(
             f"The {modality} encoder of this model is {features.name!r}, which is not a registered one with published weights. Pass it "
-            f"when you open the model: sw.models.Whisperer.load(folder, encoders={{{modality!r}: encoder}})."
+            f"when you open the model: sw.models.Whisperer.load(folder, encoders={{{modality!r}: …}})."
         )
     model.encoders[modality] = open_encoder(features.name, modality)
     return model.encoders[modality]

@@ -1,4 +1,4 @@
-"""From the rows of a slide to their place in the joint space."""
+"""The rows of a slide in the joint space: their features, and the embeddings of these."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model takes of the rows of one modality.
+    """Input of the model for the rows of a slide, in one modality.
 
     Attributes
     ----------
     values
         Features (n, d), or raw inputs where the encoder is trained.
     missing
-        Rows without an input, Boolean, shape (n,), where the values do not say so themselves by NaN.
+        Rows without an input, Boolean, shape (n,); ``None`` where NaN marks them.
     results
-        What is to be written.
+        Computed features, ready to be written.
     """
 
     values: Any
@@ -56,11 +56,11 @@ class Embedded:
     z
         Unit embeddings, float32 (n, u), NaN in rows without an input.
     modality
-        What they were embedded from; ``None`` where nobody knows.
+        What they were embedded from; ``None`` where it is not recorded.
     features
-        Features of the rows (n, d), where there are any.
+        Features of the rows (n, d); ``None`` where the encoder is part of the model.
     results
-        What is to be written.
+        Embeddings and computed features, ready to be written.
     """
 
     z: np.ndarray
@@ -70,7 +70,7 @@ class Embedded:
 
 
 def check_modality(modality: str | None) -> None:
-    """Refuse a modality that no table has; ``None`` leaves the choice to the data."""
+    """Refuse a modality that the rows of a table do not have; ``None`` leaves the choice to the data."""
     if modality is None:
         return
     if modality not in MODALITIES or MODALITIES[modality].reads == "captions":
@@ -121,7 +121,7 @@ def embed_rows(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> Embedded:
-    """Embed the rows of a slide; what had to be computed is among the results.
+    """Embed the rows of a slide; features that had to be computed are among the results.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
     z = np.asarray(table.obsm[key], dtype=np.float32)
     width = model.config.projection_dim
     if z.shape[1] != width:
-        raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: it is not of this model.")
+        raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: another model wrote it.")
     named = {m.embedding_key: m.name for m in MODALITIES.values()}.get(key)
     return Embedded(z, modality or (recorded(table, key) or {}).get("modality", named))
 
@@ -180,7 +180,7 @@ def row_inputs(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> Inputs:
-    """What the model takes of the rows: stored features of its recipe, computed ones, or raw inputs.
+    """Input of the model for the rows: stored features of its recipe, computed ones, or raw input.
 
     Raises
     ------
@@ -246,12 +246,12 @@ _READERS: dict[str, Callable[[Slide, Whisperer, str, dict[str, Any]], Inputs]] =
 
 
 def check_any_row(embedded: Embedded, embedding_key: str | None) -> None:
-    """Refuse rows that all lack an embedding; the text names the likely cause."""
+    """Refuse a slide where no row has an embedding; the error names the likely cause."""
     z = embedded.z
     if np.isfinite(z).all(axis=1).any():
         return
     if embedding_key is not None:
-        remedy = f".obsm[{embedding_key!r}] holds NaN in each. Compute it again: sw.tl.embed(data, model=model)."
+        remedy = f".obsm[{embedding_key!r}] holds NaN in each row. Compute it again: sw.tl.embed(data, model=model)."
     elif embedded.modality == "gene":
         remedy = "no row has counts in the model's genes. Check .var_names and layer=…"
     elif embedded.modality == "image":
@@ -260,5 +260,5 @@ def check_any_row(embedded: Embedded, embedding_key: str | None) -> None:
             "the features again with sw.pp.embed_images(data, border='pad')."
         )
     else:
-        remedy = "the values of each hold NaN."
+        remedy = "the values of each row hold NaN."
     raise ValueError(f"None of the {len(z)} rows has an embedding: {remedy}")

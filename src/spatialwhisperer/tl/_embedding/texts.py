@@ -1,4 +1,4 @@
-"""Texts in the joint space: from the vocabulary of a model where it knows them, else from its text encoder."""
+"""Texts in the joint space: with the stored features of the model's vocabulary, else with its text encoder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def embed_texts(model: Whisperer, texts: Sequence[str], *, device: str | None = None) -> np.ndarray:
     """Unit embeddings of texts in the joint space, shape (n, u).
 
-    Texts of the model's vocabulary need no text encoder; the others are computed with it.
+    Texts of the model's vocabulary need no text encoder; the features of other texts are computed with it.
 
     Raises
     ------
     KeyError
         If the model reads no text.
     ImportError, FileNotFoundError
-        If a text is not in the vocabulary and the text encoder is not installed, or its weights cannot be had.
+        If a text is not in the vocabulary and the text encoder is not installed, or its weights are not available.
     """
     if "text" not in model.modalities:
         raise KeyError(f"This model reads no text (it has: {listing(model.modalities)}).")
@@ -44,7 +44,7 @@ def embed_texts(model: Whisperer, texts: Sequence[str], *, device: str | None = 
 
 
 def _encoded(model: Whisperer, texts: list[str], device: str | None) -> np.ndarray:
-    """Features of texts from the model's text encoder; where it cannot be had, say what works without it."""
+    """Features of texts from the model's text encoder; where it is not available, the error names the texts that need none."""
     try:
         encoder = encoder_of(model, "text")
         if not isinstance(encoder, TextEncoder):

@@ -90,7 +90,7 @@ def evaluate_domains(
     KeyError
         If values, labels or graph do not exist.
     ValueError
-        If a section has fewer than two labels, there are more domains than rows, or a number makes no sense.
+        If a section has fewer than two labels, there are more domains than rows, or a number is out of range.
 
     Examples
     --------
