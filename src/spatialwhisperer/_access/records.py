@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from operator import eq
+from typing import Any, Literal, TypeVar
 
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._schema import Stored, from_plain
+
+V = TypeVar("V")
 
 At = Literal["spots", "cells", "grid"]
 OffSlide = Literal["raise", "nan"]
 LowRes = Literal["warn", "error", "allow"]
+
+_ALIKE = 1e-6
+"""Scales that differ by less, relative to the scale, are the same."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,47 @@ class Where(Stored):
         """Whether both name the same image and scale wherever both name one."""
         same_image = all(self.image[s] == other.image[s] for s in self.image.keys() & other.image.keys())
         shared = self.mpp.keys() & other.mpp.keys()
-        return same_image and all(abs(self.mpp[s] - other.mpp[s]) <= 1e-6 * other.mpp[s] for s in shared)
+        return same_image and all(abs(self.mpp[s] - other.mpp[s]) <= _ALIKE * other.mpp[s] for s in shared)
+
+
+def places_of(records: Iterable[Mapping[str, Any] | None]) -> tuple[Where, ...]:
+    """The `Where` of each record that holds one that this version reads."""
+    out = []
+    for record in records:
+        if record is None or "where" not in record:
+            continue
+        try:
+            out.append(from_plain(Where, record["where"], "a record"))
+        except ValueError:
+            continue
+    return tuple(out)
+
+
+def agreed(places: Sequence[Where]) -> Where:
+    """What several records say alike; what two of them say differently is left out."""
+    return Where(
+        mpp=_same((p.mpp for p in places), lambda a, b: abs(a - b) <= _ALIKE * b),
+        image=_same(p.image for p in places),
+        coordinate_system=_one(p.coordinate_system for p in places),
+        library_key=_one(p.library_key for p in places),
+    )
+
+
+def _same(mappings: Iterable[Mapping[str, V]], alike: Callable[[V, V], bool] = eq) -> dict[str, V]:
+    """Entries that every mapping which has them gives the same value."""
+    first: dict[str, V] = {}
+    differ = set()
+    for mapping in mappings:
+        for name, value in mapping.items():
+            if not alike(first.setdefault(name, value), value):
+                differ.add(name)
+    return {name: value for name, value in first.items() if name not in differ}
+
+
+def _one(values: Iterable[str | None]) -> str | None:
+    """The one value that is stated, if there is but one."""
+    stated = {value for value in values if value is not None}
+    return stated.pop() if len(stated) == 1 else None
 
 
 @dataclass(frozen=True)

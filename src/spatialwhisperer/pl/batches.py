@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spatialwhisperer._docs import shared
+from spatialwhisperer._messages import listing
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.pl.canvas import GREY
+from spatialwhisperer.pl import canvas
 from spatialwhisperer.tl.evaluation.batches import batch_report, report_rows
 
 if TYPE_CHECKING:
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
 _BARS = {
     "mixing": "mixing of batches",
     "mixing_within_labels": "… within labels",
-    "batch_accuracy": "batch told by a probe",
-    "label_accuracy": "label from other batches",
+    "batch_accuracy": "batch predicted by a probe",
+    "label_accuracy": "label predicted from other batches",
 }
 _CHANCE = {"batch_accuracy": "batch_chance", "label_accuracy": "label_chance"}
 
 
+@shared
 def batches(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -50,7 +53,7 @@ def batches(
     batch_key
         Column of ``.obs`` with the batch.
     embeddings
-        Slots of ``.obsm``.
+        Key of ``.obsm`` with an embedding, or several.
     labels_key
         Column of ``.obs`` with known labels; unknown ones are grey.
     ignore
@@ -58,24 +61,22 @@ def batches(
     reduction
         How to bring an embedding into the plane: UMAP of its neighbourhood graph, or its first two principal components.
     report
-        What :func:`spatialwhisperer.tl.evaluation.batches` returned for these embeddings; computed if not given.
+        What :func:`spatialwhisperer.tl.batch_report` returned for these embeddings; ``None`` computes it.
     k, max_rows
-        As in :func:`spatialwhisperer.tl.evaluation.batches`.
-    table_key
-        Table of a SpatialData.
-    random_state
-        Seed.
+        As in :func:`spatialwhisperer.tl.batch_report`.
+    %(table_key)s
+    %(random_state)s
 
     Returns
     -------
-    The axes, one row per embedding: batches, labels (if given), bars. A dashed line in a bar is what chance gives.
+    The axes, one row per embedding: batches, labels (with ``labels_key``), bars. A dashed line in a bar is what chance gives.
 
     Raises
     ------
     KeyError
         If a column or an embedding does not exist, or the report lacks one.
     ValueError
-        If ``reduction`` is unknown, or as in :func:`spatialwhisperer.tl.evaluation.batches`.
+        If ``reduction`` is unknown, or as in :func:`spatialwhisperer.tl.batch_report`.
 
     Examples
     --------
@@ -88,37 +89,37 @@ def batches(
     """
     if reduction not in ("umap", "pca"):
         raise ValueError(f"reduction must be 'umap' or 'pca', not {reduction!r}.")
-    slots = [embeddings] if isinstance(embeddings, str) else list(dict.fromkeys(embeddings))
+    keys = [embeddings] if isinstance(embeddings, str) else list(dict.fromkeys(embeddings))
     common: dict[str, Any] = {"max_rows": max_rows, "table_key": table_key, "random_state": random_state}
     if report is None:
         report = batch_report(
-            data, batch_key=batch_key, embedding=slots, labels_key=labels_key, ignore=ignore, k=k, **common
+            data, batch_key=batch_key, embedding=keys, labels_key=labels_key, ignore=ignore, k=k, **common
         )
-    missing = [s for s in slots if s not in report.index]
+    missing = [k for k in keys if k not in report.index]
     if missing:
-        raise KeyError(f"The report has no row for {missing} (found: {list(report.index)}).")
-    rows = report_rows(data, batch_key, slots, labels_key, ignore, **common)
+        raise KeyError(f"The report has no row for {listing(missing)} (found: {listing(report.index)}).")
+    rows = report_rows(data, batch_key, keys, labels_key, ignore, **common)
 
     import matplotlib.pyplot as plt
 
     n_columns = 2 + (labels_key is not None)
     widths = [1.0] * (n_columns - 1) + [0.75]
     figure, grid = plt.subplots(
-        len(slots),
+        len(keys),
         n_columns,
-        figsize=(1.5 + 5.2 * (n_columns - 1) + 3.6, 3.7 * len(slots)),
+        figsize=(1.5 + 5.2 * (n_columns - 1) + 3.6, 3.7 * len(keys)),
         squeeze=False,
         layout="constrained",
         width_ratios=widths,
     )
     order = np.random.default_rng(random_state).permutation(len(rows.batch))
     shown = [c for c in _BARS if c in report]
-    for line, slot in zip(grid, slots, strict=True):
-        xy = _plane(rows.values[slot], reduction, random_state)
-        _scatter(line[0], xy, rows.batch, order, f"{slot} by {batch_key}", reduction)
+    for line, key in zip(grid, keys, strict=True):
+        xy = _plane(rows.values[key], reduction, random_state)
+        _scatter(line[0], xy, rows.batch, order, f"{key} by {batch_key}", reduction)
         if rows.label is not None:
-            _scatter(line[1], xy, rows.label, order, f"{slot} by {labels_key}", reduction)
-        _bars(line[-1], report.loc[slot], shown, float(report[shown].max().max()))
+            _scatter(line[1], xy, rows.label, order, f"{key} by {labels_key}", reduction)
+        _bars(line[-1], report.loc[key], shown, float(report[shown].max().max()))
     return list(grid.ravel())
 
 
@@ -138,27 +139,19 @@ def _plane(x: np.ndarray, reduction: str, random_state: int) -> np.ndarray:
 
 
 def _scatter(ax: Axes, xy: np.ndarray, values: np.ndarray, order: np.ndarray, title: str, reduction: str) -> None:
-    from matplotlib.lines import Line2D
-    from scanpy.plotting import palettes
-
-    names = sorted({v for v in values if v is not None})
-    source = palettes.default_20 if len(names) <= 20 else palettes.default_102
-    colours = {name: source[i % len(source)] for i, name in enumerate(names)}
+    colours = canvas.name_colours(sorted({v for v in values if v is not None}))
     # in random order, so that no batch lies on top of the others; unknown rows below
     unknown = np.array([v is None for v in values])
     order = np.concatenate([order[unknown[order]], order[~unknown[order]]])
     size = float(np.clip(16000 / len(xy), 2, 30))
-    ax.scatter(*xy[order].T, s=size, c=[colours.get(values[i], GREY) for i in order], linewidths=0, alpha=0.8)
+    ax.scatter(*xy[order].T, s=size, c=[colours.get(values[i], canvas.GREY) for i in order], linewidths=0, alpha=0.8)
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(f"{reduction.upper()} 1", fontsize=8)
     ax.set_ylabel(f"{reduction.upper()} 2", fontsize=8)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[["top", "right"]].set_visible(False)
-    handles = [Line2D([], [], ls="", marker="o", ms=5, mew=0, color=c, label=n) for n, c in colours.items()]
-    if unknown.any():
-        handles.append(Line2D([], [], ls="", marker="o", ms=5, mew=0, color=GREY, label="no label"))
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    canvas.legend(ax, canvas.dots({**colours, **({"no label": canvas.GREY} if unknown.any() else {})}))
 
 
 def _bars(ax: Axes, row: pd.Series, shown: Sequence[str], top: float) -> None:

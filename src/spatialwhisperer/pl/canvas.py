@@ -1,25 +1,197 @@
-"""The slide as a background, and tiles drawn on it at their true size."""
+"""What the pictures share: axes, legends, colours, and sections with marks at their true size."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.artist import allow_rasterization
+from matplotlib.collections import PathCollection
+from matplotlib.path import Path
 
-from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table, read_pixels, sections
-from spatialwhisperer._provenance import recorded
+from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
 
-    from spatialwhisperer._access import Section
+    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.slide import Slide
 
 GREY = "#b8b8b8"
+"""Colour of rows without a value."""
+
+LEAST_PX = 1.5
+"""Diameter of the smallest mark, in pixels of the figure: what is smaller cannot be seen."""
+
+_MOST_PX = 1600
+"""Pixels of a background along its longer edge; more only make the figure heavy."""
+
+_MARK = 0.8
+"""Diameter of a mark over the distance between neighbouring rows, so that neighbours stay apart."""
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise `ValueError` where a number of things to draw is not a positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
+
+
+# ------------------------------------------------------------------------------------------------- axes
+
+
+def make_axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0, tallest: float = 1.0) -> list[Axes]:
+    """Axes for sections: the caller's, or those of a new figure.
+
+    Parameters
+    ----------
+    axes
+        What the caller passed.
+    n, n_columns
+        How many axes are needed, and how many stand in a row.
+    legend_inches
+        Room for legends beside the axes of a row.
+    tallest
+        Height over width of the tallest section.
+
+    Raises
+    ------
+    ValueError
+        If the caller passed too few.
+    """
+    if axes is not None:
+        return given_axes(axes, n)
+    import matplotlib.pyplot as plt
+
+    n_rows = -(-n // n_columns)
+    # as tall as the slide, so that wide slides leave no gaps between the rows
+    size = (4.2 * n_columns + legend_inches, (4 * min(tallest, 2.0) + 0.3) * n_rows)
+    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in grid.ravel()[n:]:
+        figure.delaxes(ax)
+    return list(grid.ravel()[:n])
+
+
+def given_axes(axes: Any, n: int) -> list[Axes]:
+    """The first ``n`` of the axes that the caller passed.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    axes = list(np.ravel(axes))
+    if len(axes) < n:
+        raise ValueError(f"{n} axes are needed; {len(axes)} were given.")
+    return axes[:n]
+
+
+# ------------------------------------------------------------------------------------------------- legends
+
+
+def patches(colours: Mapping[str, Any]) -> list[Artist]:
+    """Entries of a legend: a patch for each name."""
+    from matplotlib.patches import Patch
+
+    return [Patch(facecolor=colour, edgecolor="none", label=name) for name, colour in colours.items()]
+
+
+def dots(colours: Mapping[str, Any], size: float = 5.0) -> list[Artist]:
+    """Entries of a legend: a dot for each name."""
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], ls="", marker="o", ms=size, mew=0, color=c, label=name) for name, c in colours.items()]
+
+
+def legend(ax: Axes, handles: Sequence[Artist]) -> None:
+    """Put a legend to the right of the axes."""
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+
+
+# ------------------------------------------------------------------------------------------------- colours
+
+
+def distinct(n: int) -> list[str]:
+    """Colours that can be told apart, as scanpy has them; they repeat after 102."""
+    from scanpy.plotting import palettes
+
+    source = palettes.default_20 if n <= 20 else palettes.default_102
+    return [source[i % len(source)] for i in range(n)]
+
+
+def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Colour of each name: that of the palette, else distinct ones.
+
+    Raises
+    ------
+    KeyError
+        If the palette lacks a name.
+    """
+    if palette is None:
+        return dict(zip(names, distinct(len(names)), strict=True))
+    missing = [name for name in names if name not in palette]
+    if missing:
+        raise KeyError(f"palette has no colour for {listing(missing)}.")
+    return {name: palette[name] for name in names}
+
+
+def label_colours(
+    table: AnnData, key: str, names: Sequence[str], palette: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Colour of each category of a column: that of the palette, that of ``.uns``, or one by its place among all labels.
+
+    Written to ``.uns['<key>_colors']``, where scanpy, squidpy and spatialdata-plot read it.
+
+    Raises
+    ------
+    KeyError
+        If the palette lacks a category.
+    """
+    from matplotlib.colors import to_hex
+
+    stored = f"{key}_colors"
+    if palette is not None:
+        colours = [to_hex(c) for c in name_colours(names, palette).values()]
+    elif len(table.uns.get(stored, ())) == len(names) > 0:
+        colours = [str(c) for c in table.uns[stored]]
+    else:
+        # by place among all labels, so that a label has one colour in every section
+        every = name_colours(list(dict.fromkeys([*classes_of(table, key), *names])))
+        colours = [every[name] for name in names]
+    table.uns[stored] = colours
+    return dict(zip(names, colours, strict=True))
+
+
+def classes_of(table: AnnData, key: str) -> list[str]:
+    """All labels that rows could get; none where that is not recorded."""
+    stated = table.uns.get(key)
+    return [str(c) for c in stated["classes"]] if isinstance(stated, Mapping) and "classes" in stated else []
+
+
+def value_range(values: np.ndarray) -> Normalize:
+    """Colour range from the 2nd to the 98th percentile of finite values."""
+    from matplotlib.colors import Normalize
+
+    low, high = np.percentile(values, [2, 98])
+    return Normalize(low, high if high > low else low + 1e-6)
+
+
+def colour_bar(ax: Axes, norm: Normalize, cmap: str, **options: Any) -> None:
+    """Put a small colour bar beside the axes."""
+    import matplotlib as mpl
+
+    bar = ax.figure.colorbar(mpl.cm.ScalarMappable(norm, cmap), ax=ax, fraction=0.04, pad=0.02, **options)
+    bar.ax.tick_params(labelsize=7)
+
+
+# ------------------------------------------------------------------------------------------------- panels
 
 
 @dataclass(frozen=True)
@@ -29,19 +201,22 @@ class Panel:
     Attributes
     ----------
     section
-        Rows and centres.
+        Rows, centres and scale.
     background
-        Coarse RGB picture, shape (h, w, 3), or ``None``.
+        Coarse RGB picture, shape (h, w, 3).
     box_px
         Left, top, right and bottom of the shown part, in full-resolution pixels.
     diameter_px
         Size of a mark, in full-resolution pixels.
+    square
+        Whether marks are squares, as the tiles of a grid are, or circles.
     """
 
     section: Section
-    background: np.ndarray | None
+    background: np.ndarray
     box_px: tuple[float, float, float, float]
     diameter_px: float
+    square: bool = False
 
     @property
     def tallness(self) -> float:
@@ -50,80 +225,98 @@ class Panel:
         return (bottom - top) / max(right - left, 1e-9)
 
 
-def panels(
-    data: Any,
-    *,
-    table_key: str | None,
-    image_key: str | Mapping[str, str] | None,
-    coordinate_system: str | None,
-    library_key: str | None,
-    only: Sequence[str] | None,
-    diameter_um: float | None,
-    max_px: int = 1600,
-) -> list[Panel]:
-    """Sections of the data with their background.
+def panels(slide: Slide, *, only: Iterable[str] | str | None = None, diameter_um: float | None = None) -> list[Panel]:
+    """Sections of a slide with their background.
+
+    Parameters
+    ----------
+    slide
+        The slide, opened for drawing.
+    only
+        Which sections; ``None`` takes all.
+    diameter_um
+        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
 
     Raises
     ------
     KeyError
-        If a section that is asked for does not exist.
+        If a section that is asked for does not exist, or one has no image.
+    ValueError
+        If there are no rows, a coordinate is NaN, or ``diameter_um`` is given and the scale is not known.
     """
-    table = get_table(data, table_key)
-    found_sections = sections(
-        data,
-        table_key=table_key,
-        image_key=image_key,
-        coordinate_system=coordinate_system,
-        library_key=library_key,
-        need_mpp=False,
-    )
-    names = [s.name for s in found_sections]
-    wanted = names if only is None else list(only)
+    grid = slide.tiles is not None and slide.tiles.at == "grid"
+    tile_um = slide.tiles.tile_um if slide.tiles is not None and grid else None
+    return [
+        _panel(s, _diameter_px(s, diameter_um, tile_um), square=grid) for s in choose_sections(slide.imaged(), only)
+    ]
+
+
+def choose_sections(sections: Sequence[Section], only: Iterable[str] | str | None) -> list[Section]:
+    """The sections that are asked for, in the order of the slide; ``None`` takes all.
+
+    Raises
+    ------
+    KeyError
+        If one does not exist, or none is asked for.
+    ValueError
+        If the slide has no rows.
+    """
+    if not sections:
+        raise ValueError("The table has no rows, so there is nothing to draw.")
+    if only is None:
+        return list(sections)
+    wanted = [only] if isinstance(only, str) else list(only)
+    names = [s.name for s in sections]
     missing = [name for name in wanted if name not in names]
-    if missing:
-        raise KeyError(f"There are no sections {missing} (found: {names}).")
-    return [_panel(s, table, diameter_um, max_px) for s in found_sections if s.name in wanted]
+    if missing or not wanted:
+        raise KeyError(f"There are no sections {listing(missing)} (found: {listing(names)}).")
+    return [s for s in sections if s.name in wanted]
 
 
-def _panel(section: Section, table: AnnData, diameter_um: float | None, max_px: int) -> Panel:
-    diameter = _diameter_px(section, table, diameter_um)
+def _panel(section: Section, diameter: float, *, square: bool) -> Panel:
     image = section.image
-    if image is None:
-        raise ValueError(f"Section {section.name!r} has no image.")
+    if image is None:  # `imaged` has checked that there is one
+        raise KeyError(f"Section {section.name!r} has no image.")
     margin = max(2 * diameter, 0.03 * max(image.size_px))
     left, top = np.maximum(section.xy_px.min(axis=0) - margin, 0)
     right, bottom = np.minimum(section.xy_px.max(axis=0) + margin, image.size_px)
+    if right <= left or bottom <= top:
+        raise ValueError(
+            f"No row of section {section.name!r} lies on image {image.name!r}. Check image_key and coordinate_system."
+        )
     wide = max(right - left, bottom - top)
     # the coarsest level that still fills the picture
-    enough = [level for level in image.levels if wide / level.scale_x >= max_px] or [image.levels[0]]
-    level = enough[-1]
-    box = [int(left / level.scale_x), int(top / level.scale_y), int(right / level.scale_x), int(bottom / level.scale_y)]
-    step = max(1, int(wide / level.scale_x // max_px))
-    pixels = read_pixels(level, *box)[:, ::step, ::step]
-    return Panel(section, np.moveaxis(pixels, 0, -1), (float(left), float(top), float(right), float(bottom)), diameter)
+    level = ([level for level in image.levels if wide / level.scale_x >= _MOST_PX] or [image.levels[0]])[-1]
+    _, height, width = level.pixels.shape
+    x0, y0 = int(left / level.scale_x), int(top / level.scale_y)
+    x1, y1 = min(width, int(np.ceil(right / level.scale_x))), min(height, int(np.ceil(bottom / level.scale_y)))
+    step = max(1, int(wide / level.scale_x // _MOST_PX))
+    pixels = np.moveaxis(read_pixels(level, x0, y0, x1, y1)[:, ::step, ::step], 0, -1)
+    # of whole pixels of the level, so that the marks lie exactly where they belong
+    box = (x0 * level.scale_x, y0 * level.scale_y, x1 * level.scale_x, y1 * level.scale_y)
+    return Panel(section, pixels, box, diameter, square)
 
 
-def _diameter_px(section: Section, table: AnnData, diameter_um: float | None) -> float:
-    """Size of a mark: as asked, as the tiles, or as the spots lie."""
-    if diameter_um is None:
-        spec = recorded(table, _keys.TILES) or {}
-        diameter_um = spec.get("tile_um") if spec.get("at") == "grid" else None
-    if diameter_um is not None:
+def _diameter_px(section: Section, asked_um: float | None, tile_um: float | None) -> float:
+    """Size of a mark: as asked, as the tiles, or as the rows lie."""
+    if asked_um is not None:
         if section.mpp is None:
             raise ValueError(
-                f"diameter_um needs the microns per pixel of section {section.name!r}, which are not known."
+                f"diameter_um needs the microns per pixel of section {section.name!r}, which are not known. Leave it out, or pass mpp=…."
             )
-        return diameter_um / section.mpp
+        return asked_um / section.mpp
+    if tile_um is not None and section.mpp is not None:
+        return tile_um / section.mpp
     from scipy.spatial import cKDTree
 
     if len(section.xy_px) < 3:
         return 0.02 * max(section.image.size_px) if section.image else 50.0
     distance, _ = cKDTree(section.xy_px).query(section.xy_px, k=2)
-    return 0.8 * float(np.median(distance[:, 1]))
+    return _MARK * float(np.median(distance[:, 1]))
 
 
 def draw_background(ax: Axes, panel: Panel) -> None:
-    """Show the slide, without ticks."""
+    """Show the slide with a scale bar, without ticks."""
     left, top, right, bottom = panel.box_px
     ax.imshow(panel.background, extent=(left, right, bottom, top), interpolation="antialiased")
     ax.set_xlim(left, right)
@@ -133,40 +326,92 @@ def draw_background(ax: Axes, panel: Panel) -> None:
     ax.set_aspect("equal")
     for spine in ax.spines.values():
         spine.set_visible(False)
-    _scale_bar(ax, panel)
+    if panel.section.mpp is not None:
+        draw_scale_bar(ax, panel.section.mpp, most=0.22)
 
 
-def _scale_bar(ax: Axes, panel: Panel) -> None:
-    if panel.section.mpp is None:
-        return
-    left, _, right, bottom = panel.box_px
-    lengths_um = (50, 100, 200, 500, 1000, 2000, 5000)
-    target = 0.22 * (right - left) * panel.section.mpp
-    length = max((um for um in lengths_um if um <= target), default=lengths_um[0])
-    x0, y0 = left + 0.03 * (right - left), bottom - 0.03 * (bottom - panel.box_px[1])
-    ax.plot([x0, x0 + length / panel.section.mpp], [y0, y0], color="black", lw=3, solid_capstyle="butt")
-    text = f"{length} µm" if length < 1000 else f"{length // 1000} mm"
+def draw_scale_bar(ax: Axes, mpp: float, *, most: float) -> None:
+    """Draw a bar of a round length into the lower left corner of an image.
+
+    Parameters
+    ----------
+    ax
+        Axes whose y axis points down.
+    mpp
+        Microns per unit of the axes.
+    most
+        Longest bar, as a fraction of the width.
+    """
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    wide, tall = right - left, bottom - top
+    lengths_um = [m * 10.0**power for power in range(6) for m in (1, 2, 5)]
+    length = max((um for um in lengths_um if um <= most * wide * mpp), default=most * wide * mpp)
+    x0, y0 = left + 0.03 * wide, bottom - 0.03 * tall
+    # white below black, so that it is seen on any tissue
+    for width, colour in ((4.5, "white"), (3, "black")):
+        ax.plot([x0, x0 + length / mpp], [y0, y0], color=colour, lw=width, solid_capstyle="butt")
+    text = f"{length:g} µm" if length < 1000 else f"{length / 1000:g} mm"
     box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
-    ax.text(x0, y0 - 0.012 * (bottom - panel.box_px[1]), text, va="bottom", ha="left", fontsize=8, bbox=box)
+    ax.annotate(
+        text, (x0, y0), (0, 4), textcoords="offset points", va="bottom", ha="left", fontsize=8, bbox=box, zorder=4
+    )
 
 
-def draw_tiles(
-    ax: Axes, panel: Panel, rows: np.ndarray, colours: Any, alpha: Any = 1.0, *, square: bool = False
-) -> Any:
-    """Draw the chosen rows of a section (positions within it) as circles or squares at their true size."""
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Circle, Rectangle
-
-    d = panel.diameter_px
-    xy = panel.section.xy_px[rows]
-    if square:
-        patches = [Rectangle((x - d / 2, y - d / 2), d, d) for x, y in xy]
-    else:
-        patches = [Circle((x, y), d / 2) for x, y in xy]
-    collection = PatchCollection(patches, facecolors=colours, alpha=alpha, linewidths=0)
-    return ax.add_collection(collection)
+# ------------------------------------------------------------------------------------------------- marks
 
 
-def is_grid(table: AnnData) -> bool:
-    """Whether the rows are tiles of a grid, which are drawn as squares."""
-    return (recorded(table, _keys.TILES) or {}).get("at") == "grid"
+class Marks(PathCollection):
+    """Circles or squares at their true size, enlarged where they would be smaller than `LEAST_PX` pixels of the figure.
+
+    Parameters
+    ----------
+    xy
+        Centres, shape (n, 2).
+    diameter
+        Size in the units of the axes.
+    square
+        Squares instead of circles.
+    **options
+        Colours and opacity.
+    """
+
+    def __init__(self, xy: np.ndarray, diameter: float, *, square: bool, **options: Any) -> None:
+        self._xy, self._diameter = np.asarray(xy, dtype=float), diameter
+        unit = Path.unit_rectangle() if square else Path.unit_circle()
+        # the circle has a radius of 1, the rectangle edges from 0 to 1
+        self._shape = (np.array(unit.vertices) - 0.5 if square else np.array(unit.vertices) / 2, unit.codes)
+        super().__init__(self._at(diameter), linewidths=0, **options)
+
+    @allow_rasterization
+    def draw(self, renderer: Any) -> None:
+        """Draw the marks; how large a pixel is is not known before."""
+        least = LEAST_PX / max(self._pixels_per_unit(), 1e-12)
+        self.set_paths(self._at(max(self._diameter, least)))
+        super().draw(renderer)
+
+    def _pixels_per_unit(self) -> float:
+        (x0, _), (x1, _) = self.get_transform().transform([(0.0, 0.0), (1.0, 0.0)])
+        return abs(x1 - x0)
+
+    def _at(self, diameter: float) -> list[Path]:
+        vertices, codes = self._shape
+        return [Path(diameter * vertices + centre, codes) for centre in self._xy]
+
+
+def draw_marks(ax: Axes, panel: Panel, rows: np.ndarray, colours: Any, alpha: Any = 1.0) -> Marks:
+    """Draw the chosen rows of a section (positions within it).
+
+    Parameters
+    ----------
+    ax
+        Axes with the background.
+    panel
+        The section.
+    rows
+        Positions within the section, shape (k,).
+    colours, alpha
+        Of each mark, or of all.
+    """
+    marks = Marks(panel.section.xy_px[rows], panel.diameter_px, square=panel.square, facecolors=colours, alpha=alpha)
+    ax.add_collection(marks)
+    return marks

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, tables_of
+from spatialwhisperer._docs import shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@shared
 def confusion(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -35,19 +37,18 @@ def confusion(
     ----------
     data
         One object or several, classified by :func:`spatialwhisperer.tl.classify`, or by
-        :func:`spatialwhisperer.tl.evaluation.classes` with ``key_added``.
+        :func:`spatialwhisperer.tl.evaluate_classes` with ``key_added``.
     labels_key
         Column of ``.obs`` with the known classes; missing values are left out.
     key
         Column of ``.obs`` with the classes that were given; missing ones get a column of their own.
     normalize
-        Colour the share of the known class instead of the number of rows. The numbers are written in either case.
+        Colour the fraction of the known class instead of the number of rows. The numbers are written in either case.
     ignore
         Known classes that are left out.
     cmap
         Colour map.
-    table_key
-        Table of a SpatialData.
+    %(table_key)s
     ax
         Axes to draw into.
 
@@ -101,13 +102,13 @@ def _draw(counts: pd.DataFrame, normalize: bool, cmap: str, ax: Any, labels_key:
 
         _, ax = plt.subplots(figsize=(2.6 + 0.75 * n_columns, 1.6 + 0.55 * n_rows), layout="constrained")
     numbers = counts.to_numpy()
-    shares = numbers / numbers.sum(axis=1, keepdims=True)
-    shown = shares if normalize else numbers
+    fractions = numbers / numbers.sum(axis=1, keepdims=True)
+    shown = fractions if normalize else numbers
     top = 1.0 if normalize else max(numbers.max(), 1)
     image = ax.imshow(shown, cmap=cmap, vmin=0, vmax=top, aspect="auto")
     for i in range(n_rows):
         for j in range(n_columns):
-            text = f"{shares[i, j]:.0%}\n{numbers[i, j]:,}" if normalize else f"{numbers[i, j]:,}"
+            text = f"{fractions[i, j]:.0%}\n{numbers[i, j]:,}" if normalize else f"{numbers[i, j]:,}"
             colour = "white" if shown[i, j] > 0.55 * top else "#555555" if numbers[i, j] == 0 else "black"
             ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, linespacing=1.1)
     ax.set_xticks(range(n_columns), counts.columns, rotation=40, ha="right", rotation_mode="anchor")
@@ -117,7 +118,7 @@ def _draw(counts: pd.DataFrame, normalize: bool, cmap: str, ax: Any, labels_key:
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.04, pad=0.02)
-    bar.set_label("share of the known class" if normalize else "rows", fontsize=8)
+    bar.set_label("fraction of the known class" if normalize else "rows", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
     return ax

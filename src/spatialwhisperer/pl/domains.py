@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table
 from spatialwhisperer._access.columns import texts
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl.annotation import _axes, _legend, _palette, _panels
-from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid
+from spatialwhisperer.pl import canvas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
+    from spatialwhisperer._access.slide import SlideOptions
 
+
+@shared
 def domains(
     data: AnnData | SpatialData,
     *,
@@ -32,17 +35,14 @@ def domains(
     with_image: bool = True,
     alpha: float = 0.8,
     diameter_um: float | None = None,
-    table_key: str | None = None,
-    image_key: str | Mapping[str, str] | None = None,
-    coordinate_system: str | None = None,
-    library_key: str | None = None,
     axes: Sequence[Axes] | None = None,
+    **slide: Unpack[SlideOptions],
 ) -> list[Axes]:
     """Draw domains over the H&E, beside the known regions.
 
     Each domain takes the colour of the known region that it is matched with: the one-to-one matching with the largest number of
-    shared rows (Hungarian algorithm), over all sections. Domains left over have colours of their own. Titles give the adjusted Rand index over the
-    drawn rows that have both.
+    shared rows (Hungarian algorithm), over all sections. Domains left over have colours of their own. Titles give the adjusted
+    Rand index over the drawn rows that have both. A scale bar is drawn where the scale is known.
 
     Parameters
     ----------
@@ -55,17 +55,16 @@ def domains(
     ignore
         Regions that are drawn but neither matched nor counted.
     sections
-        Which sections to draw; all if not given.
+        Which sections to draw; ``None`` takes all.
     with_image
         Also draw the bare slide to the left of each section.
     alpha
         Opacity of the marks.
     diameter_um
-        Size of a mark; that of the tiles, or most of the distance between spots, if not given.
-    table_key, image_key, coordinate_system, library_key
-        Where the table and image are, as in :func:`spatialwhisperer.pp.embed_images`.
+        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
     axes
         Axes to draw into: per section one for the slide, one for the regions and one for each key.
+    %(slide)s
 
     Returns
     -------
@@ -74,7 +73,9 @@ def domains(
     Raises
     ------
     KeyError
-        If a column does not exist.
+        If a column does not exist, or there is no such section or no image.
+    ValueError
+        If there are no rows or too few axes, or ``diameter_um`` is given and the scale is not known.
 
     Examples
     --------
@@ -83,39 +84,46 @@ def domains(
     >>> sw.tl.spatial_domains(section, use="observed", n_domains=3)
     >>> axes = sw.pl.domains(section, truth="cell_type")
     """
-    table = get_table(data, table_key)
+    opened = Slide.open(data, drawing=True, **slide)
+    table = opened.table
     keys = [key] if isinstance(key, str) else list(key)
     shown = [*([] if truth is None else [truth]), *keys]
     for name in shown:
         if name not in table.obs:
-            cure = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
-            raise KeyError(f"{name!r} is not in .obs (found: {listing(table.obs)}).{cure}")
-    drawn = _panels(data, table_key, image_key, coordinate_system, library_key, sections, diameter_um)
-    n = len(shown) + with_image
-    axes = _axes(axes, n * len(drawn), n, legend_inches=1.7 * len(shown), tallest=max(p.tallness for p in drawn))
+            remedy = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
+            raise KeyError(f"{name!r} is not in .obs (found: {listing(table.obs)}).{remedy}")
+    panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
     values = {name: texts(table.obs[name]) for name in shown}
-    judge = None
-    if truth is not None:
-        judge = values[truth].copy()
-        judge[np.isin(judge.astype(str), [str(name) for name in ignore])] = None
-    matched = {} if judge is None else {k: match_domains(values[k], judge) for k in keys}
+    known = None if truth is None else _without(values[truth], ignore)
+    matched = {} if known is None else {k: match_domains(values[k], known) for k in keys}
     colours = _colours(table, truth, keys, matched)
-    for i, panel in enumerate(drawn):
+    n = len(shown) + with_image
+    tallest = max(p.tallness for p in panels)
+    axes = canvas.make_axes(axes, n * len(panels), n, legend_inches=1.7 * len(shown), tallest=tallest)
+    for i, panel in enumerate(panels):
         row = axes[n * i : n * (i + 1)]
         if with_image:
-            draw_background(row[0], panel)
+            canvas.draw_background(row[0], panel)
             row[0].set_title(f"{panel.section.name}: H&E")
         for ax, name in zip(row[int(with_image) :], shown, strict=True):
-            draw_background(ax, panel)
+            canvas.draw_background(ax, panel)
             here = values[name][panel.section.rows]
-            ax.set_title(f"{panel.section.name}: {name}")
-            if judge is not None and name != truth:
-                ax.set_title(f"{panel.section.name}: {name}{_agreement(here, judge[panel.section.rows])}")
-            marks = np.array([GREY if v is None else colours[name][v] for v in here])
-            draw_tiles(ax, panel, np.arange(len(marks)), marks, alpha, square=is_grid(table))
+            agreement = "" if known is None or name == truth else _agreement(here, known[panel.section.rows])
+            ax.set_title(f"{panel.section.name}: {name}{agreement}")
+            marks = np.array([canvas.GREY if v is None else colours[name][v] for v in here])
+            canvas.draw_marks(ax, panel, np.arange(len(marks)), marks, alpha)
             words = {_words(v, matched.get(name, {})): c for v, c in colours[name].items()}
-            _legend(ax, words, abstained=any(v is None for v in here))
-    return list(axes)
+            if any(v is None for v in here):
+                words["no label"] = canvas.GREY
+            canvas.legend(ax, canvas.patches(words))
+    return axes
+
+
+def _without(values: np.ndarray, ignore: Sequence[str]) -> np.ndarray:
+    """Names, ``None`` also where they are to be ignored."""
+    out = values.copy()
+    out[np.isin(values.astype(str), [str(name) for name in ignore])] = None
+    return out
 
 
 def match_domains(domain: np.ndarray, truth: np.ndarray) -> dict[str, str]:
@@ -144,15 +152,15 @@ def _colours(
     """Colour of every value of every column; written to ``.uns``."""
     out: dict[str, dict[str, str]] = {}
     if truth is not None:
-        out[truth] = _palette(table, truth, _names(table, truth), None)
+        out[truth] = canvas.label_colours(table, truth, _names(table, truth))
     for key in keys:
         names = _names(table, key)
         if truth is None:
-            out[key] = _palette(table, key, names, None)
+            out[key] = canvas.label_colours(table, key, names)
             continue
         free = iter(_unlike(list(out[truth].values()), len(names)))
         chosen = {n: out[truth][matched[key][n]] if n in matched[key] else next(free) for n in names}
-        out[key] = _palette(table, key, names, chosen)
+        out[key] = canvas.label_colours(table, key, names, chosen)
     return out
 
 

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl.canvas import GREY, draw_background, draw_tiles, is_grid, panels
+from spatialwhisperer.pl import canvas
 from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
 from spatialwhisperer.statistics.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
 from spatialwhisperer.tl.evaluation.pairs import make_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
+    from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.pl.canvas import Panel
     from spatialwhisperer.tl.evaluation.genes import GeneSets
 
 _UNITS = {"per_spot_log1p": "ln(1 + CP10k)", "per_spot_log10": "log10(1 + CP10k)"}
 
 
+@shared
 def expression(
     data: AnnData | SpatialData,
     *,
@@ -41,10 +45,7 @@ def expression(
     cmap: str = "viridis",
     alpha: float = 0.9,
     diameter_um: float | None = None,
-    table_key: str | None = None,
-    image_key: str | Mapping[str, str] | None = None,
-    coordinate_system: str | None = None,
-    library_key: str | None = None,
+    **slide: Unpack[SlideOptions],
 ) -> list[Axes]:
     """Draw genes over the H&E, measured and predicted, and one against the other.
 
@@ -56,13 +57,13 @@ def expression(
     data
         Object with measured counts and image.
     genes
-        Which genes. Not given: those with the highest correlation in this section.
+        Which genes; ``None`` takes those with the highest correlation in this section.
     n_genes
         How many, where ``genes`` is not given.
     prediction
         Result of :func:`spatialwhisperer.tl.predict_expression`; a SpatialData carries its own.
     section
-        Which section; the first if not given.
+        Which section; ``None`` takes the first.
     key
         Table of a SpatialData with the prediction.
     value_space, layer
@@ -70,9 +71,8 @@ def expression(
     cmap, alpha
         Colour map and opacity of the marks.
     diameter_um
-        Size of a mark; that of the tiles, or most of the distance between spots, if not given.
-    table_key, image_key, coordinate_system, library_key
-        Where the table and image are, as in :func:`spatialwhisperer.pp.embed_images`.
+        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
+    %(slide)s
 
     Returns
     -------
@@ -88,36 +88,26 @@ def expression(
     Examples
     --------
     >>> import anndata as ad, spatialwhisperer as sw
-    >>> from spatialwhisperer.pl.expression import expression
     >>> sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
     >>> truth = sections["P1"]["table"]
     >>> values = sw.models.value_spaces.to_space(truth.X)
     >>> prediction = ad.AnnData(values, obs=truth.obs[[]], var=truth.var[[]])
-    >>> axes = expression(sections["P1"], n_genes=1, prediction=prediction, value_space="per_spot_log1p")
+    >>> axes = sw.pl.expression(sections["P1"], n_genes=1, prediction=prediction, value_space="per_spot_log1p")
     >>> len(axes)
     3
     """
-    if n_genes < 1:
-        raise ValueError(f"n_genes must be at least 1, not {n_genes!r}.")
+    canvas.check_count("n_genes", n_genes)
+    opened = Slide.open(data, drawing=True, **slide)
     pair = make_pair(
-        data,
+        opened,
         prediction,
         genes=genes,
         value_space=value_space,
         layer=layer,
         group_key=None,
-        table_key=table_key,
         key=key,
     )
-    panel = panels(
-        data,
-        table_key=table_key,
-        image_key=image_key,
-        coordinate_system=coordinate_system,
-        library_key=library_key,
-        only=None if section is None else [section],
-        diameter_um=diameter_um,
-    )[0]
+    panel = canvas.panels(opened, only=section, diameter_um=diameter_um)[0]
     rows = panel.section.rows
     truth, predicted = pair.truth[rows], pair.predicted[rows]
     r = pearson_per_gene(truth, predicted)
@@ -129,8 +119,8 @@ def expression(
         guess = predicted[:, g]
         title = f"{panel.section.name}: {pair.genes[g]}"
         for ax, values, what in zip(axes[3 * i : 3 * i + 2], (measured, guess), ("measured", "predicted"), strict=True):
-            draw_background(ax, panel)
-            _draw_values(ax, panel, values, cmap, alpha, is_grid(pair.table))
+            canvas.draw_background(ax, panel)
+            _draw_values(ax, panel, values, cmap, alpha)
             ax.set_title(f"{title}, {what}", fontsize=10)
         _scatter(axes[3 * i + 2], measured, guess, r[g], unit)
     return axes
@@ -159,25 +149,22 @@ def _grid(n_rows: int, tallness: float) -> list[Axes]:
     return list(grid.ravel())
 
 
-def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, cmap: str, alpha: float, square: bool) -> None:
+def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, cmap: str, alpha: float) -> None:
     import matplotlib as mpl
-    from matplotlib.colors import Normalize
 
     rows = np.flatnonzero(np.isfinite(values))
     if not len(rows):
         return
-    low, high = np.percentile(values[rows], [2, 98])
-    norm = Normalize(low, high if high > low else low + 1e-6)
-    draw_tiles(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha, square=square)
-    bar = ax.figure.colorbar(mpl.cm.ScalarMappable(norm, cmap), ax=ax, fraction=0.04, pad=0.02, extend="both")
-    bar.ax.tick_params(labelsize=7)
+    norm = canvas.value_range(values[rows])
+    canvas.draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha)
+    canvas.colour_bar(ax, norm, cmap, extend="both")
 
 
 def _scatter(ax: Axes, measured: np.ndarray, guess: np.ndarray, r: float, unit: str) -> None:
     known = np.isfinite(guess)
     low = min(0.0, float(guess[known].min(initial=0)))
     high = 1.04 * max(float(measured.max(initial=0)), float(guess[known].max(initial=0)), 1e-6)
-    ax.plot([low, high], [low, high], color=GREY, ls="--", lw=1, zorder=0)
+    ax.plot([low, high], [low, high], color=canvas.GREY, ls="--", lw=1, zorder=0)
     ax.scatter(measured[known], guess[known], s=14, alpha=0.6, linewidths=0, color="#31688e")
     margin = 0.03 * (high - low)
     ax.set(
@@ -195,12 +182,12 @@ def gene_ranking(
     gene_sets: GeneSets | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the genes that are predicted best, with their spread over sections.
+    """Draw the genes that are predicted best, with their standard deviation over sections.
 
     Parameters
     ----------
     report
-        Result of :func:`spatialwhisperer.tl.evaluation.genes`.
+        Result of :func:`spatialwhisperer.tl.gene_report`.
     n
         How many genes.
     gene_sets
@@ -223,9 +210,9 @@ def gene_ranking(
     Examples
     --------
     >>> import pandas as pd
-    >>> from spatialwhisperer.pl.expression import gene_ranking
+    >>> import spatialwhisperer as sw
     >>> report = pd.DataFrame({"pearson": [0.6, 0.4], "pearson_sd": [0.1, 0.2]}, index=["GNAS", "FN1"])
-    >>> gene_ranking(report).get_xlabel()
+    >>> sw.pl.gene_ranking(report).get_xlabel()
     'Pearson r over spots, mean ± SD over sections'
     """
     missing = [c for c in ("pearson", "pearson_sd") if c not in report]
@@ -233,19 +220,18 @@ def gene_ranking(
         raise KeyError(
             f"The report lacks {listing(missing)} (found: {listing(report)}); make it with sw.tl.gene_report."
         )
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n!r}.")
+    canvas.check_count("n", n)
     best = report.dropna(subset="pearson").nlargest(n, "pearson")
     if best.empty:
         raise ValueError("No gene of the report has a correlation.")
     genes = [str(g) for g in best.index]
     sets = {} if gene_sets is None else read_gene_sets(gene_sets)
     member = [next((name for name, its in sets.items() if g in its), None) for g in genes]
-    colours = _set_colours(list(dict.fromkeys(name for name in member if name is not None)))
+    colours = canvas.name_colours(list(dict.fromkeys(name for name in member if name is not None)))
     if ax is None:
         ax = _tall_axes(len(genes), wide=bool(colours))
     at = np.arange(len(genes))
-    plain = "#31688e" if not sets else GREY
+    plain = "#31688e" if not sets else canvas.GREY
     dots = [plain if name is None else colours[name] for name in member]
     r, sd = best["pearson"].to_numpy(float), best["pearson_sd"].fillna(0).to_numpy(float)
     ax.hlines(at, r - sd, r + sd, colors=dots, lw=2, alpha=0.5)
@@ -253,13 +239,16 @@ def gene_ranking(
     ax.set_yticks(at, genes, fontsize=8)
     ax.set_ylim(len(genes) - 0.4, -0.6)
     ax.set_xlim(min(0.0, float((r - sd).min()) - 0.02), min(1.02, float((r + sd).max()) + 0.05))
-    spread = ", mean ± SD over sections" if (sd > 0).any() else ""
-    ax.set_xlabel(f"Pearson r over spots{spread}")
+    over = ", mean ± SD over sections" if (sd > 0).any() else ""
+    ax.set_xlabel(f"Pearson r over spots{over}")
     ax.grid(axis="x", color="#e5e5e5", lw=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    _set_legend(ax, colours, others=None in member)
+    if colours:
+        entries = {**colours, **({"in no set": canvas.GREY} if None in member else {})}
+        # names such as HALLMARK_APOPTOSIS say the same with spaces
+        canvas.legend(ax, canvas.dots({name.replace("_", " "): c for name, c in entries.items()}, size=6))
     return ax
 
 
@@ -267,21 +256,3 @@ def _tall_axes(n: int, *, wide: bool) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=(8.5 if wide else 5, 0.24 * n + 1), layout="constrained")[1]
-
-
-def _set_colours(names: list[str]) -> dict[str, Any]:
-    from scanpy.plotting import palettes
-
-    source = palettes.default_20 if len(names) <= 20 else palettes.default_102
-    return {name: source[i % len(source)] for i, name in enumerate(names)}
-
-
-def _set_legend(ax: Axes, colours: Mapping[str, Any], *, others: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    if not colours:
-        return
-    entries = [*colours.items(), *([("in no set", GREY)] if others else [])]
-    # names such as HALLMARK_APOPTOSIS say the same with spaces
-    handles = [Line2D([], [], marker="o", ls="", color=c, label=name.replace("_", " ")) for name, c in entries]
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)

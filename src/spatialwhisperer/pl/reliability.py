@@ -1,14 +1,15 @@
-"""How sure rows are against how often they are right."""
+"""Confidence of the labels against their accuracy."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
+from spatialwhisperer.pl import canvas
 from spatialwhisperer.statistics.calibration import N_BINS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ BLUE, RED = "#3b6fb6", "#c8453b"
 _COLUMNS = ("low", "high", "confidence", "accuracy", "n")
 
 
+@shared
 def reliability(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | pd.DataFrame,
     truth: str | pd.DataFrame | None = None,
@@ -32,18 +34,19 @@ def reliability(
     table_key: str | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """Draw a reliability diagram: accuracy by confidence, and how many rows are how sure.
+    """Draw a reliability diagram: accuracy by confidence, and the number of rows by confidence.
 
-    A bar that ends below the diagonal belongs to rows that are surer than they are right. The red part of a bin is the distance
-    between its accuracy and its mean confidence; its mean over the rows is the expected calibration error.
+    A bar that ends below the diagonal belongs to rows whose confidence is higher than their accuracy. The red part of a bin is the
+    distance between its accuracy and its mean confidence; its mean over the rows is the expected calibration error.
 
     Parameters
     ----------
     data
         Annotated by :func:`spatialwhisperer.tl.zero_shot_annotate`, one object or several; or the result of
-        :func:`spatialwhisperer.tl.evaluation.calibration`.
-    truth, key, mapping, n_bins, table_key
-        As in :func:`spatialwhisperer.tl.evaluation.calibration`; not with its result.
+        :func:`spatialwhisperer.tl.evaluate_calibration`.
+    truth, key, mapping, n_bins
+        As in :func:`spatialwhisperer.tl.evaluate_calibration`; not with its result.
+    %(table_key)s
     axes
         Two axes to draw into.
 
@@ -61,11 +64,9 @@ def reliability(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 60, n_genes=50, n_reference_cells=100, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
-    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
-    >>> axes = sw.pl.reliability(sections["P2"], "cell_type")
+    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.zero_shot_annotate(section, ["adipocyte", "T cell", "fibroblast"])
+    >>> axes = sw.pl.reliability(section, "cell_type")
     """
     bins = _bins(data, truth, key=key, mapping=mapping, n_bins=n_bins, table_key=table_key)
     top, below = _axes(axes)
@@ -86,14 +87,16 @@ def reliability(
     )
     top.plot([0, 1], [0, 1], color="#444444", lw=1, ls="--", zorder=3)
     weights = some["n"] / some["n"].sum()
-    error, accuracy, sure = (float((weights * x).sum()) for x in (gap.abs(), some["accuracy"], some["confidence"]))
+    error, accuracy, confidence = (
+        float((weights * x).sum()) for x in (gap.abs(), some["accuracy"], some["confidence"])
+    )
     top.set_title(f"ECE {error:.3f}", fontsize=10, loc="left")
-    top.set_ylabel("share of rows that are right")
+    top.set_ylabel("fraction of correct rows")
     top.set_ylim(0, 1)
     top.tick_params(labelbottom=False)
     below.bar(middle, some["n"], width=0.96 * width, color="#9a9a9a")
     below.axvline(accuracy, color=BLUE, lw=1.5, label=f"accuracy {accuracy:.2f}")
-    below.axvline(sure, color=RED, lw=1.5, ls="--", label=f"mean confidence {sure:.2f}")
+    below.axvline(confidence, color=RED, lw=1.5, ls="--", label=f"mean confidence {confidence:.2f}")
     below.set_ylabel(f"rows (n = {int(some['n'].sum()):,})")
     below.set_xlabel("confidence of the best label")
     for ax in (top, below):
@@ -113,7 +116,7 @@ def _bins(data: Any, truth: Any, **options: Any) -> pd.DataFrame:
             )
         return data
     if truth is None:
-        raise TypeError("truth is needed: the column of .obs with true labels. Or pass sw.tl.evaluate_calibration(…).")
+        raise TypeError("truth is needed: the column of .obs with known labels. Or pass sw.tl.evaluate_calibration(…).")
     from spatialwhisperer.tl.evaluation.calibration import evaluate_calibration
 
     return evaluate_calibration(data, truth, **options)
@@ -121,10 +124,7 @@ def _bins(data: Any, truth: Any, **options: Any) -> pd.DataFrame:
 
 def _axes(axes: Any) -> list[Axes]:
     if axes is not None:
-        axes = list(np.ravel(axes))
-        if len(axes) < 2:
-            raise ValueError(f"2 axes are needed; {len(axes)} were given.")
-        return axes[:2]
+        return canvas.given_axes(axes, 2)
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots(

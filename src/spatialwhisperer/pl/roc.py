@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
+from spatialwhisperer.pl import canvas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.evaluation.annotation import Pair
 
 
+@shared
 def roc(
     data: AnnData | SpatialData,
     truth: str | pd.DataFrame,
@@ -41,10 +45,11 @@ def roc(
 
     Parameters
     ----------
-    data, truth, key, mapping, threshold, min_rows, group_key, table_key
+    data, truth, key, mapping, threshold, min_rows, group_key
         As in :func:`spatialwhisperer.tl.evaluate_annotation`.
     palette
-        Colour of each true class.
+        Colour of each true class; ``None`` takes distinct ones.
+    %(table_key)s
     ax
         Axes to draw into.
 
@@ -62,23 +67,21 @@ def roc(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 60, n_genes=50, n_reference_cells=100, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> labels = dict(zip(reference.obs["cell_type"], reference.obs["text"]))
-    >>> sw.tl.zero_shot_annotate(sections["P2"], labels, model=model)
-    >>> ax = sw.pl.roc(sections["P2"], "cell_type")
+    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.zero_shot_annotate(section, ["adipocyte", "T cell", "fibroblast"])
+    >>> ax = sw.pl.roc(section, "cell_type")
     """
     from spatialwhisperer.tl.evaluation.annotation import compare
 
-    where = {"group_key": group_key, "table_key": table_key}
-    compared = compare(data, truth, key=key, mapping=mapping, threshold=threshold, **where)
+    slide = Slide.open(data, table_key=table_key)
+    compared = compare(slide, truth, key=key, mapping=mapping, threshold=threshold, group_key=group_key)
     pairs = [p for p in compared.pairs if p.defined(min_rows)]
     classes = [c for c in compared.sets if any(p.name == c for p in pairs)]
     if not classes:
         raise ValueError(
             f"None of the classes ({listing(compared.sets)}) has {max(1, min_rows)} rows with it and as many without it in any group."
         )
-    colours = _colours(classes, palette)
+    colours = canvas.name_colours(classes, palette)
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -130,15 +133,3 @@ def _count(pairs: Sequence[Any]) -> str:
     present, n = sum(int(p.present.sum()) for p in pairs), sum(len(p.present) for p in pairs)
     groups = f", {len(pairs)} groups" if len(pairs) > 1 else ""
     return f"  ({present} of {n}{groups})"
-
-
-def _colours(classes: Sequence[str], palette: Mapping[str, str] | None) -> dict[str, str]:
-    if palette is not None:
-        missing = [c for c in classes if c not in palette]
-        if missing:
-            raise KeyError(f"palette has no colour for {listing(missing)}.")
-        return {c: palette[c] for c in classes}
-    from scanpy.plotting import palettes
-
-    source = palettes.default_20 if len(classes) <= 20 else palettes.default_102
-    return {c: source[i % len(source)] for i, c in enumerate(classes)}

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import get_table
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tile_plan import plan_tiles
 from spatialwhisperer._access.tile_reader import TileReader
 from spatialwhisperer._checks import check_tile
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer._provenance import recorded
+from spatialwhisperer._provenance import recorded, recorded_as
+from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl.annotation import asked
+from spatialwhisperer.pp.features import FeatureRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access import Section
+    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.slide import SlideOptions
 
 # more pixels than a thumbnail on the page can show only make the figure heavy
 _MOST_PX = 320
@@ -40,6 +45,7 @@ class _Pick:
     row: int
 
 
+@shared
 def top_tiles(
     data: AnnData | SpatialData,
     label: str,
@@ -52,13 +58,9 @@ def top_tiles(
     caption: str | None = None,
     tile_um: float | None = None,
     n_columns: int = 6,
-    mpp: float | Mapping[str, float] | None = None,
-    table_key: str | None = None,
-    image_key: str | Mapping[str, str] | None = None,
-    coordinate_system: str | None = None,
-    library_key: str | None = None,
+    **slide: Unpack[SlideOptions],
 ) -> list[Axes]:
-    """Draw the tiles that score highest for a label or a query: what the model takes for it.
+    """Draw the tiles that score highest for a label or a query.
 
     Tiles are cut from the slide in the size that the model saw, and no two of them overlap: of tiles that lie closer
     together only the best is shown. Only the tiles that are drawn are read. The score stands under each tile, and a bar in the
@@ -77,20 +79,17 @@ def top_tiles(
     lowest
         Draw as many tiles with the lowest scores below, for contrast.
     per_section
-        So many tiles from each section, instead of the best of all sections.
+        Draw ``n`` tiles from each section, instead of the best of all sections.
     sections
-        Which sections to look at; all if not given.
+        Which sections to look at; ``None`` takes all.
     caption
         Column of ``.obs`` to write under each tile, such as known labels.
     tile_um
-        Edge of a tile in microns. Not given: what the image features were computed on, else that of the model; of several sizes
-        the largest is cut, and the others are outlined.
+        Edge of a tile in microns; ``None`` takes that of the model, else that of the image features or of
+        :func:`spatialwhisperer.pp.tiles`. Of several sizes the largest is cut, and the others are outlined.
     n_columns
         Tiles in a row.
-    mpp
-        Microns per full-resolution pixel, as in :func:`spatialwhisperer.pp.embed_images`.
-    table_key, image_key, coordinate_system, library_key
-        Where the table and image are, as in :func:`spatialwhisperer.pp.embed_images`.
+    %(slide)s
 
     Returns
     -------
@@ -106,33 +105,21 @@ def top_tiles(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 60, n_genes=50, n_reference_cells=100, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> sw.tl.zero_shot_annotate(sections["P2"], model=model)
-    >>> label = sections["P2"]["table"].uns["sw_label"]["classes"][0]
-    >>> axes = sw.pl.top_tiles(sections["P2"], label, n=6)
+    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"])
+    >>> len(sw.pl.top_tiles(section, "fat cell", n=6))
+    6
     """
-    for name, value in {"n": n, "n_columns": n_columns}.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
-    table = get_table(data, table_key)
+    canvas.check_count("n", n)
+    canvas.check_count("n_columns", n_columns)
+    opened = Slide.open(data, drawing=True, **slide)
+    table = opened.table
     scores = _scores(table, label, key)
     if caption is not None and caption not in table.obs:
         raise KeyError(f"caption={caption!r} is not in .obs (found: {listing(table.obs)}).")
-    features = _features_seen(table, key if label not in table.obs else label)
-    sizes = _sizes(tile_um, features)
-    plan = plan_tiles(
-        data,
-        table_key=table_key,
-        image_key=features.get("image") if image_key is None else image_key,
-        coordinate_system=features.get("coordinate_system") if coordinate_system is None else coordinate_system,
-        library_key=features.get("library_key") if library_key is None else library_key,
-        mpp=features.get("mpp") if mpp is None and image_key is None else mpp,
-        spot_pitch_um=None,
-        off_slide="nan",
-        use_stored=True,
-    )
-    chosen = _chosen(plan.sections, sections)
+    sizes = _sizes(opened, key if label not in table.obs else label) if tile_um is None else [_checked(tile_um)]
+    plan = plan_tiles(opened, "nan")
+    chosen = canvas.choose_sections(plan.sections, sections)
     scores = np.where(plan.off, np.nan, scores)
     if not any(np.isfinite(scores[s.rows]).any() for s in chosen):
         raise ValueError(f"No row{'' if sections is None else ' of these sections'} has a score for {label!r}.")
@@ -147,7 +134,7 @@ def top_tiles(
             blocks.append((f"{name}\nlowest" if name else "lowest", worst))
     texts = None if caption is None else table.obs[caption].astype(object)
     named = len(chosen) > 1 and not per_section
-    title = f"{_asked(table, label)}: tiles of {max(sizes):g} µm"
+    title = f"{asked(table, label)}: tiles of {max(sizes):g} µm"
     return _draw([b for b in blocks if b[1]], scores, sizes, n_columns, title, texts, named)
 
 
@@ -195,10 +182,10 @@ def _overlapping(section: Section, position: int, tile_um: float) -> np.ndarray:
 
 
 def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
-    slot = _keys.scores(key)
-    classes = [str(c) for c in table.uns[key]["classes"]] if slot in table.obsm and key in table.uns else []
+    scores_key = _keys.scores(key)
+    classes = canvas.classes_of(table, key) if scores_key in table.obsm else []
     if label in classes:
-        return np.asarray(table.obsm[slot], dtype=np.float64)[:, classes.index(label)]
+        return np.asarray(table.obsm[scores_key], dtype=np.float64)[:, classes.index(label)]
     if label in table.obs:
         values = table.obs[label]
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
@@ -213,43 +200,27 @@ def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
     )
 
 
-def _features_seen(table: AnnData, key: str) -> dict[str, Any]:
-    """What is recorded of the image features behind a result: sizes, scale, image; empty where nothing is."""
-    model = (recorded(table, key) or {}).get("model") or {}
+def _sizes(slide: Slide, key: str) -> list[float]:
+    """Edges of the tiles in microns: of the model behind a result, else of its features, of the tiles, or of other features."""
+    model = (recorded(slide.table, key) or {}).get("model") or {}
+    if model.get("tile_um"):
+        return sorted(float(um) for um in np.atleast_1d(model["tile_um"]))
     encoder = (model.get("encoders") or {}).get("image")
     own = [] if encoder is None else [_keys.features(encoder), encoder]
-    others = [_keys.TILES, *(name for name in table.uns.get(_keys.UNS, {}) if name in table.obsm)]
-    # joining sections loses what differs between them, such as the scale of their features, but not the model
-    size = {"tile_um": model["tile_um"]} if model.get("tile_um") is not None else {}
-    for slots, known in ((own, {}), (others, size)):
-        for slot in slots:
-            parameters = recorded(table, slot)
-            if parameters and parameters.get("tile_um") is not None:
-                return parameters | known
-    return size
+    others = [name for name in slide.table.uns.get(_keys.UNS, {}) if name in slide.table.obsm]
+    for names, known in ((own, ()), (others, () if slide.tiles is None else (slide.tiles.tile_um,))):
+        records = [recorded_as(slide.table, name, FeatureRecord) for name in names]
+        for sizes in (known, *(r.recipe.tile_um for r in records if r is not None)):
+            if sizes:
+                return sorted(float(um) for um in sizes)
+    raise ValueError(
+        "The size of the tiles is not known: neither image features nor a model are recorded in this table. Pass tile_um=…."
+    )
 
 
-def _sizes(tile_um: float | None, features: Mapping[str, Any]) -> list[float]:
-    """Edges of the tiles in microns."""
-    if tile_um is not None:
-        check_tile(tile_um, None)
-        return [float(tile_um)]
-    if "tile_um" not in features:
-        raise ValueError(
-            "The size of the tiles is not known: neither image features nor a model are recorded in this table. Pass tile_um=…."
-        )
-    return sorted(float(um) for um in np.atleast_1d(features["tile_um"]))
-
-
-def _chosen(all_sections: Sequence[Section], only: Sequence[str] | None) -> list[Section]:
-    if only is None:
-        return list(all_sections)
-    only = [only] if isinstance(only, str) else list(only)
-    names = [s.name for s in all_sections]
-    missing = [name for name in only if name not in names]
-    if missing or not only:
-        raise KeyError(f"There are no sections {listing(missing)} (found: {listing(names)}).")
-    return [s for s in all_sections if s.name in only]
+def _checked(tile_um: float) -> float:
+    check_tile(tile_um, None)
+    return float(tile_um)
 
 
 def _read(picks: Sequence[_Pick], tile_um: float) -> dict[int, np.ndarray]:
@@ -315,20 +286,4 @@ def _show(ax: Axes, pixels: np.ndarray, sizes: Sequence[float], *, bar: bool) ->
         corner = (edge - um) / 2
         ax.add_patch(Rectangle((corner, corner), um, um, fill=False, edgecolor="black", linewidth=0.8, linestyle="--"))
     if bar:
-        _scale_bar(ax, edge)
-
-
-def _scale_bar(ax: Axes, edge_um: float) -> None:
-    lengths = [m * 10**p for p in range(5) for m in (1, 2, 5)]
-    length = max((um for um in lengths if um <= 0.5 * edge_um), default=0.5 * edge_um)
-    x0, y0 = 0.05 * edge_um, 0.94 * edge_um
-    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-    ax.text(x0, y0 - 0.05 * edge_um, f"{length:g} µm", va="bottom", ha="left", fontsize=7, bbox=box)
-    for width, colour in ((4.5, "white"), (2.5, "black")):
-        ax.plot([x0, x0 + length], [y0, y0], color=colour, lw=width, solid_capstyle="butt")
-
-
-def _asked(table: AnnData, label: str) -> str:
-    """A query in its own words, a label by its name."""
-    asked = (recorded(table, label) or {}).get("text")
-    return label if not asked else " / ".join(f"“{text}”" for text in asked)
+        canvas.draw_scale_bar(ax, 1.0, most=0.5)

@@ -21,7 +21,7 @@ _SCALED = {
     "label_kappa": ("same best label (kappa)", 0.0),
     "image_gene_rank": ("image finds its expression", 0.5),
     "gene_text_rank": ("expression finds its caption", 0.5),
-    "bridge_auroc": ("classifier tells it from training", 0.5),
+    "bridge_auroc": ("classifier separates it from training", 0.5),
     "bridge_auroc_centred": ("… after centring", 0.5),
     "bridge_mixing": ("mixed with training rows", 1.0),
     "image_coverage": ("tiles like training tiles", None),
