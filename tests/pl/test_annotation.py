@@ -8,31 +8,12 @@ import pytest
 
 import spatialwhisperer as sw
 
-mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _close() -> Any:
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(params=["SpatialData", "AnnData"])
-def annotated(request: Any, section: Any, adata: Any, model: Any, labels: dict[str, str]) -> Any:
-    data = section if request.param == "SpatialData" else adata
-    sw.tl.zero_shot_annotate(data, labels, model=model, min_confidence=0.9)
-    sw.tl.query(data, "fat tissue", model=model)
-    return data
-
 
 def table_of(data: Any) -> Any:
     return data["table"] if hasattr(data, "tables") else data
 
 
-def test_annotation(annotated: Any, labels: dict[str, str]) -> None:
+def test_labels_have_their_colours_and_a_legend(annotated: Any, labels: dict[str, str]) -> None:
     import matplotlib.pyplot as plt
 
     axes = sw.pl.annotation(annotated)
@@ -51,18 +32,7 @@ def test_annotation(annotated: Any, labels: dict[str, str]) -> None:
     assert drawn == expected
 
 
-def test_marks_lie_where_the_spots_are(section: Any) -> None:
-    (ax,) = sw.pl.annotation(section, key="cell_type", with_image=False, diameter_um=55)
-    spots = section.shapes["P3_spots"]
-    boxes = [p.get_extents() for p in ax.collections[0].get_paths()]
-    centres = np.array([[(b.x0 + b.x1) / 2, (b.y0 + b.y1) / 2] for b in boxes])
-    assert np.allclose(centres, np.column_stack([spots.geometry.x, spots.geometry.y]), atol=0.5)
-    assert np.allclose([b.width for b in boxes], 55 / 0.5, rtol=0.02)
-    assert ax.yaxis_inverted()
-    assert ax.get_aspect() == 1
-
-
-def test_own_axes_sections_and_colours(section: Any) -> None:
+def test_the_caller_chooses_axes_sections_and_colours(section: Any) -> None:
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots()
@@ -79,7 +49,7 @@ def test_own_axes_sections_and_colours(section: Any) -> None:
         sw.pl.annotation(section, key="cell_type", axes=ax)
 
 
-def test_scores(annotated: Any, labels: dict[str, str]) -> None:
+def test_each_class_has_a_panel_of_scores(annotated: Any, labels: dict[str, str]) -> None:
     axes = sw.pl.scores(annotated)
     assert [ax.get_title() for ax in axes[1:]] == list(labels)
     assert axes[0].get_title().endswith("H&E")
@@ -97,39 +67,7 @@ def test_rows_without_scores_are_not_drawn(section: Any, model: Any) -> None:
     assert len(ax.collections[0].get_paths()) == 100
 
 
-def test_a_grid_is_drawn_as_squares(simulated: Any, model: Any, labels: dict[str, str]) -> None:
-    import spatialdata as sd
-
-    slide = sd.SpatialData(images=dict(simulated.sections["P3"].images))
-    sw.pp.tiles(slide, at="grid", tile_um=160)
-    sw.tl.zero_shot_annotate(slide, labels, model=model)
-    (ax,) = sw.pl.annotation(slide, with_image=False)
-    path = ax.collections[0].get_paths()[0]
-    assert path.get_extents().width == pytest.approx(320)
-    assert len(path) == 5
-
-
-def test_training(model: Any) -> None:
-    (ax,) = sw.pl.training(model)
-    assert ax.get_title() == "gene-text"
-    assert ax.get_xlabel() == "step"
-    opened = sw.models.Whisperer.load(model.folder)
-    with pytest.raises(ValueError, match="no training history"):
-        sw.pl.training(opened)
-
-
-def test_training_draws_each_loss_once(simulated: Any) -> None:
-    model = sw.tl.train(
-        [*simulated.sections.values(), simulated.reference], schedule="joint", max_epochs=2, validation=["P3", "R2"]
-    )
-    (ax,) = sw.pl.training(model)
-    names = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert len(names) == len(set(names))
-    assert len(ax.lines) == len(names)
-    assert any(line.get_linestyle() == "--" for line in ax.lines)
-
-
-def test_unknown_names(section: Any, model: Any, labels: dict[str, str]) -> None:
+def test_unknown_names_are_refused(section: Any, model: Any, labels: dict[str, str]) -> None:
     with pytest.raises(KeyError, match=r"'sw_label' not in \.obs"):
         sw.pl.annotation(section)
     with pytest.raises(KeyError, match="There are no scores for 'sw_label'"):
@@ -144,7 +82,18 @@ def test_unknown_names(section: Any, model: Any, labels: dict[str, str]) -> None
         sw.pl.scores(section, classes=["stroma"])
 
 
-def test_a_section_without_an_image(adata: Any) -> None:
-    del adata.uns["spatial"]
-    with pytest.raises(KeyError, match="no H&E image"):
-        sw.pl.annotation(adata, key="cell_type")
+def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labels: dict[str, str]) -> None:
+    table = section["table"]
+    sw.tl.zero_shot_annotate(section, labels, model=model, min_confidence=0.6)
+    (ax,) = sw.pl.annotation(section, with_image=False, confidence=True, alpha=0.8)
+    alphas = ax.collections[0].get_facecolors()[:, 3]
+    sure = table.obs["sw_label_confidence"].to_numpy(float)
+    given = table.obs["sw_label"].notna().to_numpy()
+    expected = 0.8 * (0.1 + 0.9 * (sure - 0.2) / 0.8)
+    assert np.allclose(alphas[given], expected[given], atol=1e-5)
+    assert np.allclose(alphas[~given], 0.8)
+    words = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert words[-3:] == ["confidence 100%", "confidence 60%", "confidence 20%"]
+    del table.obs["sw_label_confidence"]
+    with pytest.raises(KeyError, match=r"confidence=True needs numbers in \.obs\['sw_label_confidence'\]"):
+        sw.pl.annotation(section, confidence=True)

@@ -4,22 +4,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
 
-from spatialwhisperer.pl.confusion import confusion
 from spatialwhisperer.pl.domains import domains, match_domains
 from spatialwhisperer.tl.domains import spatial_domains
-
-mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _close() -> Any:
-    import matplotlib.pyplot as plt
-
-    yield
-    plt.close("all")
 
 
 def test_domains_take_the_colours_of_their_regions(section: Any) -> None:
@@ -49,7 +37,7 @@ def test_domains_take_the_colours_of_their_regions(section: Any) -> None:
     assert drawn[1] == own[table.obs["sw_domain"].iloc[1]]
 
 
-def test_matching() -> None:
+def test_domains_are_matched_one_to_one() -> None:
     domain = np.array(["0", "0", "0", "1", "1", "2", None], object)
     truth = np.array(["a", "a", "b", "a", "a", None, "b"], object)
     # giving a to 1 and b to 0 shares three rows, as many as giving a to 0 alone would not
@@ -66,29 +54,3 @@ def test_without_truth_and_several_keys(section: Any) -> None:
         domains(section, key="nothing")
     with pytest.raises(KeyError, match=r"'tissue' is not in \.obs"):
         domains(section, truth="tissue")
-
-
-def test_confusion(adata: Any) -> None:
-    names = ["a", "b", "c"]
-    truth = np.array(names)[np.arange(120) % 3].astype(object)
-    guess = truth.copy()
-    guess[:6] = "b"
-    guess[6:9] = None
-    truth[119] = None
-    adata.obs["truth"] = pd.Categorical(truth, categories=["c", "a", "b"])
-    adata.obs["sw_class"] = pd.Categorical(guess, categories=names)
-    ax = confusion(adata, labels_key="truth")
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["c (39)", "a (40)", "b (40)"]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["c", "a", "b", "no class"]
-    shares = ax.images[0].get_array()
-    assert np.allclose(shares.sum(axis=1), 1)
-    assert shares[1].tolist() == pytest.approx([0, 37 / 40, 2 / 40, 1 / 40])
-    counts = confusion(adata, labels_key="truth", normalize=False, ignore=["a"]).images[0].get_array()
-    assert counts.shape == (2, 4)
-    assert counts.sum() == 79
-    both = confusion([adata, adata], labels_key="truth", normalize=False).images[0].get_array()
-    assert both.sum() == 238
-    with pytest.raises(KeyError, match=r"Run sw\.tl\.classify"):
-        confusion(adata, labels_key="truth", key="nothing")
-    with pytest.raises(ValueError, match="No row has a known class"):
-        confusion(adata, labels_key="truth", ignore=names)

@@ -2,31 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tile_plan import plan_tiles
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl.top_tiles import top_tiles
-
-mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _close() -> Any:
-    import matplotlib.pyplot as plt
-
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(params=["SpatialData", "AnnData"])
-def annotated(request: Any, section: Any, adata: Any, model: Any, labels: dict[str, str]) -> Any:
-    data = section if request.param == "SpatialData" else adata
-    sw.tl.zero_shot_annotate(data, labels, model=model)
-    sw.tl.query(data, "fat tissue", model=model)
-    return data
+from spatialwhisperer.pp.tile_features import read_tiles
 
 
 def table_of(data: Any) -> Any:
@@ -45,9 +29,8 @@ def written(axes: Any) -> list[float]:
 
 def rows_drawn(axes: Any, data: Any) -> np.ndarray:
     """Rows of the table whose tile, read by itself, is what an axes shows."""
-    from spatialwhisperer.pp.images import read_tiles
-
-    tiles = np.moveaxis(read_tiles(data, tile_um=80, tile_px=160, mpp=0.5), 1, -1)
+    plan = plan_tiles(Slide.open(data, mpp=0.5))
+    tiles = np.moveaxis(read_tiles(plan, 80, 160), 1, -1)
     return np.array([np.flatnonzero((tiles == ax.images[0].get_array()).all(axis=(1, 2, 3)))[0] for ax in axes])
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,17 +10,6 @@ from spatialwhisperer import _keys
 from spatialwhisperer._provenance import record
 from spatialwhisperer.pl.expression import expression, gene_ranking
 from spatialwhisperer.statistics.value_spaces import to_space
-
-mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _close() -> Any:
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -35,7 +23,7 @@ def prediction(adata: Any) -> Any:
     values = (truth / 2 + noise).astype(np.float32)
     values[:5] = np.nan
     out = ad.AnnData(values, obs=adata.obs[[]].copy(), var=adata.var[[]].copy())
-    record(out, _keys.EXPRESSION, value_space="per_spot_log1p")
+    record(out, _keys.EXPRESSION, {"value_space": "per_spot_log1p"})
     return out
 
 
@@ -75,7 +63,7 @@ def test_named_genes_and_section(section: Any, prediction: Any) -> None:
         expression(section, genes=["NOPE"])
     with pytest.raises(KeyError, match="no sections"):
         expression(section, section="P9")
-    with pytest.raises(ValueError, match="n_genes must be at least 1"):
+    with pytest.raises(ValueError, match="n_genes must be a positive whole number, not 0"):
         expression(section, n_genes=0)
 
 
@@ -92,11 +80,11 @@ def test_a_constant_prediction(section: Any, prediction: Any) -> None:
 def test_without_a_prediction(section: Any, adata: Any) -> None:
     with pytest.raises(KeyError, match="Run sw.tl.predict_expression"):
         expression(section)
-    with pytest.raises(KeyError, match="does not carry its prediction"):
+    with pytest.raises(KeyError, match="a table of its own. Pass prediction="):
         expression(adata)
 
 
-def test_ranking(report: pd.DataFrame) -> None:
+def test_genes_are_ranked_and_coloured_by_their_set(report: pd.DataFrame) -> None:
     import matplotlib.pyplot as plt
 
     ax = gene_ranking(report, n=5)
@@ -121,7 +109,7 @@ def test_ranking_of_one_section(report: pd.DataFrame) -> None:
 def test_ranking_refuses(report: pd.DataFrame) -> None:
     with pytest.raises(KeyError, match="lacks pearson_sd"):
         gene_ranking(report[["pearson"]])
-    with pytest.raises(ValueError, match="n must be at least 1"):
+    with pytest.raises(ValueError, match="n must be a positive whole number, not 0"):
         gene_ranking(report, n=0)
     with pytest.raises(ValueError, match="No gene of the report has a correlation"):
         gene_ranking(report * np.nan)

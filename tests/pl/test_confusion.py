@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer.pl.confusion import confusion
+
+
+def test_rows_are_counted_by_known_and_given_class(adata: Any) -> None:
+    names = ["a", "b", "c"]
+    truth = np.array(names)[np.arange(120) % 3].astype(object)
+    guess = truth.copy()
+    guess[:6] = "b"
+    guess[6:9] = None
+    truth[119] = None
+    adata.obs["truth"] = pd.Categorical(truth, categories=["c", "a", "b"])
+    adata.obs["sw_class"] = pd.Categorical(guess, categories=names)
+    ax = confusion(adata, labels_key="truth")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["c (39)", "a (40)", "b (40)"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["c", "a", "b", "no class"]
+    fractions = ax.images[0].get_array()
+    assert np.allclose(fractions.sum(axis=1), 1)
+    assert fractions[1].tolist() == pytest.approx([0, 37 / 40, 2 / 40, 1 / 40])
+    counts = confusion(adata, labels_key="truth", normalize=False, ignore=["a"]).images[0].get_array()
+    assert counts.shape == (2, 4)
+    assert counts.sum() == 79
+    both = confusion([adata, adata], labels_key="truth", normalize=False).images[0].get_array()
+    assert both.sum() == 238
+    with pytest.raises(KeyError, match=r"Run sw\.tl\.classify"):
+        confusion(adata, labels_key="truth", key="nothing")
+    with pytest.raises(ValueError, match="No row has a known class"):
+        confusion(adata, labels_key="truth", ignore=names)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import spatialwhisperer as sw
+
+
+def test_a_phase_of_one_epoch_has_no_panel(model: Any) -> None:
+    (ax,) = sw.pl.training(model)
+    assert ax.get_title() == "gene-text"
+    assert ax.get_xlabel() == "step"
+    opened = sw.models.Whisperer.load(model.folder)
+    with pytest.raises(ValueError, match="no training history"):
+        sw.pl.training(opened)
+
+
+def test_training_draws_each_loss_once(simulated: Any) -> None:
+    model = sw.tl.train(
+        [*simulated.sections.values(), simulated.reference],
+        preset=sw.models.get_preset("spatialwhisperer").replace(schedule="joint"),
+        image=sw.tl.ImageFeatures(tile_um=80, tile_px=64),
+        max_epochs=2,
+        validation=["P3", "R2"],
+    )
+    (ax,) = sw.pl.training(model)
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert len(names) == len(set(names))
+    assert len(ax.lines) == len(names)
+    assert any(line.get_linestyle() == "--" for line in ax.lines)
