@@ -156,8 +156,7 @@ class Slide:
         """
         where = {"image_key": self._image_key, "coordinate_system": self._option("coordinate_system")}
         if self.is_spatialdata:
-            _ = self.sections  # refuses a library_key
-            found = regions.region_sections(self.data, self.table, **where)  # type: ignore[arg-type]
+            found = regions.region_sections(self.data, self.table, self.sections, **where)  # type: ignore[arg-type]
         else:
             found = libraries.library_sections(self.table, self.sections, **where)  # type: ignore[arg-type]
         return tuple(self._settled(one) for one in found)
@@ -219,14 +218,15 @@ class Slide:
             Whole-numbered array coordinates: ``.obs['array_col']`` and ``.obs['array_row']``, or positions counted in the
             distance between neighbours where there are none.
         """
-        return array_positions(self.table, self._xy) if array else self._xy
+        # a table alone may state nothing but its array coordinates, which are a unit too
+        return array_positions(self.table, self._xy, self.sections) if array or self._xy is None else self._xy
 
     @cached_property
     def _xy(self) -> np.ndarray | None:
         if "spatial" in self.table.obsm:
             return np.asarray(self.table.obsm["spatial"], dtype=np.float64)[:, :2]
         if self.is_spatialdata and "spatialdata_attrs" in self.table.uns:
-            return regions.region_positions(self.data, self.table)  # type: ignore[arg-type]
+            return regions.region_positions(self.data, self.table, self.sections)  # type: ignore[arg-type]
         return None
 
     def _option(self, name: str) -> str | None:
