@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._schema import to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ CONFIG, TENSORS = "config.json", "model.safetensors"
 FORMAT, FORMAT_VERSION = "spatialwhisperer", 1
 _KEYS = {"format", "format_version", "kind", "written_by", "config", "files", "parts", "digest"}
 _READ = {".json", ".safetensors"}
+_READ_IN_PARTS = _READ | {".model", ".txt"}
 _PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"}
 _REMEDY = "Copy or download the folder again, or save what it holds again."
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -46,7 +48,7 @@ class Artifact:
     kind
         What it is: "model", "gene encoder", ….
     config
-        Plain values, ready for JSON.
+        Values that `to_plain` turns into JSON.
     tensors
         Arrays by name.
     parts
@@ -113,7 +115,8 @@ class Artifact:
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
             "written_by": version("spatialwhisperer"),
-            "config": self.config,
+            # as it will be read: keys are text, and what is no text, number or list has become one
+            "config": to_plain(self.config),
             "files": sums,
             "parts": parts,
         }
@@ -136,11 +139,11 @@ class Artifact:
         folder = Path(folder)
         stated = _stated(folder, kind)
         _refuse_pickles(folder)
-        return cls._read(folder, stated)
+        return cls._read(folder, stated, outermost=True)
 
     @classmethod
-    def _read(cls, folder: Path, stated: Mapping[str, Any]) -> Artifact:
-        _check_listing(folder, stated)
+    def _read(cls, folder: Path, stated: Mapping[str, Any], *, outermost: bool) -> Artifact:
+        _check_listing(folder, stated, outermost=outermost)
         contents = {name: _verified(folder / name, sha) for name, sha in stated["files"].items()}
         tensors = _tensors(folder / TENSORS, contents.pop(TENSORS)) if TENSORS in contents else {}
         parts = {}
@@ -148,7 +151,7 @@ class Artifact:
             inner = _stated(folder / name, None)
             if inner["digest"] != sha:
                 raise ValueError(f"{folder / name} is not the folder that was written with {folder}. {_REMEDY}")
-            parts[name] = cls._read(folder / name, inner)
+            parts[name] = cls._read(folder / name, inner, outermost=False)
         return cls(stated["kind"], stated["config"], tensors, parts, contents)
 
 
@@ -221,6 +224,7 @@ def _stated(folder: Path, kind: str | None) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no {kind or 'part'}: {CONFIG} is needed (found: {there}).")
     try:
         stated = json.loads(path.read_bytes())
+        actual = digest(stated) if isinstance(stated, dict) else None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON ({error}). {_REMEDY}") from error
     if not isinstance(stated, dict) or stated.get("format") != FORMAT:
@@ -231,26 +235,37 @@ def _stated(folder: Path, kind: str | None) -> dict[str, Any]:
             f"{FORMAT_VERSION}. Save it again with the version that wrote it last ({stated.get('written_by')!r}), or install "
             "that version."
         )
-    if digest(stated) != stated["digest"]:
+    if actual != stated["digest"]:
         raise ValueError(f"{path} is not the file that was written: its digest does not fit its content. {_REMEDY}")
     if kind is not None and stated["kind"] != kind:
         raise ValueError(f"{folder} holds a {stated['kind']}, not a {kind}.")
-    for name in (*stated["files"], *stated["parts"]):
-        if name != Path(name).name or name.startswith("."):
-            raise ValueError(f"{path} names a file outside its folder or a hidden one: {name!r}.")
+    _check_names(path, stated)
     return stated
 
 
-def _check_listing(folder: Path, stated: Mapping[str, Any]) -> None:
+def _check_names(path: Path, stated: Mapping[str, Any]) -> None:
+    """Refuse a configuration whose list of files or parts is not one, or leads out of its folder."""
+    if not all(isinstance(stated[key], dict) for key in ("config", "files", "parts")):
+        raise ValueError(f"{path} does not list its files and parts by name. {_REMEDY}")
+    names = [*stated["files"], *stated["parts"]]
+    for name in names:
+        if not name or name != Path(name).name or "\\" in name or name.startswith("."):
+            raise ValueError(f"{path} names a file outside its folder or a hidden one: {name!r}.")
+    if len({CONFIG, *names}) <= len(names):
+        raise ValueError(f"{path} lists a name twice: {listing(sorted(names))}.")
+
+
+def _check_listing(folder: Path, stated: Mapping[str, Any], *, outermost: bool) -> None:
     """Compare what lies in a folder with what its configuration lists.
 
     A README and other files that are never read may come and go in the outermost folder.
     """
-    expected = {*stated["files"], *stated["parts"], CONFIG}
-    missing = sorted(name for name in expected if not (folder / name).exists())
+    expected = {*stated["files"], CONFIG, *(f"{name}/{CONFIG}" for name in stated["parts"])}
+    missing = sorted(name for name in expected if not (folder / name).is_file())
     if missing:
         raise ValueError(f"{folder} lacks {listing(missing, 4)}, which its configuration lists. {_REMEDY}")
-    added = sorted(p.name for p in _readable(folder) if p.name not in expected)
+    there = _readable(folder) if outermost else (p for p in folder.iterdir() if not p.name.startswith("."))
+    added = sorted(p.name for p in there if p.name not in {*expected, *stated["parts"]})
     if added:
         raise ValueError(
             f"{folder} holds {listing(added, 4)}, which its configuration does not list. Remove what does not belong to it, or "
@@ -265,7 +280,7 @@ def _readable(folder: Path) -> Iterator[Path]:
             continue
         if path.is_file() and path.suffix.lower() in _READ:
             yield path
-        elif path.is_dir() and any(p.suffix.lower() in _READ for p in path.rglob("*")):
+        elif path.is_dir() and any(p.suffix.lower() in _READ_IN_PARTS for p in path.rglob("*")):
             yield path
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from spatialwhisperer._frozen import FrozenMapping, frozen
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
@@ -15,9 +17,17 @@ D = TypeVar("D")
 
 
 class Stored:
-    """Base of the frozen dataclasses that are stored: unknown keys and values of another type are refused when they are read."""
+    """Base of the frozen dataclasses that are stored.
+
+    Unknown keys and values of another type are refused when they are read, and mappings cannot be changed.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, Mapping) and not isinstance(value, FrozenMapping):
+                object.__setattr__(self, name, frozen(value))
 
 
 def to_plain(value: Any) -> Any:
