@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -29,17 +28,24 @@ class Encoder(ABC):
     Attributes
     ----------
     spec
-        Facts about the encoder; its name names the key of the features.
+        Facts about the encoder; its name is also that of the key of its features.
+    fits
+        Whether training fits it on the data, by a class method ``fit``.
+    names
+        Names that the class is registered by.
     """
 
     spec: EncoderSpec
     fits: ClassVar[bool] = False
-    """Whether training fits it on the data, by a class method ``fit``."""
+    names: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def identity(self) -> EncoderIdentity:
-        """What tells this encoder from another one of the same name."""
-        return EncoderIdentity(self.spec.name)
+        """What tells this encoder from another one: a registered name is enough, any other object has a digest."""
+        # a class that derives from a registered one is another encoder
+        if self.spec.name in vars(type(self)).get("names", ()):
+            return EncoderIdentity(self.spec.name)
+        return EncoderIdentity(self.spec.name, digest=object_digest(self))
 
     @abstractmethod
     def encode(self, inputs: Any, **options: Any) -> np.ndarray:
@@ -61,23 +67,34 @@ class Encoder(ABC):
 
         return torch.from_numpy(np.ascontiguousarray(inputs))
 
-    def artifact(self) -> Artifact | None:
-        """What a model must store to open this encoder again; ``None`` where its name is enough."""
+    def artifact(self, *, trained: bool = False) -> Artifact | None:  # noqa: ARG002
+        """What a model must store to open this encoder again; ``None`` where there is nothing that could be stored.
+
+        Parameters
+        ----------
+        trained
+            The model trained the `module` of this encoder and stores its weights itself, so that they may be left out here.
+        """
         return None
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Encoder:
-        """Open what `artifact` described; the weights of a trained module are filled in by the model."""
+        """Open what `artifact` described; weights that it left out are those of a fresh network, until the model fills them in."""
         raise ValueError(f"A {artifact.kind} of class {cls.__name__} cannot be opened from a folder.")
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:  # noqa: ARG003
-        """Facts about a name that nobody registered, where the class opens such names; else ``None``."""
+        """Facts about a name that is not registered, where the class opens such names; else ``None``."""
         return None
 
     @classmethod
+    def safe_name(cls, name: str) -> bool:  # noqa: ARG003
+        """Whether a name that is not registered stands for one encoder of a library, wherever it is opened."""
+        return False
+
+    @classmethod
     def suggestions(cls) -> list[str]:
-        """Names to suggest where somebody misspelt one, for a class that opens names that nobody registered."""
+        """Names to suggest for a misspelt one, of a class that opens names that are not registered."""
         return []
 
     @classmethod
@@ -107,53 +124,3 @@ class Encoder(ABC):
         if weights is not None:
             raise ValueError(f"weights are for encoders that have some; {name!r} takes none.")
         return cls()
-
-
-def module_digest(module: torch.nn.Module, facts: Mapping[str, Any] | None = None) -> str:
-    """SHA-256 over what makes the output of a module: its parameters and buffers, its plain attributes and its code."""
-    sha = hashlib.sha256(repr(sorted((facts or {}).items())).encode())
-    for name, part in module.named_modules():
-        kind = type(part)
-        plain = {k: v for k, v in vars(part).items() if k != "training" and not k.startswith("_") and _is_plain(v)}
-        sha.update(f"{name} {kind.__module__}.{kind.__qualname__} {part.extra_repr()} {sorted(plain.items())}".encode())
-        code = getattr(kind.forward, "__code__", None)
-        # a class that was edited and run again in a notebook keeps its name
-        if code is not None and not kind.__module__.startswith(("torch", "timm", "transformers")):
-            sha.update(code.co_code + repr([c for c in code.co_consts if _is_plain(c)]).encode())
-    for name, value in sorted(module.state_dict().items()):
-        array = value.detach().cpu().contiguous()
-        sha.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-        sha.update(array.flatten().view(_bytes_of(array)).numpy().tobytes() if array.numel() else b"")
-    return sha.hexdigest()
-
-
-def object_digest(thing: object) -> str:
-    """SHA-256 over the class, the code of ``encode`` and the attributes of an encoder that is somebody's own object."""
-    import torch
-
-    kind = type(thing)
-    sha = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}".encode())
-    code = getattr(getattr(kind, "encode", None), "__code__", None)
-    if code is not None:
-        sha.update(code.co_code + repr([c for c in code.co_consts if _is_plain(c)]).encode())
-    for name, value in sorted(getattr(thing, "__dict__", {}).items()):
-        if isinstance(value, torch.nn.Module):
-            sha.update(f"{name} {module_digest(value)}".encode())
-        elif isinstance(value, np.ndarray | torch.Tensor):
-            array = np.ascontiguousarray(value)
-            sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-        elif _is_plain(value):
-            sha.update(f"{name} {value!r}".encode())
-    return sha.hexdigest()
-
-
-def _bytes_of(array: torch.Tensor) -> torch.dtype:
-    import torch
-
-    return torch.uint8 if array.dtype != torch.bool else torch.bool
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(_is_plain(v) for v in value)
-    return value is None or isinstance(value, bool | int | float | str)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from difflib import get_close_matches
-from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
-from spatialwhisperer.encoders import gene, image, text
-from spatialwhisperer.encoders.registry import ENTRIES, OTHERS
+from spatialwhisperer.encoders.registry import ENTRIES, OTHERS, load_own
 from spatialwhisperer.encoders.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -31,7 +27,7 @@ def encoder_class(name: str, modality: str) -> type[Encoder]:
     ValueError
         If there is no encoder of that name; the message lists the closest ones.
     """
-    _load_own()
+    load_own()
     entry = ENTRIES.get((modality, name))
     if entry is not None:
         return entry.make
@@ -39,6 +35,22 @@ def encoder_class(name: str, modality: str) -> type[Encoder]:
     if other is None or other.known(name) is None:
         raise ValueError(_unknown(name, modality))
     return other
+
+
+def stored_class(name: str, modality: str) -> type[Encoder]:
+    """Class that opens what a model has stored of an encoder: that of a registered name, else the one for all other names.
+
+    Raises
+    ------
+    ValueError
+        If there is neither.
+    """
+    load_own()
+    entry = ENTRIES.get((modality, name))
+    found = OTHERS.get(modality) if entry is None else entry.make
+    if found is None:
+        raise ValueError(_unknown(name, modality))
+    return found
 
 
 def open_encoder(name: str, modality: str, *, weights: str | Path | None = None, pretrained: bool = True) -> Encoder:
@@ -72,19 +84,22 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
     return encoder_class(name, modality).open(name, weights=weights, pretrained=pretrained)
 
 
+def opens_by_name(name: str, modality: str) -> bool:
+    """Whether a name alone is enough to open an encoder: it is registered, or timm has a model of that name.
+
+    Folders and ids of a hub are not enough: what they hold may change, and a model from elsewhere must not fetch it.
+    """
+    load_own()
+    if (modality, name) in ENTRIES:
+        return True
+    other = OTHERS.get(modality)
+    return other is not None and other.safe_name(name)
+
+
 def encoder_names(modality: str, *, fits: bool | None = None) -> list[str]:
     """Registered names of a modality; with ``fits`` those that training fits on the data, or does not."""
-    _load_own()
+    load_own()
     return [n for (m, n), entry in ENTRIES.items() if m == modality and fits in (None, entry.make.fits)]
-
-
-@cache
-def _load_own() -> None:
-    """Import the package's own encoders, one file each; they import nothing heavy before they are opened."""
-    for room in (image, gene, text):
-        for module in iter_modules(room.__path__, room.__name__ + "."):
-            if not module.name.rpartition(".")[2].startswith("_"):
-                import_module(module.name)
 
 
 def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
@@ -113,7 +128,7 @@ def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
     154.0
     """
     _check_modality(modality)
-    _load_own()
+    load_own()
     hits = [entry.spec for (m, n), entry in ENTRIES.items() if n == name and modality in (None, m)]
     others = [spec for m, cls in OTHERS.items() if modality in (None, m) and (spec := cls.known(name)) is not None]
     if not hits and not others:
@@ -148,7 +163,7 @@ def list_encoders(modality: str | None = None) -> pd.DataFrame:
     import pandas as pd
 
     _check_modality(modality)
-    _load_own()
+    load_own()
     rows = [dataclasses.asdict(entry.spec) for (m, _), entry in ENTRIES.items() if modality in (None, m)]
     columns = [f.name for f in dataclasses.fields(EncoderSpec)]
     table = pd.DataFrame(rows, columns=columns).set_index("name")

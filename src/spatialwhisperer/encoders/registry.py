@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, TypeVar
 
+from spatialwhisperer.encoders import gene, image, text
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 
@@ -24,7 +28,7 @@ class Entry:
 
 ENTRIES: dict[tuple[str, str], Entry] = {}
 OTHERS: dict[str, type[Encoder]] = {}
-"""Class that opens the names of a modality which nobody registered, such as those of a hub."""
+"""Class of each modality that opens names which are not registered, such as those of a hub."""
 
 
 def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[type[E]], type[E]]:
@@ -39,7 +43,7 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
 
     Returns
     -------
-    The decorator. It gives a class of one name the attribute ``spec``.
+    The decorator. It gives the class its ``names``, and a class of one name the attribute ``spec``.
 
     Raises
     ------
@@ -61,16 +65,23 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
     for spec in specs:
         if not isinstance(spec, EncoderSpec):
             raise TypeError(f"register_encoder takes EncoderSpec, not {type(spec).__name__}.")
-        if (spec.modality, spec.name) in ENTRIES and not overwrite:
-            raise ValueError(
-                f"{spec.modality} encoder {spec.name!r} is registered already; pass overwrite=True to replace it."
-            )
 
     def register(cls: type[E]) -> type[E]:
         if not (isinstance(cls, type) and issubclass(cls, Encoder)):
             raise TypeError(f"register_encoder decorates a class of encoders, not {cls!r}.")
+        if not cls.__module__.startswith(f"{__package__}."):
+            # the package's own names are taken, whether or not they have been asked for yet
+            load_own()
         for spec in specs:
+            if (spec.modality, spec.name) in ENTRIES and not overwrite:
+                raise ValueError(
+                    f"{spec.modality} encoder {spec.name!r} is registered already; pass overwrite=True to replace it."
+                )
+        for spec in specs:
+            if (before := ENTRIES.get((spec.modality, spec.name))) is not None:
+                before.make.names -= {spec.name}
             ENTRIES[spec.modality, spec.name] = Entry(spec, cls)
+        cls.names = vars(cls).get("names", frozenset()) | {spec.name for spec in specs}
         if len(specs) == 1:
             cls.spec = specs[0]
         return cls
@@ -79,7 +90,7 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
 
 
 def opens_other_names(modality: str) -> Callable[[type[E]], type[E]]:
-    """Decorate the class that opens what nobody registered: ids of a hub, folders.
+    """Decorate the class that opens names of a modality which are not registered: ids of a hub, folders.
 
     It has a class method ``known(name)`` that returns the facts about a name, or ``None``.
     """
@@ -92,6 +103,15 @@ def opens_other_names(modality: str) -> Callable[[type[E]], type[E]]:
 
 
 def registered(name: str, modality: str) -> EncoderSpec | None:
-    """Facts of a registered name; ``None`` where nobody registered it, or its file has not been imported yet."""
+    """Facts of a registered name; ``None`` where it is not registered, or its file has not been imported yet."""
     entry = ENTRIES.get((modality, name))
     return None if entry is None else entry.spec
+
+
+@cache
+def load_own() -> None:
+    """Import the package's own encoders, one file each; they import nothing heavy before they are opened."""
+    for room in (image, gene, text):
+        for module in iter_modules(room.__path__, room.__name__ + "."):
+            if not module.name.rpartition(".")[2].startswith("_"):
+                import_module(module.name)

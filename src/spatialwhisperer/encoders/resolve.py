@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import get_modality
 from spatialwhisperer.encoders.base import Encoder
-from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder
+from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder, stored_class
 from spatialwhisperer.encoders.gene.base import KIND, GeneEncoder
 from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD, GivenEncoder, ImageEncoder
 from spatialwhisperer.encoders.image.network import ModuleEncoder
@@ -31,8 +32,9 @@ def image_encoder(
     ----------
     encoder
         ``"stain_texture"`` (no weights), another registered name, any timm model id, ``"hf-hub:owner/model"``, a torch module
-        that takes (n, 3, h, w) ImageNet-normalised floats and returns (n, d), or an object that is an encoder already. Give a
-        module its own facts with `spatialwhisperer.encoders.image.network.ModuleEncoder`.
+        that takes (n, 3, h, w) ImageNet-normalised floats and returns (n, d), or an object that is an encoder already. For a
+        module with another input size or normalisation pass
+        ``spatialwhisperer.encoders.image.network.ModuleEncoder(module, EncoderSpec(…))``.
     weights
         A ``.safetensors`` file, or a folder with exactly one, for a timm model. Pickled files are refused.
     pretrained
@@ -143,15 +145,40 @@ def named_gene_encoder(encoder: str | Path) -> GeneEncoder:
     return load_gene_encoder(encoder)
 
 
+def any_encoder(encoder: Encoder | torch.nn.Module | str | Path, modality: str) -> Encoder:
+    """Open what a caller passes as the encoder of a modality: a name, a module, a folder, or an encoder.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        If it is not an encoder of that modality.
+    """
+    reads = get_modality(modality).reads
+    if reads == "tiles":
+        return image_encoder(encoder)  # type: ignore[arg-type]
+    if reads == "captions":
+        return text_encoder(encoder)  # type: ignore[arg-type]
+    if reads == "counts" and isinstance(encoder, str | Path):
+        return named_gene_encoder(encoder)
+    if reads == "matrix" and isinstance(encoder, str):
+        return open_encoder(encoder, modality)
+    kind = GeneEncoder if reads == "counts" else Encoder
+    if not isinstance(encoder, kind):
+        raise TypeError(f"The {modality} encoder must be a {kind.__name__}, not {type(encoder).__name__}.")
+    return encoder
+
+
 def stored_encoder(artifact: Artifact, modality: str) -> Encoder:
     """Open an encoder that was stored with a model or on its own.
 
     Raises
     ------
     ValueError
-        If nobody registered an encoder of that name, or what is stored does not fit it.
+        If there is no encoder of that name, or what is stored does not fit it.
     """
-    return encoder_class(str(artifact.config.get("name")), modality).from_artifact(artifact)
+    name = str(artifact.config.get("name"))
+    # a text encoder keeps the name of a folder or of a model on the hub, which need not be there any more
+    return stored_class(name, modality).from_artifact(artifact)
 
 
 def is_module(value: Any) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._checks import check_batch_size
 from spatialwhisperer._messages import listing
+from spatialwhisperer._schema import to_plain
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.settings import settings
@@ -130,7 +131,7 @@ class GeneEncoder(Encoder):
     def identity(self) -> EncoderIdentity:
         """Name, and a digest of the genes and of everything that was learnt."""
         artifact = self.artifact()
-        sha = hashlib.sha256(json.dumps(artifact.config, sort_keys=True).encode())
+        sha = hashlib.sha256(json.dumps(to_plain(artifact.config), sort_keys=True).encode())
         for name, value in sorted(artifact.tensors.items()):
             array = np.ascontiguousarray(value)
             sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
@@ -143,7 +144,7 @@ class GeneEncoder(Encoder):
         dense = inputs.toarray() if hasattr(inputs, "toarray") else inputs
         return torch.from_numpy(np.asarray(dense, dtype=np.float32))
 
-    def artifact(self) -> Artifact:
+    def artifact(self, *, trained: bool = False) -> Artifact:  # noqa: ARG002
         """Genes, settings and everything that was learnt."""
         config = {
             "name": self.name,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer.encoders.base import Encoder, object_digest
+from spatialwhisperer.encoders.base import Encoder
+from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 
 if TYPE_CHECKING:

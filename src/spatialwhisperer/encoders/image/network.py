@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer.encoders.base import module_digest
+from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.settings import settings

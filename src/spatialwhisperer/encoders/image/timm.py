@@ -147,6 +147,11 @@ class TimmEncoder(ModuleEncoder):
         return _timm_spec(name)
 
     @classmethod
+    def safe_name(cls, name: str) -> bool:
+        """Whether timm itself has a model of that id; what an address on the hub holds may change."""
+        return not name.startswith("hf-hub:") and _timm_spec(name) is not None
+
+    @classmethod
     def suggestions(cls) -> list[str]:
         """Model ids of timm."""
         return list(import_torch_stack("timm").list_models())

