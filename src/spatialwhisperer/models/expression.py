@@ -81,13 +81,20 @@ class ExpressionPredictor:
         Expression of the bank, CSR, shape (m, g).
     arrays
         ``image`` or ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``weight`` (g, d)
-        and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson of each gene on held-out training sections (g,).
+        and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson correlation of each gene on held-out training
+        sections (g,).
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit the configuration or each other.
     """
 
     def __init__(self, config: ExpressionConfig, values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:
         self.config = config
         self.values = values
         self.arrays = dict(arrays)
+        _check(config, values, self.arrays)
 
     @property
     def genes(self) -> list[str]:
@@ -209,6 +216,25 @@ class ExpressionPredictor:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"The bank of this predictor of expression does not fit together ({error}).") from error
         return cls(config, values, tensors)
+
+
+def _check(config: ExpressionConfig, values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse a bank or a regression whose arrays are missing or of another size."""
+    m, g = values.shape
+    sizes = {"genes": (len(config.genes), g), "gene_ids": (len(config.gene_ids), g)}
+    needed = {config.retrieval.key: m, "section": m, "group": m}
+    if config.regression in ("features", "embedding"):
+        needed |= {"weight": g, "intercept": g}
+    of_genes = [name for name in arrays if name.startswith("held_out_")]
+    for name, expected in {**needed, **dict.fromkeys(of_genes, g)}.items():
+        sizes[name] = (len(arrays[name]) if name in arrays else 0, expected)
+    wrong = [f"{name} ({found}, not {expected})" for name, (found, expected) in sizes.items() if found != expected]
+    if wrong:
+        raise ValueError(f"The arrays of this predictor of expression do not fit its bank: {listing(wrong, 4)}.")
+    for name, names in (("section", config.sections), ("group", config.groups)):
+        codes = arrays[name]
+        if m and not 0 <= codes.min() <= codes.max() < len(names):
+            raise ValueError(f"{name!r} of this predictor of expression does not fit its {len(names)} names.")
 
 
 def fit_predictor(

@@ -71,7 +71,7 @@ class JointSpace(nn.Module):
         if name not in self.encoders:
             raise ValueError(
                 f"The {name} encoder of this model ({modality.features.name!r}) was trained with it and cannot be opened by "
-                f"its name. Pass it: encoders={{{name!r}: …}}."
+                f"its name. Pass it: sw.models.Whisperer.load(folder, encoders={{{name!r}: …}})."
             )
         self.towers[name] = self.encoders[name].module()
 
@@ -103,7 +103,7 @@ class JointSpace(nn.Module):
         head, config
             The head and what describes it.
         context
-            Context before the head; ``None`` takes the one that is there away.
+            Context before the head; ``None`` removes the one that is there.
         projection_dim
             New dimension of the joint space, where all heads are replaced one after the other.
         """
@@ -130,9 +130,10 @@ class JointSpace(nn.Module):
     def project_tensor(self, modality: str, x: Any) -> torch.Tensor:
         """Head of features with their context, or of raw input where the encoder is trained; rows keep their length."""
         if modality in self.towers:
-            x = self.towers[modality](x).float()
+            x = self.towers[modality](x)
             if not isinstance(x, torch.Tensor) or x.ndim != 2:
                 raise ValueError(f"The {modality} encoder must return a matrix of shape (n, d).")
+            x = x.float()
         return self.heads[modality](x)
 
     def scaled(self, z: torch.Tensor) -> torch.Tensor:

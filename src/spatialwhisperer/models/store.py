@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._artifact import CONFIG, TENSORS
-from spatialwhisperer.encoders.catalogue import encoder_names, open_encoder
+from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
+from spatialwhisperer.encoders.text._files import TOKENIZER_FILES
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 EMBEDDED = "her2st-mini"
 """Name of the model that comes with the package."""
-
-_TEXT_FILES = (".json", ".txt", ".model")
 
 
 def embedded_folder() -> Path:
@@ -62,7 +61,7 @@ def fetch(model_id: str, **hub: Any) -> Path:
 
     keep = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     options = {k: hub[k] for k in keep if hub.get(k) is not None}
-    patterns = [CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in _TEXT_FILES)]
+    patterns = [CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in TOKENIZER_FILES)]
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns, **options))
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -72,7 +71,7 @@ def fetch(model_id: str, **hub: Any) -> Path:
 
 
 def fresh_encoder(modality: str, features: FeatureRecipe) -> dict[str, Encoder]:
-    """The encoder of a registered name with the weights of a fresh network, by modality; nothing for other names."""
-    if features.encoder is None or features.encoder.name not in encoder_names(modality):
+    """The encoder of a known name with the weights of a fresh network, by modality; nothing for other names."""
+    if features.encoder is None or not opens_by_name(features.encoder.name, modality):
         return {}
     return {modality: open_encoder(features.encoder.name, modality, pretrained=False)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 
 from spatialwhisperer._artifact import Artifact, names_in
-from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._random import untouched_rng
-from spatialwhisperer.encoders.resolve import stored_encoder
+from spatialwhisperer.encoders.resolve import any_encoder, stored_encoder
 from spatialwhisperer.models import store
 from spatialwhisperer.models.card import describe, introduction
 from spatialwhisperer.models.config import ModelConfig
@@ -28,8 +29,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatialwhisperer.encoders.base import Encoder
+    from spatialwhisperer.models.config import ModalityConfig
+
+    Given = Encoder | torch.nn.Module | str | Path
 
 KIND = "model"
+_CHANGEABLE = ("annotation", "card", "labels", "training")
 _PARTS = ("expression", "vocabulary", "reference")
 
 
@@ -99,7 +104,20 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
     # ------------------------------------------------------------------------------------------- changes
 
     def update(self, **changes: Any) -> None:
-        """Replace values of the configuration that shape no weights: ``labels``, ``training``, ``annotation``, ``card``."""
+        """Replace values of the configuration that no weights depend on: ``labels``, ``training``, ``annotation``, ``card``.
+
+        Raises
+        ------
+        TypeError
+            If there is no value of that name, or weights depend on it.
+        """
+        for name in changes:
+            if name not in _CHANGEABLE:
+                fixed = name in {f.name for f in fields(ModelConfig)}
+                near = get_close_matches(name, _CHANGEABLE, n=1)
+                why = "has weights that depend on it" if fixed else "has no such value"
+                hint = f" Did you mean {near[0]!r}?" if near and not fixed else ""
+                raise TypeError(f"{name!r} cannot be changed: a model {why}.{hint} It takes {listing(_CHANGEABLE)}.")
         self.config = replace(self.config, **changes)
 
     # ------------------------------------------------------------------------------------------- expression
@@ -177,24 +195,33 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         stored = {"expression": self.expression, "vocabulary": self.vocabulary, "reference": self.reference}
         parts = {name: part.artifact() for name, part in stored.items() if part is not None}
         for name, encoder in self.encoders.items():
-            by_name = self.config.modality(name).features.encoder
-            if name in self.towers or by_name is None or not by_name.by_name:
-                part = encoder.artifact()
+            identity, trained = self.config.modality(name).features.encoder, name in self.towers
+            if trained or identity is None or not identity.by_name:
+                part = encoder.artifact(trained=trained)
                 if part is not None:
                     parts[_encoder_part(name)] = part
         return Artifact(KIND, self.config.to_json(), tensors, parts)
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact, *, encoders: Mapping[str, Encoder] | None = None) -> Whisperer:
+    def from_artifact(cls, artifact: Artifact, *, encoders: Mapping[str, Given] | None = None) -> Whisperer:
         """Build the model that an artifact describes.
+
+        Parameters
+        ----------
+        artifact
+            What `artifact` returned, or what was read from a folder.
+        encoders
+            See :meth:`load`.
 
         Raises
         ------
+        KeyError
+            If an encoder is of a modality that the model does not have.
         ValueError
-            If the configuration is not one of this version, or the weights do not fit it.
+            If the configuration is not one of this version, the weights do not fit it, or an encoder is not the one of the model.
         """
         config = ModelConfig.from_json(artifact.config)
-        opened = dict(encoders or {})
+        opened = {name: _given(name, config.modality(name), encoder) for name, encoder in (encoders or {}).items()}
         with untouched_rng():
             for name in config.modalities:
                 part = artifact.parts.get(_encoder_part(name))
@@ -232,7 +259,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         return self.folder
 
     @classmethod
-    def load(cls, source: str | Path, *, encoders: Mapping[str, Encoder] | None = None, **hub: Any) -> Whisperer:
+    def load(cls, source: str | Path, *, encoders: Mapping[str, Given] | None = None, **hub: Any) -> Whisperer:
         """Open a model from a folder, from a Hugging Face repository, or the embedded one by its name.
 
         Nothing is unpickled: weights are safetensors, everything else is JSON.
@@ -242,7 +269,9 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         source
             Folder written by :meth:`save`, ``"owner/name"`` on the hub, or ``"her2st-mini"``.
         encoders
-            Encoders by modality that are your own and cannot be opened by a registered name.
+            Encoders by modality that the model was trained with and that cannot be opened by a registered name, as they were given to
+            :func:`spatialwhisperer.tl.train`: a torch module, a folder, or an encoder. A module that was trained takes its weights
+            from the model, so that a fresh one will do.
         **hub
             ``revision``, ``token``, ``cache_dir`` … for the hub.
 
@@ -250,8 +279,11 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         ------
         FileNotFoundError
             If the folder holds no model.
+        KeyError
+            If an encoder is of a modality that the model does not have.
         ValueError
-            If a file is cut off, changed, missing or not one of the model's, or the folder holds a pickle. Nothing is built then.
+            If a file is cut off, changed, missing or not one of the model's, or the folder holds a pickle; nothing is built then.
+            If an encoder is needed and not given, or is not the one that the model was trained with.
         """
         folder = store.locate(source, **hub)
         model = cls.from_artifact(Artifact.read(folder, KIND), encoders=encoders)
@@ -280,8 +312,31 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         self.artifact().write_into(Path(save_directory))
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, encoders: Any = None, **hub: Any) -> Whisperer:
+    def _from_pretrained(cls, *, model_id: str, encoders: Mapping[str, Given] | None = None, **hub: Any) -> Whisperer:
         return cls.load(model_id, encoders=encoders, **hub)
+
+
+def _given(name: str, modality: ModalityConfig, encoder: Given) -> Encoder:
+    """An encoder that the caller passes for a stored model, after a look at whether it is the one of the model."""
+    opened, stated = any_encoder(encoder, name), modality.features.encoder
+    if stated is None:
+        raise ValueError(
+            f"The {name} features of this model were computed elsewhere (.obsm[{modality.features.key!r}]); it takes no encoder for "
+            f"them, and encoders={{{name!r}: …}} gives one."
+        )
+    identity = opened.identity
+    if identity.name != stated.name:
+        raise ValueError(
+            f"The {name} encoder of this model is {stated.name!r}, and encoders={{{name!r}: …}} gives {identity.name!r}. Give a module "
+            f"the name and the normalisation it was trained with: ModuleEncoder(module, EncoderSpec({stated.name!r}, …))."
+        )
+    # a module that was trained is filled with the weights of the model; a name alone says nothing about weights
+    if not modality.trained and stated.digest is not None and identity.digest != stated.digest:
+        warn(
+            f"The {name} encoder that was given is not exactly the one this model was trained on: its weights, its code or the "
+            "version of Python differ. Its features may have another meaning."
+        )
+    return opened
 
 
 def _fill(model: Whisperer, tensors: Mapping[str, np.ndarray]) -> None:

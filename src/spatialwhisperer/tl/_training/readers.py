@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from spatialwhisperer._access.tile_plan import plan_tiles
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder
+from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder, opens_by_name
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.resolve import image_encoder, named_gene_encoder, text_encoder
@@ -143,7 +144,7 @@ def _read_tiles(task: _Task) -> Read:
         for s in holders
     }
     recipe = _one_recipe(recipes)
-    encoder = choice.open
+    encoder = cache(choice.open)
     if task.letter != "L":
         return _raw_tiles(task, encoder(), recipe)
     features = {s.name: image_features(s.slide, recipe, encoder) for s in holders}
@@ -151,7 +152,8 @@ def _read_tiles(task: _Task) -> Read:
         [features[s.name].values if s.name in features else None for s in task.sources], task.modality, recipe.name
     )
     computed = [(s.slide, result) for s in holders for result in features[s.name].results]
-    kept = None if recipe.encoder is not None and recipe.encoder.by_name else encoder()
+    by_name = choice.identity.by_name and opens_by_name(choice.identity.name, task.modality)
+    kept = None if by_name else encoder()
     return Read(parts, masks, parts[0].shape[1], recipe, kept, computed=computed)
 
 
