@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer.models import Retrieval
-from spatialwhisperer.retrieval.retrieval import WEIGHTS, Neighbours, impute, retrieve, retrieve_mean
+from spatialwhisperer.retrieval.retrieval import Neighbours, impute, retrieve, retrieve_mean
+from spatialwhisperer.retrieval.rule import Retrieval
+from spatialwhisperer.retrieval.weights import WEIGHTS
 
 # the four pairs of three numbers on which the code of the peers was run
 B, K = np.arange(4)[:, None], np.arange(3)[None, :]
@@ -52,7 +53,7 @@ def oracle(q: np.ndarray, keys: np.ndarray, k: int, weights: str, t: float = 0.1
         ("raw_cosine", [2.418415, -1.840661, -1.911371, 2.333617]),
     ],
 )
-def test_conformance(weights: str, expected: list[float]) -> None:
+def test_weights_are_those_of_the_published_code(weights: str, expected: list[float]) -> None:
     """Cosines and weights of the peers' own code, over k neighbours and over the whole bank."""
     near = retrieve(IMAGE[:1], GENE, k=4, weights=weights)
     back = np.argsort(near.index[0])
@@ -64,10 +65,10 @@ def test_conformance(weights: str, expected: list[float]) -> None:
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("k", [1, 7, M])
-def test_equals_brute_force(weights: str, k: int, parts: Any) -> None:
+def test_it_equals_a_naive_search_in_float64(weights: str, k: int, parts: Any) -> None:
     queries, keys, values = parts
     near = retrieve(queries, keys, k=k, weights=weights, block_rows=40)
-    mean, spread = impute(near, values)
+    mean, std = impute(near, values)
     dense = values.toarray()
     for i in range(Q):
         rows, w, cosine = oracle(queries[i], keys, k, weights)
@@ -76,23 +77,25 @@ def test_equals_brute_force(weights: str, k: int, parts: Any) -> None:
         np.testing.assert_allclose(near.similarity[i], cosine, atol=1e-6)
         np.testing.assert_allclose(mean[i], w @ dense[rows], rtol=1e-5, atol=1e-6)
         variance = w @ np.square(dense[rows]) - np.square(w @ dense[rows])
-        np.testing.assert_allclose(spread[i], np.sqrt(np.maximum(variance, 0)), rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(std[i], np.sqrt(np.maximum(variance, 0)), rtol=1e-4, atol=2e-5)
     assert (near.index.dtype, near.weight.dtype, near.similarity.dtype) == (np.int64, np.float32, np.float32)
-    assert mean.dtype == spread.dtype == np.float32
+    assert mean.dtype == std.dtype == np.float32
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_whole_bank_equals_k_of_its_size(weights: str, grouped: bool, parts: Any) -> None:
     queries, keys, values = parts
-    where = {"query_group": np.arange(Q) % 2, "key_group": (np.arange(M) < 80).astype(int)} if grouped else {}
-    some = {"k": None, "weights": weights, "temperature": 0.01}
-    mean, spread = retrieve_mean(queries, keys, values, retrieval=Retrieval(**some), block_rows=31, **where)
+    where: dict[str, Any] = (
+        {"query_group": np.arange(Q) % 2, "key_group": (np.arange(M) < 80).astype(int)} if grouped else {}
+    )
+    some: dict[str, Any] = {"k": None, "weights": weights, "temperature": 0.01}
+    mean, std = retrieve_mean(queries, keys, values, retrieval=Retrieval(**some), block_rows=31, **where)
     if not grouped:
         all_of_it = impute(retrieve(queries, keys, **some | {"k": M}), values)
         np.testing.assert_allclose(mean, all_of_it[0], rtol=1e-5, atol=1e-5)
-        # signed shares cancel, and the square root magnifies what their rounding leaves
-        np.testing.assert_allclose(spread, all_of_it[1], atol=5e-3 if weights == "raw_cosine" else 1e-5)
+        # signed weights cancel, and the square root magnifies what their rounding leaves
+        np.testing.assert_allclose(std, all_of_it[1], atol=5e-3 if weights == "raw_cosine" else 1e-5)
     for i in range(Q):
         allowed = where["key_group"] != i % 2 if grouped else None
         rows, w, _ = oracle(queries[i], keys, M, weights, 0.01, allowed)
@@ -114,7 +117,7 @@ def test_block_size_changes_nothing(block_rows: int, parts: Any) -> None:
     np.testing.assert_allclose(whole[0], whole[1], rtol=1e-5, atol=1e-6)
 
 
-def test_copies_of_a_key_go_in_the_order_of_the_bank(parts: Any) -> None:
+def test_copies_of_a_key_come_in_the_order_of_the_bank(parts: Any) -> None:
     queries, keys, _ = parts
     near = retrieve(queries, np.tile(keys[:5], (6, 1)), k=9, block_rows=7)
     best = np.argmax(queries @ (keys[:5] / np.linalg.norm(keys[:5], axis=1, keepdims=True)).T, axis=1)
@@ -122,7 +125,7 @@ def test_copies_of_a_key_go_in_the_order_of_the_bank(parts: Any) -> None:
 
 
 @pytest.mark.parametrize("block_rows", [1, 50, 700, 10_000])
-def test_a_crowd_of_copies_goes_in_the_order_of_the_bank(block_rows: int) -> None:
+def test_many_copies_of_a_key_come_in_the_order_of_the_bank(block_rows: int) -> None:
     """More copies than candidates, in 256 dimensions, where rounding of a product depends on its shape."""
     rng = np.random.default_rng(0)
     keys = np.repeat(rng.normal(size=(3, 256)), 300, axis=0)[rng.permutation(900)].astype(np.float32)
@@ -130,11 +133,11 @@ def test_a_crowd_of_copies_goes_in_the_order_of_the_bank(block_rows: int) -> Non
     best = np.argmax(queries @ keys.T, axis=1)
     group = np.arange(900) % 2
     near = retrieve(queries, keys, k=20, block_rows=block_rows)
-    told = retrieve(queries, keys, k=20, block_rows=block_rows, query_group=[0] * 6, key_group=group)
+    grouped = retrieve(queries, keys, k=20, block_rows=block_rows, query_group=[0] * 6, key_group=group)
     for i in range(6):
         copies = (keys == keys[best[i]]).all(axis=1)
         assert near.index[i].tolist() == np.flatnonzero(copies)[:20].tolist()
-        assert told.index[i].tolist() == np.flatnonzero(copies & (group == 1))[:20].tolist()
+        assert grouped.index[i].tolist() == np.flatnonzero(copies & (group == 1))[:20].tolist()
 
 
 def test_answers_do_not_depend_on_the_other_queries(parts: Any) -> None:
@@ -145,7 +148,7 @@ def test_answers_do_not_depend_on_the_other_queries(parts: Any) -> None:
 
 
 @pytest.mark.parametrize("block_rows", [10, 1000])
-def test_own_group_is_never_used(block_rows: int, parts: Any) -> None:
+def test_keys_of_the_own_group_are_never_used(block_rows: int, parts: Any) -> None:
     queries, keys, values = parts
     patients = np.array(["A", "B", "C"])
     ours, theirs = patients[np.arange(Q) % 3], patients[np.arange(M) % 3]
@@ -156,12 +159,12 @@ def test_own_group_is_never_used(block_rows: int, parts: Any) -> None:
     assert (theirs[near.index] != ours[:, None]).all()
     for i in range(Q):
         assert near.index[i].tolist() == oracle(queries[i], keys, 20, "uniform", allowed=theirs != ours[i])[0]
-    told = {"query_group": ours, "key_group": theirs}
-    mean, _ = retrieve_mean(queries, keys, values, retrieval=Retrieval(k=20), **told)
+    groups: dict[str, Any] = {"query_group": ours, "key_group": theirs}
+    mean, _ = retrieve_mean(queries, keys, values, retrieval=Retrieval(k=20), **groups)
     assert np.array_equal(mean, impute(near, values)[0])
 
 
-def test_rows_without_direction(parts: Any) -> None:
+def test_rows_without_direction_have_no_neighbours(parts: Any) -> None:
     queries, keys, values = (p.copy() for p in parts)
     queries[3], keys[5, 2], keys[8], keys[9, 0] = np.nan, np.nan, 0, np.inf
     near = retrieve(queries, keys, k=M - 3, weights="inv_sq_l2")
@@ -170,15 +173,15 @@ def test_rows_without_direction(parts: Any) -> None:
     assert np.isnan(near.weight[3]).all()
     assert np.isnan(near.similarity[3]).all()
     for k in (10, None):
-        mean, spread = retrieve_mean(queries, keys, values, retrieval=Retrieval(k=k, weights="inv_sq_l2"))
+        mean, std = retrieve_mean(queries, keys, values, retrieval=Retrieval(k=k, weights="inv_sq_l2"))
         assert np.flatnonzero(np.isnan(mean).any(axis=1)).tolist() == [3]
-        assert np.isnan(spread[3]).all()
+        assert np.isnan(std[3]).all()
     with pytest.raises(ValueError, match="the bank has 154 usable rows"):
         retrieve(queries, keys, k=M - 2)
 
 
 @pytest.mark.parametrize("weights", ["inv_sq_l1", "inv_sq_l2"])
-def test_an_exact_copy_takes_the_weight_and_copies_share_it(weights: str, parts: Any) -> None:
+def test_an_exact_copy_gets_all_the_weight_and_copies_divide_it(weights: str, parts: Any) -> None:
     queries, keys, _ = parts
     near = retrieve(queries, np.vstack([keys, queries]), k=5, weights=weights)
     assert np.array_equal(near.index[:, 0], M + np.arange(Q))
@@ -193,12 +196,12 @@ def test_exponents_do_not_overflow(weights: str, parts: Any) -> None:
     queries, keys, values = parts
     for k in (6, None):
         retrieval = Retrieval(k=k, weights=weights, temperature=1e-5)
-        mean, spread = retrieve_mean(100 * queries, 100 * keys, values, retrieval=retrieval)
+        mean, std = retrieve_mean(100 * queries, 100 * keys, values, retrieval=retrieval)
         assert np.isfinite(mean).all()
-        assert np.isfinite(spread).all()
+        assert np.isfinite(std).all()
 
 
-def test_inputs_of_any_kind(parts: Any) -> None:
+def test_input_of_any_type_gives_the_same(parts: Any) -> None:
     queries, keys, values = parts
     near = retrieve(queries.astype(np.float32), np.asfortranarray(keys.astype(np.float32)), k=8)
     want = impute(near, values)
@@ -211,11 +214,11 @@ def test_inputs_of_any_kind(parts: Any) -> None:
     assert retrieve(queries.astype(np.float16), keys[:3].astype(np.float16), k=3).index.shape == (Q, 3)
 
 
-def test_what_is_refused(parts: Any) -> None:
+def test_input_that_does_not_fit_is_refused(parts: Any) -> None:
     queries, keys, values = parts
     with pytest.raises(ValueError, match="k = 200 neighbours .* 157 usable rows .* Lower k to 157 or less"):
         retrieve(queries, keys, k=200)
-    groups = {"query_group": ["A"] * Q, "key_group": ["A"] * 150 + ["B"] * 7}
+    groups: dict[str, Any] = {"query_group": ["A"] * Q, "key_group": ["A"] * 150 + ["B"] * 7}
     with pytest.raises(ValueError, match="k = 8 .* 7 usable rows for the query whose own group is the largest"):
         retrieve(queries, keys, k=8, **groups)
     assert retrieve(queries, keys, k=7, **groups).index.min() == 150
@@ -243,12 +246,6 @@ def test_what_is_refused(parts: Any) -> None:
         impute(Neighbours(*[np.zeros((1, 1), int)] * 3), np.zeros(4))
 
 
-@pytest.mark.parametrize("options", [{"query": "spot"}, {"k": 0}, {"k": 2.5}, {"weights": "x"}, {"temperature": 0.0}])
-def test_a_retrieval_checks_itself(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="not|choose one of"):
-        Retrieval(**options)
-
-
 MEMORY = """
 import resource
 import numpy as np
@@ -269,7 +266,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
-def test_memory_stays_bounded() -> None:
+def test_memory_is_bounded() -> None:
     """All cosines of the first search would take 763 MiB in float32; of the second one, 381 MiB in float64."""
     out = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert float(out.stdout) < 300

@@ -1,4 +1,4 @@
-"""Which rows lie next to which, within each section."""
+"""Nearest neighbours of rows in space, within each section."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Neighbourhood:
     Attributes
     ----------
     index
-        int64 (n, 1 + k). Column 0 is the row itself, then come its neighbours, nearest first; -1 where there is none.
+        int64 (n, 1 + k). Column 0 is the row itself, followed by its neighbours, nearest first; -1 where there is none.
     offsets
-        float32 (n, 1 + k, 2). Neighbour minus row, in units of the section's median distance between nearest positions;
-        0 where there is no neighbour.
+        float32 (n, 1 + k, 2). Position of the neighbour minus that of the row, in units of the spacing of the section (the median
+        distance between nearest positions); 0 where there is no neighbour.
     """
 
     index: np.ndarray
@@ -34,17 +34,17 @@ class Neighbourhood:
 def section_neighbours(xy: np.ndarray, sections: Sequence[Any] | np.ndarray, k: int) -> Neighbourhood:
     """Find the nearest rows of each row in its own section.
 
-    Among equally near rows the choice depends on their positions alone, not on the order of the rows. A square lattice
-    has complete rings at k = 4 and 8, a hexagonal one (Visium) at k = 6 and 18.
+    Among equally near rows the choice depends on their positions only, not on the order of the rows. A square lattice
+    has complete rings at k = 4 and 8, a hexagonal lattice (Visium) at k = 6 and 18.
 
     Parameters
     ----------
     xy
-        Positions, shape (n, 2), in any unit. A row with NaN has no neighbours and is nobody's neighbour.
+        Positions, shape (n, 2), in any unit. A row with NaN has no neighbours and is not a neighbour of any row.
     sections
-        Section of each row, shape (n,). A row without one (NaN, None) has no neighbours.
+        Section of each row, shape (n,). A row without a section (NaN, None) has no neighbours.
     k
-        Number of neighbours. Rows of a section with fewer rows have what there is.
+        Number of neighbours. In a section with fewer rows all other rows are neighbours.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def section_neighbours(xy: np.ndarray, sections: Sequence[Any] | np.ndarray, k: 
     index[:, 0] = np.arange(len(xy))
     offsets = np.zeros((len(xy), 1 + k, 2), np.float32)
     placed = np.isfinite(xy).all(axis=1) & (codes >= 0)
-    # in the order of their positions, so that ties fall the same way whatever the order of the rows
+    # sorted by position, so that ties are broken in the same way whatever the order of the rows
     order = np.lexsort((xy[:, 1], xy[:, 0], codes))
     order = order[placed[order]]
     for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
@@ -85,13 +85,13 @@ def section_neighbours(xy: np.ndarray, sections: Sequence[Any] | np.ndarray, k: 
 
 
 def _nearest(xy: np.ndarray, k: int) -> tuple[np.ndarray, float]:
-    """Nearest others of at least two points, shape (n, at most k), and the median distance of nearest positions."""
+    """Nearest other points of at least two points, shape (n, at most k), and the median distance between nearest positions."""
     from scipy.spatial import cKDTree
 
     k = min(k, len(xy) - 1)
     near = cKDTree(xy).query(xy, k=k + 1)[1]
     itself = near == np.arange(len(xy))[:, None]
-    # among more points in one place than were asked for, a point may miss itself: then the last one goes
+    # where more than k points are in one place, a point may be missing from its own neighbours: then the last one is removed
     itself[~itself.any(axis=1), -1] = True
     places = np.unique(xy, axis=0)
     spacing = float(np.median(cKDTree(places).query(places, k=2)[0][:, 1])) if len(places) > 1 else 1.0

@@ -1,4 +1,4 @@
-"""Expression by retrieval: the nearest keys of every query, their weights, and the weighted mean of what they carry."""
+"""Expression by retrieval: the nearest keys of every query, their weights, and the weighted mean of their expression."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spatialwhisperer._messages import listing, progress
 from spatialwhisperer.retrieval.search import (
     ELEMENTS,
     QUERY_ROWS,
-    Side,
+    Vectors,
     check_bank,
     embeddings,
     groups,
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from spatialwhisperer.retrieval.rule import Retrieval
 
 SLACK = 16
-"""Candidates beyond k that are ranked again in float64, so that rounding in the search changes no answer."""
+"""Additional candidates that are ranked again in float64, so that rounding in the search does not change the result."""
 
 CLOSE = 4e-6
-"""Where all candidates beyond the k-th come closer to it in cosine, more keys may: the bank is read again in float64."""
+"""Where the cosine of the last candidate is closer to the k-th than this, other keys may be too: the bank is searched in float64."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +66,29 @@ def retrieve(
 ) -> Neighbours:
     """Find the k keys of highest cosine for every query, exactly, and weigh them.
 
-    The bank is searched block by block in float32 and the best candidates are ranked again in float64; cosines that are
-    equal as float32 go in the order of the bank. (A GPU with TF32 switched on is less exact.) Beyond input and output, memory grows with the bank by 16 bytes a row.
+    The bank is searched block by block in float32, and the best candidates are ranked again in float64. Keys whose cosines are equal
+    as float32 come in the order of the bank. (A GPU with TF32 switched on is less exact.) Beyond input and output, memory grows with
+    the bank by 16 bytes a row.
 
     Parameters
     ----------
     queries
         Embeddings, shape (q, d). A row with a value that is not finite, or of length zero, has no neighbours.
     keys
-        Embeddings of the bank, shape (m, d). Such rows are never found.
+        Embeddings of the bank, shape (m, d). Rows that are not finite or of length zero are never found.
     k
-        Neighbours of a query.
+        Number of neighbours.
     weights
-        One of `WEIGHTS`. The distances are those of the vectors as given, not of unit vectors; a distance below 1e-6
-        times the length of the query counts as that.
+        One of `WEIGHTS`. Distances are those of the vectors as given, not of unit vectors. The smallest distance is 1e-6 times the length
+        of the query.
     temperature
-        Of "softmax".
+        What cosines are divided by for "softmax".
     query_group, key_group
-        Section or patient of every row, shapes (q,) and (m,). Keys of the group of the query are never used.
+        Section or patient of every row, shapes (q,) and (m,). A query never gets keys of its own group.
     block_rows
         Rows of the bank that are searched at a time.
     device
-        Torch device of the search. Not given: that of the settings.
+        Torch device of the search; ``None`` takes ``settings.device``.
 
     Returns
     -------
@@ -96,8 +97,8 @@ def retrieve(
     Raises
     ------
     ValueError
-        If shapes do not fit, an option is unknown, only one side has groups or a group is missing, or k is larger than
-        the part of the bank that some query may use.
+        If shapes do not fit, an option is unknown, only one of queries and keys has groups or a group is missing, or k is larger than
+        the number of keys that some query may use.
 
     Notes
     -----
@@ -118,7 +119,7 @@ def retrieve(
         raise ValueError("k must be a number here; for the whole bank call retrieve_mean with Retrieval(k=None).")
     _check_options(k, weights, temperature, block_rows)
     queries, keys = embeddings(queries, keys)
-    asks, bank = Side(queries), Side(keys)
+    asks, bank = Vectors(queries), Vectors(keys)
     asks.group, bank.group = groups(query_group, key_group, len(queries), len(keys))
     check_bank(k, asks, bank)
     index = np.full((len(queries), k), -1, dtype=np.int64)
@@ -139,7 +140,7 @@ def retrieve(
 
 
 def impute(neighbours: Neighbours, values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Average what the neighbours carry.
+    """Average the values of the neighbours.
 
     Parameters
     ----------
@@ -156,15 +157,15 @@ def impute(neighbours: Neighbours, values: Any) -> tuple[np.ndarray, np.ndarray]
     Raises
     ------
     ValueError
-        If the values are not a matrix or have fewer rows than the bank.
+        If the values are not a matrix, or have fewer rows than the bank.
 
     Examples
     --------
     >>> import numpy as np
     >>> from spatialwhisperer.retrieval.retrieval import impute, retrieve
     >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> mean, spread = impute(retrieve(np.array([[2.0, 0.1]]), bank, k=2), np.array([[4.0], [9.0], [2.0]]))
-    >>> mean.tolist(), spread.tolist()
+    >>> mean, std = impute(retrieve(np.array([[2.0, 0.1]]), bank, k=2), np.array([[4.0], [9.0], [2.0]]))
+    >>> mean.tolist(), std.tolist()
     ([[3.0]], [[1.0]])
     """
     values = _matrix(values)
@@ -174,20 +175,20 @@ def impute(neighbours: Neighbours, values: Any) -> tuple[np.ndarray, np.ndarray]
             f"The neighbours point at row {neighbours.index.max()}, but values has {values.shape[0]} rows. "
             "Pass the values of the bank that was searched, row for row."
         )
-    mean, spread = (np.full((q, values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
+    mean, std = (np.full((q, values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
     known = np.flatnonzero((neighbours.index >= 0).all(axis=1))
     step = max(1, ELEMENTS // 4 // max(1, k * values.shape[1]))
     for s in range(0, len(known), step):
         at = known[s : s + step]
         rows, columns = np.unique(neighbours.index[at], return_inverse=True)
         w = neighbours.weight[at].astype(np.float64)
-        # a sum that is one only to float32 would show as spread
+        # weights that sum to one only in float32 would add to the standard deviation
         w = (w / w.sum(axis=1, keepdims=True)).ravel()
-        shares = sp.csr_matrix((w, columns.ravel(), np.arange(0, len(w) + 1, k)), shape=(len(at), len(rows)))
+        fractions = sp.csr_matrix((w, columns.ravel(), np.arange(0, len(w) + 1, k)), shape=(len(at), len(rows)))
         dense = _dense(values, rows)
-        first = shares @ dense
-        mean[at], spread[at] = _moments(first, shares @ np.square(dense, out=dense))
-    return mean, spread
+        first = fractions @ dense
+        mean[at], std[at] = _moments(first, fractions @ np.square(dense, out=dense))
+    return mean, std
 
 
 def retrieve_mean(
@@ -203,7 +204,7 @@ def retrieve_mean(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Retrieve and average in one call, over k neighbours or over the whole bank.
 
-    The whole bank is read block by block in float64 on the CPU; no matrix of all queries by all keys is kept.
+    Over the whole bank, keys are read block by block in float64 on the CPU, so that no matrix of all queries by all keys is needed.
 
     Parameters
     ----------
@@ -212,13 +213,13 @@ def retrieve_mean(
     values
         Expression of the bank, sparse or dense, shape (m, g).
     retrieval
-        k, weights and temperature. Its sides are for the caller, who chose the embeddings.
+        k, weights and temperature. Its modalities are not read: the caller has chosen the embeddings.
     query_group, key_group
-        Section or patient of every row, shapes (q,) and (m,). Keys of the group of the query are never used.
+        Section or patient of every row, shapes (q,) and (m,). A query never gets keys of its own group.
     block_rows
         Rows of the bank that are read at a time.
     device
-        Torch device of the search for k neighbours. Not given: that of the settings.
+        Torch device of the search for k neighbours; ``None`` takes ``settings.device``.
 
     Returns
     -------
@@ -235,7 +236,7 @@ def retrieve_mean(
     >>> from spatialwhisperer.models import Retrieval
     >>> from spatialwhisperer.retrieval.retrieval import retrieve_mean
     >>> bank, expression = np.eye(3), np.array([[4.0], [9.0], [2.0]])
-    >>> mean, spread = retrieve_mean(bank[:1], bank, expression, retrieval=Retrieval(k=None, weights="raw_cosine"))
+    >>> mean, std = retrieve_mean(bank[:1], bank, expression, retrieval=Retrieval(k=None, weights="raw_cosine"))
     >>> float(mean[0, 0])
     4.0
     """
@@ -247,23 +248,28 @@ def retrieve_mean(
         )
     options: dict[str, Any] = {"weights": retrieval.weights, "temperature": retrieval.temperature}
     if retrieval.k is not None:
-        where = {"query_group": query_group, "key_group": key_group, "block_rows": block_rows, "device": device}
+        where: dict[str, Any] = {
+            "query_group": query_group,
+            "key_group": key_group,
+            "block_rows": block_rows,
+            "device": device,
+        }
         return impute(retrieve(queries, keys, k=retrieval.k, **options, **where), values)
     _check_options(None, retrieval.weights, retrieval.temperature, block_rows)
-    asks, bank = Side(queries), Side(keys)
+    asks, bank = Vectors(queries), Vectors(keys)
     asks.group, bank.group = groups(query_group, key_group, len(queries), len(keys))
     check_bank(1, asks, bank)
-    mean, spread = (np.full((len(queries), values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
+    mean, std = (np.full((len(queries), values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
     block_rows = min(block_rows, max(64, ELEMENTS // max(1, values.shape[1])))
     step = max(1, min(QUERY_ROWS, ELEMENTS // max(block_rows, values.shape[1])))
     for start in progress(range(0, len(asks.rows), step), desc="retrieve", unit="block"):
         at = asks.rows[start : start + step]
-        mean[at], spread[at] = _average_of_all(asks, at, bank, values, block_rows, **options)
-    return mean, spread
+        mean[at], std[at] = _average_of_all(asks, at, bank, values, block_rows, **options)
+    return mean, std
 
 
 def _rank_all(
-    asks: Side, rows: np.ndarray, bank: Side, candidates: np.ndarray, allowed: np.ndarray, *options: Any
+    asks: Vectors, rows: np.ndarray, bank: Vectors, candidates: np.ndarray, allowed: np.ndarray, *options: Any
 ) -> tuple[np.ndarray, ...]:
     step = max(1, ELEMENTS // (candidates.shape[1] * asks.vectors.shape[1]))
     parts = [slice(s, s + step) for s in range(0, len(rows), step)]
@@ -272,21 +278,21 @@ def _rank_all(
 
 
 def _rank(
-    asks: Side,
+    asks: Vectors,
     rows: np.ndarray,
-    bank: Side,
+    bank: Vectors,
     candidates: np.ndarray,
     allowed: np.ndarray,
     k: int,
     weights: str,
     temperature: float,
 ) -> tuple[np.ndarray, ...]:
-    """Index, weight and cosine of the k best candidates, in float64, and whether the last ones are too close to call."""
+    """Index, weight and cosine of the k best candidates, in float64, and whether other keys may be as close as the k-th."""
     query = asks.vectors[rows].astype(np.float64)
     near = bank.vectors[candidates].astype(np.float64)
     lengths = asks.length[rows, None] * bank.length[candidates]
     cosine = np.matmul(near, query[:, :, None])[:, :, 0] / lengths
-    # as float32, so that copies of a key tie exactly and go in the order of the bank
+    # as float32, so that copies of a key tie exactly and come in the order of the bank
     key = np.where(allowed, -cosine.astype(np.float32), np.inf)
     order = np.lexsort((candidates, key), axis=1)
     kth, last = (np.take_along_axis(key, order[:, [at]], 1)[:, 0] for at in (k - 1, -1))
@@ -303,9 +309,9 @@ def _rank(
 
 
 def _average_of_all(
-    asks: Side, rows: np.ndarray, bank: Side, values: Any, block_rows: int, *, weights: str, temperature: float
+    asks: Vectors, rows: np.ndarray, bank: Vectors, values: Any, block_rows: int, *, weights: str, temperature: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted moments over the whole bank; the largest exponent so far scales the sums."""
+    """Weighted mean and standard deviation over the whole bank. Sums are scaled by the largest exponent so far, against overflow."""
     from scipy.spatial.distance import cdist
 
     query = asks.vectors[rows].astype(np.float64)
@@ -321,13 +327,13 @@ def _average_of_all(
             factor[asks.group[rows][:, None] == bank.group[block][None, :]] = 0
             log[factor == 0] = -np.inf
         new = np.maximum(top, log.max(axis=1, keepdims=True))
-        # a query that may use nothing so far keeps its zeros
+        # a query without usable keys so far keeps its zeros
         shift = np.where(np.isfinite(new), new, 0)
-        shares, fade = factor * np.exp(log - shift), np.exp(top - shift)
+        part, fade = factor * np.exp(log - shift), np.exp(top - shift)
         dense = _dense(values, block)
-        total = total * fade + shares.sum(axis=1, keepdims=True)
-        first = first * fade + shares @ dense
-        second = second * fade + shares @ np.square(dense, out=dense)
+        total = total * fade + part.sum(axis=1, keepdims=True)
+        first = first * fade + part @ dense
+        second = second * fade + part @ np.square(dense, out=dense)
         top = new
     return _moments(first / total, second / total)
 

@@ -1,4 +1,4 @@
-"""The rule of a retrieval, as plain frozen values."""
+"""Options of a retrieval, as plain frozen values."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from spatialwhisperer.retrieval.weights import WEIGHTS
 
 @dataclass(frozen=True)
 class Retrieval(Stored):
-    """How values are retrieved from a bank of paired observations.
+    """How expression is retrieved from a bank of paired observations.
 
     Attributes
     ----------
     query, key
-        Modality of the query and of the keys.
+        Modality of the queries, and modality of the bank that they are compared with.
     k
-        Neighbours; ``None``: the whole bank.
+        Number of neighbours; ``None`` averages over the whole bank.
     weights
-        "uniform", "inv_sq_l1", "inv_sq_l2", "exp_gap", "softmax", "raw_cosine" or "clipped_cosine".
+        How neighbours are weighted: "uniform", "inv_sq_l1", "inv_sq_l2", "exp_gap", "softmax", "raw_cosine" or "clipped_cosine"; see
+        :data:`spatialwhisperer.retrieval.weights.WEIGHTS`.
     temperature
-        Of the softmax, on cosines.
+        What cosines are divided by before the softmax.
 
     Raises
     ------
     ValueError
-        If a name is unknown, k is below one or the temperature is not positive.
+        If a name is unknown, k is less than 1 or the temperature is not positive.
     """
 
     query: str = "image"

@@ -11,14 +11,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 QUERY_ROWS = 1024
-"""Queries that are searched together."""
+"""Number of queries that are searched together."""
 
 ELEMENTS = 2_000_000
-"""Float64 numbers that a working array holds at most (where one row fits)."""
+"""Largest number of float64 values in a working array (more where a single row has more)."""
 
 
-class Side:
-    """Embeddings with the rows that have a direction, their lengths and their groups."""
+class Vectors:
+    """Embeddings of queries or of the bank.
+
+    Attributes
+    ----------
+    vectors
+        Embeddings, shape (n, d).
+    length
+        Length of each row, float64, shape (n,).
+    rows
+        Rows with a direction: finite, and of positive length.
+    group
+        Code of the group of each row, shape (n,), or ``None``.
+    """
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = vectors
@@ -31,20 +43,23 @@ class Side:
         self.group: np.ndarray | None = None
 
     def unit(self, rows: np.ndarray) -> np.ndarray:
-        """Rows at length one, float32."""
+        """Some rows scaled to unit length, float32."""
         kind = np.float32 if self.vectors.dtype == np.float32 else np.float64
         return (self.vectors[rows] * (1 / self.length[rows, None]).astype(kind)).astype(np.float32, copy=False)
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Rows in blocks of a size."""
+        """The rows with a direction, in blocks of a size."""
         for s in range(0, len(self.rows), size):
             yield self.rows[s : s + size]
 
 
 def search(
-    asks: Side, rows: np.ndarray, bank: Side, n: int, block_rows: int, device: str | None
+    asks: Vectors, rows: np.ndarray, bank: Vectors, n: int, block_rows: int, device: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Best n rows of the bank for each query in any order, and which of them the query may use."""
+    """The n rows of the bank of highest cosine for each query, in any order, and which of them the query may use.
+
+    Both results have shape (queries, n). The search is exact up to the rounding of float32.
+    """
     import torch
 
     from spatialwhisperer.settings import settings
@@ -57,7 +72,7 @@ def search(
     for block in bank.blocks(block_rows):
         keys = bank.unit(block)
         if where.type == "cpu":
-            # NumPy's BLAS knows more processors than torch's; the memory is shared
+            # NumPy's BLAS is fast on more kinds of processors than torch's; both use the same memory
             cosine = torch.from_numpy(unit @ keys.T)
         else:
             cosine = on_device @ torch.from_numpy(keys).to(where).T
@@ -75,12 +90,12 @@ def search(
 
 
 def _above(cosine: Any, threshold: Any) -> tuple[Any, Any]:
-    """Entries above the threshold of their row, pushed to the left; few once the first blocks are read."""
+    """Entries above the threshold of their row, moved to the left; there are few of them after the first blocks."""
     import torch
 
     width = cosine.shape[1]
     higher = (cosine > threshold).reshape(-1)
-    # NumPy finds few among many several times faster than torch does
+    # on the CPU NumPy is several times faster here than torch
     flat = torch.from_numpy(np.flatnonzero(higher.numpy())) if higher.is_cpu else higher.nonzero().reshape(-1)
     row = flat // width
     counts = torch.bincount(row, minlength=len(cosine))
@@ -93,8 +108,10 @@ def _above(cosine: Any, threshold: Any) -> tuple[Any, Any]:
     return values, local
 
 
-def search_all(asks: Side, rows: np.ndarray, bank: Side, n: int, block_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `search`, in float64 with ties in the order of the bank: for queries with a crowd of equal keys."""
+def search_all(
+    asks: Vectors, rows: np.ndarray, bank: Vectors, n: int, block_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `search` in float64, with ties in the order of the bank: for queries with many equally similar keys."""
     query = asks.vectors[rows].astype(np.float64)
     best = np.zeros((len(rows), 0), dtype=np.float32)
     index = np.zeros((len(rows), 0), dtype=np.int64)
@@ -104,7 +121,7 @@ def search_all(asks: Side, rows: np.ndarray, bank: Side, n: int, block_rows: int
         if asks.group is not None and bank.group is not None:
             cosine[asks.group[rows][:, None] == bank.group[block][None, :]] = -np.inf
         if best.shape[1] == n:
-            # a key of equal cosine that comes later is no better
+            # among keys of equal cosine the first ones are kept
             columns = np.flatnonzero((cosine > best[:, -1:]).any(axis=0))
             cosine, block = cosine[:, columns], block[columns]
         both = np.concatenate([best, cosine], axis=1)
@@ -117,7 +134,13 @@ def search_all(asks: Side, rows: np.ndarray, bank: Side, n: int, block_rows: int
 def groups(
     query_group: Any, key_group: Any, n_queries: int, n_keys: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Codes that are equal where groups are."""
+    """Integer codes of the groups of queries and keys, equal where the groups are equal; ``None`` without groups.
+
+    Raises
+    ------
+    ValueError
+        If only one of both is given, a shape does not fit or a group is missing.
+    """
     if query_group is None and key_group is None:
         return None, None
     if query_group is None or key_group is None:
@@ -135,18 +158,30 @@ def groups(
 
 
 def embeddings(queries: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Refuse sides that do not fit."""
+    """Queries and keys as arrays.
+
+    Raises
+    ------
+    ValueError
+        If they are not matrices with the same number of columns.
+    """
     queries, keys = np.asarray(queries), np.asarray(keys)
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
         raise ValueError(
             f"queries and keys must be matrices with the same number of columns, not {queries.shape} and {keys.shape}; "
-            "embed both sides with one model."
+            "embed both with one model."
         )
     return queries, keys
 
 
-def check_bank(k: int, asks: Side, bank: Side) -> None:
-    """Refuse a k that some query cannot have."""
+def check_bank(k: int, asks: Vectors, bank: Vectors) -> None:
+    """Refuse a k for which some query has too few usable keys.
+
+    Raises
+    ------
+    ValueError
+        The text says how many usable keys there are.
+    """
     usable, but = len(bank.rows), ""
     if asks.group is not None and bank.group is not None and len(asks.rows):
         sizes = np.bincount(bank.group[bank.rows], minlength=int(asks.group.max()) + 1)

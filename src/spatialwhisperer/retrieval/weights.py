@@ -1,38 +1,56 @@
-"""How neighbours weigh: the rules of the papers, by name."""
+"""Weights of neighbours: the rules of the published methods, by name."""
 
 from __future__ import annotations
 
 import numpy as np
 
 WEIGHTS = {
-    "uniform": "every neighbour the same (BLEEP, HECLIP)",
-    "inv_sq_l1": "1 / d², d the L1 distance of the vectors as given (mclSTExp, code of HER2+)",
-    "inv_sq_l2": "1 / d², d the L2 distance of the vectors as given (mclSTExp, paper)",
-    "exp_gap": "exp(-d²), d the L2 distance of the vectors as given: the gaps to the best hit count (BLEEP, 'weighted')",
+    "uniform": "equal weights (BLEEP, HECLIP)",
+    "inv_sq_l1": "1 / d² with the L1 distance d of the vectors as given (mclSTExp, code of HER2+)",
+    "inv_sq_l2": "1 / d² with the L2 distance d of the vectors as given (mclSTExp, paper)",
+    "exp_gap": "exp(-d²) with the L2 distance d of the vectors as given, relative to the best hit (BLEEP, 'weighted')",
     "softmax": "exp(cosine / temperature)",
-    "raw_cosine": "cosine over the sum of cosines, which may be negative (Loki PredEx)",
-    "clipped_cosine": "the same with negative cosines counted as zero, so that values stay within those of the bank",
+    "raw_cosine": "cosine divided by the sum of cosines, which may be negative (Loki PredEx)",
+    "clipped_cosine": "as raw_cosine with negative cosines set to zero, so that values stay within the range of the bank",
 }
-"""How neighbours weigh: name to meaning. Weights of a query always sum to one."""
+"""Name of a rule to its definition. The weights of a query always sum to one."""
 
 NEAREST = 1e-6
-"""Distances below this share of the query's own length count as this share: the weight of an exact copy stays finite."""
+"""Smallest distance, as a fraction of the length of the query: the weight of an exact copy stays finite."""
 
 METRICS = {"inv_sq_l1": "cityblock", "inv_sq_l2": "sqeuclidean", "exp_gap": "sqeuclidean"}
-"""Distance that a rule needs, by the name that SciPy knows."""
+"""Distance that a rule needs, by its name in :func:`scipy.spatial.distance.cdist`."""
 
 
 def weigh(
     weights: str, cosine: np.ndarray, distance: np.ndarray | None, query: np.ndarray, temperature: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights before they are divided by their sum, as factor times exp(log)."""
+    """Unnormalised weights, as the two parts of ``factor * exp(log)``.
+
+    Parameters
+    ----------
+    weights
+        One of `WEIGHTS`.
+    cosine
+        Cosines of queries and keys, shape (q, k).
+    distance
+        Distances of the kind that `METRICS` names, shape (q, k); ``None`` where the rule needs none.
+    query
+        Vectors of the queries, shape (q, d).
+    temperature
+        Of "softmax".
+
+    Returns
+    -------
+    ``factor`` and ``log``, both of shape (q, k).
+    """
     factor, log = np.ones_like(cosine), np.zeros_like(cosine)
     if weights == "softmax":
         log = cosine / temperature
     elif weights == "raw_cosine":
         factor = cosine.copy()
     elif weights == "clipped_cosine":
-        # never exactly zero: a query that resembles nothing gets the mean of its neighbours
+        # never exactly zero: a query without a positive cosine gets the mean of its neighbours
         factor = np.maximum(cosine, 1e-9)
     elif weights == "exp_gap":
         log = -np.asarray(distance)
