@@ -1,4 +1,4 @@
-"""Whether labels that were learnt from expression can be trusted on these images."""
+"""Whether labels that a model learnt from expression can be trusted on these images."""
 
 from __future__ import annotations
 
@@ -50,92 +50,91 @@ def transitivity(
     random_state: int = 0,
     **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
-    """Report whether text can reach these images through expression, as far as these data can tell.
+    """Report whether image, expression and text are aligned well enough on these data to label images with text.
 
-    A model that never saw an image with a caption labels images because image–gene and gene–text pairs meet in the expression
-    (transitive alignment; Schaefer et al., ICML 2026, who state a sufficient condition of order √δ, where δ says how far the
-    expression of the two kinds of pairs lies apart). This report estimates what that takes on the data at hand. Its quantities, and
-    the inequality behind ``bound_distance``, are **our reconstruction** from the idea: they are not the text of the paper's theorem,
-    and no number of the paper can be compared with them.
+    A model that was never trained on images with captions can label images because image–gene and gene–text pairs share the
+    expression (transitive alignment; Schaefer et al., ICML 2026, who state a sufficient condition of order √δ, where δ is the
+    distance between the expression of the two kinds of pairs). This report estimates how well the condition is met on your data. Its
+    quantities, and the inequality behind ``bound_distance``, are **our reconstruction** of the idea. They are not those of the
+    theorem in the paper, and cannot be compared with numbers in it.
 
-    Read the two headlines first. ``transitive_consistency``: on spots that have both, do labels from the image agree with labels
-    from the expression? ``coverage``: does the expression lie where the model has met expression with text? Both can be high
-    and the labels wrong, when expression and text do not belong together; neither replaces known labels
-    (:func:`evaluate_annotation`).
+    Read the first two quantities first. ``transitive_consistency``: on spots with an image and expression, do labels from the image
+    agree with labels from the expression? ``coverage``: is the expression similar to the expression with captions that the model was
+    trained on? Both can be high and the labels wrong, where the captions do not fit the expression in training; neither replaces a
+    ground truth (:func:`evaluate_annotation`).
 
     Parameters
     ----------
     data
-        Spots or cells with an image, expression, or both. Without expression only the prompts and the image are judged.
-    model
-        A trained model, its folder or its name on the hub, with the sample of its training tissue to compare with; ``None`` takes
-        the embedded model.
+        Spots or cells with an image, expression, or both. Without expression only the labels and the image are assessed.
+    %(model)s
     labels, templates
         As in :func:`zero_shot_annotate`.
     n_bootstrap
-        Resamplings for the intervals.
+        Number of resamples for the intervals.
     max_rows
-        Rows to use, drawn at random where there are more.
+        Largest number of rows to use; of more rows a random sample is drawn.
     %(layer)s
     %(batch_size)s
     %(device)s
-    random_state
-        Seed of the draw, the resamplings and the folds.
+    %(random_state)s
     %(slide)s
 
     Returns
     -------
     DataFrame with the columns ``value``, ``low`` and ``high`` (95 % interval), ``meaning`` (one sentence) and the index:
 
-    ``transitive_consistency`` : mean over labels of the AUROC of image scores, the best label by expression being taken for true
-        (scores centred within the section); .5 by chance
-    ``coverage`` : fraction of rows whose expression lies as near to a training row with a caption, and whose counts fit known
-        expression as well, as 95 % of training rows do with the other training patients
+    ``transitive_consistency`` : mean over labels of the AUROC of image scores against the best label by expression (scores centred
+        within the section); .5 by chance
+    ``coverage`` : fraction of rows whose expression is as near to a training row with a caption, and whose counts fit the expression
+        of the captions as well, as for 95 % of training rows when their patient is left out
     ``label_kappa`` : Cohen's kappa of the best labels by image and by expression
     ``image_gene_error``, ``image_gene_error_centred`` : ε₁, mean 1 - cosine of image and expression of a row, and the same
         after the mean of each modality is subtracted (contrastive training leaves a gap between the modalities)
-    ``image_gene_rank``, ``image_gene_recall_10`` : how often a row's own expression is nearer to its image than another row's of
-        the section (.5 by chance), and is among the ten nearest
+    ``image_gene_rank``, ``image_gene_recall_10`` : how often a row's own expression is nearer to its image than that of another row
+        of the section (.5 by chance), and how often it is among the ten nearest
     ``bridge_error``, ``bridge_error_centred`` : δ, mean 1 - cosine to the nearest training row with a caption
-    ``bridge_auroc``, ``bridge_auroc_centred``, ``bridge_auroc_knn`` : how well a held-out classifier (logistic, logistic after
-        centring, 15 nearest rows) tells these data from training data; .5 where they are alike
-    ``bridge_mixing`` : training rows among the 15 nearest in a balanced sample, over their expectation (1: mixed)
-    ``bridge_mmd_p`` : p-value of the maximum mean discrepancy; it takes neighbouring spots for independent, so it is too small
-    ``bridge_reach``, ``bridge_reach_centred`` : fraction of rows within a training row's distance to its fifth neighbour
-    ``expression_cross_entropy`` : excess cross-entropy of the counts, in nats per count, under the profile of the best-fitting
-        caption; an encoder maps counts of any tissue near those that it knows, so that the counts themselves are compared
-    ``gene_text_error``, ``gene_text_rank`` : ε₂ and the rank of the own caption among all, on training rows
+    ``bridge_auroc``, ``bridge_auroc_centred``, ``bridge_auroc_knn`` : how well a classifier (logistic, logistic after centring,
+        15 nearest rows) distinguishes held-out rows of these data from training rows; .5 where they are alike
+    ``bridge_mixing`` : training rows among the 15 nearest rows in a balanced sample, over their expectation (1: mixed)
+    ``bridge_mmd_p`` : p-value of the maximum mean discrepancy; it assumes independent spots, so that it is too small
+    ``bridge_reach``, ``bridge_reach_centred`` : fraction of rows that are nearer to a training row than its fifth neighbour
+    ``expression_cross_entropy`` : excess cross-entropy of the counts, in nats per count, under the expression profile of the
+        best-fitting caption; it is computed from the counts because an encoder maps the counts of any tissue near its training data
+    ``gene_text_error``, ``gene_text_rank`` : ε₂ and the rank of a row's own caption among all captions, on training rows
     ``prompt_margin`` : smallest distance between two labels
-    ``largest_hub`` : fraction of the rows that the most frequent label gets
-    ``bound_distance`` : ``√2 (√ε₁ + √δ + √ε₂)``, which no root mean square distance of image and caption exceeds; labels
-        that are further apart than twice this are safe, so it is called vacuous where none are, which is usual
-    ``chain_error`` : what the bound bounds: mean 1 - cosine of the image and the caption of its nearest training row
-    ``image_coverage``, ``image_distance``, ``image_scale`` : fraction of tiles whose features lie within reach of training tiles;
-        distance of the section's mean features from the training sections', in standard deviations; times coarser (above 1) or
-        finer than training images
+    ``largest_hub`` : fraction of the rows whose best label is the most frequent one
+    ``bound_distance`` : ``√2 (√ε₁ + √δ + √ε₂)``, an upper bound of the root mean square distance of image and caption. Labels
+        that are further apart than twice this are safe; the bound is called vacuous where there are none, which is usual
+    ``chain_error`` : the quantity that the bound limits: mean 1 - cosine of the image and the caption of its nearest training row
+    ``image_coverage``, ``image_distance``, ``image_scale`` : fraction of tiles whose features are similar to those of training tiles;
+        distance of the section's mean features from those of the training sections, in standard deviations; ratio of the microns per
+        pixel to those of the training images (above 1: coarser)
 
     ``.attrs`` holds as plain values: ``classes``; ``class_auroc`` with ``class_low`` and ``class_high``; ``prompt_distance``;
-    ``prompt_fraction``; ``bridge`` (1 - cosine to the nearest training row of these rows, and of training rows to other
-    patients'); ``within_reach`` and ``expression_alike`` (the two conditions of coverage); ``untestable``; ``range`` (sentences on the images);
-    ``n``; ``intervals`` (what was resampled). Nothing is written to ``data``.
+    ``prompt_fraction``; ``bridge`` (1 - cosine to the nearest training row, of these rows, and of training rows to those of other
+    patients); ``within_reach`` and ``expression_alike`` (the two conditions of coverage); ``untestable``; ``range`` (sentences on the
+    images); ``n``; ``intervals`` (what was resampled). Nothing is written to ``data``.
 
     Raises
     ------
     ValueError
         If the model has no reference, or fewer than 20 rows can be used.
     KeyError
-        If the model has no text side, or the data hold nothing that it can read.
+        If the model reads no text, or the data hold nothing that it reads.
 
     Notes
     -----
-    Intervals come from resampling blocks of about a dozen neighbouring rows (rows, where there are no positions), and for
-    training rows from resampling their patients where there are at least five. They hold the model, the training sample and a
-    classifier's held-out scores fixed.
+    Intervals come from resampling blocks of about twelve neighbouring rows (single rows where there are no positions), and for
+    training rows from resampling their patients where there are at least five. The model, the training sample and the held-out
+    scores of a classifier are kept fixed.
 
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> genes = sw.models.default_model().encoders["gene"].genes
+    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section["table"].var_names = genes
     >>> report = sw.tl.transitivity(section, n_bootstrap=50)
     >>> list(report.index[:2])
     ['transitive_consistency', 'coverage']
@@ -156,7 +155,7 @@ def transitivity(
     )
     if image is None and other is None:
         raise KeyError(
-            f"There is nothing to judge: the model reads {listing(m for m in model.modalities if m != 'text')}, and the data hold "
+            f"There is nothing to assess: the model reads {listing(m for m in model.modalities if m != 'text')}, and the data hold "
             f"neither an H&E image nor image features for it, and {opened.table.n_vars} genes."
         )
     sections, xy = opened.sections.astype(str), opened.positions()
@@ -194,7 +193,7 @@ def transitivity(
 def _reference(model: Whisperer) -> Reference:
     if "text" not in model.modalities:
         raise KeyError(
-            f"This model reads no text (it has: {listing(model.modalities)}), so no text can reach an image."
+            f"This model reads no text (it has: {listing(model.modalities)}), so that there are no labels to assess."
         )
     if model.reference is None:
         raise ValueError(
@@ -206,7 +205,7 @@ def _reference(model: Whisperer) -> Reference:
 def _cross_entropy(
     slide: Slide, model: Whisperer, reference: Reference, layer: str | None, keep: np.ndarray
 ) -> np.ndarray | None:
-    """Excess cross-entropy of the counts of the rows; ``None`` where the training's profiles are not known."""
+    """Excess cross-entropy of the counts of the rows; ``None`` where the model stores no profiles of its training data."""
     encoder = model.encoders.get("gene")
     if not isinstance(encoder, GeneEncoder) or not reference.has("profile", "excess_cross_entropy"):
         return None

@@ -23,7 +23,7 @@ SAMPLE = 500
 """Rows of either sample in a two-sample test."""
 
 REACH = 0.95
-"""Fraction of training rows that count as alike to training rows of other groups."""
+"""Fraction of training rows that count as similar to the training rows of other groups."""
 
 FEW_GROUPS = 5
 SHOWN = 2000
@@ -55,7 +55,7 @@ class Rows:
 
 @dataclass
 class Report:
-    """Quantities in the order in which they are added, and the details behind them."""
+    """Quantities in the order in which they are added, and their details."""
 
     classes: list[str]
     quantities: dict[str, tuple[float, float, float, str]] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Report:
         self.quantities[name] = (float(value), float(ends[0]), float(ends[1]), meaning)
 
     def untestable(self, name: str, reason: str) -> None:
-        """Add a headline that these data cannot answer."""
+        """Add a quantity that cannot be estimated on these data."""
         sentence = f"Untestable: {reason}"
         self.add(name, np.nan, sentence)
         if sentence not in self.attrs["untestable"]:
@@ -104,14 +104,14 @@ def add_headlines(out: Report, rows: Rows, reference: Reference, text: np.ndarra
 
 
 def _coverage(out: Report, rows: Rows, gene: np.ndarray, reference: Reference) -> None:
-    """Rows as near to training rows, and of as low a cross-entropy, as 95 % of training rows are to other training groups."""
+    """Fraction of rows that are as near to training rows, with as low a cross-entropy, as 95 % of training rows to other groups."""
     known = reference.unit("text_bridge")
     reach = np.quantile(bridge.to_other_groups(known, reference.arrays["text_group"]), REACH)
     covered = bridge.distances(gene, known).min(axis=1) <= reach
     out.attrs["within_reach"] = float(covered.mean())
     if rows.cross_entropy is not None:
         limit = float(np.quantile(reference.arrays["excess_cross_entropy"].astype(np.float64), REACH))
-        # a row with too few counts to tell is not known to be alike
+        # a row with too few counts has no cross-entropy and does not count as similar
         alike = np.nan_to_num(rows.cross_entropy, nan=np.inf) <= limit
         out.attrs["expression_alike"] = float(alike.mean())
         covered = covered & alike
@@ -120,9 +120,9 @@ def _coverage(out: Report, rows: Rows, gene: np.ndarray, reference: Reference) -
 
 
 def _consistency(out: Report, rows: Rows, image: np.ndarray, gene: np.ndarray, text: np.ndarray) -> None:
-    seen, silver = (tr.centred_scores(z, text, rows.sections) for z in (image, gene))
-    best = silver.argmax(axis=1)
-    each, resampled = tr.class_aurocs(seen, best), tr.class_aurocs(seen, best, rows.boot.weights)
+    by_image, by_gene = (tr.centred_scores(z, text, rows.sections) for z in (image, gene))
+    best = by_gene.argmax(axis=1)
+    each, resampled = tr.class_aurocs(by_image, best), tr.class_aurocs(by_image, best, rows.boot.weights)
     ends = [interval(resampled[:, c]) for c in range(len(text))]
     out.attrs["class_auroc"] = [float(v) for v in each]
     out.attrs["class_low"], out.attrs["class_high"] = ([float(e[i]) for e in ends] for i in (0, 1))
@@ -185,7 +185,7 @@ def _reference_blocks(reference: Reference) -> np.ndarray:
 
 
 def add_bridge(out: Report, rows: Rows, reference: Reference, random_state: int) -> None:
-    """How the user's expression lies to that of the training rows with captions."""
+    """How similar the user's expression is to that of the training rows with captions."""
     if rows.gene is None or not _known(reference):
         return
     known = reference.unit("text_bridge")
@@ -245,7 +245,7 @@ def _two_samples(out: Report, rows: Rows, known: np.ndarray, known_blocks: np.nd
 
 
 def add_prompts(out: Report, rows: Rows, text: np.ndarray) -> None:
-    """How far the labels lie apart, and whether one attracts everything."""
+    """Distances between the labels, and how often the most frequent one is the best."""
     z = rows.image if rows.image is not None else rows.gene
     labels = tr.prompts(text, z)  # type: ignore[arg-type]
     names = out.classes
@@ -268,7 +268,7 @@ def add_prompts(out: Report, rows: Rows, text: np.ndarray) -> None:
 
 
 def add_bound(out: Report, rows: Rows, reference: Reference, text: np.ndarray) -> None:
-    """The inequality on the chains image, own expression, nearest training row, its caption."""
+    """The inequality for the chains of image, own expression, nearest training row and its caption."""
     if rows.image is None or rows.gene is None or not _known(reference):
         return
     lies = bridge.overlap(rows.gene, reference.unit("text_bridge"))
@@ -290,7 +290,7 @@ def add_bound(out: Report, rows: Rows, reference: Reference, text: np.ndarray) -
 def add_image(
     out: Report, rows: Rows, reference: Reference, features: np.ndarray | None, ranges: Sequence[SectionRange]
 ) -> None:
-    """Whether the images are like those of the training."""
+    """How similar the images are to those of the training."""
     if features is not None and reference.has("feature_sample"):
         covered = bridge.overlap(
             features.astype(np.float64), reference.arrays["feature_sample"].astype(np.float64)

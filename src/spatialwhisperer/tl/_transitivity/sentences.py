@@ -1,4 +1,4 @@
-"""What each quantity of the transitivity report means for the value that it has, in one sentence."""
+"""What each quantity of the transitivity report means at its value, in one sentence."""
 
 from __future__ import annotations
 
@@ -13,59 +13,62 @@ if TYPE_CHECKING:
 
 NO_PAIRS = {
     "expression": (
-        "these data hold no expression, so that whether text reaches these images through it cannot be seen here; known labels "
-        "of some rows would tell (sw.tl.evaluate_annotation)."
+        "these data hold no expression, so that the labels from the image cannot be compared with labels from it; known labels of "
+        "some rows would help (sw.tl.evaluate_annotation)."
     ),
-    "image": "these data hold no image (or the model has no image side), so that only the expression can be judged.",
+    "image": "these data hold no image (or the model reads none), so that only the expression can be assessed.",
 }
-NO_TEXT_ROWS = "the model's training data held no expression with captions to compare with."
+NO_TEXT_ROWS = "the model was trained on no expression with captions that could be compared with."
 ONE_LABEL = (
-    "by their expression fewer than five rows have, or lack, any one label, so that there is nothing to agree on."
+    "each label is the best one by expression of fewer than five rows, or of all but four, so that no AUROC is defined."
 )
-CENTRED = "The same after the mean of each side is taken off, which removes a shift of platform or protocol as a whole."
+CENTRED = (
+    "The same after the mean of each of the two is subtracted, which removes a constant shift of platform or protocol."
+)
 
 AGREES, HINTS = 0.7, 0.55
-"""Consistency from which labels by image and expression agree, and from which there is a trace of agreement."""
+"""Consistency from which labels by image and expression agree, and from which they agree weakly."""
 
 
 def consistency(value: float, ends: tuple[float, float], n: int, of: int) -> str:
     """Agreement of labels by image with labels by expression."""
-    over = f"({n} of {of} labels could be judged)" if n < of else f"(all {of} labels)"
+    over = f"({n} of {of} labels could be assessed)" if n < of else f"(all {of} labels)"
     if not ends[0] > 0.5 or value < HINTS:
         return f"Labels from the image agree with labels from the expression no better than by chance (.50) {over}: do not use them."
     if value < AGREES:
-        return f"Labels from the image agree weakly with labels from the expression {over}: read scores, not single labels."
-    return f"Labels from the image rank the spots as labels from their expression do {over}; whether these are right is another question."
-
-
-def coverage(value: float, details: Mapping[str, Any]) -> str:
-    """Share of the rows that are like training rows."""
-    near, alike = details["within_reach"], details.get("expression_alike")
-    why = f"{near:.0%} lie within the reach of training rows"
-    if alike is not None:
-        why += f", {alike:.0%} have counts like theirs"
-    why = f"{why}; 95 % is what tissue of the training gets"
-    if value >= 0.8:
-        return f"The expression lies where the model has met expression with text ({why})."
-    if value >= 0.5:
-        return f"Part of the expression is unlike any that the model met with text: its labels are extrapolated there ({why})."
+        return f"Labels from the image agree weakly with labels from the expression {over}: use the scores, not single labels."
     return (
-        f"Most of the expression is unlike any that the model met with text: do not expect its labels to hold ({why})."
+        f"Labels from the image rank the spots as labels from their expression do {over}; whether the latter are correct cannot be "
+        "seen here."
     )
 
 
+def coverage(value: float, details: Mapping[str, Any]) -> str:
+    """Fraction of the rows that are similar to training rows."""
+    near, alike = details["within_reach"], details.get("expression_alike")
+    why = f"{near:.0%} are as near to training rows as these are to each other"
+    if alike is not None:
+        why += f", {alike:.0%} have similar counts"
+    why = f"{why}; 95 % is the value of training tissue"
+    if value >= 0.8:
+        return f"The expression is similar to the expression with captions in training ({why})."
+    if value >= 0.5:
+        return f"Part of the expression differs from the expression with captions in training: labels are extrapolated there ({why})."
+    return f"Most of the expression differs from the expression with captions in training: do not expect correct labels ({why})."
+
+
 REACH = (
-    "Share of rows within the distance of a training row to its fifth neighbour (strict where there are many dimensions, and blind to "
-    "what the gene encoder drops; the headline corrects for both)."
+    "Fraction of rows that are nearer to a training row than its fifth neighbour (a strict criterion in many dimensions, and "
+    "insensitive to what the gene encoder ignores; coverage corrects for both)."
 )
 
 
 def cross_entropy(value: float, usual: np.ndarray) -> str:
-    """Counts that captions do not explain."""
+    """Excess cross-entropy of the counts under the best-fitting caption."""
     low, high = np.quantile(usual, [0.05, 0.95])
     how = "as well as" if value <= high else "worse than"
     return (
-        f"The expression behind the best-fitting caption fits the counts {how} it fits training rows whose patient is left out "
+        f"The expression profile of the best-fitting caption fits the counts {how} it fits training rows whose patient is left out "
         f"(nats per count: {low:.1f} to {high:.1f})."
     )
 
@@ -76,15 +79,16 @@ def kappa(same: float) -> str:
 
 
 def link(error: float, a: str, b: str) -> str:
-    """Mean 1 - cosine of two sides."""
-    return f"{a.capitalize()} and {b} of a row are {np.degrees(np.arccos(np.clip(1 - error, -1, 1))):.0f}° apart (90°: unrelated)."
+    """Mean 1 - cosine of two modalities."""
+    angle = np.degrees(np.arccos(np.clip(1 - error, -1, 1)))
+    return f"{a.capitalize()} and {b} of a row are {angle:.0f}° apart (90°: unrelated)."
 
 
 def rank(value: float, ends: tuple[float, float]) -> str:
-    """Rank of the own expression."""
+    """How often the own expression is nearer than that of another row."""
     if not ends[0] > 0.5:
-        return "The image does not find its own expression better than by chance (.50): check that image and spots are registered."
-    return f"A tile is nearer to its own expression than to another row's of the section in {value:.0%} of the cases (50 % by chance)."
+        return "The image is no nearer to its own expression than by chance (.50): check that image and spots are registered."
+    return f"A tile is nearer to its own expression than to that of another row of the section in {value:.0%} of the cases (50 % by chance)."
 
 
 def recall(value: float, chance: float) -> str:
@@ -101,7 +105,7 @@ def bridge(value: float, usual: float) -> str:
     """Distance to the nearest training row."""
     return (
         f"The nearest training row with a caption is {value / max(usual, 1e-9):.1f} times as far as training rows are from the nearest "
-        "of another patient."
+        "one of another patient."
     )
 
 
@@ -110,15 +114,15 @@ def separable(value: float, name: str) -> str:
     what = {
         "bridge_auroc": "A linear classifier",
         "bridge_auroc_centred": "After centring, a linear classifier",
-        "bridge_auroc_knn": "The vote of the nearest rows",
+        "bridge_auroc_knn": "A nearest-neighbour classifier",
     }[name]
-    how = "hardly tells" if value < 0.65 else "partly tells" if value < 0.9 else "tells"
+    how = "hardly distinguishes" if value < 0.65 else "partly distinguishes" if value < 0.9 else "distinguishes"
     return f"{what} {how} this expression from that of the training (.50: alike, 1: apart)."
 
 
 def mixing(value: float) -> str:
     """Neighbours from the other sample."""
-    return f"Training rows are {value:.2f} times as frequent among the nearest rows as if all lay at random (1: mixed, 0: apart)."
+    return f"Training rows are {value:.2f} times as frequent among the nearest rows as in a random arrangement (1: mixed, 0: apart)."
 
 
 def mmd(p: float) -> str:
@@ -126,7 +130,7 @@ def mmd(p: float) -> str:
     if p > 0.05:
         return "No difference between this expression and that of the training was found."
     return (
-        "This expression and that of the training differ (neighbouring spots count as independent, so p is too small)."
+        "This expression and that of the training differ (the test assumes independent spots, so that p is too small)."
     )
 
 
@@ -136,15 +140,15 @@ def margin(a: str, b: str, together: Sequence[Sequence[str]]) -> str:
     if together:
         pairs = ", ".join(f"{x!r} with {y!r}" for x, y in together[:3])
         more = f" and {len(together) - 3} more pairs" if len(together) > 3 else ""
-        return f"{text}; scores run together, so that these cannot be told apart here: {pairs}{more}."
-    return f"{text}; no two labels score alike on these rows."
+        return f"{text}; labels with highly correlated scores cannot be distinguished on these rows: {pairs}{more}."
+    return f"{text}; no two labels have highly correlated scores on these rows."
 
 
 def hub(name: str, fraction: float, n: int) -> str:
     """Most frequent label."""
     if fraction > max(0.5, 2 / n):
         return f"{name!r} is the best raw score of {fraction:.0%} of the rows: subtract its offset with normalize='centre'."
-    return f"{name!r} is the best raw score most often; no label swallows the others."
+    return f"{name!r} is the best raw score most often; no label is the best of most rows."
 
 
 def bound(value: float, half: np.ndarray, n: int) -> str:
@@ -152,34 +156,36 @@ def bound(value: float, half: np.ndarray, n: int) -> str:
     safe = int((half > value).sum())
     if not safe:
         return (
-            f"Vacuous: the bound exceeds half the distance of any label to its nearest ({half.min():.2f} to {half.max():.2f}), so that it "
-            "guarantees nothing; the agreement above is what can be said."
+            f"Vacuous: the bound exceeds half the distance of each label to its nearest one ({half.min():.2f} to {half.max():.2f}), so "
+            "that it guarantees nothing; transitive_consistency is the better guide."
         )
     return f"The bound stays below half the distance to the nearest other label for {safe} of {n} labels: these are safe on average."
 
 
 def chain(value: float, bound_distance: float) -> str:
-    """What the bound bounds."""
+    """The quantity that the bound limits."""
     allowed = bound_distance**2 / 2
-    return f"What the bound bounds: at most {allowed:.2f} is allowed, {value:.2f} is there."
+    return f"The quantity that the bound limits: at most {allowed:.2f} by the bound, {value:.2f} measured."
 
 
 def image_coverage(value: float) -> str:
-    """Share of tiles like training tiles."""
-    how = "Most tiles are like those of the training" if value >= 0.5 else "Most tiles are unlike those of the training"
-    return f"{how}: {value:.0%} lie within the reach of some training tile, in features as the model standardises them."
+    """Fraction of tiles that are similar to training tiles."""
+    how = "similar to" if value >= 0.5 else "unlike"
+    return (
+        f"Most tiles are {how} those of the training: {value:.0%} are near a training tile, in standardised features."
+    )
 
 
 def image_distance(one: SectionRange) -> str:
-    """Distance of the mean features of the worst section."""
+    """Distance of the mean features of the section that differs most."""
     where = f"section {one.name!r}: "
     if one.distance > one.limit:  # type: ignore[operator]
         return f"Colour and texture differ from every training section ({where}up to {one.limit:.1f} is usual)."
-    return f"Colour and texture are within the usual range ({where}up to {one.limit:.1f} sd)."
+    return f"Colour and texture are within the usual range ({where}up to {one.limit:.1f} standard deviations)."
 
 
 def image_scale(one: SectionRange) -> str:
-    """Scale of the worst section."""
+    """Scale of the section that differs most."""
     from spatialwhisperer.tl._annotation.training_range import SAME_MPP
 
     if 1 / SAME_MPP <= one.factor <= SAME_MPP:  # type: ignore[operator]
