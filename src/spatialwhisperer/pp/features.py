@@ -202,8 +202,6 @@ def image_recipe(
     """
     one_of("border", border, Border)
     given = _sizes(tile_um)
-    for um in given:
-        check_tile(um, tile_px)
     spec, stated = choice.spec, slide.tiles
     if not given and stated is not None:
         given = [stated.tile_um]
@@ -218,6 +216,8 @@ def image_recipe(
                 "sw.pp.tiles(data, tile_um=…) first."
             )
         given = [size]
+    for um in given:
+        check_tile(um, tile_px)
     return FeatureRecipe(
         choice.identity,
         _keys.features(spec.name) if key is None else key,
