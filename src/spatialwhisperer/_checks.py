@@ -10,12 +10,14 @@ from spatialwhisperer import _keys
 
 
 def check_key_added(key: Any) -> None:
-    """Refuse a name of slots that storage formats cannot keep, or that belongs to the package; ``None`` is the function's own name.
+    """Refuse a key that storage formats cannot keep, or that the package uses itself; ``None`` stands for the default key.
 
     Raises
     ------
-    TypeError, ValueError
-        If it is not text, is empty, holds "/", or is the slot of the provenance.
+    TypeError
+        If it is not text.
+    ValueError
+        If it is empty, holds "/", or is the key of the provenance in ``.uns``.
     """
     if key is None:
         return
@@ -29,7 +31,13 @@ def check_key_added(key: Any) -> None:
 
 
 def check_batch_size(size: Any) -> None:
-    """Refuse a number of rows in one pass that is not a positive whole number; ``None`` leaves it to the settings."""
+    """Refuse a number of rows in one pass that is not a positive whole number; ``None`` takes that of the settings.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
     if size is None:
         return
     if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
@@ -37,21 +45,41 @@ def check_batch_size(size: Any) -> None:
 
 
 def positive(name: str, value: float) -> float:
-    """Return the value, or raise where it is not a positive finite number."""
+    """Return the value as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive finite number.
+    """
     if not np.isfinite(value) or value <= 0:
         raise ValueError(f"{name} must be a positive number, not {value!r}.")
     return float(value)
 
 
 def one_of(name: str, value: Any, choices: Any) -> Any:
-    """Return the value, or raise where it is not one of a Literal's choices."""
+    """Return the value.
+
+    Raises
+    ------
+    ValueError
+        If it is not one of the choices of a ``Literal``.
+    """
     if value not in choices.__args__:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices.__args__))}, not {value!r}.")
     return value
 
 
 def check_tile(tile_um: float, tile_px: int | None) -> None:
-    """Raise where the size of a tile is not a size."""
+    """Refuse an edge of a tile, in microns and in pixels, that is not a size.
+
+    Raises
+    ------
+    TypeError
+        If ``tile_um`` is not one number.
+    ValueError
+        If a size is not positive, or ``tile_px`` not whole.
+    """
     if np.ndim(tile_um):
         raise TypeError(f"tile_um must be one number here, not {tile_um!r}; sw.pp.embed_images takes several sizes.")
     positive("tile_um", tile_um)

@@ -22,7 +22,7 @@ model
 """,
     "modality": """
 modality
-    What is read: ``"image"``, ``"gene"`` or another modality of the model; ``None`` takes the image where there is one, else genes.
+    What is embedded: ``"image"``, ``"gene"`` or another modality of the model; ``None`` takes the image where there is one, else genes.
 """,
     "table_key": """
 table_key
@@ -61,7 +61,7 @@ _MARK = re.compile(r"^([ \t]*)%\((\w+)\)s$", re.MULTILINE)
 
 
 def shared(function: F) -> F:
-    """Put the shared descriptions in the place of their marks (``%(data)s``) in a docstring."""
+    """Replace the marks (``%(data)s``) in a docstring by the shared descriptions."""
     if function.__doc__:
         function.__doc__ = _MARK.sub(_description, inspect.cleandoc(function.__doc__))
     return function

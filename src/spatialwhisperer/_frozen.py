@@ -32,6 +32,9 @@ class FrozenMapping(Mapping[K, V], Generic[K, V]):
     def __repr__(self) -> str:
         return repr(self._values)
 
+    def __reduce__(self) -> tuple[type, tuple[dict[K, V]]]:
+        return type(self), (self._values,)
+
 
 def frozen(values: Mapping[K, V] | None = None, **named: Any) -> FrozenMapping[K, V]:
     """Freeze a mapping, or keyword arguments."""

@@ -1,4 +1,4 @@
-"""Namespaces whose names are imported when they are first used, and that show these names alone."""
+"""Namespaces whose names are imported when they are first used, and that list only these names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class _Name:
     """One public name of a namespace.
 
-    A data descriptor of the module's class comes before what the module holds: importing a submodule of the same name, which binds
-    it there, does not hide the function.
+    Python looks up a data descriptor of a class before the attributes of the instance. So a submodule of the same name, which its
+    import binds to the package, does not hide the function.
     """
 
     def __init__(self, name: str, place: str) -> None:
@@ -33,14 +33,14 @@ class _Name:
 
 
 def lazy_namespace(package: str, places: Mapping[str, str]) -> list[str]:
-    """Give a package its public names; returns what its ``__all__`` is.
+    """Give a package its public names; returns them for ``__all__``.
 
     Parameters
     ----------
     package
         Its full name.
     places
-        Public name to the module that defines it, relative to the outermost package.
+        Module that defines each name, relative to the outermost package.
     """
     names = sorted(places)
     top = package.partition(".")[0]

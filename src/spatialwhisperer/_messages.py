@@ -1,8 +1,9 @@
-"""What the package says: messages, warnings, progress bars, and errors about what is not installed."""
+"""Messages to the user: warnings, remarks, progress bars, and errors about what is not installed."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-_HOME = str(Path(__file__).parent)
+_HOME = str(Path(__file__).parent) + os.sep
 
 logger = logging.getLogger("spatialwhisperer")
 logger.addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""The kinds of data that a joint space can hold. A modality is an entry here and nothing else."""
+"""The kinds of data that a joint space can hold; each is one entry here."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Modality:
     reads
         What its encoders take: H&E "tiles", raw "counts", "captions" of rows, or a "matrix" of numbers in ``.obsm``.
     key
-        Of a "matrix": its key in ``.obsm``.
+        Key in ``.obsm``, for a "matrix".
     encoder
-        Encoder of a "matrix"; ``None`` takes the numbers themselves as features.
+        Name of the encoder, for a "matrix"; ``None`` takes the numbers themselves as features.
 
     Raises
     ------
@@ -46,7 +46,7 @@ class Modality:
         if not self.name.isidentifier():
             raise ValueError(f"The name of a modality must be a word without blanks, not {self.name!r}.")
         if (self.reads == "matrix") != (self.key is not None):
-            raise ValueError("A modality that reads a matrix needs key=…, its name in .obsm; others have none.")
+            raise ValueError("A modality that reads a matrix needs key=…, its key in .obsm; others take none.")
 
     @property
     def embedding_key(self) -> str:

@@ -1,4 +1,4 @@
-"""Where a result comes from: stored beside it, in a form that every storage format keeps."""
+"""How a result was computed: stored beside it, in a form that every storage format keeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def entry(parameters: Any) -> dict[str, str]:
-    """What is stored of a result: the version and one JSON string."""
+    """What is stored for a result: the version of the package, and its parameters as one JSON string."""
     plain = json.dumps(to_plain(parameters), default=str, ensure_ascii=False)
     return {"version": version("spatialwhisperer"), "parameters": plain}
 
@@ -29,7 +29,7 @@ def record(table: AnnData, key: str, parameters: Any) -> None:
 def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
     """Parameters of the result that is stored under a key, or ``None``."""
     stored = table.uns.get(_keys.UNS, {}).get(key)
-    # joining objects keeps of an entry what they share, which may be the version alone
+    # anndata.concat keeps what the entries of both objects have in common, which may be the version alone
     return json.loads(str(stored["parameters"])) if stored is not None and "parameters" in stored else None
 
 

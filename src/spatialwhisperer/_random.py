@@ -16,15 +16,21 @@ def isolated_rng(random_state: int | None) -> Iterator[None]:
     from lightning.pytorch import seed_everything
     from lightning.pytorch.utilities.seed import isolate_rng
 
-    with isolate_rng(), _environment():
-        if random_state is not None:
-            seed_everything(random_state, verbose=False)
-        yield
+    states = isolate_rng()
+    states.__enter__()
+    try:
+        with _environment():
+            if random_state is not None:
+                seed_everything(random_state, verbose=False)
+            yield
+    finally:
+        # without an error's details, because Lightning would raise it again before it restores anything
+        states.__exit__(None, None, None)
 
 
 @contextmanager
 def untouched_rng() -> Iterator[None]:
-    """Give torch its own state back after a block that builds networks whose first weights are thrown away."""
+    """Give torch its own state back after the block: for networks whose initial weights are replaced anyway."""
     import torch
 
     state = torch.random.get_rng_state()

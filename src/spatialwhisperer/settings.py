@@ -12,9 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_FLAGS = ("offline", "progress", "verbose")
+
+
 def _flag(name: str, default: bool) -> bool:
     value = os.environ.get(name, "").strip().lower()
     return default if not value else value not in {"0", "false", "no", "off"}
+
+
+def _default_batch_size() -> int:
+    text = os.environ.get("SPATIALWHISPERER_BATCH_SIZE", "").strip() or "256"
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(
+            f"The environment variable SPATIALWHISPERER_BATCH_SIZE must be a positive whole number, not {text!r}."
+        )
+    return int(text)
 
 
 def _default_cache() -> Path:
@@ -37,13 +49,13 @@ class Settings:
     batch_size
         Tiles, cells or texts in one forward pass of an encoder.
     cache_dir
-        Folder for downloads and compiled artefacts.
+        Folder for downloads and training runs.
     offline
-        Nothing is downloaded; a missing file raises and says where to put it.
+        Nothing is downloaded; an error says which file is missing and where to put it.
     progress
         Show progress bars (only where stderr is a terminal).
     verbose
-        Say on stderr what was chosen where the caller left a choice open.
+        Write to stderr which choice was made where an argument was left out.
 
     Examples
     --------
@@ -54,7 +66,7 @@ class Settings:
     """
 
     device: str | None = field(default_factory=lambda: os.environ.get("SPATIALWHISPERER_DEVICE") or None)
-    batch_size: int = field(default_factory=lambda: int(os.environ.get("SPATIALWHISPERER_BATCH_SIZE", "256")))
+    batch_size: int = field(default_factory=_default_batch_size)
     cache_dir: Path = field(default_factory=_default_cache)
     offline: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_OFFLINE", False))
     progress: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_PROGRESS", True))
@@ -64,7 +76,9 @@ class Settings:
         names = [f.name for f in fields(self)]
         if name not in names:
             raise AttributeError(f"settings has no {name!r}; it has {', '.join(names)}.")
-        if name == "batch_size" and (not isinstance(value, int) or value < 1):
+        if name in _FLAGS and not isinstance(value, bool):
+            raise TypeError(f"settings.{name} must be True or False, not {value!r}.")
+        if name == "batch_size" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"settings.batch_size must be a positive integer, not {value!r}.")
         if name == "cache_dir":
             value = Path(value).expanduser()

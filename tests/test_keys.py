@@ -1,0 +1,8 @@
+from __future__ import annotations
+
+from spatialwhisperer import _keys
+
+
+def test_keys_hold_no_character_that_storage_refuses() -> None:
+    assert _keys.features("hf-hub:MahmoodLab/UNI 2") == "X_hf-hub_MahmoodLab_UNI_2"
+    assert (_keys.confidence("a"), _keys.scores("a")) == ("a_confidence", "a_scores")
