@@ -51,10 +51,7 @@ def library_sections(
     ValueError
         If ``coordinate_system`` is given.
     """
-    if coordinate_system is not None:
-        raise ValueError(
-            "coordinate_system applies to SpatialData; an AnnData keeps pixel coordinates in .obsm['spatial']."
-        )
+    check_no_system(coordinate_system)
     if "spatial" not in adata.obsm:
         raise KeyError(
             f"'spatial' not in .obsm (found: {listing(adata.obsm)}). Tiles need the positions of the rows: x and y in "
@@ -72,6 +69,14 @@ def library_sections(
         scales = () if image is None else of_library(libraries[image.name], adata.obs.iloc[rows], xy[rows])
         out.append(Found(Section(str(name), rows, xy[rows], image, None), scales))
     return out
+
+
+def check_no_system(coordinate_system: str | None) -> None:
+    """Refuse a coordinate system: an AnnData has none."""
+    if coordinate_system is not None:
+        raise ValueError(
+            "coordinate_system applies to SpatialData; an AnnData keeps pixel coordinates in .obsm['spatial']."
+        )
 
 
 def _library_column(adata: AnnData, libraries: list[str], library_key: str | None) -> str:

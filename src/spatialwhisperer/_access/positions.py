@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from spatialwhisperer._access.scale import ARRAY_COLUMNS
 
@@ -12,25 +13,35 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def array_positions(table: AnnData, xy: np.ndarray | None) -> np.ndarray | None:
+def array_positions(table: AnnData, xy: np.ndarray | None, sections: np.ndarray) -> np.ndarray | None:
     """Array coordinates of each row, float64 (n, 2); ``None`` where nothing states them.
 
     Parameters
     ----------
     table
-        The table; ``.obs['array_col']`` and ``.obs['array_row']`` count where they are there.
+        The table, whose columns ``.obs['array_col']`` and ``.obs['array_row']`` are taken where they exist.
     xy
-        Position of each row, which is counted in the distance between neighbours where they are not.
+        Position of each row, shape (n, 2). Without these columns it is counted in units of the distance between neighbours.
+    sections
+        Section of each row, shape (n,). The distance between neighbours is that of the section.
     """
     if all(c in table.obs for c in ARRAY_COLUMNS):
         return table.obs[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
-    return None if xy is None else _lattice(xy)
+    if xy is None:
+        return None
+    out = np.full(xy.shape, np.nan)
+    for section in pd.unique(sections):
+        rows = sections == section
+        out[rows] = _lattice(xy[rows])
+    return out
 
 
 def _lattice(xy: np.ndarray) -> np.ndarray:
-    """Positions in units of the median distance between nearest places, rounded, from 1 on."""
+    """Positions in units of the median distance between nearest places, rounded, from 1 on; NaN stays NaN."""
     from scipy.spatial import cKDTree
 
     places = np.unique(xy[np.isfinite(xy).all(axis=1)], axis=0)
+    if not len(places):
+        return np.full(xy.shape, np.nan)
     spacing = np.median(cKDTree(places).query(places, k=2)[0][:, 1]) if len(places) > 1 else 1.0
     return 1 + np.round((xy - places.min(axis=0)) / spacing)

@@ -77,6 +77,16 @@ def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
     return of_transformation(_systems(sdata.images[image]), image)
 
 
+def check_image_system(sdata: SpatialData, image: str, coordinate_system: str | None) -> None:
+    """Refuse a coordinate system in which an image does not lie."""
+    its = _systems(sdata.images[image])
+    if coordinate_system is not None and coordinate_system not in its:
+        raise ValueError(
+            f"coordinate_system={coordinate_system!r} does not hold image {image!r} (in {listing(its)}). Leave it out, or align the "
+            "image with spatialdata.transformations.set_transformation."
+        )
+
+
 def _annotated(table: AnnData, codes: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Region, rows and their instances, region by region."""
     attrs = table.uns.get("spatialdata_attrs")

@@ -9,8 +9,9 @@ import numpy as np
 from spatialwhisperer._access.images import Level, RasterImage, read_pixels
 
 if TYPE_CHECKING:
-    from spatialwhisperer._access.section import Section
     from collections.abc import Iterator
+
+    from spatialwhisperer._access.section import Section
 
 FILL = 255
 """Value of pixels outside the image: glass."""

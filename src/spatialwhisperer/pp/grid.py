@@ -12,8 +12,9 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.grid import Grid, add_tile_grid, check_grid_names, grid_table
 from spatialwhisperer._access.images import RasterImage, find_image, rgb_names
+from spatialwhisperer._access.libraries import check_no_system
 from spatialwhisperer._access.records import TilesRecord, Where
-from spatialwhisperer._access.regions import image_scales
+from spatialwhisperer._access.regions import check_image_system, image_scales
 from spatialwhisperer._access.scale import missing_mpp, of_library, settle
 from spatialwhisperer._access.section import Section
 from spatialwhisperer._access.tables import is_spatialdata
@@ -54,7 +55,7 @@ def tile_grid(
     names = _image_names(data, image_key)
     if inplace:
         check_grid_names(data, names, key_added)
-    frames = [_frame(data, name, mpp) for name in names]
+    frames = [_frame(data, name, mpp, coordinate_system) for name in names]
     if stated.tile_px is not None:
         check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
     grids, scales = {}, {}
@@ -90,12 +91,20 @@ def tile_grid(
     return None if inplace else table
 
 
-def _frame(data: AnnData | SpatialData, name: str, mpp: float | Mapping[str, float] | None) -> Section:
+def _frame(
+    data: AnnData | SpatialData, name: str, mpp: float | Mapping[str, float] | None, coordinate_system: str | None
+) -> Section:
     """An image without rows, with its scale."""
-    found = image_scales(data, name) if is_spatialdata(data) else of_library(data.uns["spatial"][name])
+    image = find_image(data, name)
+    if is_spatialdata(data):
+        check_image_system(data, name, coordinate_system)
+        found = image_scales(data, name)
+    else:
+        check_no_system(coordinate_system)
+        found = of_library(data.uns["spatial"][name])
     none = np.empty((0, 2))
     scale = settle(name, name, mpp=mpp, spot_pitch_um=None, xy_px=none, stated=None, found=found)
-    return Section(name, np.empty(0, np.int64), none, find_image(data, name), scale)
+    return Section(name, np.empty(0, np.int64), none, image, scale)
 
 
 def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float) -> np.ndarray:

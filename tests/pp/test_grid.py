@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import spatialwhisperer as sw
+from spatialwhisperer._access.images import find_image
+from spatialwhisperer._access.records import TilesRecord
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer.pp.grid import grid_centres
+from spatialwhisperer.pp.stain import TissueMask, tissue_mask
+from spatialwhisperer.pp.tile_features import read_tiles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOWHERE = np.empty((0, 2))
+
+
+def names(sdata: Any) -> list[tuple[str, str]]:
+    return sorted((str(kind), str(name)) for kind, name, _ in sdata.gen_elements())
+
+
+def stated(table: Any) -> TilesRecord:
+    out = recorded_as(table, "sw_tiles", TilesRecord)
+    assert out is not None
+    return out
+
+
+def read(data: Any) -> np.ndarray:
+    """The tiles that `sw.pp.tiles` stated."""
+    slide = Slide.open(data)
+    assert slide.tiles is not None
+    assert slide.tiles.tile_px is not None
+    return read_tiles(plan_tiles(slide), slide.tiles.tile_um, slide.tiles.tile_px)
+
+
+def test_grid_centres_leave_as_much_on_both_edges() -> None:
+    assert grid_centres((100, 30), 30, 30).tolist() == [[20, 15], [50, 15], [80, 15]]
+    assert len(grid_centres((29, 100), 30, 30)) == 0
+    assert len(grid_centres((30, 30), 30, 30)) == 1
+
+
+def test_a_grid_lies_on_the_tissue(build: Any) -> None:
+    image, tissue = build.disc()
+    sdata = build.spatialdata(image)
+    sw.pp.tiles(sdata, at="grid", tile_um=20, tile_px=40)
+    assert names(sdata) == [("images", "S_image"), ("shapes", "S_image_tiles"), ("tables", "sw_tiles")]
+    table = sdata.tables["sw_tiles"]
+    centres = table.obsm["sw_tiles"]
+    fraction = np.array([tissue[int(y) - 20 : int(y) + 20, int(x) - 20 : int(x) + 20].mean() for x, y in centres])
+    assert fraction.min() > 0.45
+    # the grid leaves out none that is clearly tissue
+    every = grid_centres((800, 600), 40, 40)
+    full = [tissue[int(y) - 20 : int(y) + 20, int(x) - 20 : int(x) + 20].mean() > 0.55 for x, y in every]
+    assert len(centres) >= sum(full)
+    assert np.array_equal(table.obsm["spatial"], centres)
+    bounds = sdata.shapes["S_image_tiles"].geometry.bounds.to_numpy()
+    assert np.allclose(bounds[:, :2] + 20, centres)
+    got = read(sdata)
+    x, y = np.rint(centres[3] - 20).astype(int)
+    assert np.array_equal(got[3], image[:, y : y + 40, x : x + 40])
+
+
+def test_a_grid_records_how_it_was_laid(build: Any) -> None:
+    sdata = build.spatialdata(build.disc()[0])
+    sw.pp.tiles(sdata, at="grid", tile_um=20, stride_um=30, min_tissue=0.7)
+    record = stated(sdata.tables["sw_tiles"])
+    assert (record.at, record.tile_um, record.tile_px, record.stride_um) == ("grid", 20.0, None, 30.0)
+    assert (record.tissue, record.min_tissue) == ("auto", 0.7)
+    assert record.where.mpp == {"S_image_tiles": 0.5}
+    assert record.where.rule == {"S_image_tiles": "coordinate system 'microns'"}
+    assert record.where.image == {"S_image_tiles": "S_image"}
+
+
+def test_a_grid_over_several_images_has_one_region_each(build: Any, tmp_path: Path) -> None:
+    import spatialdata as sd
+
+    sdata = build.spatialdata({"A": build.disc()[0], "B": build.disc(500, 700)[0]}, mpp=None)
+    mpp = {"A_image": 0.5, "B_image": 1.0}
+    sw.pp.tiles(sdata, at="grid", tile_um=50, tile_px=50, stride_um=25, tissue=None, mpp=mpp)
+    table = sdata.tables["sw_tiles"]
+    assert table.obs["region"].value_counts().to_dict() == {
+        "A_image_tiles": len(grid_centres((800, 600), 100, 50)),
+        "B_image_tiles": len(grid_centres((700, 500), 50, 25)),
+    }
+    assert stated(table).where.mpp == {"A_image_tiles": 0.5, "B_image_tiles": 1.0}
+    sdata.write(tmp_path / "grid.zarr")
+    again = sd.read_zarr(tmp_path / "grid.zarr")
+    assert stated(again.tables["sw_tiles"]) == stated(table)
+    assert np.array_equal(read(again), read(sdata))
+    with pytest.raises(ValueError, match="already has an element named 'A_image_tiles'"):
+        sw.pp.tiles(sdata, at="grid", image_key="A_image", tile_um=20, key_added="again", mpp=mpp)
+
+
+def test_a_mask_of_ones_own_says_where_the_tissue_is(build: Any) -> None:
+    image, tissue = build.disc()
+    sdata = build.spatialdata({"A": image, "B": build.disc(500, 700)[0]})
+    got = sw.pp.tiles(
+        sdata, at="grid", image_key="A_image", tile_um=20, tissue=tissue, min_tissue=1, key_added="a", inplace=False
+    )
+    assert got is not None
+    assert set(got.obs["region"]) == {"A_image_tiles"}
+    mask = TissueMask.over(find_image(sdata, "A_image"), tissue)
+    assert (mask.fraction(got.obsm["sw_tiles"], 40) == 1).all()
+    assert stated(got).tissue == "given"
+    assert names(sdata) == [("images", "A_image"), ("images", "B_image")]
+
+
+def test_a_grid_over_an_anndata_is_an_object_of_its_own(build: Any) -> None:
+    adata = build.visium({"L": build.disc()[0]}, {"L": NOWHERE})
+    with pytest.raises(ValueError, match="inplace=False"):
+        sw.pp.tiles(adata, at="grid", tile_um=20, mpp=0.5)
+    got = sw.pp.tiles(adata, at="grid", tile_um=20, tile_px=40, mpp=0.5, inplace=False)
+    assert got is not None
+    assert got.n_vars == 0
+    assert "sw_tiles" not in adata.obsm
+    assert read(got).shape == (got.n_obs, 3, 40, 40)
+    assert set(got.obs["library_id"]) == {"L"}
+
+
+def test_a_blank_slide_has_no_grid(build: Any) -> None:
+    with pytest.raises(ValueError, match="No tile of 20 um fits into the tissue"):
+        sw.pp.tiles(build.spatialdata(np.full((3, 300, 300), 243, np.uint8)), at="grid", tile_um=20)
+
+
+def test_a_slide_without_images_has_no_grid(build: Any) -> None:
+    import spatialdata as sd
+
+    with pytest.raises(KeyError, match=r"There is no H&E image in images to lay a grid over"):
+        sw.pp.tiles(sd.SpatialData(), at="grid", tile_um=20)
+    adata = build.visium({}, {"L": NOWHERE})
+    with pytest.raises(KeyError, match=r"There is no H&E image in \.uns\['spatial'\]"):
+        sw.pp.tiles(adata, at="grid", tile_um=20, mpp=0.5, inplace=False)
+
+
+@pytest.mark.slow
+def test_a_grid_on_real_sections_covers_the_spots(build: Any, data_folder: Path) -> None:
+    """Spots were put on tissue: A1 whose background is masked black, and C2 whose background is light."""
+    from PIL import Image
+
+    for name in ("A1", "C2"):
+        folder = data_folder / "her2st" / name
+        meta = json.loads((folder / "meta.json").read_text())
+        picture = np.moveaxis(np.asarray(Image.open(folder / meta["image"]).convert("RGB")), -1, 0)
+        xy = np.asarray(ad.read_h5ad(folder / "counts.h5ad").obsm["spatial"], float)
+        adata = build.visium({"L": picture}, {"L": xy})
+        spots = tissue_mask(adata, "L").fraction(xy, 100 / meta["um_per_px"])
+        assert (spots > 0.5).mean() > 0.95
+        grid = sw.pp.tiles(adata, at="grid", tile_um=154, tile_px=40, mpp=meta["um_per_px"], inplace=False)
+        assert (read(grid).mean(axis=(1, 2, 3)) > 60).all(), "a tile of the grid is black"

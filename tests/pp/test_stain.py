@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spatialwhisperer._access.images import Level, RasterImage
+from spatialwhisperer.pp.stain import TissueMask, coarse_raster, glass_for_black, tissue_mask
+
+
+def raster(image: np.ndarray) -> RasterImage:
+    return RasterImage("i", (Level(image, 1.0, 1.0),), (image.shape[2], image.shape[1]))
+
+
+@pytest.mark.parametrize("background", [240, 0])
+def test_tissue_is_found_on_a_light_background_and_on_a_black_mask(build: Any, background: int) -> None:
+    image, tissue = build.disc(background=background)
+    sdata = build.spatialdata(image)
+    adata = build.visium({"L": image}, {"L": np.empty((0, 2))})
+    before = build.state(sdata)
+    for data, key in ((sdata, "S_image"), (adata, "L")):
+        got = tissue_mask(data, key)
+        assert got.mask.shape == tissue.shape
+        assert (got.mask & tissue).sum() / (got.mask | tissue).sum() > 0.98
+    assert build.state(sdata) == before
+    with pytest.raises(KeyError, match="no image 'nope'"):
+        tissue_mask(sdata, "nope")
+
+
+def test_a_blank_slide_has_no_tissue(build: Any) -> None:
+    image = np.full((3, 300, 300), 243, np.uint8)
+    assert not tissue_mask(build.spatialdata(image), "S_image").mask.any()
+
+
+def test_coarse_raster_averages_the_whole_image() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (3, 3001, 2000), dtype=np.uint8)
+    got = coarse_raster(raster(image))
+    assert got.shape == (3, 1001, 667)
+    assert got[0, 500, 100] == int(image[0, 1500:1503, 300:303].mean())
+    assert got[2, -1, -1] == int(image[2, 3000:, 1998:].mean())
+
+
+def test_black_is_background_only_where_it_fills_the_border() -> None:
+    image = np.full((3, 20, 30), 200, np.uint8)
+    image[:, 5:9, 5:9] = 3
+    assert np.array_equal(glass_for_black(image), image)
+    framed = image.copy()
+    framed[:, [0, -1]] = framed[:, :, [0, -1]] = 0
+    got = glass_for_black(framed)
+    assert (got[:, 0] == 255).all()
+    assert (got[:, 5:9, 5:9] == 255).all()
+    assert (got[:, 12, 12] == 200).all()
+
+
+def test_fraction_of_tissue_under_squares_at_another_resolution() -> None:
+    mask = np.zeros((60, 80), bool)
+    mask[:, 40:] = True
+    over = TissueMask.over(raster(np.zeros((3, 600, 800), np.uint8)), mask)
+    centres = np.array([[100.0, 100], [400, 300], [700, 300], [799, 300]])
+    assert over.fraction(centres, 100).tolist() == [0, 0.5, 1, 0.5]
+
+
+def test_a_mask_covers_the_whole_image() -> None:
+    image, mask = raster(np.zeros((3, 600, 800), np.uint8)), np.zeros((60, 80), bool)
+    with pytest.raises(ValueError, match="proportions"):
+        TissueMask.over(image, mask.T)
+    with pytest.raises(ValueError, match="shape"):
+        TissueMask.over(image, mask[0])
