@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.networks.context import (
-    CONTEXTS,
-    Neighbourhood,
-    apply_context,
-    gather_neighbours,
-    make_context,
-    section_neighbours,
-)
+from spatialwhisperer.networks import context
+from spatialwhisperer.networks.context import CONTEXTS, apply_context, gather_neighbours
+from spatialwhisperer.retrieval.neighbours import Neighbourhood, section_neighbours
 
 DIM = 12
+
+
+def make_context(kind: str, dim: int, **options: Any) -> Any:
+    """A module, without a type: the tests read the parts of each kind."""
+    return context.make_context(kind, dim, **options)
 
 
 def shaken(kind: str, **options: Any) -> Any:
@@ -34,71 +34,6 @@ def rows(n: int, seed: int = 0) -> torch.Tensor:
 
 def lattice(side: int, spacing: float = 7.0) -> np.ndarray:
     return spacing * np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2).astype(float)
-
-
-# ------------------------------------------------------------------------------------------------- neighbours
-
-
-def test_neighbours_are_the_nearest_rows_of_the_own_section() -> None:
-    rng = np.random.default_rng(0)
-    xy, section = rng.uniform(0, 100, (80, 2)), np.repeat(["a", "b"], 40)
-    got = section_neighbours(xy, section, 5)
-    for i in range(80):
-        distance = np.where(section == section[i], np.linalg.norm(xy - xy[i], axis=1), np.inf)
-        assert got.index[i].tolist() == np.argsort(distance)[:6].tolist()
-    nearest = np.sort(np.linalg.norm(xy[:40, None] - xy[None, :40], axis=2), axis=1)[:, 1]
-    np.testing.assert_allclose(got.offsets[3], (xy[got.index[3]] - xy[3]) / np.median(nearest), rtol=1e-5)
-    assert got.index.dtype == np.int64
-    assert got.offsets.dtype == np.float32
-
-
-@pytest.mark.parametrize("k", [3, 6, 8])
-def test_order_of_rows_and_other_sections_do_not_matter(k: int) -> None:
-    """Also on a lattice, where most neighbours are equally near."""
-    rng = np.random.default_rng(1)
-    xy = lattice(7)
-    alone = section_neighbours(xy, np.zeros(49), k)
-    order = rng.permutation(49)
-    permuted = section_neighbours(xy[order], np.zeros(49), k)
-    assert np.array_equal(order[permuted.index], alone.index[order])
-    assert np.array_equal(permuted.offsets, alone.offsets[order])
-    more = section_neighbours(np.concatenate([xy, xy * 3 + 1]), np.repeat([0, 1], 49), k)
-    assert np.array_equal(more.index[:49], alone.index)
-    assert np.array_equal(more.index[49:] - 49, alone.index)
-    np.testing.assert_allclose(more.offsets[49:], alone.offsets, atol=1e-6)
-
-
-def test_small_sections_lost_rows_and_stacked_rows() -> None:
-    xy = np.array([[0, 0], [3, 0], [np.nan, 0], [9, 9], [0, 6], [1, 1]], float)
-    got = section_neighbours(xy, np.array(["a", "a", "a", "b", "a", None], dtype=object), 4)
-    assert got.index.tolist() == [
-        [0, 1, 4, -1, -1],
-        [1, 0, 4, -1, -1],
-        [2, -1, -1, -1, -1],
-        [3, -1, -1, -1, -1],
-        [4, 0, 1, -1, -1],
-        [5, -1, -1, -1, -1],
-    ]
-    assert (got.offsets[got.index < 0] == 0).all()
-    stacked = np.array([[0, 0]] * 6 + [[2, 0]], float)
-    got = section_neighbours(stacked, np.zeros(7), 3)
-    for i in range(7):
-        assert i not in got.index[i, 1:]
-        assert (got.index[i] >= 0).all()
-        assert len(set(got.index[i])) == 4
-    assert np.isfinite(got.offsets).all()
-    assert np.abs(got.offsets[6, 1:]).max() == 1
-    assert np.isfinite(section_neighbours(np.zeros((4, 2)), np.zeros(4), 2).offsets).all()
-    assert section_neighbours(np.empty((0, 2)), [], 2).index.shape == (0, 3)
-
-
-def test_bad_neighbour_input() -> None:
-    with pytest.raises(ValueError, match="shape"):
-        section_neighbours(np.zeros((3, 3)), np.zeros(3), 2)
-    with pytest.raises(ValueError, match="shape"):
-        section_neighbours(np.zeros((3, 2)), np.zeros(2), 2)
-    with pytest.raises(ValueError, match="k must be"):
-        section_neighbours(np.zeros((3, 2)), np.zeros(3), 0)
 
 
 # ------------------------------------------------------------------------------------------------- modules
@@ -135,14 +70,14 @@ def test_batch_peer_is_the_published_encoder() -> None:
     torch.testing.assert_close(module(x, at), h)
 
 
-def test_batch_peer_depends_on_its_mates_as_documented() -> None:
+def test_batch_peer_depends_on_the_other_rows_of_the_batch() -> None:
     module, x, at = shaken("batch_peer"), rows(8), torch.zeros(8, 2, dtype=torch.long)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(module(x[order], at[order]), module(x, at)[order], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(module(x[:4], at[:4]), module(x, at)[:4], atol=1e-3)
 
 
-def test_positions_that_training_never_met_add_nothing() -> None:
+def test_positions_that_were_never_trained_on_add_nothing() -> None:
     module = make_context("batch_peer", DIM, depth=0, table_size=5)
     x = rows(4)
     inside, outside = torch.tensor([[1, 2]] * 4), torch.tensor([[-1, 5], [70000, 4], [4, -3], [0, 0]])
@@ -166,7 +101,7 @@ def section(side: int = 6, k: int = 8, seed: int = 0) -> tuple[torch.Tensor, Nei
 
 
 @pytest.mark.parametrize("kind", ["section_knn", "section_mean"])
-def test_neighbour_contexts_depend_on_the_row_and_its_neighbours_alone(kind: str) -> None:
+def test_neighbour_contexts_depend_on_the_row_and_its_neighbours_only(kind: str) -> None:
     x, near = section()
     module = shaken(kind)
     got = apply_context(module, x, neighbourhood=near)
@@ -203,6 +138,7 @@ def test_order_of_neighbours_and_padding_do_not_matter(kind: str) -> None:
     padded = module(tokens.requires_grad_(), offsets, mask)
     torch.testing.assert_close(padded, got)
     padded.sum().backward()
+    assert tokens.grad is not None
     assert torch.isfinite(tokens.grad).all()
     # a row alone
     alone = torch.zeros_like(mask)
@@ -210,7 +146,7 @@ def test_order_of_neighbours_and_padding_do_not_matter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["section_knn", "section_mean"])
-def test_a_row_without_features_is_nobodys_neighbour(kind: str) -> None:
+def test_a_row_without_features_is_not_a_neighbour(kind: str) -> None:
     x, near = section()
     x[14] = torch.nan
     got = apply_context(shaken(kind), x, neighbourhood=near)
@@ -259,6 +195,7 @@ def test_gradients_reach_every_parameter(kind: str) -> None:
         tokens, mask = gather_neighbours(x, torch.as_tensor(near.index))
         out = module(tokens, torch.as_tensor(near.offsets), mask)
     (out * rows(36, 3)).sum().backward()
+    assert x.grad is not None
     assert x.grad.abs().min() > 0
     for name, parameter in module.named_parameters():
         assert parameter.grad.abs().max() > 1e-6, name

@@ -1,22 +1,26 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.networks.heads import HEADS, make_head
+from spatialwhisperer.networks.heads import HEADS, fixed_linear_head, make_decoder, make_head
 
 
 @pytest.mark.parametrize(("in_dim", "millions"), [(512, 6.304), (768, 7.352), (1536, 10.498)])
 def test_published_parameter_counts(in_dim: int, millions: float) -> None:
     """Heads of the released model at 2048 dimensions: genes, text, image."""
     with torch.device("meta"):
-        head = make_head("bn_shortcut", in_dim, 2048)
+        head: Any = make_head("bn_shortcut", in_dim, 2048)
     assert sum(p.numel() for p in head.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)
 
 
 def test_shortcut_starts_near_the_identity() -> None:
     torch.manual_seed(0)
-    weight = make_head("bn_shortcut", 12, 8).shortcut.weight
+    head: Any = make_head("bn_shortcut", 12, 8)
+    weight = head.shortcut.weight
     diagonal = weight.diagonal()
     assert torch.equal(diagonal, torch.ones(8))
     off = weight.detach().clone()
@@ -26,7 +30,7 @@ def test_shortcut_starts_near_the_identity() -> None:
 
 def test_formula_of_the_block() -> None:
     torch.manual_seed(0)
-    head = make_head("bn_shortcut", 6, 4).eval()
+    head: Any = make_head("bn_shortcut", 6, 4).eval()
     x = torch.randn(5, 6)
     w1, bn, _, _, out = head.nonlinear
     hidden = (x @ w1.weight.T - bn.running_mean) / (bn.running_var + 1e-5).sqrt() * bn.weight + bn.bias
@@ -44,7 +48,7 @@ def test_shapes(kind: str) -> None:
 
 def test_formula_of_the_residual_head() -> None:
     torch.manual_seed(0)
-    head = make_head("rmlp", 6, 4, dropout=0.1).eval()
+    head: Any = make_head("rmlp", 6, 4, dropout=0.1).eval()
     x = torch.randn(5, 6)
     p = x @ head.projection.weight.T + head.projection.bias
     out = head.residual[1]
@@ -54,14 +58,14 @@ def test_formula_of_the_residual_head() -> None:
 
 
 def test_dropout_of_the_residual_head_spares_the_projection() -> None:
-    head = make_head("rmlp", 6, 4, dropout=1.0).train()
+    head: Any = make_head("rmlp", 6, 4, dropout=1.0).train()
     x = torch.randn(5, 6)
     assert torch.equal(head(x), head.norm(head.projection(x)))
 
 
 def test_no_head_leaves_features_alone() -> None:
     x = torch.randn(5, 7)
-    head = make_head("none", 7, 7)
+    head: Any = make_head("none", 7, 7)
     assert head(x) is x
     assert not list(head.parameters())
     with pytest.raises(ValueError, match="features have 7 and the joint space 3; set the projection to 7"):
@@ -71,8 +75,23 @@ def test_no_head_leaves_features_alone() -> None:
 
 
 def test_dropout_and_unknown_heads() -> None:
-    assert make_head("linear_norm", 4, 2, dropout=0.5).dropout.p == 0.5
+    head: Any = make_head("linear_norm", 4, 2, dropout=0.5)
+    assert head.dropout.p == 0.5
     with pytest.raises(ValueError, match="use 'linear_norm'"):
         make_head("linear", 4, 2, dropout=0.5)
     with pytest.raises(ValueError, match="Unknown head 'mlp'; choose one of bn_shortcut"):
         make_head("mlp", 4, 2)
+
+
+def test_a_fixed_head_is_the_product_with_its_weights() -> None:
+    rng = np.random.default_rng(0)
+    weight, x = rng.normal(size=(3, 5)).astype(np.float32), torch.from_numpy(rng.normal(size=(4, 5)).astype(np.float32))
+    expected = x @ torch.from_numpy(weight).T
+    assert torch.allclose(fixed_linear_head(weight)(x), expected, atol=1e-6)
+    longer = fixed_linear_head(weight, 2.5)(x)
+    assert torch.allclose(longer[:, :3], expected, atol=1e-6)
+    assert longer[:, 3].tolist() == [2.5] * 4
+
+
+def test_a_decoder_maps_the_joint_space_to_genes() -> None:
+    assert make_decoder(5, 7, hidden=11)(torch.zeros(3, 5)).shape == (3, 7)

@@ -47,15 +47,17 @@ def test_equal_captions_attract_and_never_repel() -> None:
     logits = torch.zeros(4, 4, requires_grad=True)
     # unit rows of one identity matrix turn the embedding product into the logits themselves
     info_nce(logits, torch.eye(4), torch.tensor(1.0), ids).backward()
+    assert logits.grad is not None
     same = ids[:, None] == ids[None, :]
     assert (logits.grad[same] < 0).all()
     assert (logits.grad[~same] > 0).all()
     plain = torch.zeros(4, 4, requires_grad=True)
     info_nce(plain, torch.eye(4), torch.tensor(1.0), torch.arange(4)).backward()
+    assert plain.grad is not None
     assert plain.grad[0, 2] > 0
 
 
-# the four pairs of three numbers on which the modules of the peers were run in float64
+# the four pairs of three numbers on which the published modules were run in float64
 B, K = np.arange(4)[:, None], np.arange(3)[None, :]
 IMAGE, GENE = np.sin(1 + 3 * B + K), 0.5 * np.cos(2 * B + 0.5 * K)
 BLEEP: dict[str, Any] = {"targets": "soft", "lam": 0.5, "alpha": 0.5, "beta": 0.5}
@@ -75,14 +77,16 @@ HECLIP: dict[str, Any] = {"targets": "soft", "lam": 1.0, "alpha": 1.0, "beta": 0
         pytest.param(HECLIP | {"column_targets": "renormalise"}, 1.545667, None, None, id="HECLIP-renormalised"),
     ],
 )
-def test_conformance(options: dict[str, Any], loss: float, image_norm: float | None, gene_norm: float | None) -> None:
-    """Loss and gradients of the peers' own modules."""
+def test_loss_and_gradients_are_those_of_the_published_code(
+    options: dict[str, Any], loss: float, image_norm: float | None, gene_norm: float | None
+) -> None:
     image, gene = (torch.tensor(z, requires_grad=True) for z in (IMAGE, GENE))
     got = contrastive(image, gene, 1.0, **options)
     got.backward()
     assert float(got.detach()) == pytest.approx(loss, abs=1e-6)
     for z, norm in ((image, image_norm), (gene, gene_norm)):
         if norm is not None:
+            assert z.grad is not None
             assert float(z.grad.norm()) == pytest.approx(norm, abs=1e-6)
 
 
@@ -115,7 +119,7 @@ def test_what_the_loss_refuses(options: dict[str, Any], message: str) -> None:
         contrastive(torch.tensor(IMAGE), torch.tensor(GENE), 1.0, **options)
 
 
-def test_sides_of_different_shape() -> None:
+def test_modalities_of_different_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one shape, not \(4, 3\) and \(3, 3\)"):
         contrastive(torch.tensor(IMAGE), torch.tensor(GENE[:3]), 1.0)
 
@@ -125,7 +129,7 @@ def test_targets_are_distributions() -> None:
     assert targets.tolist() == [[0, 1, 0], [0.5, 0, 0.5], [0.5, 0, 0.5], [0, 0, 0]]
 
 
-def test_pairs_weigh_the_same_whatever_their_rows() -> None:
+def test_pairs_have_their_weight_whatever_their_rows() -> None:
     losses = {("image", "gene"): torch.tensor(2.0), ("gene", "text"): torch.tensor(4.0)}
     equal = dict.fromkeys(losses, 1.0) | {("image", "text"): 1.0}
     assert float(masked_mean(losses, equal)) == 3.0
@@ -134,7 +138,7 @@ def test_pairs_weigh_the_same_whatever_their_rows() -> None:
     assert float(masked_mean(losses, {("image", "gene"): 1.0, ("gene", "text"): 0.0})) == 2.0
 
 
-def test_no_pair_is_an_error() -> None:
+def test_a_batch_without_a_weighted_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="No modality pair"):
         masked_mean({}, {("gene", "text"): 1.0})
     with pytest.raises(ValueError, match="positive weight"):
@@ -154,7 +158,7 @@ def test_sigmoid_loss_matches_an_independent_computation() -> None:
     assert float(balanced_sigmoid(*tensors)) == pytest.approx(total / 4, abs=1e-6)
 
 
-def test_a_frequent_caption_weighs_no_more() -> None:
+def test_a_frequent_caption_has_no_more_weight() -> None:
     """Repeating rows that hold one caption changes nothing."""
     a, b = torch.tensor(unit(6, 4, 0)), torch.tensor(unit(2, 4, 1))
     holds = torch.tensor([[True, False]] * 3 + [[False, True]] * 3)

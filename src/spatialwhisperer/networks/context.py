@@ -1,29 +1,17 @@
-"""Context modules: what a row learns from other rows, between features and head. None of them knows of any paper."""
+"""Context modules: layers between features and head that combine a row with other rows of its section or batch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from spatialwhisperer.retrieval.neighbours import Neighbourhood, section_neighbours
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "CONTEXTS",
-    "BatchPeer",
-    "Neighbourhood",
-    "NeighbourMean",
-    "SectionKNN",
-    "apply_context",
-    "gather_neighbours",
-    "make_context",
-    "section_neighbours",
-]
+    from spatialwhisperer.retrieval.neighbours import Neighbourhood
 
 _POSITION_HIDDEN = 16
 _FLOATS_PER_BATCH = 2**25
@@ -32,14 +20,32 @@ _FLOATS_PER_BATCH = 2**25
 # ---------------------------------------------------------------------------------------------------- the modules
 
 
-class BatchPeer(nn.Module):
+class ContextModule(nn.Module):
+    """What every context module states about itself.
+
+    Attributes
+    ----------
+    needs
+        What it reads in addition to the features: "positions" or "neighbours".
+    out_dim
+        Width of its output.
+    n_neighbours
+        Number of neighbours, where it needs them.
+    """
+
+    needs: ClassVar[str]
+    out_dim: int
+    n_neighbours: int = 0
+
+
+class BatchPeer(ContextModule):
     """Self-attention over the rows of a batch, with learned tables of positions (mclSTExp, arXiv 2407.08216).
 
-    ``h = x + Ex[px] + Ey[py]``, then pre-norm Transformer blocks over all n rows as one sequence, no mask, no final norm.
-    The result of a row depends on which rows come with it; :class:`SectionKNN` is free of that.
+    ``h = x + Ex[px] + Ey[py]``, followed by pre-norm Transformer blocks over all n rows as one sequence, without mask and without
+    final norm. The result of a row depends on the other rows of the batch; that of :class:`SectionKNN` does not.
 
-    A row of a table that training never looked up adds nothing, and neither does a position outside the tables: Adam with
-    L2 in the gradient, as published, pulls such rows to zero, while AdamW would leave them at their random start.
+    A position that was never seen in training adds nothing, and neither does a position outside the tables. (Adam with L2
+    regularisation, as published, shrinks such rows of the tables to zero, while AdamW would leave them at their random start.)
 
     Parameters
     ----------
@@ -50,12 +56,14 @@ class BatchPeer(nn.Module):
     depth
         Number of blocks.
     table_size
-        Positions per axis. 65,536 in the published code.
+        Number of positions per axis; 65,536 in the published code.
     dropout
         Dropout after attention and in the perceptron.
     """
 
     needs = "positions"
+    seen_x: torch.Tensor
+    seen_y: torch.Tensor
 
     def __init__(
         self,
@@ -70,12 +78,18 @@ class BatchPeer(nn.Module):
         super().__init__()
         self.out_dim, self.table_size = dim, table_size
         self.table_x, self.table_y = nn.Embedding(table_size, dim), nn.Embedding(table_size, dim)
-        self.register_buffer("seen_x", torch.zeros(table_size, dtype=torch.bool))
-        self.register_buffer("seen_y", torch.zeros(table_size, dtype=torch.bool))
+        self.seen_x = nn.Buffer(torch.zeros(table_size, dtype=torch.bool))
+        self.seen_y = nn.Buffer(torch.zeros(table_size, dtype=torch.bool))
         self.blocks = nn.ModuleList(_Block(dim, heads, head_dim, dim, dropout) for _ in range(depth))
 
     def forward(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Mix rows of shape (n, dim) at whole-numbered positions (n, 2)."""
+        """Combine rows of shape (n, dim) at whole-numbered positions (n, 2).
+
+        Raises
+        ------
+        TypeError
+            If positions are not whole numbers.
+        """
         h = (
             x
             + self._at(self.table_x, self.seen_x, positions[:, 0])
@@ -99,13 +113,13 @@ class BatchPeer(nn.Module):
         return table(row) * (counts & seen[row])[:, None]
 
 
-class SectionKNN(nn.Module):
+class SectionKNN(ContextModule):
     """Attention of each row over itself and its neighbours in the section.
 
-    The row is the query; where a neighbour lies enters through a bias of each head and is added to the neighbour's
-    features, both learned from (dx, dy, distance) in units of the section's spacing. The result depends on the row and
-    its neighbours alone, in whatever order they come. The last layer of each branch starts at zero, so that an untrained
-    module hands features through unchanged.
+    The row is the query. The position of a neighbour enters as a bias of each head and as a vector that is added to the features of
+    the neighbour; both are learned functions of (dx, dy, distance) in units of the spacing of the section. The result depends only on
+    the row and its neighbours, in any order. The last layer of each branch starts at zero, so that an untrained module returns the
+    features unchanged.
 
     Parameters
     ----------
@@ -114,9 +128,9 @@ class SectionKNN(nn.Module):
     heads, head_dim
         Attention heads and the width of each.
     depth
-        Number of blocks; each looks at the neighbours' own features again.
+        Number of blocks; each of them attends to the features of the neighbours.
     n_neighbours
-        Neighbours that :func:`section_neighbours` should find.
+        Number of neighbours to find with :func:`~spatialwhisperer.retrieval.neighbours.section_neighbours`.
     dropout
         Dropout after attention and in the perceptron.
     """
@@ -135,23 +149,24 @@ class SectionKNN(nn.Module):
     ) -> None:
         super().__init__()
         self.out_dim, self.n_neighbours = dim, n_neighbours
-        # no constant terms: a constant bias changes no attention, and the row itself lies at zero
+        # no constant terms: a constant bias does not change the attention, and the row itself is at the origin
         self.place = nn.Linear(3, dim, bias=False)
         self.biases = nn.ModuleList(
             nn.Sequential(nn.Linear(3, _POSITION_HIDDEN), nn.GELU(), nn.Linear(_POSITION_HIDDEN, heads, bias=False))
             for _ in range(depth)
         )
-        self.blocks = nn.ModuleList(_Block(dim, heads, head_dim, 2 * heads * head_dim, dropout) for _ in range(depth))
-        for block in self.blocks:
+        blocks = [_Block(dim, heads, head_dim, 2 * heads * head_dim, dropout) for _ in range(depth)]
+        for block in blocks:
             block.start_as_identity()
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: torch.Tensor, offsets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Mix tokens (n, 1 + k, dim) at offsets (n, 1 + k, 2) where the mask (n, 1 + k) holds to (n, dim).
+        """Combine tokens (n, 1 + k, dim) at offsets (n, 1 + k, 2) into (n, dim); tokens where the mask (n, 1 + k) is false are ignored.
 
-        Token 0 is the row itself and always counts.
+        Token 0 is the row itself and is never ignored.
         """
         mask = mask | _first(mask)
-        # zero times NaN is NaN, so what does not count must be a number
+        # zero times NaN is NaN, so ignored tokens must be finite
         x = torch.where(mask[..., None], x, 0)
         where = torch.where(mask[..., None], offsets, 0).to(x.dtype)
         where = torch.cat([where, where.norm(dim=-1, keepdim=True)], dim=-1)
@@ -162,20 +177,20 @@ class SectionKNN(nn.Module):
         return h[:, 0]
 
 
-class NeighbourMean(nn.Module):
-    """The features of a row beside the mean of its neighbours' features; nothing is learned.
+class NeighbourMean(ContextModule):
+    """Features of a row, concatenated with the weighted mean of the features of its neighbours; without parameters.
 
-    A neighbour at distance r, in units of the section's spacing, weighs ``exp(-r² / (2 bandwidth²))``. A row without
-    neighbours has its own features twice.
+    A neighbour at distance r, in units of the spacing of the section, has the weight ``exp(-r² / (2 bandwidth²))``. A row without
+    neighbours gets its own features twice.
 
     Parameters
     ----------
     dim
         Width of the features.
     n_neighbours
-        Neighbours that :func:`section_neighbours` should find.
+        Number of neighbours to find with :func:`~spatialwhisperer.retrieval.neighbours.section_neighbours`.
     bandwidth
-        Standard deviation of the weights.
+        Standard deviation of the Gaussian weights.
 
     Raises
     ------
@@ -192,7 +207,7 @@ class NeighbourMean(nn.Module):
         self.out_dim, self.n_neighbours, self.bandwidth = 2 * dim, n_neighbours, bandwidth
 
     def forward(self, x: torch.Tensor, offsets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Reduce tokens (n, 1 + k, dim) at offsets (n, 1 + k, 2) where the mask (n, 1 + k) holds to (n, 2 dim)."""
+        """Combine tokens (n, 1 + k, dim) at offsets (n, 1 + k, 2) into (n, 2 dim); tokens where the mask (n, 1 + k) is false are ignored."""
         mask = mask & ~_first(mask)
         mask = mask | (_first(mask) & ~mask.any(dim=1, keepdim=True))
         logits = -offsets.to(x.dtype).square().sum(dim=-1) / (2 * self.bandwidth**2)
@@ -202,7 +217,7 @@ class NeighbourMean(nn.Module):
 
 
 class _Block(nn.Module):
-    """Pre-norm Transformer block: queries attend to tokens, then a perceptron, each with a residual."""
+    """Pre-norm Transformer block: attention of queries to tokens, then a perceptron, each with a residual connection."""
 
     def __init__(self, dim: int, heads: int, head_dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -221,10 +236,10 @@ class _Block(nn.Module):
         )
 
     def start_as_identity(self) -> None:
-        """Zero the last layer of both branches."""
+        """Set the last layer of both branches to zero, so that the block returns its input."""
         for layer in (self.out[0], self.perceptron[4]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, h: torch.Tensor, tokens: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """Let (b, q, dim) attend to (b, t, dim); the bias, (b, heads, q, t), is added to the logits."""
@@ -241,15 +256,15 @@ def _first(mask: torch.Tensor) -> torch.Tensor:
     return (torch.arange(mask.shape[1], device=mask.device) == 0)[None]
 
 
-CONTEXTS: dict[str, type[nn.Module]] = {
+CONTEXTS: dict[str, type[ContextModule]] = {
     "batch_peer": BatchPeer,
     "section_knn": SectionKNN,
     "section_mean": NeighbourMean,
 }
 
 
-def make_context(kind: str, dim: int, **options: Any) -> nn.Module | None:
-    """Build a context module by name; "none" is ``None``.
+def make_context(kind: str, dim: int, **options: Any) -> ContextModule | None:
+    """Build a context module by name; "none" gives ``None``.
 
     Raises
     ------
@@ -278,13 +293,13 @@ def gather_neighbours(
     features
         All rows, shape (n, d).
     index
-        Rows of :attr:`Neighbourhood.index`, shape (b, 1 + k).
+        Some rows of :attr:`~spatialwhisperer.retrieval.neighbours.Neighbourhood.index`, shape (b, 1 + k).
     complete
-        Which rows may be a neighbour, shape (n,). Not given: those without NaN, found anew by each call.
+        Which rows may be a neighbour, Boolean, shape (n,); ``None`` takes those without NaN.
 
     Returns
     -------
-    Tokens (b, 1 + k, d) and the mask (b, 1 + k) of those that count.
+    Tokens (b, 1 + k, d), and the mask (b, 1 + k), false for tokens to ignore.
     """
     if complete is None:
         complete = torch.isfinite(features).all(dim=1)
@@ -294,7 +309,7 @@ def gather_neighbours(
 
 @torch.no_grad()
 def apply_context(
-    context: nn.Module | None,
+    context: ContextModule | None,
     features: torch.Tensor,
     *,
     neighbourhood: Neighbourhood | None = None,
@@ -302,23 +317,23 @@ def apply_context(
     chunk: int | None = None,
     batch_size: int = 4096,
 ) -> torch.Tensor:
-    """Context features of all rows at inference.
+    """Apply a context module to all rows, for inference.
 
     Parameters
     ----------
     context
-        The module, or ``None``, which hands the features through.
+        The module; ``None`` returns the features unchanged.
     features
-        All rows, shape (n, d). For neighbours, rows with NaN count as absent.
+        All rows, shape (n, d). A row with NaN is not a neighbour of other rows.
     neighbourhood
         Neighbours of all rows, for "section_knn" and "section_mean".
     positions
         Whole-numbered positions of all rows, shape (n, 2), for "batch_peer".
     chunk
-        For "batch_peer": rows that are mixed with each other, consecutive ones (the published code: 32). Not given: all.
+        For "batch_peer": number of consecutive rows that are combined with each other (32 in the published code); ``None`` takes all.
         The result depends on it.
     batch_size
-        For modules that need neighbours: most rows in one pass. The result does not depend on it.
+        For modules that need neighbours: largest number of rows in one pass. The result does not depend on it.
 
     Returns
     -------
@@ -327,7 +342,7 @@ def apply_context(
     Raises
     ------
     ValueError
-        If what the module needs is missing or has another number of rows, or a size is not positive.
+        If the neighbourhood or the positions are missing or have another number of rows, or a size is not positive.
     """
     if context is None:
         return features
@@ -354,7 +369,7 @@ def apply_context(
 
 
 def _chunks(
-    context: nn.Module, features: torch.Tensor, positions: Any, chunk: int, device: torch.device
+    context: ContextModule, features: torch.Tensor, positions: Any, chunk: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
     positions = torch.as_tensor(positions)
     for rows, at in zip(features.split(chunk), positions.split(chunk), strict=True):
@@ -363,7 +378,7 @@ def _chunks(
 
 
 def _batches(
-    context: nn.Module, features: torch.Tensor, neighbourhood: Any, batch_size: int, device: torch.device
+    context: ContextModule, features: torch.Tensor, neighbourhood: Any, batch_size: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
     complete = torch.isfinite(features).all(dim=1)
     index = torch.as_tensor(neighbourhood.index, device=features.device)

@@ -1,18 +1,19 @@
-"""Projection heads: from the features of one encoder into the joint space. None of them knows of any paper."""
+"""Projection heads: from the features of one encoder into the joint space."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 
 class BatchNormShortcut(nn.Module):
-    """Two-layer perceptron with batch norm beside a linear shortcut, then layer norm.
+    """Sum of a two-layer perceptron with batch norm and a linear shortcut, then layer norm.
 
-    ``LayerNorm(W2 ReLU(BN(W1 x)) + b2 + Ws x + bs)``, the shortcut starting near the identity
-    (SpatialWhisperer, ICML 2026; the block goes back to CLIP-Lite).
+    ``LayerNorm(W2 ReLU(BN(W1 x)) + b2 + Ws x + bs)``. The shortcut starts near the identity (SpatialWhisperer, ICML 2026; the block is
+    that of CLIP-Lite).
     """
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
@@ -36,7 +37,7 @@ class BatchNormShortcut(nn.Module):
 
 
 class LinearNorm(nn.Module):
-    """Dropout, one linear layer, layer norm: the head for few pairs."""
+    """Dropout, one linear layer, layer norm; suited to few pairs."""
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class LinearNorm(nn.Module):
 
 
 class Linear(nn.Linear):
-    """One linear layer; holds a closed-form ridge solution."""
+    """One linear layer, such as the solution of a ridge regression."""
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
         if dropout:
@@ -59,7 +60,7 @@ class Linear(nn.Linear):
 
 
 class ResidualMLP(nn.Module):
-    """Linear layer, a second one on its GELU beside it, then layer norm.
+    """Linear layer with a residual branch (GELU, linear layer, dropout), then layer norm.
 
     ``LayerNorm(p + Dropout(W2 GELU(p) + b2))`` with ``p = W1 x + b1`` (BLEEP, NeurIPS 2023; HECLIP and mclSTExp).
     """
@@ -77,7 +78,7 @@ class ResidualMLP(nn.Module):
 
 
 class NoHead(nn.Identity):
-    """The features as they are: the joint space is the space of the encoder (genes of HECLIP-hvg)."""
+    """The features unchanged: the joint space is the feature space of the encoder (genes of HECLIP-hvg)."""
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
         if in_dim != out_dim:
@@ -105,16 +106,37 @@ def make_head(kind: str, in_dim: int, out_dim: int, **options: Any) -> nn.Module
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or the head does not allow the dimensions or the dropout.
     """
     if kind not in HEADS:
         raise ValueError(f"Unknown head {kind!r}; choose one of {', '.join(HEADS)}.")
     return HEADS[kind](in_dim, out_dim, **options)
 
 
+def fixed_linear_head(weight: np.ndarray, constant: float | None = None) -> nn.Module:
+    """The head "linear" with given weights and no bias.
+
+    Parameters
+    ----------
+    weight
+        Shape (out_dim, in_dim).
+    constant
+        Value of one more coordinate, which is the same for all rows; ``None`` adds none.
+    """
+    out_dim, in_dim = weight.shape
+    head = Linear(in_dim, out_dim + (constant is not None))
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[:out_dim].copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+        head.bias.zero_()
+        if constant is not None:
+            head.bias[-1] = constant
+    return head
+
+
 def make_decoder(in_dim: int, out_dim: int, *, hidden: int = 256, dropout: float = 0.1) -> nn.Module:
     """A perceptron from the joint embedding (n, in_dim) to the expression of genes (n, out_dim).
 
-    The regression head beside retrieval, trained together with the joint space.
+    It is trained together with the joint space and predicts expression by regression.
     """
     return nn.Sequential(nn.Linear(in_dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out_dim))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import reduce
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch.nn import functional
@@ -10,21 +11,23 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+K = TypeVar("K")
+
 TARGETS = ("identity", "soft")
 COLUMN_TARGETS = ("transpose", "renormalise")
 
 
 def positive_targets(ids_a: torch.Tensor, ids_b: torch.Tensor) -> torch.Tensor:
-    """Soft targets in which every equal identity is a positive.
+    """Targets in which every row of equal identity is a positive.
 
     Parameters
     ----------
     ids_a, ids_b
-        Identities of the rows and the columns, shapes (n,) and (m,): spots for image and gene, captions for gene and text.
+        Identities of the rows and of the columns, shapes (n,) and (m,): spots for image and gene, captions for gene and text.
 
     Returns
     -------
-    Matrix of shape (n, m) whose rows sum to one.
+    Matrix of shape (n, m). A row sums to one, or to zero where it has no positive.
     """
     same = (ids_a[:, None] == ids_b[None, :]).float()
     return same / same.sum(dim=1, keepdim=True).clamp_min(1.0)
@@ -43,7 +46,7 @@ def contrastive(
     column_targets: Literal["transpose", "renormalise"] = "transpose",
     ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Contrastive loss of two sides: CLIP, BLEEP and HECLIP by their numbers.
+    """Contrastive loss of two modalities, which includes those of CLIP, BLEEP and HECLIP.
 
     ``λ CE(Sᵀ, T_c) + (1−λ) CE(S, T_r)`` with ``S = scale · Z_g Z_iᵀ``, CE the mean over rows of ``−Σ T log softmax``.
 
@@ -58,27 +61,27 @@ def contrastive(
     alpha, beta
         Weights of image and of gene similarity in soft targets: ``T_r = softmax(scale · (α Z_i Z_iᵀ + β Z_g Z_gᵀ))``.
     targets
-        "identity": a pair is its own target. "soft": rows that resemble each other share the target.
+        "identity": the target of a row is its own partner. "soft": the target is distributed over similar rows.
     stop_grad
         Soft targets get no gradient.
     column_targets
         T_c for soft targets: "transpose" takes T_rᵀ, whose rows do not sum to one, as BLEEP and HECLIP do;
         "renormalise" divides its rows by their sums.
     ids
-        Identity of each pair for identity targets, shape (n,): rows of equal identity are positives of each other, never
-        negatives. Not given: all differ.
+        Identity of each pair for identity targets, shape (n,). Rows of equal identity are positives of each other, never negatives.
+        ``None`` takes all pairs as different.
 
     Raises
     ------
     ValueError
-        If the shapes differ, a name is unknown, lam is outside 0 to 1, or an argument of one kind of targets comes with
-        the other.
+        If the shapes differ, a name is unknown, lam is not between 0 and 1, or an argument of one kind of targets is given with the
+        other kind.
 
     Notes
     -----
     BLEEP (Xie et al., NeurIPS 2023): soft, α = β = ½, λ = ½. HECLIP (Wang et al., Bioinformatics 2025): soft, α = 1,
     β = 0, λ = 1. mclSTExp (Min et al., Briefings in Bioinformatics 2024), CLIP and SpatialWhisperer: identity, λ = ½.
-    All three peers use scale = 1 and vectors that are not scaled to unit length.
+    BLEEP, HECLIP and mclSTExp use scale = 1 and vectors that are not scaled to unit length.
 
     Examples
     --------
@@ -99,7 +102,7 @@ def contrastive(
     else:
         # equal within a group, so the matrix is its own transpose
         rows = columns = positive_targets(ids, ids).to(logits.dtype)
-    # one half alone costs half
+    # a half with weight zero is not computed
     by_image = lam * functional.cross_entropy(logits.T, columns) if lam > 0 else 0.0
     by_gene = (1 - lam) * functional.cross_entropy(logits, rows) if lam < 1 else 0.0
     return torch.as_tensor(by_image + by_gene)
@@ -141,10 +144,10 @@ def info_nce(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, ids: torch.T
 def balanced_sigmoid(
     a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, holds: torch.Tensor
 ) -> torch.Tensor:
-    """Sigmoid loss of rows against captions, each caption and each side of it weighing the same.
+    """Sigmoid loss of rows and captions in which all captions have the same weight, and so have their positives and negatives.
 
-    ``mean_c [ mean_{i holds c} softplus(−s_ic) + mean_{i lacks c} softplus(s_ic) ]`` with ``s = scale · a bᵀ + bias``: the
-    pairwise loss of SigLIP, balanced so that a frequent caption does not rule a rare one. A row may hold several captions.
+    ``mean_c [ mean_{i holds c} softplus(−s_ic) + mean_{i lacks c} softplus(s_ic) ]`` with ``s = scale · a bᵀ + bias``: the pairwise loss
+    of SigLIP, balanced so that frequent captions do not dominate rare ones. A row may have several captions.
 
     Parameters
     ----------
@@ -153,9 +156,9 @@ def balanced_sigmoid(
     b
         Unit embeddings of distinct captions, shape (c, u).
     scale, bias
-        Of the logits.
+        Scale and bias of the logits.
     holds
-        Which caption is true of which row, bool, shape (n, c).
+        Which caption is true of which row, Boolean, shape (n, c).
     """
     logits = scale * a @ b.T + bias
     true, false = holds.float(), (~holds).float()
@@ -164,15 +167,23 @@ def balanced_sigmoid(
     return (positive + negative).mean()
 
 
-def masked_mean(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> torch.Tensor:
-    """Weighted mean over the modality pairs that a batch holds, whatever their row counts.
+def masked_mean(losses: Mapping[K, torch.Tensor], weights: Mapping[K, float]) -> torch.Tensor:
+    """Weighted mean over the modality pairs of a batch, whatever their numbers of rows.
+
+    Parameters
+    ----------
+    losses
+        Loss of each pair that the batch holds.
+    weights
+        Weight of each pair.
 
     Raises
     ------
     ValueError
-        If no pair is there or all weights are zero.
+        If there is no pair, or all weights are zero.
     """
     total = sum(weights[pair] for pair in losses)
     if not losses or total <= 0:
         raise ValueError("No modality pair with a positive weight in this batch.")
-    return sum(weights[pair] * loss for pair, loss in losses.items()) / total
+    weighted = [weights[pair] * loss for pair, loss in losses.items()]
+    return reduce(torch.add, weighted) / total
