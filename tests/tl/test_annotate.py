@@ -7,35 +7,18 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._provenance import recorded
-from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
-from spatialwhisperer.tl._annotation.scoring import Correction, score_rows
-
-
-def slots(table: Any) -> dict[str, set[str]]:
-    return {
-        "obs": set(table.obs),
-        "obsm": set(table.obsm),
-        "uns": set(table.uns),
-        "recorded": set(table.uns.get("spatialwhisperer", {})),
-        "var": set(table.var),
-        "layers": set(table.layers),
-    }
-
-
-def added(before: dict[str, set[str]], table: Any) -> dict[str, set[str]]:
-    now = slots(table)
-    return {k: now[k] - before[k] for k in now if now[k] != before[k]}
-
+from spatialwhisperer._provenance import recorded, recorded_as
+from spatialwhisperer.tl._annotation.labels import class_embeddings
+from spatialwhisperer.tl._annotation.record import AnnotationRecord
 
 # ------------------------------------------------------------------------------------------------- what is written
 
 
-def test_exactly_the_documented_slots(section: Any, model: Any, labels: dict[str, str]) -> None:
+def test_exactly_the_documented_keys_are_written(section: Any, model: Any, labels: dict[str, str], keys: Any) -> None:
     table = section["table"]
-    before, tables = slots(table), set(section.tables)
+    before, tables = keys.of(table), set(section.tables)
     assert sw.tl.zero_shot_annotate(section, labels, model=model) is None
-    assert added(before, table) == {
+    assert keys.added(before, table) == {
         "obs": {"sw_label", "sw_label_confidence", "sw_label_margin"},
         "obsm": {"sw_label_scores", "X_sw_image"},
         "uns": {"sw_label"},
@@ -53,42 +36,47 @@ def test_exactly_the_documented_slots(section: Any, model: Any, labels: dict[str
     confidence = table.obs["sw_label_confidence"]
     assert confidence.dtype == np.float32
     logits = scores * model.scale
-    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert np.allclose(confidence, shares.max(1), atol=1e-5)
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(confidence, probability.max(1), atol=1e-5)
+    second, first = np.sort(probability, axis=1)[:, -2:].T
+    assert np.allclose(table.obs["sw_label_margin"], first - second, atol=1e-5)
     z = table.obsm["X_sw_image"]
     assert z.dtype == np.float32
     assert np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
     assert np.allclose(scores, z @ class_embeddings(model, [[p] for p in labels.values()]).T, atol=1e-6)
-    told = recorded(table, "sw_label")
-    assert told["classes"] == list(labels)
-    assert told["prompts"] == [[p] for p in labels.values()]
-    assert told["model"]["encoders"] == {"gene": "pca", "image": "stain_texture", "text": "minilm"}
+    record = recorded(table, "sw_label")
+    assert record["classes"] == list(labels)
+    assert record["prompts"] == [[p] for p in labels.values()]
+    assert record["model"]["encoders"] == {"gene": "pca", "image": "stain_texture", "text": "minilm"}
+    assert recorded_as(table, "sw_label", AnnotationRecord).scores == "cosine"
 
 
-def test_nothing_is_written_out_of_place(section: Any, model: Any, labels: dict[str, str]) -> None:
+def test_nothing_is_written_where_scores_are_returned(
+    section: Any, model: Any, labels: dict[str, str], keys: Any
+) -> None:
     table = section["table"]
     del table.obsm["X_stain_texture"]
-    before = slots(table)
+    before = keys.of(table)
     scores = sw.tl.zero_shot_annotate(section, labels, model=model, inplace=False)
     assert isinstance(scores, pd.DataFrame)
     assert scores.columns.tolist() == list(labels)
     assert scores.index.equals(table.obs_names)
-    assert added(before, table) == {}
+    assert keys.added(before, table) == {}
     sw.tl.zero_shot_annotate(section, labels, model=model)
     assert np.allclose(table.obsm["sw_label_scores"], scores, atol=1e-5)
 
 
-def test_labels_of_the_model_by_default(section: Any, model: Any) -> None:
+def test_labels_of_the_model_are_the_default(section: Any, model: Any) -> None:
     sw.tl.zero_shot_annotate(section, model=model)
     assert section["table"].uns["sw_label"]["classes"].tolist() == model.labels
 
 
-def test_other_names_for_the_slots(section: Any, model: Any) -> None:
-    before = slots(section["table"])
+def test_keys_are_named_after_key_added(section: Any, model: Any, keys: Any) -> None:
+    before = keys.of(section["table"])
     sw.tl.zero_shot_annotate(
         section, ["tumour", "B/plasma cell", "fat"], model=model, key_added="mine", modality="gene"
     )
-    assert added(before, section["table"]) == {
+    assert keys.added(before, section["table"]) == {
         "obs": {"mine", "mine_confidence", "mine_margin"},
         "obsm": {"mine_scores", "X_sw_gene"},
         "uns": {"mine"},
@@ -97,15 +85,15 @@ def test_other_names_for_the_slots(section: Any, model: Any) -> None:
     assert section["table"].uns["mine"]["classes"].tolist() == ["tumour", "B/plasma cell", "fat"]
 
 
-def test_it_tells_types_apart(section: Any, model: Any, labels: dict[str, str]) -> None:
-    """On simulated tissue of a new patient, from the image and from the counts."""
+def test_cell_types_of_a_new_patient_are_distinguished(section: Any, model: Any, labels: dict[str, str]) -> None:
+    """On simulated tissue, from the image and from the counts."""
     for modality, least in (("image", 0.8), ("gene", 0.9)):
         sw.tl.zero_shot_annotate(section, labels, model=model, modality=modality)
         result = sw.tl.evaluate_annotation(section, "cell_type", min_rows=5)
         assert result.loc["macro", "auroc"] > least
 
 
-def test_a_folder_or_a_stored_embedding(section: Any, model: Any, labels: dict[str, str]) -> None:
+def test_a_folder_or_a_stored_embedding_gives_the_same(section: Any, model: Any, labels: dict[str, str]) -> None:
     by_model = sw.tl.zero_shot_annotate(section, labels, model=model, inplace=False)
     by_folder = sw.tl.zero_shot_annotate(section, labels, model=model.folder, inplace=False)
     pd.testing.assert_frame_equal(by_model, by_folder)
@@ -117,20 +105,7 @@ def test_a_folder_or_a_stored_embedding(section: Any, model: Any, labels: dict[s
 # ------------------------------------------------------------------------------------------------- descriptions
 
 
-def test_several_descriptions_are_averaged_and_renormalised(model: Any) -> None:
-    both = class_embeddings(model, [["fat tissue", "adipocytes"], ["stroma"]])
-    single = class_embeddings(model, [["fat tissue"], ["adipocytes"], ["stroma"]])
-    mean = single[:2].mean(0)
-    assert np.allclose(both[0], mean / np.linalg.norm(mean), atol=1e-6)
-    assert np.allclose(both[1], single[2], atol=1e-6)
-    assert np.allclose(np.linalg.norm(both, axis=1), 1, atol=1e-6)
-
-
-def test_templates(section: Any, model: Any) -> None:
-    assert fill_templates([["fat", "adipocytes"], ["gland"]], ["{}", "tissue with {}, {}"]) == [
-        ["fat", "tissue with fat, fat", "adipocytes", "tissue with adipocytes, adipocytes"],
-        ["gland", "tissue with gland, gland"],
-    ]
+def test_a_template_is_filled_with_every_label(section: Any, model: Any) -> None:
     template = "a tissue sample containing {}"
     by_template = sw.tl.zero_shot_annotate(section, ["fat", "tumour"], model=model, templates=template, inplace=False)
     by_hand = sw.tl.zero_shot_annotate(
@@ -139,63 +114,10 @@ def test_templates(section: Any, model: Any) -> None:
     pd.testing.assert_frame_equal(by_template, by_hand)
 
 
-def test_labels_in_any_form(model: Any) -> None:
-    assert check_labels(("a", "b"), model) == (["a", "b"], [["a"], ["b"]])
-    assert check_labels({"a": "x", "b": ("y", "z")}, model) == (["a", "b"], [["x"], ["y", "z"]])
-    assert check_labels(pd.Index(["a", "b"]), model)[0] == ["a", "b"]
-
-
 # ------------------------------------------------------------------------------------------------- scores
 
 
-@pytest.fixture
-def cosines() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    z, text = rng.normal(size=(9, 4)), rng.normal(size=(3, 4))
-    z[4] = np.nan
-    unit = [(x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (z, text)]
-    return unit[0], unit[1]
-
-
-def how(normalize: str, temperature: float = 0.1, mean: Any = None) -> Correction:
-    return Correction(normalize, None, mean, temperature, False)
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
-
-
-def test_normalisation_by_hand(cosines: tuple[np.ndarray, np.ndarray]) -> None:
-    z, text = cosines
-    sections = np.array(["b"] * 5 + ["a"] * 4)
-    raw = z.astype(np.float64) @ text.T.astype(np.float64)
-    ok = np.arange(9) != 4
-    none, share = score_rows(z, text, sections=sections, how=how("none"))
-    assert np.allclose(none[ok], raw[ok], atol=1e-6)
-    assert np.isnan(none[4]).all()
-    assert np.isnan(share[4]).all()
-    softmaxed, same = score_rows(z, text, sections=sections, how=how("softmax"))
-    assert np.allclose(softmaxed[ok], softmax(10 * raw)[ok], atol=1e-5)
-    assert np.array_equal(softmaxed, same, equal_nan=True)
-    assert np.array_equal(share, same, equal_nan=True)
-    centred, centred_share = score_rows(z, text, sections=sections, how=how("centre"))
-    for rows in (np.arange(4), np.arange(5, 9)):
-        expected = raw[rows] - raw[rows].mean(0)
-        assert np.allclose(centred[rows], expected, atol=1e-6)
-        assert np.allclose(centred_share[rows], softmax(10 * expected), atol=1e-5)
-    mean = np.array([0.2, 0, -0.1, 0.4])
-    against, _ = score_rows(z, text, sections=sections, how=how("centre", mean=mean))
-    assert np.allclose(against[ok], (raw - text @ mean)[ok], atol=1e-6)
-    assert all(x.dtype == np.float32 for x in (none, softmaxed, centred, share, against))
-
-
-def test_a_section_without_any_tile_is_no_problem(cosines: tuple[np.ndarray, np.ndarray]) -> None:
-    z, text = cosines
-    scores, _ = score_rows(z * np.nan, text, sections=np.array(["a"] * 9), how=how("centre"))
-    assert np.isnan(scores).all()
-
-
-def test_abstaining(section: Any, model: Any, labels: dict[str, str]) -> None:
+def test_rows_below_the_confidence_abstain(section: Any, model: Any, labels: dict[str, str]) -> None:
     table = section["table"]
     sw.tl.zero_shot_annotate(section, labels, model=model)
     cut = float(np.median(table.obs["sw_label_confidence"]))
@@ -207,7 +129,7 @@ def test_abstaining(section: Any, model: Any, labels: dict[str, str]) -> None:
     assert table.uns["sw_label"]["classes"].tolist() == list(labels)
 
 
-def test_only_labels_that_a_row_got_are_categories(
+def test_categories_are_the_labels_that_rows_got(
     section: Any, model: Any, labels: dict[str, str], tmp_path: Any
 ) -> None:
     import anndata as ad
@@ -222,7 +144,7 @@ def test_only_labels_that_a_row_got_are_categories(
         assert categories == sorted(expected, key=list(labels).index)
         assert table.uns["sw_label"]["classes"].tolist() == list(labels)
         assert table.obsm["sw_label_scores"].shape == (120, 5)
-        # the functions that come next look names up among all labels
+        # functions that read the annotation look names up among all labels
         assert sw.tl.evaluate_annotation(section, "cell_type").loc[list(labels), "n_present"].sum() == 120
         assert sw.tl.evaluate_calibration(section, "cell_type").attrs["n"] == 120
         assert sw.tl.top_labels(section, 5)["label_5"].notna().all()
@@ -240,7 +162,7 @@ def test_colours_stay_with_their_categories(section: Any, model: Any, labels: di
     assert table.uns["sw_label_colors"] == ["#123456"] * n
     sw.tl.zero_shot_annotate(section, {"x": "fat tissue", "y": "stroma"}, model=model)
     assert "sw_label_colors" not in table.uns
-    # a label has its colour by its place among all labels, also where others were not given
+    # the colour of a label follows from its place among all labels, also where some have no rows
     sw.tl.zero_shot_annotate(section, labels, model=model)
     sw.pl.annotation(section, with_image=False)
     all_of_them = dict(zip(table.obs["sw_label"].cat.categories, table.uns["sw_label_colors"], strict=True))
@@ -252,33 +174,47 @@ def test_colours_stay_with_their_categories(section: Any, model: Any, labels: di
     assert two.items() <= all_of_them.items()
 
 
-def test_rows_without_a_tile_get_no_label(section: Any, model: Any, labels: dict[str, str]) -> None:
-    table = section["table"]
-    sw.pp.embed_images(section, tile_um=400, tile_px=64, border="nan")
-    cut = np.isnan(table.obsm["X_stain_texture"]).any(axis=1)
-    assert 0 < cut.sum() < 120
-    with pytest.warns(sw._utils.SpatialWhispererWarning, match="trained on 80"):
-        sw.tl.zero_shot_annotate(section, labels, model=model, normalize="centre")
-    assert np.array_equal(table.obs["sw_label"].isna(), cut)
-    for values in (table.obs["sw_label_confidence"], table.obsm["sw_label_scores"], table.obsm["X_sw_image"]):
-        assert np.array_equal(np.isnan(np.asarray(values)).reshape(120, -1).all(axis=1), cut)
+def test_rows_without_a_tile_get_no_label(adata: Any, model: Any, labels: dict[str, str]) -> None:
+    off = np.arange(120) % 20 == 3
+    adata.obsm["spatial"][off] += 1e5
+    del adata.obsm["X_stain_texture"]
+    sw.pp.tiles(adata, tile_um=80, tile_px=64, off_slide="nan")
+    sw.tl.zero_shot_annotate(adata, labels, model=model, normalize="centre")
+    assert np.array_equal(adata.obs["sw_label"].isna(), off)
+    for values in (adata.obs["sw_label_confidence"], adata.obsm["sw_label_scores"], adata.obsm["X_sw_image"]):
+        assert np.array_equal(np.isnan(np.asarray(values)).reshape(120, -1).all(axis=1), off)
+
+
+def test_features_of_other_tiles_are_computed_again(
+    section: Any, model: Any, labels: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What lies in the key of the encoder is used only where it was made as the model was trained."""
+    expected = sw.tl.zero_shot_annotate(section, labels, model=model, inplace=False)
+    sw.pp.embed_images(section, tile_um=160, tile_px=64)
+    capfd.readouterr()
+    got = sw.tl.zero_shot_annotate(section, labels, model=model, inplace=False)
+    assert (
+        "holds features of tiles of 160 µm in 64 px, and tiles of 80 µm in 64 px are asked for"
+        in capfd.readouterr().err
+    )
+    pd.testing.assert_frame_equal(got, expected, atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------- containers
 
 
-def test_anndata_and_spatialdata_agree(section: Any, adata: Any, model: Any, labels: dict[str, str]) -> None:
+def test_anndata_and_spatialdata_agree(section: Any, adata: Any, model: Any, labels: dict[str, str], keys: Any) -> None:
     del adata.obsm["X_stain_texture"]
-    before = slots(adata)
+    before = keys.of(adata)
     sw.tl.zero_shot_annotate(adata, labels, model=model)
-    assert "X_stain_texture" in added(before, adata)["obsm"]
+    assert "X_stain_texture" in keys.added(before, adata)["obsm"]
     sw.tl.zero_shot_annotate(section, labels, model=model)
     # a pyramid is read at the level that fits the tile, a plain image at its full resolution
     a, b = adata.obsm["sw_label_scores"], section["table"].obsm["sw_label_scores"]
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.99
 
 
-def test_an_anndata_of_counts_alone(simulated: Any, model: Any, labels: dict[str, str]) -> None:
+def test_counts_alone_are_enough(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     cells = simulated.reference.copy()
     sw.tl.zero_shot_annotate(cells, labels, model=model)
     assert "X_sw_gene" in cells.obsm
@@ -311,7 +247,7 @@ def test_several_sections_are_independent(adata: Any, model: Any, labels: dict[s
         sw.tl.zero_shot_annotate(both, labels, model=model)
 
 
-def test_a_slide_without_expression(simulated: Any, model: Any, labels: dict[str, str]) -> None:
+def test_an_image_alone_is_enough(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     import spatialdata as sd
 
     slide = sd.SpatialData(images=dict(simulated.sections["P3"].images))
@@ -325,7 +261,7 @@ def test_a_slide_without_expression(simulated: Any, model: Any, labels: dict[str
         sw.tl.zero_shot_annotate(sd.SpatialData(images=dict(slide.images)), labels, model=model)
 
 
-def test_batches_do_not_matter(section: Any, model: Any) -> None:
+def test_the_batch_size_does_not_matter(section: Any, model: Any) -> None:
     z = sw.tl.embed(section, model=model, inplace=False)
     assert np.allclose(sw.tl.embed(section, model=model, batch_size=7, inplace=False), z, atol=1e-6)
     one = section["table"].obsm["X_stain_texture"]
@@ -333,8 +269,7 @@ def test_batches_do_not_matter(section: Any, model: Any) -> None:
 
 
 @pytest.mark.slow
-def test_annotation_of_squidpy_follows(adata: Any, model: Any, labels: dict[str, str]) -> None:
-    """The slots are read by squidpy and scanpy as they are."""
+def test_squidpy_and_scanpy_read_the_result(adata: Any, model: Any, labels: dict[str, str]) -> None:
     import scanpy as sc
     import squidpy as sq
 

@@ -1,8 +1,7 @@
-"""What is taken off scores, groups that share an embedding, and rows without any."""
+"""Scores: the correction of cosines, their probabilities, groups that share an embedding, and rows without any."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,98 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
+from spatialwhisperer.models.config import Annotation
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.tl._annotation.labels import class_embeddings
-from spatialwhisperer.tl._annotation.scoring import pooled
+from spatialwhisperer.tl._annotation.scoring import (
+    Correction,
+    best_labels,
+    choose_correction,
+    pooled,
+    score_rows,
+    top_codes,
+)
 
 NAMES = ["fat", "tumour", "stroma"]
+
+
+# ------------------------------------------------------------------------------------------------- arrays
+
+
+@pytest.fixture
+def cosines() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    z, text = rng.normal(size=(9, 4)), rng.normal(size=(3, 4))
+    z[4] = np.nan
+    unit = [(x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (z, text)]
+    return unit[0], unit[1]
+
+
+def correction(normalize: str, temperature: float = 0.1, mean: Any = None) -> Correction:
+    return Correction(normalize, None, mean, temperature, False)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
+
+
+def test_scores_and_probabilities_are_those_by_hand(cosines: tuple[np.ndarray, np.ndarray]) -> None:
+    z, text = cosines
+    sections = np.array(["b"] * 5 + ["a"] * 4)
+    raw = z.astype(np.float64) @ text.T.astype(np.float64)
+    ok = np.arange(9) != 4
+    none, probability = score_rows(z, text, sections=sections, correction=correction("none"))
+    assert np.allclose(none[ok], raw[ok], atol=1e-6)
+    assert np.isnan(none[4]).all()
+    assert np.isnan(probability[4]).all()
+    softmaxed, same = score_rows(z, text, sections=sections, correction=correction("softmax"))
+    assert np.allclose(softmaxed[ok], softmax(10 * raw)[ok], atol=1e-5)
+    assert np.array_equal(softmaxed, same, equal_nan=True)
+    assert np.array_equal(probability, same, equal_nan=True)
+    centred, centred_probability = score_rows(z, text, sections=sections, correction=correction("centre"))
+    for rows in (np.arange(4), np.arange(5, 9)):
+        expected = raw[rows] - raw[rows].mean(0)
+        assert np.allclose(centred[rows], expected, atol=1e-6)
+        assert np.allclose(centred_probability[rows], softmax(10 * expected), atol=1e-5)
+    mean = np.array([0.2, 0, -0.1, 0.4])
+    against, _ = score_rows(z, text, sections=sections, correction=correction("centre", mean=mean))
+    assert np.allclose(against[ok], (raw - text @ mean)[ok], atol=1e-6)
+    assert all(x.dtype == np.float32 for x in (none, softmaxed, centred, probability, against))
+
+
+def test_a_section_without_any_tile_has_no_scores(cosines: tuple[np.ndarray, np.ndarray]) -> None:
+    z, text = cosines
+    scores, _ = score_rows(z * np.nan, text, sections=np.array(["a"] * 9), correction=correction("centre"))
+    assert np.isnan(scores).all()
+
+
+def test_the_best_label_has_a_margin_and_the_top_labels_an_order() -> None:
+    probability = np.array([[0.5, 0.2, 0.3], [0.1, 0.1, 0.8], [np.nan] * 3], np.float32)
+    best = best_labels(probability)
+    assert best.code.tolist() == [0, 2, -1]
+    assert np.allclose(best.confidence, [0.5, 0.8, np.nan], equal_nan=True)
+    assert np.allclose(best.margin, [0.2, 0.7, np.nan], equal_nan=True)
+    top = top_codes(probability, 2)
+    assert top.dtype == np.int16
+    assert top.tolist() == [[0, 2], [2, 0], [-1, -1]]
+
+
+def test_the_temperature_is_the_fitted_one_only_for_its_own_correction(own: Any) -> None:
+    trained = choose_correction(own, None, None, modality="image")
+    assert (trained.normalize, trained.background, trained.calibrated) == ("none", None, False)
+    assert trained.temperature == pytest.approx(1 / own.scale)
+    own.update(annotation=Annotation(normalize="centre", background="training", temperature=0.02))
+    fitted = choose_correction(own, None, None, modality="image")
+    assert (fitted.normalize, fitted.background, fitted.temperature) == ("centre", "training", 0.02)
+    assert fitted.calibrated
+    other = choose_correction(own, "centre", "section", modality="image")
+    assert (other.background, other.calibrated) == ("section", False)
+    assert other.temperature == pytest.approx(1 / own.scale)
+
+
+# ------------------------------------------------------------------------------------------------- backgrounds
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +108,7 @@ def text(model: Any) -> np.ndarray:
     return class_embeddings(model, [[n] for n in NAMES])
 
 
-def test_backgrounds(section: Any, model: Any, text: np.ndarray) -> None:
+def test_the_mean_of_the_background_is_subtracted(section: Any, model: Any, text: np.ndarray) -> None:
     z = sw.tl.embed(section, model=model, inplace=False)
     options = {"model": model, "normalize": "centre", "inplace": False}
     own = sw.tl.zero_shot_annotate(section, NAMES, **options)
@@ -40,11 +125,10 @@ def test_backgrounds(section: Any, model: Any, text: np.ndarray) -> None:
     assert np.allclose(got, (z - given[0]) @ text.T, atol=1e-5)
 
 
-def test_the_training_tissue_as_background(section: Any, model: Any, text: np.ndarray) -> None:
-    own = copy.deepcopy(model)
+def test_the_training_tissue_is_a_background(section: Any, model: Any, own: Any, text: np.ndarray) -> None:
     z = sw.tl.embed(section, model=model, inplace=False)
     mean = np.linspace(-0.2, 0.3, 64).astype(np.float32)
-    own.reference = Reference({}, {"mean_image": mean})
+    own.reference = Reference(arrays={"mean_image": mean})
     sw.tl.zero_shot_annotate(section, NAMES, model=own, normalize="centre", background="training")
     scores = section["table"].obsm["sw_label_scores"]
     assert np.allclose(scores, (z - mean) @ text.T, atol=1e-5)
@@ -52,11 +136,11 @@ def test_the_training_tissue_as_background(section: Any, model: Any, text: np.nd
     with pytest.raises(ValueError, match="has no gene embeddings of training tissue"):
         sw.tl.zero_shot_annotate(section, NAMES, model=own, normalize="centre", background="training", modality="gene")
     own.reference = None
-    with pytest.raises(ValueError, match=r"remembers no training tissue. Train it with sw\.tl\.train"):
+    with pytest.raises(ValueError, match=r"has no sample of training tissue. Train it with sw\.tl\.train"):
         sw.tl.zero_shot_annotate(section, NAMES, model=own, normalize="centre", background="training")
 
 
-def test_a_trained_model_serves_as_background(section: Any, model: Any) -> None:
+def test_a_trained_model_stores_its_background(section: Any, model: Any) -> None:
     scores = sw.tl.zero_shot_annotate(
         section, NAMES, model=model, normalize="centre", background="training", inplace=False
     )
@@ -71,19 +155,20 @@ def test_a_trained_model_serves_as_background(section: Any, model: Any) -> None:
         ({"background": np.zeros(64)}, ValueError, r"found \(64,\)"),
         ({"background": np.full((2, 64), np.nan)}, ValueError, "None of the 2 rows of background is finite"),
         ({"background": object()}, TypeError, "not object"),
-        ({"background": "section", "normalize": "none"}, ValueError, "means nothing to 'none'"),
+        ({"background": "section", "normalize": "none"}, ValueError, "'none' does not use it"),
         ({"group_key": "cluster"}, KeyError, r"group_key='cluster' is not in \.obs"),
     ],
 )
-def test_what_is_refused(section: Any, model: Any, options: Any, error: Any, message: str) -> None:
-    table = section["table"]
-    before = set(table.obs), set(table.obsm), set(table.uns)
+def test_a_bad_background_is_refused(
+    section: Any, model: Any, options: Any, error: Any, message: str, keys: Any
+) -> None:
+    before = keys.of(section["table"])
     with pytest.raises(error, match=message):
         sw.tl.zero_shot_annotate(section, NAMES, **({"model": model, "normalize": "centre"} | options))
-    assert (set(table.obs), set(table.obsm), set(table.uns)) == before
+    assert keys.of(section["table"]) == before
 
 
-def test_a_background_without_an_embedding(section: Any, model: Any) -> None:
+def test_a_background_needs_an_embedding(section: Any, model: Any) -> None:
     other = section["table"].copy()
     with pytest.raises(KeyError, match=r"The background has no \.obsm\['X_sw_image'\].*sw\.tl\.embed\(background"):
         sw.tl.zero_shot_annotate(section, NAMES, model=model, normalize="centre", background=other)
@@ -107,7 +192,7 @@ def test_rows_of_a_group_share_a_unit_embedding() -> None:
     assert pooled(z, None) is z
 
 
-def test_groups_in_an_annotation(section: Any, model: Any) -> None:
+def test_rows_of_a_group_get_the_same_scores(section: Any, model: Any) -> None:
     table = section["table"]
     table.obs["region"] = pd.Categorical(np.where(np.arange(120) < 40, "left", "right"))
     sw.tl.zero_shot_annotate(section, NAMES, model=model, group_key="region")
@@ -122,36 +207,36 @@ def test_groups_in_an_annotation(section: Any, model: Any) -> None:
 # ------------------------------------------------------------------------------------------------- nothing to score
 
 
-def test_no_row_with_an_embedding(section: Any, model: Any) -> None:
+def test_a_slide_without_any_embedding_is_refused(section: Any, model: Any, keys: Any) -> None:
     table = section["table"]
     table.obsm["X_sw_image"] = old = np.ones((120, 64), np.float32)
     table.obsm["X_stain_texture"][:] = np.nan
-    before = set(table.obs), set(table.obsm), set(table.uns), dict(table.uns["spatialwhisperer"])
+    before = keys.of(table)
     with pytest.raises(ValueError, match=r"None of the 120 rows has an embedding.*embed_images\(data, border='pad'\)"):
         sw.tl.zero_shot_annotate(section, NAMES, model=model)
-    assert (set(table.obs), set(table.obsm), set(table.uns), table.uns["spatialwhisperer"]) == before
+    assert keys.of(table) == before
     assert np.array_equal(table.obsm["X_sw_image"], old)
     table.obsm["X_mine"] = np.full((120, 64), np.nan, np.float32)
     with pytest.raises(ValueError, match=r"\.obsm\['X_mine'\] holds NaN"):
         sw.tl.zero_shot_annotate(section, NAMES, model=model, embedding_key="X_mine")
 
 
-def test_a_slide_of_glass(section: Any, model: Any) -> None:
-    """Tiles that hold no tissue are refused where the model remembers its training tissue, before anything is written."""
+def test_a_slide_without_tissue_is_refused(section: Any, model: Any) -> None:
+    """Where the model stores a sample of its training tissue, and before anything is written."""
     from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
 
     table = section["table"]
-    share = StainTextureEncoder().feature_names().index("tissue_share")
-    table.obsm["X_stain_texture"][:, share] = 0
+    fraction = StainTextureEncoder().feature_names().index("tissue_share")
+    table.obsm["X_stain_texture"][:, fraction] = 0
     with pytest.raises(ValueError, match="None of the 120 rows has a whole tile on tissue"):
         sw.tl.zero_shot_annotate(section, NAMES, model=model)
     assert "X_sw_image" not in table.obsm
     assert "sw_label" not in table.obs
 
 
-def test_strange_images_are_named(section: Any, model: Any) -> None:
+def test_images_outside_the_training_range_are_named(section: Any, model: Any) -> None:
     table = section["table"]
     table.obsm["X_stain_texture"] += 40 * table.obsm["X_stain_texture"].std(axis=0)
-    with pytest.warns(sw._utils.SpatialWhispererWarning, match="standard deviations from the nearest training section"):
+    with pytest.warns(SpatialWhispererWarning, match="standard deviations from the nearest training section"):
         sw.tl.zero_shot_annotate(section, NAMES, model=model)
     assert "sw_label" in table.obs
