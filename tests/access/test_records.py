@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 from spatialwhisperer._access.records import TilesRecord, Where
 from spatialwhisperer._schema import from_plain, to_plain
 
@@ -16,6 +18,17 @@ def test_two_places_agree_where_both_name_one() -> None:
 
 def test_the_rule_of_a_scale_does_not_have_to_agree() -> None:
     assert Where(mpp={"a": 0.5}, rule={"a": "mpp=…"}).agrees(Where(mpp={"a": 0.5}, rule={"a": "microns"}))
+
+
+def test_a_pitch_that_was_measured_on_other_rows_agrees() -> None:
+    rules = ("spot_pitch_um=100", "the 100 µm pitch of the Visium array")
+    for rule, its in product(rules, rules):
+        here = Where(mpp={"a": 0.5}, rule={"a": rule})
+        assert here.agrees(Where(mpp={"a": 0.504}, rule={"a": its}))
+        assert not here.agrees(Where(mpp={"a": 0.51}, rule={"a": its}))
+        assert not here.agrees(Where(mpp={"a": 0.504}, rule={"a": "mpp=…"}))
+    stated = Where(mpp={"a": 0.5}, rule={"a": "mpp=…"})
+    assert not stated.agrees(Where(mpp={"a": 0.504}, rule={"a": "mpp=…"}))
 
 
 def test_records_go_to_plain_values_and_back() -> None:

@@ -30,7 +30,7 @@ def gap(parts: list[np.ndarray], columns: slice) -> float:
     return float(np.abs(parts[0][:, columns].mean(axis=0) - parts[1][:, columns].mean(axis=0)).mean())
 
 
-def test_sections_agree_and_kinds_stay_apart():
+def test_sections_agree_and_kinds_stay_apart() -> None:
     pytest.importorskip("harmonypy")
     parts = [table(0, 1.0), table(1, 4.0, n=60)]
     state = np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -48,7 +48,7 @@ def test_sections_agree_and_kinds_stay_apart():
     np.testing.assert_allclose(again[1], after[1], atol=1e-5)
 
 
-def test_genes_come_in_the_order_asked_for_and_batches_from_a_column():
+def test_genes_come_in_the_order_asked_for_and_batches_from_a_column() -> None:
     pytest.importorskip("harmonypy")
     parts = [table(0, 1.0), table(1, 4.0)]
     joined = ad.concat(parts, index_unique="-", keys=["a", "b"], label="section")
@@ -58,7 +58,7 @@ def test_genes_come_in_the_order_asked_for_and_batches_from_a_column():
     np.testing.assert_allclose(together[0], np.vstack(apart), atol=1e-5)
 
 
-def test_as_many_genes_as_rows_are_not_transposed():
+def test_as_many_genes_as_rows_are_not_transposed() -> None:
     pytest.importorskip("harmonypy")
     parts = [table(0, 1.0, n=15), table(1, 1.0, n=15)]
     after = np.vstack(harmonize_expression(parts, genes=GENES, ridge=1e6))
@@ -66,7 +66,7 @@ def test_as_many_genes_as_rows_are_not_transposed():
     np.testing.assert_allclose(after, np.vstack([to_space(p.X.toarray()) for p in parts]), atol=1e-2)
 
 
-def test_what_cannot_be_is_refused():
+def test_what_cannot_be_is_refused() -> None:
     parts = [table(0, 1.0), table(1, 4.0)]
     with pytest.raises(KeyError, match="1 genes are not in object 0: NOPE"):
         harmonize_expression(parts, genes=["G1", "NOPE"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -8,6 +10,9 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from spatialwhisperer.pp.gene_selection import select_genes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 G = 80
 NAMES = [f"G{i}" for i in range(G)]
@@ -28,7 +33,7 @@ def scanpy_hvg(adata: ad.AnnData, n: int) -> set[str]:
     return set(copy.var_names[sc.pp.highly_variable_genes(copy, n_top_genes=n, inplace=False)["highly_variable"]])
 
 
-def test_hvg_is_the_union_of_scanpys_choice_in_each_section():
+def test_hvg_is_the_union_of_scanpys_choice_in_each_section() -> None:
     parts = [table(0), table(1)]
     before = parts[0].copy()
     expected = scanpy_hvg(parts[0], 15) | scanpy_hvg(parts[1], 15)
@@ -39,7 +44,7 @@ def test_hvg_is_the_union_of_scanpys_choice_in_each_section():
     assert not parts[0].uns
 
 
-def test_sections_of_one_table_count_like_several_objects():
+def test_sections_of_one_table_count_like_several_objects() -> None:
     one = table(0)
     split = [one[one.obs["section"] == s].copy() for s in "ab"]
     assert select_genes(one, n_top=10, section_key="section") == select_genes(split, n_top=10)
@@ -51,7 +56,7 @@ def test_sections_of_one_table_count_like_several_objects():
     assert select_genes(renamed, n_top=10, section_key="section") == select_genes(one, n_top=10)
 
 
-def test_mean_takes_genes_that_every_section_shows():
+def test_mean_takes_genes_that_every_section_shows() -> None:
     parts = [table(0), table(1)]
     top = select_genes(parts, method="mean", n_top=3)
     x = parts[1].X.tolil()
@@ -62,7 +67,7 @@ def test_mean_takes_genes_that_every_section_shows():
     assert len(again) >= 3
 
 
-def test_genes_of_every_table_with_enough_spots():
+def test_genes_of_every_table_with_enough_spots() -> None:
     parts = [table(0), table(1, names=NAMES[::-1])[:, 10:].copy()]
     everything = select_genes(parts, method="all")
     assert everything == NAMES[:-10]
@@ -73,7 +78,7 @@ def test_genes_of_every_table_with_enough_spots():
     assert set(select_genes(parts, n_top=1000)) <= set(everything)
 
 
-def test_what_cannot_be_is_refused():
+def test_what_cannot_be_is_refused() -> None:
     parts = [table(0), table(1)]
     with pytest.raises(ValueError, match="method='best'"):
         select_genes(parts, method="best")
@@ -100,7 +105,7 @@ def test_what_cannot_be_is_refused():
         select_genes([parts[0], repeated])
 
 
-def test_real_sections(data_folder):
+def test_real_sections(data_folder: Path) -> None:
     from spatialwhisperer.datasets import her2st
 
     parts = [her2st(s, data_dir=data_folder, with_image=False) for s in ("C2", "C3")]

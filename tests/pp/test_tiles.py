@@ -108,7 +108,7 @@ def test_labels_without_a_table_get_one(build: Any, image: np.ndarray) -> None:
     assert sdata.tables["sw_tiles"].obsm["sw_tiles"].tolist() == [[52, 302], [210, 105]]
 
 
-def test_a_table_must_annotate_the_shapes_that_are_named(build: Any, sdata: Any) -> None:
+def test_a_table_must_annotate_the_shapes_that_are_named(sdata: Any) -> None:
     sdata.tables["again"] = sdata.tables["table"].copy()
     with pytest.raises(ValueError, match=r"Several tables annotate 'S_spots': .*table_key=…"):
         sw.pp.tiles(sdata, tile_um=32, shapes_key="S_spots")

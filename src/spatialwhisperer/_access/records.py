@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from operator import eq
 from typing import Any, Literal, TypeVar
 
+from spatialwhisperer._access.scale import is_measured
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._schema import Stored, from_plain
 
@@ -18,6 +19,9 @@ LowRes = Literal["warn", "error", "allow"]
 
 _ALIKE = 1e-6
 """Scales that differ by less, relative to the scale, are the same."""
+
+_MEASURED = 0.01
+"""The same for scales that were measured on the spots: on some of the rows they differ in the last digits."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,11 @@ class Where(Stored):
     def agrees(self, other: Where) -> bool:
         """Whether both name the same image and scale wherever both name one."""
         same_image = all(self.image[s] == other.image[s] for s in self.image.keys() & other.image.keys())
-        shared = self.mpp.keys() & other.mpp.keys()
-        return same_image and all(abs(self.mpp[s] - other.mpp[s]) <= _ALIKE * other.mpp[s] for s in shared)
+        return same_image and all(self._same_scale(other, s) for s in self.mpp.keys() & other.mpp.keys())
+
+    def _same_scale(self, other: Where, section: str) -> bool:
+        measured = all(is_measured(where.rule.get(section, "")) for where in (self, other))
+        return abs(self.mpp[section] - other.mpp[section]) <= (_MEASURED if measured else _ALIKE) * other.mpp[section]
 
 
 def places_of(records: Iterable[Mapping[str, Any] | None]) -> tuple[Where, ...]:

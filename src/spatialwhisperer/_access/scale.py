@@ -31,6 +31,10 @@ _MISPLACED = 0.1
 _MAGNIFICATIONS = (20, 40)
 
 
+_VISIUM_RULE = "the 100 µm pitch of the Visium array"
+_PITCH_RULE = "spot_pitch_um="
+
+
 @dataclass(frozen=True)
 class Scale:
     """Microns per full-resolution pixel, and the rule that states them."""
@@ -85,8 +89,13 @@ def _given(
         pitch = positive("spot_pitch_um", spot_pitch_um)
         # without an image there are no pixels to measure
         if np.isfinite(xy_px).all(axis=1).any():
-            return Scale(pitch / spot_pitch_px(section, xy_px), f"spot_pitch_um={pitch:g}")
+            return Scale(pitch / spot_pitch_px(section, xy_px), f"{_PITCH_RULE}{pitch:g}")
     return None
+
+
+def is_measured(rule: str) -> bool:
+    """Whether a rule measures the distance between the spots that a table has."""
+    return rule == _VISIUM_RULE or rule.startswith(_PITCH_RULE)
 
 
 def missing_mpp(section: str) -> str:
@@ -149,7 +158,7 @@ def of_library(
     pitch = hexagonal_pitch_px(obs, xy_px)
     if pitch is None:
         return ()
-    rules = [Scale(VISIUM_PITCH_UM / pitch, "the 100 µm pitch of the Visium array")]
+    rules = [Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE)]
     fiducial = factors.get("fiducial_diameter_fullres")
     if fiducial is not None:
         rules.append(
