@@ -1,4 +1,4 @@
-"""Training items as arrays: which row of which modality belongs together, and batches of them."""
+"""Training items as arrays: which inputs of the modalities belong together, and batches of them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class Items:
     Attributes
     ----------
     inputs
-        Modality to what its tower or head takes, one entry per distinct input: standardised features (n, d), tiles
-        (n, 3, p, p), a CSR matrix of counts, or a list of captions.
+        Modality to what its trained encoder or its head takes, one entry for each distinct input: standardised features (n, d),
+        tiles (n, 3, p, p), a CSR matrix of counts, or a list of captions.
     index
-        Modality to the position in ``inputs`` of each item, shape (n_items,); -1 where the item lacks it.
+        Modality to the position in ``inputs`` of each item, shape (n_items,); -1 where the item lacks the modality.
     row
-        Observation of each item, shape (n_items,); an observation with two captions makes two items.
+        Observation of each item, shape (n_items,); an observation with two captions gives two items.
     group
-        Patient (or other group) of each item.
+        Patient (or other group) of each item, shape (n_items,).
     context
-        Modality to what its context module reads beside the features, one entry per distinct input: ``positions`` (n, 2)
-        of integers, or the ``neighbours`` (n, 1 + k) of each input and their ``offsets`` (n, 1 + k, 2).
+        Modality to what its context module reads in addition to the features, one entry for each distinct input: ``positions`` (n, 2)
+        of whole numbers, or the ``neighbours`` (n, 1 + k) of each input and their ``offsets`` (n, 1 + k, 2).
     values
-        Expression that a decoder learns, CSR, shape (m, g), or ``None``.
+        Expression that a decoder is trained to predict, CSR, shape (m, g), or ``None``.
     value_index
-        Row of ``values`` of each item, -1 where there is none.
+        Row of ``values`` of each item, shape (n_items,); -1 where there is none.
     """
 
     inputs: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Items:
         return len(self.row)
 
     def subset(self, keep: np.ndarray) -> Items:
-        """Items at the given positions; inputs are shared, not copied."""
+        """Items at the given positions. The inputs are not copied."""
         return replace(
             self,
             index={m: i[keep] for m, i in self.index.items()},
@@ -61,18 +61,18 @@ class Items:
         )
 
     def count(self, a: str, b: str) -> int:
-        """Number of distinct pairs of two modalities."""
+        """Number of distinct pairs of inputs of two modalities."""
         if a not in self.index or b not in self.index:
             return 0
         both = (self.index[a] >= 0) & (self.index[b] >= 0)
         return len(np.unique(np.stack([self.index[a][both], self.index[b][both]]), axis=1).T)
 
     def strata(self) -> np.ndarray:
-        """Code of each item for the set of modalities that it holds."""
+        """Code for the set of modalities that each item holds, shape (n_items,)."""
         return np.sum([(index >= 0).astype(int) << bit for bit, index in enumerate(self.index.values())], axis=0)
 
     def with_pairs(self, pairs: Any) -> Items:
-        """Only the items that hold at least one of the modality pairs, and only the modalities of those pairs."""
+        """Only the items that hold at least one of the modality pairs, with only the modalities of these pairs."""
         modalities = sorted({m for pair in pairs for m in pair})
         keep = np.zeros(len(self), bool)
         for a, b in pairs:
@@ -81,20 +81,20 @@ class Items:
             self, inputs={m: self.inputs[m] for m in modalities}, index={m: self.index[m] for m in modalities}
         )
         if "image" not in modalities:
-            # a decoder learns from images
+            # a decoder is trained on images
             narrowed = replace(narrowed, values=None, value_index=None)
         return narrowed.subset(np.flatnonzero(keep))
 
 
 class ItemBatches(Dataset):
-    """Looks up whole batches by their item positions: one gather per modality, no per-sample Python.
+    """Looks up whole batches by the positions of their items, with one indexing operation for each modality.
 
     Parameters
     ----------
     items
-        What to look up.
+        The items.
     trained
-        Encoders that are trained, by modality: they collate raw inputs.
+        Encoders that are trained, by modality; their ``collate`` prepares the raw inputs.
     """
 
     def __init__(self, items: Items, trained: Mapping[str, Encoder]) -> None:
@@ -115,18 +115,18 @@ class ItemBatches(Dataset):
             )
         if self.holds is not None:
             batch["text"] |= self._captions(items=positions)
-        if self.items.values is not None:
-            batch["values"] = self._values(positions)
+        if self.items.values is not None and self.items.value_index is not None:
+            batch["values"] = self._values(positions, self.items.values, self.items.value_index)
         return batch
 
-    def _values(self, items: np.ndarray) -> dict[str, torch.Tensor]:
+    def _values(self, items: np.ndarray, values: Any, index: np.ndarray) -> dict[str, torch.Tensor]:
         """Expression of the items that have an image and a value."""
-        found = self.items.value_index[items]
+        found = index[items]
         at = np.flatnonzero((found >= 0) & (self.items.index["image"][items] >= 0))
-        return {"at": torch.as_tensor(at), "y": torch.as_tensor(self.items.values[found[at]].toarray())}
+        return {"at": torch.as_tensor(at), "y": torch.as_tensor(values[found[at]].toarray())}
 
     def _captions(self, items: np.ndarray) -> dict[str, torch.Tensor]:
-        """Where each distinct caption of the batch first stands, and which of them are true of which row."""
+        """Position in the batch where each distinct caption occurs first, and which of these captions are true of which row."""
         found = self.items.index["text"][items]
         at = np.flatnonzero(found >= 0)
         distinct, first = np.unique(found[at], return_index=True)
@@ -152,7 +152,7 @@ class ItemBatches(Dataset):
             return self._features(modality, found)
         if not len(found):
             return {"x": torch.empty(0)}
-        # a trained encoder is expensive: it sees each distinct input once
+        # a trained encoder is expensive, so each distinct input is encoded once
         distinct, expand = np.unique(found, return_inverse=True)
         source = self.items.inputs[modality]
         chosen = [source[i] for i in distinct] if isinstance(source, list) else source[distinct]
@@ -160,7 +160,7 @@ class ItemBatches(Dataset):
 
 
 def _captions_of_rows(items: Items) -> Any:
-    """Which caption is true of which row: CSR, rows by captions; ``None`` without text."""
+    """Which caption is true of which row, CSR of shape (rows, captions); ``None`` without text."""
     if "text" not in items.index:
         return None
     from scipy.sparse import csr_matrix
@@ -172,11 +172,30 @@ def _captions_of_rows(items: Items) -> Any:
 
 
 class ShuffledBatches(Sampler):
-    """Batches of item positions from one seeded permutation per epoch, split over ranks, the last partial one dropped.
+    """Batches of item positions, from one seeded permutation in each epoch.
 
-    With ``strata`` (a code per item) every batch holds the strata in equal parts; an epoch passes once through the largest
-    and repeats the others. A few image–gene pairs beside many captions would otherwise have hardly a negative in a batch.
-    ``rank_of`` answers the rank of this process, which is known only once the trainer runs.
+    With ``strata`` every batch holds the strata in equal parts: an epoch passes once through the largest stratum and repeats the others.
+    Otherwise, where there are few image–gene pairs and many captions, a batch would hold hardly any negative of an image–gene pair.
+
+    Parameters
+    ----------
+    n_items
+        Number of items.
+    batch_size
+        Items of a batch on one rank; an incomplete last batch is dropped.
+    seed
+        Seed of the permutations.
+    shuffle
+        Permute the items; else they come in their order, without strata.
+    world_size
+        Number of ranks, over which every batch is split.
+    strata
+        Code of each item, shape (n_items,).
+
+    Attributes
+    ----------
+    rank_of
+        Function without arguments that returns the rank of this process, which is known only when the trainer runs.
     """
 
     def __init__(
@@ -210,7 +229,7 @@ class ShuffledBatches(Sampler):
         order = self._order()
         step = self.batch_size * self.world_size
         for start in range(0, len(self) * step, step):
-            # a stretch for each rank, so that a rank too holds the strata in equal parts
+            # a contiguous part for each rank, so that each rank holds the strata in equal parts too
             first = start + self.rank_of() * self.batch_size
             yield order[first : first + self.batch_size]
 
@@ -223,10 +242,10 @@ class ShuffledBatches(Sampler):
             np.concatenate([rng.permutation(part) for _ in range(-(-longest // len(part)))])[:longest]
             for part in self.strata
         ]
-        # interleaved, so that any stretch holds the strata in equal parts
+        # interleaved, so that any contiguous part holds the strata in equal parts
         return np.stack(shuffled, axis=1).ravel()
 
 
 def batch_loader(dataset: ItemBatches, sampler: ShuffledBatches) -> DataLoader:
-    """One process: forked workers hang over zarr-backed data, and a gather is faster than they are."""
+    """Loader of whole batches, in this process: forked workers hang with data in zarr, and indexing is faster than they are."""
     return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=0)

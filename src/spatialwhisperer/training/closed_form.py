@@ -1,7 +1,8 @@
-"""A joint space without training: the features of the bridge modality, with linear maps of captions and images into them.
+"""A joint space in closed form: the features of the bridge modality, with linear maps of captions and images into them.
 
-``M = argmin`` over linear maps of text features onto caption directions, where the direction of a caption is the ridge
-regression of its presence on the features of the bridge modality (the bilinear model of Romera-Paredes & Torr, ICML 2015, with a free text side).
+The direction of a caption is the ridge regression of its presence on the features of the bridge modality. A second ridge regression
+maps text features onto these directions, as in the bilinear model of Romera-Paredes & Torr (ICML 2015), in which captions have fixed
+attributes instead of text features.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spatialwhisperer._frozen import frozen
+from spatialwhisperer._frozen import FrozenMapping
 from spatialwhisperer.models.config import ContextConfig, HeadConfig
-from spatialwhisperer.networks.heads import make_head
+from spatialwhisperer.networks.heads import fixed_linear_head
 from spatialwhisperer.training.fitted import Fitted, one_step
 from spatialwhisperer.training.ridge_link import linked_pairs, solve_ridge
 
@@ -23,36 +24,36 @@ if TYPE_CHECKING:
     from spatialwhisperer.training.batches import Items
 
 CAPTION_PENALTY = 100.0
-"""Of the caption directions, on standardised features of some thousand rows: a small one."""
+"""Ridge penalty of the caption directions; it is small, because the features are standardised and there are thousands of rows."""
 
 TEXT_PENALTY = 0.1
-"""Of the text map, in units of squared text features of length one: how far a caption lends its direction to similar words."""
+"""Ridge penalty of the text map, for text features of length one. It sets how similar the directions of similar captions become."""
 
 NEIGHBOURHOOD = {"n_neighbours": 8, "bandwidth": 1.0}
-"""Rows whose mean takes part in an image embedding; weights are exp(-r²/2), with r in units of the spacing."""
+"""Neighbours whose mean enters an image embedding; their weights are exp(-r²/2), with r in units of the spacing."""
 
 
 def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_share: float = 0.0) -> Fitted:
     """Replace all heads by closed-form solutions.
 
-    The joint space holds the standardised features of the bridge modality and one constant coordinate. Rows are scaled to unit
-    length when they are compared, and thanks to the constant a long row still scores higher than a short one: the length of a
-    predicted row says how sure the prediction is.
+    The joint space holds the standardised features of the bridge modality and one constant coordinate. The length of a predicted row
+    reflects the confidence of the prediction. Rows are scaled to unit length when they are compared; because of the constant, a long row
+    still gets higher scores than a short one in the same direction.
 
     Parameters
     ----------
     model
-        With frozen features of bridge modality, text and image.
+        Model with frozen features of bridge modality, text and image.
     items
         Training items.
     bridge
         The modality that images and texts are linked to.
     neighbour_share
-        Weight of the mean of the nearest rows in an image embedding. The regression itself reads single rows.
+        Weight of the mean of the nearest rows in an image embedding. The regression is fitted on single rows.
 
     Returns
     -------
-    One history row for each link, with its error, and the penalties.
+    History with one row for each link and its mean squared error, and the penalties.
     """
     features = np.asarray(items.inputs[bridge], dtype=np.float64)
     text = np.asarray(items.inputs["text"], dtype=np.float64)
@@ -63,11 +64,11 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_s
     x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], features[bridge_rows]
     image_weight, alpha = solve_ridge(x, y)
 
-    constant = math.sqrt(features.shape[1])  # the length of a typical standardised row
+    constant = _constant(features.shape[1])
     dim = features.shape[1] + 1
     _install(model, bridge, np.eye(features.shape[1]), constant, projection_dim=dim)
     _install(model, "text", text_weight, 0.0)
-    install_image_link(model, image_weight, bridge=bridge, neighbour_share=neighbour_share)
+    install_image_link(model, image_weight, neighbour_share=neighbour_share)
     # logits are then in standard deviations of the scores of training rows
     length = float(np.median(np.linalg.norm(text @ text_weight.T, axis=1)))
     with torch.no_grad():
@@ -81,7 +82,7 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_s
 
 
 def captioned_rows(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the bridge modality that hold a caption, which captions they hold, bool (n, c), and their groups (n,)."""
+    """Rows of the bridge modality that have a caption (n,), which captions they have, Boolean (n, c), and their groups (n,)."""
     other, text = items.index[bridge], items.index["text"]
     both = (other >= 0) & (text >= 0)
     rows, first, at = np.unique(other[both], return_index=True, return_inverse=True)
@@ -91,11 +92,12 @@ def captioned_rows(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray, n
 
 
 def caption_directions(features: np.ndarray, holds: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Direction of each caption in the space of the features, shape (d, c); scores along it have unit variance in training.
+    """Direction of each caption in the space of the features, scaled so that training scores along it have unit variance.
 
-    Ridge regression of presence on features, both centred within groups, so that what sets patients or technologies apart is
-    not taken for the meaning of a caption that one of them has more of. A caption that is true of all rows of some groups
-    and of none of the others has nothing but that difference; it is centred over all rows. A caption without rows gets zero.
+    This is the ridge regression of the presence of a caption on the features, both centred within groups. A caption that is more frequent
+    in one group therefore does not get the difference between patients or technologies as its direction. A caption that is true of all
+    rows of some groups and of no row of the others differs only between groups; it is centred over all rows. A caption without rows gets
+    zero.
 
     Parameters
     ----------
@@ -105,6 +107,10 @@ def caption_directions(features: np.ndarray, holds: np.ndarray, group: np.ndarra
         Which caption is true of which row, shape (n, c).
     group
         Group of each row, shape (n,).
+
+    Returns
+    -------
+    Shape (d, c).
     """
     codes = np.unique(group.astype(str), return_inverse=True)[1]
     present = holds.astype(np.float64)
@@ -118,7 +124,7 @@ def caption_directions(features: np.ndarray, holds: np.ndarray, group: np.ndarra
 
 
 def text_map(text: np.ndarray, directions: np.ndarray, penalty: float = TEXT_PENALTY) -> np.ndarray:
-    """Linear map (d, t) that takes text features (c, t) of the captions near to their directions (d, c)."""
+    """Ridge regression from text features (c, t) to the directions (d, c) of the captions; a linear map (d, t)."""
     known = np.abs(directions).sum(axis=0) > 0
     t, b = text[known], directions[:, known]
     return b @ np.linalg.solve(t @ t.T + penalty * np.eye(len(t)), t)
@@ -136,25 +142,28 @@ def _centred(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return x - (sums / np.bincount(codes, minlength=len(sums))[:, None])[codes]
 
 
-def install_image_link(model: JointSpace, weight: np.ndarray, *, bridge: str, neighbour_share: float = 0.0) -> None:
-    """Put the image head of a model in closed form in place.
+def install_image_link(model: JointSpace, weight: np.ndarray, *, neighbour_share: float = 0.0) -> None:
+    """Install the image head of a model in closed form.
 
     Parameters
     ----------
     model
-        The head of its bridge modality is in place.
+        With a closed-form head of its bridge modality in place.
     weight
         From standardised image features to standardised features of the bridge modality, shape (d, p).
-    bridge
-        The modality that images are linked to.
     neighbour_share
-        Weight of the mean of the nearest rows; both go through the same weights.
+        Weight of the mean of the nearest rows, which is mapped by the same weights.
     """
     context = None
     if neighbour_share:
-        context = ContextConfig("section_mean", frozen(NEIGHBOURHOOD))
+        context = ContextConfig("section_mean", FrozenMapping(NEIGHBOURHOOD))
         weight = np.concatenate([(1 - neighbour_share) * weight, neighbour_share * weight], axis=1)
-    _install(model, "image", weight, float(model.heads[bridge].bias[-1].detach()), context=context)
+    _install(model, "image", weight, _constant(len(weight)), context=context)
+
+
+def _constant(dim: int) -> float:
+    """The length of a typical standardised row."""
+    return math.sqrt(dim)
 
 
 def _install(
@@ -166,12 +175,11 @@ def _install(
     context: ContextConfig | None = None,
     projection_dim: int | None = None,
 ) -> None:
-    """A linear head into a space with one more coordinate, which is constant."""
-    head = make_head("linear", weight.shape[1], len(weight) + 1)
-    with torch.no_grad():
-        head.weight.zero_()
-        head.weight[:-1].copy_(torch.from_numpy(np.ascontiguousarray(weight)))
-        head.bias.zero_()
-        head.bias[-1] = constant
-    described = HeadConfig("linear", int(weight.shape[1]))
-    model.install_head(modality, head, described, context=context, projection_dim=projection_dim)
+    """Install a linear head into a space with one more coordinate, which is constant."""
+    model.install_head(
+        modality,
+        fixed_linear_head(weight, constant),
+        HeadConfig("linear", int(weight.shape[1])),
+        context=context,
+        projection_dim=projection_dim,
+    )

@@ -1,4 +1,4 @@
-"""Fitting a model to items: the two schedules, on arrays."""
+"""Fitting a model to items by one of the two schedules, on arrays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
@@ -41,18 +39,18 @@ _NOISE = (
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of the trainer.
+    """One run of Lightning's Trainer.
 
     Attributes
     ----------
     name
-        Appears in the history and names the checkpoint folder.
+        Name of the phase in the history, and of its folder of checkpoints.
     pairs
         Weight of each modality pair.
     train_heads
-        Modalities whose head learns.
+        Modalities whose head is trained.
     unlocked
-        Towers that learn, modality to "U" or "u".
+        Encoders that are trained: modality to "U" or "u".
     """
 
     name: str
@@ -63,26 +61,26 @@ class Phase:
 
 @dataclass(frozen=True)
 class Run:
-    """What all phases share.
+    """Everything that is the same in all phases.
 
     Attributes
     ----------
     recipe, loss
-        How heads are trained, and the loss of pairs without text.
+        Optimiser and schedule, and the loss of pairs without text.
     pairs
         Weight of each modality pair.
     bridge
         The modality that the sequential schedule links images to; ``None`` where there is none.
     unlocked
-        Encoders that learn, modality to "U" or "u".
+        Encoders that are trained: modality to "U" (after the warm-up) or "u" (from the start).
     max_epochs
         Epochs; ``None`` takes those of the recipe.
     random_state
         Seed.
     folder
-        Where the checkpoints go.
+        Folder of the checkpoints.
     trainer
-        Arguments of Lightning's Trainer.
+        Arguments of Lightning's Trainer, as :func:`~spatialwhisperer.training.trainer.trainer_options` returns them.
     resume
         Continue from the checkpoints in the folder.
     """
@@ -102,20 +100,41 @@ class Run:
 def fit(
     model: JointSpace, items: Items, validation: Items | None, run: Run, *, schedule: str, image_link: str | None
 ) -> Fitted:
-    """Fit a model to items, in place, by one of the two schedules."""
+    """Fit a model to items, in place.
+
+    Parameters
+    ----------
+    model
+        The model.
+    items
+        Training items.
+    validation
+        Items of held-out groups for a validation loss, or ``None``.
+    run
+        How it is trained.
+    schedule
+        "joint": all pairs together. "sequential": the pairs without an image first, then the link of the image.
+    image_link
+        Of the sequential schedule: "ridge" or "contrastive".
+
+    Raises
+    ------
+    ValueError
+        If the schedule is sequential and there is no bridge modality.
+    """
     if schedule == "joint":
         return _fit_joint(model, items, validation, run)
     return _fit_sequential(model, items, validation, run, str(image_link))
 
 
 def _fit_joint(model: JointSpace, items: Items, validation: Items | None, run: Run) -> Fitted:
-    """All pairs together, as published."""
+    """Train all pairs together, as published."""
     heads = frozenset(m for pair in run.pairs for m in pair)
     return Fitted(fit_phase(model, items, validation, Phase("joint", run.pairs, heads, run.unlocked), run))
 
 
 def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, run: Run, image_link: str) -> Fitted:
-    """Bridge modality and text first; then the image is linked to the embedding of the bridge modality, which stays fixed."""
+    """Train bridge modality and text first, then link the image to the embedding of the bridge modality, which stays fixed."""
     if run.bridge is None:
         raise ValueError("The sequential schedule needs a modality that all pairs share. Use schedule='joint'.")
     if in_closed_form(run.recipe, image_link, model.towers):
@@ -133,12 +152,12 @@ def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, r
 
 
 def in_closed_form(recipe: Recipe, image_link: str | None, trained: Any) -> bool:
-    """Whether the sequential schedule needs no training at all."""
+    """Whether the sequential schedule is solved in closed form."""
     return recipe.closed_form and image_link == "ridge" and not trained
 
 
 def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:
-    """Train the heads and encoders of one phase; returns its history."""
+    """Train the heads and encoders of one phase and return its history."""
     items = items.with_pairs(phase.pairs)
     trained = {m: model.encoders[m] for m in model.towers}
     with isolated_rng(run.random_state), _quiet():
@@ -147,7 +166,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         from spatialwhisperer.training.lightning import ContrastiveTraining
 
         options = dict(run.trainer)
-        world = _world_size(options)
+        world = _world_size(pytorch, options)
         sampler = ShuffledBatches(
             len(items), run.recipe.batch_size, seed=run.random_state, world_size=world, strata=items.strata()
         )
@@ -179,7 +198,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
 
 @contextmanager
 def _interruptible(trainer: Any) -> Iterator[None]:
-    """Lightning leaves the process on Ctrl+C and ignores further ones; a notebook wants neither."""
+    """Raise KeyboardInterrupt on Ctrl+C, where Lightning would end the process, and restore the signal handler afterwards."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -200,13 +219,13 @@ def _epochs(run: Run, steps_per_epoch: int) -> int:
     return max(run.recipe.max_epochs, -(-run.recipe.min_steps // steps_per_epoch))
 
 
-def _world_size(options: Mapping[str, Any]) -> int:
-    devices, nodes = options.get("devices", 1), options.get("num_nodes", 1)
-    if isinstance(devices, list | tuple):
-        return len(devices) * nodes
-    if isinstance(devices, str):
-        return max(1, torch.cuda.device_count()) * nodes if devices in ("auto", "-1") else int(devices) * nodes
-    return (max(1, torch.cuda.device_count()) if devices == -1 else int(devices)) * nodes
+def _world_size(pytorch: Any, options: Mapping[str, Any]) -> int:
+    """Number of processes, as Lightning itself counts the devices; known before the Trainer of the run, whose epochs depend on it."""
+    devices = {name: options[name] for name in ("accelerator", "devices", "num_nodes") if name in options}
+    counting = pytorch.Trainer(
+        **devices, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    return counting.num_devices * counting.num_nodes
 
 
 def _validation_loader(trained: Any, validation: Items | None, phase: Phase, run: Run) -> Any:
@@ -221,7 +240,7 @@ def _validation_loader(trained: Any, validation: Items | None, phase: Phase, run
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's hints do not apply to batches that are looked up in memory."""
+    """Silence Lightning's hints, which do not apply to batches that are looked up in memory."""
     loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
     levels = [log.level for log in loggers]
     with warnings.catch_warnings():

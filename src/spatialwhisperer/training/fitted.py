@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a fit went.
+    """History and penalties of a fit.
 
     Attributes
     ----------
     history
         Losses by phase, epoch and step.
     penalties
-        Of what was solved in closed form, by name.
+        Ridge penalties of what was solved in closed form, by name.
     """
 
     history: pd.DataFrame
     penalties: Mapping[str, float] = field(default_factory=frozen)
 
     def then(self, other: Fitted) -> Fitted:
-        """Both fits, one after the other."""
+        """Append the history and the penalties of a second fit."""
         import pandas as pd
 
         history = pd.concat([self.history, other.history], ignore_index=True)
@@ -37,7 +37,7 @@ class Fitted:
 
 
 def one_step(losses: Mapping[str, float]) -> pd.DataFrame:
-    """The history of what was solved in one step, a row for each phase."""
+    """History of what was solved in closed form: one row for each phase, at epoch and step 0."""
     import pandas as pd
 
     return pd.DataFrame([{"phase": p, "epoch": 0, "step": 0, "loss": float(e)} for p, e in losses.items()])

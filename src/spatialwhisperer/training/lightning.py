@@ -1,4 +1,4 @@
-"""The training module: one Lightning step for any set of modality pairs. Imported inside functions only."""
+"""The LightningModule of training, for any set of modality pairs. Imported inside functions only."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class ContrastiveTraining(LightningModule):
-    """Masked mean of a contrastive loss over the modality pairs of a batch, with the error of a decoder beside it.
+    """Trains the mean of contrastive losses over the modality pairs of a batch, and optionally a decoder of expression.
 
     Parameters
     ----------
     model
-        Trained in place.
+        The model, which is trained in place.
     pairs
         Weight of each modality pair.
     recipe
         Optimiser and schedule.
     loss
-        Of pairs without text; pairs with text take the symmetric one with identity targets.
+        Loss of pairs without text. Pairs with text have the symmetric contrastive loss with identity targets, or the sigmoid loss.
     train_heads
-        Modalities whose head learns; the others stay fixed, in evaluation mode.
+        Modalities whose head is trained. The other heads stay fixed, in evaluation mode.
     unlocked
-        Towers that learn: modality to "U" (frozen during the warm-up) or "u" (from the first step).
+        Encoders that are trained: modality to "U" (frozen during the warm-up) or "u" (trained from the first step).
     total_steps
-        Steps of the whole run.
+        Number of steps of the whole run.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class ContrastiveTraining(LightningModule):
         self.total_steps = total_steps
         self.warmup_steps = max(1, round(recipe.warmup * total_steps))
         model.log_scale.requires_grad_(recipe.learn_temperature)
-        # of the sigmoid loss: most captions are not true of a row
+        # of the sigmoid loss; negative at the start, because most captions are not true of a row
         self.bias = torch.nn.Parameter(torch.tensor(-5.0)) if recipe.text_loss == "sigmoid" else None
 
     # -------------------------------------------------------------------------------------------- modes
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
-        """Say what learns before a strategy wraps the module: it looks once for the parameters to keep in step."""
+        """Choose what is trained before a strategy wraps the module: it collects the parameters to synchronise only once."""
         self._set_modes()
 
     def on_train_epoch_start(self) -> None:
-        """Lightning keeps the modes it finds, and a model rests in evaluation mode."""
+        """Set the modes again: Lightning keeps those it finds, and a model is in evaluation mode outside training."""
         self._set_modes()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Unfreeze pretrained towers when the warm-up is over."""
+        """Unfreeze pretrained encoders at the end of the warm-up."""
         if self.trainer.global_step == self.warmup_steps:
             self._set_modes()
 
     def _set_modes(self) -> None:
-        # the trainer's own count of steps, so that a resumed run is where it was
+        # the trainer's own count of steps is also right in a resumed run
         warm = self.trainer.global_step >= self.warmup_steps
         self.model.eval()
         for modality, head in self.model.heads.items():
@@ -92,7 +92,7 @@ class ContrastiveTraining(LightningModule):
         for modality, tower in self.model.towers.items():
             kind = self.unlocked.get(modality)
             learns = kind == "u" or (kind == "U" and warm)
-            # over several ranks gradients must be there from the start; the learning rate of the warm-up is zero
+            # over several ranks gradients are synchronised from the start; the learning rate is zero during the warm-up
             tower.train(learns).requires_grad_(learns or (kind == "U" and self.trainer.world_size > 1))
 
     # -------------------------------------------------------------------------------------------- steps
@@ -118,12 +118,12 @@ class ContrastiveTraining(LightningModule):
         z = {m: self._gather(embedded, gradients=True) for m, (embedded, _) in own.items()}
         ids = {m: self._gather(seen) for m, (_, seen) in own.items()}
         rows = self._gather(batch["row"])
-        parts = {}
+        parts: dict[tuple[str, str], torch.Tensor] = {}
         for a, b in self.pairs:
             if a not in z or b not in z:
                 continue
             if "text" in (a, b):
-                # captions repeat: rows that share one are positives of each other
+                # captions repeat: rows with the same caption are positives of each other
                 loss = self._text_loss(own, z, ids, b if a == "text" else a, batch)
             elif device_only:
                 near = {m: x for m, (x, _) in own.items()}, {m: i for m, (_, i) in own.items()}
@@ -133,22 +133,23 @@ class ContrastiveTraining(LightningModule):
             if loss is not None:
                 parts[a, b] = loss
         loss = masked_mean(parts, self.pairs) if parts else torch.zeros((), device=self.device)
-        if self.model.decoder is not None and "values" in batch and len(batch["values"]["at"]):
-            loss = loss + self.recipe.regression_weight * self._decoder_error(own["image"][0], batch["values"])
+        decoder = self.model.decoder
+        if decoder is not None and "values" in batch and len(batch["values"]["at"]):
+            loss = loss + self.recipe.regression_weight * _decoder_error(decoder, own["image"][0], batch["values"])
         if self._several_ranks() or not parts:
-            # a rank may hold no row of a modality: a zero that still reaches every parameter keeps the ranks in step
+            # a rank may hold no row of a modality: adding zero times every parameter keeps the ranks synchronised
             loss = loss + sum(p.sum() * 0 for p in self.parameters() if p.requires_grad)
         return loss, {f"{a}_{b}": v for (a, b), v in parts.items()}
 
     def _pair_loss(self, a: str, b: str, z: Any, ids: Any, rows: torch.Tensor) -> torch.Tensor | None:
-        """Loss of two modalities without text over the rows that hold both; an observation is its own identity."""
-        # the loss is not symmetric: the image is the modality that chooses among the other
+        """Loss of two modalities without text over the rows that hold both; the identity of a row is its observation."""
+        # the loss is not symmetric: images choose among the rows of the other modality
         image, other = (b, a) if b == "image" else (a, b)
         both = (ids[image] >= 0) & (ids[other] >= 0)
         if int(both.sum()) < 2:
             return None
         how = self.loss
-        options = {"lam": how.lam, "targets": how.targets}
+        options: dict[str, Any] = {"lam": how.lam, "targets": how.targets}
         if how.targets == "soft":
             options |= {k: getattr(how, k) for k in ("alpha", "beta", "stop_grad", "column_targets")}
         else:
@@ -157,33 +158,33 @@ class ContrastiveTraining(LightningModule):
 
     def _text_loss(self, own: Any, z: Any, ids: Any, other: str, batch: dict[str, Any]) -> torch.Tensor | None:
         if self.bias is not None:
-            return self._caption_loss(own[other], own["text"][0], batch["text"])
+            return self._caption_loss(own[other], own["text"][0], batch["text"], self.bias)
         both = (ids[other] >= 0) & (ids["text"] >= 0)
         if int(both.sum()) < 2:
             return None
         return contrastive(z[other][both], z["text"][both], self.model.log_scale.exp(), ids=ids["text"][both])
 
-    def _decoder_error(self, image: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean squared error of the decoded expression on this rank's rows."""
-        return (self.model.decoder(image[values["at"]]) - values["y"]).square().mean()
-
-    def _caption_loss(self, rows: Any, text: torch.Tensor, part: dict[str, Any]) -> torch.Tensor | None:
-        """Sigmoid loss of this rank's rows against its distinct captions; it needs no negatives of other ranks."""
+    def _caption_loss(
+        self, rows: Any, text: torch.Tensor, part: dict[str, Any], bias: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Sigmoid loss of the rows and the distinct captions of this rank; it needs no negatives of other ranks."""
         embedded, seen = rows
         there = seen >= 0
         if not len(part["first"]) or not bool(there.any()):
             return None
         captions = text[part["first"]]
-        return balanced_sigmoid(embedded[there], captions, self.model.log_scale.exp(), self.bias, part["holds"][there])
+        return balanced_sigmoid(embedded[there], captions, self.model.log_scale.exp(), bias, part["holds"][there])
 
     def _embed(self, modality: str, part: dict[str, Any], n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed only the rows that hold the modality, so that no dummy row reaches a tower or a batch norm.
+        """Embed the rows that hold the modality, and only these, so that no placeholder reaches an encoder or a batch norm.
 
-        Returns the embeddings, zero in the other rows, and the identities, -1 in the other rows.
+        Returns
+        -------
+        Embeddings (n, u), zero in the other rows, and identities (n,), -1 in the other rows.
         """
         out = torch.zeros(n, self.model.config.projection_dim, device=self.device)
         if len(part["at"]) == 0 or (self.model.heads[modality].training and len(part["at"]) < 2):
-            # a batch norm cannot learn from one row; the gradient must still pass, or the ranks would wait for each other
+            # a batch norm needs two rows; the gradient must exist all the same, or the ranks would wait for each other
             return out.requires_grad_(torch.is_grad_enabled()), torch.full_like(part["id"], -1)
         x = part["x"]
         if "expand" in part:
@@ -194,19 +195,20 @@ class ContrastiveTraining(LightningModule):
         return out.to(z.dtype).index_copy(0, part["at"], z), part["id"]
 
     def _several_ranks(self) -> bool:
-        # every rank validates on all rows, so there is nothing to gather there
+        # in validation every rank has all rows, so there is nothing to gather
         return self.trainer.world_size > 1 and self.training
 
     def _gather(self, x: torch.Tensor, *, gradients: bool = False) -> torch.Tensor:
-        """Rows of all ranks: the negatives of a contrastive loss are those of the whole batch."""
+        """Rows of all ranks, because the negatives of a contrastive loss are those of the whole batch."""
         if not self._several_ranks():
             return x
-        return self.all_gather(x, sync_grads=gradients).flatten(0, 1)
+        of_ranks: Any = self.all_gather(x, sync_grads=gradients)
+        return of_ranks.flatten(0, 1)
 
     # -------------------------------------------------------------------------------------------- optimiser
 
     def configure_optimizers(self) -> Any:
-        """The recipe's optimiser after a linear warm-up; pretrained towers join after it with a ramp of their own."""
+        """Optimiser and learning rates of the recipe: a linear warm-up of the heads, then one of the pretrained encoders."""
         learning = [
             part[m] for m in sorted(self.train_heads) for part in (self.model.heads, self.model.contexts) if m in part
         ]
@@ -215,7 +217,7 @@ class ContrastiveTraining(LightningModule):
         heads += [self.model.log_scale] if self.recipe.learn_temperature else []
         heads += [] if self.bias is None else [self.bias]
         groups = [*self._decay(heads, self.recipe.learning_rate)]
-        scales = [self._head_scale] * len(groups)
+        scales: list[Any] = [self._head_scale] * len(groups)
         for modality, kind in sorted(self.unlocked.items()):
             rate = self.recipe.tower_learning_rate if kind == "U" else self.recipe.learning_rate
             tower = self._decay(list(self.model.towers[modality].parameters()), rate)
@@ -227,7 +229,7 @@ class ContrastiveTraining(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _decay(self, parameters: list[Any], rate: float) -> list[dict[str, Any]]:
-        """Weights decay; biases, norms and the temperature do not, unless L2 is coupled as in the published Adam."""
+        """Parameter groups: weight decay applies to matrices only, except with "adam", where it applies to all as published."""
         if self.recipe.optimizer == "adam":
             return [{"params": parameters, "weight_decay": self.recipe.weight_decay, "lr": rate}] if parameters else []
         weights = [p for p in parameters if p.ndim > 1]
@@ -252,3 +254,8 @@ class ContrastiveTraining(LightningModule):
 
     def _tower_scale(self, step: int) -> float:
         return 0.0 if step < self.warmup_steps else self._head_scale(step)
+
+
+def _decoder_error(decoder: torch.nn.Module, image: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean squared error of the decoded expression on this rank's rows."""
+    return (decoder(image[values["at"]]) - values["y"]).square().mean()

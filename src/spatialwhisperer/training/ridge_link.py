@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from spatialwhisperer.models.config import HeadConfig
-from spatialwhisperer.networks.heads import make_head
+from spatialwhisperer.networks.heads import fixed_linear_head
 from spatialwhisperer.training.fitted import Fitted, one_step
 
 if TYPE_CHECKING:
@@ -16,46 +16,46 @@ if TYPE_CHECKING:
     from spatialwhisperer.training.batches import Items
 
 ALPHAS = tuple(10.0**k for k in np.arange(1, 5.1, 0.5))
-"""Penalties tried by leave-one-out cross-validation."""
+"""Penalties to choose from by leave-one-out cross-validation."""
 
 
 def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
     """Replace the image head by the ridge regression onto the embedding of the bridge modality.
 
-    The map has no intercept: image features are standardised, so that the mean embedding, which tells nothing about
-    a tile, does not enter the scores.
+    The map has no intercept. Image features are standardised, so that an intercept would be the mean embedding, which is the same for
+    all tiles.
 
     Parameters
     ----------
     model
-        Its other heads are trained.
+        Model whose other heads are trained.
     items
         Training items.
     bridge
         The modality that images are linked to.
+
+    Returns
+    -------
+    History with the mean squared error of the link, and its penalty.
     """
     pairs = linked_pairs(items, bridge)
     x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
     y = _embedding(model, bridge, items.inputs[bridge][pairs[1]])
     weight, alpha = solve_ridge(x, y)
-    head = make_head("linear", x.shape[1], y.shape[1])
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.zero_()
-    model.install_head("image", head, HeadConfig("linear", x.shape[1]))
+    model.install_head("image", fixed_linear_head(weight), HeadConfig("linear", x.shape[1]))
     error = float(np.mean((x @ weight.T - (y - y.mean(axis=0))) ** 2))
     return Fitted(one_step({f"image-{bridge}": error}), {"ridge_alpha": alpha})
 
 
 def linked_pairs(items: Items, bridge: str) -> np.ndarray:
-    """Positions of the inputs of image and bridge modality that belong together, each pair once, shape (2, m)."""
+    """Positions of the inputs of image and bridge modality that form a pair, each pair once, shape (2, m)."""
     image, other = items.index["image"], items.index[bridge]
     both = (image >= 0) & (other >= 0)
     return np.unique(np.stack([image[both], other[both]]), axis=1)
 
 
 def solve_ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights (u, d) from standardised features (n, d) to centred targets (n, u), and the penalty chosen."""
+    """Weights (u, d) from standardised features (n, d) to centred targets (n, u), and the chosen penalty."""
     from sklearn.linear_model import RidgeCV
 
     fit = RidgeCV(alphas=ALPHAS).fit(x, y - y.mean(axis=0))

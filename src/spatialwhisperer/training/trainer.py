@@ -1,9 +1,9 @@
-"""Arguments of Lightning's Trainer: checked before any work starts, and ours where the caller says nothing."""
+"""Arguments of Lightning's Trainer: checked before any work starts, with our defaults for what the caller leaves open."""
 
 from __future__ import annotations
 
 import inspect
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,48 +12,53 @@ from spatialwhisperer._messages import import_torch_stack, listing
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _OWN = {
     "max_epochs": "sw.tl.train(…, max_epochs=…)",
     "default_root_dir": "sw.tl.train(…, folder=…)",
 }
-"""What a trainer could take, and `train` takes itself."""
+"""Arguments of the Trainer that are arguments of `train`, and how to pass them there."""
+
+_SIMILAR = 0.6
+"""Names that are less similar than this are not suggested."""
 
 
 def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Check the arguments of the caller and add those that the caller leaves open.
+    """Check the arguments of the caller and add our defaults.
 
     Parameters
     ----------
     given
-        Arguments of ``lightning.pytorch.Trainer`` by name.
+        Arguments of ``lightning.pytorch.Trainer`` by name; ``None`` gives none.
+
+    Returns
+    -------
+    Arguments for the Trainer. The accelerator is that of ``settings.device``, and the precision on CUDA is bfloat16, where the caller
+    says nothing else.
 
     Raises
     ------
     TypeError
-        If the Trainer has no such argument, or `train` has it itself.
+        If the Trainer has no argument of a name, or it is an argument of `train`.
     """
     given = dict(given or {})
     trainer = import_torch_stack("lightning.pytorch").Trainer
     known = [name for name in inspect.signature(trainer.__init__).parameters if name != "self"]
     for name in given:
-        if name in _OWN:
-            raise TypeError(f"trainer has {name!r}; pass it to {_OWN[name]} instead.")
-        if name not in known:
-            near = get_close_matches(name, [*known, *_OWN], n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]}?" if near else f" It has {listing(known, 60)}."
-            own = f" Pass it as {_OWN[near[0]]}." if near and near[0] in _OWN else ""
-            raise TypeError(f"Lightning's Trainer has no argument {name!r}.{hint}{own}")
-    accelerator = given.pop("accelerator", "auto")
+        _check_name(name, known)
+    accelerator: Any = given.pop("accelerator", "auto")
+    devices: int | list[int] = 1
     if accelerator == "auto" and settings.device is not None:
-        accelerator = (
-            "cpu" if settings.device == "cpu" else "gpu" if settings.device.startswith("cuda") else settings.device
-        )
+        device = torch.device(settings.device)
+        accelerator = "gpu" if device.type == "cuda" else device.type
+        if accelerator == "gpu" and device.index is not None:
+            # a list names devices, a number counts them
+            devices = [device.index]
     cuda = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     ours = {
         "accelerator": accelerator,
-        "devices": 1,
+        "devices": devices,
         "strategy": "auto",
         "precision": "bf16-mixed" if cuda else "32-true",
         "logger": False,
@@ -63,3 +68,16 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
         "num_sanity_val_steps": 0,
     }
     return ours | given
+
+
+def _check_name(name: str, known: Sequence[str]) -> None:
+    if name in _OWN:
+        raise TypeError(f"trainer has {name!r}; pass it as {_OWN[name]} instead.")
+    if name in known:
+        return
+    # of equally similar names the first one, so those that are likely to be meant come first
+    near = max([*_OWN, *known], key=lambda other: SequenceMatcher(None, name, other).ratio())
+    if SequenceMatcher(None, name, near).ratio() < _SIMILAR:
+        raise TypeError(f"Lightning's Trainer has no argument {name!r}. It has {listing(known, 60)}.")
+    own = f" Pass it as {_OWN[near]}." if near in _OWN else ""
+    raise TypeError(f"Lightning's Trainer has no argument {name!r}. Did you mean {near}?{own}")

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import spatialwhisperer as sw
+from spatialwhisperer.training.trainer import trainer_options
+
+
+@pytest.fixture
+def no_device() -> Any:
+    """Settings that leave the device open."""
+    with sw.settings.override(device=None):
+        yield
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("epochs", r"no argument 'epochs'\. Did you mean max_epochs\? Pass it as sw\.tl\.train\(…, max_epochs=…\)"),
+        ("device", r"no argument 'device'\. Did you mean devices\?$"),
+        ("precison", "Did you mean precision"),
+        ("root_dir", r"Did you mean default_root_dir\? Pass it as sw\.tl\.train\(…, folder=…\)"),
+        ("zzz", r"no argument 'zzz'\. It has accelerator, strategy, devices"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_the_nearest_name(name: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        trainer_options({name: 3})
+
+
+@pytest.mark.parametrize(("name", "place"), [("max_epochs", "max_epochs"), ("default_root_dir", "folder")])
+def test_an_argument_of_train_is_refused_with_the_place_where_it_belongs(name: str, place: str) -> None:
+    with pytest.raises(TypeError, match=rf"trainer has '{name}'; pass it as sw\.tl\.train\(…, {place}=…\) instead"):
+        trainer_options({name: 3})
+
+
+def test_every_argument_of_the_trainer_is_known() -> None:
+    import inspect
+
+    from lightning.pytorch import Trainer
+
+    names = set(inspect.signature(Trainer.__init__).parameters) - {"self", "max_epochs", "default_root_dir"}
+    assert len(names) > 30
+    assert names <= set(trainer_options(dict.fromkeys(names)))
+
+
+# ------------------------------------------------------------------------------------------------- values
+
+
+def test_what_the_caller_says_comes_before_the_defaults() -> None:
+    given = {"devices": 2, "strategy": "ddp", "logger": True, "precision": "16-mixed", "accumulate_grad_batches": 3}
+    assert given.items() <= trainer_options(given).items()
+    assert "accumulate_grad_batches" not in trainer_options(None)
+
+
+def test_the_arguments_of_the_caller_are_not_changed() -> None:
+    given = {"accelerator": "cpu"}
+    trainer_options(given)
+    assert given == {"accelerator": "cpu"}
+
+
+def test_a_trainer_takes_the_defaults() -> None:
+    from lightning.pytorch import Trainer
+
+    assert Trainer(max_epochs=1, **trainer_options({"accelerator": "cpu"})).num_devices == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "accelerator", "devices"),
+    [("cpu", "cpu", 1), ("cuda", "gpu", 1), ("cuda:0", "gpu", [0]), ("cuda:1", "gpu", [1]), ("mps", "mps", 1)],
+)
+def test_the_settings_choose_the_device(device: str, accelerator: str, devices: Any) -> None:
+    with sw.settings.override(device=device):
+        options = trainer_options(None)
+        assert (options["accelerator"], options["devices"]) == (accelerator, devices)
+        assert options["precision"] == ("bf16-mixed" if accelerator == "gpu" else "32-true")
+        # the caller's own accelerator comes first
+        assert trainer_options({"accelerator": "tpu"})["accelerator"] == "tpu"
+
+
+@pytest.mark.usefixtures("no_device")
+@pytest.mark.parametrize("cuda", [False, True])
+def test_without_a_setting_lightning_chooses(cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    options = trainer_options(None)
+    assert (options["accelerator"], options["devices"]) == ("auto", 1)
+    assert options["precision"] == ("bf16-mixed" if cuda else "32-true")
