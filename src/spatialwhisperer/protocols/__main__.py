@@ -1,15 +1,23 @@
-"""Command line of the benchmarks."""
+"""Command line of the protocols: ``python -m spatialwhisperer.protocols <name> --data FOLDER``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Commands = argparse._SubParsersAction
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run a benchmark by name."""
-    parser = argparse.ArgumentParser(prog="python -m spatialwhisperer.protocols", description=__doc__)
-    commands = parser.add_subparsers(dest="benchmark", required=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a protocol by name."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spatialwhisperer.protocols", description="Measure the package on real sections."
+    )
+    commands = parser.add_subparsers(dest="protocol_name", required=True)
     _annotation(commands)
     _low_data(commands)
     _held_out(commands)
@@ -19,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.pop("run")(options)
 
 
-def _annotation(commands: argparse._SubParsersAction) -> None:
+def _annotation(commands: Commands) -> None:
     parser = commands.add_parser(
         "annotation",
         help="label images without image–text pairs: real sections that were not in training, or a published benchmark with a "
@@ -31,11 +39,17 @@ def _annotation(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--dataset", default="her2st", choices=["her2st", "lizard", "pannuke", "pathocell"])
     cells = parser.add_argument_group("lizard, pannuke and pathocell")
-    cells.add_argument("--model", help="model folder, or name on the hub")
+    cells.add_argument("--model", help="folder of a model, or its name on the Hugging Face hub")
     cells.add_argument(
-        "--prompts", nargs="+", default=["terms1"], choices=["terms1", "terms2", "tissue", "raw"], help="sets of words"
+        "--prompts",
+        nargs="+",
+        default=["terms1"],
+        choices=["terms1", "terms2", "tissue", "raw"],
+        help="sets of prompts",
     )
-    cells.add_argument("--images", nargs="+", default=[], help="names; those of the published benchmark if not given")
+    cells.add_argument(
+        "--images", nargs="+", default=[], help="names of images (default: those of the published benchmark)"
+    )
     cells.add_argument(
         "--field",
         default="tile",
@@ -55,26 +69,26 @@ def _annotation(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_run_annotation)
 
 
-def _low_data(commands: argparse._SubParsersAction) -> None:
+def _low_data(commands: Commands) -> None:
     parser = commands.add_parser(
-        "low-data", help="how much of one pair is needed, alone and with the pairs that bridge it"
+        "low-data", help="how many pairs of one kind are needed, alone and with the pairs of the other kinds"
     )
     _common(parser, "low_data")
     parser.set_defaults(run=_run_low_data)
 
 
-def _held_out(commands: argparse._SubParsersAction) -> None:
+def _held_out(commands: Commands) -> None:
     parser = commands.add_parser("held-out", help="the recipe of the embedded model on patients that it has not seen")
     _common(parser, "held_out", seeds=False)
     parser.add_argument("--gene-encoder", default="scvi", choices=["pca", "scvi"])
-    parser.add_argument("--seed", type=int, default=0, help="of scVI; the rest has none")
+    parser.add_argument("--seed", type=int, default=0, help="seed of scVI; nothing else is random")
     parser.set_defaults(run=_run_held_out)
 
 
-def _her2st(commands: argparse._SubParsersAction) -> None:
+def _her2st(commands: Commands) -> None:
     parser = commands.add_parser("her2st", help="compare the presets: expression, spatial domains, patch classes")
     _common(parser, "her2st")
-    parser.add_argument("--presets", nargs="*", default=[], help="names; all if not given")
+    parser.add_argument("--presets", nargs="*", default=[], help="names of presets (default: all)")
     parser.add_argument("--split", nargs="*", default=["section", "patient"], choices=["section", "patient"])
     parser.add_argument("--protocol", nargs="*", default=["strict"], choices=["strict", "peer"])
     parser.add_argument(
@@ -84,14 +98,14 @@ def _her2st(commands: argparse._SubParsersAction) -> None:
         help="stain_texture, mobilenet_v2 (weights/ in the data folder), both, any timm model whose weights are here, or "
         "trained:NAME, a timm model that is trained end to end",
     )
-    parser.add_argument("--epochs", type=int, help="of trained:NAME; those of the preset if not given")
-    parser.add_argument("--spots", type=int, help="of each training section, for trained:NAME; all if not given")
-    parser.add_argument("--batch-size", type=int, help="of trained:NAME")
+    parser.add_argument("--epochs", type=int, help="epochs of trained:NAME (default: those of the preset)")
+    parser.add_argument("--spots", type=int, help="spots of each training section, for trained:NAME (default: all)")
+    parser.add_argument("--batch-size", type=int, help="pairs in a step of trained:NAME (default: that of the preset)")
     parser.add_argument("--pretrained", action="store_true", help="start trained:NAME from its published weights")
     parser.set_defaults(run=_run_her2st)
 
 
-def _batches(commands: argparse._SubParsersAction) -> None:
+def _batches(commands: Commands) -> None:
     parser = commands.add_parser("batches", help="how far scVI and scANVI bring eight patients together")
     _common(parser, "batches", seeds=False)
     parser.set_defaults(run=_run_batches)
@@ -105,43 +119,43 @@ def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -
     parser.add_argument("--smoke", action="store_true", help="one split, one seed, few spots: shows that it runs")
 
 
-def _run_annotation(o: dict) -> None:
+def _run_annotation(o: dict[str, Any]) -> None:
     if o["dataset"] == "her2st":
         if o["model"] is not None:
             raise SystemExit("--model belongs to --dataset lizard, pannuke or pathocell; her2st trains its own models.")
-        from spatialwhisperer.protocols.annotation import run
+        from spatialwhisperer.protocols.annotation import zero_shot
 
-        run(o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], smoke=o["smoke"])
+        zero_shot.run(o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], smoke=o["smoke"])
         return
     if o["model"] is None:
         raise SystemExit(
             f"--dataset {o['dataset']} needs --model FOLDER, a model that sw.tl.train or model.save wrote."
         )
-    from spatialwhisperer.protocols import cells
+    from spatialwhisperer.protocols.annotation import cell_images
 
-    options = cells.Options(
+    options = cell_images.Options(
         tuple(o["images"]), o["field"], o["statistics"], o["windows"], o["weights"], smoke=o["smoke"]
     )
-    cells.run(o["dataset"], o["data"], o["out"], model=o["model"], prompts=o["prompts"], options=options)
+    cell_images.run(o["dataset"], o["data"], o["out"], model=o["model"], prompts=o["prompts"], options=options)
 
 
-def _run_low_data(o: dict) -> None:
-    from spatialwhisperer.protocols.low_data import run
+def _run_low_data(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.annotation import low_data
 
-    run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
-
-
-def _run_held_out(o: dict) -> None:
-    from spatialwhisperer.protocols.held_out import run
-
-    run(o["data"], o["out"], gene_encoder=o["gene_encoder"], seed=o["seed"], smoke=o["smoke"])
+    low_data.run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
 
 
-def _run_her2st(o: dict) -> None:
-    from spatialwhisperer.protocols.her2st import run
-    from spatialwhisperer.protocols.her2st_towers import TowerOptions
+def _run_held_out(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.default_model import held_out
 
-    run(
+    held_out.run(o["data"], o["out"], gene_encoder=o["gene_encoder"], seed=o["seed"], smoke=o["smoke"])
+
+
+def _run_her2st(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.her2st import comparison
+    from spatialwhisperer.protocols.her2st.trained_networks import NetworkOptions
+
+    comparison.run(
         o["data"],
         o["out"],
         presets=o["presets"],
@@ -149,15 +163,15 @@ def _run_her2st(o: dict) -> None:
         protocols=o["protocol"],
         features=o["features"],
         n_seeds=o["seeds"],
-        towers=TowerOptions(o["epochs"], o["spots"], o["pretrained"], o["batch_size"]),
+        networks=NetworkOptions(o["epochs"], o["spots"], o["pretrained"], o["batch_size"]),
         smoke=o["smoke"],
     )
 
 
-def _run_batches(o: dict) -> None:
-    from spatialwhisperer.protocols.batches import run
+def _run_batches(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols import batches
 
-    run(o["data"], o["out"], smoke=o["smoke"])
+    batches.run(o["data"], o["out"], smoke=o["smoke"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How far gene encoders bring patients together: one annotated section of each of eight patients.
 
-The premise of TPIRBAE: expression tells patients apart before it tells tissues apart, and scVI or scANVI mend that.
+It tests the premise of TPIRBAE: expression separates patients more than tissues, and scVI or scANVI correct that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
-from spatialwhisperer.protocols.markdown import markdown
+from spatialwhisperer.protocols.output import markdown, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,32 +25,45 @@ DIMENSIONS, EPOCHS = 10, 40
 
 
 def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
-    """Embed the sections before and after, and write ``batches.csv``, ``batches.md`` and ``batches.png``."""
+    """Measure log expression, scVI and scANVI, and write ``batches.csv``, ``batches.md`` and ``batches.png``.
+
+    Parameters
+    ----------
+    data
+        Folder of the data.
+    out
+        Folder of the results.
+    smoke
+        Use three sections and two epochs, to show that everything runs.
+    """
     names = SECTIONS[1:4] if smoke else SECTIONS
     tables = [sw.datasets.her2st(n, data_dir=data, with_image=False)["table"] for n in names]
     _components(tables)
     for kind in ("scvi", "scanvi"):
         inform(f"{kind}: {sum(t.n_obs for t in tables)} spots, {2 if smoke else EPOCHS} epochs")
-        labels = {"labels_key": LABELS} if kind == "scanvi" else {}
         encoder = sw.pp.fit_gene_encoder(
-            tables, kind, batch_key="patient", n_latent=DIMENSIONS, max_epochs=2 if smoke else EPOCHS, **labels
+            tables,
+            kind,
+            batch_key="patient",
+            labels_key=LABELS if kind == "scanvi" else None,
+            n_latent=DIMENSIONS,
+            max_epochs=2 if smoke else EPOCHS,
         )
         for table in tables:
             sw.pp.embed_genes(table, encoder, key_added=f"X_{kind}")
-    slots = ["X_log1p_pca", "X_scvi", "X_scanvi"]
-    result = sw.tl.batch_report(tables, batch_key="patient", embedding=slots, labels_key=LABELS)
-    out.mkdir(parents=True, exist_ok=True)
-    result.to_csv(out / "batches.csv")
+    embeddings = ["X_log1p_pca", "X_scvi", "X_scanvi"]
+    result = sw.tl.batch_report(tables, batch_key="patient", embedding=embeddings, labels_key=LABELS)
+    write_text(out / "batches.csv", result.to_csv())
     text = markdown(result.T.round(3).rename_axis("measure").astype(str)) + "\n"
-    (out / "batches.md").write_text(text, encoding="utf-8")
-    axes = sw.pl.batches(tables, batch_key="patient", embeddings=slots, labels_key=LABELS, report=result)
+    write_text(out / "batches.md", text)
+    axes = sw.pl.batches(tables, batch_key="patient", embeddings=embeddings, labels_key=LABELS, report=result)
     axes[0].figure.savefig(out / "batches.png", dpi=75)
     print(text)
     return result
 
 
 def _components(tables: list[AnnData]) -> None:
-    """Principal components of log1p CP10k over all sections: what there is before any correction."""
+    """Write the principal components of log1p(CP10k) over all sections, which is the expression before any correction."""
     from sklearn.decomposition import PCA
 
     from spatialwhisperer.statistics.value_spaces import to_space

@@ -1,8 +1,8 @@
 """Train the embedded model: ``python -m spatialwhisperer.protocols.train_default --data FOLDER [--out FOLDER] [--seed 0]``.
 
 Image–gene pairs come from the HER2-positive breast sections with an image, gene–text pairs from the sections without one and from
-labelled single cells; no image meets a text. The same recipe is first trained without each patient that has an image: those scores
-calibrate the confidence and are what the model's card reports, since the model itself has seen all of its patients.
+labelled single cells; no image is trained with a text. The same recipe is first trained without each patient that has an image. Those
+scores calibrate the confidence and are what the model's card reports, since the model itself is trained on all patients.
 """
 
 from __future__ import annotations
@@ -13,33 +13,40 @@ import logging
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
-from spatialwhisperer.models.default import NAME, weights_folder
-from spatialwhisperer.protocols import held_out
-from spatialwhisperer.protocols import her2st_text as words
-from spatialwhisperer.protocols.default_labels import LABELS
+from spatialwhisperer.models.config import Card
+from spatialwhisperer.models.store import EMBEDDED, embedded_folder
+from spatialwhisperer.protocols import captions
+from spatialwhisperer.protocols.default_model.labels import LABELS
+from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
+from spatialwhisperer.protocols.default_model.temperatures import calibration
+from spatialwhisperer.protocols.default_model.unseen_patients import leave_patient_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from spatialwhisperer.models import Vocabulary, Whisperer
+    from spatialwhisperer.protocols.default_model.recipe import TrainingData
+    from spatialwhisperer.protocols.default_model.temperatures import ByPatient
 
+COMMAND = "python -m spatialwhisperer.protocols.train_default"
 ONTOLOGY = "cell_ontology_2022-09-15.tsv.gz"
 LABEL_MAP = "label_map.tsv"
 MAX_BYTES = 8_000_000
 
 
 def train_default(
-    data: Path, out: Path, *, gene_encoder: str = held_out.RECIPE["gene_encoder"], seed: int = 0, smoke: bool = False
+    data: Path, out: Path, *, gene_encoder: str = "scvi", seed: int = 0, smoke: bool = False
 ) -> Whisperer:
-    """Train, calibrate, describe and write the model; returns it.
+    """Train, calibrate, describe and write the model.
 
     Parameters
     ----------
@@ -52,7 +59,11 @@ def train_default(
     seed
         Of everything random.
     smoke
-        Few sections: shows that it runs.
+        Use few sections, to show that everything runs.
+
+    Returns
+    -------
+    The model.
 
     Raises
     ------
@@ -64,15 +75,14 @@ def train_default(
     start = time.perf_counter()
     for name in (ONTOLOGY, LABEL_MAP):
         if not (data / "text" / name).is_file():
-            raise FileNotFoundError(f"{data / 'text' / name} is not there.")
-    materials = held_out.load(data, smoke=smoke)
-    recipe = held_out.RECIPE | {"gene_encoder": gene_encoder}
-    unseen = {p: held_out.leave_patient_out(p, materials, recipe, seed) for p in materials.patients}
+            raise FileNotFoundError(f"{data / 'text' / name} is not there. Pass the folder that holds text/{name}.")
+    materials = load(data, smoke=smoke)
+    recipe = replace(TrainingRecipe(), gene_encoder=gene_encoder)
+    unseen = {p: leave_patient_out(p, materials, recipe, seed) for p in materials.patients}
     inform("all patients")
     model = materials.fit(recipe, seed)
     model.vocabulary = vocabulary(data, model)
-    model.config["annotation"] = held_out.calibration(unseen, 1 / model.scale)
-    model.config["card"] = card(materials, unseen, recipe, seed)
+    model.update(annotation=calibration(unseen, 1 / model.scale), card=card(materials, unseen, recipe, seed))
     write(model, out)
     inform(f"{out}: {_size(out) / 1e6:.1f} MB in {time.perf_counter() - start:.0f} s")
     return model
@@ -82,46 +92,49 @@ def vocabulary(data: Path, model: Whisperer) -> Vocabulary:
     """Default labels, Cell Ontology names and synonyms, and their text features."""
     ontology = sw.models.Ontology.read(data / "text" / ONTOLOGY)
     known = pd.read_csv(data / "text" / LABEL_MAP, sep="\t", dtype=str)
-    ids = dict.fromkeys([*(label["cl"] for label in LABELS.values()), *known["cl_id"].dropna()])
+    ids = dict.fromkeys([*(label.cl for label in LABELS.values() if label.cl), *known["cl_id"].dropna()])
     part = ontology.subset(ids)
-    texts = [text for label in LABELS.values() for text in label["prompts"]]
-    texts += [text for group in words.TARGETS.values() for text in group]
+    texts = [text for label in LABELS.values() for text in label.prompts]
+    texts += [text for group in captions.TARGETS.values() for text in group]
     for term in part.terms.values():
         texts += [term.name, *(term.synonyms if term.id in ids else ())]
+    # of texts that differ in case alone the first one stays
     texts = list({text.casefold(): text for text in reversed(texts)}.values())[::-1]
-    features = sw.pp.embed_texts(texts, encoder=model.config["encoders"]["text"]["name"])
+    features = sw.pp.embed_texts(texts, encoder=model.config.modality("text").features.name)
     return sw.models.Vocabulary(LABELS, texts, features, part)
 
 
-def card(
-    materials: held_out.Data,
-    unseen: Mapping[str, Sequence[held_out.HeldOut]],
-    recipe: Mapping[str, Any],
-    seed: int,
-) -> dict[str, Any]:
+def card(materials: TrainingData, unseen: ByPatient, recipe: TrainingRecipe, seed: int) -> Card:
     """What the model says about itself."""
-    return {
-        "name": NAME,
-        "tissue": "HER2-positive breast cancer",
-        "use": "Research on H&E sections of breast cancer. Not for diagnosis.",
-        "data": "Andersson et al. 2021 (CC BY 4.0), single cells of Wu et al. 2021, Cell Ontology 2022-09-15 (CC BY 4.0)",
-        "sections_with_image": sorted(materials.images),
-        "sections_with_text": sorted(materials.texts),
-        "patients": sorted({name[0] for name in [*materials.images, *materials.texts]}),
-        "recipe": dict(recipe),
-        "seed": seed,
-        "held_out_macro_auroc": {
+    names = [*materials.images, *materials.texts]
+    return Card(
+        name=EMBEDDED,
+        tissue="HER2-positive breast cancer",
+        use="Research on H&E sections of breast cancer. Not for diagnosis.",
+        data="Andersson et al. 2021 (CC BY 4.0), single cells of Wu et al. 2021, Cell Ontology 2022-09-15 (CC BY 4.0)",
+        sections_with_image=tuple(sorted(materials.images)),
+        sections_with_text=tuple(sorted(materials.texts)),
+        patients=tuple(sorted({name[0] for name in names})),
+        recipe=recipe.plain(),
+        random_state=seed,
+        held_out_macro_auroc={
             part.section: round(float(part.auroc["auroc"].mean()), 4) for parts in unseen.values() for part in parts
         },
-        "versions": {p: version(p) for p in ("spatialwhisperer", "torch", "scvi-tools", "numpy")},
-        "command": "python -m spatialwhisperer.protocols.train_default --data FOLDER",
-    }
+        versions={p: version(p) for p in ("spatialwhisperer", "torch", "scvi-tools", "numpy")},
+        command=f"{COMMAND} --data FOLDER",
+    )
 
 
 def write(model: Whisperer, out: Path) -> None:
-    """Check the size in a temporary folder, then put the model in place."""
+    """Check the size in a temporary folder, then put the model in place.
+
+    Raises
+    ------
+    ValueError
+        If the model is larger than 8 MB.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        size = _size(model.save(Path(temporary) / NAME))
+        size = _size(model.save(Path(temporary) / EMBEDDED))
     if size > MAX_BYTES:
         raise ValueError(f"The model has {size / 1e6:.1f} MB; the package holds at most {MAX_BYTES / 1e6:.0f} MB.")
     model.save(out)
@@ -133,20 +146,21 @@ def _size(folder: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(
-        prog="python -m spatialwhisperer.protocols.train_default", description="Train the embedded model."
-    )
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Train the embedded model.")
     parser.add_argument("--data", type=Path, required=True, help="folder that holds her2st/, singlecell/ and text/")
-    parser.add_argument("--out", type=Path, default=weights_folder(), help="folder of the model; the package's own")
-    parser.add_argument("--gene-encoder", default=held_out.RECIPE["gene_encoder"], choices=("pca", "scvi"))
+    parser.add_argument(
+        "--out", type=Path, default=embedded_folder(), help="folder of the model (default: that of the package)"
+    )
+    parser.add_argument("--gene-encoder", default="scvi", choices=("pca", "scvi"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="few sections: shows that it runs")
+    parser.add_argument("--smoke", action="store_true", help="few sections: shows that everything runs")
     options = parser.parse_args(arguments)
     logging.getLogger("scvi").setLevel(logging.WARNING)
     model = train_default(
         options.data, options.out, gene_encoder=options.gene_encoder, seed=options.seed, smoke=options.smoke
     )
-    print(json.dumps({k: model.config[k] for k in ("annotation", "card")}, indent=1), file=sys.stderr)
+    described = model.config.to_json()
+    print(json.dumps({k: described[k] for k in ("annotation", "card")}, indent=1), file=sys.stderr)
     return 0
 
 

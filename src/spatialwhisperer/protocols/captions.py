@@ -1,4 +1,4 @@
-"""Words for the labels of the HER2-positive breast sections and the breast reference: captions, prompts and targets."""
+"""Captions, prompts and ground truth for the labels of the HER2-positive breast sections and of the breast reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGIONS = {
     "immune infiltrate": "dense lymphocytic immune infiltrate",
     "breast glands": "normal breast glands and ducts",
 }
-"""Pathologist's regions; "undetermined" has no caption."""
+"""Caption of each of the pathologist's regions; "undetermined" has none."""
 
 CELLS = {
     "B-cells": "B lymphocytes",
@@ -30,7 +30,7 @@ CELLS = {
     "Plasma Cells": "plasma cells that secrete antibodies",
     "T-cells": "T lymphocytes",
 }
-"""Cell types of the deconvolution."""
+"""Caption of each cell type of the deconvolution."""
 
 REFERENCE = {
     "B-cells": CELLS["B-cells"],
@@ -43,7 +43,7 @@ REFERENCE = {
     "Plasmablasts": CELLS["Plasma Cells"],
     "T-cells": CELLS["T-cells"],
 }
-"""Cell types of the single-cell reference."""
+"""Caption of each cell type of the single-cell reference."""
 
 _CLUSTER_WORDS = {
     "apc": "antigen-presenting cells",
@@ -78,23 +78,24 @@ REGION_TARGETS = {
     "immune infiltrate": "immune",
     "breast glands": "glands",
 }
+"""Class of each of the pathologist's regions."""
 
 MIN_ROWS = 5
-"""Spots that a region needs with and without it in a section to be scored there."""
+"""A region is scored in a section that has at least so many spots of it, and so many labelled spots of other regions."""
 
 PRESENT = 0.75
-"""A cell type is there in the spots where its share lies above this quantile of the section."""
+"""A cell type counts as present in the spots whose proportion of it lies above this quantile of the section."""
 
-CAPTION_COLUMNS = ["caption_region", "caption_cluster", "caption_cells"]
-"""One caption per spot from each source; of the deconvolution that is the largest share."""
+CAPTION_COLUMNS = ("caption_region", "caption_cluster", "caption_cells")
+"""One caption per spot from each source; of the deconvolution it is that of the cell type with the largest proportion."""
 
-_TYPE_COLUMNS = [f"caption_type_{number}" for number in range(len(CELLS))]
-SEVERAL_COLUMNS = ["caption_region", "caption_reference", *_TYPE_COLUMNS]
-"""The region, and a caption for every cell type that is there."""
+_TYPE_COLUMNS = tuple(f"caption_type_{number}" for number in range(len(CELLS)))
+SEVERAL_COLUMNS = ("caption_region", "caption_reference", *_TYPE_COLUMNS)
+"""The region, and a caption for every cell type that is present."""
 
 
 def caption_cluster(annotation: object) -> str | None:
-    """Put an annotation of an expression cluster into words; ``None`` for unknown ones."""
+    """Caption of the annotation of an expression cluster; ``None`` for an unknown one."""
     if not isinstance(annotation, str) or annotation == "unknown":
         return None
     head, _, tail = annotation.rstrip(" 0123456789").partition(" : ")
@@ -106,33 +107,42 @@ def caption_cluster(annotation: object) -> str | None:
 
 
 def add_captions(table: AnnData) -> None:
-    """Write the caption columns of a table of spots."""
+    """Write the columns of `CAPTION_COLUMNS` and `SEVERAL_COLUMNS` to the ``.obs`` of a table of spots."""
     obs = table.obs
     obs["caption_region"] = obs["pathologist_label"].astype(object).map(REGIONS)
     obs["caption_cluster"] = obs["cluster_annotation"].astype(object).map(caption_cluster)
     obs["caption_cells"] = obs["deconv_major_top"].astype(object).map(CELLS)
-    shares, sections = _shares(table), obs["section"].astype(str).to_numpy()
+    proportions, sections = _proportions(table), obs["section"].astype(str).to_numpy()
     for column, (name, caption) in zip(_TYPE_COLUMNS, CELLS.items(), strict=True):
-        there = shares[name] > shares[name].groupby(sections).transform("quantile", PRESENT)
-        obs[column] = np.where(there, caption, None)
+        present = proportions[name] > proportions[name].groupby(sections).transform("quantile", PRESENT)
+        obs[column] = np.where(present, caption, None)
 
 
 def add_reference_captions(cells: AnnData) -> None:
-    """Write the caption columns of the single-cell reference."""
+    """Write the caption columns to the ``.obs`` of the single-cell reference."""
     cells.obs["caption_cells"] = cells.obs["celltype_major"].astype(object).map(REFERENCE)
     cells.obs["caption_reference"] = cells.obs["caption_cells"]
 
 
-def _shares(table: AnnData) -> pd.DataFrame:
-    """Shares of the deconvolution, one column per cell type."""
+def _proportions(table: AnnData) -> pd.DataFrame:
+    """Proportions of the deconvolution, one column per cell type."""
     return pd.DataFrame(table.obsm["deconv_major"], columns=list(table.uns["deconv_major"]["classes"]))
 
 
 def targets(table: AnnData) -> pd.DataFrame:
-    """Presence of every class in every spot: regions as labelled, cell types where their share is in the top quartile.
+    """Ground truth: whether each class is present in each spot.
 
-    Regions with fewer than ``MIN_ROWS`` spots on either side in the table are left out; spots without a region are unknown
-    to the regions, which is ``<NA>``.
+    Regions are those of the pathologist. A cell type is present in the quarter of the spots with the highest proportions of it.
+
+    Parameters
+    ----------
+    table
+        Spots of one section.
+
+    Returns
+    -------
+    Nullable Boolean columns, one row per spot. Regions are ``<NA>`` in spots that the pathologist did not label. A region is left
+    out where fewer than `MIN_ROWS` spots have it, or fewer labelled spots do not.
     """
     region = table.obs["pathologist_label"].astype(object).map(REGION_TARGETS)
     labelled = table.obs["pathologist_label"].notna().to_numpy()
@@ -142,7 +152,8 @@ def targets(table: AnnData) -> pd.DataFrame:
         if min(present.sum(), (labelled & ~present).sum()) >= MIN_ROWS:
             out[name] = pd.array(present, dtype="boolean")
             out[name][~labelled] = pd.NA
-    shares = _shares(table)
+    proportions = _proportions(table)
     for name in CELLS:
-        out[name] = pd.array((shares[name] > shares[name].quantile(PRESENT)).to_numpy(), dtype="boolean")
+        above = proportions[name] > proportions[name].quantile(PRESENT)
+        out[name] = pd.array(above.to_numpy(), dtype="boolean")
     return pd.DataFrame(out)

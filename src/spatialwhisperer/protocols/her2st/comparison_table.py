@@ -1,11 +1,11 @@
-"""The table of the comparison of presets, with what was published beside it."""
+"""The table of the comparison of presets, beside published figures."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from spatialwhisperer.protocols.her2st_fold import BASELINES
-from spatialwhisperer.protocols.markdown import markdown
+from spatialwhisperer.protocols.her2st.frozen_features import BASELINES
+from spatialwhisperer.protocols.output import markdown
 
 COLUMNS = {
     ("pearson", "ACG"): "r ACG",
@@ -24,7 +24,7 @@ PUBLISHED = {
     ("mclstexp", "patient"): "r ALL .163, HEG .114",
     ("bleep", "patient"): "r ALL .151, HEG .246",
 }
-"""HER2+, 32 sections: leave one section out as listed by CHRep (arXiv 2604.21573), leave one patient out by DKAN (2511.17685)."""
+"""HER2+, 32 sections: leave one section out as listed by CHRep (arXiv 2604.21573), leave one patient out as listed by DKAN (2511.17685)."""
 
 NOT_COMPARABLE = "not comparable"
 """Five sections with images instead of 32, other genes, image features instead of trained networks."""
@@ -33,7 +33,7 @@ KEYS = ["protocol", "features", "split"]
 
 
 def report(table: pd.DataFrame) -> str:
-    """A Markdown table for each protocol, kind of image features and split; then what it says about the scalar baselines."""
+    """A Markdown table for each protocol, kind of image features and split, and below it which presets do not exceed a scalar baseline."""
     lines: list[str] = []
     for (protocol, features, split), part in table.groupby(KEYS, sort=False):
         lines += [f"### {split} split, protocol {protocol}, {features}", "", markdown(summary(part)), ""]
@@ -74,7 +74,7 @@ def _published(preset: str, split: str) -> str:
 
 
 def _below_the_scalar(part: pd.DataFrame) -> list[str]:
-    """Which presets do not beat one scalar per spot."""
+    """Which presets do not exceed the baselines that know one scalar per spot."""
     out = []
     floors = part[part["preset"] == BASELINES]
     for scalar in ("darkness", "total UMI (oracle)"):

@@ -1,6 +1,6 @@
-"""What the published annotation benchmarks score: classes, how they are grouped, the words that prompt them, and the results.
+"""What the published annotation benchmarks score: classes, how they are grouped, their prompts, and the published results.
 
-Facts of Schaefer et al., *Transitive Representation Learning Enhances Histopathology Annotation* (ICML 2026), from the paper's public
+Source: Schaefer et al., *Transitive Representation Learning Enhances Histopathology Annotation* (ICML 2026), from the paper's public
 code and notes.
 """
 
@@ -24,11 +24,11 @@ class Prompts:
     words
         Class of the data -> its text.
     template
-        Sentence with ``{}`` in the place of the text.
+        Sentence with ``{}`` in the place of the text of the class.
     source
         Who used them.
     note
-        What to know before comparing numbers.
+        What a comparison of numbers must take into account.
     """
 
     words: Mapping[str, str]
@@ -37,7 +37,7 @@ class Prompts:
     note: str = ""
 
     def text(self, name: str) -> str:
-        """The prompt of a class; "cells" is not said twice."""
+        """The prompt of a class, in which the word "cells" stands once."""
         word = self.words[name]
         return self.template.replace("{}", word.removesuffix(" cells") if "{} cells" in self.template else word)
 

@@ -10,17 +10,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spatialwhisperer.encoders.image.timm import ImageEncoder, ModuleEncoder
-from spatialwhisperer.encoders.registry import EncoderSpec
+from spatialwhisperer.encoders.image.network import ModuleEncoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from spatialwhisperer.encoders.image.base import ImageEncoder
 
 DIMENSIONS = {"mobilenet_v1": 1024, "mobilenet_v2": 1280}
 
 
 class MobileNet(nn.Module):
-    """Runs the operations up to the pooled features.
+    """A network that runs the operations up to the pooled features.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ class MobileNet(nn.Module):
                 if "k" in op:
                     self._add_weights(op, stored)
 
-    def _add_weights(self, op: dict[str, Any], stored: Any) -> None:
+    def _add_weights(self, op: dict[str, Any], stored: Mapping[str, np.ndarray]) -> None:
         k = op["k"]
         scale, zero = stored[f"q{k}"]
         weight = (stored[f"w{k}"].astype(np.float32) - zero) * scale
@@ -72,8 +75,8 @@ class MobileNet(nn.Module):
         return values[op["x"]].mean(dim=(2, 3))
 
 
-def _padding(size: Any, kernel: Any, stride: int) -> list[int]:
-    """Left, right, top and bottom of the padding that keeps size / stride, the odd pixel at the end."""
+def _padding(size: Sequence[int], kernel: Sequence[int], stride: int) -> list[int]:
+    """Padding at left, right, top and bottom after which a convolution returns size / stride; the odd pixel is at the end."""
     need = [max((-(-s // stride) - 1) * stride + k - s, 0) for s, k in zip(size, kernel, strict=True)]
     return [need[1] // 2, need[1] - need[1] // 2, need[0] // 2, need[0] - need[0] // 2]
 
@@ -87,7 +90,7 @@ _STEPS = {
 
 
 def mobilenet(path: Path) -> ImageEncoder:
-    """The network of a file as an image encoder."""
+    """The network of a file ``<name>_imagenet….npz`` as an image encoder."""
     name = path.name.split("_imagenet")[0]
     spec = EncoderSpec(
         name,

@@ -1,11 +1,10 @@
 """Every preset on the same real sections under the same protocol: expression, spatial domains and patch classes.
 
-A finished run is kept in a file of its own and is not done again. Results go to ``her2st.csv`` (tidy) and ``her2st.md``.
+Each finished run is kept in a file of its own and is not repeated. Results go to ``her2st.csv`` (tidy) and ``her2st.md``.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import time
@@ -17,10 +16,11 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
-from spatialwhisperer.protocols.her2st_data import FOLDS, Materials
-from spatialwhisperer.protocols.her2st_fold import BASELINES, Task, run_task
-from spatialwhisperer.protocols.her2st_report import report
-from spatialwhisperer.protocols.her2st_towers import TRAINED, TowerOptions, run_trained
+from spatialwhisperer.protocols.her2st.comparison_table import report
+from spatialwhisperer.protocols.her2st.folds import FOLDS, Materials
+from spatialwhisperer.protocols.her2st.frozen_features import BASELINES, Task, run_task
+from spatialwhisperer.protocols.her2st.trained_networks import TRAINED, NetworkOptions, run_trained
+from spatialwhisperer.protocols.output import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +39,31 @@ def run(
     protocols: Sequence[str] = ("strict",),
     features: Sequence[str] = ("stain_texture",),
     n_seeds: int = 3,
-    towers: TowerOptions | None = None,
+    networks: NetworkOptions | None = None,
     smoke: bool = False,
 ) -> pd.DataFrame:
-    """Run what is not there yet and write the table.
+    """Run what has not been run yet and write the table.
+
+    Parameters
+    ----------
+    data
+        Folder of the data.
+    out
+        Folder of the results, of finished runs and of features that are kept.
+    presets
+        Names; none takes all.
+    splits
+        "section" leaves out a section of patient C, "patient" a patient.
+    protocols
+        "strict" or "peer"; see :func:`spatialwhisperer.models.get_preset`.
+    features
+        Image features; see `Materials.features`.
+    n_seeds
+        Training runs of each preset and fold.
+    networks
+        How image networks are trained, for features "trained:…".
+    smoke
+        Use one fold, one seed and few spots, to show that everything runs.
 
     Raises
     ------
@@ -51,7 +72,7 @@ def run(
     FileNotFoundError
         If the sections are not there.
     """
-    towers = towers or TowerOptions()
+    networks = networks or NetworkOptions()
     names = [BASELINES, *(presets or sw.models.presets().index)]
     for name in names[1:]:
         for protocol in protocols:
@@ -71,22 +92,22 @@ def run(
         if name != BASELINES or not feature.startswith(TRAINED)
     ]
     where = out / "folds"
-    frames = [_run_once(task, materials, towers, where, f"{i + 1} of {len(tasks)}") for i, task in enumerate(tasks)]
+    frames = [_run_once(task, materials, networks, where, f"{i + 1} of {len(tasks)}") for i, task in enumerate(tasks)]
     table = pd.concat(frames, ignore_index=True)
-    _write(out / "her2st.csv", table.to_csv(index=False))
+    write_text(out / "her2st.csv", table.to_csv(index=False))
     text = report(table)
-    _write(out / "her2st.md", text)
+    write_text(out / "her2st.md", text)
     print(text)
     return table
 
 
-def _run_once(task: Task, materials: Materials, towers: TowerOptions, folder: Path, count: str) -> pd.DataFrame:
+def _run_once(task: Task, materials: Materials, networks: NetworkOptions, folder: Path, count: str) -> pd.DataFrame:
     path = folder / f"{task.key}.csv"
     if not path.is_file():
         inform(f"{count}: {task.key}")
         start = time.perf_counter()
         trained = task.features.startswith(TRAINED)
-        rows = run_trained(task, materials, towers) if trained else run_task(task, materials)
+        rows = run_trained(task, materials, networks) if trained else run_task(task, materials)
         rows["seconds"] = time.perf_counter() - start
         # of the whole process so far, in MiB; macOS counts bytes
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -101,14 +122,6 @@ def _run_once(task: Task, materials: Materials, towers: TowerOptions, folder: Pa
             "versions": "; ".join(f"{p} {version(p)}" for p in PACKAGES),
         }.items():
             rows[column] = value
-        _write(path, rows.to_csv(index=False))
-    # a value that was never there is empty; a gene list may not be
+        write_text(path, rows.to_csv(index=False))
+    # an empty value is a missing one; an empty gene list is none
     return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -1,0 +1,186 @@
+"""What a zero-shot annotation is compared with: a supervised probe, the route through expression, and null distributions."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+import spatialwhisperer as sw
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer.protocols import captions
+from spatialwhisperer.statistics.standardize import standardize, statistics
+from spatialwhisperer.training.closed_form import install_image_link
+from spatialwhisperer.training.ridge_link import solve_ridge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from spatialwhisperer.models import GeneEncoder, Whisperer
+
+PROBE_PENALTY = 0.003
+"""Inverse penalty of the probe's logistic regression: for most classes there are more features than positive spots."""
+
+
+def standardised(table: AnnData, key: str) -> np.ndarray:
+    """Image features of a section, standardised over its spots, float32 (n, d)."""
+    x = np.asarray(table.obsm[key], dtype=np.float32)
+    mean, std = statistics(x)
+    return standardize(x, how="section", mean=mean, std=std)
+
+
+def probe(train: Sequence[AnnData], test: AnnData, key: str) -> pd.DataFrame:
+    """Scores of a logistic regression from image features to presence, trained on the labels of the training sections."""
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.concatenate([standardised(t, key) for t in train])
+    truths = pd.concat([captions.targets(t) for t in train], ignore_index=True)
+    out = {}
+    for name in truths:
+        known = np.asarray(truths[name].notna())
+        present = truths[name][known].astype(bool).to_numpy()
+        if len(np.unique(present)) == 2:
+            model = LogisticRegression(C=PROBE_PENALTY, max_iter=2000).fit(x[known], present)
+            out[name] = model.decision_function(standardised(test, key))
+    return pd.DataFrame(out)
+
+
+def two_stage(
+    train: Sequence[AnnData],
+    test: AnnData,
+    texts: Sequence[AnnData],
+    encoder: GeneEncoder,
+    key: str,
+    *,
+    several: bool = False,
+) -> pd.DataFrame:
+    """Scores of a ridge regression from image to gene features, and a logistic regression from gene features to classes.
+
+    Parameters
+    ----------
+    train, test
+        Tables with image features and counts.
+    texts
+        Tables with counts and captions. A class is trained on the rows that have a caption of its kind.
+    encoder
+        Gene encoder.
+    key
+        Key of ``.obsm`` with image features.
+    several
+        Train on all cell types that are present in a row, instead of the one with the largest proportion.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    genes = np.concatenate([_genes(t, encoder) for t in texts])
+    complete = np.isfinite(genes).all(axis=1)
+    mean, std = statistics(genes)
+    image, target = _pairs(train, encoder, key)
+    weight, _ = solve_ridge(image, (target - mean) / std)
+    predicted = standardised(test, key) @ weight.T
+    out = {}
+    for name, descriptions in captions.TARGETS.items():
+        columns = _columns(name, several=several)
+        stated = np.stack([np.concatenate([_column(t, c) for t in texts]) for c in columns], axis=1)
+        rows = complete & np.array([any(isinstance(c, str) for c in row) for row in stated])
+        present = np.isin(stated[rows].astype(str), descriptions).any(axis=1)
+        model = LogisticRegression(class_weight="balanced", max_iter=2000).fit((genes[rows] - mean) / std, present)
+        out[name] = model.decision_function(predicted)
+    return pd.DataFrame(out)
+
+
+def shuffled(
+    model: Whisperer, train: Sequence[AnnData], test: AnnData, encoder: GeneEncoder, key: str, n: int
+) -> list[pd.DataFrame]:
+    """Null distribution of a model with a ridge link: the image is linked to gene embeddings of other spots of its section.
+
+    Parameters
+    ----------
+    model
+        The model.
+    train, test
+        Tables with image features and counts.
+    encoder
+        Gene encoder of the model.
+    key
+        Key of ``.obsm`` with image features.
+    n
+        Number of shufflings.
+
+    Returns
+    -------
+    Scores of the test section, one frame for each shuffling.
+    """
+    text = _target_embeddings(model)
+    parts = [_pairs([t], encoder, key) for t in train]
+    embedded = [(image, model.project("gene", genes)) for image, genes in parts]
+    image = np.concatenate([i for i, _ in embedded])
+    out = []
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        target = np.concatenate([rng.permutation(g) for _, g in embedded])
+        weight, _ = solve_ridge(image, target)
+        z = standardised(test, key) @ weight.T
+        z /= np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
+        out.append(pd.DataFrame(z @ text.T, columns=list(captions.TARGETS)))
+    return out
+
+
+def shuffled_closed_form(
+    model: Whisperer, train: Sequence[AnnData], test: AnnData, encoder: GeneEncoder, key: str, n: int
+) -> list[pd.DataFrame]:
+    """The same for a model in closed form; its link is fitted again with the penalty that suits the shuffled pairs."""
+    recipe = sw.models.get_preset("whisperer").sequential
+    if recipe is None:
+        raise ValueError("The preset 'whisperer' has no sequential schedule.")
+    text = _target_embeddings(model)
+    parts = [_pairs([t], encoder, key) for t in train]
+    image = np.concatenate([i for i, _ in parts])
+    genes = [model.standardized("gene", g) for _, g in parts]
+    out = []
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        weight, _ = solve_ridge(image, np.concatenate([rng.permutation(g) for g in genes]))
+        null = deepcopy(model)
+        install_image_link(null, weight, neighbour_share=recipe.neighbour_share)
+        z = null.project("image", test.obsm[key], positions=Slide.open(test).positions())
+        out.append(pd.DataFrame(z @ text.T, columns=list(captions.TARGETS)))
+    return out
+
+
+def _target_embeddings(model: Whisperer) -> np.ndarray:
+    """Unit embedding of every class that is scored, the mean over its descriptions; shape (classes, u)."""
+    groups = list(captions.TARGETS.values())
+    z = model.project("text", sw.pp.embed_texts([d for group in groups for d in group]))
+    ends = np.cumsum([len(group) for group in groups])
+    means = np.stack([part.mean(axis=0) for part in np.split(z, ends[:-1])])
+    return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
+
+
+def _pairs(train: Sequence[AnnData], encoder: GeneEncoder, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image and gene features of the rows that have both."""
+    image = np.concatenate([standardised(t, key) for t in train])
+    genes = np.concatenate([_genes(t, encoder) for t in train])
+    complete = np.isfinite(image).all(axis=1) & np.isfinite(genes).all(axis=1)
+    return image[complete], genes[complete]
+
+
+def _genes(table: AnnData, encoder: GeneEncoder) -> np.ndarray:
+    features = sw.pp.embed_genes(table, encoder, inplace=False)
+    if features is None:
+        raise TypeError("embed_genes(inplace=False) returns the features.")
+    return features
+
+
+def _columns(name: str, *, several: bool) -> list[str]:
+    """Columns with captions of the kind of a class."""
+    if name not in captions.CELLS:
+        return ["caption_region"]
+    return [c for c in captions.SEVERAL_COLUMNS if c != "caption_region"] if several else ["caption_cells"]
+
+
+def _column(table: AnnData, column: str) -> np.ndarray:
+    return table.obs[column].astype(object).to_numpy() if column in table.obs else np.full(table.n_obs, None, object)

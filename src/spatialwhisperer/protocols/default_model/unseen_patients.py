@@ -1,0 +1,132 @@
+"""Sections of a patient, scored by a model of the other patients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+import spatialwhisperer as sw
+from spatialwhisperer._messages import inform
+from spatialwhisperer.protocols import captions
+from spatialwhisperer.protocols.annotation.scores import aurocs
+from spatialwhisperer.protocols.default_model.labels import LABELS, REGIONS
+from spatialwhisperer.tl.evaluation.truth import correct_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.models import Whisperer
+    from spatialwhisperer.protocols.default_model.recipe import TrainingData, TrainingRecipe
+
+PROMPTS = {name: list(label.prompts) for name, label in LABELS.items()}
+N_EXAMPLES, N_DRAWS = 5, 5
+_MIN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A section scored by a model that has not seen its patient.
+
+    Attributes
+    ----------
+    section
+        Its name.
+    auroc
+        AUROC of presence by class.
+    labels, correct
+        Scores of the embedded model's labels, and which labels are correct, in the rows with a known region.
+    agreement
+        Of labels from the image with labels from the expression of the same rows, by measure.
+    few_shot
+        Macro AUROC of the regions in rows that are no examples, from words alone and with examples.
+    """
+
+    section: str
+    auroc: pd.DataFrame
+    labels: np.ndarray
+    correct: np.ndarray
+    agreement: dict[str, float]
+    few_shot: dict[str, float]
+
+
+def leave_patient_out(patient: str, data: TrainingData, recipe: TrainingRecipe, seed: int) -> list[HeldOut]:
+    """Score the sections of a patient by a model of the others."""
+    inform(f"without patient {patient}")
+    model = data.fit(recipe, seed, without=patient)
+    return [score(name, section, model) for name, section in data.images.items() if name[0] == patient]
+
+
+def score(name: str, section: SpatialData, model: Whisperer) -> HeldOut:
+    """Everything that is measured of a section."""
+    table = section["table"]
+    image, gene = (_scores(section, model, PROMPTS, modality).to_numpy() for modality in ("image", "gene"))
+    regions = table.obs["pathologist_label"].astype(object).to_numpy()
+    correct = correct_labels(regions, REGIONS, list(LABELS))
+    known = correct.any(axis=1) & np.isfinite(image).all(axis=1)
+    by_class = aurocs(_scores(section, model, captions.TARGETS, "image"), captions.targets(table))
+    return HeldOut(name, by_class, image[known], correct[known], agreement(image, gene), few_shot(section, model))
+
+
+def _scores(section: SpatialData, model: Whisperer, prompts: Mapping[str, list[str]], modality: str) -> pd.DataFrame:
+    scores = sw.tl.zero_shot_annotate(section, prompts, model=model, modality=modality, normalize="none", inplace=False)
+    if scores is None:
+        raise TypeError("zero_shot_annotate(inplace=False) returns the scores.")
+    return scores
+
+
+def agreement(image: np.ndarray, gene: np.ndarray) -> dict[str, float]:
+    """How far labels from the image agree with those from the expression.
+
+    Parameters
+    ----------
+    image, gene
+        Scores of the same rows and labels, shape (n, labels).
+
+    Returns
+    -------
+    ``kappa``: Cohen's kappa of the best labels. ``auroc``: macro AUROC of the image scores against the best label of the expression.
+    """
+    from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+    both = np.isfinite(image).all(axis=1) & np.isfinite(gene).all(axis=1)
+    image, best = image[both], gene[both].argmax(axis=1)
+    counts = np.bincount(best, minlength=image.shape[1])
+    usable = np.flatnonzero((counts >= _MIN_ROWS) & (counts <= len(best) - _MIN_ROWS))
+    return {
+        "kappa": float(cohen_kappa_score(best, image.argmax(axis=1))),
+        "auroc": float(np.mean([roc_auc_score(best == c, image[:, c]) for c in usable])),
+    }
+
+
+def few_shot(section: SpatialData, model: Whisperer) -> dict[str, float]:
+    """Macro AUROC of the regions from words alone, and with a few labelled spots of each; mean over draws."""
+    sw.tl.embed(section, model=model, modality="image")
+    table = section["table"]
+    region = table.obs["pathologist_label"].astype(object).map(captions.REGION_TARGETS)
+    counts = region[np.isfinite(table.obsm["X_sw_image"]).all(axis=1)].value_counts()
+    classes = [c for c in captions.TARGETS if counts.get(c, 0) >= 2 * N_EXAMPLES]
+    if len(classes) < 2:
+        return {"words": np.nan, "examples": np.nan}
+    prompts, out = {c: captions.TARGETS[c] for c in classes}, []
+    for number in range(N_DRAWS):
+        rng = np.random.default_rng(number)
+        shown = {c: rng.choice(np.flatnonzero(region == c), N_EXAMPLES, replace=False) for c in classes}
+        rest = np.setdiff1d(np.flatnonzero(region.isin(classes)), np.concatenate(list(shown.values())))
+        truth = pd.DataFrame({c: pd.array(region.iloc[rest] == c, dtype="boolean") for c in classes})
+        for kind, examples in (("words", None), ("examples", shown)):
+            scores = sw.tl.zero_shot_annotate(
+                section,
+                prompts,
+                model=model,
+                examples=examples,
+                embedding_key="X_sw_image",
+                normalize="none",
+                inplace=False,
+            )
+            out.append((kind, aurocs(None if scores is None else scores.iloc[rest], truth)["auroc"].mean()))
+    return pd.DataFrame(out, columns=["kind", "auroc"]).groupby("kind")["auroc"].mean().to_dict()

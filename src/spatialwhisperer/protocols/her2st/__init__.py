@@ -1,0 +1,1 @@
+"""Every preset on the same real sections under the same protocol."""
