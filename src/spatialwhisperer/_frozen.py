@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -36,6 +36,6 @@ class FrozenMapping(Mapping[K, V], Generic[K, V]):
         return type(self), (self._values,)
 
 
-def frozen(values: Mapping[K, V] | None = None, **named: Any) -> FrozenMapping[K, V]:
-    """Freeze a mapping, or keyword arguments."""
-    return FrozenMapping({**(values or {}), **named})
+def frozen(**values: V) -> FrozenMapping[str, V]:
+    """Freeze keyword arguments."""
+    return FrozenMapping(values)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from spatialwhisperer._frozen import FrozenMapping, frozen
+from spatialwhisperer._frozen import FrozenMapping
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -27,7 +26,7 @@ class Stored:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, Mapping) and not isinstance(value, FrozenMapping):
-                object.__setattr__(self, name, frozen(value))
+                object.__setattr__(self, name, FrozenMapping(value))
 
 
 def to_plain(value: Any) -> Any:
@@ -64,7 +63,7 @@ def from_plain(kind: type[D], plain: Any, what: str) -> D:
 
     try:
         # of JSON, because a list of it may stand for a tuple and a whole number for any
-        return _adapter(kind).validate_json(json.dumps(plain))
+        return _adapters[kind].validate_json(json.dumps(plain))
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg']}" for e in error.errors()[:3]
@@ -72,8 +71,14 @@ def from_plain(kind: type[D], plain: Any, what: str) -> D:
         raise ValueError(f"{what[0].upper()}{what[1:]} does not fit this version of the package: {wrong}.") from error
 
 
-@cache
-def _adapter(kind: type[D]) -> TypeAdapter[D]:
-    from pydantic import TypeAdapter
+class _Adapters(dict[type, "TypeAdapter[Any]"]):
+    """One for each class, made when it is first used."""
 
-    return TypeAdapter(kind)
+    def __missing__(self, kind: type) -> TypeAdapter[Any]:
+        from pydantic import TypeAdapter
+
+        self[kind] = TypeAdapter(kind)
+        return self[kind]
+
+
+_adapters = _Adapters()

@@ -40,16 +40,13 @@ def lattice(side: int, spacing: float = 7.0) -> np.ndarray:
 
 
 def test_contexts_by_name() -> None:
-    assert make_context("none", DIM) is None
     assert {kind: make_context(kind, DIM).out_dim for kind in CONTEXTS} == {
         "batch_peer": DIM,
         "section_knn": DIM,
         "section_mean": 2 * DIM,
     }
-    with pytest.raises(ValueError, match="none, batch_peer, section_knn, section_mean"):
+    with pytest.raises(ValueError, match="batch_peer, section_knn, section_mean"):
         make_context("graph", DIM)
-    with pytest.raises(ValueError, match="no options"):
-        make_context("none", DIM, depth=1)
     with pytest.raises(ValueError, match="bandwidth"):
         make_context("section_mean", DIM, bandwidth=0)
 
@@ -234,7 +231,6 @@ def test_batch_peer_runs_over_consecutive_chunks() -> None:
 
 def test_apply_context_at_the_edges() -> None:
     x, near = section()
-    assert apply_context(None, x) is x
     assert apply_context(
         make_context("section_mean", DIM), rows(0), neighbourhood=section_neighbours(np.empty((0, 2)), [], 8)
     ).shape == (0, 2 * DIM)

@@ -156,7 +156,7 @@ class ExpressionPredictor:
         if method == "regression" and retrieval.k is not None:
             # only the standard deviation is taken from the bank
             retrieval = replace(retrieval, k=min(retrieval.k, self.values.shape[0]))
-        groups = {} if exclude is None else self._groups(*exclude)
+        groups: dict[str, Any] = {} if exclude is None else self._groups(*exclude)
         mean, std = retrieve_mean(
             z, self.arrays[retrieval.key], self.values, retrieval=retrieval, device=device, **groups
         )
@@ -179,7 +179,7 @@ class ExpressionPredictor:
             raise ValueError(f"Unknown method {method!r}; choose one of {listing(METHODS)}.")
         if method not in self.methods():
             raise ValueError(f"This model has no regression; use method='retrieval' instead of {method!r}.")
-        return method  # type: ignore[return-value]
+        return method
 
     def with_accuracy(self, held_out: Mapping[str, np.ndarray], weight: float | None = None) -> ExpressionPredictor:
         """The same predictor with the held-out correlation of each method, and the weight that did best."""

@@ -254,7 +254,7 @@ class JointSpace(nn.Module):
     def _with_context(
         self, modality: str, config: ContextConfig, x: np.ndarray, xy: np.ndarray, sections: np.ndarray
     ) -> torch.Tensor:
-        module = self.contexts[modality]
+        module: Any = self.contexts[modality]
         if config.array_positions:
             where: dict[str, Any] = {"positions": torch.from_numpy(xy.astype(np.int64)), "chunk": config.chunk}
         else:

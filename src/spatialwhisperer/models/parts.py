@@ -335,7 +335,9 @@ class Preset:
                 f"{self.bridge} features. Add schedule='joint' or image_link='contrastive', or take preset 'spatialwhisperer'."
             )
         recipes = {"joint": changed.joint, "sequential": changed.sequential}
-        changed_recipes = {name: replace(one, **of_recipe) for name, one in recipes.items() if one is not None}
+        changed_recipes: dict[str, Any] = {
+            name: replace(one, **of_recipe) for name, one in recipes.items() if one is not None
+        }
         return replace(changed, **changed_recipes)
 
     @property
@@ -356,7 +358,7 @@ def _pairs(pairs: Mapping[tuple[str, str], float] | Sequence[tuple[str, str]]) -
             raise ValueError(f"The weight of pair {pair!r} must not be negative; found {weight!r}.")
     if not any(weights.values()):
         raise ValueError("pairs names no pair with a weight above 0; there is nothing to train.")
-    return frozen(weights)
+    return FrozenMapping(weights)
 
 
 def _check_locking(locking: str) -> None:

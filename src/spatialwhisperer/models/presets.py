@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._frozen import frozen
+from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
 from spatialwhisperer.retrieval.rule import Retrieval
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("strict", "peer")
 
 
-_IMAGE_GENE = frozen({("image", "gene"): 1.0})
+_IMAGE_GENE = FrozenMapping({("image", "gene"): 1.0})
 _JOINT = Recipe(
     heads=frozen(gene="bn_shortcut", text="bn_shortcut", image="bn_shortcut"),
     projection_dim=512,
@@ -105,7 +105,7 @@ _TPIRBAE = replace(
     standardize=frozen(image="section", gene="global", text="none"),
     gene_options=frozen(n_latent=10),
 )
-_CLIP = {
+_CLIP: dict[str, Any] = {
     "norm": "l2",
     "temperature": 0.07,
     "loss": PairLoss(),
@@ -136,7 +136,7 @@ _OMICLIP = replace(
 _SPATIALWHISPERER = Preset(
     name="spatialwhisperer",
     paper="Schaefer et al., Transitive Representation Learning Enhances Histopathology Annotation, ICML 2026",
-    pairs=frozen({("image", "gene"): 1.0, ("gene", "text"): 1.0}),
+    pairs=FrozenMapping({("image", "gene"): 1.0, ("gene", "text"): 1.0}),
     locking="LLL",
     temperature=0.07,
     standardize=frozen(image="section", gene="global", text="none"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._frozen import frozen
+from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 
@@ -18,7 +18,7 @@ FAR = 2.0
 """Sections further than this from all training sections look different; see :meth:`Reference.image_distance`."""
 
 _LARGEST = 10.0
-_NOTHING: Mapping[str, np.ndarray] = frozen()
+_NOTHING: Mapping[str, np.ndarray] = FrozenMapping({})
 
 _TOGETHER = (
     ("pair_image", "pair_bridge", "pair_group"),

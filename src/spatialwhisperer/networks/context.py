@@ -263,20 +263,16 @@ CONTEXTS: dict[str, type[ContextModule]] = {
 }
 
 
-def make_context(kind: str, dim: int, **options: Any) -> ContextModule | None:
-    """Build a context module by name; "none" gives ``None``.
+def make_context(kind: str, dim: int, **options: Any) -> ContextModule:
+    """Build a context module by name.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or "none" is given options.
+        If the name is unknown.
     """
-    if kind == "none":
-        if options:
-            raise ValueError(f"The context 'none' has no options (found: {', '.join(options)}).")
-        return None
     if kind not in CONTEXTS:
-        raise ValueError(f"Unknown context {kind!r}; choose one of none, {', '.join(CONTEXTS)}.")
+        raise ValueError(f"Unknown context {kind!r}; choose one of {', '.join(CONTEXTS)}.")
     return CONTEXTS[kind](dim, **options)
 
 
@@ -309,7 +305,7 @@ def gather_neighbours(
 
 @torch.no_grad()
 def apply_context(
-    context: ContextModule | None,
+    context: ContextModule,
     features: torch.Tensor,
     *,
     neighbourhood: Neighbourhood | None = None,
@@ -322,7 +318,7 @@ def apply_context(
     Parameters
     ----------
     context
-        The module; ``None`` returns the features unchanged.
+        The module.
     features
         All rows, shape (n, d). A row with NaN is not a neighbour of other rows.
     neighbourhood
@@ -344,8 +340,6 @@ def apply_context(
     ValueError
         If the neighbourhood or the positions are missing or have another number of rows, or a size is not positive.
     """
-    if context is None:
-        return features
     n = len(features)
     name, given = ("positions", positions) if context.needs == "positions" else ("neighbourhood", neighbourhood)
     if given is None or len(given) != n:

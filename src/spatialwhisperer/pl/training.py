@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,14 +51,15 @@ def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Ax
 
         _, grid = plt.subplots(1, len(phases), figsize=(6 * len(phases), 3.5), squeeze=False, layout="constrained")
         axes = list(grid.ravel())
-    for ax, phase in zip(np.ravel(axes), phases, strict=True):
+    panels: list[Axes] = list(np.ravel(np.asarray(axes, dtype=object)))
+    for ax, phase in zip(panels, phases, strict=True):
         _draw(ax, history[history["phase"] == phase])
-        ax.set_title(phase)
-    return list(np.ravel(axes))
+        ax.set_title(str(phase))
+    return panels
 
 
 def _draw(ax: Axes, part: pd.DataFrame) -> None:
-    columns = [c for c in part if "loss" in c and part[c].notna().any()]
+    columns = [c for c in part.columns.astype(str) if "loss" in c and part[c].notna().any()]
     pairs = [c for c in columns if "loss_" in c and not c.startswith("val_")]
     if len(pairs) == 1:
         # the whole loss is that of the only pair
@@ -69,7 +70,7 @@ def _draw(ax: Axes, part: pd.DataFrame) -> None:
         name = column.removeprefix("val_").removeprefix("loss").strip("_").replace("_", "–") or "mean of the pairs"
         colour = colours.setdefault(name, f"C{len(colours)}")
         label = f"{name}, held out" if held_out else name
-        style = {"ls": "--" if held_out else "-", "lw": 2 if "–" not in name else 1.2}
+        style: dict[str, Any] = {"ls": "--" if held_out else "-", "lw": 2 if "–" not in name else 1.2}
         ax.plot(part["step"], part[column], color=colour, label=label, **style)
     ax.set_xlabel("step")
     ax.set_ylabel("loss")

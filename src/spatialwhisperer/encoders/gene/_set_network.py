@@ -25,6 +25,8 @@ class SetNetwork(nn.Module):
         Largest set; of more expressed genes the highest count, ties by ``priority``.
     """
 
+    priority: torch.Tensor
+
     def __init__(
         self,
         n_genes: int,
@@ -99,8 +101,8 @@ class _Induced(nn.Module):
     def __init__(self, width: int, heads: int, points: int) -> None:
         super().__init__()
         self.points = nn.Parameter(torch.randn(1, points, width) / width**0.5)
-        self.gather, self.spread = _Attend(width, heads), _Attend(width, heads)
+        self.gather, self.scatter = _Attend(width, heads), _Attend(width, heads)
 
     def forward(self, tokens: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         summary = self.gather(self.points.expand(len(tokens), -1, -1), tokens, there)
-        return self.spread(tokens, summary)
+        return self.scatter(tokens, summary)

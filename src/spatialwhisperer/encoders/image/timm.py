@@ -120,7 +120,7 @@ class TimmEncoder(ModuleEncoder):
     def __init__(self, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> None:
         spec = _facts(name)
         file = None if weights is None else weight_file(weights)
-        network = _build(spec, pretrained and file is None)
+        network: Any = _build(spec, pretrained and file is None)
         if file is not None:
             load_weights(network, file)
         self._file, self._pretrained = file, pretrained

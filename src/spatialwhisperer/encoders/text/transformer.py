@@ -102,7 +102,7 @@ class TransformerEncoder(TextEncoder):
         return replace(self._identity, digest=hashlib.sha256(how.encode()).hexdigest())
 
     @classmethod
-    def open(  # type: ignore[override]
+    def open(
         cls,
         name: str | Path,
         *,
