@@ -4,8 +4,8 @@ usage: python benchmarks/image_features.py --data FOLDER [--encoder stain_textur
 
 FOLDER holds her2st/<section>/{counts.h5ad,meta.json,image.jpg} (C2 C3 C4 C5 at full resolution, A1 at 3.19 um/px).
 Two settings: leave one section of patient C out; train on patient A, test on C, and the reverse, all at 3.19 um/px.
-Genes are chosen on the training sections (heg50_r, hvg50_r) and, for comparison, on all sections of patient C, whichever
-side they are on (heg50_c_r, hvg50_c_r: the same genes in every row, but where C is tested the choice has seen it).
+Genes are chosen on the training sections (heg50_r, hvg50_r) and, for comparison, on all sections of patient C, whether they
+train or are tested (heg50_c_r, hvg50_c_r: the same genes in every row, but where C is tested the choice has seen it).
 """
 
 from __future__ import annotations
@@ -141,9 +141,9 @@ def main() -> None:
     parser.add_argument("--weights", default=None, help="safetensors file or folder for the encoder")
     arguments = parser.parse_args()
 
-    from spatialwhisperer.encoders.image.timm import image_encoder
+    import spatialwhisperer as sw
 
-    encoder = image_encoder(arguments.encoder, weights=arguments.weights)
+    encoder = sw.models.image_encoder(arguments.encoder, weights=arguments.weights)
     folder = arguments.data / "her2st"
     Image.MAX_IMAGE_PIXELS = None  # whole sections are larger than Pillow's guard against decompression bombs
     full = {s: read_section(folder, s, low=False) for s in FULL_SECTIONS}

@@ -3,8 +3,8 @@
 usage: python benchmarks/retrieval.py [--queries 1000] [--bank 50000] [--dim 256] [--genes 1000] [--k 50]
        python benchmarks/retrieval.py --bank 200000 --dim 512
 
-Ours gives mean and spread over the neighbours; the others give the mean alone. The loop is written after the way of
-BLEEP: the whole similarity matrix, its top k, then for each query the mean of its rows. All are run in turn, several
+Ours gives mean and standard deviation over the neighbours; the others give the mean alone. The loop does what BLEEP does:
+the whole similarity matrix, its top k, then for each query the mean of its rows. All are run in turn, several
 rounds, and the best round counts. Memory is what the process holds at most beyond what it held before, each in a
 process of its own (Linux).
 """

@@ -28,7 +28,7 @@ from scipy.sparse import csr_matrix
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity
 
-from spatialwhisperer._access import sections
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tile_reader import TileReader
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def write_slide(folder: Path, size: int, chunk: int, n: int, tile_px: int) -> Pa
 
 
 def ours(path: Path, tile_px: int) -> Callable[[], int]:
-    (section,) = sections(sd.read_zarr(path), mpp=1.0)
+    (section,) = Slide.open(sd.read_zarr(path), mpp=1.0).scaled()
 
     def read() -> int:
         reader = TileReader(section, tile_um=tile_px, tile_px=tile_px)

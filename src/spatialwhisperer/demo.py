@@ -1,7 +1,7 @@
-"""A run from sections to a picture: ``python -m spatialwhisperer.demo [--data FOLDER] [--out demo_output] [--seed 0] [--small]``.
+"""A run from sections to pictures: ``python -m spatialwhisperer.demo [--data FOLDER] [--out demo_output] [--seed 0] [--small]``.
 
-Simulated sections, or the HER2-positive breast sections in ``FOLDER/her2st``. Images meet genes in some patients, genes meet
-text in others, and a section whose patient (simulated) or slide (real) was not in training is annotated from its image.
+It takes simulated sections, or the HER2-positive breast sections in ``FOLDER/her2st``. Some patients have images and genes, others
+genes and text. A section that was not in training (simulated: its patient was not either) is annotated from its image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,9 @@ import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from anndata import AnnData
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import Whisperer
@@ -39,20 +40,32 @@ MADE_BY = "spatialwhisperer.demo"
 KNOWN = "known"  # column of .obs with the class that is known of a row
 
 
-@dataclass
+@dataclass(frozen=True)
 class Task:
     """What to train on, what to annotate, and what is known about it.
 
-    No object in ``train`` has an image and a text. ``truth`` is the presence of every class in every row of ``test``; not given:
-    from the class in its ``.obs["known"]``. ``options`` go to :func:`spatialwhisperer.tl.train`.
+    Attributes
+    ----------
+    train
+        Objects to train on; none of them has both an image and a text.
+    test
+        Section to annotate; its ``.obs["known"]`` holds the class that is known of a row.
+    title
+        What pictures call it.
+    prompts
+        Descriptions of each class.
+    options
+        Arguments of :func:`spatialwhisperer.tl.train`.
+    truth
+        Presence of every class in every row of ``test``; ``None`` takes the class in ``.obs["known"]``.
     """
 
-    train: list[Any]
+    train: list[AnnData | SpatialData]
     test: SpatialData
     title: str
-    prompts: dict[str, Any]
+    prompts: Mapping[str, str | Sequence[str]]
+    options: Mapping[str, Any]
     truth: pd.DataFrame | None = None
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 def simulated(seed: int, small: bool) -> Task:
@@ -64,36 +77,41 @@ def simulated(seed: int, small: bool) -> Task:
     captions = dict(zip(reference.obs["cell_type"], reference.obs["text"], strict=True))
     prompts = {name: captions[name] for name in test["table"].obs[KNOWN].cat.categories}
     train, title = [sections["P1"], sections["P2"], reference], "simulated section of P3, a patient not in training"
-    options = {"tile_um": 80, "tile_px": 80, "max_epochs": 60} if small else {"tile_um": 80, "tile_px": 160}
-    return Task(train, test, title, prompts, options=options)
+    options: dict[str, Any] = {"image": sw.tl.ImageFeatures(tile_um=80, tile_px=80 if small else 160)}
+    if small:
+        options["max_epochs"] = 60
+    return Task(train, test, title, prompts, options)
 
 
 def her2st(folder: Path, small: bool) -> Task:
-    """Images of C2, C3 and C4, texts of other patients' sections without an image, and C5 to annotate."""
+    """Images of C2, C3 and C4, captions of other patients' sections without an image, and C5 to annotate."""
     import anndata as ad
 
-    from spatialwhisperer.protocols import her2st_text as words
+    from spatialwhisperer.protocols import captions
 
     names = _texts_only(folder)
     images = sw.datasets.her2st(["C4"] if small else ["C2", "C3", "C4"], data_dir=folder)
     texts = sw.datasets.her2st(names[:6] if small else names, data_dir=folder, with_image=False)
     test = sw.datasets.her2st("C5", data_dir=folder)
-    words.add_captions(texts["table"])
-    train = [images, texts]
+    captions.add_captions(texts["table"])
+    train: list[AnnData | SpatialData] = [images, texts]
     cells = folder / "singlecell" / "wu2021_breast_CID4465.h5ad"
     if cells.is_file():
         reference = ad.read_h5ad(cells)
-        reference.obs["caption_cells"] = reference.obs["celltype_major"].astype(object).map(words.REFERENCE)
+        reference.obs["caption_cells"] = reference.obs["celltype_major"].astype(object).map(captions.REFERENCE)
         train.append(reference)
-    # 0, 1 or, where the region of a spot is not known, NaN
-    truth = words.targets(test["table"])
-    names_of = {label: name for label, text in words.REGIONS.items() for name in truth if text in words.TARGETS[name]}
-    regions = [name for name in truth if name in set(names_of.values())]
-    label = test["table"].obs["pathologist_label"].astype(object).map(names_of)
+    truth = captions.targets(test["table"])
+    name_of = {label: name for label, name in captions.REGION_TARGETS.items() if name in truth}
+    regions = [name for name in truth if name in name_of.values()]
+    label = test["table"].obs["pathologist_label"].astype(object).map(name_of)
     test["table"].obs[KNOWN] = pd.Categorical(label, regions)
     title = "section C5, not in training (other sections of its patient are)"
-    options = {"text_key": words.CAPTION_COLUMNS, "batch_key": "patient", "tile_um": 154, "tile_px": 224}
-    return Task(train, test, title, {name: words.TARGETS[name] for name in truth}, truth, options)
+    options = {
+        "image": sw.tl.ImageFeatures(tile_um=154, tile_px=224),
+        "gene": sw.tl.GeneFeatures(batch_key="patient"),
+        "text": sw.tl.TextFeatures(key=captions.CAPTION_COLUMNS),
+    }
+    return Task(train, test, title, {name: captions.TARGETS[name] for name in truth}, options, truth)
 
 
 def _texts_only(folder: Path) -> list[str]:
@@ -103,26 +121,26 @@ def _texts_only(folder: Path) -> list[str]:
     names = [name for name, meta in metas.items() if not meta.get("image") and not name.startswith("C")]
     if not names:
         raise SystemExit(
-            f"{folder} has no her2st/<section>/ with meta.json and counts.h5ad. Captions and truth come from the clusters and the "
-            "deconvolution in them; a clone of the authors' repository is not enough."
+            f"{folder} has no her2st/<section>/ with meta.json and counts.h5ad. Captions and ground truth come from the clusters and "
+            "the deconvolution in them; a clone of the authors' repository is not enough."
         )
     return names
 
 
 def annotate(task: Task, model: Whisperer) -> None:
-    """Score every class from the image alone; hard labels only among the classes that are known of single rows."""
+    """Score every class from the image alone; give labels among the classes that are known of single rows."""
     sw.tl.zero_shot_annotate(task.test, task.prompts, model=model, key_added="sw_class")
     shown = {name: task.prompts[name] for name in task.test["table"].obs[KNOWN].cat.categories}
     sw.tl.zero_shot_annotate(task.test, shown, model=model, embedding_key="X_sw_image")
 
 
 def evaluate(task: Task) -> tuple[pd.DataFrame, dict[str, float]]:
-    """AUROC of every class; accuracy of the hard labels beside that of always saying the commonest class."""
+    """AUROC of every class, and accuracy of the labels beside that of the most frequent class."""
     by_class = sw.tl.evaluate_annotation(task.test, KNOWN if task.truth is None else task.truth, key="sw_class")
     known = task.test["table"].obs[KNOWN].dropna()
     labels = sw.tl.evaluate_annotation(task.test, KNOWN)
     summary = {"macro AUROC": by_class.loc["macro", "auroc"], "accuracy": labels.loc["macro", "accuracy"]}
-    summary["accuracy of the commonest class"] = known.value_counts(normalize=True).iloc[0]
+    summary["accuracy of the most frequent class"] = known.value_counts(normalize=True).iloc[0]
     return by_class[["auroc", "n_present"]], summary
 
 
@@ -151,7 +169,7 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
     wide, high = (abs(np.diff(limits)).item() for limits in (axes[0].get_xlim(), axes[0].get_ylim()))
     figure.set_size_inches(14, 4.1 * high / wide + 0.8)
     figure.savefig(out / "annotation.png")
-    # few colours make a third of the file; the eye sees no difference
+    # 128 colours make a third of the file and look the same
     with Image.open(out / "annotation.png") as picture:
         few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
     few.save(out / "annotation.png")
@@ -162,7 +180,7 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
 
 
 def check_out(out: Path) -> None:
-    """Refuse, before any work, to replace what an earlier demo did not write."""
+    """Refuse, before any work, to replace a store that the demo did not write."""
     store = out / STORE
     if not (store.exists() or store.is_symlink()):
         return
@@ -176,7 +194,7 @@ def check_out(out: Path) -> None:
 
 
 def write(task: Task, out: Path) -> None:
-    """Write the annotated section whole, then put it in the place of an older one."""
+    """Write the annotated section to a temporary folder, then put it in the place of an older one."""
     task.test.attrs["made_by"] = MADE_BY
     with tempfile.TemporaryDirectory(prefix=".annotated-", dir=out) as folder:
         task.test.write(Path(folder) / STORE)
@@ -200,7 +218,7 @@ def report(by_class: pd.DataFrame, summary: dict[str, float], seconds: dict[str,
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long a stage takes."""
+    """Measure how long a stage takes."""
     print(f"{stage} …", flush=True)
     start = time.perf_counter()
     yield
