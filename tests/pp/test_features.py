@@ -143,7 +143,7 @@ def test_features_of_unknown_origin_are_neither_used_nor_overwritten(
             stored.uns["spatialwhisperer"] = {}
         got = Asked(stored, build.Pixels(), caplog)
         assert got.opened == 1
-        assert "was not written by sw.pp.embed_images" in got.said
+        assert "has no record of how it was made" in got.said
         assert f"what lies there is left as it is; pass key='{KEY}' to use it" in got.said
         assert got.features.result is None
         assert np.array_equal(got.features.values, computed)

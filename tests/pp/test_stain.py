@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer.pp.stain import TissueMask, coarse_raster, glass_for_black, tissue_mask
+from spatialwhisperer.pp.stain import TissueMask, coarse_raster, tissue_mask, white_for_black
 
 
 def raster(image: np.ndarray) -> RasterImage:
@@ -44,10 +44,10 @@ def test_coarse_raster_averages_the_whole_image() -> None:
 def test_black_is_background_only_where_it_fills_the_border() -> None:
     image = np.full((3, 20, 30), 200, np.uint8)
     image[:, 5:9, 5:9] = 3
-    assert np.array_equal(glass_for_black(image), image)
+    assert np.array_equal(white_for_black(image), image)
     framed = image.copy()
     framed[:, [0, -1]] = framed[:, :, [0, -1]] = 0
-    got = glass_for_black(framed)
+    got = white_for_black(framed)
     assert (got[:, 0] == 255).all()
     assert (got[:, 5:9, 5:9] == 255).all()
     assert (got[:, 12, 12] == 200).all()

@@ -36,7 +36,9 @@ def test_texts_go_to_the_encoder_with_its_options() -> None:
         (7, TypeError, "must be a list of strings, not int"),
     ],
 )
-def test_what_is_no_text_is_refused_before_an_encoder_is_opened(texts: Any, error: type[Exception], message: str) -> None:
+def test_what_is_no_text_is_refused_before_an_encoder_is_opened(
+    texts: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         sw.pp.embed_texts(texts, encoder="no such encoder")
 

@@ -1,4 +1,4 @@
-"""Preparation: where to look, and features of images, counts and texts."""
+"""Preprocessing: where tiles are, which genes to use, and features of images, counts and texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch correction of the expression matrix itself, as some papers do before they train and measure."""
+"""Batch correction of the expression matrix itself, as some papers do before training and evaluation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.counts import counts_matrix
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, require
 from spatialwhisperer.pp.genes import batch_codes
 from spatialwhisperer.statistics.value_spaces import check_space, to_space
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _FEWEST_ROWS = 16
 
 
+@shared
 def harmonize_expression(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -34,13 +36,15 @@ def harmonize_expression(
     table_key: str | None = None,
     random_state: int = 0,
 ) -> list[np.ndarray]:
-    """Run Harmony (Korsunsky et al., Nat Methods 2019) on the genes themselves, not on principal components.
+    """Run Harmony (Korsunsky et al., Nat Methods 2019) on gene expression instead of principal components.
 
-    BLEEP and HECLIP train on, retrieve and measure against such a matrix. Two warnings. It sees all sections that it is given:
-    under an honest protocol these are training sections alone, and a held-out section has no corrected values. And corrected
-    expression is another truth: numbers measured against it cannot be compared with numbers measured against the data.
+    BLEEP and HECLIP train on such a matrix, retrieve from it and evaluate against it. Two cautions:
 
-    Nothing is written: corrected values can be negative and are no counts. Needs harmonypy, which is under the GPL:
+    - The correction uses all sections that are passed. With held-out sections, pass the training sections only; a held-out section
+      then has no corrected values.
+    - Corrected expression is a different ground truth. Scores against it cannot be compared with scores against the data.
+
+    Nothing is written, because corrected values can be negative and are not counts. Needs harmonypy (GPL licence):
     ``pip install 'spatialwhisperer[harmony]'``.
 
     Parameters
@@ -50,18 +54,15 @@ def harmonize_expression(
     genes
         Names of the genes to correct; each table must have them.
     batch_key
-        Column of ``.obs`` with the batch; equal values in several objects are one batch. ``None`` takes each object, and each
-        section within it, as a batch.
+        Column of ``.obs`` with the batch. Equal values in several objects are one batch. ``None`` takes each object, and each section
+        within it, as a batch.
     value_space
-        Space of the input and the output, one of `spatialwhisperer.statistics.value_spaces.SPACES`.
+        Transformation of the counts, for input and output: one of `spatialwhisperer.statistics.value_spaces.SPACES`.
     ridge
-        Penalty on the correction, at least 0, as in the paper; ``None`` lets harmonypy estimate one for each cluster.
-    layer
-        Layer with raw counts; ``None`` takes ``.X``.
-    table_key
-        Table of a SpatialData.
-    random_state
-        Seed of the clustering.
+        Ridge penalty on the correction, at least 0, as in the paper; ``None`` lets harmonypy estimate one per cluster.
+    %(layer)s
+    %(table_key)s
+    %(random_state)s
 
     Returns
     -------
@@ -74,15 +75,14 @@ def harmonize_expression(
     KeyError
         If a gene, layer, table or column does not exist.
     ValueError
-        If values are not raw counts, there is one batch only, rows are too few, or an argument is impossible.
+        If values are not raw counts, there is only one batch, there are too few rows, or an argument is out of range.
 
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> from spatialwhisperer.pp.correction import harmonize_expression
     >>> sections = sw.datasets.simulate_sections(2, 60, n_genes=30, n_reference_cells=50).sections
     >>> genes = list(sections["P1"]["table"].var_names)
-    >>> corrected = harmonize_expression(list(sections.values()), genes=genes)
+    >>> corrected = sw.pp.harmonize_expression(list(sections.values()), genes=genes)
     >>> corrected[0].shape
     (60, 30)
     """

@@ -1,4 +1,4 @@
-"""Features with a recipe: what is asked for, what is stored, and whether the one is the other."""
+"""Features and how they were made: what a call asks for, what is stored, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -40,23 +40,25 @@ _TILE_PX = 224
 class ImageFeatures:
     """Which image features to train on.
 
+    Features in ``.obsm`` that were computed with the same encoder, weights, tiles and scale are used; others are computed again.
+
     Attributes
     ----------
     encoder
         Name of an image encoder, a torch module, or an encoder object; ``None`` takes that of the preset.
     tile_um
-        Edge of a tile in microns, or several edges; ``None`` takes that of the preset, else what
-        :func:`spatialwhisperer.pp.tiles` stated, else what the encoder was trained on.
+        Edge of a tile in microns, or several edges. ``None`` takes that of the preset, else the one that
+        :func:`spatialwhisperer.pp.tiles` recorded, else the one that the encoder was trained on.
     tile_px
-        Edge of a tile in pixels; ``None`` takes what `tiles` stated, else what the encoder takes.
+        Edge of a tile in pixels. ``None`` takes what `tiles` recorded, else what the encoder takes.
     border
-        Tiles that leave the image are filled up with white, or their rows are NaN.
+        What to do with tiles that cross the edge of the image: ``"pad"`` fills them up with white, ``"nan"`` sets their rows to NaN.
     weights
         File or folder with the weights of the encoder.
     pretrained
-        Start an encoder that is trained from its published weights.
+        Start from the published weights, where the encoder itself is trained.
     key
-        Take what lies under this key of ``.obsm`` as it is, instead of an encoder.
+        Key in ``.obsm`` of features to use as they are, instead of an encoder.
 
     Examples
     --------
@@ -81,17 +83,23 @@ class GeneFeatures:
     Attributes
     ----------
     encoder
-        "pca", "scvi", "scanvi", "set_transformer" or "gene_sentence" (fitted on the raw counts of the training groups),
-        "identity" (the expression of the genes that are predicted), or a fitted encoder or its folder; ``None`` takes that of the
-        preset.
+        ``"pca"``, ``"scvi"``, ``"scanvi"``, ``"set_transformer"`` or ``"gene_sentence"``, fitted on the raw counts of the training
+        groups; ``"identity"``, the expression of the genes that are predicted; or a fitted encoder or its folder. ``None`` takes that
+        of the preset.
     layer
         Layer with raw counts; ``None`` takes ``.X``.
     batch_key, labels_key
-        Columns of ``.obs`` for an encoder that is fitted.
+        Columns of ``.obs`` with batch and labels, for an encoder that is fitted.
     options
-        Further arguments of :func:`spatialwhisperer.pp.fit_gene_encoder`, such as ``{"n_latent": 10}``.
+        More arguments of :func:`spatialwhisperer.pp.fit_gene_encoder`, such as ``{"n_latent": 10}``.
     key
-        Take what lies under this key of ``.obsm`` as it is, instead of an encoder.
+        Key in ``.obsm`` of features to use as they are, instead of an encoder.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.tl.GeneFeatures("pca", options={"n_latent": 10}).encoder
+    'pca'
     """
 
     encoder: str | Path | GeneEncoder | None = None
@@ -109,10 +117,16 @@ class TextFeatures:
     Attributes
     ----------
     encoder
-        "minilm", another registered name, a Hugging Face id or a local folder, or an encoder object; ``None`` takes that of the
+        ``"minilm"``, another registered name, a Hugging Face id, a local folder, or an encoder object; ``None`` takes that of the
         preset.
     key
-        Column(s) of ``.obs`` with captions; several columns give several captions to a row.
+        Column of ``.obs`` with captions, or several columns that each give a caption to a row.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.tl.TextFeatures(key=["text", "text_long"]).key
+    ['text', 'text_long']
     """
 
     encoder: str | Path | TextEncoder | None = None
@@ -121,7 +135,7 @@ class TextFeatures:
 
 @dataclass(frozen=True)
 class FeatureRecord(Stored):
-    """How stored features were made, where, and under which licence."""
+    """What is stored beside features: how they were made, where they were read, and the licence of the encoder."""
 
     recipe: FeatureRecipe
     licence: str
@@ -135,9 +149,9 @@ class Features:
     Attributes
     ----------
     values
-        float32 (n, d) in the order of the table.
+        Features in the order of the table, float32, shape (n, d).
     result
-        What is to be written, where they had to be computed.
+        What to write; ``None`` where stored features are used.
     """
 
     values: np.ndarray
@@ -145,7 +159,7 @@ class Features:
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """What is to be written."""
+        """What to write."""
         return () if self.result is None else (self.result,)
 
 
@@ -158,9 +172,9 @@ class EncoderChoice:
     spec
         Facts about it.
     identity
-        What tells it from others.
+        Name and digest that tell it from other encoders.
     open
-        Opens it.
+        Function that opens it.
     """
 
     spec: EncoderSpec
@@ -171,7 +185,7 @@ class EncoderChoice:
 def choose_encoder(
     encoder: str | torch.nn.Module | ImageEncoder, *, weights: str | Path | None = None, pretrained: bool = True
 ) -> EncoderChoice:
-    """What an encoder is, without loading its weights where its name is enough to know."""
+    """Find out which encoder is meant. Its weights are not loaded where the name is enough to identify it."""
     if isinstance(encoder, str):
         identity = encoder_class(encoder, "image").identify(encoder, weights=weights, pretrained=pretrained)
         if identity is not None:
@@ -193,12 +207,12 @@ def image_recipe(
     border: Border = "pad",
     key: str | None = None,
 ) -> FeatureRecipe:
-    """The recipe that is asked for: arguments, else what `tiles` stated, else what the encoder was trained on.
+    """How the features that a call asks for are made: its arguments, else what `tiles` recorded, else the sizes of the encoder.
 
     Raises
     ------
     ValueError
-        If a size is not positive or named twice, or none is known.
+        If a size is not positive or repeated, or no size is known.
     """
     one_of("border", border, Border)
     given = _sizes(tile_um)
@@ -235,25 +249,28 @@ def image_features(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> Features:
-    """Features of a recipe: those that are stored where their recipe is the same, else computed.
+    """Features made by a recipe: the stored ones where their recipe, image and scale are the same, else computed.
+
+    Features without a record of how they were made are neither used nor overwritten. The user is told why stored features are not
+    used.
 
     Parameters
     ----------
     slide
         The slide.
     recipe
-        What is asked for.
+        How the features are made.
     load
-        Opens the encoder, where it is needed.
+        Opens the encoder; called only where features are computed.
     batch_size, device
-        Of the encoder.
+        Tiles in one forward pass and torch device; ``None`` takes those of the settings.
 
     Raises
     ------
     KeyError
-        If the recipe names features that somebody else has computed, and they are not there; or there is no image.
+        If the recipe names a key in ``.obsm`` instead of an encoder and the key does not exist, or there is no image.
     ValueError
-        If the scale is not known, a coordinate is NaN, or centres are off the slide.
+        If the scale is not known, a coordinate is NaN, or centres lie outside the image.
     """
     key = recipe.key or _keys.features(recipe.name)
     if recipe.encoder is None:
@@ -274,7 +291,7 @@ def image_features(
 
 
 def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEncoder, **options: Any) -> Features:
-    """Features of a recipe, whatever is stored."""
+    """Compute the features of a recipe, whatever is stored."""
     plan = plan_tiles(slide, options.pop("off_slide", None))
     px = int(recipe.tile_px or _TILE_PX)
     stated = slide.tiles
@@ -289,12 +306,12 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
 
 
 def given_features(slide: Slide, key: str) -> np.ndarray:
-    """Features that somebody else has computed, float32 (n, d).
+    """Features that are used as they are, float32, shape (n, d).
 
     Raises
     ------
     KeyError
-        If they are not there.
+        If the key does not exist.
     """
     if key not in slide.table.obsm:
         raise KeyError(
@@ -307,9 +324,9 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
 
 
 def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) -> str:
-    """How stored features differ from those that are asked for; empty where they do not."""
+    """How stored features differ from those that are asked for, as text; empty where they do not."""
     if record is None:
-        return "was not written by sw.pp.embed_images, so that nobody knows what it holds"
+        return "has no record of how it was made"
     theirs = record.recipe
     if theirs.encoder != recipe.encoder:
         same = theirs.name == recipe.name
@@ -324,7 +341,7 @@ def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) 
 
 
 def _where_asked(slide: Slide) -> Where:
-    """Image and scale as this call reads them; nothing where the caller leaves open what the object does not settle."""
+    """Image and scale that the call would read; empty where they are ambiguous and the caller names none of them."""
     try:
         return slide.where
     except (KeyError, ValueError):
@@ -339,7 +356,7 @@ def _tiles(recipe: FeatureRecipe) -> str:
 
 
 def _sizes(tile_um: float | Sequence[float] | None) -> list[float]:
-    """The edges that were asked for; none where the caller leaves it open."""
+    """The tile sizes of an argument as a list; empty for ``None``."""
     if tile_um is None:
         return []
     if np.ndim(tile_um) == 0:

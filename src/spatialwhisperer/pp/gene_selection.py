@@ -1,4 +1,4 @@
-"""Which genes to predict or to feed: highly variable or highly expressed ones, section by section."""
+"""Choosing genes to predict or to train on: highly variable or highly expressed ones, section by section."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.counts import counts_matrix
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pp.genes import batch_codes
 
@@ -29,6 +30,7 @@ class _Section(NamedTuple):
     genes: pd.Index
 
 
+@shared
 def select_genes(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -42,51 +44,49 @@ def select_genes(
 ) -> list[str]:
     """Choose genes in each section and take their union, as HECLIP and BLEEP do.
 
-    Each section is scaled to its median count and logged. Of its genes are taken either the highly variable ones (scanpy's
-    ``seurat``: Satija et al., Nat Biotechnol 2015) or those of the highest mean. The union over the sections is then restricted to
-    genes that every table has and that enough spots show, so it can be shorter or longer than ``n_top``. Genes are matched by name.
+    Each section is normalised to its median total count and log-transformed. From each, the highly variable genes are taken (scanpy's
+    ``seurat``: Satija et al., Nat Biotechnol 2015) or the genes with the highest mean. The union is restricted to genes that are in
+    every table and detected in at least ``min_spots`` spots, so it can be shorter or longer than ``n_top``. Genes are matched by name.
 
-    The choice sees every section it is given: pass training sections only where others are held out.
+    The choice depends on every section that is passed. Where some sections are held out, pass the training sections only.
 
     Parameters
     ----------
     data
         One object or several.
     method
-        ``"hvg"``; ``"mean"``, the highest mean among genes that occur in every section; or ``"all"``, no choice but the restriction.
+        ``"hvg"`` for highly variable genes; ``"mean"`` for the highest mean among genes that are detected in every section;
+        ``"all"`` for every gene that passes the restriction.
     n_top
-        Genes to take in each section.
+        Genes to take from each section.
     min_spots
-        Least number of spots, over all sections, with a count of the gene.
+        Smallest number of spots, over all sections, with a count of the gene.
     per_section
-        Choose in each section; otherwise once on all rows together.
+        Choose in each section, or once on all rows together.
     section_key
         Column of ``.obs`` with the section; ``None`` takes each object, and each region or library within it, as a section.
-    layer
-        Layer with raw counts; ``None`` takes ``.X``.
-    table_key
-        Table of a SpatialData.
+    %(layer)s
+    %(table_key)s
 
     Returns
     -------
-    Names of the genes in the order of the first table.
+    Names of the genes, in the order of the first table.
 
     Raises
     ------
     KeyError
         If a layer, table or column does not exist.
     ValueError
-        If values are not raw counts, names of genes repeat, no gene is in every table, none is left, or an argument is impossible.
+        If values are not raw counts, gene names repeat, no gene is in every table, none is left, or an argument is out of range.
 
     Examples
     --------
     >>> import anndata as ad
     >>> import numpy as np
     >>> import spatialwhisperer as sw
-    >>> from spatialwhisperer.pp.gene_selection import select_genes
     >>> rng = np.random.default_rng(0)
     >>> adata = ad.AnnData(rng.poisson(np.arange(1, 31), (60, 30)).astype("float32"))
-    >>> select_genes(adata, method="mean", n_top=3)
+    >>> sw.pp.select_genes(adata, method="mean", n_top=3)
     ['27', '28', '29']
     """
     _check(method, n_top, min_spots)
@@ -137,7 +137,7 @@ def _common(tables: Sequence[AnnData]) -> list[str]:
 
 
 def _sections(slides: Sequence[Slide], counts: Sequence[sp.csr_matrix], key: str | None) -> list[_Section]:
-    """Counts and gene names of each section; one that lies in several tables keeps the genes that they share."""
+    """Counts and gene names of each section; a section of several tables keeps the genes that they share."""
     codes = batch_codes(slides, key, argument="section_key")
     out = []
     for code in dict.fromkeys(np.concatenate(codes).tolist()):
@@ -156,7 +156,7 @@ def _stack(parts: list[tuple[AnnData, sp.csr_matrix]]) -> _Section:
 
 
 def _spots_with(sections: list[_Section], genes: list[str]) -> np.ndarray:
-    """Spots of all sections with a count of each gene."""
+    """Number of spots with a count of each gene, over all sections."""
     return sum(np.bincount(c.indices[c.data > 0], minlength=c.shape[1])[g.get_indexer(genes)] for c, g in sections)
 
 
@@ -176,7 +176,7 @@ def _highest(section: _Section, n_top: int, among: set[str]) -> set[str]:
 
 
 def _variable(section: _Section, n_top: int) -> set[str]:
-    """Genes that scanpy calls highly variable, among those that the section shows at all."""
+    """Highly variable genes by scanpy, among those with counts in the section."""
     import anndata as ad
     import scanpy as sc
 
@@ -191,7 +191,7 @@ def _variable(section: _Section, n_top: int) -> set[str]:
 
 
 def _logged(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """log1p after scaling each row to the median total; rows without counts stay empty and do not count for the median."""
+    """log1p of counts normalised to the median total count; rows without counts stay empty and are left out of the median."""
     total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     target = np.median(total[total > 0]) if (total > 0).any() else 1.0
     out = sp.csr_matrix(sp.diags_array(target / np.where(total > 0, total, 1)) @ counts.astype(np.float64))

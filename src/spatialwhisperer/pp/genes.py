@@ -1,4 +1,4 @@
-"""Gene expression to embeddings: fit an encoder, apply it, store the result."""
+"""Embedding gene expression: fit an encoder, apply it, store the result."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from spatialwhisperer._access.counts import align_counts, counts_matrix, match_g
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names
 from spatialwhisperer.encoders.gene.base import GeneEncoder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@shared
 def fit_gene_encoder(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     encoder: str = "scvi",
@@ -44,54 +46,50 @@ def fit_gene_encoder(
     random_state: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> GeneEncoder:
-    """Fit a batch-agnostic gene encoder on raw counts.
+    """Fit a gene encoder on raw counts.
 
-    Genes are chosen and everything is learnt on the given data alone: pass training sections only, and apply the encoder to the
-    others with `embed_genes`. Nothing is written to ``data``.
+    Genes are chosen and parameters are learnt on the given data alone. Where some sections are held out, pass the training sections
+    only, and apply the encoder to the others with :func:`embed_genes`. Nothing is written to ``data``.
 
     Parameters
     ----------
     data
-        One object or several. Of several the genes that all have are used, matched by name or Ensembl id.
+        One object or several with raw counts. Of several, the genes that all of them have are used, matched by name or Ensembl id.
     encoder
-        ``"scvi"`` (Lopez et al., Nat Methods 2018), ``"scanvi"`` (Xu et al., Mol Syst Biol 2021), ``"pca"``, principal components
-        of log1p(CP10k), ``"identity"``, log expression itself, ``"set_transformer"``, attention over the expressed genes, or
-        ``"gene_sentence"``, the names of the most expressed genes through a text encoder.
-    table_key
-        Table of a SpatialData.
-    layer
-        Layer with raw counts; ``None`` takes ``.X``.
+        ``"pca"``: principal components of log1p(CP10k). ``"scvi"``: scVI (Lopez et al., Nat Methods 2018). ``"scanvi"``: scANVI (Xu
+        et al., Mol Syst Biol 2021). ``"identity"``: the log expression itself. ``"set_transformer"``: attention over the expressed
+        genes. ``"gene_sentence"``: a text encoder applied to the names of the most expressed genes.
+    %(table_key)s
+    %(layer)s
     batch_key
-        Column of ``.obs`` with the batch; equal values in several objects are one batch. ``None`` takes each object, and each
-        section within it, as a batch. Batches serve the choice of genes and the fit; the encoder itself does not see them.
+        Column of ``.obs`` with the batch. Equal values in several objects are one batch. ``None`` takes each object, and each section
+        within it, as a batch. Batches are used to choose genes and to fit; the fitted encoder does not need them.
     labels_key
-        Column of ``.obs`` with labels for ``"scanvi"``; missing values, and objects without the column, are unlabelled.
+        Column of ``.obs`` with labels for ``"scanvi"``. Missing values, and objects without the column, count as unlabelled.
     n_latent
-        Columns of the embedding; "identity" and "gene_sentence" have their own number.
+        Columns of the embedding. ``"identity"`` and ``"gene_sentence"`` have their own number.
     n_top_genes
-        Highly variable genes to keep (scanpy's ``seurat_v3`` within batches); ``None`` keeps every gene that is seen.
+        Highly variable genes to keep (scanpy's ``seurat_v3``, batch by batch); ``None`` keeps every gene that has counts.
     max_epochs
-        Passes over the data for scVI and the set transformer; ``None`` takes their own rule.
+        Passes over the data for scVI, scANVI and the set transformer; ``None`` takes their own rule.
     gene_ids_key
         Column of ``.var`` with gene ids; ``None`` looks for the usual names (``gene_ids``, ``ensembl_id``, …).
-    device
-        Torch device; ``None`` takes ``settings.device``.
-    random_state
-        Seed. The process's own random state is left as it was.
+    %(device)s
+    %(random_state)s
     options
-        More keyword arguments of the encoder's ``fit``, such as ``{"value_space": "per_spot_log10"}`` for "identity",
-        ``{"max_genes": 64}`` for "set_transformer", ``{"drop": "peer"}`` for "gene_sentence".
+        More keyword arguments of the encoder's ``fit``: ``{"value_space": "per_spot_log10"}`` for ``"identity"``,
+        ``{"max_genes": 64}`` for ``"set_transformer"``, ``{"drop": "peer"}`` for ``"gene_sentence"``.
 
     Returns
     -------
-    The encoder, to pass to `embed_genes` or to save with its method ``save(folder)``.
+    The encoder, to pass to :func:`embed_genes`, or to save with its method ``save(folder)``.
 
     Raises
     ------
     KeyError
         If a layer, table or column does not exist.
     ValueError
-        If values are not raw counts, names of genes repeat, no gene is shared, or an argument does not apply to the encoder.
+        If values are not raw counts, gene names repeat, no gene is shared, or an argument does not apply to the encoder.
 
     Examples
     --------
@@ -141,6 +139,7 @@ def fit_gene_encoder(
     return fitted
 
 
+@shared
 def embed_genes(
     data: AnnData | SpatialData,
     encoder: str | Path | GeneEncoder = "scvi",
@@ -162,47 +161,49 @@ def embed_genes(
 ) -> np.ndarray | None:
     """Embed raw counts with a gene encoder.
 
-    With a name, an encoder is fitted on this very data and then applied; it is not kept. To keep it, and always where some of the
-    data is held out, call `fit_gene_encoder` first and pass what it returns.
+    Given a name, it fits an encoder on this object, applies it and discards it. To keep the encoder, and whenever some data are held
+    out, call :func:`fit_gene_encoder` first and pass what it returns.
 
-    Genes are matched by name or Ensembl id, in whatever order the table has them. Genes that the table lacks count as the
-    training mean for the PCA and as zero for the others.
+    Genes are matched by name or Ensembl id; their order in the table does not matter. For genes that the table lacks, the PCA assumes
+    the mean of its training data, the other encoders zero.
 
     Parameters
     ----------
     data
         Object with raw counts.
     encoder
-        A fitted encoder, a folder that one was saved to, or a name to fit, as for `fit_gene_encoder`.
-    table_key
-        Table of a SpatialData.
-    layer
-        Layer with raw counts; ``None`` takes ``.X``.
+        A fitted encoder, the folder of a saved one, or the name of one to fit, as for :func:`fit_gene_encoder`.
+    %(table_key)s
+    %(layer)s
     batch_key, labels_key, n_latent, n_top_genes, max_epochs, random_state, options
-        Passed to `fit_gene_encoder`; refused with an encoder that is fitted already.
+        Passed to :func:`fit_gene_encoder`; an error with an encoder that is fitted already.
     gene_ids_key
-        Column of ``.var`` to match genes by first.
+        Column of ``.var`` by which genes are matched first.
     key_added
-        Slot of ``.obsm`` to write; ``None`` takes ``X_`` and the encoder's name.
-    batch_size
-        Rows in one pass; ``None`` takes ``settings.batch_size``. It does not change the result.
-    device
-        Torch device; ``None`` takes ``settings.device``.
-    inplace
-        Write to the table, or return the embedding.
+        Key in ``.obsm``; ``None`` takes ``X_`` and the name of the encoder.
+    %(batch_size)s
+    %(device)s
+    %(inplace)s
 
     Returns
     -------
-    ``None``, or with ``inplace=False`` the embedding, float32, shape (n, dim). Written are
-    ``.obsm["X_<encoder>"]``, the embedding, NaN in rows without any counts in the encoder's genes; and
-    ``.uns["spatialwhisperer"]["X_<encoder>"]``, its provenance.
+    ``None``, or with ``inplace=False`` the embedding. In place it writes:
+
+    ``.obsm[key_added]`` : :class:`numpy.ndarray` (dtype ``float32``)
+        Embedding, shape (n, dim); NaN in rows without counts in the encoder's genes.
+    ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
+        Encoder, number of genes found, and how the encoder was fitted.
 
     Raises
     ------
     KeyError
         If a layer, table or column does not exist.
+    FileNotFoundError
+        If a folder holds no gene encoder.
+    TypeError
+        If ``encoder`` is neither a name, nor a folder, nor a gene encoder.
     ValueError
-        If values are not raw counts, names of genes repeat, or fewer than half of the encoder's genes are found.
+        If values are not raw counts, gene names repeat, or fewer than half of the encoder's genes are found.
 
     Examples
     --------
@@ -263,10 +264,16 @@ def gene_features(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features of raw counts, float32 (n, dim), NaN in rows without counts in the encoder's genes; and which genes were found."""
+    """Embed the raw counts of a table.
+
+    Returns
+    -------
+    The embedding, float32, shape (n, dim), NaN in rows without counts in the encoder's genes; and a Boolean array, shape (genes,),
+    of which genes the table has.
+    """
     counts, present = align_counts(encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key)
     out = encoder.encode(counts, present=present, batch_size=batch_size, device=device)
-    # a row may have counts in genes alone that its encoder does not use
+    # an encoder may leave out genes, which are then the only ones that a row has counts of
     empty = (np.asarray(counts.sum(axis=1)).ravel() == 0) | ~np.isfinite(out).all(axis=1)
     if empty.any():
         out[empty] = np.nan
@@ -285,13 +292,13 @@ def _check_options(encoder: str, options: Mapping[str, Any] | None, allowed: Map
         raise ValueError(f"options of {encoder!r} has {listing(wrong)}; it takes {listing(free)}.")
 
 
-def _check_name(encoder: Any) -> None:
+def _check_name(encoder: str) -> None:
     names = encoder_names("gene", fits=True)
     if encoder not in names:
         raise ValueError(f"encoder={encoder!r} is not a gene encoder that is fitted (found: {listing(names)}).")
 
 
-def _fitted_encoder(encoder: Any, fit: dict[str, Any]) -> GeneEncoder | None:
+def _fitted_encoder(encoder: str | Path | GeneEncoder, fit: Mapping[str, Any]) -> GeneEncoder | None:
     """Return the encoder where one was given or saved; ``None`` where a name asks for a fit."""
     if isinstance(encoder, str) and encoder in encoder_names("gene", fits=True):
         return None
@@ -307,7 +314,7 @@ def _fitted_encoder(encoder: Any, fit: dict[str, Any]) -> GeneEncoder | None:
 
 
 def batch_codes(slides: Sequence[Slide], batch_key: str | None, *, argument: str = "batch_key") -> list[np.ndarray]:
-    """Batch of each row of each object, as text: from a column, or each object and each section within it."""
+    """Batch of each row of each object, as text: the values of a column, else one batch per object and section."""
     if batch_key is None:
         return [np.array([f"{i}/{code}" for code in slide.sections]) for i, slide in enumerate(slides)]
     tables = [slide.table for slide in slides]

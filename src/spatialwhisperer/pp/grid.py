@@ -44,7 +44,7 @@ def tile_grid(
     key_added: str,
     inplace: bool,
 ) -> AnnData | None:
-    """Do the part of `spatialwhisperer.pp.tiles` that makes a grid; ``stated`` is what it records, without scale and images."""
+    """Lay the grid of `spatialwhisperer.pp.tiles`; ``stated`` is its record, without scale and images."""
     if not 0 <= min_tissue <= 1:
         raise ValueError(f"min_tissue is a fraction between 0 and 1, not {min_tissue!r}.")
     if inplace and not is_spatialdata(data):
@@ -94,7 +94,7 @@ def tile_grid(
 def _frame(
     data: AnnData | SpatialData, name: str, mpp: float | Mapping[str, float] | None, coordinate_system: str | None
 ) -> Section:
-    """An image without rows, with its scale."""
+    """An image with its scale, as a section without rows."""
     image = find_image(data, name)
     if is_spatialdata(data):
         check_image_system(data, name, coordinate_system)
@@ -108,7 +108,7 @@ def _frame(
 
 
 def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float) -> np.ndarray:
-    """Centres (n, 2) of the tiles that fit into an image, row by row; what is left over is shared by both sides."""
+    """Centres of the tiles that fit into an image, shape (n, 2), row by row. The margins on opposite edges are equal."""
     axes = []
     for length in image_px:
         n = int(np.floor((length - size_px) / stride_px + 1e-9)) + 1 if length >= size_px else 0

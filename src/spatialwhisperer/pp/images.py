@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 from spatialwhisperer._access.records import OffSlide
 from spatialwhisperer._access.slide import Slide, SlideOptions
 from spatialwhisperer._checks import check_batch_size, check_key_added, one_of
+from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.features import choose_encoder, compute_image_features, image_recipe
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.recipe import Border
 
 
+@shared
 def embed_images(
     data: AnnData | SpatialData,
     *,
@@ -37,83 +39,72 @@ def embed_images(
     inplace: bool = True,
     **slide: Unpack[SlideOptions],
 ) -> np.ndarray | None:
-    """Give each row the features of the H&E tile around it, from a frozen image encoder.
+    """Compute the features of the H&E tile around each row with a frozen image encoder.
 
-    What :func:`spatialwhisperer.pp.tiles` recorded (size, scale, image) is used wherever an argument is left out;
-    calling it first is not necessary.
+    What the call leaves open (tile size, scale, image) is taken from :func:`spatialwhisperer.pp.tiles` where that was called, else
+    from the encoder and the object. Calling `tiles` first is not necessary.
 
     Parameters
     ----------
-    data
-        AnnData with ``.obsm['spatial']`` in full-resolution pixels and images in ``.uns['spatial']``, or SpatialData.
+    %(data)s
     encoder
         Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object.
     tile_um
-        Edge of a tile in microns, or several edges: the features of each size, in the order given, then stand side by
-        side in one slot. Not given: what `tiles` recorded, else what the encoder was trained on.
+        Edge of a tile in microns, or several edges. The features of several sizes are joined column-wise in the order given.
+        ``None`` takes the size that `tiles` recorded, else the one that the encoder was trained on.
     tile_px
-        Edge of a tile of any size in pixels. Not given: what `tiles` recorded, else what the encoder takes.
-    mpp
-        Microns per full-resolution pixel, one for all or by section (or image).
-    spot_pitch_um
-        Centre-to-centre distance of the spots, from which ``mpp`` follows: 100 for Visium.
-    image_key
-        Image to read, one for all or by section.
-    coordinate_system
-        Where shapes and image meet, for a SpatialData.
-    table_key
-        Table of a SpatialData.
-    library_key
-        Column of ``.obs`` that names the library of each row, for an AnnData of several libraries.
+        Edge of a tile in pixels, as the encoder gets it. ``None`` takes what `tiles` recorded, else what the encoder takes.
     border
-        Tiles that leave the image are filled up with glass, or their rows are NaN. Of several sizes the first one
-        decides; the others are always filled up, so that wide context costs no row at the edge.
+        What to do with tiles that cross the edge of the image: ``"pad"`` fills them up with white, ``"nan"`` sets their rows to NaN.
+        Of several sizes the first decides which rows are NaN; the others are always filled up.
     off_slide
-        What to do with centres that are off the image: refuse, or leave their rows NaN.
+        What to do with rows whose centre lies outside the image: ``"raise"`` an error, or set them to ``"nan"``. ``None`` takes what
+        `tiles` recorded, else raises.
     weights
-        File or folder with the encoder's weights, instead of a download.
+        File or folder with the weights of the encoder, instead of a download.
     key_added
-        Slot in ``.obsm``. Not given: ``X_`` and the encoder's name.
-    batch_size
-        Tiles in one forward pass; the result does not depend on it.
-    device
-        Torch device.
-    inplace
-        Write to ``data``, or return the features and leave ``data`` as it is.
+        Key in ``.obsm``; ``None`` takes ``X_`` and the name of the encoder.
+    %(batch_size)s
+    %(device)s
+    %(inplace)s
+    %(slide)s
 
     Returns
     -------
-    ``None``, or the features with ``inplace=False``. Written are:
+    ``None``, or with ``inplace=False`` the features. In place it writes:
 
-    ``.obsm[key_added]``
-        float32 (n, d) in the order of the table; (n, sizes * d) for several sizes.
-    ``.uns['spatialwhisperer'][key_added]``
-        Encoder, licence, size of the tiles, scale and image by section.
+    ``.obsm[key_added]`` : :class:`numpy.ndarray` (dtype ``float32``)
+        Features in the order of the table, shape (n, d); (n, sizes * d) for several sizes.
+    ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
+        Encoder, licence and tile sizes; scale and image of each section.
 
     Raises
     ------
     KeyError
-        If there is no image, or a named element does not exist.
+        If there is no image, or an element that is named does not exist.
+    TypeError
+        If there is no argument of a name.
     ValueError
-        If the scale is not known, a size is not positive or named twice, there is none, a coordinate is NaN, or centres
-        are off the slide. Nothing is written then.
+        If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive or repeated, no size is
+        known, a coordinate is NaN, or centres lie outside the image.
 
     Notes
     -----
-    The coarsest level of the image's pyramid that still has ``tile_px`` pixels across a tile is read. Each chunk of it
-    is decoded once (per section and size), so chunk size and number of tiles matter little. In a pyramid of
-    halves a wide tile, too, is less than ``2 * tile_px`` across; without one it is cut at full resolution and reduced.
+    Tiles are read from the coarsest level of the image pyramid that still has ``tile_px`` pixels across a tile. Each chunk of that
+    level is decoded once per section and tile size. Without a pyramid, wide tiles are read at full resolution and then reduced.
 
     Examples
     --------
-    >>> import numpy as np, anndata as ad, spatialwhisperer as sw
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spatialwhisperer as sw
     >>> adata = ad.AnnData(np.zeros((2, 0), np.float32))
     >>> adata.obsm["spatial"] = np.array([[100.0, 100.0], [300.0, 200.0]])
     >>> image = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
     >>> adata.uns["spatial"] = {"slide": {"images": {"fullres": image}, "scalefactors": {}}}
     >>> sw.pp.embed_images(adata, encoder="stain_texture", tile_um=56, tile_px=112, mpp=0.5)
-    >>> adata.obsm["X_stain_texture"].shape[0]
-    2
+    >>> adata.obsm["X_stain_texture"].shape
+    (2, 158)
     """
     check_key_added(key_added)
     check_batch_size(batch_size)

@@ -1,4 +1,4 @@
-"""Tissue against background, through squidpy. The only module that imports ``squidpy.experimental``."""
+"""Tissue and background, through squidpy. The only module that imports ``squidpy.experimental``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LONG_SIDE_PX = 1500
 _BLACK = 16
-_BLACK_BORDER_SHARE = 0.5
+_BLACK_BORDER_FRACTION = 0.5
 _SMALLEST_SPECIMEN = 0.002
 _ALL_SPECIMENS = 10_000
 _FLAT = 3.0
@@ -43,7 +43,7 @@ class TissueMask:
 
     @classmethod
     def over(cls, image: RasterImage, mask: np.ndarray) -> TissueMask:
-        """Spread a mask over the whole of an image, whatever the resolution of the mask."""
+        """Lay a mask over the whole of an image, whatever the resolution of the mask."""
         mask = np.asarray(mask)
         if mask.ndim != 2 or 0 in mask.shape:
             raise ValueError(
@@ -58,7 +58,7 @@ class TissueMask:
         return cls(mask.astype(bool), width / mask.shape[1], height / mask.shape[0])
 
     def fraction(self, centres_px: np.ndarray, size_px: float) -> np.ndarray:
-        """Share of tissue in squares around centres of shape (n, 2); what lies outside the image is no tissue."""
+        """Fraction of tissue in squares around centres of shape (n, 2), shape (n,). Outside the image there is no tissue."""
         total = np.zeros(tuple(n + 1 for n in self.mask.shape), np.int64)
         total[1:, 1:] = self.mask.cumsum(0, dtype=np.int64).cumsum(1)
         (x0, x1), (y0, y1) = (
@@ -71,10 +71,10 @@ class TissueMask:
 
 
 def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
-    """Find the tissue of one image with Otsu's threshold, as :func:`squidpy.experimental.im.detect_tissue` does it.
+    """Find the tissue of one image with Otsu's threshold (:func:`squidpy.experimental.im.detect_tissue`).
 
-    The image is read at a coarse level, so that the cost does not depend on its size, and nothing is added to ``data``.
-    A background that was masked black is read as glass, as long as black fills most of the image's border.
+    The image is read at a coarse level, so that the time does not depend on its size. Nothing is added to ``data``. A background that
+    was masked black counts as background, as long as black fills most of the border of the image.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
 
     Returns
     -------
-    The mask and its scale. Pieces smaller than 0.2 % of the image are left out.
+    The mask and its scale. Connected areas below 0.2 % of the image are left out.
 
     Raises
     ------
@@ -94,11 +94,11 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
 
     Notes
     -----
-    The threshold supposes that the image shows some background. Where tissue fills it to the corners, make the mask
-    yourself and pass it to :func:`spatialwhisperer.pp.tiles`.
+    The threshold assumes that the image shows some background. Where tissue fills it to the corners, make the mask yourself and pass
+    it to :func:`spatialwhisperer.pp.tiles`.
     """
     image = find_image(data, image_key)
-    raster = glass_for_black(coarse_raster(image))
+    raster = white_for_black(coarse_raster(image))
     return TissueMask.over(image, _detect(raster))
 
 
@@ -112,7 +112,7 @@ def coarse_raster(image: RasterImage) -> np.ndarray:
 
 
 def _averaged_strip(level: Level, top: int, step: int) -> np.ndarray:
-    """Mean over squares of ``step`` pixels, for 256 rows of squares; the last, incomplete ones are kept."""
+    """Mean over squares of ``step`` pixels, for 256 rows of squares; incomplete squares at the edges are kept."""
     _, height, width = level.pixels.shape
     strip = read_pixels(level, 0, top, width, min(height, top + 256 * step))
     rows, columns = np.arange(0, strip.shape[1], step), np.arange(0, width, step)
@@ -121,15 +121,15 @@ def _averaged_strip(level: Level, top: int, step: int) -> np.ndarray:
     return (sums // counts).astype(np.uint8)
 
 
-def glass_for_black(raster: np.ndarray) -> np.ndarray:
-    """Turn a background that was masked black into white; other images come back as they are."""
+def white_for_black(raster: np.ndarray) -> np.ndarray:
+    """Turn a background that was masked black into white; other images are returned unchanged."""
     black = raster.max(axis=0) < _BLACK
     border = np.concatenate([black[0], black[-1], black[:, 0], black[:, -1]])
-    return np.where(black, np.uint8(255), raster) if border.mean() > _BLACK_BORDER_SHARE else raster
+    return np.where(black, np.uint8(255), raster) if border.mean() > _BLACK_BORDER_FRACTION else raster
 
 
 def _detect(raster: np.ndarray) -> np.ndarray:
-    if raster.std() < _FLAT:  # one colour: Otsu would call all of it tissue
+    if raster.std() < _FLAT:  # one colour: Otsu would take all of it for tissue
         return np.zeros(raster.shape[1:], bool)
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel
@@ -161,7 +161,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _cells(centre: np.ndarray, size_px: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last mask pixel under each interval, at least one pixel."""
+    """First mask pixel under each interval and the one after the last; at least one pixel."""
     first = np.floor((centre - size_px / 2) / scale + 0.5).astype(np.int64)
     last = np.floor((centre + size_px / 2) / scale + 0.5).astype(np.int64)
     return first, np.maximum(last, first + 1)

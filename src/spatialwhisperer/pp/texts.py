@@ -1,9 +1,11 @@
-"""Texts to embeddings."""
+"""Embedding texts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._checks import check_batch_size
+from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.resolve import text_encoder
 from spatialwhisperer.encoders.text.base import check_texts
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.text.base import TextEncoder
 
 
+@shared
 def embed_texts(
     texts: Sequence[str],
     *,
@@ -28,25 +31,24 @@ def embed_texts(
     Parameters
     ----------
     texts
-        The texts; equal ones are computed once.
+        The texts; repeated ones are computed once.
     encoder
         ``"minilm"`` (all-MiniLM-L6-v2, 384 dimensions, Apache-2.0), a folder with a transformers model in safetensors, the id of
         one on the Hugging Face hub, or what :func:`spatialwhisperer.models.text_encoder` returned.
-    batch_size
-        Texts in one pass; ``None`` takes ``settings.batch_size``. It does not change the result beyond rounding.
-    device
-        Torch device; ``None`` takes ``settings.device``.
+    %(batch_size)s
+    %(device)s
 
     Returns
     -------
-    Embedding, float32, shape (n, d), in the order of ``texts``, rows of unit length.
+    Embeddings, float32, shape (n, d), in the order of ``texts``.
 
     Raises
     ------
     TypeError
         If ``texts`` is a single string, or an entry is not a string.
     ValueError
-        If there is no text or an empty one, or the encoder's weights are not what they should be.
+        If there is no text or an empty one, ``batch_size`` is not a positive whole number, or the weights of the encoder are not the
+        published ones.
     FileNotFoundError
         If the weights are neither installed nor cached and cannot be fetched.
 
@@ -56,5 +58,6 @@ def embed_texts(
     >>> sw.pp.embed_texts(["invasive carcinoma", "adipose tissue"]).shape
     (2, 384)
     """
+    check_batch_size(batch_size)
     texts = check_texts(texts)
     return text_encoder(encoder).encode(texts, batch_size=batch_size, device=device)

@@ -1,4 +1,4 @@
-"""Features of tiles: they are read block by block in one thread while an encoder works in another."""
+"""Features of tiles. One thread reads the image block by block while another runs the encoder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def embed_tiles(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> np.ndarray:
-    """Features of each size side by side, float32 (n, sizes * d).
+    """Compute the features of each tile size, joined column-wise, float32, shape (n, sizes * d).
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ def embed_tiles(
     encoder
         The encoder.
     tile_ums, tile_px
-        Edges of the tiles in microns, and their edge in pixels.
+        Edges of the tiles in microns, and their common edge in pixels.
     whole
-        A row whose first tile is cut is NaN; tiles of the other sizes are always filled up.
+        Set rows to NaN whose tile of the first size crosses the edge of the image. Tiles of the other sizes are always filled up.
     batch_size, device
-        Tiles in one forward pass, and torch device; ``None`` takes those of the settings.
+        Tiles in one forward pass and torch device; ``None`` takes those of the settings.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def embed_tiles(
 
 
 def read_tiles(plan: TilePlan, tile_um: float, tile_px: int) -> np.ndarray:
-    """Read the tile of each row, for an encoder that is trained and for looking at tiles.
+    """Read the tile of each row, to train an encoder or to draw the tiles.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def read_tiles(plan: TilePlan, tile_um: float, tile_px: int) -> np.ndarray:
 
     Returns
     -------
-    uint8 (n, 3, tile_px, tile_px) in the order of the table; what lies outside the image is 255. More than 1 GiB is kept
-    in a temporary file, which goes when the array does.
+    Tiles in the order of the table, uint8, shape (n, 3, tile_px, tile_px); white (255) outside the image. An array above 1 GiB is
+    kept in a temporary file, which is removed with the array.
     """
     out = _blank_tiles((plan.slide.n_rows, 3, tile_px, tile_px))
     for rows, tiles in _with_bar(plan.read(tile_um, tile_px), plan, "reading tiles"):

@@ -1,4 +1,4 @@
-"""Where to look: one tile per row of a table, or a grid of tiles over a slide without expression."""
+"""Where the tiles are: one on each row of a table, or a grid over a slide without expression."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from spatialwhisperer._access.slide import Slide, SlideOptions, check_options
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
 from spatialwhisperer._checks import check_key_added, check_tile, one_of, positive
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
 from spatialwhisperer.pp.grid import tile_grid
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@shared
 def tiles(
     data: AnnData | SpatialData,
     *,
@@ -41,76 +43,68 @@ def tiles(
     inplace: bool = True,
     **slide: Unpack[SlideOptions],
 ) -> AnnData | None:
-    """Say where the tiles are and how large, once, for everything that looks at pixels later.
+    """State once where the tiles are and how large, for every later call that reads the image.
 
-    No pixel is kept: the centres go to the table, and :func:`spatialwhisperer.pp.embed_images` reads size, scale and
-    image back from there.
+    No pixels are stored. The tile centres are written to the table; :func:`spatialwhisperer.pp.embed_images` and the functions of
+    :mod:`spatialwhisperer.tl` take tile size, scale and image from the record of this call.
 
     Parameters
     ----------
-    data
-        AnnData with ``.obsm['spatial']`` in full-resolution pixels and images in ``.uns['spatial']``, or SpatialData.
+    %(data)s
     tile_um
         Edge of a tile in microns.
     tile_px
-        Edge of a tile in pixels once it is read. Not given: what the encoder takes.
+        Edge of a tile in pixels, as an encoder gets it; ``None`` takes what the encoder takes.
     at
-        ``'spots'`` and ``'cells'`` put a tile on every row of the table: on the centroid of the circle, polygon or
-        label that the row annotates. ``'grid'`` covers a slide without expression and makes a new table.
+        ``"spots"`` and ``"cells"`` put one tile on each row of the table: on the centroid of the circle, polygon or label that the
+        row annotates. ``"grid"`` covers the tissue of a slide without expression and makes a new table.
     stride_um
-        Distance between neighbouring tiles of a grid, in microns. Not given: one tile, so that they touch.
-    mpp
-        Microns per full-resolution pixel, one for all or by section (or image). Not given: read from a coordinate system
-        of microns, or from Visium HD's scale factors.
-    spot_pitch_um
-        Centre-to-centre distance of the spots, from which ``mpp`` follows: 100 for Visium.
-    image_key
-        Image to read, one for all or by section. Not given: the only RGB image that shares a coordinate system with
-        the section; for a grid, every RGB image.
-    coordinate_system
-        Where shapes and image meet. Not given: whichever they share.
-    table_key
-        Table of a SpatialData.
+        Distance between neighbouring tiles of a grid in microns; ``None`` takes ``tile_um``, so that tiles touch.
     shapes_key
-        Shapes to put the tiles on; the table that annotates them is used, and one is made if there is none.
-    library_key
-        Column of ``.obs`` that names the library of each row, for an AnnData of several libraries.
+        Shapes or labels of a SpatialData to put the tiles on. The table that annotates them is used; one is made if there is none.
     tissue
-        For a grid: find the tissue (``'auto'``), take the whole image (``None``), or a boolean mask of shape
-        (height, width) that covers the whole image at any resolution, one for all or by image.
+        For a grid: ``"auto"`` finds the tissue, ``None`` takes the whole image. Or a Boolean mask of shape (height, width) that
+        covers the whole image at any resolution, or a mapping from image to mask.
     min_tissue
-        For a grid: smallest share of tissue in a tile.
+        For a grid: smallest fraction of a tile that must be tissue.
     off_slide
-        What to do with centres that are off the image: refuse, or leave their rows NaN.
+        What to do with rows whose centre lies outside the image: ``"raise"`` an error, or set them to ``"nan"``.
     on_low_res
-        What to do where the image has fewer pixels across a tile than ``tile_px``.
+        What to do where the image has fewer than ``tile_px`` pixels across a tile: ``"warn"``, raise an ``"error"``, or ``"allow"``
+        it.
     key_added
         Name of the table where this call makes one.
     inplace
-        Write to ``data``, or return a table without genes and leave ``data`` as it is.
+        Write to ``data``, or return a table without genes and write nothing.
+    %(slide)s
 
     Returns
     -------
-    ``None``, or with ``inplace=False`` an AnnData of one row per tile and no genes. Written are:
+    ``None``, or with ``inplace=False`` an AnnData of one row per tile and no genes. In place it writes:
 
-    ``.obsm['sw_tiles']``
-        float64 (n, 2): x and y of each centre in full-resolution pixels of its image.
-    ``.uns['spatialwhisperer']['sw_tiles']``
-        Sizes, scale and image by section.
-    ``tables[key_added]``, ``shapes['<image>_tiles']``
-        For a grid over a SpatialData: the table, which also has ``.obsm['spatial']``, and the squares it annotates.
+    ``.obsm["sw_tiles"]`` : :class:`numpy.ndarray` (dtype ``float64``)
+        x and y of each centre in full-resolution pixels of its image, shape (n, 2).
+    ``.uns["spatialwhisperer"]["sw_tiles"]`` : :class:`dict`
+        Tile sizes and options; scale, the rule that stated it, and image of each section.
+    ``tables[key_added]``, ``shapes["<image>_tiles"]``
+        For a grid over a SpatialData: the new table, which also has ``.obsm["spatial"]``, and the squares that it annotates.
 
     Raises
     ------
     KeyError
-        If there is no image, or a named element does not exist.
+        If there is no image, or an element that is named does not exist.
+    TypeError
+        If there is no argument of a name, or ``tile_um`` is not one number.
     ValueError
-        If the scale is not known, a size is not positive, a coordinate is NaN, centres are off the slide, or the grid is
-        empty. Nothing is written then.
+        If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive, a coordinate is NaN,
+        centres lie outside the image, an argument does not apply, a name is taken, or no tile of a grid fits into the tissue.
+        Nothing is written then.
 
     Examples
     --------
-    >>> import numpy as np, anndata as ad, spatialwhisperer as sw
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spatialwhisperer as sw
     >>> adata = ad.AnnData(np.zeros((2, 0), np.float32))
     >>> adata.obsm["spatial"] = np.array([[100.0, 100.0], [300.0, 200.0]])
     >>> image = np.full((400, 400, 3), 200, np.uint8)
