@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,7 +290,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         model = cls.from_artifact(Artifact.read(folder, KIND), encoders=encoders)
         model.folder = folder
         if str(source) == store.EMBEDDED:
-            inform(introduction(model.config, None if model.reference is None else model.reference.config.mpp))
+            _introduce(introduction(model.config, None if model.reference is None else model.reference.config.mpp))
         return model
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
@@ -337,6 +338,12 @@ def _given(name: str, modality: ModalityConfig, encoder: Given) -> Encoder:
             "version of Python differ. Its features may have another meaning."
         )
     return opened
+
+
+@lru_cache(maxsize=1)
+def _introduce(text: str) -> None:
+    """Tell the user once, however often the embedded model is opened."""
+    inform(text)
 
 
 def _fill(model: Whisperer, tensors: Mapping[str, np.ndarray]) -> None:
