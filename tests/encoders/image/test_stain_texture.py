@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.image import _texture_kernels as kernels
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder, grid_edge, unmixing_matrix
-from spatialwhisperer.encoders.registry import get_spec
 
 
 def tissue(edge: int = 96, n: int = 3, seed: int = 0) -> np.ndarray:
@@ -155,7 +155,7 @@ def test_rows_depend_on_their_own_tile_alone_and_repeat():
     assert encoder.encode(tiles[:0], mpp=1.0).shape == (0, together.shape[1])
 
 
-def test_masked_background_counts_as_glass():
+def test_masked_background_counts_as_white_background():
     white, black = tissue(64, n=1), tissue(64, n=1)
     white[..., :20], black[..., :20] = 255, 5
     encoder = StainTextureEncoder()
@@ -167,8 +167,8 @@ def test_scales_are_microns():
     coarse = fine.reshape(12, 3, 96, 2, 96, 2).mean(axis=(3, 5)).round().astype(np.uint8)
     encoder = StainTextureEncoder()
     a, b, wrong = encoder.encode(fine, mpp=0.5), encoder.encode(coarse, mpp=1.0), encoder.encode(coarse, mpp=0.5)
-    spread = np.maximum(np.concatenate([a, b, wrong]).std(axis=0), 1e-6)
-    same, other = np.abs(a - b).mean(axis=0) / spread, np.abs(a - wrong).mean(axis=0) / spread
+    sd = np.maximum(np.concatenate([a, b, wrong]).std(axis=0), 1e-6)
+    same, other = np.abs(a - b).mean(axis=0) / sd, np.abs(a - wrong).mean(axis=0) / sd
     assert np.median(same) < 0.05
     assert np.median(other) > 10 * np.median(same)
 
@@ -184,7 +184,7 @@ def test_more_nuclei_raise_the_nuclear_features():
     dense = np.minimum(sparse, np.roll(sparse, 31, axis=-1))
     column = encoder.feature_names().index
     a, b = encoder.encode(sparse, mpp=1.0)[0], encoder.encode(dense, mpp=1.0)[0]
-    assert all(b[column(name)] > a[column(name)] for name in ("h_mean", "nuclear_share", "h_peak_share_1um"))
+    assert all(b[column(name)] > a[column(name)] for name in ("h_mean", "nuclear_fraction", "h_peak_fraction_1um"))
 
 
 def test_bad_input_is_named():
@@ -198,3 +198,13 @@ def test_bad_input_is_named():
     for mpp in (0, -1, np.nan):
         with pytest.raises(ValueError, match="mpp"):
             encoder.encode(tiles, mpp=mpp)
+
+
+def test_it_has_no_weights_to_train_and_a_name_that_is_enough():
+    encoder = StainTextureEncoder()
+    with pytest.raises(ValueError, match="'stain_texture' has no weights to train. Lock it"):
+        encoder.module()
+    assert encoder.identity.by_name
+    assert encoder.artifact() is None
+    with pytest.raises(ValueError, match="'stain_texture' takes none"):
+        StainTextureEncoder.open("stain_texture", weights="somewhere")

@@ -1,0 +1,261 @@
+"""Digests change with everything that features depend on, and with nothing else."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spatialwhisperer.encoders.digests import module_digest, object_digest
+
+
+def network(seed: int = 0, **parts: Any) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4), "drop": nn.Dropout(0.1), "flat": nn.Flatten()}
+    net = nn.Sequential()
+    for name, layer in (layers | parts).items():
+        net.add_module(name, layer)
+    return net
+
+
+def of_code(body: str, **names: Any) -> nn.Module:
+    """A module whose ``forward`` is some code, as a notebook defines it again and again under one name."""
+    code = "class Net(nn.Module):\n" + textwrap.indent(textwrap.dedent(body), "    ")
+    scope = {"nn": nn, "torch": torch, "__name__": "__main__", **names}
+    exec(code, scope)
+    return scope["Net"]()
+
+
+FORWARD = """
+def forward(self, x):
+    return x.mean(dim=(2, 3)) * 2
+"""
+
+
+def test_the_same_weights_have_the_same_digest() -> None:
+    first = module_digest(network())
+    assert module_digest(network()) == first
+    assert module_digest(copy.deepcopy(network())) == first
+    assert module_digest(pickle.loads(pickle.dumps(network()))) == first
+    assert len(first) == 64
+
+
+def test_training_mode_gradients_and_use_do_not_matter() -> None:
+    net = network()
+    first = module_digest(net)
+    assert module_digest(net.eval()) == first
+    assert module_digest(net.train()) == first
+    assert module_digest(net.requires_grad_(False)) == first
+    net.eval()(torch.zeros(1, 3, 8, 8))
+    assert module_digest(net) == first
+
+
+def test_other_weights_have_another_digest() -> None:
+    digests = {module_digest(network(seed)) for seed in (0, 1)}
+    net = network()
+    with torch.no_grad():
+        net.conv.bias[0] += 1e-6
+    digests.add(module_digest(net))
+    net = network()
+    net.norm.running_mean[0] = 0.5
+    digests.add(module_digest(net))
+    net = network()
+    net.norm.running_mean = net.norm.running_mean.double()
+    digests.add(module_digest(net))
+    digests.add(module_digest(network().half()))
+    assert len(digests) == 6
+
+
+def test_buffers_that_are_not_saved_count_too() -> None:
+    def with_buffer(value: float) -> nn.Module:
+        net = network()
+        net.register_buffer("scale", torch.tensor(value), persistent=False)
+        return net
+
+    assert module_digest(with_buffer(1.0)) != module_digest(with_buffer(2.0))
+
+
+def test_layers_and_their_settings_count() -> None:
+    nets = [
+        network(),
+        network(drop=nn.Dropout(0.2)),
+        network(flat=nn.Identity()),
+        network(norm=nn.BatchNorm2d(4, eps=1e-3)),
+        network(act=nn.ReLU()),
+        network(act=nn.GELU()),
+        nn.Sequential(network()),
+    ]
+    assert len({module_digest(net) for net in nets}) == len(nets)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, 2),
+        (1, 1.0),
+        ("a", "b"),
+        ((1, 2), [1, 2]),
+        ({"a": 1}, {"a": 2}),
+        (np.arange(3), np.arange(3) + 1),
+        (torch.zeros(2), torch.ones(2)),
+        (torch.zeros(2), torch.zeros(1, 2)),
+        ([np.zeros(1)], [np.ones(1)]),
+        (np.mean, np.max),
+        (None, False),
+        (torch.tensor([True, False]), torch.tensor([True, True])),
+        (torch.zeros(1, dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16)),
+    ],
+)
+@pytest.mark.parametrize("name", ["value", "_value"])
+def test_attributes_count(name: str, one: Any, other: Any) -> None:
+    def with_attribute(value: Any) -> nn.Module:
+        net = network()
+        setattr(net, name, value)
+        return net
+
+    assert module_digest(with_attribute(one)) == module_digest(with_attribute(one))
+    assert module_digest(with_attribute(one)) != module_digest(with_attribute(other))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        FORWARD.replace("mean", "amax"),
+        FORWARD.replace("2, 3", "3, 2"),
+        FORWARD.replace("* 2", "* 3"),
+        FORWARD.replace("* 2", "/ 2"),
+        FORWARD.replace("return ", "return -").replace("-x", "-x"),
+        "factor = 3\n" + FORWARD,
+        "def other(self):\n    return 1\n" + FORWARD,
+        FORWARD.replace("x.mean", "(lambda y: y + 1)(x).mean"),
+        FORWARD.replace("self, x", "self, x, k=1"),
+    ],
+)
+def test_code_counts(body: str) -> None:
+    assert module_digest(of_code(FORWARD)) != module_digest(of_code(body))
+
+
+def test_code_inside_a_lambda_counts() -> None:
+    one, other = (FORWARD.replace("x.mean", f"(lambda y: y.{name}())(x).mean") for name in ("abs", "neg"))
+    assert module_digest(of_code(one)) != module_digest(of_code(other))
+
+
+def test_the_place_of_code_in_a_file_does_not_count() -> None:
+    assert module_digest(of_code(FORWARD)) == module_digest(of_code("\n\n" + FORWARD))
+
+
+def test_inherited_code_and_helpers_count() -> None:
+    class Base(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.pool(x)
+
+    class Mean(Base):
+        def pool(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(dim=(2, 3))
+
+    class Largest(Base):
+        def pool(self, x: torch.Tensor) -> torch.Tensor:
+            return x.amax(dim=(2, 3))
+
+    Largest.__qualname__ = Mean.__qualname__
+    assert module_digest(Mean()) != module_digest(Largest())
+
+
+def test_what_a_closure_holds_counts() -> None:
+    def with_factor(factor: float) -> nn.Module:
+        net = network()
+        net.last = lambda x: factor * x
+        return net
+
+    assert module_digest(with_factor(1.0)) == module_digest(with_factor(1.0))
+    assert module_digest(with_factor(1.0)) != module_digest(with_factor(2.0))
+
+
+def test_hooks_count() -> None:
+    net = network()
+    before = module_digest(net)
+    handle = net.register_forward_hook(lambda _m, _i, out: out * 2)
+    assert module_digest(net) != before
+    handle.remove()
+    assert module_digest(net) == before
+
+
+def test_facts_count() -> None:
+    assert module_digest(network(), {"mean": (0.5,)}) != module_digest(network(), {"mean": (0.6,)})
+    assert module_digest(network(), {"mean": None}) != module_digest(network())
+
+
+def test_what_holds_itself_comes_to_an_end() -> None:
+    net = network()
+    net.things = [1]
+    net.things.append(net.things)
+    net.parent = [net]
+
+    def again(n: int) -> int:
+        return again(n - 1)
+
+    net.again = again
+    assert module_digest(net) == module_digest(net)
+
+
+PROCESS = """
+import torch
+from torch import nn
+from spatialwhisperer.encoders.digests import module_digest
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+net.names = {"b", "a", "c"}
+net.last = lambda x: x in {"one", "two", "three"}
+print(module_digest(net))
+"""
+
+
+def test_another_process_gives_the_same_digest(capsys: pytest.CaptureFixture) -> None:
+    exec(PROCESS, {})
+    here = capsys.readouterr().out
+    other = {**os.environ, "PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, check=True, env=other)
+    assert done.stdout == here
+
+
+# ------------------------------------------------------------------------------------------------- objects
+
+
+class Mean:
+    """An encoder that derives from nothing."""
+
+    def __init__(self, factor: float = 1.0, net: nn.Module | None = None) -> None:
+        self.factor, self.net = factor, net
+        self.inner = Inner(factor)
+
+    def encode(self, tiles: np.ndarray, *, mpp: float) -> np.ndarray:
+        return self.factor * tiles.mean(axis=(2, 3)) + mpp
+
+
+class Inner:
+    def __init__(self, factor: float) -> None:
+        self.table = np.full(3, factor)
+
+
+def test_objects_are_told_apart_by_attributes_weights_and_class() -> None:
+    class Child(Mean):
+        pass
+
+    things = [Mean(), Mean(2.0), Mean(net=network()), Mean(net=network(1)), Child()]
+    assert len({object_digest(thing) for thing in things}) == len(things)
+    assert object_digest(Mean(net=network())) == object_digest(Mean(net=network()))
+
+
+def test_objects_inside_objects_count() -> None:
+    one, other = Mean(), Mean()
+    other.inner.table[1] = 5
+    assert object_digest(one) != object_digest(other)
