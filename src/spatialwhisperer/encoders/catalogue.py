@@ -130,10 +130,12 @@ def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
     _check_modality(modality)
     load_own()
     hits = [entry.spec for (m, n), entry in ENTRIES.items() if n == name and modality in (None, m)]
-    others = [spec for m, cls in OTHERS.items() if modality in (None, m) and (spec := cls.known(name)) is not None]
-    if not hits and not others:
-        raise ValueError(_unknown(name, modality))
-    return (hits or others)[0]
+    if hits:
+        return hits[0]
+    for other, cls in OTHERS.items():
+        if modality in (None, other) and (spec := cls.known(name)) is not None:
+            return spec
+    raise ValueError(_unknown(name, modality))
 
 
 def list_encoders(modality: str | None = None) -> pd.DataFrame:

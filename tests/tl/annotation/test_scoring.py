@@ -226,7 +226,7 @@ def test_a_slide_without_tissue_is_refused(section: Any, model: Any) -> None:
     from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
 
     table = section["table"]
-    fraction = StainTextureEncoder().feature_names().index("tissue_share")
+    fraction = StainTextureEncoder().feature_names().index("tissue_fraction")
     table.obsm["X_stain_texture"][:, fraction] = 0
     with pytest.raises(ValueError, match="None of the 120 rows has a whole tile on tissue"):
         sw.tl.zero_shot_annotate(section, NAMES, model=model)

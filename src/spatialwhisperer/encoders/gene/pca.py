@@ -32,8 +32,8 @@ class PCAEncoder(GeneEncoder):
     The library size is the total over the encoder's genes, when fitting and when encoding, so that an embedding depends on
     nothing but the columns it is given.
 
-    Genes that were not measured (``present`` is false) take the training mean :math:`\mu_g` and so contribute nothing; the
-    library is then scaled by the share of counts that the measured genes had in the training data, so that a panel's CP10k
+    Genes that were not measured (``present`` is false) take the training mean :math:`\mu_g` and so contribute nothing. The
+    library is then scaled by the fraction of counts that the measured genes had in the training data, so that a panel's CP10k
     stay comparable.
 
     With several batches the components are those of the variation within batches (each batch is centred on its own mean when
@@ -47,11 +47,11 @@ class PCAEncoder(GeneEncoder):
         *,
         mean: np.ndarray,
         components: np.ndarray,
-        share: np.ndarray,
+        fraction: np.ndarray,
         fitted: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(genes, gene_ids, fitted)
-        self.mean, self.components, self.share = mean, components, share
+        self.mean, self.components, self.fraction = mean, components, fraction
 
     @classmethod
     def fit(
@@ -117,7 +117,7 @@ class PCAEncoder(GeneEncoder):
             None if gene_ids is None else [gene_ids[i] for i in chosen],
             mean=np.asarray(logged.mean(axis=0), np.float32).ravel(),
             components=components.astype(np.float32),
-            share=np.asarray(profile.mean(axis=0), np.float32).ravel(),
+            fraction=np.asarray(profile.mean(axis=0), np.float32).ravel(),
             fitted=fitted,
         )
 
@@ -127,14 +127,14 @@ class PCAEncoder(GeneEncoder):
         return self.components.shape[1]
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Training mean, components and share of counts, by name."""
-        return {"mean": self.mean, "components": self.components, "share": self.share}
+        """Training mean, components and fraction of counts, by name."""
+        return {"mean": self.mean, "components": self.components, "fraction": self.fraction}
 
     @classmethod
     def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PCAEncoder:
         """Build the encoder of a stored configuration and its tensors."""
         n, d = len(config["genes"]), int(config["dim"])
-        values = take_tensors(tensors, {"mean": (n,), "components": (n, d), "share": (n,)}, cls.__name__)
+        values = take_tensors(tensors, {"mean": (n,), "components": (n, d), "fraction": (n,)}, cls.__name__)
         return cls(config["genes"], config["gene_ids"], fitted=config.get("fitted"), **values)
 
     def encode_counts(
@@ -149,7 +149,7 @@ class PCAEncoder(GeneEncoder):
         mean, scale = self.mean.astype(np.float64), _TARGET
         if present is not None:
             counts = counts @ sp.diags_array(present.astype(np.float32), format="csr")
-            mean, scale = mean * present, _TARGET * float(self.share[present].sum())
+            mean, scale = mean * present, _TARGET * float(self.fraction[present].sum())
         components = self.components.astype(np.float64)
         offset = mean @ components
         out = np.empty((counts.shape[0], self.dim), np.float32)
@@ -162,7 +162,7 @@ class PCAEncoder(GeneEncoder):
 
 
 def _components(x: sp.csr_matrix, codes: np.ndarray, n_latent: int, random_state: int) -> tuple[np.ndarray, float]:
-    """Leading axes of the variation within batches, and the share of that variation they explain."""
+    """Leading axes of the variation within batches, and the fraction of that variation that they explain."""
     from scipy.linalg import eigh
     from scipy.sparse.linalg import LinearOperator, svds
 

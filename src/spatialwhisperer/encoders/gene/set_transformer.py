@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-_BATCH, _STEPS, _RATE, _HIDDEN_SHARE = (16, 128), 10, 2e-3, 0.5
+_BATCH, _STEPS, _RATE, _HIDDEN_FRACTION = (16, 128), 10, 2e-3, 0.5
 _ROWS_TO_SEE, _EPOCHS = 40_000, (5, 100)
 
 
@@ -240,7 +240,7 @@ class SetTransformerEncoder(GeneEncoder):
 def _train(
     network: Any, counts: sp.csr_matrix, codes: np.ndarray, epochs: int, device: str, random_state: int
 ) -> float:
-    """Train network and decoder together; return the unexplained share of variance in the last epoch."""
+    """Train network and decoder together; return the unexplained fraction of variance in the last epoch."""
     import torch
 
     from spatialwhisperer.encoders.gene._set_network import log_normalise
@@ -265,7 +265,7 @@ def _train(
         for start in range(0, len(order), size):
             take = order[start : start + size]
             dense = torch.from_numpy(counts[take].toarray()).to(device)
-            hidden = (torch.rand(dense.shape, generator=generator) < _HIDDEN_SHARE).to(device)
+            hidden = (torch.rand(dense.shape, generator=generator) < _HIDDEN_FRACTION).to(device)
             predicted = decoder(network(dense, hidden)) + offset[torch.from_numpy(codes[take]).to(device)]
             loss = ((predicted - log_normalise(dense)).square() * scale).mean()
             optimizer.zero_grad()

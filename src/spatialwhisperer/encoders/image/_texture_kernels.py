@@ -97,7 +97,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 def gated_means(planes: np.ndarray, od_floor: float, h_floor: float, h_ceiling: float) -> np.ndarray:
-    """Share of pixels above an optical density and between two haematoxylin levels, then the mean of every plane there."""
+    """Fraction of pixels above an optical density and between two haematoxylin levels, then the mean of every plane there."""
     c, n, m = planes.shape
     sums = np.zeros(c)
     weight = np.empty(m, np.float32)
@@ -156,7 +156,7 @@ def smooth(plane: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def binary_patterns(plane: np.ndarray, tolerance: float) -> np.ndarray:
-    """Shares (10,) of the rotation-invariant uniform patterns of the neighbours that exceed the centre by `tolerance`."""
+    """Frequencies (10,) of the rotation-invariant uniform patterns of the neighbours that exceed the centre by `tolerance`."""
     n, m = plane.shape
     limit = np.float32(tolerance)
     counts = np.zeros(10)
@@ -176,7 +176,7 @@ def binary_patterns(plane: np.ndarray, tolerance: float) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def peaks(plane: np.ndarray, floor: float) -> tuple[float, float, float]:
-    """Share of inner pixels above all eight neighbours and above `floor`; mean and deviation of their height."""
+    """Fraction of inner pixels above all eight neighbours and above `floor`; mean and deviation of their height."""
     n, m = plane.shape
     count, total, square = 0, 0.0, 0.0
     for i in range(1, n - 1):
@@ -193,11 +193,11 @@ def peaks(plane: np.ndarray, floor: float) -> tuple[float, float, float]:
                 count += 1
                 total += v
                 square += v * v
-    share = count / ((n - 2) * (m - 2))
+    fraction = count / ((n - 2) * (m - 2))
     if count == 0:
-        return share, 0.0, 0.0
+        return fraction, 0.0, 0.0
     mean = total / count
-    return share, mean, math.sqrt(max(square / count - mean * mean, 0.0))
+    return fraction, mean, math.sqrt(max(square / count - mean * mean, 0.0))
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)

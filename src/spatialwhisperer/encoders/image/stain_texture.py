@@ -54,9 +54,9 @@ class StainTextureEncoder(ImageEncoder):
     - gradient, Laplacian and deviation per stain and scale, as logarithms
     - rotation-invariant uniform binary patterns of haematoxylin (Ojala et al. 2002) with a tolerance against pixel noise
     - local maxima of haematoxylin: how many, how high
-    - granulometry: what grey openings and closings of growing width take away (sizes of nuclei, nests and gaps)
+    - granulometry: what grey openings and closings of growing width remove (sizes of nuclei, nests and gaps)
 
-    Pixels of 20 or less in R, G and B are taken for masked background and count as empty glass.
+    Pixels of 20 or less in R, G and B are taken for masked background, and count as white.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class StainTextureEncoder(ImageEncoder):
         mpp
             Microns per pixel of the tiles.
         device
-            Taken so that all encoders are called alike; the work is done on the CPU.
+            Not used: the features are computed on the CPU.
 
         Returns
         -------
@@ -152,7 +152,7 @@ def _log(value: float) -> float:
 
 
 def _composition(colours: np.ndarray, planes: np.ndarray, out: dict[str, float]) -> None:
-    """Add means and spread of colours and stains, over the tile and over kinds of tissue."""
+    """Add means and standard deviations of colours and stains, over the tile and over kinds of tissue."""
     from spatialwhisperer.encoders.image import _texture_kernels as kernels
 
     for name, plane in zip(("red", "green", "blue"), colours, strict=True):
@@ -170,12 +170,12 @@ def _composition(colours: np.ndarray, planes: np.ndarray, out: dict[str, float])
         ("nuclear", (every, _NUCLEAR_H, never)),
         ("pale", (_TISSUE_OD, every, _PALE_H)),
     ):
-        share, h, e, residual, _, saturation = kernels.gated_means(planes, *gate)
-        out[f"{name}_share"] = math.sqrt(share)
+        fraction, h, e, residual, _, saturation = kernels.gated_means(planes, *gate)
+        out[f"{name}_fraction"] = math.sqrt(fraction)
         out[f"{name}_e"], out[f"{name}_residual"], out[f"{name}_saturation"] = e, residual, saturation
         if name != "pale":
             out[f"{name}_h"] = h
-    out["dense_share"] = math.sqrt(kernels.gated_means(planes, _DENSE_OD, every, never)[0])
+    out["dense_fraction"] = math.sqrt(kernels.gated_means(planes, _DENSE_OD, every, never)[0])
 
 
 def _quantiles(planes: np.ndarray, out: dict[str, float]) -> None:
@@ -186,7 +186,7 @@ def _quantiles(planes: np.ndarray, out: dict[str, float]) -> None:
 
 
 def _granulometry(planes: np.ndarray, cell_um: float, out: dict[str, float]) -> None:
-    """Add what openings (bodies) and closings (gaps) take away from haematoxylin and density as their width grows."""
+    """Add what openings (bodies) and closings (gaps) of growing width remove from haematoxylin and density."""
     from spatialwhisperer.encoders.image import _texture_kernels as kernels
 
     widths = [2 * max(round(um / cell_um / 2 - 0.5), 1) + 1 for um in WIDTHS_UM]
@@ -217,9 +217,9 @@ def _texture(planes: np.ndarray, scale: float, out: dict[str, float]) -> None:
         return
     h = kernels.smooth(planes[0])
     if scale > 1:
-        for bin_, share in enumerate(kernels.binary_patterns(h, _PATTERN_H)):
-            out[f"h_pattern{bin_}_{scale:g}um"] = math.sqrt(share)
+        for bin_, fraction in enumerate(kernels.binary_patterns(h, _PATTERN_H)):
+            out[f"h_pattern{bin_}_{scale:g}um"] = math.sqrt(fraction)
     if scale < 8:
-        share, mean, sd = kernels.peaks(h, _PEAK_H)
-        out[f"h_peak_share_{scale:g}um"], out[f"h_peak_mean_{scale:g}um"] = math.sqrt(share), mean
+        fraction, mean, sd = kernels.peaks(h, _PEAK_H)
+        out[f"h_peak_fraction_{scale:g}um"], out[f"h_peak_mean_{scale:g}um"] = math.sqrt(fraction), mean
         out[f"h_peak_sd_{scale:g}um"] = sd

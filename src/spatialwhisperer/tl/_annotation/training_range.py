@@ -154,7 +154,7 @@ def _on_tissue(x: np.ndarray, encoder: str | None) -> np.ndarray:
     if encoder != "stain_texture":
         return complete
     # of several tile sizes the first is taken; the feature is the square root of the fraction
-    fraction = x[:, StainTextureEncoder().feature_names().index("tissue_share")]
+    fraction = x[:, StainTextureEncoder().feature_names().index("tissue_fraction")]
     return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE))
 
 
