@@ -8,37 +8,39 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.tl.embed import text_features
+from spatialwhisperer.tl._embedding.texts import embed_texts
 
 
-def test_a_score_per_row(section: Any, model: Any) -> None:
+def test_every_row_gets_a_score(section: Any, model: Any, keys: Any) -> None:
     table = section["table"]
-    before = set(table.obs), set(table.obsm), set(table.uns)
+    before = keys.of(table)
     assert sw.tl.query(section, "fat tissue", model=model) is None
-    assert set(table.obs) - before[0] == {"sw_query"}
-    assert set(table.obsm) - before[1] == {"X_sw_image"}
-    assert set(table.uns) == before[2]
+    assert keys.added(before, table) == {
+        "obs": {"sw_query"},
+        "obsm": {"X_sw_image"},
+        "recorded": {"sw_query", "X_sw_image"},
+    }
     assert recorded(table, "sw_query")["text"] == ["fat tissue"]
     score = table.obs["sw_query"]
     assert score.dtype == np.float32
-    expected = table.obsm["X_sw_image"] @ text_features(model, ["fat tissue"])[0]
+    expected = table.obsm["X_sw_image"] @ embed_texts(model, ["fat tissue"])[0]
     assert np.allclose(score, expected, atol=1e-6)
 
 
-def test_wordings_are_averaged(section: Any, model: Any) -> None:
+def test_several_descriptions_are_averaged(section: Any, model: Any) -> None:
     texts = ["fat tissue", "adipocytes"]
     got = sw.tl.query(section, texts, model=model, key_added="fat", inplace=False)
     assert isinstance(got, pd.Series)
     assert got.name == "fat"
     assert got.index.equals(section["table"].obs_names)
-    mean = text_features(model, texts).mean(0)
+    mean = embed_texts(model, texts).mean(0)
     z = sw.tl.embed(section, model=model, inplace=False)
     assert np.allclose(got, z @ mean / np.linalg.norm(mean), atol=1e-6)
     assert "fat" not in section["table"].obs
     assert "X_sw_image" not in section["table"].obsm
 
 
-def test_it_finds_what_is_asked_for(section: Any, model: Any, labels: dict[str, str]) -> None:
+def test_rows_that_fit_the_text_score_high(section: Any, model: Any, labels: dict[str, str]) -> None:
     from sklearn.metrics import roc_auc_score
 
     score = sw.tl.query(section, labels["T cell"], model=model, inplace=False)
@@ -46,14 +48,19 @@ def test_it_finds_what_is_asked_for(section: Any, model: Any, labels: dict[str, 
 
 
 @pytest.mark.parametrize("text", ["", "  ", [], ["fat", ""]])
-def test_empty_questions(section: Any, model: Any, text: Any) -> None:
+def test_an_empty_text_is_refused(section: Any, model: Any, text: Any) -> None:
     with pytest.raises(ValueError, match="text must be a sentence"):
         sw.tl.query(section, text, model=model)
 
 
-def test_an_embedding_of_another_model(section: Any, model: Any) -> None:
+def test_an_embedding_of_another_model_is_refused(section: Any, model: Any) -> None:
     section["table"].obsm["X_other"] = np.zeros((120, 3), np.float32)
     with pytest.raises(ValueError, match="3 dimensions, the model 64"):
         sw.tl.query(section, "fat", model=model, embedding_key="X_other")
     with pytest.raises(KeyError, match=r"'X_none' not in \.obsm"):
         sw.tl.query(section, "fat", model=model, embedding_key="X_none")
+
+
+def test_what_is_no_text_is_refused(section: Any, model: Any) -> None:
+    with pytest.raises(TypeError, match="found 3"):
+        sw.tl.query(section, 3, model=model)

@@ -1,29 +1,42 @@
+"""Images compared with those that a model was trained on, and the sentences that say so."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.models.reference import FAR, Reference
-from spatialwhisperer.tl._annotation.training_range import check_range, section_ranges
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer.models.config import ModelConfig
+from spatialwhisperer.models.reference import Reference, ReferenceConfig
+from spatialwhisperer.models.whisperer import Whisperer
+from spatialwhisperer.tl._annotation.training_range import (
+    SectionRange,
+    image_mpp,
+    range_warnings,
+    section_ranges,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SLOT = "X_stain_texture"
+    import anndata as ad
+
+KEY = "X_stain_texture"
 TILES = {"tile_um": 80, "tile_px": 64}
+MPP = {"P3_spots": 0.5}
 
 
-def changed(adata: ad.AnnData, change: Any, **options: Any) -> ad.AnnData:
-    """The section with other pixels, embedded anew."""
+def changed(adata: ad.AnnData, change: Any = np.array, mpp: float = 0.5) -> ad.AnnData:
+    """The section with other pixels or at another scale, embedded anew."""
     out = adata.copy()
-    out.obsm.pop(SLOT, None)
-    image = out.uns["spatial"]["P3"]["images"]["fullres"]
-    out.uns["spatial"]["P3"]["images"]["fullres"] = change(image)
-    sw.pp.embed_images(out, **TILES, **options)
+    out.obsm.pop(KEY, None)
+    library = out.uns["spatial"]["P3"]
+    library["images"]["fullres"] = change(library["images"]["fullres"])
+    library["scalefactors"]["microns_per_pixel"] = mpp
+    sw.pp.embed_images(out, **TILES)
     return out
 
 
@@ -31,129 +44,139 @@ def grey(image: np.ndarray) -> np.ndarray:
     return np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).round().astype(np.uint8)
 
 
-# ------------------------------------------------------------------------------------------------- distances
+def ranges_of(data: Any, model: Any) -> list[SectionRange]:
+    """As an annotation compares a slide with its model."""
+    slide = Slide.open(data)
+    return section_ranges(model, slide.table.obsm[KEY], slide.sections, image_mpp(slide, KEY))
 
 
-def test_distance_of_known_features() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(4000, 5))
-    arrays = {"feature_mean": np.array([[0.0] * 5, [1.0] * 5], np.float32), "feature_std": np.ones((2, 5), np.float32)}
-    reference = Reference({}, arrays)
-    assert reference.image_limit() == FAR
-    assert reference.image_distance(x) == pytest.approx(0, abs=0.05)
-    assert reference.image_distance(x + 1.5) == pytest.approx(0.5, abs=0.05)
-    assert reference.image_distance(x - 3) == pytest.approx(3, abs=0.05)
-    # one feature that runs away counts for ten standard deviations, no more
-    assert reference.image_distance(x + [1e6, 0, 0, 0, 0]) == pytest.approx(np.sqrt(100 / 5), abs=0.05)
-    x[7] = np.nan
-    assert np.isfinite(reference.image_distance(x))
-    with pytest.raises(ValueError, match="complete rows of 5 values"):
-        reference.image_distance(x[:, :3])
-    with pytest.raises(ValueError, match="complete rows"):
-        reference.image_distance(x[7:8])
-    wide = Reference({}, arrays | {"feature_mean": np.array([[0.0] * 5, [4.0] * 5], np.float32)})
-    assert wide.image_limit() == pytest.approx(6)
-    one = Reference({}, {k: v[:1] for k, v in arrays.items()})
-    assert one.image_limit() == FAR
-    with pytest.raises(KeyError, match="no image features"):
-        Reference({}, {}).image_distance(x)
+def warnings_of(data: Any, model: Any) -> list[str]:
+    return range_warnings(ranges_of(data, model), model)
 
 
-def test_a_constant_feature_does_not_count_at_any_scale() -> None:
-    arrays = {"feature_mean": np.array([[5.0, 0.0]], np.float32), "feature_std": np.array([[0.0, 1.0]], np.float32)}
-    x = np.column_stack([np.full(30, 5.001), np.zeros(30)])
-    assert Reference({}, arrays).image_distance(x) < 0.01
+def one(**values: Any) -> SectionRange:
+    usual = {"name": "s", "n_rows": 100, "n_tissue": 100, "mpp": 0.5, "factor": 1.0, "distance": 0.5, "limit": 2.0}
+    return SectionRange(**(usual | values))
+
+
+@pytest.fixture(scope="module")
+def trained_coarsely(model: Any) -> Any:
+    """A model whose reference says no more than the scale of its images."""
+    out = Whisperer(model.config, encoders=model.encoders)
+    out.reference = Reference(ReferenceConfig(mpp=(3.0, 4.0), tile_um=(80.0,), tile_px=64))
+    return out
 
 
 # ------------------------------------------------------------------------------------------------- sections
 
 
 def test_another_patient_is_within_range(model: Any, section: Any) -> None:
-    assert check_range(section["table"], model) == []
-    (one,) = section_ranges(section["table"], model)
-    assert (one.name, one.n_rows, one.n_tissue) == ("P3_spots", 120, 120)
-    assert one.factor == 1
-    assert one.mpp == pytest.approx(80 / 64)
-    assert one.distance < one.limit
+    assert warnings_of(section, model) == []
+    (found,) = ranges_of(section, model)
+    assert (found.name, found.n_rows, found.n_tissue) == ("P3_spots", 120, 120)
+    assert found.factor == 1
+    assert found.mpp == pytest.approx(80 / 64)
+    assert found.distance < found.limit
 
 
 @pytest.mark.parametrize("change", [grey, lambda image: 255 - image], ids=["grey", "inverted"])
-def test_other_colours_are_said(model: Any, adata: ad.AnnData, change: Any) -> None:
-    (sentence,) = check_range(changed(adata, change), model)
+def test_other_colours_are_named(model: Any, adata: ad.AnnData, change: Any) -> None:
+    (sentence,) = warnings_of(changed(adata, change), model)
     assert "colours and textures of section 'P3'" in sentence
     assert "standard deviations" in sentence
 
 
-def test_another_scale_is_said(model: Any, adata: ad.AnnData) -> None:
+def test_another_scale_is_named(model: Any, adata: ad.AnnData) -> None:
     with pytest.warns(UserWarning, match="enlarged"):
-        coarse = changed(adata, lambda image: image, mpp=4.0)
-    sentences = check_range(coarse, model)
+        coarse = changed(adata, mpp=4.0)
+    sentences = warnings_of(coarse, model)
     assert "4 µm per pixel, 3.2 times coarser than the images in training (0.5 µm per pixel)" in sentences[0]
     # a finer image is brought to the pixels of the tiles
-    assert check_range(changed(adata, lambda image: image, mpp=0.5), model) == []
+    assert warnings_of(changed(adata, mpp=0.5), model) == []
 
 
-def test_scale_of_an_image_finer_than_a_coarse_training(model: Any, section: Any) -> None:
-    model = type("Model", (), {**{k: getattr(model, k) for k in ("config", "modalities", "towers")}})()
-    model.feature_dim = lambda _: section["table"].obsm[SLOT].shape[1]
-    model.reference = Reference({"mpp": [3.0, 4.0], "tile_um": 80, "tile_px": 64}, {})
-    (sentence,) = check_range(section["table"], model)
+def test_an_image_may_be_finer_than_those_of_the_training(trained_coarsely: Any, section: Any) -> None:
+    (found,) = section_ranges(trained_coarsely, section["table"].obsm[KEY], np.array(["P3_spots"] * 120), MPP)
+    assert found.distance is None
+    (sentence,) = range_warnings([found], trained_coarsely)
     assert "2.4 times finer than the images in training (3 to 4 µm per pixel)" in sentence
 
 
-def test_few_rows_and_empty_tiles_are_said(model: Any, section: Any) -> None:
-    table = section["table"]
-    (sentence,) = check_range(table[:12].copy(), model)
+def test_few_rows_and_empty_tiles_are_named(model: Any, section: Any) -> None:
+    x = section["table"].obsm[KEY]
+    sections = np.array(["P3_spots"] * 120)
+    (sentence,) = range_warnings(section_ranges(model, x[:12], sections[:12], MPP), model)
     assert "has 12 rows with a whole tile on tissue" in sentence
-    glass = sw.models.image_encoder("stain_texture").encode(np.full((1, 3, 64, 64), 255, np.uint8), mpp=80 / 64)
-    table.obsm[SLOT] = np.where(np.arange(120)[:, None] < 40, table.obsm[SLOT], glass)
-    (sentence,) = check_range(table, model)
+    empty = sw.models.image_encoder("stain_texture").encode(np.full((1, 3, 64, 64), 255, np.uint8), mpp=80 / 64)
+    x = np.where(np.arange(120)[:, None] < 40, x, empty)
+    (sentence,) = range_warnings(section_ranges(model, x, sections, MPP), model)
     assert "Of 120 rows of section 'P3_spots' only 40" in sentence
-    table.obsm[SLOT][:30] = np.nan
-    assert any("has 10 rows" in s for s in check_range(table, model))
+    x[:30] = np.nan
+    assert any("has 10 rows" in s for s in range_warnings(section_ranges(model, x, sections, MPP), model))
 
 
-def test_features_may_be_given_and_may_be_missing(model: Any, adata: ad.AnnData) -> None:
-    bad = changed(adata, grey).obsm[SLOT]
-    bare = adata.copy()
-    del bare.obsm[SLOT]
-    assert check_range(bare, model) == []
-    assert len(check_range(bare, model, features=bad)) == 1
+def test_features_may_be_missing(model: Any) -> None:
+    """An encoder that is trained with the model has none: only the scale is compared."""
+    (found,) = section_ranges(model, None, np.array(["A"] * 30), {"A": 0.5})
+    assert (found.n_rows, found.n_tissue, found.distance, found.limit) == (30, 30, None, None)
+    assert found.factor == 1
+    assert range_warnings([found], model) == []
 
 
-def test_many_sections_are_summed_up(model: Any, adata: ad.AnnData) -> None:
-    table = ad.concat([changed(adata, grey)] * 5, label="library", index_unique="-")
-    table.uns["spatial"] = {str(i): {} for i in range(5)}
-    sentences = check_range(table, model)
+def test_a_single_recorded_scale_holds_under_any_name(model: Any) -> None:
+    (found,) = section_ranges(model, None, np.array(["A"] * 30), {"P3_spots": 4.0})
+    assert found.mpp == 4
+    (unknown,) = section_ranges(model, None, np.array(["A"] * 30), {"B": 4.0, "C": 0.5})
+    assert (unknown.mpp, unknown.factor) == (None, None)
+
+
+def test_the_recorded_scale_of_features_counts(section: Any, adata: ad.AnnData) -> None:
+    slide = Slide.open(section)
+    assert image_mpp(slide, KEY) == {"P3_spots": 0.5}
+    # without a record the scale is that of the slide
+    assert image_mpp(Slide.open(adata), "X_other") == {"P3": 0.5}
+
+
+def test_many_sections_are_summed_up(model: Any) -> None:
+    sentences = range_warnings([one(name=str(i), distance=3.0) for i in range(5)], model)
     assert len(sentences) == 4
     assert sentences[-1] == "… and likewise 2 more sections."
+    assert all("3.0 standard deviations" in s for s in sentences[:3])
 
 
-def test_a_model_without_images_says_nothing(simulated: Any, section: Any) -> None:
-    model = sw.tl.train(simulated.reference, max_epochs=1)
-    assert check_range(section["table"], model) == []
+def test_nothing_is_said_of_usual_sections(model: Any) -> None:
+    assert range_warnings([one(), one(distance=None, limit=None, factor=None, mpp=None)], model) == []
+
+
+def test_a_model_without_images_or_reference_compares_nothing(model: Any) -> None:
+    config = model.config
+    genes = ModelConfig(config.projection_dim, {"gene": config.modalities["gene"]})
+    without_images = Whisperer(genes, encoders=model.encoders)
+    without_images.reference = model.reference
+    without_reference = Whisperer(config, encoders=model.encoders)
+    for one_model in (without_images, without_reference):
+        assert section_ranges(one_model, None, np.array(["A"] * 30), {"A": 4.0}) == []
 
 
 # ------------------------------------------------------------------------------------------------- real sections
 
 
 @pytest.mark.slow
-def test_real_sections_of_another_patient_and_their_negatives(data_folder: Path) -> None:
-    """A1 and the sections of patient C lie within each other's range; their pictures in grey or at another scale do not."""
-    from spatialwhisperer.encoders.image.timm import image_encoder
-    from spatialwhisperer.pp.images import read_tiles
+def test_real_sections_of_another_patient_are_within_range_and_changed_ones_are_not(data_folder: Path) -> None:
+    """A1 and the sections of patient C lie within each other's range; their pictures in grey or inverted do not."""
+    from spatialwhisperer._access.tile_plan import plan_tiles
+    from spatialwhisperer.pp.tile_features import read_tiles
 
-    tables = {}
-    for name in ("A1", "C3"):
-        data = sw.datasets.her2st(name, data_dir=data_folder)
-        sw.pp.embed_images(data, tile_um=154.0, tile_px=48, key_added="X_48")
-        tables[name] = data
-    encoder = image_encoder("stain_texture")
+    tiles = sw.tl.ImageFeatures(tile_um=154.0, tile_px=48)
+    data = {name: sw.datasets.her2st(name, data_dir=data_folder) for name in ("A1", "C3")}
+    encoder = sw.models.image_encoder("stain_texture")
     for train, test in (("A1", "C3"), ("C3", "A1")):
-        model = sw.tl.train(tables[train], image_features="X_48", max_epochs=1, expression=False)
-        assert [s for s in check_range(tables[test]["table"], model) if "colours" in s] == []
-        tiles = read_tiles(tables[test], tile_um=154.0, tile_px=48)
+        model = sw.tl.train(data[train], image=tiles, max_epochs=1, expression=False)
+        sw.pp.embed_images(data[test], tile_um=154.0, tile_px=48)
+        assert [s for s in warnings_of(data[test], model) if "colours" in s] == []
+        slide = Slide.open(data[test])
+        pixels = read_tiles(plan_tiles(slide), 154.0, 48)
         for change in (lambda t: 255 - t, lambda t: np.repeat(t.mean(1, keepdims=True), 3, 1).round().astype(np.uint8)):
-            features = encoder.encode(change(tiles), mpp=154 / 48)
-            said = check_range(tables[test]["table"], model, features=features)
-            assert any("colours and textures" in s for s in said)
+            features = encoder.encode(change(pixels), mpp=154 / 48)
+            ranges = section_ranges(model, features, slide.sections, image_mpp(slide, KEY))
+            assert any("colours and textures" in s for s in range_warnings(ranges, model))

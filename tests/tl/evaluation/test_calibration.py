@@ -1,0 +1,183 @@
+"""Reliability, abstention and the best labels of annotated tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer._provenance import record
+from spatialwhisperer.statistics.calibration import expected_calibration_error, probabilities
+from spatialwhisperer.tl._annotation.record import AnnotationRecord
+from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluate_calibration, top_labels
+
+CLASSES = ["a", "b/c", "d e"]
+
+
+def made(temperature: float, kind: str = "cosine") -> AnnotationRecord:
+    """What an annotation records of its scores."""
+    return AnnotationRecord(
+        classes=tuple(CLASSES),
+        labels=tuple(CLASSES),
+        prompts=tuple((name,) for name in CLASSES),
+        scores=kind,
+        normalize="none",
+        background=None,
+        temperature=temperature,
+        calibrated=False,
+        examples=None,
+        group_key=None,
+        level=None,
+        min_confidence=0.0,
+        min_margin=0.0,
+        rollup=False,
+        model={},
+    )
+
+
+def annotated(scores: np.ndarray, truth: Any, *, temperature: float = 1.0, kind: str = "cosine") -> ad.AnnData:
+    """A table as an annotation leaves it."""
+    n = len(scores)
+    adata = ad.AnnData(np.zeros((n, 1), np.float32), obs=pd.DataFrame(index=[f"r{i}" for i in range(n)]))
+    best = np.where(np.isfinite(scores).all(axis=1), np.nan_to_num(scores).argmax(1), -1)
+    adata.obs["sw_label"] = pd.Categorical.from_codes(best, categories=CLASSES)
+    adata.obsm["sw_label_scores"] = np.asarray(scores, np.float32)
+    adata.uns["sw_label"] = {"classes": np.array(CLASSES)}
+    adata.obs["truth"] = pd.Categorical(truth)
+    record(adata, "sw_label", made(temperature, kind))
+    return adata
+
+
+@pytest.fixture
+def drawn() -> ad.AnnData:
+    """The truth is drawn from the probabilities at temperature 1."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 1.5, (3000, 3))
+    p = probabilities(scores, 1.0)
+    truth = np.array(CLASSES)[(p.cumsum(1) < rng.random((3000, 1))).sum(1)]
+    return annotated(scores, truth)
+
+
+def test_bins_compare_confidence_with_accuracy(drawn: ad.AnnData) -> None:
+    bins = evaluate_calibration(drawn, "truth")
+    assert bins.columns.tolist() == ["low", "high", "confidence", "accuracy", "n"]
+    assert len(bins) == 15
+    assert bins["n"].sum() == bins.attrs["n"] == 3000
+    p = probabilities(drawn.obsm["sw_label_scores"].astype(float), 1.0)
+    correct = np.array(CLASSES)[p.argmax(1)] == drawn.obs["truth"].to_numpy()
+    assert bins.attrs["ece"] == pytest.approx(expected_calibration_error(p.max(1), correct), abs=1e-5)
+    assert bins.attrs["ece"] < 0.03
+    assert bins.attrs["accuracy"] == pytest.approx(correct.mean())
+    by_hand = (bins["n"] * (bins["accuracy"] - bins["confidence"]).abs()).sum() / 3000
+    assert bins.attrs["ece"] == pytest.approx(by_hand)
+    record(drawn, "sw_label", made(0.2))
+    assert evaluate_calibration(drawn, "truth", n_bins=5).attrs["ece"] > 0.15
+
+
+def test_stored_probabilities_are_taken_as_they_are(drawn: ad.AnnData) -> None:
+    plain = evaluate_calibration(drawn, "truth")
+    p = probabilities(drawn.obsm["sw_label_scores"], 1.0)
+    same = evaluate_calibration(annotated(p, drawn.obs["truth"], temperature=7.0, kind="probability"), "truth")
+    assert np.allclose(plain, same, equal_nan=True, atol=1e-6)
+
+
+def test_labels_that_the_truth_cannot_tell_apart_are_summed(drawn: ad.AnnData) -> None:
+    drawn.obs["coarse"] = np.where(drawn.obs["truth"] == "a", "A", "B")
+    got = evaluate_calibration(drawn, "coarse", mapping={"A": "a", "B": ["b/c", "d e"]})
+    p = probabilities(drawn.obsm["sw_label_scores"].astype(float), 1.0)
+    two = np.stack([p[:, 0], p[:, 1:].sum(1)], axis=1)
+    # a label is correct for every class of its set, which the truth cannot tell apart
+    best = (p.argmax(1) > 0).astype(int)
+    correct = np.array(["A", "B"])[best] == drawn.obs["coarse"].to_numpy()
+    assert got.attrs["ece"] == pytest.approx(expected_calibration_error(two[np.arange(3000), best], correct), abs=1e-5)
+    assert got.attrs["ece"] < 0.03
+    assert got.attrs["accuracy"] == pytest.approx(correct.mean())
+    curve = abstention_curve(drawn, "coarse", mapping={"A": "a", "B": ["b/c", "d e"]})
+    assert curve["threshold"].iloc[0] == pytest.approx(p.max(), abs=1e-5)
+    assert curve["accuracy"].iloc[-1] == pytest.approx(correct.mean())
+    # a label that is correct for no class is a set of its own, and rows of classes without a label are left out
+    some = evaluate_calibration(drawn, "truth", mapping={"a": "a", "b/c": "b/c"})
+    known = drawn.obs["truth"] != "d e"
+    assert some.attrs["n"] == known.sum()
+    assert some.attrs["confidence"] == pytest.approx(p[known].max(1).mean(), abs=1e-5)
+
+
+def test_rows_without_truth_or_scores_are_left_out(drawn: ad.AnnData) -> None:
+    drawn.obs.loc["r0", "truth"] = np.nan
+    drawn.obsm["sw_label_scores"][1] = np.nan
+    assert evaluate_calibration(drawn, "truth").attrs["n"] == 2998
+    drawn.obs.loc["r5", "sw_label"] = np.nan  # a row that abstained still counts
+    assert evaluate_calibration(drawn, "truth").attrs["n"] == 2998
+
+
+def test_several_objects_are_pooled(drawn: ad.AnnData) -> None:
+    halves = [drawn[:1000].copy(), drawn[1000:].copy()]
+    pd.testing.assert_frame_equal(evaluate_calibration(halves, "truth"), evaluate_calibration(drawn, "truth"))
+    halves[1].uns["sw_label"] = {"classes": np.array(["x", "y", "z"])}
+    with pytest.raises(ValueError, match="annotated with different labels"):
+        evaluate_calibration(halves, "truth")
+
+
+def test_accuracy_rises_where_uncertain_rows_abstain(drawn: ad.AnnData) -> None:
+    curve = abstention_curve(drawn, "truth")
+    assert curve.columns.tolist() == ["threshold", "coverage", "accuracy", "n"]
+    assert curve["coverage"].is_monotonic_increasing
+    assert curve["threshold"].is_monotonic_decreasing
+    assert curve["n"].iloc[-1] == 3000
+    p = probabilities(drawn.obsm["sw_label_scores"], 1.0)
+    correct = np.array(CLASSES)[p.argmax(1)] == drawn.obs["truth"].to_numpy()
+    for row in (100, len(curve) // 2, len(curve) - 1):
+        at = curve.iloc[row]
+        kept = p.max(1) >= np.float32(at["threshold"])
+        assert kept.mean() == pytest.approx(at["coverage"])
+        assert correct[kept].mean() == pytest.approx(at["accuracy"])
+    assert curve["accuracy"].iloc[len(curve) // 4] > curve["accuracy"].iloc[-1]
+
+
+def test_rows_of_one_confidence_are_kept_together() -> None:
+    scores = np.log(np.array([[0.8, 0.1, 0.1], [0.8, 0.1, 0.1], [0.6, 0.3, 0.1]]))
+    curve = abstention_curve(annotated(scores, ["a", "b/c", "a"]), "truth")
+    assert curve["coverage"].tolist() == [pytest.approx(2 / 3), 1.0]
+    assert curve["accuracy"].tolist() == [0.5, pytest.approx(2 / 3)]
+
+
+def test_top_labels_come_with_their_probabilities() -> None:
+    scores = np.log(np.array([[0.7, 0.1, 0.2], [0.2, 0.5, 0.3], [np.nan] * 3]))
+    top = top_labels(annotated(scores, ["a", "a", "a"]), 2)
+    assert top["label_1"].tolist()[:2] == ["a", "b/c"]
+    assert top["label_2"].tolist()[:2] == ["d e", "d e"]
+    assert np.allclose(top["probability_1"][:2], [0.7, 0.5])
+    assert top.iloc[2].isna().all()
+    assert top.index.tolist() == ["r0", "r1", "r2"]
+    with pytest.raises(ValueError, match="k must be a whole number between 1 and the 3"):
+        top_labels(annotated(scores, ["a", "a", "a"]), 4)
+
+
+@pytest.mark.parametrize("function", [evaluate_calibration, abstention_curve])
+def test_what_cannot_be_compared_is_refused(drawn: ad.AnnData, function: Any) -> None:
+    with pytest.raises(KeyError, match=r"neither in \.obs"):
+        function(drawn, "nowhere")
+    with pytest.raises(ValueError, match="None of the true classes"):
+        function(drawn, "truth", mapping={"a": "x"})
+    with pytest.raises(TypeError, match="mapping must be a mapping"):
+        function(drawn, "truth", mapping=["a"])
+    with pytest.raises(KeyError, match=r"Run sw\.tl\.zero_shot_annotate"):
+        function(drawn, "truth", key="other")
+    del drawn.uns["spatialwhisperer"]
+    with pytest.raises(KeyError, match="Annotate again"):
+        function(drawn, "truth")
+
+
+def test_a_row_with_scores_is_needed(drawn: ad.AnnData) -> None:
+    drawn.obsm["sw_label_scores"][:] = np.nan
+    with pytest.raises(ValueError, match=r"3000 rows have a known truth"):
+        evaluate_calibration(drawn, "truth")
+
+
+def test_a_record_that_says_no_temperature_is_refused(drawn: ad.AnnData) -> None:
+    record(drawn, "sw_label", {"scores": "cosine"})
+    with pytest.raises(KeyError, match="at which temperature its scores become probabilities. Annotate again"):
+        top_labels(drawn, 2)

@@ -1,0 +1,50 @@
+"""Domains compared with known regions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from spatialwhisperer.tl.evaluation.domains import evaluate_domains
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+
+def test_every_section_is_partitioned_on_its_own(halves: ad.AnnData) -> None:
+    halves.obs["region"] = halves.obs["region"].astype(object)
+    halves.obs.loc[halves.obs_names[:3], "region"] = "undetermined"
+    halves.obs.loc[halves.obs_names[3], "region"] = np.nan
+    result = evaluate_domains(halves, "region", use="values", library_key="section", n_seeds=4)
+    assert result["section"].tolist() == ["s", "t", "mean"]
+    assert result["n"].tolist() == [140, 144, 284]
+    assert result["n_domains"].tolist()[:2] == [2, 2]
+    assert result["ari"].iloc[2] == pytest.approx(result["ari"].iloc[:2].mean())
+    better = evaluate_domains(halves, "region", use="values", library_key="section", n_seeds=4, smooth=0.5)
+    assert better["ari"].iloc[2] > result["ari"].iloc[2]
+    one = halves[144:].copy()
+    alone = evaluate_domains([one, one], "region", use="values", n_seeds=4)
+    assert alone["ari"].iloc[0] == pytest.approx(result["ari"].iloc[1])
+    assert "deviation over seeds" in result.attrs["convention"]
+
+
+def test_two_regions_are_needed(halves: ad.AnnData) -> None:
+    with pytest.raises(ValueError, match="Section s has one label only"):
+        evaluate_domains(halves, "region", use="values", library_key="section", ignore=["left"])
+    with pytest.raises(ValueError, match="n_domains=900 does not fit"):
+        evaluate_domains(halves, "region", use="values", n_domains=900)
+    with pytest.raises(KeyError, match="truth='label' is not in .obs"):
+        evaluate_domains(halves, "label", use="values")
+
+
+@pytest.mark.slow
+def test_real_sections_agree_as_published(data_folder: Any) -> None:
+    import spatialwhisperer as sw
+
+    data = sw.datasets.her2st(["B1", "D1"], data_dir=data_folder / "her2st", with_image=False)
+    result = evaluate_domains(data, "pathologist_label", use="observed", n_seeds=5)
+    assert result["n"].tolist()[:2] == [269, 255]
+    assert result["n_domains"].tolist()[:2] == [4, 3]
+    assert result["ari"].between(0.15, 0.45).all()
