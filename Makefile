@@ -10,17 +10,20 @@ DATA ?=
 ARGS ?=
 
 RUN = $(VENV)/bin/python -m
+# One process a core; a file stays in one process, since its tests share models. Each process computes on one thread.
+PYTEST = OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n auto --dist loadfile
 # Twice quiet: errors are shown, warnings about a mirror are not
 INSTALL = $(RUN) pip install -qq
 
 .NOTPARALLEL:
-.PHONY: help venv demo test lint docs clean
+.PHONY: help venv demo test test-slow test-all lint docs clean
 
 help:
 	@echo "make venv    make $(VENV) and install the package in it, editable"
 	@echo "make demo    run the demo; DATA=folder runs it on real sections"
-	@echo "make test    run the tests"
-	@echo "make lint    check code and formatting"
+	@echo "make test    run the fast tests, on all cores"
+	@echo "make test-slow, make test-all    run the slow tests, or both"
+	@echo "make lint    check code, formatting, types, and which room imports which"
 	@echo "make docs    build the documentation in docs/_build/html"
 	@echo "make clean   remove what the other targets made, except $(VENV)"
 
@@ -30,11 +33,20 @@ demo: $(VENV)/.installed-demo
 	$(RUN) spatialwhisperer.demo $(if $(DATA),--data "$(DATA)") --out demo_output $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(RUN) pytest $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
-lint: $(VENV)/.installed-ruff
-	$(RUN) ruff check $(ARGS) .
-	$(RUN) ruff format --check .
+test-slow: $(VENV)/.installed-test
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: $(VENV)/.installed-test
+	$(PYTEST) $(ARGS)
+
+# All four run, whatever the first ones find
+lint: $(VENV)/.installed-test $(VENV)/.installed-lint
+	@failed=0; \
+	for check in "ruff check $(ARGS) ." "ruff format --check ." "lint-imports" "mypy"; do \
+		echo "$$check"; $(VENV)/bin/$$check || failed=1; \
+	done; exit $$failed
 
 docs: $(VENV)/.installed-doc
 	$(RUN) sphinx -b html docs docs/_build/html $(ARGS)
@@ -51,10 +63,6 @@ $(VENV)/.made:
 $(VENV)/.installed: pyproject.toml | $(VENV)/.made
 	@echo "Installing spatialwhisperer in $(VENV). PyTorch is large: the first time takes minutes."
 	@$(INSTALL) -e .
-	@touch $@
-
-$(VENV)/.installed-ruff: pyproject.toml | $(VENV)/.made
-	@$(INSTALL) "ruff==0.17.*"
 	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/.made

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from imports import PACKAGE, ROOT, imports, modules
 
+import spatialwhisperer
+
+ROOT = Path(spatialwhisperer.__file__).parent
+PACKAGE = "spatialwhisperer"
 SPATIALDATA_ROOMS = ("_access", "datasets")
 
 
@@ -98,3 +103,56 @@ def test_a_room_holds_about_a_dozen_files(folder: Path) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_file_has_at_most_about_four_hundred_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
+
+
+# ------------------------------------------------------------------------------------ reading the source
+
+
+@dataclass(frozen=True)
+class Import:
+    """One module that is imported by another one; ``names`` are what is taken from it."""
+
+    importer: str
+    module: str
+    names: tuple[str, ...]
+    line: int
+
+
+def module_name(path: Path) -> str:
+    """Full name of the module in a file."""
+    parts = (PACKAGE, *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """All modules of the package."""
+    return {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+@cache
+def imports() -> list[Import]:
+    """Every import of one module of the package by another."""
+    known = modules()
+    out = []
+    for name, path in known.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+                out += _from(name, node, known)
+            elif isinstance(node, ast.Import):
+                out += [Import(name, a.name, (), node.lineno) for a in node.names if a.name in known]
+    return out
+
+
+def _from(importer: str, node: ast.ImportFrom, known: dict[str, Path]) -> list[Import]:
+    """``from package import module`` imports the module, not the package alone."""
+    out, names = [], []
+    for alias in node.names:
+        inner = f"{node.module}.{alias.name}"
+        if inner in known:
+            out.append(Import(importer, inner, (), node.lineno))
+        else:
+            names.append(alias.name)
+    if names:
+        out.append(Import(importer, str(node.module), tuple(names), node.lineno))
+    return out
