@@ -1,4 +1,4 @@
-"""The one place that knows how AnnData and SpatialData differ.
+"""Reading and writing AnnData and SpatialData. No other part of the package needs to know how the two differ.
 
-Everything else opens a `Slide` and asks it for table, images, centres, microns per pixel and sections.
+Functions open a `spatialwhisperer._access.slide.Slide` and read table, sections, images, positions and scale from it.
 """

@@ -1,4 +1,4 @@
-"""Reading columns and matrices of one or several objects, with errors that name the call which fills them."""
+"""Reading columns and matrices of one or several objects. Errors name the call that writes what is missing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def matrix(table: AnnData, use: str, where: str = "") -> np.ndarray:
     Raises
     ------
     KeyError
-        If it does not exist; the text names the call that writes it.
+        If it does not exist. The message names the call that writes it.
+    ValueError
+        If it is not a matrix of numbers.
     """
     if use not in table.obsm:
         raise KeyError(f"{use!r} is not in .obsm{where} (found: {listing(table.obsm)}). {_filled_by(use)}")

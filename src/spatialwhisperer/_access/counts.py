@@ -1,4 +1,4 @@
-"""Which column of a table is which gene of an encoder, and the counts in that order."""
+"""Raw counts of a table in the gene order of an encoder."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def align_counts(
 
     Returns
     -------
-    Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table does not have; and a bool
-    array, shape (len(encoder_genes),), which says of each gene whether the table has it.
+    Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table lacks; and a Boolean array,
+    shape (len(encoder_genes),), of which genes the table has.
 
     Raises
     ------
@@ -106,11 +106,11 @@ def counts_matrix(adata: AnnData, layer: str | None = None) -> sp.csr_matrix:
 def match_genes(
     genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, gene_ids_key: str | None = None
 ) -> np.ndarray:
-    """Column of the table for each gene, -1 where there is none, shape (len(genes),).
+    """Find the column of the table for each gene, shape (len(genes),); -1 where there is none.
 
-    Each list of identifiers that the table has (``gene_ids_key``, then its names, then known columns of ids and symbols) is
-    compared with the names and then with the ids; what matches first stays. Versions of Ensembl ids do not count, the first of
-    repeated identifiers is taken, and no column serves two genes.
+    The identifiers of the table are compared with the names of the genes and then with their ids: first those in ``gene_ids_key``,
+    then its gene names, then known columns of ids and symbols. The first match is kept. Versions of Ensembl ids are ignored, of
+    repeated identifiers the first one is taken, and no column is used for two genes.
     """
     keys = ([_plain(g) for g in genes], [_plain(g) for g in gene_ids])
     columns = np.full(len(genes), -1)
@@ -127,10 +127,10 @@ def match_genes(
 
 
 def names_and_ids(adata: AnnData, gene_ids_key: str | None = None) -> tuple[list[str], list[str]]:
-    """Symbols (or whatever the table's names are) and Ensembl ids of all genes of a table; ``""`` where an id is unknown.
+    """Names and Ensembl ids of all genes of a table; ``""`` where an id is not known.
 
-    Where the table's names are Ensembl ids and a column has symbols, a gene is called by its symbol unless that is missing or
-    taken, so that the encoder knows both.
+    Where the gene names of the table are Ensembl ids and a column has symbols, the symbols are the names, except where they are
+    missing or repeated. An encoder that is fitted on the table then matches tables of either naming.
     """
     lists = _identifiers(adata, gene_ids_key)
     names = _names(adata)
@@ -150,7 +150,7 @@ def names_and_ids(adata: AnnData, gene_ids_key: str | None = None) -> tuple[list
 
 
 def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str]]:
-    """All lists of identifiers of a table in the order in which they are trusted."""
+    """All lists of identifiers of a table, in the order in which they are compared."""
     if not adata.var_names.is_unique:
         repeated = adata.var_names[adata.var_names.duplicated()].unique()
         raise ValueError(
@@ -166,7 +166,7 @@ def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str
 
 
 def _names(adata: AnnData) -> list[str]:
-    # at once: an Arrow array gives its strings one by one slowly
+    # all at once, because reading single strings of an Arrow array is slow
     return [str(n) for n in adata.var_names.to_numpy(dtype=object)]
 
 
@@ -176,7 +176,7 @@ def _column(values: pd.Series) -> list[str]:
 
 
 def _plain(identifier: Any) -> str:
-    """Drop the version of an Ensembl id. Clone names such as FO538757.2 keep theirs: there it tells genes apart."""
+    """Drop the version of an Ensembl id. Clone names such as FO538757.2 keep theirs, because it distinguishes genes."""
     text = str(identifier)
     match = _ENSEMBL.fullmatch(text)
     return match[1] if match else text
@@ -188,13 +188,15 @@ def _mostly_ensembl(values: Iterable[str]) -> bool:
 
 
 def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, present: np.ndarray) -> None:
-    share = present.mean()
-    if share >= _FEW:
+    fraction = present.mean()
+    if fraction >= _FEW:
         return
     lacking = [genes[i] for i in np.flatnonzero(~present)]
     text = f"{int(present.sum())} of the encoder's {len(genes)} genes are in this table of {adata.n_vars} genes"
-    if share >= _ENOUGH:
-        warn(f"{text}; missing are {listing(lacking, 5)}. The embedding leans on fewer genes than it was made for.")
+    if fraction >= _ENOUGH:
+        warn(
+            f"{text}; missing are {listing(lacking, 5)}. The embedding is computed from fewer genes than the encoder was fitted on."
+        )
         return
     ids = [i for i in gene_ids if i]
     species = other_species([*genes, *ids], [n for names in _identifiers(adata, None).values() for n in names])
@@ -209,21 +211,21 @@ def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData
 
 
 def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
-    """Say that names of genes look like those of another species, with counts; "" where they do not.
+    """Describe how gene names look like those of another species; ``""`` where they do not.
 
-    Mouse and rat symbols are those of human genes in another case (Epcam, EPCAM) for most genes that they share, and Ensembl ids
-    name the species (ENSMUSG, ENSG).
+    Symbols of most mouse and rat genes differ from those of their human orthologs in case alone (Epcam, EPCAM), and Ensembl ids
+    contain the species (ENSMUSG, ENSG).
     """
     ours, theirs = {_plain(g) for g in genes if g}, {_plain(g) for g in others if g}
     species = [Counter(m[1] for n in names if (m := _SPECIES.match(n))).most_common(1) for names in (ours, theirs)]
-    cure = (
+    remedy = (
         "Map the table's genes to the model's species first (one-to-one orthologs, for example from Ensembl BioMart)."
     )
     if all(species) and species[0][0][0] != species[1][0][0]:
         (here, n), (there, m) = species[0][0], species[1][0]
         return (
             f"The genes look like those of another species: {m} of the table's Ensembl ids start with {there}, {n} of the "
-            f"encoder's with {here}. {cure}"
+            f"encoder's with {here}. {remedy}"
         )
     folded = {g.casefold(): g for g in theirs - ours}
     pairs = [(folded[g.casefold()], g) for g in sorted(ours - theirs) if g.casefold() in folded]
@@ -234,7 +236,7 @@ def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
     examples = ", ".join(f"{there} for {here}" for there, here in pairs[:3])
     return (
         f"The genes look like another species' symbols: {same} names are the same, and {same + len(pairs)} when upper and lower "
-        f"case are taken as one ({examples}). {cure} If it is the same species, give the table's genes their usual case."
+        f"case are taken as one ({examples}). {remedy} If it is the same species, give the table's genes their usual case."
     )
 
 

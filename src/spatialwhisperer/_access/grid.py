@@ -1,9 +1,9 @@
-"""Writing tiles into a SpatialData: a table for shapes that have none, and a grid of squares over images."""
+"""Adding tiles to a SpatialData: a table for shapes that have none, and a grid of squares over images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,18 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Tiles over one image: centres of shape (n, 2) and edge length, both in full-resolution pixels."""
+    """Tiles over one image.
+
+    Attributes
+    ----------
+    centres_px
+        x and y of their centres in full-resolution pixels, shape (n, 2).
+    size_px
+        Edge of a tile in full-resolution pixels.
+    """
 
     centres_px: np.ndarray
     size_px: float
 
 
-def add_instances_table(sdata: Any, region: str, key_added: str) -> AnnData:
-    """Make a table without genes that annotates shapes or labels which have no table yet.
+def add_instances_table(sdata: SpatialData, region: str, key_added: str) -> AnnData:
+    """Add a table without genes that annotates shapes or labels.
 
     Raises
     ------
@@ -52,13 +61,13 @@ def grid_table(grids: Mapping[str, Grid]) -> AnnData:
     return table
 
 
-def check_grid_names(sdata: Any, images: Iterable[str], key_added: str) -> None:
+def check_grid_names(sdata: SpatialData, images: Iterable[str], key_added: str) -> None:
     """Raise `ValueError` where an element that a grid would write exists already."""
     _check_free(sdata, [key_added, *(_grid_shapes(image) for image in images)])
 
 
-def add_tile_grid(sdata: Any, grids: Mapping[str, Grid], key_added: str) -> AnnData:
-    """Write squares over images as shapes ``<image>_tiles``, registered like the image, and one table that annotates them.
+def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str) -> AnnData:
+    """Add squares over images as shapes ``<image>_tiles``, registered like their image, and one table that annotates them.
 
     Parameters
     ----------
@@ -113,7 +122,7 @@ def _empty_table(instances: Mapping[str, pd.Index]) -> AnnData:
     return TableModel.parse(table, region=list(instances), region_key="region", instance_key="instance_id")
 
 
-def _check_free(sdata: Any, names: list[str]) -> None:
+def _check_free(sdata: SpatialData, names: list[str]) -> None:
     taken = {str(name) for _, name, _ in sdata.gen_elements()}
     for name in names:
         if name in taken:

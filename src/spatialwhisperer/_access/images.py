@@ -1,4 +1,4 @@
-"""Pixels: pyramid levels of an image, read block by block as uint8 RGB."""
+"""Images with their pyramid levels, read block by block as uint8 RGB."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
     Parameters
     ----------
     level
-        Where to read.
+        The level.
     x0, y0, x1, y1
         Box in pixels of that level; what lies outside the image is filled.
     fill
-        Value of the pixels outside; 255 is glass.
+        Value of the pixels outside the image; 255 is white.
 
     Returns
     -------
-    uint8 array of shape (3, y1 - y0, x1 - x0), read-only where it may be part of the image itself.
+    uint8, shape (3, y1 - y0, x1 - x0). Read-only where it may be a view of the image itself.
     """
     _, height, width = level.pixels.shape
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
@@ -90,7 +90,7 @@ def _load(block: Any) -> np.ndarray:
         return np.asarray(block)
     import dask
 
-    # a distributed client would become the default scheduler and send every block over its network
+    # with a distributed client as the default scheduler, every block would be sent over the network
     chosen = dask.config.get("scheduler", None)
     return block.compute(scheduler=chosen if chosen in _LOCAL_SCHEDULERS else "threads")
 
@@ -111,19 +111,27 @@ def _as_uint8(block: np.ndarray) -> np.ndarray:
 
 
 def raster_images(data: AnnData | SpatialData) -> dict[str, RasterImage]:
-    """All RGB images by name: image elements of a SpatialData, libraries of an AnnData's ``.uns['spatial']``."""
+    """All RGB images by name: image elements of a SpatialData, or libraries in ``.uns["spatial"]`` of an AnnData."""
     return {name: find_image(data, name) for name in rgb_names(data)}
 
 
 def rgb_names(data: AnnData | SpatialData) -> list[str]:
-    """Names of the images with three or four channels; a fluorescence stack beside the H&E is left out."""
+    """Names of the images with three or four channels; others, such as fluorescence stacks, are left out."""
     if is_spatialdata(data):
         return [str(name) for name, element in data.images.items() if _channels(element) in (3, 4)]
     return [str(name) for name, entry in data.uns.get("spatial", {}).items() if _library_levels(str(name), entry)]
 
 
 def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
-    """One image by name, or a `KeyError` that lists what is there."""
+    """One image by name.
+
+    Raises
+    ------
+    KeyError
+        If there is no such image.
+    ValueError
+        If it is not an RGB or RGBA image.
+    """
     if is_spatialdata(data):
         if name not in data.images:
             raise KeyError(f"There is no image {name!r} (found: {listing(data.images)}).")

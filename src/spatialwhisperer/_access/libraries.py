@@ -20,7 +20,7 @@ _COLUMNS = ("library_id", "library", "section", "sample", "sample_id", "batch")
 
 
 def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
-    """Library of each row; one for all where nothing tells them apart.
+    """Library of each row; one for all where there are not several.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def library_sections(
     image_key: str | Mapping[str, str] | None,
     coordinate_system: str | None,
 ) -> list[Found]:
-    """Sections with their images and centres.
+    """Sections of an AnnData with images, centres and what states their scale.
 
     Raises
     ------

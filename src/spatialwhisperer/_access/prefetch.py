@@ -1,4 +1,4 @@
-"""One thread reads ahead while the caller works; batches of one size from pieces of any."""
+"""Reading ahead in a thread, and batches of one size."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _WAIT_S = 0.1
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     """Iterate in another thread, at most ``depth`` items ahead.
 
-    Close the generator (``contextlib.closing``) so that the thread ends with the loop, however the loop ends.
-    An exception in the thread is raised here, after the items before it.
+    Close the generator (``contextlib.closing``), so that the thread ends with the loop even after an error. An exception in the thread
+    is raised in the caller, after the items that came before it.
     """
     queue: Queue[tuple[bool, T | BaseException | None]] = Queue(depth)
     stop = Event()
@@ -38,7 +38,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
             for item in items:
                 if not put((True, item)):
                     return
-        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the caller
             put((False, error))
         else:
             put((False, None))
@@ -48,7 +48,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     try:
         while True:
             try:
-                # a timeout keeps Ctrl-C alive on every platform
+                # with a timeout Ctrl-C works on every platform
                 more, item = queue.get(timeout=_WAIT_S)
             except Empty:
                 continue

@@ -1,27 +1,24 @@
-"""Where tiles are and how they are read, as it is stored beside them."""
+"""What is stored beside tiles and features about where they were read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import eq
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from spatialwhisperer._access.scale import is_measured
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._schema import Stored, from_plain
-
-V = TypeVar("V")
 
 At = Literal["spots", "cells", "grid"]
 OffSlide = Literal["raise", "nan"]
 LowRes = Literal["warn", "error", "allow"]
 
 _ALIKE = 1e-6
-"""Scales that differ by less, relative to the scale, are the same."""
+"""Scales with a smaller relative difference are the same."""
 
 _MEASURED = 0.01
-"""The same for scales that were measured on the spots: on some of the rows they differ in the last digits."""
+"""The same for scales measured on the spots, which differ slightly when only some of the rows are there."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,11 @@ class Where(Stored):
     Attributes
     ----------
     mpp, rule
-        Microns per full-resolution pixel, and what stated them, by section.
+        Microns per full-resolution pixel of each section, and the rule that stated them.
     image
-        Image by section.
+        Image of each section.
     coordinate_system, library_key
-        As the caller chose them.
+        As the caller passed them.
     """
 
     mpp: Mapping[str, float] = field(default_factory=frozen)
@@ -45,11 +42,12 @@ class Where(Stored):
     library_key: str | None = None
 
     def agrees(self, other: Where) -> bool:
-        """Whether both name the same image and scale wherever both name one."""
+        """Whether both have the same image and scale for the sections that both know."""
         same_image = all(self.image[s] == other.image[s] for s in self.image.keys() & other.image.keys())
-        return same_image and all(self._same_scale(other, s) for s in self.mpp.keys() & other.mpp.keys())
+        return same_image and all(self.same_scale(other, s) for s in self.mpp.keys() & other.mpp.keys())
 
-    def _same_scale(self, other: Where, section: str) -> bool:
+    def same_scale(self, other: Where, section: str) -> bool:
+        """Whether both, which state the scale of a section, state the same."""
         measured = all(is_measured(where.rule.get(section, "")) for where in (self, other))
         return abs(self.mpp[section] - other.mpp[section]) <= (_MEASURED if measured else _ALIKE) * other.mpp[section]
 
@@ -69,23 +67,14 @@ def places_of(records: Iterable[Mapping[str, Any] | None]) -> tuple[Where, ...]:
 
 def agreed(places: Sequence[Where]) -> Where:
     """What several records say alike; what two of them say differently is left out."""
+    scales = {s: [p for p in places if s in p.mpp] for s in dict.fromkeys(s for p in places for s in p.mpp)}
+    images = {s: _one(p.image.get(s) for p in places) for s in dict.fromkeys(s for p in places for s in p.image)}
     return Where(
-        mpp=_same((p.mpp for p in places), lambda a, b: abs(a - b) <= _ALIKE * b),
-        image=_same(p.image for p in places),
+        mpp={s: own[0].mpp[s] for s, own in scales.items() if all(p.same_scale(own[0], s) for p in own)},
+        image={s: name for s, name in images.items() if name is not None},
         coordinate_system=_one(p.coordinate_system for p in places),
         library_key=_one(p.library_key for p in places),
     )
-
-
-def _same(mappings: Iterable[Mapping[str, V]], alike: Callable[[V, V], bool] = eq) -> dict[str, V]:
-    """Entries that every mapping which has them gives the same value."""
-    first: dict[str, V] = {}
-    differ = set()
-    for mapping in mappings:
-        for name, value in mapping.items():
-            if not alike(first.setdefault(name, value), value):
-                differ.add(name)
-    return {name: value for name, value in first.items() if name not in differ}
 
 
 def _one(values: Iterable[str | None]) -> str | None:
@@ -96,7 +85,7 @@ def _one(values: Iterable[str | None]) -> str | None:
 
 @dataclass(frozen=True)
 class TilesRecord(Stored):
-    """What :func:`spatialwhisperer.pp.tiles` stated. Sizes are in microns and pixels."""
+    """What a call of :func:`spatialwhisperer.pp.tiles` recorded: its arguments, and scale and image of each section."""
 
     tile_um: float
     tile_px: int | None

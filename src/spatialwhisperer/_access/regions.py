@@ -1,4 +1,4 @@
-"""Sections of a SpatialData: the regions that a table annotates, matched with images through coordinate systems."""
+"""Sections of a SpatialData: the regions that a table annotates, aligned with images through coordinate systems."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def region_sections(
     image_key: str | Mapping[str, str] | None,
     coordinate_system: str | None,
 ) -> list[Found]:
-    """Sections with their images and centres.
+    """Sections of a SpatialData with images, centres and what states their scale.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def region_sections(
 
 
 def region_positions(sdata: SpatialData, table: AnnData, codes: np.ndarray) -> np.ndarray:
-    """Centroid of each row in the frame of its own element, shape (n, 2): a unit that is one within a section."""
+    """Centroid of each row in the intrinsic coordinates of its element, shape (n, 2). The unit may differ between sections."""
     xy = np.full((table.n_obs, 2), np.nan)
     for region, rows, instances in _annotated(table, codes):
         xy[rows] = _centroids(_region_element(sdata, region), region, instances)
@@ -73,7 +73,7 @@ def region_positions(sdata: SpatialData, table: AnnData, codes: np.ndarray) -> n
 
 
 def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
-    """What an image without a table states about its scale."""
+    """The scales that an image states, by its coordinate systems."""
     return of_transformation(_systems(sdata.images[image]), image)
 
 
@@ -122,7 +122,7 @@ def _systems(element: Any) -> dict[str, np.ndarray]:
 def _choose_image(
     sdata: SpatialData, region: str, element: Any, image_key: Any, coordinate_system: str | None
 ) -> str | None:
-    """The image asked for, else the RGB image that shares most coordinate systems with the region."""
+    """The image that is named, else the RGB image that shares most coordinate systems with the region."""
     wanted = image_key.get(region) if isinstance(image_key, Mapping) else image_key
     if wanted is not None:
         if wanted not in sdata.images:
@@ -143,7 +143,7 @@ def _choose_image(
 
 
 def _placing_systems(element: Any) -> set[str]:
-    """Coordinate systems that say where an element lies; one of microns may be shared by sections that never met."""
+    """Coordinate systems in which an element is placed. One of microns is left out: it may be shared by unrelated sections."""
     names = set(_systems(element))
     return {name for name in names if not MICRONS.search(name)} or names
 
@@ -151,7 +151,7 @@ def _placing_systems(element: Any) -> set[str]:
 def _to_image(
     region: str, element: Any, image_name: str, image: Any, coordinate_system: str | None
 ) -> tuple[str, np.ndarray]:
-    """Affine map from the region's own frame to full-resolution pixels of the image."""
+    """Coordinate system through which a region and an image are aligned, and the affine map from the region to image pixels."""
     own, its = _systems(element), _systems(image)
     shared = [name for name in own if name in its]
     if coordinate_system is not None:
@@ -177,7 +177,7 @@ def _to_image(
 
 
 def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:
-    """Centroids in the element's own frame, in the order of the table's rows."""
+    """Centroids in the intrinsic coordinates of an element, in the order of the rows."""
     if hasattr(element, "geometry"):
         points = element.geometry.centroid
         index, xy = element.index, np.column_stack([points.x, points.y])
@@ -199,7 +199,7 @@ def _label_or_point_centroids(element: Any) -> tuple[Any, np.ndarray]:
 
     system, transformation = next(iter(get_transformation(element, get_all=True).items()))
     centroids = get_centroids(element, coordinate_system=system).compute()
-    # get_centroids answers in the coordinate system; bring it back to the element's own frame
+    # get_centroids returns coordinates of the system, and the intrinsic ones are needed
     inverse = np.linalg.inv(transformation.to_affine_matrix(XY, XY))
     xy = centroids[["x", "y"]].to_numpy() @ inverse[:2, :2].T + inverse[:2, 2]
     return centroids.index, xy

@@ -1,4 +1,4 @@
-"""Writing results: all keys of a result, or none."""
+"""Writing results to a table: all of them, or none."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Result:
     Attributes
     ----------
     key
-        Name of the result; its provenance is stored under it.
+        Name of the result, under which its provenance is stored.
     parameters
-        Its provenance: plain values, or a record.
+        The provenance: plain values, or a record.
     obs, obsm, uns
-        Values by name. A categorical column of ``.obs`` takes the colours of other categories away.
+        Values by name. Where the categories of a column of ``.obs`` change, its colours are removed.
     gone
-        Names that an earlier result of this key may have left in ``.obs``, ``.obsm`` or ``.uns``, and that this one has not.
+        Names in ``.obs``, ``.obsm`` or ``.uns`` to remove, which an earlier result of this key may have written.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Result:
 
 
 def write_results(table: AnnData, results: tuple[Result, ...]) -> None:
-    """Write results to a table; after an error the table is as it was, the order of its columns included."""
+    """Write results to a table. After an error the table is unchanged, including the order of its columns."""
     before = {part: dict(getattr(table, part)) for part in _PARTS}
     try:
         for result in results:
@@ -57,7 +57,7 @@ def write_results(table: AnnData, results: tuple[Result, ...]) -> None:
 
 
 def _restore(part: Any, values: Mapping[str, Any]) -> None:
-    """Empty ``.obs``, ``.obsm`` or ``.uns``, and fill it again in the former order."""
+    """Put ``.obs``, ``.obsm`` or ``.uns`` back to former values, in their order."""
     for name in list(part):
         del part[name]
     for name, value in values.items():
@@ -68,7 +68,7 @@ def _write(table: AnnData, result: Result) -> None:
     for name, values in result.obs.items():
         colours = f"{name}_colors"
         if isinstance(values, pd.Categorical) and colours in table.uns and not _same_categories(table, name, values):
-            # colours go by position and would belong to other labels
+            # colours are assigned by position and would go to other labels
             del table.uns[colours]
         table.obs[name] = values
     for name, values in result.obsm.items():

@@ -1,4 +1,4 @@
-"""Microns per pixel: what each rule states, and which of them counts. Nothing is guessed."""
+"""Microns per pixel: the rules that state them, and which rule is used. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -53,12 +53,29 @@ def settle(
     stated: Scale | None,
     found: Sequence[Scale],
 ) -> Scale | None:
-    """The scale of one section: the caller's, what `tiles` stated, or what the object states; ``None`` where nothing does.
+    """Choose the scale of one section: that of the caller, else the one that `tiles` recorded, else the one that the object states.
+
+    Parameters
+    ----------
+    section, image
+        Names of the section and its image.
+    mpp, spot_pitch_um
+        Arguments of the caller.
+    xy_px
+        Centres of the rows in full-resolution pixels, shape (n, 2).
+    stated
+        Scale that :func:`spatialwhisperer.pp.tiles` recorded.
+    found
+        Scales that the object states.
+
+    Returns
+    -------
+    The scale, or ``None`` where nothing states one.
 
     Raises
     ------
     ValueError
-        If a value is no scale, or two rules disagree by more than 5 %.
+        If a value is not a scale, or two of the scales differ by more than 5 %.
     """
     given = _given(section, image, mpp, spot_pitch_um, xy_px)
     if given is None and stated is not None:
@@ -94,12 +111,12 @@ def _given(
 
 
 def is_measured(rule: str) -> bool:
-    """Whether a rule measures the distance between the spots that a table has."""
+    """Whether a rule measures the distance between the spots of the table."""
     return rule == _VISIUM_RULE or rule.startswith(_PITCH_RULE)
 
 
 def missing_mpp(section: str) -> str:
-    """Text of the error for a section whose scale is unknown."""
+    """Message of the error for a section whose scale is not known."""
     return (
         f"The microns per pixel of section {section!r} are not known. Pass mpp=…, the microns per full-resolution pixel (or a "
         "mapping from section to it), or spot_pitch_um=…, the centre-to-centre distance of the spots (100 for Visium, 200 for the "
@@ -111,8 +128,8 @@ def missing_mpp(section: str) -> str:
 def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
     """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
 
-    The distance to the nearest neighbour alone is too short where spots are a little off the lattice, because the
-    nearest of four to six is taken. So it only starts the search for the median over all pairs within 20 % of itself.
+    The median distance to the nearest neighbour is too small where spots deviate from the lattice, because the nearest of four to six
+    neighbours is taken. It is therefore only the start value of the median over all pairs within 20 % of that median.
     """
     from scipy.spatial import cKDTree
 
@@ -140,14 +157,14 @@ def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
 def of_library(
     entry: Mapping[str, Any], obs: pd.DataFrame | None = None, xy_px: np.ndarray | None = None
 ) -> tuple[Scale, ...]:
-    """What a Visium library states: ``microns_per_pixel`` (Visium HD), or the hexagonal array of its spots.
+    """Scales that a Visium library states: by ``microns_per_pixel`` (Visium HD), or by the hexagonal array of its spots.
 
     Parameters
     ----------
     entry
         ``.uns['spatial'][library]``.
     obs, xy_px
-        Its rows, of which ``array_col`` and ``array_row`` tell the array, and their centres in full-resolution pixels.
+        Its rows, with ``array_col`` and ``array_row``, and their centres in full-resolution pixels, shape (n, 2).
     """
     factors = entry.get("scalefactors", {})
     stated = factors.get("microns_per_pixel")
@@ -170,9 +187,9 @@ def of_library(
 def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
 
-    Columns of a hexagonal array go by twos within a row, and the rows alternate between even and odd ones. The pitch is the length
-    of two columns under the affine map from indices to pixels that fits all spots best: pixels that were rounded average out, and
-    some of the spots give the same pitch as all of them.
+    Within a row of a hexagonal array, column indices go up by two, and rows alternate between even and odd columns. An affine map from
+    indices to pixels is fitted to all spots, and the pitch is the length of two columns under it. Rounded pixel coordinates average
+    out, and a subset of the spots gives the same pitch.
 
     Parameters
     ----------
@@ -200,14 +217,14 @@ def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
 
 
 def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Scale, ...]:
-    """Microns per unit of an element, where it is registered to a coordinate system of microns.
+    """Scale of an element that is registered to a coordinate system of microns.
 
     Parameters
     ----------
     matrices
         Affine map to each coordinate system.
     name
-        How a warning calls the element.
+        Name of the element, for a warning.
     """
     for system, matrix in matrices.items():
         if MICRONS.search(system):
@@ -226,5 +243,5 @@ def _warn_if_stretched(name: str, matrix: np.ndarray) -> None:
 
 
 def unit_scale(matrix: np.ndarray) -> float:
-    """Edge length of a unit square after an affine map."""
+    """Edge length of a unit square after an affine map (root of its area)."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))

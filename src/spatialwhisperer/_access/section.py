@@ -1,4 +1,4 @@
-"""One section of a slide: its rows, its image, its centres and its scale."""
+"""One section of a slide: rows, image, centres and scale."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ class Section:
     name
         Region or library.
     rows
-        Positions in the table, ascending.
+        Indices of its rows in the table, ascending.
     xy_px
-        Centres, shape (len(rows), 2), x and y in full-resolution pixels of the image; NaN without an image.
+        x and y of each row in full-resolution pixels of the image, shape (len(rows), 2). NaN for a region of a SpatialData without
+        an image.
     image
-        The image under them, or ``None``.
+        Its image, or ``None``.
     scale
-        Microns per full-resolution pixel and what states them, or ``None`` where nothing does.
+        Microns per full-resolution pixel and the rule that states them, or ``None`` where they are not known.
     coordinate_system
-        Coordinate system through which shapes and image were matched (SpatialData only).
+        Coordinate system through which shapes and image were aligned (SpatialData only).
     """
 
     name: str
@@ -47,7 +48,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Found:
-    """A section before its scale is settled: everything that the object itself states about its scale."""
+    """A section without its scale, and every scale that the object states for it."""
 
     section: Section
     scales: tuple[Scale, ...]

@@ -1,4 +1,4 @@
-"""The slide: one object, opened once at the door of a function and handed down."""
+"""The slide: an object that is opened once and passed on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class SlideOptions(TypedDict, total=False):
-    """How an object is opened. Every function that reads images or positions takes these arguments.
+    """Arguments of every function that reads images or positions.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class SlideOptions(TypedDict, total=False):
     image_key
         Image to read, one for all or by section.
     coordinate_system
-        Coordinate system in which shapes and image meet, for a SpatialData.
+        Coordinate system through which shapes and image of a SpatialData are aligned.
     library_key
         Column of ``.obs`` that names the library of each row, for an AnnData with several libraries.
     mpp
@@ -54,22 +54,22 @@ class SlideOptions(TypedDict, total=False):
 
 
 class Slide:
-    """An AnnData or SpatialData whose table, sections, images, positions and scale are found once.
+    """Table, sections, images, positions and scale of an AnnData or SpatialData.
 
-    What costs time (section codes, centres, images) is found when it is first asked for.
+    Sections, centres and images are computed when they are first used, and once.
 
     Attributes
     ----------
     data
         The object.
     table
-        The AnnData that results are read from and written to.
+        The AnnData from which values are read and to which results are written.
     tiles
-        What :func:`spatialwhisperer.pp.tiles` stated, or ``None``.
+        The record of :func:`spatialwhisperer.pp.tiles`, or ``None``.
     drawing
         Whether it was opened for a picture.
     options
-        How it was opened; what the caller leaves open is taken from ``tiles``.
+        The arguments that it was opened with. What they leave open is taken from ``tiles``.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Slide:
         data
             The object.
         use_tiles
-            Take from :func:`spatialwhisperer.pp.tiles` what the caller leaves open.
+            Take what the caller leaves open from the record of :func:`spatialwhisperer.pp.tiles`.
         drawing
             Take from the records of features what caller, tiles and object leave open: a picture shows where features were read.
         **options
@@ -133,7 +133,7 @@ class Slide:
 
     @cached_property
     def sections(self) -> np.ndarray:
-        """Section of each row, text, shape (n,)."""
+        """Name of the section of each row, shape (n,)."""
         library_key = self._option("library_key")
         if not self.is_spatialdata:
             return libraries.library_codes(self.table, library_key)
@@ -152,7 +152,7 @@ class Slide:
         KeyError
             If an image, column or element that is named does not exist.
         ValueError
-            If image or coordinate system is ambiguous, or two rules for the scale disagree.
+            If image or coordinate system is ambiguous, or two scales differ by more than 5 %.
         """
         where = {"image_key": self._image_key, "coordinate_system": self._option("coordinate_system")}
         if self.is_spatialdata:
@@ -162,7 +162,7 @@ class Slide:
         return tuple(self._settled(one) for one in found)
 
     def imaged(self) -> tuple[Section, ...]:
-        """Sections that all have an image, and centres without NaN.
+        """All sections, each with an image and centres without NaN.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class Slide:
         return self.frames
 
     def scaled(self) -> tuple[Section, ...]:
-        """Sections that all have an image and a scale.
+        """All sections, each with an image, centres without NaN and a scale.
 
         Raises
         ------
@@ -191,13 +191,13 @@ class Slide:
         return self.frames
 
     def has_image(self) -> bool:
-        """Whether any section has an image. An ambiguous or misplaced image raises: it is not absent."""
+        """Whether any section has an image. An image that is ambiguous or cannot be aligned raises an error."""
         placed = "spatialdata_attrs" in self.table.uns if self.is_spatialdata else "spatial" in self.table.obsm
         return placed and any(section.image is not None for section in self.frames)
 
     @property
     def where(self) -> Where:
-        """Scale and image of each section, as they are stored beside a result; empty where there are no positions."""
+        """Scale and image of each section, as stored beside a result; empty where there are no positions."""
         if self.table.n_obs == 0 or not self.has_image():
             return Where(library_key=self._option("library_key"))
         frames = self.frames
@@ -210,13 +210,13 @@ class Slide:
         )
 
     def positions(self, *, array: bool = False) -> np.ndarray | None:
-        """Position of each row, float64 (n, 2), in a unit that is one within a section; ``None`` where nothing states it.
+        """Position of each row, float64, shape (n, 2); ``None`` where there is none. The unit may differ between sections.
 
         Parameters
         ----------
         array
-            Whole-numbered array coordinates: ``.obs['array_col']`` and ``.obs['array_row']``, or positions counted in the
-            distance between neighbours where there are none.
+            Return integer array coordinates: ``.obs["array_col"]`` and ``.obs["array_row"]``, else positions in units of the distance
+            between neighbours.
         """
         # a table alone may state nothing but its array coordinates, which are a unit too
         return array_positions(self.table, self._xy, self.sections) if array or self._xy is None else self._xy
@@ -261,7 +261,7 @@ class Slide:
         return Section(section.name, section.rows, section.xy_px, section.image, scale, section.coordinate_system)
 
     def _stated(self, section: str, image: str) -> Scale | None:
-        """Scale that `tiles` stated, where it is about the same image."""
+        """Scale that `tiles` recorded for the same image."""
         if self.tiles is None or self.tiles.where.image.get(section) != image:
             return None
         mpp = self.tiles.where.mpp.get(section)
@@ -306,11 +306,11 @@ class Slide:
     # ------------------------------------------------------------------------------------------- results
 
     def put(self, *results: Result) -> None:
-        """Write results to the table: all their keys, or none."""
+        """Write results to the table: all of them, or none after an error."""
         write_results(self.table, results)
 
     def check_table(self, name: str, *, key: str) -> None:
-        """Refuse the name of a table that belongs to anything but an earlier result of that key.
+        """Raise an error where the name of a new table is taken by anything but an earlier result of that key.
 
         Raises
         ------
@@ -320,12 +320,12 @@ class Slide:
         check_name(self.data, name, key=key)  # type: ignore[arg-type]
 
     def put_table(self, table: AnnData, name: str) -> None:
-        """Add a table whose rows annotate what those of this table annotate; an earlier one of that name is replaced."""
+        """Add a table that annotates the same elements as this one, row by row. A table of that name is replaced."""
         add_annotating_table(self.data, self.table, table, name)  # type: ignore[arg-type]
 
 
 def check_options(options: Mapping[str, object]) -> None:
-    """Refuse arguments that no function has, with the name that was probably meant.
+    """Raise an error for arguments that do not exist, with the name that was probably meant.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The table: an AnnData itself, or the one of a SpatialData that was asked for."""
+"""The table: an AnnData itself, or a table of a SpatialData."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 
 def is_spatialdata(data: object) -> TypeIs[SpatialData]:
-    """Tell a SpatialData from an AnnData; anything else raises `TypeError`."""
-    # an object of a class implies that its module is loaded, so nothing heavy is imported to find out
+    """Whether data are a SpatialData (and not an AnnData).
+
+    Raises
+    ------
+    TypeError
+        If they are neither.
+    """
+    # data of a class can only exist where its module is loaded, so nothing has to be imported here
     spatialdata, anndata = sys.modules.get("spatialdata"), sys.modules.get("anndata")
     if spatialdata is not None and isinstance(data, spatialdata.SpatialData):
         return True
@@ -35,7 +41,13 @@ def _one_by_one(data: object) -> str:
 
 
 def table_name(data: AnnData | SpatialData, table_key: str | None = None) -> str | None:
-    """Name of the table in a SpatialData: the one asked for, else "table", else the only one. ``None`` for an AnnData."""
+    """Name of the table in a SpatialData: the one that is named, else "table", else the only one. ``None`` for an AnnData.
+
+    Raises
+    ------
+    KeyError
+        If it does not exist, or there are several and none is named.
+    """
     if not is_spatialdata(data):
         return None
     names = list(data.tables)
@@ -60,16 +72,16 @@ def _no_table(names: list[str]) -> str:
 
 
 def check_name(sdata: SpatialData, name: str, *, key: str) -> None:
-    """Refuse a name in a SpatialData that belongs to anything but an earlier result.
+    """Raise an error where the name of a new table is taken by anything but an earlier result.
 
     Parameters
     ----------
     sdata
-        Where a table is to be added.
+        The object.
     name
-        Its name.
+        Name of the new table.
     key
-        Provenance of the result, which tells a table that may be replaced.
+        Key of the result. A table that has provenance under it may be replaced.
 
     Raises
     ------
@@ -77,7 +89,7 @@ def check_name(sdata: SpatialData, name: str, *, key: str) -> None:
         If the name is taken by something else.
     """
     taken = {str(n): e for _, n, e in sdata.gen_elements()}
-    # a measured table carries provenance too, of the features that were stored in it
+    # a measured table has provenance too, of the features that were stored in it
     if name in taken and (name not in sdata.tables or recorded(taken[name], key) is None):
         raise ValueError(
             f"This SpatialData already has an element named {name!r}. Delete it, or pass another name with key_added=…."
@@ -85,7 +97,7 @@ def check_name(sdata: SpatialData, name: str, *, key: str) -> None:
 
 
 def add_annotating_table(sdata: SpatialData, like: AnnData, table: AnnData, name: str) -> None:
-    """Add a table that annotates the same elements as another one, row for row; one of that name is replaced.
+    """Add a table that annotates the same elements as another one, row by row. A table of that name is replaced.
 
     Parameters
     ----------

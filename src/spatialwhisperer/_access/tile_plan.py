@@ -1,4 +1,4 @@
-"""Which tiles to cut: sections with their image and scale, the rows off the slide, and the checks before anything is read."""
+"""Where tiles are: sections with image and scale, rows outside the image, and checks before anything is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TilePlan:
     sections
         Its sections, each with an image and a scale.
     off
-        Rows whose centre is off the image, shape (n,).
+        Rows whose centre lies outside the image, Boolean, shape (n,).
     """
 
     slide: Slide
@@ -40,7 +40,7 @@ class TilePlan:
     off: np.ndarray
 
     def centres(self) -> np.ndarray:
-        """Centres in full-resolution pixels, shape (n, 2), NaN where they are off the image."""
+        """Centres in full-resolution pixels, shape (n, 2); NaN where they lie outside the image."""
         xy = np.full((self.slide.n_rows, 2), np.nan)
         for section in self.sections:
             xy[section.rows] = section.xy_px
@@ -48,7 +48,19 @@ class TilePlan:
         return xy
 
     def read(self, tile_um: float, tile_px: int, *, whole: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield rows of the table and their uint8 tiles (k, 3, tile_px, tile_px); ``whole`` leaves out cut tiles."""
+        """Read the tiles of all rows whose centre lies on the image.
+
+        Parameters
+        ----------
+        tile_um, tile_px
+            Edge of a tile in microns and in pixels.
+        whole
+            Leave out tiles that cross the edge of the image.
+
+        Yields
+        ------
+        Rows of the table, shape (k,), and their tiles, uint8, shape (k, 3, tile_px, tile_px).
+        """
         for section in self.sections:
             reader = TileReader(section, tile_um=tile_um, tile_px=tile_px)
             keep = ~self.off[section.rows]
@@ -59,21 +71,22 @@ class TilePlan:
 
 
 def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
-    """Find the sections of a slide and the rows off its images.
+    """Find the sections of a slide, and the rows whose centre lies outside their image.
 
     Parameters
     ----------
     slide
         The slide.
     off_slide
-        What to do with centres off the image; ``None`` does what :func:`spatialwhisperer.pp.tiles` stated, else raises.
+        What to do with rows whose centre lies outside the image; ``None`` does what :func:`spatialwhisperer.pp.tiles` recorded, else
+        raises.
 
     Raises
     ------
     KeyError
         If a section has no image.
     ValueError
-        If there are no rows, a scale is not known, a coordinate is NaN, or centres are off the image.
+        If there are no rows, a scale is not known, a coordinate is NaN, or centres lie outside the image.
     """
     if slide.n_rows == 0:
         raise ValueError("The table has no rows, so there is nothing to cut tiles for.")
@@ -107,7 +120,7 @@ def _off_image(section: Section, off_slide: OffSlide) -> np.ndarray:
 
 
 def check_resolution(sections: Sequence[Section], tile_um: float, tile_px: int, on_low_res: LowRes) -> None:
-    """Warn or raise where tiles would have to be enlarged to have ``tile_px`` pixels."""
+    """Warn or raise where tiles must be enlarged to ``tile_px`` pixels, because the image is too coarse."""
     for section in sections:
         if section.image is None or section.mpp is None or on_low_res == "allow":
             continue

@@ -1,4 +1,4 @@
-"""Reads the tiles of one section block by block: every chunk of the image is decoded once, memory is bounded."""
+"""Reading the tiles of one section block by block. Every chunk of the image is decoded once, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.section import Section
 
 FILL = 255
-"""Value of pixels outside the image: glass."""
+"""Value of pixels outside the image: white."""
 
 BLOCK_PX = 2048
 _MAX_BLOCK_PX = 8192
-# ties go up, also where an affine map left them a hair below
+# ties are rounded up, also where an affine map left them slightly below
 _HALF = 0.5 + 1e-6
 _MAX_BYTES = 24 * 2**20
 
@@ -35,24 +35,24 @@ class TileReader:
     tile_px
         Edge of a returned tile in pixels.
     mpp
-        Microns per full-resolution pixel; the section's own where not given.
+        Microns per full-resolution pixel; ``None`` takes those of the section.
 
     Attributes
     ----------
     level
-        Coarsest level of the pyramid that still has ``tile_px`` pixels across a tile, else the finest one.
+        Coarsest level of the pyramid with at least ``tile_px`` pixels across a tile, else the finest one.
     width, height
         Pixels of that level across a tile.
     left, top
-        First pixel of each tile, shape (n,), negative where a tile leaves the image.
+        First pixel of each tile, shape (n,); negative where a tile crosses the edge of the image.
     inside
-        Share of each tile that lies in the image, shape (n,).
+        Fraction of each tile that lies in the image, shape (n,).
 
     Notes
     -----
-    The image is scanned in blocks of whole chunks, row by row. A tile is cut from the block that holds its last pixel;
-    what it needs from the blocks above and to the left is kept in strips one tile wide. So memory is one block, two
-    strips across the image and at most 24 MiB of tiles, however many tiles overlap.
+    The image is scanned in blocks of whole chunks, row by row. A tile is cut when the block with its last pixel is read. What it needs
+    of the blocks above and to the left is kept in strips that are one tile wide. Memory is therefore one block, two strips across the
+    image and at most 24 MiB of tiles, however many tiles overlap.
     """
 
     def __init__(self, section: Section, *, tile_um: float, tile_px: int, mpp: float | None = None) -> None:
@@ -77,16 +77,16 @@ class TileReader:
         return len(self.left)
 
     def read(self, positions: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield pieces ``(positions, tiles)`` until each tile was read once.
+        """Read each tile once, in the order of the scan.
 
         Parameters
         ----------
         positions
-            Which tiles, as positions in the section; all of them where not given. They come back in the order of the scan.
+            Which tiles, as indices into the rows of the section; ``None`` reads all.
 
         Yields
         ------
-        Positions of shape (k,) and uint8 tiles of shape (k, 3, tile_px, tile_px).
+        Indices of some tiles, shape (k,), and the tiles, uint8, shape (k, 3, tile_px, tile_px).
         """
         wanted = np.arange(len(self)) if positions is None else np.asarray(positions)
         blank = self.inside[wanted] == 0
@@ -100,7 +100,7 @@ class TileReader:
                 yield piece, resize(windows[self.top[piece] - y0, self.left[piece] - x0], self.tile_px)
 
     def _scan(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
-        """Yield tiles with the canvas that holds all of them, and the position of the canvas in the image."""
+        """Yield indices of tiles, the canvas that contains all of them, and where the canvas lies in the image."""
         if not len(wanted):
             return
         plan = _Plan(self, wanted)
@@ -115,7 +115,7 @@ class TileReader:
             before = 0
             for column in np.flatnonzero(plan.needed[row]):
                 x0, x1 = (int(x) for x in plan.edges_x[column : column + 2])
-                if column:  # the last columns of the block to the left; nobody looks at them if it was not needed
+                if column:  # the last columns of the block to the left; unused where that was not read
                     canvas[:, halo_y:, :halo_x] = canvas[:, halo_y:, before : before + halo_x]
                 canvas[:, :halo_y, : halo_x + x1 - x0 + halo_x] = above[:, :, x0 : x1 + 2 * halo_x]
                 left, top, right, bottom = plan.box(row, column)
@@ -199,7 +199,7 @@ def block_edges(length: int, chunks: tuple[int, ...] | None, tile: int) -> np.nd
 
 
 def resize(tiles: np.ndarray, tile_px: int) -> np.ndarray:
-    """Bilinear with antialiasing, on uint8 of shape (n, 3, height, width); unchanged where the size is right already."""
+    """Resize tiles, uint8, shape (n, 3, height, width), bilinearly with antialiasing. Tiles of the right size are returned as they are."""
     if tiles.shape[2:] == (tile_px, tile_px):
         return tiles
     import torch
