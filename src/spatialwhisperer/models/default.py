@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from spatialwhisperer.models.store import EMBEDDED
+from spatialwhisperer.models.store import installed_model
 from spatialwhisperer.models.whisperer import Whisperer
 
 
@@ -32,4 +32,5 @@ def default_model() -> Whisperer:
 
 @lru_cache(maxsize=1)
 def _shared() -> Whisperer:
-    return Whisperer.load(EMBEDDED)
+    # by its folder: a folder of that name in the working directory is another model
+    return Whisperer.load(installed_model())

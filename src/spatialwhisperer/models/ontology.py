@@ -184,7 +184,7 @@ class Ontology:
                 Term(t["id"], t["name"], tuple(t["synonyms"]), tuple(t["parents"]), t["definition"])
                 for t in values["terms"]
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"These values do not describe an ontology ({error!r}).") from error
 
     def __len__(self) -> int:

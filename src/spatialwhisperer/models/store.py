@@ -24,6 +24,23 @@ def embedded_folder() -> Path:
     return Path(str(files("spatialwhisperer.models") / "weights" / EMBEDDED))
 
 
+def installed_model() -> Path:
+    """Folder of the embedded model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If this installation holds none.
+    """
+    folder = embedded_folder()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"This installation holds no embedded model ({folder} is not there). Install the package again from a wheel, train "
+            "a model with sw.tl.train(…), or open one: model=sw.models.Whisperer.load(folder)."
+        )
+    return folder
+
+
 def locate(source: str | Path, **hub: Any) -> Path:
     """Folder of a model, fetched from the hub where it is named so.
 
@@ -36,13 +53,7 @@ def locate(source: str | Path, **hub: Any) -> Path:
     if path.is_dir():
         return path
     if str(source) == EMBEDDED:
-        folder = embedded_folder()
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"This installation holds no embedded model ({folder} is not there). Install the package again from a wheel, train "
-                "a model with sw.tl.train(…), or open one: model=sw.models.Whisperer.load(folder)."
-            )
-        return folder
+        return installed_model()
     if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):
         raise FileNotFoundError(f"There is no folder {path} to open a model from.")
     return fetch(str(source), **({"local_files_only": settings.offline} | hub))

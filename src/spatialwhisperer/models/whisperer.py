@@ -289,7 +289,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         folder = store.locate(source, **hub)
         model = cls.from_artifact(Artifact.read(folder, KIND), encoders=encoders)
         model.folder = folder
-        if str(source) == store.EMBEDDED:
+        if folder == store.embedded_folder():
             _introduce(introduction(model.config, None if model.reference is None else model.reference.config.mpp))
         return model
 
