@@ -1,22 +1,21 @@
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from spatialwhisperer.models import Whisperer
+from spatialwhisperer._artifact import Artifact
 from spatialwhisperer.models.ontology import Ontology, Term
-from spatialwhisperer.models.vocabulary import Vocabulary
+from spatialwhisperer.models.vocabulary import KIND, Label, Vocabulary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ONTOLOGY = Ontology([Term("CL:0000000", "cell"), Term("CL:0000084", "T cell", ("T lymphocyte",), ("CL:0000000",))])
 LABELS = {
-    "T cell": {"prompts": ["T lymphocytes", "lymphocytic infiltrate"], "cl": "CL:0000084"},
-    "Fett größer": {"prompts": ["fat tissue"], "cl": None},
+    "T cell": Label(("T lymphocytes", "lymphocytic infiltrate"), "CL:0000084"),
+    "Fett größer": Label(("fat tissue",)),
 }
 TEXTS = ["T lymphocytes", "lymphocytic infiltrate", "fat tissue", "T cell", "cell", "bone"]
 
@@ -27,7 +26,7 @@ def vocabulary(**changes: Any) -> Vocabulary:
     return Vocabulary(**values)
 
 
-def test_lookup() -> None:
+def test_lookup_gives_features_and_names_what_is_missing() -> None:
     v = vocabulary()
     features, missing = v.lookup(["FAT tissue ", "wood", "bone", "iron", "wood"])
     assert features.dtype == np.float32
@@ -42,7 +41,7 @@ def test_lookup() -> None:
     assert 3 not in v
 
 
-def test_prompts_and_labels() -> None:
+def test_a_label_has_its_prompts_and_any_other_text_itself() -> None:
     v = vocabulary()
     assert v.prompts("t cell ") == ["T lymphocytes", "lymphocytic infiltrate"]
     assert v.prompts("wood") == ["wood"]
@@ -52,7 +51,7 @@ def test_prompts_and_labels() -> None:
     assert repr(v) == "Vocabulary(2 labels, 6 texts, 2 terms)"
 
 
-def test_nearest() -> None:
+def test_nearest_are_those_spelt_alike() -> None:
     v = vocabulary()
     assert v.nearest("fatty tissue")[0] == "fat tissue"
     assert v.nearest("T-cels")[0] == "T cell"
@@ -60,55 +59,45 @@ def test_nearest() -> None:
     assert v.nearest("xyzzyx") == []
 
 
-def test_a_model_offers_its_vocabulary() -> None:
-    heads = {"gene": {"kind": "linear_norm", "in_dim": 8}, "text": {"kind": "bn_shortcut", "in_dim": 6}}
-    model = Whisperer({"projection_dim": 4, "heads": heads, "labels": ["a caption"]})
-    assert model.vocabulary is None
-    assert model.reference is None
-    assert model.labels == ["a caption"]
-    assert model.prompts("T cell") == ["T cell"]
-    model.vocabulary = vocabulary()
-    assert model.labels == ["T cell", "Fett größer"]
-    assert model.prompts("T cell") == LABELS["T cell"]["prompts"]
-
-
-def test_files(tmp_path: Path) -> None:
+def test_it_comes_back_from_a_folder(tmp_path: Path) -> None:
     v = vocabulary()
-    v.write(tmp_path / "vocabulary")
-    assert sorted(p.name for p in (tmp_path / "vocabulary").iterdir()) == ["config.json", "model.safetensors"]
-    again = Vocabulary.read(tmp_path / "vocabulary")
+    folder = v.artifact().write(tmp_path / "vocabulary")
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    again = Vocabulary.from_artifact(Artifact.read(folder, KIND))
     assert again.labels == v.labels
     assert list(again.labels) == list(v.labels)
     assert again.texts == v.texts
     assert np.array_equal(again.features, v.features)
     assert again.ontology.terms == v.ontology.terms
-    with pytest.raises(FileExistsError):
-        v.write(tmp_path / "vocabulary")
 
 
-def test_broken_files(tmp_path: Path) -> None:
-    message = "does not hold a vocabulary .*Save the model again"
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"texts": TEXTS[:-1]}, r"5 texts need features of shape \(n_texts, d\); found \(6, 6\)"),
+        ({"labels": 3}, "labels: "),
+        ({"labels": {"x": {"prompts": "bone", "cl": None}}}, "labels.x.prompts: "),
+        ({"more": 1}, "more: Unexpected"),
+        ({"ontology": {"terms": 3}}, "do not describe an ontology"),
+        ({"ontology": None}, "do not describe an ontology"),
+    ],
+)
+def test_a_stored_one_that_does_not_hold_together_is_refused(config: dict[str, Any], message: str) -> None:
+    artifact = vocabulary().artifact()
     with pytest.raises(ValueError, match=message):
-        Vocabulary.read(tmp_path)
-    for name, content in {
-        "config.json": b"{",
-        "model.safetensors": b"broken",
-    }.items():
-        folder = tmp_path / name.split(".")[0]
-        vocabulary().write(folder)
-        (folder / name).write_bytes(content)
-        with pytest.raises(ValueError, match=message):
-            Vocabulary.read(folder)
-    vocabulary().write(tmp_path / "other")
-    config = json.loads((tmp_path / "other" / "config.json").read_text(encoding="utf-8"))
-    for wrong in ({**config, "texts": TEXTS[:-1]}, {**config, "labels": 3}, {"labels": LABELS}, []):
-        (tmp_path / "other" / "config.json").write_text(json.dumps(wrong))
-        with pytest.raises(ValueError, match=message):
-            Vocabulary.read(tmp_path / "other")
+        Vocabulary.from_artifact(Artifact(KIND, {**artifact.config, **config}, artifact.tensors))
 
 
-def label(**values: Any) -> dict[str, Any]:
-    return {"labels": {"x": {"prompts": ["bone"], "cl": None} | values}}
+def test_a_stored_one_without_features_or_texts_is_refused() -> None:
+    artifact = vocabulary().artifact()
+    with pytest.raises(ValueError, match="needs the features of its texts, and there are none"):
+        Vocabulary.from_artifact(Artifact(KIND, artifact.config))
+    with pytest.raises(ValueError, match="texts: Field required"):
+        Vocabulary.from_artifact(Artifact(KIND, {"labels": {}, "ontology": None}, artifact.tensors))
+
+
+def label(prompts: Any = ("bone",), cl: str | None = None) -> dict[str, Any]:
+    return {"labels": {"x": Label(prompts, cl)}}
 
 
 @pytest.mark.parametrize(
@@ -119,11 +108,11 @@ def label(**values: Any) -> dict[str, Any]:
         ({"texts": [*TEXTS[:-1], " "]}, r"texts\[5\] is empty"),
         ({"texts": [], "features": np.zeros((0, 6)), "labels": {}}, "0 texts need features"),
         ({"features": np.full((6, 6), np.nan)}, "features of T lymphocytes, .* are not finite"),
-        (label(prompts=["wood"]), "The prompts wood of label 'x' are not among the texts"),
+        (label(prompts=("wood",)), "The prompts wood of label 'x' are not among the texts"),
         (label(prompts="bone"), "needs a name and a list of prompts; found prompts='bone'"),
-        (label(prompts=[]), "needs a name and a list of prompts"),
+        (label(prompts=()), "needs a name and a list of prompts"),
         (label(cl="CL:1"), "'CL:1' of label 'x' is not in the ontology"),
-        ({"labels": {n: {"prompts": ["bone"], "cl": None} for n in ("x", "X ")}}, "Labels repeat"),
+        ({"labels": {n: Label(("bone",)) for n in ("x", "X ")}}, "Labels repeat"),
     ],
 )
 def test_vocabularies_that_do_not_hold_together(changes: dict[str, Any], message: str) -> None:
