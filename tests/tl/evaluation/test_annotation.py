@@ -1,3 +1,5 @@
+"""An annotation compared with the ground truth."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -39,7 +41,7 @@ def random() -> ad.AnnData:
     return annotated(scores, truth, group=np.repeat(["x", "y", "z"], [40, 30, 20]))
 
 
-def test_against_sklearn(random: ad.AnnData) -> None:
+def test_figures_are_those_of_sklearn(random: ad.AnnData) -> None:
     result = sw.tl.evaluate_annotation(random, "truth")
     truth, guess = random.obs["truth"].astype(str), random.obs["sw_label"].astype(str)
     scores = random.obsm["sw_label_scores"]
@@ -61,7 +63,7 @@ def test_ties_count_half() -> None:
     assert sw.tl.evaluate_annotation(adata, "truth").loc["a", "auroc"] == 0.75
 
 
-def test_mean_over_groups_then_over_classes(random: ad.AnnData) -> None:
+def test_the_mean_is_over_groups_then_over_classes(random: ad.AnnData) -> None:
     tidy = sw.tl.evaluate_annotation(random, "truth", group_key="group", per_group=True)
     assert tidy.columns.tolist() == ["group", "class", "auroc", "n_present", "n"]
     assert len(tidy) == 9
@@ -80,8 +82,8 @@ def test_mean_over_groups_then_over_classes(random: ad.AnnData) -> None:
     )
 
 
-def test_undefined_ones_are_skipped(random: ad.AnnData) -> None:
-    """Class c is in group x alone, so it has one AUROC there and none elsewhere; it counts no zero."""
+def test_undefined_aurocs_are_skipped(random: ad.AnnData) -> None:
+    """Class c is in group x alone: it has one AUROC there, and counts as nothing elsewhere."""
     keep = (random.obs["truth"] != "c") | (random.obs["group"] == "x")
     few = random[keep].copy()
     result = sw.tl.evaluate_annotation(few, "truth", group_key="group")
@@ -100,16 +102,16 @@ def test_unknown_and_unscored_rows_are_left_out(random: ad.AnnData) -> None:
     pd.testing.assert_frame_equal(sw.tl.evaluate_annotation(random, "truth"), sw.tl.evaluate_annotation(rest, "truth"))
 
 
-def test_an_abstained_row_is_a_miss(random: ad.AnnData) -> None:
+def test_a_row_that_abstained_counts_as_missed(random: ad.AnnData) -> None:
     before = sw.tl.evaluate_annotation(random, "truth")
-    right = random.obs["sw_label"].astype(str) == random.obs["truth"].astype(str)
-    random.obs.loc[right.idxmax(), "sw_label"] = np.nan
+    correct = random.obs["sw_label"].astype(str) == random.obs["truth"].astype(str)
+    random.obs.loc[correct.idxmax(), "sw_label"] = np.nan
     after = sw.tl.evaluate_annotation(random, "truth")
     assert after.loc["macro", "accuracy"] == pytest.approx(before.loc["macro", "accuracy"] - 1 / 90)
     assert after.loc["macro", "auroc"] == before.loc["macro", "auroc"]
 
 
-def test_mapping_of_other_names(random: ad.AnnData) -> None:
+def test_a_mapping_joins_other_names(random: ad.AnnData) -> None:
     plain = sw.tl.evaluate_annotation(random, "truth")
     random.obs["other"] = random.obs["truth"].cat.rename_categories({"a": "A", "b": "B", "c": "C"})
     with pytest.raises(ValueError, match="Pass mapping="):
@@ -123,8 +125,8 @@ def test_mapping_of_other_names(random: ad.AnnData) -> None:
         sw.tl.evaluate_annotation(random, "other", mapping={"A": "x"})
 
 
-def test_two_true_classes_of_one_label(random: ad.AnnData) -> None:
-    """Both parts are compared with the same score; a row of either is right when it gets the label."""
+def test_two_true_classes_may_have_one_label(random: ad.AnnData) -> None:
+    """Both are compared with the same score; a row of either is correct when it gets the label."""
     got = sw.tl.evaluate_annotation(random, "truth", mapping={"a": "a", "b": "a"})
     truth, scores = random.obs["truth"].astype(str), random.obsm["sw_label_scores"]
     for c in "ab":
@@ -133,23 +135,23 @@ def test_two_true_classes_of_one_label(random: ad.AnnData) -> None:
     assert got.loc["macro", "accuracy"] == pytest.approx((random.obs["sw_label"][either] == "a").mean())
 
 
-def test_shares_and_a_threshold() -> None:
+def test_a_class_is_present_above_the_threshold_of_its_proportion() -> None:
     rng = np.random.default_rng(1)
-    shares = rng.dirichlet([1, 1, 1], 50).astype(np.float32)
-    adata = annotated(shares + rng.normal(0, 0.3, (50, 3)))
-    adata.obsm["share"] = shares
-    adata.uns["share"] = {"classes": np.array(CLASSES)}
+    proportions = rng.dirichlet([1, 1, 1], 50).astype(np.float32)
+    adata = annotated(proportions + rng.normal(0, 0.3, (50, 3)))
+    adata.obsm["fraction"] = proportions
+    adata.uns["fraction"] = {"classes": np.array(CLASSES)}
     for cut in (0.0, 0.4):
-        defined = [c for k, c in enumerate(CLASSES) if 0 < (shares[:, k] > cut).sum() < 50]
-        got = sw.tl.evaluate_annotation(adata, "share", threshold=cut)
+        defined = [c for k, c in enumerate(CLASSES) if 0 < (proportions[:, k] > cut).sum() < 50]
+        got = sw.tl.evaluate_annotation(adata, "fraction", threshold=cut)
         for c in defined:
             k = CLASSES.index(c)
-            expected = roc_auc_score(shares[:, k] > cut, adata.obsm["sw_label_scores"][:, k])
+            expected = roc_auc_score(proportions[:, k] > cut, adata.obsm["sw_label_scores"][:, k])
             assert got.loc[c, "auroc"] == pytest.approx(expected)
     assert defined == CLASSES
-    dominant = np.array(CLASSES)[shares.argmax(1)]
+    dominant = np.array(CLASSES)[proportions.argmax(1)]
     assert got.loc["macro", "accuracy"] == pytest.approx((adata.obs["sw_label"].astype(str) == dominant).mean())
-    frame = pd.DataFrame(shares, columns=CLASSES)
+    frame = pd.DataFrame(proportions, columns=CLASSES)
     same = sw.tl.evaluate_annotation(adata, frame, threshold=0.4)
     pd.testing.assert_frame_equal(got, same)
     present = sw.tl.evaluate_annotation(adata, frame > 0.4)
@@ -159,7 +161,7 @@ def test_shares_and_a_threshold() -> None:
 
 
 def test_a_hub_prompt_ranks_well_and_labels_badly() -> None:
-    """One label with an offset takes every row: AUROC does not see it, accuracy does, centring mends it."""
+    """An offset of one label makes it the best of every row: AUROC does not change, accuracy does, centring removes it."""
     rng = np.random.default_rng(2)
     truth = np.array(CLASSES)[rng.integers(0, 3, 120)]
     z = np.eye(3)[[CLASSES.index(t) for t in truth]] + rng.normal(0, 0.2, (120, 3))
@@ -167,12 +169,12 @@ def test_a_hub_prompt_ranks_well_and_labels_badly() -> None:
     result = sw.tl.evaluate_annotation(annotated(hub, truth), "truth").loc["macro"]
     assert result["auroc"] > 0.95
     assert result["accuracy"] < 0.5
-    mended = sw.tl.evaluate_annotation(annotated(hub - hub.mean(0), truth), "truth").loc["macro"]
-    assert mended["auroc"] == pytest.approx(result["auroc"], abs=1e-6)
-    assert mended["accuracy"] > 0.9
+    centred = sw.tl.evaluate_annotation(annotated(hub - hub.mean(0), truth), "truth").loc["macro"]
+    assert centred["auroc"] == pytest.approx(result["auroc"], abs=1e-6)
+    assert centred["accuracy"] > 0.9
 
 
-def test_sections_are_the_groups(section: Any, model: Any, labels: dict[str, str]) -> None:
+def test_sections_are_the_groups_by_default(section: Any, model: Any, labels: dict[str, str]) -> None:
     sw.tl.zero_shot_annotate(section, labels, model=model)
     tidy = sw.tl.evaluate_annotation(section, "cell_type_proportions", threshold=0.25, per_group=True)
     assert set(tidy["group"]) == {"P3_spots"}
@@ -190,22 +192,22 @@ def test_sections_are_the_groups(section: Any, model: Any, labels: dict[str, str
         (3, {}, TypeError, "a name or a DataFrame"),
     ],
 )
-def test_what_is_refused(random: ad.AnnData, truth: Any, arguments: Any, error: Any, message: str) -> None:
+def test_bad_arguments_are_refused(random: ad.AnnData, truth: Any, arguments: Any, error: Any, message: str) -> None:
     random.obsm["array"] = np.zeros((90, 3))
     with pytest.raises(error, match=message):
         sw.tl.evaluate_annotation(random, truth, **arguments)
 
 
-def test_no_row_has_a_known_class(random: ad.AnnData) -> None:
+def test_a_known_truth_is_needed(random: ad.AnnData) -> None:
     random.obs["truth"] = pd.Categorical([None] * 90, categories=CLASSES)
     with pytest.raises(ValueError, match="No row has both scores and a known truth"):
         sw.tl.evaluate_annotation(random, "truth")
 
 
-def test_classes_that_dominate_nowhere_have_ranks_alone(random: ad.AnnData) -> None:
-    shares = pd.DataFrame({"b": np.linspace(0, 0.4, 90), "other": np.linspace(1, 0.6, 90)})
-    got = sw.tl.evaluate_annotation(random, shares, threshold=0.2)
-    expected = roc_auc_score(shares["b"] > 0.2, random.obsm["sw_label_scores"][:, 1])
+def test_a_class_that_dominates_nowhere_has_an_auroc_alone(random: ad.AnnData) -> None:
+    proportions = pd.DataFrame({"b": np.linspace(0, 0.4, 90), "other": np.linspace(1, 0.6, 90)})
+    got = sw.tl.evaluate_annotation(random, proportions, threshold=0.2)
+    expected = roc_auc_score(proportions["b"] > 0.2, random.obsm["sw_label_scores"][:, 1])
     assert got.loc["b", "auroc"] == pytest.approx(expected)
     assert got.loc["b", ["precision", "recall", "f1"]].isna().all()
     assert np.isnan(got.loc["macro", "accuracy"])

@@ -1,17 +1,15 @@
+"""How far batches are apart in an embedding, and how far labels are."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import anndata as ad
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.pl.batches import batches
 from spatialwhisperer.tl.evaluation.batches import batch_report
-
-mpl.use("agg")
 
 
 @pytest.fixture
@@ -30,7 +28,7 @@ def objects() -> list[ad.AnnData]:
     return out
 
 
-def test_mixed_and_apart(objects: list[ad.AnnData]) -> None:
+def test_mixed_batches_differ_from_separate_ones(objects: list[ad.AnnData]) -> None:
     report = batch_report(objects, batch_key="patient", embedding=["mixed", "apart"], labels_key="label", k=15)
     mixed, apart = report.loc["mixed"], report.loc["apart"]
     assert mixed["mixing"] == pytest.approx(1, abs=0.05)
@@ -50,7 +48,7 @@ def test_mixed_and_apart(objects: list[ad.AnnData]) -> None:
 
 
 def test_a_batch_that_is_a_label_is_no_batch_effect(objects: list[ad.AnnData]) -> None:
-    """Patient A is nearly all x and B nearly all y: they are apart, and mix within the labels."""
+    """Patient A is nearly all x and B nearly all y: they are apart as a whole and mixed within the labels."""
     for i, one in enumerate(objects):
         rng = np.random.default_rng(i)
         label = np.where(rng.random(one.n_obs) < 0.9, i, 1 - i)
@@ -62,7 +60,7 @@ def test_a_batch_that_is_a_label_is_no_batch_effect(objects: list[ad.AnnData]) -
     assert report.attrs["batch_label_nmi"] > 0.3
 
 
-def test_rows_that_are_left_out(objects: list[ad.AnnData]) -> None:
+def test_rows_with_nan_and_ignored_labels_are_left_out(objects: list[ad.AnnData]) -> None:
     objects[0].obsm["mixed"][:7] = np.nan
     objects[1].obs.loc[objects[1].obs_names[0], "label"] = np.nan
     objects[1].obs.loc[objects[1].obs_names[1], "label"] = "undetermined"
@@ -86,35 +84,8 @@ def test_rows_that_are_left_out(objects: list[ad.AnnData]) -> None:
         ({"batch_key": "one"}, ValueError, "one batch only"),
     ],
 )
-def test_what_is_refused(objects: list[ad.AnnData], options: Any, error: Any, message: str) -> None:
+def test_bad_arguments_are_refused(objects: list[ad.AnnData], options: Any, error: Any, message: str) -> None:
     for one in objects:
         one.obs["one"] = "same"
     with pytest.raises(error, match=message):
         batch_report(objects, **{"batch_key": "patient", "embedding": "mixed"} | options)
-
-
-def test_the_picture(objects: list[ad.AnnData]) -> None:
-    import matplotlib.pyplot as plt
-
-    objects[0].obs.loc[objects[0].obs_names[0], "label"] = np.nan
-    axes = batches(objects, batch_key="patient", embeddings=["mixed", "apart"], labels_key="label", reduction="pca")
-    assert len(axes) == 6
-    assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["A", "B"]
-    assert [t.get_text() for t in axes[1].get_legend().get_texts()] == ["x", "y", "no label"]
-    assert len(axes[2].patches) == 4
-    report = batch_report(objects, batch_key="patient", embedding="mixed")
-    assert len(batches(objects, batch_key="patient", embeddings="mixed", report=report, reduction="pca")) == 2
-    with pytest.raises(KeyError, match="no row for"):
-        batches(objects, batch_key="patient", embeddings="apart", report=report)
-    with pytest.raises(ValueError, match="'umap' or 'pca', not 'tsne'"):
-        batches(objects, batch_key="patient", embeddings="mixed", reduction="tsne")  # type: ignore[arg-type]
-    plt.close("all")
-
-
-@pytest.mark.slow
-def test_umap(objects: list[ad.AnnData]) -> None:
-    import matplotlib.pyplot as plt
-
-    (scatter, _) = batches(objects, batch_key="patient", embeddings="apart")
-    assert scatter.get_xlabel() == "UMAP 1"
-    plt.close("all")

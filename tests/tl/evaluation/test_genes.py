@@ -1,3 +1,5 @@
+"""Genes ranked by how well they are predicted, and the gene sets that they belong to."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,7 +23,7 @@ def predicted(table: Any, noise: np.ndarray) -> Any:
     values = to_space(np.asarray(table.X), SPACE)
     values = values + np.random.default_rng(len(table)).normal(0, 1, values.shape) * noise
     out = ad.AnnData(values.astype(np.float32), obs=table.obs[[]].copy(), var=table.var[[]].copy())
-    record(out, _keys.EXPRESSION, value_space=SPACE)
+    record(out, _keys.EXPRESSION, {"value_space": SPACE})
     return out
 
 
@@ -41,7 +43,7 @@ def objects() -> tuple[list[Any], list[Any]]:
     return tables, [predicted(t, noise) for t in tables]
 
 
-def test_report_is_a_loop_over_sections(objects: Any) -> None:
+def test_figures_are_those_of_a_loop_over_sections(objects: Any) -> None:
     tables, predictions = objects
     report = gene_report(tables, predictions)
     assert report.index.name == "gene"
@@ -77,7 +79,7 @@ def test_an_undefined_gene_comes_last(objects: Any) -> None:
     assert not last["significant"]
 
 
-def test_wrong_way_round_is_not_significant(objects: Any) -> None:
+def test_a_negative_correlation_is_not_significant(objects: Any) -> None:
     tables, predictions = objects
     for p in predictions:
         p.X = -p.X
@@ -94,10 +96,14 @@ def test_genes_of_some_objects_are_reported_over_those(objects: Any) -> None:
     assert np.isnan(report.loc["G8", "pearson_sd"])
 
 
-def test_one_object_and_bad_input(objects: Any, section: Any) -> None:
+def test_one_object_needs_no_list(objects: Any) -> None:
     tables, predictions = objects
     one = gene_report(tables[0], predictions[0], genes=["G0", "G2"])
     assert set(one.index) == {"G0", "G2"}
+
+
+def test_bad_arguments_are_refused(objects: Any, section: Any) -> None:
+    tables, predictions = objects
     with pytest.raises(ValueError, match="2 objects and 1 predictions"):
         gene_report(tables, predictions[:1])
     with pytest.raises(ValueError, match="empty list"):
@@ -113,7 +119,7 @@ def scores() -> pd.DataFrame:
     return pd.DataFrame({"pearson": rng.normal(0.2, 0.1, 200)}, index=[f"G{i}" for i in range(200)])
 
 
-def test_enrichment_is_scipys() -> None:
+def test_enrichment_has_the_figures_of_scipy() -> None:
     report = scores()
     report.loc["G3", "pearson"] = np.nan
     top = list(report["pearson"].nlargest(12).index)
@@ -134,7 +140,7 @@ def test_enrichment_is_scipys() -> None:
     np.testing.assert_allclose(out["p_adjusted"], stats.false_discovery_control(out["p"]))
 
 
-def test_enrichment_refuses(tmp_path: Any) -> None:
+def test_bad_gene_sets_are_refused(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="No gene set has at least 5"):
         gene_set_enrichment(scores(), {"a": ["X"]})
     with pytest.raises(KeyError, match="'auc' is not a column"):
@@ -150,13 +156,13 @@ def test_enrichment_refuses(tmp_path: Any) -> None:
         read_gene_sets(tmp_path / "broken.gmt")
 
 
-def test_gmt(tmp_path: Any) -> None:
+def test_gene_sets_are_read_from_gmt(tmp_path: Any) -> None:
     path = tmp_path / "sets.gmt"
     path.write_text("ONE\thttp://x\tA\tB\n\nTWO\t\tC\tD\t\n")
     assert read_gene_sets(path) == {"ONE": ["A", "B"], "TWO": ["C", "D"]}
 
 
-def test_hallmark_sets(data_folder: Any) -> None:
+def test_a_hallmark_set_is_found(data_folder: Any) -> None:
     path = data_folder / "genes" / "hallmark_v7.0.gmt"
     if not path.is_file():
         pytest.skip("needs genes/hallmark_v7.0.gmt in the data folder")
