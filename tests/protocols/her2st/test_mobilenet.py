@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.protocols.mobilenet import DIMENSIONS, mobilenet
+from spatialwhisperer.protocols.her2st.mobilenet import DIMENSIONS, mobilenet
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def theirs(data_folder) -> Any:
 
 @pytest.fixture(scope="module")
 def tiles() -> np.ndarray:
-    """Noise, a gradient, glass and black: uint8 (4, 3, 224, 224)."""
+    """Noise, a gradient, white and black: uint8 (4, 3, 224, 224)."""
     rng = np.random.default_rng(0)
     gradient = np.broadcast_to(np.linspace(0, 255, 224)[None, None], (3, 224, 224))
     parts = [rng.integers(0, 256, (3, 224, 224)), gradient, np.full((3, 224, 224), 255), np.zeros((3, 224, 224))]

@@ -7,9 +7,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from spatialwhisperer.datasets.lizard import CLASSES
-from spatialwhisperer.protocols import cells
 from spatialwhisperer.protocols.__main__ import main
-from spatialwhisperer.protocols.label_sets import LABEL_SETS, LIZARD, PANNUKE, PATHOCELL
+from spatialwhisperer.protocols.annotation import cell_images
+from spatialwhisperer.protocols.annotation.cell_image_tables import macro
+from spatialwhisperer.protocols.annotation.label_sets import LIZARD, PANNUKE, PATHOCELL
 
 pytestmark = pytest.mark.usefixtures("model")  # which writes run_folder
 NAMES = ("crag_11", "dpath_4", "glas_2")
@@ -88,10 +89,10 @@ def test_lizard_equals_a_naive_loop(folder, tmp_path, run_folder) -> None:
         got = table[table["prompts"] == prompts].reset_index(drop=True)
         pd.testing.assert_frame_equal(got[list(expected)], expected, check_dtype=False, rtol=1e-9)
         by_class = [g["auroc"].dropna().mean() for _, g in expected.groupby("class")]
-        assert cells.macro(got) == pytest.approx(np.mean(by_class))
+        assert macro(got) == pytest.approx(np.mean(by_class))
     assert table["auroc"].notna().any()
     text = (tmp_path / "annotation_lizard.md").read_text()
-    assert f"| this model (terms1) | {cells.macro(table[table['prompts'] == 'terms1']):.3f} |" in text
+    assert f"| this model (terms1) | {macro(table[table['prompts'] == 'terms1']):.3f} |" in text
     assert "| SpatialWhisperer, released (terms1) | 0.764 |" in text
     assert f"{n_tiles} tiles of 3 images" in text
 
@@ -104,7 +105,7 @@ def test_scores_are_those_of_the_tiles(folder, tmp_path, model, run_folder) -> N
     main(arguments(folder, tmp_path, run_folder, "--statistics", "image"))
     scores = pd.read_csv(tmp_path / "annotation_lizard_scores.csv")
     words = {c: LIZARD.choose("terms1").text(c) for c in LIZARD.prompted}
-    mpp = model.config["encoders"]["image"]["tile_um"] / 224
+    mpp = model.config.modality("image").features.tile_um[0] / 224
     for name, sdata in lizard(data_dir=folder, images=list(NAMES), mpp=mpp).items():
         direct = sw.tl.zero_shot_annotate(sdata, words, model=model, modality="image", normalize="none", inplace=False)
         kept = scores.loc[scores["image"] == name, list(direct)]
@@ -135,15 +136,19 @@ def test_a_trained_image_tower(folder, tmp_path, simulated) -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8))
     model = sw.tl.train(
-        pair, image_encoder=network, locking="LLu", tile_um=80, tile_px=64, max_epochs=1, folder=tmp_path / "run"
+        pair,
+        preset=sw.models.get_preset("spatialwhisperer").replace(locking="LLu"),
+        image=sw.tl.ImageFeatures(network, tile_um=80, tile_px=64),
+        max_epochs=1,
+        folder=tmp_path / "run",
     )
-    options = cells.Options(NAMES[:2])
-    table = cells.run("lizard", folder, tmp_path / "out", model=model, options=options)
+    options = cell_images.Options(NAMES[:2])
+    table = cell_images.run("lizard", folder, tmp_path / "out", model=model, options=options)
     assert table["auroc"].notna().any()
     first = next((tmp_path / "out" / "tiles").iterdir()).name
     with torch.no_grad():
         next(model.towers["image"].parameters()).add_(0.1)
-    assert cells._fingerprint(model, "lizard", options) not in first
+    assert cell_images.fingerprint(model, "lizard", options) not in first
 
 
 def test_a_model_that_sees_neighbours(folder, tmp_path, simulated) -> None:
@@ -151,14 +156,19 @@ def test_a_model_that_sees_neighbours(folder, tmp_path, simulated) -> None:
     import spatialwhisperer as sw
 
     sections = [simulated.sections["P1"], simulated.reference]
-    model = sw.tl.train(sections, preset="whisperer", schedule="sequential", expression=False, tile_um=80, tile_px=64)
-    assert "image" in model.config["contexts"]
-    options = cells.Options(NAMES)
-    together = cells.run("lizard", folder, tmp_path, model=model, options=options)
+    model = sw.tl.train(
+        sections,
+        preset=sw.models.get_preset("whisperer").replace(schedule="sequential"),
+        image=sw.tl.ImageFeatures(tile_um=80, tile_px=64),
+        expression=False,
+    )
+    assert model.config.modality("image").context is not None
+    options = cell_images.Options(NAMES)
+    together = cell_images.run("lizard", folder, tmp_path, model=model, options=options)
     assert together["auroc"].notna().any()
-    assert "Neighbouring tiles" in (tmp_path / "annotation_lizard.md").read_text()
+    assert "neighbouring tiles" in (tmp_path / "annotation_lizard.md").read_text()
     scores = pd.read_csv(tmp_path / "annotation_lizard_scores.csv")
-    cells.run("lizard", folder, tmp_path, model=model, options=cells.Options(NAMES[::-1]))
+    cell_images.run("lizard", folder, tmp_path, model=model, options=cell_images.Options(NAMES[::-1]))
     again = pd.read_csv(tmp_path / "annotation_lizard_scores.csv").set_index(["image", "x_array", "y_array"])
     again = again.loc[pd.MultiIndex.from_frame(scores[["image", "x_array", "y_array"]]), LIZARD.prompted]
     np.testing.assert_allclose(again.to_numpy(), scores[LIZARD.prompted].to_numpy(), atol=1e-4)
@@ -170,11 +180,22 @@ def test_what_the_command_refuses(folder, tmp_path, model) -> None:
     with pytest.raises(SystemExit, match="--model belongs to"):
         main(["annotation", "--data", str(folder), "--out", str(tmp_path), "--model", "x"])
     with pytest.raises(ValueError, match="lack the images crag_2"):
-        cells.run("lizard", folder, tmp_path, model=model)
+        cell_images.run("lizard", folder, tmp_path, model=model)
     with pytest.raises(ValueError, match="no prompts 'terms3'"):
-        cells.run("lizard", folder, tmp_path, model=model, prompts=["terms3"])
+        cell_images.run("lizard", folder, tmp_path, model=model, prompts=["terms3"])
     with pytest.raises(ValueError, match="no data set 'skin'"):
-        cells.run("skin", folder, tmp_path, model=model)
+        cell_images.run("skin", folder, tmp_path, model=model)
+
+
+def test_a_model_of_features_that_only_its_owner_can_compute_is_refused(model) -> None:
+    import copy
+
+    from spatialwhisperer.models import FeatureRecipe
+
+    given = copy.deepcopy(model)
+    given.config = model.config.with_modality("image", features=FeatureRecipe(None, "X_mine"))
+    with pytest.raises(ValueError, match=r"trained on the image features in \.obsm\['X_mine'\]"):
+        cell_images.image_recipe(given)
 
 
 def test_pathocell_and_pannuke_run(tmp_path, model) -> None:
@@ -197,62 +218,7 @@ def test_pathocell_and_pannuke_run(tmp_path, model) -> None:
         with h5py.File(root / "one.hdf", "w") as file:
             file["img"] = rng.integers(0, 255, (3, 700, 700), dtype=np.uint8)
             file["gt_inst"], file["gt_ct"], file["gt_ct_coarse"] = instances[None], code[None], code[None]
-        table = cells.run(dataset, root, tmp_path / "out", model=model, prompts=["terms1", "terms2", "raw"])
+        table = cell_images.run(dataset, root, tmp_path / "out", model=model, prompts=["terms1", "terms2", "raw"])
         assert set(table["class"]) == set(names.groups)
         assert table["auroc"].between(0, 1).any()
         assert (tmp_path / "out" / f"annotation_{dataset}.md").read_text().count("as published") == 1
-
-
-# ------------------------------------------------------------------------------------------------- label sets
-
-
-@pytest.mark.parametrize("labels", LABEL_SETS.values(), ids=list(LABEL_SETS))
-def test_label_sets_are_whole(labels) -> None:
-    for prompts in labels.prompts.values():
-        texts = [prompts.text(name) for name in labels.prompted]
-        assert len(set(texts)) == len(texts)
-        assert all(t.strip() and "{}" not in t for t in texts)
-        assert prompts.source
-    assert not {*labels.dropped, *labels.unscored, *labels.ignored} & set(labels.prompted)
-    for values in labels.published_by_class.values():
-        assert list(values) == list(labels.groups)
-    assert all(0 < v < 1 for v in labels.published.values())
-
-
-def test_label_sets_are_those_of_the_paper() -> None:
-    assert len(PATHOCELL.groups) == 13
-    main_model = PATHOCELL.published_by_class["SpatialWhisperer, released (terms1)"]
-    assert np.mean(list(main_model.values())) == pytest.approx(0.630, abs=5e-4)
-    assert len(LIZARD.images) == 70
-    assert LIZARD.choose("terms1").text("Connective tissue") == "fibroblast"
-    assert PANNUKE.choose("terms1").text("Neoplastic cells") == "cancer cells"
-    assert "chosen" in PANNUKE.choose("terms1").note
-    assert not PANNUKE.choose("raw").note
-    assert PATHOCELL.choose("terms2").text("B cells") == "A sample of B cells"
-    assert PATHOCELL.choose("terms2").text("Stroma") == "A sample of Stroma cells"
-    assert PATHOCELL.choose("tissue").text("Stroma") == "a tissue sample containing Stroma"
-
-
-def test_background_does_not_count_and_dominated_tiles_go() -> None:
-    counts = pd.DataFrame(
-        [[9, 1, 0, 0, 0, 0], [0, 0, 0, 3, 2, 0], [0, 0, 9, 1, 0, 0], [0, 0, 0, 0, 5, 0], [0, 0, 0, 0, 0, 0]],
-        columns=[
-            "Background",
-            "Epithelial",
-            "Dead Cells",
-            "Connective/Soft tissue cells",
-            "Inflammatory",
-            "Neoplastic cells",
-        ],
-    )
-    scores = pd.DataFrame({c: np.arange(5.0) for c in PANNUKE.prompted})
-    tidy = cells.evaluate(scores, counts, pd.Series(["a"] * 5), PANNUKE).set_index("class")
-    assert set(tidy["n"]) == {4}  # the third is mostly dead cells
-    assert tidy["n_present"].to_dict() == {
-        "Epithelial": 1,
-        "Connective/Soft tissue cells": 1,
-        "Inflammatory": 2,
-        "Neoplastic cells": 0,
-    }
-    assert tidy.loc["Epithelial", "auroc"] == 0.0
-    assert np.isnan(tidy.loc["Neoplastic cells", "auroc"])
