@@ -13,6 +13,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl.marks import draw_marks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,12 +88,15 @@ def annotation(
         raise KeyError(
             f"{key!r} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first."
         )
-    labels = table.obs[key].astype("category")
+    labels = pd.Series(table.obs[key]).astype("category")
     opacity = _Opacity(table, key, labels, alpha) if confidence else None
     panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
     colours = canvas.label_colours(table, key, [str(c) for c in labels.cat.categories], palette)
     n = 1 + with_image
-    axes = canvas.make_axes(axes, n * len(panels), n, legend_inches=1.5, tallest=max(p.tallness for p in panels))
+    tallest = max(p.tallness for p in panels)
+    steps = [] if opacity is None else opacity.steps()
+    names = [*colours, "no label", *(str(step.get_label()) for step in steps)]
+    axes = canvas.make_axes(axes, n * len(panels), n, tallest=tallest, legends=[names])
     codes = labels.cat.codes.to_numpy()
     values = np.array([*colours.values(), canvas.GREY])
     for i, panel in enumerate(panels):
@@ -104,9 +108,9 @@ def annotation(
         ax.set_title(f"{panel.section.name}: {key}")
         rows = panel.section.rows
         shown = alpha if opacity is None else opacity.of_rows()[rows]
-        canvas.draw_marks(ax, panel, np.arange(len(rows)), values[codes[rows]], shown)
-        handles = canvas.patches({**colours, **({"no label": canvas.GREY} if (codes[rows] < 0).any() else {})})
-        canvas.legend(ax, handles + ([] if opacity is None else opacity.steps()))
+        draw_marks(ax, panel, np.arange(len(rows)), values[codes[rows]], shown)
+        entries = {**colours, "no label": canvas.GREY} if (codes[rows] < 0).any() else colours
+        canvas.legend(ax, [*canvas.patches(entries), *steps])
     return axes
 
 
@@ -170,7 +174,7 @@ def scores(
     opened = Slide.open(data, drawing=True, **slide)
     table = opened.table
     values = _score_table(table, key)
-    classes = list(values) if classes is None else [classes] if isinstance(classes, str) else list(classes)
+    classes = [str(c) for c in values] if classes is None else [classes] if isinstance(classes, str) else list(classes)
     missing = [c for c in classes if c not in values]
     if missing:
         raise KeyError(f"There are no scores for {listing(missing)} (found: {listing(values)}).")
@@ -180,7 +184,7 @@ def scores(
     axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=True):
         canvas.draw_background(ax, panel)
-        ax.set_title(asked(table, name), fontsize=10)
+        ax.set_title(canvas.wrapped(asked(table, name), 3.8), fontsize=10)
         _draw_scores(ax, panel, values[name].to_numpy()[panel.section.rows], cmap, alpha)
     return axes
 
@@ -196,7 +200,7 @@ def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, cmap: str, alpha: fl
     height = np.asarray(norm(score[rows])).clip(0, 1)
     colours = mpl.colormaps[cmap](height)
     colours[:, 3] = alpha * (0.15 + 0.85 * height)
-    canvas.draw_marks(ax, panel, rows, colours, None)
+    draw_marks(ax, panel, rows, colours, None)
     canvas.colour_bar(ax, norm, cmap)
 
 
@@ -244,7 +248,7 @@ class _Opacity:
                 f"confidence=True needs numbers in .obs[{column!r}] (found: {listing(table.obs)}). Run "
                 "sw.tl.zero_shot_annotate(data, …) first."
             )
-        self.confidence = table.obs[column].to_numpy(dtype=float)
+        self.confidence = np.asarray(table.obs[column], dtype=float)
         self.missing = labels.isna().to_numpy()
         self.alpha = alpha
         self.guess = 1 / max(len(canvas.classes_of(table, key) or labels.cat.categories), 2)

@@ -28,6 +28,9 @@ _BARS = {
 }
 _CHANCE = {"batch_accuracy": "batch_chance", "label_accuracy": "label_chance"}
 
+_ROW = 3.7
+"""Height of a row of axes in inches."""
+
 
 @shared
 def batches(
@@ -103,11 +106,13 @@ def batches(
     import matplotlib.pyplot as plt
 
     n_columns = 2 + (labels_key is not None)
+    legends = [_names(values) for values in (rows.batch, rows.label) if values is not None]
+    room = sum(canvas.legend_inches([*names, "no label"], _ROW) for names in legends)
     widths = [1.0] * (n_columns - 1) + [0.75]
     figure, grid = plt.subplots(
         len(keys),
         n_columns,
-        figsize=(1.5 + 5.2 * (n_columns - 1) + 3.6, 3.7 * len(keys)),
+        figsize=(5.1 + 3.6 * (n_columns - 1) + room, _ROW * len(keys)),
         squeeze=False,
         layout="constrained",
         width_ratios=widths,
@@ -119,8 +124,12 @@ def batches(
         _scatter(line[0], xy, rows.batch, order, f"{key} by {batch_key}", reduction)
         if rows.label is not None:
             _scatter(line[1], xy, rows.label, order, f"{key} by {labels_key}", reduction)
-        _bars(line[-1], report.loc[key], shown, float(report[shown].max().max()))
+        _bars(line[-1], report.T[key], shown, float(report[shown].max().max()))
     return list(grid.ravel())
+
+
+def _names(values: np.ndarray) -> list[str]:
+    return sorted({v for v in values if v is not None})
 
 
 def _plane(x: np.ndarray, reduction: str, random_state: int) -> np.ndarray:
@@ -139,12 +148,13 @@ def _plane(x: np.ndarray, reduction: str, random_state: int) -> np.ndarray:
 
 
 def _scatter(ax: Axes, xy: np.ndarray, values: np.ndarray, order: np.ndarray, title: str, reduction: str) -> None:
-    colours = canvas.name_colours(sorted({v for v in values if v is not None}))
+    colours = canvas.name_colours(_names(values))
     # in random order, so that no batch lies on top of the others; unknown rows below
     unknown = np.array([v is None for v in values])
     order = np.concatenate([order[unknown[order]], order[~unknown[order]]])
     size = float(np.clip(16000 / len(xy), 2, 30))
-    ax.scatter(*xy[order].T, s=size, c=[colours.get(values[i], canvas.GREY) for i in order], linewidths=0, alpha=0.8)
+    x, y = xy[order].T
+    ax.scatter(x, y, s=size, c=[colours.get(values[i], canvas.GREY) for i in order], linewidths=0, alpha=0.8)
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(f"{reduction.upper()} 1", fontsize=8)
     ax.set_ylabel(f"{reduction.upper()} 2", fontsize=8)

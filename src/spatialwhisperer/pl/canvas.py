@@ -1,15 +1,13 @@
-"""What the pictures share: axes, legends, colours, and sections with marks at their true size."""
+"""What the pictures share: axes, legends, colours, and sections with their background and scale bar."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.artist import allow_rasterization
-from matplotlib.collections import PathCollection
-from matplotlib.path import Path
 
 from spatialwhisperer._access.images import read_pixels
 from spatialwhisperer._messages import listing
@@ -22,20 +20,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
 
+    from spatialwhisperer._access.records import TilesRecord
     from spatialwhisperer._access.section import Section
     from spatialwhisperer._access.slide import Slide
 
 GREY = "#b8b8b8"
 """Colour of rows without a value."""
 
-LEAST_PX = 1.5
-"""Diameter of the smallest mark, in pixels of the figure: what is smaller cannot be seen."""
-
-_MOST_PX = 1600
-"""Pixels of a background along its longer edge; more only make the figure heavy."""
+_ENOUGH_PX = 1200
+"""Pixels of a background along its longer edge that are enough; more only make the figure heavy."""
 
 _MARK = 0.8
 """Diameter of a mark over the distance between neighbouring rows, so that neighbours stay apart."""
+
+_TITLE_INCHES = 0.085
+"""Width of a letter of a title at 10 points."""
+
+_AXES_OF_ROW = 0.77
+"""Height of axes over that of their row before anything is laid out."""
+
+_LEGEND_INCHES, _KEY_INCHES, _LETTER_INCHES, _ENTRY_INCHES = 1.6, 0.45, 0.065, 0.18
+"""Of a legend at 8 points: least width, width of a patch and of a letter, and height of an entry."""
 
 
 def check_count(name: str, value: Any) -> None:
@@ -47,7 +52,9 @@ def check_count(name: str, value: Any) -> None:
 # ------------------------------------------------------------------------------------------------- axes
 
 
-def make_axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0, tallest: float = 1.0) -> list[Axes]:
+def make_axes(
+    axes: Any, n: int, n_columns: int, *, tallest: float = 1.0, legends: Sequence[Sequence[str]] = ()
+) -> list[Axes]:
     """Axes for sections: the caller's, or those of a new figure.
 
     Parameters
@@ -56,10 +63,10 @@ def make_axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0, tal
         What the caller passed.
     n, n_columns
         How many axes are needed, and how many stand in a row.
-    legend_inches
-        Room for legends beside the axes of a row.
     tallest
         Height over width of the tallest section.
+    legends
+        Names in each legend beside the axes of a row.
 
     Raises
     ------
@@ -72,8 +79,9 @@ def make_axes(axes: Any, n: int, n_columns: int, legend_inches: float = 0.0, tal
 
     n_rows = -(-n // n_columns)
     # as tall as the slide, so that wide slides leave no gaps between the rows
-    size = (4.2 * n_columns + legend_inches, (4 * min(tallest, 2.0) + 0.3) * n_rows)
-    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+    tall = 4 * min(tallest, 2.0) + 0.3
+    size = (4.2 * n_columns + sum(legend_inches(names, tall) for names in legends), tall * n_rows)
+    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="compressed")
     for ax in grid.ravel()[n:]:
         figure.delaxes(ax)
     return list(grid.ravel()[:n])
@@ -91,6 +99,11 @@ def given_axes(axes: Any, n: int) -> list[Axes]:
     if len(axes) < n:
         raise ValueError(f"{n} axes are needed; {len(axes)} were given.")
     return axes[:n]
+
+
+def wrapped(title: str, inches: float) -> str:
+    """A title at 10 points in as many lines as its room asks for."""
+    return fill(title, max(12, int(inches / _TITLE_INCHES)))
 
 
 # ------------------------------------------------------------------------------------------------- legends
@@ -111,8 +124,34 @@ def dots(colours: Mapping[str, Any], size: float = 5.0) -> list[Artist]:
 
 
 def legend(ax: Axes, handles: Sequence[Artist]) -> None:
-    """Put a legend to the right of the axes."""
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    """Put a legend to the right of the axes, in as many columns as its entries need."""
+    tall = ax.bbox.height / ax.figure.dpi / _AXES_OF_ROW
+    ax.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=8,
+        ncols=_legend_columns(len(handles), tall),
+    )
+
+
+def legend_inches(names: Sequence[str], tall: float) -> float:
+    """Room that a legend takes beside axes in a row of figures, in inches.
+
+    Parameters
+    ----------
+    names
+        Its entries.
+    tall
+        Height of the row in inches.
+    """
+    wide = _KEY_INCHES + _LETTER_INCHES * max((len(name) for name in names), default=0)
+    return max(_LEGEND_INCHES, 0.2 + wide * _legend_columns(len(names), tall))
+
+
+def _legend_columns(n: int, tall: float) -> int:
+    return max(1, -(-n // max(1, int(_AXES_OF_ROW * tall / _ENTRY_INCHES))))
 
 
 # ------------------------------------------------------------------------------------------------- colours
@@ -235,7 +274,8 @@ def panels(slide: Slide, *, only: Iterable[str] | str | None = None, diameter_um
     only
         Which sections; ``None`` takes all.
     diameter_um
-        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
+        Size of a mark in microns; ``None`` takes that of the tiles of a grid (where these overlap, their distance), else most of the
+        distance between neighbours.
 
     Raises
     ------
@@ -245,10 +285,15 @@ def panels(slide: Slide, *, only: Iterable[str] | str | None = None, diameter_um
         If there are no rows, a coordinate is NaN, or ``diameter_um`` is given and the scale is not known.
     """
     grid = slide.tiles is not None and slide.tiles.at == "grid"
-    tile_um = slide.tiles.tile_um if slide.tiles is not None and grid else None
+    tile_um = _grid_um(slide.tiles) if slide.tiles is not None and grid else None
     return [
         _panel(s, _diameter_px(s, diameter_um, tile_um), square=grid) for s in choose_sections(slide.imaged(), only)
     ]
+
+
+def _grid_um(tiles: TilesRecord) -> float:
+    """Size of the marks of a grid: tiles that overlap would hide each other."""
+    return min(tiles.tile_um, tiles.stride_um or tiles.tile_um)
 
 
 def choose_sections(sections: Sequence[Section], only: Iterable[str] | str | None) -> list[Section]:
@@ -286,11 +331,11 @@ def _panel(section: Section, diameter: float, *, square: bool) -> Panel:
         )
     wide = max(right - left, bottom - top)
     # the coarsest level that still fills the picture
-    level = ([level for level in image.levels if wide / level.scale_x >= _MOST_PX] or [image.levels[0]])[-1]
+    level = ([level for level in image.levels if wide / level.scale_x >= _ENOUGH_PX] or [image.levels[0]])[-1]
     _, height, width = level.pixels.shape
     x0, y0 = int(left / level.scale_x), int(top / level.scale_y)
     x1, y1 = min(width, int(np.ceil(right / level.scale_x))), min(height, int(np.ceil(bottom / level.scale_y)))
-    step = max(1, int(wide / level.scale_x // _MOST_PX))
+    step = max(1, int(wide / level.scale_x // _ENOUGH_PX))
     pixels = np.moveaxis(read_pixels(level, x0, y0, x1, y1)[:, ::step, ::step], 0, -1)
     # of whole pixels of the level, so that the marks lie exactly where they belong
     box = (x0 * level.scale_x, y0 * level.scale_y, x1 * level.scale_x, y1 * level.scale_y)
@@ -355,63 +400,3 @@ def draw_scale_bar(ax: Axes, mpp: float, *, most: float) -> None:
     ax.annotate(
         text, (x0, y0), (0, 4), textcoords="offset points", va="bottom", ha="left", fontsize=8, bbox=box, zorder=4
     )
-
-
-# ------------------------------------------------------------------------------------------------- marks
-
-
-class Marks(PathCollection):
-    """Circles or squares at their true size, enlarged where they would be smaller than `LEAST_PX` pixels of the figure.
-
-    Parameters
-    ----------
-    xy
-        Centres, shape (n, 2).
-    diameter
-        Size in the units of the axes.
-    square
-        Squares instead of circles.
-    **options
-        Colours and opacity.
-    """
-
-    def __init__(self, xy: np.ndarray, diameter: float, *, square: bool, **options: Any) -> None:
-        self._xy, self._diameter = np.asarray(xy, dtype=float), diameter
-        unit = Path.unit_rectangle() if square else Path.unit_circle()
-        # the circle has a radius of 1, the rectangle edges from 0 to 1
-        self._shape = (np.array(unit.vertices) - 0.5 if square else np.array(unit.vertices) / 2, unit.codes)
-        super().__init__(self._at(diameter), linewidths=0, **options)
-
-    @allow_rasterization
-    def draw(self, renderer: Any) -> None:
-        """Draw the marks; how large a pixel is is not known before."""
-        least = LEAST_PX / max(self._pixels_per_unit(), 1e-12)
-        self.set_paths(self._at(max(self._diameter, least)))
-        super().draw(renderer)
-
-    def _pixels_per_unit(self) -> float:
-        (x0, _), (x1, _) = self.get_transform().transform([(0.0, 0.0), (1.0, 0.0)])
-        return abs(x1 - x0)
-
-    def _at(self, diameter: float) -> list[Path]:
-        vertices, codes = self._shape
-        return [Path(diameter * vertices + centre, codes) for centre in self._xy]
-
-
-def draw_marks(ax: Axes, panel: Panel, rows: np.ndarray, colours: Any, alpha: Any = 1.0) -> Marks:
-    """Draw the chosen rows of a section (positions within it).
-
-    Parameters
-    ----------
-    ax
-        Axes with the background.
-    panel
-        The section.
-    rows
-        Positions within the section, shape (k,).
-    colours, alpha
-        Of each mark, or of all.
-    """
-    marks = Marks(panel.section.xy_px[rows], panel.diameter_px, square=panel.square, facecolors=colours, alpha=alpha)
-    ax.add_collection(marks)
-    return marks

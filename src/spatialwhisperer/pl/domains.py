@@ -13,6 +13,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl.marks import draw_marks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,13 +94,15 @@ def domains(
             remedy = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
             raise KeyError(f"{name!r} is not in .obs (found: {listing(table.obs)}).{remedy}")
     panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
-    values = {name: texts(table.obs[name]) for name in shown}
+    values = {name: texts(pd.Series(table.obs[name])) for name in shown}
     known = None if truth is None else _without(values[truth], ignore)
     matched = {} if known is None else {k: match_domains(values[k], known) for k in keys}
     colours = _colours(table, truth, keys, matched)
     n = len(shown) + with_image
     tallest = max(p.tallness for p in panels)
-    axes = canvas.make_axes(axes, n * len(panels), n, legend_inches=1.7 * len(shown), tallest=tallest)
+    words = {name: {v: _words(v, matched.get(name, {})) for v in colours[name]} for name in shown}
+    legends = [[*words[name].values(), "no label"] for name in shown]
+    axes = canvas.make_axes(axes, n * len(panels), n, tallest=tallest, legends=legends)
     for i, panel in enumerate(panels):
         row = axes[n * i : n * (i + 1)]
         if with_image:
@@ -111,11 +114,11 @@ def domains(
             agreement = "" if known is None or name == truth else _agreement(here, known[panel.section.rows])
             ax.set_title(f"{panel.section.name}: {name}{agreement}")
             marks = np.array([canvas.GREY if v is None else colours[name][v] for v in here])
-            canvas.draw_marks(ax, panel, np.arange(len(marks)), marks, alpha)
-            words = {_words(v, matched.get(name, {})): c for v, c in colours[name].items()}
+            draw_marks(ax, panel, np.arange(len(marks)), marks, alpha)
+            entries = {words[name][v]: colour for v, colour in colours[name].items()}
             if any(v is None for v in here):
-                words["no label"] = canvas.GREY
-            canvas.legend(ax, canvas.patches(words))
+                entries["no label"] = canvas.GREY
+            canvas.legend(ax, canvas.patches(entries))
     return axes
 
 
@@ -140,10 +143,9 @@ def match_domains(domain: np.ndarray, truth: np.ndarray) -> dict[str, str]:
     if not both.any():
         return {}
     shared = pd.crosstab(domain[both], truth[both])
-    rows, columns = linear_sum_assignment(-shared.to_numpy())
-    return {
-        str(shared.index[i]): str(shared.columns[j]) for i, j in zip(rows, columns, strict=True) if shared.iat[i, j] > 0
-    }
+    counts = shared.to_numpy()
+    pairs = zip(*linear_sum_assignment(-counts), strict=True)
+    return {str(shared.index[i]): str(shared.columns[j]) for i, j in pairs if counts[i, j] > 0}
 
 
 def _colours(

@@ -11,6 +11,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl.marks import draw_marks
 from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
 from spatialwhisperer.statistics.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
@@ -88,9 +89,10 @@ def expression(
     Examples
     --------
     >>> import anndata as ad, spatialwhisperer as sw
+    >>> from spatialwhisperer.statistics.value_spaces import to_space
     >>> sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
     >>> truth = sections["P1"]["table"]
-    >>> values = sw.models.value_spaces.to_space(truth.X)
+    >>> values = to_space(truth.X)
     >>> prediction = ad.AnnData(values, obs=truth.obs[[]], var=truth.var[[]])
     >>> axes = sw.pl.expression(sections["P1"], n_genes=1, prediction=prediction, value_space="per_spot_log1p")
     >>> len(axes)
@@ -137,15 +139,11 @@ def _best(r: np.ndarray, n: int, section: str) -> np.ndarray:
 
 def _grid(n_rows: int, tallness: float) -> list[Axes]:
     import matplotlib.pyplot as plt
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure, grid = plt.subplots(
-        n_rows,
-        3,
-        figsize=(13, (3.7 * min(max(tallness, 0.75), 2.0) + 0.4) * n_rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(wspace=0.05, hspace=0.05)
+    size = (13, (3.7 * min(max(tallness, 0.75), 2.0) + 0.4) * n_rows)
+    layout = ConstrainedLayoutEngine(wspace=0.05, hspace=0.05)
+    _, grid = plt.subplots(n_rows, 3, figsize=size, squeeze=False, layout=layout)
     return list(grid.ravel())
 
 
@@ -156,7 +154,7 @@ def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, cmap: str, alpha: f
     if not len(rows):
         return
     norm = canvas.value_range(values[rows])
-    canvas.draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha)
+    draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha)
     canvas.colour_bar(ax, norm, cmap, extend="both")
 
 

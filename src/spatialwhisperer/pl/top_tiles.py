@@ -132,7 +132,7 @@ def top_tiles(
         if lowest:
             worst = spread_out(group, -scores, n, max(sizes), away_from=best)
             blocks.append((f"{name}\nlowest" if name else "lowest", worst))
-    texts = None if caption is None else table.obs[caption].astype(object)
+    texts = None if caption is None else pd.Series(table.obs[caption]).astype(object)
     named = len(chosen) > 1 and not per_section
     title = f"{asked(table, label)}: tiles of {max(sizes):g} µm"
     return _draw([b for b in blocks if b[1]], scores, sizes, n_columns, title, texts, named)
@@ -187,7 +187,7 @@ def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
     if label in classes:
         return np.asarray(table.obsm[scores_key], dtype=np.float64)[:, classes.index(label)]
     if label in table.obs:
-        values = table.obs[label]
+        values = pd.Series(table.obs[label])
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             return values.to_numpy(dtype=np.float64, na_value=np.nan)
         raise KeyError(
@@ -256,8 +256,8 @@ def _draw(
     beneath = 1 + named + (texts is not None)
     size = (_INCHES * n_columns + 0.3, (_INCHES + 0.17 * beneath) * len(lines) + 0.35)
     figure, grid = plt.subplots(len(lines), n_columns, figsize=size, squeeze=False, layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    axes = []
+    figure.suptitle(canvas.wrapped(title, size[0]), fontsize=10)
+    axes: list[Axes] = []
     for line, name, row_axes in zip(lines, names, grid, strict=True):
         for pick, ax in zip(line, row_axes, strict=False):
             _show(ax, pixels[pick.row], sizes, bar=not axes)

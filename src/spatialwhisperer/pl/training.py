@@ -38,7 +38,8 @@ def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Ax
     --------
     >>> import spatialwhisperer as sw
     >>> sections, reference = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=100, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
+    >>> tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
+    >>> model = sw.tl.train([sections["P1"], reference], image=tiles, max_epochs=20)
     >>> axes = sw.pl.training(model)
     """
     history = model.history

@@ -56,9 +56,10 @@ def transitivity(report: pd.DataFrame) -> list[Axes]:
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections, reference = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
-    >>> model = sw.tl.train([sections["P1"], reference], max_epochs=20, tile_px=64)
-    >>> report = sw.tl.transitivity(sections["P2"], model=model, n_bootstrap=50)
+    >>> genes = sw.models.default_model().encoders["gene"].genes
+    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section["table"].var_names = genes
+    >>> report = sw.tl.transitivity(section, n_bootstrap=50)
     >>> len(sw.pl.transitivity(report))
     4
     """
@@ -68,6 +69,7 @@ def transitivity(report: pd.DataFrame) -> list[Axes]:
             "returned."
         )
     import matplotlib.pyplot as plt
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     details = report.attrs
     drawn: list[tuple[Callable[[Axes, Any], None], Any]] = [(_quantities, report)]
@@ -80,8 +82,8 @@ def transitivity(report: pd.DataFrame) -> list[Axes]:
     lines = -(-len(drawn) // columns)
     n_labels = min(len(details["classes"]), _MOST_LABELS)
     height = max(3.6, 0.24 * n_labels + 1.4)
-    figure, grid = plt.subplots(lines, columns, figsize=(12.5, height * lines), squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    _, grid = plt.subplots(lines, columns, figsize=(12.5, height * lines), squeeze=False, layout=layout)
     axes = list(grid.ravel())
     for ax, (draw, what) in zip(axes, drawn, strict=False):
         draw(ax, what)
@@ -163,7 +165,7 @@ def _bridge(ax: Axes, bridge: dict[str, list[float]]) -> None:
         (data, _BLUE, "these rows, to any training row"),
     ):
         weights = np.full(len(values), 100 / len(values))
-        ax.hist(values, edges, weights=weights, color=colour, alpha=0.55, label=label)
+        ax.hist(values, edges.tolist(), weights=weights, color=colour, alpha=0.55, label=label)
         ax.axvline(np.median(values), ymax=0.8, color=colour, lw=1.5)
     ax.set_ylim(0, 1.25 * ax.get_ylim()[1])  # room for the legend
     ax.set_xlabel("1 - cosine to the nearest training row with a caption", fontsize=8)
