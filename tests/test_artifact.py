@@ -171,11 +171,16 @@ def test_values_that_are_no_numbers_are_refused_before_anything_is_there(tmp_pat
 def test_others_may_read_what_the_umask_allows(tmp_path: Path, umask: int, file: int, directory: int) -> None:
     before = os.umask(umask)
     try:
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        small().write_into(tmp_path / "theirs")
         folder = small().write(tmp_path / "m")
     finally:
         os.umask(before)
-    for path in [folder, *folder.rglob("*")]:
+    for path in [folder, *folder.rglob("*"), *(tmp_path / "theirs").rglob("*")]:
         assert path.stat().st_mode & 0o777 == (directory if path.is_dir() else file), path
+    # a folder that was there keeps its own
+    assert (tmp_path / "theirs").stat().st_mode & 0o777 == 0o700
+    assert same(Artifact.read(tmp_path / "theirs", "thing"), small())
 
 
 # ------------------------------------------------------------------------------------------------- reading

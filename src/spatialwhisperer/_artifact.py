@@ -84,17 +84,24 @@ class Artifact:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             self.write_into(temporary)
-            _open_to_others(temporary, [temporary, *(p for p in temporary.rglob("*"))])
+            _open_to_others(folder.parent, [temporary])
             _exchange(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def write_into(self, folder: Path) -> str:
-        """Write the files into a folder that exists, the configuration last; returns the digest.
+        """Write the files into a folder that exists; returns the digest.
 
-        This is for folders that somebody else makes atomic; `write` does both.
+        The folder may be left half written. This is for callers that take care of that themselves; all others use `write`.
         """
+        written: list[Path] = []
+        sha = self._write(folder, written)
+        _open_to_others(folder, written)
+        return sha
+
+    def _write(self, folder: Path, written: list[Path]) -> str:
+        """Write the files, the configuration last; what was written is added to a list."""
         from safetensors.numpy import save_file
 
         sums: dict[str, str] = {}
@@ -109,7 +116,7 @@ class Artifact:
         parts = {}
         for name, part in sorted(self.parts.items()):
             (folder / name).mkdir()
-            parts[name] = part.write_into(folder / name)
+            parts[name] = part._write(folder / name, written)
         stated = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -123,6 +130,7 @@ class Artifact:
         stated["digest"] = digest(stated)
         text = json.dumps(stated, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        written += [folder / name for name in (*sums, *parts, CONFIG)]
         return str(stated["digest"])
 
     @classmethod
@@ -198,13 +206,13 @@ def _exchange(temporary: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _open_to_others(temporary: Path, paths: Iterable[Path]) -> None:
+def _open_to_others(place: Path, paths: Iterable[Path]) -> None:
     """Give files and folders the permissions that the user's umask allows.
 
     safetensors and temporary folders keep them to the user alone, so that colleagues could not open a model on a shared disk.
     """
     # what a new file gets; asking for the umask would change it for the whole process
-    with tempfile.TemporaryDirectory(dir=temporary.parent) as within:
+    with tempfile.TemporaryDirectory(dir=place) as within:
         probe = Path(within) / "probe"
         probe.touch()
         mode = probe.stat().st_mode & 0o666

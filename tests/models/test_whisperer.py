@@ -1,9 +1,11 @@
+"""The model as a whole: what it is, and that it comes back from its folder or not at all."""
+
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from fnmatch import fnmatch
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,43 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
-from spatialwhisperer.models import Whisperer, store
-from spatialwhisperer.models.checksums import checksums, model_files
-from spatialwhisperer.models.ontology import Ontology, Term
-from spatialwhisperer.models.reference import Reference
-from spatialwhisperer.models.vocabulary import Vocabulary
+from spatialwhisperer._artifact import Artifact
+from spatialwhisperer.encoders.gene.pca import PCAEncoder
+from spatialwhisperer.encoders.image.network import ModuleEncoder
+from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
+from spatialwhisperer.encoders.spec import EncoderSpec
+from spatialwhisperer.models import Label, ModelConfig, Ontology, Reference, Term, Vocabulary, Whisperer, store
+from spatialwhisperer.models.config import Annotation, HeadConfig, ModalityConfig
+from spatialwhisperer.models.reference import ReferenceConfig
 
 PLAIN = {".json", ".safetensors", ".txt", ".md"}
+
+
+def modality(name: str, dim: int, **values: Any) -> ModalityConfig:
+    return ModalityConfig(FeatureRecipe(EncoderIdentity(name)), dim, HeadConfig("linear_norm", dim), **values)
+
+
+def small(**modalities: ModalityConfig) -> Whisperer:
+    torch.manual_seed(0)
+    given = modalities or {"gene": modality("pca", 8), "text": modality("minilm", 6)}
+    return Whisperer(ModelConfig(4, given, labels=("größer µm",)))
+
+
+def rich() -> Whisperer:
+    """A model with everything that one of random weights can have."""
+    model = small()
+    model.vocabulary = Vocabulary(
+        {"fat": Label(("fat tissue",), "CL:0000136")},
+        ["fat tissue", "fat cell"],
+        np.random.default_rng(0).normal(size=(2, 6)),
+        Ontology([Term("CL:0000136", "fat cell", ("adipocyte",))]),
+    )
+    model.reference = Reference(ReferenceConfig(mpp=(0.5, 3.2)), {"mean_gene": np.arange(4, dtype=np.float32)})
+    counts = np.random.default_rng(0).poisson(2, (30, 8))
+    encoder = PCAEncoder.fit(counts, [f"G{i}" for i in range(8)], n_latent=2, n_top_genes=None)
+    model.encoders["gene"] = encoder
+    model.config = model.config.with_modality("gene", features=FeatureRecipe(encoder.identity))
+    return model
 
 
 @pytest.fixture
@@ -27,35 +59,46 @@ def folder(model: Whisperer, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model.folder, tmp_path / "model"))
 
 
-def small() -> Whisperer:
-    torch.manual_seed(0)
-    heads = {"gene": {"kind": "linear_norm", "in_dim": 8}, "text": {"kind": "bn_shortcut", "in_dim": 6}}
-    return Whisperer({"projection_dim": 4, "heads": heads, "note": "größer µm"})
-
-
-def rich() -> Whisperer:
-    """A model with everything that one of random weights can have."""
-    model = small()
-    model.vocabulary = Vocabulary(
-        {"fat": {"prompts": ["fat tissue"], "cl": "CL:0000136"}},
-        ["fat tissue", "fat cell"],
-        np.random.default_rng(0).normal(size=(2, 6)),
-        Ontology([Term("CL:0000136", "fat cell", ("adipocyte",))]),
-    )
-    model.reference = Reference({"mpp": [0.5, 3.2]}, {"mean_gene": np.arange(4, dtype=np.float32)})
-    return model
-
-
-def sign(folder: Path) -> None:
-    """Put the checksums of what is there into the configuration, as a forger would."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["files"] = checksums(model_files(folder, "config.json", store.PARTS))
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
-
 def same_state(a: Whisperer, b: Whisperer) -> bool:
     x, y = a.state_dict(), b.state_dict()
     return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+# ------------------------------------------------------------------------------------------------- what it is
+
+
+def test_labels_are_those_of_the_vocabulary_else_the_captions_of_training() -> None:
+    model = small()
+    assert model.vocabulary is None
+    assert model.reference is None
+    assert model.labels == ["größer µm"]
+    assert model.prompts("T cell") == ["T cell"]
+    model.vocabulary = rich().vocabulary
+    assert model.labels == ["fat"]
+    assert model.prompts("Fat ") == ["fat tissue"]
+    assert model.prompts("bone") == ["bone"]
+
+
+def test_it_says_what_it_is(model: Whisperer) -> None:
+    assert repr(small()).splitlines()[0] == "Whisperer: gene + text in 4 dimensions"
+    assert "trained sequential on 240 image–gene, 250 gene–text" in repr(model)
+
+
+def test_only_values_that_no_weights_depend_on_are_changed() -> None:
+    model = small()
+    before = model.config
+    model.update(annotation=Annotation("softmax", 0.5), labels=("a", "b"))
+    assert model.config.annotation == Annotation("softmax", 0.5)
+    assert model.labels == ["a", "b"]
+    assert before.annotation is None
+    for name in ("projection_dim", "modalities", "norm", "decoder_dim", "temperature"):
+        with pytest.raises(TypeError, match=f"'{name}' cannot be changed: a model has weights that depend on it"):
+            model.update(**{name: getattr(before, name)})
+    with pytest.raises(
+        TypeError, match="'annotations' cannot be .*no such value. Did you mean 'annotation'. It takes annot"
+    ):
+        model.update(annotations=None)
+    assert model.labels == ["a", "b"]
 
 
 # ------------------------------------------------------------------------------------------------- round trips
@@ -69,41 +112,80 @@ def test_a_model_comes_back_bit_for_bit(model: Whisperer, folder: Path, section:
     assert opened.folder == folder
     assert not opened.training
     assert opened.history.empty
-    for modality in ("image", "gene"):
-        z = sw.tl.embed(section, model=model, modality=modality, inplace=False)
-        assert np.array_equal(sw.tl.embed(section, model=opened, modality=modality, inplace=False), z)
+    for name in ("image", "gene"):
+        z = sw.tl.embed(section, model=model, modality=name, inplace=False)
+        assert np.array_equal(sw.tl.embed(section, model=opened, modality=name, inplace=False), z)
     again = opened.save(folder.parent / "again")
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert names == sorted(str(p.relative_to(again)) for p in again.rglob("*") if p.is_file())
     assert all((folder / n).read_bytes() == (again / n).read_bytes() for n in names)
 
 
+def test_opening_leaves_the_random_state(folder: Path) -> None:
+    before = torch.get_rng_state()
+    Whisperer.load(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_part_comes_back(tmp_path: Path) -> None:
+    model = rich()
+    opened = Whisperer.load(model.save(tmp_path / "m"))
+    assert same_state(model, opened)
+    assert opened.config == model.config
+    assert opened.labels == ["fat"]
+    assert opened.prompts("Fat") == ["fat tissue"]
+    assert opened.vocabulary.ontology.find("adipocytes") == "CL:0000136"  # type: ignore[union-attr]
+    assert np.array_equal(opened.vocabulary.features, model.vocabulary.features)  # type: ignore[union-attr]
+    assert opened.reference.config == model.reference.config  # type: ignore[union-attr]
+    assert np.array_equal(opened.reference.arrays["mean_gene"], np.arange(4))  # type: ignore[union-attr]
+    assert opened.encoders["gene"].identity == model.encoders["gene"].identity
+    again = opened.save(tmp_path / "again")
+    for path in (tmp_path / "m").rglob("*.*"):
+        assert path.read_bytes() == (again / path.relative_to(tmp_path / "m")).read_bytes()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-@pytest.mark.parametrize(
-    ("umask", "file", "directory"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
-)
-def test_others_may_read_what_the_umask_allows(
-    model: Whisperer, tmp_path: Path, umask: int, file: int, directory: int
-) -> None:
-    before = os.umask(umask)
+def test_others_may_read_it_however_it_was_written(model: Whisperer, tmp_path: Path) -> None:
+    before = os.umask(0o022)
     try:
         folders = [Whisperer.load(model.folder).save(tmp_path / "saved"), tmp_path / "hub", tmp_path / "genes"]
         model.save_pretrained(folders[1])
-        model.gene_encoder.save(folders[2])
+        model.encoders["gene"].save(folders[2])  # type: ignore[attr-defined]
     finally:
         os.umask(before)
-    for folder in folders:
-        for path in [folder, *folder.rglob("*")]:
-            assert path.stat().st_mode & 0o777 == (directory if path.is_dir() else file), path
-    assert (folders[0] / "model.safetensors").is_file()
+    for one in folders:
+        for path in [one, *one.rglob("*")]:
+            assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_nothing_in_a_model_folder_can_run_code(model: Whisperer) -> None:
-    suffixes = {p.suffix for p in model.folder.rglob("*") if p.is_file()}
-    assert suffixes <= PLAIN
+    assert {p.suffix for p in model.folder.rglob("*") if p.is_file()} <= PLAIN
     config = json.loads((model.folder / "config.json").read_text(encoding="utf-8"))
-    assert config["format"] == "spatialwhisperer"
-    assert config["version"]
+    assert (config["format"], config["kind"]) == ("spatialwhisperer", "model")
+
+
+def test_saving_over_a_model_replaces_it_and_its_parts(tmp_path: Path) -> None:
+    rich().save(tmp_path / "m")
+    second = small()
+    second.log_scale.data += 1
+    second.save(tmp_path / "m")
+    opened = Whisperer.load(tmp_path / "m")
+    assert same_state(opened, second)
+    assert opened.vocabulary is None
+    assert opened.labels == ["größer µm"]
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("words")
+    rich().encoders["gene"].save(tmp_path / "genes")  # type: ignore[attr-defined]
+    for place in (tmp_path, tmp_path / "genes"):
+        with pytest.raises(FileExistsError, match=r"is not a folder of this kind \(model\)"):
+            small().save(place)
+    assert (tmp_path / "thesis.txt").read_text() == "words"
+
+
+# ------------------------------------------------------------------------------------------------- the hub
 
 
 def test_hub_style_saving_and_opening(model: Whisperer, tmp_path: Path) -> None:
@@ -111,15 +193,15 @@ def test_hub_style_saving_and_opening(model: Whisperer, tmp_path: Path) -> None:
     for opened in (Whisperer.from_pretrained(tmp_path / "hub"), Whisperer.from_pretrained(str(tmp_path / "hub"))):
         assert same_state(model, opened)
         assert opened.config == model.config
-        assert opened.gene_encoder.genes == model.gene_encoder.genes
+        assert opened.encoders["gene"].genes == model.encoders["gene"].genes  # type: ignore[attr-defined]
 
 
 def test_hub_style_saving_needs_a_new_folder(tmp_path: Path) -> None:
-    first = rich()
-    first.save_pretrained(tmp_path / "hub")
+    rich().save_pretrained(tmp_path / "hub")
     before = {p: p.read_bytes() for p in (tmp_path / "hub").rglob("*") if p.is_file()}
     assert {p.name for p in before} >= {"README.md"}
-    with pytest.raises(FileExistsError, match=r"holds config\.json, model\.safetensors, vocabulary, reference already"):
+    message = r"holds config\.json, model\.safetensors, vocabulary, reference, gene_encoder already"
+    with pytest.raises(FileExistsError, match=message):
         small().save_pretrained(tmp_path / "hub")
     assert before == {p: p.read_bytes() for p in (tmp_path / "hub").rglob("*") if p.is_file()}
     small().save(tmp_path / "hub")
@@ -149,37 +231,9 @@ def test_what_is_pushed_can_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
     assert opened.labels == ["fat"]
 
 
-def test_vocabulary_and_reference_come_back(tmp_path: Path) -> None:
-    model = rich()
-    opened = Whisperer.load(model.save(tmp_path / "m"))
-    assert same_state(model, opened)
-    assert opened.config == model.config
-    assert opened.labels == ["fat"]
-    assert opened.prompts("Fat") == ["fat tissue"]
-    assert opened.vocabulary.ontology.find("adipocytes") == "CL:0000136"
-    assert np.array_equal(opened.vocabulary.features, model.vocabulary.features)
-    assert opened.reference.config == model.reference.config
-    assert np.array_equal(opened.reference.arrays["mean_gene"], np.arange(4))
-    again = opened.save(tmp_path / "again")
-    for path in (tmp_path / "m").rglob("*.*"):
-        assert path.read_bytes() == (again / path.relative_to(tmp_path / "m")).read_bytes()
-
-
-def test_every_file_has_a_checksum_that_others_can_compute(model: Whisperer, tmp_path: Path) -> None:
-    import hashlib
-
-    for folder in (model.folder, rich().save(tmp_path / "m")):
-        files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-        config = json.loads(files.pop("config.json").read_text(encoding="utf-8"))
-        assert config["files"] == {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()}
-        assert "model.safetensors" in files
-
-
-def test_only_files_of_a_model_are_fetched(model: Whisperer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_on_the_hub_is_fetched_and_opened(model: Whisperer, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    with sw.settings.override(offline=True), pytest.raises(FileNotFoundError, match="the hub did not give a model"):
-        Whisperer.load("owner/no-such-model", cache_dir=tmp_path)
     asked: dict[str, Any] = {}
 
     def download(repo: str, **options: Any) -> str:
@@ -188,76 +242,10 @@ def test_only_files_of_a_model_are_fetched(model: Whisperer, tmp_path: Path, mon
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert same_state(Whisperer.load("owner/name", revision="abc"), model)
-    assert asked["repo"] == "owner/name"
-    assert asked["revision"] == "abc"
-    assert not [p for p in asked["allow_patterns"] if p.endswith((".bin", ".pt", ".py", "*"))]
-    for folder in (model.folder, rich().save(tmp_path / "rich")):
-        for name in json.loads((folder / "config.json").read_text(encoding="utf-8"))["files"]:
-            assert any(fnmatch(name, pattern) for pattern in asked["allow_patterns"]), name
-    monkeypatch.chdir(tmp_path)
-    with sw.settings.override(offline=True):
-        Whisperer.load("owner/name")
-    assert asked["local_files_only"] is True
-
-
-def test_saving_over_a_model_replaces_it(tmp_path: Path) -> None:
-    first, second = small(), small()
-    second.log_scale.data += 1
-    first.save(tmp_path / "m")
-    second.save(tmp_path / "m")
-    assert same_state(Whisperer.load(tmp_path / "m"), second)
-    assert Whisperer.load(tmp_path / "m").config["note"] == "größer µm"
-    assert [p.name for p in tmp_path.iterdir()] == ["m"]
-
-
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("words")
-    with pytest.raises(FileExistsError, match="not a model folder"):
-        small().save(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
-    (tmp_path / "empty").mkdir()
-    small().save(tmp_path / "empty")
-
-
-@pytest.mark.parametrize("where", ["writing", "moving"])
-def test_an_interrupted_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    import safetensors.torch
-
-    old = small()
-    old.save(tmp_path / "m")
-    new = small()
-    new.log_scale.data += 1
-
-    def stop(*_: Any, **__: Any) -> None:
-        raise OSError("disk full")
-
-    replace = store.os.replace
-
-    def stop_second(source: Any, target: Any) -> None:
-        if Path(target).name == "m" and not str(source).endswith("-old"):
-            raise OSError("disk full")
-        replace(source, target)
-
-    if where == "writing":
-        monkeypatch.setattr(safetensors.torch, "save_file", stop)
-    else:
-        monkeypatch.setattr(store.os, "replace", stop_second)
-    with pytest.raises(OSError, match="disk full"):
-        new.save(tmp_path / "m")
-    monkeypatch.undo()
-    assert same_state(Whisperer.load(tmp_path / "m"), old)
-    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert (asked["repo"], asked["revision"]) == ("owner/name", "abc")
 
 
 # ------------------------------------------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize("name", ["extra.pt", "pytorch_model.bin", "gene_encoder/x.PKL", "a/b/c.npy"])
-def test_pickles_are_refused(folder: Path, name: str) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(b"\x80\x04N.")
-    with pytest.raises(ValueError, match="can run code when opened"):
-        Whisperer.load(folder)
 
 
 @pytest.fixture
@@ -267,133 +255,190 @@ def nothing_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> None:
         pytest.fail("something was built from a folder that must be refused")
 
-    monkeypatch.setattr(Whisperer, "__init__", never)
-    monkeypatch.setattr(Vocabulary, "read", never)
-    monkeypatch.setattr(Reference, "read", never)
-    monkeypatch.setattr("spatialwhisperer.encoders.gene.all.load_gene_encoder", never)
-    monkeypatch.setattr("spatialwhisperer.encoders.towers.rebuild_towers", never)
-
-
-FILES = [
-    "model.safetensors",
-    "gene_encoder/config.json",
-    "gene_encoder/model.safetensors",
-    "vocabulary/config.json",
-    "vocabulary/model.safetensors",
-    "reference/config.json",
-    "reference/model.safetensors",
-]
+    for kind in (Whisperer, Vocabulary, Reference, PCAEncoder):
+        monkeypatch.setattr(kind, "__init__", never)
+        monkeypatch.setattr(kind, "from_artifact", never)
 
 
 @pytest.fixture(scope="module")
-def whole(model: Whisperer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained model's files and those of a rich one. Read only."""
-    folder = Path(shutil.copytree(model.folder, tmp_path_factory.mktemp("whole") / "m"))
-    for part in ("vocabulary", "reference"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    rich().vocabulary.write(folder / "vocabulary")
-    rich().reference.write(folder / "reference")
-    sign(folder)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rich model's files. Read only."""
+    folder = rich().save(tmp_path_factory.mktemp("whole") / "m")
     assert Whisperer.load(folder).labels == ["fat"]
     return folder
 
 
 @pytest.mark.usefixtures("nothing_built")
-@pytest.mark.parametrize("name", FILES)
-def test_files_that_were_cut_off_or_changed(whole: Path, tmp_path: Path, name: str) -> None:
-    folder = Path(shutil.copytree(whole, tmp_path / "m"))
-    content = (whole / name).read_bytes()
-    for broken in (content[:-8], b"", content + b" ", content[:-1] + bytes([content[-1] ^ 1])):
-        (folder / name).write_bytes(broken)
-        message = rf"{name} is not the file that was written .*cut off or changed \({len(broken)} bytes.*save it again"
-        with pytest.raises(ValueError, match=message):
-            Whisperer.load(folder)
-        with pytest.raises(ValueError, match=message):
-            Whisperer.from_pretrained(folder)
-
-
-@pytest.mark.usefixtures("nothing_built")
-@pytest.mark.parametrize("name", FILES[1:])
-def test_files_that_were_lost(whole: Path, tmp_path: Path, name: str) -> None:
-    folder = Path(shutil.copytree(whole, tmp_path / "m"))
-    (folder / name).unlink()
-    with pytest.raises(ValueError, match=rf"m lacks {name}, which its configuration lists.*Copy or download"):
-        Whisperer.load(folder)
-    shutil.rmtree((folder / name).parent)
-    with pytest.raises(ValueError, match="lacks .*, which its configuration lists"):
-        Whisperer.load(folder)
-
-
-@pytest.mark.usefixtures("nothing_built")
-@pytest.mark.parametrize(
-    "name",
-    ["more.safetensors", "expression/config.json", "notes/a.JSON", "text_tower/vocab.txt", "gene_encoder/run.py"],
-)
-def test_files_that_were_added(whole: Path, tmp_path: Path, name: str) -> None:
-    folder = Path(shutil.copytree(whole, tmp_path / "m"))
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text("{}")
-    with pytest.raises(ValueError, match=rf"holds {name}, which its configuration does not list\. Remove"):
-        Whisperer.load(folder)
-
-
-def test_files_beside_a_model(whole: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(whole, tmp_path / "m"))
-    (folder / ".cache").mkdir()
-    for name in ("README.md", "LICENSE", ".gitattributes", ".cache/lock.json"):
-        (folder / name).write_text("words")
-    assert Whisperer.load(folder).labels == ["fat"]
-
-
-@pytest.mark.usefixtures("nothing_built")
-@pytest.mark.parametrize("files", [None, {}, ["model.safetensors"], "all"])
-def test_a_configuration_without_checksums(folder: Path, files: Any) -> None:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(
-        json.dumps({k: v for k, v in config.items() if k != "files"} | {"files": files})
-    )
-    with pytest.raises(ValueError, match=r"lists no checksums of its files.*save it again with model\.save"):
-        Whisperer.load(folder)
-
-
-def test_broken_weights_with_a_right_checksum(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"broken")
-    sign(folder)
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
-        Whisperer.load(folder)
-
-
-def test_weights_of_another_model(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    save_file({k: v for k, v in tensors.items() if k != "log_scale"}, folder / "model.safetensors")
-    sign(folder)
-    with pytest.raises(ValueError, match=r"does not fit config\.json: check log_scale"):
-        Whisperer.load(folder)
-    save_file(tensors | {"log_scale": torch.zeros(2)}, folder / "model.safetensors")
-    sign(folder)
-    with pytest.raises(ValueError, match="check log_scale"):
-        Whisperer.load(folder)
-
-
-def test_a_configuration_that_is_not_ours(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="was not written by spatialwhisperer"):
-        Whisperer.load(folder)
-    (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="not readable JSON"):
-        Whisperer.load(folder)
-
-
+@pytest.mark.parametrize("part", ["", "gene_encoder/", "vocabulary/", "reference/"])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_missing_file(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match="holds no model"):
+def test_nothing_is_built_of_a_folder_that_was_changed(whole: Path, tmp_path: Path, part: str, name: str) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "m"))
+    content = (whole / part / name).read_bytes()
+    middle = content.index(b"a", len(content) // 2) if name.endswith("json") else len(content) // 2
+    for broken in (content[:-8], b"", content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]):
+        (folder / part / name).write_bytes(broken)
+        # of the outermost configuration the hub's own way reads JSON before we do
+        outermost = (part, name) == ("", "config.json")
+        for opens in (Whisperer.load,) if outermost else (Whisperer.load, Whisperer.from_pretrained):
+            with pytest.raises(ValueError, match=rf"{name} is not .*save what it holds again"):
+                opens(folder)
+    (folder / part / name).unlink()
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=f"lacks {'' if name[0] == 'm' else part}{name}|holds no m"
+    ):
         Whisperer.load(folder)
+
+
+@pytest.mark.usefixtures("nothing_built")
+def test_nothing_is_built_of_a_folder_with_a_pickle_or_a_part_that_is_not_listed(whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "m"))
+    (folder / "gene_encoder" / "x.PKL").write_bytes(b"\x80\x04N.")
+    with pytest.raises(ValueError, match="can run code when opened"):
+        Whisperer.load(folder)
+    (folder / "gene_encoder" / "x.PKL").unlink()
+    shutil.copytree(folder / "vocabulary", folder / "expression")
+    with pytest.raises(ValueError, match="holds expression, which its configuration does not list"):
+        Whisperer.load(folder)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    artifact = small().artifact()
+    for tensors in (
+        {k: v for k, v in artifact.tensors.items() if k != "log_scale"},
+        {**artifact.tensors, "log_scale": np.zeros(2)},
+    ):
+        with pytest.raises(ValueError, match="weights of this model do not fit its configuration: check log_scale"):
+            Whisperer.from_artifact(replace(artifact, tensors=tensors))
+
+
+def test_a_part_of_another_kind_or_version_is_refused() -> None:
+    artifact = rich().artifact()
+    for name in ("vocabulary", "reference"):
+        wrong = replace(artifact.parts[name], config={})
+        if name == "reference":
+            wrong = replace(artifact.parts[name], config={"more": 1})
+        with pytest.raises(ValueError, match=f"The configuration of a {name} does not fit"):
+            Whisperer.from_artifact(replace(artifact, parts={**artifact.parts, name: wrong}))
+    with pytest.raises(ValueError, match="The configuration of a model does not fit this version of the package"):
+        Whisperer.from_artifact(replace(artifact, config={**artifact.config, "heads": {}}))
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
     for source in (tmp_path / "nothing", "nothing", "./a/b"):
         with pytest.raises(FileNotFoundError, match="There is no folder"):
             Whisperer.load(source)
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        Whisperer.load(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- encoders of one's own
+
+
+TILES = np.random.default_rng(0).integers(0, 256, (5, 3, 9, 9), dtype=np.uint8)
+
+
+class Net(torch.nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).mean(dim=(2, 3))
+
+
+def of_module(trained: bool, encoder: Any = None) -> Whisperer:
+    encoder = encoder or sw.models.image_encoder(Net())
+    recipe = FeatureRecipe(encoder.identity, tile_um=(80.0,), tile_px=9)
+    image = ModalityConfig(recipe, 4, HeadConfig("linear_norm", 4), trained=trained)
+    torch.manual_seed(0)
+    return Whisperer(ModelConfig(3, {"image": image}), encoders={"image": encoder})
+
+
+@pytest.mark.parametrize("given", [Net(7), ModuleEncoder(Net(7), EncoderSpec("net", "image", 4))])
+def test_a_trained_module_of_ones_own_is_passed_when_the_model_is_opened(tmp_path: Path, given: Any) -> None:
+    own = ModuleEncoder(Net(), EncoderSpec("net", "image", 4)) if isinstance(given, ModuleEncoder) else None
+    model = of_module(trained=True, encoder=own)
+    with torch.no_grad():
+        next(model.towers["image"].parameters()).add_(0.1)
+    z = model.project("image", TILES)
+    folder = model.save(tmp_path / "m")
+    with pytest.raises(
+        ValueError, match=r"'net'\) was trained with it .* Pass it: .*load\(folder, encoders={'image': …}\)"
+    ):
+        Whisperer.load(folder)
+    opened = Whisperer.load(folder, encoders={"image": given})
+    assert np.array_equal(opened.project("image", TILES), z)
+    hub = Whisperer.from_pretrained(folder, encoders={"image": given})
+    assert np.array_equal(hub.project("image", TILES), z)
+    again = Whisperer.load(opened.save(tmp_path / "again"), encoders={"image": given})
+    assert np.array_equal(again.project("image", TILES), z)
+
+
+def test_a_module_that_cannot_be_the_one_is_refused(tmp_path: Path) -> None:
+    folder = of_module(trained=True).save(tmp_path / "m")
+    other = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    with pytest.raises(
+        ValueError, match=r"encoder of this model is 'net', and encoders={'image': …} gives 'sequential'"
+    ):
+        Whisperer.load(folder, encoders={"image": other})
+    with pytest.raises(ValueError, match="weights of this model do not fit its configuration: check towers.image"):
+        Whisperer.load(folder, encoders={"image": ModuleEncoder(other, EncoderSpec("net", "image", 3))})
+    with pytest.raises(KeyError, match="no modality 'imge' .it has: image"):
+        Whisperer.load(folder, encoders={"imge": Net()})
+    with pytest.raises(TypeError, match="name, a torch module"):
+        Whisperer.load(folder, encoders={"image": 3})  # type: ignore[dict-item]
+
+
+def test_normalisation_belongs_to_a_module(tmp_path: Path) -> None:
+    """A module that was trained with facts of its own must not be opened as a plain one."""
+    facts = EncoderSpec("scaled", "image", 4, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    model = of_module(trained=True, encoder=ModuleEncoder(Net(), facts))
+    folder = model.save(tmp_path / "m")
+    with pytest.raises(ValueError, match=r"this model is 'scaled', .*Give a module the name and the normalisation"):
+        Whisperer.load(folder, encoders={"image": Net()})
+    opened = Whisperer.load(folder, encoders={"image": ModuleEncoder(Net(3), facts)})
+    assert np.array_equal(opened.project("image", TILES), model.project("image", TILES))
+
+
+def test_a_frozen_module_of_ones_own_is_compared_with_the_one_of_training(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    model = of_module(trained=False)
+    folder = model.save(tmp_path / "m")
+    # it may be opened without, for everything that needs no image features
+    assert "image" not in Whisperer.load(folder).encoders
+    assert (
+        Whisperer.load(folder, encoders={"image": Net()}).encoders["image"].identity == model.encoders["image"].identity
+    )
+    assert not recwarn.list
+    with pytest.warns(
+        sw._messages.SpatialWhispererWarning, match="image encoder .* is not exactly the one this model was"
+    ):
+        Whisperer.load(folder, encoders={"image": Net(7)})
+
+
+def test_features_from_elsewhere_take_no_encoder() -> None:
+    image = ModalityConfig(FeatureRecipe(None, "X_mine"), 4, HeadConfig("linear_norm", 4))
+    artifact = small(image=image).artifact()
+    with pytest.raises(ValueError, match=r"were computed elsewhere \(.obsm\['X_mine'\]\); it takes no encoder"):
+        Whisperer.from_artifact(artifact, encoders={"image": Net()})
+
+
+def test_a_fitted_gene_encoder_travels_and_may_be_passed_from_a_folder(tmp_path: Path) -> None:
+    model = rich()
+    assert "gene_encoder" in model.artifact().parts
+    model.encoders["gene"].save(tmp_path / "genes")  # type: ignore[attr-defined]
+    opened = Whisperer.from_artifact(model.artifact(), encoders={"gene": tmp_path / "genes"})
+    assert opened.encoders["gene"].identity == model.encoders["gene"].identity
+
+
+def test_an_encoder_whose_name_is_enough_is_not_stored() -> None:
+    model = small(image=modality("stain_texture", 158), text=modality("minilm", 384))
+    model.encoders["image"] = sw.models.open_encoder("stain_texture", "image")
+    assert dict(model.artifact().parts) == {}
+    assert isinstance(model.artifact(), Artifact)
+
+
+def test_the_package_opens_its_own_model() -> None:
+    assert Whisperer.load(store.EMBEDDED).config.card.name == "her2st-mini"  # type: ignore[union-attr]
