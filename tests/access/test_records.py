@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from spatialwhisperer._access.records import TilesRecord, Where
+from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._schema import from_plain, to_plain
 
 
@@ -35,3 +35,21 @@ def test_records_go_to_plain_values_and_back() -> None:
     where = Where(mpp={"a": 0.5}, rule={"a": "mpp=…"}, image={"a": "he"}, library_key="part")
     tiles = TilesRecord(56.0, None, "grid", "nan", "allow", where, stride_um=28.0, tissue="auto", min_tissue=0.5)
     assert from_plain(TilesRecord, to_plain(tiles), "a record") == tiles
+
+
+def test_several_records_say_together_what_none_says_otherwise() -> None:
+    measured = {"a": "spot_pitch_um=100"}
+    first = Where(mpp={"a": 0.5, "b": 0.25}, rule=measured, image={"a": "he", "b": "he"}, library_key="part")
+    second = Where(mpp={"a": 0.504, "b": 0.3, "c": 1.0}, rule=measured, image={"a": "he", "b": "other"})
+    together = agreed([first, second, Where()])
+    assert dict(together.mpp) == {"a": 0.5, "c": 1.0}
+    assert dict(together.image) == {"a": "he"}
+    assert together.library_key == "part"
+    assert agreed([]) == Where()
+    assert agreed([first, Where(library_key="other")]).library_key is None
+
+
+def test_records_without_a_place_and_of_another_version_have_none() -> None:
+    where = Where(mpp={"a": 0.5})
+    records = [None, {"text": "fat"}, {"where": {"scale": 0.5}}, {"where": to_plain(where), "licence": "BSD"}]
+    assert places_of(records) == (where,)

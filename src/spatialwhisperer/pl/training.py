@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from spatialwhisperer.pl.canvas import given_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Ax
     Raises
     ------
     ValueError
-        If the model has no history (an opened model has none).
+        If the model has no history (an opened model has none), or there are too few axes.
 
     Examples
     --------
@@ -47,16 +47,18 @@ def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Ax
     phases = [] if history.empty else [name for name, part in history.groupby("phase", sort=False) if len(part) > 1]
     if not phases:
         raise ValueError("This model has no training history; only a model returned by sw.tl.train has one.")
-    if axes is None:
-        import matplotlib.pyplot as plt
-
-        _, grid = plt.subplots(1, len(phases), figsize=(6 * len(phases), 3.5), squeeze=False, layout="constrained")
-        axes = list(grid.ravel())
-    panels: list[Axes] = list(np.ravel(np.asarray(axes, dtype=object)))
+    panels = _new_axes(len(phases)) if axes is None else given_axes(axes, len(phases))
     for ax, phase in zip(panels, phases, strict=True):
         _draw(ax, history[history["phase"] == phase])
         ax.set_title(str(phase))
     return panels
+
+
+def _new_axes(n: int) -> list[Axes]:
+    import matplotlib.pyplot as plt
+
+    _, grid = plt.subplots(1, n, figsize=(6 * n, 3.5), squeeze=False, layout="constrained")
+    return list(grid.ravel())
 
 
 def _draw(ax: Axes, part: pd.DataFrame) -> None:

@@ -57,7 +57,9 @@ def transitivity(report: pd.DataFrame) -> list[Axes]:
     --------
     >>> import spatialwhisperer as sw
     >>> genes = sw.models.default_model().encoders["gene"].genes
-    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(
+    ...     1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0
+    ... ).sections["P1"]
     >>> section["table"].var_names = genes
     >>> report = sw.tl.transitivity(section, n_bootstrap=50)
     >>> len(sw.pl.transitivity(report))
