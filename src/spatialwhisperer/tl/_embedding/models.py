@@ -36,7 +36,7 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
 
 
 def describe_model(model: Whisperer) -> dict[str, Any]:
-    """Facts about a model that are recorded beside its results."""
+    """Facts about a model that are recorded beside its results, as plain values."""
     image = model.config.modalities.get("image")
     training = model.config.training
     out: dict[str, Any] = {
@@ -44,12 +44,12 @@ def describe_model(model: Whisperer) -> dict[str, Any]:
         "encoders": {name: one.features.name for name, one in model.config.modalities.items()},
     }
     if image is not None and image.features.tile_um:
-        out["tile_um"] = image.features.tile_um
+        out["tile_um"] = list(image.features.tile_um)
     if training is not None:
         out |= {
             "preset": training.preset,
             "schedule": training.schedule,
-            "pairs": training.pairs,
+            "pairs": dict(training.pairs),
             "random_state": training.random_state,
         }
     return out
