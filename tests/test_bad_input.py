@@ -13,6 +13,8 @@ import pytest
 import spatialdata as sd
 
 import spatialwhisperer as sw
+from spatialwhisperer._access.counts import align_counts
+from spatialwhisperer._messages import SpatialWhispererWarning
 
 
 def snapshot(data: Any) -> dict[str, Any]:
@@ -74,8 +76,13 @@ LABELS = ["tumour", "fat"]
         (LABELS, {"templates": []}, ValueError, "Each template"),
         (LABELS, {"normalize": "zscore"}, ValueError, "'none', 'softmax' or 'centre', not 'zscore'"),
         (LABELS, {"min_confidence": 50}, ValueError, "between 0 and 1, not 50"),
-        (LABELS, {"modality": "text"}, ValueError, "a table has no text side; choose 'image' or 'gene'"),
-        (LABELS, {"modality": "protein"}, ValueError, "modality='protein': there is no such side; choose"),
+        (
+            LABELS,
+            {"modality": "text"},
+            ValueError,
+            r"modality='text': a table holds no text of its own; choose 'gene' or 'image'",
+        ),
+        (LABELS, {"modality": "protein"}, ValueError, "modality='protein': there is no such modality; choose"),
         (set(LABELS), {}, TypeError, r"a set has none\. Pass a list: sorted\(labels\)"),
         (iter(LABELS), {}, TypeError, "a list of names or a mapping"),
         (7, {}, TypeError, "a list of names or a mapping from name to description, not 7"),
@@ -109,7 +116,7 @@ def test_a_folder_without_a_model(refused: Any, section: Any, tmp_path: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["", " ", "my/label", "spatialwhisperer", 3])
-def test_names_that_no_slot_can_have(refused: Any, section: Any, model: Any, name: Any) -> None:
+def test_names_that_no_key_can_have(refused: Any, section: Any, model: Any, name: Any) -> None:
     calls: list[tuple[Any, dict[str, Any]]] = [
         (sw.tl.zero_shot_annotate, {"model": model}),
         (sw.tl.query, {"text": "fat", "model": model}),
@@ -179,21 +186,23 @@ def test_spots_off_the_slide(refused: Any, adata: Any, model: Any) -> None:
 def test_missing_scale(refused: Any, adata: Any, model: Any) -> None:
     bare(adata)
     adata.uns["spatial"]["P3"]["scalefactors"] = {}
-    message = r"microns per pixel of section 'P3' are not known\. .*sw\.pp\.tiles\(data, tile_um=…, spot_pitch_um=100\)"
+    message = r"microns per pixel of section 'P3' are not known\. Pass mpp=….*spot_pitch_um=….*sw\.pp\.tiles\(data, tile_um=…, mpp=…\)"
     refused(ValueError, message, sw.tl.zero_shot_annotate, adata, LABELS, model=model)
-    # the cure that the message names
-    sw.pp.tiles(adata, tile_um=80, spot_pitch_um=100)
+    # the remedies that the message names
+    scores = sw.tl.zero_shot_annotate(adata, LABELS, model=model, mpp=0.5, inplace=False)
+    again = sw.tl.zero_shot_annotate(adata.copy(), LABELS, model=model, spot_pitch_um=100, inplace=False)
+    assert np.isfinite(again).all(axis=None)
+    sw.pp.tiles(adata, tile_um=80, tile_px=64, mpp=0.5)
     sw.tl.zero_shot_annotate(adata, LABELS, model=model)
     assert adata.obs["sw_label"].notna().all()
+    assert np.array_equal(adata.obsm["sw_label_scores"], scores)
 
 
 def test_an_image_that_is_too_coarse(adata: Any, model: Any) -> None:
     library = bare(adata).uns["spatial"]["P3"]
     library["images"] = {"hires": library["images"]["fullres"][::4, ::4]}
     library["scalefactors"] |= {"tissue_hires_scalef": 0.25}
-    with pytest.warns(
-        sw._utils.SpatialWhispererWarning, match=r"sw\.pp\.tiles\(data, tile_um=80, on_low_res='allow'\)"
-    ):
+    with pytest.warns(SpatialWhispererWarning, match=r"sw\.pp\.tiles\(data, tile_um=80, on_low_res='allow'\)"):
         sw.tl.zero_shot_annotate(adata, LABELS, model=model, inplace=False)
     sw.pp.tiles(adata, tile_um=80, on_low_res="allow")
     with warnings.catch_warnings():
@@ -221,16 +230,17 @@ def test_a_table_of_two_regions_and_a_doubtful_image(refused: Any, simulated: An
 
 def test_unknown_encoders(refused: Any, section: Any, simulated: Any) -> None:
     data = [bare(section), simulated.reference]
-    refused(ValueError, "no_such_encoder", sw.tl.train, data, image_encoder="no_such_encoder", tile_um=80)
-    refused(ValueError, "no_such_encoder", sw.tl.train, data, gene_encoder="no_such_encoder")
-    refused(ValueError, "no_such_encoder", sw.tl.train, data, text_encoder="no_such_encoder")
+    image = sw.tl.ImageFeatures("no_such_encoder", tile_um=80)
+    refused(ValueError, "no_such_encoder", sw.tl.train, data, image=image)
+    refused(ValueError, "no_such_encoder", sw.tl.train, data, gene="no_such_encoder")
+    refused(ValueError, "no_such_encoder", sw.tl.train, data, text="no_such_encoder")
     refused(
         KeyError,
         r"'X_none' is not in \.obsm of any object",
         sw.tl.train,
         data,
-        image_features="X_none",
-        pairs=[("image", "gene")],
+        image=sw.tl.ImageFeatures(key="X_none"),
+        preset=sw.models.get_preset("spatialwhisperer").replace(pairs={("image", "gene"): 1.0}),
     )
 
 
@@ -272,8 +282,8 @@ def test_genes_of_another_species(refused: Any, simulated: Any, model: Any) -> N
     mouse = simulated.reference.copy()
     mouse.var = mouse.var[[]]
     mouse.var_names = mouse.var_names.str.capitalize()
-    n = len(model.gene_encoder.genes)
-    kept = sum(g == g.capitalize() for g in model.gene_encoder.genes)
+    n = len(model.encoders["gene"].genes)
+    kept = sum(g == g.capitalize() for g in model.encoders["gene"].genes)
     message = (
         f"Only {kept} of the encoder's {n} genes .* look like another species' symbols: {kept} names are the same, and {n} "
         r"when .* are taken as one \(\w+ for \w+.*orthologs"
@@ -281,13 +291,11 @@ def test_genes_of_another_species(refused: Any, simulated: Any, model: Any) -> N
     for call in (sw.tl.zero_shot_annotate, sw.tl.embed):
         refused(ValueError, message, call, mouse, model=model, modality="gene")
     # with Ensembl ids the species has a name
-    from spatialwhisperer._access.counts import align_counts
-
     mouse.var["gene_ids"] = [f"ENSMUSG{i:011d}" for i in range(mouse.n_vars)]
     ids = [f"ENSG{i:011d}" for i in range(n)]
     message = f"{mouse.n_vars} of the table's Ensembl ids start with ENSMUSG, {n} of the encoder's with ENSG"
     with pytest.raises(ValueError, match=message):
-        align_counts(model.gene_encoder.genes, ids, mouse)
+        align_counts(model.encoders["gene"].genes, ids, mouse)
 
 
 def test_another_panel_is_not_called_another_species(simulated: Any, model: Any) -> None:
@@ -308,7 +316,7 @@ def test_no_captions(refused: Any, simulated: Any) -> None:
     del silent.obs["text"]
     refused(ValueError, r"No object holds .*gene–text pairs.*object 0 \(250 rows\): gene", sw.tl.train, silent)
     silent.obs["text"] = np.nan
-    refused(ValueError, r"\.obs\[text_key\]", sw.tl.train, silent)
+    refused(ValueError, r"TextFeatures\(key=…\)", sw.tl.train, silent)
 
 
 # ------------------------------------------------------------------------------------------------- models
@@ -316,14 +324,15 @@ def test_no_captions(refused: Any, simulated: Any) -> None:
 
 def test_features_of_another_width(refused: Any, section: Any, model: Any) -> None:
     section["table"].obsm["X_stain_texture"] = np.zeros((120, 3), np.float32)
-    refused(ValueError, r"expects features of shape \(n, 158\)", sw.tl.embed, section, model=model)
+    refused(ValueError, r"gives features of shape \(n, 158\); found \(120, 3\)", sw.tl.embed, section, model=model)
 
 
-def test_a_model_without_the_side(refused: Any, simulated: Any, section: Any) -> None:
-    genes_only = sw.tl.train(simulated.reference, max_epochs=1)
+def test_a_model_without_the_modality(refused: Any, simulated: Any, section: Any) -> None:
+    genes_only = sw.tl.train(simulated.reference, gene="pca", max_epochs=1)
     refused(KeyError, "cannot embed 'image'", sw.tl.embed, section, model=genes_only, modality="image")
-    images_only = sw.tl.train([simulated.sections["P1"], simulated.sections["P2"]], max_epochs=1)
-    refused(KeyError, "no text side", sw.tl.zero_shot_annotate, section, LABELS, model=images_only)
+    sections = [simulated.sections["P1"], simulated.sections["P2"]]
+    images_only = sw.tl.train(sections, image=sw.tl.ImageFeatures(tile_um=80, tile_px=64), gene="pca", max_epochs=1)
+    refused(KeyError, "reads no text", sw.tl.zero_shot_annotate, section, LABELS, model=images_only)
     refused(ValueError, "knows no captions", sw.tl.zero_shot_annotate, section, model=images_only)
 
 

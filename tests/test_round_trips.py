@@ -23,9 +23,9 @@ LABELS = ["cancer cell", "B/plasma cell", "fat (µm-große Tropfen)", "stroma"]
 
 @pytest.fixture
 def full(section: Any, model: Any) -> Any:
-    """A section with every slot that the package writes."""
+    """A section with every key that the package writes."""
     sw.pp.tiles(section, tile_um=80, tile_px=64)
-    sw.pp.embed_genes(section, model.gene_encoder)
+    sw.pp.embed_genes(section, model.encoders["gene"])
     sw.tl.embed(section, model=model, modality="gene")
     sw.tl.zero_shot_annotate(section, LABELS, model=model, min_confidence=0.9)
     terms = sw.models.Ontology(sw.models.Term(i, name, parents=parents) for i, name, parents in TERMS)
@@ -36,9 +36,7 @@ def full(section: Any, model: Any) -> Any:
         normalize="centre",
         min_confidence=0.6,
         min_margin=0.05,
-        rollup=True,
-        ontology=terms,
-        top_k=2,
+        hierarchy=sw.tl.Hierarchy(rollup=True, ontology=terms),
         key_added="rolled",
     )
     sw.tl.query(section, "fat / adipose tissue", model=model)
@@ -62,11 +60,10 @@ def check(before: ad.AnnData, after: ad.AnnData) -> None:
         assert np.array_equal(after.obs[column].cat.codes, before.obs[column].cat.codes)
     assert "structural / supporting cell" in after.obs["rolled"].cat.categories
     assert {"C:1", "C:2"} <= set(after.obs["rolled_cl"].cat.categories)
-    assert after.obsm["rolled_top"].dtype == np.int16
     assert set(after.obsm) == set(before.obsm)
-    for slot in before.obsm:
-        assert after.obsm[slot].dtype == before.obsm[slot].dtype
-        assert np.array_equal(after.obsm[slot], before.obsm[slot], equal_nan=True)
+    for key in before.obsm:
+        assert after.obsm[key].dtype == before.obsm[key].dtype
+        assert np.array_equal(after.obsm[key], before.obsm[key], equal_nan=True)
     assert [str(c) for c in after.uns["sw_label"]["classes"]] == LABELS
     assert list(after.uns["sw_label_colors"]) == list(before.uns["sw_label_colors"])
     assert set(after.uns["spatialwhisperer"]) == set(before.uns["spatialwhisperer"]) == set(KEYS)
@@ -120,7 +117,7 @@ def test_a_grid(simulated: Any, model: Any, tmp_path: Any) -> None:
     assert len(after.shapes["P3_image_tiles"]) == after["sw_tiles"].n_obs
 
 
-def test_views_and_subsets_keep_the_slots(full: Any) -> None:
+def test_views_and_subsets_keep_the_results(full: Any) -> None:
     half = full["table"][::2].copy()
     assert set(half.obs["sw_label"].cat.categories) <= set(LABELS)
     assert half.obsm["sw_label_scores"].shape == (60, 4)
