@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from spatialwhisperer.encoders.base import Encoder
-from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches, batch_loader
+from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches, WholeBatches, batch_loader
 
 
 class Collating(Encoder):
@@ -165,14 +165,24 @@ def test_an_epoch_has_every_item_once_and_drops_the_rest() -> None:
     assert np.array_equal(np.concatenate(first), np.concatenate(list(sampler)))
     sampler.set_epoch(1)
     assert not np.array_equal(np.concatenate(first), np.concatenate(list(sampler)))
-    assert np.concatenate(list(ShuffledBatches(6, 2, seed=0, shuffle=False))).tolist() == list(range(6))
     assert [len(b) for b in ShuffledBatches(3, 512, seed=0)] == [3]
 
 
 def test_a_loader_hands_on_whole_batches_in_this_process() -> None:
-    loader = batch_loader(ItemBatches(items(), {}), ShuffledBatches(10, 4, seed=0, shuffle=False))
+    sampler = ShuffledBatches(10, 4, seed=0)
+    loader = batch_loader(ItemBatches(items(), {}), sampler)
     assert loader.num_workers == 0
-    assert [batch["row"].tolist() for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [batch["row"].tolist() for batch in loader] == [positions.tolist() for positions in sampler]
+
+
+@pytest.mark.parametrize(("n", "size", "sizes"), [(10, 4, {3, 4}), (8, 4, {4}), (3, 4, {3}), (13, 6, {4, 5})])
+def test_validation_holds_every_item_once_in_batches_of_nearly_one_size(n: int, size: int, sizes: set[int]) -> None:
+    sampler = WholeBatches(n, size, seed=0)
+    batches = list(sampler)
+    assert len(sampler) == len(batches)
+    assert {len(b) for b in batches} == sizes
+    assert sorted(np.concatenate(batches)) == list(range(n))
+    assert all(np.array_equal(a, b) for a, b in zip(batches, sampler, strict=True))
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -1,31 +1,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 import spatialwhisperer as sw
 from spatialwhisperer.retrieval.neighbours import section_neighbours
-from spatialwhisperer.training.closed_form import caption_directions, text_map
+from spatialwhisperer.training.closed_form import (
+    CAPTION_PENALTY,
+    TEXT_PENALTY,
+    caption_directions,
+    captioned_rows,
+    fit_closed_form,
+    install_image_link,
+    text_map,
+)
+from spatialwhisperer.training.ridge_link import solve_ridge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spatialwhisperer.models.joint_space import JointSpace
+    from spatialwhisperer.training.batches import Items
+
+    Space = Callable[..., JointSpace]
+
+TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
 
 
-@pytest.fixture(scope="module")
-def closed(simulated: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model in closed form of the first two sections and the reference."""
-    return train(simulated, folder=tmp_path_factory.mktemp("closed"))
-
-
-def train(simulated: Any, **options: Any) -> Any:
-    data = [simulated.sections["P1"], simulated.sections["P2"], simulated.reference]
-    slot = {"image_features": "X_stain_texture"}
-    return sw.tl.train(data, preset="whisperer", expression=False, **slot, **options)
-
-
-# ------------------------------------------------------------------------------------------------- the parts
+# ------------------------------------------------------------------------------------------------- directions and text map
 
 
 def two_groups(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,15 +89,104 @@ def test_text_map_takes_captions_to_their_directions_and_similar_words_near_them
     assert cosines[2] > 0.9
 
 
-# ------------------------------------------------------------------------------------------------- the model
+def test_directions_are_the_ridge_regression_of_sklearn() -> None:
+    rng = np.random.default_rng(5)
+    x, holds = rng.normal(size=(200, 6)), rng.random((200, 3)) < 0.3
+    got = caption_directions(x, holds, np.repeat("all", 200))
+    weight = Ridge(alpha=CAPTION_PENALTY).fit(x, holds.astype(float)).coef_.T
+    assert got == pytest.approx(weight / (x @ weight).std(axis=0))
+
+
+def test_the_text_map_is_the_ridge_regression_of_sklearn() -> None:
+    rng = np.random.default_rng(6)
+    text, directions = rng.normal(size=(9, 4)), rng.normal(size=(6, 9))
+    expected = Ridge(alpha=TEXT_PENALTY, fit_intercept=False).fit(text, directions.T).coef_
+    assert text_map(text, directions) == pytest.approx(expected)
+
+
+# ------------------------------------------------------------------------------------------------- on arrays
+
+
+def test_a_row_with_two_captions_holds_both() -> None:
+    from spatialwhisperer.training.batches import Items
+
+    index = {"gene": np.array([2, 0, 0, 1]), "text": np.array([0, 0, 1, -1])}
+    inputs = {"gene": np.zeros((3, 2)), "text": np.zeros((2, 2))}
+    given = Items(inputs, index, np.array([2, 0, 0, 1]), np.array(["c", "a", "a", "b"]))
+    rows, holds, group = captioned_rows(given, "gene")
+    assert rows.tolist() == [0, 2]
+    assert holds.tolist() == [[True, True], [True, False]]
+    assert group.tolist() == ["a", "c"]
+
+
+def test_the_joint_space_holds_the_bridge_features_and_a_constant(items: Items, space: Space) -> None:
+    model = space()
+    fitted = fit_closed_form(model, items, bridge="gene")
+    z = {m: model.project(m, items.inputs[m], unit=False) for m in ("gene", "text", "image")}
+    assert model.config.projection_dim == 6
+    assert np.allclose(z["gene"][:, :-1], items.inputs["gene"], atol=1e-6)
+    assert np.allclose(z["gene"][:, -1], np.sqrt(5))
+    assert np.allclose(z["image"][:, -1], np.sqrt(5))
+    assert not z["text"][:, -1].any()
+    weight, alpha = solve_ridge(items.inputs["image"].astype(float), items.inputs["gene"][:32].astype(float))
+    assert np.allclose(z["image"][:, :-1], items.inputs["image"] @ weight.T, atol=1e-5)
+    assert fitted.penalties["ridge_alpha"] == alpha
+    directions = caption_directions(
+        items.inputs["gene"][32:].astype(float), np.eye(4, dtype=bool)[items.index["text"][32:]], items.group[32:]
+    )
+    assert np.allclose(
+        z["text"][:, :-1], items.inputs["text"] @ text_map(items.inputs["text"], directions).T, atol=1e-5
+    )
+    # logits are in standard deviations of the scores of training rows, and cosines are never shrunk
+    assert model.scale == pytest.approx(max(1, np.sqrt(5) * np.median(np.linalg.norm(z["text"], axis=1))), rel=1e-5)
+
+
+def test_rows_of_a_caption_score_higher_on_it_than_on_others(items: Items, space: Space) -> None:
+    model = space()
+    fit_closed_form(model, items, bridge="gene")
+    scores = model.project("gene", items.inputs["gene"][32:]) @ model.project("text", items.inputs["text"]).T
+    assert (scores.argmax(axis=1) == items.index["text"][32:]).mean() > 0.7
+
+
+def test_neighbours_have_their_part_of_an_image_embedding(items: Items, space: Space) -> None:
+    alone, mixed, linked = space(), space(), space()
+    fit_closed_form(alone, items, bridge="gene")
+    fit_closed_form(mixed, items, bridge="gene", neighbour_share=0.25)
+    x, xy = items.inputs["image"], np.random.default_rng(0).uniform(size=(32, 2))
+    own = alone.project("image", x, unit=False)
+    near = section_neighbours(xy, np.zeros(32), 8)
+    w = np.exp(-np.square(near.offsets[:, 1:]).sum(axis=2) / 2)
+    mean = (w[..., None] * own[near.index[:, 1:]]).sum(axis=1) / w.sum(axis=1, keepdims=True)
+    got = mixed.project("image", x, positions=xy, unit=False)
+    assert np.allclose(got, 0.75 * own + 0.25 * mean, atol=1e-4)
+    # the same link put in place of another one
+    fit_closed_form(linked, items, bridge="gene")
+    weight: Any = alone.heads["image"].weight
+    install_image_link(linked, weight[:-1].detach().double().numpy(), neighbour_share=0.25)
+    assert np.allclose(linked.project("image", x, positions=xy, unit=False), got, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- end to end
+
+
+@pytest.fixture(scope="module")
+def closed(simulated: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model in closed form of the first two sections and the reference."""
+    return train(simulated, folder=tmp_path_factory.mktemp("closed"))
+
+
+def train(simulated: Any, preset: Any = "whisperer", **options: Any) -> Any:
+    data = [simulated.sections["P1"], simulated.sections["P2"], simulated.reference]
+    return sw.tl.train(data, preset=preset, image=TILES, **{"expression": False, **options})
 
 
 def test_joint_space_is_that_of_the_gene_features(closed: Any, simulated: Any) -> None:
-    assert closed.config["training"]["schedule"] == "sequential"
-    assert closed.config["projection_dim"] == closed.gene_encoder.dim + 1
-    assert {h["kind"] for h in closed.config["heads"].values()} == {"linear"}
+    encoder = closed.encoders["gene"]
+    assert closed.config.training.schedule == "sequential"
+    assert closed.config.projection_dim == encoder.dim + 1
+    assert {m.head.kind for m in closed.config.modalities.values()} == {"linear"}
     assert list(closed.history["phase"]) == ["gene-text", "image-gene"]
-    genes = sw.pp.embed_genes(simulated.reference, closed.gene_encoder, inplace=False)
+    genes = sw.pp.embed_genes(simulated.reference, encoder, inplace=False)
     z = closed.project("gene", genes, unit=False)
     assert np.allclose(z[:, :-1], closed.standardized("gene", genes), atol=1e-5)
     assert np.ptp(z[:, -1]) == 0
@@ -128,8 +225,8 @@ def test_half_of_an_image_embedding_is_the_mean_of_its_neighbours(closed: Any, s
     assert np.allclose(z[:, :-1], (own + mean) / 2, atol=1e-3)
 
 
-def test_no_seed_no_trainer(closed: Any, simulated: Any, tmp_path: Any) -> None:
-    again = train(simulated, random_state=7, gene_encoder=closed.gene_encoder, folder=tmp_path)
+def test_the_seed_does_not_matter(closed: Any, simulated: Any, tmp_path: Any) -> None:
+    again = train(simulated, random_state=7, gene=closed.encoders["gene"], folder=tmp_path)
     for modality in ("gene", "text", "image"):
         assert torch.equal(again.heads[modality].weight, closed.heads[modality].weight)
 
@@ -141,42 +238,34 @@ def test_saved_and_opened_it_answers_alike(closed: Any, simulated: Any, labels: 
     assert answers[0].equals(answers[1])
 
 
-def test_images_without_positions_see_no_neighbours(simulated: Any, tmp_path: Any) -> None:
+def test_images_without_positions_have_no_neighbours(simulated: Any, tmp_path: Any) -> None:
     parts = []
     for name in ("P1", "P2"):
         table = simulated.sections[name]["table"].copy()
         table.uns.pop("spatialdata_attrs")
         del table.obsm["spatial"]
         parts.append(table)
-    model = sw.tl.train(
-        [*parts, simulated.reference],
-        preset="whisperer",
-        image_features="X_stain_texture",
-        expression=False,
-        folder=tmp_path,
-    )
+    image = sw.tl.ImageFeatures(key="X_stain_texture")
+    data = [*parts, simulated.reference]
+    model = sw.tl.train(data, preset="whisperer", image=image, expression=False, folder=tmp_path)
     assert not model.contexts
     assert model.project("image", parts[0].obsm["X_stain_texture"]).shape[0] == parts[0].n_obs
 
 
-def test_a_link_that_learns_is_trained(simulated: Any, tmp_path: Any) -> None:
-    model = train(simulated, image_link="contrastive", max_epochs=1, projection_dim=8, folder=tmp_path)
-    assert model.config["projection_dim"] == 8
-    assert model.config["heads"]["gene"]["kind"] == "linear_norm"
-
-
-def test_the_joint_space_has_no_dimension_to_choose(simulated: Any) -> None:
-    with pytest.raises(ValueError, match="projection_dim=16"):
-        train(simulated, projection_dim=16)
+def test_a_contrastive_link_is_trained(simulated: Any, tmp_path: Any) -> None:
+    preset = sw.models.get_preset("whisperer").replace(image_link="contrastive", projection_dim=8)
+    model = train(simulated, preset, max_epochs=1, folder=tmp_path)
+    assert model.config.projection_dim == 8
+    assert model.config.modalities["gene"].head.kind == "linear_norm"
 
 
 def test_expression_beside_it(simulated: Any, tmp_path: Any) -> None:
     """The predictor embeds images as the model does, neighbours included, in every held-out fold too."""
     preset = sw.models.get_preset("whisperer")
-    preset = replace(preset, expression=replace(preset.expression, n_genes=20))
-    data = [simulated.sections["P1"], simulated.sections["P2"], simulated.reference]
-    model = sw.tl.train(data, preset=preset, image_features="X_stain_texture", folder=tmp_path)
-    assert model.config["training"]["schedule"] == "sequential"
+    assert preset.expression is not None
+    preset = preset.replace(expression=replace(preset.expression, n_genes=20))
+    model = train(simulated, preset, expression=None, folder=tmp_path)
+    assert model.config.training.schedule == "sequential"
     assert np.isfinite(model.expression.held_out("both")).any()
     table = simulated.sections["P3"]["table"].copy()
     predicted = sw.tl.predict_expression(table, model=model, inplace=False)

@@ -185,8 +185,6 @@ class ShuffledBatches(Sampler):
         Items of a batch on one rank; an incomplete last batch is dropped.
     seed
         Seed of the permutations.
-    shuffle
-        Permute the items; else they come in their order, without strata.
     world_size
         Number of ranks, over which every batch is split.
     strata
@@ -204,16 +202,14 @@ class ShuffledBatches(Sampler):
         batch_size: int,
         *,
         seed: int,
-        shuffle: bool = True,
         world_size: int = 1,
         strata: np.ndarray | None = None,
     ) -> None:
         self.strata = [np.arange(n_items)]
-        if strata is not None and shuffle:
+        if strata is not None:
             self.strata = [np.flatnonzero(strata == code) for code in np.unique(strata)]
             n_items = max(map(len, self.strata)) * len(self.strata)
-        self.n_items, self.seed, self.shuffle = n_items, seed, shuffle
-        self.world_size = world_size
+        self.n_items, self.seed, self.world_size = n_items, seed, world_size
         self.rank_of: Callable[[], int] = int
         self.batch_size = max(1, min(batch_size, n_items // world_size))
         self.epoch = 0
@@ -234,8 +230,6 @@ class ShuffledBatches(Sampler):
             yield order[first : first + self.batch_size]
 
     def _order(self) -> np.ndarray:
-        if not self.shuffle:
-            return np.arange(self.n_items)
         rng = np.random.default_rng([self.seed, self.epoch])
         longest = max(map(len, self.strata))
         shuffled = [
@@ -246,6 +240,33 @@ class ShuffledBatches(Sampler):
         return np.stack(shuffled, axis=1).ravel()
 
 
-def batch_loader(dataset: ItemBatches, sampler: ShuffledBatches) -> DataLoader:
+class WholeBatches(Sampler):
+    """Batches of item positions that together hold every item once, for validation.
+
+    The order is one seeded permutation, the same in every epoch, so that every batch holds items of all kinds. The sizes of the batches
+    differ by one at most, because a contrastive loss depends on the number of negatives.
+
+    Parameters
+    ----------
+    n_items
+        Number of items.
+    batch_size
+        Largest number of items in a batch.
+    seed
+        Seed of the permutation.
+    """
+
+    def __init__(self, n_items: int, batch_size: int, *, seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(n_items)
+        self.batches = np.array_split(order, max(1, -(-n_items // batch_size)))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.batches)
+
+
+def batch_loader(dataset: ItemBatches, sampler: ShuffledBatches | WholeBatches) -> DataLoader:
     """Loader of whole batches, in this process: forked workers hang with data in zarr, and indexing is faster than they are."""
     return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, batch_loader
+from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, WholeBatches, batch_loader
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.ridge_link import ridge_link
@@ -234,7 +234,7 @@ def _validation_loader(trained: Any, validation: Items | None, phase: Phase, run
     items = validation.with_pairs(phase.pairs)
     if len(items) < 2:
         return None
-    sampler = ShuffledBatches(len(items), run.recipe.batch_size, seed=run.random_state, shuffle=False)
+    sampler = WholeBatches(len(items), run.recipe.batch_size, seed=run.random_state)
     return batch_loader(ItemBatches(items, trained), sampler)
 
 

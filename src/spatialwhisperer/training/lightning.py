@@ -107,6 +107,9 @@ class ContrastiveTraining(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
         """Loss on held-out groups."""
         loss, parts = self._loss(batch)
+        if not parts:
+            # without a pair there is no loss, and a zero would count in the mean over the batches
+            return
         self.log_dict(
             {"val_loss": loss, **{f"val_loss_{k}": v for k, v in parts.items()}}, batch_size=1, sync_dist=True
         )

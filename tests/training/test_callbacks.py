@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+import torch
+
+import spatialwhisperer as sw
+from spatialwhisperer.training.callbacks import EpochBar, History, callbacks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def trainer(epoch: int = 0, **metrics: float) -> Any:
+    """What the callbacks read of a Trainer."""
+    return SimpleNamespace(
+        is_global_zero=True,
+        current_epoch=epoch,
+        global_step=10 * (epoch + 1),
+        max_epochs=5,
+        callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
+        save_checkpoint=lambda path, weights_only: None,  # noqa: ARG005
+    )
+
+
+def after(history: History, *losses: float) -> History:
+    for epoch, loss in enumerate(losses, start=len(history.rows)):
+        history.on_train_epoch_end(trainer(epoch, loss=loss), None)
+    return history
+
+
+EXPECTED = pd.DataFrame({"phase": ["p"] * 3, "epoch": [0, 1, 2], "step": [10, 20, 30], "loss": [3.0, 2.0, 1.0]})
+
+
+# ------------------------------------------------------------------------------------------------- history
+
+
+def test_the_history_has_one_row_for_each_epoch(tmp_path: Path) -> None:
+    history = after(History("p", tmp_path / "new"), 3, 2, 1)
+    pd.testing.assert_frame_equal(history.frame(), EXPECTED)
+    history.on_train_end(trainer(), None)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "history.csv"), EXPECTED)
+    pd.testing.assert_frame_equal(history.frame(), EXPECTED)
+
+
+def test_a_resumed_history_continues_the_rows_of_the_checkpoint(tmp_path: Path) -> None:
+    state = after(History("p", tmp_path), 3, 2).state_dict()
+    resumed = History("p", tmp_path)
+    resumed.load_state_dict(state)
+    pd.testing.assert_frame_equal(after(resumed, 1).frame(), EXPECTED)
+    assert len(state["rows"]) == 2
+
+
+def test_an_interrupted_run_writes_its_history(tmp_path: Path) -> None:
+    History("p", tmp_path).on_exception(trainer(), None, KeyboardInterrupt())
+    assert not (tmp_path / "history.csv").exists()
+    after(History("p", tmp_path), 3, 2, 1).on_exception(trainer(), None, KeyboardInterrupt())
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), EXPECTED)
+
+
+def test_other_ranks_write_nothing_and_read_the_history_of_the_first(tmp_path: Path) -> None:
+    history, other = History("p", tmp_path), trainer()
+    other.is_global_zero = False
+    history.on_train_epoch_end(other, None)
+    history.on_train_end(other, None)
+    history.on_exception(other, None, ValueError())
+    assert history.rows == []
+    assert not (tmp_path / "history.csv").exists()
+    after(History("p", tmp_path), 3, 2, 1).on_train_end(trainer(), None)
+    pd.testing.assert_frame_equal(history.frame(), EXPECTED)
+
+
+# ------------------------------------------------------------------------------------------------- bar, checkpoints
+
+
+def test_the_bar_shows_epochs_and_loss(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from tqdm import std
+
+    # a bar is shown on terminals only
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    bar = EpochBar()
+    with sw.settings.override(progress=True):
+        bar.on_train_start(trainer(), None)
+        assert isinstance(bar.bar, std.tqdm)
+        for epoch in range(2):
+            bar.on_train_epoch_end(trainer(epoch, loss=1.25), None)
+        bar.teardown(trainer(), None, "fit")
+    assert bar.bar.n == 2
+    assert "2/5" in capsys.readouterr().err
+    assert bar.bar.postfix == "loss 1.250"
+
+
+def test_other_ranks_have_no_bar() -> None:
+    bar, other = EpochBar(), trainer()
+    other.is_global_zero = False
+    bar.on_train_start(other, None)
+    bar.on_train_epoch_end(other, None)
+    bar.teardown(other, None, "fit")
+    assert bar.bar is None
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(4, 1), (19, 1), (25, 2), (300, 30)])
+def test_there_are_about_ten_checkpoints_in_a_run(tmp_path: Path, epochs: int, every: int) -> None:
+    checkpoint: Any = callbacks(tmp_path, epochs)[0]
+    assert checkpoint._every_n_epochs == every
+    assert checkpoint.dirpath == str(tmp_path)

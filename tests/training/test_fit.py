@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import subprocess
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from spatialwhisperer.training import fit as module
+from spatialwhisperer.training.closed_form import TEXT_PENALTY
+from spatialwhisperer.training.fit import Phase, fit, fit_phase, in_closed_form
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from spatialwhisperer.models.joint_space import JointSpace
+    from spatialwhisperer.training.batches import Items
+    from spatialwhisperer.training.fit import Run
+
+    Space = Callable[..., JointSpace]
+    Runs = Callable[..., Run]
+
+SCHEDULES = [("joint", None), ("sequential", "contrastive")]
+
+
+def same(a: JointSpace, b: JointSpace, atol: float = 0.0) -> bool:
+    """Whether all weights are equal."""
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.allclose(x, y, rtol=0, atol=atol) for x, y in pairs)
+
+
+def stop_at(epoch: int) -> Any:
+    """A callback that interrupts the training."""
+    from lightning.pytorch.callbacks import Callback
+
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+            if trainer.current_epoch == epoch:
+                raise KeyboardInterrupt
+
+    return Stop()
+
+
+# ------------------------------------------------------------------------------------------------- schedules
+
+
+def test_the_joint_schedule_trains_all_pairs_together(items: Items, space: Space, run: Runs) -> None:
+    model = space()
+    fitted = fit(model, items, None, run(max_epochs=20), schedule="joint", image_link=None)
+    assert set(fitted.history["phase"]) == {"joint"}
+    # an epoch passes once through the larger stratum of 32 items, half a batch at a time
+    assert fitted.history["step"].tolist() == [4 * (e + 1) for e in range(20)]
+    for pair in ("image_gene", "gene_text"):
+        assert fitted.history[f"loss_{pair}"].iloc[-1] < 0.7 * fitted.history[f"loss_{pair}"].iloc[0]
+    assert len(fitted.penalties) == 0
+    assert not model.training
+    assert all(p.requires_grad and p.device.type == "cpu" for p in model.parameters())
+
+
+def test_the_sequential_schedule_links_images_to_a_fixed_embedding(items: Items, space: Space, run: Runs) -> None:
+    first, both = space(), space()
+    phase = Phase("gene-text", {("gene", "text"): 1.0}, frozenset({"gene", "text"}))
+    fit_phase(first, items, None, phase, run(folder=run().folder / "alone"))
+    fitted = fit(both, items, None, run(), schedule="sequential", image_link="contrastive")
+    assert fitted.history["phase"].tolist() == ["gene-text"] * 3 + ["image-gene"] * 3
+    for modality in ("gene", "text"):
+        weights = zip(first.heads[modality].parameters(), both.heads[modality].parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in weights)
+    weights = zip(first.heads["image"].parameters(), both.heads["image"].parameters(), strict=True)
+    assert not any(torch.equal(a, b) for a, b in weights)
+
+
+def test_a_ridge_link_follows_the_training_of_the_other_heads(items: Items, space: Space, run: Runs) -> None:
+    model = space()
+    fitted = fit(model, items, None, run(), schedule="sequential", image_link="ridge")
+    assert fitted.history["phase"].tolist() == ["gene-text"] * 3 + ["image-gene"]
+    assert set(fitted.penalties) == {"ridge_alpha"}
+    assert model.config.modalities["image"].head.kind == "linear"
+
+
+def test_a_recipe_in_closed_form_trains_nothing(items: Items, space: Space, run: Runs) -> None:
+    model = space()
+    fitted = fit(model, items, None, run(closed_form=True), schedule="sequential", image_link="ridge")
+    assert fitted.history["phase"].tolist() == ["gene-text", "image-gene"]
+    assert fitted.history["step"].tolist() == [0, 0]
+    assert fitted.penalties["text_penalty"] == TEXT_PENALTY
+    assert {m.head.kind for m in model.config.modalities.values()} == {"linear"}
+    assert not run().folder.exists()
+
+
+def test_only_frozen_features_with_a_ridge_link_are_solved_in_closed_form(run: Runs) -> None:
+    closed, plain = run(closed_form=True).recipe, run().recipe
+    assert in_closed_form(closed, "ridge", {})
+    assert not in_closed_form(closed, "contrastive", {})
+    assert not in_closed_form(closed, "ridge", {"image": "U"})
+    assert not in_closed_form(plain, "ridge", {})
+
+
+def test_the_sequential_schedule_needs_a_bridge(items: Items, space: Space, run: Runs) -> None:
+    with pytest.raises(ValueError, match="needs a modality that all pairs share. Use schedule='joint'"):
+        fit(space(), items, None, run(bridge=None), schedule="sequential", image_link="ridge")
+
+
+def test_the_loss_is_the_weighted_mean_over_the_pairs(items: Items, space: Space, run: Runs) -> None:
+    pairs = {("image", "gene"): 3.0, ("gene", "text"): 1.0}
+    history = fit(space(), items, None, run(pairs=pairs), schedule="joint", image_link=None).history
+    # the history holds the last batch of each epoch, so the identity holds row by row
+    expected = (3 * history["loss_image_gene"] + history["loss_gene_text"]) / 4
+    assert np.allclose(history["loss"], expected, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------- epochs and validation
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({"min_steps": 12}, 3), ({"min_steps": 17}, 5), ({"min_steps": 17, "max_epochs": 1}, 1)]
+)
+def test_small_data_are_trained_for_the_steps_of_the_recipe(
+    items: Items, space: Space, run: Runs, options: dict[str, int], expected: int
+) -> None:
+    """Four steps make an epoch, and the recipe has three epochs; a number of epochs that is asked for comes first."""
+    history = fit(space(), items, None, run(**options), schedule="joint", image_link=None).history
+    assert history["epoch"].tolist() == list(range(expected))
+
+
+def test_held_out_items_give_a_validation_loss_and_change_nothing(items: Items, space: Space, run: Runs) -> None:
+    own, other = items.subset(np.flatnonzero(items.group == "a")), items.subset(np.flatnonzero(items.group == "b"))
+    plain, validated = space(), space()
+    without = fit(plain, own, None, run(folder=run().folder / "1"), schedule="joint", image_link=None).history
+    history = fit(validated, own, other, run(folder=run().folder / "2"), schedule="joint", image_link=None).history
+    assert {"val_loss", "val_loss_image_gene", "val_loss_gene_text"} <= set(history)
+    assert history["val_loss"].notna().all()
+    assert "val_loss" not in without
+    assert same(plain, validated)
+    assert np.array_equal(without["loss"], history["loss"])
+
+
+def test_a_phase_without_held_out_pairs_has_no_validation_loss(items: Items, space: Space, run: Runs) -> None:
+    images = items.subset(np.arange(8))
+    history = fit(space(), items, images, run(), schedule="sequential", image_link="contrastive").history
+    assert history.set_index("phase")["val_loss"].notna().groupby(level=0).all().to_dict() == {
+        "gene-text": False,
+        "image-gene": True,
+    }
+
+
+# ------------------------------------------------------------------------------------------------- the process
+
+
+@pytest.mark.parametrize(("schedule", "link"), SCHEDULES)
+def test_the_seed_decides(items: Items, space: Space, run: Runs, schedule: str, link: str | None) -> None:
+    models = []
+    for number, seed in enumerate((4, 4, 5)):
+        torch.manual_seed(number)
+        models.append(space())
+        options = run(random_state=seed, folder=run().folder / str(number))
+        fit(models[-1], items, None, options, schedule=schedule, image_link=link)
+    assert same(models[0], models[1])
+    assert not same(models[0], models[2])
+
+
+def test_the_process_keeps_its_random_state(items: Items, space: Space, run: Runs) -> None:
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    fit(space(heads={"gene": "bn_shortcut"}), items, None, run(), schedule="joint", image_link=None)
+    after = random.getstate(), np.random.get_state()[1], torch.get_rng_state()  # noqa: NPY002
+    assert before[0] == after[0]
+    assert np.array_equal(before[1], after[1])
+    assert torch.equal(before[2], after[2])
+
+
+def test_lightning_is_silent_and_its_loggers_are_left_as_they_were(
+    items: Items, space: Space, run: Runs, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(space(), items, None, run(), schedule="joint", image_link=None)
+    assert "GPU available" not in capfd.readouterr().err
+    assert log.level == level
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 1),
+        ({"devices": 2}, 2),
+        ({"devices": "2", "num_nodes": 3}, 6),
+        ({"devices": "auto"}, 1),
+    ],
+)
+def test_processes_are_counted_as_lightning_does(options: dict[str, Any], expected: int) -> None:
+    import lightning.pytorch
+
+    assert module._world_size(lightning.pytorch, {"accelerator": "cpu", "strategy": "ddp", **options}) == expected
+
+
+# ------------------------------------------------------------------------------------------------- interruption
+
+
+@pytest.mark.parametrize(("schedule", "link"), SCHEDULES)
+def test_an_interrupted_run_continues(
+    items: Items, space: Space, run: Runs, schedule: str, link: str | None, tmp_path: Path
+) -> None:
+    whole, model = space(), space()
+    expected = fit(whole, items, None, run(max_epochs=6), schedule=schedule, image_link=link).history
+    folder, handler = tmp_path / "stopped", signal.getsignal(signal.SIGINT)
+    stopping = run({"callbacks": stop_at(4)}, max_epochs=6, folder=folder)
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        fit(model, items, None, stopping, schedule=schedule, image_link=link)
+    assert signal.getsignal(signal.SIGINT) is handler
+    first = "joint" if schedule == "joint" else "gene-text"
+    assert len(pd.read_csv(folder / first / "history.csv")) == 4
+    model = space()
+    fitted = fit(model, items, None, run(max_epochs=6, folder=folder, resume=True), schedule=schedule, image_link=link)
+    pd.testing.assert_frame_equal(fitted.history, expected, rtol=1e-5)
+    assert same(model, whole, atol=1e-5)
+
+
+def test_a_run_that_was_killed_continues_its_history(items: Items, space: Space, run: Runs, tmp_path: Path) -> None:
+    """A process that is killed has no time to write its history; the checkpoint holds it."""
+    expected = fit(space(), items, None, run(max_epochs=6), schedule="joint", image_link=None).history
+    folder = tmp_path / "killed"
+    stopping = run({"callbacks": [stop_at(4)]}, max_epochs=6, folder=folder)
+    with pytest.raises(KeyboardInterrupt):
+        fit(space(), items, None, stopping, schedule="joint", image_link=None)
+    (folder / "joint" / "history.csv").unlink()
+    resumed = run(max_epochs=6, folder=folder, resume=True)
+    history = fit(space(), items, None, resumed, schedule="joint", image_link=None).history
+    pd.testing.assert_frame_equal(history, expected, rtol=1e-5)
+
+
+def test_the_last_checkpoint_is_that_of_the_last_step(items: Items, space: Space, run: Runs) -> None:
+    """25 epochs are no multiple of the two between checkpoints."""
+    model, again = space(), space()
+    history = fit(model, items, None, run(max_epochs=25), schedule="joint", image_link=None).history
+    checkpoint = torch.load(run().folder / "joint" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == history["step"].iloc[-1]
+    for name, value in model.state_dict().items():
+        assert torch.equal(checkpoint["state_dict"][f"model.{name}"], value)
+    # a finished run that is resumed stays as it is
+    resumed = fit(again, items, None, run(max_epochs=25, resume=True), schedule="joint", image_link=None).history
+    assert same(model, again)
+    pd.testing.assert_frame_equal(history, resumed)
+
+
+# ------------------------------------------------------------------------------------------------- several ranks
+
+
+_RANKS = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.joint_space import JointSpace
+from spatialwhisperer.models.parts import PairLoss, Recipe
+from spatialwhisperer.training.batches import Items
+from spatialwhisperer.training.fit import Phase, Run, fit_phase
+from spatialwhisperer.training.trainer import trainer_options
+
+devices, strategy, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+torch.set_num_threads(1)
+torch.manual_seed(0)
+rng, n = np.random.default_rng(0), 64
+inputs = {m: rng.normal(size=(n, d)).astype(np.float32) for m, d in (("image", 6), ("gene", 5), ("text", 4))}
+# two kinds of rows, so that a rank may miss a modality in a small batch
+index = {m: np.arange(n) for m in inputs}
+index["image"] = np.where(np.arange(n) < 40, np.arange(n), -1)
+index["text"] = np.where(np.arange(n) < 40, -1, np.arange(n))
+items = Items(inputs, index, np.arange(n), np.full(n, "a"))
+modalities = {
+    m: ModalityConfig(FeatureRecipe(None, m), x.shape[1], HeadConfig("linear_norm", x.shape[1])) for m, x in inputs.items()
+}
+model = JointSpace(ModelConfig(8, modalities))
+recipe = Recipe(dict.fromkeys(inputs, "linear_norm"), 8, 1e-2, 1e-5, 0.0, (0.9, 0.98), 0.1, 0.1, 32 // devices, 3, 1)
+pairs = {("image", "gene"): 1.0, ("gene", "text"): 1.0}
+options = trainer_options({"accelerator": "cpu", "devices": devices, "strategy": strategy})
+run = Run(recipe, PairLoss(), pairs, "gene", {}, 3, 0, folder, options)
+history = fit_phase(model, items, items, Phase("p", pairs, frozenset(inputs)), run)
+torch.save(model.state_dict(), folder / "model.pt")
+history.to_csv(folder / "out.csv")
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_train_like_one(tmp_path: Path) -> None:
+    """The same global batches give the same loss and the same weights: negatives are gathered from all ranks."""
+    (tmp_path / "ranks.py").write_text(_RANKS)
+    for devices, strategy in (("1", "auto"), ("2", "ddp_fork")):
+        command = [sys.executable, str(tmp_path / "ranks.py"), devices, strategy, str(tmp_path / devices)]
+        subprocess.run(command, check=True, timeout=240, capture_output=True)
+    one, two = (torch.load(tmp_path / d / "model.pt", weights_only=True) for d in "12")
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    # a rank validates with its own batch size
+    one, two = (pd.read_csv(tmp_path / d / "out.csv").filter(regex="^(?!val_)") for d in "12")
+    pd.testing.assert_frame_equal(one, two, atol=1e-5)
