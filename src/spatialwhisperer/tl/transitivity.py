@@ -84,32 +84,49 @@ def transitivity(
     -------
     DataFrame with the columns ``value``, ``low`` and ``high`` (95 % interval), ``meaning`` (one sentence) and the index:
 
-    ``transitive_consistency`` : mean over labels of the AUROC of image scores against the best label by expression (scores centred
-        within the section); .5 by chance
-    ``coverage`` : fraction of rows whose expression is as near to a training row with a caption, and whose counts fit the expression
+    ``transitive_consistency``
+        mean over labels of the AUROC of image scores against the best label by expression (scores centred within the
+        section); .5 by chance
+    ``coverage``
+        fraction of rows whose expression is as near to a training row with a caption, and whose counts fit the expression
         of the captions as well, as for 95 % of training rows when their patient is left out
-    ``label_kappa`` : Cohen's kappa of the best labels by image and by expression
-    ``image_gene_error``, ``image_gene_error_centred`` : ε₁, mean 1 - cosine of image and expression of a row, and the same
-        after the mean of each modality is subtracted (contrastive training leaves a gap between the modalities)
-    ``image_gene_rank``, ``image_gene_recall_10`` : how often a row's own expression is nearer to its image than that of another row
-        of the section (.5 by chance), and how often it is among the ten nearest
-    ``bridge_error``, ``bridge_error_centred`` : δ, mean 1 - cosine to the nearest training row with a caption
-    ``bridge_auroc``, ``bridge_auroc_centred``, ``bridge_auroc_knn`` : how well a classifier (logistic, logistic after centring,
-        15 nearest rows) distinguishes held-out rows of these data from training rows; .5 where they are alike
-    ``bridge_mixing`` : training rows among the 15 nearest rows in a balanced sample, over their expectation (1: mixed)
-    ``bridge_mmd_p`` : p-value of the maximum mean discrepancy; it assumes independent spots, so that it is too small
-    ``bridge_reach``, ``bridge_reach_centred`` : fraction of rows that are nearer to a training row than its fifth neighbour
-    ``expression_cross_entropy`` : excess cross-entropy of the counts, in nats per count, under the expression profile of the
-        best-fitting caption; it is computed from the counts because an encoder maps the counts of any tissue near its training data
-    ``gene_text_error``, ``gene_text_rank`` : ε₂ and the rank of a row's own caption among all captions, on training rows
-    ``prompt_margin`` : smallest distance between two labels
-    ``largest_hub`` : fraction of the rows whose best label is the most frequent one
-    ``bound_distance`` : ``√2 (√ε₁ + √δ + √ε₂)``, an upper bound of the root mean square distance of image and caption. Labels
-        that are further apart than twice this are safe; the bound is called vacuous where there are none, which is usual
-    ``chain_error`` : the quantity that the bound limits: mean 1 - cosine of the image and the caption of its nearest training row
-    ``image_coverage``, ``image_distance``, ``image_scale`` : fraction of tiles whose features are similar to those of training tiles;
-        distance of the section's mean features from those of the training sections, in standard deviations; ratio of the microns per
-        pixel to those of the training images (above 1: coarser)
+    ``label_kappa``
+        Cohen's kappa of the best labels by image and by expression
+    ``image_gene_error``, ``image_gene_error_centred``
+        ε₁, mean 1 - cosine of image and expression of a row, and the same after the mean of each modality is subtracted
+        (contrastive training leaves a gap between the modalities)
+    ``image_gene_rank``, ``image_gene_recall_10``
+        how often a row's own expression is nearer to its image than that of another row of the section (.5 by chance), and
+        how often it is among the ten nearest
+    ``bridge_error``, ``bridge_error_centred``
+        δ, mean 1 - cosine to the nearest training row with a caption
+    ``bridge_auroc``, ``bridge_auroc_centred``, ``bridge_auroc_knn``
+        how well a classifier (logistic, logistic after centring, 15 nearest rows) distinguishes held-out rows of these data
+        from training rows; .5 where they are alike
+    ``bridge_mixing``
+        training rows among the 15 nearest rows in a balanced sample, over their expectation (1: mixed)
+    ``bridge_mmd_p``
+        p-value of the maximum mean discrepancy; it assumes independent spots, so that it is too small
+    ``bridge_reach``, ``bridge_reach_centred``
+        fraction of rows that are nearer to a training row than its fifth neighbour
+    ``expression_cross_entropy``
+        excess cross-entropy of the counts, in nats per count, under the expression profile of the best-fitting caption; it
+        is computed from the counts because an encoder maps the counts of any tissue near its training data
+    ``gene_text_error``, ``gene_text_rank``
+        ε₂ and the rank of a row's own caption among all captions, on training rows
+    ``prompt_margin``
+        smallest distance between two labels
+    ``largest_hub``
+        fraction of the rows whose best label is the most frequent one
+    ``bound_distance``
+        ``√2 (√ε₁ + √δ + √ε₂)``, an upper bound of the root mean square distance of image and caption. Labels that are
+        further apart than twice this are safe; the bound is called vacuous where there are none, which is usual
+    ``chain_error``
+        the quantity that the bound limits: mean 1 - cosine of the image and the caption of its nearest training row
+    ``image_coverage``, ``image_distance``, ``image_scale``
+        fraction of tiles whose features are similar to those of training tiles; distance of the section's mean features
+        from those of the training sections, in standard deviations; ratio of the microns per pixel to those of the training
+        images (above 1: coarser)
 
     ``.attrs`` holds as plain values: ``classes``; ``class_auroc`` with ``class_low`` and ``class_high``; ``prompt_distance``;
     ``prompt_fraction``; ``bridge`` (1 - cosine to the nearest training row, of these rows, and of training rows to those of other
