@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from anndata import AnnData
+    from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import Whisperer
@@ -74,7 +75,7 @@ def simulated(seed: int, small: bool) -> Task:
     sections, reference = sw.datasets.simulate_sections(3, random_state=seed, **size)
     test = sections["P3"]
     test["table"].obs[KNOWN] = test["table"].obs["cell_type"]
-    captions = dict(zip(reference.obs["cell_type"], reference.obs["text"], strict=True))
+    captions = {str(k): str(v) for k, v in zip(reference.obs["cell_type"], reference.obs["text"], strict=True)}
     prompts = {name: captions[name] for name in test["table"].obs[KNOWN].cat.categories}
     train, title = [sections["P1"], sections["P2"], reference], "simulated section of P3, a patient not in training"
     options: dict[str, Any] = {"image": sw.tl.ImageFeatures(tile_um=80, tile_px=80 if small else 160)}
@@ -111,7 +112,7 @@ def her2st(folder: Path, small: bool) -> Task:
         "gene": sw.tl.GeneFeatures(batch_key="patient"),
         "text": sw.tl.TextFeatures(key=captions.CAPTION_COLUMNS),
     }
-    return Task(train, test, title, {name: captions.TARGETS[name] for name in truth}, options, truth)
+    return Task(train, test, title, {str(name): captions.TARGETS[str(name)] for name in truth}, options, truth)
 
 
 def _texts_only(folder: Path) -> list[str]:
@@ -139,8 +140,11 @@ def evaluate(task: Task) -> tuple[pd.DataFrame, dict[str, float]]:
     by_class = sw.tl.evaluate_annotation(task.test, KNOWN if task.truth is None else task.truth, key="sw_class")
     known = task.test["table"].obs[KNOWN].dropna()
     labels = sw.tl.evaluate_annotation(task.test, KNOWN)
-    summary = {"macro AUROC": by_class.loc["macro", "auroc"], "accuracy": labels.loc["macro", "accuracy"]}
-    summary["accuracy of the most frequent class"] = known.value_counts(normalize=True).iloc[0]
+    summary = {
+        "macro AUROC": float(by_class["auroc"].loc["macro"]),
+        "accuracy": float(labels["accuracy"].loc["macro"]),
+        "accuracy of the most frequent class": float(known.value_counts(normalize=True).iloc[0]),
+    }
     return by_class[["auroc", "n_present"]], summary
 
 
@@ -154,7 +158,7 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
 
     table = task.test["table"]
     classes = list(table.obs[KNOWN].cat.categories)
-    palette = dict(zip(classes, mpl.colormaps["Set1"].colors, strict=False))
+    palette = {name: mpl.colors.to_hex(mpl.colormaps["Set1"](number)) for number, name in enumerate(classes)}
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained", dpi=110)
     sw.pl.annotation(task.test, palette=palette, axes=axes[:2])
     sw.pl.annotation(task.test, key=KNOWN, with_image=False, palette=palette, axes=axes[2:])
@@ -174,8 +178,9 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
         few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
     few.save(out / "annotation.png")
     columns = 3 if len(task.prompts) < 6 else 4
-    sw.pl.scores(task.test, key="sw_class", n_columns=columns)[0].figure.savefig(out / "scores.png", dpi=80)
-    sw.pl.training(model)[0].figure.savefig(out / "training.png", dpi=80)
+    scores, training = sw.pl.scores(task.test, key="sw_class", n_columns=columns), sw.pl.training(model)
+    for name, ax in (("scores", scores[0]), ("training", training[0])):
+        cast("Figure", ax.figure).savefig(out / f"{name}.png", dpi=80)
     plt.close("all")
 
 

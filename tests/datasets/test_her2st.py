@@ -8,6 +8,7 @@ import subprocess
 import threading
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -200,7 +201,7 @@ def test_wrong_requests_say_what_is_there(clone, tmp_path):
     with pytest.raises(ValueError, match="No such section"):
         sw.datasets.her2st([], data_dir=root)
     with pytest.raises(TypeError, match="sections must be"):
-        sw.datasets.her2st(3, data_dir=root)
+        sw.datasets.her2st(3, data_dir=root)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         sw.datasets.her2st("A1", data_dir=tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
@@ -298,7 +299,7 @@ def test_real_sections(data_folder):
     assert set(sdata.images) == {"C2_image", "A1_image"}
     table = sdata["table"]
     for name in names:
-        source = ad.read_h5ad(data_folder / "her2st" / name / "counts.h5ad")
+        source: Any = ad.read_h5ad(data_folder / "her2st" / name / "counts.h5ad")
         meta = json.loads((data_folder / "her2st" / name / "meta.json").read_text())
         part = table[table.obs["section"] == name]
         assert list(part.obs_names) == list(source.obs_names)

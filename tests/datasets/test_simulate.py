@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -126,11 +128,11 @@ def test_patients_differ_in_stain_and_expression(data):
 
 
 def test_seed_decides_everything_and_nothing_else_does():
-    options = {"n_genes": 40, "n_reference_cells": 30, "mpp": 2.0}
+    options: Any = {"n_genes": 40, "n_reference_cells": 30, "mpp": 2.0}
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    one = sw.datasets.simulate_sections(1, 30, random_state=5, **options)
-    two = sw.datasets.simulate_sections(2, 30, random_state=5, **options)
-    other = sw.datasets.simulate_sections(1, 30, random_state=6, **options)
+    one: Any = sw.datasets.simulate_sections(1, 30, random_state=5, **options)
+    two: Any = sw.datasets.simulate_sections(2, 30, random_state=5, **options)
+    other: Any = sw.datasets.simulate_sections(1, 30, random_state=6, **options)
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
     np.testing.assert_array_equal(pixels(one, "P1"), pixels(two, "P1"))
     assert (one.sections["P1"]["table"].X != two.sections["P1"]["table"].X).nnz == 0

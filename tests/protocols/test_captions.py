@@ -53,7 +53,7 @@ def test_a_caption_says_that_a_cell_type_is_among_the_highest_quarter_of_its_sec
     captions.add_captions(spots)
     assert set(captions.CAPTION_COLUMNS) <= set(spots.obs)
     for number, (name, caption) in enumerate(captions.CELLS.items()):
-        column = spots.obs[f"caption_type_{number}"]
+        column = pd.Series(spots.obs[f"caption_type_{number}"])
         assert set(column.dropna()) == {caption}
         for section in ("X1", "X2"):
             inside = (spots.obs["section"] == section).to_numpy()

@@ -33,6 +33,9 @@ def test_the_script_trains_such_a_model(data_folder: Path, tmp_path: Path) -> No
     model = sw.models.Whisperer.load(out)
     assert model.labels == list(LABELS)
     card, annotation = model.config.card, model.config.annotation
+    assert card is not None
     assert set(card.held_out_macro_auroc) == {"A1", "C3"}
     assert card.command == "python -m spatialwhisperer.protocols.train_default --data FOLDER"
+    assert annotation is not None
+    assert annotation.ece is not None
     assert 0 <= annotation.ece <= 1

@@ -60,6 +60,6 @@ def table_element(adata: AnnData, *, regions: Sequence[str]) -> AnnData:
     """Declare a table whose ``obs`` has ``region`` and ``instance_id``."""
     from spatialdata.models import TableModel
 
-    adata.obs["region"] = pd.Categorical(adata.obs["region"], categories=list(regions))
-    adata.obs["instance_id"] = adata.obs["instance_id"].astype("int64")
+    adata.obs["region"] = pd.Categorical(np.asarray(adata.obs["region"]), categories=list(regions))
+    adata.obs["instance_id"] = np.asarray(adata.obs["instance_id"], dtype=np.int64)
     return TableModel.parse(adata, region=list(regions), region_key="region", instance_key="instance_id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -62,8 +62,8 @@ def read_folder(folder: Path, *, with_image: bool) -> Section:
     section = Section(
         name=folder.name,
         counts=sp.csr_matrix(adata.X, dtype=np.int32),
-        genes=adata.var,
-        obs=adata.obs,
+        genes=cast("pd.DataFrame", adata.var),
+        obs=cast("pd.DataFrame", adata.obs),
         spatial_px=np.asarray(adata.obsm["spatial"], dtype=np.float32),
         obsm={k: v for k, v in adata.obsm.items() if isinstance(v, pd.DataFrame)},
         mpp=float(mpp),

@@ -187,8 +187,8 @@ def _side_um(n_spots: int, mpp: float, pitch: float, diameter: float, size_px: i
     return side
 
 
-def _labels(kind: np.ndarray) -> pd.Categorical:
-    return pd.Categorical.from_codes(kind, categories=list(CLASSES))
+def _labels(kind: np.ndarray) -> pd.Categorical[str]:
+    return pd.Categorical.from_codes(kind, categories=pd.Index(CLASSES))
 
 
 def _spot_table(
@@ -290,8 +290,8 @@ def _reference(
     obs = pd.DataFrame(
         {
             "cell_type": _labels(kind),
-            "text": pd.Categorical.from_codes(kind, categories=list(CAPTIONS)),
-            "patient": pd.Categorical.from_codes(patient, categories=["R1", "R2"]),
+            "text": pd.Categorical.from_codes(kind, categories=pd.Index(CAPTIONS)),
+            "patient": pd.Categorical.from_codes(patient, categories=pd.Index(["R1", "R2"])),
         },
         index=[f"reference_{i}" for i in range(n_cells)],
     )

@@ -5,9 +5,10 @@ It tests the premise of TPIRBAE: expression separates patients more than tissues
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import scipy.sparse as sp
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from anndata import AnnData
+    from matplotlib.figure import Figure
 
 SECTIONS = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
 LABELS = "pathologist_label"
@@ -57,7 +59,7 @@ def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
     text = markdown(result.T.round(3).rename_axis("measure").astype(str)) + "\n"
     write_text(out / "batches.md", text)
     axes = sw.pl.batches(tables, batch_key="patient", embeddings=embeddings, labels_key=LABELS, report=result)
-    axes[0].figure.savefig(out / "batches.png", dpi=75)
+    cast("Figure", axes[0].figure).savefig(out / "batches.png", dpi=75)
     print(text)
     return result
 
@@ -69,8 +71,9 @@ def _components(tables: list[AnnData]) -> None:
     from spatialwhisperer.statistics.value_spaces import to_space
 
     genes = sw.pp.select_genes(tables, method="hvg", n_top=500)
-    totals = [np.asarray(t.X.sum(axis=1)).ravel() for t in tables]
-    values = [to_space(t[:, genes].X, library=n).toarray() for t, n in zip(tables, totals, strict=True)]
+    totals = [np.asarray(sp.csr_matrix(t.X).sum(axis=1)).ravel() for t in tables]
+    counts = [sp.csr_matrix(t[:, genes].X) for t in tables]
+    values = [to_space(x, library=n).toarray() for x, n in zip(counts, totals, strict=True)]
     components = PCA(DIMENSIONS, random_state=0).fit_transform(np.concatenate(values))
     start = 0
     for table in tables:

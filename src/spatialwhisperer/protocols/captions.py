@@ -115,13 +115,13 @@ def add_captions(table: AnnData) -> None:
     proportions, sections = _proportions(table), obs["section"].astype(str).to_numpy()
     for column, (name, caption) in zip(_TYPE_COLUMNS, CELLS.items(), strict=True):
         present = proportions[name] > proportions[name].groupby(sections).transform("quantile", PRESENT)
-        obs[column] = np.where(present, caption, None)
+        obs[column] = np.array([caption if p else None for p in present], dtype=object)
 
 
 def add_reference_captions(cells: AnnData) -> None:
     """Write the caption columns to the ``.obs`` of the single-cell reference."""
-    cells.obs["caption_cells"] = cells.obs["celltype_major"].astype(object).map(REFERENCE)
-    cells.obs["caption_reference"] = cells.obs["caption_cells"]
+    for column in ("caption_cells", "caption_reference"):
+        cells.obs[column] = cells.obs["celltype_major"].astype(object).map(REFERENCE)
 
 
 def _proportions(table: AnnData) -> pd.DataFrame:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame as a Markdown table, its index as the first column."""
-    head = [frame.index.name or "", *map(str, frame.columns)]
+    head = [str(frame.index.name or ""), *map(str, frame.columns)]
     body = [[str(i), *map(str, row)] for i, row in zip(frame.index, frame.fillna("–").to_numpy(), strict=True)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body])
 

@@ -28,5 +28,5 @@ def test_background_does_not_count_and_dominated_tiles_go() -> None:
         "Inflammatory": 2,
         "Neoplastic cells": 0,
     }
-    assert tidy.loc["Epithelial", "auroc"] == 0.0
-    assert np.isnan(tidy.loc["Neoplastic cells", "auroc"])
+    assert tidy["auroc"].loc["Epithelial"] == 0.0
+    assert np.isnan(tidy["auroc"].loc["Neoplastic cells"])

@@ -108,7 +108,8 @@ def test_scores_are_those_of_the_tiles(folder, tmp_path, model, run_folder) -> N
     mpp = model.config.modality("image").features.tile_um[0] / 224
     for name, sdata in lizard(data_dir=folder, images=list(NAMES), mpp=mpp).items():
         direct = sw.tl.zero_shot_annotate(sdata, words, model=model, modality="image", normalize="none", inplace=False)
-        kept = scores.loc[scores["image"] == name, list(direct)]
+        assert direct is not None
+        kept = scores[scores["image"] == name][list(direct)]
         np.testing.assert_allclose(kept.to_numpy(), direct.to_numpy(), atol=2e-5)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,7 +52,7 @@ def test_curve_shows_every_line() -> None:
     import matplotlib.pyplot as plt
 
     figure = tables.draw(example())
-    panels = figure.axes
+    panels: Any = figure.axes
     assert len(panels) == 3
     assert [t.get_text() for t in panels[0].get_xticklabels()] == ["1/64", "1/8", "1"]
     np.testing.assert_allclose(panels[2].lines[0].get_ydata(), [0.7 - 0.1 * (1 - s) + 0.01 for s in (1 / 64, 1 / 8, 1)])

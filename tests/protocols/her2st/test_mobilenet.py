@@ -18,6 +18,8 @@ def theirs(data_folder) -> Any:
     if not path.is_file():
         pytest.skip("needs weights/mobilenet_npz.py in the data folder")
     spec = importlib.util.spec_from_file_location("mobilenet_npz", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.MobileNetNpz

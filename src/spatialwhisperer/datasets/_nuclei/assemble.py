@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -52,10 +52,10 @@ def assemble(name: str, image: LabelledImage, layout: Layout) -> SpatialData:
             f"Image {name!r} ({size[1]} x {size[0]} px, {len(nuclei)} nuclei) has no tile of {layout.tile_px} px that lies "
             "inside it and holds a nucleus. Leave it out with images=[…], or take a smaller tile_px."
         )
-    elements = {"section": name, "mpp": layout.mpp}
+    elements: dict[str, Any] = {"section": name, "mpp": layout.mpp}
     shapes = {f"{name}_tiles": _squares(tiles.centres(layout.tile_px), layout.tile_px, **elements)}
     tables = {"table": _tile_table(name, tiles, image, layout)}
-    shapes[f"{name}_nuclei"] = circles(nuclei[["x", "y"]], np.sqrt(nuclei["area"] / np.pi), **elements)
+    shapes[f"{name}_nuclei"] = circles(nuclei[["x", "y"]].to_numpy(), np.sqrt(nuclei["area"] / np.pi), **elements)
     tables["nuclei"] = _nuclei_table(name, nuclei, layout)
     return SpatialData(images={f"{name}_image": image_element(image.pixels, **elements)}, shapes=shapes, tables=tables)
 
@@ -79,7 +79,7 @@ def _tile_table(name: str, tiles: TileCounts, image: LabelledImage, layout: Layo
             "x_array": tiles.cells[:, 0],
             "y_array": tiles.cells[:, 1],
             "n_cells": tiles.counts.sum(axis=1),
-            CELL_TYPE: pd.Categorical.from_codes(tiles.counts.argmax(axis=1), categories=list(layout.classes)),
+            CELL_TYPE: pd.Categorical.from_codes(tiles.counts.argmax(axis=1), categories=pd.Index(layout.classes)),
             **({} if image.describe is None else image.describe(tiles.cells)),
         },
         index=[f"{name}_{x}x{y}" for x, y in tiles.cells],
@@ -100,7 +100,7 @@ def _nuclei_table(name: str, nuclei: pd.DataFrame, layout: Layout) -> AnnData:
             "section": name,
             "instance": nuclei.index.to_numpy(),
             "area_px": nuclei["area"].to_numpy(),
-            CELL_TYPE: pd.Categorical.from_codes(nuclei["code"], categories=list(layout.classes)),
+            CELL_TYPE: pd.Categorical.from_codes(nuclei["code"].to_numpy(), categories=pd.Index(layout.classes)),
         },
         index=[f"{name}_nucleus_{i}" for i in nuclei.index],
     )

@@ -131,13 +131,13 @@ def _with_holes(rng: np.random.Generator, tissue: Tissue, side_um: float) -> Tis
         (0, ADIPOCYTE, VACUOLE_STEP_UM, VACUOLE_UM, 0.10, 0.10),
         (1, ENDOTHELIAL, VESSEL_STEP_UM, VESSEL_UM, 0.28, 0.30),
     ]
-    for kind, cell, step, size, jitter, size_sd in layout:
+    for code, cell, step, size, jitter, size_sd in layout:
         xy = spot_grid(side_um, step, 0.0)
         xy = xy + rng.uniform(-jitter, jitter, xy.shape) * step
         keep = (rng.random(len(xy)) < tissue.at(tissue.area[..., cell], xy)) & (tissue.at(tissue.inside, xy) > 0)
         places.append(xy[keep])
         radii.append(size * np.exp(size_sd * rng.standard_normal(keep.sum()) - size_sd**2 / 2))
-        kinds.append(np.full(keep.sum(), kind))
+        kinds.append(np.full(keep.sum(), code))
     xy, radius, kind = np.concatenate(places), np.concatenate(radii), np.concatenate(kinds)
     # a vessel inside a vacuole makes no sense
     fat = kind == 0

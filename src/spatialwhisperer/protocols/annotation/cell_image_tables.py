@@ -47,7 +47,7 @@ def evaluate(scores: pd.DataFrame, counts: pd.DataFrame, images: pd.Series, labe
         np.zeros((int(kept.sum()), 0), np.float32),
         obs=pd.DataFrame({"image": images.to_numpy()[kept]}).set_index(np.arange(kept.sum()).astype(str)),
     )
-    table.obs[KEY] = pd.Categorical.from_codes(values.argmax(axis=1), categories=list(grouped))
+    table.obs[KEY] = pd.Categorical.from_codes(values.argmax(axis=1), categories=pd.Index(grouped))
     table.obsm[_keys.scores(KEY)] = values
     table.uns[KEY] = {"classes": np.array(list(grouped), dtype=str)}
     tidy = sw.tl.evaluate_annotation(table, pd.DataFrame(present), key=KEY, group_key="image", per_group=True)

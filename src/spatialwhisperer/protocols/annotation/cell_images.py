@@ -74,6 +74,25 @@ class Options:
     smoke: bool = False
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of all images.
+
+    Attributes
+    ----------
+    table
+        Image features (embeddings where the encoder was trained) and positions.
+    obs
+        Image, column and row of each tile.
+    counts
+        Nuclei of each tile by class.
+    """
+
+    table: AnnData
+    obs: pd.DataFrame
+    counts: pd.DataFrame
+
+
 def run(
     dataset: str,
     data: Path,
@@ -117,15 +136,13 @@ def run(
     tiles = _tiles(images, names, model, out / "tiles" / f"{dataset}-{fingerprint(model, dataset, options)}", options)
     tidy, scores = [], []
     for name, words in chosen.items():
-        score = _scores(tiles, model, {c: words.text(c) for c in labels.prompted}, options)
+        score = _scores(tiles.table, model, {c: words.text(c) for c in labels.prompted}, options)
         scores.append(tiles.obs.assign(prompts=name).join(score))
-        tidy.append(
-            evaluate(score, tiles.obsm[COUNTS], tiles.obs["image"], labels).assign(dataset=dataset, prompts=name)
-        )
+        tidy.append(evaluate(score, tiles.counts, tiles.obs["image"], labels).assign(dataset=dataset, prompts=name))
     table = pd.concat(tidy, ignore_index=True)
     write_text(out / f"annotation_{dataset}.csv", table.to_csv(index=False))
     write_text(out / f"annotation_{dataset}_scores.csv", pd.concat(scores).to_csv(index=False))
-    text = report(table, labels, _describe(model, options, names, tiles))
+    text = report(table, labels, _describe(model, options, names, len(tiles.obs)))
     write_text(out / f"annotation_{dataset}.md", text)
     print(text)
     return table
@@ -182,8 +199,8 @@ def fingerprint(model: Whisperer, dataset: str, options: Options) -> str:
     return digest.hexdigest()[:12]
 
 
-def _tiles(images: CellImages, names: list[str], model: Whisperer, folder: Path, options: Options) -> AnnData:
-    """All tiles as one table: image features (embeddings where the encoder was trained) and counts of nuclei."""
+def _tiles(images: CellImages, names: list[str], model: Whisperer, folder: Path, options: Options) -> Tiles:
+    """Tiles of all images, computed where their files are missing."""
     import anndata as ad
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,8 +224,7 @@ def _tiles(images: CellImages, names: list[str], model: Whisperer, folder: Path,
     # one plane for all images, far apart, so that no tile of an image neighbours one of another
     table.obsm["spatial"] = (cells + 0.5) * TILE_PX + number[:, None] * np.array([FAR, 0.0])
     counts = np.concatenate([p["counts"] for p in parts])
-    table.obsm[COUNTS] = pd.DataFrame(counts, columns=images.classes, index=obs.index)
-    return table
+    return Tiles(table, obs, pd.DataFrame(counts, columns=images.classes, index=obs.index))
 
 
 def _once(
@@ -269,7 +285,7 @@ def _scores(tiles: AnnData, model: Whisperer, prompts: Mapping[str, str], option
     return scores
 
 
-def _describe(model: Whisperer, options: Options, names: list[str], tiles: AnnData) -> str:
+def _describe(model: Whisperer, options: Options, names: list[str], n_tiles: int) -> str:
     image = model.config.modality("image")
     seen = (
         "the 224-px tile as it is"
@@ -278,7 +294,7 @@ def _describe(model: Whisperer, options: Options, names: list[str], tiles: AnnDa
     )
     lines = [
         f"Model: {'in memory' if model.folder is None else model.folder.name}; image encoder {image.features.name}, which sees {seen}.",
-        f"{tiles.n_obs} tiles of {len(names)} images.",
+        f"{n_tiles} tiles of {len(names)} images.",
     ]
     if image.context is not None:
         lines.append("An embedding also reads the neighbouring tiles of the image.")

@@ -131,7 +131,8 @@ def captioned_subset(texts: Sequence[AnnData], columns: Sequence[str], fraction:
     """A fraction of the captioned rows of each object."""
     out = []
     for table in texts:
-        rows = np.flatnonzero(table.obs[[c for c in columns if c in table.obs]].notna().any(axis=1).to_numpy())
+        captioned = np.column_stack([np.asarray(table.obs[c].notna()) for c in columns if c in table.obs])
+        rows = np.flatnonzero(captioned.any(axis=1))
         out.append(table[rows[nested_rows(len(rows), fraction, seed)]].copy())
     return out
 
@@ -145,7 +146,9 @@ def image_text_subset(train: Sequence[AnnData], key: str, fraction: float, seed:
         caption = table.obs["pathologist_label"].astype(object).map(captions.REGIONS)
         rows = np.flatnonzero(caption.notna().to_numpy())
         obs = pd.DataFrame({"caption_region": caption, "patient": table.obs["patient"].astype(str)}).iloc[rows]
-        labelled.append(ad.AnnData(np.zeros((len(rows), 0), np.float32), obs=obs, obsm={key: table.obsm[key][rows]}))
+        part = ad.AnnData(np.zeros((len(rows), 0), np.float32), obs=obs)
+        part.obsm[key] = np.asarray(table.obsm[key])[rows]
+        labelled.append(part)
     return subset(labelled, fraction, seed)
 
 

@@ -52,11 +52,15 @@ def report(table: pd.DataFrame, n_seeds: int) -> str:
         frame.index = pd.Index(frame.pop("split"), name="split")
         counts = runs[runs["pair"] == pair].groupby(["split", "fraction"])["n_pairs"].median().astype(int)
         n = "; ".join(
-            f"{s}: {', '.join(f'{fraction_name(k)} = {v}' for k, v in c.droplevel(0)[::-1].items())}"
-            for s, c in counts.groupby(level=0, sort=False)
+            f"{split}: {_counts(own.droplevel(0)[::-1])}" for split, own in counts.groupby(level=0, sort=False)
         )
         lines += [f"### Fraction of the {PAIRS[str(pair)]}", "", markdown(frame), "", f"Pairs: {n}.", ""]
     return "\n".join(lines)
+
+
+def _counts(by_fraction: pd.Series) -> str:
+    names = [fraction_name(value) for value in by_fraction.index.to_numpy(dtype=float)]
+    return ", ".join(f"{name} = {n}" for name, n in zip(names, by_fraction, strict=True))
 
 
 def fraction_name(value: float) -> str:

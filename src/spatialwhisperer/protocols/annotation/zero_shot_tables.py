@@ -30,7 +30,8 @@ def _macro(table: pd.DataFrame) -> pd.DataFrame:
     """Mean over classes, then over the test sections of a split; the standard deviation is over seeds."""
     runs = table.groupby(["split", "test", "method", "seed"], sort=False, dropna=False)["auroc"].mean().reset_index()
     out: dict[str, dict[str, str]] = {label: {} for label in METHODS.values()}
-    for (split, method), part in runs.groupby(["split", "method"], sort=False):
+    for names, part in runs.groupby(["split", "method"], sort=False):
+        split, method = map(str, names)
         by_seed = part.groupby("seed", dropna=False)["auroc"].mean()
         text = f"{by_seed.mean():.3f}"
         if method not in NULLS and len(by_seed) > 1:

@@ -129,4 +129,5 @@ def few_shot(section: SpatialData, model: Whisperer) -> dict[str, float]:
                 inplace=False,
             )
             out.append((kind, aurocs(None if scores is None else scores.iloc[rest], truth)["auroc"].mean()))
-    return pd.DataFrame(out, columns=["kind", "auroc"]).groupby("kind")["auroc"].mean().to_dict()
+    means = pd.DataFrame(out, columns=["kind", "auroc"]).groupby("kind")["auroc"].mean()
+    return {str(kind): float(mean) for kind, mean in means.items()}

@@ -112,16 +112,15 @@ def _run_once(task: Task, materials: Materials, networks: NetworkOptions, folder
         # of the whole process so far, in MiB; macOS counts bytes
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rows["peak_memory_mib"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
-        for column, value in {
-            "preset": task.preset,
-            "protocol": task.protocol,
-            "split": task.fold.split,
-            "fold": task.fold.name,
-            "features": task.features,
-            "seed": task.seed,
-            "versions": "; ".join(f"{p} {version(p)}" for p in PACKAGES),
-        }.items():
-            rows[column] = value
+        rows = rows.assign(
+            preset=task.preset,
+            protocol=task.protocol,
+            split=task.fold.split,
+            fold=task.fold.name,
+            features=task.features,
+            seed=task.seed,
+            versions="; ".join(f"{p} {version(p)}" for p in PACKAGES),
+        )
         write_text(path, rows.to_csv(index=False))
     # an empty value is a missing one; an empty gene list is none
     return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})

@@ -82,6 +82,6 @@ def _below_the_scalar(part: pd.DataFrame) -> list[str]:
         if pd.isna(floor):
             continue
         own = part[part["preset"] != BASELINES]
-        below = [p for p, x in own.groupby("preset", sort=False) if by_seed(x, "pearson", "HEG50").mean() <= floor]
+        below = [str(p) for p, x in own.groupby("preset", sort=False) if by_seed(x, "pearson", "HEG50").mean() <= floor]
         out.append(f"- Not above one scalar per spot ({scalar}, r HEG50 {floor:.3f}): {', '.join(below) or 'none'}.")
     return out

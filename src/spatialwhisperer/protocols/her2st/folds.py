@@ -118,7 +118,7 @@ class Materials:
                 self._section(name), encoder=_encoder(encoder, self.data), tile_um=tile_um, tile_px=px, inplace=False
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, x)
+            np.save(path, np.asarray(x))
         return np.load(path, allow_pickle=False)
 
     def _section(self, name: str) -> SpatialData:

@@ -49,7 +49,7 @@ def baseline_rows(
     import anndata as ad
 
     zeros = np.zeros((test.n_obs, len(genes)), np.float32)
-    nothing = ad.AnnData(zeros, obs=test.obs[[]].copy(), var=pd.DataFrame(index=genes))
+    nothing = ad.AnnData(zeros, obs=pd.DataFrame(index=test.obs_names), var=pd.DataFrame(index=genes))
     rows = expression_rows(test, nothing, train, layer=None, lists_from=lists_from, baselines=True, value_space=space)
     return rows[rows["predictor"] != "prediction"]
 
@@ -94,7 +94,7 @@ def majority_rows(train: Sequence[AnnData], test: Sequence[AnnData]) -> pd.DataF
 
 
 def _known_labels(tables: Sequence[AnnData]) -> pd.Series:
-    labels = pd.concat([t.obs[LABELS].astype(object) for t in tables])
+    labels = pd.concat([pd.Series(t.obs[LABELS].astype(object)) for t in tables])
     return labels[labels.notna() & ~labels.isin(IGNORED)]
 
 
