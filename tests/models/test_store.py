@@ -10,7 +10,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
-from spatialwhisperer.encoders.text._files import TOKENIZER_FILES
+from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 from spatialwhisperer.models import Whisperer, store
 
 if TYPE_CHECKING:

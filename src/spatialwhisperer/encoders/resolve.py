@@ -176,9 +176,11 @@ def stored_encoder(artifact: Artifact, modality: str) -> Encoder:
     ValueError
         If there is no encoder of that name, or what is stored does not fit it.
     """
-    name = str(artifact.config.get("name"))
-    # a text encoder keeps the name of a folder or of a model on the hub, which need not be there any more
-    return stored_class(name, modality).from_artifact(artifact)
+    match artifact.config:
+        case {"name": str(name)}:
+            # a text encoder keeps the name of a folder or of a model on the hub, which need not be there any more
+            return stored_class(name, modality).from_artifact(artifact)
+    raise ValueError(f"This {artifact.kind} does not state the name of the {modality} encoder that it stores.")
 
 
 def is_module(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._artifact import CONFIG, TENSORS
 from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
-from spatialwhisperer.encoders.text._files import TOKENIZER_FILES
+from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:

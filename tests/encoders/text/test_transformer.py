@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer.encoders.resolve import stored_encoder, text_encoder
-from spatialwhisperer.encoders.text import _files as text_files
+from spatialwhisperer.encoders.text import files as text_files
 from spatialwhisperer.encoders.text import transformer as transformer_file
 from spatialwhisperer.encoders.text.transformer import TransformerEncoder
 from spatialwhisperer.models import EncoderIdentity, EncoderSpec

@@ -22,8 +22,8 @@ from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.encoders.text._files import MINILM, MINILM_TOKENS, TOKENIZER_FILES, digest_of, text_files
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
+from spatialwhisperer.encoders.text.files import MINILM, MINILM_TOKENS, TOKENIZER_FILES, digest_of, text_files
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
