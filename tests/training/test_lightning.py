@@ -223,7 +223,7 @@ def test_a_decoder_is_trained_beside_the_contrastive_loss(items: Items, space: S
     index = np.where(np.arange(48) < 32, np.arange(48), -1)
     given = replace(items, values=values, value_index=index)
     model = space(decoder_dim=3)
-    options = run(regression_weight=10.0, max_epochs=60)
+    options = run(regression_weight=10.0, max_epochs=25, learning_rate=3e-2)
     history = fit(model, given, None, options, schedule="joint", image_link=None).history
     error = history["loss"] - (history["loss_image_gene"] + history["loss_gene_text"]) / 2
     assert error.iloc[0] > 5

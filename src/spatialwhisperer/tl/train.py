@@ -1,4 +1,4 @@
-"""Training: paired data of any objects in, a joint space out."""
+"""Training a joint space from paired data in any number of objects."""
 
 from __future__ import annotations
 
@@ -44,23 +44,24 @@ def train(
 ) -> Whisperer:
     """Train a joint space of images, genes and text from objects that each hold some of them.
 
-    Each object contributes what it has: an H&E image, raw counts, captions in a column of ``.obs``. No object needs all
-    three: with image–gene pairs in some and gene–text pairs in others, text reaches images through the genes (Schaefer et
-    al., ICML 2026).
+    Each object contributes the modalities that it holds: an H&E image, raw counts, captions in a column of ``.obs``. No object needs
+    all three: with image–gene pairs in some objects and gene–text pairs in others, images and text are aligned through the genes
+    (Schaefer et al., ICML 2026).
 
-    Frozen features are the default. They are computed once: image features are stored in ``.obsm["X_<encoder>"]`` of each object, and
-    a later call that asks for the same encoder, tiles and scale uses them. An encoder that the preset unlocks is trained end to end.
+    Encoders are frozen by default, and their features are computed once. Image features are stored in ``.obsm["X_<encoder>"]`` of each
+    object, and a later call that asks for the same encoder, tiles and scale uses them. An encoder that the preset unlocks is trained end
+    to end.
 
-    Rows that lack a modality never reach its encoder or its batch norm. Repeated captions are positives of each other
-    rather than negatives. The split is by group, never by row.
+    Rows without a modality never enter its encoder or its batch norm. Rows with the same caption are positives of each other, not
+    negatives. Validation data are split off by group (patient), never by row.
 
     Parameters
     ----------
     data
-        One object or several.
+        One object, or several in a sequence or a mapping.
     preset
-        Name of a published method (:func:`spatialwhisperer.models.presets` lists them), or a preset. What a preset fixes (pairs,
-        locking, schedule, dimensions, rates, batch size) is changed by :meth:`spatialwhisperer.models.Preset.replace`.
+        Name of a published method (:func:`spatialwhisperer.models.presets` lists them), or a preset. To change a part of a preset (pairs,
+        locking, schedule, dimensions, learning rates, batch size) use :meth:`spatialwhisperer.models.Preset.replace`.
     image
         Encoder of the tiles, or :class:`ImageFeatures`; ``None`` takes that of the preset.
     gene
@@ -68,19 +69,19 @@ def train(
     text
         Encoder of the captions, or :class:`TextFeatures`; ``None`` takes that of the preset and captions from ``.obs["text"]``.
     group_key
-        Column of ``.obs`` with the patient. An object without it is a group of its own.
+        Column of ``.obs`` with the patient. An object without this column is a group of its own.
     validation
-        Groups held out for a validation loss: their names, or the fraction of groups.
+        Groups held out for a validation loss: their names, or the fraction of groups; ``None`` holds out none.
     expression
-        Whether the model learns to predict expression (:func:`predict_expression`), or :class:`ExpressionOptions`; ``None`` does
-        what the preset says.
+        Whether the model is trained to predict expression (:func:`predict_expression`), or :class:`ExpressionOptions`; ``None`` takes
+        the default of the preset.
     max_epochs
-        Epochs; ``None`` takes those of the preset, and more where data are few. What is solved in closed form has none.
+        Number of epochs; ``None`` takes that of the preset, and more where data are few. A preset in closed form has no epochs.
     trainer
         Arguments of Lightning's Trainer by name, such as ``{"devices": 2, "precision": "bf16-mixed"}``.
     folder
-        Where the checkpoints and the finished model go; ``None`` makes a new folder under ``settings.cache_dir / "runs"``, in
-        which only the finished model stays.
+        Folder for the checkpoints and the finished model; ``None`` makes a new folder under ``settings.cache_dir / "runs"``, which holds
+        only the finished model in the end.
     resume
         Continue an interrupted run in ``folder``.
     %(random_state)s
@@ -88,17 +89,19 @@ def train(
 
     Returns
     -------
-    The trained :class:`~spatialwhisperer.models.Whisperer`, also written to ``model.folder``, with the losses in
-    ``model.history`` and a small sample of the training data in ``model.reference``.
+    The trained :class:`~spatialwhisperer.models.Whisperer`. It is also stored in ``model.folder``; ``model.history`` holds the losses,
+    and ``model.reference`` a small sample of the training data.
 
     Raises
     ------
     ValueError
-        If no modality pair is there, arguments do not fit each other, or counts are not counts.
+        If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts.
     KeyError
         If a key that is named does not exist.
     TypeError
-        If the Trainer has no argument of a name.
+        If an argument has the wrong type, or ``trainer`` names an argument that Lightning's Trainer does not have.
+    FileExistsError
+        If the folder holds another run, and ``resume`` is off.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a training run may be asked for: every argument is checked before anything is computed."""
+"""Checks of the arguments of training, before anything is computed, and the choices that they leave open."""
 
 from __future__ import annotations
 
@@ -38,13 +38,18 @@ def objects(
     out = list(data) if isinstance(data, Sequence | set) and not isinstance(data, str) else [data]
     if not out:
         raise ValueError("No data to train on: pass an AnnData or SpatialData, or several.")
-    return out  # type: ignore[return-value]
+    return out
 
 
 def requests(preset: Preset, image: Any, gene: Any, text: Any) -> dict[str, Request]:
-    """What is asked for of each modality of the preset's pairs; what the caller leaves open is that of the preset.
+    """Options of the features of each modality in the pairs of the preset; what the caller leaves open is taken from the preset.
 
-    The order is that in which they are read: counts first, which is cheap and fails early, tiles last.
+    The order is that in which modalities are read: counts first, because they are cheap to check, and tiles last.
+
+    Raises
+    ------
+    TypeError
+        If an encoder is of a type that its modality does not take.
     """
     gene = gene if isinstance(gene, GeneFeatures) else GeneFeatures(gene)
     text = text if isinstance(text, TextFeatures) else TextFeatures(_encoder(text, str | Path, "text"))
@@ -72,12 +77,12 @@ def _encoder(given: Any, kinds: Any, modality: str) -> Any:
 
 
 def choose_pairs(preset: Preset, sources: Sequence[Source]) -> dict[tuple[str, str], float]:
-    """The pairs of the preset that some object holds.
+    """The pairs of the preset that some object holds, with their weights.
 
     Raises
     ------
     ValueError
-        If there is none, or one is missing from a preset whose pairs are not its published ones.
+        If there is none, or the preset names its own pairs (not those that were published) and one of them is missing.
     """
     weights = {pair: w for pair, w in preset.pairs.items() if w > 0}
     held = {pair: w for pair, w in weights.items() if any(set(pair) <= s.has for s in sources)}
@@ -95,13 +100,13 @@ def choose_pairs(preset: Preset, sources: Sequence[Source]) -> dict[tuple[str, s
 
 
 def check_epochs(max_epochs: int | None) -> None:
-    """Refuse a number of epochs that trains nothing."""
+    """Refuse a number of epochs below 1."""
     if max_epochs is not None and not max_epochs >= 1:
         raise ValueError(f"max_epochs must be at least 1; found {max_epochs!r}.")
 
 
 def text_keys(requests: Mapping[str, Request]) -> list[str]:
-    """Columns of ``.obs`` with captions; none where no text is trained."""
+    """Columns of ``.obs`` with captions; empty where the preset has no text."""
     request = requests.get("text")
     if not isinstance(request, TextFeatures):
         return []
@@ -117,7 +122,13 @@ def counts_layer(requests: Mapping[str, Request]) -> str | None:
 def with_identity(
     requests: Mapping[str, Request], preset: Preset, genes: Sequence[str], gene_ids: Sequence[str]
 ) -> dict[str, Request]:
-    """The requests, where the gene encoder "identity" is the one that reads the predicted genes."""
+    """Replace the gene encoder "identity" by one that reads the genes that the model predicts.
+
+    Raises
+    ------
+    ValueError
+        If the model predicts no genes.
+    """
     request = requests.get("gene")
     if not isinstance(request, GeneFeatures) or request.encoder != "identity" or request.key is not None:
         return dict(requests)
@@ -133,7 +144,13 @@ def with_identity(
 def validation_groups(
     validation: float | str | Sequence[str] | None, sources: Sequence[Source], random_state: int
 ) -> set[str]:
-    """Names of the groups that are held out."""
+    """Names of the groups that are held out.
+
+    Raises
+    ------
+    ValueError
+        If a group does not exist, a fraction is not between 0 and 1, or no group is left to train on.
+    """
     if validation is None:
         return set()
     groups = sorted({str(g) for s in sources for g in s.group})
@@ -165,7 +182,13 @@ def split(items: Items, held_out: set[str]) -> tuple[Items, Items | None]:
 
 
 def check_left(items: Items, weights: Mapping[tuple[str, str], float]) -> None:
-    """Training needs negatives: at least two pairs of each kind outside the held-out groups."""
+    """Refuse fewer than two pairs of a kind outside the held-out groups: training needs negatives.
+
+    Raises
+    ------
+    ValueError
+        If there are too few; the text counts them.
+    """
     few = {f"{a}–{b}": items.count(a, b) for a, b in weights if items.count(a, b) < 2}
     if few:
         counts = ", ".join(f"{n} {pair}" for pair, n in few.items())
@@ -176,11 +199,17 @@ def check_left(items: Items, weights: Mapping[tuple[str, str], float]) -> None:
 
 
 def check_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float]) -> None:
-    """Refuse a schedule that these pairs do not allow."""
+    """Refuse a schedule that these pairs do not allow.
+
+    Raises
+    ------
+    ValueError
+        If the preset asks for the sequential schedule or an image link, and images are not linked to text by exactly one modality.
+    """
     if preset.schedule == "sequential" and not _can_follow(preset, pairs):
         raise ValueError(
-            "The sequential schedule links images to the fixed embedding of a modality that meets text too, so it needs pairs of it "
-            f"with images and with text, and no image–text pairs; there are {listing('–'.join(p) for p in pairs)}. Use "
+            "The sequential schedule links images to the fixed embedding of a modality that is paired with text too, so it needs pairs of "
+            f"that modality with images and with text, and no image–text pairs; there are {listing('–'.join(p) for p in pairs)}. Use "
             "schedule='joint'."
         )
     if preset.image_link is not None and not _can_follow(preset, pairs):
@@ -188,7 +217,7 @@ def check_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float]) -> No
 
 
 def choose_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float], items: Items) -> str:
-    """The schedule of the preset, or the one that suits the number of pairs."""
+    """The schedule of the preset; where it leaves the choice, sequential below `FEW_PAIRS` pairs with an image, else joint."""
     if preset.schedule is not None:
         return preset.schedule
     if preset.sequential is None or not _can_follow(preset, pairs):
@@ -206,7 +235,13 @@ def choose_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float], item
 
 
 def choose_link(preset: Preset, schedule: str, *, trained: Any, decodes: bool) -> str | None:
-    """The image link of the sequential schedule: of the preset, else ridge unless the image encoder or a decoder learns."""
+    """The image link of the sequential schedule: that of the preset, else ridge unless the image encoder or a decoder is trained.
+
+    Raises
+    ------
+    ValueError
+        If the preset asks for a ridge link and a decoder is trained.
+    """
     if schedule != "sequential":
         return None
     if preset.image_link == "ridge" and decodes:
@@ -215,10 +250,10 @@ def choose_link(preset: Preset, schedule: str, *, trained: Any, decodes: bool) -
 
 
 def _can_follow(preset: Preset, pairs: Mapping[tuple[str, str], float]) -> bool:
-    """Whether the sequential schedule fits: images reach text through one other modality and in no other way."""
-    met = {frozenset(pair) for pair in pairs}
+    """Whether the sequential schedule is possible: the pairs are those of one other modality with images and with text."""
+    given = {frozenset(pair) for pair in pairs}
     bridge = preset.bridge
-    return bridge is not None and {frozenset(("image", bridge)), frozenset((bridge, "text"))} == met
+    return bridge is not None and {frozenset(("image", bridge)), frozenset((bridge, "text"))} == given
 
 
 def expression_options(

@@ -1,4 +1,4 @@
-"""What training adds for the prediction of expression: genes, their values, the bank, and how well each gene is predicted."""
+"""Training of the predictor of expression: choice of genes, their values, the bank, and the held-out accuracy of each gene."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from spatialwhisperer.training.batches import Items
 
 TIE = 0.005
-"""Mean correlations closer than this are taken for equal where retrieval and regression are weighed."""
+"""Mean correlations that differ by less than this count as equal when the weight of the regression is chosen."""
 
 MOST = 0.9
-"""Share of the predicted genes that a section without an image must have; the others count as zero there."""
+"""Fraction of the predicted genes that a section without an image must have to be used; its other genes count as zero."""
 
 LISTS = 50
 """Genes in the lists HEG50 and HVG50."""
@@ -41,20 +41,20 @@ LISTS = 50
 
 @dataclass
 class Values:
-    """Expression of the rows that hold image and counts.
+    """Expression of the rows with image and counts.
 
     Attributes
     ----------
     genes, gene_ids
         Names and Ensembl ids.
     matrix
-        CSR, shape (m, g).
+        Values, CSR, shape (m, g).
     rows
-        Row of `Inputs.observations` of each, shape (m,).
+        Row of `Inputs.observations` of each row of the matrix, shape (m,).
     space
         Value space, or "as given".
     unpaired
-        The same genes in the training sections without an image, each CSR, by section code.
+        Section code to values of the same genes, CSR, for training sections without an image.
     """
 
     genes: list[str]
@@ -68,7 +68,7 @@ class Values:
 def choose_genes(
     sources: Sequence[Source], genes: Sequence[str] | None, preset: Preset, held_out: set[str], layer: str | None
 ) -> tuple[list[str], list[str]]:
-    """Names and Ensembl ids of the genes asked for, or of those that the preset's rule picks on training rows.
+    """Names and Ensembl ids of the genes that were named, or that the rule of the preset chooses on training rows.
 
     Raises
     ------
@@ -115,13 +115,22 @@ def read_values(
     values_layer: str | None,
     held_out: set[str],
 ) -> Values:
-    """Expression of every row that holds image and counts, in the value space or from a layer as it is."""
+    """Expression of every row with image and counts, in the value space of the preset or from a layer as it is.
+
+    Raises
+    ------
+    KeyError
+        If an object has no such layer.
+    ValueError
+        If a layer holds values that are not finite, or the preset predicts no expression.
+    """
     if preset.expression is None:
         raise ValueError(f"The preset {preset.name!r} predicts no expression.")
     space = preset.expression.value_space
     rows = inputs.observations
     both = np.asarray((rows["image"] >= 0) & (rows["gene"] >= 0))
-    blocks, unpaired = [], {}
+    blocks = []
+    unpaired: dict[str, sp.csr_matrix] = {}
     for number, source in enumerate(sources):
         inside = np.asarray(rows["source"] == number)
         if (both & inside).any():
@@ -135,9 +144,9 @@ def read_values(
 
 
 def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> bool:
-    """Whether a section without an image can show how the genes vary together: a spatial one with nearly all of them."""
+    """Whether an object without an image can help to find components of expression: it is spatial and has nearly all genes."""
     spatial = source.xy is not None and values_layer is None and "image" not in source.has and "gene" in source.has
-    return spatial and source.table.var_names.isin(list(genes)).sum() >= MOST * len(genes)
+    return spatial and bool(source.table.var_names.isin(list(genes)).sum() >= MOST * len(genes))
 
 
 def _source_values(
@@ -158,7 +167,7 @@ def _source_values(
 
 
 def with_values(items: Items, values: Values, n_rows: int) -> Items:
-    """Items that know the expression of their row, for a decoder."""
+    """Items with the expression of their row, for a decoder."""
     position = np.full(n_rows, -1)
     position[values.rows] = np.arange(len(values.rows))
     return replace(items, values=values.matrix, value_index=position[items.row])
@@ -175,7 +184,7 @@ def attach_predictor(
     cross_validate: bool,
     folder: Path,
 ) -> None:
-    """Give the model a predictor of expression, with the accuracy of each gene on held-out training groups."""
+    """Set ``model.expression``, with the accuracy of each gene on held-out training groups where it is measured."""
     training = np.isin(values.rows, items.row)
     seen = fingerprints(sources, set(plan.training.validation_groups))
     model.expression = _predictor(model, inputs, values, training, plan, seen)
@@ -197,7 +206,7 @@ def _predictor(
     plan: Plan,
     training_sections: Mapping[str, str] | None = None,
 ) -> ExpressionPredictor:
-    """Put training observations into a bank and fit the regression beside it."""
+    """Predictor with a bank of training observations, and a regression fitted on them."""
     spec = plan.preset.expression
     if spec is None:
         raise ValueError(f"The preset {plan.preset.name!r} predicts no expression.")
@@ -243,7 +252,7 @@ def _predictor(
 
 
 def _folds(rows: pd.DataFrame) -> pd.Series:
-    """What is left out in turn: patients where there are several, else sections; the names as an index of counts."""
+    """What is left out in turn: patients where there are several, else sections; names as index, numbers of rows as values."""
     key = "group" if rows["group"].nunique() > 1 else "section"
     return rows[key].value_counts().rename_axis(key)
 
@@ -258,11 +267,11 @@ def _out_of_fold(
     folds: pd.Series,
     folder: Path,
 ) -> dict[str, np.ndarray]:
-    """Predictions of every method for the training rows, each by a model that was fitted without its patient or section."""
+    """Predictions of every method for the training rows, each by a model that was fitted without the patient (or section) of the row."""
     key = str(folds.index.name)
     names = inputs.observations[key].to_numpy()
     methods = [m for m in whole.methods() if m != "both"]
-    out = {m: np.full(values.matrix.shape, np.nan, np.float32) for m in methods}
+    out: dict[str, np.ndarray] = {m: np.full(values.matrix.shape, np.nan, np.float32) for m in methods}
     for number, name in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
         left_in = items.subset(np.flatnonzero(names[items.row] != name))
         fitted = fit_model(inputs, left_in, None, plan, folder / f"fold-{number}")
@@ -281,7 +290,7 @@ def _out_of_fold(
 
 
 def _reachable(predictor: ExpressionPredictor) -> int | None:
-    """The neighbours that a fold's bank allows where it is smaller than the preset's k."""
+    """Number of neighbours: that of the preset, or all rows of a bank that is smaller."""
     k, n = predictor.config.retrieval.k, predictor.values.shape[0]
     return None if k is None else min(k, n)
 
@@ -293,7 +302,7 @@ def _with_accuracy(
     training: np.ndarray,
     rows: pd.DataFrame,
 ) -> ExpressionPredictor:
-    """The predictor with the held-out correlation of each method, and the weight of the regression that did best."""
+    """The predictor with the held-out correlation of each method, and with the weight of the regression that was best."""
     sections = rows["section"].to_numpy()[values.rows]
     known = np.flatnonzero(training)
     truth = values.matrix[known]
@@ -306,13 +315,13 @@ def _with_accuracy(
         for w in weights
     ]
     means = np.array([np.nanmean(r) for r in mixed])
-    # retrieval has to earn its weight: on other patients regression alone travels better
+    # among equally good weights the largest: on other patients the regression is more robust than retrieval
     best = int(np.flatnonzero(means >= means.max() - TIE)[-1])
     return predictor.with_accuracy({**accuracy, "both": mixed[best]}, weight=float(weights[best]))
 
 
 def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray) -> np.ndarray:
-    """Pearson of each gene within sections, mean over the sections where it is defined; float32 (g,)."""
+    """Pearson correlation of each gene within sections, averaged over the sections where it is defined; float32 (g,)."""
     each = [pearson_per_gene(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
     stacked = np.stack(each)
     defined = np.isfinite(stacked).sum(axis=0)
@@ -320,7 +329,7 @@ def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray
 
 
 def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray) -> dict[str, list[str]]:
-    """The genes of highest mean and of highest variance on training rows, the mean over sections of each."""
+    """The 50 genes of highest mean (HEG50) and of highest variance (HVG50), each averaged over sections."""
     mean, variance = [], []
     for name in np.unique(sections):
         part = matrix[sections == name]
@@ -331,7 +340,7 @@ def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray
 
 
 def fingerprints(sources: Sequence[Source], held_out: set[str]) -> dict[str, str]:
-    """Hash of the rows of each training section to its code, so that a prediction can tell that it has seen one."""
+    """Hash of the rows of each training section to its code, by which a prediction recognises sections that were trained on."""
     out = {}
     for source in sources:
         for code in np.unique(source.section):

@@ -1,4 +1,4 @@
-"""Telling rows again that training has seen."""
+"""Recognising rows that a model was trained on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 
 def row_hash(names: pd.Index, xy: np.ndarray | None, inside: np.ndarray) -> str:
-    """Hash of the names and positions of some rows, whatever their order; names alone repeat between slides.
+    """Hash of the names and positions of some rows, which does not depend on their order.
+
+    Positions are included because slides often have the same names of spots.
 
     Parameters
     ----------
     names
         Names of all rows.
     xy
-        Their positions, shape (n, 2), or ``None``.
+        Positions of all rows, shape (n, 2), or ``None``; they are rounded to one decimal.
     inside
-        Which rows.
+        Which rows to hash, Boolean, shape (n,).
     """
     chosen = names[inside].to_numpy(dtype=object)
     where = np.zeros((len(chosen), 2)) if xy is None else xy[inside]

@@ -1,4 +1,4 @@
-"""From prepared inputs to a fitted model, in a run folder."""
+"""From prepared inputs to a fitted model, and the folder of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_DROPOUT = ("none", "linear")
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a fit needs beside the data, so that it can be repeated on a part of them.
+    """Everything that a fit needs except the data, so that it can be repeated on a part of the data.
 
     Attributes
     ----------
@@ -38,13 +38,13 @@ class Plan:
     pairs
         Weight of each modality pair that the data hold.
     training
-        What the model says about its training.
+        What the model states about its training.
     max_epochs, random_state
-        Of the run.
+        Number of epochs and seed.
     trainer
         Arguments of Lightning's Trainer.
     decoder_dim
-        Genes that a decoder learns beside the contrastive loss; ``None``: no decoder.
+        Number of genes of a decoder that is trained with the contrastive loss; ``None`` trains no decoder.
     """
 
     preset: Preset
@@ -86,7 +86,7 @@ def fit_model(
 
 
 def _placed(inputs: Inputs) -> bool:
-    """Whether all rows with an image have a position, so that a model may ask for positions too."""
+    """Whether all rows with an image have a position; only then the model may use neighbours."""
     rows = inputs.observations
     return bool(np.isfinite(rows.loc[rows["image"] >= 0, ["x", "y"]].to_numpy()).all())
 
@@ -133,7 +133,15 @@ def _modality(name: str, inputs: ModalityInputs, recipe: Recipe) -> ModalityConf
 
 
 def check_folder(folder: str | Path | None, *, resume: bool) -> None:
-    """Refuse a folder that holds another run."""
+    """Refuse a folder that holds another run.
+
+    Raises
+    ------
+    ValueError
+        If a run is to be resumed and no folder is given.
+    FileExistsError
+        If the folder holds a run that is not to be resumed.
+    """
     if resume and folder is None:
         raise ValueError("resume=True needs folder=…, the folder of the run to continue.")
     # a process that a strategy started on this machine joins the run of the first
@@ -143,7 +151,7 @@ def check_folder(folder: str | Path | None, *, resume: bool) -> None:
 
 
 def run_folder(folder: str | Path | None) -> Path:
-    """The folder asked for, or a new one in the cache."""
+    """The folder that was given, or a new one in the cache folder."""
     if folder is not None:
         where = Path(folder).expanduser()
         where.mkdir(parents=True, exist_ok=True)

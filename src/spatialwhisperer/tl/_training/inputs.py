@@ -1,4 +1,4 @@
-"""The inputs of training, stacked over all objects: what the batches look up and what a model is built from."""
+"""The inputs of training, stacked over all objects, from which a model is built and batches are made."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class ModalityInputs:
     recipe
         How its features are made.
     dim
-        Features of a row.
+        Number of features.
     standardize
         How they are standardised.
     statistics
-        Mean and standard deviation of the training features, where there are features of rows.
+        Mean and standard deviation of the training features; ``None`` for text and for an encoder that is trained.
     encoder
-        The encoder, where the model must keep it.
+        The encoder, where the model must store it.
     unlocked
         Letter of an encoder that is trained ("U" or "u"), else ``None``.
     context
-        What a row sees of other rows.
+        Context module, where there is one.
     """
 
     raw: Any
@@ -76,9 +76,9 @@ class Inputs:
     captions
         Distinct captions in order of first appearance.
     observations
-        Every row of every object; see `observations`.
+        Every row of every object; see :func:`~spatialwhisperer.tl._training.sources.observations`.
     computed
-        Features that were computed, and where they are to be stored.
+        Features that were computed, with the object that they are to be stored in.
     """
 
     items: Items
@@ -106,7 +106,7 @@ def prepare_inputs(
     held_out: set[str],
     random_state: int,
 ) -> Inputs:
-    """Compute features once, or set up the encoders that are trained; nothing is fitted here but the gene encoder.
+    """Compute the features of frozen encoders, and set up the encoders that are trained. Only a gene encoder is fitted here.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ def prepare_inputs(
     preset
         What is trained.
     requests
-        What is asked for, by modality.
+        Options of the features of each modality.
     held_out
-        Groups that shape nothing.
+        Held-out groups; a gene encoder and the training statistics are fitted without them.
     random_state
         Seed.
     """
@@ -151,7 +151,7 @@ def prepare_inputs(
 def _finished(
     modality: str, read: Read, preset: Preset, sources: Sequence[Source], held_out: set[str]
 ) -> tuple[Any, ModalityInputs]:
-    """What the batches look up of a modality, and what is recorded of it."""
+    """Inputs of a modality as batches take them, and its description."""
     x = stack(read.parts)
     letter = preset.letter(modality)
     if read.trained:
@@ -177,17 +177,17 @@ def _with_context(inputs: ModalityInputs, context: Context) -> ModalityInputs:
 
 
 def _context(inputs: ModalityInputs, modality: str, context: Context, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What the context module of a modality reads beside the features, by stacked row."""
+    """What the context module of a modality reads in addition to the features, for each stacked row."""
     if inputs.unlocked is not None:
         raise ValueError(
-            f"The {modality} part of this preset sees neighbours ({context.kind}), which needs frozen features. Lock the {modality} "
+            f"The {modality} part of this preset uses neighbours ({context.kind}), which needs frozen features. Lock the {modality} "
             "encoder, or take a preset without context there."
         )
     rows = rows[rows[modality] >= 0].sort_values(modality)
     xy = rows[["x", "y"]].to_numpy()
     if not np.isfinite(xy).all():
         raise ValueError(
-            f"The {modality} part of this preset sees neighbours ({context.kind}), and rows have no position. Give "
+            f"The {modality} part of this preset uses neighbours ({context.kind}), and rows have no position. Give "
             ".obsm['spatial'], or .obs['array_row'] and .obs['array_col']."
         )
     if context.array_positions:

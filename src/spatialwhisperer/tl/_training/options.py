@@ -1,4 +1,4 @@
-"""Options of a training run that are grouped."""
+"""Groups of options of a training run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExpressionOptions:
-    """What a model learns beside the joint space, so that it predicts expression.
+    """How a model is trained to predict expression.
 
     Attributes
     ----------
     genes
         Genes to predict; ``None`` chooses them on the training groups by the rule of the preset.
     values_layer
-        Layer with the values to predict as they are, such as batch-corrected ones; ``None`` takes raw counts, brought into the
-        value space of the preset.
+        Layer with values that are predicted as they are, such as batch-corrected values; ``None`` takes raw counts and transforms them
+        into the value space of the preset.
     cross_validate
-        Train again without each patient (without each section where there is one patient), to learn how well each gene is predicted
-        on tissue that training has not seen, and how to weigh retrieval and regression. The choice of genes and a fitted gene
-        encoder stay those of all training rows. ``None`` does so for frozen features.
+        Measure how well each gene is predicted on held-out tissue, and choose the weights of retrieval and regression by it. The model is
+        trained again without each patient, or without each section where there is only one patient. The chosen genes and a fitted gene
+        encoder stay those of all training rows. ``None`` does this where the encoders are frozen.
     """
 
     genes: Sequence[str] | None = None

@@ -41,29 +41,29 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl._training.sources import Source
 
 Request = ImageFeatures | GeneFeatures | TextFeatures | None
-"""What is asked for of a modality; ``None`` for one that reads a matrix, whose entry says all."""
+"""Options of the features of a modality; ``None`` for a modality that reads a matrix, which has no options."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """One modality: per object its inputs and the rows that have one.
+    """Inputs of one modality.
 
     Attributes
     ----------
     parts
-        Inputs of each object that has any, complete rows only; of text the captions of all objects.
+        Inputs of each object that has any, without incomplete rows; for text the captions of all objects.
     masks
-        Which rows these are; ``None`` for an object that has none.
+        Which rows of each object have an input; ``None`` for an object that has none.
     dim
-        Features of a row.
+        Number of features.
     recipe
         How the features are made.
     encoder
         The encoder.
     trained
-        Whether it is trained, so that ``parts`` are raw inputs.
+        Whether the encoder is trained, so that ``parts`` are raw inputs.
     computed
-        Features that were computed, and where they are to be stored.
+        Features that were computed, with the object that they are to be stored in.
     """
 
     parts: Sequence[Any]
@@ -77,7 +77,7 @@ class Read:
 
 @dataclass(frozen=True)
 class _Task:
-    """What a reader is called with."""
+    """Arguments of a reader."""
 
     modality: str
     sources: Sequence[Source]
@@ -98,7 +98,7 @@ def read_modality(
     held_out: set[str],
     random_state: int,
 ) -> Read:
-    """Read a modality, as its entry says.
+    """Read a modality of all objects: features of a frozen encoder, or raw inputs where the encoder is trained.
 
     Parameters
     ----------
@@ -107,13 +107,13 @@ def read_modality(
     sources
         The objects.
     request
-        What is asked for.
+        Options of its features.
     letter
-        "L": frozen features; "U" or "u": raw inputs of an encoder that is trained.
+        "L": features of a frozen encoder; "U" or "u": raw inputs of an encoder that is trained.
     captions
         Distinct captions of all objects.
     held_out
-        Groups that shape nothing.
+        Held-out groups; a gene encoder is fitted without them.
     random_state
         Seed.
 
@@ -135,25 +135,25 @@ def _read_tiles(task: _Task) -> Read:
     request: ImageFeatures = task.request
     if request.key is not None:
         return _given(task, request.key)
-    choice = choose_encoder(
-        request.encoder, weights=request.weights, pretrained=request.pretrained and task.letter != "u"
-    )
+    # `checks.requests` has put that of the preset in the place of None
+    encoder: Any = request.encoder
+    choice = choose_encoder(encoder, weights=request.weights, pretrained=request.pretrained and task.letter != "u")
     holders = [s for s in task.sources if task.modality in s.has]
     recipes = {
         s.name: image_recipe(s.slide, choice, tile_um=request.tile_um, tile_px=request.tile_px, border=request.border)
         for s in holders
     }
     recipe = _one_recipe(recipes)
-    encoder = cache(choice.open)
+    load = cache(choice.open)
     if task.letter != "L":
-        return _raw_tiles(task, encoder(), recipe)
-    features = {s.name: image_features(s.slide, recipe, encoder) for s in holders}
+        return _raw_tiles(task, load(), recipe)
+    features = {s.name: image_features(s.slide, recipe, load) for s in holders}
     parts, masks = _complete(
         [features[s.name].values if s.name in features else None for s in task.sources], task.modality, recipe.name
     )
     computed = [(s.slide, result) for s in holders for result in features[s.name].results]
     by_name = choice.identity.by_name and opens_by_name(choice.identity.name, task.modality)
-    kept = None if by_name else encoder()
+    kept = None if by_name else load()
     return Read(parts, masks, parts[0].shape[1], recipe, kept, computed=computed)
 
 
@@ -162,7 +162,8 @@ def _raw_tiles(task: _Task, encoder: Encoder, recipe: FeatureRecipe) -> Read:
         raise ValueError(
             f"An image encoder that is trained takes tiles of one size, not of {listing(recipe.tile_um)} µm. Pass one tile_um."
         )
-    parts, masks = [], []
+    parts: list[Any] = []
+    masks: list[np.ndarray | None] = []
     for source in task.sources:
         if task.modality not in source.has:
             masks.append(None)
@@ -175,7 +176,7 @@ def _raw_tiles(task: _Task, encoder: Encoder, recipe: FeatureRecipe) -> Read:
 
 
 def _one_recipe(recipes: Mapping[str, FeatureRecipe]) -> FeatureRecipe:
-    """The recipe that all objects share; `tiles` may have stated other sizes in some of them."""
+    """The recipe of all objects; it is refused where `tiles` stated different sizes in the objects."""
     distinct = list(dict.fromkeys(recipes.values()))
     if len(distinct) > 1:
         sizes = "; ".join(f"{name}: {listing(r.tile_um)} µm, {r.tile_px} px" for name, r in recipes.items())
@@ -187,7 +188,7 @@ def _one_recipe(recipes: Mapping[str, FeatureRecipe]) -> FeatureRecipe:
 
 
 def module_dim(encoder: Encoder, inputs: Any) -> int:
-    """Feature dimension of an encoder that is trained, from its facts or from one input."""
+    """Number of features of an encoder that is trained, as it states it or as it gives for one input."""
     if encoder.spec.dim is not None:
         return encoder.spec.dim
     import torch
@@ -223,14 +224,14 @@ def _read_counts(task: _Task) -> Read:
         ]
         parts, masks = _complete(embedded, task.modality, encoder.name)
         return Read(parts, masks, encoder.dim, recipe, encoder)
-    encoder.module()  # one without weights refuses here
+    encoder.module()  # raises for an encoder without weights
     parts = [counts_for(encoder.genes, encoder.gene_ids, s.table, request.layer) for s in holders]
     masks = [np.ones(s.table.n_obs, bool) if task.modality in s.has else None for s in task.sources]
     return Read(parts, masks, encoder.dim, recipe, encoder, trained=True)
 
 
 def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> GeneEncoder:
-    """Fit on the rows of training groups: a held-out patient shapes neither the genes chosen nor the encoder."""
+    """Fit on the rows of training groups, so that neither the chosen genes nor the encoder depend on held-out patients."""
     request: GeneFeatures = task.request
     tables = []
     for source in holders:
@@ -275,7 +276,7 @@ def _read_matrix(task: _Task) -> Read:
         return _given(task, str(modality.key))
     encoder = open_encoder(modality.encoder, modality.name)
     recipe = FeatureRecipe(encoder.identity)
-    matrices = [s.table.obsm.get(modality.key) for s in task.sources]
+    matrices = [s.table.obsm.get(str(modality.key)) for s in task.sources]
     if task.letter != "L":
         parts, masks = _complete(matrices, modality.name, f".obsm[{modality.key!r}]")
         return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
@@ -285,7 +286,7 @@ def _read_matrix(task: _Task) -> Read:
 
 
 def _given(task: _Task, key: str) -> Read:
-    """Features that lie in ``.obsm``, whoever has computed them."""
+    """Features in ``.obsm`` of any origin."""
     if task.letter != "L":
         raise ValueError(
             f"The features under {key!r} are fixed, and the locking code asks to train the {task.modality} encoder. Give the one or "
@@ -299,7 +300,7 @@ def _given(task: _Task, key: str) -> Read:
 
 
 def _given_recipe(sources: Sequence[Source], key: str) -> FeatureRecipe:
-    """The recipe that features under a key were computed by, where all objects state one; they must state the same."""
+    """The recorded recipe of the features under a key, where all objects have one; different recipes are refused."""
     holders = [s for s in sources if key in s.table.obsm]
     records = {s.name: recorded_as(s.table, key, FeatureRecord) for s in holders}
     stated = {name: record.recipe for name, record in records.items() if record is not None}
@@ -309,12 +310,12 @@ def _given_recipe(sources: Sequence[Source], key: str) -> FeatureRecipe:
             f".obsm[{key!r}] was computed at different tile sizes or by different encoders ({sizes}). Compute it alike: "
             "sw.pp.embed_images(data, tile_um=…, tile_px=…) for every object."
         )
-    # features of unknown origin beside known ones: nobody could compute them again
+    # without a record in some object the features cannot be computed again
     return next(iter(stated.values())) if len(stated) == len(holders) else FeatureRecipe(None, key)
 
 
 def _complete(features: Sequence[Any], modality: str, origin: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-    """Rows without NaN of each object's features, and which rows these are."""
+    """Features of each object without rows with NaN, and which rows are left."""
     given = [None if x is None else np.asarray(_dense(x), dtype=np.float32) for x in features]
     widths = {x.shape[1] for x in given if x is not None}
     if len(widths) > 1:

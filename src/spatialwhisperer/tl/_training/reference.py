@@ -1,4 +1,4 @@
-"""Filling a model's reference: the sample of its training data that it keeps."""
+"""Sampling the training data that a model keeps as its reference."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from spatialwhisperer.training.batches import Items
 
 PAIRS, TEXT_ROWS, SAMPLE = 1000, 2000, 500
-"""Most pairs of image and bridge modality, rows with captions, and standardised image features to keep."""
+"""Largest numbers of image–bridge pairs, of rows with captions, and of standardised image features to keep."""
 
 BLOCK_BYTES = 2**18
-"""Size of one array; where rows are wide fewer of them are kept, but `FEWEST` at least."""
+"""Size of one array; where rows are wide, fewer of them are kept, but at least `FEWEST`."""
 
 FEWEST = 100
 CAPTION_CHARACTERS = 100_000
@@ -52,7 +52,7 @@ def attach_reference(
     model
         The fitted model; ``model.reference`` is set.
     inputs, items
-        What it was fitted on. Rows of validation groups are not among the items.
+        The data that it was fitted on. The items hold no rows of validation groups.
     sources
         The objects.
     bridge
@@ -68,7 +68,7 @@ def attach_reference(
 
 @dataclass
 class _Filling:
-    """The draws, one after the other: their order is part of the result."""
+    """Draws the samples one after the other; with a seed the result depends on their order."""
 
     model: Whisperer
     inputs: Inputs
@@ -140,8 +140,8 @@ class _Filling:
         if modality in self.model.contexts:
             # a context module reads the neighbours, so that the whole modality is embedded
             rows = self.inputs.observations[self.inputs.observations[modality] >= 0].sort_values(modality)
-            where = {"sections": rows["section"].to_numpy(), "positions": rows[["x", "y"]].to_numpy()}
-            return self.model.project(modality, raw, **where)[at].astype(np.float16)
+            sections, xy = rows["section"].to_numpy(), rows[["x", "y"]].to_numpy()
+            return self.model.project(modality, raw, sections=sections, positions=xy)[at].astype(np.float16)
         if modality in self.model.towers:
             chosen = [raw[i] for i in at] if isinstance(raw, list) else raw[at]
             return self.model.project(modality, chosen).astype(np.float16)
@@ -155,18 +155,18 @@ class _Filling:
         return np.unique(groups, return_inverse=True)[1].astype(np.int32)
 
     def _rows(self, most: int, width: int | None = None) -> int:
-        """How many rows of half precision fit into a block."""
+        """Number of rows of half precision that fit into a block."""
         width = self.model.config.projection_dim if width is None else width
         return min(most, max(FEWEST, BLOCK_BYTES // (2 * width)))
 
     def _draw(self, n: int, most: int) -> np.ndarray:
-        """Positions of at most ``most`` of n things, ascending."""
+        """Positions of at most ``most`` of n rows, ascending."""
         return np.arange(n) if n <= most else np.sort(self.rng.choice(n, most, replace=False))
 
     # --------------------------------------------------------------------------------------------- counts
 
     def _profiles(self, arrays: dict[str, np.ndarray]) -> None:
-        """Expression by caption, and the excess cross-entropy of rows of groups that did not take part in it."""
+        """Expression profiles by caption, and the excess cross-entropy of rows under profiles of other groups."""
         pairs = _pairs(self.items, "gene", "text")
         encoder = self.model.encoders["gene"]
         assert isinstance(encoder, GeneEncoder)
@@ -203,7 +203,7 @@ class _Filling:
     # --------------------------------------------------------------------------------------------- images
 
     def _image_range(self) -> dict[str, Any]:
-        """Encoder and tile size, and lowest and highest microns per pixel of the images that were trained on."""
+        """Encoder, tile size, and the range of microns per pixel of the images that were trained on."""
         recipe = self.inputs.modalities["image"].recipe
         used = np.unique(self.inputs.observations["source"].to_numpy()[self.items.row[self.items.index["image"] >= 0]])
         scales = [mpp for number in used for mpp in _mpp(self.sources[number], recipe.key)]
@@ -215,7 +215,7 @@ class _Filling:
         }
 
     def _image_features(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Raw features by section, and a sample of the standardised ones."""
+        """Mean and standard deviation of the raw features by section, and a sample of the standardised features."""
         has = self.items.index["image"] >= 0
         at, first = np.unique(self.items.index["image"][has], return_index=True)
         codes = self.inputs.observations["section"].to_numpy().astype(str)[self.items.row[has][first]]
@@ -243,10 +243,10 @@ def _pairs(items: Items, a: str, b: str) -> np.ndarray:
 
 
 def _mpp(source: Source, key: str | None) -> list[float]:
-    """Microns per pixel of the images of an object: as recorded with its features, else as the object states it now."""
+    """Microns per pixel of the images of an object, as recorded with its features, else as the object states them."""
     record = recorded_as(source.table, key, FeatureRecord)
     if record is not None and record.where.mpp:
         return list(record.where.mpp.values())
-    if key in source.table.obsm and "spatial" not in source.table.obsm:
+    if key is not None and key in source.table.obsm and "spatial" not in source.table.obsm:
         return []
     return list(source.slide.where.mpp.values())

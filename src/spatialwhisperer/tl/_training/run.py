@@ -44,7 +44,7 @@ def run_training(
     random_state: int,
     options: SlideOptions,
 ) -> Whisperer:
-    """Check everything, prepare the inputs, fit and store; see :func:`spatialwhisperer.tl.train`."""
+    """Check the arguments, prepare the inputs, fit and store the model; see :func:`spatialwhisperer.tl.train`."""
     preset = get_preset(preset)
     trainer = trainer_options(trainer)
     checks.check_epochs(max_epochs)
@@ -91,7 +91,7 @@ def run_training(
         predictor.attach_predictor(model, inputs, items, values, plan, sources, cross_validate=repeats, folder=phases)
     fitting.save_model(model, where / "model")
     if folder is None:
-        # only an interrupted run needs its resume files, and a run in the cache folder ends here
+        # the checkpoints serve to resume a run, and a run in the cache folder cannot be resumed
         shutil.rmtree(where / "phases", ignore_errors=True)
     return model
 
@@ -107,7 +107,7 @@ def _plan(
     random_state: int,
     trainer: Mapping[str, Any],
 ) -> fitting.Plan:
-    """What is fitted and how, once the number of pairs is known."""
+    """Choose schedule and image link, which depend on the number of pairs, and describe the fit."""
     schedule = checks.choose_schedule(preset, pairs, items)
     recipe = preset.sequential if schedule == "sequential" else preset.joint
     if recipe is None:

@@ -1,4 +1,4 @@
-"""From objects to training items: which object holds which modality, and the arrays of all of them."""
+"""From objects to training items: which object holds which modality, and the rows of all objects."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """One object and what it can contribute.
+    """One object, and the modalities that it holds.
 
     Attributes
     ----------
     slide
         The object, opened.
     name
-        How error messages call it.
+        Its name in error messages.
     group, section
-        Patient and section of each row; sections of different objects differ.
+        Patient and section of each row, shape (n,); the codes of sections differ between objects.
     captions
-        Captions of each row, one column per text key, ``None`` where there is none; shape (n, number of keys).
+        Captions of each row, one column for each text key, ``None`` where there is none; shape (n, number of keys).
     has
         Modalities that it holds.
     xy
-        Position of each row, or ``None``.
+        Position of each row, shape (n, 2), or ``None``.
     """
 
     slide: Slide
@@ -67,24 +67,24 @@ def describe(
     array_positions: bool = False,
     options: SlideOptions | None = None,
 ) -> list[Source]:
-    """Look at each object without changing it.
+    """Find out what each object holds, without changing it.
 
     Parameters
     ----------
     objects
         The objects.
     modalities
-        What training reads.
+        Modalities that training reads.
     keys
-        Key of ``.obsm`` under which features of a modality may lie.
+        Modality to the key of ``.obsm`` that may hold its features.
     text_keys
         Columns of ``.obs`` with captions.
     group_key
         Column of ``.obs`` with the patient.
     array_positions
-        Read array coordinates as positions.
+        Take array coordinates as positions.
     options
-        How the objects are opened.
+        How the objects are opened; see :class:`~spatialwhisperer._access.slide.SlideOptions`.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _holds(slide: Slide, modality: str, key: str | None, captions: np.ndarray) -
         return True
     if reads == "tiles":
         return slide.has_image()
-    # counts are there wherever no other features are named
+    # an object with variables holds counts, unless features are named instead
     return reads == "counts" and key is None and slide.table.n_vars > 0
 
 
@@ -129,7 +129,7 @@ def _captions(table: AnnData, text_keys: Sequence[str]) -> np.ndarray:
 def _groups(table: AnnData, group_key: str | None, name: str) -> np.ndarray:
     if group_key is None or group_key not in table.obs:
         return np.full(table.n_obs, name, dtype=object)
-    return table.obs[group_key].astype(str).to_numpy(dtype=object)
+    return np.asarray(table.obs[group_key].astype(str), dtype=object)
 
 
 def summary(sources: Sequence[Source]) -> str:
@@ -158,20 +158,20 @@ def observations(sources: Sequence[Source], usable: Mapping[str, Sequence[np.nda
     sources
         The objects.
     usable
-        For image and gene: per object the Boolean mask of rows that have the input, ``None`` where it has none. Rows
-        outside the mask are not in the stacked input.
+        Modality to the Boolean mask of the rows that have an input, for each object; ``None`` for an object that has none. The stacked
+        inputs hold the rows inside the masks only.
 
     Returns
     -------
-    DataFrame with ``source``, ``group``, ``section``, ``x``, ``y``, and for each modality the position in its stacked
-    input, or -1.
+    DataFrame with ``source`` (number of the object), ``group``, ``section``, ``x``, ``y``, and for each modality the position in its
+    stacked inputs, or -1.
     """
     blocks = []
     offset = dict.fromkeys(usable, 0)
     for number, source in enumerate(sources):
         n = source.table.n_obs
         xy = np.full((n, 2), np.nan) if source.xy is None else source.xy
-        columns = {"source": number, "group": source.group, "section": source.section, "x": xy[:, 0], "y": xy[:, 1]}
+        columns: dict[str, Any] = {"source": number, "group": source.group, "section": source.section, "x": xy[:, 0], "y": xy[:, 1]}
         for modality, masks in usable.items():
             columns[modality] = np.full(n, -1)
             mask = masks[number]
@@ -183,14 +183,14 @@ def observations(sources: Sequence[Source], usable: Mapping[str, Sequence[np.nda
 
 
 def item_arrays(sources: Sequence[Source], rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """One item for each row and distinct caption of it: its columns of `observations`, ``row`` and ``caption``."""
+    """Columns of the items, one item for each row and distinct caption of it: those of `observations`, ``row`` and ``caption``."""
     captions = [caption for source in sources for caption in source.captions]
     items = _repeat_captions(rows.assign(row=np.arange(len(rows))), captions)
-    return {name: items[name].to_numpy() for name in items}
+    return {str(name): items[name].to_numpy() for name in items}
 
 
 def _repeat_captions(block: pd.DataFrame, captions: Sequence[np.ndarray]) -> pd.DataFrame:
-    """One item per distinct caption of a row, and one without a caption for a row that has none."""
+    """One item for each distinct caption of a row, and one item without a caption for a row that has none."""
     distinct = [list(dict.fromkeys(c for c in row if c is not None)) or [None] for row in captions]
     if not distinct:
         return block.assign(caption=pd.Series([], dtype=object))
