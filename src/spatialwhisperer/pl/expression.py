@@ -60,7 +60,7 @@ def expression(
     genes
         Which genes; ``None`` takes those with the highest correlation in this section.
     n_genes
-        How many, where ``genes`` is not given.
+        How many, where ``genes`` is ``None``.
     prediction
         Result of :func:`spatialwhisperer.tl.predict_expression`; a SpatialData carries its own.
     section
