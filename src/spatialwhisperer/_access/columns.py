@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ def matrix(table: AnnData, use: str, where: str = "") -> np.ndarray:
     """
     if use not in table.obsm:
         raise KeyError(f"{use!r} is not in .obsm{where} (found: {listing(table.obsm)}). {_filled_by(use)}")
-    values = table.obsm[use]
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    values: Any = table.obsm[use]
+    values = values.toarray() if sp.issparse(values) else np.asarray(values)
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
         raise ValueError(
             f".obsm[{use!r}]{where} must be a matrix of numbers, not {values.dtype} of shape {values.shape}."
@@ -92,7 +94,7 @@ def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str
         raise KeyError(
             f"{argument}={key!r} is not in .obs{where} (found: {listing(table.obs.columns)}). {remedy}".rstrip()
         )
-    return texts(table.obs[key])
+    return texts(obs_of(table)[key])
 
 
 def texts(values: pd.Series) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -158,11 +158,10 @@ def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str
         )
     if gene_ids_key is not None and gene_ids_key not in adata.var:
         raise KeyError(f"gene_ids_key={gene_ids_key!r} is not in .var (found: {listing(adata.var.columns)}).")
-    lists = {} if gene_ids_key is None else {gene_ids_key: _column(adata.var[gene_ids_key])}
+    var = cast("pd.DataFrame", adata.var)
+    lists = {} if gene_ids_key is None else {gene_ids_key: _column(var[gene_ids_key])}
     lists["var_names"] = [_plain(n) for n in _names(adata)]
-    return lists | {
-        k: _column(adata.var[k]) for k in (*_ID_COLUMNS, *_NAME_COLUMNS) if k in adata.var and k != gene_ids_key
-    }
+    return lists | {k: _column(var[k]) for k in (*_ID_COLUMNS, *_NAME_COLUMNS) if k in var and k != gene_ids_key}
 
 
 def _names(adata: AnnData) -> list[str]:
@@ -191,7 +190,7 @@ def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData
     fraction = present.mean()
     if fraction >= _FEW:
         return
-    lacking = [genes[i] for i in np.flatnonzero(~present)]
+    lacking = [gene for gene, found in zip(genes, present, strict=True) if not found]
     text = f"{int(present.sum())} of the encoder's {len(genes)} genes are in this table of {adata.n_vars} genes"
     if fraction >= _ENOUGH:
         warn(
@@ -217,7 +216,10 @@ def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
     contain the species (ENSMUSG, ENSG).
     """
     ours, theirs = {_plain(g) for g in genes if g}, {_plain(g) for g in others if g}
-    species = [Counter(m[1] for n in names if (m := _SPECIES.match(n))).most_common(1) for names in (ours, theirs)]
+    species = [
+        Counter(found[1] for name in names if (found := _SPECIES.match(name))).most_common(1)
+        for names in (ours, theirs)
+    ]
     remedy = (
         "Map the table's genes to the model's species first (one-to-one orthologs, for example from Ensembl BioMart)."
     )
@@ -242,7 +244,7 @@ def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
 
 def _layers(adata: AnnData) -> list[str]:
     # anndata 0.13 lists .X as the layer None
-    return [str(k) for k in adata.layers if k is not None]
+    return [str(k) for k in adata.layers.keys() if k is not None]
 
 
 def _where_counts_are(adata: AnnData, layer: str | None) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.scale import of_library
 from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
     libraries = [str(name) for name in adata.uns.get("spatial", {})]
     if len(libraries) < 2 and library_key is None:
         return np.full(adata.n_obs, libraries[0] if libraries else "all", object)
-    return adata.obs[_library_column(adata, libraries, library_key)].astype(str).to_numpy(dtype=object)
+    return obs_of(adata)[_library_column(adata, libraries, library_key)].astype(str).to_numpy(dtype=object)
 
 
 def library_sections(
@@ -66,7 +67,7 @@ def library_sections(
         wanted = image_key.get(name) if isinstance(image_key, Mapping) else image_key
         wanted = name if wanted is None and name in images else wanted
         image = find_image(adata, wanted) if wanted is not None else None
-        scales = () if image is None else of_library(libraries[image.name], adata.obs.iloc[rows], xy[rows])
+        scales = () if image is None else of_library(libraries[image.name], obs_of(adata).iloc[rows], xy[rows])
         out.append(Found(Section(str(name), rows, xy[rows], image, None), scales))
     return out
 

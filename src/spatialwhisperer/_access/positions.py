@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.scale import ARRAY_COLUMNS
+from spatialwhisperer._access.tables import obs_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,7 +27,7 @@ def array_positions(table: AnnData, xy: np.ndarray | None, sections: np.ndarray)
         Section of each row, shape (n,). The distance between neighbours is that of the section.
     """
     if all(c in table.obs for c in ARRAY_COLUMNS):
-        return table.obs[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
+        return obs_of(table)[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
     if xy is None:
         return None
     out = np.full(xy.shape, np.nan)

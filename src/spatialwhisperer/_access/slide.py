@@ -82,7 +82,7 @@ class Slide:
     ) -> None:
         self.data = data
         name = table_name(data, options.get("table_key"))
-        self.table: AnnData = data if name is None else data.tables[name]  # type: ignore[assignment, union-attr]
+        self.table: AnnData = data if name is None else data.tables[name]  # type: ignore[union-attr]
         self.tiles = recorded_as(self.table, _keys.TILES, TilesRecord) if use_tiles else None
         self.drawing = drawing
         self.options = options
@@ -226,7 +226,7 @@ class Slide:
         if "spatial" in self.table.obsm:
             return np.asarray(self.table.obsm["spatial"], dtype=np.float64)[:, :2]
         if self.is_spatialdata and "spatialdata_attrs" in self.table.uns:
-            return regions.region_positions(self.data, self.table, self.sections)  # type: ignore[arg-type]
+            return regions.region_positions(self.data, self.table, self.sections)
         return None
 
     def _option(self, name: str) -> str | None:
@@ -317,11 +317,11 @@ class Slide:
         ValueError
             If the name is taken by something else.
         """
-        check_name(self.data, name, key=key)  # type: ignore[arg-type]
+        check_name(self.data, name, key=key)
 
     def put_table(self, table: AnnData, name: str) -> None:
         """Add a table that annotates the same elements as this one, row by row. A table of that name is replaced."""
-        add_annotating_table(self.data, self.table, table, name)  # type: ignore[arg-type]
+        add_annotating_table(self.data, self.table, table, name)
 
 
 def check_options(options: Mapping[str, object]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
     from typing_extensions import TypeIs
@@ -38,6 +39,11 @@ def _one_by_one(data: object) -> str:
     if isinstance(data, list | tuple):
         return " Pass its objects one at a time: for section in sections: …."
     return ""
+
+
+def obs_of(table: AnnData) -> pd.DataFrame:
+    """``.obs`` of a table in memory."""
+    return cast("pd.DataFrame", table.obs)
 
 
 def table_name(data: AnnData | SpatialData, table_key: str | None = None) -> str | None:

@@ -113,7 +113,7 @@ class TileReader:
             y0, y1 = (int(y) for y in plan.edges_y[row : row + 2])
             canvas[:, halo_y:, :halo_x] = FILL
             before = 0
-            for column in np.flatnonzero(plan.needed[row]):
+            for column in np.flatnonzero(plan.needed[row]).tolist():
                 x0, x1 = (int(x) for x in plan.edges_x[column : column + 2])
                 if column:  # the last columns of the block to the left; unused where that was not read
                     canvas[:, halo_y:, :halo_x] = canvas[:, halo_y:, before : before + halo_x]

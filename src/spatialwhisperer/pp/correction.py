@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._access.columns import as_list
@@ -109,7 +110,7 @@ def harmonize_expression(
     parts, depth = [], []
     for table in tables:
         counts = counts_matrix(table, layer)
-        parts.append(counts[:, table.var_names.get_indexer(genes)])
+        parts.append(counts[:, table.var_names.get_indexer(pd.Index(genes))])
         depth.append(np.asarray(counts.sum(axis=1)).ravel())
     values = to_space(sp.vstack(parts, format="csr"), value_space, library=np.concatenate(depth), sections=batch)
     # genes x rows: the other orientation is misread where there are as many genes as rows

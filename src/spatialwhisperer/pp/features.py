@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.records import Where
@@ -318,8 +319,8 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
             f"{key!r} is not in .obsm (found: {listing(slide.table.obsm)}). The model was trained on features under this key, which "
             "only you can compute: store them there first."
         )
-    values = slide.table.obsm[key]
-    values = values.toarray() if hasattr(values, "toarray") else values
+    values: Any = slide.table.obsm[key]
+    values = values.toarray() if sp.issparse(values) else values
     return np.asarray(values, dtype=np.float32)
 
 

@@ -157,11 +157,14 @@ def _stack(parts: list[tuple[AnnData, sp.csr_matrix]]) -> _Section:
 
 def _spots_with(sections: list[_Section], genes: list[str]) -> np.ndarray:
     """Number of spots with a count of each gene, over all sections."""
-    return sum(np.bincount(c.indices[c.data > 0], minlength=c.shape[1])[g.get_indexer(genes)] for c, g in sections)
+    wanted = pd.Index(genes)
+    seen = [np.bincount(c.indices[c.data > 0], minlength=c.shape[1])[g.get_indexer(wanted)] for c, g in sections]
+    return np.sum(seen, axis=0)
 
 
 def _together(sections: list[_Section], genes: list[str]) -> list[_Section]:
-    return [_Section(sp.vstack([c[:, g.get_indexer(genes)] for c, g in sections], format="csr"), pd.Index(genes))]
+    wanted = pd.Index(genes)
+    return [_Section(sp.vstack([c[:, g.get_indexer(wanted)] for c, g in sections], format="csr"), wanted)]
 
 
 def _expressed_everywhere(sections: list[_Section], genes: list[str]) -> set[str]:

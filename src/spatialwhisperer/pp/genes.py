@@ -15,6 +15,7 @@ from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.counts import align_counts, counts_matrix, match_genes, names_and_ids
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks import check_batch_size, check_key_added
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
@@ -112,7 +113,7 @@ def fit_gene_encoder(
     allowed = inspect.signature(fit).parameters
     if max_epochs is not None and "max_epochs" not in allowed:
         raise ValueError(f"max_epochs does not apply to {encoder!r}, which has no epochs.")
-    if n_latent != fit_gene_encoder.__kwdefaults__["n_latent"] and "n_latent" not in allowed:
+    if n_latent != _defaults()["n_latent"] and "n_latent" not in allowed:
         raise ValueError(f"n_latent does not apply to {encoder!r}: its number of columns follows from the rest.")
     _check_options(encoder, options, allowed)
     slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
@@ -284,8 +285,17 @@ def gene_features(
     return out, present
 
 
+def _defaults() -> Mapping[str, Any]:
+    """Defaults of the arguments of `fit_gene_encoder`."""
+    return {
+        name: p.default
+        for name, p in inspect.signature(fit_gene_encoder).parameters.items()
+        if p.kind is p.KEYWORD_ONLY
+    }
+
+
 def _check_options(encoder: str, options: Mapping[str, Any] | None, allowed: Mapping[str, Any]) -> None:
-    own = {"counts", "genes", "gene_ids", "batch", "labels", *fit_gene_encoder.__kwdefaults__}
+    own = {"counts", "genes", "gene_ids", "batch", "labels", *_defaults()}
     free = [name for name in allowed if name not in own]
     wrong = [name for name in options or {} if name not in free]
     if wrong:
@@ -306,7 +316,7 @@ def _fitted_encoder(encoder: str | Path | GeneEncoder, fit: Mapping[str, Any]) -
         encoder = named_gene_encoder(encoder)
     if not isinstance(encoder, GeneEncoder):
         raise TypeError(f"encoder must be a name, a folder or a GeneEncoder, not {type(encoder).__name__}.")
-    defaults = fit_gene_encoder.__kwdefaults__
+    defaults = _defaults()
     changed = [name for name, value in fit.items() if value != defaults[name]]
     if changed:
         raise ValueError(f"{listing(changed)} would change a fit, and this encoder is fitted already: leave them out.")
@@ -325,7 +335,7 @@ def batch_codes(slides: Sequence[Slide], batch_key: str | None, *, argument: str
             )
         if table.obs[batch_key].isna().any():
             raise ValueError(f".obs[{batch_key!r}] of object {i} has missing values; every row needs a batch.")
-    return [table.obs[batch_key].astype(str).to_numpy(str) for table in tables]
+    return [obs_of(table)[batch_key].astype(str).to_numpy(str) for table in tables]
 
 
 def _labels(tables: list[AnnData], labels_key: str) -> np.ndarray:
@@ -334,7 +344,7 @@ def _labels(tables: list[AnnData], labels_key: str) -> np.ndarray:
         raise KeyError(f"labels_key={labels_key!r} is not in .obs (found: {listing(columns)}).")
     parts = []
     for table in tables:
-        column = table.obs[labels_key] if labels_key in table.obs else pd.Series([None] * table.n_obs)
+        column = obs_of(table)[labels_key] if labels_key in table.obs else pd.Series([None] * table.n_obs)
         parts.append(column.astype(object).where(column.notna().to_numpy(), None).to_numpy(object))
     return np.concatenate(parts)
 

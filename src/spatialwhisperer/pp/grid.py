@@ -17,7 +17,7 @@ from spatialwhisperer._access.records import TilesRecord, Where
 from spatialwhisperer._access.regions import check_image_system, image_scales
 from spatialwhisperer._access.scale import missing_mpp, of_library, settle
 from spatialwhisperer._access.section import Section
-from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tile_plan import check_resolution
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
@@ -77,7 +77,7 @@ def tile_grid(
             "take smaller tiles, lower min_tissue, or take the whole image with tissue=None."
         )
     table = _write(data, grids, key_added, inplace)
-    regions = pd.unique(table.obs["region" if is_spatialdata(data) else _LIBRARY].astype(str))
+    regions = pd.unique(obs_of(table)["region" if is_spatialdata(data) else _LIBRARY].astype(str))
     where = Where(
         mpp={region: scales[name].mpp for region, name in zip(regions, grids, strict=True)},
         rule={region: scales[name].rule for region, name in zip(regions, grids, strict=True)},

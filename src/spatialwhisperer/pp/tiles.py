@@ -11,7 +11,7 @@ from spatialwhisperer._access.grid import add_instances_table
 from spatialwhisperer._access.records import At, LowRes, OffSlide, TilesRecord, Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide, SlideOptions, check_options
-from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
 from spatialwhisperer._checks import check_key_added, check_tile, one_of, positive
 from spatialwhisperer._docs import shared
@@ -141,10 +141,11 @@ def tiles(
             inplace=inplace,
         )
     _refuse(at, stride_um=stride_um, tissue=None if isinstance(tissue, str) and tissue == "auto" else tissue)
-    table_key, is_new = _table_of_shapes(data, slide.get("table_key"), shapes_key, key_added)
+    options = slide.copy()
+    options["table_key"], is_new = _table_of_shapes(data, slide.get("table_key"), shapes_key, key_added)
     written = False
     try:
-        opened = Slide.open(data, use_tiles=False, **{**slide, "table_key": table_key})  # type: ignore[typeddict-item]
+        opened = Slide.open(data, use_tiles=False, **options)
         plan = plan_tiles(opened, off_slide)
         if tile_px is not None:
             check_resolution(plan.sections, tile_um, tile_px, on_low_res)
@@ -156,7 +157,7 @@ def tiles(
         written = True
     finally:
         if is_new and not written:
-            del data.tables[table_key]  # type: ignore[union-attr]
+            del data.tables[options["table_key"]]  # type: ignore[union-attr]
     return None
 
 
@@ -216,7 +217,7 @@ def _bare_copy(slide: Slide, stated: TilesRecord, centres: np.ndarray) -> AnnDat
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
-    table = AnnData(csr_matrix((slide.n_rows, 0), dtype=np.float32), obs=slide.table.obs.copy())
+    table = AnnData(csr_matrix((slide.n_rows, 0), dtype=np.float32), obs=obs_of(slide.table).copy())
     table.obsm["spatial"] = centres
     table.obsm[_keys.TILES] = centres.copy()
     for key in ("spatialdata_attrs", "spatial"):
