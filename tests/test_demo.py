@@ -59,7 +59,7 @@ def test_second_run_replaces_the_first(made: Path, capsys: pytest.CaptureFixture
         "AUROC",
         "endothelial cell",
         "macro AUROC",
-        "accuracy of the most frequent class",
+        "accuracy of the commonest class",
         "training",
         "cpu",
         "0.85",

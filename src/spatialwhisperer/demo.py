@@ -136,14 +136,14 @@ def annotate(task: Task, model: Whisperer) -> None:
 
 
 def evaluate(task: Task) -> tuple[pd.DataFrame, dict[str, float]]:
-    """AUROC of every class, and accuracy of the labels beside that of the most frequent class."""
+    """AUROC of every class, and accuracy of the labels beside that of the commonest class."""
     by_class = sw.tl.evaluate_annotation(task.test, KNOWN if task.truth is None else task.truth, key="sw_class")
     known = task.test["table"].obs[KNOWN].dropna()
     labels = sw.tl.evaluate_annotation(task.test, KNOWN)
     summary = {
         "macro AUROC": float(by_class["auroc"].loc["macro"]),
         "accuracy": float(labels["accuracy"].loc["macro"]),
-        "accuracy of the most frequent class": float(known.value_counts(normalize=True).iloc[0]),
+        "accuracy of the commonest class": float(known.value_counts(normalize=True).iloc[0]),
     }
     return by_class[["auroc", "n_present"]], summary
 

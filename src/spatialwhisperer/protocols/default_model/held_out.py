@@ -64,7 +64,7 @@ def _row(part: HeldOut, temperature: float) -> dict[str, Any]:
         "macro AUROC": part.auroc["auroc"].mean(),
         "AUROC against expression": part.agreement["auroc"],
         "kappa with expression": part.agreement["kappa"],
-        "most frequent class": part.correct.mean(axis=0).max(),
+        "commonest class": part.correct.mean(axis=0).max(),
         **kept,
         "ECE": expected_calibration_error(rows.summed, rows.correct),
         "regions, words": part.few_shot["words"],

@@ -42,7 +42,7 @@ def draw(held_out: ByPatient, temperatures: Mapping[str, float], path: Path) -> 
         xlabel="fraction of rows that keep a label",
         ylabel="accuracy",
         ylim=(0, 1.02),
-        title="abstention (dotted: most frequent class)",
+        title="abstention (dotted: commonest class)",
     )
     left.legend(frameon=False, fontsize=8)
     for ax in (left, right):
