@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer.protocols.her2st import measures
+from spatialwhisperer.protocols.her2st.folds import LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def section(name: str, labels: Sequence[str | None], seed: int = 0) -> ad.AnnData:
+    """Spots whose features tell their label."""
+    codes = pd.Categorical(labels, categories=["cancer", "fat", "undetermined"]).codes
+    obs = pd.DataFrame(
+        {LABELS: pd.Categorical(labels), "section": name}, index=[f"{name}{i}" for i in range(len(labels))]
+    )
+    table = ad.AnnData(np.zeros((len(labels), 1), np.float32), obs=obs)
+    noise = np.random.default_rng(seed).normal(0, 0.1, (len(labels), 3))
+    table.obsm["X"] = (np.eye(4)[codes][:, :3] + noise).astype(np.float32)
+    return table
+
+
+@pytest.fixture
+def sections() -> tuple[list[ad.AnnData], list[ad.AnnData]]:
+    train = section("A", [*["cancer"] * 12, *["fat"] * 8, "undetermined", None])
+    return [train], [section("B", [*["cancer"] * 6, *["fat"] * 6, "undetermined", None], seed=1)]
+
+
+def values(rows: pd.DataFrame) -> dict[str, float]:
+    return dict(zip(rows["metric"], rows["value"], strict=True))
+
+
+def test_a_probe_of_telling_features_is_right(sections) -> None:
+    train, test = sections
+    rows = measures.class_rows(train, test, "X", predictor="image features")
+    assert set(rows["predictor"]) == {"image features"}
+    assert values(rows) == {"macro_f1": 1.0, "balanced_accuracy": 1.0}
+
+
+def test_the_majority_class_gets_half_of_two_classes(sections) -> None:
+    found = values(measures.majority_rows(*sections))
+    assert found["balanced_accuracy"] == 0.5
+    assert found["macro_f1"] == pytest.approx((2 / 3) / 2)
