@@ -151,7 +151,7 @@ def test_rows_of_a_caption_score_higher_on_it_than_on_others(items: Items, space
 def test_neighbours_have_their_part_of_an_image_embedding(items: Items, space: Space) -> None:
     alone, mixed, linked = space(), space(), space()
     fit_closed_form(alone, items, bridge="gene")
-    fit_closed_form(mixed, items, bridge="gene", neighbour_share=0.25)
+    fit_closed_form(mixed, items, bridge="gene", neighbour_weight=0.25)
     x, xy = items.inputs["image"], np.random.default_rng(0).uniform(size=(32, 2))
     own = alone.project("image", x, unit=False)
     near = section_neighbours(xy, np.zeros(32), 8)
@@ -162,7 +162,7 @@ def test_neighbours_have_their_part_of_an_image_embedding(items: Items, space: S
     # the same link put in place of another one
     fit_closed_form(linked, items, bridge="gene")
     weight: Any = alone.heads["image"].weight
-    install_image_link(linked, weight[:-1].detach().double().numpy(), neighbour_share=0.25)
+    install_image_link(linked, weight[:-1].detach().double().numpy(), neighbour_weight=0.25)
     assert np.allclose(linked.project("image", x, positions=xy, unit=False), got, atol=1e-6)
 
 

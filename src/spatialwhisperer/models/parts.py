@@ -1,4 +1,4 @@
-"""The parts that a preset is put together from, as plain frozen values; nothing here computes."""
+"""The parts of a preset, as plain frozen values; nothing here computes."""
 
 from __future__ import annotations
 
@@ -20,41 +20,44 @@ class Recipe:
     Attributes
     ----------
     heads
-        Head of each modality.
+        Name of the head of each modality; see :mod:`spatialwhisperer.networks.heads`.
     projection_dim
-        Dimension of the joint space; ``None``: that of the gene features.
+        Dimension of the joint space; ``None`` takes that of the gene features.
     learning_rate
-        Of heads and temperature.
+        Learning rate of the heads and of the temperature.
     tower_learning_rate
-        Of unlocked towers.
+        Learning rate of encoders that are trained.
     weight_decay, betas
-        Of AdamW.
+        Parameters of AdamW.
     warmup
-        Share of the steps over which the learning rate rises; unlocked towers stay frozen meanwhile and then rise likewise.
+        Fraction of the steps over which the learning rate of the heads rises. Encoders that are trained stay frozen during it; their
+        learning rate rises afterwards, over as many steps.
     final_learning_rate
-        Share of the learning rate at which the cosine ends.
+        Learning rate at the end of the cosine, as a fraction of the highest one.
     batch_size
-        Pairs in a step.
+        Pairs in one step.
     max_epochs, min_steps
-        Epochs; raised so that small data sees at least that many steps.
+        Number of epochs. It is raised where data are few, so that there are at least ``min_steps`` steps.
     dropout
-        Inside the heads, by modality.
+        Dropout inside the heads, by modality.
     text_loss
-        Loss of pairs with text: "info_nce", or "sigmoid", which knows every caption of a row and weighs captions equally.
+        Loss of pairs with text: "info_nce", or "sigmoid", which compares each row with all captions and gives every caption the same
+        weight.
     optimizer
-        "adamw", or "adam": coupled L2 on every parameter.
+        "adamw", or "adam", whose weight decay is an L2 penalty on every parameter.
     schedule
-        Of the learning rate after the warm-up: "cosine" or "constant".
+        Learning rate after the warm-up: "cosine" or "constant". (:class:`Preset` has another attribute of this name, and
+        :meth:`Preset.replace` changes that one.)
     learn_temperature
-        Whether the temperature is a parameter.
+        Whether the temperature is trained.
     regression_weight
-        Weight of the squared error of the decoder that is trained beside the contrastive loss; 0: no decoder.
+        Weight of the squared error of a decoder of expression that is trained beside the contrastive loss; 0 trains none.
     closed_form
-        Of the sequential schedule: with frozen features and a ridge link nothing is trained, see
-        :mod:`spatialwhisperer.training.closed_form`; the joint space is then that of the gene features. Else the rest of the
-        recipe holds.
-    neighbour_share
-        Of the closed form: weight of the mean of the nearest rows of the section in an image embedding.
+        Solve the sequential schedule in closed form where all encoders are frozen and the image link is a ridge regression. Nothing is
+        trained then, and the joint space is that of the gene features; see :mod:`spatialwhisperer.training.closed_form`.
+    neighbour_weight
+        For the closed form: an image embedding is the weighted mean of its own row and of the mean of the nearest rows of the section,
+        and this is the weight of the latter.
     """
 
     heads: Mapping[str, str]
@@ -75,7 +78,7 @@ class Recipe:
     learn_temperature: bool = True
     regression_weight: float = 0.0
     closed_form: bool = False
-    neighbour_share: float = 0.0
+    neighbour_weight: float = 0.0
 
     def __post_init__(self) -> None:
         # a batch of one pair has no negative
@@ -114,13 +117,13 @@ class PairLoss:
     alpha, beta
         Weights of image–image and gene–gene similarity in soft targets.
     targets
-        "identity" or "soft".
+        "identity" (only the own pair is a match) or "soft" (similar pairs are partial matches).
     stop_grad
-        No gradient through soft targets.
+        Let no gradient through soft targets.
     column_targets
         Targets of the image half: "transpose" of the row softmax, as published, or "renormalise" to sum to one.
     negatives_scope
-        "global": negatives of all devices; "device": of the own one.
+        Where negatives come from in training on several devices: all of them ("global"), or the same one ("device").
     """
 
     lam: float = 0.5
@@ -134,18 +137,18 @@ class PairLoss:
 
 @dataclass(frozen=True)
 class Context:
-    """What a row sees of other rows before its head.
+    """Which other rows enter the embedding of a row, before its head; see :mod:`spatialwhisperer.networks.context`.
 
     Attributes
     ----------
     kind
         "batch_peer", "section_knn", "section_mean" or "none".
     modalities
-        Modalities that it is used on.
+        Modalities that it is used for.
     options
-        Of the module.
+        Arguments of the module, such as ``n_neighbours``.
     chunk
-        Rows of one sequence at inference (batch_peer).
+        Number of rows that are mixed with each other at inference ("batch_peer").
     """
 
     kind: str = "none"
@@ -155,7 +158,7 @@ class Context:
 
     @property
     def array_positions(self) -> bool:
-        """Whether it takes whole-numbered array coordinates."""
+        """Whether positions are array coordinates, which are whole numbers."""
         return self.kind == "batch_peer"
 
 
@@ -168,18 +171,18 @@ class Expression:
     value_space
         Space of the predicted values; see :mod:`spatialwhisperer.statistics.value_spaces`.
     input_space
-        Space of the expression that the gene side reads, where its encoder is the identity.
+        Space of the expression that the gene encoder "identity" returns.
     genes, n_genes
-        How genes are chosen where the caller names none: "hvg" (union of the most variable of each section), "mean" (union
-        of the strongest of each section) or "all"; and how many of each section.
+        How genes are chosen where none are named: "hvg" (union of the most variable genes of each section), "mean" (union of the
+        most expressed genes of each section) or "all"; and how many of each section.
     retrieval
-        From the bank of training observations.
+        How values are retrieved from the bank of training observations.
     regression_rank
-        Components of expression that the ridge regression beside retrieval is shrunk towards.
+        Number of principal components of expression towards which the ridge regression is shrunk.
     method
-        "retrieval", "regression" or "both" where the caller does not say.
+        Default method of prediction: "retrieval", "regression" or "both".
     by_default
-        Whether training fits this part where the caller does not say.
+        Whether training fits this part where ``expression=None``.
     """
 
     value_space: str = "per_spot_log1p"
@@ -194,16 +197,16 @@ class Expression:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the published evaluation lets the test section take part in; benchmarks read this, training does not.
+    """Where the published evaluation uses the test section too. The protocols of this package read it, training does not.
 
     Attributes
     ----------
     gene_fit
         Sections that the genes are chosen on: "train" or "all".
     correction
-        "none", or "harmony" over all sections, the corrected matrix being input, bank and truth.
+        "none", or "harmony" over all sections; the corrected matrix is then input, bank and ground truth.
     heg_from
-        Whose expression ranks the genes of HEG50 and HVG50: "train" or "test".
+        Sections whose expression ranks the genes of HEG50 and HVG50: "train" or "test".
     """
 
     gene_fit: str = "train"
@@ -218,38 +221,39 @@ class Preset:
     Attributes
     ----------
     name, paper
-        What it is and where it is described.
+        Name, and where the method is described.
     pairs
-        Modality pairs that are trained, each with its weight.
+        Modality pairs that are trained, each with the weight of its loss.
     locking
-        Code of three letters in the order gene, text, image: ``L`` locked, ``U`` pretrained and unfrozen after the
-        warm-up, ``u`` trained from random weights. The published SpatialWhisperer is ``LUL``.
+        Code of three letters in the order gene, text, image: ``L`` keeps the encoder frozen, ``U`` trains it from its pretrained
+        weights after the warm-up, ``u`` trains it from random weights. The published SpatialWhisperer is ``LUL``.
     temperature
-        Start value.
+        Initial temperature of the contrastive loss.
     standardize
-        Modality to ``"section"`` (z-scores within each section), ``"global"`` (training statistics) or ``"none"``.
+        How features are standardised, by modality: ``"section"`` (z-scores within each section), ``"global"`` (by training
+        statistics) or ``"none"``.
     joint, sequential
-        The recipe of each schedule; ``None``: the schedule is not part of it.
+        Recipe of each schedule; ``None`` where the method does not have it.
     schedule
-        "joint" trains all pairs together, as published. "sequential" trains the pairs without an image first and then links the
-        image to the other side of its pairs, which stays fixed. ``None``: sequential below 5000 pairs with an image.
+        "joint" trains all pairs together, as published. "sequential" trains the pairs without an image first, and then maps images
+        into the space of the genes, which stays fixed. ``None`` takes "sequential" below 5000 pairs with an image.
     image_link
-        Of the sequential schedule: "ridge" (closed form) or "contrastive". ``None``: ridge, unless the image encoder is trained
-        or a decoder learns.
+        How the sequential schedule maps images: "ridge" (closed form) or "contrastive". ``None`` takes "ridge", unless the image
+        encoder or a decoder is trained.
     image_encoder, gene_encoder, text_encoder
-        Encoders where the caller names none.
+        Default encoders.
     gene_options
-        Of the gene encoder, where it is fitted here.
+        Options of the default gene encoder, where training fits it.
     tile_um
-        Edge of the tiles where the caller names none; several: features of each size stand side by side.
+        Default edge of the tiles in microns; of several edges the features are concatenated.
     published_image_encoder
         Image encoder of the paper.
     norm
-        "l2": rows of the joint space have unit length; "none": they are what the head gives.
+        "l2" compares rows of the joint space at unit length, "none" as the head returns them.
     loss, context, expression, evaluation
         See the classes.
     protocol
-        "strict", or "peer": as the published code does it.
+        "strict", or "peer", which follows the published code.
 
     Raises
     ------
@@ -286,7 +290,7 @@ class Preset:
         _check_schedule(self)
 
     def letter(self, modality: str) -> str:
-        """Letter of a modality in the locking code; "L" for one beyond the code."""
+        """Letter of a modality in the locking code; "L" for a modality that the code has no letter for."""
         return dict(zip(MODALITIES, self.locking, strict=False)).get(modality, "L")
 
     @property
@@ -301,7 +305,7 @@ class Preset:
         Parameters
         ----------
         **changes
-            Attributes of `Preset`, or of :class:`Recipe`, which change in the recipe of every schedule.
+            Attributes of `Preset`, or of :class:`Recipe`; the latter change in the recipe of each schedule.
 
         Returns
         -------
@@ -342,7 +346,7 @@ class Preset:
 
     @property
     def solved_in_closed_form(self) -> bool:
-        """Whether the sequential schedule, where it is taken, trains nothing."""
+        """Whether the sequential schedule is solved in closed form, so that nothing is trained."""
         closed = self.sequential is not None and self.sequential.closed_form and self.schedule != "joint"
         return closed and self.image_link in (None, "ridge") and self.locking == "LLL"
 

@@ -1,4 +1,4 @@
-"""Each published system is one configuration of the same parts; nothing here computes."""
+"""Each published method is one configuration of the same parts; nothing here computes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _RESIDUAL = Recipe(
     schedule="constant",
     learn_temperature=False,
 )
-"""Of BLEEP and its descendants: residual perceptrons, AdamW, a constant learning rate and temperature."""
+"""BLEEP and the methods that build on it: residual perceptrons, AdamW, a constant learning rate and temperature."""
 
 _WITHIN_SECTIONS = frozen(image="section", gene="none", text="none")
 _SOFT = PairLoss(alpha=0.5, beta=0.5, targets="soft", negatives_scope="device")
@@ -157,7 +157,7 @@ _WHISPERER = replace(
         dropout=frozen(gene=0.1, image=0.5),
         learn_temperature=True,
     ),
-    sequential=replace(_SEQUENTIAL, closed_form=True, neighbour_share=0.5),
+    sequential=replace(_SEQUENTIAL, closed_form=True, neighbour_weight=0.5),
     published_image_encoder="",
     tile_um=(100.0, 154.0, 300.0, 600.0),
     expression=Expression(retrieval=Retrieval(k=50, weights="softmax"), method="both"),
@@ -184,7 +184,7 @@ PRESETS: dict[str, Preset] = {
         _OMICLIP,
     )
 }
-"""As the papers describe it, done right where the published code goes wrong."""
+"""As the papers describe the methods; errors of the published code are corrected."""
 
 _GLOBAL = frozen(image="global", gene="none", text="none")
 _HARMONY = Evaluation(gene_fit="all", correction="harmony", heg_from="test")
@@ -211,7 +211,7 @@ _PEER: dict[str, dict[str, Any]] = {
         "evaluation": Evaluation(gene_fit="all", heg_from="test"),
     },
 }
-"""What the published code does otherwise, where that changes numbers."""
+"""Where the published code differs in a way that changes results."""
 
 
 def get_preset(preset: str | Preset, protocol: str = "strict") -> Preset:
@@ -222,7 +222,8 @@ def get_preset(preset: str | Preset, protocol: str = "strict") -> Preset:
     preset
         Name, or a preset, which is returned as it is.
     protocol
-        "strict", or "peer": as the published code does it where that changes numbers, leaks included.
+        "strict", or "peer", which follows the published code wherever that changes results, even where the test section leaks into
+        training.
 
     Raises
     ------
@@ -250,8 +251,8 @@ def presets() -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with one row per preset: the paper, its parts, the image encoder of the paper, the default encoders and their
-    licences, and what ``protocol="peer"`` changes.
+    DataFrame with one row per preset: the paper, the parts, the image encoder of the paper, the default encoders and their
+    licences, and which attributes ``protocol="peer"`` changes.
 
     Examples
     --------

@@ -33,7 +33,7 @@ NEIGHBOURHOOD = {"n_neighbours": 8, "bandwidth": 1.0}
 """Neighbours whose mean enters an image embedding; their weights are exp(-r²/2), with r in units of the spacing."""
 
 
-def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_share: float = 0.0) -> Fitted:
+def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_weight: float = 0.0) -> Fitted:
     """Replace all heads by closed-form solutions.
 
     The joint space holds the standardised features of the bridge modality and one constant coordinate. The length of a predicted row
@@ -48,7 +48,7 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_s
         Training items.
     bridge
         The modality that images and texts are linked to.
-    neighbour_share
+    neighbour_weight
         Weight of the mean of the nearest rows in an image embedding. The regression is fitted on single rows.
 
     Returns
@@ -68,7 +68,7 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_s
     dim = features.shape[1] + 1
     _install(model, bridge, np.eye(features.shape[1]), constant, projection_dim=dim)
     _install(model, "text", text_weight, 0.0)
-    install_image_link(model, image_weight, neighbour_share=neighbour_share)
+    install_image_link(model, image_weight, neighbour_weight=neighbour_weight)
     # logits are then in standard deviations of the scores of training rows
     length = float(np.median(np.linalg.norm(text @ text_weight.T, axis=1)))
     with torch.no_grad():
@@ -142,7 +142,7 @@ def _centred(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return x - (sums / np.bincount(codes, minlength=len(sums))[:, None])[codes]
 
 
-def install_image_link(model: JointSpace, weight: np.ndarray, *, neighbour_share: float = 0.0) -> None:
+def install_image_link(model: JointSpace, weight: np.ndarray, *, neighbour_weight: float = 0.0) -> None:
     """Install the image head of a model in closed form.
 
     Parameters
@@ -151,13 +151,13 @@ def install_image_link(model: JointSpace, weight: np.ndarray, *, neighbour_share
         With a closed-form head of its bridge modality in place.
     weight
         From standardised image features to standardised features of the bridge modality, shape (d, p).
-    neighbour_share
+    neighbour_weight
         Weight of the mean of the nearest rows, which is mapped by the same weights.
     """
     context = None
-    if neighbour_share:
+    if neighbour_weight:
         context = ContextConfig("section_mean", FrozenMapping(NEIGHBOURHOOD))
-        weight = np.concatenate([(1 - neighbour_share) * weight, neighbour_share * weight], axis=1)
+        weight = np.concatenate([(1 - neighbour_weight) * weight, neighbour_weight * weight], axis=1)
     _install(model, "image", weight, _constant(len(weight)), context=context)
 
 

@@ -138,7 +138,7 @@ def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, r
     if run.bridge is None:
         raise ValueError("The sequential schedule needs a modality that all pairs share. Use schedule='joint'.")
     if in_closed_form(run.recipe, image_link, model.towers):
-        return fit_closed_form(model, items, bridge=run.bridge, neighbour_share=run.recipe.neighbour_share)
+        return fit_closed_form(model, items, bridge=run.bridge, neighbour_weight=run.recipe.neighbour_weight)
     phases = []
     for name, imaging in ((f"{run.bridge}-text", False), (f"image-{run.bridge}", True)):
         pairs = {pair: w for pair, w in run.pairs.items() if ("image" in pair) == imaging}

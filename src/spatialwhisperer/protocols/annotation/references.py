@@ -145,7 +145,7 @@ def shuffled_closed_form(
         rng = np.random.default_rng(seed)
         weight, _ = solve_ridge(image, np.concatenate([rng.permutation(g) for g in genes]))
         null = deepcopy(model)
-        install_image_link(null, weight, neighbour_share=recipe.neighbour_share)
+        install_image_link(null, weight, neighbour_weight=recipe.neighbour_weight)
         z = null.project("image", test.obsm[key], positions=Slide.open(test).positions())
         out.append(pd.DataFrame(z @ text.T, columns=list(captions.TARGETS)))
     return out

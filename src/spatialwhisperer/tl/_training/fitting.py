@@ -65,8 +65,8 @@ def fit_model(
     """Build a model and fit it to items; its losses are in ``model.history``."""
     model = build_model(inputs, plan)
     recipe = plan.recipe
-    if recipe.neighbour_share and not _placed(inputs):
-        recipe = replace(recipe, neighbour_share=0.0)
+    if recipe.neighbour_weight and not _placed(inputs):
+        recipe = replace(recipe, neighbour_weight=0.0)
     run = Run(
         recipe=recipe,
         loss=plan.preset.loss,
