@@ -189,8 +189,8 @@ def test_missing_scale(refused: Any, adata: Any, model: Any) -> None:
     message = r"microns per pixel of section 'P3' are not known\. Pass mpp=….*spot_pitch_um=….*sw\.pp\.tiles\(data, tile_um=…, mpp=…\)"
     refused(ValueError, message, sw.tl.zero_shot_annotate, adata, LABELS, model=model)
     # the remedies that the message names
-    scores = sw.tl.zero_shot_annotate(adata, LABELS, model=model, mpp=0.5, inplace=False)
-    again = sw.tl.zero_shot_annotate(adata.copy(), LABELS, model=model, spot_pitch_um=100, inplace=False)
+    scores: Any = sw.tl.zero_shot_annotate(adata, LABELS, model=model, mpp=0.5, inplace=False)
+    again: Any = sw.tl.zero_shot_annotate(adata.copy(), LABELS, model=model, spot_pitch_um=100, inplace=False)
     assert np.isfinite(again).all(axis=None)
     sw.pp.tiles(adata, tile_um=80, tile_px=64, mpp=0.5)
     sw.tl.zero_shot_annotate(adata, LABELS, model=model)

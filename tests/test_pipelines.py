@@ -177,10 +177,10 @@ def legend_of(sdata: Any) -> dict[str, str]:
     ax = plt.subplots()[1]
     shown = sdata.pl.render_images("P3_image").pl.render_shapes("P3_spots", color="sw_label")
     shown.pl.show(coordinate_systems="P3", ax=ax)
-    legend = ax.get_legend()
+    legend: Any = ax.get_legend()
     handles = [h.get_facecolor() for h in legend.legend_handles]
     return {
-        text.get_text(): mpl.colors.to_hex(np.ravel(colour)[:3])
+        text.get_text(): mpl.colors.to_hex(tuple(np.ravel(colour)[:3]))
         for text, colour in zip(legend.get_texts(), handles, strict=True)
     }
 

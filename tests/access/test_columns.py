@@ -12,7 +12,7 @@ from spatialwhisperer._access.columns import as_list, column, columns, matrix, s
 
 
 @pytest.fixture
-def table() -> ad.AnnData:
+def table() -> Any:
     adata = ad.AnnData(np.zeros((3, 1), np.float32))
     adata.obs["label"] = pd.Categorical(["a", None, "b"])
     adata.obsm["X_sw_image"] = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -22,16 +22,16 @@ def table() -> ad.AnnData:
     return adata
 
 
-def test_one_object_or_several_are_a_list(build: Any, table: ad.AnnData) -> None:
+def test_one_object_or_several_are_a_list(build: Any, table: Any) -> None:
     assert as_list(table) == [table]
-    assert as_list((table, table)) == [table, table]
+    assert as_list([table, table]) == [table, table]
     with pytest.raises(ValueError, match="sections is an empty list"):
         as_list([], "sections")
     data = build.one()
     assert tables_of([data, table], None)[0] is data.tables["table"]
 
 
-def test_a_matrix_is_numbers_of_any_storage(table: ad.AnnData) -> None:
+def test_a_matrix_is_numbers_of_any_storage(table: Any) -> None:
     for key, first in (("X_sw_image", [0, 1]), ("sparse", [1, 0]), ("frame", [1])):
         got = matrix(table, key)
         assert got.dtype == np.float64
@@ -48,12 +48,12 @@ def test_a_matrix_is_numbers_of_any_storage(table: ad.AnnData) -> None:
         ("X_resnet18", r"sw\.pp\.embed_images\(data, encoder\)"),
     ],
 )
-def test_a_matrix_that_is_missing_names_the_call_that_writes_it(table: ad.AnnData, key: str, call: str) -> None:
+def test_a_matrix_that_is_missing_names_the_call_that_writes_it(table: Any, key: str, call: str) -> None:
     with pytest.raises(KeyError, match=rf"'{key}' is not in \.obsm of object 1 \(found: X_sw_image, .*Run {call}"):
         matrix(table, key, " of object 1")
 
 
-def test_matrices_of_several_tables_stand_one_below_the_other(table: ad.AnnData) -> None:
+def test_matrices_of_several_tables_stand_one_below_the_other(table: Any) -> None:
     assert stacked([table, table], "X_sw_image").shape == (6, 2)
     other = table.copy()
     other.obsm["X_sw_image"] = np.zeros((3, 5), np.float32)
@@ -64,7 +64,7 @@ def test_matrices_of_several_tables_stand_one_below_the_other(table: ad.AnnData)
         stacked([table, other], "X_sw_image")
 
 
-def test_a_column_is_text_with_none_where_it_is_missing(table: ad.AnnData) -> None:
+def test_a_column_is_text_with_none_where_it_is_missing(table: Any) -> None:
     assert column(table, "label", "labels_key").tolist() == ["a", None, "b"]
     assert columns([table, table], "label", "labels_key").tolist() == ["a", None, "b"] * 2
     assert texts(pd.Series([1, np.nan, 2.5])).tolist() == ["1.0", None, "2.5"]

@@ -25,7 +25,7 @@ IDS = [f"ENSG{i:011d}" for i in range(G)]
 NONE = [""] * G
 
 
-def table(names: list[str] = SYMBOLS, **var: list[Any]) -> ad.AnnData:
+def table(names: list[str] = SYMBOLS, **var: list[Any]) -> Any:
     x = np.random.default_rng(0).poisson(1.5, (12, len(names))).astype(np.int32)
     return ad.AnnData(sp.csr_matrix(x), var=pd.DataFrame(var, index=names))
 

@@ -6,10 +6,16 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from spatialwhisperer._access.positions import array_positions
+from spatialwhisperer._access import positions
 from spatialwhisperer._access.slide import Slide
 
 GRID = np.stack(np.meshgrid(np.arange(6.0), np.arange(5.0)), -1).reshape(-1, 2)
+# without the ``None`` that its type allows
+array_positions: Any = positions.array_positions
+
+
+def positions_of(data: Any, **options: Any) -> Any:
+    return Slide.open(data).positions(**options)
 
 
 def table(n: int, **obs: Any) -> ad.AnnData:
@@ -23,7 +29,6 @@ def test_indices_of_the_array_count_where_they_are_stated() -> None:
     adata = table(3, array_row=[5, 6, 7], array_col=[1, 2, 4])
     for xy in (None, np.zeros((3, 2))):
         got = array_positions(adata, xy, np.repeat("a", 3))
-        assert got is not None
         assert got.tolist() == [[1, 5], [2, 6], [4, 7]]
 
 
@@ -44,37 +49,34 @@ def test_each_section_has_a_unit_of_its_own() -> None:
 def test_rows_without_a_place_have_no_array_position() -> None:
     xy = np.concatenate([GRID, np.full((2, 2), np.nan)])
     got = array_positions(table(32), xy, np.array(["a"] * 31 + ["b"]))
-    assert got is not None
     assert np.array_equal(got[:30], GRID + 1)
     assert np.isnan(got[30:]).all()
 
 
 def test_nothing_states_positions() -> None:
     assert array_positions(table(3), None, np.repeat("a", 3)) is None
-    assert Slide.open(table(3)).positions() is None
+    assert positions_of(table(3)) is None
 
 
 @pytest.mark.parametrize("array", [False, True])
 def test_array_indices_alone_are_positions_too(array: bool) -> None:
-    got = Slide.open(table(2, array_row=[5, 6], array_col=[1, 2])).positions(array=array)
-    assert got is not None
+    got = positions_of(table(2, array_row=[5, 6], array_col=[1, 2]), array=array)
     assert got.tolist() == [[1, 5], [2, 6]]
 
 
 def test_positions_come_from_the_shapes_where_the_table_has_none(build: Any) -> None:
     data = build.one(tables={"table": build.table({"spots": ["i2", "i0"]})})
     assert "spatial" not in data.tables["table"].obsm
-    got = Slide.open(data).positions()
+    got = positions_of(data)
     assert np.allclose(got, build.XY[[2, 0]])
     # what the table states itself comes first
     data.tables["table"].obsm["spatial"] = np.array([[1.0, 2, 9], [3, 4, 9]])
-    got = Slide.open(data).positions()
-    assert got is not None
+    got = positions_of(data)
     assert got.tolist() == [[1, 2], [3, 4]]
 
 
 def test_positions_of_shapes_are_those_of_their_own_frame(build: Any) -> None:
     """They need no image, and no coordinate system that they share with one."""
     shapes = {"spots": build.spots(build.XY, build.maps(S=7.0))}
-    got = Slide.open(build.one(images={}, shapes=shapes)).positions()
+    got = positions_of(build.one(images={}, shapes=shapes))
     assert np.allclose(got, build.XY)

@@ -12,7 +12,7 @@ from spatialwhisperer._provenance import recorded
 
 
 @pytest.fixture
-def table() -> ad.AnnData:
+def table() -> Any:
     """A table with earlier results and columns of its own."""
     adata = ad.AnnData(np.ones((4, 2), np.float32))
     adata.obs["first"] = [1, 2, 3, 4]
@@ -29,7 +29,7 @@ def table() -> ad.AnnData:
     return adata
 
 
-def state(adata: ad.AnnData) -> tuple[Any, ...]:
+def state(adata: Any) -> tuple[Any, ...]:
     """Everything that a result may write, in its order."""
     return (
         adata.obs.to_dict("list"),
@@ -39,7 +39,7 @@ def state(adata: ad.AnnData) -> tuple[Any, ...]:
     )
 
 
-def test_all_keys_of_a_result_are_written_with_its_provenance(table: ad.AnnData) -> None:
+def test_all_keys_of_a_result_are_written_with_its_provenance(table: Any) -> None:
     result = Result(
         "new",
         {"size": 3},
@@ -59,7 +59,7 @@ def test_all_keys_of_a_result_are_written_with_its_provenance(table: ad.AnnData)
         assert "left_over" not in part
 
 
-def test_a_later_result_may_take_the_place_of_an_earlier_one(table: ad.AnnData) -> None:
+def test_a_later_result_may_take_the_place_of_an_earlier_one(table: Any) -> None:
     write_results(table, (Result("earlier", {"n": 2}, obsm={"X_a": np.zeros((4, 1))}),))
     assert recorded(table, "earlier") == {"n": 2}
     assert table.obsm["X_a"].shape == (4, 1)
@@ -73,7 +73,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_after_an_error_everything_is_as_it_was_in_the_same_order(table: ad.AnnData, wrong: Result) -> None:
+def test_after_an_error_everything_is_as_it_was_in_the_same_order(table: Any, wrong: Result) -> None:
     before = state(table)
     written = Result("good", {}, obs={"good": [1] * 4}, obsm={"X_good": np.zeros((4, 1))}, gone=("left_over",))
     with pytest.raises(ValueError, match=r"[Ll]ength|shape|dimension"):
@@ -84,7 +84,7 @@ def test_after_an_error_everything_is_as_it_was_in_the_same_order(table: ad.AnnD
     assert recorded(table, "good") == {}
 
 
-def test_an_interrupt_leaves_everything_as_it_was(table: ad.AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_everything_as_it_was(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from spatialwhisperer._access import result as module
 
     def interrupted(_: Any) -> dict[str, str]:
@@ -98,7 +98,7 @@ def test_an_interrupt_leaves_everything_as_it_was(table: ad.AnnData, monkeypatch
     assert state(table) == before
 
 
-def test_a_view_keeps_its_rows_after_an_error(table: ad.AnnData) -> None:
+def test_a_view_keeps_its_rows_after_an_error(table: Any) -> None:
     view = table[[2, 0]]
     before = state(view.copy())
     with pytest.raises(ValueError, match=r"[Ll]ength|shape|dimension"):
@@ -107,7 +107,7 @@ def test_a_view_keeps_its_rows_after_an_error(table: ad.AnnData) -> None:
     assert "new" not in table.obs
 
 
-def test_colours_of_other_categories_go(table: ad.AnnData) -> None:
+def test_colours_of_other_categories_go(table: Any) -> None:
     write_results(table, (Result("x", {}, obs={"label": pd.Categorical(["b", "a", "a", "a"])}),))
     assert table.uns["label_colors"] == ["#000000", "#ffffff"]
     other = pd.Categorical(["b", "a", "a", "a"], categories=["b", "a"])
@@ -116,7 +116,7 @@ def test_colours_of_other_categories_go(table: ad.AnnData) -> None:
 
 
 @pytest.mark.parametrize("former", [None, [1, 2, 3, 4]])
-def test_colours_of_a_column_that_was_no_categorical_go(table: ad.AnnData, former: Any) -> None:
+def test_colours_of_a_column_that_was_no_categorical_go(table: Any, former: Any) -> None:
     del table.obs["label"]
     if former is not None:
         table.obs["label"] = former

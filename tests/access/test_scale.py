@@ -131,7 +131,7 @@ def test_a_real_square_array_states_no_scale(data_folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cytassist(data_folder: Path) -> ad.AnnData:
+def cytassist(data_folder: Path) -> Any:
     """The spots on tissue of a real Space Ranger 3 CytAssist run, as scanpy stores its folder."""
     folder = data_folder / "visium_cytassist" / "spatial"
     spots = pd.read_csv(folder / "tissue_positions.csv", index_col="barcode").query("in_tissue == 1")
@@ -142,7 +142,7 @@ def cytassist(data_folder: Path) -> ad.AnnData:
     return adata
 
 
-def test_a_real_cytassist_run_states_its_scale_by_pitch_and_fiducials(cytassist: ad.AnnData) -> None:
+def test_a_real_cytassist_run_states_its_scale_by_pitch_and_fiducials(cytassist: Any) -> None:
     entry = cytassist.uns["spatial"]["L"]
     pitch, fiducial = of_library(entry, cytassist.obs, cytassist.obsm["spatial"])
     assert pitch.mpp == pytest.approx(4.678, rel=1e-3)
@@ -155,7 +155,7 @@ def test_a_real_cytassist_run_states_its_scale_by_pitch_and_fiducials(cytassist:
     assert part.mpp == pytest.approx(pitch.mpp, rel=1e-6)
 
 
-def test_a_wrong_statement_about_a_real_run_raises_with_both_numbers(cytassist: ad.AnnData) -> None:
+def test_a_wrong_statement_about_a_real_run_raises_with_both_numbers(cytassist: Any) -> None:
     for options in ({"mpp": 0.5}, {"spot_pitch_um": 200}):
         with pytest.raises(
             ValueError, match=r"section 'L' disagree: .* by (mpp|spot_pitch_um)=.*, 4\.678 by the 100 µm"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from spatialwhisperer.statistics.value_spaces import to_space
 GENES = [f"G{i}" for i in range(30)]
 
 
-def table(seed: int, factor: float, n: int = 70) -> ad.AnnData:
+def table(seed: int, factor: float, n: int = 70) -> Any:
     """Two kinds of rows; ten genes are ``factor`` times as high in this section."""
     rng = np.random.default_rng(seed)
     kind = np.arange(n) % 2

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +21,12 @@ from spatialwhisperer.pp.features import (
     with_key,
 )
 
-if TYPE_CHECKING:
-    import anndata as ad
-
 UM, PX = 32, 16
 KEY = "X_pixels"
 
 
 @pytest.fixture
-def stored(build: Any, noisy: ad.AnnData) -> ad.AnnData:
+def stored(build: Any, noisy: Any) -> Any:
     """A slide with features that the package has computed."""
     noisy.uns["spatial"]["M"] = noisy.uns["spatial"]["L"]
     noisy.uns["spatial"]["L"]["scalefactors"]["microns_per_pixel"] = 0.5
@@ -62,7 +59,7 @@ class Asked:
 
 
 def test_features_of_the_same_recipe_are_used_and_the_encoder_stays_closed(
-    build: Any, stored: ad.AnnData, caplog: Any
+    build: Any, stored: Any, caplog: Any
 ) -> None:
     got = Asked(stored, build.Pixels(), caplog)
     assert got.opened == 0
@@ -72,7 +69,7 @@ def test_features_of_the_same_recipe_are_used_and_the_encoder_stays_closed(
     assert got.said == ""
 
 
-def test_what_the_call_leaves_open_is_no_difference(build: Any, stored: ad.AnnData, caplog: Any) -> None:
+def test_what_the_call_leaves_open_is_no_difference(build: Any, stored: Any, caplog: Any) -> None:
     """Sizes as whole numbers or not, one size in a sequence, and the scale that the object states as an argument."""
     for arguments in ({"tile_um": 32.0}, {"tile_um": [32]}, {"mpp": 0.5}, {"image_key": "L"}):
         assert Asked(stored, build.Pixels(), caplog, **arguments).opened == 0
@@ -97,7 +94,7 @@ def another(build: Any) -> Any:
     ],
 )
 def test_features_of_another_recipe_are_computed_again_and_this_is_said(
-    build: Any, stored: ad.AnnData, caplog: Any, arguments: Any, said: str
+    build: Any, stored: Any, caplog: Any, arguments: Any, said: str
 ) -> None:
     before = stored.obsm[KEY].copy()
     got = Asked(stored, build.Pixels(), caplog, **arguments)
@@ -113,7 +110,7 @@ def test_features_of_another_recipe_are_computed_again_and_this_is_said(
     assert Asked(stored, build.Pixels(), caplog, **arguments).opened == 0
 
 
-def test_features_of_another_encoder_are_computed_again(build: Any, stored: ad.AnnData, caplog: Any) -> None:
+def test_features_of_another_encoder_are_computed_again(build: Any, stored: Any, caplog: Any) -> None:
     got = Asked(stored, another(build), caplog)
     assert got.opened == 1
     assert "holds features of another 'pixels', and those of 'pixels' are asked for" in got.said
@@ -122,7 +119,7 @@ def test_features_of_another_encoder_are_computed_again(build: Any, stored: ad.A
     assert "holds features of 'pixels', and those of 'others' are asked for" in got.said
 
 
-def test_features_that_are_not_stored_are_computed_without_a_word(build: Any, stored: ad.AnnData, caplog: Any) -> None:
+def test_features_that_are_not_stored_are_computed_without_a_word(build: Any, stored: Any, caplog: Any) -> None:
     got = Asked(stored, build.Pixels(name="others"), caplog)
     assert (got.opened, got.said) == (1, "")
     assert got.features.result is not None
@@ -130,9 +127,7 @@ def test_features_that_are_not_stored_are_computed_without_a_word(build: Any, st
     assert "X_others" not in stored.obsm
 
 
-def test_features_of_unknown_origin_are_neither_used_nor_overwritten(
-    build: Any, stored: ad.AnnData, caplog: Any
-) -> None:
+def test_features_of_unknown_origin_are_neither_used_nor_overwritten(build: Any, stored: Any, caplog: Any) -> None:
     computed = stored.obsm[KEY].copy()
     stored.obsm[KEY] = np.zeros((5, 3))
     for wrong in ({}, None, {"recipe": 3}):
@@ -150,7 +145,7 @@ def test_features_of_unknown_origin_are_neither_used_nor_overwritten(
     assert (stored.obsm[KEY] == 0).all()
 
 
-def test_features_that_are_named_by_their_key_are_used_as_they_are(stored: ad.AnnData) -> None:
+def test_features_that_are_named_by_their_key_are_used_as_they_are(stored: Any) -> None:
     mine = np.arange(10.0).reshape(5, 2)
     stored.obsm["X_mine"] = mine
 
@@ -165,7 +160,7 @@ def test_features_that_are_named_by_their_key_are_used_as_they_are(stored: ad.An
         image_features(Slide.open(stored), FeatureRecipe(None, "X_gone"), never)
 
 
-def test_recorded_features_of_a_slide_without_an_image_are_used(build: Any, stored: ad.AnnData, caplog: Any) -> None:
+def test_recorded_features_of_a_slide_without_an_image_are_used(build: Any, stored: Any, caplog: Any) -> None:
     del stored.uns["spatial"]
     assert Asked(stored, build.Pixels(), caplog).opened == 0
     del stored.obsm["spatial"]
@@ -176,7 +171,7 @@ def test_recorded_features_of_a_slide_without_an_image_are_used(build: Any, stor
 
 
 def test_recorded_features_are_used_where_the_object_does_not_settle_where_they_are_from(
-    build: Any, stored: ad.AnnData, caplog: Any
+    build: Any, stored: Any, caplog: Any
 ) -> None:
     del stored.uns["spatial"]["L"]["scalefactors"]["microns_per_pixel"]
     assert Asked(stored, build.Pixels(), caplog).opened == 0
@@ -227,7 +222,7 @@ def test_a_module_is_told_from_others_by_its_weights() -> None:
     assert choose_encoder(nets[0]).identity == first
 
 
-def test_sizes_come_from_the_call_then_tiles_then_the_encoder(build: Any, noisy: ad.AnnData) -> None:
+def test_sizes_come_from_the_call_then_tiles_then_the_encoder(build: Any, noisy: Any) -> None:
     def recipe(spec: dict[str, Any], **arguments: Any) -> tuple[Any, Any]:
         got = image_recipe(Slide.open(noisy), choose_encoder(build.Pixels(**spec)), **arguments)
         return got.tile_um, got.tile_px
@@ -247,7 +242,7 @@ def test_sizes_come_from_the_call_then_tiles_then_the_encoder(build: Any, noisy:
         recipe(own, border="wrap")
 
 
-def test_a_recipe_names_the_key_of_its_features(build: Any, noisy: ad.AnnData) -> None:
+def test_a_recipe_names_the_key_of_its_features(build: Any, noisy: Any) -> None:
     slide, choice = Slide.open(noisy), choose_encoder(build.Pixels(name="org/model:v1"))
     recipe = image_recipe(slide, choice, tile_um=10)
     assert recipe.key == "X_org_model_v1"
@@ -274,7 +269,7 @@ def test_features_are_the_same_where_everything_but_their_key_is() -> None:
     assert not FeatureRecipe(None, "X_a").same_features(FeatureRecipe(None, "X_a"))
 
 
-def test_records_are_read_back(build: Any, stored: ad.AnnData) -> None:
+def test_records_are_read_back(build: Any, stored: Any) -> None:
     got = recorded_as(stored, KEY, FeatureRecord)
     assert got is not None
     assert got.licence == "BSD-3-Clause"
@@ -282,7 +277,7 @@ def test_records_are_read_back(build: Any, stored: ad.AnnData) -> None:
     assert got.where.rule == {"L": "microns_per_pixel in the scale factors"}
 
 
-def test_given_features_may_be_sparse(noisy: ad.AnnData) -> None:
+def test_given_features_may_be_sparse(noisy: Any) -> None:
     import scipy.sparse as sp
 
     noisy.obsm["X_mine"] = sp.csr_matrix(np.eye(5, 3))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -18,7 +18,7 @@ G = 80
 NAMES = [f"G{i}" for i in range(G)]
 
 
-def table(seed: int, n: int = 60, names: list[str] = NAMES) -> ad.AnnData:
+def table(seed: int, n: int = 60, names: list[str] = NAMES) -> Any:
     rng = np.random.default_rng(seed)
     rate = np.random.default_rng(99).gamma(0.5, 2.0, len(names)) + 0.05
     x = rng.poisson(rate * rng.lognormal(0, 0.7, (n, len(names))))
@@ -71,7 +71,7 @@ def test_genes_of_every_table_with_enough_spots() -> None:
     parts = [table(0), table(1, names=NAMES[::-1])[:, 10:].copy()]
     everything = select_genes(parts, method="all")
     assert everything == NAMES[:-10]
-    shown = sum(np.asarray((p[:, everything].X > 0).sum(axis=0)).ravel() for p in parts)
+    shown: Any = sum(np.asarray((p[:, everything].X > 0).sum(axis=0)).ravel() for p in parts)
     assert select_genes(parts, method="all", min_spots=60) == [
         g for g, n in zip(everything, shown, strict=True) if n >= 60
     ]

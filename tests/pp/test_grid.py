@@ -102,7 +102,7 @@ def test_a_grid_over_several_images_has_one_region_each(build: Any, tmp_path: Pa
 def test_a_mask_of_ones_own_says_where_the_tissue_is(build: Any) -> None:
     image, tissue = build.disc()
     sdata = build.spatialdata({"A": image, "B": build.disc(500, 700)[0]})
-    got = sw.pp.tiles(
+    got: Any = sw.pp.tiles(
         sdata, at="grid", image_key="A_image", tile_um=20, tissue=tissue, min_tissue=1, key_added="a", inplace=False
     )
     assert got is not None

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# without the ``None`` that its type allows
+embed: Any = sw.pp.embed_images
+
+
 def record_of(table: ad.AnnData, key: str = "X_pixels") -> FeatureRecord:
     out = recorded_as(table, key, FeatureRecord)
     assert out is not None
@@ -36,7 +40,7 @@ def test_features_come_from_the_tile_around_each_row(build: Any, kind: str, mult
     image, xy = build.noise(), np.floor(build.XY)
     sdata = build.spatialdata(image, xy, kind=kind, multiscale=multiscale)
     encoder = build.Pixels()
-    sw.pp.embed_images(sdata, encoder=encoder, tile_um=32, tile_px=64)
+    embed(sdata, encoder=encoder, tile_um=32, tile_px=64)
     table = sdata.tables["table"]
     assert np.array_equal(table.obsm["X_pixels"], expected(build, image, xy, 64))
     assert table.obsm["X_pixels"].dtype == np.float32
@@ -53,7 +57,7 @@ def test_features_come_from_the_tile_around_each_row(build: Any, kind: str, mult
 def test_a_coarse_level_is_read_where_it_has_enough_pixels(build: Any) -> None:
     sdata = build.spatialdata(build.noise(), build.XY, multiscale=True)
     level = sdata.images["S_image"]["scale1"]["image"].to_numpy()
-    got = sw.pp.embed_images(sdata, encoder=build.Pixels(), tile_um=64, tile_px=64, inplace=False)
+    got = embed(sdata, encoder=build.Pixels(), tile_um=64, tile_px=64, inplace=False)
     assert np.array_equal(got, expected(build, level, build.XY / 2, 64))
 
 
@@ -67,7 +71,7 @@ def test_tiles_stay_axis_aligned_in_the_image_whatever_the_coordinate_systems(bu
     own = build.XY @ back[:2, :2].T + back[:2, 2]
     image = build.noise()
     sdata = build.spatialdata(image, own, image_map=to_system, shapes_map=np.diag([0.2, 0.2, 1]))
-    got = sw.pp.embed_images(sdata, encoder=build.Pixels(), tile_um=32, tile_px=64, mpp=0.5, inplace=False)
+    got = embed(sdata, encoder=build.Pixels(), tile_um=32, tile_px=64, mpp=0.5, inplace=False)
     assert np.array_equal(got, expected(build, image, build.XY, 64))
 
 
@@ -80,7 +84,7 @@ def test_scale_is_read_from_microns_from_the_pitch_or_from_the_caller(build: Any
         (0.5, {"mpp": 0.51}, 0.51),
     ):
         sdata = build.spatialdata(build.noise(), grid, mpp=own)
-        sw.pp.embed_images(sdata, encoder=build.Pixels(), tile_um=40, tile_px=20, **arguments)
+        embed(sdata, encoder=build.Pixels(), tile_um=40, tile_px=20, **arguments)
         assert record_of(sdata.tables["table"]).where.mpp["S_spots"] == pytest.approx(mpp)
 
 
@@ -88,7 +92,7 @@ def test_an_argument_against_what_the_object_states_is_refused(build: Any) -> No
     sdata = build.spatialdata(build.noise(), build.XY, mpp=0.5)
     before = build.state(sdata)
     with pytest.raises(ValueError, match=r"disagree: 2 µm per pixel by mpp=…, 0\.5 by coordinate system 'microns'"):
-        sw.pp.embed_images(sdata, encoder=build.Pixels(), tile_um=40, tile_px=20, mpp=2.0)
+        embed(sdata, encoder=build.Pixels(), tile_um=40, tile_px=20, mpp=2.0)
     assert build.state(sdata) == before
 
 
@@ -108,7 +112,7 @@ def test_a_shuffled_subset_of_two_sections_keeps_the_order_of_the_table(build: A
     want = [build.cut(a, *xy[k], 48) if k < 5 else build.cut(b, *other[k - 5], 48) for k in keep]
     encoder = build.Pixels()
     mpp = {"A_spots": 0.5, "B_spots": 0.5}
-    got = sw.pp.embed_images(both, encoder=encoder, tile_um=24, tile_px=48, mpp=mpp, inplace=False)
+    got = embed(both, encoder=encoder, tile_um=24, tile_px=48, mpp=mpp, inplace=False)
     assert np.array_equal(got, build.as_features(want))
     assert encoder.seen["sizes"] == [6]
 
@@ -123,14 +127,13 @@ def test_results_do_not_depend_on_batch_size_or_row_order(build: Any) -> None:
         "mpp": 0.5,
         "inplace": False,
     }
-    first = sw.pp.embed_images(adata, **arguments)
-    assert first is not None
+    first = embed(adata, **arguments)
     order = rng.permutation(60)
     for batch_size in (1, 7, 60):
-        got = sw.pp.embed_images(adata[order].copy(), batch_size=batch_size, **arguments)
+        got = embed(adata[order].copy(), batch_size=batch_size, **arguments)
         assert np.array_equal(got, first[order])
     # the rows of a part are the rows of the whole
-    assert np.array_equal(sw.pp.embed_images(adata[order[:9]].copy(), **arguments), first[order[:9]])
+    assert np.array_equal(embed(adata[order[:9]].copy(), **arguments), first[order[:9]])
 
 
 @pytest.mark.parametrize("libraries", [("L",), ("L", "M")])
@@ -139,7 +142,7 @@ def test_visium_layout_with_float_hires(build: Any, libraries: tuple[str, ...]) 
     images = {name: build.noise(k, 200, 200) for k, name in enumerate(libraries)}
     xy = {name: np.array([[100.0 + 40 * k, 300.0], [500.0, 420.0]]) for k, name in enumerate(libraries)}
     adata = build.visium(images, xy, factor)
-    got = sw.pp.embed_images(adata, encoder=build.Pixels(), tile_um=80, tile_px=40, mpp=0.5, inplace=False)
+    got = embed(adata, encoder=build.Pixels(), tile_um=80, tile_px=40, mpp=0.5, inplace=False)
     want = [build.cut(images[name], *(point * factor), 40) for name in libraries for point in xy[name]]
     assert np.array_equal(got, build.as_features(want))
 
@@ -155,15 +158,13 @@ def test_tiles_that_leave_the_image_are_filled_up_or_nan(build: Any) -> None:
         "mpp": 0.5,
         "inplace": False,
     }
-    padded = sw.pp.embed_images(adata, **arguments)
-    whole = sw.pp.embed_images(adata, border="nan", **arguments)
-    assert padded is not None
-    assert whole is not None
+    padded = embed(adata, **arguments)
+    whole = embed(adata, border="nan", **arguments)
     assert np.array_equal(padded, expected(build, image, xy, 64))
     assert np.isnan(whole).all(axis=1).tolist() == [True, False, True, False]
     assert np.array_equal(whole[[1, 3]], padded[[1, 3]])
     with pytest.raises(ValueError, match="No tile of 32 um lies inside its image"):
-        sw.pp.embed_images(adata[[0]].copy(), border="nan", **arguments)
+        embed(adata[[0]].copy(), border="nan", **arguments)
 
 
 def test_rows_off_the_slide_can_be_left_empty(build: Any) -> None:
@@ -171,12 +172,11 @@ def test_rows_off_the_slide_can_be_left_empty(build: Any) -> None:
     xy[2] = [900, 10]
     adata = build.visium({"L": build.noise()}, {"L": xy})
     arguments: dict[str, Any] = {"tile_um": 32, "tile_px": 32, "mpp": 0.5, "off_slide": "nan"}
-    got = sw.pp.embed_images(adata, encoder=build.Pixels(), inplace=False, **arguments)
-    assert got is not None
+    got = embed(adata, encoder=build.Pixels(), inplace=False, **arguments)
     assert np.isnan(got).all(axis=1).tolist() == [False, False, True, False, False]
     sw.pp.tiles(adata, **arguments)
     assert np.isnan(adata.obsm["sw_tiles"][2]).all()
-    assert np.array_equal(sw.pp.embed_images(adata, encoder=build.Pixels(), inplace=False), got, equal_nan=True)
+    assert np.array_equal(embed(adata, encoder=build.Pixels(), inplace=False), got, equal_nan=True)
 
 
 # ------------------------------------------------------------------------------------------------- sizes
@@ -186,7 +186,7 @@ def test_what_tiles_recorded_is_used(build: Any) -> None:
     image = build.noise()
     sdata = build.spatialdata(image, build.XY, mpp=None)
     sw.pp.tiles(sdata, tile_um=32, tile_px=64, mpp=0.5)
-    sw.pp.embed_images(sdata, encoder=build.Pixels(tile_um=999.0, input_px=11))
+    embed(sdata, encoder=build.Pixels(tile_um=999.0, input_px=11))
     table = sdata.tables["table"]
     assert np.array_equal(table.obsm["X_pixels"], expected(build, image, build.XY, 64))
     assert record_of(table).where.mpp == {"S_spots": 0.5}
@@ -194,18 +194,18 @@ def test_what_tiles_recorded_is_used(build: Any) -> None:
 
 def test_size_comes_from_the_encoder_where_nobody_states_it(build: Any, noisy: ad.AnnData) -> None:
     encoder = build.Pixels(input_px=32, mpp=0.25)
-    sw.pp.embed_images(noisy, encoder=encoder, mpp=0.25)
+    embed(noisy, encoder=encoder, mpp=0.25)
     recipe = record_of(noisy).recipe
     assert (recipe.tile_um, recipe.tile_px) == ((8.0,), 32)
     assert encoder.seen["mpp"] == {0.25}
     with pytest.raises(ValueError, match="size of the tiles is not known"):
-        sw.pp.embed_images(noisy, encoder=build.Pixels(), mpp=0.5)
+        embed(noisy, encoder=build.Pixels(), mpp=0.5)
 
 
 def test_enlarging_is_never_silent(build: Any) -> None:
     adata = build.visium({"L": build.noise(0, 100, 100)}, {"L": build.XY}, factor=1 / 6)
     with pytest.warns(SpatialWhispererWarning, match="a tile of 11 pixels would be enlarged to 64") as caught:
-        sw.pp.embed_images(adata, encoder=build.Pixels(), tile_um=32, tile_px=64, mpp=0.5)
+        embed(adata, encoder=build.Pixels(), tile_um=32, tile_px=64, mpp=0.5)
     assert caught[0].filename == __file__
 
 
@@ -219,9 +219,9 @@ def test_zarr_backed_equals_memory(build: Any, tmp_path: Path) -> None:
     sdata.write(tmp_path / "slide.zarr")
     stored = sd.read_zarr(tmp_path / "slide.zarr")
     arguments: dict[str, Any] = {"encoder": build.Pixels(), "tile_um": 32, "tile_px": 48}
-    got = sw.pp.embed_images(stored, inplace=False, **arguments)
-    assert np.array_equal(got, sw.pp.embed_images(sdata, inplace=False, **arguments))
-    sw.pp.embed_images(stored, **arguments)
+    got = embed(stored, inplace=False, **arguments)
+    assert np.array_equal(got, embed(sdata, inplace=False, **arguments))
+    embed(stored, **arguments)
     stored.write(tmp_path / "again.zarr")
     again = sd.read_zarr(tmp_path / "again.zarr").tables["table"]
     assert np.array_equal(again.obsm["X_pixels"], stored.tables["table"].obsm["X_pixels"])
@@ -230,7 +230,7 @@ def test_zarr_backed_equals_memory(build: Any, tmp_path: Path) -> None:
 
 
 def test_h5ad_keeps_features_and_provenance(build: Any, noisy: ad.AnnData, tmp_path: Path) -> None:
-    sw.pp.embed_images(noisy, encoder=build.Pixels(name="org/model:v1"), tile_um=32, tile_px=48, mpp=0.5)
+    embed(noisy, encoder=build.Pixels(name="org/model:v1"), tile_um=32, tile_px=48, mpp=0.5)
     noisy.write_h5ad(tmp_path / "a.h5ad")
     again = ad.read_h5ad(tmp_path / "a.h5ad")
     assert np.array_equal(again.obsm["X_org_model_v1"], noisy.obsm["X_org_model_v1"])
@@ -241,7 +241,7 @@ def test_h5ad_keeps_features_and_provenance(build: Any, noisy: ad.AnnData, tmp_p
 
 
 def test_errors_leave_the_object_unchanged(build: Any) -> None:
-    class Broken(build.Pixels):  # type: ignore[misc, name-defined]
+    class Broken(build.Pixels):
         def __init__(self, error: BaseException) -> None:
             super().__init__()
             self.error = error
@@ -251,7 +251,7 @@ def test_errors_leave_the_object_unchanged(build: Any) -> None:
                 raise self.error
             return super().encode(tiles, mpp=mpp, device=device)
 
-    class Short(build.Pixels):  # type: ignore[misc, name-defined]
+    class Short(build.Pixels):
         def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
             return super().encode(tiles, mpp=mpp, device=device)[:1]
 
@@ -291,7 +291,7 @@ def test_errors_leave_the_object_unchanged(build: Any) -> None:
     for data, changes, error, text in cases:
         before = build.state(data)
         with pytest.raises(error, match=text):
-            sw.pp.embed_images(data, **(good | changes))
+            embed(data, **(good | changes))
         assert build.state(data) == before
     assert not [t for t in threading.enumerate() if t.name == "spatialwhisperer-prefetch"]
 
@@ -302,15 +302,14 @@ def test_errors_leave_the_object_unchanged(build: Any) -> None:
 def test_a_network_runs_on_tiles(noisy: ad.AnnData) -> None:
     encoder = sw.models.image_encoder("resnet18", pretrained=False)
     arguments: dict[str, Any] = {"encoder": encoder, "tile_um": 32, "tile_px": 64, "mpp": 0.5, "inplace": False}
-    got = sw.pp.embed_images(noisy, **arguments)
-    assert got is not None
+    got = embed(noisy, **arguments)
     assert got.shape == (5, 512)
-    one = sw.pp.embed_images(noisy, batch_size=1, **arguments)
+    one = embed(noisy, batch_size=1, **arguments)
     np.testing.assert_allclose(one, got, rtol=1e-4, atol=1e-5)
 
 
 def test_the_encoder_without_weights_is_the_default(noisy: ad.AnnData) -> None:
-    sw.pp.embed_images(noisy, tile_um=32, tile_px=64, mpp=0.5)
+    embed(noisy, tile_um=32, tile_px=64, mpp=0.5)
     assert np.isfinite(noisy.obsm["X_stain_texture"]).all()
 
 
@@ -324,9 +323,9 @@ def test_real_sections(build: Any, data_folder: Path) -> None:
         counts = ad.read_h5ad(folder / "counts.h5ad")
         adata = build.visium({name: picture}, {name: np.asarray(counts.obsm["spatial"], float)})
         p = round(154 / meta["um_per_px"])
-        sw.pp.embed_images(adata, encoder=build.Pixels(), tile_um=154, tile_px=p, spot_pitch_um=200)
+        embed(adata, encoder=build.Pixels(), tile_um=154, tile_px=p, spot_pitch_um=200)
         assert np.isfinite(adata.obsm["X_pixels"]).all()
         # the pitch gives the scale that the data's authors state
         assert record_of(adata).where.mpp[name] == pytest.approx(meta["um_per_px"], rel=0.02)
-        sw.pp.embed_images(adata, encoder=build.Pixels(), tile_um=154, tile_px=p, mpp=meta["um_per_px"])
+        embed(adata, encoder=build.Pixels(), tile_um=154, tile_px=p, mpp=meta["um_per_px"])
         assert np.array_equal(adata.obsm["X_pixels"][[7]], expected(build, picture, adata.obsm["spatial"][[7]], p))

@@ -58,7 +58,7 @@ def test_tiles_beyond_memory_are_mapped(noisy: ad.AnnData, monkeypatch: pytest.M
 
 
 def test_an_encoder_that_returns_other_rows_is_named(build: Any, noisy: ad.AnnData) -> None:
-    class Flat(build.Pixels):  # type: ignore[misc, name-defined]
+    class Flat(build.Pixels):
         def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
             return super().encode(tiles, mpp=mpp, device=device).ravel()
 
@@ -140,7 +140,7 @@ def test_one_size_in_a_sequence_is_that_size(build: Any, crowd: Any) -> None:
 def test_each_size_is_encoded_at_its_own_scale(build: Any, crowd: Any) -> None:
     seen: list[Any] = []
 
-    class Watching(build.Pixels):  # type: ignore[misc, name-defined]
+    class Watching(build.Pixels):
         def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
             seen.append((mpp, tiles.shape[1:]))
             return super().encode(tiles, mpp=mpp, device=device)
@@ -165,7 +165,7 @@ def test_sizes_that_are_none_are_refused_before_anything_is_written(build: Any, 
         ((80, np.nan), "tile_um must be a positive"),
     ):
         with pytest.raises(ValueError, match=text):
-            sw.pp.embed_images(crowd, tile_um=sizes, tile_px=PX, key_added="X_bad")
+            embed(build, crowd, tile_um=sizes, key_added="X_bad")
     with pytest.raises(TypeError, match="tile_um must be one number here"):
         sw.pp.tiles(crowd, tile_um=(40, 80), tile_px=PX)  # type: ignore[arg-type]
     assert build.state(crowd) == before
