@@ -147,10 +147,10 @@ def zero_shot_annotate(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"], min_confidence=0.5)
     >>> section["table"].obsm["sw_label_scores"].shape
-    (80, 3)
+    (40, 3)
     """
     check_key_added(key_added)
     check_batch_size(batch_size)

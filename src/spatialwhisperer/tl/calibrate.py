@@ -116,7 +116,7 @@ def calibrate(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> model = sw.models.Whisperer.load("her2st-mini")
     >>> report = sw.tl.calibrate(section, "cell_type", model=model, labels=["T cell", "fibroblast", "adipocyte"])
     >>> bool((report["nll"] <= report["nll_before"]).all())

@@ -106,12 +106,12 @@ def classify(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections = sw.datasets.simulate_sections(2, 80, n_genes=60, n_reference_cells=50, random_state=0).sections
+    >>> sections = sw.datasets.simulate_sections(2, 40, n_genes=60, n_reference_cells=50, random_state=0).sections
     >>> for section in sections.values():
     ...     sw.pp.embed_images(section, tile_um=80, tile_px=64)
     >>> sw.tl.classify(sections["P2"], labels_key="cell_type", train=sections["P1"], use="X_stain_texture")
     >>> sections["P2"]["table"].obsm["sw_class_scores"].shape
-    (80, 5)
+    (40, 5)
     """
     check_probe(method, n_shots, n_neighbors)
     check_key_added(key_added)

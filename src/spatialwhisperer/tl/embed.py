@@ -69,10 +69,10 @@ def embed(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> sw.tl.embed(section)
     >>> section["table"].obsm["X_sw_image"].shape
-    (80, 33)
+    (40, 33)
     """
     check_key_added(key_added)
     check_batch_size(batch_size)

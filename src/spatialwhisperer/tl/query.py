@@ -82,10 +82,10 @@ def query(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> scores = sw.tl.query(section, "fat cell", inplace=False)
     >>> len(scores)
-    80
+    40
     """
     check_key_added(key_added)
     check_batch_size(batch_size)

@@ -193,7 +193,7 @@ class Hierarchy:
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> immune = sw.tl.Hierarchy(level=["leukocyte"])
     >>> scores = sw.tl.zero_shot_annotate(section, ["T cell", "B cell", "fat cell"], hierarchy=immune, inplace=False)
     >>> scores.columns.tolist()

@@ -71,7 +71,7 @@ def evaluate_calibration(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"])
     >>> bins = sw.tl.evaluate_calibration(section, "cell_type")
     >>> 0 < bins.attrs["ece"] < 1
@@ -120,7 +120,7 @@ def abstention_curve(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"])
     >>> curve = sw.tl.abstention_curve(section, "cell_type")
     >>> float(curve["coverage"].iloc[-1])
@@ -171,7 +171,7 @@ def top_labels(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> section = sw.datasets.simulate_sections(1, 80, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
     >>> sw.tl.zero_shot_annotate(section)
     >>> sw.tl.top_labels(section, 2).columns.tolist()
     ['label_1', 'probability_1', 'label_2', 'probability_2']

@@ -90,7 +90,7 @@ def evaluate_classes(
     Examples
     --------
     >>> import spatialwhisperer as sw
-    >>> sections = sw.datasets.simulate_sections(3, 80, n_genes=60, n_reference_cells=50, random_state=0).sections
+    >>> sections = sw.datasets.simulate_sections(3, 40, n_genes=60, n_reference_cells=50, random_state=0).sections
     >>> for section in sections.values():
     ...     sw.pp.embed_images(section, tile_um=80, tile_px=64)
     >>> result = sw.tl.evaluate_classes(
