@@ -58,25 +58,15 @@ def tile_grid(
     frames = [_frame(data, name, mpp, coordinate_system) for name in names]
     if stated.tile_px is not None:
         check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
-    grids, scales = {}, {}
-    for frame in frames:
-        name, image, scale = frame.name, frame.image, frame.scale
-        if image is None or scale is None:
-            raise ValueError(missing_mpp(name))
-        scales[name] = scale
-        size_px = stated.tile_um / scale.mpp
-        centres = grid_centres(image.size_px, size_px, stride_um / scale.mpp)
-        mask = _mask(data, image, tissue)
-        if mask is not None:
-            centres = centres[mask.fraction(centres, size_px) >= min_tissue]
-        if len(centres):
-            grids[name] = Grid(centres, size_px)
+    grids = {frame.name: _grid(data, frame, stated.tile_um, stride_um, tissue, min_tissue) for frame in frames}
+    grids = {name: grid for name, grid in grids.items() if len(grid.centres_px)}
     if not grids:
         raise ValueError(
             f"No tile of {stated.tile_um:g} um fits into the tissue of {listing(names)} (min_tissue={min_tissue:g}). Check mpp, "
             "take smaller tiles, lower min_tissue, or take the whole image with tissue=None."
         )
     table = _write(data, grids, key_added, inplace)
+    scales = {frame.name: frame.scale for frame in frames if frame.scale is not None}
     regions = pd.unique(obs_of(table)["region" if is_spatialdata(data) else _LIBRARY].astype(str))
     where = Where(
         mpp={region: scales[name].mpp for region, name in zip(regions, grids, strict=True)},
@@ -89,6 +79,21 @@ def tile_grid(
     whole = replace(stated, where=where, stride_um=float(stride_um), tissue=mask_kind, min_tissue=min_tissue)
     record(table, _keys.TILES, whole)
     return None if inplace else table
+
+
+def _grid(
+    data: AnnData | SpatialData, frame: Section, tile_um: float, stride_um: float, tissue: Tissue, min_tissue: float
+) -> Grid:
+    """Tiles over the tissue of one image."""
+    image, scale = frame.image, frame.scale
+    if image is None or scale is None:
+        raise ValueError(missing_mpp(frame.name))
+    size_px = tile_um / scale.mpp
+    centres = grid_centres(image.size_px, size_px, stride_um / scale.mpp)
+    mask = _mask(data, image, tissue)
+    if mask is not None:
+        centres = centres[mask.fraction(centres, size_px) >= min_tissue]
+    return Grid(centres, size_px)
 
 
 def _frame(
