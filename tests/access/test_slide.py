@@ -136,6 +136,21 @@ def test_a_record_of_another_version_is_no_record(build: Any) -> None:
     assert Slide.open(adata).tiles is None
 
 
+def test_a_picture_is_drawn_where_features_were_read(build: Any) -> None:
+    """Only a picture takes scale, image and library from the records of features, and only where these agree."""
+    adata = build.library(build.XY)
+    adata.obs["part"] = "one"
+    where = Where(mpp={"one": 0.5}, image={"one": "L"}, library_key="part")
+    record(adata, "X_a", {"where": where})
+    assert Slide.open(adata).frames[0].mpp is None
+    (section,) = Slide.open(adata, drawing=True).frames
+    assert (section.name, section.mpp) == ("one", 0.5)
+    assert section.image is not None
+    assert Slide.open(adata, drawing=True, mpp=0.3).frames[0].mpp == 0.3
+    record(adata, "X_b", {"where": Where(mpp={"one": 0.25}, image={"one": "L"}, library_key="part")})
+    assert Slide.open(adata, drawing=True).frames[0].mpp is None
+
+
 # ------------------------------------------------------------------------------------------------- results
 
 
