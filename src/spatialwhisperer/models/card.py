@@ -1,4 +1,4 @@
-"""What a model says about itself, in words."""
+"""Descriptions of a model in words."""
 
 from __future__ import annotations
 
@@ -30,7 +30,15 @@ def describe(config: ModelConfig, expression: str | None = None) -> str:
 
 
 def introduction(config: ModelConfig, mpp: Sequence[float] | None) -> str:
-    """What a model with a card was trained on, in one line; ``mpp`` are the microns per pixel of its images."""
+    """One line about the training data of a model with a card.
+
+    Parameters
+    ----------
+    config
+        The model.
+    mpp
+        Lowest and highest microns per pixel of the training images; ``None`` where they are not known.
+    """
     card = config.card
     if card is None:
         return "A model without a card; not for diagnosis"

@@ -1,4 +1,4 @@
-"""What a model is, as plain frozen values: the one place that knows what ``config.json`` holds."""
+"""Everything about a model but its weights, as frozen values: what ``config.json`` holds."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class HeadConfig(Stored):
     Attributes
     ----------
     kind
-        Its name.
+        Name of the head.
     in_dim
-        Columns that it takes: of the features, or of their context where there is one.
+        Number of input columns: those of the features, or of the context where there is one.
     dropout
-        While it is trained.
+        Dropout in training.
     """
 
     kind: str
@@ -39,16 +39,16 @@ class HeadConfig(Stored):
 
 @dataclass(frozen=True)
 class ContextConfig(Stored):
-    """What a row sees of other rows before its head; see :mod:`spatialwhisperer.networks.context`.
+    """Which other rows enter the embedding of a row, before its head; see :mod:`spatialwhisperer.networks.context`.
 
     Attributes
     ----------
     kind
-        Its name.
+        Name of the module.
     options
-        Of the module.
+        Arguments of the module, such as ``n_neighbours``.
     chunk
-        Rows that are mixed with each other at inference, for "batch_peer".
+        Number of rows that are mixed with each other at inference ("batch_peer").
     """
 
     kind: str
@@ -57,28 +57,28 @@ class ContextConfig(Stored):
 
     @property
     def array_positions(self) -> bool:
-        """Whether it takes whole-numbered array coordinates."""
+        """Whether positions are array coordinates, which are whole numbers."""
         return self.kind == "batch_peer"
 
 
 @dataclass(frozen=True)
 class ModalityConfig(Stored):
-    """How the rows of one modality reach the joint space.
+    """How the rows of one modality are mapped into the joint space.
 
     Attributes
     ----------
     features
-        How its features are made; of a trained modality, which encoder was trained.
+        How the features are computed. Where the encoder was trained with the model, it names the encoder that training started from.
     feature_dim
-        Features of a row, before context and head.
+        Number of features of a row, before context and head.
     head
-        Into the joint space.
+        Head that maps features into the joint space.
     context
-        Between features and head.
+        Module between features and head; ``None`` where there is none.
     standardize
-        How features are standardised: within each section, by training statistics, or not at all.
+        How features are standardised: "section" (z-scores within each section), "global" (by training statistics) or "none".
     trained
-        Whether the encoder was trained with the head; the model then takes raw inputs.
+        Whether the encoder was trained with the model, which then takes raw inputs (tiles, counts or texts).
     """
 
     features: FeatureRecipe
@@ -91,20 +91,20 @@ class ModalityConfig(Stored):
 
 @dataclass(frozen=True)
 class Training(Stored):
-    """What the model says about its training.
+    """How the model was trained.
 
     Attributes
     ----------
     preset, protocol, schedule, image_link, locking
-        What was trained; see :class:`~spatialwhisperer.models.Preset`.
+        See :class:`~spatialwhisperer.models.Preset`.
     pairs
-        Number of pairs by the names of their modalities ("image–gene").
+        Number of training pairs, by the names of their modalities ("image–gene").
     groups, validation_groups
-        Patients (groups) that were trained on, and held out.
+        Patients (groups) that were trained on, and those that were held out.
     random_state
         Seed.
     penalties
-        Of what was solved in closed form, by name.
+        Ridge penalties of closed-form solutions, by name.
     """
 
     preset: str
@@ -126,11 +126,11 @@ class Annotation(Stored):
     Attributes
     ----------
     normalize, background
-        The correction that the temperature was fitted for.
+        Correction of the scores that the temperature was fitted for; see :func:`spatialwhisperer.tl.zero_shot_annotate`.
     temperature
-        What scores are divided by before a softmax.
+        Scores are divided by it before the softmax.
     ece, ece_before
-        Expected calibration error of the rows it was fitted on, with it and at the temperature of the training.
+        Expected calibration error of the rows it was fitted on: with this temperature, and with that of the training.
     n
         Number of these rows.
     labels
@@ -148,7 +148,27 @@ class Annotation(Stored):
 
 @dataclass(frozen=True)
 class Card(Stored):
-    """What a published model says about itself."""
+    """Model card of a published model.
+
+    Attributes
+    ----------
+    name, tissue, use, data
+        Name, training tissue, intended use and source of the data, in words.
+    sections_with_image, sections_with_text
+        Training sections with an image, and with captions.
+    patients
+        Training patients.
+    recipe
+        Arguments of the training.
+    random_state
+        Seed.
+    held_out_macro_auroc
+        Macro AUROC of the annotation on patients that were held out, by data set.
+    versions
+        Versions of packages in training.
+    command
+        Command that trains the model again.
+    """
 
     name: str
     tissue: str
@@ -173,17 +193,17 @@ class ModelConfig(Stored):
     projection_dim
         Dimension of the joint space.
     modalities
-        How each modality reaches it.
+        How each modality is mapped into it.
     temperature
-        Start value of the contrastive temperature.
+        Initial temperature of the contrastive loss.
     norm
-        Whether rows of the joint space are compared at unit length.
+        "l2" compares rows of the joint space at unit length, "none" as the head returns them.
     decoder_dim
-        Genes that a decoder predicts from the joint space; ``None``: there is none.
+        Number of genes that a decoder predicts from the joint space; ``None`` where there is no decoder.
     labels
-        Captions seen in training.
+        Captions of the training data.
     training, annotation, card
-        See the classes; ``None`` where there is nothing to say.
+        How the model was trained, how its annotation was calibrated, and its model card; ``None`` where it is not known.
 
     Examples
     --------
@@ -203,7 +223,7 @@ class ModelConfig(Stored):
     card: Card | None = None
 
     def modality(self, name: str) -> ModalityConfig:
-        """One modality.
+        """Return one modality.
 
         Raises
         ------
@@ -215,16 +235,16 @@ class ModelConfig(Stored):
         return self.modalities[name]
 
     def with_modality(self, name: str, **changes: Any) -> ModelConfig:
-        """Change the values of one modality."""
+        """Return a copy in which values of one modality are changed."""
         return replace(self, modalities={**self.modalities, name: replace(self.modality(name), **changes)})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values that JSON can hold."""
         return to_plain(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> ModelConfig:
-        """Check plain values and build what they describe.
+        """Check plain values and build the configuration.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The embedded model: small, trained on public sections, and there without a download."""
+"""The embedded model: small, trained on public sections, and part of the package."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from spatialwhisperer.models.whisperer import Whisperer
 
 
 def default_model() -> Whisperer:
-    """The embedded model "her2st-mini", read once and shared by all calls that are given no model.
+    """Return the embedded model "her2st-mini". It is read once, and every call with ``model=None`` uses it.
 
-    What it was trained on is in ``model.config.card``, and is said in one line when it is first opened.
-    ``sw.models.Whisperer.load("her2st-mini")`` gives a copy that may be changed.
+    Its training data are described in ``model.config.card``, and in one line on stderr when it is opened. All callers get the same
+    object: to change a model, take a copy with ``sw.models.Whisperer.load("her2st-mini")``.
 
     Raises
     ------

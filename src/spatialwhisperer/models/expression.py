@@ -1,4 +1,4 @@
-"""What predicts expression from an image: a bank of paired observations, and a regression beside it. Arrays only."""
+"""Prediction of expression from images: retrieval from a bank of paired observations, and a regression. Arrays only."""
 
 from __future__ import annotations
 
@@ -30,30 +30,31 @@ _CSR = ("data", "indices", "indptr")
 
 @dataclass(frozen=True)
 class ExpressionConfig(Stored):
-    """What is predicted, and how.
+    """Which genes are predicted, and how.
 
     Attributes
     ----------
     genes, gene_ids
-        Names and Ensembl ids.
+        Names and Ensembl ids of the genes.
     value_space
-        Space of the predicted values, or "as given".
+        Space of the predicted values (:mod:`spatialwhisperer.statistics.value_spaces`), or "as given".
     retrieval
-        From the bank.
+        How values are retrieved from the bank.
     method
-        Default method.
+        Default method of prediction.
     regression
-        What the regression reads: image "features", the joint "embedding", or the trained "decoder".
+        Input of the regression: image "features" or the joint "embedding"; "decoder" where a trained decoder takes its place, "none"
+        where there is no regression.
     regression_rank
-        Components of expression that the ridge regression is shrunk towards.
+        Number of principal components of expression towards which the ridge regression is shrunk.
     weight
-        Of the regression in "both".
+        Weight of the regression in the method "both"; retrieval has the rest.
     gene_lists
-        Genes of highest mean and variance in training, by the name of the list.
+        Genes with the highest mean and variance in training, by the name of the list.
     sections, groups
-        Names that the codes of the bank stand for.
+        Names of the sections and patients (groups); the codes of the bank are positions in these.
     training_sections
-        Section by the hash of its rows, so that a prediction can tell that training has seen it.
+        Training sections by the hash of their rows, by which a section is recognised when it is predicted.
     """
 
     genes: tuple[str, ...]
@@ -111,7 +112,7 @@ class ExpressionPredictor:
         return self.arrays.get(f"held_out_{method}", np.full(len(self.genes), np.nan, np.float32))
 
     def methods(self) -> tuple[Method, ...]:
-        """Methods that it can answer with."""
+        """Methods of prediction that are available."""
         return METHODS if self.config.regression != "none" else METHODS[:1]
 
     def predict(
@@ -131,11 +132,11 @@ class ExpressionPredictor:
         z
             Image embeddings whose rows keep their length, shape (n, u).
         regressed
-            What the regression predicts, shape (n, g), for the methods that need it.
+            Values of the regression, shape (n, g), for the methods that need it.
         method
-            "retrieval", "regression" or "both".
+            "retrieval", "regression" or "both"; ``None`` takes the default of the model.
         k
-            Neighbours; ``None`` takes the number of the preset.
+            Number of neighbours; ``None`` takes that of the model.
         exclude
             "section" or "group", and the name of it for each row: bank observations of the same name are not used.
         device
@@ -169,11 +170,17 @@ class ExpressionPredictor:
         return weight * regressed + (1 - weight) * mean, std
 
     def regress(self, x: np.ndarray) -> np.ndarray:
-        """Values from the ridge regression, float32 (n, g), of what it reads (n, d)."""
+        """Apply the ridge regression to its input (n, d); returns values float32 (n, g)."""
         return (x @ self.arrays["weight"].T + self.arrays["intercept"]).astype(np.float32)
 
     def check_method(self, method: str | None) -> Method:
-        """The method, or the default one."""
+        """Return the method, or the default one for ``None``.
+
+        Raises
+        ------
+        ValueError
+            If it is unknown, or needs a regression that is not there.
+        """
         method = method or self.config.method
         if method not in METHODS:
             raise ValueError(f"Unknown method {method!r}; choose one of {listing(METHODS)}.")
@@ -182,7 +189,7 @@ class ExpressionPredictor:
         return method
 
     def with_accuracy(self, held_out: Mapping[str, np.ndarray], weight: float | None = None) -> ExpressionPredictor:
-        """The same predictor with the held-out correlation of each method, and the weight that did best."""
+        """Return a copy with the held-out correlation (g,) of each method, and the best weight of the regression."""
         config = self.config if weight is None else replace(self.config, weight=weight)
         arrays = {f"held_out_{method}": values for method, values in held_out.items()}
         return ExpressionPredictor(config, self.values, self.arrays | arrays)
@@ -193,14 +200,14 @@ class ExpressionPredictor:
         return {"query_group": np.array([code.get(str(n), -1) for n in names]), "key_group": self.arrays[kind]}
 
     def artifact(self) -> Artifact:
-        """Everything that is stored of it."""
+        """Return everything that is stored of the predictor."""
         tensors = {f"values.{k}": getattr(self.values, k) for k in _CSR}
         tensors |= {"values.shape": np.array(self.values.shape)} | self.arrays
         return Artifact(KIND, to_plain(self.config), tensors)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> ExpressionPredictor:
-        """Build what an artifact describes.
+        """Build the predictor that was stored.
 
         Raises
         ------
@@ -248,22 +255,23 @@ def fit_predictor(
     groups: Sequence[Any] | np.ndarray,
     unpaired: Sequence[Any] = (),
 ) -> ExpressionPredictor:
-    """Put observations that hold image and gene into a bank, and fit the regression beside it.
+    """Build the bank of observations with image and counts, and fit the regression.
 
     Parameters
     ----------
     config
-        What is predicted; names of sections and groups are filled in.
+        Which genes are predicted, and how; the names of sections and groups are filled in.
     image, gene
-        Embeddings of the observations whose rows keep their length, shape (m, u); ``gene`` may be ``None`` where keys are images.
+        Embeddings of the observations before they are scaled to unit length, shape (m, u); ``gene`` may be ``None`` where retrieval
+        compares with images.
     regress_on
-        What the regression reads, shape (m, d); ``None`` for a decoder, which is trained already.
+        Input of the regression, shape (m, d); ``None`` fits none.
     values
         Expression of the observations, CSR (m, g).
     sections, groups
-        Section and patient of each (m,).
+        Section and patient (group) of each observation, shape (m,).
     unpaired
-        Expression of sections without an image, each CSR (k, g).
+        Expression of sections without an image, each CSR (k, g). It helps to find the components of expression.
     """
     section_names, section_codes = np.unique(np.asarray(sections, dtype=str), return_inverse=True)
     group_names, group_codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)

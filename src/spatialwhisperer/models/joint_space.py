@@ -1,4 +1,4 @@
-"""The joint space: one head for each modality, with the context before it and the encoder that it may train."""
+"""The joint space: one head for each modality, after its context, and after its encoder where that is trained."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class JointSpace(nn.Module):
     Attributes
     ----------
     config
-        What the model is; it is replaced as a whole, never changed.
+        Everything about the model but its weights. It is frozen, and replaced where something changes.
     encoders
         Encoders by modality.
     heads, contexts, towers
-        Modules by modality; ``towers`` holds the encoders that are trained with the heads.
+        Modules by modality; ``towers`` holds the networks of the encoders that are trained with the heads.
     decoder
-        From the joint embedding of an image to expression, or ``None``.
+        Network from the joint embedding of an image to expression; ``None`` where there is none.
     log_scale
         Logarithm of the inverse temperature.
     """
@@ -77,12 +77,12 @@ class JointSpace(nn.Module):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that it can embed."""
+        """Names of the modalities of the model."""
         return tuple(self.config.modalities)
 
     @property
     def scale(self) -> float:
-        """Inverse temperature that multiplies cosines before a softmax."""
+        """Inverse temperature, which multiplies cosines before the softmax."""
         return float(self.log_scale.detach().exp())
 
     def install_head(
@@ -94,18 +94,18 @@ class JointSpace(nn.Module):
         context: ContextConfig | None = None,
         projection_dim: int | None = None,
     ) -> None:
-        """Put a finished head in the place of another one, with its context.
+        """Replace the head of a modality and its context.
 
         Parameters
         ----------
         modality
-            Which one.
+            Name of the modality.
         head, config
-            The head and what describes it.
+            The new head and its configuration.
         context
             Context before the head; ``None`` removes the one that is there.
         projection_dim
-            New dimension of the joint space, where all heads are replaced one after the other.
+            New dimension of the joint space. All heads have to be replaced then, one after the other.
         """
         self.heads[modality] = head.eval()
         if modality in self.contexts:
@@ -117,18 +117,21 @@ class JointSpace(nn.Module):
             self.config = replace(self.config, projection_dim=projection_dim)
 
     def set_statistics(self, modality: str, mean: np.ndarray, std: np.ndarray) -> None:
-        """Training mean and standard deviation of the features of a modality, both of shape (d,)."""
+        """Set the training mean and standard deviation of the features of a modality, both of shape (d,)."""
         getattr(self, f"{modality}_mean").copy_(torch.from_numpy(mean))
         getattr(self, f"{modality}_std").copy_(torch.from_numpy(std))
 
     # ------------------------------------------------------------------------------------------- forward
 
     def forward(self, modality: str, x: Any) -> torch.Tensor:
-        """Unit embeddings of standardised features, or of raw input where the encoder is trained; shape (n, u)."""
+        """Embed standardised features, or raw inputs where the encoder is trained; unit length, shape (n, u)."""
         return functional.normalize(self.project_tensor(modality, x), dim=-1)
 
     def project_tensor(self, modality: str, x: Any) -> torch.Tensor:
-        """Head of features with their context, or of raw input where the encoder is trained; rows keep their length."""
+        """Apply the head to standardised features with their context, or to raw inputs where the encoder is trained.
+
+        Rows are not scaled to unit length.
+        """
         if modality in self.towers:
             x = self.towers[modality](x)
             if not isinstance(x, torch.Tensor) or x.ndim != 2:
@@ -137,7 +140,7 @@ class JointSpace(nn.Module):
         return self.heads[modality](x)
 
     def scaled(self, z: torch.Tensor) -> torch.Tensor:
-        """Rows as the loss compares them: of unit length, or as the head gives them."""
+        """Rows as the loss compares them: of unit length, or as the head returns them."""
         return functional.normalize(z, dim=-1) if self.config.norm == "l2" else z
 
     @torch.inference_mode()
@@ -159,11 +162,12 @@ class JointSpace(nn.Module):
         modality
             Name of a modality of the model.
         features
-            Encoder features, shape (n, d); raw input for a modality whose encoder is trained. Rows with NaN stay NaN.
+            Encoder features, shape (n, d); raw inputs where the encoder is trained. Rows with NaN stay NaN.
         sections
-            Section of each row, shape (n,), for modalities that are standardised within sections; ``None`` is one section.
+            Section of each row, shape (n,), for modalities that are standardised within sections; ``None`` takes all rows for one
+            section.
         positions
-            Where each row lies, shape (n, 2), for modalities with a context: any length unit that is one within a section,
+            Position of each row, shape (n, 2), for modalities with a context: in any unit of length that is the same within a section,
             or array coordinates for "batch_peer".
         unit
             Scale rows to unit length.
@@ -221,7 +225,7 @@ class JointSpace(nn.Module):
     def contextual(
         self, modality: str, features: np.ndarray, *, sections: Any = None, positions: np.ndarray | None = None
     ) -> np.ndarray:
-        """What the head takes: standardised features with their context, float32 (n, d); rows with NaN stay NaN.
+        """Standardised features with their context, the input of the head; float32 (n, d), rows with NaN stay NaN.
 
         Raises
         ------
@@ -262,14 +266,14 @@ class JointSpace(nn.Module):
         return apply_context(module, torch.from_numpy(x), **where)
 
     def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
-        """Standardise features the way the head was trained; see :mod:`spatialwhisperer.statistics.standardize`."""
+        """Standardise features as in training; see :mod:`spatialwhisperer.statistics.standardize`."""
         mean, std = (getattr(self, f"{modality}_{k}").cpu().numpy() for k in ("mean", "std"))
         how = self.config.modality(modality).standardize
         return standardize(features, how=how, mean=mean, std=std, sections=sections, clip=CLIP)
 
     @torch.inference_mode()
     def decoded(self, z: np.ndarray) -> np.ndarray:
-        """Expression from the trained decoder, float32 (n, g), of image embeddings whose rows keep their length."""
+        """Apply the trained decoder to image embeddings that are not scaled to unit length; expression float32 (n, g)."""
         if self.decoder is None:
             raise ValueError("This model has no decoder.")
         out = np.full((len(z), int(self.config.decoder_dim or 0)), np.nan, np.float32)

@@ -1,4 +1,4 @@
-"""A tree of terms, such as the Cell Ontology: names, synonyms, and what is a kind of what."""
+"""Ontologies such as the Cell Ontology: terms with names and synonyms, and which term is a kind of which."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Term:
     name
         Such as "T cell".
     synonyms
-        Other names that mean exactly the same.
+        Exact synonyms.
     parents
         Ids of the terms that this one is a kind of.
     definition
-        What it is, in a sentence.
+        Definition, in a sentence.
     """
 
     id: str
@@ -47,9 +47,9 @@ class Term:
 
 
 class Ontology:
-    """Terms and what is a kind of what.
+    """Terms of an ontology and their "is a" relations.
 
-    Parents that are not among the terms are ignored, so that a part of an ontology is an ontology.
+    Parents that are not among the terms are ignored, so that some terms of an ontology are an ontology too.
 
     Parameters
     ----------
@@ -127,13 +127,13 @@ class Ontology:
             raise ValueError(f"{path} is not one ontology: {error}") from error
 
     def find(self, label: str) -> str | None:
-        """Id of a label; ``None`` where no term, or no single term, is called so.
+        """Find the id of a label; ``None`` where no term has that name, or several have it.
 
         Parameters
         ----------
         label
-            An id, a name or an exact synonym. Case, hyphens, underscores and a plural do not matter; ids come before names, and
-            names before synonyms.
+            An id, a name or an exact synonym. Case, hyphens, underscores and a plural do not matter. Ids are searched before names,
+            and names before synonyms.
         """
         exact = self._index["id"].get(label.strip().casefold().replace("_", ":"))
         if exact:
@@ -147,7 +147,7 @@ class Ontology:
         return self._term(term).name
 
     def ancestors(self, term: str) -> list[str]:
-        """Ids of everything that a term is a kind of, nearest first, without itself."""
+        """Ids of all terms that a term is a kind of, the nearest first, without the term itself."""
         seen, queue = {term: None}, deque(self._term(term).parents)
         while queue:
             parent = queue.popleft()
@@ -211,7 +211,7 @@ class Ontology:
             names.setdefault(_plain(term.name), set()).add(i)
             for synonym in term.synonyms:
                 synonyms.setdefault(_plain(synonym), set()).add(i)
-        # a word that two terms share would be a guess
+        # a name of two terms is ambiguous, and stands for neither
         single = [{word: next(iter(i)) if len(i) == 1 else "" for word, i in d.items()} for d in (names, synonyms)]
         return {"id": {i.casefold(): i for i in self.terms}, "name": single[0], "synonym": single[1]}
 

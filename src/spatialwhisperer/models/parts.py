@@ -30,8 +30,8 @@ class Recipe:
     weight_decay, betas
         Parameters of AdamW.
     warmup
-        Fraction of the steps over which the learning rate of the heads rises. Encoders that are trained stay frozen during it; their
-        learning rate rises afterwards, over as many steps.
+        Fraction of the steps over which the learning rate of the heads rises. Encoders that start from pretrained weights (``U``) stay
+        frozen during it; their learning rate rises afterwards, over as many steps.
     final_learning_rate
         Learning rate at the end of the cosine, as a fraction of the highest one.
     batch_size

@@ -1,4 +1,4 @@
-"""What a trained model remembers of its training tissue: a small sample of embeddings and the range of its images."""
+"""A small sample of the training data that a model keeps: embeddings, profiles, and statistics of its images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spatialwhisperer._schema import Stored, from_plain, to_plain
 KIND = "reference"
 
 FAR = 2.0
-"""Sections further than this from all training sections look different; see :meth:`Reference.image_distance`."""
+"""A section further than this from all training sections is unlike them; see :meth:`Reference.image_distance`."""
 
 _LARGEST = 10.0
 _NOTHING: Mapping[str, np.ndarray] = FrozenMapping({})
@@ -25,7 +25,7 @@ _TOGETHER = (
     ("text_bridge", "text_caption", "text_group"),
     ("feature_mean", "feature_std"),
 )
-"""Arrays that have one row each for the same thing, and are there together or not at all."""
+"""Arrays whose rows belong together: either all of a group are there, or none."""
 
 _KNOWN = {name for group in _TOGETHER for name in group} | {
     "caption",
@@ -42,17 +42,17 @@ class ReferenceConfig(Stored):
     Attributes
     ----------
     bridge
-        Modality through which text reaches images, usually "gene".
+        Modality that both images and texts are paired with, usually "gene".
     n
-        How many pairs there were to draw from, by the names of their modalities.
+        Number of training pairs that the sample was drawn from, by the names of their modalities.
     captions
-        Texts of ``caption``.
+        Texts of the rows of ``caption``.
     sections, section_rows
-        Names of the rows of ``feature_mean``, and how many training rows each stands for.
+        Training sections of the rows of ``feature_mean``, and how many training rows each has.
     mpp
         Lowest and highest microns per pixel of the training images; ``None`` where they are not known.
     encoder, tile_um, tile_px
-        Image encoder and tiles of the features; ``None`` where they are not known.
+        Name of the image encoder, and the tiles of its features; ``None`` where they are not known.
     """
 
     bridge: str = "gene"
@@ -67,14 +67,14 @@ class ReferenceConfig(Stored):
 
 
 class Reference:
-    """A sample of the training data in the joint space, and what its images were like.
+    """A sample of the training data in the joint space, and statistics of the training images.
 
     Parameters
     ----------
     config
         What the arrays stand for.
     arrays
-        Those that the training data allow:
+        Arrays by name. Which ones there are depends on the modalities of the training data:
 
         ``pair_image``, ``pair_bridge`` : unit embeddings of pairs of an image and the bridge modality, shape (n, u);
         ``pair_group``: code of the patient (group) of each
@@ -117,12 +117,12 @@ class Reference:
         return all(name in self.arrays for name in names)
 
     def unit(self, name: str) -> np.ndarray:
-        """Embeddings as they are compared: float64, of unit length again after their storage in half precision.
+        """Embeddings as float64, scaled to unit length again because they are stored in half precision.
 
         Raises
         ------
         KeyError
-            If the training data did not have them.
+            If there is no array of that name.
         """
         if name not in self.arrays:
             raise KeyError(f"This model's reference has no {name!r} (found: {listing(sorted(self.arrays))}).")
@@ -137,19 +137,19 @@ class Reference:
     def image_distance(self, features: np.ndarray) -> float:
         """How far the mean of a section's raw image features lies from the nearest training section's.
 
-        Root mean square over the features of the difference of the means, in standard deviations of training rows (pooled within
-        sections); no feature counts for more than ten. Sections of the same tissue and stain usually lie below 1, and images with
+        It is the root mean square over the features of the difference of the means, in standard deviations of training rows (pooled
+        within sections), cut off at ten for each feature. Sections of the same tissue and stain usually lie below 1, and images with
         changed colours above 2.
 
         Parameters
         ----------
         features
-            Raw features of the rows of one section, shape (n, d); rows with NaN do not count.
+            Image features of the rows of one section before they are standardised, shape (n, d); rows with NaN are left out.
 
         Raises
         ------
         KeyError
-            If the model's images have no features.
+            If the reference has no image features.
         ValueError
             If no row is complete, or d differs.
         """
@@ -163,7 +163,10 @@ class Reference:
         return float(_nearest(complete.mean(axis=0)[None], centres, sd)[0])
 
     def image_limit(self) -> float:
-        """Distance beyond which a section looks different: `FAR`, or half as much again as the training sections differ."""
+        """Distance beyond which a section is unlike the training sections.
+
+        It is `FAR`, or 1.5 times the largest distance of a training section from the others, if that is more.
+        """
         centres, sd = self._image_scale()
         if len(centres) < 2:
             return FAR
@@ -172,7 +175,9 @@ class Reference:
 
     def _image_scale(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.has("feature_mean"):
-            raise KeyError("This model's reference has no image features: its images go through a tower of their own.")
+            raise KeyError(
+                "This model's reference has no image features: the model has no images, or trained its image encoder."
+            )
         centres = self.arrays["feature_mean"].astype(np.float64)
         sd = np.sqrt((self.arrays["feature_std"].astype(np.float64) ** 2).mean(axis=0))
         tiny = sd <= 1e-6 * np.maximum(1.0, np.abs(centres).max(axis=0))
@@ -183,12 +188,12 @@ class Reference:
         return f"Reference: {', '.join(parts) or 'empty'}"
 
     def artifact(self) -> Artifact:
-        """Everything that is stored of it."""
+        """Return everything that is stored of the reference."""
         return Artifact(KIND, to_plain(self.config), self.arrays)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Reference:
-        """Build what an artifact describes.
+        """Build the reference that was stored.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Where a model lies: in a folder, in the package, or on the Hugging Face hub."""
+"""Finding a stored model: in a folder, in the package, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.recipe import FeatureRecipe
 
 EMBEDDED = "her2st-mini"
-"""Name of the model that comes with the package."""
+"""Name of the model that is part of the package."""
 
 
 def embedded_folder() -> Path:
-    """Where the embedded model lies in this installation."""
+    """Folder of the embedded model in this installation."""
     return Path(str(files("spatialwhisperer.models") / "weights" / EMBEDDED))
 
 
@@ -42,7 +42,7 @@ def installed_model() -> Path:
 
 
 def locate(source: str | Path, **hub: Any) -> Path:
-    """Folder of a model, fetched from the hub where it is named so.
+    """Find the folder of a model, and download it from the hub where ``source`` is a name on the hub.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def locate(source: str | Path, **hub: Any) -> Path:
 
 
 def fetch(model_id: str, **hub: Any) -> Path:
-    """Download the files of a model from the hub, only those that a model has.
+    """Download a model from the hub: only files of the kinds that a model has.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def fetch(model_id: str, **hub: Any) -> Path:
 
 
 def fresh_encoder(modality: str, features: FeatureRecipe) -> dict[str, Encoder]:
-    """The encoder of a known name with the weights of a fresh network, by modality; nothing for other names."""
+    """Encoder of a known name with random weights, by modality; an empty dictionary for other names."""
     if features.encoder is None or not opens_by_name(features.encoder.name, modality):
         return {}
     return {modality: open_encoder(features.encoder.name, modality, pretrained=False)}

@@ -1,4 +1,4 @@
-"""What a model knows by name: its labels, and texts whose features are stored, so that no text encoder is needed."""
+"""Labels of a model, and texts whose features are stored, so that no text encoder is needed for them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FEATURES = "features"
 
 @dataclass(frozen=True)
 class Label(Stored):
-    """A label that a model offers by itself.
+    """A label of a model's vocabulary.
 
     Attributes
     ----------
     prompts
-        Descriptions.
+        Descriptions of the label.
     cl
-        Id in the ontology, or ``None``.
+        Id of the label in the ontology; ``None`` where it has none.
     """
 
     prompts: tuple[str, ...]
@@ -45,20 +45,20 @@ class _Plain(Stored):
 
 
 class Vocabulary:
-    """The labels of a model with their descriptions, and the text-encoder features of everything it knows by name.
+    """Labels with their descriptions, and the stored features of texts.
 
-    Texts are matched without regard to case and outer blanks.
+    Texts match regardless of case and outer blanks.
 
     Parameters
     ----------
     labels
-        The labels that a model offers by itself, by name.
+        Labels by name. An annotation that names no labels uses these.
     texts
-        Every text with a stored feature: prompts, names, synonyms.
+        All texts with stored features: prompts, names, synonyms.
     features
-        Feature of each text, from the text encoder and before the model's text head; float32, shape (n_texts, d).
+        Features of the texts from the text encoder, before the model's text head; float32, shape (n_texts, d).
     ontology
-        The terms that labels belong to.
+        Ontology of the labels.
 
     Raises
     ------
@@ -110,7 +110,7 @@ class Vocabulary:
         return isinstance(text, str) and _key(text) in self._row
 
     def lookup(self, texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """Features of texts, and which texts have none.
+        """Look up the features of texts.
 
         Parameters
         ----------
@@ -132,22 +132,22 @@ class Vocabulary:
         return [label] if name is None else list(self.labels[name].prompts)
 
     def nearest(self, text: str, n: int = 3) -> list[str]:
-        """Labels and texts that are spelt most like a text, the best first."""
+        """Labels and texts with the most similar spelling, the most similar first."""
         known = {_key(t): t for t in (*self.texts, *self.labels)}
-        # get_close_matches compares with every text: those that share a word come first, the rest only where there are none
+        # comparing with every text is slow: those with a word in common come first, the others only where there are none
         words = set(_key(text).split())
         sharing = [k for k in known if words & set(k.split())]
         close = get_close_matches(_key(text), sharing, n=n, cutoff=0.3) or get_close_matches(_key(text), known, n=n)
         return [known[k] for k in close]
 
     def artifact(self) -> Artifact:
-        """Everything that is stored of it."""
+        """Return everything that is stored of the vocabulary."""
         plain = _Plain(self.labels, tuple(self.texts), self.ontology.to_json())
         return Artifact(KIND, to_plain(plain), {_FEATURES: self.features})
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Vocabulary:
-        """Build what an artifact describes.
+        """Build the vocabulary that was stored.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The model: one head for each modality into a joint space, over features of frozen encoders or over encoders that it trained."""
+"""The model: a joint space with its encoders, its prediction of expression, its vocabulary and its storage."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
     Parameters
     ----------
     config
-        What the model is.
+        Everything about the model but its weights.
     encoders
         Encoders by modality: those that are trained with the model, fitted gene encoders, and others that cannot be opened by
         their name.
@@ -56,19 +56,19 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
     Attributes
     ----------
     config
-        See :class:`ModelConfig`; it is replaced as a whole, never changed.
+        See :class:`ModelConfig`. It is frozen; :meth:`update` replaces it.
     encoders
-        See above; an encoder that was opened later is kept here too.
+        See above. Encoders that were opened later are added.
     expression
-        What predicts expression (bank of training observations, regression), or ``None``.
+        Predictor of expression (bank of training observations, regression); ``None`` where the model has none.
     vocabulary
-        Labels, their descriptions and the features of known texts, or ``None``.
+        Labels, their descriptions and the features of texts; ``None`` where the model has none.
     reference
-        A sample of the training data, or ``None``.
+        A small sample of the training data; ``None`` where the model has none.
     history
-        Losses by step and epoch, empty for an opened model.
+        Losses by step and epoch; empty for an opened model.
     folder
-        Where the model was saved last or opened from, or ``None``.
+        Folder that the model was saved to last or opened from; ``None`` where there is none.
 
     Examples
     --------
@@ -92,11 +92,11 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
 
     @property
     def labels(self) -> list[str]:
-        """Labels that an annotation offers by itself: those of the vocabulary, else the captions seen in training."""
+        """Default labels of an annotation: those of the vocabulary, else the captions of the training data."""
         return list(self.config.labels if self.vocabulary is None else self.vocabulary.labels)
 
     def prompts(self, label: str) -> list[str]:
-        """Descriptions of a label of the vocabulary; of any other text the text itself."""
+        """Descriptions of a label of the vocabulary; any other text stands for itself."""
         return [label] if self.vocabulary is None else self.vocabulary.prompts(label)
 
     def __repr__(self) -> str:
@@ -126,7 +126,10 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
     def regression_input(
         self, features: Any, *, sections: Any = None, positions: np.ndarray | None = None
     ) -> np.ndarray:
-        """Image features as a regression of expression takes them: standardised, with a context that is not learnt."""
+        """Standardised image features, the input of the regression of expression.
+
+        A context is included only where it has no trained parameters.
+        """
         learnt = "image" in self.contexts and any(True for _ in self.contexts["image"].parameters())
         if learnt or "image" not in self.contexts:
             return self.standardized("image", np.asarray(features, np.float32), sections)
@@ -150,11 +153,11 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         features
             Image features (n, d), or tiles where the image encoder is trained.
         method
-            "retrieval", "regression" or "both"; ``None`` takes that of the preset.
+            "retrieval", "regression" or "both"; ``None`` takes the default of the model.
         sections, positions
-            Of the rows; see :meth:`project`.
+            Section and position of each row; see :meth:`project`.
         k
-            Neighbours; ``None`` takes the number of the preset.
+            Number of neighbours; ``None`` takes that of the model.
         exclude
             "section" or "group", and the name of it for each row: bank observations of the same name are not used.
         device
@@ -191,7 +194,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
     # ------------------------------------------------------------------------------------------- storage
 
     def artifact(self) -> Artifact:
-        """Everything that is stored of the model."""
+        """Return everything that is stored of the model."""
         tensors = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
         stored = {"expression": self.expression, "vocabulary": self.vocabulary, "reference": self.reference}
         parts = {name: part.artifact() for name, part in stored.items() if part is not None}
@@ -205,7 +208,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, *, encoders: Mapping[str, Given] | None = None) -> Whisperer:
-        """Build the model that an artifact describes.
+        """Build the model that was stored.
 
         Parameters
         ----------
