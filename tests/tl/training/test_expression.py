@@ -1,4 +1,4 @@
-"""What the predictor of expression learns about itself in training."""
+"""Measures of the predictor of expression that training stores, on arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that training has seen are told again by a hash."""
+"""Rows that a model was trained on are recognised by a hash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 from spatialwhisperer.tl._training.fingerprints import row_hash
 
 
-def test_the_hash_of_rows_knows_no_order() -> None:
+def test_the_hash_of_rows_does_not_depend_on_their_order() -> None:
     def hashed(names: list[str], xy: list[list[float]] | None, inside: list[bool] | None = None) -> str:
         chosen = np.ones(len(names), bool) if inside is None else np.array(inside)
         return row_hash(pd.Index(names), None if xy is None else np.array(xy, float), chosen)
