@@ -214,3 +214,37 @@ def test_a_number_that_is_no_scale_is_refused() -> None:
 def test_a_pitch_needs_places() -> None:
     """A section without an image has no pixels; what is wrong with it is said later."""
     assert one_scale(spot_pitch_um=100, xy_px=np.full((4, 2), np.nan)) is None
+
+
+# ------------------------------------------------------------------------------------------------- Visium in a SpatialData
+
+
+def spots_of_sdata(kind: str, diameter_px: float) -> Any:
+    """Spots of an array as circles beside an image that is not registered to microns."""
+    import geopandas as gpd
+    from shapely import Point
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+
+    obs, xy = array(kind)
+    circles = gpd.GeoDataFrame({"radius": np.full(len(xy), diameter_px / 2)}, geometry=[Point(p) for p in xy])
+    table = ad.AnnData(
+        np.zeros((len(xy), 1), np.float32),
+        obs=obs.assign(region="spots", spot=range(len(xy))).set_index(obs.index.astype(str)),
+    )
+    return SpatialData(
+        images={"he": Image2DModel.parse(np.zeros((3, 64, 64), np.uint8), c_coords=["r", "g", "b"])},
+        shapes={"spots": ShapesModel.parse(circles)},
+        tables={"table": TableModel.parse(table, region="spots", region_key="region", instance_key="spot")},
+    )
+
+
+def test_a_visium_array_in_a_spatialdata_states_its_pitch() -> None:
+    (section,) = Slide.open(spots_of_sdata("hexagonal", 0.65 * PITCH)).scaled()
+    assert section.mpp == pytest.approx(100 / PITCH)
+
+
+@pytest.mark.parametrize(("kind", "diameter_px"), [("square", 0.65 * PITCH), ("hexagonal", PITCH)])
+def test_other_circles_in_a_spatialdata_state_no_scale(kind: str, diameter_px: float) -> None:
+    with pytest.raises(ValueError, match="not known"):
+        Slide.open(spots_of_sdata(kind, diameter_px)).scaled()

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.images import XY, find_image, rgb_names
-from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, unit_scale
+from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, of_visium_array, unit_scale
 from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ def region_sections(
         xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
         scales = of_transformation(_systems(image_element), image_name)
         if not scales:
-            scales = tuple(
-                Scale(s.mpp / unit_scale(matrix), s.rule) for s in of_transformation(_systems(element), region)
-            )
+            own = of_transformation(_systems(element), region)
+            scales = tuple(Scale(s.mpp / unit_scale(matrix), s.rule) for s in own)
+        if not scales:
+            diameter = _diameter(element) * unit_scale(matrix)
+            scales = of_visium_array(obs_of(table).iloc[rows], xy, diameter_px=diameter)
         out.append(Found(Section(region, rows, xy, find_image(sdata, image_name), None, system), scales))
     return out
 
@@ -111,6 +114,11 @@ def _region_element(sdata: SpatialData, region: str) -> Any:
         f"The table annotates {region!r}, which is not in this SpatialData (shapes: {listing(sdata.shapes)}; "
         f"labels: {listing(sdata.labels)})."
     )
+
+
+def _diameter(element: Any) -> float:
+    """Median diameter of circles, in the intrinsic unit of the element; NaN for other shapes."""
+    return 2 * float(np.median(element["radius"])) if "radius" in getattr(element, "columns", ()) else float("nan")
 
 
 def _systems(element: Any) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ _ROUNDS = 10
 _FEWEST_SPOTS = 10
 _MISPLACED = 0.1
 _MAGNIFICATIONS = (20, 40)
-
+_SMALLEST_SPOT, _LARGEST_SPOT = 0.5, 0.75
 
 _VISIUM_RULE = "the 100 µm pitch of the Visium array"
 _PITCH_RULE = "spot_pitch_um="
@@ -182,6 +182,24 @@ def of_library(
             Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", float(fiducial)), "its fiducial diameter")
         )
     return tuple(rules)
+
+
+def of_visium_array(obs: pd.DataFrame, xy_px: np.ndarray, *, diameter_px: float) -> tuple[Scale, ...]:
+    """Scale of spots in a SpatialData that lie on the array of Visium and have the size of its spots.
+
+    Parameters
+    ----------
+    obs
+        Rows of the table, with ``array_col`` and ``array_row``.
+    xy_px
+        Their centres in full-resolution pixels, shape (n, 2).
+    diameter_px
+        Diameter of the spots; NaN where they are not circles. Space Ranger states 55 to 70 µm for a pitch of 100 µm.
+    """
+    pitch = hexagonal_pitch_px(obs, xy_px)
+    if pitch is None or not _SMALLEST_SPOT < diameter_px / pitch < _LARGEST_SPOT:
+        return ()
+    return (Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE),)
 
 
 def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
