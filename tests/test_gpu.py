@@ -14,51 +14,65 @@ pytestmark = [
 ]
 
 
+TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
+
+
 @pytest.fixture(scope="module")
 def objects(simulated: Any) -> list[Any]:
     return [simulated.sections["P1"], simulated.sections["P2"], simulated.reference]
 
 
+def preset(**changes: Any) -> sw.models.Preset:
+    return sw.models.get_preset("spatialwhisperer").replace(batch_size=64, **changes)
+
+
+def embedded(section: Any, model: Any, device: str, modality: str = "image") -> np.ndarray:
+    z = sw.tl.embed(section, model=model, modality=modality, device=device, inplace=False)
+    assert z is not None
+    return z
+
+
 def test_embedding_on_the_gpu_is_that_of_the_cpu(section: Any, model: Any) -> None:
     for modality in ("image", "gene"):
-        cpu = sw.tl.embed(section, model=model, modality=modality, device="cpu", inplace=False)
-        gpu = sw.tl.embed(section, model=model, modality=modality, device="cuda", inplace=False)
+        cpu, gpu = (embedded(section, model, device, modality) for device in ("cpu", "cuda"))
         assert np.allclose(cpu, gpu, atol=1e-4)
     assert next(model.parameters()).device.type == "cpu"
 
 
 def test_training_in_full_precision_is_close_to_the_cpu(objects: list[Any]) -> None:
-    options = {"schedule": "joint", "max_epochs": 3, "batch_size": 64}
-    cpu = sw.tl.train(objects, accelerator="cpu", **options)
-    gpu = sw.tl.train(objects, accelerator="gpu", precision="32-true", **options)
+    options: dict[str, Any] = {"preset": preset(schedule="joint"), "image": TILES, "max_epochs": 3}
+    cpu = sw.tl.train(objects, trainer={"accelerator": "cpu"}, **options)
+    gpu = sw.tl.train(objects, trainer={"accelerator": "gpu", "precision": "32-true"}, **options)
     assert np.allclose(cpu.history["loss"], gpu.history["loss"], rtol=0.02)
     assert next(gpu.parameters()).device.type == "cpu"
 
 
 def test_training_in_bf16(objects: list[Any], section: Any, labels: dict[str, str]) -> None:
     state = torch.cuda.get_rng_state()
-    model = sw.tl.train(objects)
+    model = sw.tl.train(objects, image=TILES)
     assert torch.equal(torch.cuda.get_rng_state(), state)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     sw.tl.zero_shot_annotate(section, labels, model=model, device="cuda")
     assert sw.tl.evaluate_annotation(section, "cell_type", min_rows=5).loc["macro", "auroc"] > 0.8
 
 
-def test_an_image_tower_on_the_gpu(objects: list[Any], section: Any) -> None:
-    model = sw.tl.train(
-        objects,
-        image_encoder="test_resnet.r160_in1k",
-        locking="LLu",
-        tile_um=80,
-        tile_px=32,
-        max_epochs=2,
-        batch_size=64,
-    )
-    cpu = sw.tl.embed(section, model=model, device="cpu", inplace=False)
-    gpu = sw.tl.embed(section, model=model, device="cuda", inplace=False)
-    assert np.allclose(cpu, gpu, atol=1e-2)
+def test_an_image_network_is_trained_on_the_gpu(objects: list[Any], section: Any) -> None:
+    image = sw.tl.ImageFeatures("test_resnet.r160_in1k", tile_um=80, tile_px=32)
+    model = sw.tl.train(objects, image=image, preset=preset(locking="LLu"), max_epochs=2)
+    assert np.allclose(embedded(section, model, "cpu"), embedded(section, model, "cuda"), atol=1e-2)
 
 
-def test_settings_choose_the_device(objects: list[Any]) -> None:
+def test_the_settings_choose_the_device(objects: list[Any]) -> None:
     with sw.settings.override(device="cuda:0"):
-        assert sw.tl.train(objects, max_epochs=1).modalities == ("gene", "image", "text")
+        model = sw.tl.train(objects, image=TILES, preset=preset(), max_epochs=1)
+    assert model.modalities == ("gene", "image", "text")
+
+
+def test_retrieval_on_the_gpu_is_that_of_the_cpu() -> None:
+    from spatialwhisperer.retrieval.retrieval import retrieve
+
+    rng = np.random.default_rng(0)
+    queries, keys = rng.normal(size=(50, 32)), rng.normal(size=(3000, 32))
+    cpu, gpu = (retrieve(queries, keys, k=20, weights="softmax", device=device) for device in ("cpu", "cuda"))
+    assert np.array_equal(cpu.index, gpu.index)
+    assert np.allclose(cpu.weight, gpu.weight)
