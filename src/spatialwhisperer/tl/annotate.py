@@ -278,8 +278,9 @@ def _result(
     limits = {"min_confidence": request.min_confidence, "min_margin": request.min_margin}
     best = scoring.best_labels(probability)
     sure = (best.code >= 0) & (best.confidence >= request.min_confidence) & (best.margin >= request.min_margin)
-    given = np.where(sure, np.array([*names.classes], object)[best.code], None)
-    terms = np.where(sure, np.array([*names.ids], object)[best.code], None)
+    given, terms = (np.full(len(sure), None, dtype=object) for _ in range(2))
+    given[sure] = np.array([*names.classes], object)[best.code[sure]]
+    terms[sure] = np.array([*names.ids], object)[best.code[sure]]
     order, ids = list(names.classes), list(names.ids)
     if coarse is not None:
         up, best = roll_up(probability, best, coarse, **limits)

@@ -151,7 +151,7 @@ def calibrate(
     report["chosen"] = report.index == best
     report.index.name = "normalize"
     report.attrs["convention"] = CONVENTION
-    chosen = rows[best]  # type: ignore[index]
+    chosen = rows[best]
     model.update(
         annotation=Annotation(
             normalize=best,  # type: ignore[arg-type]
@@ -198,7 +198,8 @@ def _embedded(
         rows = embed_rows(slide, model, modality or choose_modality(slide, model), **options)
     check_any_row(rows, key)
     patients = set(table.obs["patient"].astype(str)) if "patient" in table.obs else set()
-    return _Part(rows.z, slide.sections, known.dominant, list(known.proportions), rows.modality, patients)
+    classes = [str(name) for name in known.proportions.columns]
+    return _Part(rows.z, slide.sections, known.dominant, classes, rows.modality, patients)
 
 
 def _correction(model: Whisperer, normalize: str, background: str, modality: str | None) -> scoring.Correction:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.columns import columns, matrix, stacked, tables_of, texts
+from spatialwhisperer._access.columns import column, columns, matrix, stacked, tables_of, texts
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import check_key_added
@@ -171,7 +171,7 @@ def classify(
             key_added,
             record,
             obs={
-                key_added: pd.Categorical.from_codes(best, categories=classes),
+                key_added: pd.Categorical.from_codes(best, categories=pd.Index(classes)),
                 _keys.confidence(key_added): scores.max(axis=1),
             },
             obsm={_keys.scores(key_added): scores},
@@ -223,9 +223,9 @@ def check_classes(classes: Sequence[str], labels_key: str, n_rows: int) -> None:
 def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
     parts = []
     for i, table in enumerate(tables):
-        own = f"object {i}"
-        values = texts(table.obs[group_key]) if group_key in table.obs else np.full(table.n_obs, None, object)
-        parts.append(np.array([own if v is None else v for v in values], dtype=object))
+        obs: Any = table.obs
+        values = texts(obs[group_key]) if group_key in obs else np.full(table.n_obs, None, object)
+        parts.append(np.array([f"object {i}" if v is None else v for v in values], dtype=object))
     return np.concatenate(parts)
 
 
@@ -234,8 +234,8 @@ def _refuse_overlap(table: AnnData, sources: Sequence[AnnData], group_key: str) 
         raise ValueError("data is also in train; leave train=… out to learn from the labelled rows of data itself.")
     if group_key not in table.obs:
         return
-    own = set(texts(table.obs[group_key])) - {None}
-    trained = {v for t in sources if group_key in t.obs for v in texts(t.obs[group_key])}
+    own = set(column(table, group_key, "group_key")) - {None}
+    trained = {v for t in sources if group_key in t.obs for v in column(t, group_key, "group_key")}
     if both := sorted(own & trained):
         raise ValueError(
             f"{group_key} {listing(both)} is both in data and in train, so the result would not show how well a new {group_key} is "

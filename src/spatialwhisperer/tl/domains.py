@@ -135,7 +135,7 @@ def spatial_domains(
         )
     if (reached := int(codes.max()) + 1) < n_domains:
         warn(f"Only {reached} domains were found: the rows do not split into {n_domains}.")
-    result = pd.Categorical.from_codes(codes, categories=[str(i) for i in range(max(reached, n_domains))])
+    result = pd.Categorical.from_codes(codes, categories=pd.Index([str(i) for i in range(max(reached, n_domains))]))
     result = result.remove_unused_categories()
     if not inplace:
         return pd.Series(result, index=table.obs_names, name=key_added)
@@ -206,7 +206,7 @@ def _predicted(slide: Slide, prediction: AnnData | None) -> np.ndarray:
             f"The predicted expression has {prediction.n_obs} rows and the table {table.n_obs}, or their names differ: "
             "predict again, or pass the prediction of these rows."
         )
-    values = prediction.X
+    values: Any = prediction.X
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
 
 

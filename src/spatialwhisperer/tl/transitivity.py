@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -150,7 +150,9 @@ def transitivity(
     --------
     >>> import spatialwhisperer as sw
     >>> genes = sw.models.default_model().encoders["gene"].genes
-    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0).sections["P1"]
+    >>> section = sw.datasets.simulate_sections(
+    ...     1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0
+    ... ).sections["P1"]
     >>> section["table"].var_names = genes
     >>> report = sw.tl.transitivity(section, n_bootstrap=50)
     >>> list(report.index[:2])
@@ -166,7 +168,7 @@ def transitivity(
     text = class_embeddings(model, sentences, device=device).astype(np.float64)
     opened = Slide.open(data, **slide)
     bridge = reference.config.bridge
-    options = {"layer": layer, "batch_size": batch_size, "device": device}
+    options: dict[str, Any] = {"layer": layer, "batch_size": batch_size, "device": device}
     image, other = (
         embed_rows(opened, model, m, **options) if holds(opened, model, m) else None for m in ("image", bridge)
     )

@@ -10,20 +10,19 @@ import numpy as np
 from spatialwhisperer._access.counts import counts_for
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.result import Result
-from spatialwhisperer._access.tile_plan import plan_tiles
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.encoders.image.base import ImageEncoder
-from spatialwhisperer.pp.features import given_features, image_features
+from spatialwhisperer.pp.features import given_features, image_features, raw_tiles
 from spatialwhisperer.pp.genes import gene_features
-from spatialwhisperer.pp.tile_features import read_tiles
 from spatialwhisperer.tl._embedding.models import describe_model, encoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spatialwhisperer._access.records import Where
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.models.whisperer import Whisperer
 
@@ -40,11 +39,14 @@ class Inputs:
         Rows without an input, Boolean, shape (n,); ``None`` where NaN marks them.
     results
         Computed features, ready to be written.
+    where
+        Where tiles were read that no features are stored of.
     """
 
     values: Any
     missing: np.ndarray | None = None
     results: tuple[Result, ...] = ()
+    where: Where | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def embed_rows(
     if modality not in model.modalities:
         raise KeyError(f"This model cannot embed {modality!r} from a table (it has: {listing(model.modalities)}).")
     inputs = row_inputs(slide, model, modality, layer=layer, batch_size=batch_size, device=device)
-    size = {} if batch_size is None else {"batch_size": batch_size}
+    size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
     z = model.project(
         modality,
         inputs.values,
@@ -143,7 +145,9 @@ def embed_rows(
     if inputs.missing is not None:
         z[inputs.missing] = np.nan
     key = key_added or get_modality(modality).embedding_key
-    record = {"modality": modality, "model": describe_model(model)}
+    record: dict[str, Any] = {"modality": modality, "model": describe_model(model)}
+    if inputs.where is not None:
+        record["where"] = inputs.where
     features = None if modality in model.towers else inputs.values
     return Embedded(z, modality, features, (*inputs.results, Result(key, record, obsm={key: z})))
 
@@ -200,8 +204,8 @@ def context_positions(slide: Slide, model: Whisperer, modality: str) -> np.ndarr
 def _tiles(slide: Slide, model: Whisperer, modality: str, options: dict[str, Any]) -> Inputs:
     recipe = model.config.modality(modality).features
     if modality in model.towers:
-        plan = plan_tiles(slide)
-        return Inputs(read_tiles(plan, recipe.tile_um[0], int(recipe.tile_px or 0)), plan.off)
+        tiles, off = raw_tiles(slide, recipe)
+        return Inputs(tiles, off, where=slide.where)
 
     def load() -> ImageEncoder:
         encoder = encoder_of(model, modality)

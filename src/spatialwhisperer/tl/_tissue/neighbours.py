@@ -103,7 +103,8 @@ def _nearest(xy: np.ndarray, n_neighs: int) -> sp.coo_matrix:
     import anndata as ad
     import squidpy as sq
 
-    bare = ad.AnnData(sp.csr_matrix((n, 0)), obsm={"spatial": xy})
+    bare = ad.AnnData(sp.csr_matrix((n, 0)))
+    bare.obsm["spatial"] = xy
     with _quiet():
         graph = sq.gr.spatial_neighbors_knn(bare, n_neighs=min(n_neighs, n - 1), copy=True).connectivities
     return ((graph + graph.T) > 0).tocoo()

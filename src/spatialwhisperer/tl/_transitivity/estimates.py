@@ -76,7 +76,7 @@ class Report:
         """The report as a table."""
         out = pd.DataFrame.from_dict(self.quantities, orient="index", columns=["value", "low", "high", "meaning"])
         out.index.name = "quantity"
-        out.attrs = {"classes": self.classes, **self.attrs}
+        out.attrs.update({"classes": self.classes} | self.attrs)
         return out
 
 
@@ -257,7 +257,7 @@ def add_prompts(out: Report, rows: Rows, text: np.ndarray) -> None:
     i, j = divmod(int((labels.distance + 3 * np.eye(len(text))).argmin()), len(text))
     out.add("prompt_margin", labels.margin.min(), words.margin(names[i], names[j], out.attrs["prompts_together"]))
     hub = int(labels.fraction.argmax())
-    scores = z @ text.T  # type: ignore[operator]
+    scores = z @ text.T
     taken = (scores.argmax(axis=1) == hub).astype(float)
     out.add(
         "largest_hub",

@@ -11,6 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
+from spatialwhisperer.tl.evaluation.groups import row_groups
 from spatialwhisperer.tl.evaluation.truth import Known, known_truth, label_sets
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def compare(
     table = slide.table
     scores = label_scores(table, key)
     known = known_truth(table, truth)
-    sets = label_sets(known.proportions, list(scores), mapping)
+    sets = label_sets(names_of(known.proportions), names_of(scores), mapping)
     scored = np.isfinite(scores.to_numpy()).all(axis=1)
     usable = {c: scored & known.proportions[c].notna().to_numpy() for c in sets}
     if not any(rows.any() for rows in usable.values()):
@@ -164,7 +165,7 @@ def compare(
             f"No row has both scores and a known truth ({int(known.proportions.notna().any(axis=1).sum())} rows have a known truth)."
         )
     present = {c: known.proportions[c].to_numpy() > (0.5 if known.stated else threshold) for c in sets}
-    groups = _groups(slide, group_key)
+    groups = row_groups(slide, group_key)
     pairs = [
         Pair(group, c, present[c][take], scores[own].max(axis=1).to_numpy()[take])
         for group in pd.unique(groups[scored])
@@ -192,13 +193,9 @@ def label_scores(table: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(np.asarray(table.obsm[scores]), columns=classes)
 
 
-def _groups(slide: Slide, group_key: str | None) -> np.ndarray:
-    table = slide.table
-    if group_key is None:
-        return slide.sections
-    if group_key not in table.obs:
-        raise KeyError(f"group_key={group_key!r} not in .obs (found: {listing(table.obs)}).")
-    return table.obs[group_key].astype(str).to_numpy(dtype=object)
+def names_of(frame: pd.DataFrame) -> list[str]:
+    """Names of the columns."""
+    return [str(name) for name in frame.columns]
 
 
 def _auroc_row(pair: Pair, min_rows: int) -> tuple[Any, ...]:
@@ -211,7 +208,7 @@ def _auroc_row(pair: Pair, min_rows: int) -> tuple[Any, ...]:
 def _by_class(
     tidy: pd.DataFrame,
     sets: Mapping[str, Sequence[str]],
-    predicted: pd.Series,
+    predicted: Any,
     dominant: np.ndarray,
     scored: np.ndarray,
 ) -> pd.DataFrame:
@@ -226,7 +223,9 @@ def _by_class(
     for name, own in sets.items():
         # a class that is dominant in no row has an AUROC, but no precision, recall and F1
         same = np.isin(true.astype(str), [c for c in sets if sets[c] == own])
-        out.loc[name, ["precision", "recall", "f1"]] = _hits(np.isin(guess.astype(str), own), same, take.any())
+        hits = _hits(np.isin(guess.astype(str), own), same, bool(take.any()))
+        for metric, value in zip(("precision", "recall", "f1"), hits, strict=True):
+            out.loc[name, metric] = value
     macro = out[["auroc", "precision", "recall", "f1"]].mean()
     out.loc["macro"] = macro.to_dict() | {"n_groups": out["n_groups"].max(), "n_present": out["n_present"].sum()}
     out["accuracy"] = np.nan

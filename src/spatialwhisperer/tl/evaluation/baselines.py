@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -150,7 +150,8 @@ def read_training(
     ValueError
         If an object has none of the predicted genes, or holds rows that are evaluated.
     """
-    values, obs, sections, library = [], [], [], []
+    values, sections, library = [], [], []
+    obs: list[Any] = []
     for number, data in enumerate(train):
         slide = Slide.open(data, table_key=table_key)
         table = slide.table
@@ -203,7 +204,7 @@ def baseline_values(
             f"No baseline of tissue darkness: .obs of {' and '.join(without)} has no {scalar_key!r}; sw.tl.tissue_darkness adds it."
         )
     else:
-        known, asked = (obs[scalar_key].to_numpy(np.float64) for obs in (training.obs, pair.table.obs))
+        known, asked = (np.asarray(obs[scalar_key], np.float64) for obs in (training.obs, pair.table.obs))
         name = "darkness" if scalar_key == DARKNESS else scalar_key
         yield name, by_rank(training, known, asked, pair.groups)
     if pair.space != AS_GIVEN:
@@ -271,8 +272,9 @@ def aligned_neighbours(pair: Pair, training: TrainingSpots, patient_key: str, k:
     needed = [*ALIGNED, patient_key]
     if any(name not in obs for name in needed for obs in (pair.table.obs, training.obs)):
         return None
-    here, there = pair.table.obs, training.obs
-    xy, bank = here[list(ALIGNED)].to_numpy(np.float64), there[list(ALIGNED)].to_numpy(np.float64)
+    here: Any = pair.table.obs
+    there = training.obs
+    xy, bank = (np.stack([np.asarray(obs[name], np.float64) for name in ALIGNED], axis=1) for obs in (here, there))
     own = _section_names(here, pair.groups)
     other = _section_names(there, training.sections)
     patients, known = (obs[patient_key].astype(str).to_numpy() for obs in (here, there))

@@ -100,7 +100,7 @@ def batch_report(
     )
     _check(rows, batch_key, labels_key, k)
     batch = pd.factorize(rows.batch)[0]
-    label = None if labels_key is None else pd.factorize(rows.label)[0]
+    label = None if rows.label is None else pd.factorize(rows.label)[0]
     out = pd.DataFrame(
         {key: _measure(x, batch, label, k, random_state) for key, x in rows.values.items()},
     ).T.rename_axis("embedding")

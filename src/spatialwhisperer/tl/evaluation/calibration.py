@@ -16,7 +16,7 @@ from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.statistics.calibration import N_BINS, expected_calibration_error, probabilities, reliability_bins
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.scoring import top_codes
-from spatialwhisperer.tl.evaluation.annotation import label_scores
+from spatialwhisperer.tl.evaluation.annotation import label_scores, names_of
 from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, judged, known_truth, label_sets
 
 if TYPE_CHECKING:
@@ -180,12 +180,12 @@ def top_labels(
     probability = stored_probabilities(table, key)
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= probability.shape[1]:
         raise ValueError(f"k must be a whole number between 1 and the {probability.shape[1]} labels, not {k!r}.")
-    values, names = probability.to_numpy(), np.array(probability.columns, object)
+    values, names = probability.to_numpy(), names_of(probability)
     codes = top_codes(values, k)
     out = pd.DataFrame(index=table.obs_names)
     for rank in range(k):
         code = codes[:, rank]
-        out[f"label_{rank + 1}"] = np.where(code >= 0, names[code], None)
+        out[f"label_{rank + 1}"] = [names[c] if c >= 0 else None for c in code]
         out[f"probability_{rank + 1}"] = values[np.arange(len(code)), code]
     return out
 
@@ -220,11 +220,11 @@ def _judged(
     """The best labels of all rows with scores and a known truth."""
     tables = tables_of(data, table_key)
     stored = [stored_probabilities(t, key) for t in tables]
-    labels = list(stored[0])
-    if other := next((list(s) for s in stored if list(s) != labels), None):
+    labels = names_of(stored[0])
+    if other := next((names_of(s) for s in stored if names_of(s) != labels), None):
         raise ValueError(f"The objects were annotated with different labels: {listing(labels)}, and {listing(other)}.")
     known = [known_truth(t, truth) for t in tables]
-    sets = label_sets(dict.fromkeys(c for k in known for c in k.proportions), labels, mapping)
+    sets = label_sets(dict.fromkeys(c for k in known for c in names_of(k.proportions)), labels, mapping)
     correct = correct_labels(np.concatenate([k.dominant for k in known]), sets, labels)
     values = np.concatenate([s.to_numpy() for s in stored])
     take = np.isfinite(values).all(axis=1) & correct.any(axis=1)

@@ -119,7 +119,12 @@ def evaluate_classes(
     _check_groups(groups[rows], y, group_key)
 
     codes, names = pd.factorize(groups[rows])
-    options = {"n_classes": len(classes), "method": method, "n_neighbors": n_neighbors, "random_state": random_state}
+    options: dict[str, Any] = {
+        "n_classes": len(classes),
+        "method": method,
+        "n_neighbors": n_neighbors,
+        "random_state": random_state,
+    }
     scores = {s: out_of_fold(x[rows], y, codes, n_shots=n_shots, **options) for s, x in features.items()}
     draws = None
     if bootstrap is not None:
@@ -227,11 +232,10 @@ def _add_gains(
     tables = {s: confusions(y, z.argmax(axis=1), codes, k) for s, z in scores.items()}
     for other in others:
         gains = [_macro(tables[other][d].sum(axis=0))["f1"] - _macro(tables[first][d].sum(axis=0))["f1"] for d in draws]
-        whole = results[other].loc["macro", "f1"] - results[first].loc["macro", "f1"]
-        results[other].loc["macro", ["f1_gain", "f1_gain_low", "f1_gain_high"]] = [
-            whole,
-            *np.quantile(gains, [0.025, 0.975]),
-        ]
+        gain = _macro(tables[other].sum(axis=0))["f1"] - _macro(tables[first].sum(axis=0))["f1"]
+        low, high = np.quantile(gains, [0.025, 0.975])
+        for column, value in (("f1_gain", gain), ("f1_gain_low", low), ("f1_gain_high", high)):
+            results[other].loc["macro", column] = value
 
 
 def _write(
@@ -241,4 +245,5 @@ def _write(
     codes[rows] = scores.argmax(axis=1)
     for table, part in zip(tables, np.split(codes, np.cumsum([t.n_obs for t in tables])[:-1]), strict=True):
         record = {"classes": classes, "out_of_fold": True, **parameters}
-        write_results(table, (Result(key, record, obs={key: pd.Categorical.from_codes(part, categories=classes)}),))
+        guess = pd.Categorical.from_codes(part, categories=pd.Index(classes))
+        write_results(table, (Result(key, record, obs={key: guess}),))

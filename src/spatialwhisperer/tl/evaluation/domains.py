@@ -106,7 +106,7 @@ def evaluate_domains(
     if not names:
         raise ValueError("use is an empty list; name at least one kind of values.")
     objects = as_list(data)
-    predictions = [prediction] if not isinstance(prediction, list | tuple) else list(prediction)
+    predictions: list[Any] = list(prediction) if isinstance(prediction, list | tuple) else [prediction]
     if prediction is None:
         predictions = [None] * len(objects)
     if len(predictions) != len(objects):

@@ -202,7 +202,7 @@ def _of_list(
     truth: Any, predicted: np.ndarray, of_genes: pd.DataFrame, columns: np.ndarray, hits: Sequence[int]
 ) -> Iterator[tuple[str, float]]:
     part = of_genes.iloc[columns]
-    yield from part.mean().items()
+    yield from zip(_PER_GENE, part.mean().to_numpy(), strict=True)
     # with k genes or fewer every spot is a hit
     for k in (k for k in hits if k < len(columns)):
         yield f"hit@{k}", metrics.hit_at_k(truth[:, columns], predicted[:, columns], k)
@@ -258,7 +258,7 @@ def _own_lists(pair: Pair, truth: Any) -> dict[str, np.ndarray]:
 def _with_mean(rows: list[Any]) -> pd.DataFrame:
     columns = ["group", "predictor", "gene_list", "metric", "value"]
     tidy = pd.DataFrame(rows, columns=columns)
-    mean = tidy.groupby(columns[1:4], sort=False, as_index=False)["value"].mean()
+    mean = pd.DataFrame(tidy.groupby(columns[1:4], sort=False, as_index=False)["value"].mean())
     mean.insert(0, "group", "mean")
     return pd.concat([tidy, mean], ignore_index=True)[columns]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +15,7 @@ from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.statistics.value_spaces import SPACES, check_space, to_space
+from spatialwhisperer.tl.evaluation.groups import row_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,12 +89,13 @@ def make_pair(
     known = recorded(prediction, _keys.EXPRESSION) or {}
     space = check_value_space(value_space, known.get("value_space"))
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
-    columns = match_genes(prediction.var_names, ids, table)
+    columns = match_genes([str(name) for name in prediction.var_names], ids, table)
     measured = _measured_genes(prediction, table, columns)
     truth = values_of(slide, columns[measured], space=space, layer=layer)
     chosen = _chosen(np.asarray(prediction.var_names)[measured], genes)
     keep = np.flatnonzero(measured)[chosen]
-    predicted = prediction.X[:, keep]
+    values: Any = prediction.X
+    predicted = values[:, keep]
     predicted = np.asarray(predicted.toarray() if sp.issparse(predicted) else predicted, np.float32)
     _check_values(predicted)
     return Pair(
@@ -102,7 +104,7 @@ def make_pair(
         [ids[i] for i in keep],
         truth[:, chosen],
         predicted,
-        _groups(slide, group_key),
+        row_groups(slide, group_key),
         space,
         known.get("gene_lists") or {},
     )
@@ -138,7 +140,7 @@ def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.
     if layer is None or layer not in table.layers:
         raise KeyError(
             "The model was trained on the values of a layer, not on counts: name the layer with the same values, "
-            f"layer=… (.layers holds: {listing(k for k in table.layers if k is not None)})."
+            f"layer=… (.layers holds: {listing(sorted(k for k in table.layers.keys() if k is not None))})."
         )
     values = _take(sp.csr_matrix(table.layers[layer], dtype=np.float32), columns)
     if not np.isfinite(values.data).all():
@@ -223,12 +225,3 @@ def _check_values(predicted: np.ndarray) -> None:
             f"Every row of the prediction has a NaN ({int(empty.all(axis=1).sum())} of {len(predicted)} rows are NaN "
             "altogether), so there is nothing to compare. Predict again, or leave genes without values out with genes=…."
         )
-
-
-def _groups(slide: Slide, group_key: str | None) -> np.ndarray:
-    table = slide.table
-    if group_key is None:
-        return slide.sections
-    if group_key not in table.obs:
-        raise KeyError(f"group_key={group_key!r} not in .obs (found: {listing(table.obs)}).")
-    return table.obs[group_key].astype(str).to_numpy(dtype=object)

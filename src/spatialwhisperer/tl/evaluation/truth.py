@@ -155,11 +155,12 @@ def judged(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -
     return Judged(probability[rows, best], summed[rows, together.argmax(axis=1)[best]], correct[rows, best])
 
 
-def _column_truth(column: pd.Series) -> Known:
+def _column_truth(column: Any) -> Known:
     values = column.astype(object)
     known = ~values.isna().to_numpy()
     order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
-    labels = np.where(known, values.astype(str).to_numpy(dtype=object), None)
+    labels = np.full(len(values), None, dtype=object)
+    labels[known] = values[known].astype(str)
     proportions = {str(c): np.where(known, labels == str(c), np.nan) for c in order}
     return Known(pd.DataFrame(proportions), True, labels)
 
