@@ -20,7 +20,7 @@ from spatialwhisperer._schema import Stored
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
 from spatialwhisperer.encoders.recipe import Border, EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.resolve import image_encoder
-from spatialwhisperer.pp.tile_features import embed_tiles
+from spatialwhisperer.pp.tile_features import embed_tiles, read_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     import torch
 
+    from spatialwhisperer._access.records import OffSlide
     from spatialwhisperer._access.slide import Slide
+    from spatialwhisperer._access.tile_plan import TilePlan
     from spatialwhisperer.encoders.gene.base import GeneEncoder
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.spec import EncoderSpec
@@ -293,17 +295,38 @@ def image_features(
 
 def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEncoder, **options: Any) -> Features:
     """Compute the features of a recipe, whatever is stored."""
-    plan = plan_tiles(slide, options.pop("off_slide", None))
-    px = int(recipe.tile_px or _TILE_PX)
-    stated = slide.tiles
-    checked = stated is not None and (stated.tile_px, (stated.tile_um,)) == (px, recipe.tile_um)
-    for um in recipe.tile_um:
-        if not checked:  # `tiles` has checked what it stated
-            check_resolution(plan.sections, um, px, "warn" if stated is None else stated.on_low_res)
-    values = embed_tiles(plan, encoder, recipe.tile_um, px, whole=recipe.border == "nan", **options)
+    plan = _checked_plan(slide, recipe, options.pop("off_slide", None))
+    values = embed_tiles(plan, encoder, recipe.tile_um, _tile_px(recipe), whole=recipe.border == "nan", **options)
     key = recipe.key or _keys.features(recipe.name)
     record = FeatureRecord(recipe, encoder.spec.licence, slide.where)
     return Features(values, Result(key, record, obsm={key: values}))
+
+
+def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles for an encoder that is trained.
+
+    Returns
+    -------
+    The tiles of a recipe with one size, uint8, shape (n, 3, tile_px, tile_px), and the rows whose centre lies outside the image,
+    Boolean, shape (n,).
+    """
+    plan = _checked_plan(slide, recipe)
+    return read_tiles(plan, recipe.tile_um[0], _tile_px(recipe)), plan.off
+
+
+def _checked_plan(slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | None = None) -> TilePlan:
+    """Where the tiles are, after the check of the resolution of the images."""
+    plan = plan_tiles(slide, off_slide)
+    stated, px = slide.tiles, _tile_px(recipe)
+    # `tiles` has checked what it stated
+    if stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um):
+        for um in recipe.tile_um:
+            check_resolution(plan.sections, um, px, "warn" if stated is None else stated.on_low_res)
+    return plan
+
+
+def _tile_px(recipe: FeatureRecipe) -> int:
+    return int(recipe.tile_px or _TILE_PX)
 
 
 def given_features(slide: Slide, key: str) -> np.ndarray:

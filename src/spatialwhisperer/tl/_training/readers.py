@@ -11,7 +11,6 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.counts import counts_for
-from spatialwhisperer._access.tile_plan import plan_tiles
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._provenance import recorded_as
@@ -28,9 +27,9 @@ from spatialwhisperer.pp.features import (
     choose_encoder,
     image_features,
     image_recipe,
+    raw_tiles,
 )
 from spatialwhisperer.pp.genes import fit_gene_encoder, gene_features
-from spatialwhisperer.pp.tile_features import read_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,10 +167,9 @@ def _raw_tiles(task: _Task, encoder: Encoder, recipe: FeatureRecipe) -> Read:
         if task.modality not in source.has:
             masks.append(None)
             continue
-        plan = plan_tiles(source.slide)
-        tiles = read_tiles(plan, recipe.tile_um[0], int(recipe.tile_px or 0))
-        parts.append(tiles if not plan.off.any() else tiles[~plan.off])
-        masks.append(~plan.off)
+        tiles, off = raw_tiles(source.slide, recipe)
+        parts.append(tiles if not off.any() else tiles[~off])
+        masks.append(~off)
     return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
 
 
