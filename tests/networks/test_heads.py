@@ -88,7 +88,9 @@ def test_a_fixed_head_is_the_product_with_its_weights() -> None:
     weight, x = rng.normal(size=(3, 5)).astype(np.float32), torch.from_numpy(rng.normal(size=(4, 5)).astype(np.float32))
     expected = x @ torch.from_numpy(weight).T
     assert torch.allclose(fixed_linear_head(weight)(x), expected, atol=1e-6)
+    state = torch.get_rng_state()
     longer = fixed_linear_head(weight, 2.5)(x)
+    assert torch.equal(torch.get_rng_state(), state)
     assert torch.allclose(longer[:, :3], expected, atol=1e-6)
     assert longer[:, 3].tolist() == [2.5] * 4
 

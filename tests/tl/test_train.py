@@ -104,9 +104,18 @@ def test_the_seed_decides(objects: list[Any], schedule: str) -> None:
     assert not same(models[0], models[2])
 
 
-def test_the_process_keeps_its_random_state(objects: list[Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image": NETWORK, "preset": preset(schedule="joint", locking="LLu")},
+        {"preset": preset()},
+        {"preset": "whisperer", "expression": False},
+    ],
+    ids=["network", "ridge", "closed form"],
+)
+def test_the_process_keeps_its_random_state(objects: list[Any], options: dict[str, Any]) -> None:
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    train(objects, image=NETWORK, preset=preset(schedule="joint", locking="LLu"), max_epochs=1)
+    train(objects, **options, max_epochs=1)
     after = random.getstate(), np.random.get_state()[1], torch.get_rng_state()  # noqa: NPY002
     assert before[0] == after[0]
     assert np.array_equal(before[1], after[1])

@@ -167,9 +167,14 @@ def test_the_seed_decides(items: Items, space: Space, run: Runs, schedule: str, 
     assert not same(models[0], models[2])
 
 
-def test_the_process_keeps_its_random_state(items: Items, space: Space, run: Runs) -> None:
+@pytest.mark.parametrize(("schedule", "link"), [*SCHEDULES, ("sequential", "ridge")])
+@pytest.mark.parametrize("closed_form", [False, True])
+def test_the_process_keeps_its_random_state(
+    items: Items, space: Space, run: Runs, schedule: str, link: str | None, closed_form: bool
+) -> None:
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    fit(space(heads={"gene": "bn_shortcut"}), items, None, run(), schedule="joint", image_link=None)
+    options = run(max_epochs=1, closed_form=closed_form)
+    fit(space(heads={"gene": "bn_shortcut"}), items, None, options, schedule=schedule, image_link=link)
     after = random.getstate(), np.random.get_state()[1], torch.get_rng_state()  # noqa: NPY002
     assert before[0] == after[0]
     assert np.array_equal(before[1], after[1])

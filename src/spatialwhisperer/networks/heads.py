@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from spatialwhisperer._random import untouched_rng
+
 
 class BatchNormShortcut(nn.Module):
     """Sum of a two-layer perceptron with batch norm and a linear shortcut, then layer norm.
@@ -124,7 +126,8 @@ def fixed_linear_head(weight: np.ndarray, constant: float | None = None) -> nn.M
         Value of one more coordinate, which is the same for all rows; ``None`` adds none.
     """
     out_dim, in_dim = weight.shape
-    head = Linear(in_dim, out_dim + (constant is not None))
+    with untouched_rng():
+        head = Linear(in_dim, out_dim + (constant is not None))
     with torch.no_grad():
         head.weight.zero_()
         head.weight[:out_dim].copy_(torch.from_numpy(np.ascontiguousarray(weight)))
