@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer._access.scale import Scale, hexagonal_pitch_px, of_library, settle, spot_pitch_px
+from spatialwhisperer._access.scale import Scale, hexagonal_pitch_px, of_library, say_scales, settle, spot_pitch_px
 from spatialwhisperer._access.slide import Slide
 
 if TYPE_CHECKING:
@@ -248,3 +248,10 @@ def test_a_visium_array_in_a_spatialdata_states_its_pitch() -> None:
 def test_other_circles_in_a_spatialdata_state_no_scale(kind: str, diameter_px: float) -> None:
     with pytest.raises(ValueError, match="not known"):
         Slide.open(spots_of_sdata(kind, diameter_px)).scaled()
+
+
+def test_the_rule_of_a_scale_that_the_object_states_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    say_scales({"A": Scale(0.5, "coordinate system 'microns'"), "B": Scale(0.25, "mpp=…"), "C": None})
+    assert "Scale of A: 0.5 µm per pixel by coordinate system 'microns'." in capsys.readouterr().err
+    say_scales({"B": Scale(0.25, "mpp=…")})
+    assert capsys.readouterr().err == ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._checks import positive
-from spatialwhisperer._messages import warn
+from spatialwhisperer._messages import inform, listing, warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ _MAGNIFICATIONS = (20, 40)
 _SMALLEST_SPOT, _LARGEST_SPOT = 0.5, 0.75
 
 _VISIUM_RULE = "the 100 µm pitch of the Visium array"
+_MPP_RULE = "mpp=…"
 _PITCH_RULE = "spot_pitch_um="
 
 
@@ -101,13 +102,24 @@ def _given(
                 f"mpp={value:g} looks like the magnification of an objective. mpp is microns per full-resolution pixel: about "
                 "0.5 at 20x, 0.25 at 40x."
             )
-        return Scale(positive("mpp", float(value)), "mpp=…")
+        return Scale(positive("mpp", float(value)), _MPP_RULE)
     if spot_pitch_um is not None:
         pitch = positive("spot_pitch_um", spot_pitch_um)
         # without an image there are no pixels to measure
         if np.isfinite(xy_px).all(axis=1).any():
             return Scale(pitch / spot_pitch_px(section, xy_px), f"{_PITCH_RULE}{pitch:g}")
     return None
+
+
+def say_scales(scales: Mapping[str, Scale | None]) -> None:
+    """Tell the user which scale of each section was taken from the object, and by which rule."""
+    taken = [
+        f"{name}: {scale.mpp:.4g} µm per pixel by {scale.rule}"
+        for name, scale in scales.items()
+        if scale is not None and not scale.rule.startswith((_MPP_RULE, _PITCH_RULE))
+    ]
+    if taken:
+        inform(f"Scale of {listing(taken, 3)}.")
 
 
 def is_measured(rule: str) -> bool:

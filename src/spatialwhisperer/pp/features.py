@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from spatialwhisperer import _keys
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.scale import say_scales
 from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
 from spatialwhisperer._checks import check_tile, one_of
 from spatialwhisperer._frozen import frozen
@@ -318,6 +319,8 @@ def _checked_plan(slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | Non
     """Where the tiles are, after the check of the resolution of the images."""
     plan = plan_tiles(slide, off_slide)
     stated, px = slide.tiles, _tile_px(recipe)
+    if stated is None:
+        say_scales({section.name: section.scale for section in plan.sections})
     # `tiles` has checked what it stated
     if stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um):
         for um in recipe.tile_um:

@@ -15,7 +15,7 @@ from spatialwhisperer._access.images import RasterImage, find_image, rgb_names
 from spatialwhisperer._access.libraries import check_no_system
 from spatialwhisperer._access.records import TilesRecord, Where
 from spatialwhisperer._access.regions import check_image_system, image_scales
-from spatialwhisperer._access.scale import missing_mpp, of_library, settle
+from spatialwhisperer._access.scale import missing_mpp, of_library, say_scales, settle
 from spatialwhisperer._access.section import Section
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tile_plan import check_resolution
@@ -56,6 +56,7 @@ def tile_grid(
     if inplace:
         check_grid_names(data, names, key_added)
     frames = [_frame(data, name, mpp, coordinate_system) for name in names]
+    say_scales({frame.name: frame.scale for frame in frames})
     if stated.tile_px is not None:
         check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
     grids = {frame.name: _grid(data, frame, stated.tile_um, stride_um, tissue, min_tissue) for frame in frames}
