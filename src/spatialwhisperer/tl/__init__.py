@@ -1,4 +1,4 @@
-"""Answers: train a joint space, embed, annotate, query, predict expression, classify, find domains, and say how far to trust it."""
+"""Tools: train a joint space, embed, annotate, query, predict expression, classify, find domains, and evaluate the results."""
 
 from __future__ import annotations
 
