@@ -19,7 +19,11 @@ CONFIG = {"name": "größer µm", "n": 3, "values": [1, 2.5, -1e-3], "none": Non
 
 def small() -> Artifact:
     inner = Artifact("part", {"text": "inside"}, {"b": np.arange(3, dtype=np.float16)}, files={"run.txt": b"words"})
-    tensors = {"z": np.arange(6, dtype=np.float32).reshape(2, 3).T, "a": np.array([True, False]), "n": np.int64(7)}
+    tensors: dict[str, Any] = {
+        "z": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "a": np.array([True, False]),
+        "n": np.int64(7),
+    }
     return Artifact(
         "thing", CONFIG, tensors, {"inner": inner, "plain": Artifact("part", {})}, {"vocab.txt": b"a\nb\r\n"}
     )
@@ -63,8 +67,8 @@ def test_it_comes_back_as_it_was(folder: Path) -> None:
 
 
 def test_values_that_json_does_not_have_become_plain_ones(tmp_path: Path) -> None:
-    artifact = Artifact("thing", {1: np.int64(2), "xs": (np.float32(0.5), {"b"}), 10: {2: np.arange(2)}})
-    read = Artifact.read(artifact.write(tmp_path / "m"), "thing")
+    config: Any = {1: np.int64(2), "xs": (np.float32(0.5), {"b"}), 10: {2: np.arange(2)}}
+    read = Artifact.read(Artifact("thing", config).write(tmp_path / "m"), "thing")
     assert read.config == {"1": 2, "xs": [0.5, ["b"]], "10": {"2": [0, 1]}}
 
 

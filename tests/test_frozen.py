@@ -14,21 +14,21 @@ VALUES: dict[Any, Any] = {"a": 1, ("image", "gene"): 2.5}
 
 
 def test_it_reads_like_a_dictionary() -> None:
-    values = frozen(VALUES)
+    values = FrozenMapping(VALUES)
     assert values["a"] == 1
     assert list(values) == list(VALUES)
     assert dict(values) == VALUES
     assert {**frozen(b=1)} == {"b": 1}
     assert len(frozen()) == 0
     assert repr(values) == repr(VALUES)
-    assert frozen({"a": 1}, b=2) == frozen(a=1, b=2)
-    assert frozen(frozen(a=1)) == {"a": 1}
+    assert FrozenMapping({"a": 1, "b": 2}) == frozen(a=1, b=2)
+    assert FrozenMapping(frozen(a=1)) == {"a": 1}
     with pytest.raises(KeyError):
         values["b"]
 
 
 def test_it_cannot_be_changed() -> None:
-    values: Any = frozen(VALUES)
+    values: Any = FrozenMapping(VALUES)
     with pytest.raises(TypeError, match="item assignment"):
         values["a"] = 2
     with pytest.raises(TypeError, match="item deletion"):
@@ -41,14 +41,14 @@ def test_it_cannot_be_changed() -> None:
 
 def test_what_it_was_made_of_may_change() -> None:
     given = dict(VALUES)
-    values = frozen(given)
+    values = FrozenMapping(given)
     given["a"] = 7
     assert values["a"] == 1
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
 def test_copies_are_equal(again: Any) -> None:
-    values = frozen({"a": (1, 2), "inner": frozen(b=3)})
+    values = FrozenMapping({"a": (1, 2), "inner": frozen(b=3)})
     assert again(values) == values
     assert isinstance(again(values), FrozenMapping)
     assert isinstance(again(values)["inner"], FrozenMapping)
@@ -56,7 +56,7 @@ def test_copies_are_equal(again: Any) -> None:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_protocol_of_pickle_keeps_it(protocol: int) -> None:
-    assert pickle.loads(pickle.dumps(frozen(VALUES), protocol)) == frozen(VALUES)
+    assert pickle.loads(pickle.dumps(FrozenMapping(VALUES), protocol)) == FrozenMapping(VALUES)
 
 
 def test_equal_ones_have_equal_hashes() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_unknown_setting_names_what_exists() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8", None, True])
-def test_batch_size_is_checked(value: object) -> None:
+def test_batch_size_is_checked(value: Any) -> None:
     before = settings.batch_size
     with pytest.raises(ValueError, match="batch_size"):
         settings.batch_size = value

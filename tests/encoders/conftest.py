@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from spatialwhisperer.encoders import registry
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 @pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_registry() -> Iterator[None]:
     """What a test registers is gone after it."""
     registry.load_own()
-    # the same dictionaries, because other modules hold them
-    for entries in (registry.ENTRIES, registry.OTHERS):
-        before = dict(entries)
-        for key in before:
-            monkeypatch.setitem(entries, key, before[key])
-    names = set(registry.ENTRIES)
+    # the same dictionary, because other modules hold it
+    before = dict(registry.ENTRIES)
+    names = {entry.make: entry.make.names for entry in before.values()}
     yield
-    for key in set(registry.ENTRIES) - names:
-        del registry.ENTRIES[key]
+    registry.ENTRIES.clear()
+    registry.ENTRIES.update(before)
+    for kind, own in names.items():
+        kind.names = own

@@ -79,7 +79,10 @@ def test_registered_timm_facts_are_those_of_timm(name: str) -> None:
 
 def test_addresses_of_a_hub_have_a_spec_of_their_own() -> None:
     assert get_spec("hf-hub:owner/model").url == "https://huggingface.co/owner/model"
-    assert get_spec("owner/model", "text").modality == "text"
+    assert get_spec("owner/model", "text").modality == get_spec("owner/model").modality == "text"
+    # whichever file was imported first
+    assert TransformerEncoder.known("hf-hub:owner/model") is None
+    assert TimmEncoder.known("owner/model") is None
 
 
 @pytest.mark.parametrize(

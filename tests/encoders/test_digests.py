@@ -18,19 +18,24 @@ from torch import nn
 from spatialwhisperer.encoders.digests import module_digest, object_digest
 
 
-def network(seed: int = 0, **parts: Any) -> nn.Module:
+def network(seed: int = 0, **parts: Any) -> Any:
     torch.manual_seed(seed)
-    layers = {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4), "drop": nn.Dropout(0.1), "flat": nn.Flatten()}
+    layers: dict[str, Any] = {
+        "conv": nn.Conv2d(3, 4, 3),
+        "norm": nn.BatchNorm2d(4),
+        "drop": nn.Dropout(0.1),
+        "flat": nn.Flatten(),
+    }
     net = nn.Sequential()
     for name, layer in (layers | parts).items():
         net.add_module(name, layer)
     return net
 
 
-def of_code(body: str, **names: Any) -> nn.Module:
+def of_code(body: str, **names: Any) -> Any:
     """A module whose ``forward`` is some code, as a notebook defines it again and again under one name."""
     code = "class Net(nn.Module):\n" + textwrap.indent(textwrap.dedent(body), "    ")
-    scope = {"nn": nn, "torch": torch, "__name__": "__main__", **names}
+    scope: dict[str, Any] = {"nn": nn, "torch": torch, "__name__": "__main__", **names}
     exec(code, scope)
     return scope["Net"]()
 
@@ -155,6 +160,8 @@ def test_the_place_of_code_in_a_file_does_not_count() -> None:
 
 def test_inherited_code_and_helpers_count() -> None:
     class Base(nn.Module):
+        pool: Any
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.pool(x)
 

@@ -55,7 +55,7 @@ def test_a_name_a_module_an_object_and_an_encoder_are_all_taken() -> None:
     assert isinstance(of_module, ModuleEncoder)
     assert of_module.spec.name == "sequential"
     assert of_module.encode(TILES, mpp=1.0).shape == (5, 3)
-    given = image_encoder(Given())
+    given = image_encoder(Given())  # type: ignore[arg-type]
     assert isinstance(given, GivenEncoder)
     np.testing.assert_allclose(given.encode(TILES, mpp=2.0), 2 * TILES.mean(axis=(2, 3)))
     assert not given.identity.by_name
@@ -92,7 +92,8 @@ def test_the_modality_says_what_a_thing_is_taken_for(tmp_path: Path) -> None:
     assert any_encoder(encoder, "gene") is encoder
     encoder.save(tmp_path / "genes")
     assert any_encoder(tmp_path / "genes", "gene").identity == encoder.identity
-    for thing in (net(), Given(), 3):
+    things: list[Any] = [net(), Given(), 3]
+    for thing in things:
         with pytest.raises(TypeError, match="The gene encoder must be a GeneEncoder, not"):
             any_encoder(thing, "gene")
     with pytest.raises(TypeError, match="must be 'minilm', a folder, a hub id or a TextEncoder, not Sequential"):

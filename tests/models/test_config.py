@@ -81,8 +81,9 @@ def test_copies_are_equal(again: Any) -> None:
 def test_nothing_in_it_can_be_changed_in_place() -> None:
     with pytest.raises(FrozenInstanceError):
         FULL.projection_dim = 3  # type: ignore[misc]
+    one: Any
     for one in (FULL, ModelConfig.from_json(FULL.to_json())):
-        for mapping in (one.modalities, one.training.pairs, one.modalities["image"].context.options, one.card.recipe):  # type: ignore[union-attr]
+        for mapping in (one.modalities, one.training.pairs, one.modalities["image"].context.options, one.card.recipe):
             with pytest.raises(TypeError, match="item assignment"):
                 mapping["x"] = 1
 
@@ -156,7 +157,7 @@ def test_what_does_not_fit_is_named(path: str, value: Any, message: str) -> None
 
 
 def test_options_of_a_context_keep_their_kind() -> None:
-    options = {"n": 4, "rate": 0.5, "name": "x", "on": True}
+    options: dict[str, Any] = {"n": 4, "rate": 0.5, "name": "x", "on": True}
     context = ContextConfig("section_knn", options)
     config = ModelConfig(8, {"image": replace(IMAGE, context=context)})
     again = ModelConfig.from_json(json.loads(json.dumps(config.to_json())))

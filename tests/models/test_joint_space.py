@@ -120,7 +120,7 @@ def test_a_context_reads_neighbours_of_the_section_wherever_they_stand(x: np.nda
     for weight in model.contexts.parameters():
         # an untrained context gives a row back as it is
         torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(0))
-    where = {
+    where: dict[str, Any] = {
         "sections": np.repeat(["a", "b"], N // 2),
         "positions": np.random.default_rng(1).normal(size=(N, 2)),
     }
@@ -236,7 +236,7 @@ def test_a_decoder_reads_what_the_loss_compares(norm: str, x: np.ndarray) -> Non
     assert np.flatnonzero(np.isnan(out).any(axis=1)).tolist() == [4]
     unit = torch.nn.functional.normalize(torch.from_numpy(z), dim=1) if norm == "l2" else torch.from_numpy(z)
     with torch.inference_mode():
-        by_hand = model.decoder(unit).numpy()
+        by_hand = model.decoder(unit).numpy()  # type: ignore[misc]
     assert np.allclose(out, by_hand, atol=1e-5, equal_nan=True)
     with pytest.raises(ValueError, match="has no decoder"):
         space().decoded(z)

@@ -208,8 +208,9 @@ def test_a_part_has_all_ancestors(obo: Ontology) -> None:
 def test_json_and_back(obo: Ontology) -> None:
     again = Ontology.from_json(json.loads(json.dumps(obo.to_json())))
     assert again.terms == obo.terms
-    numbered = {"id": 1, "name": "a", "synonyms": [], "parents": [], "definition": ""}
-    for wrong in ({}, {"terms": [{"id": "X:1"}]}, {"terms": 3}, {"terms": [numbered]}, None):
+    numbered: dict[str, Any] = {"id": 1, "name": "a", "synonyms": [], "parents": [], "definition": ""}
+    wrongs: list[Any] = [{}, {"terms": [{"id": "X:1"}]}, {"terms": 3}, {"terms": [numbered]}, None]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="do not describe an ontology"):
             Ontology.from_json(wrong)
 

@@ -63,7 +63,11 @@ def test_arrays_that_do_not_fit_are_refused(arrays: dict[str, Any], message: str
 
 @pytest.mark.parametrize("index", [[0, 1, 5], [0, 1, -1]])
 def test_captions_that_do_not_fit_are_refused(index: list[int]) -> None:
-    text = {"text_bridge": Z, "text_caption": np.array(index, np.int32), "text_group": np.zeros(3, np.int32)}
+    text: dict[str, Any] = {
+        "text_bridge": Z,
+        "text_caption": np.array(index, np.int32),
+        "text_group": np.zeros(3, np.int32),
+    }
     with pytest.raises(ValueError, match="does not fit its 3 captions .3 texts"):
         Reference(ReferenceConfig(captions=("a", "b", "c")), text | {"caption": Z})
     right = text | {"text_caption": np.array([0, 1, 2], np.int32), "caption": Z}

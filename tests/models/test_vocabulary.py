@@ -22,7 +22,7 @@ TEXTS = ["T lymphocytes", "lymphocytic infiltrate", "fat tissue", "T cell", "cel
 
 def vocabulary(**changes: Any) -> Vocabulary:
     features = np.random.default_rng(0).normal(size=(len(TEXTS), 6)).astype(np.float32)
-    values = {"labels": LABELS, "texts": TEXTS, "features": features, "ontology": ONTOLOGY} | changes
+    values: dict[str, Any] = {"labels": LABELS, "texts": TEXTS, "features": features, "ontology": ONTOLOGY} | changes
     return Vocabulary(**values)
 
 

@@ -120,7 +120,7 @@ def objects(simulated: Any) -> list[Any]:
 @pytest.fixture
 def tiny_text(tmp_path: Path, labels: dict[str, str]) -> Path:
     """A random BERT of 16 dimensions over the words of the captions, as a local folder."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizerFast  # type: ignore[attr-defined]
 
     folder = tmp_path / "tiny"
     folder.mkdir()
@@ -128,7 +128,12 @@ def tiny_text(tmp_path: Path, labels: dict[str, str]) -> Path:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
@@ -142,7 +147,8 @@ def train(objects: list[Any], locking: str, **features: Any) -> Whisperer:
 
 
 def scores(section: Any, labels: dict[str, str], model: Whisperer) -> np.ndarray:
-    return sw.tl.zero_shot_annotate(section, labels, model=model, inplace=False).to_numpy()
+    table: Any = sw.tl.zero_shot_annotate(section, labels, model=model, inplace=False)
+    return table.to_numpy()
 
 
 @pytest.mark.parametrize("locking", ["LUL", "LuL", "LLL"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,11 +40,12 @@ def test_rows_without_counts_are_left_out_of_the_fit(counts):
     x, kind = counts()
     filled = sp.vstack([sp.csr_matrix((2, G)), x], format="csr")
     batch = np.r_[["alone"] * 2, np.repeat(["a", "b"], N // 2)]
-    for cls, extra in (
+    classes: list[tuple[Any, dict[str, Any]]] = [
         (PCAEncoder, {}),
         (SCVIEncoder, {"max_epochs": 1, "device": "cpu"}),
         (SCANVIEncoder, {"max_epochs": 1, "device": "cpu", "labels": ["none", "none", *kind]}),
-    ):
+    ]
+    for cls, extra in classes:
         fitted = cls.fit(filled, GENES, batch=batch, n_latent=3, **extra)
         assert (fitted.fitted["rows"], fitted.fitted["batches"]) == (N, 2)
 
@@ -202,7 +204,7 @@ def test_encoding_refuses_what_is_not_counts(pca, counts):
 
 
 def test_names_must_be_unique():
-    arrays = {"mean": np.zeros(2), "components": np.zeros((2, 1)), "fraction": np.ones(2)}
+    arrays: dict[str, Any] = {"mean": np.zeros(2), "components": np.zeros((2, 1)), "fraction": np.ones(2)}
     with pytest.raises(ValueError, match="unique"):
         PCAEncoder(["A", "A"], **arrays)
     with pytest.raises(ValueError, match="gene_ids has 1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_scvi_fit_repeats_and_leaves_the_random_state(counts):
     import torch
 
     x = counts()[0]
-    options = {"n_latent": 3, "n_hidden": 8, "max_epochs": 1, "device": "cpu", "random_state": 3}
+    options: dict[str, Any] = {"n_latent": 3, "n_hidden": 8, "max_epochs": 1, "device": "cpu", "random_state": 3}
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     first = SCVIEncoder.fit(x, GENES, **options)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[:2]  # noqa: NPY002

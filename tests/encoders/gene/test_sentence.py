@@ -95,4 +95,4 @@ def test_sentence_encoder_embeds_its_sentences(tmp_path):
     assert isinstance(again, GeneSentenceEncoder)
     assert again.identity == encoder.identity
     with pytest.raises(TypeError, match="text_encoder must be a name, folder or hub id, not int"):
-        GeneSentenceEncoder.fit(x, GENES, text_encoder=3)
+        GeneSentenceEncoder.fit(x, GENES, text_encoder=3)  # type: ignore[arg-type]

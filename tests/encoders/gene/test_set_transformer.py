@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def counts(seed: int = 0, n: int = N) -> tuple[sp.csr_matrix, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def transformer() -> SetTransformerEncoder:
-    options = {"n_latent": 6, "n_hidden": 16, "max_genes": 20, "max_epochs": 30, "device": "cpu"}
+    options: dict[str, Any] = {"n_latent": 6, "n_hidden": 16, "max_genes": 20, "max_epochs": 30, "device": "cpu"}
     return SetTransformerEncoder.fit(counts(n=240)[0], GENES, **options)
 
 
@@ -57,7 +58,7 @@ def test_set_transformer_does_not_know_the_order_of_genes(transformer):
 def test_set_transformer_repeats_and_leaves_the_random_state():
     import torch
 
-    options = {"n_latent": 3, "n_hidden": 8, "max_epochs": 1, "device": "cpu", "random_state": 4}
+    options: dict[str, Any] = {"n_latent": 3, "n_hidden": 8, "max_epochs": 1, "device": "cpu", "random_state": 4}
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     batch = np.arange(N) % 3
     first, second = (SetTransformerEncoder.fit(counts()[0], GENES, batch=batch, **options) for _ in range(2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ def tiles() -> np.ndarray:
 
 
 def test_modules_with_batch_statistics_run_in_evaluation_mode_and_get_it_back(tiles):
-    net = torch.nn.Sequential(
+    net: Any = torch.nn.Sequential(
         torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.5), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
     )
     net[1].eval()

