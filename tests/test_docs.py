@@ -81,7 +81,7 @@ def test_presets_page_shows_the_presets() -> None:
     text = (API.parent / "presets.md").read_text(encoding="utf-8")
     for name, row in sw.models.presets().iterrows():
         shown = [row[c] for c in ("context", "heads", "norm", "temperature", "loss", "retrieval")]
-        cells = [f"`{name}`", sw.models.get_preset(name).gene_encoder, *shown]
+        cells = [f"`{name}`", sw.models.get_preset(str(name)).gene_encoder, *shown]
         assert f"| {' | '.join(cells)} |" in text
         assert f"| `{name}` | {row['paper']} |" in text
 
