@@ -45,7 +45,8 @@ class Asked:
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="spatialwhisperer"):
             self.features: Features = image_features(slide, self.recipe, self._load(choice))
-        self.said = " ".join(caplog.messages)
+        self.scale = [m for m in caplog.messages if m.startswith("Scale of ")]
+        self.said = " ".join(m for m in caplog.messages if m not in self.scale)
 
     def _load(self, choice: Any) -> Any:
         def load() -> Any:
@@ -119,9 +120,11 @@ def test_features_of_another_encoder_are_computed_again(build: Any, stored: Any,
     assert "holds features of 'pixels', and those of 'others' are asked for" in got.said
 
 
-def test_features_that_are_not_stored_are_computed_without_a_word(build: Any, stored: Any, caplog: Any) -> None:
+def test_features_that_are_not_stored_are_computed_and_no_more_than_the_scale_is_said(
+    build: Any, stored: Any, caplog: Any
+) -> None:
     got = Asked(stored, build.Pixels(name="others"), caplog)
-    assert (got.opened, got.said) == (1, "")
+    assert (got.opened, got.said, len(got.scale)) == (1, "", 1)
     assert got.features.result is not None
     assert got.features.result.key == "X_others"
     assert "X_others" not in stored.obsm
@@ -139,7 +142,9 @@ def test_features_of_unknown_origin_are_neither_used_nor_overwritten(build: Any,
         got = Asked(stored, build.Pixels(), caplog)
         assert got.opened == 1
         assert "has no record of how it was made" in got.said
-        assert f"what lies there is left as it is; pass key='{KEY}' to use it" in got.said
+        assert (
+            f"what lies there is left as it is. A model of image=sw.tl.ImageFeatures(key='{KEY}') uses it" in got.said
+        )
         assert got.features.result is None
         assert np.array_equal(got.features.values, computed)
     assert (stored.obsm[KEY] == 0).all()

@@ -288,7 +288,11 @@ def image_features(
         own = record is not None
         inform(
             f".obsm[{key!r}] {why}. The features are computed again"
-            + ("." if own else f", and what lies there is left as it is; pass key={key!r} to use it.")
+            + (
+                "."
+                if own
+                else f", and what lies there is left as it is. A model of image=sw.tl.ImageFeatures(key={key!r}) uses it."
+            )
         )
     computed = compute_image_features(slide, recipe, load(), batch_size=batch_size, device=device)
     return computed if not stored or record is not None else Features(computed.values)
