@@ -49,7 +49,7 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	done; exit $$failed
 
 docs: $(VENV)/.installed-doc
-	$(RUN) sphinx -b html docs docs/_build/html $(ARGS)
+	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 clean:
 	rm -rf demo_output dist build docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*

@@ -29,7 +29,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity
 
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_reader import TileReader
+from spatialwhisperer._access.tiles.reader import TileReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -50,8 +50,8 @@ def own_encoders() -> Iterator[None]:
         def encode_counts(
             self,
             counts: Any,
-            present: np.ndarray | None,
-            batch_size: int,
+            present: np.ndarray | None,  # noqa: ARG002
+            batch_size: int,  # noqa: ARG002
             device: str | None,  # noqa: ARG002
         ) -> np.ndarray:
             return np.log1p(counts.toarray()).astype(np.float32)
@@ -64,7 +64,7 @@ def own_encoders() -> Iterator[None]:
             self,
             inputs: Sequence[str],
             *,
-            batch_size: int | None = None,
+            batch_size: int | None = None,  # noqa: ARG002
             device: str | None = None,  # noqa: ARG002
         ) -> np.ndarray:
             alphabet = "abcdefghijklmnopqrstuvwxyz"

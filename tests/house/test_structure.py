@@ -69,6 +69,7 @@ def _reads_by_key(node: ast.AST) -> bool:
     return (
         isinstance(held, ast.Attribute)
         and held.attr == "config"
+        and not (isinstance(held.value, ast.Name) and held.value.id == "dask")
         and isinstance(key, ast.Constant)
         and isinstance(key.value, str)
     )

@@ -7,7 +7,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl.top_tiles import top_tiles
 from spatialwhisperer.pp.tile_features import read_tiles
@@ -92,7 +92,7 @@ def test_rows_without_a_score_and_few_rows(section: Any) -> None:
 
 
 def test_only_what_is_drawn_is_read(annotated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spatialwhisperer._access import tile_reader as reader
+    from spatialwhisperer._access.tiles import reader
 
     boxes = []
 

@@ -11,7 +11,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.images import find_image
 from spatialwhisperer._access.records import TilesRecord
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.pp.grid import grid_centres
 from spatialwhisperer.pp.stain import TissueMask, tissue_mask

@@ -8,7 +8,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_plan import TilePlan, plan_tiles
+from spatialwhisperer._access.tiles.plan import TilePlan, plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded, recorded_as
 from spatialwhisperer.pp import tile_features

@@ -8,7 +8,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._access.records import TilesRecord
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.pp.tile_features import read_tiles

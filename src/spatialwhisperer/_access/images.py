@@ -85,6 +85,16 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
     return out
 
 
+def as_spatialdata(pixels: np.ndarray) -> tuple[SpatialData, str]:
+    """An RGB image, uint8, shape (3, y, x), as a SpatialData, and its name there, for functions that take nothing else."""
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel
+
+    name = "image"
+    image = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"])
+    return SpatialData(images={name: image}), name
+
+
 def _load(block: Any) -> np.ndarray:
     if not hasattr(block, "compute"):
         return np.asarray(block)

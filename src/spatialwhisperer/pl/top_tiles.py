@@ -11,8 +11,8 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_plan import plan_tiles
-from spatialwhisperer._access.tile_reader import TileReader
+from spatialwhisperer._access.tiles.plan import plan_tiles
+from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._checks import check_tile
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing

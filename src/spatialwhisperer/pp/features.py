@@ -12,7 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
-from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
+from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
 from spatialwhisperer._checks import check_tile, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.records import OffSlide
     from spatialwhisperer._access.slide import Slide
-    from spatialwhisperer._access.tile_plan import TilePlan
+    from spatialwhisperer._access.tiles.plan import TilePlan
     from spatialwhisperer.encoders.gene.base import GeneEncoder
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.spec import EncoderSpec

@@ -18,7 +18,7 @@ from spatialwhisperer._access.regions import check_image_system, image_scales
 from spatialwhisperer._access.scale import missing_mpp, of_library, say_scales, settle
 from spatialwhisperer._access.section import Section
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
-from spatialwhisperer._access.tile_plan import check_resolution
+from spatialwhisperer._access.tiles.plan import check_resolution
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
 from spatialwhisperer.pp.stain import TissueMask, tissue_mask

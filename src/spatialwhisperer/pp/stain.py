@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._access.images import Level, RasterImage, find_image, read_pixels
+from spatialwhisperer._access.images import Level, RasterImage, as_spatialdata, find_image, read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,15 +131,13 @@ def white_for_black(raster: np.ndarray) -> np.ndarray:
 def _detect(raster: np.ndarray) -> np.ndarray:
     if raster.std() < _FLAT:  # one colour: Otsu would take all of it for tissue
         return np.zeros(raster.shape[1:], bool)
-    from spatialdata import SpatialData
-    from spatialdata.models import Image2DModel
     from squidpy.experimental.im import detect_tissue
 
-    image = Image2DModel.parse(raster, dims=("c", "y", "x"), c_coords=["r", "g", "b"])
+    sdata, name = as_spatialdata(raster)
     with _quiet("spatialdata._logging"):
         labels = detect_tissue(
-            SpatialData(images={"image": image}),
-            "image",
+            sdata,
+            name,
             channel_format="rgb",
             min_specimen_area_frac=_SMALLEST_SPECIMEN,
             # without a number, a second threshold drops the smaller one of two pieces of tissue

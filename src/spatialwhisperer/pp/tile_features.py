@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.prefetch import batches, prefetch
+from spatialwhisperer._access.tiles.prefetch import batches, prefetch
 from spatialwhisperer._messages import progress
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from spatialwhisperer._access.tile_plan import TilePlan
+    from spatialwhisperer._access.tiles.plan import TilePlan
     from spatialwhisperer.encoders.image.base import ImageEncoder
 
 _IN_MEMORY_BYTES = 2**30

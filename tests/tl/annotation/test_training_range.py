@@ -164,7 +164,7 @@ def test_a_model_without_images_or_reference_compares_nothing(model: Any) -> Non
 @pytest.mark.slow
 def test_real_sections_of_another_patient_are_within_range_and_changed_ones_are_not(data_folder: Path) -> None:
     """A1 and the sections of patient C lie within each other's range; their pictures in grey or inverted do not."""
-    from spatialwhisperer._access.tile_plan import plan_tiles
+    from spatialwhisperer._access.tiles.plan import plan_tiles
     from spatialwhisperer.pp.tile_features import read_tiles
 
     tiles = sw.tl.ImageFeatures(tile_um=154.0, tile_px=48)

@@ -171,7 +171,13 @@ def observations(sources: Sequence[Source], usable: Mapping[str, Sequence[np.nda
     for number, source in enumerate(sources):
         n = source.table.n_obs
         xy = np.full((n, 2), np.nan) if source.xy is None else source.xy
-        columns: dict[str, Any] = {"source": number, "group": source.group, "section": source.section, "x": xy[:, 0], "y": xy[:, 1]}
+        columns: dict[str, Any] = {
+            "source": number,
+            "group": source.group,
+            "section": source.section,
+            "x": xy[:, 0],
+            "y": xy[:, 1],
+        }
         for modality, masks in usable.items():
             columns[modality] = np.full(n, -1)
             mask = masks[number]

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.counts import counts_matrix, match_genes
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_plan import plan_tiles
+from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._checks import check_key_added, check_tile
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn

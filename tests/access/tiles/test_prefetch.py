@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from spatialwhisperer._access.prefetch import batches, prefetch
+from spatialwhisperer._access.tiles.prefetch import batches, prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import pytest
 from spatialwhisperer._access.images import Level, RasterImage
 from spatialwhisperer._access.scale import Scale
 from spatialwhisperer._access.section import Section
-from spatialwhisperer._access.tile_reader import TileReader, block_edges, choose_level, resize
+from spatialwhisperer._access.tiles.reader import TileReader, block_edges, choose_level, resize
 
 
 def section(xy: np.ndarray, raster: RasterImage | None, mpp: float | None = 1.0) -> Section:

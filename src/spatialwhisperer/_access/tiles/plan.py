@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._access.records import LowRes, OffSlide
-from spatialwhisperer._access.tile_reader import TileReader
+from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._checks import one_of
 from spatialwhisperer._messages import warn
 

@@ -7,7 +7,7 @@ import pytest
 
 from spatialwhisperer._access.records import TilesRecord, Where
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tile_plan import check_resolution, plan_tiles
+from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import record
 
