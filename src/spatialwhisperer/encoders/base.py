@@ -1,4 +1,4 @@
-"""What every encoder offers: features of frozen weights, and a module with the same weights that may learn."""
+"""Base class of all encoders."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class Encoder(ABC):
-    """Inputs of one modality in, one row of features each out.
+    """Computes one row of features for each input of a modality.
 
-    An encoder of your own is a class with ``encode`` and, where it can be trained, ``module`` and ``collate``, under the
-    decorator :func:`spatialwhisperer.models.register_encoder`.
+    To add an encoder, write a class with the method ``encode``. If it can be trained with a model, it also has ``module`` and
+    ``collate``. The decorator :func:`spatialwhisperer.models.register_encoder` makes it known by a name.
 
     Attributes
     ----------
     spec
-        Facts about the encoder; its name is also that of the key of its features.
+        Facts about the encoder. Its name also names the key of the features in ``.obsm``.
     fits
-        Whether training fits it on the data, by a class method ``fit``.
+        Whether training fits the encoder to the data, by a class method ``fit``.
     names
         Names that the class is registered by.
     """
@@ -41,18 +41,18 @@ class Encoder(ABC):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """What tells this encoder from another one: a registered name is enough, any other object has a digest."""
+        """Name and, unless the class is registered by that name, a digest of the class and its attributes."""
         # a class that derives from a registered one is another encoder
         if self.spec.name in vars(type(self)).get("names", ()):
             return EncoderIdentity(self.spec.name)
         return EncoderIdentity(self.spec.name, digest=object_digest(self))
 
     @abstractmethod
-    def encode(self, inputs: Any, **options: Any) -> np.ndarray:
-        """Features of the inputs, float32 (n, d); row i depends on input i alone."""
+    def encode(self, inputs: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Compute features, float32 (n, d); row i depends on input i alone."""
 
     def module(self) -> torch.nn.Module:
-        """Return a torch module with a copy of the weights, from what `collate` returns to features (n, d).
+        """Return a torch module with a copy of the weights. It maps what `collate` returns to features (n, d).
 
         Raises
         ------
@@ -62,13 +62,13 @@ class Encoder(ABC):
         raise ValueError(f"{self.spec.name!r} has no weights to train. Lock it, or choose an encoder that has weights.")
 
     def collate(self, inputs: Any) -> Any:
-        """Some inputs as what the module takes: a tensor, or a mapping of tensors."""
+        """Turn inputs into what the module takes: a tensor, or a mapping of tensors."""
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(inputs))
 
     def artifact(self, *, trained: bool = False) -> Artifact | None:  # noqa: ARG002
-        """What a model must store to open this encoder again; ``None`` where there is nothing that could be stored.
+        """Return what a model stores to open this encoder again; ``None`` where nothing can be stored.
 
         Parameters
         ----------
@@ -79,12 +79,12 @@ class Encoder(ABC):
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Encoder:
-        """Open what `artifact` described; weights that it left out are those of a fresh network, until the model fills them in."""
+        """Open an encoder from what `artifact` returned. Weights that were left out are random until the model fills them in."""
         raise ValueError(f"A {artifact.kind} of class {cls.__name__} cannot be opened from a folder.")
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:  # noqa: ARG003
-        """Facts about a name that is not registered, where the class opens such names; else ``None``."""
+        """Return facts about a name that is not registered; ``None`` where the class cannot open it."""
         return None
 
     @classmethod
@@ -105,7 +105,7 @@ class Encoder(ABC):
         weights: str | Path | None = None,  # noqa: ARG003
         pretrained: bool = True,  # noqa: ARG003
     ) -> EncoderIdentity | None:
-        """Identity of a name without opening it; ``None`` where it must be opened to know."""
+        """Return the identity of a name without opening it; ``None`` where it has to be opened first."""
         return EncoderIdentity(name)
 
     @classmethod
@@ -117,9 +117,9 @@ class Encoder(ABC):
         name
             One of the names that the class is registered by.
         weights
-            Local file or folder with its weights.
+            Local file or folder with the weights.
         pretrained
-            Take the published weights; off leaves those of a fresh network.
+            Whether to take the published weights; otherwise they are random.
         """
         if weights is not None:
             raise ValueError(f"weights are for encoders that have some; {name!r} takes none.")

@@ -1,4 +1,4 @@
-"""All encoders that are known: the package's own, one file each, and those that others have registered."""
+"""Finding encoders by name: those of the package, one file each, and registered ones of other authors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def encoder_class(name: str, modality: str) -> type[Encoder]:
-    """Class that opens a name.
+    """Return the class that opens a name.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def encoder_class(name: str, modality: str) -> type[Encoder]:
 
 
 def stored_class(name: str, modality: str) -> type[Encoder]:
-    """Class that opens what a model has stored of an encoder: that of a registered name, else the one for all other names.
+    """Return the class that opens a stored encoder: that of the registered name, else the one for names that are not registered.
 
     Raises
     ------
@@ -59,14 +59,14 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
     Parameters
     ----------
     name
-        Registered name, or what the encoders of the modality take beside it: a timm model id or ``"hf-hub:owner/model"`` for
-        images, a folder or the id of a model on the Hugging Face hub for text.
+        Registered name. For images also a timm model id or ``"hf-hub:owner/model"``, for text also a folder or the id of a model on
+        the Hugging Face hub.
     modality
-        What it encodes.
+        Modality that it encodes.
     weights
         Local weights, instead of a download: a ``.safetensors`` file, or a folder with exactly one.
     pretrained
-        Take the published weights; off leaves those of a fresh network.
+        Whether to take the published weights; otherwise they are random.
 
     Raises
     ------
@@ -97,7 +97,15 @@ def opens_by_name(name: str, modality: str) -> bool:
 
 
 def encoder_names(modality: str, *, fits: bool | None = None) -> list[str]:
-    """Registered names of a modality; with ``fits`` those that training fits on the data, or does not."""
+    """List the registered names of a modality.
+
+    Parameters
+    ----------
+    modality
+        The modality.
+    fits
+        Only encoders that training fits to the data (true), or does not fit (false); ``None`` lists all.
+    """
     load_own()
     return [n for (m, n), entry in ENTRIES.items() if m == modality and fits in (None, entry.make.fits)]
 

@@ -1,4 +1,4 @@
-"""How features came about: which encoder, with which weights, on tiles of which size."""
+"""How features are computed: which encoder, with which weights, on tiles of which size."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Border = Literal["pad", "nan"]
 
 @dataclass(frozen=True)
 class EncoderIdentity(Stored):
-    """What tells one encoder from another.
+    """Identifies an encoder and its weights.
 
     Attributes
     ----------
     name
-        Its name in the registry.
+        Name of the encoder.
     revision
         Revision of published weights; ``None`` where there are none.
     digest
-        SHA-256 of weights that did not come by name: a local file, or the parameters of a module of your own.
+        SHA-256 of an encoder that its name does not define: of a local file, a fitted encoder, or a torch module.
     """
 
     name: str
@@ -30,28 +30,28 @@ class EncoderIdentity(Stored):
 
     @property
     def by_name(self) -> bool:
-        """Whether the name is enough to open the encoder again."""
+        """Whether the name defines the encoder."""
         return self.digest is None
 
 
 @dataclass(frozen=True)
 class FeatureRecipe(Stored):
-    """How the features of one modality are made.
+    """How the features of one modality are computed.
 
-    Two arrays of features may stand for each other only where their recipes are equal.
+    Stored features are used only where their recipe is the one that is asked for.
 
     Attributes
     ----------
     encoder
-        Which encoder; ``None`` for features that somebody else has computed.
+        The encoder; ``None`` for features that were computed outside this package.
     key
-        Key in ``.obsm``; ``None`` where the features are not stored.
+        Key of the features in ``.obsm``; ``None`` where they are not stored.
     tile_um
-        Edges of the tiles in microns; the features of several sizes stand side by side.
+        Edges of the tiles in microns; of several sizes the features are concatenated.
     tile_px
-        Edge of a tile in pixels, as it is given to the encoder.
+        Edge of a tile in pixels, as the encoder takes it.
     border
-        What becomes of tiles that leave the image: filled up with white, or a row of NaN.
+        How tiles that leave the image are treated: "pad" fills them up with white, "nan" makes their row NaN.
     """
 
     encoder: EncoderIdentity | None

@@ -1,4 +1,4 @@
-"""Facts about encoders, and the decorator that makes an encoder known by them."""
+"""The registry of encoders, and the decorator that adds a class to it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ OTHERS: dict[str, type[Encoder]] = {}
 
 
 def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[type[E]], type[E]]:
-    """Decorate an encoder class, so that it is known by the names of its facts.
+    """Register the decorated class of encoders by name.
 
     Parameters
     ----------
     *specs
-        The facts about the encoder; several for a class that opens several names.
+        Name and other facts about the encoder; several for a class that opens several names.
     overwrite
         Replace entries of the same name and modality.
 
     Returns
     -------
-    The decorator. It gives the class its ``names``, and a class of one name the attribute ``spec``.
+    The decorator. It sets the attribute ``names`` of the class and, if there is one name only, ``spec``.
 
     Raises
     ------
@@ -90,9 +90,9 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
 
 
 def opens_other_names(modality: str) -> Callable[[type[E]], type[E]]:
-    """Decorate the class that opens names of a modality which are not registered: ids of a hub, folders.
+    """Make the decorated class open the names of a modality that are not registered, such as folders and ids of a hub.
 
-    It has a class method ``known(name)`` that returns the facts about a name, or ``None``.
+    Its class method ``known(name)`` returns the facts about a name, or ``None``.
     """
 
     def register(cls: type[E]) -> type[E]:
@@ -103,7 +103,7 @@ def opens_other_names(modality: str) -> Callable[[type[E]], type[E]]:
 
 
 def registered(name: str, modality: str) -> EncoderSpec | None:
-    """Facts of a registered name; ``None`` where it is not registered, or its file has not been imported yet."""
+    """Return the facts of a registered name; ``None`` where it is not registered, or its file was not imported yet."""
     entry = ENTRIES.get((modality, name))
     return None if entry is None else entry.spec
 

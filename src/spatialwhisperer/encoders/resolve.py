@@ -1,4 +1,4 @@
-"""Whatever a caller passes as an encoder, as an encoder: a name, a module, an object, a folder."""
+"""Opening what a caller passes as an encoder: a name, a torch module, a folder, or an object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of an encoder before it is loaded: dimensions, resolution, normalisation, licence."""
+"""Facts about an encoder that are known before it is opened: dimensions, resolution, normalisation, licence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from spatialwhisperer._modalities import get_modality
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Facts about one encoder, shown before anything is downloaded.
+    """Facts about an encoder that are known before anything is downloaded.
 
     Attributes
     ----------
     name
-        Name by which the encoder is asked for; it also names the key of its features.
+        Name of the encoder; it also names the key of the features in ``.obsm``.
     modality
         Name of a modality: ``"image"``, ``"gene"``, ``"text"``, ….
     dim
-        Length of a feature row; ``None`` where it is known only once the encoder is built.
+        Number of features; ``None`` where it is known only after the encoder was opened.
     input_px
-        Tile edge that the encoder takes, in pixels; ``None`` takes any.
+        Edge of the tiles in pixels; ``None`` where any edge will do.
     mpp
-        Microns per pixel that the encoder was trained at.
+        Microns per pixel of the tiles that the encoder was trained on.
     tile_um
         Default field of view, in microns.
     mean, std
@@ -32,7 +32,7 @@ class EncoderSpec:
     commercial
         Whether that licence allows commercial use; ``None`` where it is not known.
     gated
-        Whether the weights are handed out on request only.
+        Whether the weights have to be requested from their authors.
     url
         Where the encoder comes from.
     citation

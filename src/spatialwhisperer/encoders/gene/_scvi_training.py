@@ -31,7 +31,7 @@ def train(
     device: str | None,
     random_state: int,
 ) -> tuple[Any, list[int]]:
-    """Train scVI, then scANVI where there are labels, on a temporary AnnData; the process's random state stays as it was.
+    """Train scVI, then scANVI where there are labels, on a temporary AnnData. The random state of the process is left alone.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def _lightning_device(device: str) -> tuple[Literal["cpu", "gpu", "mps"], int | 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back Lightning's remarks about hardware and data loaders, which nobody who fits an encoder can act on."""
+    """Switch off Lightning's messages about hardware and data loaders."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning", "scvi")]
     levels = [logger.level for logger in loggers]
     try:

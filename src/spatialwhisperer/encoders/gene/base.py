@@ -1,4 +1,4 @@
-"""What every gene encoder can do: counts in, embedding out, saved as JSON and safetensors."""
+"""Base class of gene encoders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COMMON = {"name", "dim", "fitted", "genes", "gene_ids"}
 
 
 class GeneEncoder(Encoder):
-    """Raw counts of known genes in, a batch-agnostic embedding out.
+    """Embeds raw counts. The embedding of a row does not depend on its batch.
 
     Attributes
     ----------
@@ -69,14 +69,30 @@ class GeneEncoder(Encoder):
     def encode_counts(
         self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
     ) -> np.ndarray:
-        """Embed counts that `encode` has checked; ``present`` is ``None`` where all genes were measured."""
+        """Embed counts that `encode` has checked.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, CSR (n, len(genes)).
+        present
+            Which genes were measured, bool (len(genes),); ``None`` means all.
+        batch_size
+            Rows in one pass.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+
+        Returns
+        -------
+        float32 (n, dim).
+        """
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Everything that was learnt, by name."""
+        """Fitted arrays by name."""
         return {}
 
     def options(self) -> dict[str, Any]:
-        """Further arguments of the constructor, as plain values."""
+        """Arguments of the constructor besides genes and arrays, as plain values."""
         return {}
 
     @classmethod
@@ -102,7 +118,7 @@ class GeneEncoder(Encoder):
             Raw counts, CSR or dense, shape (n, len(genes)), columns in the order of ``genes``.
         present
             Which genes were measured, bool, shape (len(genes),); ``None`` means all. The columns of the others hold zeros.
-            The class says what it does about them.
+            How they are treated is described at each class.
         batch_size
             Rows in one pass; ``None`` takes ``settings.batch_size``. It does not change the result.
         device
@@ -129,7 +145,7 @@ class GeneEncoder(Encoder):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """Name, and a digest of the genes and of everything that was learnt."""
+        """Name, and a digest of genes, options and fitted arrays."""
         artifact = self.artifact()
         sha = hashlib.sha256(json.dumps(to_plain(artifact.config), sort_keys=True).encode())
         for name, value in sorted(artifact.tensors.items()):
@@ -138,14 +154,14 @@ class GeneEncoder(Encoder):
         return EncoderIdentity(self.name, digest=sha.hexdigest())
 
     def collate(self, inputs: Any) -> torch.Tensor:
-        """Counts as a dense float tensor (n, len(genes))."""
+        """Turn counts into a dense float tensor (n, len(genes))."""
         import torch
 
         dense = inputs.toarray() if hasattr(inputs, "toarray") else inputs
         return torch.from_numpy(np.asarray(dense, dtype=np.float32))
 
     def artifact(self, *, trained: bool = False) -> Artifact:  # noqa: ARG002
-        """Genes, settings and everything that was learnt."""
+        """Return genes, options and fitted arrays."""
         config = {
             "name": self.name,
             "dim": self.dim,
@@ -158,7 +174,7 @@ class GeneEncoder(Encoder):
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> GeneEncoder:
-        """Build the encoder that `artifact` describes.
+        """Open an encoder from what `artifact` returned.
 
         Raises
         ------
@@ -171,19 +187,21 @@ class GeneEncoder(Encoder):
         return cls.from_parts(artifact.config, artifact.tensors)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the encoder to a folder, all or nothing; :func:`spatialwhisperer.models.load_gene_encoder` opens it.
+        """Write the encoder to a folder; :func:`spatialwhisperer.models.load_gene_encoder` opens it.
+
+        The folder appears whole or not at all.
 
         Parameters
         ----------
         folder
-            Folder to make.
+            The folder.
         overwrite
-            Replace a gene encoder that is already there.
+            Whether to replace a gene encoder that is there already.
 
         Raises
         ------
         FileExistsError
-            If the folder holds something and is not to be replaced, or holds something that is not a gene encoder.
+            If the folder is not empty and ``overwrite`` is off, or it holds something else than a gene encoder.
         """
         folder = Path(folder)
         if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -197,7 +215,13 @@ class GeneEncoder(Encoder):
 def take_tensors(
     tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], owner: str
 ) -> dict[str, np.ndarray]:
-    """Return the tensors as float32 in the order of ``shapes``, or say which of them do not fit."""
+    """Return arrays as float32 in the order of ``shapes``.
+
+    Raises
+    ------
+    ValueError
+        If arrays are missing, of another shape, not expected or not finite.
+    """
     wrong = [
         f"{name}: {tuple(tensors[name].shape) if name in tensors else 'missing'}, expected {shape}"
         for name, shape in shapes.items()

@@ -1,4 +1,4 @@
-"""Expression itself, in a named value space."""
+"""Expression as gene features, in a named value space."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _PEER = "per_gene_log10_peer"
     EncoderSpec("identity", "gene", None, licence="BSD-3-Clause (no weights)", commercial=True),
 )
 class ExpressionEncoder(GeneEncoder):
-    """The expression of the chosen genes, scaled and logged: what BLEEP and mclSTExp feed to their gene branch.
+    """Scaled and logarithmised expression of the chosen genes, the gene features of BLEEP and mclSTExp.
 
-    The library size is the total over the encoder's own genes, so that a row depends on nothing but the columns it is given.
-    Genes that were not measured are taken as zero counts. Nothing is learnt but the choice of genes.
+    The library size is the total over the encoder's genes, so that a row depends on these columns alone. Genes that were not measured
+    count as zero. Only the choice of genes is fitted.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ExpressionEncoder(GeneEncoder):
         return len(self.genes)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return an empty mapping: nothing is learnt."""
+        """Return an empty mapping: no arrays are fitted."""
         return {}
 
     def options(self) -> dict[str, Any]:

@@ -29,15 +29,15 @@ class PCAEncoder(GeneEncoder):
 
     .. math:: y_{ig} = \log\left(1 + 10^4\, \frac{x_{ig}}{\sum_h x_{ih}}\right), \qquad z_i = (y_i - \mu)\,V .
 
-    The library size is the total over the encoder's genes, when fitting and when encoding, so that an embedding depends on
-    nothing but the columns it is given.
+    The library size is the total over the encoder's genes, when fitting and when encoding, so that an embedding depends on these
+    columns alone.
 
     Genes that were not measured (``present`` is false) take the training mean :math:`\mu_g` and so contribute nothing. The
     library is then scaled by the fraction of counts that the measured genes had in the training data, so that a panel's CP10k
     stay comparable.
 
-    With several batches the components are those of the variation within batches (each batch is centred on its own mean when
-    fitting). Encoding knows no batch: a row's embedding is the same whatever section it came from.
+    With several batches the components are those of the variation within batches: each batch is centred on its own mean when fitting.
+    Encoding does not use the batch.
     """
 
     def __init__(

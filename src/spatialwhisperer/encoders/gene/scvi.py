@@ -1,4 +1,4 @@
-"""The encoders of scVI and scANVI, fitted by scvi-tools and kept without it."""
+"""The encoders of scVI and scANVI, fitted by scvi-tools and used without it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 class SCVIEncoder(GeneEncoder):
     """Posterior mean of scVI's latent variables (Lopez et al., Nat Methods 2018).
 
-    The model is fitted by scvi-tools with ``encode_covariates=False``: batches reach its decoder only, so the encoder needs no
-    batch and takes rows of sections it never saw. Only the path from counts to the mean is kept, an MLP on log1p of the raw
-    counts; its output equals scvi-tools' ``get_latent_representation``.
+    The model is fitted by scvi-tools with ``encode_covariates=False``: only the decoder knows the batch, so that the encoder can be
+    applied to new sections. Of the model, the path from counts to the posterior mean is kept, a perceptron on log1p of the raw counts;
+    its output equals ``get_latent_representation`` of scvi-tools.
 
-    Genes that were not measured are taken as zero counts, as scvi-tools does for query data.
+    Genes that were not measured count as zero, as in scvi-tools for query data.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SCVIEncoder(GeneEncoder):
         gene_ids
             Ensembl id of each column.
         batch
-            Batch of each row, shape (n,); the decoder explains it away.
+            Batch of each row, shape (n,); a covariate of the decoder.
         n_latent
             Latent variables.
         n_hidden
@@ -251,7 +251,7 @@ class SCVIEncoder(GeneEncoder):
 class SCANVIEncoder(SCVIEncoder):
     """Posterior mean of scANVI's latent variables (Xu et al., Mol Syst Biol 2021): scVI, fine-tuned to tell labels apart.
 
-    Everything that `SCVIEncoder` says holds here too.
+    Otherwise it is like `SCVIEncoder`.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Gene sentences: the most expressed genes of a row as words, and their embedding by a text encoder."""
+"""Gene sentences: the names of the most expressed genes of a row, embedded by a text encoder."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def _usable(genes: Sequence[str], drop: str, exclude: Collection[str]) -> np.nda
 class GeneSentenceEncoder(GeneEncoder):
     """A gene sentence, embedded by a text encoder (OmiCLIP, Chen et al., Nat Methods 2025). See `gene_sentences`.
 
-    Values are lost but for their order, and words beyond the text encoder's longest input are cut off. The text encoder is named,
-    not stored: it is loaded when it is first needed. Genes that were not measured are taken as zero counts. A row whose sentence
-    is empty gets NaN.
+    Of the counts only their order is used, and words beyond the text encoder's longest input are cut off. The encoder stores the name
+    of its text encoder, not the weights, and opens it when it is first needed. Genes that were not measured count as zero. A row whose
+    sentence is empty gets NaN.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class GeneSentenceEncoder(GeneEncoder):
         return self._dim
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return an empty mapping: nothing is learnt."""
+        """Return an empty mapping: no arrays are fitted."""
         return {}
 
     def options(self) -> dict[str, Any]:

@@ -35,10 +35,10 @@ class SetTransformerEncoder(GeneEncoder):
     the mean, and a linear map give the latent. The order of the genes plays no part.
 
     It is fitted without labels: half of a row's genes are hidden, and a linear decoder predicts :math:`y` of all genes from the
-    latent of the rest, each gene weighted by its inverse variance. With several batches the decoder has an offset for each, so the
-    encoder, which does not see the batch, need not carry it.
+    latent of the rest, each gene weighted by its inverse variance. With several batches the decoder has an offset for each batch; the
+    encoder does not use the batch.
 
-    Genes that were not measured are taken as zero counts.
+    Genes that were not measured count as zero.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every image encoder is: H&E tiles in, features out."""
+"""Base class of image encoders."""
 
 from __future__ import annotations
 
@@ -19,15 +19,29 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageEncoder(Encoder):
-    """Tiles in, features out. Derive from it for an encoder of your own."""
+    """Computes features of H&E tiles."""
 
     @abstractmethod
-    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]
-        """Turn uint8 tiles (n, 3, p, p) at `mpp` microns per pixel into float32 features (n, dim), row by row."""
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
+        """Compute features of tiles; row i depends on tile i alone.
+
+        Parameters
+        ----------
+        inputs
+            uint8 tiles (n, 3, p, p) RGB.
+        mpp
+            Microns per pixel of the tiles.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+
+        Returns
+        -------
+        float32 (n, dim).
+        """
 
 
 class GivenEncoder(ImageEncoder):
-    """An object with ``spec`` and ``encode`` that somebody passed, as an encoder."""
+    """Wraps an object that has ``spec`` and ``encode`` and derives from no class of this package."""
 
     def __init__(self, given: Any) -> None:
         self.given = given
@@ -38,13 +52,21 @@ class GivenEncoder(ImageEncoder):
         """Name, and a digest of the object."""
         return EncoderIdentity(self.spec.name, digest=object_digest(self.given))
 
-    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]
-        """As the object does."""
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
+        """Call the method of the object."""
         return np.asarray(self.given.encode(inputs, mpp=mpp, device=device))
 
 
 def check_tiles(tiles: np.ndarray, mpp: float, *, smallest: int = 1) -> np.ndarray:
-    """Return tiles as a uint8 array (n, 3, p, p), or say what is wrong with them or with `mpp`."""
+    """Return tiles as a uint8 array (n, 3, p, p).
+
+    Raises
+    ------
+    TypeError
+        If they are not uint8.
+    ValueError
+        If they have another shape, are smaller than ``smallest``, or `mpp` is not positive.
+    """
     tiles = np.asarray(tiles)
     if tiles.dtype != np.uint8:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Any torch module as an image encoder, frozen or learning."""
+"""Torch modules as image encoders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ModuleEncoder(ImageEncoder):
     module
         The network.
     spec
-        Facts about it: input edge, mean, deviation, name.
+        Facts about it: name, input edge in pixels, mean and standard deviation of R, G, B.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class ModuleEncoder(ImageEncoder):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """Name, and a digest of parameters, code and normalisation."""
+        """Name, and a digest of weights, code and normalisation."""
         facts = {"mean": self.spec.mean, "std": self.spec.std, "input_px": self.spec.input_px}
         return EncoderIdentity(self.spec.name, digest=module_digest(self.network, facts))
 
@@ -113,7 +113,7 @@ class ModuleEncoder(ImageEncoder):
         return y.float().cpu().numpy()
 
     def module(self) -> torch.nn.Module:
-        """Return a copy of the network that takes uint8 tiles at the size at which they were cut."""
+        """Return a copy of the network that takes uint8 tiles, normalises them, and does not resize them."""
         from spatialwhisperer.encoders.image._tile_network import TileNetwork
 
         return TileNetwork(copy.deepcopy(self.network).requires_grad_(True), self.spec)

@@ -1,4 +1,4 @@
-"""Networks of timm, by their ids."""
+"""Networks of timm as image encoders."""
 
 from __future__ import annotations
 
@@ -143,24 +143,24 @@ class TimmEncoder(ModuleEncoder):
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:
-        """Facts that timm has about a model id."""
+        """Return the facts that timm has about a model id."""
         return _timm_spec(name)
 
     @classmethod
     def safe_name(cls, name: str) -> bool:
-        """Whether timm itself has a model of that id; what an address on the hub holds may change."""
+        """Whether timm has a model of that id. Addresses on the hub are not safe, because their content may change."""
         return not name.startswith("hf-hub:") and _timm_spec(name) is not None
 
     @classmethod
     def suggestions(cls) -> list[str]:
-        """Model ids of timm."""
+        """List the model ids of timm."""
         return list(import_torch_stack("timm").list_models())
 
     @classmethod
     def identify(
         cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True
     ) -> EncoderIdentity | None:
-        """Revision of published weights, or digest of a local file; a fresh network has to be built first."""
+        """Return the revision of published weights or the digest of a local file; ``None`` for random weights."""
         if weights is not None:
             with weight_file(weights).open("rb") as file:
                 return EncoderIdentity(name, digest=hashlib.file_digest(file, "sha256").hexdigest())
@@ -168,7 +168,7 @@ class TimmEncoder(ModuleEncoder):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """Revision of published weights, or digest of the weights that it has."""
+        """Name with the revision of published weights, or with the digest of other weights."""
         known = self.identify(self.spec.name, weights=self._file, pretrained=self._pretrained)
         return super().identity if known is None else known
 
@@ -181,7 +181,7 @@ def _facts(name: str) -> EncoderSpec:
 
 
 def _revision(name: str) -> str | None:
-    """Tag of the weights that timm takes for a model id; the hub alone knows those of its own models."""
+    """Tag of the published weights that timm takes for a model id; ``None`` for models on the hub."""
     if registered(name, "image") is not None and _facts(name).mpp is not None or name.startswith("hf-hub:"):
         return None
     config = import_torch_stack("timm").get_pretrained_cfg(name, allow_unregistered=False)

@@ -15,7 +15,15 @@ _CLASSIFIERS = {f"{name}.{part}" for name in ("head", "fc", "classifier", "head.
 
 
 def weight_file(weights: str | Path) -> Path:
-    """Find the one safetensors file that `weights` names."""
+    """Find the safetensors file that `weights` names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is of another format, or a folder does not hold exactly one.
+    """
     path = Path(weights).expanduser()
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))
@@ -39,7 +47,13 @@ _CONVERT = "Convert a file that you trust once: safetensors.torch.save_file(torc
 
 
 def load_weights(network: torch.nn.Module, file: Path) -> None:
-    """Load a safetensors file; a classifier in it is passed over, anything else must fit exactly."""
+    """Load a safetensors file into a network; a classifier in it is ignored.
+
+    Raises
+    ------
+    ValueError
+        If anything else does not fit exactly.
+    """
     from safetensors.torch import load_file
 
     state = load_file(file)

@@ -1,4 +1,4 @@
-"""What every text encoder is: texts in, one vector each out."""
+"""Base class of text encoders."""
 
 from __future__ import annotations
 
@@ -14,17 +14,39 @@ if TYPE_CHECKING:
 
 
 class TextEncoder(Encoder):
-    """Texts in, features out. Derive from it for an encoder of your own."""
+    """Computes features of texts."""
 
     @abstractmethod
-    def encode(  # type: ignore[override]
+    def encode(
         self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None
     ) -> np.ndarray:
-        """Turn texts into float32 features (n, dim), row by row."""
+        """Compute features of texts; row i depends on text i alone.
+
+        Parameters
+        ----------
+        inputs
+            The texts.
+        batch_size
+            Texts in one pass; ``None`` takes ``settings.batch_size``.
+        device
+            Torch device; ``None`` takes ``settings.device``.
+
+        Returns
+        -------
+        float32 (n, dim).
+        """
 
 
 def check_texts(texts: Any) -> list[str]:
-    """Return the texts as a list after checking that each is a string with something in it."""
+    """Return texts as a list.
+
+    Raises
+    ------
+    TypeError
+        If they are one string, or an entry is not a string.
+    ValueError
+        If there is none, or an empty one.
+    """
     if isinstance(texts, str):
         raise TypeError("texts is one string; pass a list of strings: [text].")
     try:

@@ -93,7 +93,7 @@ class TransformerEncoder(TextEncoder):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """Name, and a digest where the name is not enough to open it again."""
+        """Name, and a digest where the name does not define the encoder."""
         if self._identity is None:
             self._identity = EncoderIdentity(self.spec.name, digest=module_digest(self.network))
         if (self.pooling, self.normalize) == ("mean", True):
@@ -116,11 +116,11 @@ class TransformerEncoder(TextEncoder):
         Parameters
         ----------
         name
-            What to open.
+            Registered name, folder, or id of a model on the hub.
         weights
             Folder with its files, instead of a download.
         pretrained
-            Read the weights; off leaves those of a fresh network.
+            Whether to read the weights; otherwise they are random.
         pooling
             Mean over the tokens, or the model's own pooler output (BERT).
         normalize
@@ -152,7 +152,7 @@ class TransformerEncoder(TextEncoder):
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:
-        """Facts about a folder or the id of a model on the hub."""
+        """Return facts about a folder or the id of a model on the hub; ``None`` for other names."""
         # "hf-hub:owner/model" is how timm writes its own
         on_hub = name.count("/") == 1 and ":" not in name
         return EncoderSpec(name, "text", None) if on_hub or Path(name).is_dir() else None
@@ -161,7 +161,7 @@ class TransformerEncoder(TextEncoder):
     def identify(
         cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True
     ) -> EncoderIdentity | None:
-        """Name of registered weights; others have to be opened to know."""
+        """Return the identity of registered weights; ``None`` for others, which have to be opened first."""
         by_name = registered(name, "text") is not None and weights is None and pretrained
         return EncoderIdentity(name) if by_name else None
 
@@ -243,11 +243,11 @@ class TransformerEncoder(TextEncoder):
         return TextNetwork(network, self.pooling, self.normalize)
 
     def collate(self, inputs: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Texts as padded token ids and their attention mask."""
+        """Turn texts into padded token ids and their attention mask."""
         return self._padded(self._tokens(list(inputs)), "cpu")
 
     def artifact(self, *, trained: bool = False) -> Artifact:
-        """Architecture, tokenizer and pooling, and the weights unless the model stores them."""
+        """Return architecture, tokenizer and pooling, and the weights unless the model stores them."""
         with tempfile.TemporaryDirectory() as temporary:
             self.tokenizer.save_pretrained(temporary)
             written = [path for path in Path(temporary).iterdir() if path.suffix in TOKENIZER_FILES]
@@ -266,7 +266,7 @@ class TransformerEncoder(TextEncoder):
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> TransformerEncoder:
-        """Open what `artifact` described.
+        """Open an encoder from what `artifact` returned.
 
         Raises
         ------
@@ -393,7 +393,7 @@ def _load(folder: Path, *, pretrained: bool) -> tuple[Any, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back transformers' loading bars and remarks, and restore its settings afterwards."""
+    """Switch off the progress bars and messages of transformers, and restore its settings afterwards."""
     from transformers.utils import logging as hf
 
     level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
