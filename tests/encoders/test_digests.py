@@ -262,6 +262,26 @@ def test_objects_are_told_apart_by_attributes_weights_and_class() -> None:
     assert object_digest(Mean(net=network())) == object_digest(Mean(net=network()))
 
 
+def test_the_code_of_the_package_does_not_count() -> None:
+    """An encoder of one's own is the same under a new version of the package."""
+    from spatialwhisperer.encoders.image.base import ImageEncoder
+    from spatialwhisperer.encoders.spec import EncoderSpec
+
+    class Own(ImageEncoder):
+        spec = EncoderSpec("own", "image", 3)
+
+        def encode(self, inputs: np.ndarray, **_: Any) -> np.ndarray:
+            return inputs.mean(axis=(2, 3))
+
+    before = object_digest(Own())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageEncoder, "collate", lambda _, inputs: inputs)
+        patch.setattr(EncoderSpec, "new_method", lambda self: self, raising=False)
+        assert object_digest(Own()) == before
+    Own.spec = EncoderSpec("own", "image", 4)
+    assert object_digest(Own()) != before
+
+
 def test_objects_inside_objects_count() -> None:
     one, other = Mean(), Mean()
     other.inner.table[1] = 5
