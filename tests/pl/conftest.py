@@ -46,14 +46,24 @@ def made() -> ad.AnnData:
     truth = rng.integers(0, 3, 200)
     scores = rng.normal(size=(200, 3)) + 1.2 * np.eye(3)[truth]
     adata = ad.AnnData(np.zeros((200, 1), np.float32), obs=pd.DataFrame(index=[f"r{i}" for i in range(200)]))
-    adata.obs["sw_label"] = pd.Categorical.from_codes(scores.argmax(1), categories=NAMES)
+    adata.obs["sw_label"] = pd.Categorical.from_codes(scores.argmax(1), categories=pd.Index(NAMES))
     adata.obsm["sw_label_scores"] = scores.astype(np.float32)
     adata.uns["sw_label"] = {"classes": np.array(NAMES)}
     adata.obs["truth"] = pd.Categorical(np.array(NAMES)[truth])
     adata.obs["group"] = np.repeat(["x", "y"], [120, 80])
-    known = {"classes": tuple(NAMES), "labels": tuple(NAMES), "prompts": tuple((name,) for name in NAMES)}
-    how = {"scores": "cosine", "normalize": "none", "background": None, "temperature": 0.5, "calibrated": False}
-    asked = {
+    known: dict[str, Any] = {
+        "classes": tuple(NAMES),
+        "labels": tuple(NAMES),
+        "prompts": tuple((name,) for name in NAMES),
+    }
+    how: dict[str, Any] = {
+        "scores": "cosine",
+        "normalize": "none",
+        "background": None,
+        "temperature": 0.5,
+        "calibrated": False,
+    }
+    asked: dict[str, Any] = {
         "examples": None,
         "group_key": None,
         "level": None,

@@ -16,7 +16,7 @@ def table_of(data: Any) -> Any:
 def test_labels_have_their_colours_and_a_legend(annotated: Any, labels: dict[str, str]) -> None:
     import matplotlib.pyplot as plt
 
-    axes = sw.pl.annotation(annotated)
+    axes: Any = sw.pl.annotation(annotated)
     assert len(axes) == 2
     assert plt.fignum_exists(axes[0].figure.number)
     assert axes[1].get_title().endswith("sw_label")
@@ -27,7 +27,7 @@ def test_labels_have_their_colours_and_a_legend(annotated: Any, labels: dict[str
     colours = table_of(annotated).uns["sw_label_colors"]
     assert len(colours) == 5
     codes = table_of(annotated).obs["sw_label"].cat.codes.to_numpy()
-    drawn = [mpl.colors.to_hex(c) for c in patches.get_facecolors()]
+    drawn = [mpl.colors.to_hex(c) for c in patches.get_facecolor()]
     expected = [mpl.colors.to_hex(colours[c]) if c >= 0 else "#b8b8b8" for c in codes]
     assert drawn == expected
 
@@ -85,8 +85,9 @@ def test_unknown_names_are_refused(section: Any, model: Any, labels: dict[str, s
 def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labels: dict[str, str]) -> None:
     table = section["table"]
     sw.tl.zero_shot_annotate(section, labels, model=model, min_confidence=0.6)
+    ax: Any
     (ax,) = sw.pl.annotation(section, with_image=False, confidence=True, alpha=0.8)
-    alphas = ax.collections[0].get_facecolors()[:, 3]
+    alphas = ax.collections[0].get_facecolor()[:, 3]
     sure = table.obs["sw_label_confidence"].to_numpy(float)
     given = table.obs["sw_label"].notna().to_numpy()
     expected = 0.8 * (0.1 + 0.9 * (sure - 0.2) / 0.8)

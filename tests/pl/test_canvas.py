@@ -49,9 +49,10 @@ def test_a_long_legend_stays_on_the_figure(section: Any) -> None:
     table = section["table"]
     table.obs["many"] = pd.Categorical([f"cells of the kind number {i % 45}" for i in range(table.n_obs)])
     for axes in (sw.pl.annotation(section, key="many"), sw.pl.domains(section, key="many", truth="cell_type")):
-        figure = axes[0].figure
+        figure: Any = axes[0].figure
         figure.canvas.draw()
-        box = axes[-1].get_legend().get_window_extent()
+        legend: Any = axes[-1].get_legend()
+        box = legend.get_window_extent()
         assert box.x0 > axes[-1].bbox.x1
         assert box.x1 <= figure.bbox.x1
         assert box.y0 >= 0

@@ -21,13 +21,13 @@ def test_rows_are_counted_by_known_and_given_class(adata: Any) -> None:
     ax = confusion(adata, labels_key="truth")
     assert [t.get_text() for t in ax.get_yticklabels()] == ["c (39)", "a (40)", "b (40)"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["c", "a", "b", "no class"]
-    fractions = ax.images[0].get_array()
+    fractions: Any = ax.images[0].get_array()
     assert np.allclose(fractions.sum(axis=1), 1)
     assert fractions[1].tolist() == pytest.approx([0, 37 / 40, 2 / 40, 1 / 40])
-    counts = confusion(adata, labels_key="truth", normalize=False, ignore=["a"]).images[0].get_array()
+    counts: Any = confusion(adata, labels_key="truth", normalize=False, ignore=["a"]).images[0].get_array()
     assert counts.shape == (2, 4)
     assert counts.sum() == 79
-    both = confusion([adata, adata], labels_key="truth", normalize=False).images[0].get_array()
+    both: Any = confusion([adata, adata], labels_key="truth", normalize=False).images[0].get_array()
     assert both.sum() == 238
     with pytest.raises(KeyError, match=r"Run sw\.tl\.classify"):
         confusion(adata, labels_key="truth", key="nothing")

@@ -14,7 +14,7 @@ def test_domains_take_the_colours_of_their_regions(section: Any) -> None:
     table = section["table"]
     spatial_domains(section, use="observed", n_domains=7)
     table.obs.loc[table.obs_names[0], "sw_domain"] = np.nan
-    axes = domains(section, truth="cell_type")
+    axes: Any = domains(section, truth="cell_type")
     assert len(axes) == 3
     assert "ARI" in axes[2].get_title()
     truth = dict(zip(table.obs["cell_type"].cat.categories, table.uns["cell_type_colors"], strict=True))
@@ -32,7 +32,7 @@ def test_domains_take_the_colours_of_their_regions(section: Any) -> None:
     words = [t.get_text() for t in axes[2].get_legend().get_texts()]
     assert words[-1] == "no label"
     assert sum("(" in w for w in words) == 5
-    drawn = [mpl.colors.to_hex(c) for c in axes[2].collections[0].get_facecolors()]
+    drawn = [mpl.colors.to_hex(c) for c in axes[2].collections[0].get_facecolor()]
     assert drawn[0] == "#b8b8b8"
     assert drawn[1] == own[table.obs["sw_domain"].iloc[1]]
 

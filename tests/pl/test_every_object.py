@@ -28,7 +28,8 @@ LABELS = ["adipocyte", "T cell", "fibroblast", "endothelial cell", "cancer cell"
 def simulated() -> Any:
     """A coarse section whose genes have the names that the embedded model knows. Read only."""
     out = sw.datasets.simulate_sections(1, 60, n_genes=1100, n_reference_cells=20, mpp=MPP, random_state=0)
-    out.sections["P1"]["table"].var_names = sw.models.default_model().encoders["gene"].genes[:1100]
+    encoder: Any = sw.models.default_model().encoders["gene"]
+    out.sections["P1"]["table"].var_names = encoder.genes[:1100]
     return out.sections["P1"]
 
 
@@ -98,7 +99,7 @@ def annotated(request: Any, simulated: Any) -> Annotated:
     sw.tl.zero_shot_annotate(data, LABELS, min_confidence=0.21)
     sw.tl.query(data, "fat tissue")
     sw.tl.spatial_domains(data, use="X_sw_image", n_domains=3)
-    table = Slide.open(data).table
+    table: Any = Slide.open(data).table
     rows = np.arange(table.n_obs)
     table.obs["batch"] = pd.Categorical(np.where(rows % 2, "odd", "even"))
     table.obs["known"] = pd.Categorical(np.array(LABELS)[rows % 5])
@@ -120,7 +121,7 @@ def bar_um(ax: Axes) -> float:
 def check_bars(axes: list[Axes], mpp: float) -> None:
     """Each of the axes shows a scale bar that is as long as its text says."""
     for ax in axes:
-        assert np.ptp(ax.lines[-1].get_xdata()) * mpp == pytest.approx(bar_um(ax))
+        assert np.ptp(np.asarray(ax.lines[-1].get_xdata())) * mpp == pytest.approx(bar_um(ax))
 
 
 def test_the_slide_knows_its_scale(annotated: Annotated) -> None:

@@ -50,7 +50,7 @@ def test_three_panels_for_each_gene(kind: str, section: Any, adata: Any, predict
     assert axes[2].get_xlabel() == "measured, ln(1 + CP10k)"
     assert len(axes[0].collections[0].get_paths()) == 120
     assert len(axes[1].collections[0].get_paths()) == 115
-    assert len(axes[2].collections[0].get_offsets()) == 115
+    assert len(np.asarray(axes[2].collections[0].get_offsets())) == 115
     axes[0].figure.canvas.draw()
 
 
@@ -93,11 +93,12 @@ def test_genes_are_ranked_and_coloured_by_their_set(report: pd.DataFrame) -> Non
     assert ax.get_legend() is None
     whole = gene_ranking(report, n=100)
     assert len(whole.get_yticklabels()) == 29
-    _, own = plt.subplots()
+    own: Any = plt.figure().subplots()
     sets = {"absent": ["X"], "late_set": ["G3"], "early_set": ["G0", "G3"]}
     assert gene_ranking(report, n=5, gene_sets=sets, ax=own) is own
     # in the order in which the genes are drawn; sets that no drawn gene is in are left out
-    assert [t.get_text() for t in own.get_legend().get_texts()] == ["early set", "late set", "in no set"]
+    legend: Any = own.get_legend()
+    assert [t.get_text() for t in legend.get_texts()] == ["early set", "late set", "in no set"]
     own.figure.canvas.draw()
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def test_bars_show_accuracy_and_gap(made: ad.AnnData) -> None:
     bins = evaluate_calibration(made, "truth")
+    top: Any
+    below: Any
     top, below = reliability(made, "truth")
     assert top.get_title(loc="left") == f"ECE {bins.attrs['ece']:.3f}"
     filled = bins[bins["n"] > 0]

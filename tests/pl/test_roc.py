@@ -16,19 +16,19 @@ NAMES = ["a", "b/c", "d"]
 
 def area(line: Any) -> float:
     x, y = line.get_data()
-    return float(np.trapezoid(y, x) if hasattr(np, "trapezoid") else np.trapz(y, x))  # noqa: NPY201
+    return float(np.trapezoid(y, x))
 
 
 @pytest.mark.parametrize("group_key", [None, "group"])
 def test_the_area_below_a_curve_is_the_auroc_of_the_report(made: ad.AnnData, group_key: str | None) -> None:
-    ax = roc(made, "truth", group_key=group_key)
+    ax: Any = roc(made, "truth", group_key=group_key)
     result = sw.tl.evaluate_annotation(made, "truth", group_key=group_key)
     words = [t.get_text() for t in ax.get_legend().get_texts()]
     for name, line, text in zip(NAMES, ax.lines, words, strict=False):
-        assert area(line) == pytest.approx(result.loc[name, "auroc"], abs=1e-6)
-        assert text.startswith(f"{name}  {result.loc[name, 'auroc']:.2f}")
+        assert area(line) == pytest.approx(result["auroc"][name], abs=1e-6)
+        assert text.startswith(f"{name}  {result['auroc'][name]:.2f}")
         assert ("2 groups" in text) == (group_key is not None)
-    assert ax.get_title(loc="left") == f"macro AUROC {result.loc['macro', 'auroc']:.2f}"
+    assert ax.get_title(loc="left") == f"macro AUROC {result['auroc']['macro']:.2f}"
 
 
 def test_roc_of_several_labels(made: ad.AnnData) -> None:

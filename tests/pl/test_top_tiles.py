@@ -70,7 +70,7 @@ def test_the_scale_bar_is_true(annotated: Any) -> None:
     axes = top_tiles(annotated, "adipocyte", n=3)
     bar = axes[0].lines[-1].get_xdata()
     text = axes[0].texts[0].get_text()
-    assert text == f"{np.ptp(bar):g} µm"
+    assert text == f"{np.ptp(np.asarray(bar)):g} µm"
     # the axes are in microns
     assert axes[0].get_xlim() == (0, 80)
     assert not axes[1].lines
@@ -116,7 +116,7 @@ def test_sections(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     import anndata as ad
     from spatialdata.models import TableModel
 
-    table = ad.concat(tables)
+    table: Any = ad.concat(tables)
     attrs = {"region_key": "region", "instance_key": "instance_id"}
     table.obs["region"] = table.obs["region"].astype(str).astype("category")
     both.tables["table"] = TableModel.parse(table, region=list(table.obs["region"].cat.categories), **attrs)
@@ -155,6 +155,7 @@ def test_several_sizes_show_the_widest_and_outline_the_others(section: Any) -> N
     section["table"].obs["score"] = np.arange(120.0)
     axes = top_tiles(section, "score", n=3)
     assert axes[0].get_xlim() == (0, 240)
+    inner: Any
     (inner,) = axes[1].patches
     assert (inner.get_width(), inner.get_xy()) == (80, (80, 80))
 
@@ -206,4 +207,4 @@ def test_real_section(data_folder: Any) -> None:
     axes = top_tiles(sdata, "total_counts", n=6, tile_um=100, lowest=True, caption="pathologist_label")
     assert len(axes) == 12
     # the resolution of the slide
-    assert axes[0].images[0].get_array().shape[0] > 100
+    assert np.asarray(axes[0].images[0].get_array()).shape[0] > 100

@@ -24,6 +24,7 @@ def test_training_draws_each_loss_once(simulated: Any) -> None:
         max_epochs=2,
         validation=["P3", "R2"],
     )
+    ax: Any
     (ax,) = sw.pl.training(model)
     names = [t.get_text() for t in ax.get_legend().get_texts()]
     assert len(names) == len(set(names))

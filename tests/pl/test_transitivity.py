@@ -27,7 +27,7 @@ def draw(report: pd.DataFrame) -> list[Axes]:
 def test_every_part_of_a_whole_report_has_a_panel(report: pd.DataFrame) -> None:
     quantities, classes, _, labels = draw(report)
     texts = [t.get_text() for t in quantities.texts]
-    assert f"{report.loc['coverage', 'value']:.2f}" in texts
+    assert f"{report['value']['coverage']:.2f}" in texts
     assert len(classes.patches) == np.isfinite(report.attrs["class_auroc"]).sum()
     assert [t.get_text() for t in labels.get_yticklabels()] == report.attrs["classes"]
 

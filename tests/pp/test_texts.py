@@ -14,9 +14,7 @@ class Letters(TextEncoder):
 
     spec = sw.models.EncoderSpec("letters", "text", 2)
 
-    def encode(  # type: ignore[override]
-        self, inputs: Any, *, batch_size: int | None = None, device: str | None = None
-    ) -> np.ndarray:
+    def encode(self, inputs: Any, *, batch_size: int | None = None, device: str | None = None) -> np.ndarray:
         self.asked = (list(inputs), batch_size, device)
         return np.array([[len(t), len(t.split())] for t in inputs], np.float32)
 

@@ -204,8 +204,8 @@ def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData
     raise ValueError(
         f"Only {text}, fewer than half. The encoder knows {listing(lacking, 5)}"
         f"{f' and ids such as {ids[0]}' if ids else ''}; the table has {listing(adata.var_names, 5)} and columns "
-        f"{listing(adata.var.columns)}. If a column holds the matching names, pass gene_ids_key=…; otherwise the table is of "
-        "another species or panel: fit an encoder on it with sw.pp.fit_gene_encoder."
+        f"{listing(adata.var.columns)}. If a column holds the matching names, use them: adata.var_names = adata.var[column]. "
+        "Otherwise the table is of another species or panel: fit an encoder on it with sw.pp.fit_gene_encoder."
     )
 
 

@@ -37,7 +37,7 @@ def annotation(
     confidence: bool = False,
     diameter_um: float | None = None,
     palette: Mapping[str, str] | None = None,
-    axes: Sequence[Axes] | None = None,
+    axes: Axes | Sequence[Axes] | None = None,
     **slide: Unpack[SlideOptions],
 ) -> list[Axes]:
     """Draw labels over the H&E, beside the bare slide, with a scale bar where the scale is known.

@@ -36,7 +36,7 @@ def domains(
     with_image: bool = True,
     alpha: float = 0.8,
     diameter_um: float | None = None,
-    axes: Sequence[Axes] | None = None,
+    axes: Axes | Sequence[Axes] | None = None,
     **slide: Unpack[SlideOptions],
 ) -> list[Axes]:
     """Draw domains over the H&E, beside the known regions.

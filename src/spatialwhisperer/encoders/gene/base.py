@@ -102,7 +102,7 @@ class GeneEncoder(Encoder):
         own = {k: v for k, v in config.items() if k not in _COMMON}
         return cls(config["genes"], config["gene_ids"], fitted=config.get("fitted"), **own)
 
-    def encode(  # type: ignore[override]
+    def encode(
         self,
         inputs: Any,
         *,

@@ -52,7 +52,7 @@ class ModuleEncoder(ImageEncoder):
         facts = {"mean": self.spec.mean, "std": self.spec.std, "input_px": self.spec.input_px}
         return EncoderIdentity(self.spec.name, digest=module_digest(self.network, facts))
 
-    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
         """Compute the features of tiles.
 
         Parameters

@@ -77,7 +77,7 @@ class StainTextureEncoder(ImageEncoder):
         """Names of the features, in the order of the columns."""
         return list(_names())
 
-    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # type: ignore[override]  # noqa: ARG002
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # noqa: ARG002
         """Compute the features of tiles.
 
         Parameters

@@ -17,9 +17,7 @@ class TextEncoder(Encoder):
     """Computes features of texts."""
 
     @abstractmethod
-    def encode(
-        self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None
-    ) -> np.ndarray:
+    def encode(self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None) -> np.ndarray:
         """Compute features of texts; row i depends on text i alone.
 
         Parameters

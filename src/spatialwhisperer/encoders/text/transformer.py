@@ -165,9 +165,7 @@ class TransformerEncoder(TextEncoder):
         by_name = registered(name, "text") is not None and weights is None and pretrained
         return EncoderIdentity(name) if by_name else None
 
-    def encode(  # type: ignore[override]
-        self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None
-    ) -> np.ndarray:
+    def encode(self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None) -> np.ndarray:
         """Embed texts.
 
         Each different text is computed once, and texts of like length share a batch. A row depends on its text alone, up to
