@@ -37,14 +37,14 @@ def test_the_temperature_is_stored_in_the_model_and_used(
     assert list(fitted.labels) == list(labels)
     json.dumps(dataclasses.asdict(fitted))
 
-    scores = sw.tl.zero_shot_annotate(section, labels, model=own, normalize="none", inplace=False).to_numpy(float)
+    scores: Any = sw.tl.zero_shot_annotate(section, labels, model=own, normalize="none", inplace=False)
     truth = table.obs["cell_type"].astype(str).to_numpy()
     correct = truth[:, None] == np.array(list(labels))
-    assert report.loc["none", "temperature"] == pytest.approx(fit_temperature(scores, correct), rel=1e-3)
+    assert report["temperature"]["none"] == pytest.approx(fit_temperature(scores.to_numpy(float), correct), rel=1e-3)
 
     # the fitted normalisation and temperature are what an annotation uses, and what evaluation reads
     sw.tl.zero_shot_annotate(section, labels, model=own)
-    record = recorded(table, "sw_label")
+    record: Any = recorded(table, "sw_label")
     assert record["normalize"] == best
     assert record["temperature"] == fitted.temperature
     assert record["calibrated"]
@@ -63,14 +63,16 @@ def test_another_normalisation_has_the_temperature_of_the_training(
     calibrate(section, "cell_type", model=own, labels=labels, normalize="centre")
     assert own.config.annotation.normalize == "centre"
     assert own.config.annotation.background == "section"
-    for kind, fitted in (("none", False), ("softmax", False), ("centre", True), (None, True)):
+    kinds: list[tuple[Any, bool]] = [("none", False), ("softmax", False), ("centre", True), (None, True)]
+    for kind, fitted in kinds:
         sw.tl.zero_shot_annotate(section, labels, model=own, normalize=kind)
-        record = recorded(section["table"], "sw_label")
+        record: Any = recorded(section["table"], "sw_label")
         assert record["calibrated"] == fitted
         expected = own.config.annotation.temperature if fitted else 1 / own.scale
         assert record["temperature"] == expected
     sw.tl.zero_shot_annotate(section, ["fat", "tumour"], model=own)
-    assert not recorded(section["table"], "sw_label")["calibrated"]
+    record = recorded(section["table"], "sw_label")
+    assert not record["calibrated"]
 
 
 def test_probabilities_are_summed_where_the_truth_is_coarser(section: Any, own: Any, labels: dict[str, str]) -> None:
@@ -82,8 +84,8 @@ def test_probabilities_are_summed_where_the_truth_is_coarser(section: Any, own: 
     report = calibrate(section, "coarse", model=own, labels=labels, mapping=mapping, normalize="none")
     sw.tl.zero_shot_annotate(section, labels, model=own)
     bins = evaluate_calibration(section, "coarse", mapping=mapping)
-    assert bins.attrs["ece"] == pytest.approx(report.loc["none", "ece"], abs=0.005)
-    assert bins.attrs["accuracy"] == pytest.approx(report.loc["none", "accuracy"])
+    assert bins.attrs["ece"] == pytest.approx(report["ece"]["none"], abs=0.005)
+    assert bins.attrs["accuracy"] == pytest.approx(report["accuracy"]["none"])
 
 
 def test_softmax_is_calibrated_like_cosines(section: Any, own: Any, labels: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ def untouched(adata: ad.AnnData) -> bool:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_new_patient_is_classified(patients: list[ad.AnnData], method: Any, tmp_path: Any) -> None:
+def test_a_new_patient_is_classified(patients: list[Any], method: Any, tmp_path: Any) -> None:
     new, *train = patients
     truth = new.obs.pop("label")
     new.obsm["X_sw_image"][3] = np.nan
@@ -34,14 +34,15 @@ def test_a_new_patient_is_classified(patients: list[ad.AnnData], method: Any, tm
     assert scores.dtype == np.float32
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert (new.obs["sw_class"].astype(object) == truth).mean() > 0.9
-    assert recorded(new, "sw_class")["training_groups"] == ["B", "C", "D"]
+    record: Any = recorded(new, "sw_class")
+    assert record["training_groups"] == ["B", "C", "D"]
     new.write_h5ad(tmp_path / "new.h5ad")
-    again = ad.read_h5ad(tmp_path / "new.h5ad")
+    again: Any = ad.read_h5ad(tmp_path / "new.h5ad")
     assert again.uns["sw_class"]["classes"].tolist() == CLASSES
     pd.testing.assert_series_equal(again.obs["sw_class"], new.obs["sw_class"])
 
 
-def test_colours_of_other_classes_are_removed(patients: list[ad.AnnData]) -> None:
+def test_colours_of_other_classes_are_removed(patients: list[Any]) -> None:
     new, *train = patients
     for _ in range(2):
         classify(new, labels_key="label", train=train)
@@ -51,7 +52,7 @@ def test_colours_of_other_classes_are_removed(patients: list[ad.AnnData]) -> Non
     assert "sw_class_colors" not in new.uns
 
 
-def test_a_few_labels_of_the_object_itself_are_enough(patients: list[ad.AnnData]) -> None:
+def test_a_few_labels_of_the_object_itself_are_enough(patients: list[Any]) -> None:
     data = patients[0]
     truth = data.obs["label"].astype(str).to_numpy()
     hidden = np.ones(60, bool)
@@ -59,23 +60,21 @@ def test_a_few_labels_of_the_object_itself_are_enough(patients: list[ad.AnnData]
     data.obs.loc[hidden, "label"] = np.nan
     classify(data, labels_key="label", method="prototypes")
     assert (data.obs["sw_class"].astype(str)[hidden] == truth[hidden]).mean() > 0.7
-    facts = recorded(data, "sw_class")
+    facts: Any = recorded(data, "sw_class")
     assert facts["own_labels"] is True
     assert facts["training_rows"] == dict.fromkeys(CLASSES, 3)
     assert facts["penalty"] is None
 
 
-def test_returned_scores_write_nothing_and_follow_the_seed(patients: list[ad.AnnData]) -> None:
+def test_returned_scores_write_nothing_and_follow_the_seed(patients: list[Any]) -> None:
     new, *train = patients
     options: dict[str, Any] = {"labels_key": "label", "train": train, "n_shots": 2, "inplace": False}
     np.random.seed(1)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    a = classify(new, **options)
-    b = classify(new, **options)
-    other = classify(new, **options, random_state=5)
+    a: Any = classify(new, **options)
+    b: Any = classify(new, **options)
+    other: Any = classify(new, **options, random_state=5)
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
-    assert a is not None
-    assert other is not None
     assert a.columns.tolist() == CLASSES
     assert a.index.equals(new.obs_names)
     pd.testing.assert_frame_equal(a, b)
@@ -96,14 +95,14 @@ def test_returned_scores_write_nothing_and_follow_the_seed(patients: list[ad.Ann
         ({"ignore": CLASSES[:2]}, ValueError, "At least two classes are needed"),
     ],
 )
-def test_bad_arguments_are_refused(patients: list[ad.AnnData], options: Any, error: Any, message: str) -> None:
+def test_bad_arguments_are_refused(patients: list[Any], options: Any, error: Any, message: str) -> None:
     new, *train = patients
     with pytest.raises(error, match=message):
         classify(new, **{"labels_key": "label", "train": train} | options)
     assert untouched(new)
 
 
-def test_a_patient_in_both_data_and_train_is_refused(patients: list[ad.AnnData]) -> None:
+def test_a_patient_in_both_data_and_train_is_refused(patients: list[Any]) -> None:
     new, *train = patients
     train[0].obs["patient"] = "A"
     with pytest.raises(ValueError, match="patient A is both in data and in train"):

@@ -21,7 +21,7 @@ def agreement(adata: ad.AnnData) -> float:
     return adjusted_rand_score(adata.obs["region"], adata.obs["sw_domain"].astype(str))
 
 
-def test_neighbours_improve_domains(halves: ad.AnnData) -> None:
+def test_neighbours_improve_domains(halves: Any) -> None:
     options: dict[str, Any] = {"n_domains": 2, "use": "values", "library_key": "section"}
     spatial_domains(halves, **options)
     alone = agreement(halves)
@@ -32,24 +32,24 @@ def test_neighbours_improve_domains(halves: ad.AnnData) -> None:
     domain = halves.obs["sw_domain"]
     assert domain.cat.categories.tolist() == ["0", "1"]
     assert (domain == "0").sum() >= (domain == "1").sum()
-    assert recorded(halves, "sw_domain")["smoothing"]["weight"] == 0.5
+    record: Any = recorded(halves, "sw_domain")
+    assert record["smoothing"]["weight"] == 0.5
 
 
-def test_rows_with_nan_have_no_domain_and_groups_are_partitioned_apart(halves: ad.AnnData) -> None:
+def test_rows_with_nan_have_no_domain_and_groups_are_partitioned_apart(halves: Any) -> None:
     halves.obsm["values"][[0, 200]] = np.nan
     np.random.seed(1)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     options: dict[str, Any] = {"n_domains": 2, "use": "values", "group_key": "section", "inplace": False}
-    domain = spatial_domains(halves, **options)
+    domain: Any = spatial_domains(halves, **options)
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
-    assert domain is not None
     assert np.flatnonzero(domain.isna()).tolist() == [0, 200]
     assert domain.name == "sw_domain"
-    alone = spatial_domains(halves[:144].copy(), **options)
-    assert alone is not None
+    alone: Any = spatial_domains(halves[:144].copy(), **options)
     assert domain[:144].tolist() == alone.tolist()
     assert "sw_domain" not in halves.obs
-    pd.testing.assert_series_equal(domain, spatial_domains(halves, **options))
+    again: Any = spatial_domains(halves, **options)
+    pd.testing.assert_series_equal(domain, again)
 
 
 def test_observed_and_predicted_expression_are_partitioned(section: Any) -> None:
@@ -60,7 +60,7 @@ def test_observed_and_predicted_expression_are_partitioned(section: Any) -> None
         spatial_domains(section, n_domains=3)
     with pytest.raises(KeyError, match="Run sw.tl.embed"):
         spatial_domains(section, n_domains=3, use="embedding")
-    predicted = ad.AnnData(np.log1p(table.X.toarray().astype(np.float32)), obs=pd.DataFrame(index=table.obs_names))
+    predicted: Any = ad.AnnData(np.log1p(table.X.toarray().astype(np.float32)), obs=pd.DataFrame(index=table.obs_names))
     predicted.X[4] = np.nan
     bare = table.copy()
     del bare.uns["spatialdata_attrs"]
@@ -91,7 +91,7 @@ def test_observed_and_predicted_expression_are_partitioned(section: Any) -> None
         ({"prediction": ad.AnnData(np.zeros((1, 1)))}, ValueError, "prediction applies to use='expression'"),
     ],
 )
-def test_bad_arguments_are_refused(halves: ad.AnnData, options: Any, error: Any, message: str) -> None:
+def test_bad_arguments_are_refused(halves: Any, options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         spatial_domains(halves, **{"n_domains": 2, "use": "values"} | options)
     assert "sw_domain" not in halves.obs
@@ -99,7 +99,7 @@ def test_bad_arguments_are_refused(halves: ad.AnnData, options: Any, error: Any,
 
 
 @pytest.mark.slow
-def test_communities_are_as_many_as_asked_for(halves: ad.AnnData) -> None:
+def test_communities_are_as_many_as_asked_for(halves: Any) -> None:
     pytest.importorskip("igraph")
     options: dict[str, Any] = {
         "use": "values",
@@ -114,7 +114,7 @@ def test_communities_are_as_many_as_asked_for(halves: ad.AnnData) -> None:
     pd.testing.assert_series_equal(first, halves.obs["sw_domain"])
 
 
-def test_communities_need_igraph(halves: ad.AnnData) -> None:
+def test_communities_need_igraph(halves: Any) -> None:
     try:
         import igraph  # noqa: F401
     except ModuleNotFoundError:
@@ -123,7 +123,7 @@ def test_communities_need_igraph(halves: ad.AnnData) -> None:
         assert "sw_domain" not in halves.obs
 
 
-def test_fewer_domains_are_warned_of(halves: ad.AnnData) -> None:
+def test_fewer_domains_are_warned_of(halves: Any) -> None:
     halves.obsm["values"] = np.repeat([[0.0], [1.0]], 144, axis=0)
     with pytest.warns(SpatialWhispererWarning, match="Only 2 domains"):
         spatial_domains(halves, n_domains=3, use="values")

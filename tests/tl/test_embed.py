@@ -19,13 +19,14 @@ def test_the_embedding_is_written_under_its_modality(section: Any, model: Any, k
     z = table.obsm["X_sw_image"]
     assert z.dtype == np.float32
     assert np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
-    assert recorded(table, "X_sw_image")["modality"] == "image"
+    record: Any = recorded(table, "X_sw_image")
+    assert record["modality"] == "image"
 
 
 def test_the_array_is_returned_and_nothing_is_written(section: Any, model: Any, keys: Any) -> None:
     table = section["table"]
     before = keys.of(table)
-    z = sw.tl.embed(section, model=model, modality="gene", inplace=False)
+    z: Any = sw.tl.embed(section, model=model, modality="gene", inplace=False)
     assert keys.of(table) == before
     encoder = model.encoders["gene"]
     assert np.allclose(z, model.project("gene", encoder.encode(table[:, encoder.genes].X)), atol=1e-5)
@@ -33,7 +34,7 @@ def test_the_array_is_returned_and_nothing_is_written(section: Any, model: Any, 
 
 def test_computed_features_are_stored_with_the_embedding(section: Any, model: Any, keys: Any) -> None:
     table = section["table"]
-    expected = sw.tl.embed(section, model=model, inplace=False)
+    expected: Any = sw.tl.embed(section, model=model, inplace=False)
     features = table.obsm.pop("X_stain_texture")
     before = keys.of(table)
     sw.tl.embed(section, model=model, key_added="X_mine")
@@ -43,7 +44,7 @@ def test_computed_features_are_stored_with_the_embedding(section: Any, model: An
 
 
 def test_the_embedded_model_is_the_default(section: Any) -> None:
-    z = sw.tl.embed(section, inplace=False)
+    z: Any = sw.tl.embed(section, inplace=False)
     assert z.shape == (120, sw.models.default_model().config.projection_dim)
 
 

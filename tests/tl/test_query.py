@@ -20,7 +20,8 @@ def test_every_row_gets_a_score(section: Any, model: Any, keys: Any) -> None:
         "obsm": {"X_sw_image"},
         "recorded": {"sw_query", "X_sw_image"},
     }
-    assert recorded(table, "sw_query")["text"] == ["fat tissue"]
+    record: Any = recorded(table, "sw_query")
+    assert record["text"] == ["fat tissue"]
     score = table.obs["sw_query"]
     assert score.dtype == np.float32
     expected = table.obsm["X_sw_image"] @ embed_texts(model, ["fat tissue"])[0]
@@ -34,7 +35,7 @@ def test_several_descriptions_are_averaged(section: Any, model: Any) -> None:
     assert got.name == "fat"
     assert got.index.equals(section["table"].obs_names)
     mean = embed_texts(model, texts).mean(0)
-    z = sw.tl.embed(section, model=model, inplace=False)
+    z: Any = sw.tl.embed(section, model=model, inplace=False)
     assert np.allclose(got, z @ mean / np.linalg.norm(mean), atol=1e-6)
     assert "fat" not in section["table"].obs
     assert "X_sw_image" not in section["table"].obsm
@@ -63,4 +64,4 @@ def test_an_embedding_of_another_model_is_refused(section: Any, model: Any) -> N
 
 def test_what_is_no_text_is_refused(section: Any, model: Any) -> None:
     with pytest.raises(TypeError, match="found 3"):
-        sw.tl.query(section, 3, model=model)
+        sw.tl.query(section, 3, model=model)  # type: ignore[arg-type]

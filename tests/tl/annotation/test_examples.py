@@ -61,12 +61,13 @@ def test_examples_make_up_for_poor_words(section: Any, model: Any) -> None:
         few[rows] = name
     table.obs["few"] = few
     table.obs["rest"] = np.where(table.obs["few"].isna(), truth, None)
-    auroc = {}
+    auroc: dict[str | None, float] = {}
     for examples in (None, "few"):
         sw.tl.zero_shot_annotate(section, labels, model=model, examples=examples)
-        auroc[examples] = sw.tl.evaluate_annotation(section, "rest").loc["macro", "auroc"]
+        auroc[examples] = sw.tl.evaluate_annotation(section, "rest")["auroc"]["macro"]
     assert auroc["few"] > auroc[None] + 0.1
-    assert recorded(table, "sw_label")["examples"] == [min(8, (truth == name).sum()) for name in labels]
+    record: Any = recorded(table, "sw_label")
+    assert record["examples"] == [min(8, (truth == name).sum()) for name in labels]
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,15 @@ def text(model: Any) -> np.ndarray:
 
 
 def test_the_mean_of_the_background_is_subtracted(section: Any, model: Any, text: np.ndarray) -> None:
-    z = sw.tl.embed(section, model=model, inplace=False)
-    options = {"model": model, "normalize": "centre", "inplace": False}
-    own = sw.tl.zero_shot_annotate(section, NAMES, **options)
+    z: Any = sw.tl.embed(section, model=model, inplace=False)
+    options: dict[str, Any] = {"model": model, "normalize": "centre", "inplace": False}
+    own: Any = sw.tl.zero_shot_annotate(section, NAMES, **options)
     assert np.allclose(own.mean(), 0, atol=1e-5)
-    same = sw.tl.zero_shot_annotate(section, NAMES, background="section", **options)
+    same: Any = sw.tl.zero_shot_annotate(section, NAMES, background="section", **options)
     pd.testing.assert_frame_equal(own, same)
     given = np.random.default_rng(0).normal(size=(7, 64)).astype(np.float32)
     given[2] = np.nan
-    got = sw.tl.zero_shot_annotate(section, NAMES, background=given, **options)
+    got: Any = sw.tl.zero_shot_annotate(section, NAMES, background=given, **options)
     assert np.allclose(got, (z - np.nanmean(given, axis=0)) @ text.T, atol=1e-5)
     other = section["table"].copy()
     other.obsm["X_sw_image"] = given[[0] * 120]
@@ -126,13 +126,14 @@ def test_the_mean_of_the_background_is_subtracted(section: Any, model: Any, text
 
 
 def test_the_training_tissue_is_a_background(section: Any, model: Any, own: Any, text: np.ndarray) -> None:
-    z = sw.tl.embed(section, model=model, inplace=False)
+    z: Any = sw.tl.embed(section, model=model, inplace=False)
     mean = np.linspace(-0.2, 0.3, 64).astype(np.float32)
     own.reference = Reference(arrays={"mean_image": mean})
     sw.tl.zero_shot_annotate(section, NAMES, model=own, normalize="centre", background="training")
     scores = section["table"].obsm["sw_label_scores"]
     assert np.allclose(scores, (z - mean) @ text.T, atol=1e-5)
-    assert recorded(section["table"], "sw_label")["background"] == "training"
+    record: Any = recorded(section["table"], "sw_label")
+    assert record["background"] == "training"
     with pytest.raises(ValueError, match="has no gene embeddings of training tissue"):
         sw.tl.zero_shot_annotate(section, NAMES, model=own, normalize="centre", background="training", modality="gene")
     own.reference = None
@@ -141,7 +142,7 @@ def test_the_training_tissue_is_a_background(section: Any, model: Any, own: Any,
 
 
 def test_a_trained_model_stores_its_background(section: Any, model: Any) -> None:
-    scores = sw.tl.zero_shot_annotate(
+    scores: Any = sw.tl.zero_shot_annotate(
         section, NAMES, model=model, normalize="centre", background="training", inplace=False
     )
     assert np.isfinite(scores).all(axis=None)
@@ -201,7 +202,8 @@ def test_rows_of_a_group_get_the_same_scores(section: Any, model: Any) -> None:
     assert np.allclose(scores[40:], scores[40])
     assert not np.allclose(scores[0], scores[40])
     assert not np.allclose(table.obsm["X_sw_image"][0], table.obsm["X_sw_image"][1])
-    assert recorded(table, "sw_label")["group_key"] == "region"
+    record: Any = recorded(table, "sw_label")
+    assert record["group_key"] == "region"
 
 
 # ------------------------------------------------------------------------------------------------- nothing to score

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
 KEY = "X_stain_texture"
-TILES = {"tile_um": 80, "tile_px": 64}
+TILES: dict[str, Any] = {"tile_um": 80, "tile_px": 64}
 MPP = {"P3_spots": 0.5}
 
 
@@ -47,7 +47,7 @@ def grey(image: np.ndarray) -> np.ndarray:
 def ranges_of(data: Any, model: Any) -> list[SectionRange]:
     """As an annotation compares a slide with its model."""
     slide = Slide.open(data)
-    return section_ranges(model, slide.table.obsm[KEY], slide.sections, image_mpp(slide, KEY))
+    return section_ranges(model, np.asarray(slide.table.obsm[KEY]), slide.sections, image_mpp(slide, KEY))
 
 
 def warnings_of(data: Any, model: Any) -> list[str]:
@@ -55,7 +55,15 @@ def warnings_of(data: Any, model: Any) -> list[str]:
 
 
 def one(**values: Any) -> SectionRange:
-    usual = {"name": "s", "n_rows": 100, "n_tissue": 100, "mpp": 0.5, "factor": 1.0, "distance": 0.5, "limit": 2.0}
+    usual: dict[str, Any] = {
+        "name": "s",
+        "n_rows": 100,
+        "n_tissue": 100,
+        "mpp": 0.5,
+        "factor": 1.0,
+        "distance": 0.5,
+        "limit": 2.0,
+    }
     return SectionRange(**(usual | values))
 
 
@@ -76,6 +84,8 @@ def test_another_patient_is_within_range(model: Any, section: Any) -> None:
     assert (found.name, found.n_rows, found.n_tissue) == ("P3_spots", 120, 120)
     assert found.factor == 1
     assert found.mpp == pytest.approx(80 / 64)
+    assert found.distance is not None
+    assert found.limit is not None
     assert found.distance < found.limit
 
 

@@ -74,7 +74,7 @@ def test_a_modality_without_rows_is_refused(modality: str, message: str) -> None
 
 
 def test_stored_features_are_projected(rows: ad.AnnData, given: Whisperer) -> None:
-    got = embed_rows(Slide.open(rows), given, "image")
+    got: Any = embed_rows(Slide.open(rows), given, "image")
     expected = given.project("image", rows.obsm["X_tiles"])
     assert np.array_equal(got.z, expected, equal_nan=True)
     assert np.isnan(got.z[2]).all()
@@ -119,7 +119,7 @@ def test_a_trained_encoder_reads_tiles(adata: Any) -> None:
     adata.obsm["spatial"][[4, 50]] += 1e5
     sw.pp.tiles(adata, tile_um=80, tile_px=16, off_slide="nan")
     slide = Slide.open(adata)
-    inputs = row_inputs(slide, model, "image")
+    inputs: Any = row_inputs(slide, model, "image")
     assert inputs.values.shape == (120, 3, 16, 16)
     assert np.flatnonzero(inputs.missing).tolist() == [4, 50]
     got = embed_rows(slide, model, "image")
@@ -148,9 +148,11 @@ def test_positions_are_those_that_the_context_needs(rows: ad.AnnData, given: Whi
     slide = Slide.open(rows)
     assert context_positions(slide, given, "image") is None
     given.config = given.config.with_modality("image", context=ContextConfig("section_mean"))
-    assert np.array_equal(context_positions(slide, given, "image"), rows.obsm["spatial"])
+    positions: Any = context_positions(slide, given, "image")
+    assert np.array_equal(positions, rows.obsm["spatial"])
     given.config = given.config.with_modality("image", context=ContextConfig("batch_peer"))
-    assert context_positions(slide, given, "image")[:, 0].tolist() == list(range(8))
+    positions = context_positions(slide, given, "image")
+    assert positions[:, 0].tolist() == list(range(8))
 
 
 # ------------------------------------------------------------------------------------------------- stored embeddings

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.tl.evaluation.baselines import (
     TrainingSpots,
@@ -25,8 +26,8 @@ SPACE = "per_spot_log1p"
 
 
 def paired(data: Any, prediction: Any) -> Pair:
-    options = dict.fromkeys(("genes", "value_space", "layer", "group_key", "table_key"))
-    return make_pair(data, prediction, key="sw_expression", **options)
+    options = dict.fromkeys(("genes", "value_space", "layer", "group_key"))
+    return make_pair(Slide.open(data), prediction, key="sw_expression", **options)
 
 
 # ------------------------------------------------------------------------------------------------- one number per spot
@@ -58,14 +59,18 @@ def test_darkness_is_the_mean_optical_density(section: Any, adata: Any) -> None:
     tissue_darkness(section, tile_um=80, tile_px=160)
     dark = section["table"].obs["sw_darkness"]
     assert dark.dtype == np.float32
-    np.testing.assert_allclose(tissue_darkness(adata, tile_um=80, tile_px=160, inplace=False), dark, rtol=1e-5)
+    again: Any = tissue_darkness(adata, tile_um=80, tile_px=160, inplace=False)
+    np.testing.assert_allclose(again, dark, rtol=1e-5)
     adata.uns["spatial"]["P3"]["images"]["fullres"][:] = 255
-    assert tissue_darkness(adata, tile_um=80, inplace=False).max() == 0
+    again = tissue_darkness(adata, tile_um=80, inplace=False)
+    assert again.max() == 0
     adata.uns["spatial"]["P3"]["images"]["fullres"][:] = 3
-    assert tissue_darkness(adata, tile_um=80, inplace=False).max() == 0
+    again = tissue_darkness(adata, tile_um=80, inplace=False)
+    assert again.max() == 0
     adata.uns["spatial"]["P3"]["images"]["fullres"][:] = (255, 100, 25)
     expected = -np.log10(np.array([255, 100, 25]) / 255).mean()
-    np.testing.assert_allclose(tissue_darkness(adata, tile_um=80, inplace=False), expected, rtol=1e-5)
+    again = tissue_darkness(adata, tile_um=80, inplace=False)
+    np.testing.assert_allclose(again, expected, rtol=1e-5)
     assert "sw_darkness" not in adata.obs
 
 
@@ -93,13 +98,13 @@ def test_neighbours_in_aligned_sections_are_averaged(section: Any, train: list[A
     nearest = np.argsort(((xy[5] - other) ** 2).sum(axis=1))[:5]
     values = to_space(sp.csr_matrix(bank[0].X), SPACE).toarray()
     pair = paired(section, prediction)
-    training = read_training(bank, pair, layer=None, table_key=None)
-    out = aligned_neighbours(pair, training, "patient")
+    training = read_training(bank, pair, layer=None, options={})
+    out: Any = aligned_neighbours(pair, training, "patient")
     np.testing.assert_allclose(out[5], values[nearest].mean(axis=0), atol=1e-5)
 
 
 def test_training_spots_of_all_objects_are_read(section: Any, train: list[Any], guess: Any) -> None:
-    spots = read_training(train, paired(section, guess(section["table"])), layer=None, table_key=None)
+    spots = read_training(train, paired(section, guess(section["table"])), layer=None, options={})
     assert spots.values.shape == (240, 150)
     assert len(spots.obs) == len(spots.totals) == 240
     assert set(spots.sections) == {"0:P1_spots", "1:P2_spots"}
@@ -110,7 +115,7 @@ def test_training_data_must_not_hold_what_is_evaluated(adata: Any, train: list[A
     pair = paired(adata, guess(adata))
     for leak in (adata, adata.copy(), adata[30:].copy()):
         with pytest.raises(ValueError, match=r"train\[1\] holds rows that are evaluated"):
-            read_training([train[0], leak], pair, layer=None, table_key=None)
+            read_training([train[0], leak], pair, layer=None, options={})
 
 
 def test_training_data_need_a_predicted_gene(adata: Any, train: list[Any], guess: Any) -> None:
@@ -118,4 +123,4 @@ def test_training_data_need_a_predicted_gene(adata: Any, train: list[Any], guess
     other.var_names = [f"X{i}" for i in range(other.n_vars)]
     other.var = other.var[[]]
     with pytest.raises(ValueError, match=r"train\[0\] has none of the predicted genes"):
-        read_training([other], paired(adata, guess(adata)), layer=None, table_key=None)
+        read_training([other], paired(adata, guess(adata)), layer=None, options={})

@@ -17,7 +17,7 @@ from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluat
 CLASSES = ["a", "b/c", "d e"]
 
 
-def made(temperature: float, kind: str = "cosine") -> AnnotationRecord:
+def made(temperature: float, kind: Any = "cosine") -> AnnotationRecord:
     """What an annotation records of its scores."""
     return AnnotationRecord(
         classes=tuple(CLASSES),
@@ -38,12 +38,12 @@ def made(temperature: float, kind: str = "cosine") -> AnnotationRecord:
     )
 
 
-def annotated(scores: np.ndarray, truth: Any, *, temperature: float = 1.0, kind: str = "cosine") -> ad.AnnData:
+def annotated(scores: np.ndarray, truth: Any, *, temperature: float = 1.0, kind: Any = "cosine") -> Any:
     """A table as an annotation leaves it."""
     n = len(scores)
     adata = ad.AnnData(np.zeros((n, 1), np.float32), obs=pd.DataFrame(index=[f"r{i}" for i in range(n)]))
     best = np.where(np.isfinite(scores).all(axis=1), np.nan_to_num(scores).argmax(1), -1)
-    adata.obs["sw_label"] = pd.Categorical.from_codes(best, categories=CLASSES)
+    adata.obs["sw_label"] = pd.Categorical.from_codes(best, categories=pd.Index(CLASSES))
     adata.obsm["sw_label_scores"] = np.asarray(scores, np.float32)
     adata.uns["sw_label"] = {"classes": np.array(CLASSES)}
     adata.obs["truth"] = pd.Categorical(truth)
@@ -52,7 +52,7 @@ def annotated(scores: np.ndarray, truth: Any, *, temperature: float = 1.0, kind:
 
 
 @pytest.fixture
-def drawn() -> ad.AnnData:
+def drawn() -> Any:
     """The truth is drawn from the probabilities at temperature 1."""
     rng = np.random.default_rng(0)
     scores = rng.normal(0, 1.5, (3000, 3))
@@ -61,7 +61,7 @@ def drawn() -> ad.AnnData:
     return annotated(scores, truth)
 
 
-def test_bins_compare_confidence_with_accuracy(drawn: ad.AnnData) -> None:
+def test_bins_compare_confidence_with_accuracy(drawn: Any) -> None:
     bins = evaluate_calibration(drawn, "truth")
     assert bins.columns.tolist() == ["low", "high", "confidence", "accuracy", "n"]
     assert len(bins) == 15
@@ -77,14 +77,14 @@ def test_bins_compare_confidence_with_accuracy(drawn: ad.AnnData) -> None:
     assert evaluate_calibration(drawn, "truth", n_bins=5).attrs["ece"] > 0.15
 
 
-def test_stored_probabilities_are_taken_as_they_are(drawn: ad.AnnData) -> None:
+def test_stored_probabilities_are_taken_as_they_are(drawn: Any) -> None:
     plain = evaluate_calibration(drawn, "truth")
     p = probabilities(drawn.obsm["sw_label_scores"], 1.0)
     same = evaluate_calibration(annotated(p, drawn.obs["truth"], temperature=7.0, kind="probability"), "truth")
     assert np.allclose(plain, same, equal_nan=True, atol=1e-6)
 
 
-def test_labels_that_the_truth_cannot_tell_apart_are_summed(drawn: ad.AnnData) -> None:
+def test_labels_that_the_truth_cannot_tell_apart_are_summed(drawn: Any) -> None:
     drawn.obs["coarse"] = np.where(drawn.obs["truth"] == "a", "A", "B")
     got = evaluate_calibration(drawn, "coarse", mapping={"A": "a", "B": ["b/c", "d e"]})
     p = probabilities(drawn.obsm["sw_label_scores"].astype(float), 1.0)
@@ -105,7 +105,7 @@ def test_labels_that_the_truth_cannot_tell_apart_are_summed(drawn: ad.AnnData) -
     assert some.attrs["confidence"] == pytest.approx(p[known].max(1).mean(), abs=1e-5)
 
 
-def test_rows_without_truth_or_scores_are_left_out(drawn: ad.AnnData) -> None:
+def test_rows_without_truth_or_scores_are_left_out(drawn: Any) -> None:
     drawn.obs.loc["r0", "truth"] = np.nan
     drawn.obsm["sw_label_scores"][1] = np.nan
     assert evaluate_calibration(drawn, "truth").attrs["n"] == 2998
@@ -113,7 +113,7 @@ def test_rows_without_truth_or_scores_are_left_out(drawn: ad.AnnData) -> None:
     assert evaluate_calibration(drawn, "truth").attrs["n"] == 2998
 
 
-def test_several_objects_are_pooled(drawn: ad.AnnData) -> None:
+def test_several_objects_are_pooled(drawn: Any) -> None:
     halves = [drawn[:1000].copy(), drawn[1000:].copy()]
     pd.testing.assert_frame_equal(evaluate_calibration(halves, "truth"), evaluate_calibration(drawn, "truth"))
     halves[1].uns["sw_label"] = {"classes": np.array(["x", "y", "z"])}
@@ -121,7 +121,7 @@ def test_several_objects_are_pooled(drawn: ad.AnnData) -> None:
         evaluate_calibration(halves, "truth")
 
 
-def test_accuracy_rises_where_uncertain_rows_abstain(drawn: ad.AnnData) -> None:
+def test_accuracy_rises_where_uncertain_rows_abstain(drawn: Any) -> None:
     curve = abstention_curve(drawn, "truth")
     assert curve.columns.tolist() == ["threshold", "coverage", "accuracy", "n"]
     assert curve["coverage"].is_monotonic_increasing
@@ -157,7 +157,7 @@ def test_top_labels_come_with_their_probabilities() -> None:
 
 
 @pytest.mark.parametrize("function", [evaluate_calibration, abstention_curve])
-def test_what_cannot_be_compared_is_refused(drawn: ad.AnnData, function: Any) -> None:
+def test_what_cannot_be_compared_is_refused(drawn: Any, function: Any) -> None:
     with pytest.raises(KeyError, match=r"neither in \.obs"):
         function(drawn, "nowhere")
     with pytest.raises(ValueError, match="None of the true classes"):
@@ -171,13 +171,13 @@ def test_what_cannot_be_compared_is_refused(drawn: ad.AnnData, function: Any) ->
         function(drawn, "truth")
 
 
-def test_a_row_with_scores_is_needed(drawn: ad.AnnData) -> None:
+def test_a_row_with_scores_is_needed(drawn: Any) -> None:
     drawn.obsm["sw_label_scores"][:] = np.nan
     with pytest.raises(ValueError, match=r"3000 rows have a known truth"):
         evaluate_calibration(drawn, "truth")
 
 
-def test_a_record_that_says_no_temperature_is_refused(drawn: ad.AnnData) -> None:
+def test_a_record_that_says_no_temperature_is_refused(drawn: Any) -> None:
     record(drawn, "sw_label", {"scores": "cosine"})
     with pytest.raises(KeyError, match="at which temperature its scores become probabilities. Annotate again"):
         top_labels(drawn, 2)

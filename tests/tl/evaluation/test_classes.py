@@ -16,7 +16,7 @@ from spatialwhisperer.tl.evaluation.classes import confusions, evaluate_classes
 CLASSES = ["stroma", "fat", "tumour/in situ"]
 
 
-def test_predictions_of_left_out_patients_are_pooled(patients: list[ad.AnnData]) -> None:
+def test_predictions_of_left_out_patients_are_pooled(patients: list[Any]) -> None:
     patients[1].obsm["X_sw_image"][5] = np.nan
     patients[2].obs.loc[patients[2].obs_names[:4], "label"] = np.nan
     result = evaluate_classes(patients, labels_key="label", key_added="guess", bootstrap=50)
@@ -25,14 +25,14 @@ def test_predictions_of_left_out_patients_are_pooled(patients: list[ad.AnnData])
     judged = truth.notna() & guess.notna()
     assert judged.sum() == 235
     assert guess.isna().sum() == 5
-    assert result.loc["macro", "n"] == 235
+    assert result["n"]["macro"] == 235
     expected = f1_score(truth[judged].astype(str), guess[judged].astype(str), labels=CLASSES, average=None)
     assert np.allclose(result.loc[CLASSES, "f1"], expected)
-    assert result.loc["macro", "f1"] == pytest.approx(expected.mean())
-    assert result.loc["macro", "f1_low"] <= result.loc["macro", "f1"] <= result.loc["macro", "f1_high"]
-    assert result.loc["macro", "accuracy"] == pytest.approx((truth[judged] == guess[judged]).mean())
-    assert result.loc["majority", "balanced_accuracy"] < 0.5
-    assert result.loc["macro", "auroc"] > 0.95
+    assert result["f1"]["macro"] == pytest.approx(expected.mean())
+    assert result["f1_low"]["macro"] <= result["f1"]["macro"] <= result["f1_high"]["macro"]
+    assert result["accuracy"]["macro"] == pytest.approx((truth[judged] == guess[judged]).mean())
+    assert result["balanced_accuracy"]["majority"] < 0.5
+    assert result["auroc"]["macro"] > 0.95
     assert "Leave one group out" in result.attrs["convention"]
     # each patient was predicted by the others alone
     one = patients[0].copy()
@@ -40,7 +40,7 @@ def test_predictions_of_left_out_patients_are_pooled(patients: list[ad.AnnData])
     assert one.obs["sw_class"].tolist() == patients[0].obs["guess"].tolist()
 
 
-def test_embeddings_are_compared_on_the_same_resamples(patients: list[ad.AnnData]) -> None:
+def test_embeddings_are_compared_on_the_same_resamples(patients: list[Any]) -> None:
     rng = np.random.default_rng(0)
     for p in patients:
         p.obsm["noise"] = rng.normal(size=(60, 4))
@@ -49,23 +49,24 @@ def test_embeddings_are_compared_on_the_same_resamples(patients: list[ad.AnnData
         patients, labels_key="label", use=["X_sw_image", "noise", "same"], method="knn", bootstrap=50
     )
     assert result.index.names == ["use", "class"]
-    noise, same = result.loc[("noise", "macro")], result.loc[("same", "macro")]
+    noise: Any = result.loc[("noise", "macro")]
+    same: Any = result.loc[("same", "macro")]
     assert noise["f1_gain_high"] < -0.2
     assert same[["f1_gain", "f1_gain_low", "f1_gain_high"]].tolist() == [0, 0, 0]
     again = evaluate_classes(patients, labels_key="label", use="noise", method="knn", bootstrap=50)
-    assert again.loc["macro", "f1_low"] == noise["f1_low"]
+    assert again["f1_low"]["macro"] == noise["f1_low"]
 
 
-def test_a_class_of_a_single_patient_counts_as_missed(patients: list[ad.AnnData]) -> None:
+def test_a_class_of_a_single_patient_counts_as_missed(patients: list[Any]) -> None:
     rare = patients[0].obs["label"].cat.add_categories("glands")
     rare.iloc[:10] = "glands"
     patients[0].obs["label"] = rare
     result = evaluate_classes(patients, labels_key="label", n_shots=5)
-    assert result.loc["glands", ["n", "n_groups", "f1"]].tolist() == [10, 1, 0]
-    assert evaluate_classes(patients, labels_key="label", ignore=["glands"]).loc["macro", "n"] == 230
+    assert list(result.loc["glands", ["n", "n_groups", "f1"]]) == [10, 1, 0]
+    assert evaluate_classes(patients, labels_key="label", ignore=["glands"])["n"]["macro"] == 230
 
 
-def test_groups_that_cannot_be_left_out_are_refused(patients: list[ad.AnnData]) -> None:
+def test_groups_that_cannot_be_left_out_are_refused(patients: list[Any]) -> None:
     with pytest.raises(ValueError, match=r"All labelled rows are of one patient \(A\).*group_key='section'"):
         evaluate_classes(patients[0], labels_key="label")
     two = patients[:2]
@@ -90,7 +91,7 @@ def test_real_patients_tell_more_than_the_majority(data_folder: Any) -> None:
         sw.pp.embed_genes(table, encoder)
     result = evaluate_classes(tables, labels_key="pathologist_label", use="X_pca")
     assert "undetermined" not in result.index
-    assert result.loc["macro", "f1"] > result.loc["majority", "f1"]
+    assert result["f1"]["macro"] > result["f1"]["majority"]
 
 
 def test_rows_are_counted_by_group_true_class_and_predicted_class() -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spatialwhisperer.tl.evaluation.domains import evaluate_domains
 
-if TYPE_CHECKING:
-    import anndata as ad
 
-
-def test_every_section_is_partitioned_on_its_own(halves: ad.AnnData) -> None:
+def test_every_section_is_partitioned_on_its_own(halves: Any) -> None:
     halves.obs["region"] = halves.obs["region"].astype(object)
     halves.obs.loc[halves.obs_names[:3], "region"] = "undetermined"
     halves.obs.loc[halves.obs_names[3], "region"] = np.nan
@@ -30,7 +27,7 @@ def test_every_section_is_partitioned_on_its_own(halves: ad.AnnData) -> None:
     assert "deviation over seeds" in result.attrs["convention"]
 
 
-def test_two_regions_are_needed(halves: ad.AnnData) -> None:
+def test_two_regions_are_needed(halves: Any) -> None:
     with pytest.raises(ValueError, match="Section s has one label only"):
         evaluate_domains(halves, "region", use="values", library_key="section", ignore=["left"])
     with pytest.raises(ValueError, match="n_domains=900 does not fit"):

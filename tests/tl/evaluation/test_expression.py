@@ -125,7 +125,7 @@ def test_bad_arguments_are_refused(adata: Any, guess: Any) -> None:
     with pytest.raises(ValueError, match="hits must be positive"):
         evaluate_expression(adata, prediction, hits=(0,))
     with pytest.raises(ValueError, match="gene_lists_from must be one of"):
-        evaluate_expression(adata, prediction, gene_lists_from="validation")
+        evaluate_expression(adata, prediction, gene_lists_from="validation")  # type: ignore[arg-type]
 
 
 def test_values_of_a_layer_are_compared_as_given(adata: Any, guess: Any) -> None:

@@ -19,12 +19,13 @@ SPACE = "per_spot_log1p"
 
 
 def paired(data: Any, prediction: Any = None, **options: Any) -> Pair:
-    unset = dict.fromkeys(("genes", "value_space", "layer", "group_key", "table_key"))
-    return make_pair(data, prediction, **(unset | {"key": _keys.EXPRESSION} | options))
+    unset: dict[str, Any] = dict.fromkeys(("genes", "value_space", "layer", "group_key"))
+    slide = Slide.open(data, table_key=options.pop("table_key", None))
+    return make_pair(slide, prediction, **(unset | {"key": _keys.EXPRESSION} | options))
 
 
 @pytest.fixture
-def table() -> ad.AnnData:
+def table() -> Any:
     """Counts of 30 rows and 6 genes."""
     counts = np.random.default_rng(0).poisson(5, (30, 6)).astype(np.float32)
     obs = pd.DataFrame({"part": ["a"] * 10 + ["b"] * 20}, index=[f"r{i}" for i in range(30)])
@@ -32,7 +33,7 @@ def table() -> ad.AnnData:
     return ad.AnnData(sp.csr_matrix(counts), obs=obs, var=var)
 
 
-def test_truth_and_prediction_are_in_one_space(table: ad.AnnData, guess: Any, measured: Any) -> None:
+def test_truth_and_prediction_are_in_one_space(table: Any, guess: Any, measured: Any) -> None:
     pair = paired(table, guess(table, noise=0.0))
     assert pair.genes == list(table.var_names)
     assert pair.space == SPACE
@@ -41,7 +42,7 @@ def test_truth_and_prediction_are_in_one_space(table: ad.AnnData, guess: Any, me
     assert len(set(pair.groups)) == 1
 
 
-def test_genes_are_chosen_in_the_order_of_the_caller(table: ad.AnnData, guess: Any) -> None:
+def test_genes_are_chosen_in_the_order_of_the_caller(table: Any, guess: Any) -> None:
     prediction = guess(table)
     pair = paired(table, prediction, genes=["G4", "G1", "G4"])
     assert pair.genes == ["G4", "G1"]
@@ -49,7 +50,7 @@ def test_genes_are_chosen_in_the_order_of_the_caller(table: ad.AnnData, guess: A
     assert paired(table, prediction, genes="G2").genes == ["G2"]
 
 
-def test_genes_are_matched_by_id_where_names_differ(table: ad.AnnData, guess: Any) -> None:
+def test_genes_are_matched_by_id_where_names_differ(table: Any, guess: Any) -> None:
     prediction = guess(table)
     prediction.var["gene_id"] = table.var["gene_ids"].to_numpy()
     prediction.var_names = [f"alias {i}" for i in range(6)]
@@ -58,11 +59,11 @@ def test_genes_are_matched_by_id_where_names_differ(table: ad.AnnData, guess: An
     assert pair.truth.shape == (30, 6)
 
 
-def test_groups_are_those_of_a_column(table: ad.AnnData, guess: Any) -> None:
+def test_groups_are_those_of_a_column(table: Any, guess: Any) -> None:
     assert paired(table, guess(table), group_key="part").groups.tolist() == table.obs["part"].tolist()
 
 
-def test_a_gene_that_was_not_measured_counts_as_zero(table: ad.AnnData, measured: Any) -> None:
+def test_a_gene_that_was_not_measured_counts_as_zero(table: Any, measured: Any) -> None:
     values = values_of(Slide.open(table), np.array([2, -1, 0]), space=SPACE, layer=None).toarray()
     assert np.allclose(values[:, [0, 2]], measured(table)[:, [2, 0]], atol=1e-6)
     assert (values[:, 1] == 0).all()
@@ -89,12 +90,12 @@ def test_a_spatialdata_holds_its_prediction(section: Any, guess: Any) -> None:
         ({"group_key": "batch"}, KeyError, "group_key='batch'"),
     ],
 )
-def test_bad_arguments_are_refused(table: ad.AnnData, guess: Any, options: Any, error: Any, message: str) -> None:
+def test_bad_arguments_are_refused(table: Any, guess: Any, options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         paired(table, guess(table), **options)
 
 
-def test_rows_must_be_the_same_in_the_same_order(table: ad.AnnData, guess: Any) -> None:
+def test_rows_must_be_the_same_in_the_same_order(table: Any, guess: Any) -> None:
     prediction = guess(table)
     with pytest.raises(KeyError, match="a table of its own. Pass prediction="):
         paired(table)
@@ -104,7 +105,7 @@ def test_rows_must_be_the_same_in_the_same_order(table: ad.AnnData, guess: Any) 
         paired(table, prediction[::-1].copy())
 
 
-def test_genes_must_be_measured(table: ad.AnnData, guess: Any) -> None:
+def test_genes_must_be_measured(table: Any, guess: Any) -> None:
     prediction = guess(table)
     prediction.var_names = [*table.var_names[:-2], "X1", "X2"]
     with pytest.warns(SpatialWhispererWarning, match="2 predicted genes were not measured"):
@@ -114,7 +115,7 @@ def test_genes_must_be_measured(table: ad.AnnData, guess: Any) -> None:
         paired(table, prediction)
 
 
-def test_a_prediction_needs_values_and_a_space(table: ad.AnnData, guess: Any) -> None:
+def test_a_prediction_needs_values_and_a_space(table: Any, guess: Any) -> None:
     empty = guess(table)
     empty.X[:, 0] = np.nan
     with pytest.raises(ValueError, match=r"Every row of the prediction has a NaN \(0 of 30"):
@@ -129,14 +130,14 @@ def test_a_prediction_needs_values_and_a_space(table: ad.AnnData, guess: Any) ->
 
 
 @pytest.mark.parametrize(("value", "text"), [(-1.0, "negative"), (np.nan, "NaN"), (0.5, "non-integer")])
-def test_measured_values_must_be_counts(table: ad.AnnData, guess: Any, value: float, text: str) -> None:
+def test_measured_values_must_be_counts(table: Any, guess: Any, value: float, text: str) -> None:
     prediction = guess(table)
     table.X.data[0] = value
     with pytest.raises(ValueError, match=text):
         paired(table, prediction)
 
 
-def test_values_of_a_layer_must_be_finite(table: ad.AnnData, guess: Any) -> None:
+def test_values_of_a_layer_must_be_finite(table: Any, guess: Any) -> None:
     table.layers["mine"] = np.full((30, 6), np.nan, np.float32)
     with pytest.raises(ValueError, match=r"\.layers\['mine'\] holds values that are not finite"):
         paired(table, guess(table, space="as given"), layer="mine")

@@ -70,7 +70,7 @@ def test_a_class_may_have_several_labels_or_none() -> None:
     with pytest.raises(ValueError, match=r"None of the true classes \(fat\) is among the labels.*Pass mapping="):
         label_sets(["fat"], labels, None)
     with pytest.raises(TypeError, match="mapping must be a mapping from true class to label, not list"):
-        label_sets(["fat"], labels, ["T"])
+        label_sets(["fat"], labels, ["T"])  # type: ignore[arg-type]
 
 
 def test_correct_labels_are_those_of_the_dominant_class() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_the_graph_keeps_to_sections(halves: ad.AnnData) -> None:
-    graph = spatial_graph(Slide.open(halves, library_key="section"), Smoothing(0.5, n_neighs=4))
+    graph: Any = spatial_graph(Slide.open(halves, library_key="section"), Smoothing(0.5, n_neighs=4))
     assert (graph != graph.T).nnz == 0
     assert graph[:144, 144:].nnz == 0
     assert graph.sum(axis=1).min() >= 4
@@ -23,9 +23,9 @@ def test_the_graph_keeps_to_sections(halves: ad.AnnData) -> None:
 
 def test_a_graph_of_the_object_is_taken(halves: ad.AnnData) -> None:
     slide = Slide.open(halves, library_key="section")
-    graph = spatial_graph(slide, Smoothing(0.5, n_neighs=4))
+    graph: Any = spatial_graph(slide, Smoothing(0.5, n_neighs=4))
     halves.obsp["mine_connectivities"] = graph
-    given = spatial_graph(slide, Smoothing(0.5, n_neighs=99, neighbors_key="mine"))
+    given: Any = spatial_graph(slide, Smoothing(0.5, n_neighs=99, neighbors_key="mine"))
     assert (given != graph).nnz == 0
     with pytest.raises(KeyError, match=r"'yours_connectivities' is not in \.obsp \(found: mine"):
         spatial_graph(slide, Smoothing(0.5, neighbors_key="yours"))
@@ -38,7 +38,7 @@ def test_no_graph_is_made_without_a_weight(halves: ad.AnnData) -> None:
 
 def test_a_section_of_one_row_has_no_neighbours(halves: ad.AnnData) -> None:
     few = halves[[0, 144, 145]].copy()
-    graph = spatial_graph(Slide.open(few, library_key="section"), Smoothing(1.0))
+    graph: Any = spatial_graph(Slide.open(few, library_key="section"), Smoothing(1.0))
     assert graph.toarray().tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
 
 

@@ -16,7 +16,7 @@ from spatialwhisperer._provenance import recorded
 KEY = "sw_expression"
 
 
-def planted(patients: list[str], n: int = 80, seed: int = 0) -> list[ad.AnnData]:
+def planted(patients: list[str], n: int = 80, seed: int = 0) -> list[Any]:
     """Features that say much about gene 0, gene 1 of the same mean that is noise, and genes that follow nothing."""
     rng = np.random.default_rng(seed)
     tables = []
@@ -33,7 +33,7 @@ def planted(patients: list[str], n: int = 80, seed: int = 0) -> list[ad.AnnData]
     return tables
 
 
-GIVEN = {
+GIVEN: dict[str, Any] = {
     "preset": sw.models.get_preset("bleep").replace(batch_size=80),
     "image": sw.tl.ImageFeatures(key="X_given"),
     "max_epochs": 8,
@@ -54,7 +54,7 @@ def snapshot(section: Any) -> Any:
 
 def test_the_held_out_accuracy_separates_planted_genes_from_noise() -> None:
     tables = planted(["A", "B", "C", "D"])
-    model = sw.tl.train(tables[:3], **GIVEN)
+    model: Any = sw.tl.train(tables[:3], **GIVEN)
     for method in ("retrieval", "regression", "both"):
         out = predict(model, tables[3], method=method, k=20)
         stated = out.var["held_out_pearson"]
@@ -73,12 +73,12 @@ def test_the_held_out_accuracy_is_that_by_hand() -> None:
     """The mean over the patients of what a model of the other patients reaches."""
     tables = planted(["A", "B", "C"])
     options = GIVEN | {"max_epochs": 2}
-    whole = sw.tl.train(tables, **options)
+    whole: Any = sw.tl.train(tables, **options)
     r = []
     for out in range(3):
         rest = [t for i, t in enumerate(tables) if i != out]
         expression = sw.tl.ExpressionOptions(genes=whole.expression.genes, cross_validate=False)
-        model = sw.tl.train(rest, expression=expression, **options)
+        model: Any = sw.tl.train(rest, expression=expression, **options)
         x = predict(model, tables[out], method="retrieval").X
         counts = tables[out].X.toarray()
         truth = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
@@ -109,7 +109,7 @@ def test_patients_are_held_out_or_sections_of_one_patient(
         return fit_model(inputs, items, *arguments, **options)
 
     monkeypatch.setattr(expression_training, "fit_model", watch)
-    model = sw.tl.train(planted(patients), **GIVEN | {"max_epochs": 1})
+    model: Any = sw.tl.train(planted(patients), **GIVEN | {"max_epochs": 1})
     by_section = len(set(patients)) == 1
     labels = np.repeat([f"{i}:0" for i in range(len(patients))] if by_section else patients, 80)
     out = [set(np.delete(labels, sorted(rows)).tolist()) for rows in left_in]
@@ -124,11 +124,12 @@ def test_values_of_a_layer_are_predicted_as_they_are() -> None:
     for table in tables:
         table.layers["corrected"] = table.X.toarray() / 7 - 1
     layer = sw.tl.ExpressionOptions(values_layer="corrected", cross_validate=False)
-    model = sw.tl.train(tables, expression=layer, **GIVEN | {"max_epochs": 1})
+    model: Any = sw.tl.train(tables, expression=layer, **GIVEN | {"max_epochs": 1})
     expected = np.concatenate([t[:, model.expression.genes].layers["corrected"] for t in tables])
     assert np.allclose(model.expression.values.toarray(), expected)
     out = predict(model, planted(["C"])[0])
-    assert recorded(out, KEY)["value_space"] == "as given"
+    record: Any = recorded(out, KEY)
+    assert record["value_space"] == "as given"
     tables[0].layers["corrected"][0, 0] = np.nan
     with pytest.raises(ValueError, match=r"layers\['corrected'\] of object 0 holds values that are not finite"):
         sw.tl.train(tables, expression=layer, **GIVEN)
@@ -140,7 +141,7 @@ def test_values_of_a_layer_are_predicted_as_they_are() -> None:
 
 def test_accuracy_is_unknown_where_it_was_not_measured() -> None:
     expression = sw.tl.ExpressionOptions(cross_validate=False)
-    model = sw.tl.train(planted(["A", "B"]), expression=expression, **GIVEN | {"max_epochs": 1})
+    model: Any = sw.tl.train(planted(["A", "B"]), expression=expression, **GIVEN | {"max_epochs": 1})
     assert predict(model, planted(["C"])[0]).var["held_out_pearson"].isna().all()
 
 
@@ -158,7 +159,7 @@ def fresh(simulated: Any) -> list[Any]:
     return out
 
 
-TILES = {"image": sw.tl.ImageFeatures(tile_um=80, tile_px=32), "preset": "bleep"}
+TILES: dict[str, Any] = {"image": sw.tl.ImageFeatures(tile_um=80, tile_px=32), "preset": "bleep"}
 
 
 def preset(**values: Any) -> Any:

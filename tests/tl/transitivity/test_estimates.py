@@ -234,7 +234,7 @@ def test_the_report_keeps_its_order_and_details() -> None:
     assert frame.index.tolist() == ["second", "first", "third", "fourth"]
     assert frame.index.name == "quantity"
     assert frame.columns.tolist() == ["value", "low", "high", "meaning"]
-    assert frame.loc["second", ["value", "low", "high"]].tolist() == [2, 1, 3]
+    assert list(frame.loc["second", ["value", "low", "high"]]) == [2, 1, 3]
     assert frame.loc["first", ["low", "high"]].isna().all()
     assert frame.attrs["classes"] == ["a", "b", "c"]
     assert frame.attrs["untestable"] == ["Untestable: no reason."]
