@@ -31,7 +31,7 @@ def test_record_and_recorded(adata: ad.AnnData) -> None:
         "seed": np.int64(3),
         "mpp": np.float64(0.5),
         "scale": np.array([1, 2]),
-        "genes": ("b", "a"),
+        "genes": {"b", "a"},
     }
     record(adata, "sw_label", parameters)
     record(adata, "sw_query", {"text": "glands", "folder": Path("a")})
@@ -40,7 +40,7 @@ def test_record_and_recorded(adata: ad.AnnData) -> None:
         "seed": 3,
         "mpp": 0.5,
         "scale": [1, 2],
-        "genes": ["b", "a"],
+        "genes": ["a", "b"],
     }
     assert recorded(adata, "sw_query") == {"text": "glands", "folder": "a"}
     assert recorded(adata, "absent") is None

@@ -107,6 +107,11 @@ def test_whole_numbers_stand_for_any() -> None:
     assert isinstance(read.share, float)
 
 
+def test_sets_become_sorted_lists() -> None:
+    assert to_plain({"a": {"b", "a", "c"}, "n": frozenset({10, 9})}) == {"a": ["a", "b", "c"], "n": [9, 10]}
+    assert to_plain({2, "b", 1, "a"}) == [1, 2, "a", "b"]
+
+
 def test_numbers_of_numpy_become_plain_ones() -> None:
     plain = to_plain({1: np.float32(0.5), "a": np.arange(2), "b": (np.bool_(True), {np.int64(3)})})
     assert plain == {"1": 0.5, "a": [0, 1], "b": [True, [3]]}

@@ -30,12 +30,15 @@ class Stored:
 
 
 def to_plain(value: Any) -> Any:
-    """Dictionaries, lists, numbers and text, as JSON has them."""
+    """Turn a value into dictionaries, lists, numbers and text, as JSON has them; sets become sorted lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
+        # the order of a set differs between processes
+        value = sorted(value, key=lambda v: (type(v).__name__, v))
+    if isinstance(value, list | tuple):
         return [to_plain(v) for v in value]
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -50,14 +53,14 @@ def from_plain(kind: type[D], plain: Any, what: str) -> D:
     kind
         The class.
     plain
-        What `to_plain` returned, perhaps after a way through a file.
+        What `to_plain` returned, perhaps read from a file.
     what
-        How the error calls it.
+        Name of the value in the error message.
 
     Raises
     ------
     ValueError
-        If a value is missing, unknown, or of another type; the text names the first few.
+        If a value is missing, unknown, or of another type; the message names the first few.
     """
     from pydantic import ValidationError
 
