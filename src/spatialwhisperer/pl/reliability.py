@@ -106,7 +106,11 @@ def reliability(
     return [top, below]
 
 
-def _bins(data: Any, truth: Any, **options: Any) -> pd.DataFrame:
+def _bins(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | pd.DataFrame,
+    truth: str | pd.DataFrame | None,
+    **options: Any,
+) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         missing = [c for c in _COLUMNS if c not in data]
         if missing or not data["n"].sum():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer.tl.evaluation.expression import evaluate_expression
+from spatialwhisperer.tl.evaluation.genes import gene_report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,14 @@ def test_groups_have_the_same_weight(adata: Any, guess: Any) -> None:
     assert cell(result, group="mean", gene_list="ACG", metric="pearson") == pytest.approx(np.mean(r))
     alone = evaluate_expression(adata[:20].copy(), prediction[:20].copy(), baselines=False)
     assert cell(alone, group="mean", gene_list="ACG", metric="pearson") == pytest.approx(r[0])
+
+
+def test_the_libraries_of_a_table_are_groups(adata: Any, guess: Any) -> None:
+    adata.obs["slide"] = np.where(np.arange(adata.n_obs) < 20, "first", "second")
+    adata.uns["spatial"] = {"first": {}, "second": {}}
+    result = evaluate_expression(adata, guess(adata), baselines=False, library_key="slide")
+    assert set(result["group"]) == {"first", "second", "mean"}
+    assert set(gene_report(adata, guess(adata), library_key="slide")["n_sections"]) <= {1, 2}
 
 
 def test_gene_lists_come_from_training_data(section: Any, train: list[Any], guess: Any) -> None:

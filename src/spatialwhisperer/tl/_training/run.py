@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
     from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def run_training(
-    data: Any,
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
     preset: str | Preset,
     *,
     image: Any,

@@ -141,7 +141,7 @@ def tissue_darkness(
 
 
 def read_training(
-    train: Sequence[AnnData | SpatialData], pair: Pair, *, layer: str | None, table_key: str | None
+    train: Sequence[AnnData | SpatialData], pair: Pair, *, layer: str | None, options: SlideOptions
 ) -> TrainingSpots:
     """Training spots of all objects, in the genes and the space of the prediction.
 
@@ -153,7 +153,7 @@ def read_training(
     values, sections, library = [], [], []
     obs: list[Any] = []
     for number, data in enumerate(train):
-        slide = Slide.open(data, table_key=table_key)
+        slide = Slide.open(data, **options)
         table = slide.table
         columns = match_genes(pair.genes, pair.gene_ids, table)
         if (columns < 0).all():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.tl.evaluation.baselines import TrainingSpots
     from spatialwhisperer.tl.evaluation.pairs import Pair
 
@@ -50,9 +52,9 @@ def evaluate_expression(
     scalar_key: str = DARKNESS,
     patient_key: str = "patient",
     hits: Sequence[int] = (1, 5),
-    table_key: str | None = None,
     key: str = _keys.EXPRESSION,
     per_gene: bool = False,
+    **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
     """Compare predicted expression with the measured one, and with baselines that need no image or no model.
 
@@ -94,11 +96,11 @@ def evaluate_expression(
         Column of ``.obs`` with the patient.
     hits
         For each number k: the fraction of spots in which one of the k highest predicted genes is among the k highest measured ones.
-    %(table_key)s
     key
         Table of a SpatialData with the prediction.
     per_gene
         Return one row per group, predictor and gene instead.
+    %(slide)s
 
     Returns
     -------
@@ -140,20 +142,19 @@ def evaluate_expression(
     if any(isinstance(k, bool) or int(k) != k or k < 1 for k in hits):
         raise ValueError(f"hits must be positive whole numbers, not {hits!r}.")
     pair = make_pair(
-        data,
+        Slide.open(data, **slide),
         prediction,
         genes=genes,
         value_space=value_space,
         layer=layer,
         group_key=group_key,
-        table_key=table_key,
         key=key,
     )
     training = None
     if train is not None:
         from spatialwhisperer.tl._training.checks import objects
 
-        training = read_training(objects(train), pair, layer=layer, table_key=table_key)
+        training = read_training(objects(train), pair, layer=layer, options=slide)
     lists = _lists(pair, training, gene_lists, gene_lists_from)
     if training is None and baselines:
         inform("No baselines: pass train=[…] to evaluate the training mean and the other baselines.")

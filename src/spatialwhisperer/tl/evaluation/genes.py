@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics import expression_metrics as metrics
@@ -18,6 +19,8 @@ from spatialwhisperer.tl.evaluation.pairs import make_pair
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from spatialwhisperer._access.slide import SlideOptions
 
 GeneSets = Mapping[str, Sequence[str]] | str | Path
 
@@ -32,8 +35,8 @@ def gene_report(
     value_space: str | None = None,
     layer: str | None = None,
     group_key: str | None = None,
-    table_key: str | None = None,
     key: str = _keys.EXPRESSION,
+    **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
     """Rank genes by how well they are predicted over the sections.
 
@@ -50,7 +53,7 @@ def gene_report(
     value_space, group_key, key
         As in :func:`evaluate_expression`.
     %(layer)s
-    %(table_key)s
+    %(slide)s
 
     Returns
     -------
@@ -101,14 +104,13 @@ def gene_report(
         column
         for number, (one, its) in enumerate(_objects(data, prediction))
         for column in _sections(
-            one,
+            Slide.open(one, **slide),
             its,
             number,
             genes=genes,
             value_space=value_space,
             layer=layer,
             group_key=group_key,
-            table_key=table_key,
             key=key,
         )
     ]
@@ -124,10 +126,11 @@ def gene_report(
     return out.sort_values("rank", kind="stable")
 
 
-def _objects(data: Any, prediction: Any) -> list[tuple[Any, Any]]:
+def _objects(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData], prediction: AnnData | Sequence[AnnData] | None
+) -> list[tuple[AnnData | SpatialData, AnnData | None]]:
     """Each object with its prediction."""
-    several = isinstance(data, Sequence)
-    objects = list(data) if several else [data]
+    objects = list(data) if isinstance(data, Sequence) else [data]
     if not objects:
         raise ValueError("data is an empty list; pass at least one AnnData or SpatialData.")
     if prediction is None:
@@ -138,9 +141,11 @@ def _objects(data: Any, prediction: Any) -> list[tuple[Any, Any]]:
     return list(zip(objects, predictions, strict=True))
 
 
-def _sections(data: Any, prediction: Any, number: int, **options: Any) -> list[tuple[pd.Series, pd.Series]]:
+def _sections(
+    slide: Slide, prediction: AnnData | None, number: int, **options: Any
+) -> list[tuple[pd.Series, pd.Series]]:
     """Correlations and -log10 p of the genes in each section of one object."""
-    pair = make_pair(data, prediction, **options)
+    pair = make_pair(slide, prediction, **options)
     out = []
     for group in pd.unique(pair.groups):
         take = np.flatnonzero(pair.groups == group)

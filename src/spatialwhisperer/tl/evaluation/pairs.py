@@ -10,7 +10,6 @@ import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.counts import counts_matrix, match_genes
-from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from spatialwhisperer._access.slide import Slide
 
 AS_GIVEN = "as given"
 """Recorded as the value space where a model was trained on the values of a layer rather than on counts."""
@@ -60,19 +61,16 @@ class Pair:
 
 
 def make_pair(
-    data: AnnData | SpatialData | Slide,
+    slide: Slide,
     prediction: AnnData | None,
     *,
     genes: Sequence[str] | None,
     value_space: str | None,
     layer: str | None,
     group_key: str | None,
-    table_key: str | None = None,
     key: str,
 ) -> Pair:
     """Find measured values and prediction, check that they belong together, and bring the former into the space of the latter.
-
-    A slide that was opened already keeps its sections.
 
     Raises
     ------
@@ -82,7 +80,6 @@ def make_pair(
         If rows differ, no predicted gene was measured, the prediction holds no value, or the value space is unknown or not that of
         the prediction.
     """
-    slide = data if isinstance(data, Slide) else Slide.open(data, table_key=table_key)
     table = slide.table
     prediction = _prediction(slide.data, prediction, key)
     _check_rows(table, prediction, key)
