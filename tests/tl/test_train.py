@@ -21,10 +21,11 @@ NETWORK = sw.tl.ImageFeatures("test_resnet.r160_in1k", tile_um=80, tile_px=32)
 
 
 def preset(**changes: Any) -> sw.models.Preset:
-    return sw.models.get_preset("spatialwhisperer").replace(**{"batch_size": 64} | changes)
+    small = {"batch_size": 128, "projection_dim": 16}
+    return sw.models.get_preset("spatialwhisperer").replace(**small | changes)
 
 
-def train(data: Any, *, image: Any = TILES, max_epochs: int = 2, **options: Any) -> Any:
+def train(data: Any, *, image: Any = TILES, max_epochs: int = 1, **options: Any) -> Any:
     return sw.tl.train(data, image=image, max_epochs=max_epochs, **{"preset": preset()} | options)
 
 
@@ -88,7 +89,7 @@ def test_sections_may_come_in_a_mapping(simulated: Any) -> None:
 
 
 def test_the_joint_schedule_has_the_dimension_of_its_recipe(objects: list[Any]) -> None:
-    joint = train(objects, preset=preset(schedule="joint"), max_epochs=1)
+    joint = train(objects, preset=preset(schedule="joint", projection_dim=512))
     assert joint.config.training.schedule == "joint"
     assert joint.config.projection_dim == 512
     assert set(joint.history["phase"]) == {"joint"}
@@ -115,7 +116,7 @@ def test_the_seed_decides(objects: list[Any], schedule: str) -> None:
 )
 def test_the_process_keeps_its_random_state(objects: list[Any], options: dict[str, Any]) -> None:
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    train(objects, **options, max_epochs=1)
+    train(objects, **options)
     after = random.getstate(), np.random.get_state()[1], torch.get_rng_state()  # noqa: NPY002
     assert before[0] == after[0]
     assert np.array_equal(before[1], after[1])
@@ -137,7 +138,7 @@ def test_incomplete_image_rows_are_left_out(simulated: Any) -> None:
 
 
 def test_validation_is_by_group(objects: list[Any]) -> None:
-    model = train(objects, validation=["P2", "R2"], preset=preset(schedule="joint"), max_epochs=1)
+    model = train(objects, validation=["P2", "R2"], preset=preset(schedule="joint"))
     training = model.config.training
     assert training.groups == ("P1", "R1")
     assert training.validation_groups == ("P2", "R2")
@@ -235,7 +236,7 @@ def test_an_interrupted_run_continues_in_its_folder(objects: list[Any], tmp_path
 
 
 def test_a_run_without_a_folder_leaves_only_the_model(simulated: Any) -> None:
-    model = train(simulated.reference, max_epochs=1)
+    model = train(simulated.reference)
     assert model.folder is not None
     assert model.folder.is_relative_to(sw.settings.cache_dir.resolve())
     assert [path.name for path in model.folder.parent.iterdir()] == ["model"]
@@ -252,7 +253,7 @@ def test_a_run_without_a_folder_leaves_only_the_model(simulated: Any) -> None:
         ({"schedule": "sequential", "pairs": [("image", "gene")]}, {}, "needs pairs of that modality"),
         ({"locking": "LLU"}, {"image": sw.tl.ImageFeatures(key="X_stain_texture")}, "Give the one or the other"),
         ({"locking": "ULL"}, {"gene": "pca"}, "no weights to train|cannot be trained"),
-        ({"locking": "LLU"}, {"image": sw.tl.ImageFeatures("stain_texture", tile_um=80)}, "has no weights to train"),
+        ({"locking": "LLU"}, {"image": sw.tl.ImageFeatures("stain_texture", tile_um=80, tile_px=64)}, "has no weights to train"),
         ({}, {"preset": "clip"}, "Unknown preset 'clip'; choose one of whisperer"),
         ({}, {"resume": True}, "needs folder="),
         ({}, {"max_epochs": 0}, "max_epochs must be at least 1"),
@@ -286,7 +287,7 @@ def test_an_unknown_argument_of_the_trainer_is_refused_before_the_data_are_read(
 
 def test_features_that_are_computed_are_stored_in_the_objects(simulated: Any, model: Any) -> None:
     section = copy(simulated.sections["P1"], features=False)
-    train([section, simulated.reference], max_epochs=1)
+    train([section, simulated.reference])
     stored = simulated.sections["P1"]["table"].obsm["X_stain_texture"]
     assert np.array_equal(section["table"].obsm["X_stain_texture"], stored)
     assert model.config.modalities["image"].feature_dim == stored.shape[1]

@@ -54,10 +54,10 @@ def stop_at(epoch: int) -> Any:
 
 def test_the_joint_schedule_trains_all_pairs_together(items: Items, space: Space, run: Runs) -> None:
     model = space()
-    fitted = fit(model, items, None, run(max_epochs=20), schedule="joint", image_link=None)
+    fitted = fit(model, items, None, run(max_epochs=8, learning_rate=3e-2), schedule="joint", image_link=None)
     assert set(fitted.history["phase"]) == {"joint"}
     # an epoch passes once through the larger stratum of 32 items, half a batch at a time
-    assert fitted.history["step"].tolist() == [4 * (e + 1) for e in range(20)]
+    assert fitted.history["step"].tolist() == [4 * (e + 1) for e in range(8)]
     for pair in ("image_gene", "gene_text"):
         assert fitted.history[f"loss_{pair}"].iloc[-1] < 0.7 * fitted.history[f"loss_{pair}"].iloc[0]
     assert len(fitted.penalties) == 0
@@ -216,43 +216,43 @@ def test_an_interrupted_run_continues(
     items: Items, space: Space, run: Runs, schedule: str, link: str | None, tmp_path: Path
 ) -> None:
     whole, model = space(), space()
-    expected = fit(whole, items, None, run(max_epochs=6), schedule=schedule, image_link=link).history
+    expected = fit(whole, items, None, run(max_epochs=4), schedule=schedule, image_link=link).history
     folder, handler = tmp_path / "stopped", signal.getsignal(signal.SIGINT)
-    stopping = run({"callbacks": stop_at(4)}, max_epochs=6, folder=folder)
+    stopping = run({"callbacks": stop_at(3)}, max_epochs=4, folder=folder)
     with pytest.raises(KeyboardInterrupt, match="resume=True"):
         fit(model, items, None, stopping, schedule=schedule, image_link=link)
     assert signal.getsignal(signal.SIGINT) is handler
     first = "joint" if schedule == "joint" else "gene-text"
-    assert len(pd.read_csv(folder / first / "history.csv")) == 4
+    assert len(pd.read_csv(folder / first / "history.csv")) == 3
     model = space()
-    fitted = fit(model, items, None, run(max_epochs=6, folder=folder, resume=True), schedule=schedule, image_link=link)
+    fitted = fit(model, items, None, run(max_epochs=4, folder=folder, resume=True), schedule=schedule, image_link=link)
     pd.testing.assert_frame_equal(fitted.history, expected, rtol=1e-5)
     assert same(model, whole, atol=1e-5)
 
 
 def test_a_run_that_was_killed_continues_its_history(items: Items, space: Space, run: Runs, tmp_path: Path) -> None:
     """A process that is killed has no time to write its history; the checkpoint holds it."""
-    expected = fit(space(), items, None, run(max_epochs=6), schedule="joint", image_link=None).history
+    expected = fit(space(), items, None, run(max_epochs=4), schedule="joint", image_link=None).history
     folder = tmp_path / "killed"
-    stopping = run({"callbacks": [stop_at(4)]}, max_epochs=6, folder=folder)
+    stopping = run({"callbacks": [stop_at(3)]}, max_epochs=4, folder=folder)
     with pytest.raises(KeyboardInterrupt):
         fit(space(), items, None, stopping, schedule="joint", image_link=None)
     (folder / "joint" / "history.csv").unlink()
-    resumed = run(max_epochs=6, folder=folder, resume=True)
+    resumed = run(max_epochs=4, folder=folder, resume=True)
     history = fit(space(), items, None, resumed, schedule="joint", image_link=None).history
     pd.testing.assert_frame_equal(history, expected, rtol=1e-5)
 
 
 def test_the_last_checkpoint_is_that_of_the_last_step(items: Items, space: Space, run: Runs) -> None:
-    """25 epochs are no multiple of the two between checkpoints."""
+    """21 epochs are no multiple of the two between checkpoints."""
     model, again = space(), space()
-    history = fit(model, items, None, run(max_epochs=25), schedule="joint", image_link=None).history
+    history = fit(model, items, None, run(max_epochs=21), schedule="joint", image_link=None).history
     checkpoint = torch.load(run().folder / "joint" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == history["step"].iloc[-1]
     for name, value in model.state_dict().items():
         assert torch.equal(checkpoint["state_dict"][f"model.{name}"], value)
     # a finished run that is resumed stays as it is
-    resumed = fit(again, items, None, run(max_epochs=25, resume=True), schedule="joint", image_link=None).history
+    resumed = fit(again, items, None, run(max_epochs=21, resume=True), schedule="joint", image_link=None).history
     assert same(model, again)
     pd.testing.assert_frame_equal(history, resumed)
 
