@@ -105,7 +105,7 @@ def test_only_frozen_features_with_a_ridge_link_are_solved_in_closed_form(run: R
 
 
 def test_the_sequential_schedule_needs_a_bridge(items: Items, space: Space, run: Runs) -> None:
-    with pytest.raises(ValueError, match="needs a modality that all pairs share. Use schedule='joint'"):
+    with pytest.raises(ValueError, match="needs a modality that is part of all pairs. Use schedule='joint'"):
         fit(space(), items, None, run(bridge=None), schedule="sequential", image_link="ridge")
 
 

@@ -123,7 +123,7 @@ def separability(
 ) -> np.ndarray:
     """Classifier two-sample test: held-out score of each row for belonging to the first sample.
 
-    The AUROC of these scores is 0.5 where the samples have the same distribution, and 1 where they can be told apart completely.
+    The AUROC of these scores is 0.5 where the samples have the same distribution, and 1 where the classifier distinguishes them completely.
 
     Parameters
     ----------

@@ -136,7 +136,7 @@ def _fit_joint(model: JointSpace, items: Items, validation: Items | None, run: R
 def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, run: Run, image_link: str) -> Fitted:
     """Train bridge modality and text first, then link the image to the embedding of the bridge modality, which stays fixed."""
     if run.bridge is None:
-        raise ValueError("The sequential schedule needs a modality that all pairs share. Use schedule='joint'.")
+        raise ValueError("The sequential schedule needs a modality that is part of all pairs. Use schedule='joint'.")
     if in_closed_form(run.recipe, image_link, model.towers):
         return fit_closed_form(model, items, bridge=run.bridge, neighbour_weight=run.recipe.neighbour_weight)
     phases = []

@@ -35,7 +35,7 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     Returns
     -------
     Arguments for the Trainer. The accelerator is that of ``settings.device``, and the precision on CUDA is bfloat16, where the caller
-    says nothing else.
+    passes no other.
 
     Raises
     ------
