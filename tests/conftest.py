@@ -51,13 +51,13 @@ def model(simulated: Any, run_folder: Path) -> Any:
 
 @pytest.fixture
 def section(simulated: Any) -> Any:
-    """The section that the model has not seen, with a table of its own."""
+    """The section that the model has not seen, with tables and shapes of its own."""
     import spatialdata as sd
 
     held_out = simulated.sections["P3"]
     return sd.SpatialData(
         images=dict(held_out.images),
-        shapes=dict(held_out.shapes),
+        shapes={name: shapes.copy() for name, shapes in held_out.shapes.items()},
         tables={"table": held_out["table"].copy(), "cells": held_out["cells"].copy()},
     )
 

@@ -97,7 +97,7 @@ def opens_by_name(name: str, modality: str) -> bool:
 
 
 def encoder_names(modality: str, *, fits: bool | None = None) -> list[str]:
-    """List the registered names of a modality.
+    """List the registered names of a modality, sorted.
 
     Parameters
     ----------
@@ -107,7 +107,8 @@ def encoder_names(modality: str, *, fits: bool | None = None) -> list[str]:
         Only encoders that training fits to the data (true), or does not fit (false); ``None`` lists all.
     """
     load_own()
-    return [n for (m, n), entry in ENTRIES.items() if m == modality and fits in (None, entry.make.fits)]
+    # in the order of registration, the answer would depend on what was imported before
+    return sorted(n for (m, n), entry in ENTRIES.items() if m == modality and fits in (None, entry.make.fits))
 
 
 def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
@@ -174,7 +175,7 @@ def list_encoders(modality: str | None = None) -> pd.DataFrame:
 
     _check_modality(modality)
     load_own()
-    rows = [dataclasses.asdict(entry.spec) for (m, _), entry in ENTRIES.items() if modality in (None, m)]
+    rows = [dataclasses.asdict(entry.spec) for (m, _), entry in sorted(ENTRIES.items()) if modality in (None, m)]
     columns = [f.name for f in dataclasses.fields(EncoderSpec)]
     table = pd.DataFrame(rows, columns=columns).set_index("name")
     return table.astype({"dim": "Int64", "input_px": "Int64", "commercial": "boolean"})
@@ -186,7 +187,7 @@ def _check_modality(modality: str | None) -> None:
 
 
 def _unknown(name: str, modality: str | None) -> str:
-    known = [n for m, n in ENTRIES if modality in (None, m)]
+    known = sorted(n for m, n in ENTRIES if modality in (None, m))
     others = [cls for m, cls in OTHERS.items() if modality in (None, m)]
     candidates = [*known, *(n for cls in others for n in cls.suggestions())]
     close = get_close_matches(name, dict.fromkeys(candidates), n=4, cutoff=0.5)
