@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-# numba's pool, which scanpy starts, would give torch as many threads as there are processors; numba reads this when it is imported
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Small models on a shared machine are slower with several threads than with one."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Small models are slower with several threads than with one, and numba, once scanpy has started it, sets their number anew."""
     import torch
 
     torch.set_num_threads(1)
