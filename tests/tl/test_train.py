@@ -253,7 +253,11 @@ def test_a_run_without_a_folder_leaves_only_the_model(simulated: Any) -> None:
         ({"schedule": "sequential", "pairs": [("image", "gene")]}, {}, "needs pairs of that modality"),
         ({"locking": "LLU"}, {"image": sw.tl.ImageFeatures(key="X_stain_texture")}, "Give the one or the other"),
         ({"locking": "ULL"}, {"gene": "pca"}, "no weights to train|cannot be trained"),
-        ({"locking": "LLU"}, {"image": sw.tl.ImageFeatures("stain_texture", tile_um=80, tile_px=64)}, "has no weights to train"),
+        (
+            {"locking": "LLU"},
+            {"image": sw.tl.ImageFeatures("stain_texture", tile_um=80, tile_px=64)},
+            "has no weights to train",
+        ),
         ({}, {"preset": "clip"}, "Unknown preset 'clip'; choose one of whisperer"),
         ({}, {"resume": True}, "needs folder="),
         ({}, {"max_epochs": 0}, "max_epochs must be at least 1"),

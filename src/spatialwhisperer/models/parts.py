@@ -295,7 +295,7 @@ class Preset:
 
     @property
     def bridge(self) -> str | None:
-        """The modality that all pairs share, and through which text reaches images; ``None`` where there is none."""
+        """The modality that is part of all pairs, through which text reaches images; ``None`` where there is none."""
         shared = set.intersection(*(set(pair) for pair in self.pairs)) - {"image", "text"}
         return shared.pop() if len(shared) == 1 else None
 

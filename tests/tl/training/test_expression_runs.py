@@ -187,6 +187,7 @@ def preset(**values: Any) -> Any:
             "expression=… needs image–gene pairs|No object",
         ),
         ({"gene": sw.tl.GeneFeatures(layer="counts")}, KeyError, "counts"),
+        ({"gene": sw.tl.GeneFeatures("pca", options={"n_latnet": 5})}, ValueError, "options of .pca. has n_latnet"),
         ({"validation": ["P1", "P2"]}, ValueError, "names every group"),
     ],
 )

@@ -85,7 +85,8 @@ def test_a_matrix_is_held_under_its_key() -> None:
 
 
 def test_groups_are_patients_and_else_the_object() -> None:
-    first, second = look(table(patient=[1, 1, 2, 2]), table())
+    first, second, third = look(table(patient=[1, 1, 2, 2]), table(), table(patient=["a", None, "b", np.nan]))
+    assert third.group.tolist() == ["a", "object 2", "b", "object 2"]
     assert first.group.tolist() == ["1", "1", "2", "2"]
     assert second.group.tolist() == ["object 1"] * 4
     assert first.of_groups(["2", "9"]).tolist() == [False, False, True, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +237,8 @@ def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> Gene
         keep = ~source.of_groups(task.held_out)
         if keep.any():
             tables.append(source.table if keep.all() else source.table[keep])
+    arguments = signature(fit_gene_encoder).parameters
+    own: dict[str, Any] = {k: v for k, v in request.options.items() if k in arguments}
     return fit_gene_encoder(
         tables,
         name,
@@ -243,7 +246,8 @@ def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> Gene
         batch_key=request.batch_key,
         labels_key=request.labels_key,
         random_state=task.random_state,
-        **dict(request.options),
+        options={k: v for k, v in request.options.items() if k not in arguments},
+        **own,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.slide import Slide, SlideOptions
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 
@@ -129,7 +130,9 @@ def _captions(table: AnnData, text_keys: Sequence[str]) -> np.ndarray:
 def _groups(table: AnnData, group_key: str | None, name: str) -> np.ndarray:
     if group_key is None or group_key not in table.obs:
         return np.full(table.n_obs, name, dtype=object)
-    return np.asarray(table.obs[group_key].astype(str), dtype=object)
+    column = obs_of(table)[group_key]
+    # rows without a group are a group of their own, as objects without the column are
+    return np.where(column.notna(), column.astype(str).to_numpy(dtype=object), np.array(name, dtype=object))
 
 
 def summary(sources: Sequence[Source]) -> str:
