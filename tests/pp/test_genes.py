@@ -221,7 +221,7 @@ def test_what_is_not_counts_is_refused_and_nothing_is_written(encoder: GeneEncod
 def test_other_mistakes_are_named(encoder: GeneEncoder, tmp_path: Path) -> None:
     adata = table()
     with pytest.raises(
-        ValueError, match=r"encoder='sVI' is not a gene encoder that is fitted \(found: .*pca, scvi, scanvi"
+        ValueError, match=r"encoder='sVI' is not a gene encoder that is fitted \(found: .*pca, scanvi, scvi"
     ):
         fit_gene_encoder(adata, "sVI")
     with pytest.raises(ValueError, match="neither a name .* nor a folder"):
