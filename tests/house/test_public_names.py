@@ -53,6 +53,12 @@ def test_every_parameter_is_described(name: str, function: Any) -> None:
     assert set(inspect.signature(function).parameters) <= described, name
 
 
+@pytest.mark.parametrize(("name", "function"), public(), ids=[name for name, _ in public()])
+def test_data_has_a_type(name: str, function: Any) -> None:
+    parameters = inspect.signature(function).parameters
+    assert "Any" not in {str(p.annotation) for n, p in parameters.items() if n in ("data", "train", "prediction")}, name
+
+
 def test_a_misspelt_argument_of_opening_is_refused_with_the_one_that_was_meant(section: Any) -> None:
     with pytest.raises(TypeError, match="no argument 'table_kye'. Did you mean table_key"):
         sw.tl.zero_shot_annotate(section, table_kye="table")  # type: ignore[call-arg]
