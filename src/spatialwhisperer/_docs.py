@@ -40,6 +40,20 @@ batch_size
 device
     Torch device; ``None`` takes ``settings.device``.
 """,
+    "training_counts": """
+counts
+    Raw counts, CSR or dense, shape (n, genes).
+genes
+    Name of each column.
+gene_ids
+    Ensembl id of each column.
+batch
+    Batch of each row, shape (n,).
+""",
+    "n_top_genes": """
+n_top_genes
+    Highly variable genes to keep; ``None`` keeps every gene that is seen.
+""",
     "random_state": """
 random_state
     Seed. The random state of the process is left alone.

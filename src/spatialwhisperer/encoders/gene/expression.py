@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
 from spatialwhisperer.encoders.registry import register_encoder
@@ -43,6 +44,7 @@ class ExpressionEncoder(GeneEncoder):
         self.value_space = value_space
 
     @classmethod
+    @shared
     def fit(
         cls,
         counts: Any,
@@ -57,16 +59,8 @@ class ExpressionEncoder(GeneEncoder):
 
         Parameters
         ----------
-        counts
-            Raw counts, CSR or dense, shape (n, genes).
-        genes
-            Name of each column.
-        gene_ids
-            Ensembl id of each column.
-        batch
-            Batch of each row, shape (n,).
-        n_top_genes
-            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        %(training_counts)s
+        %(n_top_genes)s
         value_space
             A space of `spatialwhisperer.statistics.value_spaces.SPACES` in which a row depends on itself alone.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -54,6 +55,7 @@ class PCAEncoder(GeneEncoder):
         self.mean, self.components, self.fraction = mean, components, fraction
 
     @classmethod
+    @shared
     def fit(
         cls,
         counts: Any,
@@ -69,18 +71,10 @@ class PCAEncoder(GeneEncoder):
 
         Parameters
         ----------
-        counts
-            Raw counts, CSR or dense, shape (n, genes).
-        genes
-            Name of each column.
-        gene_ids
-            Ensembl id of each column.
-        batch
-            Batch of each row, shape (n,).
+        %(training_counts)s
         n_latent
             Number of components.
-        n_top_genes
-            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        %(n_top_genes)s
         random_state
             Start of the iterative solver, used above 4000 genes; below, the solution is exact.
 

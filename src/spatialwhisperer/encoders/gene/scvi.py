@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.gene._scvi_training import train
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
 from spatialwhisperer.encoders.registry import register_encoder
@@ -61,6 +62,7 @@ class SCVIEncoder(GeneEncoder):
         self._weights = take_tensors(weights, self._shapes(), type(self).__name__)
 
     @classmethod
+    @shared
     def fit(
         cls,
         counts: Any,
@@ -81,14 +83,7 @@ class SCVIEncoder(GeneEncoder):
 
         Parameters
         ----------
-        counts
-            Raw counts, CSR or dense, shape (n, genes).
-        genes
-            Name of each column.
-        gene_ids
-            Ensembl id of each column.
-        batch
-            Batch of each row, shape (n,); a covariate of the decoder.
+        %(training_counts)s
         n_latent
             Latent variables.
         n_hidden
@@ -97,12 +92,10 @@ class SCVIEncoder(GeneEncoder):
             Hidden layers.
         dropout_rate
             Dropout while training.
-        n_top_genes
-            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        %(n_top_genes)s
         max_epochs
             Passes over the rows; ``None`` takes scvi-tools' own rule.
-        device
-            Torch device; ``None`` takes ``settings.device``.
+        %(device)s
         random_state
             Seed of initial weights and minibatches.
 
@@ -255,6 +248,7 @@ class SCANVIEncoder(SCVIEncoder):
     """
 
     @classmethod
+    @shared
     def fit(  # type: ignore[override]
         cls,
         counts: Any,
@@ -276,16 +270,9 @@ class SCANVIEncoder(SCVIEncoder):
 
         Parameters
         ----------
-        counts
-            Raw counts, CSR or dense, shape (n, genes).
-        genes
-            Name of each column.
-        gene_ids
-            Ensembl id of each column.
+        %(training_counts)s
         labels
             Label of each row, length n; missing values mark rows without a label.
-        batch
-            Batch of each row, shape (n,).
         n_latent
             Latent variables.
         n_hidden
@@ -294,12 +281,10 @@ class SCANVIEncoder(SCVIEncoder):
             Hidden layers.
         dropout_rate
             Dropout while training.
-        n_top_genes
-            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        %(n_top_genes)s
         max_epochs
             Passes over the rows for scVI, of which scANVI takes a third, from 2 to 10; ``None`` takes scvi-tools' own rule for both.
-        device
-            Torch device; ``None`` takes ``settings.device``.
+        %(device)s
         random_state
             Seed of initial weights and minibatches.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -120,6 +121,7 @@ class GeneSentenceEncoder(GeneEncoder):
         self.exclude = sorted(set(exclude))
 
     @classmethod
+    @shared
     def fit(
         cls,
         counts: Any,
@@ -137,14 +139,7 @@ class GeneSentenceEncoder(GeneEncoder):
 
         Parameters
         ----------
-        counts
-            Raw counts, CSR or dense, shape (n, genes).
-        genes
-            Symbol of each column.
-        gene_ids
-            Ensembl id of each column.
-        batch
-            Batch of each row, shape (n,).
+        %(training_counts)s
         n_top_genes
             Highly variable genes that may be written; ``None`` takes every gene that is seen, as published.
         text_encoder

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import progress
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
@@ -69,6 +70,7 @@ class SetTransformerEncoder(GeneEncoder):
         self._weights = take_tensors(weights, shapes, type(self).__name__)
 
     @classmethod
+    @shared
     def fit(
         cls,
         counts: Any,
@@ -91,14 +93,7 @@ class SetTransformerEncoder(GeneEncoder):
 
         Parameters
         ----------
-        counts
-            Raw counts, CSR or dense, shape (n, genes).
-        genes
-            Name of each column.
-        gene_ids
-            Ensembl id of each column.
-        batch
-            Batch of each row, shape (n,).
+        %(training_counts)s
         n_latent
             Columns of the embedding.
         n_hidden
@@ -111,12 +106,10 @@ class SetTransformerEncoder(GeneEncoder):
             Blocks.
         max_genes
             Largest set. Equal counts at its edge are settled for the gene with the higher mean in the training rows.
-        n_top_genes
-            Highly variable genes to keep; ``None`` keeps every gene that is seen.
+        %(n_top_genes)s
         max_epochs
             Passes over the rows; ``None`` takes as many as show about 40,000 rows, from 5 to 100.
-        device
-            Torch device; ``None`` takes ``settings.device``.
+        %(device)s
         random_state
             Seed of initial weights, hidden genes and minibatches.
 
