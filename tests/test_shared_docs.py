@@ -59,8 +59,10 @@ def test_no_mark_is_left_in_a_public_docstring(namespace: str) -> None:
         assert "%(" not in (getattr(module, name).__doc__ or ""), name
 
 
-def test_every_description_starts_with_the_name_of_its_parameter() -> None:
+def test_a_description_names_its_parameters_and_indents_what_it_says_of_them() -> None:
     for name, text in PARAMETERS.items():
-        first, *rest = text.strip("\n").splitlines()
-        assert first.lstrip("*") == name
-        assert all(line.startswith("    ") for line in rest)
+        lines = text.strip("\n").splitlines()
+        named = [line.lstrip("*") for line in lines if not line.startswith("    ")]
+        assert all(parameter.isidentifier() for parameter in named), name
+        assert lines[0].lstrip("*") == named[0]
+        assert len(named) > 1 or named == [name]
