@@ -54,6 +54,22 @@ batch
 n_top_genes
     Highly variable genes to keep; ``None`` keeps every gene that is seen.
 """,
+    "diameter_um": """
+diameter_um
+    Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
+""",
+    "with_image": """
+with_image
+    Also draw the bare slide to the left of each section.
+""",
+    "sections": """
+sections
+    Which sections to draw; ``None`` takes all.
+""",
+    "section": """
+section
+    Which section; ``None`` takes the first.
+""",
     "random_state": """
 random_state
     Seed. The random state of the process is left alone.

@@ -48,17 +48,14 @@ def annotation(
         Annotated by :func:`spatialwhisperer.tl.zero_shot_annotate`; any categorical column of ``.obs`` works.
     key
         Column of ``.obs``.
-    sections
-        Which sections to draw; ``None`` takes all.
-    with_image
-        Also draw the bare slide to the left of each section.
+    %(sections)s
+    %(with_image)s
     alpha
         Opacity of the labels.
     confidence
         Make labels of low confidence more transparent: opacity falls with ``.obs['<key>_confidence']``, from ``alpha`` at the highest
         (98th percentile) to a tenth of it at the probability of a random guess among the labels.
-    diameter_um
-        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
+    %(diameter_um)s
     palette
         Colour of each label; ``None`` takes ``.uns['<key>_colors']``, or new colours where there are none.
     axes
@@ -140,14 +137,12 @@ def scores(
         Column of ``.obs`` whose scores to draw.
     classes
         Which classes; ``None`` takes all.
-    section
-        Which section; ``None`` takes the first.
+    %(section)s
     n_columns
         Panels in a row.
     cmap, alpha
         Colour map and opacity.
-    diameter_um
-        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
+    %(diameter_um)s
     %(slide)s
 
     Returns

@@ -55,14 +55,11 @@ def domains(
         Column of ``.obs`` with known regions.
     ignore
         Regions that are drawn but neither matched nor counted.
-    sections
-        Which sections to draw; ``None`` takes all.
-    with_image
-        Also draw the bare slide to the left of each section.
+    %(sections)s
+    %(with_image)s
     alpha
         Opacity of the marks.
-    diameter_um
-        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
+    %(diameter_um)s
     axes
         Axes to draw into: per section one for the slide, one for the regions and one for each key.
     %(slide)s

@@ -63,16 +63,14 @@ def expression(
         How many, where ``genes`` is ``None``.
     prediction
         Result of :func:`spatialwhisperer.tl.predict_expression`; a SpatialData carries its own.
-    section
-        Which section; ``None`` takes the first.
+    %(section)s
     key
         Table of a SpatialData with the prediction.
     value_space, layer
         As in :func:`spatialwhisperer.tl.evaluate_expression`.
     cmap, alpha
         Colour map and opacity of the marks.
-    diameter_um
-        Size of a mark in microns; ``None`` takes that of the tiles of a grid, else most of the distance between neighbours.
+    %(diameter_um)s
     %(slide)s
 
     Returns
