@@ -49,7 +49,7 @@ class Settings:
     batch_size
         Tiles, cells or texts in one forward pass of an encoder.
     cache_dir
-        Folder for downloads and training runs.
+        Folder for downloads, training runs, and features of tiles that an interrupted call had finished.
     offline
         Nothing is downloaded; an error says which file is missing and where to put it.
     progress

@@ -301,7 +301,10 @@ def image_features(
 def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEncoder, **options: Any) -> Features:
     """Compute the features of a recipe, whatever is stored."""
     plan = _checked_plan(slide, recipe, options.pop("off_slide", None))
-    values = embed_tiles(plan, encoder, recipe.tile_um, _tile_px(recipe), whole=recipe.border == "nan", **options)
+    whole = recipe.border == "nan"
+    values = embed_tiles(
+        plan, encoder, recipe.tile_um, _tile_px(recipe), whole=whole, identity=recipe.encoder, **options
+    )
     key = recipe.key or _keys.features(recipe.name)
     record = FeatureRecord(recipe, encoder.spec.licence, slide.where)
     return Features(values, Result(key, record, obsm={key: values}))

@@ -9,6 +9,7 @@ import numpy as np
 
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
 from spatialwhisperer._messages import progress
+from spatialwhisperer.pp.finished_batches import FinishedBatches, kept_until_done
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.tiles.plan import TilePlan
     from spatialwhisperer.encoders.image.base import ImageEncoder
+    from spatialwhisperer.encoders.recipe import EncoderIdentity
 
 _IN_MEMORY_BYTES = 2**30
 _WHITE = 255
@@ -30,8 +32,11 @@ def embed_tiles(
     whole: bool,
     batch_size: int | None = None,
     device: str | None = None,
+    identity: EncoderIdentity | None = None,
 ) -> np.ndarray:
     """Compute the features of each tile size, joined column-wise, float32, shape (n, sizes * d).
+
+    Batches that an earlier, interrupted call had finished are not computed again.
 
     Parameters
     ----------
@@ -45,6 +50,8 @@ def embed_tiles(
         Set rows to NaN whose tile of the first size crosses the edge of the image. Tiles of the other sizes are always filled up.
     batch_size, device
         Tiles in one forward pass and torch device; ``None`` takes those of the settings.
+    identity
+        Identity of the encoder, by which batches of an interrupted call are found again; ``None`` keeps none.
 
     Raises
     ------
@@ -54,11 +61,13 @@ def embed_tiles(
     options: dict[str, Any] = {
         "batch_size": settings.batch_size if batch_size is None else batch_size,
         "device": device,
+        "identity": identity,
     }
-    first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
-    if len(tile_ums) == 1:
-        return first
-    others = [_features(plan, encoder, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
+    with kept_until_done():
+        first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
+        if len(tile_ums) == 1:
+            return first
+        others = [_features(plan, encoder, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
     out = np.concatenate([first, *others], axis=1)
     if whole:
         out[np.isnan(first).all(axis=1)] = np.nan
@@ -97,17 +106,27 @@ def _features(
     whole: bool,
     batch_size: int,
     device: str | None,
+    identity: EncoderIdentity | None,
 ) -> np.ndarray:
+    mpp = tile_um / tile_px
+
+    def encode(tiles: np.ndarray) -> np.ndarray:
+        features = np.asarray(encoder.encode(tiles, mpp=mpp, device=device), dtype=np.float32)
+        if features.ndim != 2 or len(features) != len(tiles):
+            raise ValueError(
+                f"Encoder {encoder.spec.name!r} returned shape {features.shape} for {len(tiles)} tiles; expected "
+                f"({len(tiles)}, d)."
+            )
+        return features
+
+    finished = None
+    if identity is not None:
+        finished = FinishedBatches(identity, mpp=mpp, device=settings.resolve_device(device))
     out = None
     pieces = plan.read(tile_um, tile_px, whole=whole)
     with closing(prefetch(batches(pieces, batch_size))) as ready:
         for rows, tiles in _with_bar(ready, plan, f"embedding tiles of {tile_um:g} um ({encoder.spec.name})"):
-            features = np.asarray(encoder.encode(tiles, mpp=tile_um / tile_px, device=device), dtype=np.float32)
-            if features.ndim != 2 or len(features) != len(rows):
-                raise ValueError(
-                    f"Encoder {encoder.spec.name!r} returned shape {features.shape} for {len(rows)} tiles; expected "
-                    f"({len(rows)}, d)."
-                )
+            features = encode(tiles) if finished is None else finished.features(tiles, encode)
             if out is None:
                 out = np.full((plan.slide.n_rows, features.shape[1]), np.nan, np.float32)
             out[rows] = features

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from spatialwhisperer._docs import shared
+from spatialwhisperer.pp.finished_batches import kept_until_done
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,19 +116,20 @@ def train(
     # torch and Lightning are imported by the call, not by whoever looks at the namespace
     from spatialwhisperer.tl._training.run import run_training
 
-    return run_training(
-        data,
-        preset,
-        image=image,
-        gene=gene,
-        text=text,
-        group_key=group_key,
-        validation=validation,
-        expression=expression,
-        max_epochs=max_epochs,
-        trainer=trainer,
-        folder=folder,
-        resume=resume,
-        random_state=random_state,
-        options=slide,
-    )
+    with kept_until_done():
+        return run_training(
+            data,
+            preset,
+            image=image,
+            gene=gene,
+            text=text,
+            group_key=group_key,
+            validation=validation,
+            expression=expression,
+            max_epochs=max_epochs,
+            trainer=trainer,
+            folder=folder,
+            resume=resume,
+            random_state=random_state,
+            options=slide,
+        )
