@@ -112,7 +112,7 @@ def test_the_sequential_schedule_needs_a_bridge(items: Items, space: Space, run:
 def test_the_loss_is_the_weighted_mean_over_the_pairs(items: Items, space: Space, run: Runs) -> None:
     pairs = {("image", "gene"): 3.0, ("gene", "text"): 1.0}
     history = fit(space(), items, None, run(pairs=pairs), schedule="joint", image_link=None).history
-    # the history holds the last batch of each epoch, so the identity holds row by row
+    # every batch holds both pairs, so the identity holds for the means over an epoch too
     expected = (3 * history["loss_image_gene"] + history["loss_gene_text"]) / 4
     assert np.allclose(history["loss"], expected, atol=1e-5)
 

@@ -232,6 +232,49 @@ def test_a_decoder_is_trained_beside_the_contrastive_loss(items: Items, space: S
     assert np.allclose(model.decoded(z), values.toarray(), atol=0.5)
 
 
+# ------------------------------------------------------------------------------------------------- history
+
+
+def step_losses() -> tuple[list[float], Any]:
+    """Losses of all steps, and the callback that collects them."""
+    from lightning.pytorch.callbacks import Callback
+
+    losses: list[float] = []
+
+    class Keep(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:  # noqa: ARG002
+            losses.append(float(outputs["loss"]))
+
+    return losses, Keep()
+
+
+def test_the_history_holds_the_mean_over_the_batches_of_an_epoch(items: Items, space: Space, run: Runs) -> None:
+    losses, keep = step_losses()
+    history = fit(space(), items, None, run({"callbacks": keep}), schedule="joint", image_link=None).history
+    by_epoch = np.array(losses).reshape(3, 4)
+    assert np.ptp(by_epoch, axis=1).min() > 0.01
+    assert history["loss"].tolist() == pytest.approx(by_epoch.mean(axis=1), rel=1e-6)
+
+
+def test_a_batch_without_a_pair_does_not_count_in_the_history(space: Space, run: Runs) -> None:
+    module = training(space, run)
+    module.trainer = type("Trainer", (), {"world_size": 1, "global_step": 0})()
+    logged: dict[str, Any] = {}
+    module.log = lambda name, value, **how: logged.update({name: (value, how)})
+    both = {"image": {}, "gene": {}, "text": {}}
+    module._log_means(torch.tensor(0.0), {}, both)
+    assert logged == {}
+    module._log_means(torch.tensor(2.0), {"gene_text": torch.tensor(2.0)}, both)
+    assert set(logged) == {"loss", "loss_gene_text"}
+    assert all(how["on_epoch"] and not how["on_step"] and how["sync_dist"] for _, how in logged.values())
+    # on several ranks every rank logs every name, with the weight zero where it has no pair
+    logged.clear()
+    module.trainer.world_size = 2
+    module._log_means(torch.tensor(2.0), {"gene_text": torch.tensor(2.0)}, both)
+    weights = {name: how["batch_size"] for name, (_, how) in logged.items()}
+    assert weights == {"loss": 1, "loss_image_gene": 0, "loss_gene_text": 1}
+
+
 # ------------------------------------------------------------------------------------------------- optimiser
 
 

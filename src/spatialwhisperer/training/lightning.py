@@ -100,9 +100,24 @@ class ContrastiveTraining(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:  # noqa: ARG002
         """Loss of one batch."""
         loss, parts = self._loss(batch)
-        self.log_dict({"loss": loss.detach(), **{f"loss_{k}": v.detach() for k, v in parts.items()}}, batch_size=1)
+        self._log_means(loss, parts, batch)
         self.log("scale", self.model.log_scale.detach().exp(), batch_size=1)
         return loss
+
+    def _log_means(self, loss: torch.Tensor, parts: Mapping[str, torch.Tensor], batch: dict[str, Any]) -> None:
+        """Log the means over the epoch and over the ranks; a batch without a pair does not count in the mean of that pair."""
+        values = {"loss": loss.detach() if parts or self._has_values(batch) else None}
+        for a, b in self.pairs:
+            if a in batch and b in batch:
+                part = parts.get(f"{a}_{b}")
+                values[f"loss_{a}_{b}"] = None if part is None else part.detach()
+        for name, value in values.items():
+            if value is not None:
+                self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+            elif self._several_ranks():
+                # the ranks are averaged name by name, so each logs the same names
+                zero = torch.zeros((), device=self.device)
+                self.log(name, zero, on_step=False, on_epoch=True, sync_dist=True, batch_size=0)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002
         """Loss on held-out groups."""
@@ -137,12 +152,15 @@ class ContrastiveTraining(LightningModule):
                 parts[a, b] = loss
         loss = masked_mean(parts, self.pairs) if parts else torch.zeros((), device=self.device)
         decoder = self.model.decoder
-        if decoder is not None and "values" in batch and len(batch["values"]["at"]):
+        if decoder is not None and self._has_values(batch):
             loss = loss + self.recipe.regression_weight * _decoder_error(decoder, own["image"][0], batch["values"])
         if self._several_ranks() or not parts:
             # a rank may hold no row of a modality: adding zero times every parameter keeps the ranks synchronised
             loss = loss + sum(p.sum() * 0 for p in self.parameters() if p.requires_grad)
         return loss, {f"{a}_{b}": v for (a, b), v in parts.items()}
+
+    def _has_values(self, batch: dict[str, Any]) -> bool:
+        return self.model.decoder is not None and "values" in batch and len(batch["values"]["at"]) > 0
 
     def _pair_loss(self, a: str, b: str, z: Any, ids: Any, rows: torch.Tensor) -> torch.Tensor | None:
         """Loss of two modalities without text over the rows that hold both; the identity of a row is its observation."""
