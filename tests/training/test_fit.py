@@ -131,6 +131,13 @@ def test_small_data_are_trained_for_the_steps_of_the_recipe(
     assert history["epoch"].tolist() == list(range(expected))
 
 
+def test_epochs_are_raised_for_steps_of_the_optimiser(items: Items, space: Space, run: Runs) -> None:
+    """Of four batches that are accumulated in pairs, two steps make an epoch."""
+    how = run({"accumulate_grad_batches": 2}, min_steps=9)
+    history = fit(space(), items, None, how, schedule="joint", image_link=None).history
+    assert history["step"].tolist() == [2, 4, 6, 8, 10]
+
+
 def test_held_out_items_give_a_validation_loss_and_change_nothing(items: Items, space: Space, run: Runs) -> None:
     own, other = items.subset(np.flatnonzero(items.group == "a")), items.subset(np.flatnonzero(items.group == "b"))
     plain, validated = space(), space()

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from spatialwhisperer.encoders.base import Encoder
+from spatialwhisperer.models.presets import get_preset
 from spatialwhisperer.networks.heads import BatchNormShortcut
 from spatialwhisperer.training.batches import ItemBatches
 from spatialwhisperer.training.fit import Phase, fit, fit_phase
@@ -312,6 +313,55 @@ def test_the_learning_rate_rises_and_then_falls_like_a_cosine(space: Space, run:
     assert values[:10] == pytest.approx(np.arange(1, 11) / 10)
     steps = np.arange(10, 100)
     assert values[10:] == pytest.approx(0.2 + 0.8 * 0.5 * (1 + np.cos(np.pi * steps / 100)))
+
+
+def step_rates() -> tuple[dict[int, float], Any]:
+    """Learning rate of the heads in every step of the optimiser, and the callback that collects it."""
+    from lightning.pytorch.callbacks import Callback
+
+    seen: dict[int, float] = {}
+
+    class Keep(Callback):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:  # noqa: ARG002
+            seen[trainer.global_step] = optimizer.param_groups[0]["lr"]
+
+    return seen, Keep()
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, 40),
+        ({"accumulate_grad_batches": 4}, 10),
+        ({"accumulate_grad_batches": 3}, 20),
+        ({"limit_train_batches": 2}, 20),
+        ({"max_steps": 15}, 15),
+    ],
+)
+def test_warm_up_and_cosine_count_the_steps_of_the_optimiser(
+    items: Items, space: Space, run: Runs, options: dict[str, int], steps: int
+) -> None:
+    """Ten epochs of four batches; the rate reaches the end of its cosine whatever a step is made of."""
+    seen, keep = step_rates()
+    how = run({"callbacks": keep, **options}, warmup=0.2, final_learning_rate=0.05, learning_rate=1e-3, max_epochs=10)
+    fit(space(), items, None, how, schedule="joint", image_link=None)
+    warm, t = steps // 5, np.arange(steps)
+    cosine = 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * t / steps))
+    assert list(seen) == t.tolist()
+    assert list(seen.values()) == pytest.approx(1e-3 * np.where(t < warm, (t + 1) / warm, cosine))
+
+
+@pytest.mark.parametrize(
+    ("preset", "rate"), [("bleep", 1e-3), ("heclip-heg", 1e-3), ("heclip-hvg", 1e-3), ("mclstexp", 1e-4)]
+)
+def test_methods_with_a_constant_rate_have_the_published_one_in_every_step(
+    items: Items, space: Space, run: Runs, preset: str, rate: float
+) -> None:
+    seen, keep = step_rates()
+    recipe = replace(get_preset(preset).joint, batch_size=16)
+    how = run({"callbacks": keep}, recipe=recipe, max_epochs=3)
+    fit(space(), items, None, how, schedule="joint", image_link=None)
+    assert list(seen.values()) == [rate] * 12
 
 
 def test_a_constant_learning_rate_stays(space: Space, run: Runs) -> None:

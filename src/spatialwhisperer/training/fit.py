@@ -8,6 +8,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import import_torch_stack
@@ -16,6 +17,7 @@ from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, Whol
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.ridge_link import ridge_link
+from spatialwhisperer.training.trainer import optimiser_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -170,11 +172,14 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         sampler = ShuffledBatches(
             len(items), run.recipe.batch_size, seed=run.random_state, world_size=world, strata=items.strata()
         )
-        epochs = _epochs(run, len(sampler))
+        accumulated = options.get("accumulate_grad_batches") or 1
+        epochs = _epochs(run, -(-len(sampler) // accumulated))
         history = History(phase.name, run.folder / phase.name)
         given = options.get("callbacks") or []
         given = list(given) if isinstance(given, list | tuple) else [given]
         options["callbacks"] = [*given, history, *callbacks(run.folder / phase.name, epochs)]
+        trainer = pytorch.Trainer(max_epochs=epochs, **options)
+        sampler.rank_of = partial(getattr, trainer, "global_rank")
         training = ContrastiveTraining(
             model,
             pairs=phase.pairs,
@@ -182,10 +187,8 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             loss=run.loss,
             train_heads=set(phase.train_heads),
             unlocked=phase.unlocked,
-            total_steps=epochs * len(sampler),
+            total_steps=optimiser_steps(trainer, len(sampler)),
         )
-        trainer = pytorch.Trainer(max_epochs=epochs, **options)
-        sampler.rank_of = lambda: trainer.global_rank
         train = batch_loader(ItemBatches(items, trained), sampler)
         val = _validation_loader(trained, validation, phase, run)
         last = run.folder / phase.name / "last.ckpt"

@@ -35,7 +35,7 @@ class ContrastiveTraining(LightningModule):
     unlocked
         Encoders that are trained: modality to "U" (frozen during the warm-up) or "u" (trained from the first step).
     total_steps
-        Number of steps of the whole run.
+        Number of optimiser steps of the whole run.
     """
 
     def __init__(

@@ -70,6 +70,32 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return ours | given
 
 
+def optimiser_steps(trainer: Any, batches: int) -> int:
+    """Number of optimiser steps of a run.
+
+    Lightning's own ``estimated_stepping_batches`` opens the loader of the training data, and counts no schedule of accumulation.
+
+    Parameters
+    ----------
+    trainer
+        The Trainer, with its limits of batches and of steps, and its accumulation of gradients.
+    batches
+        Number of batches of one epoch on each rank.
+    """
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+    limit = trainer.limit_train_batches
+    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    schedules = [c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]
+    accumulated = [
+        schedules[0].get_accumulate_grad_batches(epoch) if schedules else trainer.accumulate_grad_batches
+        for epoch in range(trainer.max_epochs)
+    ]
+    # the last step of an epoch may have fewer batches
+    steps = sum(-(-taken // number) for number in accumulated)
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
 def _check_name(name: str, known: Sequence[str]) -> None:
     if name in _OWN:
         raise TypeError(f"trainer has {name!r}; pass it as {_OWN[name]} instead.")
