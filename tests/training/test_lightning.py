@@ -115,12 +115,12 @@ def test_a_single_row_of_a_modality_is_left_out_while_its_head_is_trained(
     module.trainer = type("Trainer", (), {"world_size": 1, "global_step": 0})()
     module.model.heads["image"].train()
     part = ItemBatches(items, {})[np.array([0, 40, 41])]["image"]
-    z, ids = module._embed("image", part, 3)
+    z, ids = module._embed("image", part, 3)[:2]
     assert ids.tolist() == [-1, -1, -1]
     assert not z.any()
     assert z.requires_grad
     module.model.heads["image"].eval()
-    z, ids = module._embed("image", part, 3)
+    z, ids = module._embed("image", part, 3)[:2]
     assert ids.tolist() == [0, -1, -1]
     assert torch.allclose(z.norm(dim=1), torch.tensor([1.0, 0, 0]))
 
@@ -262,7 +262,7 @@ def test_a_batch_without_a_pair_does_not_count_in_the_history(space: Space, run:
     module.trainer = type("Trainer", (), {"world_size": 1, "global_step": 0})()
     logged: dict[str, Any] = {}
     module.log = lambda name, value, **how: logged.update({name: (value, how)})
-    both = {"image": {}, "gene": {}, "text": {}}
+    both: dict[str, Any] = {"image": {}, "gene": {}, "text": {}}
     module._log_means(torch.tensor(0.0), {}, both)
     assert logged == {}
     module._log_means(torch.tensor(2.0), {"gene_text": torch.tensor(2.0)}, both)

@@ -50,6 +50,29 @@ def test_every_argument_of_the_trainer_is_known() -> None:
     assert names <= set(trainer_options(dict.fromkeys(names)))
 
 
+@pytest.mark.parametrize(
+    ("precision", "reason"),
+    [("16-true", "epsilon of Adam is zero in float16"), ("transformer-engine", "no layers of"), ("half", "Choose one")],
+)
+def test_a_precision_that_models_cannot_be_trained_in_is_refused(precision: str, reason: str) -> None:
+    message = (
+        rf"cannot be trained with trainer={{'precision': '{precision}'}}\..*{reason}.*32-true, 64-true, bf16-mixed"
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer_options({"precision": precision})
+
+
+@pytest.mark.parametrize(
+    "precision", [None, 32, "32", "64-true", 64, "bf16-mixed", "bf16", "16-mixed", 16, "bf16-true"]
+)
+def test_other_precisions_are_those_of_the_trainer(precision: Any) -> None:
+    from lightning.pytorch import Trainer
+
+    options = trainer_options({"accelerator": "cpu", "precision": precision})
+    assert options["precision"] == precision
+    assert Trainer(**options).precision
+
+
 # ------------------------------------------------------------------------------------------------- values
 
 

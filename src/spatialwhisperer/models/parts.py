@@ -50,7 +50,7 @@ class Recipe:
         Learning rate after the warm-up: "cosine" or "constant". (:class:`Preset` has another attribute of this name, and
         :meth:`Preset.replace` changes that one.)
     learn_temperature
-        Whether the temperature is trained.
+        Whether the temperature is trained. It then stays at 0.01 or above, as in CLIP.
     regression_weight
         Weight of the squared error of a decoder of expression that is trained beside the contrastive loss; 0 trains none.
     closed_form

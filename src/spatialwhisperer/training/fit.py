@@ -193,7 +193,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         val = _validation_loader(trained, validation, phase, run)
         last = run.folder / phase.name / "last.ckpt"
         resume = last if run.resume and last.is_file() else None
-        with _interruptible(trainer):
+        with _interruptible(trainer), _in_own_precision(model):
             trainer.fit(training, train, val, ckpt_path=resume, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
@@ -214,6 +214,24 @@ def _interruptible(trainer: Any) -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _in_own_precision(model: JointSpace) -> Iterator[None]:
+    """Restore the precision of the model, and the exact statistics of its features, after a run that converts all of it ("bf16-true")."""
+    kept = {name: x.dtype for name, x in _tensors(model).items()}
+    statistics = {name: x.clone() for name, x in model.named_buffers(recurse=False)}
+    try:
+        yield
+    finally:
+        for name, x in _tensors(model).items():
+            x.data = x.data.to(kept[name])
+        for name, x in statistics.items():
+            getattr(model, name).copy_(x)
+
+
+def _tensors(model: JointSpace) -> dict[str, Any]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _epochs(run: Run, steps_per_epoch: int) -> int:
