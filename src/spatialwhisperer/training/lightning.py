@@ -271,7 +271,7 @@ class ContrastiveTraining(LightningModule):
         head, dim = self.model.heads[modality], self.model.config.projection_dim
         holding = int((ids >= 0).sum())
         if holding == 0 or (head.training and holding < 2):
-            # a batch norm needs two rows; the gradient must exist all the same, or the ranks would wait for each other
+            # a batch norm needs two rows
             own = torch.zeros(n, dim, device=self.device).requires_grad_(torch.is_grad_enabled())
             return Embedded(
                 own, torch.full_like(own_ids, -1), self._gather(own, gradients=True), torch.full_like(ids, -1)
@@ -280,10 +280,8 @@ class ContrastiveTraining(LightningModule):
             z = self._embed_everywhere(modality, part, n, ids)
             first = self.trainer.global_rank * n
             return Embedded(z[first : first + n], own_ids, z, ids)
-        own = torch.zeros(n, dim, device=self.device)
-        if len(part["at"]) == 0:
-            own.requires_grad_(torch.is_grad_enabled())
-        else:
+        own = torch.zeros(n, dim, device=self.device) + self._zero(self._modules_of(modality))
+        if len(part["at"]):
             z = self.model.scaled(at_least_float32(head(self._head_inputs(modality, part))))
             own = own.to(z.dtype).index_copy(0, part["at"], z)
         return Embedded(own, own_ids, self._gather(own, gradients=True), ids)
@@ -291,7 +289,7 @@ class ContrastiveTraining(LightningModule):
     def _embed_everywhere(self, modality: str, part: dict[str, Any], n: int, ids: torch.Tensor) -> torch.Tensor:
         """Apply a head with a batch norm to the rows of all ranks, so that its statistics are those of the whole batch."""
         width = self.model.config.modality(modality).head.in_dim
-        x = torch.zeros(n, width, device=self.device, requires_grad=torch.is_grad_enabled())
+        x = torch.zeros(n, width, device=self.device) + self._zero(self._modules_of(modality)[1:])
         if len(part["at"]):
             found = at_least_float32(self._head_inputs(modality, part))
             x = x.to(found.dtype).index_copy(0, part["at"], found)
@@ -299,6 +297,12 @@ class ContrastiveTraining(LightningModule):
         at = torch.nonzero(ids >= 0).flatten()
         z = self.model.scaled(at_least_float32(self.model.heads[modality](x[at].to(self.model.log_scale.dtype))))
         return z.new_zeros(len(ids), z.shape[1]).index_copy(0, at, z)
+
+    def _zero(self, modules: list[torch.nn.Module]) -> torch.Tensor | float:
+        """Zero that depends on the parameters: on a rank without rows their gradients come after the exchange with the others too."""
+        if not self._several_ranks():
+            return 0.0
+        return sum((at_least_float32(p).sum() * 0 for m in modules for p in m.parameters() if p.requires_grad), 0.0)
 
     def _head_inputs(self, modality: str, part: dict[str, Any]) -> torch.Tensor:
         """Features of the rows that hold the modality, from its encoder where that is trained, with their context."""
@@ -330,7 +334,7 @@ class ContrastiveTraining(LightningModule):
         used, self._used = self._used, set()
         if self.trainer.world_size == 1:
             return
-        idle: list[Any] = [part[m] for m in self.model.heads if m not in used for part in self._modules_of(m)]
+        idle = [module for m in self.model.heads if m not in used for module in self._modules_of(m)]
         if self.trainer.global_step < self.warmup_steps:
             idle += [self.model.towers[m] for m, kind in self.unlocked.items() if kind == "U"]
         for module in idle:
@@ -339,8 +343,10 @@ class ContrastiveTraining(LightningModule):
         if self.bias is not None and "text" not in used:
             self.bias.grad = None
 
-    def _modules_of(self, modality: str) -> list[torch.nn.ModuleDict]:
-        return [part for part in (self.model.heads, self.model.contexts, self.model.towers) if modality in part]
+    def _modules_of(self, modality: str) -> list[torch.nn.Module]:
+        """Head, context and trained encoder of a modality, where there are such."""
+        parts = (self.model.heads, self.model.contexts, self.model.towers)
+        return [part[modality] for part in parts if modality in part]
 
     def configure_optimizers(self) -> Any:
         """Optimiser and learning rates of the recipe: a linear warm-up of the heads, then one of the pretrained encoders."""
