@@ -174,6 +174,16 @@ def test_an_encoder_without_pretrained_weights_is_trained_from_the_first_step(
     assert not torch.equal(watch.seen[0][0], Tower().weight)
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_an_encoder_is_trained_in_every_precision(items: Items, space: Space, run: Runs, precision: str) -> None:
+    model = space(trained={"text": Tower()})
+    options = run({"precision": precision}, unlocked={"text": "u"}, max_epochs=1)
+    fit(model, items, None, options, schedule="joint", image_link=None)
+    tower: Any = model.towers["text"]
+    assert tower.weight.dtype == torch.float32
+    assert 0.001 < float((tower.weight - Tower().weight).detach().abs().mean()) < 0.1
+
+
 def test_a_resumed_encoder_does_not_rest_again(items: Items, space: Space, run: Runs) -> None:
     from lightning.pytorch.callbacks import Callback
 
