@@ -246,3 +246,22 @@ def test_a_step_does_not_take_the_scale_above_100(space: Space, run: Runs) -> No
         module.model.log_scale.fill_(math.log(101))
     module.on_train_batch_end(None, None, 0)
     assert module.model.scale == pytest.approx(100)
+
+
+# ------------------------------------------------------------------------------------------------- decoder
+
+
+@pytest.mark.parametrize(("others", "weight"), [(None, 1.0), (2, 1.0), (6, 0.5), (0, 2.0)])
+def test_the_error_of_a_decoder_weighs_a_rank_by_its_rows(
+    space: Space, run: Runs, others: int | None, weight: float
+) -> None:
+    """Two rows here and ``others`` on a second rank: the mean over the ranks is then the mean over all rows."""
+    module = training(space(decoder_dim=3), run(regression_weight=10.0))
+    decoder = module.model.decoder.eval()
+    if others is not None:
+        module.trainer.world_size = 2
+        module.all_gather = lambda x, **_: torch.stack([x, torch.full_like(x, others)])
+    image, y = torch.randn(4, 8), torch.randn(2, 3)
+    found = module._decoder_loss(decoder, image, {"at": torch.tensor([1, 3]), "y": y})
+    error = (decoder(image[[1, 3]]) - y).square().mean()
+    assert float(found.detach()) == pytest.approx(10 * weight * float(error.detach()), rel=1e-5)
