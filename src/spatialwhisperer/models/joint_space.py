@@ -136,7 +136,7 @@ class JointSpace(nn.Module):
             x = self.towers[modality](x)
             if not isinstance(x, torch.Tensor) or x.ndim != 2:
                 raise ValueError(f"The {modality} encoder must return a matrix of shape (n, d).")
-            x = x.to(self.log_scale.dtype)
+            x = x.float()
         return self.heads[modality](x)
 
     def scaled(self, z: torch.Tensor) -> torch.Tensor:
