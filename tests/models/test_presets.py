@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,9 @@ import spatialwhisperer as sw
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer.models import Context, Preset
 from spatialwhisperer.models.presets import PRESETS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = tuple(PRESETS)
 TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
@@ -92,6 +98,17 @@ def predict(model: Any, section: Any, **options: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- each of them
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("protocol", ["strict", "peer"])
+def test_a_preset_can_be_copied_and_sent_to_another_process(name: str, protocol: str, tmp_path: Path) -> None:
+    preset = sw.models.get_preset(name, protocol).replace(learning_rate=1e-4, dropout={"gene": 0.2})
+    joblib.dump(preset, tmp_path / "preset")
+    for other in (pickle.loads(pickle.dumps(preset)), copy.deepcopy(preset), joblib.load(tmp_path / "preset")):
+        assert other == preset
+        assert other.joint.dropout == {"gene": 0.2}
+        assert other.pairs == preset.pairs
 
 
 @pytest.mark.parametrize("protocol", ["strict", "peer"])

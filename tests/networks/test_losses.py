@@ -129,6 +129,24 @@ def test_targets_are_distributions() -> None:
     assert targets.tolist() == [[0, 1, 0], [0.5, 0, 0.5], [0.5, 0, 0.5], [0, 0, 0]]
 
 
+def test_targets_have_the_precision_of_the_logits() -> None:
+    """A third is not the same number in float32; the loss of float64 rows is right to the rounding of float64."""
+    ids = torch.tensor([1, 1, 1, 2])
+    assert positive_targets(ids, ids).dtype == torch.float32
+    targets = positive_targets(ids, ids, dtype=torch.float64)
+    assert targets.dtype == torch.float64
+    assert float(targets[0, 0]) == 1 / 3
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    logits = 2.0 * b @ a.T
+    same = np.equal.outer(ids.numpy(), ids.numpy()) / np.array([3, 3, 3, 1])[:, None]
+    halves = [
+        -(same * (x - np.log(np.exp(x).sum(axis=1, keepdims=True)))).sum(axis=1).mean() for x in (logits, logits.T)
+    ]
+    loss = contrastive(torch.from_numpy(a), torch.from_numpy(b), 2.0, ids=ids)
+    assert float(loss) == pytest.approx(np.mean(halves), rel=1e-14)
+
+
 def test_pairs_have_their_weight_whatever_their_rows() -> None:
     losses = {("image", "gene"): torch.tensor(2.0), ("gene", "text"): torch.tensor(4.0)}
     equal = dict.fromkeys(losses, 1.0) | {("image", "text"): 1.0}

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from spatialwhisperer.retrieval.retrieval import retrieve
 from spatialwhisperer.retrieval.search import Vectors, check_bank, embeddings, groups, search, search_all
 
 Q, M, D = 7, 90, 5
@@ -44,6 +46,24 @@ def test_the_best_keys_are_those_of_a_naive_search(
     index, allowed = search_all(asks, asks.rows, bank, 12, block_rows)
     assert np.array_equal(index, expected)
     assert allowed.all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_default_type_of_torch_does_not_matter(kind: Any) -> None:
+    """A bank above two blocks of 8192 rows: later blocks are compared with the best keys so far."""
+    rng = np.random.default_rng(0)
+    asks, bank = Vectors(rng.normal(size=(3, 4)).astype(kind)), Vectors(rng.normal(size=(20_000, 4)).astype(kind))
+    expected = search(asks, asks.rows, bank, 5, 8192, "cpu")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = search(asks, asks.rows, bank, 5, 8192, "cpu")
+        near = retrieve(asks.vectors, bank.vectors, k=5, device="cpu")
+    finally:
+        torch.set_default_dtype(before)
+    assert np.array_equal(found[0], expected[0])
+    assert found[1].all()
+    assert np.array_equal(near.index, np.argsort(-naive(asks, bank), axis=1)[:, :5])
 
 
 @pytest.mark.parametrize("exact", [False, True])

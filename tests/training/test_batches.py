@@ -148,9 +148,7 @@ def test_a_batch_holds_every_caption_of_a_row() -> None:
     )
     text = ItemBatches(two, {})[np.array([3, 0, 1, 2])]["text"]
     assert text["at"].tolist() == [0, 2, 3]
-    # captions 0 and 1 first stand at positions 3 and 0 of the batch
-    assert text["first"].tolist() == [3, 0]
-    assert text["holds"].tolist() == [[True, True], [False, False], [False, True], [True, True]]
+    assert text["captions"].tolist() == [[0, 1], [-1, -1], [1, -1], [0, 1]]
 
 
 # ------------------------------------------------------------------------------------------------- the order

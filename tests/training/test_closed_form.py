@@ -120,6 +120,20 @@ def test_a_row_with_two_captions_holds_both() -> None:
     assert group.tolist() == ["a", "c"]
 
 
+@pytest.mark.parametrize(("size", "clamped"), [(0.1, False), (1.0, True)])
+def test_the_scale_is_the_length_of_the_captions_and_at_least_one(
+    items: Items, space: Space, size: float, clamped: bool
+) -> None:
+    """Logits are in standard deviations of the scores of training rows. Wide features have short directions."""
+    model = space()
+    scaled = replace(items, inputs={**items.inputs, "gene": np.float32(size) * items.inputs["gene"]})
+    fit_closed_form(model, scaled, bridge="gene")
+    z = model.project("text", scaled.inputs["text"], unit=False)
+    length = np.sqrt(5) * np.median(np.linalg.norm(z, axis=1))
+    assert (length < 1) == clamped
+    assert model.scale == pytest.approx(1.0 if clamped else length, rel=1e-5)
+
+
 def test_the_joint_space_holds_the_bridge_features_and_a_constant(items: Items, space: Space) -> None:
     model = space()
     fitted = fit_closed_form(model, items, bridge="gene")

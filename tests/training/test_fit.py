@@ -3,8 +3,6 @@ from __future__ import annotations
 import logging
 import random
 import signal
-import subprocess
-import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +110,7 @@ def test_the_sequential_schedule_needs_a_bridge(items: Items, space: Space, run:
 def test_the_loss_is_the_weighted_mean_over_the_pairs(items: Items, space: Space, run: Runs) -> None:
     pairs = {("image", "gene"): 3.0, ("gene", "text"): 1.0}
     history = fit(space(), items, None, run(pairs=pairs), schedule="joint", image_link=None).history
-    # the history holds the last batch of each epoch, so the identity holds row by row
+    # every batch holds both pairs, so the identity holds for the means over an epoch too
     expected = (3 * history["loss_image_gene"] + history["loss_gene_text"]) / 4
     assert np.allclose(history["loss"], expected, atol=1e-5)
 
@@ -129,6 +127,13 @@ def test_small_data_are_trained_for_the_steps_of_the_recipe(
     """Four steps make an epoch, and the recipe has three epochs; a number of epochs that is asked for comes first."""
     history = fit(space(), items, None, run(**options), schedule="joint", image_link=None).history
     assert history["epoch"].tolist() == list(range(expected))
+
+
+def test_epochs_are_raised_for_steps_of_the_optimiser(items: Items, space: Space, run: Runs) -> None:
+    """Of four batches that are accumulated in pairs, two steps make an epoch."""
+    how = run({"accumulate_grad_batches": 2}, min_steps=9)
+    history = fit(space(), items, None, how, schedule="joint", image_link=None).history
+    assert history["step"].tolist() == [2, 4, 6, 8, 10]
 
 
 def test_held_out_items_give_a_validation_loss_and_change_nothing(items: Items, space: Space, run: Runs) -> None:
@@ -193,6 +198,26 @@ def test_lightning_is_silent_and_its_loggers_are_left_as_they_were(
     assert log.level == level
 
 
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.ERROR])
+def test_loggers_of_the_user_are_left_as_they_were(items: Items, space: Space, run: Runs, level: int) -> None:
+    logs = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "mine")]
+    before = [log.level for log in logs]
+    handler = logging.NullHandler()
+    try:
+        for log in logs:
+            log.setLevel(level)
+            log.addHandler(handler)
+        state = [(log.level, log.disabled, log.propagate, list(log.handlers)) for log in logs]
+        fit(space(), items, None, run(max_epochs=1), schedule="joint", image_link=None)
+        with pytest.raises(KeyboardInterrupt):
+            fit(space(), items, None, run({"callbacks": stop_at(0)}), schedule="joint", image_link=None)
+        assert [(log.level, log.disabled, log.propagate, list(log.handlers)) for log in logs] == state
+    finally:
+        for log, old in zip(logs, before, strict=True):
+            log.setLevel(old)
+            log.removeHandler(handler)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -255,59 +280,3 @@ def test_the_last_checkpoint_is_that_of_the_last_step(items: Items, space: Space
     resumed = fit(again, items, None, run(max_epochs=21, resume=True), schedule="joint", image_link=None).history
     assert same(model, again)
     pd.testing.assert_frame_equal(history, resumed)
-
-
-# ------------------------------------------------------------------------------------------------- several ranks
-
-
-_RANKS = """
-import sys
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
-from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.parts import PairLoss, Recipe
-from spatialwhisperer.training.batches import Items
-from spatialwhisperer.training.fit import Phase, Run, fit_phase
-from spatialwhisperer.training.trainer import trainer_options
-
-devices, strategy, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-torch.set_num_threads(1)
-torch.manual_seed(0)
-rng, n = np.random.default_rng(0), 64
-inputs = {m: rng.normal(size=(n, d)).astype(np.float32) for m, d in (("image", 6), ("gene", 5), ("text", 4))}
-# two kinds of rows, so that a rank may miss a modality in a small batch
-index = {m: np.arange(n) for m in inputs}
-index["image"] = np.where(np.arange(n) < 40, np.arange(n), -1)
-index["text"] = np.where(np.arange(n) < 40, -1, np.arange(n))
-items = Items(inputs, index, np.arange(n), np.full(n, "a"))
-modalities = {
-    m: ModalityConfig(FeatureRecipe(None, m), x.shape[1], HeadConfig("linear_norm", x.shape[1])) for m, x in inputs.items()
-}
-model = JointSpace(ModelConfig(8, modalities))
-recipe = Recipe(dict.fromkeys(inputs, "linear_norm"), 8, 1e-2, 1e-5, 0.0, (0.9, 0.98), 0.1, 0.1, 32 // devices, 3, 1)
-pairs = {("image", "gene"): 1.0, ("gene", "text"): 1.0}
-options = trainer_options({"accelerator": "cpu", "devices": devices, "strategy": strategy})
-run = Run(recipe, PairLoss(), pairs, "gene", {}, 3, 0, folder, options)
-history = fit_phase(model, items, items, Phase("p", pairs, frozenset(inputs)), run)
-torch.save(model.state_dict(), folder / "model.pt")
-history.to_csv(folder / "out.csv")
-"""
-
-
-@pytest.mark.slow
-def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    """The same global batches give the same loss and the same weights: negatives are gathered from all ranks."""
-    (tmp_path / "ranks.py").write_text(_RANKS)
-    for devices, strategy in (("1", "auto"), ("2", "ddp_fork")):
-        command = [sys.executable, str(tmp_path / "ranks.py"), devices, strategy, str(tmp_path / devices)]
-        subprocess.run(command, check=True, timeout=240, capture_output=True)
-    one, two = (torch.load(tmp_path / d / "model.pt", weights_only=True) for d in "12")
-    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
-    # a rank validates with its own batch size
-    one, two = (pd.read_csv(tmp_path / d / "out.csv").filter(regex="^(?!val_)") for d in "12")
-    pd.testing.assert_frame_equal(one, two, atol=1e-5)

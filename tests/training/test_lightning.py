@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from spatialwhisperer.encoders.base import Encoder
+from spatialwhisperer.models.presets import get_preset
 from spatialwhisperer.networks.heads import BatchNormShortcut
 from spatialwhisperer.training.batches import ItemBatches
 from spatialwhisperer.training.fit import Phase, fit, fit_phase
@@ -114,12 +115,12 @@ def test_a_single_row_of_a_modality_is_left_out_while_its_head_is_trained(
     module.trainer = type("Trainer", (), {"world_size": 1, "global_step": 0})()
     module.model.heads["image"].train()
     part = ItemBatches(items, {})[np.array([0, 40, 41])]["image"]
-    z, ids = module._embed("image", part, 3)
+    z, ids = module._embed("image", part, 3)[:2]
     assert ids.tolist() == [-1, -1, -1]
     assert not z.any()
     assert z.requires_grad
     module.model.heads["image"].eval()
-    z, ids = module._embed("image", part, 3)
+    z, ids = module._embed("image", part, 3)[:2]
     assert ids.tolist() == [0, -1, -1]
     assert torch.allclose(z.norm(dim=1), torch.tensor([1.0, 0, 0]))
 
@@ -171,6 +172,16 @@ def test_an_encoder_without_pretrained_weights_is_trained_from_the_first_step(
     fit(model, items, None, options, schedule="joint", image_link=None)
     assert all(mode for _, mode in watch.seen)
     assert not torch.equal(watch.seen[0][0], Tower().weight)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_an_encoder_is_trained_in_every_precision(items: Items, space: Space, run: Runs, precision: str) -> None:
+    model = space(trained={"text": Tower()})
+    options = run({"precision": precision}, unlocked={"text": "u"}, max_epochs=1)
+    fit(model, items, None, options, schedule="joint", image_link=None)
+    tower: Any = model.towers["text"]
+    assert tower.weight.dtype == torch.float32
+    assert 0.001 < float((tower.weight - Tower().weight).detach().abs().mean()) < 0.1
 
 
 def test_a_resumed_encoder_does_not_rest_again(items: Items, space: Space, run: Runs) -> None:
@@ -232,6 +243,49 @@ def test_a_decoder_is_trained_beside_the_contrastive_loss(items: Items, space: S
     assert np.allclose(model.decoded(z), values.toarray(), atol=0.5)
 
 
+# ------------------------------------------------------------------------------------------------- history
+
+
+def step_losses() -> tuple[list[float], Any]:
+    """Losses of all steps, and the callback that collects them."""
+    from lightning.pytorch.callbacks import Callback
+
+    losses: list[float] = []
+
+    class Keep(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:  # noqa: ARG002
+            losses.append(float(outputs["loss"]))
+
+    return losses, Keep()
+
+
+def test_the_history_holds_the_mean_over_the_batches_of_an_epoch(items: Items, space: Space, run: Runs) -> None:
+    losses, keep = step_losses()
+    history = fit(space(), items, None, run({"callbacks": keep}), schedule="joint", image_link=None).history
+    by_epoch = np.array(losses).reshape(3, 4)
+    assert np.ptp(by_epoch, axis=1).min() > 0.01
+    assert history["loss"].tolist() == pytest.approx(by_epoch.mean(axis=1), rel=1e-6)
+
+
+def test_a_batch_without_a_pair_does_not_count_in_the_history(space: Space, run: Runs) -> None:
+    module = training(space, run)
+    module.trainer = type("Trainer", (), {"world_size": 1, "global_step": 0})()
+    logged: dict[str, Any] = {}
+    module.log = lambda name, value, **how: logged.update({name: (value, how)})
+    both: dict[str, Any] = {"image": {}, "gene": {}, "text": {}}
+    module._log_means(torch.tensor(0.0), {}, both)
+    assert logged == {}
+    module._log_means(torch.tensor(2.0), {"gene_text": torch.tensor(2.0)}, both)
+    assert set(logged) == {"loss", "loss_gene_text"}
+    assert all(how["on_epoch"] and not how["on_step"] and how["sync_dist"] for _, how in logged.values())
+    # on several ranks every rank logs every name, with the weight zero where it has no pair
+    logged.clear()
+    module.trainer.world_size = 2
+    module._log_means(torch.tensor(2.0), {"gene_text": torch.tensor(2.0)}, both)
+    weights = {name: how["batch_size"] for name, (_, how) in logged.items()}
+    assert weights == {"loss": 1, "loss_image_gene": 0, "loss_gene_text": 1}
+
+
 # ------------------------------------------------------------------------------------------------- optimiser
 
 
@@ -269,6 +323,55 @@ def test_the_learning_rate_rises_and_then_falls_like_a_cosine(space: Space, run:
     assert values[:10] == pytest.approx(np.arange(1, 11) / 10)
     steps = np.arange(10, 100)
     assert values[10:] == pytest.approx(0.2 + 0.8 * 0.5 * (1 + np.cos(np.pi * steps / 100)))
+
+
+def step_rates() -> tuple[dict[int, float], Any]:
+    """Learning rate of the heads in every step of the optimiser, and the callback that collects it."""
+    from lightning.pytorch.callbacks import Callback
+
+    seen: dict[int, float] = {}
+
+    class Keep(Callback):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:  # noqa: ARG002
+            seen[trainer.global_step] = optimizer.param_groups[0]["lr"]
+
+    return seen, Keep()
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, 40),
+        ({"accumulate_grad_batches": 4}, 10),
+        ({"accumulate_grad_batches": 3}, 20),
+        ({"limit_train_batches": 2}, 20),
+        ({"max_steps": 15}, 15),
+    ],
+)
+def test_warm_up_and_cosine_count_the_steps_of_the_optimiser(
+    items: Items, space: Space, run: Runs, options: dict[str, int], steps: int
+) -> None:
+    """Ten epochs of four batches; the rate reaches the end of its cosine whatever a step is made of."""
+    seen, keep = step_rates()
+    how = run({"callbacks": keep, **options}, warmup=0.2, final_learning_rate=0.05, learning_rate=1e-3, max_epochs=10)
+    fit(space(), items, None, how, schedule="joint", image_link=None)
+    warm, t = steps // 5, np.arange(steps)
+    cosine = 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * t / steps))
+    assert list(seen) == t.tolist()
+    assert list(seen.values()) == pytest.approx(1e-3 * np.where(t < warm, (t + 1) / warm, cosine))
+
+
+@pytest.mark.parametrize(
+    ("preset", "rate"), [("bleep", 1e-3), ("heclip-heg", 1e-3), ("heclip-hvg", 1e-3), ("mclstexp", 1e-4)]
+)
+def test_methods_with_a_constant_rate_have_the_published_one_in_every_step(
+    items: Items, space: Space, run: Runs, preset: str, rate: float
+) -> None:
+    seen, keep = step_rates()
+    recipe = replace(get_preset(preset).joint, batch_size=16)
+    how = run({"callbacks": keep}, recipe=recipe, max_epochs=3)
+    fit(space(), items, None, how, schedule="joint", image_link=None)
+    assert list(seen.values()) == [rate] * 12
 
 
 def test_a_constant_learning_rate_stays(space: Space, run: Runs) -> None:

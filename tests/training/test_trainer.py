@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
-from spatialwhisperer.training.trainer import trainer_options
+from spatialwhisperer.training.trainer import optimiser_steps, trainer_options
 
 
 @pytest.fixture
@@ -50,6 +50,29 @@ def test_every_argument_of_the_trainer_is_known() -> None:
     assert names <= set(trainer_options(dict.fromkeys(names)))
 
 
+@pytest.mark.parametrize(
+    ("precision", "reason"),
+    [("16-true", "epsilon of Adam is zero in float16"), ("transformer-engine", "no layers of"), ("half", "Choose one")],
+)
+def test_a_precision_that_models_cannot_be_trained_in_is_refused(precision: str, reason: str) -> None:
+    message = (
+        rf"cannot be trained with trainer={{'precision': '{precision}'}}\..*{reason}.*32-true, 64-true, bf16-mixed"
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer_options({"precision": precision})
+
+
+@pytest.mark.parametrize(
+    "precision", [None, 32, "32", "64-true", 64, "bf16-mixed", "bf16", "16-mixed", 16, "bf16-true"]
+)
+def test_other_precisions_are_those_of_the_trainer(precision: Any) -> None:
+    from lightning.pytorch import Trainer
+
+    options = trainer_options({"accelerator": "cpu", "precision": precision})
+    assert options["precision"] == precision
+    assert Trainer(**options).precision
+
+
 # ------------------------------------------------------------------------------------------------- values
 
 
@@ -91,3 +114,37 @@ def test_without_a_setting_lightning_chooses(cuda: bool, monkeypatch: pytest.Mon
     options = trainer_options(None)
     assert (options["accelerator"], options["devices"]) == ("auto", 1)
     assert options["precision"] == ("bf16-mixed" if cuda else "32-true")
+
+
+# ------------------------------------------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 30),
+        ({"accumulate_grad_batches": 4}, 9),
+        ({"accumulate_grad_batches": 40}, 3),
+        ({"limit_train_batches": 4}, 12),
+        ({"limit_train_batches": 40}, 30),
+        ({"limit_train_batches": 0.55}, 15),
+        ({"limit_train_batches": 5, "accumulate_grad_batches": 2}, 9),
+        ({"max_steps": 7}, 7),
+        ({"max_steps": 70}, 30),
+        ({"overfit_batches": 2}, 6),
+    ],
+)
+def test_steps_of_the_optimiser_are_counted(options: dict[str, Any], expected: int) -> None:
+    from lightning.pytorch import Trainer
+
+    trainer = Trainer(max_epochs=3, **trainer_options({"accelerator": "cpu", **options}))
+    assert optimiser_steps(trainer, 10) == expected
+
+
+def test_a_schedule_of_accumulation_is_counted() -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+    scheduler = GradientAccumulationScheduler({0: 1, 2: 5})
+    trainer = Trainer(max_epochs=4, **trainer_options({"accelerator": "cpu", "callbacks": [scheduler]}))
+    assert optimiser_steps(trainer, 10) == 10 + 10 + 2 + 2

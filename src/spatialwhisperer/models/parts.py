@@ -35,9 +35,10 @@ class Recipe:
     final_learning_rate
         Learning rate at the end of the cosine, as a fraction of the highest one.
     batch_size
-        Pairs in one step.
+        Pairs in a batch on each process. A step has as many times more as there are processes (devices), and batches whose gradients
+        are accumulated.
     max_epochs, min_steps
-        Number of epochs. It is raised where data are few, so that there are at least ``min_steps`` steps.
+        Number of epochs. It is raised where data are few, so that there are at least ``min_steps`` steps of the optimiser.
     dropout
         Dropout inside the heads, by modality.
     text_loss
@@ -49,7 +50,7 @@ class Recipe:
         Learning rate after the warm-up: "cosine" or "constant". (:class:`Preset` has another attribute of this name, and
         :meth:`Preset.replace` changes that one.)
     learn_temperature
-        Whether the temperature is trained.
+        Whether the temperature is trained. It then stays at 0.01 or above, as in CLIP.
     regression_weight
         Weight of the squared error of a decoder of expression that is trained beside the contrastive loss; 0 trains none.
     closed_form

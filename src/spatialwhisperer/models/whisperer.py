@@ -66,7 +66,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
     reference
         A small sample of the training data; ``None`` where the model has none.
     history
-        Losses by step and epoch; empty for an opened model.
+        One row per epoch, with the mean of each loss over its batches; empty for an opened model.
     folder
         Folder that the model was saved to last or opened from; ``None`` where there is none.
 

@@ -17,19 +17,21 @@ TARGETS = ("identity", "soft")
 COLUMN_TARGETS = ("transpose", "renormalise")
 
 
-def positive_targets(ids_a: torch.Tensor, ids_b: torch.Tensor) -> torch.Tensor:
+def positive_targets(ids_a: torch.Tensor, ids_b: torch.Tensor, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Targets in which every row of equal identity is a positive.
 
     Parameters
     ----------
     ids_a, ids_b
         Identities of the rows and of the columns, shapes (n,) and (m,): spots for image and gene, captions for gene and text.
+    dtype
+        Type of the targets, that of the logits they are compared with.
 
     Returns
     -------
     Matrix of shape (n, m). A row sums to one, or to zero where it has no positive.
     """
-    same = (ids_a[:, None] == ids_b[None, :]).float()
+    same = (ids_a[:, None] == ids_b[None, :]).to(dtype)
     return same / same.sum(dim=1, keepdim=True).clamp_min(1.0)
 
 
@@ -101,7 +103,7 @@ def contrastive(
         rows = columns = torch.arange(len(image), device=image.device)
     else:
         # equal within a group, so the matrix is its own transpose
-        rows = columns = positive_targets(ids, ids).to(logits.dtype)
+        rows = columns = positive_targets(ids, ids, dtype=logits.dtype)
     # a half with weight zero is not computed
     by_image = lam * functional.cross_entropy(logits.T, columns) if lam > 0 else 0.0
     by_gene = (1 - lam) * functional.cross_entropy(logits, rows) if lam < 1 else 0.0
@@ -161,7 +163,7 @@ def balanced_sigmoid(
         Which caption is true of which row, Boolean, shape (n, c).
     """
     logits = scale * a @ b.T + bias
-    true, false = holds.float(), (~holds).float()
+    true, false = holds.to(logits.dtype), (~holds).to(logits.dtype)
     positive = (functional.softplus(-logits) * true).sum(dim=0) / true.sum(dim=0).clamp_min(1)
     negative = (functional.softplus(logits) * false).sum(dim=0) / false.sum(dim=0).clamp_min(1)
     return (positive + negative).mean()

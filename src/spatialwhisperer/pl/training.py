@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """Draw the losses of a training run, one panel per phase.
+    """Draw the losses of a training run, the mean of each epoch, one panel per phase.
 
     Parameters
     ----------

@@ -67,7 +67,8 @@ def search(
     where = torch.device(settings.resolve_device(device))
     unit = asks.unit(rows)
     on_device = torch.from_numpy(unit).to(where)
-    best = torch.full((len(rows), 0), -torch.inf, device=where)
+    # cosines are float32, whatever the default of torch is
+    best = torch.full((len(rows), 0), -torch.inf, dtype=torch.float32, device=where)
     index = torch.zeros((len(rows), 0), dtype=torch.int64, device=where)
     for block in bank.blocks(block_rows):
         keys = bank.unit(block)
@@ -101,7 +102,7 @@ def _above(cosine: Any, threshold: Any) -> tuple[Any, Any]:
     counts = torch.bincount(row, minlength=len(cosine))
     place = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[row]
     widest = int(counts.max())
-    values = torch.full((len(cosine), widest), -torch.inf, device=cosine.device)
+    values = torch.full((len(cosine), widest), -torch.inf, dtype=cosine.dtype, device=cosine.device)
     local = torch.zeros((len(cosine), widest), dtype=torch.int64, device=cosine.device)
     values[row, place] = cosine.reshape(-1)[flat]
     local[row, place] = flat - row * width

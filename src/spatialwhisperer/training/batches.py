@@ -103,7 +103,7 @@ class ItemBatches(Dataset):
         self.tensors = {
             m: torch.as_tensor(np.asarray(x, dtype=np.float32)) for m, x in items.inputs.items() if m not in trained
         }
-        self.holds = _captions_of_rows(items)
+        self.captions = _captions_of_rows(items)
 
     def __getitem__(self, positions: np.ndarray) -> dict[str, Any]:
         batch: dict[str, Any] = {"row": torch.as_tensor(self.items.row[positions])}
@@ -113,8 +113,8 @@ class ItemBatches(Dataset):
             batch[modality] = {"at": torch.as_tensor(at), "id": torch.as_tensor(found)} | self._input(
                 modality, found[at]
             )
-        if self.holds is not None:
-            batch["text"] |= self._captions(items=positions)
+        if self.captions is not None:
+            batch["text"]["captions"] = torch.as_tensor(self.captions[self.items.row[positions]])
         if self.items.values is not None and self.items.value_index is not None:
             batch["values"] = self._values(positions, self.items.values, self.items.value_index)
         return batch
@@ -124,14 +124,6 @@ class ItemBatches(Dataset):
         found = index[items]
         at = np.flatnonzero((found >= 0) & (self.items.index["image"][items] >= 0))
         return {"at": torch.as_tensor(at), "y": torch.as_tensor(values[found[at]].toarray())}
-
-    def _captions(self, items: np.ndarray) -> dict[str, torch.Tensor]:
-        """Position in the batch where each distinct caption occurs first, and which of these captions are true of which row."""
-        found = self.items.index["text"][items]
-        at = np.flatnonzero(found >= 0)
-        distinct, first = np.unique(found[at], return_index=True)
-        holds = self.holds[self.items.row[items]][:, distinct].toarray().astype(bool)
-        return {"first": torch.as_tensor(at[first]), "holds": torch.as_tensor(holds)}
 
     def _features(self, modality: str, found: np.ndarray) -> dict[str, Any]:
         tensor, context = self.tensors[modality], self.items.context.get(modality)
@@ -159,16 +151,18 @@ class ItemBatches(Dataset):
         return {"x": self.trained[modality].collate(chosen), "expand": torch.as_tensor(expand)}
 
 
-def _captions_of_rows(items: Items) -> Any:
-    """Which caption is true of which row, CSR of shape (rows, captions); ``None`` without text."""
+def _captions_of_rows(items: Items) -> np.ndarray | None:
+    """Captions that are true of each row, shape (rows, most captions of a row), filled up with -1; ``None`` without text."""
     if "text" not in items.index:
         return None
-    from scipy.sparse import csr_matrix
-
     stated = items.index["text"] >= 0
-    where = (items.row[stated], items.index["text"][stated])
-    shape = (int(items.row.max(initial=-1)) + 1, len(items.inputs["text"]))
-    return csr_matrix((np.ones(int(stated.sum()), np.int32), where), shape=shape)
+    pairs = np.unique(np.stack([items.row[stated], items.index["text"][stated]], axis=1), axis=0)
+    counts = np.bincount(pairs[:, 0], minlength=int(items.row.max(initial=-1)) + 1)
+    captions = np.full((len(counts), int(counts.max(initial=1))), -1, np.int64)
+    # position of each caption among those of its row
+    place = np.arange(len(pairs)) - (np.cumsum(counts) - counts)[pairs[:, 0]]
+    captions[pairs[:, 0], place] = pairs[:, 1]
+    return captions
 
 
 class ShuffledBatches(Sampler):

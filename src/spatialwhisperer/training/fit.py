@@ -8,6 +8,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import import_torch_stack
@@ -16,6 +17,7 @@ from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, Whol
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.ridge_link import ridge_link
+from spatialwhisperer.training.trainer import optimiser_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -170,11 +172,14 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         sampler = ShuffledBatches(
             len(items), run.recipe.batch_size, seed=run.random_state, world_size=world, strata=items.strata()
         )
-        epochs = _epochs(run, len(sampler))
+        accumulated = options.get("accumulate_grad_batches") or 1
+        epochs = _epochs(run, -(-len(sampler) // accumulated))
         history = History(phase.name, run.folder / phase.name)
         given = options.get("callbacks") or []
         given = list(given) if isinstance(given, list | tuple) else [given]
         options["callbacks"] = [*given, history, *callbacks(run.folder / phase.name, epochs)]
+        trainer = pytorch.Trainer(max_epochs=epochs, **options)
+        sampler.rank_of = partial(getattr, trainer, "global_rank")
         training = ContrastiveTraining(
             model,
             pairs=phase.pairs,
@@ -182,15 +187,13 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             loss=run.loss,
             train_heads=set(phase.train_heads),
             unlocked=phase.unlocked,
-            total_steps=epochs * len(sampler),
+            total_steps=optimiser_steps(trainer, len(sampler)),
         )
-        trainer = pytorch.Trainer(max_epochs=epochs, **options)
-        sampler.rank_of = lambda: trainer.global_rank
         train = batch_loader(ItemBatches(items, trained), sampler)
         val = _validation_loader(trained, validation, phase, run)
         last = run.folder / phase.name / "last.ckpt"
         resume = last if run.resume and last.is_file() else None
-        with _interruptible(trainer):
+        with _interruptible(trainer), _in_own_precision(model):
             trainer.fit(training, train, val, ckpt_path=resume, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
@@ -211,6 +214,24 @@ def _interruptible(trainer: Any) -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _in_own_precision(model: JointSpace) -> Iterator[None]:
+    """Restore the precision of the model, and the exact statistics of its features, after a run that converts all of it ("bf16-true")."""
+    kept = {name: x.dtype for name, x in _tensors(model).items()}
+    statistics = {name: x.clone() for name, x in model.named_buffers(recurse=False)}
+    try:
+        yield
+    finally:
+        for name, x in _tensors(model).items():
+            x.data = x.data.to(kept[name])
+        for name, x in statistics.items():
+            getattr(model, name).copy_(x)
+
+
+def _tensors(model: JointSpace) -> dict[str, Any]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _epochs(run: Run, steps_per_epoch: int) -> int:

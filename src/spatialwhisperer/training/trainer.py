@@ -20,6 +20,15 @@ _OWN = {
 }
 """Arguments of the Trainer that are arguments of `train`, and how to pass them there."""
 
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "32", "64", "bf16", "16")
+"""Precisions of the Trainer that models can be trained in, with Lightning's short names."""
+
+_REFUSED = {
+    "16-true": "The epsilon of Adam is zero in float16, so that weights become NaN.",
+    "transformer-engine": "The heads are no layers of the Transformer Engine.",
+    "transformer-engine-float16": "The heads are no layers of the Transformer Engine.",
+}
+
 _SIMILAR = 0.6
 """Names that are less similar than this are not suggested."""
 
@@ -41,12 +50,15 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     ------
     TypeError
         If the Trainer has no argument of a name, or it is an argument of `train`.
+    ValueError
+        If models cannot be trained in the precision.
     """
     given = dict(given or {})
     trainer = import_torch_stack("lightning.pytorch").Trainer
     known = [name for name in inspect.signature(trainer.__init__).parameters if name != "self"]
     for name in given:
         _check_name(name, known)
+    _check_precision(given.get("precision"))
     accelerator: Any = given.pop("accelerator", "auto")
     devices: int | list[int] = 1
     if accelerator == "auto" and settings.device is not None:
@@ -70,6 +82,32 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return ours | given
 
 
+def optimiser_steps(trainer: Any, batches: int) -> int:
+    """Number of optimiser steps of a run.
+
+    Lightning's own ``estimated_stepping_batches`` opens the loader of the training data, and counts no schedule of accumulation.
+
+    Parameters
+    ----------
+    trainer
+        The Trainer, with its limits of batches and of steps, and its accumulation of gradients.
+    batches
+        Number of batches of one epoch on each rank.
+    """
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+    limit = trainer.limit_train_batches
+    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    schedules = [c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]
+    accumulated = [
+        schedules[0].get_accumulate_grad_batches(epoch) if schedules else trainer.accumulate_grad_batches
+        for epoch in range(trainer.max_epochs)
+    ]
+    # the last step of an epoch may have fewer batches
+    steps = sum(-(-taken // number) for number in accumulated)
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
 def _check_name(name: str, known: Sequence[str]) -> None:
     if name in _OWN:
         raise TypeError(f"trainer has {name!r}; pass it as {_OWN[name]} instead.")
@@ -81,3 +119,13 @@ def _check_name(name: str, known: Sequence[str]) -> None:
         raise TypeError(f"Lightning's Trainer has no argument {name!r}. It has {listing(known, 60)}.")
     own = f" Pass it as {_OWN[near]}." if near in _OWN else ""
     raise TypeError(f"Lightning's Trainer has no argument {name!r}. Did you mean {near}?{own}")
+
+
+def _check_precision(precision: Any) -> None:
+    # the Trainer takes the precision of a plugin where this is None
+    if precision is None or str(precision) in _PRECISIONS:
+        return
+    reason = f" {_REFUSED[precision]}" if str(precision) in _REFUSED else ""
+    raise ValueError(
+        f"Models cannot be trained with trainer={{'precision': {precision!r}}}.{reason} Choose one of {listing(_PRECISIONS[:5])}."
+    )

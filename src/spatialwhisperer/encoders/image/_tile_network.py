@@ -37,6 +37,8 @@ class TileNetwork(nn.Module):
             tiles = nn.functional.interpolate(tiles, size=size, mode="bilinear", align_corners=False, antialias=True)
         x = tiles.float() / 255
         if self.normalise is not None:
-            mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in self.normalise)
+            mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1) for v in self.normalise)
             x = (x - mean) / std
-        return self.network(x)
+        # training in "64-true" or "bf16-true" converts the network, and the tiles are whole numbers
+        kinds = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        return self.network(x.to(next(kinds, x.dtype)))

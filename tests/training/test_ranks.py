@@ -1,0 +1,193 @@
+"""Several processes train like one; each test starts a process of its own, because torch cannot be forked after its threads ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_RANKS = '''
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spatialwhisperer.encoders.base import Encoder
+from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.joint_space import JointSpace
+from spatialwhisperer.models.parts import PairLoss, Recipe
+from spatialwhisperer.training.batches import Items, ShuffledBatches
+from spatialwhisperer.training.fit import Phase, Run, fit_phase
+from spatialwhisperer.training.trainer import trainer_options
+
+torch.set_num_threads(1)
+PAIRS = {("image", "gene"): 1.0, ("gene", "text"): 1.0}
+
+
+class Tower(Encoder):
+    """A trained encoder of text features."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        self.layer = torch.nn.Linear(4, 4)
+
+    def encode(self, inputs, **options):
+        raise NotImplementedError
+
+    def module(self):
+        return self.layer
+
+    def collate(self, inputs):
+        return torch.as_tensor(np.asarray(inputs))
+
+
+def items():
+    """40 rows of images and counts, 24 of counts and captions."""
+    rng, n = np.random.default_rng(0), 64
+    inputs = {m: rng.normal(size=(n, d)).astype(np.float32) for m, d in (("image", 6), ("gene", 5), ("text", 4))}
+    index = {m: np.arange(n) for m in inputs}
+    index["image"] = np.where(np.arange(n) < 40, np.arange(n), -1)
+    index["text"] = np.where(np.arange(n) < 40, -1, np.arange(n) % 7)
+    return Items(inputs, index, np.arange(n), np.full(n, "a"))
+
+
+def train(folder, ranks, head="linear_norm", text_loss="info_nce", tower="L", trainer=None, batch=32, strategy="ddp_fork", epochs=3):
+    """Weights, which way they took, and losses."""
+    given, trained = items(), {} if tower == "L" else {"text": Tower()}
+    torch.manual_seed(0)
+    modalities = {
+        m: ModalityConfig(FeatureRecipe(None, m), x.shape[1], HeadConfig(head, x.shape[1]), trained=m in trained)
+        for m, x in given.inputs.items()
+    }
+    model = JointSpace(ModelConfig(8, modalities), encoders=trained)
+    before = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    recipe = Recipe(
+        dict.fromkeys(given.inputs, head), 8, 1e-2, 1e-2, 0.01, (0.9, 0.98), 0.3, 0.1, batch // ranks, epochs, 1, text_loss=text_loss
+    )
+    options = trainer_options(
+        {"accelerator": "cpu", "devices": ranks, "strategy": "auto" if ranks == 1 else strategy, **(trainer or {})}
+    )
+    unlocked = {m: tower for m in trained}
+    run = Run(recipe, PairLoss(), PAIRS, "gene", unlocked, epochs, 0, Path(folder), options)
+    history = fit_phase(model, given, given, Phase("p", PAIRS, frozenset(given.inputs), unlocked), run)
+    weights = torch.cat([x.double().flatten() for x in model.state_dict().values()])
+    moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
+    return weights, moved, history
+
+
+def hand_made(self):
+    """Batches of 16 with images i and captions t; the first half of each is that of the first of two ranks."""
+    i, t = np.arange(40), np.arange(40, 64)
+    batches = (
+        [i[:8], t[:8]],  # a rank without images and one without captions
+        [i[:7], t[:1], i[8:16]],  # one caption in all
+        [i[:16]],  # no caption
+        [i[:7], t[:1], t[7:8], i[8:15]],  # two captions, one on each rank
+        [t[:16]],
+    )
+    return np.concatenate([x for batch in batches for x in batch])
+
+
+if __name__ == "__main__":
+    folder, cases, results, done = Path(sys.argv[1]), json.loads(sys.argv[2]), [], {}
+    for case in cases:
+        if case.pop("hand_made", False):
+            ShuffledBatches._order = hand_made
+            ShuffledBatches.__len__ = lambda self: 5
+        of = []
+        for options in case.pop("sides"):
+            key = json.dumps(case | options)
+            if key not in done:
+                done[key] = train(folder / str(len(done)), **case | options)
+            of.append(done[key])
+        (a, way, one), (b, other, two) = of
+        losses = [c for c in one if c.startswith("loss")]
+        results.append({
+            "weights": float((a - b).abs().max()),
+            "way": float((way - other).norm() / way.norm()),
+            "losses": float((one[losses] - two[losses]).abs().max().max()),
+            "names": losses,
+        })
+    (folder / "results.json").write_text(json.dumps(results))
+'''
+
+ONE, TWO = {"ranks": 1}, {"ranks": 2}
+
+
+def compare(folder: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train both sides of each case in one process of their own."""
+    (folder / "ranks.py").write_text(_RANKS)
+    command = [sys.executable, str(folder / "ranks.py"), str(folder), json.dumps(cases)]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            error = process.communicate(timeout=120)[1]
+        except subprocess.TimeoutExpired:
+            # its ranks wait for each other
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, error[-3000:]
+    found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_two_ranks_train_like_one(tmp_path: Path) -> None:
+    """The same pairs in a step give the same losses and weights: negatives, statistics of a batch norm and captions are gathered."""
+    cases: list[dict[str, Any]] = [
+        {},
+        {"batch": 8},
+        {"head": "bn_shortcut"},
+        {"text_loss": "sigmoid"},
+        {"tower": "U"},
+        {"tower": "u"},
+        {"tower": "U", "trainer": {"gradient_clip_val": 0.1}},
+        {"head": "bn_shortcut", "text_loss": "sigmoid", "tower": "U", "trainer": {"accumulate_grad_batches": 2}},
+        # the cases with batches that are made by hand come last
+        {"batch": 16, "hand_made": True},
+        {"batch": 16, "hand_made": True, "head": "bn_shortcut", "tower": "U"},
+        {"batch": 16, "hand_made": True, "head": "bn_shortcut", "text_loss": "sigmoid", "tower": "u"},
+    ]
+    for case, found in zip(cases, compare(tmp_path, [c | {"sides": [ONE, TWO]} for c in cases]), strict=True):
+        assert found["names"] == ["loss", "loss_image_gene", "loss_gene_text"]
+        assert found["weights"] < 1e-5, (case, found)
+        assert found["losses"] < 1e-5, (case, found)
+
+
+@pytest.mark.slow
+def test_processes_that_are_spawned_get_everything_they_need(tmp_path: Path) -> None:
+    (found,) = compare(tmp_path, [{"tower": "U", "sides": [ONE, TWO | {"strategy": "ddp_spawn"}]}])
+    assert found["weights"] < 1e-5
+    assert found["losses"] < 1e-5
+
+
+TOLERANCES = {"32-true": 1e-5, "64-true": 1e-5, "bf16-mixed": 0.05, "bf16-true": 0.2}
+"""How far the weights end from those of the float32 run, relative to the length of its way."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_precision_locking_and_ranks_give_the_float32_run_of_one_process(tmp_path: Path, accumulated: int) -> None:
+    kinds = [(p, tower, ranks) for p in TOLERANCES for tower in ("L", "U", "u") for ranks in (1, 2)]
+    cases = []
+    for precision, tower, ranks in kinds:
+        sides = [
+            {"ranks": n, "trainer": {"precision": p, "accumulate_grad_batches": accumulated}}
+            for n, p in ((1, "32-true"), (ranks, precision))
+        ]
+        case = {"head": "bn_shortcut", "text_loss": "sigmoid", "tower": tower, "batch": 16, "epochs": 2}
+        cases.append(case | {"sides": sides})
+    for kind, found in zip(kinds, compare(tmp_path, cases), strict=True):
+        assert found["way"] < TOLERANCES[kind[0]], (kind, found)
