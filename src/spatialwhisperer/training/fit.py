@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, WholeBatches, batch_loader
+from spatialwhisperer.training.checkpoints import sweep
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.ridge_link import ridge_link
+from spatialwhisperer.training.run_identity import check_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.models.parts import PairLoss, Recipe
     from spatialwhisperer.training.batches import Items
+    from spatialwhisperer.training.callbacks import Checkpoints
 
 _NOISE = (
     "does not have many workers",
@@ -162,7 +165,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
     trained = {m: model.encoders[m] for m in model.towers}
     with isolated_rng(run.random_state), _quiet():
         pytorch = import_torch_stack("lightning.pytorch")
-        from spatialwhisperer.training.callbacks import History, callbacks
+        from spatialwhisperer.training.callbacks import CheckpointFiles, Checkpoints, EpochBar, History
         from spatialwhisperer.training.lightning import ContrastiveTraining
 
         options = dict(run.trainer)
@@ -171,10 +174,12 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             len(items), run.recipe.batch_size, seed=run.random_state, world_size=world, strata=items.strata()
         )
         epochs = _epochs(run, len(sampler))
-        history = History(phase.name, run.folder / phase.name)
-        given = options.get("callbacks") or []
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        options["callbacks"] = [*given, history, *callbacks(run.folder / phase.name, epochs)]
+        folder = run.folder / phase.name
+        sweep(folder)
+        history, checkpoints = History(phase.name, folder), Checkpoints(folder, epochs)
+        last = _resumed_from(checkpoints, phase, run)
+        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar()]
+        options["plugins"] = [*_listed(options.get("plugins")), CheckpointFiles()]
         training = ContrastiveTraining(
             model,
             pairs=phase.pairs,
@@ -188,12 +193,27 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         sampler.rank_of = lambda: trainer.global_rank
         train = batch_loader(ItemBatches(items, trained), sampler)
         val = _validation_loader(trained, validation, phase, run)
-        last = run.folder / phase.name / "last.ckpt"
-        resume = last if run.resume and last.is_file() else None
         with _interruptible(trainer):
-            trainer.fit(training, train, val, ckpt_path=resume, weights_only=True)
+            trainer.fit(training, train, val, ckpt_path=last, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
+
+
+def _listed(given: Any) -> list[Any]:
+    """An argument of the Trainer that is one object, several, or ``None``, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | None:
+    """The checkpoint to continue from; ``None`` for a new run, and where the run was killed before its first checkpoint."""
+    found = checkpoints.find() if run.resume else None
+    if found is None:
+        return None
+    path, before = found
+    check_epochs(before, checkpoints.epochs, run.recipe, several_phases=set(phase.pairs) != set(run.pairs))
+    return path
 
 
 @contextmanager
