@@ -194,13 +194,12 @@ def _sha256(*contents: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """Plain values as they are read back from JSON."""
-    return json.loads(_canonical(value))
+    # an object that JSON does not have counts by its type: its address would differ in every process
+    return json.loads(json.dumps(to_plain(value), default=lambda x: type(x).__qualname__))
 
 
 def _canonical(value: Any) -> bytes:
-    # an object that JSON does not have counts by its type: its address would differ in every process
-    text = json.dumps(to_plain(value), sort_keys=True, default=lambda x: type(x).__qualname__, separators=(",", ":"))
-    return text.encode()
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":")).encode()
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
