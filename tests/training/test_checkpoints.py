@@ -120,7 +120,8 @@ def test_a_write_that_fails_anywhere_leaves_the_checkpoint_before(
 ) -> None:
     """A write renames the digest and then the checkpoint."""
     saved(tmp_path, 9)
-    replace, calls = os.replace, []
+    replace = os.replace
+    calls: list[Path] = []
 
     def full(source: Path, target: Path) -> None:
         if len(calls) == renamed:

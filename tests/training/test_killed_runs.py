@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-POINTS = int(os.environ.get("SPATIALWHISPERER_KILLS", "20"))
+POINTS = int(os.environ.get("SPATIALWHISPERER_KILLS", "14"))
 """Number of runs that are killed; more for a longer test by hand."""
 
 _KILLED = """

@@ -136,8 +136,20 @@ class Checkpoints(Checkpoint):
         checkpoint[_OWN] = {"epochs": self.epochs, "random": states_of_ranks(pl_module.device)}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Keep the random states for the start of the first epoch, because the trainer draws before it."""
-        self._states = checkpoint[_OWN]["random"]
+        """Keep the random states for the start of the first epoch, because the trainer draws before it.
+
+        Raises
+        ------
+        ValueError
+            If the run was begun on another number of processes.
+        """
+        states = checkpoint[_OWN]["random"]
+        if len(states) != trainer.world_size:
+            raise ValueError(
+                f"The run was begun on {len(states)} processes, and this one has {trainer.world_size}: its batches would be others. Give "
+                f"trainer={{'devices': {len(states)}}}, or train in another folder."
+            )
+        self._states = states
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Restore the random state of this rank in the first epoch of a resumed run."""

@@ -35,7 +35,7 @@ def write_checkpoint(checkpoint: Any, path: Path) -> None:
     """Write a checkpoint and its digest."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    content = buffer.getvalue()
+    content = buffer.getbuffer()
     write_whole(_digest_path(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode())
     write_whole(path, content)
 

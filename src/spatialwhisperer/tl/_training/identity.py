@@ -181,6 +181,10 @@ def _expression(asked: ExpressionOptions | None, values: Values | None) -> dict[
     }
 
 
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
 def _trainer(options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that shape numbers: precision, accumulation, clipping, and where and on how many devices a step is made."""
     import torch
@@ -190,6 +194,9 @@ def _trainer(options: Mapping[str, Any]) -> dict[str, Any]:
     devices = options["devices"]
     parts = {name: value for name, value in options.items() if name not in _SHOWN and value is not None}
     parts["accelerator"] = "cuda" if cuda else "cpu" if accelerator == "auto" else accelerator
+    plugins = options.get("plugins") or []
+    # of an object nothing but its type is known
+    parts["plugins"] = [p if isinstance(p, str) else type(p).__qualname__ for p in _listed(plugins)]
     # a list names devices, and which of them are taken changes nothing
     parts["devices"] = len(devices) if isinstance(devices, list | tuple) else devices
     return parts
