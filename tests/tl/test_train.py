@@ -258,7 +258,7 @@ def other_patient(table: Any) -> None:
         ({"trainer": {"precision": "bf16-mixed"}}, r'\n- trainer.precision: "32-true" before, "bf16-mixed" now'),
         ({"trainer": {"accumulate_grad_batches": 2}}, r"\n- trainer.accumulate_grad_batches: nothing before, 2 now"),
         ({"validation": "R1"}, r'\n- validation_groups: \[\] before, \["R1"\] now'),
-        ({"gene": sw.tl.GeneFeatures(options={"n_latent": 9})}, r"\n- features.gene.asked.options.n_latent: "),
+        ({"gene": sw.tl.GeneFeatures(options={"n_latent": 9})}, r"\n- features_asked.gene.options.n_latent: "),
         (other_captions, r"\n- captions.first: "),
         (other_counts, r'\n- data.inputs.gene: "250 × 32 float32, sha256 \w+" before, ".*" now\n'),
         (other_patient, r"\n- data.groups: "),
@@ -276,6 +276,16 @@ def test_another_run_is_not_resumed(simulated: Any, tmp_path: Path, changes: Any
     with pytest.raises(ValueError, match=rf"(?s)holds another run, and resume=True continues the same .*{message}"):
         train(table, **how | {"preset": preset(**how["preset"]), "resume": True})
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == stored
+
+
+def test_other_arguments_are_refused_before_features_are_computed(simulated: Any, tmp_path: Path) -> None:
+    train(simulated.reference, folder=tmp_path, gene="pca")
+    broken = simulated.reference.copy()
+    broken.X = broken.X * 0.5
+    with pytest.raises(ValueError, match=r"random_state: 0 before, 1 now\n\(The data were not compared yet"):
+        train(broken, folder=tmp_path, gene="pca", random_state=1, resume=True)
+    with pytest.raises(ValueError, match="raw counts"):
+        train(broken, folder=tmp_path, gene="pca", resume=True)
 
 
 def test_what_shapes_no_numbers_may_change_when_a_run_is_resumed(simulated: Any, tmp_path: Path) -> None:

@@ -91,8 +91,16 @@ class RunIdentity:
             raise ValueError(f"{path} is not the file that was written with the run ({error}). {_REMEDY}") from error
         return found
 
-    def check_resumed(self, folder: Path) -> None:
+    def check_resumed(self, folder: Path, *, whole: bool = True) -> None:
         """Refuse to continue another run than this one. A folder in which no run has begun is accepted.
+
+        Parameters
+        ----------
+        folder
+            Folder of the run.
+        whole
+            Whether this identity is whole. If it is not, only the groups that it has are compared: the arguments are known before the
+            features are computed, which may take long.
 
         Raises
         ------
@@ -107,9 +115,13 @@ class RunIdentity:
                     f"arguments. {_REMEDY}"
                 )
             return
+        if not whole:
+            earlier = RunIdentity({name: value for name, value in earlier.parts.items() if name in self.parts})
         changed = self.differences(earlier)
         if changed:
-            lines = "".join(f"\n- {text}" for text in changed)
+            lines = "".join(f"\n- {text}" for text in changed) + (
+                "" if whole else "\n(The data were not compared yet.)"
+            )
             raise ValueError(
                 f"{folder} holds another run, and resume=True continues the same run only. What differs:{lines}\nGive what the run was "
                 f"begun with. To train with other values: {_REMEDY[0].lower()}{_REMEDY[1:]}"

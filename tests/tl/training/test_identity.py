@@ -13,7 +13,7 @@ from spatialwhisperer.models import get_preset
 from spatialwhisperer.models.config import Training
 from spatialwhisperer.pp.features import GeneFeatures
 from spatialwhisperer.tl._training.fitting import Plan
-from spatialwhisperer.tl._training.identity import begin_run, check_identity, identify
+from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify
 from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.run_identity import RunIdentity
@@ -39,10 +39,10 @@ def identity(trainer: dict[str, Any] | None = None, *, held_out: bool = False, *
     options = trainer_options({"accelerator": "cpu", **(trainer or {})})
     plan = Plan(preset, preset.joint, "joint", None, {("gene", "text"): 1.0}, training, 3, 0, options)
     validation = items.subset(at[:3]) if held_out else None
-    requests = {"gene": GeneFeatures("pca"), "text": None}
-    return identify(
-        inputs, items, validation, replace(plan, **of_plan), requests=requests, expression=None, values=None
-    )
+    requests: dict[str, Any] = {"gene": GeneFeatures("pca"), "text": None}
+    plan = replace(plan, **of_plan)
+    arguments = argument_parts(plan.preset, requests, set(), plan.random_state, plan.trainer)
+    return identify(arguments, inputs, items, validation, plan, expression=None, values=None)
 
 
 def test_the_same_run_has_the_same_identity() -> None:
@@ -99,6 +99,9 @@ def test_the_identity_is_written_and_compared(tmp_path: Path, monkeypatch: pytes
     check_identity(other, tmp_path, resume=False)
     with pytest.raises(ValueError, match="random_state: 0 before, 1 now"):
         check_identity(other, tmp_path, resume=True)
+    check_arguments({"random_state": 0}, tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"random_state: 0 before, 1 now\n\(The data"):
+        check_arguments({"random_state": 1}, tmp_path, resume=True)
     # a process that the first one has started joins its run, and writes nothing
     monkeypatch.setenv("LOCAL_RANK", "1")
     check_identity(other, tmp_path, resume=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.tl._training.expression import Values
     from spatialwhisperer.tl._training.fitting import Plan
-    from spatialwhisperer.tl._training.inputs import Inputs
+    from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.tl._training.options import ExpressionOptions
     from spatialwhisperer.tl._training.readers import Request
     from spatialwhisperer.training.batches import Items
@@ -55,12 +55,12 @@ _PACKAGES = ("spatialwhisperer", "torch", "lightning", "numpy")
 
 
 def identify(
+    arguments: Mapping[str, Any],
     inputs: Inputs,
     items: Items,
     validation: Items | None,
     plan: Plan,
     *,
-    requests: Mapping[str, Request],
     expression: ExpressionOptions | None,
     values: Values | None,
 ) -> RunIdentity:
@@ -68,34 +68,60 @@ def identify(
 
     Parameters
     ----------
+    arguments
+        What `argument_parts` returned.
     inputs
         What the model is built from.
     items, validation
         Training items, and those of held-out groups.
     plan
         What is trained and how.
-    requests
-        Options of the features of each modality.
     expression, values
         Options of the predictor of expression and its values; ``None`` where there is none.
     """
     parts = {
-        "random_state": plan.random_state,
-        "preset": _preset(plan.preset),
+        **arguments,
         "schedule": {"name": plan.schedule, "image_link": plan.image_link},
-        "validation_groups": list(plan.training.validation_groups),
-        "features": {m: _features(inputs, m, requests.get(m)) for m in sorted(inputs.modalities)},
         "captions": {
             "number": len(inputs.captions),
             "first": list(inputs.captions[:_FIRST]),
             "all": fingerprint(list(inputs.captions)),
         },
         "data": _data(items, validation) | {"sections": fingerprint(inputs.observations["section"].to_numpy())},
+        "features": {m: _features(one) for m, one in sorted(inputs.modalities.items())},
         "expression": _expression(expression, values),
-        "trainer": _trainer(plan.trainer),
     }
     remarks = {"max_epochs": plan.max_epochs, "versions": {name: version(name) for name in _PACKAGES}}
     return RunIdentity(parts, remarks)
+
+
+def argument_parts(
+    preset: Preset,
+    requests: Mapping[str, Request],
+    held_out: set[str],
+    random_state: int,
+    trainer: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The parts of the identity that are known before any features are computed: the arguments."""
+    return {
+        "random_state": random_state,
+        "preset": _preset(preset),
+        "validation_groups": sorted(held_out),
+        "features_asked": {m: _asked(request) for m, request in sorted(requests.items())},
+        "trainer": _trainer(trainer),
+    }
+
+
+def check_arguments(arguments: Mapping[str, Any], folder: str | Path | None, *, resume: bool) -> None:
+    """Refuse to resume another run, before any features are computed.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run with other arguments; the text names each difference.
+    """
+    if resume and folder is not None and not joins_a_run():
+        RunIdentity(arguments).check_resumed(Path(folder).expanduser(), whole=False)
 
 
 def check_identity(identity: RunIdentity, folder: str | Path, *, resume: bool) -> None:
@@ -136,13 +162,14 @@ def _preset(preset: Preset) -> dict[str, Any]:
     return parts
 
 
-def _features(inputs: Inputs, modality: str, request: Request) -> dict[str, Any]:
-    one = inputs.modalities[modality]
-    # encoders and their weights are in the recipe: an object has no name that another process would recognise
-    asked = {k: v for k, v in vars(request).items() if k not in ("encoder", "weights")} if is_dataclass(request) else {}
+def _asked(request: Request) -> dict[str, Any]:
+    """Options of features. Encoders and their weights are in the recipe: an object has no name that another process would recognise."""
+    return {k: v for k, v in vars(request).items() if k not in ("encoder", "weights")} if is_dataclass(request) else {}
+
+
+def _features(one: ModalityInputs) -> dict[str, Any]:
     return {
         "recipe": one.recipe,
-        "asked": asked,
         "dim": one.dim,
         "standardize": one.standardize,
         "statistics": None if one.statistics is None else fingerprint(np.stack(one.statistics)),
