@@ -234,6 +234,17 @@ def test_an_interrupted_run_continues_in_its_folder(objects: list[Any], tmp_path
     assert same(model, whole)
 
 
+OPTIONS: dict[str, Any] = {"preset": {"schedule": "joint"}, "trainer": {"accelerator": "cpu"}}
+
+
+@pytest.fixture(scope="module")
+def finished(simulated: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(simulated.reference, preset=preset(**OPTIONS["preset"]), trainer=OPTIONS["trainer"], folder=folder)
+    return folder
+
+
 def other_captions(table: Any) -> None:
     names = table.obs["text"].astype(object)
     first, second = names.unique()[:2]
@@ -264,18 +275,17 @@ def other_patient(table: Any) -> None:
         (other_patient, r"\n- data.groups: "),
     ],
 )
-def test_another_run_is_not_resumed(simulated: Any, tmp_path: Path, changes: Any, message: str) -> None:
+def test_another_run_is_not_resumed(simulated: Any, finished: Path, changes: Any, message: str) -> None:
     table = simulated.reference.copy()
-    how: dict[str, Any] = {"preset": {"schedule": "joint"}, "trainer": {"accelerator": "cpu"}, "folder": tmp_path}
-    train(table, **how | {"preset": preset(**how["preset"])})
-    stored = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    how: dict[str, Any] = {k: dict(v) for k, v in OPTIONS.items()}
+    stored = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
     if callable(changes):
         changes(table)
         changes = {}
-    how |= {k: {**how[k], **v} if k in ("preset", "trainer") else v for k, v in changes.items()}
+    how |= {k: {**how[k], **v} if k in how else v for k, v in changes.items()}
     with pytest.raises(ValueError, match=rf"(?s)holds another run, and resume=True continues the same .*{message}"):
-        train(table, **how | {"preset": preset(**how["preset"]), "resume": True})
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == stored
+        train(table, **how | {"preset": preset(**how["preset"])}, folder=finished, resume=True)
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == stored
 
 
 def test_other_arguments_are_refused_before_features_are_computed(simulated: Any, tmp_path: Path) -> None:
