@@ -147,21 +147,23 @@ def test_others_than_the_kept_checkpoints_are_removed(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- a resumed run
 
 
-@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize(
+    ("validated", "precision"), [(False, "32-true"), (True, "32-true"), (False, "64-true"), (False, "bf16-mixed")]
+)
 def test_a_resumed_run_draws_the_dropout_of_the_whole_run(
-    items: Items, space: Space, run: Runs, tmp_path: Path, validated: bool
+    items: Items, space: Space, run: Runs, tmp_path: Path, validated: bool, precision: str
 ) -> None:
     """The state of the random generators is in the checkpoint: weights and history are the same to the last bit."""
     own = {"heads": dict.fromkeys(("image", "gene", "text"), "bn_shortcut"), "dropout": 0.3}
-    held_out = items if validated else None
+    held_out, exact = items if validated else None, {"precision": precision}
     whole, model = space(**own), space(**own)
-    expected = fit(whole, items, held_out, run(max_epochs=6), schedule="joint", image_link=None).history
+    expected = fit(whole, items, held_out, run(exact, max_epochs=6), schedule="joint", image_link=None).history
     folder = tmp_path / "stopped"
-    for stop in (2, 2, 5):
-        stopping = run({"callbacks": stop_at(stop)}, max_epochs=6, folder=folder, resume=True)
+    for stop in (2, 5):
+        stopping = run({"callbacks": stop_at(stop), **exact}, max_epochs=6, folder=folder, resume=True)
         with pytest.raises(KeyboardInterrupt):
             fit(space(**own), items, held_out, stopping, schedule="joint", image_link=None)
-    resumed = run(max_epochs=6, folder=folder, resume=True)
+    resumed = run(exact, max_epochs=6, folder=folder, resume=True)
     history = fit(model, items, held_out, resumed, schedule="joint", image_link=None).history
     pd.testing.assert_frame_equal(history, expected, check_exact=True)
     assert same(model, whole)

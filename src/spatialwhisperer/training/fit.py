@@ -194,6 +194,9 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         train = batch_loader(ItemBatches(items, trained), sampler)
         val = _validation_loader(trained, validation, phase, run)
         with _interruptible(trainer):
+            if last is not None:
+                # the trainer loads weights before it gives the model its precision, and would round those of float64
+                trainer.precision_plugin.convert_module(training)
             trainer.fit(training, train, val, ckpt_path=last, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
