@@ -55,12 +55,19 @@ def items() -> Items:
 
 @pytest.fixture
 def space() -> Callable[..., JointSpace]:
-    """Builds an untrained joint space, always the same one; ``heads`` and ``config`` change parts of it."""
+    """Builds an untrained joint space, always the same one; ``heads``, ``dropout`` and ``config`` change parts of it."""
 
-    def build(heads: dict[str, str] | None = None, trained: dict[str, Any] | None = None, **config: Any) -> JointSpace:
+    def build(
+        heads: dict[str, str] | None = None,
+        trained: dict[str, Any] | None = None,
+        dropout: float = 0.0,
+        **config: Any,
+    ) -> JointSpace:
         kinds, encoders = {**RECIPE.heads, **(heads or {})}, trained or {}
         modalities = {
-            m: ModalityConfig(FeatureRecipe(None, m), width, HeadConfig(kinds[m], width), trained=m in encoders)
+            m: ModalityConfig(
+                FeatureRecipe(None, m), width, HeadConfig(kinds[m], width, dropout), trained=m in encoders
+            )
             for m, width in WIDTHS.items()
         }
         with torch.random.fork_rng():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
-from spatialwhisperer.training.callbacks import EpochBar, History, callbacks
+from spatialwhisperer.training.callbacks import Checkpoints, EpochBar, History
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,6 @@ def trainer(epoch: int = 0, **metrics: float) -> Any:
         global_step=10 * (epoch + 1),
         max_epochs=5,
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
-        save_checkpoint=lambda path, weights_only: None,  # noqa: ARG005
     )
 
 
@@ -102,8 +101,16 @@ def test_other_ranks_have_no_bar() -> None:
     assert bar.bar is None
 
 
-@pytest.mark.parametrize(("epochs", "every"), [(4, 1), (19, 1), (25, 2), (300, 30)])
-def test_there_are_about_ten_checkpoints_in_a_run(tmp_path: Path, epochs: int, every: int) -> None:
-    checkpoint: Any = callbacks(tmp_path, epochs)[0]
-    assert checkpoint._every_n_epochs == every
-    assert checkpoint.dirpath == str(tmp_path)
+@pytest.mark.parametrize(("epochs", "saved"), [(4, 4), (19, 19), (25, 13), (300, 10)])
+def test_there_are_about_ten_checkpoints_in_a_run(tmp_path: Path, epochs: int, saved: int) -> None:
+    checkpoints, paths = Checkpoints(tmp_path, epochs), []
+    for epoch in range(epochs):
+        run = trainer(epoch)
+        run.num_training_batches, run.save_checkpoint = 2, lambda path, weights_only: paths.append(path.name)  # noqa: ARG005
+        checkpoints.on_train_epoch_start(run, None)
+        for batch in range(2):
+            checkpoints.on_train_batch_end(run, None, None, None, batch)
+        checkpoints.on_train_epoch_end(run, None)
+    checkpoints.on_train_end(run, None)
+    assert len(paths) == saved
+    assert paths[-1] == f"step-{10 * epochs:010d}.ckpt"

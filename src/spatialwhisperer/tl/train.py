@@ -81,10 +81,15 @@ def train(
     trainer
         Arguments of Lightning's Trainer by name, such as ``{"devices": 2, "precision": "bf16-mixed"}``.
     folder
-        Folder for the checkpoints and the finished model; ``None`` makes a new folder under ``settings.cache_dir / "runs"``, which holds
-        only the finished model in the end.
+        Folder for the run: ``run.json`` states its data and arguments, ``phases`` holds the last two checkpoints of each phase, and
+        ``model`` the finished model. ``None`` makes a new folder under ``settings.cache_dir / "runs"``, which holds only the finished
+        model in the end.
     resume
-        Continue an interrupted run in ``folder``.
+        Continue the run in ``folder``, or begin it where there is none. The data and every argument that shapes numbers must be those of
+        the run; ``run.json`` is compared. On one process, the result is then the same to the last bit as that of a run that was never
+        interrupted. ``max_epochs`` may be raised only where the learning rate does not depend on the number of epochs (a recipe with
+        ``schedule="constant"`` and ``warmup=0``) and all pairs are trained together; else a longer run would have taken other steps from
+        the beginning. A damaged last checkpoint gives way to the one before it, with a warning.
     %(random_state)s
     %(slide)s
 
@@ -96,7 +101,8 @@ def train(
     Raises
     ------
     ValueError
-        If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts.
+        If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts. If ``resume`` is on and
+        the folder holds another run (the message names each difference), or a run whose checkpoints are all damaged.
     KeyError
         If a key that is named does not exist.
     TypeError

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from spatialwhisperer._messages import progress
+from spatialwhisperer.training import checkpoints
+from spatialwhisperer.training.random_states import restore_random_states, states_of_ranks
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
+
+
+_OWN = "spatialwhisperer"
+"""Entry of a checkpoint with what this package adds to it."""
 
 
 class History(Callback):
@@ -25,7 +33,7 @@ class History(Callback):
     phase
         Name of the phase, the same in every row.
     folder
-        Folder of ``history.csv`` and of the last checkpoint.
+        Folder of ``history.csv``.
     """
 
     def __init__(self, phase: str, folder: Path) -> None:
@@ -49,8 +57,7 @@ class History(Callback):
         self.rows.append({"phase": self.phase, "epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Write the history, and a checkpoint of the last epoch."""
-        trainer.save_checkpoint(self.path.parent / "last.ckpt", weights_only=False)
+        """Write the history."""
         if trainer.is_global_zero:
             self._write()
 
@@ -90,14 +97,111 @@ class EpochBar(Callback):
             self.bar.close()
 
 
-def callbacks(folder: Path, epochs: int) -> list[Callback]:
-    """A checkpoint about ten times in a run, and the progress bar."""
-    every = max(1, epochs // 10)
-    checkpoint = ModelCheckpoint(
-        dirpath=folder,
-        filename="last",
-        every_n_epochs=every,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    return [checkpoint, EpochBar()]
+class Checkpoints(Checkpoint):
+    """Saves the run about ten times and at its end, and keeps the last two checkpoints.
+
+    A checkpoint is that of a whole epoch. Beside the weights, the optimiser and the history it holds the state of the random generators,
+    so that dropout in a resumed run is that of a run that was never interrupted.
+
+    Parameters
+    ----------
+    folder
+        Folder of the checkpoints.
+    epochs
+        Number of epochs of the run.
+    """
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        self.folder = folder
+        self.epochs = epochs
+        self.every = max(1, epochs // 10)
+        self.kept: list[Path] = []
+        self._whole_epoch = False
+        self._states: list[dict[str, Any]] | None = None
+
+    def find(self) -> tuple[Path, int] | None:
+        """The checkpoint from which to resume, and the number of epochs that the run had when it was saved.
+
+        ``None`` where there is no checkpoint.
+        """
+        found = checkpoints.newest_checkpoint(self.folder)
+        if found is None:
+            return None
+        path, content = found
+        self.kept = [path]
+        return path, int(content[_OWN]["epochs"])
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        """Add the random state of each rank; every rank takes part."""
+        checkpoint[_OWN] = {"epochs": self.epochs, "random": states_of_ranks(pl_module.device)}
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Keep the random states for the start of the first epoch, because the trainer draws before it.
+
+        Raises
+        ------
+        ValueError
+            If the run was begun on another number of processes.
+        """
+        states = checkpoint[_OWN]["random"]
+        if len(states) != trainer.world_size:
+            raise ValueError(
+                f"The run was begun on {len(states)} processes, and this one has {trainer.world_size}: its batches would be others. Give "
+                f"trainer={{'devices': {len(states)}}}, or train in another folder."
+            )
+        self._states = states
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Restore the random state of this rank in the first epoch of a resumed run."""
+        self._whole_epoch = False
+        if self._states is None:
+            return
+        restore_random_states(self._states[trainer.global_rank], pl_module.device)
+        self._states = None
+        # a loader draws a number when an epoch opens it; that of a resumed run was opened before
+        iter(trainer.train_dataloader)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Note whether this is the last batch of the epoch."""
+        self._whole_epoch = batch_idx + 1 >= trainer.num_training_batches
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Save every few epochs."""
+        if (trainer.current_epoch + 1) % self.every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Save the last epoch."""
+        self._save(trainer)
+
+    def _save(self, trainer: Any) -> None:
+        path = checkpoints.checkpoint_path(self.folder, trainer.global_step)
+        # a run that ends within an epoch, for lack of time for example, is resumed from the end of the epoch before
+        if not self._whole_epoch or path in self.kept:
+            return
+        trainer.save_checkpoint(path, weights_only=False)
+        self.kept = [*self.kept, path][-checkpoints.KEPT :]
+        if trainer.is_global_zero:
+            checkpoints.keep_only(self.folder, self.kept)
+
+
+class CheckpointFiles(CheckpointIO):
+    """How the trainer writes and reads checkpoints: whole, with a digest, and without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Write a checkpoint."""
+        checkpoints.write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = None,
+        weights_only: bool | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Read a checkpoint, never with code in it."""
+        content: dict[str, Any] = checkpoints.read_checkpoint(Path(path), map_location or "cpu")
+        return content
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint."""
+        checkpoints.remove_checkpoint(Path(path))

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, WholeBatches, batch_loader
+from spatialwhisperer.training.checkpoints import sweep
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.ridge_link import ridge_link
+from spatialwhisperer.training.run_identity import check_epochs
 from spatialwhisperer.training.trainer import optimiser_steps
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.models.parts import PairLoss, Recipe
     from spatialwhisperer.training.batches import Items
+    from spatialwhisperer.training.callbacks import Checkpoints
 
 _NOISE = (
     "does not have many workers",
@@ -164,7 +167,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
     trained = {m: model.encoders[m] for m in model.towers}
     with isolated_rng(run.random_state), _quiet():
         pytorch = import_torch_stack("lightning.pytorch")
-        from spatialwhisperer.training.callbacks import History, callbacks
+        from spatialwhisperer.training.callbacks import CheckpointFiles, Checkpoints, EpochBar, History
         from spatialwhisperer.training.lightning import ContrastiveTraining
 
         options = dict(run.trainer)
@@ -174,10 +177,12 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         )
         accumulated = options.get("accumulate_grad_batches") or 1
         epochs = _epochs(run, -(-len(sampler) // accumulated))
-        history = History(phase.name, run.folder / phase.name)
-        given = options.get("callbacks") or []
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        options["callbacks"] = [*given, history, *callbacks(run.folder / phase.name, epochs)]
+        folder = run.folder / phase.name
+        sweep(folder)
+        history, checkpoints = History(phase.name, folder), Checkpoints(folder, epochs)
+        last = _resumed_from(checkpoints, phase, run)
+        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar()]
+        options["plugins"] = [*_listed(options.get("plugins")), CheckpointFiles()]
         trainer = pytorch.Trainer(max_epochs=epochs, **options)
         sampler.rank_of = partial(getattr, trainer, "global_rank")
         training = ContrastiveTraining(
@@ -191,12 +196,30 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         )
         train = batch_loader(ItemBatches(items, trained), sampler)
         val = _validation_loader(trained, validation, phase, run)
-        last = run.folder / phase.name / "last.ckpt"
-        resume = last if run.resume and last.is_file() else None
         with _interruptible(trainer), _in_own_precision(model):
-            trainer.fit(training, train, val, ckpt_path=resume, weights_only=True)
+            if last is not None:
+                # the trainer loads weights before it gives the model its precision, and would round those of float64
+                trainer.precision_plugin.convert_module(training)
+            trainer.fit(training, train, val, ckpt_path=last, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
+
+
+def _listed(given: Any) -> list[Any]:
+    """An argument of the Trainer that is one object, several, or ``None``, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | None:
+    """The checkpoint to continue from; ``None`` for a new run, and where the run was killed before its first checkpoint."""
+    found = checkpoints.find() if run.resume else None
+    if found is None:
+        return None
+    path, before = found
+    check_epochs(before, checkpoints.epochs, run.recipe, several_phases=set(phase.pairs) != set(run.pairs))
+    return path
 
 
 @contextmanager

@@ -144,10 +144,13 @@ def check_folder(folder: str | Path | None, *, resume: bool) -> None:
     """
     if resume and folder is None:
         raise ValueError("resume=True needs folder=…, the folder of the run to continue.")
-    # a process that a strategy started on this machine joins the run of the first
-    joins = os.environ.get("LOCAL_RANK", "0") != "0"
-    if folder is not None and not resume and not joins and (Path(folder).expanduser() / "phases").exists():
+    if folder is not None and not resume and not joins_a_run() and (Path(folder).expanduser() / "phases").exists():
         raise FileExistsError(f"{folder} holds a run already. Continue it with resume=True, or choose another folder.")
+
+
+def joins_a_run() -> bool:
+    """Whether this process was started by a strategy on this machine: it joins the run of the first process."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def run_folder(folder: str | Path | None) -> Path:

@@ -9,6 +9,7 @@ from spatialwhisperer.models.config import Training
 from spatialwhisperer.models.presets import get_preset
 from spatialwhisperer.tl._training import checks, fitting
 from spatialwhisperer.tl._training import expression as predictor
+from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify
 from spatialwhisperer.tl._training.inputs import prepare_inputs
 from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
@@ -66,6 +67,8 @@ def run_training(
     requests = {m: request for m, request in requests.items() if any(m in pair for pair in pairs)}
     held_out = checks.validation_groups(validation, sources, random_state)
     checks.check_schedule(preset, pairs)
+    arguments = argument_parts(preset, requests, held_out, random_state, trainer)
+    check_arguments(arguments, folder, resume=resume)
     asked = checks.expression_options(expression, preset, pairs)
     layer = checks.counts_layer(requests)
     genes: tuple[list[str], list[str]] = ([], [])
@@ -83,9 +86,15 @@ def run_training(
         )
         if plan.decoder_dim is not None:
             items = predictor.with_values(items, values, len(inputs.observations))
+    identity = None
+    if folder is not None:
+        identity = identify(arguments, inputs, items, val_items, plan, expression=asked, values=values)
+        check_identity(identity, folder, resume=resume)
     for opened, result in inputs.computed:
         opened.put(result)
     where = fitting.run_folder(folder)
+    if identity is not None:
+        begin_run(identity, where)
     model = fitting.fit_model(inputs, items, val_items, plan, where / "phases", resume=resume)
     attach_reference(model, inputs, items, sources, bridge=preset.bridge, layer=layer, random_state=random_state)
     if asked is not None and values is not None:
