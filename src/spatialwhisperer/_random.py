@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,14 +31,17 @@ def isolated_rng(random_state: int | None) -> Iterator[None]:
 
 @contextmanager
 def untouched_rng() -> Iterator[None]:
-    """Give torch its own state back after the block: for networks whose initial weights are replaced anyway."""
+    """Give torch, NumPy and Python their own states back after the block: for networks whose initial weights are replaced anyway."""
+    import numpy as np
     import torch
 
-    state = torch.random.get_rng_state()
+    states = torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         yield
     finally:
-        torch.random.set_rng_state(state)
+        torch.random.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
 
 
 @contextmanager

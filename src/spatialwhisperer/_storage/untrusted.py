@@ -48,9 +48,9 @@ def opening(what: str, *, own: tuple[type[Exception], ...] = ()) -> Iterator[Non
     """
     try:
         yield
-    except (*own, ImportError):
-        raise
     except BaseException as error:
+        if isinstance(error, (*own, ImportError)):
+            raise
         # a panic of a library in Rust is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
@@ -63,9 +63,14 @@ def read_bytes(path: Path, largest: int | None = None) -> bytes:
 
     Raises
     ------
+    FileNotFoundError
+        If it is no file.
     ValueError
         If it is larger.
     """
+    # opening a pipe would wait for somebody to write into it
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file.")
     limit = _memory() if largest is None else largest
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -95,6 +100,9 @@ def parse_json(content: bytes, what: str) -> Any:
 
 def _deeper_than(content: bytes, depth: int) -> bool:
     """Whether brackets outside of strings are nested deeper; nothing is parsed for it."""
+    # most files need no second look
+    if content.count(b"[") + content.count(b"{") <= depth:
+        return False
     # an escaped quote ends no string; the pairs of backslashes before it go first
     marks = content.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, delete=_OTHERS)
     # the end of a string and the start of the next cancel each other
