@@ -101,9 +101,10 @@ def _check_architecture(value: Any, largest: int, key: str = "") -> None:
         for inner in value:
             _check_architecture(inner, largest, key)
     elif isinstance(value, int) and not isinstance(value, bool):
-        most = _MOST_LABELS if key == "num_labels" else largest
-        if abs(value) > most:
-            raise ValueError(f"{key!r} of this text encoder is {value}, and its weights allow at most {most}.")
+        # a token that is not there may be -1
+        least, most = (0, _MOST_LABELS) if key == "num_labels" else (-1, largest)
+        if not least <= value <= most:
+            raise ValueError(f"{key!r} of this text encoder is {value}; its weights allow {least} to {most}.")
 
 
 def _check_tokenizer(files: Mapping[str, bytes]) -> None:
