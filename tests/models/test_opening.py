@@ -186,7 +186,8 @@ def test_gene_sentences_read_a_registered_text_encoder_or_one_that_is_allowed(
         with pytest.raises(ValueError, match=rf"opens '{name}', a folder or a model on the hub, .*allow_encoders="):
             sw.models.load_gene_encoder(folder / "gene_encoder")
         model = Whisperer.load(folder, allow_encoders=[name])
-        assert model.encoders["gene"].text_encoder == name
+        gene: Any = model.encoders["gene"]
+        assert gene.text_encoder == name
         assert sw.models.load_gene_encoder(folder / "gene_encoder", allow_encoders=[name]).name == "gene_sentence"
     folder = forged(folders[IMAGE], tmp_path, "text_encoder", value=3, part="gene_encoder")
     with pytest.raises(ValueError, match="lacks text_encoder"):

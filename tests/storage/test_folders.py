@@ -124,7 +124,8 @@ def test_a_reader_never_sees_a_mix_while_another_process_writes(tmp_path: Path, 
         "    Artifact('thing', {'n': n}, {'a': np.full(5000, n, np.float32)}, {'inner': inner}).write(sys.argv[1])\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", script, str(place)])
-    seen, refused, end = set(), 0, time.monotonic() + 1.2
+    seen: set[int] = set()
+    refused, end = 0, time.monotonic() + 1.2
     try:
         while time.monotonic() < end or (len(seen) < 3 and time.monotonic() < end + 20):
             try:

@@ -187,7 +187,7 @@ class GeneEncoder(Encoder):
             raise ValueError(f"The configuration of this {cls.__name__} lacks {listing(sorted(missing))}.")
         for name in ("genes", "gene_ids"):
             values = artifact.config.get(name)
-            if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+            if not isinstance(values, list | tuple) or not set(map(type, values)) <= {str}:
                 raise ValueError(f"{name} of this {cls.__name__} must be a list of texts.")
         return cls.from_parts(artifact.config, artifact.tensors)
 
