@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -154,21 +155,21 @@ class Artifact:
         """
         asked = Path(folder)
         folder = present(asked, CONFIG) or asked
-        begun = _content(folder)
+        begun = _which(folder)
         try:
             found = cls._read_once(folder, kind)
-            if _content(folder) == begun:
+            if _which(folder) == begun:
                 return found
         except (OSError, ValueError):
-            if _content(folder) == begun:
+            if _which(folder) == begun:
                 raise
         # another process replaced the folder meanwhile
-        begun = _content(folder)
+        begun = _which(folder)
         try:
             # whole in itself, so that it does not matter whether it was replaced yet again
             return cls._read_once(folder, kind)
         except (OSError, ValueError) as error:
-            if _content(folder) == begun:
+            if _which(folder) == begun:
                 raise
             raise ValueError(
                 f"{folder} is replaced again and again while it is read. Read it when whatever writes to it has finished."
@@ -325,7 +326,7 @@ def _verified(path: Path, expected: object, root: Path) -> bytes:
 
 def _check_link(path: Path, root: Path) -> None:
     """Refuse a link out of a folder, other than one into the files of the same cache of the hub."""
-    if not path.is_symlink():
+    if not os.path.islink(path):
         return
     target, root = path.resolve(), root.resolve()
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
@@ -336,12 +337,13 @@ def _check_link(path: Path, root: Path) -> None:
         )
 
 
-def _content(folder: Path) -> bytes | None:
-    """Bytes of the outermost configuration, by which a folder is known; ``None`` where it cannot be read."""
+def _which(folder: Path) -> tuple[int, ...] | None:
+    """Tell the outermost configuration from another one that takes its place; ``None`` where there is none."""
     try:
-        return read_bytes(folder / CONFIG, LARGEST_JSON)
-    except (OSError, ValueError):
+        found = os.stat(folder / CONFIG)
+    except OSError:
         return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _tensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
@@ -360,7 +362,8 @@ def _tensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    pickles = [p.name for p in folder.rglob("*") if p.suffix.lower() in _PICKLES]
+    names = (name for _, inner, outer in os.walk(folder) for name in (*inner, *outer))
+    pickles = sorted(name for name in names if os.path.splitext(name)[1].lower() in _PICKLES)
     if pickles:
         raise ValueError(
             f"{folder} holds files that can run code when opened ({listing(pickles, 4)}). Only JSON and safetensors are read; "

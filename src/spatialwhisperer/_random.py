@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,17 +30,14 @@ def isolated_rng(random_state: int | None) -> Iterator[None]:
 
 @contextmanager
 def untouched_rng() -> Iterator[None]:
-    """Give torch, NumPy and Python their own states back after the block: for networks whose initial weights are replaced anyway."""
-    import numpy as np
+    """Give torch its own state back after the block: for networks whose initial weights are replaced anyway."""
     import torch
 
-    states = torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    state = torch.random.get_rng_state()
     try:
         yield
     finally:
-        torch.random.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        random.setstate(states[2])
+        torch.random.set_rng_state(state)
 
 
 @contextmanager

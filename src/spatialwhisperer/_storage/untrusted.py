@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from contextlib import contextmanager
+from functools import cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -68,16 +70,16 @@ def read_bytes(path: Path, largest: int | None = None) -> bytes:
     ValueError
         If it is larger.
     """
+    found = os.stat(path)
     # opening a pipe would wait for somebody to write into it
-    if not path.is_file():
+    if not stat.S_ISREG(found.st_mode):
         raise FileNotFoundError(f"{path} is not a file.")
     limit = _memory() if largest is None else largest
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise ValueError(f"{path} has {size} bytes, and at most {limit} are read. {REMEDY}")
+    if found.st_size > limit:
+        raise ValueError(f"{path} has {found.st_size} bytes, and at most {limit} are read. {REMEDY}")
+    with open(path, "rb") as file:
         # a file that grows meanwhile is not the one that was measured
-        return file.read(size + 1)
+        return file.read(found.st_size + 1)
 
 
 def parse_json(content: bytes, what: str) -> Any:
@@ -160,6 +162,7 @@ def networks_within(values: int, tensors: int, what: str) -> Iterator[None]:
             hook.remove()
 
 
+@cache
 def _memory() -> int:
     """Bytes of memory of this machine."""
     try:
