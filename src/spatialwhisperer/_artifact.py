@@ -143,7 +143,7 @@ class Artifact:
     def read(cls, folder: str | Path, kind: str) -> Artifact:
         """Read a folder. The bytes that are verified are the bytes that are used.
 
-        A folder that is replaced meanwhile is read once more. Links are followed inside the folder, and into the cache of the hub.
+        A folder that is replaced meanwhile is read again. Links are followed inside the folder, and into the cache of the hub.
 
         Raises
         ------
@@ -154,26 +154,23 @@ class Artifact:
             elsewhere; or if it is replaced again and again while it is read.
         """
         asked = Path(folder)
-        folder = present(asked, CONFIG) or asked
-        begun = _which(folder)
-        try:
-            found = cls._read_once(folder, kind)
-            if _which(folder) == begun:
-                return found
-        except (OSError, ValueError):
-            if _which(folder) == begun:
-                raise
-        # another process replaced the folder meanwhile
-        begun = _which(folder)
-        try:
-            # whole in itself, so that it does not matter whether it was replaced yet again
-            return cls._read_once(folder, kind)
-        except (OSError, ValueError) as error:
-            if _which(folder) == begun:
-                raise
-            raise ValueError(
-                f"{folder} is replaced again and again while it is read. Read it when whatever writes to it has finished."
-            ) from error
+        for again in (True, True, False):
+            folder = present(asked, CONFIG) or asked
+            begun = _which(folder)
+            try:
+                found = cls._read_once(folder, kind)
+                # one that is whole in itself is right, though another took its place meanwhile
+                if not again or _which(folder) == begun:
+                    return found
+            except (OSError, ValueError) as error:
+                settled = _which(folder) == begun
+                if settled and (begun is not None or present(asked, CONFIG) is None):
+                    raise
+                if not again:
+                    raise ValueError(
+                        f"{asked} is replaced again and again while it is read. Read it when whatever writes to it has finished."
+                    ) from error
+        raise ValueError(f"{asked} could not be read.")
 
     @classmethod
     def _read_once(cls, folder: Path, kind: str) -> Artifact:
