@@ -164,7 +164,7 @@ class Artifact:
                     return found
             except (OSError, ValueError) as error:
                 settled = _which(folder) == begun
-                if settled and (begun is not None or present(asked, CONFIG) is None):
+                if settled and (begun is not None or _which(present(asked, CONFIG) or asked) is None):
                     raise
                 if not again:
                     raise ValueError(
