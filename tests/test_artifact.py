@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialwhisperer import _artifact
 from spatialwhisperer._artifact import Artifact, digest, kind_of, names_in
+from spatialwhisperer._storage import folders
 
 CONFIG = {"name": "größer µm", "n": 3, "values": [1, 2.5, -1e-3], "none": None, "on": True, "inner": {"a": "b"}}
 
@@ -86,14 +86,30 @@ def test_every_file_has_a_checksum_that_others_can_compute(folder: Path) -> None
             assert json.loads((inside / name / "config.json").read_text(encoding="utf-8"))["digest"] == sha
 
 
-def test_links_are_followed(folder: Path, tmp_path: Path) -> None:
-    """The cache of a hub holds links to files that lie elsewhere."""
-    snapshot = tmp_path / "snapshot"
-    for path in [p for p in folder.rglob("*") if p.is_file()]:
+def test_links_of_the_cache_of_a_hub_are_followed(folder: Path, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0123", tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir(parents=True)
+    for i, path in enumerate(p for p in sorted(folder.rglob("*")) if p.is_file()):
         link = snapshot / path.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
+        shutil.copy(path, blobs / str(i))
+        link.symlink_to(os.path.relpath(blobs / str(i), link.parent))
     assert same(Artifact.read(snapshot, "thing"), small())
+    (tmp_path / "short").symlink_to(snapshot)
+    assert same(Artifact.read(tmp_path / "short", "thing"), small())
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "inner", "inner/config.json", "inner/run.txt"])
+def test_links_out_of_the_folder_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    os.replace(folder / name, tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"{name} is a link that leads out of its folder, to .*elsewhere.*cp -rL"):
+        Artifact.read(folder, "thing")
+    # inside it, a link does no harm
+    os.replace(tmp_path / "elsewhere", folder / ".elsewhere")
+    (folder / name).unlink()
+    (folder / name).symlink_to(os.path.relpath(folder / ".elsewhere", (folder / name).parent))
+    assert same(Artifact.read(folder, "thing"), small())
 
 
 def test_what_is_there_is_told(folder: Path, tmp_path: Path) -> None:
@@ -134,7 +150,7 @@ def test_folders_above_it_are_made(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["c"]
 
 
-@pytest.mark.parametrize("where", ["writing", "moving"])
+@pytest.mark.parametrize("where", ["writing", "moving", "exchanging"])
 def test_an_interrupted_write_leaves_what_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     import safetensors.numpy
 
@@ -150,8 +166,11 @@ def test_an_interrupted_write_leaves_what_was_there(folder: Path, monkeypatch: p
 
     if where == "writing":
         monkeypatch.setattr(safetensors.numpy, "save_file", stop)
+    elif where == "moving":
+        monkeypatch.setattr(folders, "_renameat2", lambda: None)
+        monkeypatch.setattr(os, "replace", stop_second)
     else:
-        monkeypatch.setattr(_artifact.os, "replace", stop_second)
+        monkeypatch.setattr(folders, "_exchanged", stop)
     with pytest.raises(OSError, match="disk full"):
         Artifact("thing", {"new": 1}, {"a": np.zeros(2)}).write(folder)
     monkeypatch.undo()
@@ -346,7 +365,20 @@ def test_a_configuration_of_somebody_else_is_refused(folder: Path, content: str)
         Artifact.read(folder, "thing")
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\xfd", b'{"a": NaN}', b'{"a": 1e999}', b"[" * 100_000])
+NO_JSON = [
+    b"{",
+    b"",
+    b"\xff\xfe\xfd",
+    b'{"a": NaN}',
+    b'{"a": 1e999}',
+    b"[" * 100_000,
+    b"[" * 65 + b"]" * 65,
+    b"9" * 9999,
+    b"[}",
+]
+
+
+@pytest.mark.parametrize("content", NO_JSON)
 def test_a_configuration_that_is_not_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json is not readable JSON"):

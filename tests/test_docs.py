@@ -36,6 +36,7 @@ BEFORE = {
     "docs/contributing.md": "",
     "docs/index.md": "",
     "docs/objects.md": "",
+    "docs/opening_models.md": "",
     "docs/presets.md": "",
 }
 """Pages with code, and what their code expects to be there."""

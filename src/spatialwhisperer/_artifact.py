@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import to_plain
+from spatialwhisperer._storage.folders import beside, make_durable, present, put, sweep
+from spatialwhisperer._storage.untrusted import LARGEST_JSON, REMEDY, opening, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,7 +37,7 @@ _KEYS = {"format", "format_version", "kind", "written_by", "config", "files", "p
 _READ = {".json", ".safetensors"}
 _READ_IN_PARTS = _READ | {".model", ".txt"}
 _PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"}
-_REMEDY = "Copy or download the folder again, or save what it holds again."
+_NUMBERS = "biuf"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -66,6 +68,8 @@ class Artifact:
     def write(self, folder: str | Path) -> Path:
         """Write to a folder that appears whole or not at all; an artifact of the same kind there is replaced.
 
+        A process that is killed leaves the old one or the new one. What it left beside them is removed by a later call.
+
         Returns
         -------
         The folder.
@@ -81,13 +85,15 @@ class Artifact:
             raise FileExistsError(
                 f"{folder} exists and is not a folder of this kind ({self.kind}); choose another name or remove it."
             )
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        temporary = beside(folder)
         try:
             self.write_into(temporary)
-            _open_to_others(folder.parent, [temporary])
-            _exchange(temporary, folder)
+            _open_to_others(temporary, [temporary])
+            make_durable(temporary)
+            put(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        sweep(folder)
         return folder
 
     def write_into(self, folder: Path) -> str:
@@ -137,29 +143,53 @@ class Artifact:
     def read(cls, folder: str | Path, kind: str) -> Artifact:
         """Read a folder. The bytes that are verified are the bytes that are used.
 
+        A folder that is replaced meanwhile is read again. Links are followed inside the folder, and into the cache of the hub.
+
         Raises
         ------
         FileNotFoundError
             If the folder does not hold an artifact.
         ValueError
-            If it holds one of another kind, a pickle, or a file that is cut off, changed, missing or not listed.
+            If it holds one of another kind, a pickle, a file that is cut off, changed, missing or not listed, or a link that leads
+            elsewhere; or if it is replaced again and again while it is read.
         """
-        folder = Path(folder)
-        stated = _stated(folder, kind)
-        _refuse_pickles(folder)
-        return cls._read(folder, stated, outermost=True)
+        asked = Path(folder)
+        for again in (True, True, False):
+            folder = present(asked, CONFIG) or asked
+            begun = _which(folder)
+            try:
+                found = cls._read_once(folder, kind)
+                # one that is whole in itself is right, though another took its place meanwhile
+                if not again or _which(folder) == begun:
+                    return found
+            except (OSError, ValueError) as error:
+                settled = _which(folder) == begun
+                if settled and (begun is not None or _which(present(asked, CONFIG) or asked) is None):
+                    raise
+                if not again:
+                    raise ValueError(
+                        f"{asked} is replaced again and again while it is read. Read it when whatever writes to it has finished."
+                    ) from error
+        raise ValueError(f"{asked} could not be read.")
 
     @classmethod
-    def _read(cls, folder: Path, stated: Mapping[str, Any], *, outermost: bool) -> Artifact:
-        _check_listing(folder, stated, outermost=outermost)
-        contents = {name: _verified(folder / name, sha) for name, sha in stated["files"].items()}
+    def _read_once(cls, folder: Path, kind: str) -> Artifact:
+        stated = _stated(folder, kind, folder)
+        _refuse_pickles(folder)
+        return cls._read(folder, stated, folder)
+
+    @classmethod
+    def _read(cls, folder: Path, stated: Mapping[str, Any], root: Path) -> Artifact:
+        _check_listing(folder, stated, outermost=folder == root)
+        contents = {name: _verified(folder / name, sha, root) for name, sha in stated["files"].items()}
         tensors = _tensors(folder / TENSORS, contents.pop(TENSORS)) if TENSORS in contents else {}
         parts = {}
         for name, sha in stated["parts"].items():
-            inner = _stated(folder / name, None)
+            _check_link(folder / name, root)
+            inner = _stated(folder / name, None, root)
             if inner["digest"] != sha:
-                raise ValueError(f"{folder / name} is not the folder that was written with {folder}. {_REMEDY}")
-            parts[name] = cls._read(folder / name, inner, outermost=False)
+                raise ValueError(f"{folder / name} is not the folder that was written with {folder}. {REMEDY}")
+            parts[name] = cls._read(folder / name, inner, root)
         return cls(stated["kind"], stated["config"], tensors, parts, contents)
 
 
@@ -173,9 +203,9 @@ def digest(stated: Mapping[str, Any]) -> str:
 def kind_of(folder: Path) -> str | None:
     """Kind of the artifact in a folder, as it says itself; ``None`` where there is none."""
     try:
-        stated = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        stated = parse_json(read_bytes(folder / CONFIG, LARGEST_JSON), CONFIG)
         return str(stated["kind"]) if stated["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -189,21 +219,6 @@ def names_in(folder: Path, known: Iterable[str]) -> list[str]:
 
 def _is_free(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
-
-
-def _exchange(temporary: Path, folder: Path) -> None:
-    """Move a finished folder into place; the one that was there comes back after an error."""
-    if not folder.exists():
-        os.replace(temporary, folder)
-        return
-    old = temporary.with_name(temporary.name + "-old")
-    os.replace(folder, old)
-    try:
-        os.replace(temporary, folder)
-    except BaseException:
-        os.replace(old, folder)
-        raise
-    shutil.rmtree(old)
 
 
 def _open_to_others(place: Path, paths: Iterable[Path]) -> None:
@@ -224,17 +239,18 @@ def _open_to_others(place: Path, paths: Iterable[Path]) -> None:
 # ------------------------------------------------------------------------------------------------- reading
 
 
-def _stated(folder: Path, kind: str | None) -> dict[str, Any]:
+def _stated(folder: Path, kind: str | None, root: Path) -> dict[str, Any]:
     """Content of ``config.json`` after its own digest was found to be right."""
     path = folder / CONFIG
     if not path.is_file():
         there = listing(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
         raise FileNotFoundError(f"{folder} holds no {kind or 'part'}: {CONFIG} is needed (found: {there}).")
+    _check_link(path, root)
+    stated = parse_json(read_bytes(path, LARGEST_JSON), str(path))
     try:
-        stated = json.loads(path.read_bytes())
         actual = digest(stated) if isinstance(stated, dict) else None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}). {_REMEDY}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON ({error}). {REMEDY}") from error
     if not isinstance(stated, dict) or stated.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by spatialwhisperer.")
     if stated.get("format_version") != FORMAT_VERSION or set(stated) != _KEYS:
@@ -244,7 +260,7 @@ def _stated(folder: Path, kind: str | None) -> dict[str, Any]:
             "that version."
         )
     if actual != stated["digest"]:
-        raise ValueError(f"{path} is not the file that was written: its digest does not fit its content. {_REMEDY}")
+        raise ValueError(f"{path} is not the file that was written: its digest does not fit its content. {REMEDY}")
     if kind is not None and stated["kind"] != kind:
         raise ValueError(f"{folder} holds a {stated['kind']}, not a {kind}.")
     _check_names(path, stated)
@@ -253,8 +269,9 @@ def _stated(folder: Path, kind: str | None) -> dict[str, Any]:
 
 def _check_names(path: Path, stated: Mapping[str, Any]) -> None:
     """Refuse a configuration whose list of files or parts is not one, or leads out of its folder."""
-    if not all(isinstance(stated[key], dict) for key in ("config", "files", "parts")):
-        raise ValueError(f"{path} does not list its files and parts by name. {_REMEDY}")
+    lists = all(isinstance(stated[key], dict) for key in ("config", "files", "parts"))
+    if not lists or not isinstance(stated["kind"], str):
+        raise ValueError(f"{path} does not list its files and parts by name. {REMEDY}")
     names = [*stated["files"], *stated["parts"]]
     for name in names:
         if not name or name != Path(name).name or "\\" in name or name.startswith("."):
@@ -271,7 +288,7 @@ def _check_listing(folder: Path, stated: Mapping[str, Any], *, outermost: bool) 
     expected = {*stated["files"], CONFIG, *(f"{name}/{CONFIG}" for name in stated["parts"])}
     missing = sorted(name for name in expected if not (folder / name).is_file())
     if missing:
-        raise ValueError(f"{folder} lacks {listing(missing, 4)}, which its configuration lists. {_REMEDY}")
+        raise ValueError(f"{folder} lacks {listing(missing, 4)}, which its configuration lists. {REMEDY}")
     there = _readable(folder) if outermost else (p for p in folder.iterdir() if not p.name.startswith("."))
     added = sorted(p.name for p in there if p.name not in {*expected, *stated["parts"]})
     if added:
@@ -292,15 +309,38 @@ def _readable(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _verified(path: Path, expected: object) -> bytes:
-    content = path.read_bytes()
+def _verified(path: Path, expected: object, root: Path) -> bytes:
+    _check_link(path, root)
+    content = read_bytes(path)
     actual = _sha256(content)
     if actual != expected:
         raise ValueError(
             f"{path} is not the file that was written with {path.parent}: it is cut off or changed ({len(content)} bytes, "
-            f"sha256 {actual[:12]}… and not {str(expected)[:12]}…). {_REMEDY}"
+            f"sha256 {actual[:12]}… and not {str(expected)[:12]}…). {REMEDY}"
         )
     return content
+
+
+def _check_link(path: Path, root: Path) -> None:
+    """Refuse a link out of a folder, other than one into the files of the same cache of the hub."""
+    if not os.path.islink(path):
+        return
+    target, root = path.resolve(), root.resolve()
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+    if not any(target.is_relative_to(place) for place in (root, blobs)):
+        raise ValueError(
+            f"{path} is a link that leads out of its folder, to {target}. If you trust it, copy the folder with the files that its "
+            "links lead to (cp -rL)."
+        )
+
+
+def _which(folder: Path) -> tuple[int, ...] | None:
+    """Tell the outermost configuration from another one that takes its place; ``None`` where there is none."""
+    try:
+        found = os.stat(folder / CONFIG)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _tensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
@@ -308,13 +348,19 @@ def _tensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
     from safetensors.numpy import load
 
     try:
-        return load(content)
+        with opening(str(path), own=(SafetensorError,)):
+            tensors = load(content)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}). {_REMEDY}") from error
+        raise ValueError(f"{path} is not a readable safetensors file ({error}). {REMEDY}") from error
+    odd = sorted(name for name, value in tensors.items() if value.dtype.kind not in _NUMBERS)
+    if odd:
+        raise ValueError(f"{path} holds {listing(odd, 4)} in a type of number that is not read. {REMEDY}")
+    return tensors
 
 
 def _refuse_pickles(folder: Path) -> None:
-    pickles = [p.name for p in folder.rglob("*") if p.suffix.lower() in _PICKLES]
+    names = (name for _, inner, outer in os.walk(folder) for name in (*inner, *outer))
+    pickles = sorted(name for name in names if os.path.splitext(name)[1].lower() in _PICKLES)
     if pickles:
         raise ValueError(
             f"{folder} holds files that can run code when opened ({listing(pickles, 4)}). Only JSON and safetensors are read; "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from spatialwhisperer._frozen import FrozenMapping
+from spatialwhisperer._storage.untrusted import opening
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -65,8 +66,9 @@ def from_plain(kind: type[D], plain: Any, what: str) -> D:
     from pydantic import ValidationError
 
     try:
-        # of JSON, because a list of it may stand for a tuple and a whole number for any
-        return _adapters[kind].validate_json(json.dumps(plain))
+        with opening(what[0].upper() + what[1:], own=(ValidationError,)):
+            # of JSON, because a list of it may stand for a tuple and a whole number for any
+            return _adapters[kind].validate_json(json.dumps(plain))
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg']}" for e in error.errors()[:3]

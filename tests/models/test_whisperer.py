@@ -221,9 +221,11 @@ def test_what_is_pushed_can_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     assert model.push_to_hub("owner/name") == "done"
     # the cache of the hub holds links to files that lie elsewhere
-    snapshot = tmp_path / "snapshot"
-    for path in [p for p in (tmp_path / "hub").rglob("*") if p.is_file()]:
-        link = snapshot / path.relative_to(tmp_path / "hub")
+    snapshot = tmp_path / "models" / "snapshots" / "0123"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "hub").rename(tmp_path / "models" / "blobs")
+    for path in [p for p in (tmp_path / "models" / "blobs").rglob("*") if p.is_file()]:
+        link = snapshot / path.relative_to(tmp_path / "models" / "blobs")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     opened = Whisperer.load(snapshot)

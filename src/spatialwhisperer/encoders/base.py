@@ -11,6 +11,7 @@ from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -81,6 +82,11 @@ class Encoder(ABC):
     def from_artifact(cls, artifact: Artifact) -> Encoder:
         """Open an encoder from what `artifact` returned. Weights that were left out are random until the model fills them in."""
         raise ValueError(f"A {artifact.kind} of class {cls.__name__} cannot be opened from a folder.")
+
+    @classmethod
+    def names_others(cls, artifact: Artifact) -> Sequence[tuple[str, str]]:  # noqa: ARG003
+        """Encoders that what is stored opens by their names, each with its modality."""
+        return ()
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:  # noqa: ARG003

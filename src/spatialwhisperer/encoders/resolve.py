@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
+from spatialwhisperer._storage.untrusted import opening
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder, stored_class
 from spatialwhisperer.encoders.gene.base import KIND, GeneEncoder
@@ -18,6 +20,8 @@ from spatialwhisperer.encoders.text.base import TextEncoder
 from spatialwhisperer.encoders.text.transformer import Pooling, TransformerEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import torch
 
 K = TypeVar("K", bound=Encoder)
@@ -114,20 +118,23 @@ def text_encoder(
     return _of(TextEncoder, make.open(encoder, **stated))  # type: ignore[arg-type]
 
 
-def load_gene_encoder(folder: str | Path) -> GeneEncoder:
+def load_gene_encoder(folder: str | Path, *, allow_encoders: Collection[str] = ()) -> GeneEncoder:
     """Read an encoder that `GeneEncoder.save` wrote. Nothing is unpickled.
 
     Parameters
     ----------
     folder
         Folder with ``config.json`` and ``model.safetensors``.
+    allow_encoders
+        Folders and ids of models on the hub that it may open as its text encoder. Registered names need no permission.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If the folder does not hold a gene encoder, or one that this version does not know.
     """
-    return _of(GeneEncoder, stored_encoder(Artifact.read(folder, KIND), "gene"))
+    allowed = check_allowed(allow_encoders)
+    return _of(GeneEncoder, stored_encoder(Artifact.read(folder, KIND), "gene", allow_encoders=allowed))
 
 
 def named_gene_encoder(encoder: str | Path) -> GeneEncoder:
@@ -168,19 +175,54 @@ def any_encoder(encoder: Encoder | torch.nn.Module | str | Path, modality: str) 
     return encoder
 
 
-def stored_encoder(artifact: Artifact, modality: str) -> Encoder:
+def stored_encoder(artifact: Artifact, modality: str, *, allow_encoders: Collection[str] = ()) -> Encoder:
     """Open an encoder that was stored with a model or on its own.
+
+    Parameters
+    ----------
+    artifact
+        What is stored.
+    modality
+        Modality that it encodes.
+    allow_encoders
+        Folders and ids of models on the hub that it may open.
 
     Raises
     ------
     ValueError
-        If there is no encoder of that name, or what is stored does not fit it.
+        If there is no encoder of that name, what is stored does not fit it, or it names another encoder that is not allowed.
     """
     match artifact.config:
         case {"name": str(name)}:
             # a text encoder keeps the name of a folder or of a model on the hub, which need not be there any more
-            return stored_class(name, modality).from_artifact(artifact)
+            found = stored_class(name, modality)
+            with opening(f"The {modality} encoder {name!r}", own=(ValueError, FileNotFoundError)):
+                for other, asked in found.names_others(artifact):
+                    if asked not in encoder_names(other) and asked not in allow_encoders:
+                        raise ValueError(
+                            f"The {modality} encoder {name!r} opens {asked!r}, a folder or a model on the hub, which is not done "
+                            f"because a folder asks for it. If you trust it, add allow_encoders=[{asked!r}] to "
+                            "sw.models.Whisperer.load(folder) or sw.models.load_gene_encoder(folder)."
+                        )
+                return found.from_artifact(artifact)
     raise ValueError(f"This {artifact.kind} does not state the name of the {modality} encoder that it stores.")
+
+
+def check_allowed(allow_encoders: Collection[str]) -> tuple[str, ...]:
+    """Return names of encoders that may be opened.
+
+    Raises
+    ------
+    TypeError
+        If they are one string, or something else than names.
+    """
+    given = allow_encoders
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"allow_encoders is a list of names; found {given!r}. Pass [{str(given)!r}].")
+    odd = [name for name in given if not isinstance(name, str | Path)]
+    if odd:
+        raise TypeError(f"allow_encoders is a list of names; found {odd[0]!r}, of type {type(odd[0]).__name__}.")
+    return tuple(str(name) for name in given)
 
 
 def is_module(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -36,6 +37,11 @@ class HeadConfig(Stored):
     in_dim: int
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(in_dim=self.in_dim)
+        _check_fraction(dropout=self.dropout)
+
 
 @dataclass(frozen=True)
 class ContextConfig(Stored):
@@ -54,6 +60,10 @@ class ContextConfig(Stored):
     kind: str
     options: Mapping[str, Number] = field(default_factory=frozen)
     chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_fraction(dropout=self.options.get("dropout", 0.0))
 
     @property
     def array_positions(self) -> bool:
@@ -87,6 +97,10 @@ class ModalityConfig(Stored):
     context: ContextConfig | None = None
     standardize: Standardize = "none"
     trained: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(feature_dim=self.feature_dim)
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,10 @@ class Annotation(Stored):
     ece_before: float | None = None
     n: int | None = None
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -222,6 +240,12 @@ class ModelConfig(Stored):
     annotation: Annotation | None = None
     card: Card | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(projection_dim=self.projection_dim, temperature=self.temperature)
+        if self.decoder_dim is not None:
+            _check_positive(decoder_dim=self.decoder_dim)
+
     def modality(self, name: str) -> ModalityConfig:
         """Return one modality.
 
@@ -252,3 +276,15 @@ class ModelConfig(Stored):
             If a value is missing, unknown, or of another type.
         """
         return from_plain(cls, plain, "the configuration of a model")
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive, not {value!r}.")
+
+
+def _check_fraction(**values: Number) -> None:
+    for name, value in values.items():
+        if isinstance(value, str) or not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a number between 0 and 1, not {value!r}.")

@@ -15,6 +15,8 @@ from spatialwhisperer._messages import listing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+_BETWEEN = re.compile(r"[-‐‑–_\s]+")
+
 _COLUMNS = ("cl_id", "name", "definition", "exact_synonyms", "parents")
 _KINDS = (".obo", ".obo.gz", ".tsv", ".tsv.gz")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(\w*)')
@@ -218,7 +220,7 @@ class Ontology:
 
 def _plain(label: str) -> str:
     """A label without case, hyphens, underscores and plural, so that different spellings meet."""
-    return " ".join(_singular(w) for w in re.sub(r"[-‐‑–_\s]+", " ", label.casefold()).split())
+    return " ".join(_singular(w) for w in _BETWEEN.sub(" ", label.casefold()).split())
 
 
 def _singular(word: str) -> str:

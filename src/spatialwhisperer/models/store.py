@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._artifact import CONFIG, TENSORS
+from spatialwhisperer._storage.folders import present
 from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
 from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 from spatialwhisperer.settings import settings
@@ -44,14 +45,17 @@ def installed_model() -> Path:
 def locate(source: str | Path, **hub: Any) -> Path:
     """Find the folder of a model, and download it from the hub where ``source`` is a name on the hub.
 
+    Of a folder that a killed process moved away before it put another into its place, the place is returned.
+
     Raises
     ------
     FileNotFoundError
         If there is no such model.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
-        return path
+    place = present(path, CONFIG)
+    if place is not None:
+        return place
     if str(source) == EMBEDDED:
         return installed_model()
     if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):

@@ -9,30 +9,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from huggingface_hub import PyTorchModelHubMixin
 
 from spatialwhisperer._artifact import Artifact, names_in
-from spatialwhisperer._messages import inform, listing, warn
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import untouched_rng
-from spatialwhisperer.encoders.resolve import any_encoder, stored_encoder
+from spatialwhisperer._storage.untrusted import opening
+from spatialwhisperer.encoders.resolve import check_allowed
 from spatialwhisperer.models import store
 from spatialwhisperer.models.card import describe, introduction
 from spatialwhisperer.models.config import ModelConfig
 from spatialwhisperer.models.expression import ExpressionPredictor
 from spatialwhisperer.models.joint_space import JointSpace
+from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, within
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import pandas as pd
 
     from spatialwhisperer.encoders.base import Encoder
-    from spatialwhisperer.models.config import ModalityConfig
-
-    Given = Encoder | torch.nn.Module | str | Path
+    from spatialwhisperer.models.opening import Given
 
 KIND = "model"
 _CHANGEABLE = ("annotation", "card", "labels", "training")
@@ -203,18 +202,24 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
             if trained or identity is None or not identity.by_name:
                 part = encoder.artifact(trained=trained)
                 if part is not None:
-                    parts[_encoder_part(name)] = part
+                    parts[encoder_part(name)] = part
         return Artifact(KIND, self.config.to_json(), tensors, parts)
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact, *, encoders: Mapping[str, Given] | None = None) -> Whisperer:
+    def from_artifact(
+        cls,
+        artifact: Artifact,
+        *,
+        encoders: Mapping[str, Given] | None = None,
+        allow_encoders: Collection[str] = (),
+    ) -> Whisperer:
         """Build the model that was stored.
 
         Parameters
         ----------
         artifact
             What `artifact` returned, or what was read from a folder.
-        encoders
+        encoders, allow_encoders
             See :meth:`load`.
 
         Raises
@@ -225,24 +230,23 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
             If the configuration is not one of this version, the weights do not fit it, or an encoder is not the one of the model.
         """
         config = ModelConfig.from_json(artifact.config)
-        opened = {name: _given(name, config.modality(name), encoder) for name, encoder in (encoders or {}).items()}
+        check_sizes(config, artifact.tensors)
         with untouched_rng():
-            for name in config.modalities:
-                part = artifact.parts.get(_encoder_part(name))
-                if name not in opened and part is not None:
-                    opened[name] = stored_encoder(part, name)
-            for name, modality in config.modalities.items():
-                if modality.trained and name not in opened:
-                    opened |= store.fresh_encoder(name, modality.features)
-            model = cls(config, encoders=opened)
-        _fill(model, artifact.tensors)
+            opened = open_encoders(config, artifact, encoders or {}, allow_encoders)
+            with opening("The configuration of this model", own=(ValueError, KeyError)), within(artifact):
+                model = cls(config, encoders=opened)
+            with opening("The weights of this model", own=(ValueError,)):
+                fill(model, artifact.tensors)
         parts = artifact.parts
-        if "expression" in parts:
-            model.expression = ExpressionPredictor.from_artifact(parts["expression"])
-        if "vocabulary" in parts:
-            model.vocabulary = Vocabulary.from_artifact(parts["vocabulary"])
-        if "reference" in parts:
-            model.reference = Reference.from_artifact(parts["reference"])
+        with opening("The predictor of expression of this model", own=(ValueError, KeyError)):
+            if "expression" in parts:
+                model.expression = ExpressionPredictor.from_artifact(parts["expression"])
+        with opening("The vocabulary of this model", own=(ValueError, KeyError)):
+            if "vocabulary" in parts:
+                model.vocabulary = Vocabulary.from_artifact(parts["vocabulary"])
+        with opening("The reference of this model", own=(ValueError, KeyError)):
+            if "reference" in parts:
+                model.reference = Reference.from_artifact(parts["reference"])
         return model.eval()
 
     def save(self, folder: str | Path) -> Path:
@@ -263,10 +267,18 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         return self.folder
 
     @classmethod
-    def load(cls, source: str | Path, *, encoders: Mapping[str, Given] | None = None, **hub: Any) -> Whisperer:
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        encoders: Mapping[str, Given] | None = None,
+        allow_encoders: Collection[str] = (),
+        **hub: Any,
+    ) -> Whisperer:
         """Open a model from a folder, from a Hugging Face repository, or the embedded one by its name.
 
-        Nothing is unpickled: weights are safetensors, everything else is JSON.
+        Nothing is unpickled and no code of the folder is run: weights are safetensors, everything else is JSON. Other folders and
+        models on the hub that the model names are not opened, unless they are allowed.
 
         Parameters
         ----------
@@ -276,6 +288,9 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
             Encoders by modality that the model was trained with and that cannot be opened by a registered name, as they were given to
             :func:`spatialwhisperer.tl.train`: a torch module, a folder, or an encoder. A module that was trained takes its weights
             from the model, so that a fresh one will do.
+        allow_encoders
+            Folders and ids of models on the hub that the model may open, where it names them as encoders. Registered names need no
+            permission.
         **hub
             ``revision``, ``token``, ``cache_dir`` … for the hub.
 
@@ -287,10 +302,11 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
             If an encoder is of a modality that the model does not have.
         ValueError
             If a file is cut off, changed, missing or not one of the model's, or the folder holds a pickle; nothing is built then.
-            If an encoder is needed and not given, or is not the one that the model was trained with.
+            If an encoder is needed and not given, is not allowed, or is not the one that the model was trained with.
         """
         folder = store.locate(source, **hub)
-        model = cls.from_artifact(Artifact.read(folder, KIND), encoders=encoders)
+        allowed = check_allowed(allow_encoders)
+        model = cls.from_artifact(Artifact.read(folder, KIND), encoders=encoders, allow_encoders=allowed)
         model.folder = folder
         if folder == store.embedded_folder():
             _introduce(introduction(model.config, None if model.reference is None else model.reference.config.mpp))
@@ -304,7 +320,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         FileExistsError
             If the folder holds files of a model.
         """
-        there = names_in(Path(save_directory), (*_PARTS, *map(_encoder_part, self.modalities)))
+        there = names_in(Path(save_directory), (*_PARTS, *map(encoder_part, self.modalities)))
         if there:
             raise FileExistsError(
                 f"{save_directory} holds {listing(there)} already. model.save(folder) replaces a model; save_pretrained needs a "
@@ -316,50 +332,21 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         self.artifact().write_into(Path(save_directory))
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, encoders: Mapping[str, Given] | None = None, **hub: Any) -> Whisperer:
-        return cls.load(model_id, encoders=encoders, **hub)
-
-
-def _given(name: str, modality: ModalityConfig, encoder: Given) -> Encoder:
-    """An encoder that the caller passes for a stored model, after a look at whether it is the one of the model."""
-    opened, stated = any_encoder(encoder, name), modality.features.encoder
-    if stated is None:
-        raise ValueError(
-            f"The {name} features of this model were computed elsewhere (.obsm[{modality.features.key!r}]); it takes no encoder for "
-            f"them, and encoders={{{name!r}: …}} gives one."
-        )
-    identity = opened.identity
-    if identity.name != stated.name:
-        raise ValueError(
-            f"The {name} encoder of this model is {stated.name!r}, and encoders={{{name!r}: …}} gives {identity.name!r}. Give a module "
-            f"the name and the normalisation it was trained with: ModuleEncoder(module, EncoderSpec({stated.name!r}, …))."
-        )
-    # a module that was trained is filled with the weights of the model; a name alone says nothing about weights
-    if not modality.trained and stated.digest is not None and identity.digest != stated.digest:
-        warn(
-            f"The {name} encoder that was given is not exactly the one this model was trained on: its weights, its code or the "
-            "version of Python differ. Its features may have another meaning."
-        )
-    return opened
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        encoders: Mapping[str, Given] | None = None,
+        allow_encoders: Collection[str] = (),
+        **hub: Any,
+    ) -> Whisperer:
+        return cls.load(model_id, encoders=encoders, allow_encoders=allow_encoders, **hub)
 
 
 @lru_cache(maxsize=1)
 def _introduce(text: str) -> None:
     """Tell the user once, however often the embedded model is opened."""
     inform(text)
-
-
-def _fill(model: Whisperer, tensors: Mapping[str, np.ndarray]) -> None:
-    """Load weights that fit exactly."""
-    expected = model.state_dict()
-    wrong = sorted(set(tensors) ^ set(expected)) or [k for k, v in expected.items() if tensors[k].shape != v.shape]
-    if wrong:
-        raise ValueError(f"The weights of this model do not fit its configuration: check {listing(wrong, 4)}.")
-    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
-
-
-def _encoder_part(modality: str) -> str:
-    return f"{modality}_encoder"
 
 
 def _no_history() -> pd.DataFrame:

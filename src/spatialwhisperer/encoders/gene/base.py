@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 KIND = "gene encoder"
+_LARGEST = 10**9
 _COMMON = {"name", "dim", "fitted", "genes", "gene_ids"}
 
 
@@ -184,6 +185,10 @@ class GeneEncoder(Encoder):
         missing = {"genes", "gene_ids", "dim"} - set(artifact.config)
         if missing:
             raise ValueError(f"The configuration of this {cls.__name__} lacks {listing(sorted(missing))}.")
+        for name in ("genes", "gene_ids"):
+            values = artifact.config.get(name)
+            if not isinstance(values, list | tuple) or not set(map(type, values)) <= {str}:
+                raise ValueError(f"{name} of this {cls.__name__} must be a list of texts.")
         return cls.from_parts(artifact.config, artifact.tensors)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -210,6 +215,36 @@ class GeneEncoder(Encoder):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.genes)} genes -> {self.dim})"
+
+
+def whole_number(config: Mapping[str, Any], name: str, most: int = _LARGEST) -> int:
+    """Return a stored size.
+
+    Raises
+    ------
+    ValueError
+        If it is missing, not a whole number, negative or larger than ``most``.
+    """
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ValueError(
+            f"{name} of this gene encoder must be a whole number from 0 to {most}, not {str(value)[:80]!r}."
+        )
+    return value
+
+
+def fraction(config: Mapping[str, Any], name: str) -> float:
+    """Return a stored number between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If it is missing or not one.
+    """
+    value = config.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{name} of this gene encoder must be a number between 0 and 1, not {str(value)[:80]!r}.")
+    return float(value)
 
 
 def take_tensors(

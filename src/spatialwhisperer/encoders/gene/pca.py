@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._docs import shared
-from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
@@ -127,7 +127,7 @@ class PCAEncoder(GeneEncoder):
     @classmethod
     def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PCAEncoder:
         """Build the encoder of a stored configuration and its tensors."""
-        n, d = len(config["genes"]), int(config["dim"])
+        n, d = len(config["genes"]), whole_number(config, "dim")
         values = take_tensors(tensors, {"mean": (n,), "components": (n, d), "fraction": (n,)}, cls.__name__)
         return cls(config["genes"], config["gene_ids"], fitted=config.get("fitted"), **values)
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.gene._scvi_training import train
-from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.gene.base import GeneEncoder, fraction, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
@@ -203,10 +203,10 @@ class SCVIEncoder(GeneEncoder):
             config["genes"],
             config["gene_ids"],
             weights=tensors,
-            n_latent=int(config["dim"]),
-            n_hidden=int(config["n_hidden"]),
-            n_layers=int(config["n_layers"]),
-            dropout_rate=float(config["dropout_rate"]),
+            n_latent=whole_number(config, "dim"),
+            n_hidden=whole_number(config, "n_hidden"),
+            n_layers=whole_number(config, "n_layers", most=len(tensors)),
+            dropout_rate=fraction(config, "dropout_rate"),
             fitted=config.get("fitted"),
         )
 

@@ -9,13 +9,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._docs import shared
-from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import not_counts, training_counts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+
+    from spatialwhisperer._artifact import Artifact
 
 _ROWS = 4096
 
@@ -183,15 +185,23 @@ class GeneSentenceEncoder(GeneEncoder):
         return {"text_encoder": self.text_encoder, "top": self.top, "drop": self.drop, "exclude": self.exclude}
 
     @classmethod
+    def names_others(cls, artifact: Artifact) -> list[tuple[str, str]]:
+        """Name of the text encoder, which is opened when it is first needed."""
+        match artifact.config:
+            case {"text_encoder": str(name)}:
+                return [("text", name)]
+        raise ValueError("The configuration of a GeneSentenceEncoder lacks text_encoder, the name of its text encoder.")
+
+    @classmethod
     def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GeneSentenceEncoder:
         """Build the encoder of a stored configuration and its tensors."""
         take_tensors(tensors, {}, cls.__name__)
         return cls(
             config["genes"],
             config["gene_ids"],
-            dim=int(config["dim"]),
+            dim=whole_number(config, "dim"),
             text_encoder=config["text_encoder"],
-            top=int(config["top"]),
+            top=whole_number(config, "top"),
             drop=config["drop"],
             exclude=config["exclude"],
             fitted=config.get("fitted"),

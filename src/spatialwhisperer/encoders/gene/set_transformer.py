@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import progress
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
+from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
@@ -200,12 +200,14 @@ class SetTransformerEncoder(GeneEncoder):
     @classmethod
     def from_parts(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> SetTransformerEncoder:
         """Build the encoder of a stored configuration and its tensors."""
-        sizes = {name: int(config[name]) for name in ("n_hidden", "n_heads", "n_inducing", "n_blocks", "max_genes")}
+        sizes = {name: whole_number(config, name) for name in ("n_hidden", "n_heads", "n_inducing", "max_genes")}
+        # a block has tensors of its own
+        sizes["n_blocks"] = whole_number(config, "n_blocks", most=len(tensors))
         return cls(
             config["genes"],
             config["gene_ids"],
             weights=tensors,
-            n_latent=int(config["dim"]),
+            n_latent=whole_number(config, "dim"),
             fitted=config.get("fitted"),
             **sizes,
         )

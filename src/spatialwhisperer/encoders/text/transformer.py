@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._messages import listing, require
+from spatialwhisperer._messages import require
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
+from spatialwhisperer.encoders.text._stored import SAFE, build_network, open_tokenizer
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
 from spatialwhisperer.encoders.text.files import MINILM, MINILM_TOKENS, TOKENIZER_FILES, digest_of, text_files
 from spatialwhisperer.settings import settings
@@ -35,7 +36,6 @@ Pooling = Literal["mean", "pooler"]
 
 KIND = "text encoder"
 _MANY_TOKENS = 100_000
-_SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 @opens_other_names("text")
@@ -271,17 +271,12 @@ class TransformerEncoder(TextEncoder):
         ValueError
             If a value is missing or of another type, or the weights do not fit.
         """
-        transformers = require("transformers", extra="text")
         stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
-        with tempfile.TemporaryDirectory() as temporary, _quiet():
-            for name, content in artifact.files.items():
-                (Path(temporary) / name).write_bytes(content)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(temporary, **_SAFE)
-        architecture = dict(stated.transformer)
-        config = transformers.AutoConfig.for_model(architecture.pop("model_type"), **architecture)
-        network = transformers.AutoModel.from_config(config, trust_remote_code=False).eval()
-        if artifact.tensors:
-            _fill(network, artifact.tensors)
+        if stated.max_length < 1:
+            raise ValueError(f"max_length of this text encoder must be at least 1, not {stated.max_length}.")
+        with _quiet():
+            tokenizer = open_tokenizer(artifact.files)
+            network = build_network(stated.transformer, artifact.tensors)
         spec = registered(stated.name, "text") or EncoderSpec(stated.name, "text", None)
         return cls(
             replace(spec, dim=stated.dim),
@@ -314,17 +309,6 @@ def _arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
     """Weights of a network by name; NumPy has no bfloat16, which float32 holds exactly."""
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     return {name: (v.float() if v.is_floating_point() else v).numpy() for name, v in state.items()}
-
-
-def _fill(network: torch.nn.Module, tensors: Mapping[str, np.ndarray]) -> None:
-    import torch
-
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    actual = {name: value.shape for name, value in tensors.items()}
-    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-    if wrong:
-        raise ValueError(f"The weights of this text encoder do not fit its configuration: check {listing(wrong, 4)}.")
-    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
 
 
 # the loaded model is kept, because every annotation embeds its prompts
@@ -380,11 +364,11 @@ def _load(folder: Path, *, pretrained: bool) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     with _quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **_SAFE)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **SAFE)
         if pretrained:
-            network = AutoModel.from_pretrained(str(folder), use_safetensors=True, **_SAFE)
+            network = AutoModel.from_pretrained(str(folder), use_safetensors=True, **SAFE)
         else:
-            config = AutoConfig.from_pretrained(str(folder), **_SAFE)
+            config = AutoConfig.from_pretrained(str(folder), **SAFE)
             network = AutoModel.from_config(config, trust_remote_code=False)
     return network.eval(), tokenizer
 
