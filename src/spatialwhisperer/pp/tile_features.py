@@ -9,6 +9,7 @@ import numpy as np
 
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
 from spatialwhisperer._messages import progress
+from spatialwhisperer.networks.devices import keeping_copies
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ def embed_tiles(
         "batch_size": settings.batch_size if batch_size is None else batch_size,
         "device": device,
     }
-    first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
-    if len(tile_ums) == 1:
-        return first
-    others = [_features(plan, encoder, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
+    with keeping_copies():
+        first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
+        if len(tile_ums) == 1:
+            return first
+        others = [_features(plan, encoder, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
     out = np.concatenate([first, *others], axis=1)
     if whole:
         out[np.isnan(first).all(axis=1)] = np.nan
