@@ -6,7 +6,7 @@ A public function is decorated with `checked`. Arguments whose names are in `RUL
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -248,7 +248,7 @@ def _optional(rule: Rule) -> Rule:
 
 def _sizes(name: str, value: Any) -> None:
     """One size or several."""
-    for one in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+    for one in value if np.ndim(value) == 1 and not isinstance(value, str) else [value]:
         positive(name, one)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def annotation(
     data: AnnData | SpatialData,
     *,
@@ -112,6 +114,7 @@ def annotation(
 
 
 @shared
+@checked
 def scores(
     data: AnnData | SpatialData,
     *,

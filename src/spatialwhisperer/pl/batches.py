@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._random import isolated_rng
@@ -33,6 +34,7 @@ _ROW = 3.7
 
 
 @shared
+@checked
 def batches(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,

@@ -10,6 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import texts
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl import canvas
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def domains(
     data: AnnData | SpatialData,
     *,

@@ -13,7 +13,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._access.tiles.reader import TileReader
-from spatialwhisperer._checks import check_tile
+from spatialwhisperer._checks import check_tile, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
@@ -46,6 +46,7 @@ class _Pick:
 
 
 @shared
+@checked
 def top_tiles(
     data: AnnData | SpatialData,
     label: str,

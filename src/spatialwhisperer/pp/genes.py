@@ -16,7 +16,7 @@ from spatialwhisperer._access.counts import align_counts, counts_matrix, match_g
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import obs_of
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import check_batch_size, check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def fit_gene_encoder(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     encoder: str = "scvi",
@@ -141,6 +142,7 @@ def fit_gene_encoder(
 
 
 @shared
+@checked
 def embed_genes(
     data: AnnData | SpatialData,
     encoder: str | Path | GeneEncoder = "scvi",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from spatialwhisperer._access.records import OffSlide
 from spatialwhisperer._access.slide import Slide, SlideOptions
-from spatialwhisperer._checks import check_batch_size, check_key_added, one_of
+from spatialwhisperer._checks import check_batch_size, check_key_added, checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.features import choose_encoder, compute_image_features, image_recipe
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def embed_images(
     data: AnnData | SpatialData,
     *,

@@ -11,7 +11,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import check_batch_size, check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import warn
 from spatialwhisperer.tl._annotation import scoring
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def zero_shot_annotate(
     data: AnnData | SpatialData,
     labels: Labels | None = None,

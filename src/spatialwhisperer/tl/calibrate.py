@@ -10,6 +10,7 @@ import pandas as pd
 
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.models.config import Annotation
@@ -44,6 +45,7 @@ CONVENTION = (
 
 
 @shared
+@checked
 def calibrate(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str,

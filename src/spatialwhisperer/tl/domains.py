@@ -12,7 +12,7 @@ from spatialwhisperer._access.columns import column, matrix
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._checks import check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
@@ -29,6 +29,7 @@ Method = Literal["kmeans", "leiden"]
 
 
 @shared
+@checked
 def spatial_domains(
     data: AnnData | SpatialData,
     *,

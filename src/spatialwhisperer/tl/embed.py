@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Unpack
 
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import check_batch_size, check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def embed(
     data: AnnData | SpatialData,
     *,

@@ -11,7 +11,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import check_batch_size, check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._annotation.labels import class_embeddings
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def query(
     data: AnnData | SpatialData,
     text: str | Sequence[str],

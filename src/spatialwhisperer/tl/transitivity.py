@@ -8,6 +8,7 @@ import numpy as np
 
 from spatialwhisperer._access.counts import align_counts
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.gene.base import GeneEncoder
@@ -36,6 +37,7 @@ LEAST = 20
 
 
 @shared
+@checked
 def transitivity(
     data: AnnData | SpatialData,
     *,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl.evaluation.groups import row_groups
@@ -27,6 +28,7 @@ CONVENTION = (
 
 
 @shared
+@checked
 def evaluate_annotation(
     data: AnnData | SpatialData,
     truth: str | pd.DataFrame,

@@ -13,7 +13,7 @@ from spatialwhisperer._access.counts import counts_matrix, match_genes
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
-from spatialwhisperer._checks import check_key_added, check_tile
+from spatialwhisperer._checks import check_key_added, check_tile, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.tile_features import read_tiles
@@ -65,6 +65,7 @@ class TrainingSpots:
 
 
 @shared
+@checked
 def tissue_darkness(
     data: AnnData | SpatialData,
     *,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer._access.columns import as_list, column
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._tissue.clusters import components
 from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
@@ -31,6 +32,7 @@ CONVENTION = (
 
 
 @shared
+@checked
 def evaluate_domains(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import one_of
+from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.statistics import expression_metrics as metrics
@@ -37,6 +37,7 @@ _ORIGIN = {
 
 
 @shared
+@checked
 def evaluate_expression(
     data: AnnData | SpatialData,
     prediction: AnnData | None = None,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics import expression_metrics as metrics
@@ -26,6 +27,7 @@ GeneSets = Mapping[str, Sequence[str]] | str | Path
 
 
 @shared
+@checked
 def gene_report(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     prediction: AnnData | Sequence[AnnData] | None = None,
@@ -157,6 +159,7 @@ def _sections(
     return out
 
 
+@checked
 def gene_set_enrichment(
     report: pd.DataFrame, gene_sets: GeneSets, *, by: str = "pearson", n_top: int = 50, min_genes: int = 5
 ) -> pd.DataFrame:
