@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
@@ -82,6 +83,7 @@ def annotation(
     >>> axes = sw.pl.annotation(sections["P1"], key="cell_type")
     """
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened])
     table = opened.table
     if key not in table.obs:
         raise KeyError(
@@ -170,6 +172,7 @@ def scores(
     """
     canvas.check_count("n_columns", n_columns)
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened])
     table = opened.table
     values = _score_table(table, key)
     classes = [str(c) for c in values] if classes is None else [classes] if isinstance(classes, str) else list(classes)

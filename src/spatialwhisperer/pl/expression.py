@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
@@ -100,6 +101,7 @@ def expression(
     """
     canvas.check_count("n_genes", n_genes)
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened], layer=layer)
     pair = make_pair(
         opened,
         prediction,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
@@ -283,7 +283,7 @@ def image_features(
     record = recorded_as(slide.table, key, FeatureRecord)
     why = _differs(slide, record, recipe) if stored else ""
     if stored and not why:
-        return Features(np.asarray(slide.table.obsm[key], dtype=np.float32))
+        return Features(number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32))
     if stored:
         own = record is not None
         inform(
@@ -349,9 +349,7 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
             f"{key!r} is not in .obsm (found: {listing(slide.table.obsm)}). The model was trained on features under this key, which "
             "only you can compute: store them there first."
         )
-    values: Any = slide.table.obsm[key]
-    values = values.toarray() if sp.issparse(values) else values
-    return np.asarray(values, dtype=np.float32)
+    return number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32)
 
 
 def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) -> str:

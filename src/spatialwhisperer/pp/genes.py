@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.encoders.resolve import named_gene_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -297,6 +298,8 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def _check_options(encoder: str, options: Mapping[str, Any] | None, allowed: Mapping[str, Any]) -> None:
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"options must be a mapping from argument to value, not {options!r}.")
     own = {"counts", "genes", "gene_ids", "batch", "labels", *_defaults()}
     free = [name for name in allowed if name not in own]
     wrong = [name for name in options or {} if name not in free]

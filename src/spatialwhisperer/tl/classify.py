@@ -222,6 +222,9 @@ def check_classes(classes: Sequence[str], labels_key: str, n_rows: int) -> None:
 
 
 def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
+    if group_key != _keys.PATIENT and not any(group_key in table.obs for table in tables):
+        every = dict.fromkeys(str(c) for table in tables for c in table.obs)
+        raise KeyError(f"group_key={group_key!r} is not in .obs (found: {listing(every)}).")
     parts = []
     for i, table in enumerate(tables):
         obs: Any = table.obs

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import column, matrix
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import is_spatialdata
@@ -111,6 +112,7 @@ def spatial_domains(
     """
     check_key_added(key_added)
     opened = Slide.open(data, **slide)
+    check_names([opened], layer=layer, group_key=group_key)
     table = opened.table
     smoothing = as_smoothing(smooth)
     check_clustering(method, n_pcs, n_init)

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._access.counts import counts_matrix, match_genes
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
@@ -119,6 +120,7 @@ def tissue_darkness(
     """
     check_key_added(key_added)
     opened = Slide.open(data, **slide)
+    check_names([opened])
     plan = plan_tiles(opened, off_slide)
     if tile_um is None and opened.tiles is not None:
         tile_um = opened.tiles.tile_um
