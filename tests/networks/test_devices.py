@@ -29,7 +29,9 @@ def state(module: nn.Module) -> list[Any]:
 
 
 def same(a: list[Any], b: list[Any]) -> bool:
-    return all(x == y if isinstance(x, bool) else x[:2] == y[:2] and torch.equal(x[2], y[2]) for x, y in zip(a, b, strict=True))
+    return all(
+        x == y if isinstance(x, bool) else x[:2] == y[:2] and torch.equal(x[2], y[2]) for x, y in zip(a, b, strict=True)
+    )
 
 
 def test_a_module_is_lent_itself_on_its_own_device_and_gets_its_modes_back() -> None:

@@ -76,13 +76,13 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
     """
     _, height, width = level.pixels.shape
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        block = _as_uint8(_load(level, slice(y0, y1), slice(x0, x1))).view()
+        block = _as_uint8(load_block(level, slice(y0, y1), slice(x0, x1))).view()
         block.flags.writeable = False
         return block
     out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
     if bottom > top and right > left:
-        block = _load(level, slice(top, bottom), slice(left, right))
+        block = load_block(level, slice(top, bottom), slice(left, right))
         out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(block)
     return out
 
@@ -97,7 +97,14 @@ def as_spatialdata(pixels: np.ndarray) -> tuple[SpatialData, str]:
     return SpatialData(images={name: image}), name
 
 
-def _load(level: Level, y: slice, x: slice) -> np.ndarray:
+def load_block(level: Level, y: slice, x: slice) -> np.ndarray:
+    """Values of a box of a level as they are stored, shape (3, height, width).
+
+    Raises
+    ------
+    ValueError
+        If they cannot be read.
+    """
     try:
         block = _computed(level.pixels[:3, y, x])
     except MemoryError:

@@ -9,6 +9,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
+from spatialwhisperer._access.intensity import check_intensity
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
@@ -320,11 +321,13 @@ def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarr
 
 
 def _checked_plan(slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | None = None) -> TilePlan:
-    """Where the tiles are, after the check of the resolution of the images."""
+    """Where the tiles are, after a look at the intensities and the resolution of the images."""
     plan = plan_tiles(slide, off_slide)
     stated, px = slide.tiles, _tile_px(recipe)
     if stated is None:
         say_scales({section.name: section.scale for section in plan.sections})
+    for section in plan.sections:
+        check_intensity(section)
     # `tiles` has checked what it stated
     if stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um):
         for um in recipe.tile_um:
