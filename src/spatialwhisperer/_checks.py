@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._messages import listing
 from spatialwhisperer.settings import settings
 
 P = ParamSpec("P")
@@ -181,6 +183,24 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, not {value!r}.")
 
 
+def check_colour_map(name: str, value: Any) -> None:
+    """Refuse a name that is not a colour map of matplotlib; an object is left to matplotlib.
+
+    Raises
+    ------
+    ValueError
+        If there is no such colour map.
+    """
+    import matplotlib as mpl
+
+    known = list(mpl.colormaps)
+    if not isinstance(value, mpl.colors.Colormap) and value not in known:
+        near = get_close_matches(str(value), known, n=3)
+        raise ValueError(
+            f"{name} must be a colour map of matplotlib, not {value!r} (such as {listing(near or known, 5)})."
+        )
+
+
 def positive(name: str, value: Any) -> float:
     """Return the value as a float.
 
@@ -294,6 +314,7 @@ RULES: dict[str, Rule] = {
     "min_tissue": partial(check_number, least=0, most=1),
     "ridge": _optional(partial(check_number, least=0)),
     "threshold": check_number,
+    "cmap": check_colour_map,
     # names
     "batch_key": _text,
     "embedding_key": _text,

@@ -100,6 +100,8 @@ def batches(
         report = batch_report(
             data, batch_key=batch_key, embedding=keys, labels_key=labels_key, ignore=ignore, k=k, **common
         )
+    if not hasattr(report, "index"):
+        raise TypeError(f"report must be what sw.tl.batch_report returns, not {report!r}.")
     missing = [k for k in keys if k not in report.index]
     if missing:
         raise KeyError(f"The report has no row for {listing(missing)} (found: {listing(report.index)}).")

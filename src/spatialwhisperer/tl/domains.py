@@ -204,6 +204,10 @@ def _predicted(slide: Slide, prediction: AnnData | None) -> np.ndarray:
             "There is no predicted expression. Run sw.tl.predict_expression first (for an AnnData pass what it returns as "
             "prediction=…), or pass use='observed', use='embedding' or a key of .obsm."
         )
+    if not hasattr(prediction, "obs_names"):
+        raise TypeError(
+            f"prediction must be an AnnData, not {type(prediction).__name__}: what sw.tl.predict_expression returns."
+        )
     if prediction.n_obs != table.n_obs or not prediction.obs_names.equals(table.obs_names):
         raise ValueError(
             f"The predicted expression has {prediction.n_obs} rows and the table {table.n_obs}, or their names differ: "
