@@ -266,6 +266,10 @@ def _optional(rule: Rule) -> Rule:
     return check
 
 
+def _one_size(name: str, value: Any) -> None:
+    positive(name, value)
+
+
 def _sizes(name: str, value: Any) -> None:
     """One size or several."""
     for one in value if np.ndim(value) == 1 and not isinstance(value, str) else [value]:
@@ -275,7 +279,7 @@ def _sizes(name: str, value: Any) -> None:
 _whole = _optional(check_whole)
 _repeats = _optional(partial(check_whole, most=_MOST_REPEATS))
 _text = _optional(check_text)
-_size = _optional(positive)
+_size = _optional(_one_size)
 
 RULES: dict[str, Rule] = {
     "batch_size": lambda _, value: check_batch_size(value),

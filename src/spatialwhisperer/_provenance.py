@@ -27,15 +27,26 @@ def record(table: AnnData, key: str, parameters: Any) -> None:
     table.uns[_keys.UNS] = {**table.uns.get(_keys.UNS, {}), key: entry(parameters)}
 
 
-def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
-    """Parameters of the result that is stored under a key, or ``None``."""
+def provenance_of(table: AnnData) -> Mapping[str, Any]:
+    """What is stored of the provenance of results, by their keys.
+
+    Raises
+    ------
+    ValueError
+        If it is not a dictionary.
+    """
     every = table.uns.get(_keys.UNS, {})
     if not isinstance(every, Mapping):
         raise ValueError(
             f".uns[{_keys.UNS!r}] must be a dictionary with the provenance of results, not {type(every).__name__}. Delete it: "
             f"del adata.uns[{_keys.UNS!r}]."
         )
-    stored = every.get(key)
+    return every
+
+
+def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
+    """Parameters of the result that is stored under a key, or ``None``."""
+    stored = provenance_of(table).get(key)
     # anndata.concat keeps what the entries of both objects have in common, which may be the version alone
     if not isinstance(stored, Mapping) or "parameters" not in stored:
         return None

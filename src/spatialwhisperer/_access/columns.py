@@ -11,6 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import obs_of
+from spatialwhisperer._checks import check_text
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def matrix(table: AnnData, use: str, where: str = "") -> np.ndarray:
     ValueError
         If it is not a matrix of numbers.
     """
+    check_text("use", use)
     if use not in table.obsm:
         raise KeyError(f"{use!r} is not in .obsm{where} (found: {listing(table.obsm)}). {_filled_by(use)}")
     return number_matrix(table.obsm[use], f".obsm[{use!r}]{where}")

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._provenance import provenance_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,13 +19,14 @@ _LEAST_AREA = 1e-9
 
 
 def check_table(table: AnnData) -> None:
-    """Refuse a table whose columns cannot be told apart.
+    """Refuse a table whose columns cannot be told apart, or whose provenance is damaged.
 
     Raises
     ------
     ValueError
-        If two columns of ``.obs`` have one name.
+        If two columns of ``.obs`` have one name, or the provenance is not a dictionary.
     """
+    provenance_of(table)
     columns: Any = table.obs.columns
     if not columns.is_unique:
         raise ValueError(
@@ -60,7 +62,7 @@ def link_of(table: AnnData) -> Link | None:
                 f".uns['spatialdata_attrs'][{name!r}] must name a column of .obs, not {column!r} (found: "
                 f"{listing(table.obs.columns)}). {remedy}"
             )
-    region = attrs.get("region")
+    region: Any = attrs.get("region")
     if not isinstance(region, str) and not (np.ndim(region) == 1 and all(isinstance(r, str) for r in region)):
         raise ValueError(
             f".uns['spatialdata_attrs']['region'] must name one element or several, not {region!r}. {remedy}"

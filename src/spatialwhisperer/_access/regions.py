@@ -25,13 +25,14 @@ def region_codes(table: AnnData) -> np.ndarray:
     link = link_of(table)
     if link is None:
         return np.full(table.n_obs, "all", object)
-    missing = table.obs[link.region_key].isna().to_numpy()
+    column = obs_of(table)[link.region_key]
+    missing = column.isna().to_numpy()
     if missing.any():
         raise ValueError(
             f"{int(missing.sum())} of {table.n_obs} rows name no region in .obs[{link.region_key!r}] (first row "
             f"{int(np.flatnonzero(missing)[0])}). Fill it in, or drop the rows."
         )
-    return table.obs[link.region_key].astype(str).to_numpy(dtype=object)
+    return column.astype(str).to_numpy(dtype=object)
 
 
 def region_sections(

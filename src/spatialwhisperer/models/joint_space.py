@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spatialwhisperer._devices import ready
 from spatialwhisperer.networks.context import apply_context, make_context
-from spatialwhisperer.networks.devices import ready
 from spatialwhisperer.networks.heads import make_decoder, make_head
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.settings import settings

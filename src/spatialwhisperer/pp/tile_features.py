@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
+from spatialwhisperer._devices import keeping_copies
 from spatialwhisperer._messages import progress
-from spatialwhisperer.networks.devices import keeping_copies
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:

@@ -79,8 +79,8 @@ class ModuleEncoder(ImageEncoder):
         """
         import torch
 
+        from spatialwhisperer._devices import ready
         from spatialwhisperer.encoders.image._tile_network import TileNetwork
-        from spatialwhisperer.networks.devices import ready
 
         tiles = check_tiles(inputs, mpp)
         if len(tiles) == 0 and self.spec.dim is not None:

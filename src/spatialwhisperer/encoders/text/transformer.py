@@ -194,8 +194,8 @@ class TransformerEncoder(TextEncoder):
         """
         import torch
 
+        from spatialwhisperer._devices import ready
         from spatialwhisperer.encoders.text._text_network import TextNetwork
-        from spatialwhisperer.networks.devices import ready
 
         texts = check_texts(inputs)
         check_batch_size(batch_size)

@@ -210,7 +210,7 @@ def class_names(table: AnnData, key: str) -> list[str]:
     ValueError
         If they are not there.
     """
-    stored = table.uns[key]
+    stored: Any = table.uns[key]
     if not isinstance(stored, Mapping) or np.ndim(stored.get("classes")) != 1:
         raise ValueError(f".uns[{key!r}]['classes'] must list the labels of the scores: annotate again.")
     return [str(c) for c in stored["classes"]]

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import spatialwhisperer as sw
+from spatialwhisperer._devices import keeping_copies, ready
 from spatialwhisperer.encoders.image.network import ModuleEncoder
-from spatialwhisperer.networks.devices import keeping_copies, ready
 
 
 def network() -> nn.Sequential:
