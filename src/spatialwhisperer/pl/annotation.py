@@ -89,7 +89,10 @@ def annotation(
         raise KeyError(
             f"{key!r} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first."
         )
-    labels = pd.Series(table.obs[key]).astype("category")
+    stored = pd.Series(table.obs[key])
+    if any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
+        raise ValueError(f".obs[{key!r}] holds lists or other containers; a picture shows one label for each row.")
+    labels = stored.astype("category")
     opacity = _Opacity(table, key, labels, alpha) if confidence else None
     panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
     colours = canvas.label_colours(table, key, [str(c) for c in labels.cat.categories], palette)

@@ -9,10 +9,10 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
-from spatialwhisperer._access.intensity import check_intensity
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
+from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
 from spatialwhisperer._checks import check_tile, one_of
 from spatialwhisperer._frozen import frozen

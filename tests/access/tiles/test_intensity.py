@@ -11,8 +11,8 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer._access.intensity import check_intensity
 from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._messages import SpatialWhispererWarning
 
 PIXELS = np.random.default_rng(0).integers(40, 250, (3, 60, 80), dtype=np.uint8)
