@@ -46,7 +46,7 @@ def provenance_of(table: AnnData) -> Mapping[str, Any]:
 
 def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
     """Parameters of the result that is stored under a key, or ``None``."""
-    stored = provenance_of(table).get(key)
+    stored = provenance_of(table).get(key or "")
     # anndata.concat keeps what the entries of both objects have in common, which may be the version alone
     if not isinstance(stored, Mapping) or "parameters" not in stored:
         return None

@@ -211,9 +211,10 @@ def class_names(table: AnnData, key: str) -> list[str]:
         If they are not there.
     """
     stored: Any = table.uns[key]
-    if not isinstance(stored, Mapping) or np.ndim(stored.get("classes")) != 1:
+    names: Any = stored.get("classes") if isinstance(stored, Mapping) else None
+    if np.ndim(names) != 1:
         raise ValueError(f".uns[{key!r}]['classes'] must list the labels of the scores: annotate again.")
-    return [str(c) for c in stored["classes"]]
+    return [str(c) for c in names]
 
 
 def names_of(frame: pd.DataFrame) -> list[str]:
