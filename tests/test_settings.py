@@ -104,8 +104,8 @@ def test_override_restores_after_a_refused_value() -> None:
 
 
 def test_resolve_device() -> None:
-    with settings.override(device="meta"):
+    with settings.override(device="cpu:0"):
         assert settings.resolve_device("cpu") == "cpu"
-        assert settings.resolve_device() == "meta"
+        assert settings.resolve_device() == "cpu:0"
     with settings.override(device=None):
         assert settings.resolve_device() == ("cuda" if torch.cuda.is_available() else "cpu")

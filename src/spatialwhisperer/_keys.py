@@ -18,6 +18,9 @@ EXPRESSION = "sw_expression"
 CLASS = "sw_class"
 DOMAIN = "sw_domain"
 
+PATIENT = "patient"
+"""Column of ``.obs`` with the patient, which calls use where it is there and no other one is named."""
+
 
 def features(encoder: str) -> str:
     """Key of an encoder's features in ``.obsm``; characters that storage formats refuse are replaced."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,11 +27,35 @@ def record(table: AnnData, key: str, parameters: Any) -> None:
     table.uns[_keys.UNS] = {**table.uns.get(_keys.UNS, {}), key: entry(parameters)}
 
 
+def provenance_of(table: AnnData) -> Mapping[str, Any]:
+    """What is stored of the provenance of results, by their keys.
+
+    Raises
+    ------
+    ValueError
+        If it is not a dictionary.
+    """
+    every = table.uns.get(_keys.UNS, {})
+    if not isinstance(every, Mapping):
+        raise ValueError(
+            f".uns[{_keys.UNS!r}] must be a dictionary with the provenance of results, not {type(every).__name__}. Delete it: "
+            f"del adata.uns[{_keys.UNS!r}]."
+        )
+    return every
+
+
 def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
     """Parameters of the result that is stored under a key, or ``None``."""
-    stored = table.uns.get(_keys.UNS, {}).get(key)
+    stored = provenance_of(table).get(key or "")
     # anndata.concat keeps what the entries of both objects have in common, which may be the version alone
-    return json.loads(str(stored["parameters"])) if stored is not None and "parameters" in stored else None
+    if not isinstance(stored, Mapping) or "parameters" not in stored:
+        return None
+    try:
+        plain = json.loads(str(stored["parameters"]))
+    except ValueError:
+        plain = None
+    # a record that was changed by hand says nothing
+    return plain if isinstance(plain, dict) else None
 
 
 def recorded_as(table: AnnData, key: str | None, kind: type[R]) -> R | None:

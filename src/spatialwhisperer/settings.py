@@ -97,13 +97,44 @@ class Settings:
                 object.__setattr__(self, name, value)
 
     def resolve_device(self, device: str | None = None) -> str:
-        """Return the torch device to use: the argument, else the setting, else CUDA where there is one, else the CPU."""
-        device = device or self.device
+        """Return the torch device to use: the argument, else the setting, else CUDA where there is one, else the CPU.
+
+        Raises
+        ------
+        ValueError
+            If this is not the name of a device, or this machine has no such device.
+        """
+        source = "settings.device" if device is None else "device"
+        device = self.device if device is None else device
         if device is not None:
-            return str(device)
+            return _checked_device(source, device)
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _checked_device(source: str, device: Any) -> str:
+    name = str(device)
+    if name == "cpu":
+        return name
+    import torch
+
+    advice = f"This machine has {', '.join(_devices())}."
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{source}={device!r} is not the name of a torch device. {advice}") from None
+    if found.type != "cpu" and f"{found.type}:{found.index or 0}" not in _devices():
+        raise ValueError(f"{source}={device!r} is not available. {advice}")
+    return name
+
+
+def _devices() -> list[str]:
+    import torch
+
+    counts = {kind: getattr(torch, kind).device_count() for kind in ("cuda", "xpu") if hasattr(torch, kind)}
+    counts["mps"] = int(torch.backends.mps.is_available())
+    return ["cpu", *(f"{kind}:{index}" for kind, count in counts.items() for index in range(count))]
 
 
 settings = Settings()

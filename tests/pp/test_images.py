@@ -277,7 +277,7 @@ def test_errors_leave_the_object_unchanged(build: Any) -> None:
         (adata, {"border": "wrap"}, ValueError, "border must be one of 'pad', 'nan'"),
         (adata, {"off_slide": "drop"}, ValueError, "off_slide must be one of"),
         (adata, {"coordinate_system": "x"}, ValueError, "applies to SpatialData"),
-        (adata, {"image_key": "nope"}, KeyError, "no image 'nope'"),
+        (adata, {"image_key": "nope"}, KeyError, "image_key='nope' is not an image"),
         (sdata, {"image_key": "nope"}, KeyError, "S_image"),
         (sdata, {"table_key": "nope"}, KeyError, "table_key='nope'"),
         (adata, {"imagekey": "L"}, TypeError, "Did you mean image_key"),

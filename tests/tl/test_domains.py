@@ -87,7 +87,7 @@ def test_observed_and_predicted_expression_are_partitioned(section: Any) -> None
         ({"n_pcs": 0}, ValueError, "n_pcs must be a positive whole number"),
         ({"use": "X_uni"}, KeyError, r"sw\.pp\.embed_images"),
         ({"group_key": "donor"}, KeyError, "group_key='donor'"),
-        ({"use": "observed", "n_top_genes": 0}, ValueError, "n_top_genes must be at least 1"),
+        ({"use": "observed", "n_top_genes": 0}, ValueError, "n_top_genes must be a positive whole number, not 0"),
         ({"prediction": ad.AnnData(np.zeros((1, 1)))}, ValueError, "prediction applies to use='expression'"),
     ],
 )

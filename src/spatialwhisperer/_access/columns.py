@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import scipy.sparse as sp
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import obs_of
+from spatialwhisperer._checks import check_text
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -52,15 +53,10 @@ def matrix(table: AnnData, use: str, where: str = "") -> np.ndarray:
     ValueError
         If it is not a matrix of numbers.
     """
+    check_text("use", use)
     if use not in table.obsm:
         raise KeyError(f"{use!r} is not in .obsm{where} (found: {listing(table.obsm)}). {_filled_by(use)}")
-    values: Any = table.obsm[use]
-    values = values.toarray() if sp.issparse(values) else np.asarray(values)
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
-        raise ValueError(
-            f".obsm[{use!r}]{where} must be a matrix of numbers, not {values.dtype} of shape {values.shape}."
-        )
-    return values.astype(np.float64)
+    return number_matrix(table.obsm[use], f".obsm[{use!r}]{where}")
 
 
 def stacked(tables: Sequence[AnnData], use: str) -> np.ndarray:

@@ -95,7 +95,7 @@ def counts_matrix(adata: AnnData, layer: str | None = None) -> sp.csr_matrix:
     place = ".X" if layer is None else f".layers[{layer!r}]"
     if stored is None:
         raise ValueError(f"{place} is empty. {_where_counts_are(adata, layer)}")
-    matrix = _in_memory(stored)
+    matrix = _in_memory(stored, place)
     if problem := not_counts(matrix.data):
         raise ValueError(
             f"Gene encoders take raw counts, and {place} holds {problem}. {_where_counts_are(adata, layer)}"
@@ -263,7 +263,18 @@ def _are_counts(stored: Any) -> bool:
     return not_counts(_in_memory(stored).data) is None
 
 
-def _in_memory(stored: Any) -> sp.csr_matrix:
+def _in_memory(stored: Any, place: str = "A matrix of counts") -> sp.csr_matrix:
+    try:
+        return _loaded(stored)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{place} could not be read as a matrix of numbers: {type(error).__name__}: {error}. Read the counts from the source again."
+        ) from error
+
+
+def _loaded(stored: Any) -> sp.csr_matrix:
     if not sp.issparse(stored):
         if hasattr(stored, "to_memory"):
             stored = stored.to_memory()

@@ -96,9 +96,18 @@ def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str)
         transformations = get_transformation(sdata.images[image], get_all=True)
         shapes[_grid_shapes(image)] = ShapesModel.parse(squares, transformations=dict(transformations))
     table = grid_table(grids)
-    for region, element in shapes.items():
-        sdata.shapes[region] = element
-    sdata.tables[key_added] = table
+    before = {name: sdata.shapes.get(name) for name in shapes}
+    try:
+        for region, element in shapes.items():
+            sdata.shapes[region] = element
+        sdata.tables[key_added] = table
+    except BaseException:
+        for region, element in before.items():
+            if element is not None:
+                sdata.shapes[region] = element
+            elif region in sdata.shapes:
+                del sdata.shapes[region]
+        raise
     return table
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.contract import libraries_of
 from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._checks import positive
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -74,13 +76,13 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
     """
     _, height, width = level.pixels.shape
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        block = _as_uint8(_load(level.pixels[:3, y0:y1, x0:x1])).view()
+        block = _as_uint8(load_block(level, slice(y0, y1), slice(x0, x1))).view()
         block.flags.writeable = False
         return block
     out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
     if bottom > top and right > left:
-        block = _load(level.pixels[:3, top:bottom, left:right])
+        block = load_block(level, slice(top, bottom), slice(left, right))
         out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(block)
     return out
 
@@ -95,14 +97,44 @@ def as_spatialdata(pixels: np.ndarray) -> tuple[SpatialData, str]:
     return SpatialData(images={name: image}), name
 
 
-def _load(block: Any) -> np.ndarray:
+def load_block(level: Level, y: slice, x: slice) -> np.ndarray:
+    """Values of a box of a level as they are stored, shape (3, height, width).
+
+    Raises
+    ------
+    ValueError
+        If they cannot be read.
+    """
+    try:
+        block = _computed(level.pixels[:3, y, x])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{_place(level, y, x)} could not be read: {type(error).__name__}: {error}. A chunk is damaged or missing, or the file was "
+            "moved: write or read the image again."
+        ) from error
+    if block.shape[1:] != (y.stop - y.start, x.stop - x.start):
+        raise ValueError(
+            f"{_place(level, y, x)} have the wrong shape, {block.shape}: the image states other sizes than its chunks hold. Write it "
+            "again."
+        )
+    return block
+
+
+def _computed(block: Any) -> np.ndarray:
     if not hasattr(block, "compute"):
         return np.asarray(block)
     import dask
 
     # with a distributed client as the default scheduler, every block would be sent over the network
     chosen = dask.config.get("scheduler", None)
-    return block.compute(scheduler=chosen if chosen in _LOCAL_SCHEDULERS else "threads")
+    return np.asarray(block.compute(scheduler=chosen if chosen in _LOCAL_SCHEDULERS else "threads"))
+
+
+def _place(level: Level, y: slice, x: slice) -> str:
+    _, height, width = level.pixels.shape
+    return f"Pixels x {x.start} to {x.stop}, y {y.start} to {y.stop} of an image level of {width} x {height}"
 
 
 def _as_uint8(block: np.ndarray) -> np.ndarray:
@@ -129,7 +161,7 @@ def rgb_names(data: AnnData | SpatialData) -> list[str]:
     """Names of the images with three or four channels; others, such as fluorescence stacks, are left out."""
     if is_spatialdata(data):
         return [str(name) for name, element in data.images.items() if _channels(element) in (3, 4)]
-    return [str(name) for name, entry in data.uns.get("spatial", {}).items() if _library_levels(str(name), entry)]
+    return [name for name, entry in libraries_of(data).items() if _library_levels(name, entry)]
 
 
 def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
@@ -146,8 +178,7 @@ def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
         if name not in data.images:
             raise KeyError(f"There is no image {name!r} (found: {listing(data.images)}).")
         return _from_element(name, data.images[name])
-    libraries = {str(key): entry for key, entry in data.uns.get("spatial", {}).items()}
-    levels = _library_levels(name, libraries.get(name, {}))
+    levels = _library_levels(name, libraries_of(data).get(name, {}))
     if not levels:
         raise KeyError(f"There is no image {name!r} (found: {listing(rgb_names(data))}).")
     return _raster(name, levels)
@@ -188,10 +219,11 @@ def _library_levels(library: str, entry: Mapping[str, Any]) -> list[Level]:
         factor = 1.0 if key == "fullres" else scalefactors.get(f"tissue_{key}_scalef")
         if factor is None:
             continue
+        factor = positive(f"The scale factor of image {key!r} of library {library!r}", factor)
         image = np.asarray(image)
-        if image.ndim != 3:
+        if image.ndim != 3 or 0 in image.shape:
             raise ValueError(
                 f"Image {key!r} of library {library!r} has shape {image.shape}; expected (height, width, 3)."
             )
-        levels.append(Level(np.moveaxis(image, -1, 0), 1 / float(factor), 1 / float(factor)))
+        levels.append(Level(np.moveaxis(image, -1, 0), 1 / factor, 1 / factor))
     return levels

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.contract import libraries_of, number_matrix
 from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.scale import of_library
 from spatialwhisperer._access.section import Found, Section
@@ -30,7 +31,7 @@ def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
     ValueError
         If there are several libraries and no column names them.
     """
-    libraries = [str(name) for name in adata.uns.get("spatial", {})]
+    libraries = list(libraries_of(adata))
     if len(libraries) < 2 and library_key is None:
         return np.full(adata.n_obs, libraries[0] if libraries else "all", object)
     return obs_of(adata)[_library_column(adata, libraries, library_key)].astype(str).to_numpy(dtype=object)
@@ -58,9 +59,9 @@ def library_sections(
             f"'spatial' not in .obsm (found: {listing(adata.obsm)}). Tiles need the positions of the rows: x and y in "
             "full-resolution pixels, as sc.read_visium or sq.read.visium store them."
         )
-    xy = np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
+    xy = number_matrix(adata.obsm["spatial"], ".obsm['spatial']", least_columns=2)[:, :2]
     images = rgb_names(adata)
-    libraries = {str(name): entry for name, entry in adata.uns.get("spatial", {}).items()}
+    libraries = libraries_of(adata)
     out = []
     for name in pd.unique(codes):
         rows = np.flatnonzero(codes == name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.scale import ARRAY_COLUMNS
+from spatialwhisperer._access.scale import ARRAY_COLUMNS, array_indices
 from spatialwhisperer._access.tables import obs_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def array_positions(table: AnnData, xy: np.ndarray | None, sections: np.ndarray)
         Section of each row, shape (n,). The distance between neighbours is that of the section.
     """
     if all(c in table.obs for c in ARRAY_COLUMNS):
-        return obs_of(table)[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
+        return array_indices(obs_of(table))
     if xy is None:
         return None
     out = np.full(xy.shape, np.nan)
@@ -45,4 +45,4 @@ def _lattice(xy: np.ndarray) -> np.ndarray:
     if not len(places):
         return np.full(xy.shape, np.nan)
     spacing = np.median(cKDTree(places).query(places, k=2)[0][:, 1]) if len(places) > 1 else 1.0
-    return 1 + np.round((xy - places.min(axis=0)) / spacing)
+    return 1 + np.round((xy - places.min(axis=0)) / (spacing or 1.0))

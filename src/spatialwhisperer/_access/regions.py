@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.contract import check_affine, link_of
 from spatialwhisperer._access.images import XY, find_image, rgb_names
 from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, of_visium_array, unit_scale
 from spatialwhisperer._access.section import Found, Section
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
 
 def region_codes(table: AnnData) -> np.ndarray:
     """Region of each row; one for all where the table annotates no element."""
-    attrs = table.uns.get("spatialdata_attrs")
-    if attrs is None:
+    link = link_of(table)
+    if link is None:
         return np.full(table.n_obs, "all", object)
-    return table.obs[attrs["region_key"]].astype(str).to_numpy(dtype=object)
+    column = obs_of(table)[link.region_key]
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {table.n_obs} rows name no region in .obs[{link.region_key!r}] (first row "
+            f"{int(np.flatnonzero(missing)[0])}). Fill it in, or drop the rows."
+        )
+    return column.astype(str).to_numpy(dtype=object)
 
 
 def region_sections(
@@ -92,13 +100,13 @@ def check_image_system(sdata: SpatialData, image: str, coordinate_system: str | 
 
 def _annotated(table: AnnData, codes: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Region, rows and their instances, region by region."""
-    attrs = table.uns.get("spatialdata_attrs")
-    if attrs is None:
+    link = link_of(table)
+    if link is None:
         raise ValueError(
             "The table annotates no element (no .uns['spatialdata_attrs']). Link it: "
             "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)."
         )
-    instances = table.obs[attrs["instance_key"]].to_numpy()
+    instances = table.obs[link.instance_key].to_numpy()
     return [
         (str(region), rows, instances[rows])
         for region in pd.unique(codes)
@@ -174,6 +182,9 @@ def _to_image(
             f"{region!r} (in {listing(own)}) and image {image_name!r} (in {listing(its)}) share no coordinate system. "
             "Align them with spatialdata.transformations.set_transformation."
         )
+    for name in shared:
+        check_affine(region, name, own[name])
+        check_affine(image_name, name, its[name])
     maps = {name: np.linalg.inv(its[name]) @ own[name] for name in shared}
     first = maps[shared[0]]
     if any(not np.allclose(m, first, rtol=1e-4, atol=0.5) for m in maps.values()):
@@ -188,9 +199,10 @@ def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:
     """Centroids in the intrinsic coordinates of an element, in the order of the rows."""
     if hasattr(element, "geometry"):
         points = element.geometry.centroid
+        _check_unique(region, element.index)
         index, xy = element.index, np.column_stack([points.x, points.y])
     else:
-        index, xy = _label_or_point_centroids(element)
+        index, xy = _label_or_point_centroids(element, region)
     position = pd.Index(index).get_indexer(pd.Index(instances))
     if (position < 0).any():
         missing = instances[position < 0]
@@ -201,13 +213,22 @@ def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:
     return np.asarray(xy, dtype=np.float64)[position]
 
 
-def _label_or_point_centroids(element: Any) -> tuple[Any, np.ndarray]:
+def _check_unique(region: str, index: pd.Index) -> None:
+    if not index.is_unique:
+        raise ValueError(
+            f"Instances of {region!r} have the same name: {listing(index[index.duplicated()].unique(), 3)}. Give each its own index."
+        )
+
+
+def _label_or_point_centroids(element: Any, region: str) -> tuple[Any, np.ndarray]:
     from spatialdata import get_centroids
     from spatialdata.transformations import get_transformation
 
     system, transformation = next(iter(get_transformation(element, get_all=True).items()))
     centroids = get_centroids(element, coordinate_system=system).compute()
     # get_centroids returns coordinates of the system, and the intrinsic ones are needed
-    inverse = np.linalg.inv(transformation.to_affine_matrix(XY, XY))
+    matrix = transformation.to_affine_matrix(XY, XY)
+    check_affine(region, str(system), matrix)
+    inverse = np.linalg.inv(matrix)
     xy = centroids[["x", "y"]].to_numpy() @ inverse[:2, :2].T + inverse[:2, 2]
     return centroids.index, xy

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.contract import check_affine, number_matrix
 from spatialwhisperer._checks import positive
 from spatialwhisperer._messages import inform, listing, warn
 
@@ -102,7 +103,7 @@ def _given(
                 f"mpp={value:g} looks like the magnification of an objective. mpp is microns per full-resolution pixel: about "
                 "0.5 at 20x, 0.25 at 40x."
             )
-        return Scale(positive("mpp", float(value)), _MPP_RULE)
+        return Scale(positive("mpp", value), _MPP_RULE)
     if spot_pitch_um is not None:
         pitch = positive("spot_pitch_um", spot_pitch_um)
         # without an image there are no pixels to measure
@@ -181,7 +182,7 @@ def of_library(
     factors = entry.get("scalefactors", {})
     stated = factors.get("microns_per_pixel")
     if stated is not None:
-        return (Scale(positive("microns_per_pixel", float(stated)), "microns_per_pixel in the scale factors"),)
+        return (Scale(positive("microns_per_pixel", stated), "microns_per_pixel in the scale factors"),)
     if obs is None or xy_px is None or "spot_diameter_fullres" not in factors:
         return ()
     pitch = hexagonal_pitch_px(obs, xy_px)
@@ -190,9 +191,7 @@ def of_library(
     rules = [Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE)]
     fiducial = factors.get("fiducial_diameter_fullres")
     if fiducial is not None:
-        rules.append(
-            Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", float(fiducial)), "its fiducial diameter")
-        )
+        rules.append(Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", fiducial), "its fiducial diameter"))
     return tuple(rules)
 
 
@@ -214,6 +213,17 @@ def of_visium_array(obs: pd.DataFrame, xy_px: np.ndarray, *, diameter_px: float)
     return (Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE),)
 
 
+def array_indices(obs: pd.DataFrame) -> np.ndarray:
+    """Column and row of each spot on the array, float64, shape (n, 2).
+
+    Raises
+    ------
+    ValueError
+        If they are not numbers.
+    """
+    return number_matrix(obs[list(ARRAY_COLUMNS)], ".obs[['array_col', 'array_row']]")
+
+
 def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
 
@@ -230,7 +240,7 @@ def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     """
     if not all(column in obs for column in ARRAY_COLUMNS):
         return None
-    indices = obs[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64)
+    indices = array_indices(obs)
     known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
     array, xy = indices[known], xy_px[known]
     design = np.column_stack([np.ones(len(array)), array])
@@ -258,6 +268,7 @@ def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Sc
     """
     for system, matrix in matrices.items():
         if MICRONS.search(system):
+            check_affine(name, system, matrix)
             _warn_if_stretched(name, matrix)
             return (Scale(unit_scale(matrix), f"coordinate system {system!r}"),)
     return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import libraries, regions
+from spatialwhisperer._access.contract import check_table, number_matrix
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.positions import array_positions
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
@@ -16,12 +18,11 @@ from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, settle
 from spatialwhisperer._access.section import Found, Section
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
+from spatialwhisperer._checks import check_text, positive
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -83,6 +84,7 @@ class Slide:
         self.data = data
         name = table_name(data, options.get("table_key"))
         self.table: AnnData = data if name is None else data.tables[name]  # type: ignore[union-attr]
+        check_table(self.table)
         self.tiles = recorded_as(self.table, _keys.TILES, TilesRecord) if use_tiles else None
         self.drawing = drawing
         self.options = options
@@ -117,6 +119,7 @@ class Slide:
             If a table that is named does not exist, or there is none or several.
         """
         check_options(options)
+        check_values(options)
         return cls(data, use_tiles=use_tiles, drawing=drawing, **options)
 
     @property
@@ -224,7 +227,7 @@ class Slide:
     @cached_property
     def _xy(self) -> np.ndarray | None:
         if "spatial" in self.table.obsm:
-            return np.asarray(self.table.obsm["spatial"], dtype=np.float64)[:, :2]
+            return number_matrix(self.table.obsm["spatial"], ".obsm['spatial']", least_columns=2)[:, :2]
         if self.is_spatialdata and "spatialdata_attrs" in self.table.uns:
             return regions.region_positions(self.data, self.table, self.sections)
         return None
@@ -322,6 +325,27 @@ class Slide:
     def put_table(self, table: AnnData, name: str) -> None:
         """Add a table that annotates the same elements as this one, row by row. A table of that name is replaced."""
         add_annotating_table(self.data, self.table, table, name)
+
+
+def check_values(options: Mapping[str, object]) -> None:
+    """Refuse values that no object can be opened with, also where a call reads neither images nor positions.
+
+    Raises
+    ------
+    TypeError
+        If a name is not text.
+    ValueError
+        If a size is not a positive number.
+    """
+    for name, value in options.items():
+        each = value.values() if isinstance(value, Mapping) and name in ("image_key", "mpp") else (value,)
+        for one in each:
+            if one is None:
+                continue
+            if name in ("mpp", "spot_pitch_um"):
+                positive(name, one)
+            else:
+                check_text(name, one)
 
 
 def check_options(options: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from spatialwhisperer._access.contract import link_of
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 
@@ -118,11 +119,12 @@ def add_annotating_table(sdata: SpatialData, like: AnnData, table: AnnData, name
     """
     from spatialdata.models import TableModel
 
-    attrs = like.uns.get("spatialdata_attrs")
-    if attrs is not None:
-        region, instance = attrs["region_key"], attrs["instance_key"]
+    link = link_of(like)
+    if link is not None:
+        attrs = like.uns["spatialdata_attrs"]
+        region, instance = str(link.region_key), str(link.instance_key)
         table.obs[region] = like.obs[region].to_numpy()
-        table.obs[region] = table.obs[region].astype("category")
+        table.obs[region] = obs_of(table)[region].astype("category")
         table.obs[instance] = like.obs[instance].to_numpy()
         regions = attrs["region"] if isinstance(attrs["region"], str) else list(attrs["region"])
         table = TableModel.parse(table, region=regions, region_key=region, instance_key=instance)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spatialwhisperer._devices import ready
 from spatialwhisperer.networks.context import apply_context, make_context
 from spatialwhisperer.networks.heads import make_decoder, make_head
 from spatialwhisperer.retrieval.neighbours import section_neighbours
@@ -132,12 +133,12 @@ class JointSpace(nn.Module):
 
         Rows are not scaled to unit length.
         """
-        if modality in self.towers:
-            x = self.towers[modality](x)
-            if not isinstance(x, torch.Tensor) or x.ndim != 2:
-                raise ValueError(f"The {modality} encoder must return a matrix of shape (n, d).")
-            x = x.float()
-        return self.heads[modality](x)
+        return _through(modality, self._path(modality), x)
+
+    def _path(self, modality: str) -> dict[str, nn.Module]:
+        """The modules that inputs of a modality pass, by what they are."""
+        parts = {"tower": self.towers, "context": self.contexts, "head": self.heads}
+        return {name: modules[modality] for name, modules in parts.items() if modality in modules}
 
     def scaled(self, z: torch.Tensor) -> torch.Tensor:
         """Rows as the loss compares them: of unit length, or as the head returns them."""
@@ -156,6 +157,8 @@ class JointSpace(nn.Module):
         device: str | None = None,
     ) -> np.ndarray:
         """Map features of one modality into the joint space.
+
+        The model stays on its device, also after an error: on another one copies of the modules compute.
 
         Parameters
         ----------
@@ -189,30 +192,18 @@ class JointSpace(nn.Module):
         """
         self.config.modality(modality)
         device = settings.resolve_device(device)
-        was = next(self.parameters()).device
-        self.eval().to(device)
-        try:
+        with ready(nn.ModuleDict(self._path(modality)).eval(), device) as path:
             if modality in self.towers:
                 chunks = self._raw_chunks(modality, features, min(batch_size, settings.batch_size))
             else:
-                chunks = self._feature_chunks(modality, features, sections, positions, batch_size)
+                x = self._contextual(modality, features, sections, positions, path)
+                chunks = _complete(x, batch_size)
             n = features.shape[0] if hasattr(features, "shape") else len(features)
             out = np.full((n, self.config.projection_dim), np.nan, np.float32)
             for rows, x in chunks:
-                z = self.project_tensor(modality, _to(x, device))
+                z = _through(modality, path, _to(x, device))
                 out[rows] = (functional.normalize(z, dim=-1) if unit else z).float().cpu().numpy()
-            return out
-        finally:
-            self.to(was)
-
-    def _feature_chunks(
-        self, modality: str, features: np.ndarray, sections: Any, positions: Any, batch_size: int
-    ) -> Iterator[tuple[np.ndarray, Any]]:
-        x = self.contextual(modality, features, sections=sections, positions=positions)
-        rows = np.flatnonzero(np.isfinite(x).all(axis=1))
-        for start in range(0, len(rows), batch_size):
-            take = rows[start : start + batch_size]
-            yield take, torch.from_numpy(x[take])
+        return out
 
     def _raw_chunks(self, modality: str, inputs: Any, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
         encoder = self.encoders[modality]
@@ -232,6 +223,11 @@ class JointSpace(nn.Module):
         ValueError
             If the number of features is not what the model expects, or a context needs positions.
         """
+        return self._contextual(modality, features, sections, positions, self._path(modality))
+
+    def _contextual(
+        self, modality: str, features: np.ndarray, sections: Any, positions: np.ndarray | None, path: Any
+    ) -> np.ndarray:
         config = self.config.modality(modality)
         features = np.asarray(features, dtype=np.float32)
         if features.ndim != 2 or features.shape[1] != config.feature_dim:
@@ -248,22 +244,11 @@ class JointSpace(nn.Module):
             )
         complete = np.isfinite(x).all(axis=1)
         codes = np.zeros(len(x), int) if sections is None else np.asarray(sections)
-        seen = self._with_context(
-            modality, config.context, x[complete], np.asarray(positions)[complete], codes[complete]
-        )
+        xy = np.asarray(positions)[complete]
+        seen = _with_context(path["context"], config.context, x[complete], xy, codes[complete])
         out = np.full((len(x), seen.shape[1]), np.nan, np.float32)
         out[complete] = seen.float().numpy()
         return out
-
-    def _with_context(
-        self, modality: str, config: ContextConfig, x: np.ndarray, xy: np.ndarray, sections: np.ndarray
-    ) -> torch.Tensor:
-        module: Any = self.contexts[modality]
-        if config.array_positions:
-            where: dict[str, Any] = {"positions": torch.from_numpy(xy.astype(np.int64)), "chunk": config.chunk}
-        else:
-            where = {"neighbourhood": section_neighbours(xy, sections, module.n_neighbours)}
-        return apply_context(module, torch.from_numpy(x), **where)
 
     def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
         """Standardise features as in training; see :mod:`spatialwhisperer.statistics.standardize`."""
@@ -278,8 +263,36 @@ class JointSpace(nn.Module):
             raise ValueError("This model has no decoder.")
         out = np.full((len(z), int(self.config.decoder_dim or 0)), np.nan, np.float32)
         complete = np.flatnonzero(np.isfinite(z).all(axis=1))
-        out[complete] = self.decoder(self.scaled(torch.from_numpy(z[complete]))).numpy()
+        there = next(self.decoder.parameters()).device
+        out[complete] = self.decoder(self.scaled(torch.from_numpy(z[complete]).to(there))).cpu().numpy()
         return out
+
+
+def _through(modality: str, path: Any, x: Any) -> torch.Tensor:
+    """Apply the head of a modality, after its encoder where that is trained."""
+    if "tower" in path:
+        x = path["tower"](x)
+        if not isinstance(x, torch.Tensor) or x.ndim != 2:
+            raise ValueError(f"The {modality} encoder must return a matrix of shape (n, d).")
+        x = x.float()
+    return path["head"](x)
+
+
+def _with_context(
+    module: Any, config: ContextConfig, x: np.ndarray, xy: np.ndarray, sections: np.ndarray
+) -> torch.Tensor:
+    if config.array_positions:
+        where: dict[str, Any] = {"positions": torch.from_numpy(xy.astype(np.int64)), "chunk": config.chunk}
+    else:
+        where = {"neighbourhood": section_neighbours(xy, sections, module.n_neighbours)}
+    return apply_context(module, torch.from_numpy(x), **where)
+
+
+def _complete(x: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
+    rows = np.flatnonzero(np.isfinite(x).all(axis=1))
+    for start in range(0, len(rows), batch_size):
+        take = rows[start : start + batch_size]
+        yield take, torch.from_numpy(x[take])
 
 
 def _to(x: Any, device: str) -> Any:

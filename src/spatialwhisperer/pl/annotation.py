@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def annotation(
     data: AnnData | SpatialData,
     *,
@@ -80,12 +83,16 @@ def annotation(
     >>> axes = sw.pl.annotation(sections["P1"], key="cell_type")
     """
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened])
     table = opened.table
     if key not in table.obs:
         raise KeyError(
             f"{key!r} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first."
         )
-    labels = pd.Series(table.obs[key]).astype("category")
+    stored = pd.Series(table.obs[key])
+    if any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
+        raise ValueError(f".obs[{key!r}] holds lists or other containers; a picture shows one label for each row.")
+    labels = stored.astype("category")
     opacity = _Opacity(table, key, labels, alpha) if confidence else None
     panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
     colours = canvas.label_colours(table, key, [str(c) for c in labels.cat.categories], palette)
@@ -112,6 +119,7 @@ def annotation(
 
 
 @shared
+@checked
 def scores(
     data: AnnData | SpatialData,
     *,
@@ -167,6 +175,7 @@ def scores(
     """
     canvas.check_count("n_columns", n_columns)
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened])
     table = opened.table
     values = _score_table(table, key)
     classes = [str(c) for c in values] if classes is None else [classes] if isinstance(classes, str) else list(classes)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._random import isolated_rng
@@ -33,6 +34,7 @@ _ROW = 3.7
 
 
 @shared
+@checked
 def batches(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,
@@ -98,6 +100,8 @@ def batches(
         report = batch_report(
             data, batch_key=batch_key, embedding=keys, labels_key=labels_key, ignore=ignore, k=k, **common
         )
+    if not hasattr(report, "index"):
+        raise TypeError(f"report must be what sw.tl.batch_report returns, not {report!r}.")
     missing = [k for k in keys if k not in report.index]
     if missing:
         raise KeyError(f"The report has no row for {listing(missing)} (found: {listing(report.index)}).")

@@ -173,6 +173,8 @@ def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None)
     KeyError
         If the palette lacks a name.
     """
+    if palette is not None and not isinstance(palette, Mapping):
+        raise TypeError(f"palette must be a mapping from name to colour, not {palette!r}.")
     if palette is None:
         return dict(zip(names, distinct(len(names)), strict=True))
     missing = [name for name in names if name not in palette]

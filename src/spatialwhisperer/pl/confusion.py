@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, tables_of
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def confusion(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,

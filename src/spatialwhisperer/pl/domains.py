@@ -9,7 +9,9 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import texts
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl import canvas
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def domains(
     data: AnnData | SpatialData,
     *,
@@ -83,6 +86,7 @@ def domains(
     >>> axes = sw.pl.domains(section, truth="cell_type")
     """
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened])
     table = opened.table
     keys = [key] if isinstance(key, str) else list(key)
     shown = [*([] if truth is None else [truth]), *keys]

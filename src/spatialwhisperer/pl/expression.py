@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl import canvas
@@ -33,6 +35,7 @@ _UNITS = {"per_spot_log1p": "ln(1 + CP10k)", "per_spot_log10": "log10(1 + CP10k)
 
 
 @shared
+@checked
 def expression(
     data: AnnData | SpatialData,
     *,
@@ -98,6 +101,7 @@ def expression(
     """
     canvas.check_count("n_genes", n_genes)
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened], layer=layer)
     pair = make_pair(
         opened,
         prediction,
@@ -171,6 +175,7 @@ def _scatter(ax: Axes, measured: np.ndarray, guess: np.ndarray, r: float, unit: 
     ax.set_title("r undefined" if np.isnan(r) else f"r = {r:.2f}", fontsize=10)
 
 
+@checked
 def gene_ranking(
     report: pd.DataFrame,
     *,

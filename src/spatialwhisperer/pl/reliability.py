@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl import canvas
@@ -24,6 +25,7 @@ _COLUMNS = ("low", "high", "confidence", "accuracy", "n")
 
 
 @shared
+@checked
 def reliability(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | pd.DataFrame,
     truth: str | pd.DataFrame | None = None,

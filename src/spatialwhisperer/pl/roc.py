@@ -8,6 +8,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl import canvas
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def roc(
     data: AnnData | SpatialData,
     truth: str | pd.DataFrame,

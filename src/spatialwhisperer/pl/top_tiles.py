@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import number_matrix
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._access.tiles.reader import TileReader
-from spatialwhisperer._checks import check_tile
+from spatialwhisperer._checks import check_tile, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
@@ -46,6 +48,7 @@ class _Pick:
 
 
 @shared
+@checked
 def top_tiles(
     data: AnnData | SpatialData,
     label: str,
@@ -113,6 +116,7 @@ def top_tiles(
     canvas.check_count("n", n)
     canvas.check_count("n_columns", n_columns)
     opened = Slide.open(data, drawing=True, **slide)
+    check_names([opened])
     table = opened.table
     scores = _scores(table, label, key)
     if caption is not None and caption not in table.obs:
@@ -185,7 +189,8 @@ def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
     scores_key = _keys.scores(key)
     classes = canvas.classes_of(table, key) if scores_key in table.obsm else []
     if label in classes:
-        return np.asarray(table.obsm[scores_key], dtype=np.float64)[:, classes.index(label)]
+        every = number_matrix(table.obsm[scores_key], f".obsm[{scores_key!r}]", least_columns=len(classes))
+        return every[:, classes.index(label)]
     if label in table.obs:
         values = pd.Series(table.obs[label])
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer.pl.canvas import given_axes
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models import Whisperer
 
 
+@checked
 def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the losses of a training run, the mean of each epoch, one panel per phase.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl.canvas import GREY
 
@@ -34,6 +35,7 @@ _BLUE, _GREEN, _DARK = "#4c72b0", "#55a868", "#333333"
 _MOST_LABELS = 30
 
 
+@checked
 def transitivity(report: pd.DataFrame) -> list[Axes]:
     """Draw what :func:`spatialwhisperer.tl.transitivity` found.
 

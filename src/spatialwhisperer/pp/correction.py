@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.counts import counts_matrix
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, require
 from spatialwhisperer.pp.genes import batch_codes
@@ -26,6 +27,7 @@ _FEWEST_ROWS = 16
 
 
 @shared
+@checked
 def harmonize_expression(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,

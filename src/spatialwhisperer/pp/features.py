@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
+from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
 from spatialwhisperer._checks import check_tile, one_of
 from spatialwhisperer._frozen import frozen
@@ -283,7 +284,7 @@ def image_features(
     record = recorded_as(slide.table, key, FeatureRecord)
     why = _differs(slide, record, recipe) if stored else ""
     if stored and not why:
-        return Features(np.asarray(slide.table.obsm[key], dtype=np.float32))
+        return Features(number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32))
     if stored:
         own = record is not None
         inform(
@@ -323,11 +324,13 @@ def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarr
 
 
 def _checked_plan(slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | None = None) -> TilePlan:
-    """Where the tiles are, after the check of the resolution of the images."""
+    """Where the tiles are, after a look at the intensities and the resolution of the images."""
     plan = plan_tiles(slide, off_slide)
     stated, px = slide.tiles, _tile_px(recipe)
     if stated is None:
         say_scales({section.name: section.scale for section in plan.sections})
+    for section in plan.sections:
+        check_intensity(section)
     # `tiles` has checked what it stated
     if stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um):
         for um in recipe.tile_um:
@@ -352,9 +355,7 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
             f"{key!r} is not in .obsm (found: {listing(slide.table.obsm)}). The model was trained on features under this key, which "
             "only you can compute: store them there first."
         )
-    values: Any = slide.table.obsm[key]
-    values = values.toarray() if sp.issparse(values) else values
-    return np.asarray(values, dtype=np.float32)
+    return number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32)
 
 
 def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) -> str:

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.counts import counts_matrix
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pp.genes import batch_codes
@@ -31,6 +32,7 @@ class _Section(NamedTuple):
 
 
 @shared
+@checked
 def select_genes(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from spatialwhisperer._access.counts import align_counts, counts_matrix, match_g
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import obs_of
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import check_batch_size, check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names
@@ -24,13 +25,14 @@ from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.encoders.resolve import named_gene_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
 
 
 @shared
+@checked
 def fit_gene_encoder(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     encoder: str = "scvi",
@@ -141,6 +143,7 @@ def fit_gene_encoder(
 
 
 @shared
+@checked
 def embed_genes(
     data: AnnData | SpatialData,
     encoder: str | Path | GeneEncoder = "scvi",
@@ -295,6 +298,8 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def _check_options(encoder: str, options: Mapping[str, Any] | None, allowed: Mapping[str, Any]) -> None:
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"options must be a mapping from argument to value, not {options!r}.")
     own = {"counts", "genes", "gene_ids", "batch", "labels", *_defaults()}
     free = [name for name in allowed if name not in own]
     wrong = [name for name in options or {} if name not in free]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.records import OffSlide
 from spatialwhisperer._access.slide import Slide, SlideOptions
-from spatialwhisperer._checks import check_batch_size, check_key_added, one_of
+from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.features import choose_encoder, compute_image_features, image_recipe
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def embed_images(
     data: AnnData | SpatialData,
     *,
@@ -106,11 +108,10 @@ def embed_images(
     >>> adata.obsm["X_stain_texture"].shape
     (2, 158)
     """
-    check_key_added(key_added)
-    check_batch_size(batch_size)
     if off_slide is not None:
         one_of("off_slide", off_slide, OffSlide)
     opened = Slide.open(data, **slide)
+    check_names([opened])
     choice = choose_encoder(encoder, weights=weights)
     recipe = image_recipe(opened, choice, tile_um=tile_um, tile_px=tile_px, border=border, key=key_added)
     features = compute_image_features(

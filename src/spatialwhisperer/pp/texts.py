@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._checks import check_batch_size
+from spatialwhisperer._checks import check_batch_size, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.resolve import text_encoder
 from spatialwhisperer.encoders.text.base import check_texts
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def embed_texts(
     texts: Sequence[str],
     *,

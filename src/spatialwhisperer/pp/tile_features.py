@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
+from spatialwhisperer._devices import keeping_copies
 from spatialwhisperer._messages import progress
 from spatialwhisperer.pp.finished_batches import FinishedBatches, kept_until_done
 from spatialwhisperer.settings import settings
@@ -63,7 +64,7 @@ def embed_tiles(
         "device": device,
         "identity": identity,
     }
-    with kept_until_done():
+    with kept_until_done(), keeping_copies():
         first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
         if len(tile_ums) == 1:
             return first

@@ -11,10 +11,10 @@ from spatialwhisperer._access.grid import add_instances_table
 from spatialwhisperer._access.records import At, LowRes, OffSlide, TilesRecord, Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
-from spatialwhisperer._access.slide import Slide, SlideOptions, check_options
+from spatialwhisperer._access.slide import Slide, SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
-from spatialwhisperer._checks import check_key_added, check_tile, one_of, positive
+from spatialwhisperer._checks import check_key_added, check_tile, checked, one_of, positive
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def tiles(
     data: AnnData | SpatialData,
     *,
@@ -123,6 +124,7 @@ def tiles(
     ):
         one_of(name, value, choices)
     check_options(slide)
+    check_values(slide)
     if at == "grid":
         _refuse(
             at,

@@ -10,6 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_FARTHEST = 1e100
+"""Squares of larger distances are not finite."""
+
 
 @dataclass(frozen=True)
 class Neighbourhood:
@@ -72,6 +75,10 @@ def section_neighbours(xy: np.ndarray, sections: Sequence[Any] | np.ndarray, k: 
     index[:, 0] = np.arange(len(xy))
     offsets = np.zeros((len(xy), 1 + k, 2), np.float32)
     placed = np.isfinite(xy).all(axis=1) & (codes >= 0)
+    if np.abs(xy[placed]).max(initial=0) > _FARTHEST:
+        raise ValueError(
+            f"Positions must lie within ±{_FARTHEST:g}; found {np.abs(xy[placed]).max():g}. Check their unit."
+        )
     # sorted by position, so that ties are broken in the same way whatever the order of the rows
     order = np.lexsort((xy[:, 1], xy[:, 0], codes))
     order = order[placed[order]]

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import warn
 from spatialwhisperer.tl._annotation import scoring
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def zero_shot_annotate(
     data: AnnData | SpatialData,
     labels: Labels | None = None,
@@ -152,13 +154,12 @@ def zero_shot_annotate(
     >>> section["table"].obsm["sw_label_scores"].shape
     (40, 3)
     """
-    check_key_added(key_added)
-    check_batch_size(batch_size)
     check_modality(modality)
     model = open_model(model)
     request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin)
     text = class_embeddings(model, request.sentences, device=device)
     opened = Slide.open(data, **slide)
+    check_names([opened], layer=layer, group_key=group_key)
     stored = None if embedding_key is None else given_rows(opened, model, embedding_key, modality)
     read = stored.modality if stored is not None else modality or choose_modality(opened, model)
     correction = scoring.choose_correction(model, normalize, background, modality=read)

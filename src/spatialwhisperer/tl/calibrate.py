@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import as_list
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.models.config import Annotation
@@ -44,6 +46,7 @@ CONVENTION = (
 
 
 @shared
+@checked
 def calibrate(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str,
@@ -138,7 +141,9 @@ def calibrate(
     classes, prompts = check_labels(labels, model)
     text = class_embeddings(model, fill_templates(prompts, templates), device=device)
     options = {"layer": layer, "batch_size": batch_size, "device": device}
-    parts = [_embedded(Slide.open(d, **slide), truth, model, modality, embedding_key, options) for d in as_list(data)]
+    slides = [Slide.open(d, **slide) for d in as_list(data)]
+    check_names(slides, layer=layer)
+    parts = [_embedded(d, truth, model, modality, embedding_key, options) for d in slides]
     true = list(dict.fromkeys(c for part in parts for c in part.classes))
     sets = label_sets(true, classes, mapping)
     rows = {}

@@ -11,7 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import column, columns, matrix, stacked, tables_of, texts
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._checks import check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import METHODS, Method, fit_probe, take_shots
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def classify(
     data: AnnData | SpatialData,
     *,
@@ -221,6 +222,9 @@ def check_classes(classes: Sequence[str], labels_key: str, n_rows: int) -> None:
 
 
 def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
+    if group_key != _keys.PATIENT and not any(group_key in table.obs for table in tables):
+        every = dict.fromkeys(str(c) for table in tables for c in table.obs)
+        raise KeyError(f"group_key={group_key!r} is not in .obs (found: {listing(every)}).")
     parts = []
     for i, table in enumerate(tables):
         obs: Any = table.obs

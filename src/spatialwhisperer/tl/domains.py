@@ -9,10 +9,11 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import column, matrix
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._checks import check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
@@ -29,6 +30,7 @@ Method = Literal["kmeans", "leiden"]
 
 
 @shared
+@checked
 def spatial_domains(
     data: AnnData | SpatialData,
     *,
@@ -110,6 +112,7 @@ def spatial_domains(
     """
     check_key_added(key_added)
     opened = Slide.open(data, **slide)
+    check_names([opened], layer=layer, group_key=group_key)
     table = opened.table
     smoothing = as_smoothing(smooth)
     check_clustering(method, n_pcs, n_init)
@@ -200,6 +203,10 @@ def _predicted(slide: Slide, prediction: AnnData | None) -> np.ndarray:
         raise KeyError(
             "There is no predicted expression. Run sw.tl.predict_expression first (for an AnnData pass what it returns as "
             "prediction=…), or pass use='observed', use='embedding' or a key of .obsm."
+        )
+    if not hasattr(prediction, "obs_names"):
+        raise TypeError(
+            f"prediction must be an AnnData, not {type(prediction).__name__}: what sw.tl.predict_expression returns."
         )
     if prediction.n_obs != table.n_obs or not prediction.obs_names.equals(table.obs_names):
         raise ValueError(

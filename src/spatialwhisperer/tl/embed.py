@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def embed(
     data: AnnData | SpatialData,
     *,
@@ -74,11 +76,10 @@ def embed(
     >>> section["table"].obsm["X_sw_image"].shape
     (40, 33)
     """
-    check_key_added(key_added)
-    check_batch_size(batch_size)
     check_modality(modality)
     model = open_model(model)
     opened = Slide.open(data, **slide)
+    check_names([opened], layer=layer)
     embedded = embed_rows(
         opened,
         model,

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import record
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def predict_expression(
     data: AnnData | SpatialData,
     *,
@@ -112,8 +114,6 @@ def predict_expression(
     >>> sections["P3"]["sw_expression"].n_obs
     60
     """
-    check_key_added(key_added)
-    check_batch_size(batch_size)
     model = open_model(model)
     predictor = _predictor(model)
     chosen = predictor.check_method(method)
@@ -121,6 +121,7 @@ def predict_expression(
     if bank_scope not in ("all", "other_groups"):
         raise ValueError(f"bank_scope must be 'all' or 'other_groups', not {bank_scope!r}.")
     opened = Slide.open(data, **slide)
+    check_names([opened], group_key=None if group_key == _keys.PATIENT else group_key)
     exclude = _exclude(opened, predictor, bank_scope, group_key)
     writes = opened.is_spatialdata and inplace
     if writes:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_batch_size, check_key_added
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._annotation.labels import class_embeddings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def query(
     data: AnnData | SpatialData,
     text: str | Sequence[str],
@@ -87,13 +89,12 @@ def query(
     >>> len(scores)
     40
     """
-    check_key_added(key_added)
-    check_batch_size(batch_size)
     texts = _texts(text)
     check_modality(modality)
     model = open_model(model)
     wanted = class_embeddings(model, [texts], device=device)[0]
     opened = Slide.open(data, **slide)
+    check_names([opened], layer=layer)
     if embedding_key is not None:
         embedded = given_rows(opened, model, embedding_key, modality)
     else:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from spatialwhisperer._access.counts import align_counts
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.gene.base import GeneEncoder
@@ -36,6 +38,7 @@ LEAST = 20
 
 
 @shared
+@checked
 def transitivity(
     data: AnnData | SpatialData,
     *,
@@ -167,6 +170,7 @@ def transitivity(
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
     text = class_embeddings(model, sentences, device=device).astype(np.float64)
     opened = Slide.open(data, **slide)
+    check_names([opened], layer=layer)
     bridge = reference.config.bridge
     options: dict[str, Any] = {"layer": layer, "batch_size": batch_size, "device": device}
     image, other = (

@@ -131,7 +131,7 @@ def test_bad_arguments_are_refused(adata: Any, guess: Any) -> None:
         evaluate_expression(adata, prediction, gene_lists={"mine": ["ELSEWHERE"]})
     with pytest.raises(ValueError, match="'ACG' is taken"):
         evaluate_expression(adata, prediction, gene_lists={"ACG": ["ELSEWHERE"]})
-    with pytest.raises(ValueError, match="hits must be positive"):
+    with pytest.raises(ValueError, match="hits must be a positive whole number, not 0"):
         evaluate_expression(adata, prediction, hits=(0,))
     with pytest.raises(ValueError, match="gene_lists_from must be one of"):
         evaluate_expression(adata, prediction, gene_lists_from="validation")  # type: ignore[arg-type]

@@ -22,7 +22,8 @@ class ModuleEncoder(ImageEncoder):
     """Any torch module that takes (n, 3, h, w) normalised floats and returns (n, d), as a frozen encoder.
 
     Tiles are resized to the module's input edge where the facts name one, scaled to [0, 1] and normalised. The module is put
-    into evaluation mode for the call and back afterwards. On CUDA it runs under bfloat16 autocast.
+    into evaluation mode for the call and back afterwards. It stays on its device: on another one a copy computes. On CUDA it runs
+    under bfloat16 autocast.
 
     Parameters
     ----------
@@ -78,24 +79,19 @@ class ModuleEncoder(ImageEncoder):
         """
         import torch
 
+        from spatialwhisperer._devices import ready
         from spatialwhisperer.encoders.image._tile_network import TileNetwork
 
         tiles = check_tiles(inputs, mpp)
         if len(tiles) == 0 and self.spec.dim is not None:
             return np.empty((0, self.spec.dim), np.float32)
         where = torch.device(settings.resolve_device(device))
-        network = TileNetwork(self.network, self.spec, self.spec.input_px)
-        was_training = [m for m in network.modules() if m.training]
-        network.eval().to(where)
-        try:
-            with torch.inference_mode():
-                parts = [
-                    self._forward(network, tiles[start : start + settings.batch_size], where)
-                    for start in range(0, max(len(tiles), 1), settings.batch_size)
-                ]
-        finally:
-            for part in was_training:
-                part.training = True
+        with ready(self.network, str(where)) as own, torch.inference_mode():
+            network = TileNetwork(own, self.spec, self.spec.input_px).eval()
+            parts = [
+                self._forward(network, tiles[start : start + settings.batch_size], where)
+                for start in range(0, max(len(tiles), 1), settings.batch_size)
+            ]
         return np.concatenate(parts)
 
     def _forward(self, network: torch.nn.Module, tiles: np.ndarray, where: torch.device) -> np.ndarray:

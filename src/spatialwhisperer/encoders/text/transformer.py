@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._messages import require
+from spatialwhisperer._checks import check_batch_size
+from spatialwhisperer._messages import listing, require
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
@@ -193,26 +194,22 @@ class TransformerEncoder(TextEncoder):
         """
         import torch
 
+        from spatialwhisperer._devices import ready
         from spatialwhisperer.encoders.text._text_network import TextNetwork
 
         texts = check_texts(inputs)
+        check_batch_size(batch_size)
         batch_size = settings.batch_size if batch_size is None else batch_size
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}.")
         device = settings.resolve_device(device)
         distinct = list(dict.fromkeys(texts))
         ids = self._tokens(distinct)
         order = np.argsort([-len(i) for i in ids], kind="stable")
-        training = self.network.training
-        network = TextNetwork(self.network, self.pooling, self.normalize).eval().to(device)
         parts = []
-        try:
-            with torch.inference_mode():
-                for start in range(0, len(order), batch_size):
-                    batch = [ids[i] for i in order[start : start + batch_size]]
-                    parts.append(network(self._padded(batch, device)).float().cpu().numpy())
-        finally:
-            self.network.train(training)
+        with ready(self.network, device) as own, torch.inference_mode():
+            network = TextNetwork(own, self.pooling, self.normalize).eval()
+            for start in range(0, len(order), batch_size):
+                batch = [ids[i] for i in order[start : start + batch_size]]
+                parts.append(network(self._padded(batch, device)).float().cpu().numpy())
         rows = np.empty((len(distinct), parts[0].shape[1]), np.float32)
         rows[order] = np.concatenate(parts)
         position = {text: i for i, text in enumerate(distinct)}

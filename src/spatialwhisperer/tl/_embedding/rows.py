@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.counts import counts_for
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.result import Result
@@ -167,7 +168,7 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
         raise KeyError(
             f"{key!r} not in .obsm (found: {listing(table.obsm)}). Run sw.tl.embed(data, model=model) first."
         )
-    z = np.asarray(table.obsm[key], dtype=np.float32)
+    z = number_matrix(table.obsm[key], f".obsm[{key!r}]").astype(np.float32)
     width = model.config.projection_dim
     if z.shape[1] != width:
         raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: another model wrote it.")

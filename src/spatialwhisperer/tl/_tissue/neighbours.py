@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._checks import check_whole
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -45,12 +46,11 @@ class Smoothing:
     neighbors_key: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
+        number = isinstance(self.weight, int | float | np.number) and not isinstance(self.weight, bool)
+        if not number or not 0 <= self.weight <= 1:
             raise ValueError(f"smooth is a weight between 0 and 1, not {self.weight!r}.")
         for name in ("n_rings", "n_neighs"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
+            check_whole(name, getattr(self, name))
 
 
 def as_smoothing(smooth: float | Smoothing) -> Smoothing:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide, SlideOptions
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
@@ -91,6 +93,8 @@ def describe(
     ------
     TypeError
         If an object is neither AnnData nor SpatialData.
+    KeyError
+        If a column other than "patient", or a name that the objects are opened with, is in none of them.
     """
     sources = []
     for number, data in enumerate(objects):
@@ -101,6 +105,8 @@ def describe(
         codes = np.array([f"{number}:{code}" for code in slide.sections], dtype=object)
         groups, xy = _groups(slide.table, group_key, name), slide.positions(array=array_positions)
         sources.append(Source(slide, name, groups, codes, captions, frozenset(has), xy))
+    # a default column need not be there; a misspelt one would silently hold out sections instead of patients
+    check_names([s.slide for s in sources], group_key=None if group_key == _keys.PATIENT else group_key)
     return sources
 
 

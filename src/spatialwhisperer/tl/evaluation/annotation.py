@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl.evaluation.groups import row_groups
 from spatialwhisperer.tl.evaluation.truth import Known, known_truth, label_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -27,6 +30,7 @@ CONVENTION = (
 
 
 @shared
+@checked
 def evaluate_annotation(
     data: AnnData | SpatialData,
     truth: str | pd.DataFrame,
@@ -189,8 +193,28 @@ def label_scores(table: AnnData, key: str) -> pd.DataFrame:
             f"There is no annotation {key!r} (needs .obs[{key!r}], .obsm[{scores!r}] and .uns[{key!r}]; .obsm holds "
             f"{listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, labels, model=model) first."
         )
-    classes = [str(c) for c in table.uns[key]["classes"]]
-    return pd.DataFrame(np.asarray(table.obsm[scores]), columns=classes)
+    values, classes = number_matrix(table.obsm[scores], f".obsm[{scores!r}]"), class_names(table, key)
+    if values.shape[1] != len(classes):
+        raise ValueError(
+            f".obsm[{scores!r}] has {values.shape[1]} columns, .uns[{key!r}]['classes'] {len(classes)} labels: annotate again."
+        )
+    dtype = getattr(table.obsm[scores], "dtype", np.dtype(np.float32))
+    return pd.DataFrame(values.astype(dtype if dtype.kind == "f" else np.float32), columns=classes)
+
+
+def class_names(table: AnnData, key: str) -> list[str]:
+    """Label of each column of the scores of an annotation.
+
+    Raises
+    ------
+    ValueError
+        If they are not there.
+    """
+    stored: Any = table.uns[key]
+    names: Any = stored.get("classes") if isinstance(stored, Mapping) else None
+    if np.ndim(names) != 1:
+        raise ValueError(f".uns[{key!r}]['classes'] must list the labels of the scores: annotate again.")
+    return [str(c) for c in names]
 
 
 def names_of(frame: pd.DataFrame) -> list[str]:

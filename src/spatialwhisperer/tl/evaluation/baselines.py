@@ -10,10 +10,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._access.counts import counts_matrix, match_genes
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
-from spatialwhisperer._checks import check_key_added, check_tile
+from spatialwhisperer._checks import check_key_added, check_tile, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.tile_features import read_tiles
@@ -65,6 +66,7 @@ class TrainingSpots:
 
 
 @shared
+@checked
 def tissue_darkness(
     data: AnnData | SpatialData,
     *,
@@ -118,6 +120,7 @@ def tissue_darkness(
     """
     check_key_added(key_added)
     opened = Slide.open(data, **slide)
+    check_names([opened])
     plan = plan_tiles(opened, off_slide)
     if tile_um is None and opened.tiles is not None:
         tile_um = opened.tiles.tile_um

@@ -10,6 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import tables_of
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def evaluate_calibration(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str | pd.DataFrame,
@@ -91,6 +93,7 @@ def evaluate_calibration(
 
 
 @shared
+@checked
 def abstention_curve(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str | pd.DataFrame,
@@ -142,6 +145,7 @@ def abstention_curve(
 
 
 @shared
+@checked
 def top_labels(
     data: AnnData | SpatialData, k: int = 3, *, key: str = _keys.LABEL, table_key: str | None = None
 ) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
-from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._checks import check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
@@ -32,6 +32,7 @@ _MACRO = ("f1", "balanced_accuracy", "accuracy")
 
 
 @shared
+@checked
 def evaluate_classes(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     *,

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import as_list, column
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._tissue.clusters import components
 from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
@@ -31,6 +33,7 @@ CONVENTION = (
 
 
 @shared
+@checked
 def evaluate_domains(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     truth: str,
@@ -111,10 +114,11 @@ def evaluate_domains(
         predictions = [None] * len(objects)
     if len(predictions) != len(objects):
         raise ValueError(f"{len(predictions)} predictions were given for {len(objects)} objects.")
+    slides = [Slide.open(one, **slide) for one in objects]
+    check_names(slides, layer=layer)
     tasks: list[_Task] = []
-    for number, (one, predicted) in enumerate(zip(objects, predictions, strict=True)):
+    for number, (opened, predicted) in enumerate(zip(slides, predictions, strict=True)):
         where = "" if len(objects) == 1 else f" of object {number}"
-        opened = Slide.open(one, **slide)
         table = opened.table
         labels = known_labels(column(table, truth, "truth", where), ignore)
         groups = opened.sections if group_key is None else column(table, group_key, "group_key", where)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import one_of
+from spatialwhisperer._checks import check_whole, checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.statistics import expression_metrics as metrics
@@ -37,6 +38,7 @@ _ORIGIN = {
 
 
 @shared
+@checked
 def evaluate_expression(
     data: AnnData | SpatialData,
     prediction: AnnData | None = None,
@@ -139,10 +141,17 @@ def evaluate_expression(
     1.0
     """
     one_of("gene_lists_from", gene_lists_from, ListOrigin)
-    if any(isinstance(k, bool) or int(k) != k or k < 1 for k in hits):
-        raise ValueError(f"hits must be positive whole numbers, not {hits!r}.")
+    if np.ndim(hits) != 1:
+        raise TypeError(f"hits must be a list of positive whole numbers, not {hits!r}.")
+    for number in hits:
+        check_whole("hits", number)
+    opened = Slide.open(data, **slide)
+    # the default column need not be there
+    given = {"patient_key": (patient_key, _keys.PATIENT), "scalar_key": (scalar_key, DARKNESS)}
+    named = {name: key for name, (key, default) in given.items() if key != default}
+    check_names([opened], layer=layer, group_key=group_key, **named)
     pair = make_pair(
-        Slide.open(data, **slide),
+        opened,
         prediction,
         genes=genes,
         value_space=value_space,

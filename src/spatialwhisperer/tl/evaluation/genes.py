@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics import expression_metrics as metrics
@@ -26,6 +28,7 @@ GeneSets = Mapping[str, Sequence[str]] | str | Path
 
 
 @shared
+@checked
 def gene_report(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     prediction: AnnData | Sequence[AnnData] | None = None,
@@ -100,11 +103,13 @@ def gene_report(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}.")
+    pairs = [(Slide.open(one, **slide), its) for one, its in _objects(data, prediction)]
+    check_names([opened for opened, _ in pairs], layer=layer, group_key=group_key)
     columns = [
         column
-        for number, (one, its) in enumerate(_objects(data, prediction))
+        for number, (opened, its) in enumerate(pairs)
         for column in _sections(
-            Slide.open(one, **slide),
+            opened,
             its,
             number,
             genes=genes,
@@ -157,6 +162,7 @@ def _sections(
     return out
 
 
+@checked
 def gene_set_enrichment(
     report: pd.DataFrame, gene_sets: GeneSets, *, by: str = "pearson", n_top: int = 50, min_genes: int = 5
 ) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._checks import check_texts
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def label_sets(
     mapping = {c: c for c in true} if mapping is None else mapping
     if not hasattr(mapping, "items"):
         raise TypeError(f"mapping must be a mapping from true class to label, not {type(mapping).__name__}.")
+    for name, value in mapping.items():
+        check_texts(f"mapping[{name!r}]", value)
     wanted = {str(c): [v] if isinstance(v, str) else list(v) for c, v in mapping.items()}
     sets = {c: [label for label in labels if label in wanted.get(c, ())] for c in true}
     sets = {c: own for c, own in sets.items() if own}
@@ -156,7 +159,13 @@ def judged(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -
 
 
 def _column_truth(column: Any) -> Known:
+    if isinstance(column, pd.DataFrame):
+        raise ValueError(f"Several columns of .obs are named {column.columns[0]!r}. Rename or drop all but one.")
     values = column.astype(object)
+    if any(isinstance(v, list | dict | set | np.ndarray) for v in values):
+        raise ValueError(
+            f".obs[{column.name!r}] holds lists or other containers; the ground truth is one class for each row."
+        )
     known = ~values.isna().to_numpy()
     order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
     labels = np.full(len(values), None, dtype=object)

@@ -1,0 +1,89 @@
+"""A look at the intensities of an image before tiles are read: whether its values use the range that their type states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialwhisperer._access.images import load_block
+from spatialwhisperer._messages import warn
+
+if TYPE_CHECKING:
+    from spatialwhisperer._access.images import Level, RasterImage
+    from spatialwhisperer._access.section import Section
+
+_WHOLE_PX = 2**21
+_WINDOW_PX = 256
+_N_WINDOWS = 9
+_12_BIT = 4095
+_DARK = 0.25
+_BLACK_FRACTION = 0.05
+
+
+def check_intensity(section: Section) -> None:
+    """Refuse an image that holds nothing or other numbers than its type states, and warn of one that is dark or black in part.
+
+    The coarsest level of the image is read, or where that is large up to nine windows of it around rows of the section.
+
+    Parameters
+    ----------
+    section
+        The section; one without an image passes.
+
+    Raises
+    ------
+    ValueError
+        If all values are NaN or 0, or 12-bit values are stored as 16-bit ones.
+    """
+    if section.image is None:
+        return
+    values = _sample(section.image, section.xy_px)
+    if not values.size:
+        return
+    where = f"Image {section.image.name!r} of section {section.name!r}"
+    again = "A chunk is missing or was never written: read or write the image again."
+    if values.dtype.kind == "f" and np.isnan(values).all():
+        raise ValueError(f"{where} holds nothing but NaN where it was looked at. {again}")
+    top = float(np.nanmax(values))
+    if top == 0:
+        raise ValueError(f"{where} is black (0) wherever it was looked at. {again}")
+    full = float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0
+    if values.dtype == np.uint16 and top <= _12_BIT:
+        bits = max(8, int(top).bit_length())
+        raise ValueError(
+            f"{where} is uint16 and its values reach {top:g} of 65535, so it would be read as almost black: these are {bits}-bit values. "
+            f"Store it as 8-bit: (pixels // {2 ** (bits - 8)}).astype('uint8')."
+        )
+    if top < _DARK * full:
+        warn(
+            f"{where} is dark: its values reach {top:g} of {full:g}. Features of H&E need the full range; stretch the image first."
+        )
+    black = float((values == 0).all(axis=0).mean())
+    if black > _BLACK_FRACTION:
+        warn(
+            f"{100 * black:.0f} % of the pixels of {where[0].lower()}{where[1:]} are exactly black (0), which no stained tissue is. A chunk is "
+            "missing, or the border was filled with black: features of tiles there say nothing. Fill it with white, or drop the rows."
+        )
+
+
+def _sample(image: RasterImage, xy_px: np.ndarray) -> np.ndarray:
+    """Stored values of some pixels, shape (3, n)."""
+    level = image.levels[-1]
+    _, height, width = level.pixels.shape
+    if height * width <= _WHOLE_PX:
+        return load_block(level, slice(0, height), slice(0, width)).reshape(3, -1)
+    places = xy_px[np.isfinite(xy_px).all(axis=1)]
+    some = np.unique(np.linspace(0, max(len(places) - 1, 0), _N_WINDOWS).astype(int))
+    return np.concatenate([_window(level, *place) for place in places[some]] or [np.zeros((3, 0), np.uint8)], axis=1)
+
+
+def _window(level: Level, x: float, y: float) -> np.ndarray:
+    """Values around a place in full-resolution pixels, as far as the image reaches."""
+    _, height, width = level.pixels.shape
+    left, top = (
+        int(np.clip(at / scale - _WINDOW_PX / 2, 0, max(length - _WINDOW_PX, 0)))
+        for at, scale, length in ((x, level.scale_x, width), (y, level.scale_y, height))
+    )
+    rows, columns = slice(top, min(top + _WINDOW_PX, height)), slice(left, min(left + _WINDOW_PX, width))
+    return load_block(level, rows, columns).reshape(3, -1)
