@@ -17,7 +17,7 @@ import numpy as np
 
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._checks import check_batch_size
-from spatialwhisperer._messages import listing, require
+from spatialwhisperer._messages import require
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
