@@ -51,9 +51,10 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Append the metrics of the epoch."""
+        # every rank reads them, because the means over the ranks are taken when they are read
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         if not trainer.is_global_zero:
             return
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self.rows.append({"phase": self.phase, "epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
