@@ -163,7 +163,8 @@ class Artifact:
                 if not again or _which(folder) == begun:
                     return found
             except (OSError, ValueError) as error:
-                settled = _which(folder) == begun
+                # an old folder that was moved away is being removed once the new one is in its place
+                settled = _which(folder) == begun and folder == (present(asked, CONFIG) or asked)
                 if settled and (begun is not None or _which(present(asked, CONFIG) or asked) is None):
                     raise
                 if not again:
