@@ -49,7 +49,7 @@ def put(temporary: Path, folder: Path) -> None:
             os.replace(old, folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def present(folder: Path, marker: str) -> Path | None:
@@ -85,7 +85,7 @@ def sweep(folder: Path) -> None:
 def make_durable(folder: Path) -> None:
     """Write files and folders through to the disk."""
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
+        sync(path)
 
 
 # ------------------------------------------------------------------------------------------------- the exchange
@@ -110,7 +110,8 @@ def _renameat2() -> Callable[..., int] | None:
     return function
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, where the system can."""
     # Windows cannot open a folder, and syncs no file that is open for reading
     if os.name != "posix":
         return

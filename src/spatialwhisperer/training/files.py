@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._storage.folders import sync
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -24,24 +26,9 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def leftovers(folder: Path) -> Iterable[Path]:
     """Temporary files in a folder whose process was killed before it renamed them."""
     return folder.glob(f".*{_TEMPORARY}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Wait until a new name is on the disk, where the system can open folders."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        # some network file systems cannot
-        pass
-    finally:
-        os.close(handle)
