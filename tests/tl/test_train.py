@@ -337,7 +337,7 @@ def test_a_run_without_a_folder_leaves_only_the_model(simulated: Any) -> None:
         ),
         ({}, {"preset": "clip"}, "Unknown preset 'clip'; choose one of whisperer"),
         ({}, {"resume": True}, "needs folder="),
-        ({}, {"max_epochs": 0}, "max_epochs must be at least 1"),
+        ({}, {"max_epochs": 0}, "max_epochs must be a positive whole number"),
         ({}, {"validation": "P9"}, "groups that are not there: P9"),
         ({}, {"gene": "identity"}, "use it with expression=True"),
     ],

@@ -144,9 +144,9 @@ def test_a_pair_of_the_callers_own_must_be_there() -> None:
     assert checks.choose_pairs(without, [source("image gene")]) == {("image", "gene"): 2.0}
 
 
-@pytest.mark.parametrize("epochs", [0, -1, float("nan")])
-def test_epochs_below_one_are_refused(epochs: Any) -> None:
-    with pytest.raises(ValueError, match="max_epochs must be at least 1"):
+@pytest.mark.parametrize("epochs", [0, -1, float("nan"), "8", [1], True, 1.5])
+def test_what_is_no_number_of_epochs_is_refused(epochs: Any) -> None:
+    with pytest.raises(ValueError, match="max_epochs must be a positive whole number"):
         checks.check_epochs(epochs)
     checks.check_epochs(1)
     checks.check_epochs(None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._checks import check_whole
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.models.presets import PRESETS
@@ -100,9 +101,9 @@ def choose_pairs(preset: Preset, sources: Sequence[Source]) -> dict[tuple[str, s
 
 
 def check_epochs(max_epochs: int | None) -> None:
-    """Refuse a number of epochs below 1."""
-    if max_epochs is not None and not max_epochs >= 1:
-        raise ValueError(f"max_epochs must be at least 1; found {max_epochs!r}.")
+    """Refuse what is not a number of epochs."""
+    if max_epochs is not None:
+        check_whole("max_epochs", max_epochs)
 
 
 def text_keys(requests: Mapping[str, Request]) -> list[str]:
