@@ -16,13 +16,14 @@ PYTEST = OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n auto --dist loadfile
 INSTALL = $(RUN) pip install -qq
 
 .NOTPARALLEL:
-.PHONY: help venv demo test test-slow test-all lint docs clean
+.PHONY: help venv demo test test-slow test-all torture lint docs clean
 
 help:
 	@echo "make venv    make $(VENV) and install the package in it, editable"
 	@echo "make demo    run the demo; DATA=folder runs it on real sections"
 	@echo "make test    run the fast tests, on all cores"
 	@echo "make test-slow, make test-all    run the slow tests, or both"
+	@echo "make torture    run the campaigns of bad input, damaged files and killed processes for long"
 	@echo "make lint    check code, formatting, types, and which room imports which"
 	@echo "make docs    build the documentation in docs/_build/html"
 	@echo "make clean   remove what the other targets made, except $(VENV)"
@@ -40,6 +41,9 @@ test-slow: $(VENV)/.installed-test
 
 test-all: $(VENV)/.installed-test
 	$(PYTEST) $(ARGS)
+
+torture: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) tests.torture $(ARGS)
 
 # All four run, whatever the first ones find
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint

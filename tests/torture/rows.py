@@ -1,0 +1,10 @@
+"""The campaigns, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.torture.frame import Campaign
+
+CAMPAIGNS: tuple[Campaign, ...] = ()

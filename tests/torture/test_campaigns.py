@@ -1,0 +1,21 @@
+"""A bounded, seeded part of every campaign: no trial fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.torture.rows import CAMPAIGNS
+
+if TYPE_CHECKING:
+    from tests.torture.frame import Campaign
+
+
+@pytest.mark.parametrize(
+    "campaign", [pytest.param(c, marks=[pytest.mark.slow] if c.slow else [], id=c.name) for c in CAMPAIGNS]
+)
+def test_every_trial_holds(campaign: Campaign) -> None:
+    counts = campaign.run(campaign.bounded)
+    assert not counts.failures
+    assert counts.tried == campaign.bounded
