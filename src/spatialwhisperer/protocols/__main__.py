@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _annotation(commands)
     _low_data(commands)
     _held_out(commands)
+    _guard(commands)
     _her2st(commands)
     _batches(commands)
     options = vars(parser.parse_args(arguments))
@@ -75,6 +76,15 @@ def _low_data(commands: Commands) -> None:
     )
     _common(parser, "low_data")
     parser.set_defaults(run=_run_low_data)
+
+
+def _guard(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "guard",
+        help="how well tissue that the embedded model does not know is told from breast sections of left-out patients",
+    )
+    _common(parser, "guard", seeds=False)
+    parser.set_defaults(run=_run_guard)
 
 
 def _held_out(commands: Commands) -> None:
@@ -143,6 +153,12 @@ def _run_low_data(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols.annotation import low_data
 
     low_data.run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
+
+
+def _run_guard(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.annotation import guard
+
+    guard.run(o["data"], o["out"], smoke=o["smoke"])
 
 
 def _run_held_out(o: dict[str, Any]) -> None:

@@ -112,19 +112,12 @@ def section_ranges(
         # the one image of a table that was taken out of its SpatialData is recorded under the region's name
         scale = mpp.get(name, next(iter(mpp.values())) if len(mpp) == 1 else None)
         x = None if features is None else features[rows]
-        out.append(_one(str(name), int(rows.sum()), scale, x, model.reference))
+        out.append(section_range(str(name), int(rows.sum()), scale, x, model.reference))
     return out
 
 
-def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:
-    """Microns per full-resolution pixel by section, as recorded with the features, else as the slide states them."""
-    record = recorded_as(slide.table, key, FeatureRecord)
-    if record is not None and record.where.mpp:
-        return record.where.mpp
-    return slide.where.mpp
-
-
-def _one(name: str, n: int, mpp: float | None, x: np.ndarray | None, reference: Reference) -> SectionRange:
+def section_range(name: str, n: int, mpp: float | None, x: np.ndarray | None, reference: Reference) -> SectionRange:
+    """Compare one section, of n rows and their features x (n, d), with the training images."""
     read_at, factor = _factor(mpp, reference.config)
     if x is None:
         return SectionRange(name, n, n, read_at, factor, None, None)
@@ -133,6 +126,14 @@ def _one(name: str, n: int, mpp: float | None, x: np.ndarray | None, reference: 
     if reference.has("feature_mean") and tissue.any():
         distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
     return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit)
+
+
+def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:
+    """Microns per full-resolution pixel by section, as recorded with the features, else as the slide states them."""
+    record = recorded_as(slide.table, key, FeatureRecord)
+    if record is not None and record.where.mpp:
+        return record.where.mpp
+    return slide.where.mpp
 
 
 def _factor(mpp: float | None, config: ReferenceConfig) -> tuple[float | None, float | None]:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
     import pandas as pd
+
+    from spatialwhisperer._access.slide import Slide
+    from spatialwhisperer.tl._training.sources import Source
 
 
 def row_hash(names: pd.Index, xy: np.ndarray | None, inside: np.ndarray) -> str:
@@ -29,3 +34,47 @@ def row_hash(names: pd.Index, xy: np.ndarray | None, inside: np.ndarray) -> str:
     where = np.zeros((len(chosen), 2)) if xy is None else xy[inside]
     rows = sorted(f"{name} {x:.1f} {y:.1f}" for name, (x, y) in zip(chosen, where, strict=True))
     return hashlib.sha1("\n".join(rows).encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def section_fingerprints(sources: Sequence[Source], used: Collection[str]) -> dict[str, str]:
+    """Number and hash of the rows of each training section to its code.
+
+    Parameters
+    ----------
+    sources
+        The objects.
+    used
+        Codes of the sections that were trained on.
+    """
+    out = {}
+    for source in sources:
+        for code in np.unique(source.section):
+            if str(code) in used:
+                out[fingerprint(source.slide, source.section == code)] = str(code)
+    return out
+
+
+def trained_sections(slide: Slide, known: Mapping[str, str]) -> dict[str, str]:
+    """Sections of a slide that a model was trained on, and their codes in training.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    known
+        What `section_fingerprints` returned.
+    """
+    sizes = {int(key.split(":")[0]) for key in known}
+    found = {}
+    for name in np.unique(slide.sections):
+        inside = slide.sections == name
+        # hashing a million rows takes a while, counting them does not
+        key = fingerprint(slide, inside) if int(inside.sum()) in sizes else ""
+        if key in known:
+            found[str(name)] = known[key]
+    return found
+
+
+def fingerprint(slide: Slide, inside: np.ndarray) -> str:
+    """Number and hash of some rows of a slide."""
+    return f"{int(inside.sum())}:{row_hash(slide.table.obs_names, slide.positions(), inside)}"
