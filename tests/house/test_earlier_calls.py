@@ -63,7 +63,7 @@ def calls(made: Any, own_model: Any) -> dict[str, Callable[[Any], Arrays]]:
         return annotated(sdata)
 
     def annotate_embedded(sdata: Any) -> Arrays:
-        sw.tl.zero_shot_annotate(sdata)
+        sw.tl.zero_shot_annotate(sdata, unknown="label")
         return annotated(sdata)
 
     def embed_other_tiles(sdata: Any) -> Arrays:

@@ -255,7 +255,7 @@ def prepared() -> Any:
     table = section["table"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sw.tl.zero_shot_annotate(section, LABELS)
+        sw.tl.zero_shot_annotate(section, LABELS, unknown="label")
     number = np.arange(table.n_obs)
     table.obs["patient"] = pd.Categorical(np.where(number % 2, "A", "B"))
     table.obs["batch"] = pd.Categorical(np.where(number < 20, "u", "v"))

@@ -273,6 +273,9 @@ def _check(config: ReferenceConfig, arrays: Mapping[str, np.ndarray]) -> None:
             f"A reference with distances of unseen {config.unseen} needs {listing(sorted(needed))}; found "
             f"{listing(sorted(needed & set(arrays)))}."
         )
+    flat = {name: arrays[name].shape for name in ("unseen_row", "unseen_section") if name in arrays}
+    if any(len(shape) != 1 or not shape[0] for shape in flat.values()):
+        raise ValueError(f"The distances of a reference need one dimension and a value; found {flat}.")
     for name, value in arrays.items():
         if not np.isfinite(value).all():
             raise ValueError(f"{name!r} of the reference holds values that are not finite.")

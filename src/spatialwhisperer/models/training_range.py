@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+TISSUE = 0.05
+"""Fraction of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
 
 FAR = 2.0
 """Distance beyond which a section is unlike the training sections, where these are of one patient."""
@@ -35,7 +40,7 @@ QUANTILES = np.linspace(0, 1, 401)
 """Which quantiles of the distance of rows are stored."""
 
 _LARGEST = 10.0
-_CHUNK = 512
+_CHUNK = 256
 
 
 def nearest(points: np.ndarray, centres: np.ndarray, sd: np.ndarray) -> np.ndarray:
@@ -53,16 +58,27 @@ def nearest(points: np.ndarray, centres: np.ndarray, sd: np.ndarray) -> np.ndarr
     float64 of shape (n,).
     """
     out = np.empty(len(points))
+    # differences are taken in double precision once; what follows fits into the cache in single precision
+    offsets = ((centres - centres[0]) / sd).astype(np.float32)
     for start in range(0, len(points), _CHUNK):
-        chunk = points[start : start + _CHUNK]
-        best = np.full(len(chunk), np.inf)
-        for centre in centres:
-            z = chunk - centre
-            z /= sd
+        first = ((points[start : start + _CHUNK] - centres[0]) / sd).astype(np.float32)
+        best = np.full(len(first), np.inf, np.float32)
+        for offset in offsets:
+            z = first - offset
             np.clip(z, -_LARGEST, _LARGEST, out=z)
-            np.minimum(best, np.square(z, out=z).mean(axis=1), out=best)
-        out[start : start + _CHUNK] = np.sqrt(best)
+            np.minimum(best, np.einsum("ij,ij->i", z, z), out=best)
+        out[start : start + _CHUNK] = np.sqrt(best / len(sd))
     return out
+
+
+def on_tissue(features: np.ndarray, encoder: str | None) -> np.ndarray:
+    """Which rows have a complete tile on tissue, from their features (n, d) by an encoder; Boolean, shape (n,)."""
+    complete = np.isfinite(features).all(axis=1)
+    if encoder != "stain_texture":
+        return complete
+    # of several tile sizes the first is taken; the feature is the square root of the fraction
+    fraction = features[:, StainTextureEncoder().feature_names().index("tissue_fraction")]
+    return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE))
 
 
 def image_scale(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -168,7 +168,7 @@ def scores(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"])
+    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"], unknown="label")
     >>> axes = sw.pl.scores(section)
     >>> [ax.get_title() for ax in axes]
     ['P1_spots: H&E', 'fat cell', 'T cell', 'fibroblast']

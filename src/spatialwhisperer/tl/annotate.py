@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.fingerprints import trained_sections
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
@@ -29,7 +30,6 @@ from spatialwhisperer.tl._embedding.rows import (
     embed_rows,
     given_rows,
 )
-from spatialwhisperer.tl._training.fingerprints import trained_sections
 
 Unknown = Literal["abstain", "label"]
 

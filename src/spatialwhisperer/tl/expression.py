@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.fingerprints import row_hash
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
@@ -16,7 +17,6 @@ from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import context_positions, row_inputs
-from spatialwhisperer.tl._training.fingerprints import row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

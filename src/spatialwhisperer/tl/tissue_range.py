@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.fingerprints import trained_sections
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
@@ -15,7 +16,6 @@ from spatialwhisperer.tl._annotation import guard
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import row_inputs
-from spatialwhisperer.tl._training.fingerprints import trained_sections
 
 if TYPE_CHECKING:
     from pathlib import Path

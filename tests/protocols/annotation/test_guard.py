@@ -54,7 +54,7 @@ def test_changes_keep_the_shape_of_tiles() -> None:
     for name, change in guard_tissue.CHANGES.items():
         out = change(tiles, 2.0)
         assert (out.shape, out.dtype) == (tiles.shape, np.uint8), name
-        assert np.array_equal(out, tiles) == (name == "breast, as it is")
+        assert not np.array_equal(out, tiles), name
 
 
 def test_sets_that_are_not_there_are_left_out(tmp_path: Path) -> None:

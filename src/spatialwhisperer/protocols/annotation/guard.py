@@ -6,7 +6,7 @@ limits are refitted without the patient, from the image features alone; no model
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,36 +14,17 @@ import pandas as pd
 
 from spatialwhisperer._messages import inform
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
-from spatialwhisperer.models.training_range import unseen_distances
-from spatialwhisperer.protocols.annotation.guard_figure import draw
+from spatialwhisperer.models.training_range import on_tissue, unseen_distances
+from spatialwhisperer.protocols.annotation.guard_figure import Judged, draw
 from spatialwhisperer.protocols.annotation.guard_tissue import breast, changed, foreign
 from spatialwhisperer.protocols.output import markdown, write_text
-from spatialwhisperer.tl._annotation.guard import row_ranges
-from spatialwhisperer.tl._annotation.training_range import section_range
+from spatialwhisperer.statistics.standardize import MIN_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 PATIENT, SECTION = "breast, patient left out", "breast, section left out"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """How one section compares with a reference.
-
-    Attributes
-    ----------
-    rows, section
-        Distances of its rows, shape (n,), and of the section.
-    alone, abstain
-        Fraction of the rows that are out of range by themselves, and that get no label.
-    """
-
-    rows: np.ndarray
-    section: float
-    alone: float
-    abstain: float
 
 
 def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
@@ -155,11 +136,15 @@ def with_limits_without(patient: str, known: Mapping[str, np.ndarray], reference
 
 def judge(x: np.ndarray, reference: Reference) -> Judged:
     """Compare a section, by its features (n, d), as an annotation does."""
-    one = section_range("section", len(x), None, x, reference)
-    found = row_ranges(reference, x, np.array(["section"] * len(x)), [one])
-    if found is None or one.distance is None:
-        return Judged(np.full(len(x), np.inf), np.inf, 1.0, 1.0)
-    return Judged(found.distance, one.distance, float(found.row.mean()), float(found.outside.mean()))
+    tissue = on_tissue(x, reference.config.encoder)
+    section = reference.image_distance(x[tissue]) if tissue.any() else np.inf
+    whole = tissue.sum() >= MIN_ROWS and section > reference.image_limit()
+    limit = reference.row_limit()
+    if limit is None:
+        raise ValueError("This reference holds no distances of left-out training tissue.")
+    rows = reference.row_distance(x)
+    alone = float((rows > limit).mean())
+    return Judged(rows, float(section), alone, 1.0 if whole else alone)
 
 
 def fraction(parts: Iterable[Judged], *, alone: bool = False) -> float:

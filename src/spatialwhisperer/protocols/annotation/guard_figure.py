@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spatialwhisperer.models.reference import Reference
-    from spatialwhisperer.protocols.annotation.guard import Judged
 
 ROWS, SECTIONS = "#0072b2", "#d55e00"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How one section compares with a reference.
+
+    Attributes
+    ----------
+    rows, section
+        Distances of its rows, shape (n,), and of the section; infinite where no row is on tissue.
+    alone, abstain
+        Fraction of the rows that are out of range by themselves, and that get no label.
+    """
+
+    rows: np.ndarray
+    section: float
+    alone: float
+    abstain: float
 
 
 def draw(distances: Mapping[str, list[Judged]], reference: Reference, path: Path) -> None:
@@ -30,7 +48,7 @@ def draw(distances: Mapping[str, list[Judged]], reference: Reference, path: Path
         low, middle, high = np.nanquantile(rows, (0.05, 0.5, 0.95))
         ax.plot([low, high], [line - 0.12] * 2, color=ROWS, lw=4, alpha=0.4, solid_capstyle="butt")
         ax.plot(middle, line - 0.12, "|", color=ROWS, ms=9, mew=2)
-        sections = [part.section for part in distances[name]]
+        sections = [part.section for part in distances[name] if np.isfinite(part.section)]
         ax.scatter(sections, [line + 0.16] * len(sections), s=14, color=SECTIONS, lw=0, zorder=3)
     for limit, colour, what in (
         (reference.row_limit(), ROWS, "limit of rows"),
@@ -38,6 +56,7 @@ def draw(distances: Mapping[str, list[Judged]], reference: Reference, path: Path
     ):
         ax.axvline(limit, color=colour, lw=1, ls="--", label=what)
     ax.set_xscale("log")
+    ax.set_xlim(0.5, 9)
     ticks = (0.5, 1, 2, 4, 8)
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()

@@ -207,7 +207,6 @@ def _fluorescence(tiles: np.ndarray, _mpp: float) -> np.ndarray:
 
 
 CHANGES: dict[str, Change] = {
-    "breast, as it is": lambda tiles, _mpp: tiles,
     "immunofluorescence-like": _fluorescence,
     "empty slide": _empty,
     "pen mark in each tile": _pen,
@@ -218,4 +217,4 @@ CHANGES: dict[str, Change] = {
     "red and blue exchanged": lambda tiles, _mpp: tiles[:, ::-1].copy(),
     "pixels × 0.6": lambda tiles, _mpp: (0.6 * tiles).astype(np.uint8),
 }
-"""Changes of the tiles (n, 3, p, p) at some microns per pixel. The first serves as a check: it changes nothing."""
+"""Changes of the tiles (n, 3, p, p) at some microns per pixel."""

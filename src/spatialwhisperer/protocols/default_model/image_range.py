@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import spatialwhisperer as sw
+from spatialwhisperer._access.fingerprints import fingerprint
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.training_range import unseen_distances
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe
-from spatialwhisperer.tl._training.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path

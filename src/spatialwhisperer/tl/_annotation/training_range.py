@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+from spatialwhisperer.models.training_range import on_tissue
 from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.statistics.standardize import MIN_ROWS
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 SAME_MPP = 1.25
 """Scales within this factor of the training images' count as theirs."""
-
-TISSUE = 0.05
-"""Fraction of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
 
 MAX_BACKGROUND = 0.5
 
@@ -121,7 +118,7 @@ def section_range(name: str, n: int, mpp: float | None, x: np.ndarray | None, re
     read_at, factor = _factor(mpp, reference.config)
     if x is None:
         return SectionRange(name, n, n, read_at, factor, None, None)
-    tissue = _on_tissue(x, reference.config.encoder)
+    tissue = on_tissue(x, reference.config.encoder)
     distance = limit = None
     if reference.has("feature_mean") and tissue.any():
         distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
@@ -148,15 +145,6 @@ def _factor(mpp: float | None, config: ReferenceConfig) -> tuple[float | None, f
         own = min(config.tile_um) / config.tile_px
         mpp, low, high = max(mpp, own), max(low, own), max(high, own)
     return mpp, mpp / high if mpp > high else min(1.0, mpp / low)
-
-
-def _on_tissue(x: np.ndarray, encoder: str | None) -> np.ndarray:
-    complete = np.isfinite(x).all(axis=1)
-    if encoder != "stain_texture":
-        return complete
-    # of several tile sizes the first is taken; the feature is the square root of the fraction
-    fraction = x[:, StainTextureEncoder().feature_names().index("tissue_fraction")]
-    return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE))
 
 
 # ------------------------------------------------------------------------------------------------- sentences

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.counts import counts_for
+from spatialwhisperer._access.fingerprints import fingerprint
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
 from spatialwhisperer.models.training_range import unseen_distances
 from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.statistics.cross_entropy import left_out_excess, log_profiles
-from spatialwhisperer.tl._training.fingerprints import section_fingerprints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ class _Filling:
             config |= self._image_range()
             if "image" not in self.model.towers:
                 self._image_features(config, arrays)
-        config["fingerprints"] = section_fingerprints(self.sources, self._used())
+        config["fingerprints"] = self._fingerprints()
         return Reference(ReferenceConfig(**config), arrays)
 
     def _encodes_counts(self) -> bool:
@@ -248,9 +248,15 @@ class _Filling:
         mean, std = arrays["feature_mean"], arrays["feature_std"]
         config["unseen"], arrays["unseen_row"], arrays["unseen_section"] = unseen_distances(some, groups, mean, std)
 
-    def _used(self) -> set[str]:
-        """Codes of the sections that were trained on."""
-        return set(self.inputs.observations["section"].to_numpy().astype(str)[self.items.row].tolist())
+    def _fingerprints(self) -> dict[str, str]:
+        """Codes of the sections that were trained on, by their rows."""
+        used = set(self.inputs.observations["section"].to_numpy().astype(str)[self.items.row].tolist())
+        return {
+            fingerprint(source.slide, source.section == code): str(code)
+            for source in self.sources
+            for code in np.unique(source.section)
+            if str(code) in used
+        }
 
 
 def _pairs(items: Items, a: str, b: str) -> np.ndarray:

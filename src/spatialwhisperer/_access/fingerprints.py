@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
 
     from spatialwhisperer._access.slide import Slide
-    from spatialwhisperer.tl._training.sources import Source
 
 
 def row_hash(names: pd.Index, xy: np.ndarray | None, inside: np.ndarray) -> str:
@@ -36,24 +35,6 @@ def row_hash(names: pd.Index, xy: np.ndarray | None, inside: np.ndarray) -> str:
     return hashlib.sha1("\n".join(rows).encode(), usedforsecurity=False).hexdigest()[:16]
 
 
-def section_fingerprints(sources: Sequence[Source], used: Collection[str]) -> dict[str, str]:
-    """Number and hash of the rows of each training section to its code.
-
-    Parameters
-    ----------
-    sources
-        The objects.
-    used
-        Codes of the sections that were trained on.
-    """
-    out = {}
-    for source in sources:
-        for code in np.unique(source.section):
-            if str(code) in used:
-                out[fingerprint(source.slide, source.section == code)] = str(code)
-    return out
-
-
 def trained_sections(slide: Slide, known: Mapping[str, str]) -> dict[str, str]:
     """Sections of a slide that a model was trained on, and their codes in training.
 
@@ -62,14 +43,14 @@ def trained_sections(slide: Slide, known: Mapping[str, str]) -> dict[str, str]:
     slide
         The slide.
     known
-        What `section_fingerprints` returned.
+        Code of each training section by the `fingerprint` of its rows.
     """
-    sizes = {int(key.split(":")[0]) for key in known}
+    sizes = {key.partition(":")[0] for key in known}
     found = {}
     for name in np.unique(slide.sections):
         inside = slide.sections == name
         # hashing a million rows takes a while, counting them does not
-        key = fingerprint(slide, inside) if int(inside.sum()) in sizes else ""
+        key = fingerprint(slide, inside) if str(inside.sum()) in sizes else ""
         if key in known:
             found[str(name)] = known[key]
     return found
