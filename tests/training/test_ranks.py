@@ -22,8 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spatialwhisperer._access.images import Level, RasterImage
+from spatialwhisperer._access.scale import Scale
+from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.tiles.lazy import LazyTiles
+from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.parts import PairLoss, Recipe
@@ -52,23 +58,67 @@ class Tower(Encoder):
         return torch.as_tensor(np.asarray(inputs))
 
 
-def items():
+class TileTower(Tower):
+    """A trained encoder of tiles."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        self.layer = torch.nn.Sequential(Scaled(), torch.nn.Flatten(), torch.nn.Linear(192, 6))
+
+
+class Scaled(torch.nn.Module):
+    def forward(self, x):
+        return x.float() / 255
+
+
+def items(tiles):
     """40 rows of images and counts, 24 of counts and captions."""
     rng, n = np.random.default_rng(0), 64
     inputs = {m: rng.normal(size=(n, d)).astype(np.float32) for m, d in (("image", 6), ("gene", 5), ("text", 4))}
     index = {m: np.arange(n) for m in inputs}
     index["image"] = np.where(np.arange(n) < 40, np.arange(n), -1)
     index["text"] = np.where(np.arange(n) < 40, -1, np.arange(n) % 7)
+    if tiles:
+        inputs["image"] = chunked(np.random.default_rng(1).integers(0, 255, (3, 96, 96), dtype=np.uint8))
     return Items(inputs, index, np.arange(n), np.full(n, "a"))
 
 
-def train(folder, ranks, head="linear_norm", text_loss="info_nce", tower="L", trainer=None, batch=32, strategy="ddp_fork", epochs=3):
+def chunked(pixels):
+    """40 tiles of an image in zarr, that are read when a batch needs them."""
+    import dask.array as da
+    import zarr
+
+    stored = zarr.create_array({}, shape=pixels.shape, chunks=(3, 24, 24), dtype=pixels.dtype)
+    stored[:] = pixels
+    stored = da.from_zarr(stored)
+    # threads of dask and zarr are there before the processes start
+    assert (stored.compute() == pixels).all()
+    raster = RasterImage("i", (Level(stored, 1.0, 1.0),), pixels.shape[1:])
+    section = Section("s", np.arange(40), np.random.default_rng(2).uniform(0, 96, (40, 2)), raster, Scale(1.0, "test"))
+    return LazyTiles([TileReader(section, tile_um=8, tile_px=8)], np.zeros(40, int), np.arange(40))
+
+
+def train(
+    folder,
+    ranks,
+    head="linear_norm",
+    text_loss="info_nce",
+    tower="L",
+    trainer=None,
+    batch=32,
+    strategy="ddp_fork",
+    epochs=3,
+    tiles=False,
+):
     """Weights, which way they took, and losses."""
-    given, trained = items(), {} if tower == "L" else {"text": Tower()}
+    given, trained = items(tiles), {} if tower == "L" else {"text": Tower()}
+    if tiles:
+        trained = {"image": TileTower()}
     torch.manual_seed(0)
+    widths = {"image": 6, "gene": 5, "text": 4}
     modalities = {
-        m: ModalityConfig(FeatureRecipe(None, m), x.shape[1], HeadConfig(head, x.shape[1]), trained=m in trained)
-        for m, x in given.inputs.items()
+        m: ModalityConfig(FeatureRecipe(None, m), d, HeadConfig(head, d), trained=m in trained)
+        for m, d in widths.items()
     }
     model = JointSpace(ModelConfig(8, modalities), encoders=trained)
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
@@ -79,7 +129,9 @@ def train(folder, ranks, head="linear_norm", text_loss="info_nce", tower="L", tr
         {"accelerator": "cpu", "devices": ranks, "strategy": "auto" if ranks == 1 else strategy, **(trainer or {})}
     )
     unlocked = {m: tower for m in trained}
-    run = Run(recipe, PairLoss(), PAIRS, "gene", unlocked, epochs, 0, Path(folder), options)
+    run = Run(
+        recipe, PairLoss(), PAIRS, "gene", unlocked, epochs, 0, Path(folder), options, augmentation=Augmentation(rotation=9.0)
+    )
     history = fit_phase(model, given, given, Phase("p", PAIRS, frozenset(given.inputs), unlocked), run)
     weights = torch.cat([x.double().flatten() for x in model.state_dict().values()])
     moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
@@ -162,6 +214,20 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
     ]
     for case, found in zip(cases, compare(tmp_path, [c | {"sides": [ONE, TWO]} for c in cases]), strict=True):
         assert found["names"] == ["loss", "loss_image_gene", "loss_gene_text"]
+        assert found["weights"] < 1e-5, (case, found)
+        assert found["losses"] < 1e-5, (case, found)
+
+
+@pytest.mark.slow
+def test_ranks_see_the_augmented_tiles_of_one_process(tmp_path: Path) -> None:
+    """Tiles are read from zarr by threads of each rank, also where the ranks are forked."""
+    small = {"tiles": True, "batch": 16, "epochs": 2}
+    cases: list[dict[str, Any]] = [
+        small | {"tower": "u", "sides": [ONE, TWO]},
+        small | {"tower": "U", "text_loss": "sigmoid", "sides": [ONE, TWO]},
+        small | {"tower": "u", "sides": [ONE, TWO | {"strategy": "ddp_spawn"}]},
+    ]
+    for case, found in zip(cases, compare(tmp_path, cases), strict=True):
         assert found["weights"] < 1e-5, (case, found)
         assert found["losses"] < 1e-5, (case, found)
 

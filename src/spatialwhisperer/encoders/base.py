@@ -62,6 +62,15 @@ class Encoder(ABC):
         """
         raise ValueError(f"{self.spec.name!r} has no weights to train. Lock it, or choose an encoder that has weights.")
 
+    def prepare(self, inputs: Any) -> Any:
+        """Do once what every batch of a training run would repeat for its inputs; called with all inputs before the first batch.
+
+        Returns
+        -------
+        The inputs in a form that `collate` takes too, with one entry for each: a list, or an array that is indexed by rows.
+        """
+        return inputs
+
     def collate(self, inputs: Any) -> Any:
         """Turn inputs into what the module takes: a tensor, or a mapping of tensors."""
         import torch

@@ -10,6 +10,7 @@ from typing import Any
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality
+from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.retrieval.rule import Retrieval
 
 
@@ -253,6 +254,9 @@ class Preset:
         "l2" compares rows of the joint space at unit length, "none" as the head returns them.
     loss, context, expression, evaluation
         See the classes.
+    augmentation
+        Random changes of the tiles where the image encoder is trained; ``None`` takes them as they are. Frozen features and inference do
+        not use it.
     protocol
         "strict", or "peer", which follows the published code.
 
@@ -283,6 +287,7 @@ class Preset:
     context: Context = field(default_factory=Context)
     expression: Expression | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
     protocol: str = "strict"
 
     def __post_init__(self) -> None:

@@ -62,7 +62,7 @@ def train(
         One object, or several in a sequence or a mapping.
     preset
         Name of a published method (:func:`spatialwhisperer.models.presets` lists them), or a preset. To change a part of a preset (pairs,
-        locking, schedule, dimensions, learning rates, batch size) use :meth:`spatialwhisperer.models.Preset.replace`.
+        locking, schedule, dimensions, learning rates, batch size, augmentation) use :meth:`spatialwhisperer.models.Preset.replace`.
     image
         Encoder of the tiles, or :class:`ImageFeatures`; ``None`` takes that of the preset.
     gene

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._schema import to_plain
 from spatialwhisperer.training.files import leftovers, write_whole
 
@@ -163,9 +164,11 @@ def check_epochs(before: int, now: int, recipe: Recipe, *, several_phases: bool)
 
 
 def fingerprint(x: Any) -> str:
-    """Shape, type and SHA-256 of an array, a sparse matrix, a list of texts, or ``None``."""
+    """Shape, type and SHA-256 of an array, a sparse matrix, a list of texts, tiles that are not read yet, or ``None``."""
     if x is None:
         return "none"
+    if isinstance(x, LazyTiles):
+        return f"{_shape(x.shape)} {x.dtype}, sha256 of the tiles {x.digest()}"
     if hasattr(x, "tocsr"):
         x = x.tocsr()
         content = [np.asarray(part) for part in (x.data, x.indices.astype(np.int64), x.indptr.astype(np.int64))]

@@ -237,9 +237,17 @@ class TransformerEncoder(TextEncoder):
         network = copy.deepcopy(self.network).requires_grad_(True)
         return TextNetwork(network, self.pooling, self.normalize)
 
-    def collate(self, inputs: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Turn texts into padded token ids and their attention mask."""
-        return self._padded(self._tokens(list(inputs)), "cpu")
+    def prepare(self, inputs: Sequence[str]) -> list[Any]:
+        """Turn texts into token ids, which `collate` takes too."""
+        # a class with a `collate` of its own expects texts there
+        own = type(self).collate is not TransformerEncoder.collate
+        return list(inputs) if own else self._tokens(list(inputs))
+
+    def collate(self, inputs: Sequence[str] | Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        """Turn texts, or the token ids of texts, into padded token ids and their attention mask."""
+        texts = [x for x in inputs if isinstance(x, str)]
+        ids: Any = self._tokens(texts) if texts else list(inputs)
+        return self._padded(ids, "cpu")
 
     def artifact(self, *, trained: bool = False) -> Artifact:
         """Return architecture, tokenizer and pooling, and the weights unless the model stores them."""

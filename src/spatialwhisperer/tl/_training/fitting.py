@@ -78,6 +78,7 @@ def fit_model(
         folder=folder,
         trainer=plan.trainer,
         resume=resume,
+        augmentation=plan.training.augmentation,
     )
     fitted = fit(model, items, validation, run, schedule=plan.schedule, image_link=plan.image_link)
     model.history = fitted.history

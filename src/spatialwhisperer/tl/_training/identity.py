@@ -155,6 +155,9 @@ def begin_run(identity: RunIdentity, folder: Path) -> None:
 
 def _preset(preset: Preset) -> dict[str, Any]:
     parts = {name: value for name, value in to_plain(preset).items() if name not in _NO_NUMBERS}
+    if preset.letter("image") == "L":
+        # features of a frozen encoder are not augmented
+        del parts["augmentation"]
     for schedule in ("joint", "sequential"):
         recipe = parts[schedule]
         if recipe is not None:

@@ -87,7 +87,8 @@ def run_training(
         if plan.decoder_dim is not None:
             items = predictor.with_values(items, values, len(inputs.observations))
     identity = None
-    if folder is not None:
+    # the first process alone writes and compares it, and a digest of tiles reads all of them
+    if folder is not None and not fitting.joins_a_run():
         identity = identify(arguments, inputs, items, val_items, plan, expression=asked, values=values)
         check_identity(identity, folder, resume=resume)
     for opened, result in inputs.computed:
@@ -136,6 +137,7 @@ def _plan(
         groups=tuple(sorted(set(items.group.tolist()))),
         validation_groups=tuple(sorted(held_out)),
         random_state=random_state,
+        augmentation=preset.augmentation if "image" in inputs.unlocked else None,
     )
     return fitting.Plan(
         preset=preset,
