@@ -162,7 +162,9 @@ EXPECTED = {
     "bridge_reach_centred": reached(*CENTRED),
     "expression_cross_entropy": EXCESS.mean(),
     "gene_text_error": one_minus_cosine(KNOWN, CAPTION[OF_CAPTION]).mean(),
-    "gene_text_rank": np.mean([1 - (rankdata(-r)[c] - 1) / 4 for r, c in zip(KNOWN @ CAPTION.T, OF_CAPTION, strict=True)]),
+    "gene_text_rank": np.mean(
+        [1 - (rankdata(-r)[c] - 1) / 4 for r, c in zip(KNOWN @ CAPTION.T, OF_CAPTION, strict=True)]
+    ),
     "prompt_margin": np.sort(cdist(TEXT, TEXT), axis=1)[:, 1].min(),
     "largest_hub": np.bincount((IMAGE @ TEXT.T).argmax(axis=1)).max() / N,
     "bound_distance": np.sqrt(2) * sum(np.sqrt(link.mean()) for link in LINKS),
