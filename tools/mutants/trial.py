@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -160,7 +161,8 @@ class Laboratory:
         if child == 0:
             os.setsid()
             self._run_and_leave(tests, mirror_file, result, fresh_kernels)
-        if not _ended(child, 2 * self.limit + 30):
+        ended, sign = _ended(child, 20 * self.limit)
+        if not ended or sign == signal.SIGXCPU:
             return "timed out", "", len(tests)
         if not result.exists():
             return "killed", "the process ended", len(tests)
@@ -176,6 +178,8 @@ class Laboratory:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
             os.chdir(self.root)
+            # the processor's time, since a test takes longer on a machine with other work
+            resource.setrlimit(resource.RLIMIT_CPU, (int(2 * self.limit + 60),) * 2)
             if fresh_kernels:
                 _compile_kernels_again(self.root.parent / f"kernels-{self._made}")
             chosen = _Chosen(tests, mirror_file)
@@ -187,18 +191,19 @@ class Laboratory:
             os._exit(code)
 
 
-def _ended(child: int, seconds: float) -> bool:
-    """Wait for a process; where it does not end in time, end it and those that it started."""
+def _ended(child: int, seconds: float) -> tuple[bool, int]:
+    """Wait for a process, and by which signal it was ended; where it does not end in time, end it and those that it started."""
     deadline = time.monotonic() + seconds
-    ended = False
+    ended, status = False, 0
     while not ended and time.monotonic() < deadline:
-        ended = os.waitpid(child, os.WNOHANG)[0] == child
+        found, status = os.waitpid(child, os.WNOHANG)
+        ended = found == child
         time.sleep(0.02)
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     if not ended:
         os.waitpid(child, 0)
-    return ended
+    return ended, os.WTERMSIG(status) if ended and os.WIFSIGNALED(status) else 0
 
 
 def _reaches_kernels(mutation: Mutation, source: bytes) -> bool:
