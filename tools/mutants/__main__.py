@@ -21,7 +21,7 @@ def main() -> int:
     stored = CACHE / f"trials-{asked.only or 'all'}-{asked.n}-{asked.seed}.json".replace("/", "_")
     equivalent = Equivalent.read()
     if not asked.report:
-        stored.write_text(json.dumps([trial.as_json() for trial in _trials(asked, stored)], indent=1))
+        _store(stored, _trials(asked, stored))
     trials = [Trial(**trial) for trial in json.loads(stored.read_text())]
     figures = Figures.of(trials, equivalent)
     command = _command(asked)
@@ -33,6 +33,10 @@ def main() -> int:
     if asked.write:
         asked.write.write_text(f"`{command}`\n\n{figures.table()}\n", encoding="utf-8")
     return int(figures.proportion() < ENOUGH)
+
+
+def _store(path: Path, trials: list[Trial]) -> None:
+    path.write_text(json.dumps([trial.as_json() for trial in trials], indent=1))
 
 
 def _arguments() -> argparse.Namespace:
@@ -70,6 +74,7 @@ def _trials(asked: argparse.Namespace, stored: Path) -> list[Trial]:
             key = (fault.file, fault.line, *fault.lines((laboratory.root / fault.file).read_bytes()))
             trial = done.get(key) or laboratory.attempt(fault, reach)
             trials.append(trial)
+            _store(stored, [*trials, *(t for t in earlier if t not in trials)])
             print(f"[{i + 1}/{len(faults)}] {described(trial)}", flush=True)
         return _sure(trials, laboratory)
     finally:

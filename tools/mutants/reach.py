@@ -75,6 +75,17 @@ def mirror(root: Path, file: str) -> str | None:
     return path.as_posix() if (root / path).exists() else None
 
 
+def slow_files(root: Path, mutation: Mutation, reach: Reach) -> list[str]:
+    """Test files whose slow tests are about a line that no fast test reaches: the mirroring one, and those that import the module."""
+    if mutation.function is not None and reach.lines.get(mutation.file, {}).get(mutation.line):
+        return []
+    module = _module(mutation.file)
+    about = [
+        p.relative_to(root).as_posix() for p in sorted((root / "tests").rglob("test_*.py")) if module in p.read_text()
+    ]
+    return list(dict.fromkeys([*filter(None, [mirror(root, mutation.file)]), *about]))
+
+
 def measured(root: Path, environment: dict[str, str], *, keep: bool) -> Reach:
     """The measurement for the sources as they are, from the cache or made anew; ``keep`` takes the last one, whatever has changed."""
     digest = _digest(root)

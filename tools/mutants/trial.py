@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tools.mutants.reach import mirror
+from tools.mutants.reach import mirror, slow_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,17 +64,29 @@ class Trial:
 
 
 class _Chosen:
-    """A plug-in of pytest: run these tests in this order, and all of the mirroring file; remember the first that fails."""
+    """A plug-in of pytest: run these tests in this order, and all of the mirroring file; remember the first that fails.
 
-    def __init__(self, order: list[str], mirror_file: str | None) -> None:
+    Slow tests are chosen by file.
+    """
+
+    def __init__(self, order: list[str], mirror_file: str | None, slow: bool) -> None:
         self.rank = {name: i for i, name in enumerate(order)}
-        self.mirror_file = mirror_file
-        self.failed = ""
+        self.mirror_file, self.slow = mirror_file, slow
+        self.marked = "slow" if slow else "not slow"
+        self.failed, self.ran = "", 0
+
+    def files(self) -> list[str]:
+        """Files that hold the tests, the mirroring one first."""
+        return list(dict.fromkeys([*filter(None, [self.mirror_file]), *(test.split("::")[0] for test in self.rank)]))
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        keep = [i for i in items if i.nodeid in self.rank or i.nodeid.split("::")[0] == self.mirror_file]
-        # A new test is not in the measurement yet: it comes first
-        items[:] = sorted(keep, key=lambda item: self.rank.get(item.nodeid, -1))
+        if not self.slow:
+            keep = [i for i in items if i.nodeid in self.rank or i.nodeid.split("::")[0] == self.mirror_file]
+            # a new test is not in the measurement yet: it comes first
+            items[:] = sorted(keep, key=lambda item: self.rank.get(item.nodeid, -1))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.ran = len(session.items)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.failed:
@@ -98,7 +110,6 @@ class Laboratory:
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(self.root / "src"),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
             "MPLBACKEND": "agg",
         }
@@ -111,7 +122,6 @@ class Laboratory:
     def prepare(self) -> None:
         """Import what the package needs, and not the package, in this process, from which the trials are forked."""
         os.environ.update(self.environment)
-        sys.dont_write_bytecode = True
         for name in PRELOADED:
             with suppress(ImportError):
                 importlib.import_module(name)
@@ -129,18 +139,26 @@ class Laboratory:
             # Compiled files are taken for those of a source with the same size and time: no two faults share a time
             self._made += 1
             os.utime(path, (times.st_atime, times.st_mtime + 10 * self._made))
-            outcome, by, ran = self._forked(tests, mirror_file, fresh_kernels=_reaches_kernels(mutation, source))
+            fresh = _reaches_kernels(mutation, source)
+            outcome, by, ran = self._forked(tests, mirror_file, fresh_kernels=fresh)
+            slow = slow_files(self.root, mutation, reach) if outcome in ("survived", "no test") else []
+            if slow:
+                found = self._forked(slow, None, fresh_kernels=fresh, slow=True)
+                outcome, by, ran = (outcome, by, ran) if found[0] == "no test" else (*found[:2], ran + found[2])
         finally:
             path.write_bytes(source)
             os.utime(path, (times.st_atime, times.st_mtime))
         seconds = time.perf_counter() - started
         before, after = mutation.lines(source)
         at = (mutation.file, mutation.line, mutation.kind, before, after)
-        return Trial(*at, outcome, by, max(len(tests), ran), left_out, round(seconds, 1))
+        return Trial(*at, outcome, by, ran, left_out, round(seconds, 1))
 
     def fails_anyway(self, tests: Iterable[str]) -> set[str]:
         """Which of these tests fail where there is no fault."""
-        return {test for test in tests if self._forked([test], None, fresh_kernels=False)[0] != "survived"}
+        return {test for test in tests if not any(self._passes(test, slow) for slow in (False, True))}
+
+    def _passes(self, test: str, slow: bool) -> bool:
+        return self._forked([test], None, fresh_kernels=False, slow=slow)[0] == "survived"
 
     def _within_limit(self, reach: Reach, mutation: Mutation, mirror_file: str | None) -> tuple[list[str], int]:
         tests = reach.tests(mutation, mirror_file)
@@ -152,16 +170,18 @@ class Laboratory:
             kept.append(test)
         return kept, len(tests) - len(kept)
 
-    def _forked(self, tests: list[str], mirror_file: str | None, *, fresh_kernels: bool) -> tuple[str, str, int]:
-        """Run tests in a process of their own: how they ended, which failed first, how many were run."""
+    def _forked(
+        self, tests: list[str], mirror_file: str | None, *, fresh_kernels: bool, slow: bool = False
+    ) -> tuple[str, str, int]:
+        """Run tests, or all slow tests of files, in a process of their own: how they ended, which failed first, how many were run."""
         result = self.root.parent / "result.json"
         result.unlink(missing_ok=True)
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
             os.setsid()
-            self._run_and_leave(tests, mirror_file, result, fresh_kernels)
-        ended, sign = _ended(child, 20 * self.limit)
+            self._run_and_leave(_Chosen(tests, mirror_file, slow), result, fresh_kernels)
+        ended, sign = _ended(child, 5 * self.limit + 60)
         if not ended or sign == signal.SIGXCPU:
             return "timed out", "", len(tests)
         if not result.exists():
@@ -171,7 +191,7 @@ class Laboratory:
             return "no test", "", 0
         return ("survived" if code == 0 else "killed"), by, ran
 
-    def _run_and_leave(self, tests: list[str], mirror_file: str | None, result: Path, fresh_kernels: bool) -> None:
+    def _run_and_leave(self, chosen: _Chosen, result: Path, fresh_kernels: bool) -> None:
         code = 1
         try:
             with (self.root.parent / "log.txt").open("w") as log:
@@ -182,11 +202,9 @@ class Laboratory:
             resource.setrlimit(resource.RLIMIT_CPU, (int(2 * self.limit + 60),) * 2)
             if fresh_kernels:
                 _compile_kernels_again(self.root.parent / f"kernels-{self._made}")
-            chosen = _Chosen(tests, mirror_file)
-            files = list(dict.fromkeys([*filter(None, [mirror_file]), *(test.split("::")[0] for test in tests)]))
-            options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
-            code = int(pytest.main([*options, *files], plugins=[chosen])) if files else 5
-            result.write_text(json.dumps([code, chosen.failed, len(chosen.rank)]))
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "-m", chosen.marked]
+            code = int(pytest.main([*options, *chosen.files()], plugins=[chosen])) if chosen.files() else 5
+            result.write_text(json.dumps([code, chosen.failed, chosen.ran]))
         finally:
             os._exit(code)
 
