@@ -38,9 +38,9 @@ class Reach:
 
         What runs at import, or is compiled, is reached by no line: the tests of the whole file count then, or of the files that import it.
         """
-        chosen = self._line(mutation) or self._files({mutation.file})
-        if mutation.function is None or not chosen:
-            chosen = chosen | self._files(self.importers.get(mutation.file, set()))
+        chosen = self._line(mutation)
+        if not chosen:
+            chosen = self._files({mutation.file} | self.importers.get(mutation.file, set()))
         if mirror:
             chosen |= {test for test in self.seconds if test.startswith(mirror + "::")}
         chosen &= set(self.seconds)
@@ -126,7 +126,7 @@ def read(root: Path, coverage_file: Path, tests_file: Path) -> dict[str, object]
 
     data = CoverageData(str(coverage_file))
     data.read()
-    names = sorted({context.split("|")[0] for context in data.measured_contexts() if "|" in context})
+    names = sorted({context.rpartition("|")[0] for context in data.measured_contexts() if "|" in context})
     number = {name: i for i, name in enumerate(names)}
     in_file: dict[str, set[str]] = defaultdict(set)
     for name in names:
@@ -137,7 +137,7 @@ def read(root: Path, coverage_file: Path, tests_file: Path) -> dict[str, object]
         for line, contexts in data.contexts_by_lineno(path).items():
             tests: set[str] = set()
             for context in filter(lambda context: "|" in context, contexts):
-                name, phase = context.split("|")
+                name, _, phase = context.rpartition("|")
                 # A fixture runs in the first test that asks for it; others in that file use what it has made
                 tests |= in_file[name.split("::")[0]] if phase == "setup" else {name}
             if tests:
