@@ -82,6 +82,23 @@ def test_unknown_names_are_refused(section: Any, model: Any, labels: dict[str, s
         sw.pl.scores(section, classes=["stroma"])
 
 
+@pytest.mark.parametrize(("n_labels", "chance"), [(1, 0.5), (2, 0.5), (4, 0.25)])
+def test_opacity_rises_from_the_chance_of_a_guess_to_the_highest_confidence(n_labels: int, chance: float) -> None:
+    import anndata as ad
+    import pandas as pd
+
+    from spatialwhisperer.pl.annotation import _Opacity
+
+    labels = pd.Series(pd.Categorical(["a", None, "a"], categories=list("abcd")[:n_labels]))
+    confidence = np.full(3, 0.9)
+    table = ad.AnnData(np.zeros((3, 1)), obs=pd.DataFrame({"l_confidence": confidence}, index=list("xyz")))
+    opacity = _Opacity(table, "l", labels, 0.5)
+    assert opacity.at(np.array([0, chance, (chance + 0.9) / 2, 0.9, 1])) == pytest.approx([0.05, 0.05, 0.275, 0.5, 0.5])
+    table.obs["l_confidence"] = [chance, 0.9, np.nan]
+    # a row without a label keeps its opacity, and one without a confidence counts as sure
+    assert _Opacity(table, "l", labels, 0.5).of_rows() == pytest.approx([0.05, 0.5, 0.5])
+
+
 def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labels: dict[str, str]) -> None:
     table = section["table"]
     sw.tl.zero_shot_annotate(section, labels, model=model, min_confidence=0.6)

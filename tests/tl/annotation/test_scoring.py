@@ -193,6 +193,12 @@ def test_rows_of_a_group_share_a_unit_embedding() -> None:
     assert pooled(z, None) is z
 
 
+def test_a_group_whose_unit_embeddings_cancel_has_a_mean_of_zero_and_no_nan() -> None:
+    z = np.array([[1.0, 0], [-1, 0], [0, 1]], np.float32)
+    got = pooled(z, np.array(["a", "a", "b"], object))
+    assert got.tolist() == [[0, 0], [0, 0], [0, 1]]
+
+
 def test_rows_of_a_group_get_the_same_scores(section: Any, model: Any) -> None:
     table = section["table"]
     table.obs["region"] = pd.Categorical(np.where(np.arange(120) < 40, "left", "right"))
