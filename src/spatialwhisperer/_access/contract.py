@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from pandas.api.types import is_hashable
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import provenance_of
@@ -70,6 +71,23 @@ def link_of(table: AnnData) -> Link | None:
     return Link(attrs["region_key"], attrs["instance_key"])
 
 
+def instances_of(table: AnnData, link: Link) -> np.ndarray:
+    """The instance of its element that each row annotates, shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If an instance is a list or another container.
+    """
+    instances = table.obs[link.instance_key].to_numpy()
+    if instances.dtype == object and not all(is_hashable(value) for value in instances):
+        raise ValueError(
+            f".obs[{link.instance_key!r}] must name one instance for each row, and holds lists or other containers. Fill in the numbers "
+            "or names of the instances."
+        )
+    return np.asarray(instances)
+
+
 def libraries_of(adata: AnnData) -> dict[str, Mapping[str, Any]]:
     """The libraries of ``.uns['spatial']`` by name. Entries that are no library, such as flags, are left out.
 
@@ -121,6 +139,24 @@ def number_matrix(values: Any, where: str, *, least_columns: int = 1) -> np.ndar
     if array.shape[1] < least_columns:
         raise ValueError(f"{where} must have at least {least_columns} columns; it has shape {array.shape}.")
     return array.astype(np.float64)
+
+
+def number_column(values: Any, where: str) -> np.ndarray:
+    """A stored column as float64, shape (n,); NaN where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If it is not a column of numbers. Truth values, dates and complex numbers are none.
+    """
+    if not holds_numbers(values):
+        raise ValueError(f"{where} must be a column of numbers, not {values.dtype}. Store it again as floats.")
+    return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def holds_numbers(values: Any) -> bool:
+    """Whether a Series holds real numbers."""
+    return getattr(values.dtype, "kind", "O") in "iuf"
 
 
 def check_affine(name: str, system: str, matrix: np.ndarray) -> None:

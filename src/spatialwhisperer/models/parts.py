@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from spatialwhisperer._checks import checked_fields
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality
 from spatialwhisperer.retrieval.rule import Retrieval
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Recipe:
     """How heads are trained.
@@ -107,6 +109,7 @@ class Recipe:
         return self.heads[modality]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class PairLoss:
     """The contrastive loss of image and gene: ``λ CE(Sᵀ, T_c) + (1−λ) CE(S, T_r)`` with ``S = Z_g Z_iᵀ / τ``.
