@@ -338,7 +338,7 @@ RULES: dict[str, Rule] = {
     "random_state": check_seed,
     # numbers of things
     "k": _whole,
-    "n": _whole,
+    "n": check_whole,
     "n_shots": _whole,
     "n_top_genes": _whole,
     "n_pcs": _whole,

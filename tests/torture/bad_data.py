@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 DAMAGES: list[Damage] = [*tables.DAMAGES, *records.DAMAGES, *places.DAMAGES, *images.DAMAGES]
 
 
+def every_call() -> dict[str, Call]:
+    """The functions of both rows."""
+    return CALLS | WITH_TRAINED
+
+
 def fast(rng: np.random.Generator, n: int) -> Iterator[Trial]:
     yield from _drawn(CALLS, rng, n)
 

@@ -68,7 +68,7 @@ def _element(element: Any) -> str:
 
 def _fold(sha: Any, value: Any) -> None:
     # a view of a table becomes a copy where something is written to it
-    sha.update(type(value).__name__.removesuffix("View").removeprefix("_").lower().replace("ndarray", "array").encode())
+    sha.update(type(value).__name__.removesuffix("View").replace("_", "").lower().replace("ndarray", "array").encode())
     if isinstance(value, Mapping):
         for key in value:
             sha.update(repr(key).encode())

@@ -64,7 +64,8 @@ def link_of(table: AnnData) -> Link | None:
                 f"{listing(table.obs.columns)}). {remedy}"
             )
     region: Any = attrs.get("region")
-    if not isinstance(region, str) and not (np.ndim(region) == 1 and all(isinstance(r, str) for r in region)):
+    several = np.ndim(region) == 1 and len(region) > 0 and all(isinstance(r, str) for r in region)
+    if not isinstance(region, str) and not several:
         raise ValueError(
             f".uns['spatialdata_attrs']['region'] must name one element or several, not {region!r}. {remedy}"
         )

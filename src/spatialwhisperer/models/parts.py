@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-from spatialwhisperer._checks import checked_fields
+from spatialwhisperer._checks import checked, checked_fields
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality
@@ -94,6 +94,7 @@ class Recipe:
         if self.text_loss not in ("info_nce", "sigmoid"):
             raise ValueError(f"text_loss must be 'info_nce' or 'sigmoid', not {self.text_loss!r}.")
 
+    @checked
     def head(self, modality: str) -> str:
         """Name of the head of a modality.
 
@@ -293,6 +294,7 @@ class Preset:
         _check_locking(self.locking)
         _check_schedule(self)
 
+    @checked
     def letter(self, modality: str) -> str:
         """Letter of a modality in the locking code; "L" for a modality that the code has no letter for."""
         return dict(zip(MODALITIES, self.locking, strict=False)).get(modality, "L")

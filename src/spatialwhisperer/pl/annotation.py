@@ -175,7 +175,6 @@ def scores(
     >>> [ax.get_title() for ax in axes]
     ['P1_spots: H&E', 'fat cell', 'T cell', 'fibroblast']
     """
-    canvas.check_count("n_columns", n_columns)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table

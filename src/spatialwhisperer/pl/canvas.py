@@ -43,12 +43,6 @@ _LEGEND_INCHES, _KEY_INCHES, _LETTER_INCHES, _ENTRY_INCHES = 1.6, 0.45, 0.065, 0
 """Of a legend at 8 points: least width, width of a patch and of a letter, and height of an entry."""
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise `ValueError` where a number of things to draw is not a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
-
-
 # ------------------------------------------------------------------------------------------------- axes
 
 

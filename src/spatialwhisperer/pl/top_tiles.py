@@ -115,8 +115,6 @@ def top_tiles(
     >>> len(sw.pl.top_tiles(section, "fat cell", n=6))
     6
     """
-    canvas.check_count("n", n)
-    canvas.check_count("n_columns", n_columns)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table
