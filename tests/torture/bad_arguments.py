@@ -72,7 +72,7 @@ def trial(name: str, parameter: str, value: str, calls: dict[str, Call], which: 
         return judged(title, lambda _, **given: function(**given), None, {**right, parameter: ODD[value]()})[0]
     call = calls[name]
     kind = call.kinds[rng.integers(len(call.kinds))]
-    data, options = fresh(kind), call.arguments(kind)
+    data, options = fresh(kind), call.arguments()
     if parameter == next(iter(inspect.signature(call.function).parameters)):
         data = ODD[value]()
     else:

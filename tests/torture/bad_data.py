@@ -53,7 +53,7 @@ def _drawn(calls: dict[str, Call], rng: np.random.Generator, n: int) -> Iterator
 
 def trial(name: str, call: Call, damage: Damage, kind: str) -> Trial:
     """One function with one damaged object."""
-    data, options = fresh(kind), call.arguments(kind)
+    data, options = fresh(kind), call.arguments()
     with quiet():
         changed = damage.apply(data)
     data = data if changed is None else changed
@@ -68,7 +68,7 @@ def trial(name: str, call: Call, damage: Damage, kind: str) -> Trial:
 def _compared(name: str, call: Call, kind: str, damage: Damage, data: Any, out: Any) -> Trial:
     other = fresh(kind)
     with quiet():
-        right = call.function(other, **call.arguments(kind))
+        right = call.function(other, **call.arguments())
     different = alike(out, right) or alike(written(data, call), written(other, call))
     return Trial("right result", f"{name}({kind}), {damage.name}: {different}" if different else "")
 
@@ -82,5 +82,5 @@ def written(data: Any, call: Call) -> dict[str, Any]:
     return {where: value for where, value in found.items() if where.startswith(call.writes or ("-",))}
 
 
-BAD_DATA = Campaign("bad data × functions", fast, bounded=40, long=1400)
-BAD_DATA_TRAINED = Campaign("bad data × functions of trained models", slow, bounded=40, long=200, slow=True)
+BAD_DATA = Campaign("bad data × functions", fast, bounded=35, long=1400)
+BAD_DATA_TRAINED = Campaign("bad data × functions of trained models", slow, bounded=30, long=300, slow=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import spatialwhisperer as sw
-from tests.torture.objects import COUNTS, GRID, LABELS, SDATA, TILES, VISIUM, folder, prediction, trained
+from tests.torture.objects import COUNTS, GRID, LABELS, SDATA, TILES, VISIUM, prediction, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +19,10 @@ SECTIONS = (SDATA, VISIUM)
 
 @dataclass(frozen=True)
 class Call:
-    """A function, right arguments, the kinds of objects that it takes, and places that it may write."""
+    """A function, right arguments, the kinds of objects that it takes, and places that it may write.
+
+    With ``model`` it takes the model of the package, with ``prediction`` what the trained model predicts, with both the trained model.
+    """
 
     function: Callable[..., Any]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -28,11 +31,11 @@ class Call:
     model: bool = False
     prediction: bool = False
 
-    def arguments(self, kind: str) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """The arguments, made anew."""
         out = {k: list(v) if isinstance(v, list) else v for k, v in self.options.items()}
         if self.model:
-            out["model"] = trained() if kind == COUNTS or self.prediction else sw.models.default_model()
+            out["model"] = trained() if self.prediction else sw.models.default_model()
         elif self.prediction:
             out["prediction"] = prediction()
         return out
@@ -60,20 +63,18 @@ CALLS: dict[str, Call] = {
     "tl.batch_report with labels": Call(
         sw.tl.batch_report, {"batch_key": "batch", "embedding": "X_pca", "labels_key": "truth", "k": 5}, COUNTED
     ),
-    "tl.calibrate": Call(
-        sw.tl.calibrate, {"truth": "truth", "labels": LABELS}, (*SECTIONS, COUNTS), _FEATURES, model=True
-    ),
+    "tl.calibrate": Call(sw.tl.calibrate, {"truth": "truth", "labels": LABELS}, SECTIONS, _FEATURES, model=True),
     "tl.classify": Call(
         sw.tl.classify, {"labels_key": "truth", "use": "X_sw_image"}, IMAGED, ("obs[sw_class", "obsm[sw_class", "uns[")
     ),
-    "tl.embed": Call(sw.tl.embed, {}, (*IMAGED, COUNTS), _FEATURES, model=True),
+    "tl.embed": Call(sw.tl.embed, {}, IMAGED, _FEATURES, model=True),
     "tl.evaluate_annotation": Call(sw.tl.evaluate_annotation, {"truth": "truth"}),
     "tl.evaluate_calibration": Call(sw.tl.evaluate_calibration, {"truth": "truth"}),
     "tl.evaluate_classes": Call(sw.tl.evaluate_classes, {"labels_key": "truth", "use": "X_sw_image"}, IMAGED),
     "tl.evaluate_domains": Call(
         sw.tl.evaluate_domains, {"truth": "truth", "use": "observed", "n_domains": 2, "n_seeds": 2}, COUNTED
     ),
-    "tl.query": Call(sw.tl.query, {"text": "fat"}, EVERY, ("obs[sw_query", *_FEATURES), model=True),
+    "tl.query": Call(sw.tl.query, {"text": "fat"}, IMAGED, ("obs[sw_query", *_FEATURES), model=True),
     "tl.spatial_domains": Call(
         sw.tl.spatial_domains,
         {"n_domains": 2, "use": "X_sw_image", "smooth": 0.5, "n_init": 1},
@@ -82,9 +83,7 @@ CALLS: dict[str, Call] = {
     ),
     "tl.tissue_darkness": Call(sw.tl.tissue_darkness, {"tile_um": 80, "tile_px": 32}, IMAGED, ("obs[sw_darkness",)),
     "tl.top_labels": Call(sw.tl.top_labels, {"k": 2}),
-    "tl.zero_shot_annotate": Call(
-        sw.tl.zero_shot_annotate, {"labels": LABELS}, (*IMAGED, COUNTS), _LABELLED, model=True
-    ),
+    "tl.zero_shot_annotate": Call(sw.tl.zero_shot_annotate, {"labels": LABELS}, IMAGED, _LABELLED, model=True),
     "pl.annotation": Call(sw.pl.annotation, {}, IMAGED, ("uns[sw_label_colors",)),
     "pl.annotation with confidence": Call(
         sw.pl.annotation, {"confidence": True, "with_image": False}, SECTIONS, ("uns[sw_label_colors",)
@@ -102,9 +101,31 @@ CALLS: dict[str, Call] = {
     "pl.scores of a column": Call(sw.pl.scores, {"key": "sw_query"}, SECTIONS),
     "pl.top_tiles": Call(sw.pl.top_tiles, {"label": "fat", "n": 3, "caption": "truth"}, IMAGED),
 }
-"""Fast ones: no model is trained for them but one for counts."""
+"""Fast ones: no model is trained for them."""
 
 WITH_TRAINED: dict[str, Call] = {
+    "tl.calibrate by counts": Call(
+        sw.tl.calibrate, {"truth": "truth", "labels": LABELS, "modality": "gene"}, COUNTED, model=True, prediction=True
+    ),
+    "tl.embed by counts": Call(
+        sw.tl.embed, {"modality": "gene"}, COUNTED, ("obsm[X_sw_gene",), model=True, prediction=True
+    ),
+    "tl.query by counts": Call(
+        sw.tl.query,
+        {"text": "fat", "modality": "gene"},
+        COUNTED,
+        ("obs[sw_query", "obsm[X_sw"),
+        model=True,
+        prediction=True,
+    ),
+    "tl.zero_shot_annotate by counts": Call(
+        sw.tl.zero_shot_annotate,
+        {"labels": LABELS, "modality": "gene"},
+        COUNTED,
+        _LABELLED,
+        model=True,
+        prediction=True,
+    ),
     "tl.train": Call(
         sw.tl.train,
         {"image": TILES, "gene": "pca", "max_epochs": 1, "expression": False},
@@ -120,8 +141,3 @@ WITH_TRAINED: dict[str, Call] = {
     "pl.expression": Call(sw.pl.expression, {"n_genes": 1}, SECTIONS, prediction=True),
 }
 """Slow ones."""
-
-
-def run_folder(n: int) -> str:
-    """Name of a folder for a training run."""
-    return str(folder() / f"run{n}")
