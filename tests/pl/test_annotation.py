@@ -115,3 +115,44 @@ def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labe
     del table.obs["sw_label_confidence"]
     with pytest.raises(KeyError, match=r"confidence=True needs numbers in \.obs\['sw_label_confidence'\]"):
         sw.pl.annotation(section, confidence=True)
+
+
+@pytest.mark.parametrize("axes", [[None], 7, [1, 2]])
+def test_a_call_that_fails_writes_no_colours(section: Any, axes: Any) -> None:
+    for draw in (
+        lambda: sw.pl.annotation(section, key="cell_type", axes=axes),
+        lambda: sw.pl.domains(section, key="cell_type", truth="patient", axes=axes),
+    ):
+        with pytest.raises((TypeError, ValueError), match="axes"):
+            draw()
+    assert not [key for key in section["table"].uns if key.endswith("_colors")]
+
+
+@pytest.mark.parametrize("stored", [["nope"] * 5, [1] * 5, 7, None, "rgbcm"])
+def test_stored_colours_that_are_none_give_way(section: Any, stored: Any) -> None:
+    section["table"].uns["cell_type_colors"] = stored
+    sw.pl.annotation(section, key="cell_type", with_image=False)
+    colours = section["table"].uns["cell_type_colors"]
+    assert len(colours) == 5
+    assert all(map(mpl.colors.is_color_like, colours))
+
+
+def test_a_palette_holds_colours(section: Any) -> None:
+    palette = dict.fromkeys(section["table"].obs["cell_type"].cat.categories, "nope")
+    with pytest.raises(ValueError, match="palette must hold colours that matplotlib knows; found 'nope'"):
+        sw.pl.annotation(section, key="cell_type", palette=palette)
+
+
+def test_scores_are_real_numbers_with_a_name_each(section: Any) -> None:
+    table = section["table"]
+    table.uns["own"] = {"classes": ["a", "b"]}
+    table.obsm["own_scores"] = np.ones((table.n_obs, 2)) * 1j
+    with pytest.raises(ValueError, match="own_scores.* must be a matrix of numbers, not complex"):
+        sw.pl.scores(section, key="own")
+    table.obsm["own_scores"] = np.ones((table.n_obs, 3))
+    with pytest.raises(ValueError, match="has 3 columns, and .* names a, b: they do not belong together"):
+        sw.pl.scores(section, key="own")
+    table.obs["own"] = np.ones(table.n_obs) * 1j
+    del table.obsm["own_scores"]
+    with pytest.raises(KeyError, match="There are no scores"):
+        sw.pl.scores(section, key="own")

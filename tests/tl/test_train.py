@@ -413,3 +413,45 @@ def test_a_failed_call_writes_no_features(simulated: Any) -> None:
     for section in sections:
         assert "X_stain_texture" not in section["table"].obsm
         assert "spatialwhisperer" not in section["table"].uns
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("trainer", 7, TypeError),
+        ("trainer", {1: 2}, TypeError),
+        ("max_epochs", 2.5, ValueError),
+        ("max_epochs", True, ValueError),
+        ("random_state", -1, ValueError),
+        ("random_state", "a", ValueError),
+        ("group_key", 7, TypeError),
+        ("validation", {"a": 1}, TypeError),
+        ("folder", 7, TypeError),
+        ("folder", "a\0b", ValueError),
+        ("resume", "no", TypeError),
+        ("expression", "yes", TypeError),
+    ],
+)
+def test_arguments_are_checked_before_the_data_are_looked_at(argument: str, value: Any, error: type[Exception]) -> None:
+    wrong: Any = {argument: value}
+    with pytest.raises(error, match=f"^{argument} must"):
+        sw.tl.train([], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (sw.tl.ImageFeatures, {"tile_um": -1}),
+        (sw.tl.ImageFeatures, {"tile_px": 2.5}),
+        (sw.tl.ImageFeatures, {"pretrained": "no"}),
+        (sw.tl.GeneFeatures, {"layer": 7}),
+        (sw.tl.GeneFeatures, {"options": [1]}),
+        (sw.tl.TextFeatures, {"key": 7}),
+        (sw.tl.ExpressionOptions, {"genes": 7}),
+        (sw.tl.ExpressionOptions, {"cross_validate": "no"}),
+        (sw.tl.Hierarchy, {"rollup": "no"}),
+    ],
+)
+def test_options_are_checked_where_they_are_made(options: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))} must be"):
+        options(**wrong)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.contract import check_affine, link_of
+from spatialwhisperer._access.contract import check_affine, instances_of, link_of
 from spatialwhisperer._access.images import XY, find_image, rgb_names
 from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, of_visium_array, unit_scale
 from spatialwhisperer._access.section import Found, Section
@@ -106,7 +106,7 @@ def _annotated(table: AnnData, codes: np.ndarray) -> list[tuple[str, np.ndarray,
             "The table annotates no element (no .uns['spatialdata_attrs']). Link it: "
             "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)."
         )
-    instances = table.obs[link.instance_key].to_numpy()
+    instances = instances_of(table, link)
     return [
         (str(region), rows, instances[rows])
         for region in pd.unique(codes)

@@ -121,11 +121,11 @@ def add_annotating_table(sdata: SpatialData, like: AnnData, table: AnnData, name
 
     link = link_of(like)
     if link is not None:
-        attrs = like.uns["spatialdata_attrs"]
         region, instance = str(link.region_key), str(link.instance_key)
         table.obs[region] = like.obs[region].to_numpy()
         table.obs[region] = obs_of(table)[region].astype("category")
         table.obs[instance] = like.obs[instance].to_numpy()
-        regions = attrs["region"] if isinstance(attrs["region"], str) else list(attrs["region"])
+        # of the rows that are there: a table that was subset may still name regions that it has lost
+        regions = [str(r) for r in obs_of(table)[region].cat.categories]
         table = TableModel.parse(table, region=regions, region_key=region, instance_key=instance)
     sdata.tables[name] = table

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
@@ -250,6 +251,7 @@ class ModelConfig(Stored):
         if self.decoder_dim is not None:
             _check_positive(decoder_dim=self.decoder_dim)
 
+    @checked
     def modality(self, name: str) -> ModalityConfig:
         """Return one modality.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from spatialwhisperer._checks import checked, checked_fields
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality
@@ -14,6 +15,7 @@ from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.retrieval.rule import Retrieval
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Recipe:
     """How heads are trained.
@@ -93,6 +95,7 @@ class Recipe:
         if self.text_loss not in ("info_nce", "sigmoid"):
             raise ValueError(f"text_loss must be 'info_nce' or 'sigmoid', not {self.text_loss!r}.")
 
+    @checked
     def head(self, modality: str) -> str:
         """Name of the head of a modality.
 
@@ -108,6 +111,7 @@ class Recipe:
         return self.heads[modality]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class PairLoss:
     """The contrastive loss of image and gene: ``λ CE(Sᵀ, T_c) + (1−λ) CE(S, T_r)`` with ``S = Z_g Z_iᵀ / τ``.
@@ -295,6 +299,7 @@ class Preset:
         _check_locking(self.locking)
         _check_schedule(self)
 
+    @checked
     def letter(self, modality: str) -> str:
         """Letter of a modality in the locking code; "L" for a modality that the code has no letter for."""
         return dict(zip(MODALITIES, self.locking, strict=False)).get(modality, "L")

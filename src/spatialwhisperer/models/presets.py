@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.models.augmentation import Augmentation
@@ -235,6 +236,7 @@ _PEER: dict[str, dict[str, Any]] = {
 """Where the published code differs in a way that changes results."""
 
 
+@checked
 def get_preset(preset: str | Preset, protocol: str = "strict") -> Preset:
     """Return a preset by name, or the preset itself.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.models.ontology import Ontology
@@ -109,6 +110,7 @@ class Vocabulary:
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and _key(text) in self._row
 
+    @checked
     def lookup(self, texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Look up the features of texts.
 
@@ -126,11 +128,13 @@ class Vocabulary:
         out[rows >= 0] = self.features[rows[rows >= 0]]
         return out, list(dict.fromkeys(t for t, row in zip(texts, rows, strict=True) if row < 0))
 
+    @checked
     def prompts(self, label: str) -> list[str]:
         """Descriptions of a label; of another text the text itself."""
         name = self._label.get(_key(label))
         return [label] if name is None else list(self.labels[name].prompts)
 
+    @checked
     def nearest(self, text: str, n: int = 3) -> list[str]:
         """Labels and texts with the most similar spelling, the most similar first."""
         known = {_key(t): t for t in (*self.texts, *self.labels)}

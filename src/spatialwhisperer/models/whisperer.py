@@ -12,6 +12,7 @@ import numpy as np
 from huggingface_hub import PyTorchModelHubMixin
 
 from spatialwhisperer._artifact import Artifact, names_in
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import untouched_rng
 from spatialwhisperer._storage.untrusted import opening
@@ -134,6 +135,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
             return self.standardized("image", np.asarray(features, np.float32), sections)
         return self.contextual("image", features, sections=sections, positions=positions)
 
+    @checked
     def predict_expression(
         self,
         features: Any,
@@ -249,6 +251,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
                 model.reference = Reference.from_artifact(parts["reference"])
         return model.eval()
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder: ``config.json``, ``model.safetensors`` and a subfolder for each part.
 
@@ -267,6 +270,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         return self.folder
 
     @classmethod
+    @checked
     def load(
         cls,
         source: str | Path,

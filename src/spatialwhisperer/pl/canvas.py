@@ -43,12 +43,6 @@ _LEGEND_INCHES, _KEY_INCHES, _LETTER_INCHES, _ENTRY_INCHES = 1.6, 0.45, 0.065, 0
 """Of a legend at 8 points: least width, width of a patch and of a letter, and height of an entry."""
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise `ValueError` where a number of things to draw is not a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
-
-
 # ------------------------------------------------------------------------------------------------- axes
 
 
@@ -177,9 +171,14 @@ def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None)
         raise TypeError(f"palette must be a mapping from name to colour, not {palette!r}.")
     if palette is None:
         return dict(zip(names, distinct(len(names)), strict=True))
+    from matplotlib.colors import is_color_like
+
     missing = [name for name in names if name not in palette]
     if missing:
         raise KeyError(f"palette has no colour for {listing(missing)}.")
+    odd = [palette[name] for name in names if not is_color_like(palette[name])]
+    if odd:
+        raise ValueError(f"palette must hold colours that matplotlib knows; found {listing(map(repr, odd), 3)}.")
     return {name: palette[name] for name in names}
 
 
@@ -188,32 +187,54 @@ def label_colours(
 ) -> dict[str, str]:
     """Colour of each category of a column: that of the palette, that of ``.uns``, or one by its place among all labels.
 
-    Written to ``.uns['<key>_colors']``, where scanpy, squidpy and spatialdata-plot read it.
-
     Raises
     ------
     KeyError
         If the palette lacks a category.
+    ValueError
+        If the palette holds something else than colours.
     """
     from matplotlib.colors import to_hex
 
-    stored = f"{key}_colors"
+    stored = _stored_colours(table, key)
     if palette is not None:
         colours = [to_hex(c) for c in name_colours(names, palette).values()]
-    elif len(table.uns.get(stored, ())) == len(names) > 0:
-        colours = [str(c) for c in table.uns[stored]]
+    elif len(stored) == len(names) > 0:
+        colours = stored
     else:
         # by place among all labels, so that a label has one colour in every section
         every = name_colours(list(dict.fromkeys([*classes_of(table, key), *names])))
         colours = [every[name] for name in names]
-    table.uns[stored] = colours
     return dict(zip(names, colours, strict=True))
+
+
+def keep_colours(table: AnnData, colours: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the colours of columns to ``.uns['<key>_colors']``, where scanpy, squidpy and spatialdata-plot read them.
+
+    To be called when all is drawn: a call that fails changes nothing.
+    """
+    for key, chosen in colours.items():
+        table.uns[f"{key}_colors"] = list(chosen.values())
+
+
+def _stored_colours(table: AnnData, key: str) -> list[str]:
+    """The colours that are stored for a column; none where they are no colours."""
+    from matplotlib.colors import is_color_like, to_hex
+
+    stored = table.uns.get(f"{key}_colors", ())
+    if isinstance(stored, str) or not hasattr(stored, "__iter__") or np.ndim(stored) == 0:
+        return []
+    colours = list(stored)
+    if not all(is_color_like(c) for c in colours):
+        return []
+    return [str(c) if isinstance(c, str) else to_hex(c) for c in colours]
 
 
 def classes_of(table: AnnData, key: str) -> list[str]:
     """All labels that rows could get; none where that is not recorded."""
     stated = table.uns.get(key)
-    return [str(c) for c in stated["classes"]] if isinstance(stated, Mapping) and "classes" in stated else []
+    named = stated.get("classes") if isinstance(stated, Mapping) else None
+    return [] if isinstance(named, str) or np.ndim(named) != 1 else [str(c) for c in named]
 
 
 def value_range(values: np.ndarray) -> Normalize:

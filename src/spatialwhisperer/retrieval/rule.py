@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spatialwhisperer._checks import checked_fields
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._schema import Stored
 from spatialwhisperer.retrieval.weights import WEIGHTS
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Retrieval(Stored):
     """How expression is retrieved from a bank of paired observations.
