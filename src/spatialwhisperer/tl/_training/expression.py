@@ -244,6 +244,7 @@ def _predictor(
         values=matrix,
         sections=sections,
         groups=rows["group"].to_numpy(),
+        positions=rows[["x", "y"]].to_numpy(),
         unpaired=list(values.unpaired.values()),
     )
 
