@@ -92,6 +92,15 @@ def test_the_bar_shows_epochs_and_loss(capsys: pytest.CaptureFixture[str], monke
     assert bar.bar.postfix == "loss 1.250"
 
 
+def test_the_bar_of_a_resumed_run_begins_at_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    bar = EpochBar()
+    with sw.settings.override(progress=True):
+        bar.on_train_start(trainer(3), None)
+        bar.teardown(trainer(), None, "fit")
+    assert (bar.bar.n, bar.bar.total) == (3, 5)
+
+
 def test_other_ranks_have_no_bar() -> None:
     bar, other = EpochBar(), trainer()
     other.is_global_zero = False

@@ -82,6 +82,18 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def of_this_process(name: str, parent: Path) -> Path:
+    """Make a folder in another, with a name that tells which process made it, so that `left_in` recognises what it left."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-{_here()}-{os.getpid()}-", dir=parent))
+
+
+def left_in(parent: Path, name: str) -> list[Path]:
+    """Folders that `of_this_process` made in processes of this machine that are gone."""
+    pattern = re.compile(rf"{re.escape(name)}-{_here()}-([0-9]+)-[a-z0-9_]{{8}}")
+    found = [(pattern.fullmatch(path.name), path) for path in parent.glob(f"{name}-*") if not path.is_symlink()]
+    return [path for match, path in found if match and not _alive(int(match[1]))]
+
+
 def make_durable(folder: Path) -> None:
     """Write files and folders through to the disk."""
     for path in (*folder.rglob("*"), folder):

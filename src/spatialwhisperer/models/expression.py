@@ -18,6 +18,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.retrieval.retrieval import retrieve_mean
 from spatialwhisperer.retrieval.rule import Retrieval
+from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.reduced_rank import reduced_rank_ridge
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def fit_predictor(
     values: Any,
     sections: Sequence[Any] | np.ndarray,
     groups: Sequence[Any] | np.ndarray,
+    positions: np.ndarray | None = None,
     unpaired: Sequence[Any] = (),
 ) -> ExpressionPredictor:
     """Build the bank of observations with image and counts, and fit the regression.
@@ -281,6 +283,9 @@ def fit_predictor(
         Expression of the observations, CSR (m, g).
     sections, groups
         Section and patient (group) of each observation, shape (m,).
+    positions
+        Position of each observation, shape (m, 2). It is used where there is one section, blocks of which are left out to choose the
+        penalty of the regression.
     unpaired
         Expression of sections without an image, each CSR (k, g). It helps to find the components of expression.
     """
@@ -295,7 +300,12 @@ def fit_predictor(
         arrays["gene"] = gene
     if regress_on is not None:
         arrays |= reduced_rank_ridge(
-            regress_on, values, section_codes, rank=config.regression_rank, unpaired=list(unpaired)
+            regress_on,
+            values,
+            section_codes,
+            rank=config.regression_rank,
+            units=left_out_units(group_codes, section_codes, positions),
+            unpaired=list(unpaired),
         )
     config = replace(config, sections=tuple(section_names.tolist()), groups=tuple(group_names.tolist()))
     return ExpressionPredictor(config, sp.csr_matrix(values, dtype=np.float32), arrays)

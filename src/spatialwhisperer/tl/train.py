@@ -110,7 +110,7 @@ def train(
     TypeError
         If an argument has the wrong type, or ``trainer`` names an argument that Lightning's Trainer does not have.
     FileExistsError
-        If the folder holds another run, and ``resume`` is off.
+        If the folder holds another run, and ``resume`` is off; or if another process trains in it.
 
     Examples
     --------

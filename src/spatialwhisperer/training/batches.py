@@ -41,6 +41,8 @@ class Items:
         Expression that a decoder is trained to predict, CSR, shape (m, g), or ``None``.
     value_index
         Row of ``values`` of each item, shape (n_items,); -1 where there is none.
+    places
+        Section (n,) and position (n, 2) of each observation, to which ``row`` points, or ``None``.
     """
 
     inputs: Mapping[str, Any]
@@ -50,6 +52,7 @@ class Items:
     context: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     values: Any = None
     value_index: np.ndarray | None = None
+    places: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.row)

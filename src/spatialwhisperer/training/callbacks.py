@@ -82,8 +82,10 @@ class EpochBar(Callback):
     bar: Any = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Open the bar."""
-        self.bar = progress(total=trainer.max_epochs, desc="training", unit="epoch") if trainer.is_global_zero else None
+        """Open the bar, in a resumed run at the epoch that it continues with."""
+        if trainer.is_global_zero:
+            done = trainer.current_epoch
+            self.bar = progress(total=trainer.max_epochs, desc="training", unit="epoch", initial=done)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Advance the bar."""

@@ -190,6 +190,9 @@ def _data(items: Items, validation: Items | None) -> dict[str, Any]:
         "index": {m: fingerprint(x) for m, x in items.index.items()},
         "context": {m: {name: fingerprint(x) for name, x in c.items()} for m, c in items.context.items()},
     }
+    if items.places is not None:
+        # blocks of a section are left out to choose a penalty
+        parts["positions"] = fingerprint(items.places[1])
     if validation is not None:
         parts["validation"] = {"items": len(validation), "rows": fingerprint(validation.row)}
         parts["validation"] |= {m: fingerprint(x) for m, x in validation.index.items()}

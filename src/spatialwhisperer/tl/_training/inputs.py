@@ -150,7 +150,8 @@ def prepare_inputs(
     seen = {m: _context(modalities[m], m, preset.context, rows) for m in preset.context.modalities if m in read}
     for modality in seen:
         modalities[modality] = _with_context(modalities[modality], preset.context)
-    items = Items(stacked, index, arrays["row"], arrays["group"], seen)
+    places = rows["section"].to_numpy(), rows[["x", "y"]].to_numpy()
+    items = Items(stacked, index, arrays["row"], arrays["group"], seen, places=places)
     computed = [pair for one in read.values() for pair in one.computed]
     return Inputs(items, modalities, captions if "text" in read else [], rows, computed)
 
