@@ -14,7 +14,7 @@ from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
-from spatialwhisperer._checks import check_tile, checked_fields, one_of
+from spatialwhisperer._checks import check_tile, checked_options, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import recorded_as
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _TILE_PX = 224
 
 
-@checked_fields
+@checked_options
 @dataclass(frozen=True)
 class ImageFeatures:
     """Which image features to train on.
@@ -82,7 +82,7 @@ class ImageFeatures:
     key: str | None = None
 
 
-@checked_fields
+@checked_options
 @dataclass(frozen=True)
 class GeneFeatures:
     """Which gene features to train on.
@@ -117,7 +117,7 @@ class GeneFeatures:
     key: str | None = None
 
 
-@checked_fields
+@checked_options
 @dataclass(frozen=True)
 class TextFeatures:
     """Which captions to train on.
