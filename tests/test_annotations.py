@@ -63,7 +63,7 @@ def test_values_of_the_type_pass(annotation: str, value: Any) -> None:
         ("Literal['a', 'b']", "c", "'a' or 'b'"),
         ("Literal['a', 'b']", np.array(["a"]), "'a' or 'b'"),
         ("Axes | None", 7, "axes of matplotlib or None"),
-        ("Whisperer", 7, "a Whisperer"),
+        ("Hierarchy | None", 7, "a Hierarchy or None"),
     ],
 )
 def test_values_of_another_type_are_refused(annotation: str, value: Any, words: str) -> None:

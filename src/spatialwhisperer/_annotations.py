@@ -131,7 +131,7 @@ _CLASSES = (
         "Reference",
         "ReferenceConfig",
     ),
-    *("Retrieval", "Smoothing", "Term", "Training", "Whisperer"),
+    *("Retrieval", "Smoothing", "Term", "Training"),
     *(
         "Annotation",
         "EncoderIdentity",

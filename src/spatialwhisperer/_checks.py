@@ -318,6 +318,10 @@ def _sizes(name: str, value: Any) -> None:
         positive(name, one)
 
 
+def _own_words(name: str, value: Any) -> None:
+    """Nothing: the function checks it."""
+
+
 _whole = _optional(check_whole)
 _path = _optional(check_path)
 _repeats = _optional(partial(check_whole, most=_MOST_REPEATS))
@@ -385,6 +389,8 @@ RULES: dict[str, Rule] = {
     "genes": _optional(check_texts),
     "classes": _optional(check_texts),
     "sections": _optional(check_texts),
+    # the functions say in words of their own what these may be
+    **dict.fromkeys(("labels", "model", "text", "texts"), _own_words),
     # files
     "data_dir": _path,
     "folder": _path,
