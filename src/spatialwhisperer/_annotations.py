@@ -177,8 +177,9 @@ def _kind(node: ast.expr) -> Kind | None:
 
 def _subscript(outer: str, inner: ast.expr) -> Kind | None:
     if outer == "Literal":
-        choices = tuple(ast.literal_eval(inner)) if isinstance(inner, ast.Tuple) else (ast.literal_eval(inner),)
-        return Kind(lambda value: isinstance(value, str) and value in choices, " or ".join(map(repr, choices)))
+        choices = ast.literal_eval(inner) if isinstance(inner, ast.Tuple) else (ast.literal_eval(inner),)
+        # which text it is the function asks itself: another one is a wrong value, and not a wrong type
+        return Kind(is_text, " or ".join(map(repr, choices)))
     if outer == "Mapping":
         named = isinstance(inner, ast.Tuple) and _kind(inner.elts[0]) == _NAMED["str"]
         return Kind(
