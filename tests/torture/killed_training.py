@@ -1,20 +1,23 @@
-"""Training that is killed with SIGKILL at any point and resumed until it ends."""
+"""Training that is killed with SIGKILL at random moments and resumed until it ends.
+
+Weights and history are those of a run that was never interrupted, to the last bit, with dropout.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
+from tests.torture.frame import Campaign, Trial
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-POINTS = int(os.environ.get("SPATIALWHISPERER_KILLS", "14"))
-"""Number of runs that are killed; more for a longer test by hand."""
+    import numpy as np
 
 _KILLED = """
 import hashlib
@@ -41,7 +44,7 @@ from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.fit import Run, fit
 from spatialwhisperer.training.trainer import trainer_options
 
-folder, points = Path(sys.argv[1]), int(sys.argv[2])
+folder, points, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 rng, n = np.random.default_rng(0), 64
@@ -85,10 +88,9 @@ os.waitpid(child(folder / "whole"), 0)
 duration = time.perf_counter() - start
 expected = (folder / "whole" / "end").read_text()
 
-random.seed(0)
-kills, ends = 0, []
+random.seed(seed)
 for point in range(points):
-    where = folder / str(point)
+    where, kills = folder / str(point), 0
     for _ in range(random.randint(1, 3)):
         pid = child(where)
         time.sleep(random.uniform(0.02, 0.9 * duration))
@@ -97,19 +99,33 @@ for point in range(points):
     if not (where / "end").exists():
         os.waitpid(child(where), 0)
     left = [p.name for p in where.rglob("*") if p.name.startswith(".")]
-    ends.append([(where / "end").read_text() if (where / "end").exists() else "no end", left])
+    end = (where / "end").read_text() if (where / "end").exists() else "no end"
+    print(json.dumps({"kills": kills, "same": end == expected, "end": end, "left": left}), flush=True)
     shutil.rmtree(where)
-print(json.dumps({"kills": kills, "expected": expected, "ends": ends, "seconds": duration}))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forked")
-def test_a_run_that_is_killed_anywhere_and_resumed_gives_the_same_model(tmp_path: Path) -> None:
-    """Weights and history are those of a run that was never interrupted, to the last bit, with dropout."""
-    (tmp_path / "killed.py").write_text(_KILLED)
-    command = [sys.executable, str(tmp_path / "killed.py"), str(tmp_path), str(POINTS)]
-    done = subprocess.run(command, check=True, timeout=60 + 20 * POINTS, capture_output=True, text=True)
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["kills"] >= POINTS
-    assert result["ends"] == [[result["expected"], []]] * POINTS
+def trials(rng: np.random.Generator, n: int) -> Iterator[Trial]:
+    """Each run is killed one to three times, anywhere between its start and about its end."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "killed.py").write_text(_KILLED)
+        command = [sys.executable, str(folder / "killed.py"), name, str(n), str(rng.integers(2**31))]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            if process.stdout is None:
+                raise RuntimeError("the process has no output")
+            for line in process.stdout:
+                yield _judged(json.loads(line))
+        if process.returncode:
+            yield Trial("", f"the process that kills ended with {process.returncode}")
+
+
+def _judged(run: dict[str, object]) -> Trial:
+    """A run that ended before it was killed is one that was never interrupted."""
+    outcome = f"same to the last bit after {run['kills']} kills"
+    if not run["same"]:
+        return Trial(outcome, f"after {run['kills']} kills another end: {run['end']}")
+    return Trial(outcome, f"files were left: {run['left']}" if run["left"] else "")
+
+
+CAMPAIGN = Campaign("training killed and resumed", trials, bounded=20, long=300, slow=True)
