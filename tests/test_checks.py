@@ -15,6 +15,7 @@ from spatialwhisperer._checks import (
     check_tile,
     checked,
     checked_fields,
+    checked_options,
     one_of,
     positive,
 )
@@ -103,7 +104,7 @@ def test_an_argument_that_does_not_exist_is_named_by_python() -> None:
 
 
 def test_fields_are_checked_whenever_one_is_made() -> None:
-    @checked_fields
+    @checked_options
     @dataclass(frozen=True)
     class Options:
         tile_px: int | None = None
@@ -114,6 +115,15 @@ def test_fields_are_checked_whenever_one_is_made() -> None:
         Options(tile_px=-1)
     with pytest.raises(TypeError, match="note must be text"):
         replace(Options(), note=7)  # type: ignore[arg-type]
+
+    @checked_fields
+    @dataclass(frozen=True)
+    class Fields:
+        tile_px: int | None = None
+
+    assert Fields(-1).tile_px == -1
+    with pytest.raises(TypeError, match="tile_px must be a whole number or None"):
+        Fields("1")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("path", "error"), [("", ValueError), ("a\0b", ValueError), (7, TypeError), (b"a", TypeError)])

@@ -1,4 +1,4 @@
-"""Checks of the type of an argument by its annotation, for arguments whose name has no rule of its own."""
+"""Checks of the type of an argument: by its annotation, where its name has no rule of its own, and of arrays."""
 
 from __future__ import annotations
 
@@ -87,6 +87,55 @@ def iterated(value: Any) -> list[Any] | None:
     return list(value) if several and getattr(value, "ndim", 1) == 1 else None
 
 
+def numbers(name: str, value: Any, shape: tuple[int | None, ...] | None = None) -> np.ndarray:
+    """Return an array of numbers.
+
+    Parameters
+    ----------
+    name
+        Name of the argument.
+    value
+        Its value.
+    shape
+        The shape that is asked for, with ``None`` for any length; ``None`` takes any.
+
+    Raises
+    ------
+    TypeError
+        If it holds something else than real numbers.
+    ValueError
+        If it has another shape.
+    """
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iufb":
+        raise TypeError(f"{name} must be an array of numbers, not {shown(value)}.")
+    if shape is None:
+        return array
+    if array.ndim != len(shape) or any(
+        want is not None and n != want for n, want in zip(array.shape, shape, strict=True)
+    ):
+        asked = ", ".join("n" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} must be of shape ({asked}); found {array.shape}.")
+    return array
+
+
+def one_for_each(name: str, value: Any, n: int) -> np.ndarray:
+    """Return an array with one name or number for each row.
+
+    Raises
+    ------
+    ValueError
+        If it has another length.
+    """
+    parts = iterated(value)
+    if parts is None or len(parts) != n:
+        raise ValueError(f"{name} must name one for each of the {n} rows, not {shown(value)}.")
+    return np.asarray(value) if hasattr(value, "dtype") else np.asarray(parts, dtype=object)
+
+
 @lru_cache(maxsize=1024)
 def kinds_of(annotation: str) -> tuple[Kind, ...]:
     """The kinds that an annotation allows, one for each part of a union; empty where one of them is not understood."""
@@ -131,7 +180,7 @@ _CLASSES = (
         "Reference",
         "ReferenceConfig",
     ),
-    *("Retrieval", "Smoothing", "Term", "Training", "Whisperer"),
+    *("Retrieval", "Smoothing", "Term", "Training"),
     *(
         "Annotation",
         "EncoderIdentity",
@@ -177,8 +226,9 @@ def _kind(node: ast.expr) -> Kind | None:
 
 def _subscript(outer: str, inner: ast.expr) -> Kind | None:
     if outer == "Literal":
-        choices = tuple(ast.literal_eval(inner)) if isinstance(inner, ast.Tuple) else (ast.literal_eval(inner),)
-        return Kind(lambda value: isinstance(value, str) and value in choices, " or ".join(map(repr, choices)))
+        choices = ast.literal_eval(inner) if isinstance(inner, ast.Tuple) else (ast.literal_eval(inner),)
+        # which text it is the function asks itself: another one is a wrong value, and not a wrong type
+        return Kind(is_text, " or ".join(map(repr, choices)))
     if outer == "Mapping":
         named = isinstance(inner, ast.Tuple) and _kind(inner.elts[0]) == _NAMED["str"]
         return Kind(

@@ -36,9 +36,25 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     A default that is passed by name is always right.
     """
-    parameters = inspect.signature(function).parameters
+    return _watched(function, RULES)
+
+
+def checked_options(cls: type[R]) -> type[R]:
+    """Check the fields of a dataclass, as `checked` does arguments, whenever one is made."""
+    cls.__init__ = _watched(cls.__init__, RULES)  # type: ignore[method-assign,misc]
+    return cls
+
+
+def checked_fields(cls: type[R]) -> type[R]:
+    """Check the fields of a dataclass by their annotations whenever one is made; it checks their range itself."""
+    cls.__init__ = _watched(cls.__init__, {})  # type: ignore[method-assign,misc]
+    return cls
+
+
+def _watched(function: Callable[P, R], known: Mapping[str, Rule]) -> Callable[P, R]:
     signature = inspect.signature(function)
-    rules = {name: RULES.get(name) or partial(_annotated, p.annotation) for name, p in parameters.items() if _is_one(p)}
+    parameters = signature.parameters
+    rules = {name: known.get(name) or partial(_annotated, p.annotation) for name, p in parameters.items() if _is_one(p)}
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,12 +69,6 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
-
-
-def checked_fields(cls: type[R]) -> type[R]:
-    """Check the fields of a dataclass, as `checked` does arguments, whenever one is made."""
-    cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign,misc]
-    return cls
 
 
 def _annotated(annotation: Any, name: str, value: Any) -> None:
@@ -204,18 +214,6 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, not {value!r}.")
 
 
-def check_mapping(name: str, value: Any) -> None:
-    """Refuse what is not a mapping from names to values.
-
-    Raises
-    ------
-    TypeError
-        If it is not.
-    """
-    if not isinstance(value, Mapping) or not all(map(is_text, value)):
-        raise TypeError(f"{name} must be a mapping from names to values, such as a dictionary, not {shown(value)}.")
-
-
 def check_path(name: str, value: Any) -> None:
     """Refuse what cannot name a file or a folder.
 
@@ -320,9 +318,8 @@ def _sizes(name: str, value: Any) -> None:
         positive(name, one)
 
 
-def _fraction_or_names(name: str, value: Any) -> None:
-    if not is_number(value):
-        check_texts(name, value)
+def _own_words(name: str, value: Any) -> None:
+    """Nothing: the function checks it."""
 
 
 _whole = _optional(check_whole)
@@ -368,7 +365,6 @@ RULES: dict[str, Rule] = {
     "min_tissue": partial(check_number, least=0, most=1),
     "ridge": _optional(partial(check_number, least=0)),
     "threshold": check_number,
-    "validation": _optional(_fraction_or_names),
     "cmap": check_colour_map,
     # names
     "batch_key": _text,
@@ -393,17 +389,14 @@ RULES: dict[str, Rule] = {
     "genes": _optional(check_texts),
     "classes": _optional(check_texts),
     "sections": _optional(check_texts),
-    # mappings, files
-    "trainer": _optional(check_mapping),
+    # the functions say in words of their own what these may be
+    **dict.fromkeys(("labels", "model", "text", "texts"), _own_words),
+    # files
     "data_dir": _path,
     "folder": _path,
     "path": check_path,
     # switches
     "inplace": check_flag,
-    "resume": check_flag,
-    "lowest": check_flag,
-    "overwrite": check_flag,
-    "pretrained": check_flag,
     "with_image": check_flag,
     "confidence": check_flag,
     "per_gene": check_flag,

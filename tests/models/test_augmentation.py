@@ -42,7 +42,7 @@ def test_it_is_reached_through_the_preset() -> None:
 
 
 def test_what_changes_follows_from_the_values() -> None:
-    none = {"brightness": 0, "contrast": 0, "saturation": 0}
+    none: Any = {"brightness": 0, "contrast": 0, "saturation": 0}
     assert Augmentation().changes_stains
     assert not Augmentation(stain_scale=0, stain_shift=0).changes_stains
     assert Augmentation(**none, hue=0.1).changes_colours

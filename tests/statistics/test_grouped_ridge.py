@@ -8,7 +8,9 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 from spatialwhisperer.statistics.grouped_ridge import MOST_FOLDS, PENALTIES, grouped_ridge, moments
 
 
-def planted(n: int = 240, groups: int = 6, noise: float = 3.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def planted(
+    n: int = 240, groups: int = 6, noise: float = 3.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features and targets that are neither centred nor of one size, and groups of unequal sizes."""
     rng = np.random.default_rng(seed)
     units = rng.choice(groups, n, p=np.arange(1, groups + 1) / np.arange(1, groups + 1).sum())

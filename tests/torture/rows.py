@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.torture import killed_training, resumed_runs
 from tests.torture.bad_arguments import BAD_ARGUMENTS, BAD_ARGUMENTS_TRAINED
 from tests.torture.bad_data import BAD_DATA, BAD_DATA_TRAINED
 from tests.torture.independence import INDEPENDENCE
@@ -19,4 +20,6 @@ CAMPAIGNS: tuple[Campaign, ...] = (
     BAD_ARGUMENTS_TRAINED,
     GLOBAL_RANDOM_STATE,
     INDEPENDENCE,
+    killed_training.CAMPAIGN,
+    resumed_runs.CAMPAIGN,
 )

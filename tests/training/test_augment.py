@@ -117,7 +117,8 @@ def test_brightness_contrast_and_saturation_are_what_they_are_called() -> None:
     value, weights = tiles.astype(float), np.array([0.299, 0.587, 0.114])
     grey = np.einsum("c,ncyx->nyx", weights, value)[:, None]
     for number, name in enumerate(("brightness", "contrast", "saturation")):
-        augmenter = TileAugmenter(replace(NOTHING, **{name: 0.3}), 0)  # type: ignore[arg-type]
+        change: Any = {name: 0.3}
+        augmenter = TileAugmenter(replace(NOTHING, **change), 0)
         got = augmenter(tiles, 0, np.arange(20))
         u = augmenter._uniform(0, np.arange(20))[:, 8 + number]
         factor = (1 + 0.3 * (2 * u - 1))[:, None, None, None]

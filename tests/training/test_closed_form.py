@@ -143,7 +143,9 @@ def test_the_joint_space_holds_the_bridge_features_and_a_constant(items: Items, 
     assert np.allclose(z["gene"][:, -1], np.sqrt(5))
     assert np.allclose(z["image"][:, -1], np.sqrt(5))
     assert not z["text"][:, -1].any()
-    weight, alpha = solve_ridge(items.inputs["image"].astype(float), items.inputs["gene"][:32].astype(float), pair_units(items, "gene"))
+    weight, alpha = solve_ridge(
+        items.inputs["image"].astype(float), items.inputs["gene"][:32].astype(float), pair_units(items, "gene")
+    )
     assert np.allclose(z["image"][:, :-1], items.inputs["image"] @ weight.T, atol=1e-5)
     assert fitted.penalties["ridge_alpha"] == alpha
     directions = caption_directions(

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 _RANKS = '''
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
+from torch.multiprocessing import ProcessRaisedException
 
 from spatialwhisperer._access.images import Level, RasterImage
 from spatialwhisperer._access.scale import Scale
@@ -109,6 +113,7 @@ def train(
     strategy="ddp_fork",
     epochs=3,
     tiles=False,
+    resume=False,
 ):
     """Weights, which way they took, and losses."""
     given, trained = items(tiles), {} if tower == "L" else {"text": Tower()}
@@ -130,12 +135,58 @@ def train(
     )
     unlocked = {m: tower for m in trained}
     run = Run(
-        recipe, PairLoss(), PAIRS, "gene", unlocked, epochs, 0, Path(folder), options, augmentation=Augmentation(rotation=9.0)
+        recipe, PairLoss(), PAIRS, "gene", unlocked, epochs, 0, Path(folder), options, resume, augmentation=Augmentation(rotation=9.0)
     )
     history = fit_phase(model, given, given, Phase("p", PAIRS, frozenset(given.inputs), unlocked), run)
     weights = torch.cat([x.double().flatten() for x in model.state_dict().values()])
     moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
     return weights, moved, history
+
+
+class Killed(Callback):
+    """Ends the process in the middle of the second epoch: by SIGKILL, or by an error where the strategy waits for every rank."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, number):
+        if (trainer.current_epoch, number) == (1, 2):
+            if trainer.world_size > 1:
+                raise RuntimeError("stopped")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(function):
+    """Call a function in a forked process and return how that ended."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+def killed_and_resumed(folder, **case):
+    """The same from processes that are killed, and others that resume the run."""
+    trainer = case.get("trainer") or {}
+    killed = case | {"trainer": trainer | {"callbacks": [Killed()]}}
+    path = Path(f"{folder}.pt")
+    if case["ranks"] == 1:
+        if not os.WIFSIGNALED(in_child(lambda: train(folder, **killed))):
+            raise RuntimeError("the process was not killed")
+    else:
+        # every rank is a process of its own already
+        try:
+            train(folder, **killed)
+        except ProcessRaisedException:
+            pass
+    left = [p.name for p in Path(folder, "p").glob("step-*.ckpt")]
+    if len(left) != 1:
+        raise RuntimeError(f"the run was not killed in its second epoch: {left}")
+    if case["ranks"] > 1:
+        return train(folder, **case, resume=True)
+    if in_child(lambda: torch.save(train(folder, **case, resume=True), path)) != 0:
+        raise RuntimeError("the run was not resumed to its end")
+    return torch.load(path, weights_only=False)
 
 
 def hand_made(self):
@@ -161,7 +212,8 @@ if __name__ == "__main__":
         for options in case.pop("sides"):
             key = json.dumps(case | options)
             if key not in done:
-                done[key] = train(folder / str(len(done)), **case | options)
+                begin = killed_and_resumed if options.pop("killed", False) else train
+                done[key] = begin(folder / str(len(done)), **case | options)
             of.append(done[key])
         (a, way, one), (b, other, two) = of
         losses = [c for c in one if c.startswith("loss")]
@@ -185,7 +237,7 @@ def compare(folder: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
-            error = process.communicate(timeout=120)[1]
+            error = process.communicate(timeout=300)[1]
         except subprocess.TimeoutExpired:
             # its ranks wait for each other
             os.killpg(process.pid, signal.SIGKILL)
@@ -245,15 +297,26 @@ TOLERANCES = {"32-true": 1e-5, "64-true": 1e-5, "bf16-mixed": 0.05, "bf16-true":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [1, 4])
-def test_precision_locking_and_ranks_give_the_float32_run_of_one_process(tmp_path: Path, accumulated: int) -> None:
+def test_precision_locking_ranks_and_kills_give_the_float32_run_of_one_process(
+    tmp_path: Path, accumulated: int
+) -> None:
+    """Cells are trained straight on, and killed with SIGKILL within an epoch and resumed, which changes nothing at all.
+
+    Several ranks are stopped by an error and resumed by new processes, where the encoder thaws.
+    """
     kinds = [(p, tower, ranks) for p in TOLERANCES for tower in ("L", "U", "u") for ranks in (1, 2)]
     cases = []
     for precision, tower, ranks in kinds:
-        sides = [
+        reference, straight = (
             {"ranks": n, "trainer": {"precision": p, "accumulate_grad_batches": accumulated}}
             for n, p in ((1, "32-true"), (ranks, precision))
-        ]
+        )
         case = {"head": "bn_shortcut", "text_loss": "sigmoid", "tower": tower, "batch": 16, "epochs": 2}
-        cases.append(case | {"sides": sides})
-    for kind, found in zip(kinds, compare(tmp_path, cases), strict=True):
-        assert found["way"] < TOLERANCES[kind[0]], (kind, found)
+        cases.append(case | {"sides": [reference, straight]})
+        if ranks == 1 or tower == "U":
+            cases.append(case | {"sides": [straight, straight | {"killed": True}]})
+    for case, found in zip(cases, compare(tmp_path, cases), strict=True):
+        if case["sides"][1].get("killed"):
+            assert found["weights"] == found["losses"] == 0, (case, found)
+        else:
+            assert found["way"] < TOLERANCES[case["sides"][1]["trainer"]["precision"]], (case, found)

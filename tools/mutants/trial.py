@@ -33,6 +33,9 @@ PRELOADED = (
     "sklearn.linear_model spatialdata squidpy timm torch transformers"
 ).split()
 
+IDLE_S = 90.0
+"""Seconds without any use of the processor after which a trial counts as one that hangs."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -181,7 +184,7 @@ class Laboratory:
         if child == 0:
             os.setsid()
             self._run_and_leave(_Chosen(tests, mirror_file, slow), result, fresh_kernels)
-        ended, sign = _ended(child, 5 * self.limit + 60)
+        ended, sign = _ended(child, 60 * self.limit)
         if not ended or sign == signal.SIGXCPU:
             return "timed out", "", len(tests)
         if not result.exists():
@@ -210,18 +213,34 @@ class Laboratory:
 
 
 def _ended(child: int, seconds: float) -> tuple[bool, int]:
-    """Wait for a process, and by which signal it was ended; where it does not end in time, end it and those that it started."""
+    """Wait for a process, and by which signal it was ended; where it does not end in time, or hangs, end it and those it started."""
     deadline = time.monotonic() + seconds
     ended, status = False, 0
-    while not ended and time.monotonic() < deadline:
+    used, since = -1, time.monotonic()
+    while not ended and time.monotonic() < deadline and time.monotonic() < since + IDLE_S:
         found, status = os.waitpid(child, os.WNOHANG)
         ended = found == child
-        time.sleep(0.02)
+        if (now := _ticks(child)) != used:
+            used, since = now, time.monotonic()
+        time.sleep(0.2)
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     if not ended:
         os.waitpid(child, 0)
     return ended, os.WTERMSIG(status) if ended and os.WIFSIGNALED(status) else 0
+
+
+def _ticks(session: int) -> float:
+    """Processor's time that the processes of a session have used; where the system does not say, the time of day."""
+    if not Path("/proc/self/stat").exists():
+        return time.monotonic()
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                total += int(fields[11]) + int(fields[12])
+    return total
 
 
 def _reaches_kernels(mutation: Mutation, source: bytes) -> bool:

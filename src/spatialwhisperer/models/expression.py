@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._annotations import shown
-from spatialwhisperer._arrays import numbers, one_for_each
+from spatialwhisperer._annotations import numbers, one_for_each, shown
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import frozen

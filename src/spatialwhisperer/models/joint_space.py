@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spatialwhisperer._arrays import numbers, one_for_each
+from spatialwhisperer._annotations import numbers, one_for_each
 from spatialwhisperer._checks import checked
 from spatialwhisperer._devices import ready
 from spatialwhisperer.networks.context import apply_context, make_context

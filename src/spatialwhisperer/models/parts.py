@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from spatialwhisperer._annotations import is_number, iterated, shown
 from spatialwhisperer._checks import checked, checked_fields
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
@@ -363,13 +364,18 @@ class Preset:
 
 
 def _pairs(pairs: Mapping[tuple[str, str], float] | Sequence[tuple[str, str]]) -> FrozenMapping:
-    weights = dict(pairs) if isinstance(pairs, Mapping) else {tuple(p): 1.0 for p in pairs}
+    named = list(pairs) if isinstance(pairs, Mapping) else iterated(pairs)
+    if named is None or any(not isinstance(p, tuple | list) for p in named):
+        raise TypeError(
+            f"pairs must be pairs of modalities, such as [('image', 'gene')], with or without weights; found {shown(pairs)}."
+        )
+    weights: dict[Any, Any] = dict(pairs) if isinstance(pairs, Mapping) else {tuple(p): 1.0 for p in named}
     for pair, weight in weights.items():
         if len(pair) != 2 or pair[0] == pair[1]:
             raise ValueError(f"A pair must be two different modalities, such as ('image', 'gene'); found {pair!r}.")
         for name in pair:
             get_modality(name)
-        if not weight >= 0:
+        if not is_number(weight) or not weight >= 0:
             raise ValueError(f"The weight of pair {pair!r} must not be negative; found {weight!r}.")
     if not any(weights.values()):
         raise ValueError("pairs names no pair with a weight above 0; there is nothing to train.")

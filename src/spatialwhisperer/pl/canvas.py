@@ -82,13 +82,7 @@ def make_axes(
 
 
 def given_axes(axes: Any, n: int) -> list[Axes]:
-    """The first ``n`` of the axes that the caller passed.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer.
-    """
+    """The first ``n`` of the axes that the caller passed; fewer are an error."""
     axes = list(np.ravel(axes))
     if len(axes) < n:
         raise ValueError(f"{n} axes are needed; {len(axes)} were given.")
@@ -209,10 +203,7 @@ def label_colours(
 
 
 def keep_colours(table: AnnData, colours: Mapping[str, Mapping[str, str]]) -> None:
-    """Write the colours of columns to ``.uns['<key>_colors']``, where scanpy, squidpy and spatialdata-plot read them.
-
-    To be called when all is drawn: a call that fails changes nothing.
-    """
+    """Write the colours of columns to ``.uns['<key>_colors']`` when all is drawn: a call that fails changes nothing."""
     for key, chosen in colours.items():
         table.uns[f"{key}_colors"] = list(chosen.values())
 

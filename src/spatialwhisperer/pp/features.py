@@ -15,7 +15,7 @@ from spatialwhisperer._access.scale import say_scales
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
-from spatialwhisperer._checks import check_tile, checked_fields, one_of
+from spatialwhisperer._checks import check_tile, checked_options, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import recorded_as
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _TILE_PX = 224
 
 
-@checked_fields
+@checked_options
 @dataclass(frozen=True)
 class ImageFeatures:
     """Which image features to train on.
@@ -83,7 +83,7 @@ class ImageFeatures:
     key: str | None = None
 
 
-@checked_fields
+@checked_options
 @dataclass(frozen=True)
 class GeneFeatures:
     """Which gene features to train on.
@@ -118,7 +118,7 @@ class GeneFeatures:
     key: str | None = None
 
 
-@checked_fields
+@checked_options
 @dataclass(frozen=True)
 class TextFeatures:
     """Which captions to train on.

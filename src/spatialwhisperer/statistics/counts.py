@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._arrays import numbers
+from spatialwhisperer._annotations import numbers
 
 _CHUNK = 10_000_000
 _SEEN_IN = 3

@@ -12,6 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._annotations import is_text
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
@@ -110,7 +111,7 @@ def query(
 
 def _texts(text: Any) -> list[str]:
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
-    if wrong := [t for t in texts if not isinstance(t, str)]:
+    if wrong := [t for t in texts if not is_text(t)]:
         raise TypeError(
             f"text must be a sentence, or a list of several descriptions of the same thing; found {listing(wrong, 3)}."
         )

@@ -164,7 +164,7 @@ _INTENSITY = (256 * 10 ** -(np.arange(math.ceil(_MOST_OD * _STEPS) + 2) / _STEPS
 
 
 @njit(cache=True, nogil=True)
-def _augment(  # type: ignore[no-untyped-def]
+def _augment(
     tiles, out, geometry, angles, rotates, fill, mix, shift, colour, added, stains, colours, density, intensity
 ):
     n, p = tiles.shape[0], tiles.shape[2]
@@ -191,7 +191,7 @@ def _augment(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _restained(flat, changed, mix, shift, stains, density, intensity):  # type: ignore[no-untyped-def]
+def _restained(flat, changed, mix, shift, stains, density, intensity):
     """Write the intensities with changed stains, and return the mean grey."""
     total = 0.0
     last = np.int64(len(intensity) - 1)
@@ -213,7 +213,7 @@ def _restained(flat, changed, mix, shift, stains, density, intensity):  # type: 
 
 
 @njit(cache=True, nogil=True)
-def _recoloured(changed, matrix, added):  # type: ignore[no-untyped-def]
+def _recoloured(changed, matrix, added):
     """Change colours in place."""
     low, high = np.float32(0), np.float32(255)
     for j in range(changed.shape[1]):
@@ -224,7 +224,7 @@ def _recoloured(changed, matrix, added):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _turned(changed, target, start, down, right, cosine, sine, fill, p):  # type: ignore[no-untyped-def]
+def _turned(changed, target, start, down, right, cosine, sine, fill, p):
     """Turn a tile around its centre, after its flips and right angles."""
     middle = (p - 1) / 2
     for y in range(p):

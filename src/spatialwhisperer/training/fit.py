@@ -301,7 +301,7 @@ def _validation_batches(inputs: dict[str, Any], validation: Items | None, phase:
 
 def _augment(items: Items, phase: Phase, run: Run) -> dict[str, Any]:
     """What changes the inputs of an encoder that is trained in this phase: tiles only."""
-    tiles = items.inputs.get("image")
+    tiles: Any = items.inputs.get("image")
     is_tiles = getattr(tiles, "ndim", 0) == 4 and tiles.dtype == np.uint8
     if run.augmentation is None or "image" not in phase.unlocked or not is_tiles:
         return {}

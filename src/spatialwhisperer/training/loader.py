@@ -44,13 +44,13 @@ class BatchLoader(DataLoader):
         self, dataset: ItemBatches, sampler: ShuffledBatches | WholeBatches, *, workers: int = 0, pin: bool = False
     ) -> None:
         super().__init__(dataset, sampler=sampler, batch_size=None, num_workers=0)
-        self.workers, self.pin = workers, pin
+        self.items, self.workers, self.pin = dataset, workers, pin
         self._open: list[Any] = []
 
     def __iter__(self) -> Any:
         # it draws a number from torch's generator, as every loader does
         plain = super().__iter__()
-        if not self.workers and not self.pin and not self.dataset.augment:
+        if not self.workers and not self.pin and not self.items.augment:
             return plain
         batches = self._batches()
         self._open = [*(one for one in self._open if one() is not None), weakref.ref(batches)]
@@ -61,7 +61,7 @@ class BatchLoader(DataLoader):
         epoch = getattr(self.sampler, "epoch", 0)
 
         def look_up(positions: np.ndarray) -> Any:
-            batch = self.dataset.batch(positions, epoch)
+            batch = self.items.batch(positions, epoch)
             return pinned(batch) if self.pin else batch
 
         yield from in_order(look_up, self.sampler, workers=self.workers)

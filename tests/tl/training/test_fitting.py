@@ -17,7 +17,15 @@ import spatialwhisperer as sw
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import Context, get_preset
 from spatialwhisperer.models.config import ContextConfig, Training
-from spatialwhisperer.tl._training.fitting import Plan, build_model, check_folder, check_free, fit_model, locked, run_folder
+from spatialwhisperer.tl._training.fitting import (
+    Plan,
+    build_model,
+    check_folder,
+    check_free,
+    fit_model,
+    locked,
+    run_folder,
+)
 from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.trainer import trainer_options
@@ -169,7 +177,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can ask whether a process is there")
-def test_runs_that_were_killed_are_removed_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_were_killed_are_removed_and_others_stay(tmp_path: Path) -> None:
     """A finished model stays, and so does the run of a living process and whatever has another name."""
     with sw.settings.override(cache_dir=tmp_path):
         mine = run_folder(None)

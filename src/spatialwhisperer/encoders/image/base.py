@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._annotations import is_number
-from spatialwhisperer._arrays import numbers
+from spatialwhisperer._annotations import is_number, numbers
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity

@@ -146,11 +146,15 @@ def check_identity(identity: RunIdentity, folder: str | Path, *, resume: bool) -
 
 
 def begin_run(identity: RunIdentity, folder: Path) -> None:
-    """Sweep what killed runs left in the folder of a run, and write the identity before the first step."""
+    """Sweep what killed runs left in the folder of a run, and write the identity before the first step.
+
+    That of a run which is resumed stays as it is, with the versions that it was begun with.
+    """
     if joins_a_run():
         return
     sweep_run(folder)
-    identity.write(folder)
+    if RunIdentity.read(folder) is None:
+        identity.write(folder)
 
 
 def _preset(preset: Preset) -> dict[str, Any]:

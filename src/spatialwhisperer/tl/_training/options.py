@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._checks import checked_fields
+from spatialwhisperer._checks import checked_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@checked_fields
+@checked_options
 @dataclass(frozen=True)
 class ExpressionOptions:
     """How a model is trained to predict expression.
