@@ -305,7 +305,7 @@ def test_weights_are_finite_numbers_of_their_type(folders: dict[str, Path], tmp_
 def test_an_interrupted_replacement_is_opened(folders: dict[str, Path], tmp_path: Path) -> None:
     left = tmp_path / ".m-0123456789ab-1-abcdefgh-old"
     shutil.copytree(folders[TEXT], left)
-    assert store.locate(tmp_path / "m") == left
+    assert store.locate(tmp_path / "m") == tmp_path / "m"
     model = Whisperer.load(tmp_path / "m")
     assert model.labels == ["fat", "gland"]
     model.save(tmp_path / "m")

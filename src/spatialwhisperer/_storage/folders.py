@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _OLD = "-old"
 _STALE_AFTER = 24 * 3600
 _LONGEST = 180
+_LOOKS = 5
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -66,13 +67,22 @@ def present(folder: Path, marker: str) -> Path | None:
     -------
     The place, or ``None`` where there is none.
     """
-    if folder.is_dir():
-        return folder
-    if not folder.name or not folder.parent.is_dir():
-        return None
-    left = [p for p in _leftovers(folder) if p.name.endswith(_OLD) and (p / marker).is_file()]
-    # whoever was writing may have finished meanwhile
-    return folder if folder.is_dir() else max(left, key=_modified, default=None)
+    for look in range(_LOOKS):
+        if folder.is_dir():
+            return folder
+        if not folder.name or not folder.parent.is_dir():
+            return None
+        around = _leftovers(folder)
+        left = [p for p in around if p.name.endswith(_OLD) and (p / marker).is_file()]
+        # whoever was writing may have finished meanwhile
+        if folder.is_dir():
+            return folder
+        if left:
+            return max(left, key=_modified)
+        # and may have begun again: between two looks a whole replacement can pass
+        if look and not around:
+            return None
+    return None
 
 
 def sweep(folder: Path) -> None:
