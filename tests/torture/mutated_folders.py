@@ -25,10 +25,10 @@ HOME = str(Path(spatialwhisperer.__file__).parent)
 ENDS = ("opens", "own error")
 
 
-def outcome(folder: Path) -> tuple[str, str]:
+def outcome(folder: Path, *, seconds: int = 60) -> tuple[str, str]:
     """What opening a folder ends in, and the message; anything but `ENDS` must not be."""
     try:
-        with alone(folder):
+        with alone(folder, seconds=seconds):
             repr(Whisperer.load(folder))
     except (FileNotFoundError, ValueError, KeyError) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]

@@ -54,6 +54,8 @@ def fetch_archives(
         )
     for name, place in places.items():
         path = folder / name
+        for target in (path, place):
+            sweep(target)
         if name in missing:
             check = _known(f"{base_url.rstrip('/')}/{name}", archives[name])
             if not _passes(path, check):
@@ -114,7 +116,6 @@ def _unpack(path: Path, target: Path, suffixes: tuple[str, ...]) -> None:
                 if outside
                 else f"{path.name} holds no {listing(suffixes)}; it holds {listing(archive.namelist())}."
             )
-        sweep(target)
         temporary = beside(target)
         try:
             archive.extractall(temporary, members)

@@ -33,7 +33,7 @@ def git_blob_sha1(path: str | Path) -> str:
 def download(url: str, target: Path, check: Callable[[Path], None]) -> None:
     """Download a file, and put it into place once it was checked.
 
-    What is not whole lies in a hidden folder beside its place; what a killed process left of it is removed by the next download.
+    What is not whole lies in a hidden folder beside its place; `sweep` removes what a killed process left of it.
 
     Parameters
     ----------
@@ -54,7 +54,6 @@ def download(url: str, target: Path, check: Callable[[Path], None]) -> None:
     import pooch
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target)
     temporary = beside(target)
     try:
         part = temporary / "part"
@@ -100,6 +99,8 @@ def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
     ValueError
         The server's file is not the published one.
     """
+    for path in files:
+        sweep(folder / path)
     missing = [path for path, sha1 in files.items() if not _intact(folder / path, sha1)]
     if missing and settings.offline:
         raise FileNotFoundError(
