@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import numpy as np
-
 import spatialwhisperer
 from spatialwhisperer.datasets._files import archives, download
 from spatialwhisperer.settings import settings
@@ -22,6 +20,8 @@ from tests.torture.frame import Campaign, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import numpy as np
 
 HOME = str(Path(spatialwhisperer.__file__).parent)
 PAGE = "https://example.org/data"

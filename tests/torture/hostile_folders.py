@@ -28,6 +28,8 @@ TEXT, IMAGE, EMBEDDED = "trained text", "trained image", "embedded"
 CODE = "import os\nopen(os.environ['SPATIALWHISPERER_TORTURE'], 'w').write('ran')\nclass Evil: pass\n"
 MARK = "SPATIALWHISPERER_TORTURE"
 MOST_MEMORY = 400 * 2**20
+ENDLESS = ("links to", "terabyte", "pipe")
+"""Attacks whose files nobody should read to the end, also not to compute their checksums."""
 
 
 class _Runs:
@@ -151,7 +153,10 @@ ATTACKS: list[tuple[str, str, Callable[[Path], None]]] = [
         for what, change in [
             ("auto_map of the tokenizer", _tokenizer("auto_map", AUTO_MAP)),
             ("auto_map of the architecture", _set("transformer", "auto_map", value=AUTO_MAP, part="text_encoder")),
-            ("custom pipelines", _set("transformer", "custom_pipelines", value={"x": {"impl": "evil.Evil"}}, part="text_encoder")),
+            (
+                "custom pipelines",
+                _set("transformer", "custom_pipelines", value={"x": {"impl": "evil.Evil"}}, part="text_encoder"),
+            ),
         ]
         for code, add in [
             (True, _listed("evil.py", EVIL, "text_encoder")),
@@ -167,7 +172,15 @@ ATTACKS: list[tuple[str, str, Callable[[Path], None]]] = [
     *[(f"tokenizer names {v}", TEXT, _tokenizer("vocab_file", v)) for v in ("/etc/passwd", "../elsewhere")],
     *[
         (f"image encoder {name}", IMAGE, _set(*IMAGE_NAME, value=name))
-        for name in ("owner/name", "hf-hub:owner/name", "../elsewhere", "/etc", "local-dir:/etc", "uni2-h", "vit_giant_patch14_224")
+        for name in (
+            "owner/name",
+            "hf-hub:owner/name",
+            "../elsewhere",
+            "/etc",
+            "local-dir:/etc",
+            "uni2-h",
+            "vit_giant_patch14_224",
+        )
     ],
     *[
         (f"text encoder of gene sentences {name}", IMAGE, _set("text_encoder", value=name, part="gene_encoder"))
@@ -186,7 +199,14 @@ ATTACKS: list[tuple[str, str, Callable[[Path], None]]] = [
     ("weights are a pipe", EMBEDDED, _pipe),
     *[
         (f"Python file {name}", TEXT, _beside(name, EVIL))
-        for name in ("__init__.py", "sitecustomize.py", "modeling_bert.py", "text_encoder/__init__.py", "gene_encoder/x.py", "json.py")
+        for name in (
+            "__init__.py",
+            "sitecustomize.py",
+            "modeling_bert.py",
+            "text_encoder/__init__.py",
+            "gene_encoder/x.py",
+            "json.py",
+        )
     ],
     *[
         (f"pickle {name}, {how}", TEXT, make(name, PICKLE))
@@ -205,7 +225,12 @@ ATTACKS: list[tuple[str, str, Callable[[Path], None]]] = [
     ("header of 2**60 bytes", EMBEDDED, _content("model.safetensors", struct.pack("<Q", 2**60) + b"{}")),
     *[
         (f"{path} is {what}", TEXT, _content(path, content))
-        for path in ("config.json", "text_encoder/config.json", "text_encoder/tokenizer.json", "text_encoder/tokenizer_config.json")
+        for path in (
+            "config.json",
+            "text_encoder/config.json",
+            "text_encoder/tokenizer.json",
+            "text_encoder/tokenizer_config.json",
+        )
         for what, content in (
             ("a deep list", b"[" * 200_000),
             ("a deep object", b'{"a":' * 200_000),
@@ -217,13 +242,14 @@ ATTACKS: list[tuple[str, str, Callable[[Path], None]]] = [
 ]
 
 
-def trials(_rng: np.random.Generator, n: int) -> Iterator[Trial]:
+def trials(rng: np.random.Generator, n: int) -> Iterator[Trial]:
     """One attack after another, with checksums that fit."""
+    order = [ATTACKS[int(i)] for i in rng.permutation(len(ATTACKS))]
     with tempfile.TemporaryDirectory() as place:
         # what a first use imports is no part of the trial
         for folder in shared_folders().values():
             Whisperer.load(folder)
-        for i, (what, name, attack) in enumerate(islice(cycle(ATTACKS), n)):
+        for i, (what, name, attack) in enumerate(islice(cycle(order), n)):
             yield _attacked(Path(place) / str(i), what, name, attack)
 
 
@@ -231,10 +257,11 @@ def _attacked(place: Path, what: str, name: str, attack: Callable[[Path], None])
     folder = place / "m"
     shutil.copytree(shared_folders()[name], folder)
     attack(folder)
-    try:
-        seal(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass  # those that cannot be sealed are tried as they are
+    if not any(text in what for text in ENDLESS):
+        try:
+            seal(folder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass  # those that cannot be sealed are tried as they are
     os.environ[MARK] = str(place / "ran")
     before = _peak()
     try:
@@ -257,4 +284,4 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-CAMPAIGN = Campaign("hostile model folder", trials, bounded=len(ATTACKS), long=len(ATTACKS), posix=True)
+CAMPAIGN = Campaign("hostile model folder", trials, bounded=40, long=len(ATTACKS), posix=True)

@@ -119,7 +119,9 @@ def _trial(adata: Any, fresh: np.ndarray, place: Path, event: int, seconds: floa
     elif len(left) > 1 or any(not name.endswith(".part") for name in left):
         # the part of a file may be that of another process that is running, and goes after an hour
         wrong = f"left {left}"
-    said = "it had ended" if ended else "no batch was finished" if not before else f"found again, {twice} computed twice"
+    said = (
+        "it had ended" if ended else "no batch was finished" if not before else f"found again, {twice} computed twice"
+    )
     return Trial(said, wrong and f"{what}: {wrong}")
 
 
