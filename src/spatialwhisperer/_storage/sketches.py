@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.untrusted import REMEDY, opening
 
 if TYPE_CHECKING:
@@ -87,4 +86,5 @@ def compare_shapes(
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
     if wrong:
-        raise ValueError(f"The weights of {what} do not fit its configuration: check {listing(wrong, 4)}.")
+        names = ", ".join(wrong[:4]) + (f", … ({len(wrong)} in all)" if len(wrong) > 4 else "")
+        raise ValueError(f"The weights of {what} do not fit its configuration: check {names}.")
