@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import shutil
 import struct
 import tempfile
@@ -281,6 +280,8 @@ def _attacked(place: Path, what: str, name: str, attack: Callable[[Path], None])
 
 def _peak() -> int:
     """Most bytes of memory that this process had so far."""
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
