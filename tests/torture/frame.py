@@ -27,7 +27,7 @@ class Campaign:
     A row of the table.
 
     ``trials(rng, n)`` makes ``n`` trials one after another, and all that it draws comes from ``rng``. ``bounded`` trials run with the
-    tests, ``long`` ones with ``make torture``.
+    tests, ``long`` ones with ``make torture``. ``posix`` ones need signals and other things that Windows does not have.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Campaign:
     bounded: int
     long: int
     slow: bool = False
+    posix: bool = False
 
     def run(self, n: int, *, seed: int = SEED) -> Counts:
         counts = Counts(self.name)

@@ -93,6 +93,11 @@ class Encoder(ABC):
         raise ValueError(f"A {artifact.kind} of class {cls.__name__} cannot be opened from a folder.")
 
     @classmethod
+    def bare_module(cls, artifact: Artifact) -> torch.nn.Module | None:  # noqa: ARG003
+        """Return what `module` gives for a stored encoder, with random weights, to compare its shapes; ``None`` where that needs weights."""
+        return None
+
+    @classmethod
     def names_others(cls, artifact: Artifact) -> Sequence[tuple[str, str]]:  # noqa: ARG003
         """Encoders that what is stored opens by their names, each with its modality."""
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,10 @@ class JointSpace(nn.Module):
                 f"The {name} encoder of this model ({modality.features.name!r}) was trained with it and cannot be opened by "
                 f"its name. Pass it: sw.models.Whisperer.load(folder, encoders={{{name!r}: …}})."
             )
-        self.towers[name] = self.encoders[name].module()
+        # heads may be built without memory; an encoder brings weights of its own
+        without = torch.get_default_device().type == "meta"
+        with torch.device("cpu") if without else nullcontext():
+            self.towers[name] = self.encoders[name].module()
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from spatialwhisperer.models.card import describe, introduction
 from spatialwhisperer.models.config import ModelConfig
 from spatialwhisperer.models.expression import ExpressionPredictor
 from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, within
+from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, sketched
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.vocabulary import Vocabulary
 
@@ -235,7 +235,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         check_sizes(config, artifact.tensors)
         with untouched_rng():
             opened = open_encoders(config, artifact, encoders or {}, allow_encoders)
-            with opening("The configuration of this model", own=(ValueError, KeyError)), within(artifact):
+            with opening("The configuration of this model", own=(ValueError, KeyError)), sketched(artifact):
                 model = cls(config, encoders=opened)
             with opening("The weights of this model", own=(ValueError,)):
                 fill(model, artifact.tensors)

@@ -23,7 +23,7 @@ from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.encoders.text._stored import SAFE, build_network, open_tokenizer
+from spatialwhisperer.encoders.text._stored import SAFE, bare_network, build_network, open_tokenizer
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
 from spatialwhisperer.encoders.text.files import MINILM, MINILM_TOKENS, TOKENIZER_FILES, digest_of, text_files
 from spatialwhisperer.settings import settings
@@ -266,6 +266,15 @@ class TransformerEncoder(TextEncoder):
             identity=None if trained else self._identity,
         )
         return Artifact(KIND, to_plain(config), {} if trained else _arrays(self.network), files=files)
+
+    @classmethod
+    def bare_module(cls, artifact: Artifact) -> torch.nn.Module:
+        """Return the network with its pooling and random weights."""
+        from spatialwhisperer.encoders.text._text_network import TextNetwork
+
+        stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
+        with _quiet():
+            return TextNetwork(bare_network(stated.transformer), stated.pooling, stated.normalize)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> TransformerEncoder:
