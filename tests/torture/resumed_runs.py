@@ -27,7 +27,7 @@ ROWS, GENES, EPOCHS = 40, 12, 3
 class Call(NamedTuple):
     """Arguments of a call, which a change may change: objects, attributes of the preset, options, and the folder of the run."""
 
-    tables: list[ad.AnnData]
+    tables: list[Any]
     preset: dict[str, Any]
     options: dict[str, Any]
     folder: Path
