@@ -89,7 +89,8 @@ def call(k: int = 3, *, note: str | None = None, key: str | None = None, random_
 
 def test_arguments_are_checked_by_their_names_and_by_their_annotations() -> None:
     assert call(2, note="a") == "2 a None 0 {}"
-    for wrong in ({"k": 0}, {"note": 7}, {"key": 7}, {"random_state": -1}):
+    several: list[dict[str, Any]] = [{"k": 0}, {"note": 7}, {"key": 7}, {"random_state": -1}]
+    for wrong in several:
         with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))} must be"):
             call(**wrong)
 
@@ -100,7 +101,7 @@ def test_a_default_is_right_where_it_is_passed() -> None:
 
 def test_an_argument_that_does_not_exist_is_named_by_python() -> None:
     with pytest.raises(TypeError, match="missing|unexpected"):
-        checked(lambda a: a)(b=1)
+        checked(lambda a: a)(b=1)  # type: ignore[call-arg]
 
 
 def test_fields_are_checked_whenever_one_is_made() -> None:

@@ -41,13 +41,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def checked_options(cls: type[R]) -> type[R]:
     """Check the fields of a dataclass, as `checked` does arguments, whenever one is made."""
-    cls.__init__ = _watched(cls.__init__, RULES)  # type: ignore[method-assign,misc]
+    cls.__init__ = _watched(cls.__init__, RULES)  # type: ignore[method-assign]
     return cls
 
 
 def checked_fields(cls: type[R]) -> type[R]:
     """Check the fields of a dataclass by their annotations whenever one is made; it checks their range itself."""
-    cls.__init__ = _watched(cls.__init__, {})  # type: ignore[method-assign,misc]
+    cls.__init__ = _watched(cls.__init__, {})  # type: ignore[method-assign]
     return cls
 
 

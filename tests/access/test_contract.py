@@ -118,7 +118,8 @@ def test_a_column_is_real_numbers() -> None:
 
 def test_a_transformation_can_be_inverted() -> None:
     check_affine("spots", "S", np.array([[0, -2, 5], [2, 0, 7], [0, 0, 1.0]]))
-    for part in ([[1, 1], [1, 1]], [[0, 0], [0, 0]], [[np.nan, 0], [0, 1]], [[1e12, 0], [0, 1e12]]):
+    flat: list[list[list[float]]] = [[[1, 1], [1, 1]], [[0, 0], [0, 0]], [[np.nan, 0], [0, 1]], [[1e12, 0], [0, 1e12]]]
+    for part in flat:
         matrix = np.eye(3)
         matrix[:2, :2] = part
         with pytest.raises(

@@ -70,4 +70,4 @@ def test_an_embedding_of_one_column_is_drawn_on_a_line(objects: list[ad.AnnData]
     for adata in objects:
         adata.obsm["one"] = np.arange(adata.n_obs, dtype=float)[:, None]
     axes = batches(objects, batch_key="patient", embeddings="one", reduction="pca", k=5)
-    assert np.ptp(axes[0].collections[0].get_offsets()[:, 1]) == 0
+    assert np.ptp(np.asarray(axes[0].collections[0].get_offsets())[:, 1]) == 0

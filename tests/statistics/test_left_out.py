@@ -11,14 +11,20 @@ ONE = np.full(N, "one", object)
 
 
 def test_units_are_patients_where_there_are_several() -> None:
-    patients = np.where(np.arange(N) < 100, "a", "b").astype(object)
+    patients = np.array(["a", "b", "c"], object)[np.arange(N) // 80]
     units = left_out_units(patients, np.arange(N), GRID)
-    assert np.array_equal(units, np.arange(N) >= 100)
+    assert np.array_equal(units, np.arange(N) // 80)
 
 
-def test_units_are_sections_of_one_patient() -> None:
+@pytest.mark.parametrize("patients", [ONE, np.where(np.arange(N) % 3, "a", "b").astype(object)], ids=["one", "two"])
+def test_units_are_sections_of_one_or_two_patients(patients: np.ndarray) -> None:
     sections = np.arange(N) % 3
-    assert np.array_equal(left_out_units(ONE, sections, GRID), sections)
+    assert np.array_equal(left_out_units(patients, sections, GRID), sections)
+
+
+def test_units_are_two_patients_where_sections_are_not_known() -> None:
+    patients = np.where(np.arange(N) < 100, "a", "b").astype(object)
+    assert np.array_equal(left_out_units(patients, None, GRID), np.arange(N) >= 100)
 
 
 def test_units_are_blocks_of_one_section() -> None:

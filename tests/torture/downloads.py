@@ -64,7 +64,8 @@ class Downloads:
 
 def trials(rng: np.random.Generator, n: int) -> Iterator[Trial]:
     """Each way to answer, for one file or for both; afterwards the server is well, and the same call succeeds."""
-    data, answer = Downloads(rng), [bad_server.right]
+    data = Downloads(rng)
+    answer: list[Callable[..., Any]] = [bad_server.right]
     cases = [(how, first) for how in (*bad_server.WRONG, *bad_server.HELD) for first in (True, False)]
     with bad_server.serving(data.files, answer) as url:
         for how, first in islice(cycle(cases), n):

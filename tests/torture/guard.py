@@ -40,7 +40,7 @@ def alone(folder: Path, *, seconds: int = 20) -> Iterator[None]:
     """No network, no other process, no pickle, nobody to answer a question, no code of the folder, and an end to what hangs."""
     _audit()
     ask, before = builtins.input, signal.signal(signal.SIGALRM, _refuse)
-    builtins.input = _refuse
+    builtins.input = _refuse  # type: ignore[assignment]
     _FORBIDDEN.append(str(folder))
     signal.alarm(seconds)
     try:

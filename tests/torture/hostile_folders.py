@@ -95,7 +95,10 @@ def _large_file(folder: Path) -> None:
 
 
 def _content(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(content) and None
+    def write(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return write
 
 
 def _header(shape: Any) -> Callable[[Path], None]:

@@ -135,7 +135,7 @@ def _other_elements(section: Any) -> None:
     )
 
 
-def _columns(table: ad.AnnData) -> None:
+def _columns(table: Any) -> None:
     number = np.arange(table.n_obs)
     table.obs["patient"] = pd.Categorical(np.where(number % 2, "A", "B"))
     table.obs["batch"] = pd.Categorical(np.where(number < table.n_obs // 2, "u", "v"))
@@ -173,7 +173,7 @@ def _grid() -> Any:
     sw.tl.zero_shot_annotate(slide, LABELS)
     number = np.arange(slide["table"].n_obs)
     for name, values in {"patient": ("A", "B"), "batch": ("u", "v"), "truth": LABELS}.items():
-        slide["table"].obs[name] = pd.Categorical(np.where(number % 2, *values))
+        slide["table"].obs[name] = pd.Categorical(np.where(number % 2, values[0], values[1]))
     return slide
 
 
@@ -186,7 +186,7 @@ def _counts() -> Any:
     return cells
 
 
-def _take_labels(cells: ad.AnnData, table: ad.AnnData) -> None:
+def _take_labels(cells: Any, table: Any) -> None:
     """The labels of a section, as if a model had given them: training one takes long."""
     for name in ("sw_label", "sw_label_confidence", "sw_label_margin"):
         cells.obs[name] = table.obs[name].to_numpy()

@@ -34,7 +34,7 @@ def _report() -> pd.DataFrame:
 @lru_cache
 def _parts() -> dict[str, Any]:
     model = sw.models.default_model()
-    return {"model": model, "vocabulary": model.vocabulary, "ontology": model.vocabulary.ontology}
+    return {"model": model, "vocabulary": model.vocabulary, "ontology": getattr(model.vocabulary, "ontology", None)}
 
 
 def _features(modality: str) -> np.ndarray:
@@ -57,7 +57,7 @@ def fast() -> dict[str, Other]:
         ),
         "models.image_encoder": _plain(m.image_encoder, encoder="stain_texture", weights=None, pretrained=True),
         "models.text_encoder": _plain(m.text_encoder, encoder="minilm", pooling=None, normalize=None),
-        "models.register_modality": _plain(m.register_modality, modality=m.Modality("image", "image"), overwrite=False),
+        "models.register_modality": _plain(m.register_modality, modality=m.Modality("image", "tiles"), overwrite=False),
         "models.Whisperer.load": _plain(
             m.Whisperer.load, source=str(folder() / "none"), encoders=None, allow_encoders=()
         ),

@@ -87,7 +87,8 @@ def _wrong_at_the_end(running: list[subprocess.Popen[str]], reads: int, seen: se
 
 def _until_all_write(place: Path, writers: int) -> None:
     """Wait until odd and even versions, which the two writers count, were seen."""
-    end, seen = time.monotonic() + 60, set()
+    end = time.monotonic() + 60
+    seen: set[int] = set()
     while len(seen) < writers and time.monotonic() < end:
         _, version = _one_read(place)
         seen |= {version % 2} if version > 0 else set()

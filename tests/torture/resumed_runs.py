@@ -128,7 +128,7 @@ def _other_key(call: Call, rng: np.random.Generator) -> str:  # noqa: ARG001
 def _one_number(modality: str) -> Change:
     def change(call: Call, rng: np.random.Generator) -> str:
         table = call.tables[rng.integers(2)]
-        x = table.obsm[f"X_{modality}"]
+        x: Any = table.obsm[f"X_{modality}"]
         row, column = (int(rng.integers(n)) for n in x.shape)
         # not by the last bit, which may be lost when features are standardised
         x[row, column] += rng.choice([1e-3, 1, 1e3])
@@ -138,7 +138,8 @@ def _one_number(modality: str) -> Change:
 
 
 def _one_count(call: Call, rng: np.random.Generator) -> str:
-    call.tables[rng.integers(2)].X[int(rng.integers(ROWS)), int(rng.integers(8))] += int(rng.integers(1, 9))
+    counts: Any = call.tables[rng.integers(2)].X
+    counts[int(rng.integers(ROWS)), int(rng.integers(8))] += int(rng.integers(1, 9))
     return r"- expression\.values: "
 
 
@@ -168,7 +169,7 @@ def _rows(call: Call, rng: np.random.Generator) -> str:
 
 
 def _patient(call: Call, rng: np.random.Generator) -> str:
-    obs = call.tables[rng.integers(2)].obs
+    obs: Any = call.tables[rng.integers(2)].obs
     obs["patient"] = obs["patient"].astype(str).where(np.arange(ROWS) != rng.integers(ROWS), "new")
     return r"- data\.groups: "
 

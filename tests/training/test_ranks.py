@@ -311,7 +311,7 @@ def test_precision_locking_ranks_and_kills_give_the_float32_run_of_one_process(
             {"ranks": n, "trainer": {"precision": p, "accumulate_grad_batches": accumulated}}
             for n, p in ((1, "32-true"), (ranks, precision))
         )
-        case = {"head": "bn_shortcut", "text_loss": "sigmoid", "tower": tower, "batch": 16, "epochs": 2}
+        case: dict[str, Any] = {"head": "bn_shortcut", "text_loss": "sigmoid", "tower": tower, "batch": 16, "epochs": 2}
         cases.append(case | {"sides": [reference, straight]})
         if ranks == 1 or tower == "U":
             cases.append(case | {"sides": [straight, straight | {"killed": True}]})

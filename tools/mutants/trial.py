@@ -216,7 +216,7 @@ def _ended(child: int, seconds: float) -> tuple[bool, int]:
     """Wait for a process, and by which signal it was ended; where it does not end in time, or hangs, end it and those it started."""
     deadline = time.monotonic() + seconds
     ended, status = False, 0
-    used, since = -1, time.monotonic()
+    used, since = -1.0, time.monotonic()
     while not ended and time.monotonic() < deadline and time.monotonic() < since + IDLE_S:
         found, status = os.waitpid(child, os.WNOHANG)
         ended = found == child

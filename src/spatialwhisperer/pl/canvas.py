@@ -224,7 +224,7 @@ def _stored_colours(table: AnnData, key: str) -> list[str]:
 def classes_of(table: AnnData, key: str) -> list[str]:
     """All labels that rows could get; none where that is not recorded."""
     stated = table.uns.get(key)
-    named = stated.get("classes") if isinstance(stated, Mapping) else None
+    named: Any = stated.get("classes") if isinstance(stated, Mapping) else None
     return [] if isinstance(named, str) or np.ndim(named) != 1 else [str(c) for c in named]
 
 

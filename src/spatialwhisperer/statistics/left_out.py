@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+FEWEST_PATIENTS = 3
+"""Fewest patients that are left out in turn."""
+
 BLOCKS = 8
 """Blocks of a section that are left out in turn where there is one section only."""
 
@@ -11,7 +14,8 @@ BLOCKS = 8
 def left_out_units(groups: np.ndarray, sections: np.ndarray | None, positions: np.ndarray | None) -> np.ndarray:
     """Code of the unit of each row, shape (n,).
 
-    Units are the patients (groups). Where there is one patient they are the sections, and where there is one section they are eight
+    Units are the patients (groups) where there are three or more. With two, each fold would see one patient only: what is chosen would
+    suit half of the data, and no variation between patients. Then units are the sections, and where there is one section they are eight
     blocks of it with equal numbers of rows. Single spots are never units: their tiles overlap, so that a spot that is left out has near
     copies among the others. Blocks are spatial where every row has a position, otherwise they are runs of the rows in their order.
 
@@ -24,10 +28,10 @@ def left_out_units(groups: np.ndarray, sections: np.ndarray | None, positions: n
     positions
         Position of each row, shape (n, 2), or ``None``.
     """
-    for names in (groups, sections):
+    for names, fewest in ((groups, FEWEST_PATIENTS), (sections, 2), (groups, 2)):
         if names is not None:
             codes = np.unique(np.asarray(names).astype(str), return_inverse=True)[1]
-            if codes.max(initial=0):
+            if codes.max(initial=0) + 1 >= fewest:
                 return codes
     n = len(groups)
     codes = np.zeros(n, np.int64)

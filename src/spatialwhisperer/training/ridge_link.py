@@ -54,7 +54,7 @@ def linked_pairs(items: Items, bridge: str) -> np.ndarray:
 def pair_units(items: Items, bridge: str) -> np.ndarray:
     """Unit of each of these pairs, shape (m,): the pairs of a unit are left out together when the penalty is chosen.
 
-    Units are patients, where there is one patient sections, and where there is one section blocks of it.
+    Units are patients, where there are one or two patients sections, and where there is one section blocks of it.
     """
     first = _linked(items, bridge)[1]
     section = xy = None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._schema import to_plain
 from spatialwhisperer.training.files import leftovers, write_whole
 
@@ -167,7 +166,7 @@ def fingerprint(x: Any) -> str:
     """Shape, type and SHA-256 of an array, a sparse matrix, a list of texts, tiles that are not read yet, or ``None``."""
     if x is None:
         return "none"
-    if isinstance(x, LazyTiles):
+    if hasattr(x, "digest"):
         return f"{_shape(x.shape)} {x.dtype}, sha256 of the tiles {x.digest()}"
     if hasattr(x, "tocsr"):
         x = x.tocsr()

@@ -316,7 +316,12 @@ def test_texts_are_turned_into_tokens_once_and_batches_are_the_same(tiny, monkey
 
     encoder, counted = TransformerEncoder.open(tiny), []
     tokens = TransformerEncoder._tokens
-    monkeypatch.setattr(TransformerEncoder, "_tokens", lambda self, texts: counted.extend(texts) or tokens(self, texts))
+
+    def counting(self, texts):
+        counted.extend(texts)
+        return tokens(self, texts)
+
+    monkeypatch.setattr(TransformerEncoder, "_tokens", counting)
     texts = [*dict.fromkeys(TEXTS), " ".join(TEXTS * 5)]
     prepared = encoder.prepare(texts)
     assert counted == texts

@@ -94,6 +94,7 @@ def test_bad_arguments_are_refused(objects: list[Any], options: Any, error: Any,
 def test_a_column_that_names_rows_groups_none(objects: list[Any]) -> None:
     for adata in objects:
         adata.obs["row"] = adata.obs_names
-    for options in ({"labels_key": "row", "batch_key": "patient"}, {"batch_key": "row"}):
+    several: list[dict[str, Any]] = [{"labels_key": "row", "batch_key": "patient"}, {"batch_key": "row"}]
+    for options in several:
         with pytest.raises(ValueError, match="'row' has another value in each of the 250 rows"):
             batch_report(objects, embedding="mixed", k=5, **options)

@@ -30,7 +30,7 @@ def on_table(change: Callable[[ad.AnnData], None]) -> Callable[[Any], None]:
 
 
 def counts(made: Callable[[np.ndarray], Any]) -> Callable[[Any], None]:
-    def change(table: ad.AnnData) -> None:
+    def change(table: Any) -> None:
         dense = np.asarray(table.X.toarray(), float)
         # what anndata itself refuses cannot be met
         table.X = made(dense)
@@ -202,7 +202,7 @@ def _mixed(old: pd.Series) -> Any:
     return out
 
 
-def _coded(old: pd.Series) -> pd.Categorical:
+def _coded(old: pd.Series) -> Any:
     return pd.Categorical(old.cat.codes)
 
 
@@ -210,7 +210,7 @@ def _reversed(old: pd.Series) -> Any:
     return old.cat.reorder_categories(list(old.cat.categories[::-1]))
 
 
-def _two_of_one_name(table: ad.AnnData) -> None:
+def _two_of_one_name(table: Any) -> None:
     table._obs = pd.concat([table.obs, table.obs[["truth"]]], axis=1)
 
 
@@ -253,7 +253,9 @@ COLUMN_DAMAGES = [
     Damage("columns: a number as name", _odd_column(0), EVERY),
     Damage("columns: a tuple as name", _odd_column(("a", 1)), EVERY),
     Damage(
-        "columns: a stray one of lists", lambda d: _odd_column("stray", filled([1])(table_of(d).obs.index))(d), EVERY
+        "columns: a stray one of lists",
+        lambda d: _odd_column("stray", filled([1])(pd.Series(table_of(d).obs_names)))(d),
+        EVERY,
     ),
     Damage(
         "columns: none",

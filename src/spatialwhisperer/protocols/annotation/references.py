@@ -172,7 +172,7 @@ def _pairs(train: Sequence[AnnData], encoder: GeneEncoder, key: str) -> tuple[np
     genes = np.concatenate([_genes(t, encoder) for t in train])
     complete = np.isfinite(image).all(axis=1) & np.isfinite(genes).all(axis=1)
     section = np.repeat(np.arange(len(train)), [t.n_obs for t in train])
-    patient = np.concatenate([np.asarray(t.obs["patient"], dtype=str) for t in train])
+    patient = np.concatenate([t.obs["patient"].astype(str).to_numpy() for t in train])
     xy = np.concatenate([Slide.open(t).positions() for t in train])
     units = left_out_units(patient[complete], section[complete], xy[complete])
     return image[complete], genes[complete], units
