@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _SHOWN = 80
+_TEXTS = "a list of text"
 
 Test = Callable[[Any], bool]
 
@@ -37,7 +38,8 @@ def check_annotated(name: str, value: Any, annotation: Any) -> None:
     if kinds and not any(kind.test(value) for kind in kinds):
         words = [kind.words for kind in kinds]
         either = " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
-        raise TypeError(f"{name} must be {either}, not {shown(value)}.")
+        remedy = f" Pass [{value!r}]." if is_text(value) and any(w.startswith(_TEXTS) for w in words) else ""
+        raise TypeError(f"{name} must be {either}, not {shown(value)}.{remedy}")
 
 
 def shown(value: Any) -> str:
@@ -250,4 +252,4 @@ def _subscript(outer: str, inner: ast.expr) -> Kind | None:
         parts = iterated(value)
         return parts is not None and all(any(kind.test(part) for kind in kinds) for part in parts)
 
-    return Kind(test, f"several of {' or '.join(kind.words for kind in kinds)}")
+    return Kind(test, f"a list of {' or '.join(kind.words for kind in kinds)}")

@@ -212,9 +212,9 @@ def test_an_allowed_folder_is_opened_for_a_frozen_encoder(
 
 @pytest.mark.parametrize("wrong", ["owner/name", 3, None, [3]])
 def test_permissions_are_a_list_of_names(folders: dict[str, Path], wrong: Any) -> None:
-    with pytest.raises(TypeError, match="allow_encoders is a list of names; found"):
+    with pytest.raises(TypeError, match="allow_encoders must be a list of text or a path, not"):
         Whisperer.load(folders["embedded"], allow_encoders=wrong)
-    with pytest.raises(TypeError, match="allow_encoders is a list of names; found"):
+    with pytest.raises(TypeError, match="allow_encoders must be a list of text or a path, not"):
         sw.models.load_gene_encoder(folders["embedded"] / "gene_encoder", allow_encoders=wrong)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ class Call:
         """The arguments, made anew."""
         out = {k: list(v) if isinstance(v, list) else v for k, v in self.options.items()}
         if self.model:
-            out["model"] = trained() if self.prediction else sw.models.default_model()
+            model = trained() if self.prediction else sw.models.default_model()
+            # calibrating writes into the model, which others use
+            out["model"] = deepcopy(model) if self.function is sw.tl.calibrate else model
         elif self.prediction:
             out["prediction"] = prediction()
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,7 +77,7 @@ def fast() -> dict[str, Other]:
         "Whisperer.predict_expression": _plain(model.predict_expression, features=_features("image")),
         "Whisperer.prompts": _plain(model.prompts, label="T cell"),
         "Whisperer.save": _plain(model.save, folder=str(folder() / "saved")),
-        "Whisperer.update": Other(lambda: m.default_model().update, {"annotation": model.config.annotation}),
+        "Whisperer.update": Other(lambda: deepcopy(m.default_model()).update, {"annotation": model.config.annotation}),
         "Vocabulary.lookup": _plain(vocabulary.lookup, texts=["fat"]),
         "Vocabulary.nearest": _plain(vocabulary.nearest, text="fat", n=3),
         "Vocabulary.prompts": _plain(vocabulary.prompts, label=next(iter(vocabulary.labels))),

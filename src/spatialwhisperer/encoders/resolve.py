@@ -122,7 +122,7 @@ def text_encoder(
 
 
 @checked
-def load_gene_encoder(folder: str | Path, *, allow_encoders: Collection[str] = ()) -> GeneEncoder:
+def load_gene_encoder(folder: str | Path, *, allow_encoders: Collection[str | Path] = ()) -> GeneEncoder:
     """Read an encoder that `GeneEncoder.save` wrote. Nothing is unpickled.
 
     Parameters
@@ -179,7 +179,7 @@ def any_encoder(encoder: Encoder | torch.nn.Module | str | Path, modality: str) 
     return encoder
 
 
-def stored_encoder(artifact: Artifact, modality: str, *, allow_encoders: Collection[str] = ()) -> Encoder:
+def stored_encoder(artifact: Artifact, modality: str, *, allow_encoders: Collection[str | Path] = ()) -> Encoder:
     """Open an encoder that was stored with a model or on its own.
 
     Parameters
@@ -212,7 +212,7 @@ def stored_encoder(artifact: Artifact, modality: str, *, allow_encoders: Collect
     raise ValueError(f"This {artifact.kind} does not state the name of the {modality} encoder that it stores.")
 
 
-def check_allowed(allow_encoders: Collection[str]) -> tuple[str, ...]:
+def check_allowed(allow_encoders: Collection[str | Path]) -> tuple[str, ...]:
     """Return names of encoders that may be opened.
 
     Raises

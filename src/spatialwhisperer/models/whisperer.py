@@ -213,7 +213,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         artifact: Artifact,
         *,
         encoders: Mapping[str, Given] | None = None,
-        allow_encoders: Collection[str] = (),
+        allow_encoders: Collection[str | Path] = (),
     ) -> Whisperer:
         """Build the model that was stored.
 
@@ -276,7 +276,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         source: str | Path,
         *,
         encoders: Mapping[str, Given] | None = None,
-        allow_encoders: Collection[str] = (),
+        allow_encoders: Collection[str | Path] = (),
         **hub: Any,
     ) -> Whisperer:
         """Open a model from a folder, from a Hugging Face repository, or the embedded one by its name.
@@ -341,7 +341,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         *,
         model_id: str,
         encoders: Mapping[str, Given] | None = None,
-        allow_encoders: Collection[str] = (),
+        allow_encoders: Collection[str | Path] = (),
         **hub: Any,
     ) -> Whisperer:
         return cls.load(model_id, encoders=encoders, allow_encoders=allow_encoders, **hub)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @checked
-def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
+def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the losses of a training run, the mean of each epoch, one panel per phase.
 
     Parameters
