@@ -128,4 +128,4 @@ def _judged(run: dict[str, object]) -> Trial:
     return Trial(outcome, f"files were left: {run['left']}" if run["left"] else "")
 
 
-CAMPAIGN = Campaign("training killed and resumed", trials, bounded=20, long=300, slow=True)
+CAMPAIGN = Campaign("training killed and resumed", trials, bounded=20, long=60, slow=True)

@@ -258,4 +258,4 @@ def _files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-CAMPAIGN = Campaign("resume with other data or arguments", trials, bounded=len(CHANGES), long=1000)
+CAMPAIGN = Campaign("resume with other data or arguments", trials, bounded=len(CHANGES), long=260)
