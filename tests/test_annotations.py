@@ -26,6 +26,7 @@ from spatialwhisperer._annotations import check_annotated, kinds_of, numbers, on
         ("Sequence[str]", pd.Series(["a"])),
         ("Sequence[str]", pd.Index(["a"])),
         ("Iterable[str]", {"a"}),
+        ("Iterable[str]", {"a": 1}),
         ("Sequence[str]", iter(["a"])),
         ("tuple[float, float]", (1, 2.5)),
         ("str | Sequence[str]", "a"),

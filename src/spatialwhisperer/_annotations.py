@@ -249,7 +249,8 @@ def _subscript(outer: str, inner: ast.expr) -> Kind | None:
         if hasattr(value, "__next__"):
             # an iterator can be read only once
             return True
-        parts = iterated(value)
+        keys = outer in ("Iterable", "Collection") and isinstance(value, Mapping)
+        parts = list(value) if keys else iterated(value)
         return parts is not None and all(any(kind.test(part) for kind in kinds) for part in parts)
 
     return Kind(test, f"a list of {' or '.join(kind.words for kind in kinds)}")

@@ -49,7 +49,7 @@ def _table(name: str, table: ad.AnnData) -> Digest:
         out |= {f"{name}{place}[{c}] {i}": hashed(frame.iloc[:, i]) for i, c in enumerate(frame.columns)}
     for place in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
         part = getattr(table, place)
-        out |= {f"{name}{place}[{key}]": hashed(part[key]) for key in part}
+        out |= {f"{name}{place}[{key}]": hashed(part[key] if place == "uns" else _loaded(part[key])) for key in part}
     # the order of the keys belongs to what is stored
     out[f"{name}order"] = hashed([list(table.obs.columns), list(table.obsm), list(table.uns)])
     return out

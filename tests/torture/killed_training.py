@@ -1,6 +1,7 @@
 """Training that is killed with SIGKILL at random moments and resumed until it ends.
 
-Weights and history are those of a run that was never interrupted, to the last bit, with dropout.
+Weights and history are those of a run that was never interrupted, to the last bit, with dropout and with tiles
+that are augmented.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.parts import PairLoss, Recipe
-from spatialwhisperer.training import callbacks, lightning  # imported before the processes are forked, for speed
+from spatialwhisperer.training import augment, callbacks, lightning  # imported before the processes are forked, for speed
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.fit import Run, fit
 from spatialwhisperer.training.trainer import trainer_options
@@ -50,6 +53,7 @@ warnings.simplefilter("ignore")
 rng, n = np.random.default_rng(0), 64
 widths = {"image": 6, "gene": 5, "text": 4}
 inputs = {m: rng.normal(size=(n, d)).astype(np.float32) for m, d in widths.items()}
+inputs["image"] = rng.integers(0, 255, (n, 3, 8, 8), dtype=np.uint8)
 index = {m: np.arange(n) for m in inputs}
 items = Items(inputs, index, np.arange(n), np.full(n, "a"))
 pairs = {("image", "gene"): 1.0, ("gene", "text"): 1.0}
@@ -57,13 +61,41 @@ heads = dict.fromkeys(widths, "bn_shortcut")
 recipe = Recipe(heads, 8, 1e-2, 1e-5, 0.01, (0.9, 0.98), 0.1, 0.1, 16, 12, 1)
 
 
+class Scaled(torch.nn.Module):
+    def forward(self, x):
+        return x.float() / 255
+
+
+class Tower(Encoder):
+    def encode(self, inputs, **options):
+        raise NotImplementedError
+
+    def module(self):
+        return torch.nn.Sequential(Scaled(), torch.nn.Flatten(), torch.nn.Linear(192, 6))
+
+
 def train(where):
     torch.manual_seed(0)
-    modalities = {m: ModalityConfig(FeatureRecipe(None, m), d, HeadConfig(heads[m], d, 0.3)) for m, d in widths.items()}
-    model = JointSpace(ModelConfig(8, modalities))
+    modalities = {
+        m: ModalityConfig(FeatureRecipe(None, m), d, HeadConfig(heads[m], d, 0.3), trained=m == "image")
+        for m, d in widths.items()
+    }
+    model = JointSpace(ModelConfig(8, modalities), encoders={"image": Tower()})
     options = trainer_options({"accelerator": "cpu"})
     # two phases, and held-out items, so that a kill may come between them
-    run = Run(recipe, PairLoss(), pairs, "gene", {}, None, 3, where / "phases", options, resume=True)
+    run = Run(
+        recipe,
+        PairLoss(),
+        pairs,
+        "gene",
+        {"image": "u"},
+        None,
+        3,
+        where / "phases",
+        options,
+        resume=True,
+        augmentation=Augmentation(),
+    )
     history = fit(model, items, items, run, schedule="sequential", image_link="contrastive").history
     sha = hashlib.sha256(history.to_csv().encode())
     for name, value in sorted(model.state_dict().items()):
@@ -82,6 +114,8 @@ def child(where):
     return pid
 
 
+# compiled before the processes are forked, for speed
+augment.TileAugmenter(Augmentation(), 0)(inputs["image"][:1], 0, np.arange(1))
 os.waitpid(child(folder / "first"), 0)
 start = time.perf_counter()
 os.waitpid(child(folder / "whole"), 0)

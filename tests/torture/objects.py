@@ -172,8 +172,8 @@ def _grid() -> Any:
             del slide.tables[name]
     sw.tl.zero_shot_annotate(slide, LABELS)
     number = np.arange(slide["table"].n_obs)
-    for name, values in {"patient": ("A", "B"), "batch": ("u", "v"), "truth": LABELS}.items():
-        slide["table"].obs[name] = pd.Categorical(np.where(number % 2, values[0], values[1]))
+    for name, every, (a, b) in (("patient", 2, "AB"), ("batch", 2, "uv"), ("truth", 3, LABELS)):
+        slide["table"].obs[name] = pd.Categorical(np.where(number % every, a, b))
     return slide
 
 
