@@ -39,10 +39,13 @@ class Campaign:
 
     def run(self, n: int, *, seed: int = SEED) -> Counts:
         counts = Counts(self.name)
-        for trial in self._seeded(n, seed):
-            counts.outcomes[trial.outcome] += not trial.failure
-            counts.tried += 1
-            counts.failures += [trial.failure] if trial.failure else []
+        try:
+            for trial in self._seeded(n, seed):
+                counts.outcomes[trial.outcome] += not trial.failure
+                counts.tried += 1
+                counts.failures += [trial.failure] if trial.failure else []
+        except Exception as error:  # noqa: BLE001 - the other campaigns go on
+            counts.failures.append(f"the campaign ended after {counts.tried} trials: {error!r}")
         return counts
 
     def _seeded(self, n: int, seed: int) -> Iterator[Trial]:

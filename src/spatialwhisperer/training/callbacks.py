@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from spatialwhisperer._messages import progress
 from spatialwhisperer.training import checkpoints
+from spatialwhisperer.training.files import write_whole
 from spatialwhisperer.training.random_states import restore_random_states, states_of_ranks
 
 if TYPE_CHECKING:
@@ -68,12 +69,14 @@ class History(Callback):
             self._write()
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(self.rows).to_csv(self.path, index=False)
+        write_whole(self.path, pd.DataFrame(self.rows).to_csv(index=False).encode())
 
     def frame(self) -> pd.DataFrame:
         """The history, one row per epoch."""
-        return pd.read_csv(self.path) if self.path.is_file() else pd.DataFrame(self.rows)
+        # a resumed phase that had ended trains no epoch, and writes no file
+        if self.rows or not self.path.is_file():
+            return pd.DataFrame(self.rows)
+        return pd.read_csv(self.path)
 
 
 class EpochBar(Callback):
