@@ -76,7 +76,8 @@ class History(Callback):
         # a resumed phase that had ended trains no epoch, and writes no file
         if self.rows or not self.path.is_file():
             return pd.DataFrame(self.rows)
-        return pd.read_csv(self.path)
+        # the engine in C rounds the last digit
+        return pd.read_csv(self.path, engine="python")
 
 
 class EpochBar(Callback):
