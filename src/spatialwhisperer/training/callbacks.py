@@ -76,8 +76,9 @@ class History(Callback):
         # a resumed phase that had ended trains no epoch, and writes no file
         if self.rows or not self.path.is_file():
             return pd.DataFrame(self.rows)
-        # the engine in C rounds the last digit
-        return pd.read_csv(self.path, engine="python")
+        # read as text, because pandas before version 3 rounds the last digit of a number
+        text = pd.read_csv(self.path, dtype=str)
+        return text.astype({c: int if c in ("epoch", "step") else float for c in text.columns if c != "phase"})
 
 
 class EpochBar(Callback):
