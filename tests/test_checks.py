@@ -95,6 +95,17 @@ def test_arguments_are_checked_by_their_names_and_by_their_annotations() -> None
             call(**wrong)
 
 
+def test_nothing_is_refused_where_it_stands_for_nothing() -> None:
+    @checked
+    def bins(n_bins: int = 3, n_seeds: int | None = 4) -> tuple[int, int | None]:
+        return n_bins, n_seeds
+
+    assert bins(n_seeds=None) == (3, None)
+    wrong: dict[str, Any] = {"n_bins": None}
+    with pytest.raises(TypeError, match="n_bins must be a whole number, not None"):
+        bins(**wrong)
+
+
 def test_a_default_is_right_where_it_is_passed() -> None:
     assert call(key=None, note=None)
 

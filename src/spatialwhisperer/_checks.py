@@ -66,6 +66,9 @@ def _watched(function: Callable[P, R], known: Mapping[str, Rule]) -> Callable[P,
         for name, rule in rules.items():
             if name in given and given[name] is not parameters[name].default:
                 rule(name, given[name])
+                if given[name] is None:
+                    # a rule lets it pass for all functions, where some know what it stands for
+                    check_annotated(name, None, parameters[name].annotation)
         return function(*args, **kwargs)
 
     return call

@@ -186,10 +186,15 @@ def fill(model: JointSpace, tensors: Mapping[str, np.ndarray]) -> None:
 def _materialise(model: JointSpace) -> None:
     """Give memory to networks that have none. Trained encoders have theirs, and buffers that are not stored."""
     if model.log_scale.is_meta:
-        model.to_empty(device="cpu", recurse=False)
+        model._apply(_empty, recurse=False)
         for name, part in model.named_children():
             if name != "towers":
-                part.to_empty(device="cpu")
+                part._apply(_empty)
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    # Module.to_empty does the same by torch.empty_like, which on the meta device imports SymPy: .4 s in a new process
+    return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def _fits(value: np.ndarray, expected: torch.Tensor) -> bool:
