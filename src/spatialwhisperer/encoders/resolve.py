@@ -179,7 +179,7 @@ def any_encoder(encoder: Encoder | torch.nn.Module | str | Path, modality: str) 
     return encoder
 
 
-def stored_encoder(artifact: Artifact, modality: str, *, allow_encoders: Collection[str | Path] = ()) -> Encoder:
+def stored_encoder(artifact: Artifact, modality: str, *, allow_encoders: Collection[str] = ()) -> Encoder:
     """Open an encoder that was stored with a model or on its own.
 
     Parameters

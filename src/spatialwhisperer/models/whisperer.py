@@ -213,7 +213,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         artifact: Artifact,
         *,
         encoders: Mapping[str, Given] | None = None,
-        allow_encoders: Collection[str | Path] = (),
+        allow_encoders: Collection[str] = (),
     ) -> Whisperer:
         """Build the model that was stored.
 
