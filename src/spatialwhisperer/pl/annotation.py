@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
@@ -211,7 +212,7 @@ def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, cmap: str, alpha: fl
 def _score_table(table: AnnData, key: str) -> pd.DataFrame:
     scores_key = _keys.scores(key)
     if scores_key in table.obsm and key in table.uns:
-        return pd.DataFrame(np.asarray(table.obsm[scores_key]), columns=canvas.classes_of(table, key))
+        return pd.DataFrame(np.asarray(table.obsm[scores_key]), columns=classes_of(table, key))
     if key in table.obs and pd.api.types.is_numeric_dtype(table.obs[key]):
         return pd.DataFrame({key: table.obs[key].to_numpy()})
     raise KeyError(
@@ -255,7 +256,7 @@ class _Opacity:
         self.confidence = np.asarray(table.obs[column], dtype=float)
         self.missing = labels.isna().to_numpy()
         self.alpha = alpha
-        self.guess = 1 / max(len(canvas.classes_of(table, key) or labels.cat.categories), 2)
+        self.guess = 1 / max(len(classes_of(table, key) or labels.cat.categories), 2)
         # a calibrated confidence may never come near 1
         highest = np.nanquantile(self.confidence, 0.98) if np.isfinite(self.confidence).any() else 1.0
         self.highest = max(float(highest), self.guess + 0.05)

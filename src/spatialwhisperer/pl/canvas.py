@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.elements.colours import colours_of, distinct
 from spatialwhisperer._access.images import read_pixels
 from spatialwhisperer._messages import listing
 
@@ -157,14 +158,6 @@ def _legend_columns(n: int, tall: float) -> int:
 # ------------------------------------------------------------------------------------------------- colours
 
 
-def distinct(n: int) -> list[str]:
-    """Colours that can be told apart, as scanpy has them; they repeat after 102."""
-    from scanpy.plotting import palettes
-
-    source = palettes.default_20 if n <= 20 else palettes.default_102
-    return [source[i % len(source)] for i in range(n)]
-
-
 def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None) -> dict[str, str]:
     """Colour of each name: that of the palette, else distinct ones.
 
@@ -200,20 +193,10 @@ def label_colours(
     stored = f"{key}_colors"
     if palette is not None:
         colours = [to_hex(c) for c in name_colours(names, palette).values()]
-    elif len(table.uns.get(stored, ())) == len(names) > 0:
-        colours = [str(c) for c in table.uns[stored]]
     else:
-        # by place among all labels, so that a label has one colour in every section
-        every = name_colours(list(dict.fromkeys([*classes_of(table, key), *names])))
-        colours = [every[name] for name in names]
+        colours = colours_of(table, key, names)
     table.uns[stored] = colours
     return dict(zip(names, colours, strict=True))
-
-
-def classes_of(table: AnnData, key: str) -> list[str]:
-    """All labels that rows could get; none where that is not recorded."""
-    stated = table.uns.get(key)
-    return [str(c) for c in stated["classes"]] if isinstance(stated, Mapping) and "classes" in stated else []
 
 
 def value_range(values: np.ndarray) -> Normalize:
