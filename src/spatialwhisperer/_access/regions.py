@@ -83,6 +83,17 @@ def region_positions(sdata: SpatialData, table: AnnData, codes: np.ndarray) -> n
     return xy
 
 
+def region_outlines(
+    sdata: SpatialData, region: str, image: str, coordinate_system: str | None
+) -> tuple[Any, np.ndarray] | None:
+    """Shapes of a region, as a GeoDataFrame, and the affine map from them to the pixels of an image; ``None`` for labels and points."""
+    element = _region_element(sdata, region)
+    if not hasattr(element, "geometry"):
+        return None
+    _check_unique(region, element.index)
+    return element, _to_image(region, element, image, sdata.images[image], coordinate_system)[1]
+
+
 def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
     """The scales that an image states, by its coordinate systems."""
     return of_transformation(_systems(sdata.images[image]), image)

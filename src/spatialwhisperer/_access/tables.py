@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
@@ -31,10 +32,14 @@ def is_spatialdata(data: object) -> TypeIs[SpatialData]:
         return True
     if anndata is not None and isinstance(data, anndata.AnnData):
         return False
-    raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.{_one_by_one(data)}")
+    raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.{_remedy(data)}")
 
 
-def _one_by_one(data: object) -> str:
+def _remedy(data: object) -> str:
+    if isinstance(data, str | os.PathLike):
+        return f" Read the slide first: sdata = sw.io.read_slide({str(data)!r})."
+    if getattr(data, "ndim", 0) in (2, 3) and not hasattr(data, "columns"):
+        return " Pixels alone have no scale. Save them as a TIFF, and read that: sdata = sw.io.read_slide(path, mpp=…)."
     if isinstance(data, Mapping):
         return " Pass its values one at a time: for section in sections.values(): …."
     if isinstance(data, list | tuple):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import holds_numbers, number_column, number_matrix
+from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
@@ -212,7 +213,7 @@ def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, cmap: str, alpha: fl
 def _score_table(table: AnnData, key: str) -> pd.DataFrame:
     scores_key = _keys.scores(key)
     if scores_key in table.obsm and key in table.uns:
-        names, values = canvas.classes_of(table, key), number_matrix(table.obsm[scores_key], f".obsm[{scores_key!r}]")
+        names, values = classes_of(table, key), number_matrix(table.obsm[scores_key], f".obsm[{scores_key!r}]")
         if len(names) != values.shape[1] or len(set(names)) < len(names):
             raise ValueError(
                 f".obsm[{scores_key!r}] has {values.shape[1]} columns, and .uns[{key!r}]['classes'] names {listing(names)}: they do not "
@@ -262,7 +263,7 @@ class _Opacity:
         self.confidence = number_column(pd.Series(table.obs[column]), f".obs[{column!r}]")
         self.missing = labels.isna().to_numpy()
         self.alpha = alpha
-        self.guess = 1 / max(len(canvas.classes_of(table, key) or labels.cat.categories), 2)
+        self.guess = 1 / max(len(classes_of(table, key) or labels.cat.categories), 2)
         # a calibrated confidence may never come near 1
         highest = np.nanquantile(self.confidence, 0.98) if np.isfinite(self.confidence).any() else 1.0
         self.highest = max(float(highest), self.guess + 0.05)

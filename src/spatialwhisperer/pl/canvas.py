@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.elements.colours import colours_of, distinct
 from spatialwhisperer._access.images import read_pixels
 from spatialwhisperer._messages import listing
 
@@ -145,14 +146,6 @@ def _legend_columns(n: int, tall: float) -> int:
 # ------------------------------------------------------------------------------------------------- colours
 
 
-def distinct(n: int) -> list[str]:
-    """Colours that can be told apart, as scanpy has them; they repeat after 102."""
-    from scanpy.plotting import palettes
-
-    source = palettes.default_20 if n <= 20 else palettes.default_102
-    return [source[i % len(source)] for i in range(n)]
-
-
 def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None) -> dict[str, str]:
     """Colour of each name: that of the palette, else distinct ones.
 
@@ -190,15 +183,10 @@ def label_colours(
     """
     from matplotlib.colors import to_hex
 
-    stored = _stored_colours(table, key)
     if palette is not None:
         colours = [to_hex(c) for c in name_colours(names, palette).values()]
-    elif len(stored) == len(names) > 0:
-        colours = stored
     else:
-        # by place among all labels, so that a label has one colour in every section
-        every = name_colours(list(dict.fromkeys([*classes_of(table, key), *names])))
-        colours = [every[name] for name in names]
+        colours = colours_of(table, key, names)
     return dict(zip(names, colours, strict=True))
 
 
@@ -206,26 +194,6 @@ def keep_colours(table: AnnData, colours: Mapping[str, Mapping[str, str]]) -> No
     """Write the colours of columns to ``.uns['<key>_colors']`` when all is drawn: a call that fails changes nothing."""
     for key, chosen in colours.items():
         table.uns[f"{key}_colors"] = list(chosen.values())
-
-
-def _stored_colours(table: AnnData, key: str) -> list[str]:
-    """The colours that are stored for a column; none where they are no colours."""
-    from matplotlib.colors import is_color_like, to_hex
-
-    stored = table.uns.get(f"{key}_colors", ())
-    if isinstance(stored, str) or not hasattr(stored, "__iter__") or np.ndim(stored) == 0:
-        return []
-    colours = list(stored)
-    if not all(is_color_like(c) for c in colours):
-        return []
-    return [str(c) if isinstance(c, str) else to_hex(c) for c in colours]
-
-
-def classes_of(table: AnnData, key: str) -> list[str]:
-    """All labels that rows could get; none where that is not recorded."""
-    stated = table.uns.get(key)
-    named: Any = stated.get("classes") if isinstance(stated, Mapping) else None
-    return [] if isinstance(named, str) or np.ndim(named) != 1 else [str(c) for c in named]
 
 
 def value_range(values: np.ndarray) -> Normalize:

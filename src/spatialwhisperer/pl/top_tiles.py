@@ -11,6 +11,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import holds_numbers, number_column, number_matrix
+from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.intensity import BlackTiles, check_intensity
@@ -189,7 +190,7 @@ def _overlapping(section: Section, position: int, tile_um: float) -> np.ndarray:
 
 def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
     scores_key = _keys.scores(key)
-    classes = canvas.classes_of(table, key) if scores_key in table.obsm else []
+    classes = classes_of(table, key) if scores_key in table.obsm else []
     if label in classes:
         every = number_matrix(table.obsm[scores_key], f".obsm[{scores_key!r}]", least_columns=len(classes))
         return every[:, classes.index(label)]

@@ -19,6 +19,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._annotation.labels import class_embeddings
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows, given_rows
+from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,8 @@ def query(
     check_modality(modality)
     model = open_model(model)
     wanted = class_embeddings(model, [texts], device=device)[0]
-    opened = Slide.open(data, **slide)
+    tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
+    opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
     if embedding_key is not None:
         embedded = given_rows(opened, model, embedding_key, modality)
@@ -106,6 +108,7 @@ def query(
         return pd.Series(scores, index=opened.table.obs_names, name=key_added)
     record = {"text": texts, "model": describe_model(model)}
     opened.put(*embedded.results, Result(key_added, record, obs={key_added: scores}))
+    tissue.keep()
     return None
 
 
