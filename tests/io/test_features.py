@@ -193,7 +193,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="WSIData"):
         sw.io.from_wsidata("a.zarr", "uni")
     with pytest.raises(TypeError, match="slide must be a SpatialData"):
-        sw.io.from_hest(hest(tmp_path), slide=ad.AnnData(np.zeros((1, 1))))  # type: ignore[arg-type]
+        sw.io.from_hest(hest(tmp_path), slide=ad.AnnData(np.zeros((1, 1))))
 
 
 def test_the_object_survives_zarr(slide_file: Path, tmp_path: Path) -> None:

@@ -86,4 +86,4 @@ def test_keypoints_and_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sw.io.read_xenium_alignment(tmp_path / "nope.csv")
     with pytest.raises(TypeError, match="sw.io.read_slide"):
-        sw.io.align_xenium("slide.tif", path)  # type: ignore[arg-type]
+        sw.io.align_xenium("slide.tif", path)

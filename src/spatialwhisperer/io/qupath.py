@@ -117,7 +117,7 @@ def read_qupath(
     opened = Slide.open(data, **slide) if tables else None
     if opened is None:
         key = slide.get("image_key")
-        image = the_image(data, key if isinstance(key, str) else None, rgb_names(data))  # type: ignore[arg-type]
+        image = the_image(data, key if isinstance(key, str) else None, rgb_names(data))
         one, size = None, find_image(data, image).size_px
     else:
         one = _section(opened, section)
@@ -325,7 +325,7 @@ def _labels(slide: Slide, section: Section, regions: GeoDataFrame, key: str, pla
         sequence = np.lexsort([region])
         code = np.array([classes.index(c) for c in named["classification"]])[order]
         codes[section.rows[row[sequence]]] = code[region[sequence]]
-    own = pd.Categorical.from_codes(codes, categories=classes).remove_unused_categories()
+    own = pd.Categorical.from_codes(codes, categories=pd.Index(classes)).remove_unused_categories()
     colours = dict(zip(named["classification"], named["color"], strict=True))
     shown = [colours[name] for name in own.categories]
     uns = {f"{key}_colors": shown} if shown and all(isinstance(c, str) for c in shown) else {}

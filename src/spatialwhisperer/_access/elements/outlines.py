@@ -34,7 +34,7 @@ class Outlines:
         self._matrix = np.eye(3)
         self._places: np.ndarray | None = None
         if slide.is_spatialdata and section.image is not None:
-            found = region_outlines(slide.data, section.name, section.image.name, section.coordinate_system)  # type: ignore[arg-type]
+            found = region_outlines(slide.data, section.name, section.image.name, section.coordinate_system)
             link = link_of(slide.table)
             if found is not None and link is not None:
                 self._shapes, self._matrix = found

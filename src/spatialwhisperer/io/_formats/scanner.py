@@ -78,7 +78,7 @@ def open_scanner(path: Path) -> SlideFile:
         ) from error
     width, height = sizes[0]
     levels = [
-        lazy(ScannerPixels(path, i, (rows, columns), (height / rows, width / columns)), tiles[i])
+        lazy(ScannerPixels(path, i, (rows, columns), (height / rows, width / columns)), (tiles[i][0], tiles[i][1]))
         for i, (columns, rows) in enumerate(sizes)
     ]
     return SlideFile(tuple(levels), of_openslide(properties))
