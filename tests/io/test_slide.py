@@ -256,7 +256,7 @@ def test_the_callers_scale_must_agree_with_the_file(slide_file: Path) -> None:
 
 @pytest.mark.parametrize("mpp", [0, -1, float("nan"), "0.5", True])
 def test_a_scale_that_is_none_is_refused(mpp: Any, slide_file: Path) -> None:
-    with pytest.raises(ValueError, match="mpp must be a positive number"):
+    with pytest.raises((TypeError, ValueError), match="mpp must be a (positive )?number"):
         sw.io.read_slide(slide_file, mpp=mpp)
 
 
