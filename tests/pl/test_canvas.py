@@ -81,9 +81,9 @@ def test_rows_beside_the_image_in_one_direction_are_refused(axis: int) -> None:
     picture: Any = {"images": {"fullres": np.full((60, 60, 3), 200, np.uint8)}, "scalefactors": scale}
     rows = ad.AnnData(
         obs=pd.DataFrame({"kind": pd.Categorical(["a", "b"])}, index=["r0", "r1"]),
-        obsm={"spatial": np.array([[10.0, 20.0], [40.0, 30.0]])},
         uns={"spatial": {"P": picture}},
     )
+    rows.obsm["spatial"] = np.array([[10.0, 20.0], [40.0, 30.0]])
     assert len(sw.pl.annotation(rows, key="kind", diameter_um=10)) == 2
     rows.obsm["spatial"][:, axis] += 1e5
     with pytest.raises(ValueError, match="No row of section 'P' lies on image 'P'"):
