@@ -156,7 +156,7 @@ def trials(rng: np.random.Generator, n: int) -> Iterator[Trial]:
 
 def _judged(run: dict[str, object]) -> Trial:
     """A run that ended before it was killed is one that was never interrupted."""
-    outcome = f"same to the last bit after {run['kills']} kills"
+    outcome = "same to the last bit"
     if not run["same"]:
         return Trial(outcome, f"after {run['kills']} kills another end: {run['end']}")
     return Trial(outcome, f"files were left: {run['left']}" if run["left"] else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,16 @@ def test_a_background_needs_an_embedding(section: Any, model: Any) -> None:
     other = section["table"].copy()
     with pytest.raises(KeyError, match=r"The background has no \.obsm\['X_sw_image'\].*sw\.tl\.embed\(background"):
         sw.tl.zero_shot_annotate(section, NAMES, model=model, normalize="centre", background=other)
+
+
+@pytest.mark.parametrize(("modality", "expected"), [("gene", 0.5), ("image", 1.0), (None, 1.0)])
+def test_a_background_gives_the_embeddings_of_the_modality(modality: str | None, expected: float) -> None:
+    model: Any = SimpleNamespace(config=SimpleNamespace(annotation=None, projection_dim=2), scale=10.0)
+    embeddings = {"X_sw_image": np.ones((3, 2), np.float32), "X_sw_gene": np.full((3, 2), 0.5, np.float32)}
+    background: Any = SimpleNamespace(obsm=embeddings)
+    got = choose_correction(model, "centre", background, modality=modality)
+    assert got.mean is not None
+    assert (got.background, got.mean.tolist()) == ("given", [expected, expected])
 
 
 # ------------------------------------------------------------------------------------------------- groups
