@@ -10,6 +10,7 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.squares import Squares
 from spatialwhisperer._checks import check_text, checked, one_of, positive
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.io._features.files import FeatureFile, check_rows, read_features
 from spatialwhisperer.io._features.places import find_target, placed
@@ -28,6 +29,7 @@ _ALIKE = 1.6
 
 
 @checked
+@shared
 def from_trident(
     path: FilePath,
     *,
@@ -43,10 +45,7 @@ def from_trident(
     ----------
     path
         The file ``<slide>.h5`` in a folder ``features_<encoder>``, with the datasets ``features`` and ``coords``.
-    slide
-        The slide from which they were computed (:func:`read_slide`); ``None`` returns the tiles alone.
-    image_key
-        Image of the slide; ``None`` takes the only one.
+    %(tiles_of_slide)s
     mpp
         Microns per pixel of the slide; ``None`` takes that of ``slide``.
     name
@@ -115,6 +114,7 @@ def from_trident(
 
 
 @checked
+@shared
 def from_stamp(
     path: FilePath,
     *,
@@ -132,10 +132,7 @@ def from_stamp(
     ----------
     path
         The file ``<slide>.h5``, with the datasets ``feats`` and ``coords``.
-    slide
-        The slide from which they were computed (:func:`read_slide`); ``None`` returns the tiles alone.
-    image_key
-        Image of the slide; ``None`` takes the only one.
+    %(tiles_of_slide)s
     mpp
         Microns per pixel of the slide; ``None`` takes that of ``slide``.
     unit
@@ -196,6 +193,7 @@ def from_stamp(
 
 
 @checked
+@shared
 def from_hest(
     path: FilePath,
     *,
@@ -213,10 +211,7 @@ def from_hest(
     path
         The file ``<sample>.h5`` that the HEST benchmark writes for an encoder, with the datasets ``embeddings``, ``coords`` and
         ``barcodes``.
-    slide
-        The slide of the sample (:func:`read_slide`); ``None`` returns the tiles alone.
-    image_key
-        Image of the slide; ``None`` takes the only one.
+    %(tiles_of_slide)s
     mpp
         Microns per pixel of the slide (``pixel_size_um_estimated`` in the metadata of HEST); ``None`` takes that of ``slide``.
     tile_um
@@ -264,6 +259,7 @@ def from_hest(
 
 
 @checked
+@shared
 def from_wsidata(
     wsi: Any,
     feature_key: str,
@@ -285,10 +281,7 @@ def from_wsidata(
         Name of the features, such as ``"uni"``, or of their table, such as ``"uni_tiles"``.
     tile_key
         Name of the tiles.
-    slide
-        The slide as :func:`read_slide` reads it; ``None`` returns the tiles alone.
-    image_key
-        Image of the slide; ``None`` takes the only one.
+    %(tiles_of_slide)s
     mpp
         Microns per pixel of the slide; ``None`` takes that of ``slide``, else of ``wsi``.
     name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -51,7 +52,7 @@ class SlideFile:
     remarks: tuple[str, ...] = ()
 
 
-class Pixels:
+class Pixels(ABC):
     """An image of a file, sliced like an array of shape (3, y, x).
 
     Attributes
@@ -75,9 +76,9 @@ class Pixels:
         block = self._convert(self.read(min(rows), max(rows) + 1, min(columns), max(columns) + 1))
         return np.moveaxis(block, -1, 0)[channel, :: rows.step, :: columns.step]
 
+    @abstractmethod
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """Values of a box as they are stored, shape (bottom - top, right - left, samples)."""
-        raise NotImplementedError
 
 
 def lazy(pixels: Pixels, tile: tuple[int, int] = (1, 1)) -> Any:
