@@ -16,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n auto --dist loadfile
 INSTALL = $(RUN) pip install -qq
 
 .NOTPARALLEL:
-.PHONY: help venv demo test test-slow test-all torture lint docs clean
+.PHONY: help venv demo test test-slow test-all torture mutants lint docs clean
 
 help:
 	@echo "make venv    make $(VENV) and install the package in it, editable"
@@ -24,6 +24,7 @@ help:
 	@echo "make test    run the fast tests, on all cores"
 	@echo "make test-slow, make test-all    run the slow tests, or both"
 	@echo "make torture    run the campaigns of bad input, damaged files and killed processes for long"
+	@echo "make mutants    seed faults in copies of the package, and count how many the fast tests notice"
 	@echo "make lint    check code, formatting, types, and which room imports which"
 	@echo "make docs    build the documentation in docs/_build/html"
 	@echo "make clean   remove what the other targets made, except $(VENV)"
@@ -45,6 +46,9 @@ test-all: $(VENV)/.installed-test
 torture: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) tests.torture $(ARGS)
 
+mutants: $(VENV)/.installed-test
+	$(RUN) tools.mutants $(ARGS)
+
 # All four run, whatever the first ones find
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	@failed=0; \
@@ -56,7 +60,7 @@ docs: $(VENV)/.installed-doc
 	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 clean:
-	rm -rf demo_output dist build docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
+	rm -rf demo_output dist build docs/_build docs/generated .mutants .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
 	find . -path "./$(VENV)" -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is written only after its installation has ended well: an interrupted one is done again.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -19,3 +24,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     from spatialwhisperer.settings import settings
 
     settings.cache_dir = tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_modalities() -> Iterator[None]:
+    """A modality that a test or an example registers is gone after it."""
+    from spatialwhisperer._modalities import MODALITIES
+
+    before = dict(MODALITIES)
+    yield
+    if before != MODALITIES:
+        MODALITIES.clear()
+        MODALITIES.update(before)

@@ -33,7 +33,8 @@ if find_spec("scverse_misc") is not None:
 
 needs_sphinx = "8.1"
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
+# the tables are parts of a page
+exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints", "mutants_table.md", "torture_table.md"]
 default_role = "literal"
 
 autosummary_generate = True

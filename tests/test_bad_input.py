@@ -138,7 +138,7 @@ def test_names_that_no_key_can_have(refused: Any, section: Any, model: Any, name
     ("text", "error"), [(None, TypeError), (3, TypeError), (["fat", 3], TypeError), ([], ValueError)]
 )
 def test_questions_that_are_no_text(refused: Any, section: Any, model: Any, text: Any, error: Any) -> None:
-    refused(error, "text must be a sentence", sw.tl.query, section, text, model=model)
+    refused(error, "text must be (a sentence|text or a list of text)", sw.tl.query, section, text, model=model)
 
 
 def test_several_sections_at_once(simulated: Any, model: Any) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from spatialwhisperer._checks import check_batch_size, check_key_added, check_tile, one_of, positive
+from spatialwhisperer._checks import (
+    check_batch_size,
+    check_key_added,
+    check_path,
+    check_tile,
+    checked,
+    checked_fields,
+    checked_options,
+    one_of,
+    positive,
+)
 
 
 def test_keys_that_storage_can_keep_pass() -> None:
@@ -69,3 +80,65 @@ def test_sizes_of_tiles_pass(um: float, px: Any) -> None:
 def test_sizes_that_are_none_are_refused(um: Any, px: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         check_tile(um, px)
+
+
+@checked
+def call(k: int = 3, *, note: str | None = None, key: str | None = None, random_state: int = 0, **others: Any) -> str:
+    return f"{k} {note} {key} {random_state} {others}"
+
+
+def test_arguments_are_checked_by_their_names_and_by_their_annotations() -> None:
+    assert call(2, note="a") == "2 a None 0 {}"
+    several: list[dict[str, Any]] = [{"k": 0}, {"note": 7}, {"key": 7}, {"random_state": -1}]
+    for wrong in several:
+        with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))} must be"):
+            call(**wrong)
+
+
+def test_nothing_is_refused_where_it_stands_for_nothing() -> None:
+    @checked
+    def bins(n_bins: int = 3, n_seeds: int | None = 4) -> tuple[int, int | None]:
+        return n_bins, n_seeds
+
+    assert bins(n_seeds=None) == (3, None)
+    wrong: dict[str, Any] = {"n_bins": None}
+    with pytest.raises(TypeError, match="n_bins must be a whole number, not None"):
+        bins(**wrong)
+
+
+def test_a_default_is_right_where_it_is_passed() -> None:
+    assert call(key=None, note=None)
+
+
+def test_an_argument_that_does_not_exist_is_named_by_python() -> None:
+    with pytest.raises(TypeError, match="missing|unexpected"):
+        checked(lambda a: a)(b=1)  # type: ignore[call-arg]
+
+
+def test_fields_are_checked_whenever_one_is_made() -> None:
+    @checked_options
+    @dataclass(frozen=True)
+    class Options:
+        tile_px: int | None = None
+        note: str = ""
+
+    assert replace(Options(tile_px=3), note="a").note == "a"
+    with pytest.raises(ValueError, match="tile_px must be"):
+        Options(tile_px=-1)
+    with pytest.raises(TypeError, match="note must be text"):
+        replace(Options(), note=7)  # type: ignore[arg-type]
+
+    @checked_fields
+    @dataclass(frozen=True)
+    class Fields:
+        tile_px: int | None = None
+
+    assert Fields(-1).tile_px == -1
+    with pytest.raises(TypeError, match="tile_px must be a whole number or None"):
+        Fields("1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("path", "error"), [("", ValueError), ("a\0b", ValueError), (7, TypeError), (b"a", TypeError)])
+def test_what_names_no_file_is_refused(path: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="folder must"):
+        check_path("folder", path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 API = ROOT / "docs" / "api"
-NAMESPACES = ("pp", "tl", "pl", "models", "datasets")
+NAMESPACES = ("io", "pp", "tl", "pl", "models", "datasets")
 
 _SLIDE = """
 import spatialwhisperer as sw
@@ -26,6 +26,41 @@ import spatialwhisperer as sw
 section = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).sections["P1"]
 sdata = section.subset(["P1_image"])
 sw.pp.tiles(sdata, tile_um=100, at="grid")
+"""
+
+_FILES = """
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tifffile
+
+rng = np.random.default_rng(0)
+y, x = np.mgrid[:900, :1200]
+pixels = np.full((900, 1200, 3), 245, np.uint8)
+inside = ((y - 450) / 400) ** 2 + ((x - 600) / 550) ** 2 < 1
+pixels[inside] = (np.array([190, 120, 170]) + rng.normal(0, 18, (inside.sum(), 3))).clip(0, 255)
+tifffile.imwrite("slide.tif", pixels, photometric="rgb", resolution=(20_000, 20_000), resolutionunit=3)
+
+
+def region(left, right, name):
+    corners = [[left, 0], [right, 0], [right, 900], [left, 900], [left, 0]]
+    properties = {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}}
+    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [corners]}, "properties": properties}
+
+
+with open("regions.geojson", "w") as file:
+    features = [region(0, 500, "malignant cell"), region(500, 1200, "fat cell")]
+    json.dump({"type": "FeatureCollection", "features": features}, file)
+with open("matrix.csv", "w") as file:
+    file.write("0,2.353,0\\n-2.353,0,2800\\n0,0,1\\n")
+
+Path("features_uni_v1").mkdir()
+with h5py.File("features_uni_v1/slide.h5", "w") as h5:
+    h5["features"] = np.zeros((2, 8), np.float32)
+    h5["coords"] = np.array([[200, 200], [600, 400]])
+    h5["coords"].attrs["patch_size_level0"] = 200
 """
 
 BEFORE = {
@@ -37,6 +72,7 @@ BEFORE = {
     "docs/index.md": "",
     "docs/objects.md": "",
     "docs/opening_models.md": "",
+    "docs/own_slide.md": _FILES,
     "docs/presets.md": "",
 }
 """Pages with code, and what their code expects to be there."""
@@ -125,9 +161,10 @@ def test_all_code_of_a_page_runs_as_typed_one_block_after_another(page: str, cle
     assert code
     namespace: dict[str, Any] = {}
     exec(BEFORE[page], namespace)
+    given = set(clean_room.iterdir())
     for block in code:
         exec(block, namespace)
-    assert not [path for path in clean_room.iterdir() if path.suffix != ".png"]
+    assert not [path for path in clean_room.iterdir() if path.suffix not in (".png", ".geojson") and path not in given]
 
 
 def test_every_page_with_code_is_run() -> None:
@@ -140,9 +177,9 @@ def test_every_page_with_code_is_run() -> None:
 
 
 def test_the_readme_names_every_function() -> None:
-    """All functions and options of ``pp``, ``tl`` and ``pl``, and all data sets; nothing that does not exist."""
+    """All functions and options of ``io``, ``pp``, ``tl`` and ``pl``, and all data sets; nothing that does not exist."""
     text = README.read_text(encoding="utf-8")
-    named = set(re.findall(r"`sw\.(pp|tl|pl|datasets|models)\.(\w+)", text))
+    named = set(re.findall(r"`sw\.(io|pp|tl|pl|datasets|models)\.(\w+)", text))
     public = {(space, name) for space in NAMESPACES for name in import_module(f"spatialwhisperer.{space}").__all__}
     assert named <= public
     assert {(space, name) for space, name in public if space != "models"} - named == {("datasets", "SimulatedData")}

@@ -109,3 +109,12 @@ def test_resolve_device() -> None:
         assert settings.resolve_device() == "cpu:0"
     with settings.override(device=None):
         assert settings.resolve_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_cache_folder_is_a_path(tmp_path: Path) -> None:
+    before = settings.cache_dir
+    with pytest.raises(TypeError, match="settings.cache_dir must be a path, not 7"), settings.override(cache_dir=7):
+        pass
+    assert settings.cache_dir == before
+    with settings.override(cache_dir=str(tmp_path)):
+        assert settings.cache_dir == tmp_path

@@ -12,10 +12,10 @@ import typing
 from spatialwhisperer.settings import settings
 
 if typing.TYPE_CHECKING:
-    from spatialwhisperer import datasets, models, pl, pp, tl
+    from spatialwhisperer import datasets, io, models, pl, pp, tl
 
 __version__ = importlib.metadata.version("spatialwhisperer")
-__all__ = ["datasets", "models", "pl", "pp", "settings", "tl"]
+__all__ = ["datasets", "io", "models", "pl", "pp", "settings", "tl"]
 
 
 def __getattr__(name: str) -> typing.Any:

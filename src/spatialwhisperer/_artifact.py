@@ -81,7 +81,8 @@ class Artifact:
         """
         folder = Path(folder).expanduser().resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and not _is_free(folder) and kind_of(folder) != self.kind:
+        # one that another process replaces at this moment may look like nothing of this kind
+        if all(_holds_another(folder, self.kind) for _ in range(3)):
             raise FileExistsError(
                 f"{folder} exists and is not a folder of this kind ({self.kind}); choose another name or remove it."
             )
@@ -218,8 +219,14 @@ def names_in(folder: Path, known: Iterable[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------- writing
 
 
-def _is_free(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+def _holds_another(folder: Path, kind: str) -> bool:
+    """Whether something else than an artifact of this kind lies in the place of a folder."""
+    try:
+        if folder.is_dir() and not any(folder.iterdir()):
+            return False
+    except FileNotFoundError:
+        return False
+    return folder.exists() and kind_of(folder) != kind
 
 
 def _open_to_others(place: Path, paths: Iterable[Path]) -> None:

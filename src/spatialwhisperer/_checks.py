@@ -1,11 +1,13 @@
 """Checks of single arguments, the same for every function.
 
-A public function is decorated with `checked`. Arguments whose names are in `RULES` are then checked before anything else happens.
+A public function is decorated with `checked`. Arguments whose names are in `RULES` are then checked before anything else happens, and
+the others by their annotations.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial, wraps
@@ -14,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._annotations import check_annotated, is_number, is_path, is_text, is_whole, iterated, shown
 from spatialwhisperer._messages import listing
 from spatialwhisperer.settings import settings
 
@@ -29,9 +32,29 @@ _LONGEST_NAME = 200
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Check the arguments of a public function by the rules of their names, before it is called."""
+    """Check the arguments of a public function by the rules of their names, else by their annotations, before it is called.
+
+    A default that is passed by name is always right.
+    """
+    return _watched(function, RULES)
+
+
+def checked_options(cls: type[R]) -> type[R]:
+    """Check the fields of a dataclass, as `checked` does arguments, whenever one is made."""
+    cls.__init__ = _watched(cls.__init__, RULES)  # type: ignore[method-assign]
+    return cls
+
+
+def checked_fields(cls: type[R]) -> type[R]:
+    """Check the fields of a dataclass by their annotations whenever one is made; it checks their range itself."""
+    cls.__init__ = _watched(cls.__init__, {})  # type: ignore[method-assign]
+    return cls
+
+
+def _watched(function: Callable[P, R], known: Mapping[str, Rule]) -> Callable[P, R]:
     signature = inspect.signature(function)
-    rules = {name: RULES[name] for name in signature.parameters if name in RULES}
+    parameters = signature.parameters
+    rules = {name: known.get(name) or partial(_annotated, p.annotation) for name, p in parameters.items() if _is_one(p)}
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -41,11 +64,22 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             # Python's own message names the function
             return function(*args, **kwargs)
         for name, rule in rules.items():
-            if name in given:
+            if name in given and given[name] is not parameters[name].default:
                 rule(name, given[name])
+                if given[name] is None:
+                    # a rule lets it pass for all functions, where some know what it stands for
+                    check_annotated(name, None, parameters[name].annotation)
         return function(*args, **kwargs)
 
     return call
+
+
+def _annotated(annotation: Any, name: str, value: Any) -> None:
+    check_annotated(name, value, annotation)
+
+
+def _is_one(parameter: inspect.Parameter) -> bool:
+    return parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
 
 
 def check_key_added(key: Any) -> None:
@@ -111,7 +145,7 @@ def check_seed(name: str, value: Any) -> None:
     ValueError
         If it is not a whole number from 0 to 2**32 - 1.
     """
-    if not _is_whole(value) or not 0 <= value <= _MOST_SEED:
+    if not is_whole(value) or not 0 <= value <= _MOST_SEED:
         raise ValueError(f"{name} must be a whole number from 0 to {_MOST_SEED}, not {value!r}.")
 
 
@@ -123,7 +157,7 @@ def check_whole(name: str, value: Any, *, least: int = 1, most: int = _MOST) -> 
     ValueError
         If it is not.
     """
-    if not _is_whole(value) or value < least:
+    if not is_whole(value) or value < least:
         kinds = {0: "a whole number of at least 0", 1: "a positive whole number", 2: "a whole number above 1"}
         raise ValueError(f"{name} must be {kinds.get(least, f'a whole number of at least {least}')}, not {value!r}.")
     if value > most:
@@ -138,7 +172,7 @@ def check_number(name: str, value: Any, *, least: float = -np.inf, most: float =
     ValueError
         If it is not.
     """
-    if not _is_number(value) or not least <= value <= most:
+    if not _is_finite(value) or not least <= value <= most:
         limits = f" between {least:g} and {most:g}" if np.isfinite(most) else f" of at least {least:g}"
         raise ValueError(f"{name} must be a number{limits if np.isfinite(least) else ''}, not {value!r}.")
 
@@ -151,8 +185,8 @@ def check_text(name: str, value: Any) -> None:
     TypeError
         If it is not.
     """
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {value!r}.")
+    if not is_text(value):
+        raise TypeError(f"{name} must be text, not {shown(value)}.")
 
 
 def check_texts(name: str, value: Any) -> None:
@@ -163,12 +197,12 @@ def check_texts(name: str, value: Any) -> None:
     TypeError
         If it is not.
     """
-    several = [value] if isinstance(value, str) else value
-    if hasattr(several, "__next__"):
+    if hasattr(value, "__next__"):
         # an iterator can be read only once
         return
-    if isinstance(several, Mapping) or not hasattr(several, "__iter__") or any(not isinstance(v, str) for v in several):
-        raise TypeError(f"{name} must be text, or a list of texts, not {value!r}.")
+    several = [value] if isinstance(value, str) else iterated(value)
+    if several is None or not all(map(is_text, several)):
+        raise TypeError(f"{name} must be text, or a list of texts, not {shown(value)}.")
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -183,6 +217,22 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, not {value!r}.")
 
 
+def check_path(name: str, value: Any) -> None:
+    """Refuse what cannot name a file or a folder.
+
+    Raises
+    ------
+    TypeError
+        If it is neither text nor a path.
+    ValueError
+        If it is empty or holds a character that no file system takes.
+    """
+    if not is_path(value):
+        raise TypeError(f"{name} must be a path, not {shown(value)}.")
+    if not os.fspath(value) or "\0" in str(value):
+        raise ValueError(f"{name} must name a file or folder; found {shown(value)}.")
+
+
 def check_colour_map(name: str, value: Any) -> None:
     """Refuse a name that is not a colour map of matplotlib; an object is left to matplotlib.
 
@@ -194,10 +244,10 @@ def check_colour_map(name: str, value: Any) -> None:
     import matplotlib as mpl
 
     known = list(mpl.colormaps)
-    if not isinstance(value, mpl.colors.Colormap) and value not in known:
+    if not isinstance(value, mpl.colors.Colormap) and not (isinstance(value, str) and value in known):
         near = get_close_matches(str(value), known, n=3)
         raise ValueError(
-            f"{name} must be a colour map of matplotlib, not {value!r} (such as {listing(near or known, 5)})."
+            f"{name} must be a colour map of matplotlib, not {shown(value)} (such as {listing(near or known, 5)})."
         )
 
 
@@ -209,18 +259,13 @@ def positive(name: str, value: Any) -> float:
     ValueError
         If it is not a positive finite number.
     """
-    if not _is_number(value) or value <= 0:
+    if not _is_finite(value) or value <= 0:
         raise ValueError(f"{name} must be a positive number, not {value!r}.")
     return float(value)
 
 
-def _is_whole(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool | np.bool_) and np.ndim(value) == 0
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return bool(number and np.isfinite(value))
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and bool(np.isfinite(float(value)))
 
 
 def one_of(name: str, value: Any, choices: Any) -> Any:
@@ -276,7 +321,12 @@ def _sizes(name: str, value: Any) -> None:
         positive(name, one)
 
 
+def _own_words(name: str, value: Any) -> None:
+    """Nothing: the function checks it."""
+
+
 _whole = _optional(check_whole)
+_path = _optional(check_path)
 _repeats = _optional(partial(check_whole, most=_MOST_REPEATS))
 _text = _optional(check_text)
 _size = _optional(_one_size)
@@ -288,7 +338,7 @@ RULES: dict[str, Rule] = {
     "random_state": check_seed,
     # numbers of things
     "k": _whole,
-    "n": _whole,
+    "n": check_whole,
     "n_shots": _whole,
     "n_top_genes": _whole,
     "n_pcs": _whole,
@@ -342,6 +392,12 @@ RULES: dict[str, Rule] = {
     "genes": _optional(check_texts),
     "classes": _optional(check_texts),
     "sections": _optional(check_texts),
+    # the functions say in words of their own what these may be
+    **dict.fromkeys(("labels", "model", "text", "texts"), _own_words),
+    # files
+    "data_dir": _path,
+    "folder": _path,
+    "path": check_path,
     # switches
     "inplace": check_flag,
     "with_image": check_flag,

@@ -28,6 +28,12 @@ modality
 table_key
     Table of a SpatialData.
 """,
+    "tiles_of_slide": """
+slide
+    The slide from which they were computed (:func:`read_slide`); ``None`` returns the tiles alone.
+image_key
+    Image of the slide; ``None`` takes the only one.
+""",
     "layer": """
 layer
     Layer with raw counts; ``None`` takes ``.X``.

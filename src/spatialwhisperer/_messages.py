@@ -76,12 +76,18 @@ def listing(names: Iterable[Any], limit: int = 12) -> str:
 
 
 def progress(
-    iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
+    iterable: Iterable[Any] | None = None,
+    *,
+    total: int | None = None,
+    desc: str = "",
+    unit: str = "it",
+    initial: int = 0,
 ) -> Any:
-    """Wrap in a tqdm bar on stderr, off when the settings say so or stderr is not a terminal."""
+    """Wrap in a tqdm bar on stderr, off when the settings say so or stderr is not a terminal; ``initial`` are done already."""
     from tqdm.auto import tqdm
 
     from spatialwhisperer.settings import settings
 
     # disable=None lets tqdm decide from the terminal
-    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None if settings.progress else True)
+    off = None if settings.progress else True
+    return tqdm(iterable, total=total, desc=desc, unit=unit, initial=initial, disable=off)

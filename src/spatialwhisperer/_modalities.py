@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from spatialwhisperer._annotations import check_annotated
 from spatialwhisperer._messages import listing
 
 Reads = Literal["tiles", "counts", "captions", "matrix"]
@@ -43,6 +44,8 @@ class Modality:
     encoder: str | None = None
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            check_annotated(one.name, getattr(self, one.name), one.type)
         if not self.name.isidentifier():
             raise ValueError(f"The name of a modality must be a word without blanks, not {self.name!r}.")
         if (self.reads == "matrix") != (self.key is not None):
@@ -78,6 +81,8 @@ def register_modality(modality: Modality, *, overwrite: bool = False) -> None:
     >>> import spatialwhisperer as sw
     >>> sw.models.register_modality(sw.models.Modality("protein", reads="matrix", key="protein"), overwrite=True)
     """
+    check_annotated("modality", modality, "Modality")
+    check_annotated("overwrite", overwrite, "bool")
     if modality.name in MODALITIES and not overwrite:
         raise ValueError(f"The modality {modality.name!r} is registered already; pass overwrite=True to replace it.")
     MODALITIES[modality.name] = modality
@@ -91,7 +96,7 @@ def get_modality(name: str) -> Modality:
     ValueError
         If there is none of that name.
     """
-    if name not in MODALITIES:
+    if not isinstance(name, str) or name not in MODALITIES:
         raise ValueError(f"There is no modality {name!r}; there are {listing(MODALITIES)}.")
     return MODALITIES[name]
 

@@ -52,7 +52,7 @@ def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
         return None
     try:
         plain = json.loads(str(stored["parameters"]))
-    except ValueError:
+    except (ValueError, RecursionError):
         plain = None
     # a record that was changed by hand says nothing
     return plain if isinstance(plain, dict) else None

@@ -81,6 +81,8 @@ class Settings:
         if name == "batch_size" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"settings.batch_size must be a positive integer, not {value!r}.")
         if name == "cache_dir":
+            if not isinstance(value, str | os.PathLike):
+                raise TypeError(f"settings.cache_dir must be a path, not {value!r}.")
             value = Path(value).expanduser()
         object.__setattr__(self, name, value)
 

@@ -255,3 +255,39 @@ def test_the_rule_of_a_scale_that_the_object_states_is_said(capsys: pytest.Captu
     assert "Scale of A: 0.5 µm per pixel by coordinate system 'microns'." in capsys.readouterr().err
     say_scales({"B": Scale(0.25, "mpp=…")})
     assert capsys.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------------------- what files state
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"PhysicalSizeX": "0.25", "PhysicalSizeY": "0.5"}, (0.25, 0.5)),
+        ({"PhysicalSizeX": "250", "PhysicalSizeXUnit": "nm"}, (0.25, 0.25)),
+        ({"PhysicalSizeX": "2.5e-7", "PhysicalSizeXUnit": "m"}, (0.25, 0.25)),
+        ({"PhysicalSizeX": "1", "PhysicalSizeXUnit": "pixel", "PhysicalSizeYUnit": "pixel"}, None),
+        ({"PhysicalSizeX": "0"}, None),
+        ({"PhysicalSizeX": "nan", "PhysicalSizeY": "what"}, None),
+        ({}, None),
+    ],
+)
+def test_ome_states_lengths_in_any_unit(attributes: dict[str, str], expected: tuple[float, float] | None) -> None:
+    from spatialwhisperer._access.scale import of_ome
+
+    found = of_ome(attributes)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert (found.x, found.y) == pytest.approx(expected)
+
+
+def test_only_a_resolution_of_a_microscope_is_a_scale() -> None:
+    from spatialwhisperer._access.scale import of_openslide, of_resolution
+
+    kept = {dpi for dpi in (72, 96, 300, 600, 1200, 25_400, 50_800, 101_600) if of_resolution(dpi, dpi, 25_400, "dpi")}
+    assert kept == {25_400, 50_800, 101_600}
+    assert of_resolution(0, "x", 1.0, "") is None
+    assert of_openslide({"openslide.mpp-x": "0.25"}) is None
+    found = of_openslide({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.26"})
+    assert found is not None
+    assert found.scale.mpp == pytest.approx(0.255, rel=1e-3)

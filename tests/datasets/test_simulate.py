@@ -210,15 +210,32 @@ def test_types_can_be_told_from_the_image_through_expression(data):
     [
         ({"n_patients": 0}, ValueError, "n_patients must be at least 1"),
         ({"n_genes": 5}, ValueError, "n_genes must be at least 20"),
-        ({"n_spots": 10.5}, TypeError, "n_spots must be an integer"),
+        ({"n_spots": 10.5}, TypeError, "n_spots must be a whole number"),
         ({"mpp": 0.0}, ValueError, "mpp must be positive"),
         ({"mpp": float("nan")}, ValueError, "mpp must be positive"),
         ({"stain_sd": -1.0}, ValueError, "stain_sd must be 0 or more"),
         ({"size_px": 300}, ValueError, "Raise size_px"),
         ({"size_px": 0}, ValueError, "size_px must be at least 1"),
-        ({"random_state": None}, TypeError, "random_state must be an integer"),
+        ({"random_state": None}, ValueError, "random_state must be a whole number from 0"),
     ],
 )
 def test_refuses_what_makes_no_sense(arguments, error, text):
     with pytest.raises(error, match=text):
+        sw.datasets.simulate_sections(**{"n_patients": 1, "n_spots": 50} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_patients": 2**40}, "n_patients must be at most 10000000"),
+        ({"mpp": 1e-12}, "mpp must lie between 0.001 and 10000000"),
+        ({"mpp": 1e-3}, "pixels along an edge, and at most 40000 fit into memory"),
+        ({"spot_pitch_um": 1e-3}, "spots along an edge"),
+        ({"batch_sd": 1e12}, "batch_sd must be at most 10"),
+        ({"n_spots": True}, "n_spots must be an integer|n_spots must be a whole number"),
+        ({"mpp": "1"}, "mpp must be"),
+    ],
+)
+def test_what_would_never_end_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         sw.datasets.simulate_sections(**{"n_patients": 1, "n_spots": 50} | arguments)

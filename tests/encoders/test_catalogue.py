@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spatialwhisperer._modalities import MODALITIES, Modality
+from spatialwhisperer.encoders import catalogue
 from spatialwhisperer.encoders.catalogue import (
     encoder_class,
     encoder_names,
@@ -20,9 +21,11 @@ from spatialwhisperer.encoders.catalogue import (
 )
 from spatialwhisperer.encoders.image import timm as timm_file
 from spatialwhisperer.encoders.image.timm import TimmEncoder
+from spatialwhisperer.encoders.registry import ENTRIES, load_own
 from spatialwhisperer.encoders.text.transformer import TransformerEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -34,6 +37,31 @@ def test_the_table_lists_every_modality_and_its_licence() -> None:
     assert table.loc["uni2-h", "gated"]
     assert not table.loc["uni2-h", "commercial"]
     assert table.index.is_unique
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda: encoder_class("pca", "gene"),
+        lambda: stored_class("pca", "gene"),
+        lambda: opens_by_name("pca", "gene"),
+        lambda: encoder_names("gene"),
+        lambda: get_spec("pca"),
+        lambda: list_encoders("gene"),
+    ],
+)
+def test_any_call_may_be_the_first(first: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's own encoders are registered by it, in the process that has imported none of them yet."""
+    load_own()
+    there = dict(ENTRIES)
+    monkeypatch.setattr(catalogue, "load_own", lambda: ENTRIES.update(there))
+    try:
+        ENTRIES.clear()
+        expected = first()
+        assert ENTRIES == there
+    finally:
+        ENTRIES.update(there)
+    assert expected is not False
 
 
 def test_a_modality_without_encoders_has_an_empty_table(monkeypatch: pytest.MonkeyPatch) -> None:

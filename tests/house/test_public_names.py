@@ -9,14 +9,14 @@ import pytest
 
 import spatialwhisperer as sw
 
-NAMESPACES = ("datasets", "models", "pl", "pp", "tl")
+NAMESPACES = ("datasets", "io", "models", "pl", "pp", "tl")
 MOST_PARAMETERS = 20
 
 
 def public() -> list[tuple[str, Any]]:
-    """Name and function of everything that can be called under ``sw.pp``, ``sw.tl`` and ``sw.pl``."""
+    """Name and function of everything that can be called under ``sw.io``, ``sw.pp``, ``sw.tl`` and ``sw.pl``."""
     out = []
-    for namespace in ("pp", "tl", "pl"):
+    for namespace in ("io", "pp", "tl", "pl"):
         module = getattr(sw, namespace)
         out += [(f"{namespace}.{name}", getattr(module, name)) for name in module.__all__]
     return [(name, value) for name, value in out if inspect.isfunction(value)]

@@ -212,9 +212,9 @@ def test_an_allowed_folder_is_opened_for_a_frozen_encoder(
 
 @pytest.mark.parametrize("wrong", ["owner/name", 3, None, [3]])
 def test_permissions_are_a_list_of_names(folders: dict[str, Path], wrong: Any) -> None:
-    with pytest.raises(TypeError, match="allow_encoders is a list of names; found"):
+    with pytest.raises(TypeError, match="allow_encoders must be a list of text or a path, not"):
         Whisperer.load(folders["embedded"], allow_encoders=wrong)
-    with pytest.raises(TypeError, match="allow_encoders is a list of names; found"):
+    with pytest.raises(TypeError, match="allow_encoders must be a list of text or a path, not"):
         sw.models.load_gene_encoder(folders["embedded"] / "gene_encoder", allow_encoders=wrong)
 
 
@@ -253,20 +253,20 @@ def test_a_size_is_refused_before_anything_of_it_is_made(
 ) -> None:
     for value in (10**9, -1):
         folder = forged(folders[name], tmp_path, *at, value=value, part=part)
-        start, before = time.perf_counter(), peak()
+        start, before = time.process_time(), peak()
         with pytest.raises(ValueError, match=r"do not fit|does not fit|must be|cannot be opened|allow"):
             Whisperer.load(folder)
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
         assert peak() - before < 200 * 2**20
 
 
 @pytest.mark.parametrize("name", ["vit_giant_patch14_224", "uni2-h", "convnext_xxlarge"])
 def test_a_large_network_is_refused_while_it_is_built(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
     folder = forged(folders[IMAGE], tmp_path, "modalities", "image", "features", "encoder", "name", value=name)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="asks for larger networks than its"):
         Whisperer.load(folder)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_weights_are_finite_numbers_of_their_type(folders: dict[str, Path], tmp_
 def test_an_interrupted_replacement_is_opened(folders: dict[str, Path], tmp_path: Path) -> None:
     left = tmp_path / ".m-0123456789ab-1-abcdefgh-old"
     shutil.copytree(folders[TEXT], left)
-    assert store.locate(tmp_path / "m") == left
+    assert store.locate(tmp_path / "m") == tmp_path / "m"
     model = Whisperer.load(tmp_path / "m")
     assert model.labels == ["fat", "gland"]
     model.save(tmp_path / "m")

@@ -7,6 +7,7 @@ import pickle
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spatialwhisperer.models.parts import Context, Expression, PairLoss, Preset
@@ -77,7 +78,7 @@ def test_pairs_may_be_listed_without_weights() -> None:
 )
 def test_a_misspelt_name_is_suggested(name: str, hint: str) -> None:
     with pytest.raises(
-        TypeError, match=f"A preset has no '{name}'. Did you mean '{hint}'\\? It has batch_size, .*warmup"
+        TypeError, match=f"A preset has no '{name}'. Did you mean '{hint}'\\? It has .*batch_size, .*warmup"
     ):
         SW.replace(**{name: 1})
 
@@ -161,3 +162,9 @@ def test_a_head_that_is_missing_says_how_to_name_one() -> None:
 
 def test_losses_are_those_of_plain_contrastive_learning_by_default() -> None:
     assert (PairLoss().lam, PairLoss().targets, PairLoss().negatives_scope) == (0.5, "identity", "global")
+
+
+@pytest.mark.parametrize("pairs", [7, None, "image", ["image"], [7], {"image": 1}, np.datetime64("2024-01-01")])
+def test_pairs_are_pairs(pairs: Any) -> None:
+    with pytest.raises(TypeError, match="pairs must be pairs of modalities"):
+        BLEEP.replace(pairs=pairs)

@@ -82,6 +82,23 @@ def test_unknown_names_are_refused(section: Any, model: Any, labels: dict[str, s
         sw.pl.scores(section, classes=["stroma"])
 
 
+@pytest.mark.parametrize(("n_labels", "chance"), [(1, 0.5), (2, 0.5), (4, 0.25)])
+def test_opacity_rises_from_the_chance_of_a_guess_to_the_highest_confidence(n_labels: int, chance: float) -> None:
+    import anndata as ad
+    import pandas as pd
+
+    from spatialwhisperer.pl.annotation import _Opacity
+
+    labels = pd.Series(pd.Categorical(["a", None, "a"], categories=list("abcd")[:n_labels]))
+    confidence = np.full(3, 0.9)
+    table = ad.AnnData(np.zeros((3, 1)), obs=pd.DataFrame({"l_confidence": confidence}, index=list("xyz")))
+    opacity = _Opacity(table, "l", labels, 0.5)
+    assert opacity.at(np.array([0, chance, (chance + 0.9) / 2, 0.9, 1])) == pytest.approx([0.05, 0.05, 0.275, 0.5, 0.5])
+    table.obs["l_confidence"] = [chance, 0.9, np.nan]
+    # a row without a label keeps its opacity, and one without a confidence counts as sure
+    assert _Opacity(table, "l", labels, 0.5).of_rows() == pytest.approx([0.05, 0.5, 0.5])
+
+
 def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labels: dict[str, str]) -> None:
     table = section["table"]
     sw.tl.zero_shot_annotate(section, labels, model=model, min_confidence=0.6)
@@ -98,3 +115,44 @@ def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labe
     del table.obs["sw_label_confidence"]
     with pytest.raises(KeyError, match=r"confidence=True needs numbers in \.obs\['sw_label_confidence'\]"):
         sw.pl.annotation(section, confidence=True)
+
+
+@pytest.mark.parametrize("axes", [[None], 7, [1, 2]])
+def test_a_call_that_fails_writes_no_colours(section: Any, axes: Any) -> None:
+    for draw in (
+        lambda: sw.pl.annotation(section, key="cell_type", axes=axes),
+        lambda: sw.pl.domains(section, key="cell_type", truth="patient", axes=axes),
+    ):
+        with pytest.raises((TypeError, ValueError), match="axes"):
+            draw()
+    assert not [key for key in section["table"].uns if key.endswith("_colors")]
+
+
+@pytest.mark.parametrize("stored", [["nope"] * 5, [1] * 5, 7, None, "rgbcm"])
+def test_stored_colours_that_are_none_give_way(section: Any, stored: Any) -> None:
+    section["table"].uns["cell_type_colors"] = stored
+    sw.pl.annotation(section, key="cell_type", with_image=False)
+    colours = section["table"].uns["cell_type_colors"]
+    assert len(colours) == 5
+    assert all(map(mpl.colors.is_color_like, colours))
+
+
+def test_a_palette_holds_colours(section: Any) -> None:
+    palette = dict.fromkeys(section["table"].obs["cell_type"].cat.categories, "nope")
+    with pytest.raises(ValueError, match="palette must hold colours that matplotlib knows; found 'nope'"):
+        sw.pl.annotation(section, key="cell_type", palette=palette)
+
+
+def test_scores_are_real_numbers_with_a_name_each(section: Any) -> None:
+    table = section["table"]
+    table.uns["own"] = {"classes": ["a", "b"]}
+    table.obsm["own_scores"] = np.ones((table.n_obs, 2)) * 1j
+    with pytest.raises(ValueError, match="own_scores.* must be a matrix of numbers, not complex"):
+        sw.pl.scores(section, key="own")
+    table.obsm["own_scores"] = np.ones((table.n_obs, 3))
+    with pytest.raises(ValueError, match="has 3 columns, and .* names a, b: they do not belong together"):
+        sw.pl.scores(section, key="own")
+    table.obs["own"] = np.ones(table.n_obs) * 1j
+    del table.obsm["own_scores"]
+    with pytest.raises(KeyError, match="There are no scores"):
+        sw.pl.scores(section, key="own")

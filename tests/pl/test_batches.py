@@ -64,3 +64,10 @@ def test_an_embedding_without_a_report_and_an_unknown_reduction_are_refused(obje
 def test_umap(objects: list[ad.AnnData]) -> None:
     (scatter, _) = batches(objects, batch_key="patient", embeddings="apart")
     assert scatter.get_xlabel() == "UMAP 1"
+
+
+def test_an_embedding_of_one_column_is_drawn_on_a_line(objects: list[ad.AnnData]) -> None:
+    for adata in objects:
+        adata.obsm["one"] = np.arange(adata.n_obs, dtype=float)[:, None]
+    axes = batches(objects, batch_key="patient", embeddings="one", reduction="pca", k=5)
+    assert np.ptp(np.asarray(axes[0].collections[0].get_offsets())[:, 1]) == 0

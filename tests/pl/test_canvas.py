@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -71,3 +73,18 @@ def test_rows_off_the_image_are_refused(adata: Any) -> None:
     adata.obsm["spatial"] += 1e5
     with pytest.raises(ValueError, match="No row of section 'P3' lies on image 'P3'"):
         sw.pl.annotation(adata, key="cell_type")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_beside_the_image_in_one_direction_are_refused(axis: int) -> None:
+    scale = {"microns_per_pixel": 1.0}
+    picture: Any = {"images": {"fullres": np.full((60, 60, 3), 200, np.uint8)}, "scalefactors": scale}
+    rows = ad.AnnData(
+        obs=pd.DataFrame({"kind": pd.Categorical(["a", "b"])}, index=["r0", "r1"]),
+        uns={"spatial": {"P": picture}},
+    )
+    rows.obsm["spatial"] = np.array([[10.0, 20.0], [40.0, 30.0]])
+    assert len(sw.pl.annotation(rows, key="kind", diameter_um=10)) == 2
+    rows.obsm["spatial"][:, axis] += 1e5
+    with pytest.raises(ValueError, match="No row of section 'P' lies on image 'P'"):
+        sw.pl.annotation(rows, key="kind", diameter_um=10)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,3 +34,9 @@ def test_rows_are_counted_by_known_and_given_class(adata: Any) -> None:
         confusion(adata, labels_key="truth", key="nothing")
     with pytest.raises(ValueError, match="No row has a known class"):
         confusion(adata, labels_key="truth", ignore=names)
+
+
+def test_ticks_have_names_and_no_strokes() -> None:
+    adata = ad.AnnData(obs=pd.DataFrame({"truth": ["a", "b"], "sw_class": ["a", "a"]}, index=["r0", "r1"]))
+    ax = confusion(adata, labels_key="truth")
+    assert {line.get_markersize() for line in [*ax.get_xticklines(), *ax.get_yticklines()]} == {0}

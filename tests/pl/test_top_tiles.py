@@ -109,8 +109,9 @@ def test_only_what_is_drawn_is_read(annotated: Any, monkeypatch: pytest.MonkeyPa
 def test_sections(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     import spatialdata as sd
 
+    # concatenating renames the coordinate systems of what it is given
     both = sd.concatenate(
-        {n: simulated.sections[n].subset([f"{n}_image", f"{n}_spots", "table"]) for n in ("P2", "P3")}
+        {n: sd.deepcopy(simulated.sections[n].subset([f"{n}_image", f"{n}_spots", "table"])) for n in ("P2", "P3")}
     )
     tables = [both.tables.pop(name) for name in list(both.tables)]
     import anndata as ad

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.pl.transitivity import transitivity
+from spatialwhisperer.pl.transitivity import _classes, transitivity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,3 +45,17 @@ def test_another_frame_and_a_report_without_its_details_are_refused(report: pd.D
     bare.attrs = {}
     with pytest.raises(KeyError, match="no transitivity report"):
         transitivity(bare)
+
+
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [([0.9, 0.7, 0.6], ""), ([0.9, np.nan, 0.6], "; 1 labels"), ([np.nan, np.nan, 0.6], "; 2 labels")],
+)
+def test_labels_with_too_few_rows_are_counted(values: list[float], more: str) -> None:
+    import matplotlib.pyplot as plt
+
+    details = {f"class_{name}": values for name in ("auroc", "low", "high")}
+    _, ax = plt.subplots()
+    _classes(ax, details | {"classes": ["a", "b", "c"], "class_rows": [9, 8, 7]})
+    counted = f"{more} with too few rows" if more else ""
+    assert ax.get_xlabel() == f"AUROC (rows with the label by expression in brackets{counted})"

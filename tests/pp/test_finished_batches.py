@@ -194,3 +194,17 @@ def test_files_of_calls_never_made_again_go_after_a_week(cache: Path) -> None:
     with kept_until_done():
         pass
     assert not path.exists()
+
+
+def test_parts_of_files_go_after_an_hour(cache: Path) -> None:
+    kept(lambda _: np.ones((3, 2), np.float32))
+    (path,) = files(cache)
+    mine, theirs = path.with_name("old.part"), path.with_name("new.part")
+    for part in (mine, theirs):
+        part.touch()
+    old = time.time() - 2 * 3600
+    for place in (path, mine):
+        os.utime(place, (old, old))
+    with kept_until_done():
+        pass
+    assert sorted(files(cache)) == sorted([path, theirs])

@@ -125,6 +125,14 @@ def test_a_grid_over_an_anndata_is_an_object_of_its_own(build: Any) -> None:
     assert set(got.obs["library_id"]) == {"L"}
 
 
+def test_a_name_that_is_taken_is_refused_before_any_pixel_is_read(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdata = build.spatialdata(build.disc()[0])
+    sw.pp.tiles(sdata, at="grid", tile_um=200, tissue=None)
+    monkeypatch.setattr("spatialwhisperer.pp.grid.tissue_mask", lambda *_: pytest.fail("the image was read"))
+    with pytest.raises(ValueError, match="already has an element named 'sw_tiles'"):
+        sw.pp.tiles(sdata, at="grid", tile_um=20)
+
+
 def test_a_blank_slide_has_no_grid(build: Any) -> None:
     with pytest.raises(ValueError, match="No tile of 20 um fits into the tissue"):
         sw.pp.tiles(build.spatialdata(np.full((3, 300, 300), 243, np.uint8)), at="grid", tile_um=20)

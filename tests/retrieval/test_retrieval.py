@@ -140,6 +140,25 @@ def test_many_copies_of_a_key_come_in_the_order_of_the_bank(block_rows: int) -> 
         assert grouped.index[i].tolist() == np.flatnonzero(copies & (group == 1))[:20].tolist()
 
 
+@pytest.mark.parametrize("block_rows", [40, 10_000])
+def test_queries_with_equal_keys_are_searched_again_and_others_are_left_alone(block_rows: int) -> None:
+    """Of the queries, every third has a hundred copies of its best key, more than candidates: the first copies of the bank are its own."""
+    rng = np.random.default_rng(4)
+    keys = rng.normal(size=(300, 24)).astype(np.float32)
+    copies = np.sort(rng.permutation(300)[:100])
+    keys[copies] = keys[copies[0]]
+    queries = rng.normal(size=(9, 24)).astype(np.float32)
+    queries[::3] = keys[copies[0]] + 0.1 * queries[::3]
+    near = retrieve(queries, keys, k=7, weights="softmax", block_rows=block_rows)
+    cosine = (queries.astype(float) @ keys.T) / np.outer(*(np.linalg.norm(z, axis=1) for z in (queries, keys)))
+    for i, found in enumerate(near.index):
+        expected = copies[:7] if i % 3 == 0 else np.argsort(-cosine[i], kind="stable")[:7]
+        assert found.tolist() == expected.tolist(), i
+        assert near.similarity[i] == pytest.approx(cosine[i][expected], abs=1e-6)
+        weight = np.exp(cosine[i][expected] / 0.1)
+        assert near.weight[i] == pytest.approx(weight / weight.sum(), rel=1e-4)
+
+
 def test_answers_do_not_depend_on_the_other_queries(parts: Any) -> None:
     queries, keys, _ = parts
     together, alone = retrieve(queries, keys, k=11), retrieve(queries[4:5], keys, k=11)

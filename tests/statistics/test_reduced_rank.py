@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
-from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.linear_model import Ridge
 
-from spatialwhisperer.statistics import reduced_rank
-from spatialwhisperer.statistics.reduced_rank import ALPHAS, reduced_rank_ridge
+from spatialwhisperer.statistics.grouped_ridge import Moments, grouped_ridge, ridge_of_moments
+from spatialwhisperer.statistics.left_out import left_out_units
+from spatialwhisperer.statistics.reduced_rank import _within_sections, reduced_rank_ridge
 
 
 def planted(n: int = 400, g: int = 40, rank: int = 3, noise: float = 0.5, seed: int = 0) -> tuple[Any, ...]:
@@ -38,7 +39,7 @@ def test_a_planted_map_is_recovered() -> None:
 def test_it_is_the_mean_of_ridge_and_of_its_projection_on_principal_components() -> None:
     x, y, _, _ = planted(n=200, noise=2.0)
     fitted = reduced_rank_ridge(x, sp.csr_matrix(y), np.zeros(200), rank=4)
-    alpha = RidgeCV(alphas=ALPHAS).fit(x - x.mean(axis=0), y - y.mean(axis=0)).alpha_
+    alpha = grouped_ridge(x, y - y.mean(axis=0), left_out_units(np.zeros(200), None, None)).alpha
     ridge = Ridge(alpha=alpha).fit(x, y).coef_
     components = PCA(4).fit(y).components_
     assert np.allclose(fitted["weight"], 0.5 * ridge + 0.5 * components.T @ components @ ridge, atol=1e-4)
@@ -49,8 +50,7 @@ def test_full_rank_is_ridge() -> None:
     x, y, _, _ = planted(noise=2.0)
     fitted = reduced_rank_ridge(x, sp.csr_matrix(y), np.zeros(400), rank=100)
     # a rotation of the targets leaves the sum of squared errors, so the penalty is that of the genes themselves
-    alpha = RidgeCV(alphas=ALPHAS).fit(x - x.mean(axis=0), y - y.mean(axis=0)).alpha_
-    assert min(ALPHAS) <= alpha <= max(ALPHAS)
+    alpha = grouped_ridge(x, y - y.mean(axis=0), left_out_units(np.zeros(400), None, None)).alpha
     ridge = Ridge(alpha=alpha).fit(x, y)
     assert np.allclose(fitted["weight"], ridge.coef_, atol=1e-4)
     assert np.allclose(fitted["intercept"], ridge.intercept_, atol=1e-4)
@@ -97,10 +97,27 @@ def test_noise_is_shrunk_to_the_mean() -> None:
     assert np.allclose(fitted["intercept"], 3, atol=0.3)
 
 
-def test_a_sample_chooses_the_penalty_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y, weight, sections = planted(n=1000)
-    whole = reduced_rank_ridge(x, sp.csr_matrix(y), sections, rank=3)
-    monkeypatch.setattr(reduced_rank, "ROWS_FOR_PENALTY", 200)
-    sampled = reduced_rank_ridge(x, sp.csr_matrix(y), sections, rank=3)
-    assert error(sampled, weight) < 0.02
-    assert np.corrcoef(whole["weight"].ravel(), sampled["weight"].ravel())[0, 1] > 0.999
+def test_the_penalty_is_chosen_by_units_that_are_left_out() -> None:
+    """It is that of a dense regression on expression less the mean of its section, for the units that are given."""
+    x, y, _, sections = planted(n=200, noise=3.0)
+    units = np.random.default_rng(1).integers(0, 5, 200)
+    counts = np.where(y > 0, y, 0)
+    centred = counts - np.stack([counts[sections == s].mean(axis=0) for s in (0, 1)])[sections]
+    fit = grouped_ridge(x, centred, units)
+    found = reduced_rank_ridge(x, sp.csr_matrix(counts), sections, rank=100, units=units)
+    assert np.allclose(found["weight"].T, fit.weight, atol=1e-5)
+    asked = []
+
+    def part(rows: np.ndarray) -> Moments:
+        asked.append(_within_sections(x - x.mean(axis=0), sp.csr_matrix(counts), sections, means, rows))
+        return asked[-1]
+
+    means = np.stack([counts[sections == s].mean(axis=0) for s in (0, 1)])
+    assert ridge_of_moments(part, units).errors == pytest.approx(fit.errors, rel=1e-8)
+
+
+def test_copies_of_spots_in_a_section_do_not_lead_to_the_smallest_penalty() -> None:
+    rng = np.random.default_rng(0)
+    x, y = (np.repeat(rng.normal(size=(60, d)), 4, axis=0) for d in (80, 15))
+    fitted = reduced_rank_ridge(x, sp.csr_matrix(y), np.arange(240) // 60, rank=15)
+    assert (x @ fitted["weight"].T).std() < 0.3 * y.std()

@@ -262,8 +262,10 @@ def test_an_image_alone_is_enough(simulated: Any, model: Any, labels: dict[str, 
     assert table.n_obs > 100
     assert table.obs["sw_label"].notna().all()
     assert table.obsm["X_sw_image"].shape == (table.n_obs, 64)
-    with pytest.raises(KeyError, match="holds no table"):
-        sw.tl.zero_shot_annotate(sd.SpatialData(images=dict(slide.images)), labels, model=model)
+    # without tiles they are laid at the size that the model reads
+    bare = sd.SpatialData(images=dict(slide.images))
+    sw.tl.zero_shot_annotate(bare, labels, model=model)
+    assert bare["sw_tiles"].obs["sw_label"].tolist() == table.obs["sw_label"].tolist()
 
 
 def test_the_batch_size_does_not_matter(section: Any, model: Any) -> None:

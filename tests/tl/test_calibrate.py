@@ -109,7 +109,7 @@ def test_patients_of_the_training_are_named(simulated: Any, section: Any, own: A
     ("options", "error", "message"),
     [
         ({"truth": "nowhere"}, KeyError, r"neither in \.obs"),
-        ({"truth": 3}, TypeError, "the name of a column"),
+        ({"truth": 3}, TypeError, "truth must be text, not 3"),
         ({"mapping": {"T cell": "x"}}, ValueError, "None of the true classes"),
         ({"normalize": "zscore"}, ValueError, "or None, not 'zscore'"),
         ({"background": "slide"}, ValueError, "'section' or 'training' here"),

@@ -55,6 +55,8 @@ def test_few_pairs_are_trained_sequentially_with_a_ridge_link(model: Any, run_fo
     assert training.preset == "spatialwhisperer"
     assert training.schedule == "sequential"
     assert training.image_link == "ridge"
+    # features of a frozen encoder are not augmented
+    assert training.augmentation is None
     assert training.pairs == {"image–gene": 240, "gene–text": 250}
     assert training.groups == ("P1", "P2", "R1", "R2")
     assert training.validation_groups == ()
@@ -173,6 +175,7 @@ def test_an_image_network_is_trained_end_to_end(
 ) -> None:
     model = train(objects, image=NETWORK, preset=preset(locking="LLu"))
     assert model.config.training.image_link == "contrastive"
+    assert model.config.training.augmentation == sw.models.Augmentation()
     assert set(model.history["phase"]) == {"gene-text", "image-gene"}
     assert model.config.modalities["image"].features.tile_um == (80.0,)
     assert model.config.modalities["image"].trained
@@ -232,6 +235,28 @@ def test_an_interrupted_run_continues_in_its_folder(objects: list[Any], tmp_path
     assert model.history["epoch"].tolist() == [0, 1, 2, 3]
     assert np.array_equal(model.history["loss"], whole.history["loss"])
     assert same(model, whole)
+
+
+def test_a_run_that_trains_a_network_on_augmented_tiles_continues(simulated: Any, tmp_path: Path) -> None:
+    """The same tiles after the interruption as without it; other tiles or another augmentation are another run."""
+    sections = [simulated.sections["P1"], simulated.sections["P2"]]
+    mine = preset(schedule="joint", locking="LLu")
+    options: dict[str, Any] = {"image": NETWORK, "preset": mine, "max_epochs": 3, "validation": "P2"}
+    whole = train(sections, **options)
+    assert whole.config.training.augmentation == sw.models.Augmentation()
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        train(sections, **options, folder=tmp_path, trainer={"callbacks": [stop_at(2)]})
+    plain = options | {"preset": mine.replace(augmentation=None)}
+    with pytest.raises(ValueError, match=r"preset.augmentation.brightness: 0.1 before, nothing now"):
+        train(sections, **plain, folder=tmp_path, resume=True)
+    smaller = options | {"image": sw.tl.ImageFeatures("test_resnet.r160_in1k", tile_um=70, tile_px=32)}
+    with pytest.raises(ValueError, match=r"features_asked.image.tile_um: 80 before, 70 now"):
+        train(sections, **smaller, folder=tmp_path, resume=True)
+    model = train(sections, **options, folder=tmp_path, resume=True)
+    assert same(model, whole)
+    assert model.history.equals(whole.history)
+    opened = sw.models.Whisperer.load(tmp_path / "model")
+    assert opened.config.training == whole.config.training
 
 
 OPTIONS: dict[str, Any] = {"preset": {"schedule": "joint"}, "trainer": {"accelerator": "cpu"}}
@@ -388,3 +413,45 @@ def test_a_failed_call_writes_no_features(simulated: Any) -> None:
     for section in sections:
         assert "X_stain_texture" not in section["table"].obsm
         assert "spatialwhisperer" not in section["table"].uns
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("trainer", 7, TypeError),
+        ("trainer", {1: 2}, TypeError),
+        ("max_epochs", 2.5, ValueError),
+        ("max_epochs", True, ValueError),
+        ("random_state", -1, ValueError),
+        ("random_state", "a", ValueError),
+        ("group_key", 7, TypeError),
+        ("validation", {"a": 1}, TypeError),
+        ("folder", 7, TypeError),
+        ("folder", "a\0b", ValueError),
+        ("resume", "no", TypeError),
+        ("expression", "yes", TypeError),
+    ],
+)
+def test_arguments_are_checked_before_the_data_are_looked_at(argument: str, value: Any, error: type[Exception]) -> None:
+    wrong: Any = {argument: value}
+    with pytest.raises(error, match=f"^{argument} must"):
+        sw.tl.train([], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (sw.tl.ImageFeatures, {"tile_um": -1}),
+        (sw.tl.ImageFeatures, {"tile_px": 2.5}),
+        (sw.tl.ImageFeatures, {"pretrained": "no"}),
+        (sw.tl.GeneFeatures, {"layer": 7}),
+        (sw.tl.GeneFeatures, {"options": [1]}),
+        (sw.tl.TextFeatures, {"key": 7}),
+        (sw.tl.ExpressionOptions, {"genes": 7}),
+        (sw.tl.ExpressionOptions, {"cross_validate": "no"}),
+        (sw.tl.Hierarchy, {"rollup": "no"}),
+    ],
+)
+def test_options_are_checked_where_they_are_made(options: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))} must be"):
+        options(**wrong)

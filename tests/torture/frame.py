@@ -27,7 +27,7 @@ class Campaign:
     A row of the table.
 
     ``trials(rng, n)`` makes ``n`` trials one after another, and all that it draws comes from ``rng``. ``bounded`` trials run with the
-    tests, ``long`` ones with ``make torture``.
+    tests, ``long`` ones with ``make torture``. ``posix`` ones need signals and other things that Windows does not have.
     """
 
     name: str
@@ -35,13 +35,17 @@ class Campaign:
     bounded: int
     long: int
     slow: bool = False
+    posix: bool = False
 
     def run(self, n: int, *, seed: int = SEED) -> Counts:
         counts = Counts(self.name)
-        for trial in self._seeded(n, seed):
-            counts.outcomes[trial.outcome] += not trial.failure
-            counts.tried += 1
-            counts.failures += [trial.failure] if trial.failure else []
+        try:
+            for trial in self._seeded(n, seed):
+                counts.outcomes[trial.outcome] += not trial.failure
+                counts.tried += 1
+                counts.failures += [trial.failure] if trial.failure else []
+        except Exception as error:  # noqa: BLE001 - the other campaigns go on
+            counts.failures.append(f"the campaign ended after {counts.tried} trials: {error!r}")
         return counts
 
     def _seeded(self, n: int, seed: int) -> Iterator[Trial]:

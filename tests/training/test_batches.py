@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from spatialwhisperer.encoders.base import Encoder
-from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches, WholeBatches, batch_loader
+from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches, WholeBatches
 
 
 class Collating(Encoder):
@@ -164,13 +164,6 @@ def test_an_epoch_has_every_item_once_and_drops_the_rest() -> None:
     sampler.set_epoch(1)
     assert not np.array_equal(np.concatenate(first), np.concatenate(list(sampler)))
     assert [len(b) for b in ShuffledBatches(3, 512, seed=0)] == [3]
-
-
-def test_a_loader_hands_on_whole_batches_in_this_process() -> None:
-    sampler = ShuffledBatches(10, 4, seed=0)
-    loader = batch_loader(ItemBatches(items(), {}), sampler)
-    assert loader.num_workers == 0
-    assert [batch["row"].tolist() for batch in loader] == [positions.tolist() for positions in sampler]
 
 
 @pytest.mark.parametrize(("n", "size", "sizes"), [(10, 4, {3, 4}), (8, 4, {4}), (3, 4, {3}), (13, 6, {4, 5})])

@@ -53,6 +53,20 @@ def test_a_resumed_history_continues_the_rows_of_the_checkpoint(tmp_path: Path) 
     assert len(state["rows"]) == 2
 
 
+def test_a_resumed_phase_that_had_ended_does_not_read_what_a_killed_process_left(tmp_path: Path) -> None:
+    state = after(History("p", tmp_path), 3, 2).state_dict()
+    (tmp_path / "history.csv").write_bytes(b"")
+    resumed = History("p", tmp_path)
+    resumed.load_state_dict(state)
+    assert resumed.frame()["loss"].tolist() == [3, 2]
+
+
+def test_numbers_of_the_file_are_those_of_the_run(tmp_path: Path) -> None:
+    history = after(History("p", tmp_path), 0.1 + 0.2, 1 / 3, 2.5066282746310002e-7)
+    history.on_train_end(trainer(), None)
+    assert History("p", tmp_path).frame()["loss"].tolist() == history.frame()["loss"].tolist()
+
+
 def test_an_interrupted_run_writes_its_history(tmp_path: Path) -> None:
     History("p", tmp_path).on_exception(trainer(), None, KeyboardInterrupt())
     assert not (tmp_path / "history.csv").exists()
@@ -90,6 +104,15 @@ def test_the_bar_shows_epochs_and_loss(capsys: pytest.CaptureFixture[str], monke
     assert bar.bar.n == 2
     assert "2/5" in capsys.readouterr().err
     assert bar.bar.postfix == "loss 1.250"
+
+
+def test_the_bar_of_a_resumed_run_begins_at_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    bar = EpochBar()
+    with sw.settings.override(progress=True):
+        bar.on_train_start(trainer(3), None)
+        bar.teardown(trainer(), None, "fit")
+    assert (bar.bar.n, bar.bar.total) == (3, 5)
 
 
 def test_other_ranks_have_no_bar() -> None:

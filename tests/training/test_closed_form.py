@@ -21,7 +21,7 @@ from spatialwhisperer.training.closed_form import (
     install_image_link,
     text_map,
 )
-from spatialwhisperer.training.ridge_link import solve_ridge
+from spatialwhisperer.training.ridge_link import pair_units, solve_ridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,9 @@ def test_the_joint_space_holds_the_bridge_features_and_a_constant(items: Items, 
     assert np.allclose(z["gene"][:, -1], np.sqrt(5))
     assert np.allclose(z["image"][:, -1], np.sqrt(5))
     assert not z["text"][:, -1].any()
-    weight, alpha = solve_ridge(items.inputs["image"].astype(float), items.inputs["gene"][:32].astype(float))
+    weight, alpha = solve_ridge(
+        items.inputs["image"].astype(float), items.inputs["gene"][:32].astype(float), pair_units(items, "gene")
+    )
     assert np.allclose(z["image"][:, :-1], items.inputs["image"] @ weight.T, atol=1e-5)
     assert fitted.penalties["ridge_alpha"] == alpha
     directions = caption_directions(

@@ -16,14 +16,24 @@ if TYPE_CHECKING:
 
 _RANKS = '''
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
+from torch.multiprocessing import ProcessRaisedException
 
+from spatialwhisperer._access.images import Level, RasterImage
+from spatialwhisperer._access.scale import Scale
+from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.tiles.lazy import LazyTiles
+from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.parts import PairLoss, Recipe
@@ -52,23 +62,68 @@ class Tower(Encoder):
         return torch.as_tensor(np.asarray(inputs))
 
 
-def items():
+class TileTower(Tower):
+    """A trained encoder of tiles."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        self.layer = torch.nn.Sequential(Scaled(), torch.nn.Flatten(), torch.nn.Linear(192, 6))
+
+
+class Scaled(torch.nn.Module):
+    def forward(self, x):
+        return x.float() / 255
+
+
+def items(tiles):
     """40 rows of images and counts, 24 of counts and captions."""
     rng, n = np.random.default_rng(0), 64
     inputs = {m: rng.normal(size=(n, d)).astype(np.float32) for m, d in (("image", 6), ("gene", 5), ("text", 4))}
     index = {m: np.arange(n) for m in inputs}
     index["image"] = np.where(np.arange(n) < 40, np.arange(n), -1)
     index["text"] = np.where(np.arange(n) < 40, -1, np.arange(n) % 7)
+    if tiles:
+        inputs["image"] = chunked(np.random.default_rng(1).integers(0, 255, (3, 96, 96), dtype=np.uint8))
     return Items(inputs, index, np.arange(n), np.full(n, "a"))
 
 
-def train(folder, ranks, head="linear_norm", text_loss="info_nce", tower="L", trainer=None, batch=32, strategy="ddp_fork", epochs=3):
+def chunked(pixels):
+    """40 tiles of an image in zarr, that are read when a batch needs them."""
+    import dask.array as da
+    import zarr
+
+    stored = zarr.create_array({}, shape=pixels.shape, chunks=(3, 24, 24), dtype=pixels.dtype)
+    stored[:] = pixels
+    stored = da.from_zarr(stored)
+    # threads of dask and zarr are there before the processes start
+    assert (stored.compute() == pixels).all()
+    raster = RasterImage("i", (Level(stored, 1.0, 1.0),), pixels.shape[1:])
+    section = Section("s", np.arange(40), np.random.default_rng(2).uniform(0, 96, (40, 2)), raster, Scale(1.0, "test"))
+    return LazyTiles([TileReader(section, tile_um=8, tile_px=8)], np.zeros(40, int), np.arange(40))
+
+
+def train(
+    folder,
+    ranks,
+    head="linear_norm",
+    text_loss="info_nce",
+    tower="L",
+    trainer=None,
+    batch=32,
+    strategy="ddp_fork",
+    epochs=3,
+    tiles=False,
+    resume=False,
+):
     """Weights, which way they took, and losses."""
-    given, trained = items(), {} if tower == "L" else {"text": Tower()}
+    given, trained = items(tiles), {} if tower == "L" else {"text": Tower()}
+    if tiles:
+        trained = {"image": TileTower()}
     torch.manual_seed(0)
+    widths = {"image": 6, "gene": 5, "text": 4}
     modalities = {
-        m: ModalityConfig(FeatureRecipe(None, m), x.shape[1], HeadConfig(head, x.shape[1]), trained=m in trained)
-        for m, x in given.inputs.items()
+        m: ModalityConfig(FeatureRecipe(None, m), d, HeadConfig(head, d), trained=m in trained)
+        for m, d in widths.items()
     }
     model = JointSpace(ModelConfig(8, modalities), encoders=trained)
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
@@ -79,11 +134,59 @@ def train(folder, ranks, head="linear_norm", text_loss="info_nce", tower="L", tr
         {"accelerator": "cpu", "devices": ranks, "strategy": "auto" if ranks == 1 else strategy, **(trainer or {})}
     )
     unlocked = {m: tower for m in trained}
-    run = Run(recipe, PairLoss(), PAIRS, "gene", unlocked, epochs, 0, Path(folder), options)
+    run = Run(
+        recipe, PairLoss(), PAIRS, "gene", unlocked, epochs, 0, Path(folder), options, resume, augmentation=Augmentation(rotation=9.0)
+    )
     history = fit_phase(model, given, given, Phase("p", PAIRS, frozenset(given.inputs), unlocked), run)
     weights = torch.cat([x.double().flatten() for x in model.state_dict().values()])
     moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
     return weights, moved, history
+
+
+class Killed(Callback):
+    """Ends the process in the middle of the second epoch: by SIGKILL, or by an error where the strategy waits for every rank."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, number):
+        if (trainer.current_epoch, number) == (1, 2):
+            if trainer.world_size > 1:
+                raise RuntimeError("stopped")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(function):
+    """Call a function in a forked process and return how that ended."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+def killed_and_resumed(folder, **case):
+    """The same from processes that are killed, and others that resume the run."""
+    trainer = case.get("trainer") or {}
+    killed = case | {"trainer": trainer | {"callbacks": [Killed()]}}
+    path = Path(f"{folder}.pt")
+    if case["ranks"] == 1:
+        if not os.WIFSIGNALED(in_child(lambda: train(folder, **killed))):
+            raise RuntimeError("the process was not killed")
+    else:
+        # every rank is a process of its own already
+        try:
+            train(folder, **killed)
+        except ProcessRaisedException:
+            pass
+    left = [p.name for p in Path(folder, "p").glob("step-*.ckpt")]
+    if len(left) != 1:
+        raise RuntimeError(f"the run was not killed in its second epoch: {left}")
+    if case["ranks"] > 1:
+        return train(folder, **case, resume=True)
+    if in_child(lambda: torch.save(train(folder, **case, resume=True), path)) != 0:
+        raise RuntimeError("the run was not resumed to its end")
+    return torch.load(path, weights_only=False)
 
 
 def hand_made(self):
@@ -109,7 +212,8 @@ if __name__ == "__main__":
         for options in case.pop("sides"):
             key = json.dumps(case | options)
             if key not in done:
-                done[key] = train(folder / str(len(done)), **case | options)
+                begin = killed_and_resumed if options.pop("killed", False) else train
+                done[key] = begin(folder / str(len(done)), **case | options)
             of.append(done[key])
         (a, way, one), (b, other, two) = of
         losses = [c for c in one if c.startswith("loss")]
@@ -133,7 +237,7 @@ def compare(folder: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
-            error = process.communicate(timeout=120)[1]
+            error = process.communicate(timeout=300)[1]
         except subprocess.TimeoutExpired:
             # its ranks wait for each other
             os.killpg(process.pid, signal.SIGKILL)
@@ -167,6 +271,20 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ranks_see_the_augmented_tiles_of_one_process(tmp_path: Path) -> None:
+    """Tiles are read from zarr by threads of each rank, also where the ranks are forked."""
+    small = {"tiles": True, "batch": 16, "epochs": 2}
+    cases: list[dict[str, Any]] = [
+        small | {"tower": "u", "sides": [ONE, TWO]},
+        small | {"tower": "U", "text_loss": "sigmoid", "sides": [ONE, TWO]},
+        small | {"tower": "u", "sides": [ONE, TWO | {"strategy": "ddp_spawn"}]},
+    ]
+    for case, found in zip(cases, compare(tmp_path, cases), strict=True):
+        assert found["weights"] < 1e-5, (case, found)
+        assert found["losses"] < 1e-5, (case, found)
+
+
+@pytest.mark.slow
 def test_processes_that_are_spawned_get_everything_they_need(tmp_path: Path) -> None:
     (found,) = compare(tmp_path, [{"tower": "U", "sides": [ONE, TWO | {"strategy": "ddp_spawn"}]}])
     assert found["weights"] < 1e-5
@@ -179,15 +297,26 @@ TOLERANCES = {"32-true": 1e-5, "64-true": 1e-5, "bf16-mixed": 0.05, "bf16-true":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [1, 4])
-def test_precision_locking_and_ranks_give_the_float32_run_of_one_process(tmp_path: Path, accumulated: int) -> None:
+def test_precision_locking_ranks_and_kills_give_the_float32_run_of_one_process(
+    tmp_path: Path, accumulated: int
+) -> None:
+    """Cells are trained straight on, and killed with SIGKILL within an epoch and resumed, which changes nothing at all.
+
+    Several ranks are stopped by an error and resumed by new processes, where the encoder thaws.
+    """
     kinds = [(p, tower, ranks) for p in TOLERANCES for tower in ("L", "U", "u") for ranks in (1, 2)]
     cases = []
     for precision, tower, ranks in kinds:
-        sides = [
+        reference, straight = (
             {"ranks": n, "trainer": {"precision": p, "accumulate_grad_batches": accumulated}}
             for n, p in ((1, "32-true"), (ranks, precision))
-        ]
-        case = {"head": "bn_shortcut", "text_loss": "sigmoid", "tower": tower, "batch": 16, "epochs": 2}
-        cases.append(case | {"sides": sides})
-    for kind, found in zip(kinds, compare(tmp_path, cases), strict=True):
-        assert found["way"] < TOLERANCES[kind[0]], (kind, found)
+        )
+        case: dict[str, Any] = {"head": "bn_shortcut", "text_loss": "sigmoid", "tower": tower, "batch": 16, "epochs": 2}
+        cases.append(case | {"sides": [reference, straight]})
+        if ranks == 1 or tower == "U":
+            cases.append(case | {"sides": [straight, straight | {"killed": True}]})
+    for case, found in zip(cases, compare(tmp_path, cases), strict=True):
+        if case["sides"][1].get("killed"):
+            assert found["weights"] == found["losses"] == 0, (case, found)
+        else:
+            assert found["way"] < TOLERANCES[case["sides"][1]["trainer"]["precision"]], (case, found)

@@ -156,6 +156,32 @@ def test_a_caption_without_its_row_is_compared_with_the_other_rows(items: Items,
     check_step(training(space(), run(text_loss="sigmoid")), lacking, [0, 1, 40, 45, 46], BOTH)
 
 
+@pytest.mark.parametrize(
+    ("text_loss", "without_counts", "rows", "expected"),
+    [
+        # two images and three rows with counts, of which one is a pair
+        ("info_nce", [1], [0, 1, 40, 41], {"gene_text"}),
+        # two captions and two rows with counts, of which one is a pair
+        ("info_nce", [41], [0, 40, 41], set()),
+        # two captions, and no row with counts to compare them with
+        ("sigmoid", [45, 46], [45, 46], set()),
+    ],
+)
+def test_a_single_pair_or_captions_alone_have_no_loss(
+    items: Items,
+    space: Space,
+    run: Runs,
+    text_loss: str,
+    without_counts: list[int],
+    rows: list[int],
+    expected: set[str],
+) -> None:
+    gene = items.index["gene"].copy()
+    gene[without_counts] = -1
+    lacking = replace(items, index={**items.index, "gene": gene})
+    check_step(training(space(), run(text_loss=text_loss)), lacking, rows, expected)
+
+
 def test_a_row_with_two_captions_is_a_positive_of_both(items: Items, space: Space, run: Runs) -> None:
     """Two items of row 40 have captions 0 and 3; item 44 of caption 0 is a row of its own."""
     caption, row = items.index["text"].copy(), items.row.copy()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from pandas.api.types import is_hashable
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import provenance_of
@@ -63,11 +64,29 @@ def link_of(table: AnnData) -> Link | None:
                 f"{listing(table.obs.columns)}). {remedy}"
             )
     region: Any = attrs.get("region")
-    if not isinstance(region, str) and not (np.ndim(region) == 1 and all(isinstance(r, str) for r in region)):
+    several = np.ndim(region) == 1 and len(region) > 0 and all(isinstance(r, str) for r in region)
+    if not isinstance(region, str) and not several:
         raise ValueError(
             f".uns['spatialdata_attrs']['region'] must name one element or several, not {region!r}. {remedy}"
         )
     return Link(attrs["region_key"], attrs["instance_key"])
+
+
+def instances_of(table: AnnData, link: Link) -> np.ndarray:
+    """The instance of its element that each row annotates, shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If an instance is a list or another container.
+    """
+    instances = table.obs[link.instance_key].to_numpy()
+    if instances.dtype == object and not all(is_hashable(value) for value in instances):
+        raise ValueError(
+            f".obs[{link.instance_key!r}] must name one instance for each row, and holds lists or other containers. Fill in the numbers "
+            "or names of the instances."
+        )
+    return np.asarray(instances)
 
 
 def libraries_of(adata: AnnData) -> dict[str, Mapping[str, Any]]:
@@ -121,6 +140,24 @@ def number_matrix(values: Any, where: str, *, least_columns: int = 1) -> np.ndar
     if array.shape[1] < least_columns:
         raise ValueError(f"{where} must have at least {least_columns} columns; it has shape {array.shape}.")
     return array.astype(np.float64)
+
+
+def number_column(values: Any, where: str) -> np.ndarray:
+    """A stored column as float64, shape (n,); NaN where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If it is not a column of numbers. Truth values, dates and complex numbers are none.
+    """
+    if not holds_numbers(values):
+        raise ValueError(f"{where} must be a column of numbers, not {values.dtype}. Store it again as floats.")
+    return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def holds_numbers(values: Any) -> bool:
+    """Whether a Series holds real numbers."""
+    return getattr(values.dtype, "kind", "O") in "iuf"
 
 
 def check_affine(name: str, system: str, matrix: np.ndarray) -> None:

@@ -58,7 +58,9 @@ class RasterImage:
     size_px: tuple[float, float]
 
 
-def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int = 255) -> np.ndarray:
+def read_pixels(
+    level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int = 255, threads: bool = True
+) -> np.ndarray:
     """Read a box of a level as uint8 RGB.
 
     Parameters
@@ -69,6 +71,8 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
         Box in pixels of that level; what lies outside the image is filled.
     fill
         Value of the pixels outside the image; 255 is white.
+    threads
+        Let dask decode several chunks at a time; otherwise the calling thread decodes them.
 
     Returns
     -------
@@ -76,13 +80,13 @@ def read_pixels(level: Level, x0: int, y0: int, x1: int, y1: int, *, fill: int =
     """
     _, height, width = level.pixels.shape
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        block = _as_uint8(load_block(level, slice(y0, y1), slice(x0, x1))).view()
+        block = _as_uint8(load_block(level, slice(y0, y1), slice(x0, x1), threads=threads)).view()
         block.flags.writeable = False
         return block
     out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
     if bottom > top and right > left:
-        block = load_block(level, slice(top, bottom), slice(left, right))
+        block = load_block(level, slice(top, bottom), slice(left, right), threads=threads)
         out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(block)
     return out
 
@@ -97,7 +101,7 @@ def as_spatialdata(pixels: np.ndarray) -> tuple[SpatialData, str]:
     return SpatialData(images={name: image}), name
 
 
-def load_block(level: Level, y: slice, x: slice) -> np.ndarray:
+def load_block(level: Level, y: slice, x: slice, *, threads: bool = True) -> np.ndarray:
     """Values of a box of a level as they are stored, shape (3, height, width).
 
     Raises
@@ -106,7 +110,7 @@ def load_block(level: Level, y: slice, x: slice) -> np.ndarray:
         If they cannot be read.
     """
     try:
-        block = _computed(level.pixels[:3, y, x])
+        block = _computed(level.pixels[:3, y, x], threads=threads)
     except MemoryError:
         raise
     except Exception as error:
@@ -122,9 +126,11 @@ def load_block(level: Level, y: slice, x: slice) -> np.ndarray:
     return block
 
 
-def _computed(block: Any) -> np.ndarray:
+def _computed(block: Any, *, threads: bool) -> np.ndarray:
     if not hasattr(block, "compute"):
         return np.asarray(block)
+    if not threads:
+        return np.asarray(block.compute(scheduler="synchronous"))
     import dask
 
     # with a distributed client as the default scheduler, every block would be sent over the network

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.contract import check_affine, link_of
+from spatialwhisperer._access.contract import check_affine, instances_of, link_of
 from spatialwhisperer._access.images import XY, find_image, rgb_names
 from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, of_visium_array, unit_scale
 from spatialwhisperer._access.section import Found, Section
@@ -83,6 +83,17 @@ def region_positions(sdata: SpatialData, table: AnnData, codes: np.ndarray) -> n
     return xy
 
 
+def region_outlines(
+    sdata: SpatialData, region: str, image: str, coordinate_system: str | None
+) -> tuple[Any, np.ndarray] | None:
+    """Shapes of a region, as a GeoDataFrame, and the affine map from them to the pixels of an image; ``None`` for labels and points."""
+    element = _region_element(sdata, region)
+    if not hasattr(element, "geometry"):
+        return None
+    _check_unique(region, element.index)
+    return element, _to_image(region, element, image, sdata.images[image], coordinate_system)[1]
+
+
 def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
     """The scales that an image states, by its coordinate systems."""
     return of_transformation(_systems(sdata.images[image]), image)
@@ -106,7 +117,7 @@ def _annotated(table: AnnData, codes: np.ndarray) -> list[tuple[str, np.ndarray,
             "The table annotates no element (no .uns['spatialdata_attrs']). Link it: "
             "spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)."
         )
-    instances = table.obs[link.instance_key].to_numpy()
+    instances = instances_of(table, link)
     return [
         (str(region), rows, instances[rows])
         for region in pd.unique(codes)

@@ -32,6 +32,12 @@ _MISPLACED = 0.1
 _MAGNIFICATIONS = (20, 40)
 _SMALLEST_SPOT, _LARGEST_SPOT = 0.5, 0.75
 
+_FINEST_UM, _COARSEST_UM = 0.05, 10.0
+_LENGTHS_UM = {
+    **{"pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4},
+    **{"dm": 1e5, "m": 1e6, "in": 25_400.0, "ft": 304_800.0, "thou": 25.4, "mil": 25.4},
+}
+
 _VISIUM_RULE = "the 100 µm pitch of the Visium array"
 _MPP_RULE = "mpp=…"
 _PITCH_RULE = "spot_pitch_um="
@@ -84,7 +90,7 @@ def settle(
         return stated
     rules = [*([] if given is None else [given]), *found]
     for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):
-        if max(a.mpp, b.mpp) > _ALIKE * min(a.mpp, b.mpp):
+        if differ(a.mpp, b.mpp):
             raise ValueError(
                 f"Two statements about the scale of section {section!r} disagree: {a.mpp:.4g} µm per pixel by {a.rule}, {b.mpp:.4g} "
                 f"by {b.rule}. Leave out the argument that is wrong, or correct the object: the scale factors in "
@@ -93,17 +99,36 @@ def settle(
     return rules[0] if rules else None
 
 
+def differ(a: float, b: float) -> bool:
+    """Whether two scales differ by more than 5 %."""
+    return max(a, b) > _ALIKE * min(a, b)
+
+
+def check_mpp(mpp: float | None) -> None:
+    """Refuse microns per pixel that are no scale, or look like a magnification.
+
+    Raises
+    ------
+    ValueError
+        If they do.
+    """
+    if mpp is None:
+        return
+    if mpp in _MAGNIFICATIONS:
+        raise ValueError(
+            f"mpp={mpp:g} looks like the magnification of an objective. mpp is microns per full-resolution pixel: about "
+            "0.5 at 20x, 0.25 at 40x."
+        )
+    positive("mpp", mpp)
+
+
 def _given(
     section: str, image: str, mpp: float | Mapping[str, float] | None, spot_pitch_um: float | None, xy_px: np.ndarray
 ) -> Scale | None:
     value = mpp.get(section, mpp.get(image)) if isinstance(mpp, Mapping) else mpp
     if value is not None:
-        if value in _MAGNIFICATIONS:
-            raise ValueError(
-                f"mpp={value:g} looks like the magnification of an objective. mpp is microns per full-resolution pixel: about "
-                "0.5 at 20x, 0.25 at 40x."
-            )
-        return Scale(positive("mpp", value), _MPP_RULE)
+        check_mpp(value)
+        return Scale(float(value), _MPP_RULE)
     if spot_pitch_um is not None:
         pitch = positive("spot_pitch_um", spot_pitch_um)
         # without an image there are no pixels to measure
@@ -286,3 +311,78 @@ def _warn_if_stretched(name: str, matrix: np.ndarray) -> None:
 def unit_scale(matrix: np.ndarray) -> float:
     """Edge length of a unit square after an affine map (root of its area)."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+
+
+# --------------------------------------------------------------------------------------------------- what files state
+
+
+@dataclass(frozen=True)
+class PixelSize:
+    """Width and height of a pixel in microns, and the rule that states them."""
+
+    x: float
+    y: float
+    rule: str
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of square pixels of the same area."""
+        return Scale(float(np.sqrt(self.x * self.y)), self.rule)
+
+    def resized(self, mpp: float, rule: str) -> PixelSize:
+        """Pixels of the same proportions with another scale."""
+        factor = mpp / self.scale.mpp
+        return PixelSize(self.x * factor, self.y * factor, rule)
+
+
+def of_ome(attributes: Mapping[str, str]) -> PixelSize | None:
+    """Pixel size of an OME-TIFF.
+
+    Parameters
+    ----------
+    attributes
+        Attributes of the element ``Pixels``: ``PhysicalSizeX``, ``PhysicalSizeXUnit`` (microns where it is left out), and the same for
+        Y. Units that are no length, such as ``pixel``, state no scale.
+    """
+    sizes = []
+    for axis in "XY":
+        size = _number(attributes.get(f"PhysicalSize{axis}"))
+        unit = _LENGTHS_UM.get(attributes.get(f"PhysicalSize{axis}Unit", "µm").strip())
+        if size is not None and unit is not None:
+            sizes.append(size * unit)
+    return PixelSize(sizes[0], sizes[-1], "OME PhysicalSizeX") if sizes else None
+
+
+def of_resolution(x: Any, y: Any, unit_um: float, rule: str) -> PixelSize | None:
+    """Pixel size by a resolution; ``None`` where no microscope or scanner has it, such as the 72 or 96 dpi of a screen.
+
+    Parameters
+    ----------
+    x, y
+        Pixels per unit.
+    unit_um
+        The unit in microns.
+    rule
+        Where it is stated.
+    """
+    across, down = _number(x), _number(y)
+    if across is None or down is None:
+        return None
+    size = PixelSize(unit_um / across, unit_um / down, rule)
+    return size if all(_FINEST_UM <= one <= _COARSEST_UM for one in (size.x, size.y)) else None
+
+
+def of_openslide(properties: Mapping[str, str]) -> PixelSize | None:
+    """Pixel size that openslide finds in the file of a scanner, in its properties ``openslide.mpp-x`` and ``openslide.mpp-y``."""
+    x = _number(properties.get("openslide.mpp-x"))
+    y = _number(properties.get("openslide.mpp-y"))
+    return None if x is None or y is None else PixelSize(x, y, "openslide mpp-x")
+
+
+def _number(value: Any) -> float | None:
+    """A positive finite number, else ``None``."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) and number > 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
@@ -31,10 +32,14 @@ def is_spatialdata(data: object) -> TypeIs[SpatialData]:
         return True
     if anndata is not None and isinstance(data, anndata.AnnData):
         return False
-    raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.{_one_by_one(data)}")
+    raise TypeError(f"data must be an AnnData or a SpatialData, not {type(data).__name__}.{_remedy(data)}")
 
 
-def _one_by_one(data: object) -> str:
+def _remedy(data: object) -> str:
+    if isinstance(data, str | os.PathLike):
+        return f" Read the slide first: sdata = sw.io.read_slide({str(data)!r})."
+    if getattr(data, "ndim", 0) in (2, 3) and not hasattr(data, "columns"):
+        return " Pixels alone have no scale. Save them as a TIFF, and read that: sdata = sw.io.read_slide(path, mpp=…)."
     if isinstance(data, Mapping):
         return " Pass its values one at a time: for section in sections.values(): …."
     if isinstance(data, list | tuple):
@@ -121,11 +126,11 @@ def add_annotating_table(sdata: SpatialData, like: AnnData, table: AnnData, name
 
     link = link_of(like)
     if link is not None:
-        attrs = like.uns["spatialdata_attrs"]
         region, instance = str(link.region_key), str(link.instance_key)
         table.obs[region] = like.obs[region].to_numpy()
         table.obs[region] = obs_of(table)[region].astype("category")
         table.obs[instance] = like.obs[instance].to_numpy()
-        regions = attrs["region"] if isinstance(attrs["region"], str) else list(attrs["region"])
+        # of the rows that are there: a table that was subset may still name regions that it has lost
+        regions = [str(r) for r in obs_of(table)[region].cat.categories]
         table = TableModel.parse(table, region=regions, region_key=region, instance_key=instance)
     sdata.tables[name] = table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import re
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _OLD = "-old"
 _STALE_AFTER = 24 * 3600
 _LONGEST = 180
+_LOOKS, _ATTEMPTS = 5, 50
+_TAKEN = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -38,18 +41,35 @@ def put(temporary: Path, folder: Path) -> None:
     Linux exchanges both in one step. Elsewhere the old one is moved away first, where `present` finds it if the process dies before the
     second step; it comes back after an error.
     """
-    if not folder.exists():
-        os.replace(temporary, folder)
-    elif not _exchanged(temporary, folder):
-        old = temporary.with_name(temporary.name + _OLD)
-        os.replace(folder, old)
+    for left in reversed(range(_ATTEMPTS)):
         try:
-            os.replace(temporary, folder)
-        except BaseException:
-            os.replace(old, folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+            if not folder.exists():
+                os.replace(temporary, folder)
+            elif not _exchanged(temporary, folder):
+                _move_twice(temporary, folder)
+            break
+        except OSError as error:
+            # another process moved its own at the same moment
+            if not left or error.errno not in _TAKEN or not temporary.is_dir():
+                raise
     sync(folder.parent)
+
+
+def _move_twice(temporary: Path, folder: Path) -> None:
+    old = temporary.with_name(temporary.name + _OLD)
+    os.replace(folder, old)
+    try:
+        os.replace(temporary, folder)
+    except BaseException:
+        try:
+            os.replace(old, folder)
+        except OSError:
+            # what another process put there meanwhile is newer
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def present(folder: Path, marker: str) -> Path | None:
@@ -66,13 +86,22 @@ def present(folder: Path, marker: str) -> Path | None:
     -------
     The place, or ``None`` where there is none.
     """
-    if folder.is_dir():
-        return folder
-    if not folder.name or not folder.parent.is_dir():
-        return None
-    left = [p for p in _leftovers(folder) if p.name.endswith(_OLD) and (p / marker).is_file()]
-    # whoever was writing may have finished meanwhile
-    return folder if folder.is_dir() else max(left, key=_modified, default=None)
+    for look in range(_LOOKS):
+        if folder.is_dir():
+            return folder
+        if not folder.name or not folder.parent.is_dir():
+            return None
+        around = _leftovers(folder)
+        left = [p for p in around if p.name.endswith(_OLD) and (p / marker).is_file()]
+        # whoever was writing may have finished meanwhile
+        if folder.is_dir():
+            return folder
+        if left:
+            return max(left, key=_modified)
+        # and may have begun again: between two looks a whole replacement can pass
+        if look and not around:
+            return None
+    return None
 
 
 def sweep(folder: Path) -> None:
@@ -80,6 +109,18 @@ def sweep(folder: Path) -> None:
     for path in _leftovers(folder):
         if _is_stale(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def of_this_process(name: str, parent: Path) -> Path:
+    """Make a folder in another, with a name that tells which process made it, so that `left_in` recognises what it left."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-{_here()}-{os.getpid()}-", dir=parent))
+
+
+def left_in(parent: Path, name: str) -> list[Path]:
+    """Folders that `of_this_process` made in processes of this machine that are gone."""
+    pattern = re.compile(rf"{re.escape(name)}-{_here()}-([0-9]+)-[a-z0-9_]{{8}}")
+    found = [(pattern.fullmatch(path.name), path) for path in parent.glob(f"{name}-*") if not path.is_symlink()]
+    return [path for match, path in found if match and not _alive(int(match[1]))]
 
 
 def make_durable(folder: Path) -> None:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.settings import settings
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 URL = "https://raw.githubusercontent.com/almaan/her2st/master"
 
 
+@checked
 def her2st(
     sections: str | Sequence[str] = "C2",
     *,

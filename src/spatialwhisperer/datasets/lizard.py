@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._nuclei.assemble import assemble
 from spatialwhisperer.datasets._nuclei.layout import LabelledImage, Layout, choose, folder_of
@@ -28,6 +29,7 @@ ARCHIVES = {
 """SHA-256 of the authors' archives as the data set loader of torch-em states them; the authors publish none."""
 
 
+@checked
 def lizard(
     *,
     data_dir: str | Path | None = None,

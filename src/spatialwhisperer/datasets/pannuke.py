@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._nuclei.assemble import assemble
 from spatialwhisperer.datasets._nuclei.layout import LabelledImage, Layout, choose, folder_of
@@ -33,6 +34,7 @@ CANVAS = 50
 Windows = Literal["quarters", "corners"]
 
 
+@checked
 def pannuke(
     *,
     data_dir: str | Path | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._nuclei.assemble import assemble
 from spatialwhisperer.datasets._nuclei.layout import Layout, choose, folder_of
@@ -24,6 +25,7 @@ HOW = (
 )
 
 
+@checked
 def pathocell(
     *,
     data_dir: str | Path | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer.datasets._simulation.gene_programmes import gene_table, make_programme
 from spatialwhisperer.datasets._simulation.painting import paint_section
 from spatialwhisperer.datasets._simulation.tissue import BODY_UM, CLASSES, make_cells, make_tissue, spot_grid
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from spatialwhisperer.datasets._simulation.gene_programmes import Programme
     from spatialwhisperer.datasets._simulation.tissue import Cells, Tissue
 
+
+_LEAST_NUMBER, _MOST, _MOST_SD = 1e-3, 10**7, 10.0
+_MOST_PX = 40_000
+"""Longest edge of an image, which is painted in memory."""
 
 CAPTIONS = (
     "malignant epithelial cells of an invasive breast carcinoma",
@@ -44,6 +49,7 @@ class SimulatedData(NamedTuple):
     reference: AnnData
 
 
+@checked
 def simulate_sections(
     n_patients: int = 3,
     n_spots: int = 400,
@@ -162,22 +168,35 @@ def _check(arguments: dict[str, Any]) -> None:
             raise TypeError(f"{name} must be an integer, not {value!r}.")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}.")
+        if value > _MOST and name != "random_state":
+            raise ValueError(f"{name} must be at most {_MOST}, not {value}.")
     for name in ("mpp", "spot_pitch_um", "spot_diameter_um", "region_um", "counts_per_cell"):
         if not 0 < arguments[name] < np.inf:
             raise ValueError(f"{name} must be positive, not {arguments[name]}.")
+        if not _LEAST_NUMBER <= arguments[name] <= _MOST:
+            raise ValueError(f"{name} must lie between {_LEAST_NUMBER:g} and {_MOST}, not {arguments[name]}.")
     for name in ("batch_sd", "stain_sd"):
         if not 0 <= arguments[name] < np.inf:
             raise ValueError(f"{name} must be 0 or more, not {arguments[name]}.")
+        if arguments[name] > _MOST_SD:
+            raise ValueError(f"{name} must be at most {_MOST_SD}, not {arguments[name]}.")
 
 
 def _side_um(n_spots: int, mpp: float, pitch: float, diameter: float, size_px: int | None) -> float:
+    # tissue over two thirds of the grid, the rest is background
+    side = float(
+        np.sqrt(1.5 * n_spots * pitch**2 * np.sqrt(3) / 2) + 2 * diameter if size_px is None else size_px * mpp
+    )
+    for what, n in (("pixels", side / mpp), ("spots", side / pitch)):
+        if n > _MOST_PX:
+            raise ValueError(
+                f"A section of {side:.3g} microns would have {n:.3g} {what} along an edge, and at most {_MOST_PX} fit into memory. Take "
+                "fewer spots, or another mpp or spot_pitch_um."
+            )
     if size_px is None:
-        # tissue over two thirds of the grid, the rest is background
-        side = np.sqrt(1.5 * n_spots * pitch**2 * np.sqrt(3) / 2) + 2 * diameter
         while len(spot_grid(side, pitch, diameter)) < 1.4 * n_spots:
             side *= 1.05
         return float(np.ceil(side / mpp) * mpp)
-    side = size_px * mpp
     room = len(spot_grid(side, pitch, diameter))
     if room < n_spots:
         raise ValueError(

@@ -62,6 +62,15 @@ class Encoder(ABC):
         """
         raise ValueError(f"{self.spec.name!r} has no weights to train. Lock it, or choose an encoder that has weights.")
 
+    def prepare(self, inputs: Any) -> Any:
+        """Do once what every batch of a training run would repeat for its inputs; called with all inputs before the first batch.
+
+        Returns
+        -------
+        The inputs in a form that `collate` takes too, with one entry for each: a list, or an array that is indexed by rows.
+        """
+        return inputs
+
     def collate(self, inputs: Any) -> Any:
         """Turn inputs into what the module takes: a tensor, or a mapping of tensors."""
         import torch
@@ -82,6 +91,11 @@ class Encoder(ABC):
     def from_artifact(cls, artifact: Artifact) -> Encoder:
         """Open an encoder from what `artifact` returned. Weights that were left out are random until the model fills them in."""
         raise ValueError(f"A {artifact.kind} of class {cls.__name__} cannot be opened from a folder.")
+
+    @classmethod
+    def bare_module(cls, artifact: Artifact) -> torch.nn.Module | None:  # noqa: ARG003
+        """Return what `module` gives for a stored encoder, with random weights, to compare its shapes; ``None`` where that needs weights."""
+        return None
 
     @classmethod
     def names_others(cls, artifact: Artifact) -> Sequence[tuple[str, str]]:  # noqa: ARG003

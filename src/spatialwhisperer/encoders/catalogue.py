@@ -6,6 +6,7 @@ import dataclasses
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer.encoders.registry import ENTRIES, OTHERS, load_own
@@ -53,6 +54,7 @@ def stored_class(name: str, modality: str) -> type[Encoder]:
     return found
 
 
+@checked
 def open_encoder(name: str, modality: str, *, weights: str | Path | None = None, pretrained: bool = True) -> Encoder:
     """Open an encoder by name.
 
@@ -111,6 +113,7 @@ def encoder_names(modality: str, *, fits: bool | None = None) -> list[str]:
     return sorted(n for (m, n), entry in ENTRIES.items() if m == modality and fits in (None, entry.make.fits))
 
 
+@checked
 def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
     """Facts about an encoder, from the registry or, for any other timm model id, from timm.
 
@@ -147,6 +150,7 @@ def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
     raise ValueError(_unknown(name, modality))
 
 
+@checked
 def list_encoders(modality: str | None = None) -> pd.DataFrame:
     """Table of the registered encoders.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._storage.untrusted import opening
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Encoder)
 
 
+@checked
 def image_encoder(
     encoder: str | torch.nn.Module | ImageEncoder, *, weights: str | Path | None = None, pretrained: bool = True
 ) -> ImageEncoder:
@@ -82,6 +84,7 @@ def image_encoder(
     )
 
 
+@checked
 def text_encoder(
     encoder: str | Path | TextEncoder = "minilm", *, pooling: Pooling | None = None, normalize: bool | None = None
 ) -> TextEncoder:
@@ -118,7 +121,8 @@ def text_encoder(
     return _of(TextEncoder, make.open(encoder, **stated))  # type: ignore[arg-type]
 
 
-def load_gene_encoder(folder: str | Path, *, allow_encoders: Collection[str] = ()) -> GeneEncoder:
+@checked
+def load_gene_encoder(folder: str | Path, *, allow_encoders: Collection[str | Path] = ()) -> GeneEncoder:
     """Read an encoder that `GeneEncoder.save` wrote. Nothing is unpickled.
 
     Parameters
@@ -208,7 +212,7 @@ def stored_encoder(artifact: Artifact, modality: str, *, allow_encoders: Collect
     raise ValueError(f"This {artifact.kind} does not state the name of the {modality} encoder that it stores.")
 
 
-def check_allowed(allow_encoders: Collection[str]) -> tuple[str, ...]:
+def check_allowed(allow_encoders: Collection[str | Path]) -> tuple[str, ...]:
     """Return names of encoders that may be opened.
 
     Raises

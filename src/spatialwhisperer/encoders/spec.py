@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spatialwhisperer._checks import checked_fields
 from spatialwhisperer._modalities import get_modality
 
 
+@checked_fields
 @dataclass(frozen=True)
 class EncoderSpec:
     """Facts about an encoder that are known before anything is downloaded.

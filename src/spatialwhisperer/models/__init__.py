@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.resolve import image_encoder, load_gene_encoder, text_encoder
     from spatialwhisperer.encoders.spec import EncoderSpec
     from spatialwhisperer.encoders.text.base import TextEncoder
+    from spatialwhisperer.models.augmentation import Augmentation
     from spatialwhisperer.models.config import ModelConfig
     from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.expression import ExpressionPredictor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.retrieval.rule import Retrieval
 
 _PLACES = {
+    "Augmentation": "models.augmentation",
     "Context": "models.parts",
     "Encoder": "encoders.base",
     "EncoderIdentity": "encoders.recipe",

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.models.augmentation import Augmentation
 
 Standardize = Literal["section", "global", "none"]
 Norm = Literal["l2", "none"]
@@ -119,6 +121,8 @@ class Training(Stored):
         Seed.
     penalties
         Ridge penalties of closed-form solutions, by name.
+    augmentation
+        Random changes of the tiles; ``None`` where the image encoder was frozen, or its tiles were taken as they are.
     """
 
     preset: str
@@ -131,6 +135,7 @@ class Training(Stored):
     validation_groups: tuple[str, ...]
     random_state: int
     penalties: Mapping[str, float] = field(default_factory=frozen)
+    augmentation: Augmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -246,6 +251,7 @@ class ModelConfig(Stored):
         if self.decoder_dim is not None:
             _check_positive(decoder_dim=self.decoder_dim)
 
+    @checked
     def modality(self, name: str) -> ModalityConfig:
         """Return one modality.
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._annotations import numbers, one_for_each, shown
 from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.retrieval.retrieval import retrieve_mean
 from spatialwhisperer.retrieval.rule import Retrieval
+from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.reduced_rank import reduced_rank_ridge
 
 if TYPE_CHECKING:
@@ -107,6 +110,7 @@ class ExpressionPredictor:
         how = f"{r.query} → {r.key}, k = {r.k or 'all'}, {r.weights}"
         return f"{len(self.genes)} genes in {self.config.value_space}; bank of {self.values.shape[0]} ({how})"
 
+    @checked
     def held_out(self, method: str) -> np.ndarray:
         """Pearson of each gene on held-out training sections, NaN where it was not measured; shape (g,)."""
         return self.arrays.get(f"held_out_{method}", np.full(len(self.genes), np.nan, np.float32))
@@ -115,6 +119,7 @@ class ExpressionPredictor:
         """Methods of prediction that are available."""
         return METHODS if self.config.regression != "none" else METHODS[:1]
 
+    @checked
     def predict(
         self,
         z: np.ndarray,
@@ -157,7 +162,8 @@ class ExpressionPredictor:
         if method == "regression" and retrieval.k is not None:
             # only the standard deviation is taken from the bank
             retrieval = replace(retrieval, k=min(retrieval.k, self.values.shape[0]))
-        groups: dict[str, Any] = {} if exclude is None else self._groups(*exclude)
+        z = numbers("z", z, (None, self.arrays[retrieval.key].shape[1]))
+        groups = {} if exclude is None else self._groups(exclude, len(z))
         mean, std = retrieve_mean(
             z, self.arrays[retrieval.key], self.values, retrieval=retrieval, device=device, **groups
         )
@@ -173,6 +179,7 @@ class ExpressionPredictor:
         """Apply the ridge regression to its input (n, d); returns values float32 (n, g)."""
         return (x @ self.arrays["weight"].T + self.arrays["intercept"]).astype(np.float32)
 
+    @checked
     def check_method(self, method: str | None) -> Method:
         """Return the method, or the default one for ``None``.
 
@@ -194,7 +201,11 @@ class ExpressionPredictor:
         arrays = {f"held_out_{method}": values for method, values in held_out.items()}
         return ExpressionPredictor(config, self.values, self.arrays | arrays)
 
-    def _groups(self, kind: str, names: np.ndarray) -> dict[str, np.ndarray]:
+    def _groups(self, exclude: Any, n: int) -> dict[str, Any]:
+        kind, names = exclude if isinstance(exclude, tuple) and len(exclude) == 2 else (None, None)
+        if kind not in ("section", "group"):
+            raise ValueError(f"exclude must be ('section', names) or ('group', names), not {shown(exclude)}.")
+        names = one_for_each("exclude", names, n)
         known = self.config.sections if kind == "section" else self.config.groups
         code = {name: i for i, name in enumerate(known)}
         return {"query_group": np.array([code.get(str(n), -1) for n in names]), "key_group": self.arrays[kind]}
@@ -253,6 +264,7 @@ def fit_predictor(
     values: Any,
     sections: Sequence[Any] | np.ndarray,
     groups: Sequence[Any] | np.ndarray,
+    positions: np.ndarray | None = None,
     unpaired: Sequence[Any] = (),
 ) -> ExpressionPredictor:
     """Build the bank of observations with image and counts, and fit the regression.
@@ -270,6 +282,9 @@ def fit_predictor(
         Expression of the observations, CSR (m, g).
     sections, groups
         Section and patient (group) of each observation, shape (m,).
+    positions
+        Position of each observation, shape (m, 2). It is used where there is one section, blocks of which are left out to choose the
+        penalty of the regression.
     unpaired
         Expression of sections without an image, each CSR (k, g). It helps to find the components of expression.
     """
@@ -284,7 +299,12 @@ def fit_predictor(
         arrays["gene"] = gene
     if regress_on is not None:
         arrays |= reduced_rank_ridge(
-            regress_on, values, section_codes, rank=config.regression_rank, unpaired=list(unpaired)
+            regress_on,
+            values,
+            section_codes,
+            rank=config.regression_rank,
+            units=left_out_units(group_codes, section_codes, positions),
+            unpaired=list(unpaired),
         )
     config = replace(config, sections=tuple(section_names.tolist()), groups=tuple(group_names.tolist()))
     return ExpressionPredictor(config, sp.csr_matrix(values, dtype=np.float32), arrays)

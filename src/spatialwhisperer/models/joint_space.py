@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spatialwhisperer._annotations import numbers, one_for_each
+from spatialwhisperer._checks import checked
 from spatialwhisperer._devices import ready
 from spatialwhisperer.networks.context import apply_context, make_context
 from spatialwhisperer.networks.heads import make_decoder, make_head
@@ -74,7 +77,10 @@ class JointSpace(nn.Module):
                 f"The {name} encoder of this model ({modality.features.name!r}) was trained with it and cannot be opened by "
                 f"its name. Pass it: sw.models.Whisperer.load(folder, encoders={{{name!r}: …}})."
             )
-        self.towers[name] = self.encoders[name].module()
+        # heads may be built without memory; an encoder brings weights of its own
+        without = torch.get_default_device().type == "meta"
+        with torch.device("cpu") if without else nullcontext():
+            self.towers[name] = self.encoders[name].module()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -144,6 +150,7 @@ class JointSpace(nn.Module):
         """Rows as the loss compares them: of unit length, or as the head returns them."""
         return functional.normalize(z, dim=-1) if self.config.norm == "l2" else z
 
+    @checked
     @torch.inference_mode()
     def project(
         self,
@@ -212,6 +219,7 @@ class JointSpace(nn.Module):
             rows = np.arange(start, min(start + batch_size, n))
             yield rows, encoder.collate(inputs[start : start + batch_size])
 
+    @checked
     @torch.inference_mode()
     def contextual(
         self, modality: str, features: np.ndarray, *, sections: Any = None, positions: np.ndarray | None = None
@@ -229,12 +237,6 @@ class JointSpace(nn.Module):
         self, modality: str, features: np.ndarray, sections: Any, positions: np.ndarray | None, path: Any
     ) -> np.ndarray:
         config = self.config.modality(modality)
-        features = np.asarray(features, dtype=np.float32)
-        if features.ndim != 2 or features.shape[1] != config.feature_dim:
-            raise ValueError(
-                f"The {modality} encoder of this model ({config.features.name!r}) gives features of shape "
-                f"(n, {config.feature_dim}); found {features.shape}."
-            )
         x = self.standardized(modality, features, sections)
         if config.context is None:
             return x
@@ -243,18 +245,22 @@ class JointSpace(nn.Module):
                 f"The {modality} part of this model sees neighbours ({config.context.kind}): pass positions of shape (n, 2)."
             )
         complete = np.isfinite(x).all(axis=1)
-        codes = np.zeros(len(x), int) if sections is None else np.asarray(sections)
-        xy = np.asarray(positions)[complete]
+        codes = np.zeros(len(x), int) if sections is None else one_for_each("sections", sections, len(x))
+        xy = numbers("positions", positions, (len(x), 2))[complete]
         seen = _with_context(path["context"], config.context, x[complete], xy, codes[complete])
         out = np.full((len(x), seen.shape[1]), np.nan, np.float32)
         out[complete] = seen.float().numpy()
         return out
 
+    @checked
     def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
         """Standardise features as in training; see :mod:`spatialwhisperer.statistics.standardize`."""
+        config = self.config.modality(modality)
+        features = _of_encoder(modality, config, features)
+        if sections is not None:
+            sections = one_for_each("sections", sections, len(features))
         mean, std = (getattr(self, f"{modality}_{k}").cpu().numpy() for k in ("mean", "std"))
-        how = self.config.modality(modality).standardize
-        return standardize(features, how=how, mean=mean, std=std, sections=sections, clip=CLIP)
+        return standardize(features, how=config.standardize, mean=mean, std=std, sections=sections, clip=CLIP)
 
     @torch.inference_mode()
     def decoded(self, z: np.ndarray) -> np.ndarray:
@@ -266,6 +272,17 @@ class JointSpace(nn.Module):
         there = next(self.decoder.parameters()).device
         out[complete] = self.decoder(self.scaled(torch.from_numpy(z[complete]).to(there))).cpu().numpy()
         return out
+
+
+def _of_encoder(modality: str, config: ModalityConfig, features: Any) -> np.ndarray:
+    """Features as float32, after a look at their shape."""
+    features = numbers("features", features)
+    if features.ndim != 2 or features.shape[1] != config.feature_dim:
+        raise ValueError(
+            f"The {modality} encoder of this model ({config.features.name!r}) gives features of shape (n, {config.feature_dim}); "
+            f"found {features.shape}."
+        )
+    return features.astype(np.float32, copy=False)
 
 
 def _through(modality: str, path: Any, x: Any) -> torch.Tensor:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Ontology:
     ['lymphocyte', 'cell']
     """
 
+    @checked
     def __init__(self, terms: Iterable[Term]) -> None:
         self.terms: dict[str, Term] = {}
         for term in terms:
@@ -92,6 +94,7 @@ class Ontology:
         self._index = self._make_index()
 
     @classmethod
+    @checked
     def read(cls, path: str | Path) -> Ontology:
         """Read an ontology from a file.
 
@@ -128,6 +131,7 @@ class Ontology:
         except ValueError as error:
             raise ValueError(f"{path} is not one ontology: {error}") from error
 
+    @checked
     def find(self, label: str) -> str | None:
         """Find the id of a label; ``None`` where no term has that name, or several have it.
 
@@ -144,10 +148,12 @@ class Ontology:
         names = self._index["name"]
         return (names if word in names else self._index["synonym"]).get(word) or None
 
+    @checked
     def name(self, term: str) -> str:
         """Name of an id."""
         return self._term(term).name
 
+    @checked
     def ancestors(self, term: str) -> list[str]:
         """Ids of all terms that a term is a kind of, the nearest first, without the term itself."""
         seen, queue = {term: None}, deque(self._term(term).parents)
@@ -158,11 +164,13 @@ class Ontology:
                 queue.extend(self.terms[parent].parents)
         return list(seen)[1:]
 
+    @checked
     def is_a(self, term: str, ancestor: str) -> bool:
         """Whether a term is the other one or a kind of it."""
         self._term(ancestor)
         return term == ancestor or ancestor in self.ancestors(term)
 
+    @checked
     def subset(self, terms: Iterable[str]) -> Ontology:
         """The ontology of some ids and all their ancestors, in the order of this one."""
         keep = {i for term in terms for i in (term, *self.ancestors(term))}

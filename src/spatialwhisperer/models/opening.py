@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from spatialwhisperer._messages import listing, warn
+from spatialwhisperer._storage.sketches import compare_shapes, without_memory
 from spatialwhisperer._storage.untrusted import networks_within, opening
-from spatialwhisperer.encoders.catalogue import opens_by_name
+from spatialwhisperer.encoders.catalogue import opens_by_name, stored_class
 from spatialwhisperer.encoders.resolve import any_encoder, stored_encoder
 from spatialwhisperer.models import store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from spatialwhisperer._artifact import Artifact
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.models.config import ModalityConfig, ModelConfig
+    from spatialwhisperer.models.joint_space import JointSpace
 
     Given = Encoder | torch.nn.Module | str | Path
 
@@ -62,6 +66,8 @@ def open_encoders(
         if name in opened:
             continue
         if part is not None:
+            if modality.trained:
+                _check_tower(name, partial(_bare, part, name), artifact)
             with opening(f"The {name} encoder of this model", own=(ValueError, FileNotFoundError)), within(artifact):
                 opened[name] = stored_encoder(part, name, allow_encoders=allowed)
         elif modality.features.encoder is not None:
@@ -76,6 +82,7 @@ def _by_name(
     if opens_by_name(encoder, name):
         if not modality.trained:
             return {}
+        _check_tower(name, lambda: store.fresh_encoder(name, modality.features)[name].module(), artifact)
         with (
             opening(f"The {name} encoder {encoder!r} of this model", own=(ValueError, FileNotFoundError)),
             within(artifact),
@@ -89,6 +96,20 @@ def _by_name(
             f"asks for it. If you trust it: sw.models.Whisperer.load(folder, allow_encoders=[{encoder!r}])."
         )
     return {}
+
+
+def _bare(part: Artifact, name: str) -> torch.nn.Module | None:
+    match part.config:
+        case {"name": str(encoder)}:
+            return stored_class(encoder, name).bare_module(part)
+    return None
+
+
+def _check_tower(name: str, make: Callable[[], torch.nn.Module | None], artifact: Artifact) -> None:
+    """Compare the network of a trained encoder with the weights that the model stores of it, before it is made."""
+    start = f"towers.{name}."
+    stored = {key.removeprefix(start): value.shape for key, value in artifact.tensors.items() if key.startswith(start)}
+    compare_shapes(make, stored, f"the {name} encoder of this model", within(artifact))
 
 
 def given_encoder(name: str, modality: ModalityConfig, encoder: Given) -> Encoder:
@@ -136,8 +157,15 @@ def within(artifact: Artifact) -> AbstractContextManager[None]:
     return networks_within(sum(sizes), len(sizes), f"this {artifact.kind}")
 
 
-def fill(model: torch.nn.Module, tensors: Mapping[str, np.ndarray]) -> None:
-    """Load weights that fit exactly.
+@contextmanager
+def sketched(artifact: Artifact) -> Iterator[None]:
+    """Build networks that have shapes alone, and no more of them than `within` allows."""
+    with within(artifact), without_memory():
+        yield
+
+
+def fill(model: JointSpace, tensors: Mapping[str, np.ndarray]) -> None:
+    """Load weights that fit exactly. Networks on the meta device take memory only after all shapes were compared.
 
     Raises
     ------
@@ -151,7 +179,22 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, np.ndarray]) -> None:
     odd = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if odd:
         raise ValueError(f"The weights of this model are not finite: check {listing(odd, 4)}.")
+    _materialise(model)
     model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
+
+
+def _materialise(model: JointSpace) -> None:
+    """Give memory to networks that have none. Trained encoders have theirs, and buffers that are not stored."""
+    if model.log_scale.is_meta:
+        model._apply(_empty, recurse=False)
+        for name, part in model.named_children():
+            if name != "towers":
+                part._apply(_empty)
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    # Module.to_empty does the same by torch.empty_like, which on the meta device imports SymPy: .4 s in a new process
+    return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def _fits(value: np.ndarray, expected: torch.Tensor) -> bool:

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from spatialwhisperer._annotations import is_number, iterated, shown
+from spatialwhisperer._checks import checked, checked_fields
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality
+from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.retrieval.rule import Retrieval
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Recipe:
     """How heads are trained.
@@ -92,6 +96,7 @@ class Recipe:
         if self.text_loss not in ("info_nce", "sigmoid"):
             raise ValueError(f"text_loss must be 'info_nce' or 'sigmoid', not {self.text_loss!r}.")
 
+    @checked
     def head(self, modality: str) -> str:
         """Name of the head of a modality.
 
@@ -107,6 +112,7 @@ class Recipe:
         return self.heads[modality]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class PairLoss:
     """The contrastive loss of image and gene: ``λ CE(Sᵀ, T_c) + (1−λ) CE(S, T_r)`` with ``S = Z_g Z_iᵀ / τ``.
@@ -253,6 +259,9 @@ class Preset:
         "l2" compares rows of the joint space at unit length, "none" as the head returns them.
     loss, context, expression, evaluation
         See the classes.
+    augmentation
+        Random changes of the tiles where the image encoder is trained; ``None`` takes them as they are. Frozen features and inference do
+        not use it.
     protocol
         "strict", or "peer", which follows the published code.
 
@@ -283,6 +292,7 @@ class Preset:
     context: Context = field(default_factory=Context)
     expression: Expression | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
     protocol: str = "strict"
 
     def __post_init__(self) -> None:
@@ -290,6 +300,7 @@ class Preset:
         _check_locking(self.locking)
         _check_schedule(self)
 
+    @checked
     def letter(self, modality: str) -> str:
         """Letter of a modality in the locking code; "L" for a modality that the code has no letter for."""
         return dict(zip(MODALITIES, self.locking, strict=False)).get(modality, "L")
@@ -353,13 +364,18 @@ class Preset:
 
 
 def _pairs(pairs: Mapping[tuple[str, str], float] | Sequence[tuple[str, str]]) -> FrozenMapping:
-    weights = dict(pairs) if isinstance(pairs, Mapping) else {tuple(p): 1.0 for p in pairs}
+    named = list(pairs) if isinstance(pairs, Mapping) else iterated(pairs)
+    if named is None or any(not isinstance(p, tuple | list) for p in named):
+        raise TypeError(
+            f"pairs must be pairs of modalities, such as [('image', 'gene')], with or without weights; found {shown(pairs)}."
+        )
+    weights: dict[Any, Any] = dict(pairs) if isinstance(pairs, Mapping) else {tuple(p): 1.0 for p in named}
     for pair, weight in weights.items():
         if len(pair) != 2 or pair[0] == pair[1]:
             raise ValueError(f"A pair must be two different modalities, such as ('image', 'gene'); found {pair!r}.")
         for name in pair:
             get_modality(name)
-        if not weight >= 0:
+        if not is_number(weight) or not weight >= 0:
             raise ValueError(f"The weight of pair {pair!r} must not be negative; found {weight!r}.")
     if not any(weights.values()):
         raise ValueError("pairs names no pair with a weight above 0; there is nothing to train.")

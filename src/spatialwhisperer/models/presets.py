@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer.encoders.catalogue import get_spec
+from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
 from spatialwhisperer.retrieval.rule import Retrieval
 
@@ -188,10 +190,16 @@ PRESETS: dict[str, Preset] = {
 
 _GLOBAL = frozen(image="global", gene="none", text="none")
 _HARMONY = Evaluation(gene_fit="all", correction="harmony", heg_from="test")
+_SQUARE = Augmentation(stain_scale=0.0, stain_shift=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
+"""Flips and right angles only."""
+
 _PEER: dict[str, dict[str, Any]] = {
-    "bleep": {"standardize": _GLOBAL, "evaluation": _HARMONY},
-    "heclip-hvg": {"standardize": _GLOBAL, "evaluation": _HARMONY},
-    "heclip-heg": {"standardize": _GLOBAL, "evaluation": _HARMONY},
+    # nothing is published of theirs
+    "spatialwhisperer": {"augmentation": None},
+    **{name: {"augmentation": None} for name in PRESETS if name.startswith("tpirbae")},
+    "bleep": {"standardize": _GLOBAL, "evaluation": _HARMONY, "augmentation": _SQUARE},
+    "heclip-hvg": {"standardize": _GLOBAL, "evaluation": _HARMONY, "augmentation": _SQUARE},
+    "heclip-heg": {"standardize": _GLOBAL, "evaluation": _HARMONY, "augmentation": _SQUARE},
     "mclstexp": {
         "standardize": _GLOBAL,
         "joint": replace(_MCLSTEXP.joint, optimizer="adam"),
@@ -204,16 +212,31 @@ _PEER: dict[str, dict[str, Any]] = {
             retrieval=Retrieval(k=200, weights="inv_sq_l1"),
         ),
         "evaluation": Evaluation(gene_fit="all", heg_from="test"),
+        # of its loader for HER2+ and cSCC
+        "augmentation": replace(
+            _SQUARE, right_angles=False, rotation=180.0, fill=0, brightness=0.5, contrast=0.5, saturation=0.5
+        ),
     },
     "omiclip-predex": {
         "standardize": frozen(image="global", gene="global", text="none"),
         "expression": Expression(retrieval=Retrieval(k=None, weights="raw_cosine")),
         "evaluation": Evaluation(gene_fit="all", heg_from="test"),
+        "augmentation": replace(
+            _SQUARE,
+            flips=False,
+            right_angles=False,
+            brightness=0.32,
+            contrast=0.32,
+            saturation=0.32,
+            hue=0.08,
+            colour_probability=0.5,
+        ),
     },
 }
 """Where the published code differs in a way that changes results."""
 
 
+@checked
 def get_preset(preset: str | Preset, protocol: str = "strict") -> Preset:
     """Return a preset by name, or the preset itself.
 

@@ -45,7 +45,7 @@ def installed_model() -> Path:
 def locate(source: str | Path, **hub: Any) -> Path:
     """Find the folder of a model, and download it from the hub where ``source`` is a name on the hub.
 
-    Of a folder that a killed process moved away before it put another into its place, the place is returned.
+    A folder counts as there when a process has moved it away and not yet put another into its place; `Artifact.read` finds it.
 
     Raises
     ------
@@ -53,9 +53,8 @@ def locate(source: str | Path, **hub: Any) -> Path:
         If there is no such model.
     """
     path = Path(source).expanduser()
-    place = present(path, CONFIG)
-    if place is not None:
-        return place
+    if present(path, CONFIG) is not None:
+        return path
     if str(source) == EMBEDDED:
         return installed_model()
     if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):

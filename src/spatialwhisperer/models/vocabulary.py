@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._checks import check_text, check_texts, checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.models.ontology import Ontology
@@ -109,6 +110,7 @@ class Vocabulary:
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and _key(text) in self._row
 
+    @checked
     def lookup(self, texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Look up the features of texts.
 
@@ -121,18 +123,22 @@ class Vocabulary:
         -------
         Float32 array of shape (n, d), NaN in the rows of unknown texts; and the unknown texts, each once, in order.
         """
+        check_texts("texts", texts)
         rows = np.array([self._row.get(_key(t), -1) for t in texts], dtype=np.int64)
         out = np.full((len(rows), self.dim), np.nan, np.float32)
         out[rows >= 0] = self.features[rows[rows >= 0]]
         return out, list(dict.fromkeys(t for t, row in zip(texts, rows, strict=True) if row < 0))
 
+    @checked
     def prompts(self, label: str) -> list[str]:
         """Descriptions of a label; of another text the text itself."""
         name = self._label.get(_key(label))
         return [label] if name is None else list(self.labels[name].prompts)
 
+    @checked
     def nearest(self, text: str, n: int = 3) -> list[str]:
         """Labels and texts with the most similar spelling, the most similar first."""
+        check_text("text", text)
         known = {_key(t): t for t in (*self.texts, *self.labels)}
         # comparing with every text is slow: those with a word in common come first, the others only where there are none
         words = set(_key(text).split())

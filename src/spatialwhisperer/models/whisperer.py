@@ -12,6 +12,7 @@ import numpy as np
 from huggingface_hub import PyTorchModelHubMixin
 
 from spatialwhisperer._artifact import Artifact, names_in
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import untouched_rng
 from spatialwhisperer._storage.untrusted import opening
@@ -21,7 +22,7 @@ from spatialwhisperer.models.card import describe, introduction
 from spatialwhisperer.models.config import ModelConfig
 from spatialwhisperer.models.expression import ExpressionPredictor
 from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, within
+from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, sketched
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.vocabulary import Vocabulary
 
@@ -134,6 +135,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
             return self.standardized("image", np.asarray(features, np.float32), sections)
         return self.contextual("image", features, sections=sections, positions=positions)
 
+    @checked
     def predict_expression(
         self,
         features: Any,
@@ -233,7 +235,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         check_sizes(config, artifact.tensors)
         with untouched_rng():
             opened = open_encoders(config, artifact, encoders or {}, allow_encoders)
-            with opening("The configuration of this model", own=(ValueError, KeyError)), within(artifact):
+            with opening("The configuration of this model", own=(ValueError, KeyError)), sketched(artifact):
                 model = cls(config, encoders=opened)
             with opening("The weights of this model", own=(ValueError,)):
                 fill(model, artifact.tensors)
@@ -249,6 +251,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
                 model.reference = Reference.from_artifact(parts["reference"])
         return model.eval()
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder: ``config.json``, ``model.safetensors`` and a subfolder for each part.
 
@@ -267,12 +270,13 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         return self.folder
 
     @classmethod
+    @checked
     def load(
         cls,
         source: str | Path,
         *,
         encoders: Mapping[str, Given] | None = None,
-        allow_encoders: Collection[str] = (),
+        allow_encoders: Collection[str | Path] = (),
         **hub: Any,
     ) -> Whisperer:
         """Open a model from a folder, from a Hugging Face repository, or the embedded one by its name.
@@ -337,7 +341,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         *,
         model_id: str,
         encoders: Mapping[str, Given] | None = None,
-        allow_encoders: Collection[str] = (),
+        allow_encoders: Collection[str | Path] = (),
         **hub: Any,
     ) -> Whisperer:
         return cls.load(model_id, encoders=encoders, allow_encoders=allow_encoders, **hub)

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import holds_numbers, number_column, number_matrix
+from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
@@ -102,7 +104,7 @@ def annotation(
     names = [*colours, "no label", *(str(step.get_label()) for step in steps)]
     axes = canvas.make_axes(axes, n * len(panels), n, tallest=tallest, legends=[names])
     codes = labels.cat.codes.to_numpy()
-    values = np.array([*colours.values(), canvas.GREY])
+    values = np.array([*(colours[str(c)] for c in labels.cat.categories), canvas.GREY])
     for i, panel in enumerate(panels):
         if with_image:
             canvas.draw_background(axes[n * i], panel)
@@ -115,6 +117,7 @@ def annotation(
         draw_marks(ax, panel, np.arange(len(rows)), values[codes[rows]], shown)
         entries = {**colours, "no label": canvas.GREY} if (codes[rows] < 0).any() else colours
         canvas.legend(ax, [*canvas.patches(entries), *steps])
+    canvas.keep_colours(table, {key: colours})
     return axes
 
 
@@ -173,7 +176,6 @@ def scores(
     >>> [ax.get_title() for ax in axes]
     ['P1_spots: H&E', 'fat cell', 'T cell', 'fibroblast']
     """
-    canvas.check_count("n_columns", n_columns)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table
@@ -211,9 +213,15 @@ def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, cmap: str, alpha: fl
 def _score_table(table: AnnData, key: str) -> pd.DataFrame:
     scores_key = _keys.scores(key)
     if scores_key in table.obsm and key in table.uns:
-        return pd.DataFrame(np.asarray(table.obsm[scores_key]), columns=canvas.classes_of(table, key))
-    if key in table.obs and pd.api.types.is_numeric_dtype(table.obs[key]):
-        return pd.DataFrame({key: table.obs[key].to_numpy()})
+        names, values = classes_of(table, key), number_matrix(table.obsm[scores_key], f".obsm[{scores_key!r}]")
+        if len(names) != values.shape[1] or len(set(names)) < len(names):
+            raise ValueError(
+                f".obsm[{scores_key!r}] has {values.shape[1]} columns, and .uns[{key!r}]['classes'] names {listing(names)}: they do not "
+                "belong together. Run sw.tl.zero_shot_annotate(data, …) again."
+            )
+        return pd.DataFrame(values, columns=names)
+    if key in table.obs and holds_numbers(pd.Series(table.obs[key])):
+        return pd.DataFrame({key: number_column(pd.Series(table.obs[key]), f".obs[{key!r}]")})
     raise KeyError(
         f"There are no scores for {key!r} (.obsm holds {listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, …) first."
     )
@@ -247,15 +255,15 @@ class _Opacity:
 
     def __init__(self, table: AnnData, key: str, labels: pd.Series, alpha: float) -> None:
         column = _keys.confidence(key)
-        if column not in table.obs or not pd.api.types.is_numeric_dtype(table.obs[column]):
+        if column not in table.obs or not holds_numbers(pd.Series(table.obs[column])):
             raise KeyError(
                 f"confidence=True needs numbers in .obs[{column!r}] (found: {listing(table.obs)}). Run "
                 "sw.tl.zero_shot_annotate(data, …) first."
             )
-        self.confidence = np.asarray(table.obs[column], dtype=float)
+        self.confidence = number_column(pd.Series(table.obs[column]), f".obs[{column!r}]")
         self.missing = labels.isna().to_numpy()
         self.alpha = alpha
-        self.guess = 1 / max(len(canvas.classes_of(table, key) or labels.cat.categories), 2)
+        self.guess = 1 / max(len(classes_of(table, key) or labels.cat.categories), 2)
         # a calibrated confidence may never come near 1
         highest = np.nanquantile(self.confidence, 0.98) if np.isfinite(self.confidence).any() else 1.0
         self.highest = max(float(highest), self.guess + 0.05)

@@ -137,6 +137,8 @@ def _names(values: np.ndarray) -> list[str]:
 
 
 def _plane(x: np.ndarray, reduction: str, random_state: int) -> np.ndarray:
+    if x.shape[1] == 1:
+        return np.column_stack([x, np.zeros(len(x))])
     if reduction == "pca":
         from sklearn.decomposition import PCA
 

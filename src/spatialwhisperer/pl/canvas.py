@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.elements.colours import colours_of, distinct
 from spatialwhisperer._access.images import read_pixels
 from spatialwhisperer._messages import listing
 
@@ -41,12 +42,6 @@ _AXES_OF_ROW = 0.77
 
 _LEGEND_INCHES, _KEY_INCHES, _LETTER_INCHES, _ENTRY_INCHES = 1.6, 0.45, 0.065, 0.18
 """Of a legend at 8 points: least width, width of a patch and of a letter, and height of an entry."""
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raise `ValueError` where a number of things to draw is not a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
 
 
 # ------------------------------------------------------------------------------------------------- axes
@@ -88,13 +83,7 @@ def make_axes(
 
 
 def given_axes(axes: Any, n: int) -> list[Axes]:
-    """The first ``n`` of the axes that the caller passed.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer.
-    """
+    """The first ``n`` of the axes that the caller passed; fewer are an error."""
     axes = list(np.ravel(axes))
     if len(axes) < n:
         raise ValueError(f"{n} axes are needed; {len(axes)} were given.")
@@ -157,14 +146,6 @@ def _legend_columns(n: int, tall: float) -> int:
 # ------------------------------------------------------------------------------------------------- colours
 
 
-def distinct(n: int) -> list[str]:
-    """Colours that can be told apart, as scanpy has them; they repeat after 102."""
-    from scanpy.plotting import palettes
-
-    source = palettes.default_20 if n <= 20 else palettes.default_102
-    return [source[i % len(source)] for i in range(n)]
-
-
 def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None) -> dict[str, str]:
     """Colour of each name: that of the palette, else distinct ones.
 
@@ -177,9 +158,14 @@ def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None)
         raise TypeError(f"palette must be a mapping from name to colour, not {palette!r}.")
     if palette is None:
         return dict(zip(names, distinct(len(names)), strict=True))
+    from matplotlib.colors import is_color_like
+
     missing = [name for name in names if name not in palette]
     if missing:
         raise KeyError(f"palette has no colour for {listing(missing)}.")
+    odd = [palette[name] for name in names if not is_color_like(palette[name])]
+    if odd:
+        raise ValueError(f"palette must hold colours that matplotlib knows; found {listing(map(repr, odd), 3)}.")
     return {name: palette[name] for name in names}
 
 
@@ -188,32 +174,26 @@ def label_colours(
 ) -> dict[str, str]:
     """Colour of each category of a column: that of the palette, that of ``.uns``, or one by its place among all labels.
 
-    Written to ``.uns['<key>_colors']``, where scanpy, squidpy and spatialdata-plot read it.
-
     Raises
     ------
     KeyError
         If the palette lacks a category.
+    ValueError
+        If the palette holds something else than colours.
     """
     from matplotlib.colors import to_hex
 
-    stored = f"{key}_colors"
     if palette is not None:
         colours = [to_hex(c) for c in name_colours(names, palette).values()]
-    elif len(table.uns.get(stored, ())) == len(names) > 0:
-        colours = [str(c) for c in table.uns[stored]]
     else:
-        # by place among all labels, so that a label has one colour in every section
-        every = name_colours(list(dict.fromkeys([*classes_of(table, key), *names])))
-        colours = [every[name] for name in names]
-    table.uns[stored] = colours
+        colours = colours_of(table, key, names)
     return dict(zip(names, colours, strict=True))
 
 
-def classes_of(table: AnnData, key: str) -> list[str]:
-    """All labels that rows could get; none where that is not recorded."""
-    stated = table.uns.get(key)
-    return [str(c) for c in stated["classes"]] if isinstance(stated, Mapping) and "classes" in stated else []
+def keep_colours(table: AnnData, colours: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the colours of columns to ``.uns['<key>_colors']`` when all is drawn: a call that fails changes nothing."""
+    for key, chosen in colours.items():
+        table.uns[f"{key}_colors"] = list(chosen.values())
 
 
 def value_range(values: np.ndarray) -> Normalize:

@@ -120,6 +120,7 @@ def domains(
             if any(v is None for v in here):
                 entries["no label"] = canvas.GREY
             canvas.legend(ax, canvas.patches(entries))
+    canvas.keep_colours(table, colours)
     return axes
 
 
@@ -152,7 +153,7 @@ def match_domains(domain: np.ndarray, truth: np.ndarray) -> dict[str, str]:
 def _colours(
     table: AnnData, truth: str | None, keys: Sequence[str], matched: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, str]]:
-    """Colour of every value of every column; written to ``.uns``."""
+    """Colour of every value of every column."""
     out: dict[str, dict[str, str]] = {}
     if truth is not None:
         out[truth] = canvas.label_colours(table, truth, _names(table, truth))

@@ -99,7 +99,6 @@ def expression(
     >>> len(axes)
     3
     """
-    canvas.check_count("n_genes", n_genes)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened], layer=layer)
     pair = make_pair(
@@ -221,7 +220,6 @@ def gene_ranking(
         raise KeyError(
             f"The report lacks {listing(missing)} (found: {listing(report)}); make it with sw.tl.gene_report."
         )
-    canvas.check_count("n", n)
     best = report.dropna(subset="pearson").nlargest(n, "pearson")
     if best.empty:
         raise ValueError("No gene of the report has a correlation.")

@@ -34,7 +34,7 @@ def reliability(
     mapping: Mapping[str, str | Sequence[str]] | None = None,
     n_bins: int = N_BINS,
     table_key: str | None = None,
-    axes: Sequence[Axes] | None = None,
+    axes: Axes | Sequence[Axes] | None = None,
 ) -> list[Axes]:
     """Draw a reliability diagram: accuracy by confidence, and the number of rows by confidence.
 

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.contract import number_matrix
+from spatialwhisperer._access.contract import holds_numbers, number_column, number_matrix
+from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tiles.intensity import BlackTiles, check_intensity
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._checks import check_tile, checked
@@ -103,7 +105,8 @@ def top_tiles(
     KeyError
         If there is no such label, column or section, or no image.
     ValueError
-        If no row has a score, a number is not positive, or the size or scale of tiles is not known.
+        If no row has a score, a number is not positive, the size or scale of tiles is not known, or the image holds nothing or other
+        numbers than its type states.
 
     Examples
     --------
@@ -113,8 +116,6 @@ def top_tiles(
     >>> len(sw.pl.top_tiles(section, "fat cell", n=6))
     6
     """
-    canvas.check_count("n", n)
-    canvas.check_count("n_columns", n_columns)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table
@@ -124,6 +125,8 @@ def top_tiles(
     sizes = _sizes(opened, key if label not in table.obs else label) if tile_um is None else [_checked(tile_um)]
     plan = plan_tiles(opened, "nan")
     chosen = canvas.choose_sections(plan.sections, sections)
+    for section in chosen:
+        check_intensity(section)
     scores = np.where(plan.off, np.nan, scores)
     if not any(np.isfinite(scores[s.rows]).any() for s in chosen):
         raise ValueError(f"No row{'' if sections is None else ' of these sections'} has a score for {label!r}.")
@@ -187,14 +190,14 @@ def _overlapping(section: Section, position: int, tile_um: float) -> np.ndarray:
 
 def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
     scores_key = _keys.scores(key)
-    classes = canvas.classes_of(table, key) if scores_key in table.obsm else []
+    classes = classes_of(table, key) if scores_key in table.obsm else []
     if label in classes:
         every = number_matrix(table.obsm[scores_key], f".obsm[{scores_key!r}]", least_columns=len(classes))
         return every[:, classes.index(label)]
     if label in table.obs:
         values = pd.Series(table.obs[label])
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            return values.to_numpy(dtype=np.float64, na_value=np.nan)
+        if holds_numbers(values):
+            return number_column(values, f".obs[{label!r}]")
         raise KeyError(
             f".obs[{label!r}] holds no numbers. Name one label (found: {listing(classes)}) or a column of numbers."
         )
@@ -230,14 +233,17 @@ def _checked(tile_um: float) -> float:
 
 def _read(picks: Sequence[_Pick], tile_um: float) -> dict[int, np.ndarray]:
     """Pixels of each picked row, shape (h, w, 3), at the resolution of the slide up to the size of a thumbnail."""
-    out = {}
+    out, black = {}, BlackTiles()
     for section in {id(p.section): p.section for p in picks}.values():
         finest = section.image.levels[0].scale_x if section.image else 1.0
         tile_px = int(np.clip(round(tile_um / (section.mpp or 1.0) / finest), 1, _MOST_PX))
         reader = TileReader(section, tile_um=tile_um, tile_px=tile_px)
         for positions, tiles in reader.read(np.unique([p.position for p in picks if p.section is section])):
+            black.look(section.rows[positions], tiles)
             for position, tile in zip(positions, tiles, strict=True):
                 out[int(section.rows[position])] = np.moveaxis(tile, 0, -1)
+    # the caller may have asked for the darkest ones
+    black.report(refuse=False)
     return out
 
 

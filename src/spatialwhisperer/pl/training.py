@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @checked
-def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
+def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the losses of a training run, the mean of each epoch, one panel per phase.
 
     Parameters
@@ -44,7 +44,9 @@ def training(model: Whisperer, *, axes: Sequence[Axes] | None = None) -> list[Ax
     >>> model = sw.tl.train([sections["P1"], reference], image=tiles, max_epochs=20)
     >>> axes = sw.pl.training(model)
     """
-    history = model.history
+    history = getattr(model, "history", None)
+    if history is None:
+        raise TypeError(f"model must be a model that sw.tl.train returned, not {type(model).__name__}.")
     # a closed-form link has one row and no curve
     phases = [] if history.empty else [name for name, part in history.groupby("phase", sort=False) if len(part) > 1]
     if not phases:

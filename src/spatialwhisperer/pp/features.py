@@ -13,8 +13,9 @@ from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.scale import say_scales
 from spatialwhisperer._access.tiles.intensity import check_intensity
+from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
-from spatialwhisperer._checks import check_tile, one_of
+from spatialwhisperer._checks import check_tile, checked_options, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import recorded_as
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _TILE_PX = 224
 
 
+@checked_options
 @dataclass(frozen=True)
 class ImageFeatures:
     """Which image features to train on.
@@ -81,6 +83,7 @@ class ImageFeatures:
     key: str | None = None
 
 
+@checked_options
 @dataclass(frozen=True)
 class GeneFeatures:
     """Which gene features to train on.
@@ -115,6 +118,7 @@ class GeneFeatures:
     key: str | None = None
 
 
+@checked_options
 @dataclass(frozen=True)
 class TextFeatures:
     """Which captions to train on.
@@ -312,7 +316,7 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
 
 
 def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles for an encoder that is trained.
+    """Tiles for an encoder that was trained.
 
     Returns
     -------
@@ -321,6 +325,12 @@ def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarr
     """
     plan = _checked_plan(slide, recipe)
     return read_tiles(plan, recipe.tile_um[0], _tile_px(recipe)), plan.off
+
+
+def lazy_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[LazyTiles, np.ndarray]:
+    """The tiles of `raw_tiles` whose centre lies on the image, which are read when they are indexed, and the other rows."""
+    plan = _checked_plan(slide, recipe)
+    return LazyTiles.of(plan, recipe.tile_um[0], _tile_px(recipe)), plan.off
 
 
 def _checked_plan(slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | None = None) -> TilePlan:

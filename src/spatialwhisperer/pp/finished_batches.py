@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.recipe import EncoderIdentity
 
 _STALE_SECONDS = 7 * 24 * 3600
+_PART, _STALE_PART_SECONDS = ".part", 3600
 _USED: ContextVar[set[Path] | None] = ContextVar("files of the calls that are running", default=None)
 
 
@@ -91,7 +92,7 @@ class FinishedBatches:
     def _write(self, path: Path, features: np.ndarray) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(suffix=".part", dir=path.parent)
+            handle, temporary = tempfile.mkstemp(suffix=_PART, dir=path.parent)
             with os.fdopen(handle, "wb") as file:
                 np.save(file, features, allow_pickle=False)
             os.replace(temporary, path)
@@ -123,13 +124,12 @@ def _read(path: Path, n: int) -> np.ndarray | None:
 
 
 def _stale() -> list[Path]:
-    """Files of calls that were interrupted long ago and never made again."""
-    before = time.time() - _STALE_SECONDS
-    out = []
+    """Files of calls that were interrupted long ago and never made again, and parts of files, which take no time to write."""
+    now, out = time.time(), []
     for path in _root().glob("*/*"):
         # another process may remove it at this moment
         with suppress(OSError):
-            if path.stat().st_mtime < before:
+            if now - path.stat().st_mtime > (_STALE_PART_SECONDS if path.suffix == _PART else _STALE_SECONDS):
                 out.append(path)
     return out
 

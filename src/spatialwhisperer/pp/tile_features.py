@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.tiles.intensity import BlackTiles
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
 from spatialwhisperer._devices import keeping_copies
 from spatialwhisperer._messages import progress
@@ -90,9 +91,11 @@ def read_tiles(plan: TilePlan, tile_um: float, tile_px: int) -> np.ndarray:
     Tiles in the order of the table, uint8, shape (n, 3, tile_px, tile_px); white (255) outside the image. An array above 1 GiB is
     kept in a temporary file, which is removed with the array.
     """
-    out = _blank_tiles((plan.slide.n_rows, 3, tile_px, tile_px))
+    out, black = _blank_tiles((plan.slide.n_rows, 3, tile_px, tile_px)), BlackTiles()
     for rows, tiles in _with_bar(plan.read(tile_um, tile_px), plan, "reading tiles"):
         out[rows] = tiles
+        black.look(rows, tiles)
+    black.report()
     if plan.off.any():
         out[plan.off] = _WHITE
     return out
@@ -123,10 +126,11 @@ def _features(
     finished = None
     if identity is not None:
         finished = FinishedBatches(identity, mpp=mpp, device=settings.resolve_device(device))
-    out = None
+    out, black = None, BlackTiles()
     pieces = plan.read(tile_um, tile_px, whole=whole)
     with closing(prefetch(batches(pieces, batch_size))) as ready:
         for rows, tiles in _with_bar(ready, plan, f"embedding tiles of {tile_um:g} um ({encoder.spec.name})"):
+            black.look(rows, tiles)
             features = encode(tiles) if finished is None else finished.features(tiles, encode)
             if out is None:
                 out = np.full((plan.slide.n_rows, features.shape[1]), np.nan, np.float32)
@@ -136,6 +140,7 @@ def _features(
             f"No tile of {tile_um:g} um lies inside its image. Take smaller tiles with tile_um=…, or fill them up with "
             "border='pad'."
         )
+    black.report()
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spatialwhisperer._annotations import is_number
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._schema import Stored
@@ -41,9 +42,9 @@ class Retrieval(Stored):
     def __post_init__(self) -> None:
         for modality in (self.query, self.key):
             get_modality(modality)
-        if self.weights not in WEIGHTS:
+        if not isinstance(self.weights, str) or self.weights not in WEIGHTS:
             raise ValueError(f"Unknown weights {self.weights!r}; choose one of {listing(WEIGHTS)}.")
         if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
             raise ValueError(f"k must be a whole number of at least 1, or None for the whole bank, not {self.k!r}.")
-        if not self.temperature > 0:
+        if not is_number(self.temperature) or not self.temperature > 0:
             raise ValueError(f"temperature must be positive, not {self.temperature!r}.")

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._annotations import numbers
+
 _CHUNK = 10_000_000
 _SEEN_IN = 3
 
@@ -29,9 +31,15 @@ def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
 
     Raises
     ------
+    TypeError
+        If they hold something else than numbers.
     ValueError
         If the number of genes differs, or values are negative, not whole or not finite.
     """
+    if not sp.issparse(counts):
+        counts = numbers("counts", counts, (None, None))
+        # scipy has no sparse matrices of float16
+        counts = counts.astype(np.float32) if counts.dtype == np.float16 else counts
     matrix = sp.csr_matrix(counts)
     if matrix.shape[1] != n_genes:
         raise ValueError(

@@ -30,6 +30,7 @@ from spatialwhisperer.tl._embedding.rows import (
     embed_rows,
     given_rows,
 )
+from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 
 Unknown = Literal["abstain", "label"]
 
@@ -84,7 +85,8 @@ def zero_shot_annotate(
     Parameters
     ----------
     data
-        What to annotate: a slide with spots or cells, or a grid made by :func:`spatialwhisperer.pp.tiles`.
+        What to annotate: a slide with spots or cells, a grid made by :func:`spatialwhisperer.pp.tiles`, or a slide without a table
+        (:func:`spatialwhisperer.io.read_slide`), over whose tissue tiles of the size that the model reads are laid.
     labels
         Names, or a mapping from name to one or several descriptions, whose embeddings are averaged and scaled back to unit
         length. A name alone, or the id of an ontology term, takes its descriptions from the vocabulary of the model; a name that is
@@ -149,6 +151,8 @@ def zero_shot_annotate(
         Label of each column of the scores, whether or not a row got it.
     ``.obsm['X_sw_image']`` or ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray`
         The embedding, see :func:`embed`.
+    ``tables['sw_tiles']``, ``shapes['<image>_tiles']``
+        Where the slide has no table: the table that holds these results, and the squares that it annotates.
 
     Raises
     ------
@@ -177,7 +181,8 @@ def zero_shot_annotate(
     one_of("unknown", unknown, Unknown)
     request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin)
     text = class_embeddings(model, request.sentences, device=device)
-    opened = Slide.open(data, **slide)
+    tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
+    opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer, group_key=group_key)
     stored = None if embedding_key is None else given_rows(opened, model, embedding_key, modality)
     read = stored.modality if stored is not None else modality or choose_modality(opened, model)
@@ -216,6 +221,7 @@ def zero_shot_annotate(
     )
     result = _result(key_added, request, scores, probability, record, found)
     opened.put(*rows.results, result)
+    tissue.keep()
     if ranges and unknown == "abstain" and found is None:
         inform(guard.NOT_HELD)
     _say(guard.report(found, ranges), trained)

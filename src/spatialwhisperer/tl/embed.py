@@ -10,6 +10,7 @@ from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows
+from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +79,8 @@ def embed(
     """
     check_modality(modality)
     model = open_model(model)
-    opened = Slide.open(data, **slide)
+    tissue = on_tissue(data, model, modality, slide)
+    opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
     embedded = embed_rows(
         opened,
@@ -92,4 +94,5 @@ def embed(
     if not inplace:
         return embedded.z
     opened.put(*embedded.results)
+    tissue.keep()
     return None

@@ -12,12 +12,14 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._annotations import is_text
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._annotation.labels import class_embeddings
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows, given_rows
+from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +95,8 @@ def query(
     check_modality(modality)
     model = open_model(model)
     wanted = class_embeddings(model, [texts], device=device)[0]
-    opened = Slide.open(data, **slide)
+    tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
+    opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
     if embedding_key is not None:
         embedded = given_rows(opened, model, embedding_key, modality)
@@ -105,12 +108,13 @@ def query(
         return pd.Series(scores, index=opened.table.obs_names, name=key_added)
     record = {"text": texts, "model": describe_model(model)}
     opened.put(*embedded.results, Result(key_added, record, obs={key_added: scores}))
+    tissue.keep()
     return None
 
 
 def _texts(text: Any) -> list[str]:
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
-    if wrong := [t for t in texts if not isinstance(t, str)]:
+    if wrong := [t for t in texts if not is_text(t)]:
         raise TypeError(
             f"text must be a sentence, or a list of several descriptions of the same thing; found {listing(wrong, 3)}."
         )

@@ -16,6 +16,7 @@ from spatialwhisperer.tl._annotation import guard
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import row_inputs
+from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +100,8 @@ def tissue_range(
     """
     model = open_model(model)
     reference = _checked(model)
-    opened = Slide.open(data, **slide)
+    tissue = on_tissue(data, model, "image", slide)
+    opened = Slide.open(tissue.data, **slide)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
     ranges = section_ranges(
         model, inputs.values, opened.sections, image_mpp(opened, model.config.modality("image").features.key)
@@ -119,6 +121,7 @@ def tissue_range(
     if key_added is not None:
         record = {"row_limit": found.limit, "model": describe_model(model)}
         opened.put(*inputs.results, Result(key_added, record, obs={key_added: found.distance}))
+        tissue.keep()
     return report
 
 

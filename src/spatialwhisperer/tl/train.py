@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
+from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.finished_batches import kept_until_done
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@checked
 def train(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
     *,
@@ -62,7 +64,7 @@ def train(
         One object, or several in a sequence or a mapping.
     preset
         Name of a published method (:func:`spatialwhisperer.models.presets` lists them), or a preset. To change a part of a preset (pairs,
-        locking, schedule, dimensions, learning rates, batch size) use :meth:`spatialwhisperer.models.Preset.replace`.
+        locking, schedule, dimensions, learning rates, batch size, augmentation) use :meth:`spatialwhisperer.models.Preset.replace`.
     image
         Encoder of the tiles, or :class:`ImageFeatures`; ``None`` takes that of the preset.
     gene
@@ -108,7 +110,7 @@ def train(
     TypeError
         If an argument has the wrong type, or ``trainer`` names an argument that Lightning's Trainer does not have.
     FileExistsError
-        If the folder holds another run, and ``resume`` is off.
+        If the folder holds another run, and ``resume`` is off; or if another process trains in it.
 
     Examples
     --------

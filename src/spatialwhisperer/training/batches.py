@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from spatialwhisperer.encoders.base import Encoder
+
+_COLLATING = Lock()
+"""Encoders need not expect that several threads call them."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Items:
     ----------
     inputs
         Modality to what its trained encoder or its head takes, one entry for each distinct input: standardised features (n, d),
-        tiles (n, 3, p, p), a CSR matrix of counts, or a list of captions.
+        tiles (n, 3, p, p) that may be read only when they are indexed, a CSR matrix of counts, or a list of captions.
     index
         Modality to the position in ``inputs`` of each item, shape (n_items,); -1 where the item lacks the modality.
     row
@@ -37,6 +41,8 @@ class Items:
         Expression that a decoder is trained to predict, CSR, shape (m, g), or ``None``.
     value_index
         Row of ``values`` of each item, shape (n_items,); -1 where there is none.
+    places
+        Section (n,) and position (n, 2) of each observation, to which ``row`` points, or ``None``.
     """
 
     inputs: Mapping[str, Any]
@@ -46,6 +52,7 @@ class Items:
     context: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     values: Any = None
     value_index: np.ndarray | None = None
+    places: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -95,23 +102,49 @@ class ItemBatches(Dataset):
         The items.
     trained
         Encoders that are trained, by modality; their ``collate`` prepares the raw inputs.
+    prepared
+        What `prepared_inputs` returned for the inputs; ``None`` prepares them here.
+    augment
+        Function that changes the inputs of a trained encoder at random, by modality. It gets the inputs, the epoch, and the position of
+        each input in ``items.inputs``.
     """
 
-    def __init__(self, items: Items, trained: Mapping[str, Encoder]) -> None:
+    def __init__(
+        self,
+        items: Items,
+        trained: Mapping[str, Encoder],
+        *,
+        prepared: Mapping[str, Any] | None = None,
+        augment: Mapping[str, Callable[[Any, int, np.ndarray], Any]] | None = None,
+    ) -> None:
         self.items = items
         self.trained = trained
+        self.prepared = prepared_inputs(items, trained) if prepared is None else prepared
+        self.augment = augment or {}
         self.tensors = {
             m: torch.as_tensor(np.asarray(x, dtype=np.float32)) for m, x in items.inputs.items() if m not in trained
         }
         self.captions = _captions_of_rows(items)
 
     def __getitem__(self, positions: np.ndarray) -> dict[str, Any]:
+        return self.batch(positions, 0)
+
+    def batch(self, positions: np.ndarray, epoch: int) -> dict[str, Any]:
+        """Look up a batch. Several threads may do so at a time.
+
+        Parameters
+        ----------
+        positions
+            Positions of its items.
+        epoch
+            Number of the epoch, on which random changes of inputs depend.
+        """
         batch: dict[str, Any] = {"row": torch.as_tensor(self.items.row[positions])}
         for modality, index in self.items.index.items():
             found = index[positions]
             at = np.flatnonzero(found >= 0)
             batch[modality] = {"at": torch.as_tensor(at), "id": torch.as_tensor(found)} | self._input(
-                modality, found[at]
+                modality, found[at], epoch
             )
         if self.captions is not None:
             batch["text"]["captions"] = torch.as_tensor(self.captions[self.items.row[positions]])
@@ -139,16 +172,25 @@ class ItemBatches(Dataset):
         x = tensor[neighbours.clamp_min(0)] * mask[..., None]
         return {"x": x, "context": {"offsets": torch.as_tensor(context["offsets"][found]), "mask": mask}}
 
-    def _input(self, modality: str, found: np.ndarray) -> dict[str, Any]:
+    def _input(self, modality: str, found: np.ndarray, epoch: int) -> dict[str, Any]:
         if modality not in self.trained:
             return self._features(modality, found)
         if not len(found):
             return {"x": torch.empty(0)}
         # a trained encoder is expensive, so each distinct input is encoded once
         distinct, expand = np.unique(found, return_inverse=True)
-        source = self.items.inputs[modality]
+        source = self.prepared[modality]
         chosen = [source[i] for i in distinct] if isinstance(source, list) else source[distinct]
-        return {"x": self.trained[modality].collate(chosen), "expand": torch.as_tensor(expand)}
+        if modality in self.augment:
+            chosen = self.augment[modality](chosen, epoch, distinct)
+        with _COLLATING:
+            x = self.trained[modality].collate(chosen)
+        return {"x": x, "expand": torch.as_tensor(expand)}
+
+
+def prepared_inputs(items: Items, trained: Mapping[str, Encoder]) -> dict[str, Any]:
+    """Inputs of the encoders that are trained, as far as each can be prepared once for all batches."""
+    return {m: trained[m].prepare(x) for m, x in items.inputs.items() if m in trained}
 
 
 def _captions_of_rows(items: Items) -> np.ndarray | None:
@@ -259,8 +301,3 @@ class WholeBatches(Sampler):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self.batches)
-
-
-def batch_loader(dataset: ItemBatches, sampler: ShuffledBatches | WholeBatches) -> DataLoader:
-    """Loader of whole batches, in this process: forked workers hang with data in zarr, and indexing is faster than they are."""
-    return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=0)

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from spatialwhisperer._messages import progress
 from spatialwhisperer.training import checkpoints
+from spatialwhisperer.training.files import write_whole
 from spatialwhisperer.training.random_states import restore_random_states, states_of_ranks
 
 if TYPE_CHECKING:
@@ -68,12 +69,16 @@ class History(Callback):
             self._write()
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(self.rows).to_csv(self.path, index=False)
+        write_whole(self.path, pd.DataFrame(self.rows).to_csv(index=False).encode())
 
     def frame(self) -> pd.DataFrame:
         """The history, one row per epoch."""
-        return pd.read_csv(self.path) if self.path.is_file() else pd.DataFrame(self.rows)
+        # a resumed phase that had ended trains no epoch, and writes no file
+        if self.rows or not self.path.is_file():
+            return pd.DataFrame(self.rows)
+        # read as text, because pandas before version 3 rounds the last digit of a number
+        text = pd.read_csv(self.path, dtype=str)
+        return text.astype({c: int if c in ("epoch", "step") else float for c in text.columns if c != "phase"})
 
 
 class EpochBar(Callback):
@@ -82,8 +87,10 @@ class EpochBar(Callback):
     bar: Any = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Open the bar."""
-        self.bar = progress(total=trainer.max_epochs, desc="training", unit="epoch") if trainer.is_global_zero else None
+        """Open the bar, in a resumed run at the epoch that it continues with."""
+        if trainer.is_global_zero:
+            done = trainer.current_epoch
+            self.bar = progress(total=trainer.max_epochs, desc="training", unit="epoch", initial=done)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Advance the bar."""

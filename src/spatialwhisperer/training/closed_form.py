@@ -17,14 +17,18 @@ from spatialwhisperer._frozen import FrozenMapping
 from spatialwhisperer.models.config import ContextConfig, HeadConfig
 from spatialwhisperer.networks.heads import fixed_linear_head
 from spatialwhisperer.training.fitted import Fitted, one_step
-from spatialwhisperer.training.ridge_link import linked_pairs, solve_ridge
+from spatialwhisperer.training.ridge_link import linked_pairs, pair_units, solve_ridge
 
 if TYPE_CHECKING:
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.training.batches import Items
 
 CAPTION_PENALTY = 100.0
-"""Ridge penalty of the caption directions; it is small, because the features are standardised and there are thousands of rows."""
+"""Ridge penalty of the caption directions; it is small, because the features are standardised and there are thousands of rows.
+
+It is not chosen from data, and does not grow with the number of rows: it stands for what is assumed before any row is seen, which more
+rows outweigh. The penalty of the image link is chosen, and relative to the number of rows.
+"""
 
 TEXT_PENALTY = 0.1
 """Ridge penalty of the text map, for text features of length one. It sets how similar the directions of similar captions become."""
@@ -62,7 +66,7 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
     text_weight = text_map(text, directions)
     image_rows, bridge_rows = linked_pairs(items, bridge)
     x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], features[bridge_rows]
-    image_weight, alpha = solve_ridge(x, y)
+    image_weight, alpha = solve_ridge(x, y, pair_units(items, bridge))
 
     constant = _constant(features.shape[1])
     dim = features.shape[1] + 1

@@ -6,17 +6,20 @@ import logging
 import signal
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, WholeBatches, batch_loader
+from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, WholeBatches, prepared_inputs
 from spatialwhisperer.training.checkpoints import sweep
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.fitted import Fitted
+from spatialwhisperer.training.loader import BatchLoader, workers_of
 from spatialwhisperer.training.ridge_link import ridge_link
 from spatialwhisperer.training.run_identity import check_epochs
 from spatialwhisperer.training.trainer import optimiser_steps
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from spatialwhisperer.models.augmentation import Augmentation
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.models.parts import PairLoss, Recipe
     from spatialwhisperer.training.batches import Items
@@ -88,6 +92,10 @@ class Run:
         Arguments of Lightning's Trainer, as :func:`~spatialwhisperer.training.trainer.trainer_options` returns them.
     resume
         Continue from the checkpoints in the folder.
+    augmentation
+        Random changes of the tiles of an image encoder that is trained; ``None`` changes none.
+    workers
+        Threads that prepare the batches of encoders that are trained; ``None`` takes one for each core, at most four.
     """
 
     recipe: Recipe
@@ -100,6 +108,8 @@ class Run:
     folder: Path
     trainer: Mapping[str, Any]
     resume: bool = False
+    augmentation: Augmentation | None = None
+    workers: int | None = None
 
 
 def fit(
@@ -194,9 +204,16 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             unlocked=phase.unlocked,
             total_steps=optimiser_steps(trainer, len(sampler)),
         )
-        train = batch_loader(ItemBatches(items, trained), sampler)
-        val = _validation_loader(trained, validation, phase, run)
-        with _interruptible(trainer), _in_own_precision(model):
+        inputs: dict[str, Any] = {"trained": trained, "prepared": prepared_inputs(items, trained)}
+        augment = _augment(items, phase, run)
+        how = _how_to_load(trainer, trained, run)
+        train = BatchLoader(ItemBatches(items, **inputs, augment=augment), sampler, **how)
+        held_out = _validation_batches(inputs, validation, phase, run)
+        val = None if held_out is None else BatchLoader(*held_out, **how)
+        with ExitStack() as open_loaders, _interruptible(trainer), _in_own_precision(model):
+            for loader in (train, val):
+                if loader is not None:
+                    open_loaders.enter_context(closing(loader))
             if last is not None:
                 # the trainer loads weights before it gives the model its precision, and would round those of float64
                 trainer.precision_plugin.convert_module(training)
@@ -272,14 +289,37 @@ def _world_size(pytorch: Any, options: Mapping[str, Any]) -> int:
     return counting.num_devices * counting.num_nodes
 
 
-def _validation_loader(trained: Any, validation: Items | None, phase: Phase, run: Run) -> Any:
+def _validation_batches(inputs: dict[str, Any], validation: Items | None, phase: Phase, run: Run) -> Any:
+    """Batches of held-out items and their order; ``None`` where there are too few. They are never augmented."""
     if validation is None:
         return None
     items = validation.with_pairs(phase.pairs)
     if len(items) < 2:
         return None
-    sampler = WholeBatches(len(items), run.recipe.batch_size, seed=run.random_state)
-    return batch_loader(ItemBatches(items, trained), sampler)
+    return ItemBatches(items, **inputs), WholeBatches(len(items), run.recipe.batch_size, seed=run.random_state)
+
+
+def _augment(items: Items, phase: Phase, run: Run) -> dict[str, Any]:
+    """What changes the inputs of an encoder that is trained in this phase: tiles only."""
+    tiles: Any = items.inputs.get("image")
+    is_tiles = getattr(tiles, "ndim", 0) == 4 and tiles.dtype == np.uint8
+    if run.augmentation is None or "image" not in phase.unlocked or not is_tiles:
+        return {}
+    # compiling takes a while
+    from spatialwhisperer.training.augment import TileAugmenter
+
+    return {"image": TileAugmenter(run.augmentation, run.random_state)}
+
+
+def _how_to_load(trainer: Any, trained: Any, run: Run) -> dict[str, Any]:
+    """Number of threads and whether memory is pinned; what is looked up in arrays needs neither."""
+    if not trained:
+        return {}
+    here = trainer.num_devices if trainer.world_size > 1 else 1
+    return {
+        "workers": workers_of(here) if run.workers is None else run.workers,
+        "pin": trainer.strategy.root_device.type == "cuda",
+    }
 
 
 @contextmanager

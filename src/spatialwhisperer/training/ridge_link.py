@@ -9,14 +9,13 @@ import torch
 
 from spatialwhisperer.models.config import HeadConfig
 from spatialwhisperer.networks.heads import fixed_linear_head
+from spatialwhisperer.statistics.grouped_ridge import grouped_ridge
+from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.training.fitted import Fitted, one_step
 
 if TYPE_CHECKING:
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.training.batches import Items
-
-ALPHAS = tuple(10.0**k for k in np.arange(1, 5.1, 0.5))
-"""Penalties to choose from by leave-one-out cross-validation."""
 
 
 def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
@@ -41,7 +40,7 @@ def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
     pairs = linked_pairs(items, bridge)
     x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
     y = _embedding(model, bridge, items.inputs[bridge][pairs[1]])
-    weight, alpha = solve_ridge(x, y)
+    weight, alpha = solve_ridge(x, y, pair_units(items, bridge))
     model.install_head("image", fixed_linear_head(weight), HeadConfig("linear", x.shape[1]))
     error = float(np.mean((x @ weight.T - (y - y.mean(axis=0))) ** 2))
     return Fitted(one_step({f"image-{bridge}": error}), {"ridge_alpha": alpha})
@@ -49,17 +48,36 @@ def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
 
 def linked_pairs(items: Items, bridge: str) -> np.ndarray:
     """Positions of the inputs of image and bridge modality that form a pair, each pair once, shape (2, m)."""
+    return _linked(items, bridge)[0]
+
+
+def pair_units(items: Items, bridge: str) -> np.ndarray:
+    """Unit of each of these pairs, shape (m,): the pairs of a unit are left out together when the penalty is chosen.
+
+    Units are patients, where there are one or two patients sections, and where there is one section blocks of it.
+    """
+    first = _linked(items, bridge)[1]
+    section = xy = None
+    if items.places is not None:
+        section, xy = (x[items.row[first]] for x in items.places)
+    return left_out_units(items.group[first], section, xy)
+
+
+def _linked(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs, and the first item of each."""
     image, other = items.index["image"], items.index[bridge]
-    both = (image >= 0) & (other >= 0)
-    return np.unique(np.stack([image[both], other[both]]), axis=1)
+    both = np.flatnonzero((image >= 0) & (other >= 0))
+    pairs, first = np.unique(np.stack([image[both], other[both]]), axis=1, return_index=True)
+    return pairs, both[first]
 
 
-def solve_ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights (u, d) from standardised features (n, d) to centred targets (n, u), and the chosen penalty."""
-    from sklearn.linear_model import RidgeCV
+def solve_ridge(x: np.ndarray, y: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights (u, d) from standardised features (n, d) to centred targets (n, u), and the penalty as it is added to XᵀX.
 
-    fit = RidgeCV(alphas=ALPHAS).fit(x, y - y.mean(axis=0))
-    return fit.coef_, float(fit.alpha_)
+    The penalty is the one that predicts left-out units (n,) best. It is chosen relative to the number of rows.
+    """
+    fit = grouped_ridge(x, y, units)
+    return np.ascontiguousarray(fit.weight.T), fit.alpha
 
 
 @torch.inference_mode()

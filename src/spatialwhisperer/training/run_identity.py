@@ -163,9 +163,11 @@ def check_epochs(before: int, now: int, recipe: Recipe, *, several_phases: bool)
 
 
 def fingerprint(x: Any) -> str:
-    """Shape, type and SHA-256 of an array, a sparse matrix, a list of texts, or ``None``."""
+    """Shape, type and SHA-256 of an array, a sparse matrix, a list of texts, tiles that are not read yet, or ``None``."""
     if x is None:
         return "none"
+    if hasattr(x, "digest"):
+        return f"{_shape(x.shape)} {x.dtype}, sha256 of the tiles {x.digest()}"
     if hasattr(x, "tocsr"):
         x = x.tocsr()
         content = [np.asarray(part) for part in (x.data, x.indices.astype(np.int64), x.indptr.astype(np.int64))]

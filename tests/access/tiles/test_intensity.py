@@ -12,7 +12,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._access.images import Level, RasterImage
 from spatialwhisperer._access.section import Section
-from spatialwhisperer._access.tiles.intensity import check_intensity
+from spatialwhisperer._access.tiles.intensity import BlackTiles, check_intensity
 from spatialwhisperer._messages import SpatialWhispererWarning
 
 PIXELS = np.random.default_rng(0).integers(40, 250, (3, 60, 80), dtype=np.uint8)
@@ -83,6 +83,59 @@ def test_features_and_training_look_at_the_image_in_the_same_place(adata: Any, m
         lambda: sw.pp.embed_images(adata, tile_um=80, tile_px=64),
         lambda: sw.tl.embed(adata, model=model),
         lambda: sw.tl.train(adata, image=sw.tl.ImageFeatures(tile_um=80, tile_px=64), gene="pca", max_epochs=1),
+    ):
+        with pytest.raises(ValueError, match="12-bit values"):
+            call()
+
+
+def test_black_tiles_are_counted() -> None:
+    tiles = np.full((4, 3, 32, 32), 200, np.uint8)
+    tiles[1] = 0
+    tiles[2, :, :8] = 0
+    black = BlackTiles()
+    black.look(np.array([5, 6, 7, 8]), tiles)
+    with pytest.warns(SpatialWhispererWarning, match="1 of 4 tiles .such as that of row 6. are exactly black"):
+        black.report()
+
+
+def test_nothing_but_black_tiles_is_refused_where_all_were_read() -> None:
+    black = BlackTiles()
+    black.look(np.arange(2), np.zeros((2, 3, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match="2 of 2 tiles .* read or write the image again"):
+        black.report()
+    with pytest.warns(SpatialWhispererWarning, match="2 of 2 tiles"):
+        black.report(refuse=False)
+
+
+def without_a_chunk(section: Any) -> Any:
+    """The section with a chunk that is missing in the finest level of its image alone."""
+    tree = section.images["P3_image"].copy(deep=True)
+    finest = tree["scale0"]["image"]
+    holed = finest.to_numpy()
+    xy = section["table"].obsm["spatial"][0].astype(int)
+    holed[:, max(xy[1] - 100, 0) : xy[1] + 100, max(xy[0] - 100, 0) : xy[0] + 100] = 0
+    finest.data = da.from_array(holed, chunks=(3, 256, 256))
+    section.images.data["P3_image"] = tree
+    return section
+
+
+def test_a_chunk_that_is_missing_in_the_finest_level_alone_is_warned_of(section: Any) -> None:
+    without_a_chunk(section)
+    for call in (
+        lambda: sw.pp.embed_images(section, tile_um=80, tile_px=150, key_added="X_again"),
+        lambda: sw.tl.tissue_darkness(section, tile_um=80, tile_px=150),
+    ):
+        with pytest.warns(SpatialWhispererWarning, match="of 120 tiles .such as that of row 0. are exactly black"):
+            call()
+
+
+def test_darkness_and_pictures_look_at_the_image(adata: Any) -> None:
+    library = adata.uns["spatial"]["P3"]
+    library["images"] = {"fullres": library["images"]["fullres"].astype(np.uint16) * 16}
+    adata.obs["number"] = np.arange(adata.n_obs) / 10
+    for call in (
+        lambda: sw.tl.tissue_darkness(adata, tile_um=80),
+        lambda: sw.pl.top_tiles(adata, "number", tile_um=80, n=2),
     ):
         with pytest.raises(ValueError, match="12-bit values"):
             call()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from spatialwhisperer._access.tiles.prefetch import batches, prefetch
+from spatialwhisperer._access.tiles.prefetch import batches, in_order, prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,3 +70,32 @@ def test_batches_have_one_size() -> None:
     assert np.array_equal(np.concatenate([rows for rows, _ in got]), np.arange(18))
     assert all(np.array_equal(rows, values[:, 0]) for rows, values in got)
     assert list(batches([], 4)) == []
+
+
+# ------------------------------------------------------------------------------------------------- several threads
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_results_come_in_the_order_of_the_items(workers: int) -> None:
+    def late(i: int) -> int:
+        time.sleep(0.002 * (i % 3))
+        return i * i
+
+    assert list(in_order(late, range(20), workers=workers)) == [i * i for i in range(20)]
+    assert list(in_order(late, [], workers=workers)) == []
+
+
+def test_an_error_comes_after_the_results_before_it_and_ends_the_threads() -> None:
+    results = in_order(lambda i: 6 // (3 - i), range(9), workers=2)
+    assert [next(results) for _ in range(3)] == [2, 3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert not [t for t in threading.enumerate() if t.name.startswith("spatialwhisperer-batches")]
+
+
+def test_a_timeout_of_a_call_is_an_error_like_any_other() -> None:
+    def fails(i: int) -> int:
+        raise TimeoutError(f"call {i} is too late")
+
+    with pytest.raises(TimeoutError, match="call 1 is too late"):
+        next(in_order(fails, [1], workers=1))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -121,6 +123,15 @@ def test_identity_is_the_revision_the_file_or_the_weights(tiny, weights):
     assert TimmEncoder.identify("resnet50.a1_in1k") == EncoderIdentity("resnet50.a1_in1k", revision="a1_in1k")
     assert TimmEncoder.identify(TINY, pretrained=False) is None
     assert tiny.identity != TimmEncoder(TINY, pretrained=False).identity
+
+
+@pytest.mark.parametrize(
+    ("tag", "repository", "revision"), [("a1", "owner/name", "a1"), ("", "owner/name", "owner/name"), ("", None, "")]
+)
+def test_a_revision_is_the_tag_else_the_repository(monkeypatch, tag, repository, revision):
+    published = SimpleNamespace(tag=tag, hf_hub_id=repository)
+    monkeypatch.setattr("timm.get_pretrained_cfg", lambda *_, **__: published)
+    assert TimmEncoder.identify("resnet50.a1_in1k") == EncoderIdentity("resnet50.a1_in1k", revision=revision)
 
 
 def test_a_trained_copy_takes_tiles_of_any_size(tiny, tiles):

@@ -306,3 +306,41 @@ def test_the_module_that_learns_is_a_copy_with_the_same_pooling(tiny):
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     np.testing.assert_array_equal(encoder.encode(TEXTS, device="cpu"), before)
     assert np.abs(module(tokens).detach().numpy() - before).max() > 1e-4
+
+
+# ------------------------------------------------------------------------------------------------- batches of a training run
+
+
+def test_texts_are_turned_into_tokens_once_and_batches_are_the_same(tiny, monkeypatch):
+    import torch
+
+    encoder, counted = TransformerEncoder.open(tiny), []
+    tokens = TransformerEncoder._tokens
+
+    def counting(self, texts):
+        counted.extend(texts)
+        return tokens(self, texts)
+
+    monkeypatch.setattr(TransformerEncoder, "_tokens", counting)
+    texts = [*dict.fromkeys(TEXTS), " ".join(TEXTS * 5)]
+    prepared = encoder.prepare(texts)
+    assert counted == texts
+    order = [3, 0, 2, 4, 1]
+    for at in (order[:1], order[1:4], order):
+        got, expected = encoder.collate([prepared[i] for i in at]), encoder.collate([texts[i] for i in at])
+        assert list(got) == list(expected)
+        assert all(torch.equal(got[name], expected[name]) for name in got)
+    counted.clear()
+    encoder.collate(prepared)
+    assert counted == []
+
+
+def test_a_class_with_a_collate_of_its_own_gets_texts(tiny):
+    class Shouting(TransformerEncoder):
+        def collate(self, inputs):
+            return super().collate([text.upper() for text in inputs])
+
+    opened: Any = text_encoder(tiny)
+    shouting = Shouting(opened.spec, opened.network, opened.tokenizer)
+    assert shouting.prepare(TEXTS) == TEXTS
+    assert set(shouting.collate(shouting.prepare(TEXTS))) == {"input_ids", "attention_mask"}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer.protocols.annotation.cell_image_tables import evaluate
-from spatialwhisperer.protocols.annotation.label_sets import PANNUKE
+from spatialwhisperer.protocols.annotation.cell_image_tables import evaluate, report
+from spatialwhisperer.protocols.annotation.label_sets import PANNUKE, PATHOCELL
 
 
 def test_background_does_not_count_and_dominated_tiles_go() -> None:
@@ -30,3 +30,11 @@ def test_background_does_not_count_and_dominated_tiles_go() -> None:
     }
     assert tidy["auroc"].loc["Epithelial"] == 0.0
     assert np.isnan(tidy["auroc"].loc["Neoplastic cells"])
+
+
+def test_a_report_names_the_column_of_classes_beside_published_values() -> None:
+    table = pd.DataFrame({"prompts": "terms1", "class": list(PATHOCELL.groups), "image": "a", "auroc": 0.5})
+    lines = report(table, PATHOCELL, "One image.").splitlines()
+    columns = ["class", "this model (terms1)", *PATHOCELL.published_by_class, "images"]
+    assert f"| {' | '.join(columns)} |" in lines
+    assert "| B cells | 0.500 | 0.726 | 0.707 | 0.586 | 1 |" in lines

@@ -74,7 +74,7 @@ def test_examples_make_up_for_poor_words(section: Any, model: Any) -> None:
     ("examples", "error", "message"),
     [
         ("nowhere", KeyError, r"examples='nowhere' is not in \.obs"),
-        (3, TypeError, "a column of .obs or a mapping"),
+        (3, TypeError, "examples must be text, a mapping of names or None, not 3"),
         ({"bone": [1]}, ValueError, r"examples holds bone, which is not among the labels \(fat, tumour\)"),
         ("cell_type", ValueError, "which is not among the labels"),
         ({"fat": [1, 500]}, ValueError, "hold row 500; the table has rows 0 to 119"),

@@ -103,3 +103,13 @@ def test_several_descriptions_are_averaged_and_renormalised(model: Any) -> None:
     assert np.allclose(both[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert np.allclose(both[1], single[2], atol=1e-6)
     assert np.allclose(np.linalg.norm(both, axis=1), 1, atol=1e-6)
+
+
+def test_descriptions_whose_embeddings_cancel_give_zero_and_no_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spatialwhisperer.tl._annotation import labels
+
+    model: Any = None
+
+    opposite = np.array([[0.6, 0.8], [-0.6, -0.8], [0, 1]], np.float32)
+    monkeypatch.setattr(labels, "embed_texts", lambda *_, **__: opposite)
+    assert class_embeddings(model, [["dense", "loose"], ["stroma"]]).tolist() == [[0, 0], [0, 1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,16 @@ def test_a_background_needs_an_embedding(section: Any, model: Any) -> None:
         sw.tl.zero_shot_annotate(section, NAMES, model=model, normalize="centre", background=other)
 
 
+@pytest.mark.parametrize(("modality", "expected"), [("gene", 0.5), ("image", 1.0), (None, 1.0)])
+def test_a_background_gives_the_embeddings_of_the_modality(modality: str | None, expected: float) -> None:
+    model: Any = SimpleNamespace(config=SimpleNamespace(annotation=None, projection_dim=2), scale=10.0)
+    embeddings = {"X_sw_image": np.ones((3, 2), np.float32), "X_sw_gene": np.full((3, 2), 0.5, np.float32)}
+    background: Any = SimpleNamespace(obsm=embeddings)
+    got = choose_correction(model, "centre", background, modality=modality)
+    assert got.mean is not None
+    assert (got.background, got.mean.tolist()) == ("given", [expected, expected])
+
+
 # ------------------------------------------------------------------------------------------------- groups
 
 
@@ -191,6 +202,12 @@ def test_rows_of_a_group_share_a_unit_embedding() -> None:
     assert np.isnan(got[5]).all()
     assert np.allclose(np.linalg.norm(got[:5], axis=1), 1, atol=1e-6)
     assert pooled(z, None) is z
+
+
+def test_a_group_whose_unit_embeddings_cancel_has_a_mean_of_zero_and_no_nan() -> None:
+    z = np.array([[1.0, 0], [-1, 0], [0, 1]], np.float32)
+    got = pooled(z, np.array(["a", "a", "b"], object))
+    assert got.tolist() == [[0, 0], [0, 0], [0, 1]]
 
 
 def test_rows_of_a_group_get_the_same_scores(section: Any, model: Any) -> None:

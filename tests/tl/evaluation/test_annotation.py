@@ -187,7 +187,7 @@ def test_sections_are_the_groups_by_default(section: Any, model: Any, labels: di
         ("truth", {"group_key": "patient"}, KeyError, "group_key='patient'"),
         ("array", {}, KeyError, "without class names"),
         (pd.DataFrame({"a": [1.0]}), {}, ValueError, "truth has 1 rows, the table 90"),
-        (3, {}, TypeError, "a name or a DataFrame"),
+        (3, {}, TypeError, "truth must be text or a DataFrame, not 3"),
     ],
 )
 def test_bad_arguments_are_refused(random: Any, truth: Any, arguments: Any, error: Any, message: str) -> None:

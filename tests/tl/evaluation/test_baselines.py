@@ -33,6 +33,12 @@ def paired(data: Any, prediction: Any) -> Pair:
 # ------------------------------------------------------------------------------------------------- one number per spot
 
 
+def test_ranks_are_the_middles_of_equal_parts_of_a_section() -> None:
+    values = np.array([3.0, 1.0, np.nan, 2.0, 2.0, 5.0])
+    ranks = _ranks(values, np.array(["a", "a", "a", "a", "b", "b"]))
+    np.testing.assert_allclose(ranks, [5 / 6, 1 / 6, np.nan, 3 / 6, 1 / 4, 3 / 4])
+
+
 def test_spots_of_the_nearest_rank_are_averaged() -> None:
     rng = np.random.default_rng(0)
     values = sp.random(90, 600, 0.3, format="csr", random_state=0, dtype=np.float32)

@@ -89,3 +89,12 @@ def test_bad_arguments_are_refused(objects: list[Any], options: Any, error: Any,
         one.obs["one"] = "same"
     with pytest.raises(error, match=message):
         batch_report(objects, **{"batch_key": "patient", "embedding": "mixed"} | options)
+
+
+def test_a_column_that_names_rows_groups_none(objects: list[Any]) -> None:
+    for adata in objects:
+        adata.obs["row"] = adata.obs_names
+    several: list[dict[str, Any]] = [{"labels_key": "row", "batch_key": "patient"}, {"batch_key": "row"}]
+    for options in several:
+        with pytest.raises(ValueError, match="'row' has another value in each of the 250 rows"):
+            batch_report(objects, embedding="mixed", k=5, **options)

@@ -97,3 +97,24 @@ def test_real_patients_tell_more_than_the_majority(data_folder: Any) -> None:
 def test_rows_are_counted_by_group_true_class_and_predicted_class() -> None:
     table = confusions(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.array([0, 0, 0, 1]), 2)
     assert table.tolist() == [[[1, 1], [0, 1]], [[0, 0], [0, 1]]]
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [("section", ""), ("patient", " Pass group_key='section' to leave sections out instead, and say so.")],
+)
+def test_groups_that_cannot_be_left_out_are_refused_with_a_remedy(key: str, remedy: str) -> None:
+    from spatialwhisperer.tl.evaluation.classes import _check_groups
+
+    y = np.array(["a", "a", "b"])
+    with pytest.raises(
+        ValueError, match=rf"of one {key} \(s\): there is none to leave out\.{remedy} Or pass more objects"
+    ):
+        _check_groups(np.array(["s", "s", "s"], object), y, key)
+    with pytest.raises(
+        ValueError, match=rf"Without {key} s, t fewer than two classes are left to learn from\.{remedy}$"
+    ):
+        _check_groups(np.array(["s", "s", "t"], object), y, key)
+    with pytest.raises(ValueError, match="missing in labelled rows"):
+        _check_groups(np.array(["s", None, "t"], object), y, key)
+    _check_groups(np.array(["s", "t", "s", "t"], object), np.array(["a", "a", "b", "b"]), key)

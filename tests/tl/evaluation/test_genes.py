@@ -175,3 +175,18 @@ def test_a_hallmark_set_is_found(data_folder: Any) -> None:
     out = gene_set_enrichment(report, str(path))
     assert out.index[0] == "HALLMARK_INTERFERON_GAMMA_RESPONSE"
     assert out["auroc"].iloc[0] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("gene_sets", "error", "message"),
+    [
+        (7, TypeError, "gene_sets must be a path"),
+        ("", ValueError, "gene_sets must name a file"),
+        ("no_such.gmt", FileNotFoundError, "There is no file no_such.gmt"),
+        ({"a": None}, TypeError, "The gene set 'a' must be a list of genes"),
+        ({"a": "TP53"}, TypeError, "The gene set 'a' must be a list of genes"),
+    ],
+)
+def test_gene_sets_are_lists_or_a_file(gene_sets: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read_gene_sets(gene_sets)

@@ -46,6 +46,9 @@ def test_positions_are_needed(halves: ad.AnnData) -> None:
     halves.obsm["spatial"][3] = np.nan
     with pytest.raises(ValueError, match="1 rows have no position; smooth=0 needs none"):
         spatial_graph(Slide.open(halves), Smoothing(0.5))
+    halves.obsm["spatial"][3] = 1e300
+    with pytest.raises(ValueError, match=r"Positions reach 1e\+300, so that distances cannot be computed"):
+        spatial_graph(Slide.open(halves), Smoothing(0.5))
     del halves.obsm["spatial"]
     with pytest.raises(KeyError, match=r"'spatial' not in \.obsm"):
         spatial_graph(Slide.open(halves), Smoothing(0.5))

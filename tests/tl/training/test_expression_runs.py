@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -12,6 +12,9 @@ import spatialdata as sd
 
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = "sw_expression"
 
@@ -235,3 +238,37 @@ def test_sections_need_common_genes(fresh: list[Any]) -> None:
     with pytest.raises(ValueError, match="No gene is in all 2 tables"):
         sw.tl.train(fresh, **TILES)
     assert [snapshot(s) for s in fresh] == before
+
+
+def stopping(after: int) -> tuple[Any, list[int]]:
+    """A callback that interrupts the run after some epochs in all, and the epochs that were begun."""
+    from lightning.pytorch.callbacks import Callback
+
+    begun: list[int] = []
+
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+            if len(begun) == after:
+                raise KeyboardInterrupt
+            begun.append(trainer.current_epoch)
+
+    return Stop(), begun
+
+
+def test_a_run_that_is_interrupted_while_it_measures_continues_with_the_patients_that_are_left(tmp_path: Path) -> None:
+    """The model and the run without the first patient are not trained again, and nothing differs in the end."""
+    tables = planted(["A", "B", "C"])
+    dropout = sw.models.get_preset("bleep").replace(batch_size=80, dropout={"image": 0.2})
+    options = GIVEN | {"preset": dropout, "max_epochs": 4}
+    whole: Any = sw.tl.train(tables, **options)
+    stop, begun = stopping(4 + 4 + 3)
+    with pytest.raises(KeyboardInterrupt):
+        sw.tl.train(tables, **options, folder=tmp_path, trainer={"callbacks": [stop]})
+    assert len(begun) == 11
+    go_on, begun = stopping(100)
+    model: Any = sw.tl.train(tables, **options, folder=tmp_path, resume=True, trainer={"callbacks": [go_on]})
+    assert begun == [3, 0, 1, 2, 3]
+    for method in ("retrieval", "regression", "both"):
+        assert np.array_equal(model.expression.held_out(method), whole.expression.held_out(method), equal_nan=True)
+    assert model.expression.config.weight == whole.expression.config.weight
+    assert np.array_equal(predict(model, tables[0]).X, predict(whole, tables[0]).X)

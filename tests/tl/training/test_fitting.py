@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +17,15 @@ import spatialwhisperer as sw
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import Context, get_preset
 from spatialwhisperer.models.config import ContextConfig, Training
-from spatialwhisperer.tl._training.fitting import Plan, build_model, check_folder, fit_model, run_folder
+from spatialwhisperer.tl._training.fitting import (
+    Plan,
+    build_model,
+    check_folder,
+    check_free,
+    fit_model,
+    locked,
+    run_folder,
+)
 from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.trainer import trainer_options
@@ -150,3 +162,65 @@ def test_a_run_has_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first, second = run_folder(None), run_folder(None)
     assert first != second
     assert first.parent == sw.settings.cache_dir / "runs"
+
+
+_KILLED = """
+import os, signal
+from pathlib import Path
+from spatialwhisperer.tl._training.fitting import run_folder
+for name in ("phases", "model"):
+    where = run_folder(None)
+    for part in ("phases", name):
+        (where / part).mkdir(exist_ok=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can ask whether a process is there")
+def test_runs_that_were_killed_are_removed_and_others_stay(tmp_path: Path) -> None:
+    """A finished model stays, and so does the run of a living process and whatever has another name."""
+    with sw.settings.override(cache_dir=tmp_path):
+        mine = run_folder(None)
+        kept = [mine, *(mine.parent / name for name in ("run-abc", "run-abc-1-12345678", "runs"))]
+        for path in kept[1:]:
+            path.mkdir()
+        environment = os.environ | {"SPATIALWHISPERER_CACHE_DIR": str(tmp_path)}
+        killed = subprocess.run([sys.executable, "-c", _KILLED], check=False, env=environment)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list(mine.parent.iterdir())) == len(kept) + 2
+        new = run_folder(None)
+        (finished,) = set(mine.parent.iterdir()) - {*kept, new}
+    assert [p.name for p in finished.iterdir()] == ["model"]
+
+
+_HOLDS = """
+import sys
+from pathlib import Path
+from spatialwhisperer.tl._training.fitting import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_in_which_another_process_trains_is_refused_until_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", _HOLDS, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(FileExistsError, match="Another process trains in .* at this moment. Wait until it ends"):
+            check_free(tmp_path)
+        with pytest.raises(FileExistsError, match="Another process trains"), locked(tmp_path):
+            pass
+        # a process that the first one has started joins its run
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        check_free(tmp_path)
+        monkeypatch.delenv("LOCAL_RANK")
+        other.kill()
+        other.wait()
+        check_free(tmp_path)
+    check_free(None)
+    check_free(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()

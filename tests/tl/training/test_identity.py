@@ -9,7 +9,7 @@ import pytest
 
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models import get_preset
+from spatialwhisperer.models import Augmentation, get_preset
 from spatialwhisperer.models.config import Training
 from spatialwhisperer.pp.features import GeneFeatures
 from spatialwhisperer.tl._training.fitting import Plan
@@ -84,6 +84,19 @@ def test_what_shapes_no_numbers_is_no_part_of_the_identity(trainer: dict[str, An
 )
 def test_what_shapes_numbers_is_part_of_the_identity(trainer: dict[str, Any], name: str) -> None:
     assert [text.split(":")[0] for text in identity(trainer).differences(identity())] == [f"trainer.{name}"]
+
+
+def test_augmentation_is_part_of_the_identity_where_the_image_encoder_is_trained() -> None:
+    frozen, trained = get_preset("spatialwhisperer"), get_preset("spatialwhisperer").replace(locking="LLU")
+    assert identity(preset=frozen.replace(augmentation=None)).differences(identity(preset=frozen)) == []
+    assert "augmentation" not in identity(preset=frozen).parts["preset"]
+    names = {
+        text.split(":")[0]
+        for text in identity(preset=trained.replace(augmentation=Augmentation(hue=0.1))).differences(
+            identity(preset=trained)
+        )
+    }
+    assert names == {"preset.augmentation.hue"}
 
 
 def test_held_out_rows_are_part_of_the_identity() -> None:

@@ -14,12 +14,13 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._modalities import MODALITIES, Modality, register_modality
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text.base import TextEncoder
-from spatialwhisperer.pp.features import FeatureRecord
+from spatialwhisperer.pp.features import FeatureRecord, raw_tiles
 from spatialwhisperer.tl._training.readers import key_of, module_dim, read_modality
 from spatialwhisperer.tl._training.sources import describe
 
@@ -202,8 +203,10 @@ def test_tiles_are_read_raw_for_an_encoder_that_is_trained(simulated: Any) -> No
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     section = simulated.sections["P1"]
     got = read("image", IMAGE(network, tile_um=80, tile_px=16), section, letter="u")
+    assert isinstance(got.parts[0], LazyTiles)
     assert got.parts[0].shape == (120, 3, 16, 16)
-    assert got.parts[0].dtype == np.uint8
+    expected, off = raw_tiles(Slide.open(section), got.recipe)
+    assert np.array_equal(got.parts[0][:], expected[~off])
     assert (got.dim, got.trained) == (3, True)
     assert got.computed == ()
     assert (got.recipe.tile_um, got.recipe.tile_px) == ((80.0,), 16)

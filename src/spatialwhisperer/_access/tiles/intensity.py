@@ -19,6 +19,8 @@ _N_WINDOWS = 9
 _12_BIT = 4095
 _DARK = 0.25
 _BLACK_FRACTION = 0.05
+_BLACK_TILE = 0.5
+_EVERY_PX = 4
 
 
 def check_intensity(section: Section) -> None:
@@ -64,6 +66,52 @@ def check_intensity(section: Section) -> None:
         warn(
             f"{100 * black:.0f} % of the pixels of {where[0].lower()}{where[1:]} are exactly black (0), which no stained tissue is. A chunk is "
             "missing, or the border was filled with black: features of tiles there say nothing. Fill it with white, or drop the rows."
+        )
+
+
+class BlackTiles:
+    """Counts tiles of which most is exactly black: a chunk may be missing in the level that is read, and in no other.
+
+    Attributes
+    ----------
+    n, black
+        Tiles that were looked at, and those of them that are black.
+    first
+        Row of the first black one.
+    """
+
+    def __init__(self) -> None:
+        self.n = self.black = 0
+        self.first: int | None = None
+
+    def look(self, rows: np.ndarray, tiles: np.ndarray) -> None:
+        """Count tiles, uint8, shape (k, 3, y, x), of rows of the table."""
+        some = tiles[:, :, ::_EVERY_PX, ::_EVERY_PX]
+        black = (some == 0).all(axis=1).mean(axis=(1, 2)) > _BLACK_TILE
+        self.n, self.black = self.n + len(black), self.black + int(black.sum())
+        if self.first is None and black.any():
+            self.first = int(rows[black][0])
+
+    def report(self, *, refuse: bool = True) -> None:
+        """Warn of black tiles.
+
+        Parameters
+        ----------
+        refuse
+            Whether it is an error that all are black.
+
+        Raises
+        ------
+        ValueError
+            If all tiles are black.
+        """
+        if not self.black:
+            return
+        what = f"{self.black} of {self.n} tiles (such as that of row {self.first}) are exactly black (0), which no stained tissue is"
+        if refuse and self.black == self.n:
+            raise ValueError(f"{what}. A chunk is missing or was never written: read or write the image again.")
+        warn(
+            f"{what}. A chunk of the image is missing, or was filled with black: what is computed of these tiles says nothing."
         )
 
 

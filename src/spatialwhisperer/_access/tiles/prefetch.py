@@ -1,7 +1,9 @@
-"""Reading ahead in a thread, and batches of one size."""
+"""Reading ahead in threads, and batches of one size."""
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, TypeVar
@@ -9,8 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from concurrent.futures import Future
 
+S = TypeVar("S")
 T = TypeVar("T")
 _WAIT_S = 0.1
 
@@ -60,6 +64,46 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     finally:
         stop.set()
         thread.join()
+
+
+def in_order(function: Callable[[S], T], items: Iterable[S], *, workers: int) -> Generator[T, None, None]:
+    """Apply a function to items in several threads, and yield the results in the order of the items.
+
+    At most ``workers + 1`` results are ahead. Close the generator, so that the threads end with the loop; calls that have begun are
+    finished first. An exception of a call is raised in the caller, after the results that came before it.
+
+    Parameters
+    ----------
+    function
+        Function of one item, which several threads may call at a time.
+    items
+        The items; they are iterated in the thread of the caller.
+    workers
+        Number of threads; 0 calls the function in the thread of the caller.
+    """
+    if not workers:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[T]] = deque()
+    left = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="spatialwhisperer-batches")
+    try:
+        while True:
+            while len(waiting) <= workers:
+                try:
+                    item = next(left)
+                except StopIteration:
+                    break
+                waiting.append(pool.submit(function, item))
+            if not waiting:
+                return
+            first = waiting.popleft()
+            # with a timeout Ctrl-C works on every platform
+            while not wait([first], timeout=_WAIT_S).done:
+                pass
+            yield first.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def batches(pieces: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -184,9 +184,9 @@ def choose_level(image: RasterImage, size_px: float, tile_px: int) -> Level:
     return enough[-1] if enough else image.levels[0]
 
 
-def block_edges(length: int, chunks: tuple[int, ...] | None, tile: int) -> np.ndarray:
+def block_edges(length: int, chunks: tuple[int, ...] | None, tile: int, block_px: int = BLOCK_PX) -> np.ndarray:
     """Edges of the blocks along one axis: whole chunks, and at least one tile long, so that no tile spans three blocks."""
-    smallest = max(BLOCK_PX, tile)
+    smallest = max(block_px, tile)
     if chunks is None or max(chunks) > max(_MAX_BLOCK_PX, tile):
         candidates = np.arange(0, length, smallest)[1:]
     else:

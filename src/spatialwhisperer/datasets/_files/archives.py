@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import zipfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._storage.folders import beside, put, sweep
+from spatialwhisperer.datasets._files.download import download, of_the_server
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 
@@ -41,43 +45,61 @@ def fetch_archives(
     ValueError
         The server's file is not the published one, or names a place outside the folder.
     """
-    missing = [name for name in archives if not (folder / name.removesuffix(".zip") / _DONE).is_file()]
+    places = {name: folder / name.removesuffix(".zip") for name in archives}
+    missing = [name for name, place in places.items() if not (place / _DONE).is_file()]
     if missing and settings.offline:
         raise FileNotFoundError(
             f"settings.offline is set and {listing(missing)} is not in {folder}. Get it from {page} and pass data_dir=…, or "
             "set spatialwhisperer.settings.offline = False to download it."
         )
-    for name in missing:
-        inform(f"downloading {name} from {base_url}")
-        path = _download(name, archives[name], base_url, folder, page)
-        _unpack(path, folder / name.removesuffix(".zip"), suffixes)
-        path.unlink()
+    for name, place in places.items():
+        path = folder / name
+        for target in (path, place):
+            sweep(target)
+        if name in missing:
+            check = _known(f"{base_url.rstrip('/')}/{name}", archives[name])
+            if not _passes(path, check):
+                inform(f"downloading {name} from {base_url}")
+                _download(name, check, base_url, folder, page)
+            _unpack(path, place, suffixes)
+        # also that of a process which was killed after it had unpacked it
+        path.unlink(missing_ok=True)
 
 
 _DONE = ".unpacked"
 
 
-def _download(name: str, sha256: str, base_url: str, folder: Path, page: str) -> Path:
-    import pooch
-    import requests
-
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")
-    (folder / name).unlink(missing_ok=True)
+def _download(name: str, check: Callable[[Path], None], base_url: str, folder: Path, page: str) -> None:
+    url = f"{base_url.rstrip('/')}/{name}"
     try:
-        path = pooch.retrieve(
-            f"{base_url.rstrip('/')}/{name}", known_hash=f"sha256:{sha256}", fname=name, path=folder, progressbar=False
-        )
-    except requests.RequestException as error:
-        raise ConnectionError(
-            f"Cannot download {name} from {base_url} ({error}). Get it from {page} and pass data_dir=…."
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{base_url}/{name} is not the file that is known ({error}). Nothing was kept.") from error
-    finally:
-        logger.setLevel(level)
-    return folder / name if path is None else type(folder)(path)
+        download(url, folder / name, check)
+    except (OSError, ValueError) as error:
+        if of_the_server(error):
+            raise ConnectionError(
+                f"Cannot download {name} from {base_url} ({error}). Get it from {page} and pass data_dir=…."
+            ) from error
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(f"{error} Nothing was kept. Try again, or get it from {page} and pass data_dir=….") from error
+
+
+def _known(url: str, sha256: str) -> Callable[[Path], None]:
+    def check(path: Path) -> None:
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != sha256:
+            raise ValueError(f"{url} is not the file that is known: its SHA-256 is {actual}, expected {sha256}.")
+
+    return check
+
+
+def _passes(path: Path, check: Callable[[Path], None]) -> bool:
+    """Whether a whole archive is there, which a process that was killed had no time to unpack."""
+    try:
+        check(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _unpack(path: Path, target: Path, suffixes: tuple[str, ...]) -> None:
@@ -94,5 +116,12 @@ def _unpack(path: Path, target: Path, suffixes: tuple[str, ...]) -> None:
                 if outside
                 else f"{path.name} holds no {listing(suffixes)}; it holds {listing(archive.namelist())}."
             )
-        archive.extractall(target, members)
-    (target / _DONE).touch()
+        temporary = beside(target)
+        try:
+            archive.extractall(temporary, members)
+            (temporary / _DONE).touch()
+            # the permissions of a folder that was made as usual, and not of a temporary one
+            temporary.chmod(path.parent.stat().st_mode & 0o777)
+            put(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,24 +1,28 @@
-"""Download files that a source names by their git blob SHA-1, and keep only those that match."""
+"""Download files whose checksums are known, and keep only those that match."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._storage.folders import beside, sweep, sync
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
-    import pooch
+_TIMEOUT = 60
+_LARGEST = 8 * 2**30
+_BLOCK = 2**18
 
 
 def git_blob_sha1(path: str | Path) -> str:
     """Hash a file the way git does: SHA-1 of the word blob, the length, a zero byte, and the content."""
-    import os
-
     digest = hashlib.sha1(b"blob %d\x00" % os.path.getsize(path), usedforsecurity=False)
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
@@ -26,22 +30,61 @@ def git_blob_sha1(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-class _VerifiedDownload:
-    """A pooch downloader that refuses a file before pooch moves it into the cache."""
+def download(url: str, target: Path, check: Callable[[Path], None]) -> None:
+    """Download a file, and put it into place once it was checked.
 
-    def __init__(self, blob_sha1: str) -> None:
-        self.blob_sha1 = blob_sha1
+    What is not whole lies in a hidden folder beside its place; `sweep` removes what a killed process left of it.
 
-    def __call__(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
-        import pooch
+    Parameters
+    ----------
+    url
+        Where from.
+    target
+        Where to. Folders above it are made.
+    check
+        Takes the path of the finished file, and raises ValueError where it is another one.
 
-        pooch.HTTPDownloader(progressbar=False, timeout=60)(url, output_file, _pooch)
-        actual = git_blob_sha1(output_file)
-        if actual != self.blob_sha1:
-            raise ValueError(
-                f"{url} is not the file that was published: its git blob SHA-1 is {actual}, expected {self.blob_sha1}. "
-                "Nothing was kept; try again, or check the connection and the base URL."
-            )
+    Raises
+    ------
+    OSError
+        The server does not answer, or stops in the middle. (Errors of requests are of this kind.)
+    ValueError
+        What it sends is not the file, or has no end.
+    """
+    import pooch
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = beside(target)
+    try:
+        part = temporary / "part"
+        with part.open("wb") as file:
+            try:
+                pooch.HTTPDownloader(progressbar=False, timeout=_TIMEOUT, chunk_size=_BLOCK)(url, _Bounded(file), None)
+            except ValueError as error:
+                if of_the_server(error):
+                    raise
+                raise ValueError(f"What {url} sends cannot be read ({error}).") from error
+        check(part)
+        sync(part)
+        os.replace(part, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Bounded:
+    """A file that refuses to grow beyond all files that are known: a server may send for ever."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.left = file, _LARGEST
+
+    def write(self, block: bytes) -> int:
+        self.left -= len(block)
+        if self.left < 0:
+            raise ValueError(f"more than {_LARGEST} bytes, which no file of a data set has")
+        return self.file.write(block)
+
+    def flush(self) -> None:
+        """Let the file decide when it writes."""
 
 
 def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
@@ -56,36 +99,46 @@ def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
     ValueError
         The server's file is not the published one.
     """
+    for path in files:
+        sweep(folder / path)
     missing = [path for path, sha1 in files.items() if not _intact(folder / path, sha1)]
-    if not missing:
-        return
-    if settings.offline:
+    if missing and settings.offline:
         raise FileNotFoundError(
             f"settings.offline is set and {listing(missing)} is not (intact) in {folder}. Put it there from "
             f"{base_url}, or set spatialwhisperer.settings.offline = False to download it."
         )
-    import pooch
+    for path in missing:
+        url = f"{base_url.rstrip('/')}/{path}"
+        try:
+            download(url, folder / path, _published(url, files[path]))
+        except (OSError, ValueError) as error:
+            if of_the_server(error):
+                raise ConnectionError(
+                    f"Cannot download {path} from {base_url} ({error}). Check the connection, or put the file into {folder} yourself."
+                ) from error
+            if isinstance(error, OSError):
+                raise
+            raise ValueError(
+                f"{error} Nothing was kept; try again, or check the connection and the base URL."
+            ) from error
+
+
+def of_the_server(error: Exception) -> bool:
+    """Whether an error is about the connection, and not about the disk."""
     import requests
 
-    level = pooch.get_logger().level
-    pooch.get_logger().setLevel("WARNING")  # at INFO it prints the hash of every file
-    try:
-        for path in missing:
-            target = folder / path
-            target.unlink(missing_ok=True)
-            pooch.retrieve(
-                f"{base_url.rstrip('/')}/{path}",
-                known_hash=None,
-                fname=target.name,
-                path=target.parent,
-                downloader=_VerifiedDownload(files[path]),
+    return isinstance(error, requests.RequestException)
+
+
+def _published(url: str, sha1: str) -> Callable[[Path], None]:
+    def check(path: Path) -> None:
+        actual = git_blob_sha1(path)
+        if actual != sha1:
+            raise ValueError(
+                f"{url} is not the file that was published: its git blob SHA-1 is {actual}, expected {sha1}."
             )
-    except requests.RequestException as error:
-        raise ConnectionError(
-            f"Cannot download {path} from {base_url} ({error}). Check the connection, or put the file into {folder} yourself."
-        ) from error
-    finally:
-        pooch.get_logger().setLevel(level)
+
+    return check
 
 
 def _intact(path: Path, sha1: str) -> bool:

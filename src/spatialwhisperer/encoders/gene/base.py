@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._checks import check_batch_size
+from spatialwhisperer._checks import check_batch_size, checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import to_plain
 from spatialwhisperer.encoders.base import Encoder
@@ -191,6 +191,7 @@ class GeneEncoder(Encoder):
                 raise ValueError(f"{name} of this {cls.__name__} must be a list of texts.")
         return cls.from_parts(artifact.config, artifact.tensors)
 
+    @checked
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the encoder to a folder; :func:`spatialwhisperer.models.load_gene_encoder` opens it.
 

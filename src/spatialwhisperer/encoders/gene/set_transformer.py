@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import scipy.sparse as sp
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import progress
 from spatialwhisperer._random import isolated_rng
+from spatialwhisperer._storage.sketches import without_memory
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -66,7 +68,8 @@ class SetTransformerEncoder(GeneEncoder):
             "max_genes": max_genes,
         }
         _check(n_latent, self.sizes)
-        shapes = {name: tuple(value.shape) for name, value in self._network("meta").state_dict().items()}
+        with without_memory():
+            shapes = {name: tuple(value.shape) for name, value in self._network(None).state_dict().items()}
         self._weights = take_tensors(weights, shapes, type(self).__name__)
 
     @classmethod
@@ -184,13 +187,13 @@ class SetTransformerEncoder(GeneEncoder):
         network.load_state_dict(state | {"priority": state["priority"].long()})
         return network
 
-    def _network(self, device: str) -> torch.nn.Module:
+    def _network(self, device: str | None) -> torch.nn.Module:
         import torch
 
         from spatialwhisperer.encoders.gene._set_network import SetNetwork
 
         # the initial values are thrown away, so they must not cost the process its random state
-        with isolated_rng(0), torch.device(device):
+        with isolated_rng(0), nullcontext() if device is None else torch.device(device):
             return SetNetwork(len(self.genes), self.n_latent, **self.sizes)
 
     def options(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._annotations import is_number, numbers
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
@@ -67,7 +68,7 @@ def check_tiles(tiles: np.ndarray, mpp: float, *, smallest: int = 1) -> np.ndarr
     ValueError
         If they have another shape, are smaller than ``smallest``, or `mpp` is not positive.
     """
-    tiles = np.asarray(tiles)
+    tiles = numbers("tiles", tiles)
     if tiles.dtype != np.uint8:
         raise TypeError(
             f"Tiles must be uint8 intensities of 0 to 255, not {tiles.dtype}. "
@@ -80,6 +81,6 @@ def check_tiles(tiles: np.ndarray, mpp: float, *, smallest: int = 1) -> np.ndarr
         raise ValueError(
             f"This encoder needs tiles of at least {smallest} px, not {tiles.shape[-1]} px; cut larger ones."
         )
-    if not (np.isfinite(mpp) and mpp > 0):
+    if not is_number(mpp) or not (np.isfinite(mpp) and mpp > 0):
         raise ValueError(f"mpp is microns per pixel and must be positive, not {mpp!r}.")
     return tiles

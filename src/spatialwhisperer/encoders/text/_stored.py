@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spatialwhisperer._messages import listing, require
+from spatialwhisperer._storage.sketches import compare_shapes
 from spatialwhisperer._storage.untrusted import networks_within, opening, parse_json
 from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 
@@ -33,9 +35,35 @@ def build_network(transformer: Mapping[str, Any], tensors: Mapping[str, np.ndarr
         If the architecture is not that of a language model, asks for code, a kernel or a backbone from elsewhere, or for more than the
         weights hold; or the weights do not fit.
     """
-    transformers = require("transformers", extra="text")
     sizes = [value.size for value in tensors.values()]
-    _check_architecture(transformer, max(_LARGEST, sum(sizes)))
+    make = partial(_random_network, _checked(transformer, max(_LARGEST, sum(sizes))))
+    if not tensors:
+        # a trained one, whose weights the model holds
+        with opening("The network of this text encoder"):
+            return make()
+    what, shapes = "this text encoder", {name: value.shape for name, value in tensors.items()}
+    compare_shapes(make, shapes, what, networks_within(sum(sizes), len(sizes), what))
+    with opening("The network of this text encoder"), networks_within(sum(sizes), len(sizes), what):
+        network = make()
+    fill(network, tensors)
+    return network
+
+
+def bare_network(transformer: Mapping[str, Any]) -> torch.nn.Module:
+    """Build a network of a stored architecture with random weights.
+
+    Raises
+    ------
+    ValueError
+        If `build_network` refuses the architecture.
+    """
+    return _random_network(_checked(transformer, _LARGEST))
+
+
+def _checked(transformer: Mapping[str, Any], largest: int) -> Any:
+    """Return the architecture as transformers has it."""
+    transformers = require("transformers", extra="text")
+    _check_architecture(transformer, largest)
     architecture = dict(transformer)
     model_type = architecture.pop("model_type", None)
     if model_type not in _language_models():
@@ -43,15 +71,13 @@ def build_network(transformer: Mapping[str, Any], tensors: Mapping[str, np.ndarr
             f"The architecture {str(model_type)[:80]!r} of this text encoder is not one of a language model."
         )
     with opening("The architecture of this text encoder"):
-        config = transformers.AutoConfig.for_model(model_type, **architecture)
-    with opening("The network of this text encoder"):
-        if not tensors:
-            # a trained one, whose weights the model holds
-            return transformers.AutoModel.from_config(config, trust_remote_code=False).eval()
-        with networks_within(sum(sizes), len(sizes), "this text encoder"):
-            network = transformers.AutoModel.from_config(config, trust_remote_code=False).eval()
-    fill(network, tensors)
-    return network
+        return transformers.AutoConfig.for_model(model_type, **architecture)
+
+
+def _random_network(config: Any) -> Any:
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, trust_remote_code=False).eval()
 
 
 def open_tokenizer(files: Mapping[str, bytes]) -> Any:

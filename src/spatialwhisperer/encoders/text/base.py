@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._annotations import is_text
 from spatialwhisperer.encoders.base import Encoder
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def check_texts(texts: Any) -> list[str]:
     if not texts:
         raise ValueError("texts is empty; pass at least one.")
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
+        if not is_text(text):
             raise TypeError(f"texts[{i}] is {text!r}, of type {type(text).__name__}, not a string.")
         if not text.strip():
             raise ValueError(f"texts[{i}] is empty: there is nothing to embed. Leave it out or describe it.")

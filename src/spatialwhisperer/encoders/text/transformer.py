@@ -23,7 +23,7 @@ from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.encoders.text._stored import SAFE, build_network, open_tokenizer
+from spatialwhisperer.encoders.text._stored import SAFE, bare_network, build_network, open_tokenizer
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
 from spatialwhisperer.encoders.text.files import MINILM, MINILM_TOKENS, TOKENIZER_FILES, digest_of, text_files
 from spatialwhisperer.settings import settings
@@ -237,9 +237,17 @@ class TransformerEncoder(TextEncoder):
         network = copy.deepcopy(self.network).requires_grad_(True)
         return TextNetwork(network, self.pooling, self.normalize)
 
-    def collate(self, inputs: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Turn texts into padded token ids and their attention mask."""
-        return self._padded(self._tokens(list(inputs)), "cpu")
+    def prepare(self, inputs: Sequence[str]) -> list[Any]:
+        """Turn texts into token ids, which `collate` takes too."""
+        # a class with a `collate` of its own expects texts there
+        own = type(self).collate is not TransformerEncoder.collate
+        return list(inputs) if own else self._tokens(list(inputs))
+
+    def collate(self, inputs: Sequence[str] | Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        """Turn texts, or the token ids of texts, into padded token ids and their attention mask."""
+        texts = [x for x in inputs if isinstance(x, str)]
+        ids: Any = self._tokens(texts) if texts else list(inputs)
+        return self._padded(ids, "cpu")
 
     def artifact(self, *, trained: bool = False) -> Artifact:
         """Return architecture, tokenizer and pooling, and the weights unless the model stores them."""
@@ -258,6 +266,15 @@ class TransformerEncoder(TextEncoder):
             identity=None if trained else self._identity,
         )
         return Artifact(KIND, to_plain(config), {} if trained else _arrays(self.network), files=files)
+
+    @classmethod
+    def bare_module(cls, artifact: Artifact) -> torch.nn.Module:
+        """Return the network with its pooling and random weights."""
+        from spatialwhisperer.encoders.text._text_network import TextNetwork
+
+        stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
+        with _quiet():
+            return TextNetwork(bare_network(stated.transformer), stated.pooling, stated.normalize)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> TransformerEncoder:

@@ -11,6 +11,7 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer.protocols import captions
+from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.standardize import standardize, statistics
 from spatialwhisperer.training.closed_form import install_image_link
 from spatialwhisperer.training.ridge_link import solve_ridge
@@ -78,8 +79,8 @@ def two_stage(
     genes = np.concatenate([_genes(t, encoder) for t in texts])
     complete = np.isfinite(genes).all(axis=1)
     mean, std = statistics(genes)
-    image, target = _pairs(train, encoder, key)
-    weight, _ = solve_ridge(image, (target - mean) / std)
+    image, target, units = _pairs(train, encoder, key)
+    weight, _ = solve_ridge(image, (target - mean) / std, units)
     predicted = standardised(test, key) @ weight.T
     out = {}
     for name, descriptions in captions.TARGETS.items():
@@ -115,14 +116,12 @@ def shuffled(
     Scores of the test section, one frame for each shuffling.
     """
     text = _target_embeddings(model)
-    parts = [_pairs([t], encoder, key) for t in train]
-    embedded = [(image, model.project("gene", genes)) for image, genes in parts]
-    image = np.concatenate([i for i, _ in embedded])
+    image, units, genes = _each_section(train, encoder, key)
+    embedded = [model.project("gene", g) for g in genes]
     out = []
     for seed in range(n):
         rng = np.random.default_rng(seed)
-        target = np.concatenate([rng.permutation(g) for _, g in embedded])
-        weight, _ = solve_ridge(image, target)
+        weight, _ = solve_ridge(image, np.concatenate([rng.permutation(g) for g in embedded]), units)
         z = standardised(test, key) @ weight.T
         z /= np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
         out.append(pd.DataFrame(z @ text.T, columns=list(captions.TARGETS)))
@@ -137,13 +136,12 @@ def shuffled_closed_form(
     if recipe is None:
         raise ValueError("The preset 'whisperer' has no sequential schedule.")
     text = _target_embeddings(model)
-    parts = [_pairs([t], encoder, key) for t in train]
-    image = np.concatenate([i for i, _ in parts])
-    genes = [model.standardized("gene", g) for _, g in parts]
+    image, units, parts = _each_section(train, encoder, key)
+    genes = [model.standardized("gene", g) for g in parts]
     out = []
     for seed in range(n):
         rng = np.random.default_rng(seed)
-        weight, _ = solve_ridge(image, np.concatenate([rng.permutation(g) for g in genes]))
+        weight, _ = solve_ridge(image, np.concatenate([rng.permutation(g) for g in genes]), units)
         null = deepcopy(model)
         install_image_link(null, weight, neighbour_weight=recipe.neighbour_weight)
         z = null.project("image", test.obsm[key], positions=Slide.open(test).positions())
@@ -160,12 +158,24 @@ def _target_embeddings(model: Whisperer) -> np.ndarray:
     return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
 
 
-def _pairs(train: Sequence[AnnData], encoder: GeneEncoder, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Image and gene features of the rows that have both."""
+def _each_section(
+    train: Sequence[AnnData], encoder: GeneEncoder, key: str
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Image features and units of all rows, as `_pairs` returns them, and the gene features of each section."""
+    image, _, units = _pairs(train, encoder, key)
+    return image, units, [_pairs([t], encoder, key)[1] for t in train]
+
+
+def _pairs(train: Sequence[AnnData], encoder: GeneEncoder, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image and gene features of the rows that have both, and the unit of each that is left out when a penalty is chosen."""
     image = np.concatenate([standardised(t, key) for t in train])
     genes = np.concatenate([_genes(t, encoder) for t in train])
     complete = np.isfinite(image).all(axis=1) & np.isfinite(genes).all(axis=1)
-    return image[complete], genes[complete]
+    section = np.repeat(np.arange(len(train)), [t.n_obs for t in train])
+    patient = np.concatenate([t.obs["patient"].astype(str).to_numpy() for t in train])
+    xy = np.concatenate([Slide.open(t).positions() for t in train])
+    units = left_out_units(patient[complete], section[complete], xy[complete])
+    return image[complete], genes[complete], units
 
 
 def _genes(table: AnnData, encoder: GeneEncoder) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spatialwhisperer._checks import checked_options
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.tl._annotation.labels import find_terms, label_ids, open_ontology
 from spatialwhisperer.tl._annotation.scoring import Best
@@ -175,6 +176,7 @@ class Classes(NamedTuple):
     coarse_names: list[str]
 
 
+@checked_options
 @dataclass(frozen=True)
 class Hierarchy:
     """How labels are replaced by coarser terms of an ontology.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.slide import Slide
 
+_FURTHEST = 1e100
+"""Squares of larger coordinates are beyond what a float holds."""
+
 
 @dataclass(frozen=True)
 class Smoothing:
@@ -68,7 +71,7 @@ def spatial_graph(slide: Slide, smoothing: Smoothing) -> sp.csr_matrix | None:
     KeyError
         If the given graph, or the positions, do not exist.
     ValueError
-        If a row has no position.
+        If a row has no position, or one that is too far away.
     """
     if not smoothing.weight:
         return None
@@ -86,6 +89,11 @@ def spatial_graph(slide: Slide, smoothing: Smoothing) -> sp.csr_matrix | None:
         raise KeyError("'spatial' not in .obsm: the neighbours of a row need its position; smooth=0 needs none.")
     if not np.isfinite(xy).all():
         raise ValueError(f"{int((~np.isfinite(xy)).any(axis=1).sum())} rows have no position; smooth=0 needs none.")
+    if np.abs(xy).max(initial=0) > _FURTHEST:
+        raise ValueError(
+            f"Positions reach {np.abs(xy).max():g}, so that distances cannot be computed. Store pixels in .obsm['spatial']; smooth=0 needs "
+            "no positions."
+        )
     names = slide.sections.astype(str)
     blocks = [
         (rows, _nearest(xy[rows], n_neighs)) for name in np.unique(names) for rows in [np.flatnonzero(names == name)]

@@ -183,8 +183,12 @@ def attach_predictor(
     *,
     cross_validate: bool,
     folder: Path,
+    resume: bool = False,
 ) -> None:
-    """Set ``model.expression``, with the accuracy of each gene on held-out training groups where it is measured."""
+    """Set ``model.expression``, with the accuracy of each gene on held-out training groups where it is measured.
+
+    Each group is held out by a run of its own, in a folder of its own; a resumed run continues after those that were finished.
+    """
     training = np.isin(values.rows, items.row)
     seen = fingerprints(sources, set(plan.training.validation_groups))
     model.expression = _predictor(model, inputs, values, training, plan, seen)
@@ -194,7 +198,7 @@ def attach_predictor(
     if len(folds) < 2:
         inform("One section with images: how well each gene is predicted on held-out tissue was not measured.")
         return
-    predicted = _out_of_fold(model.expression, inputs, items, values, training, plan, folds, folder)
+    predicted = _out_of_fold(model.expression, inputs, items, values, training, plan, folds, folder, resume=resume)
     model.expression = _with_accuracy(model.expression, predicted, values, training, inputs.observations)
 
 
@@ -244,6 +248,7 @@ def _predictor(
         values=matrix,
         sections=sections,
         groups=rows["group"].to_numpy(),
+        positions=rows[["x", "y"]].to_numpy(),
         unpaired=list(values.unpaired.values()),
     )
 
@@ -266,6 +271,8 @@ def _out_of_fold(
     plan: Plan,
     folds: pd.Series,
     folder: Path,
+    *,
+    resume: bool,
 ) -> dict[str, np.ndarray]:
     """Predictions of every method for the training rows, each by a model that was fitted without the patient (or section) of the row."""
     key = str(folds.index.name)
@@ -274,7 +281,7 @@ def _out_of_fold(
     out: dict[str, np.ndarray] = {m: np.full(values.matrix.shape, np.nan, np.float32) for m in methods}
     for number, name in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
         left_in = items.subset(np.flatnonzero(names[items.row] != name))
-        fitted = fit_model(inputs, left_in, None, plan, folder / f"fold-{number}")
+        fitted = fit_model(inputs, left_in, None, plan, folder / f"fold-{number}", resume=resume)
         inside = names[values.rows] == name
         fitted.expression = _predictor(fitted, inputs, values, training & ~inside, plan)
         rows = inputs.observations.iloc[values.rows[training & inside]]

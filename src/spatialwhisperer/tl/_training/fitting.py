@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._random import isolated_rng, untouched_rng
+from spatialwhisperer._storage.folders import left_in, of_this_process
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig, Training
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.networks.context import make_context
@@ -18,11 +20,14 @@ from spatialwhisperer.settings import settings
 from spatialwhisperer.training.fit import Run, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from spatialwhisperer.models.parts import Preset, Recipe
     from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.training.batches import Items
+
+LOCK = "run.lock"
+"""File in the folder of a run that the process that trains in it holds."""
 
 _NO_DROPOUT = ("none", "linear")
 
@@ -78,6 +83,7 @@ def fit_model(
         folder=folder,
         trainer=plan.trainer,
         resume=resume,
+        augmentation=plan.training.augmentation,
     )
     fitted = fit(model, items, validation, run, schedule=plan.schedule, image_link=plan.image_link)
     model.history = fitted.history
@@ -161,7 +167,51 @@ def run_folder(folder: str | Path | None) -> Path:
         return where
     runs = settings.cache_dir / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="run-", dir=runs))
+    for left in left_in(runs, "run"):
+        # a run that was killed cannot be resumed there; one that has its model is finished
+        shutil.rmtree(left / "phases" if (left / "model").exists() else left, ignore_errors=True)
+    return of_this_process("run", runs)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run. The lock ends with the process, however it ends.
+
+    Raises
+    ------
+    FileExistsError
+        If another process trains in the folder.
+    """
+    from filelock import FileLock, Timeout
+
+    if joins_a_run() or folder.parent == settings.cache_dir / "runs":
+        # of a run of several processes, the first holds the folder; a folder in the cache has a name that no other process knows
+        yield
+        return
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(
+            f"Another process trains in {folder} at this moment. Wait until it ends, or choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_free(folder: str | Path | None) -> None:
+    """Refuse a folder in which another process trains, before any work.
+
+    Raises
+    ------
+    FileExistsError
+        If there is one.
+    """
+    if folder is not None and (Path(folder).expanduser() / LOCK).exists():
+        with locked(Path(folder).expanduser()):
+            pass
 
 
 def save_model(model: Whisperer, folder: Path) -> None:

@@ -146,15 +146,22 @@ def check_identity(identity: RunIdentity, folder: str | Path, *, resume: bool) -
 
 
 def begin_run(identity: RunIdentity, folder: Path) -> None:
-    """Sweep what killed runs left in the folder of a run, and write the identity before the first step."""
+    """Sweep what killed runs left in the folder of a run, and write the identity before the first step.
+
+    That of a run which is resumed stays as it is, with the versions that it was begun with.
+    """
     if joins_a_run():
         return
     sweep_run(folder)
-    identity.write(folder)
+    if RunIdentity.read(folder) is None:
+        identity.write(folder)
 
 
 def _preset(preset: Preset) -> dict[str, Any]:
     parts = {name: value for name, value in to_plain(preset).items() if name not in _NO_NUMBERS}
+    if preset.letter("image") == "L":
+        # features of a frozen encoder are not augmented
+        del parts["augmentation"]
     for schedule in ("joint", "sequential"):
         recipe = parts[schedule]
         if recipe is not None:
@@ -187,6 +194,9 @@ def _data(items: Items, validation: Items | None) -> dict[str, Any]:
         "index": {m: fingerprint(x) for m, x in items.index.items()},
         "context": {m: {name: fingerprint(x) for name, x in c.items()} for m, c in items.context.items()},
     }
+    if items.places is not None:
+        # blocks of a section are left out to choose a penalty
+        parts["positions"] = fingerprint(items.places[1])
     if validation is not None:
         parts["validation"] = {"items": len(validation), "rows": fingerprint(validation.row)}
         parts["validation"] |= {m: fingerprint(x) for m, x in validation.index.items()}

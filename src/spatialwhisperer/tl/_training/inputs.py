@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.models.config import ContextConfig
 from spatialwhisperer.retrieval.neighbours import section_neighbours
@@ -94,7 +95,13 @@ class Inputs:
 
     def rows_of(self, modality: str, rows: pd.DataFrame) -> Any:
         """Raw inputs of a modality at some observations."""
-        x, at = self.modalities[modality].raw, rows[modality].to_numpy()
+        return self.raw_at(modality, rows[modality].to_numpy())
+
+    def raw_at(self, modality: str, at: np.ndarray) -> Any:
+        """Raw inputs of a modality at some positions. Tiles are read later, when they are used."""
+        x = self.modalities[modality].raw
+        if isinstance(x, LazyTiles):
+            return x.picked(at)
         return [x[i] for i in at] if isinstance(x, list) else x[at]
 
 
@@ -143,7 +150,8 @@ def prepare_inputs(
     seen = {m: _context(modalities[m], m, preset.context, rows) for m in preset.context.modalities if m in read}
     for modality in seen:
         modalities[modality] = _with_context(modalities[modality], preset.context)
-    items = Items(stacked, index, arrays["row"], arrays["group"], seen)
+    places = rows["section"].to_numpy(), rows[["x", "y"]].to_numpy()
+    items = Items(stacked, index, arrays["row"], arrays["group"], seen, places=places)
     computed = [pair for one in read.values() for pair in one.computed]
     return Inputs(items, modalities, captions if "text" in read else [], rows, computed)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._checks import checked_options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@checked_options
 @dataclass(frozen=True)
 class ExpressionOptions:
     """How a model is trained to predict expression.

@@ -28,7 +28,7 @@ from spatialwhisperer.pp.features import (
     choose_encoder,
     image_features,
     image_recipe,
-    raw_tiles,
+    lazy_tiles,
 )
 from spatialwhisperer.pp.genes import fit_gene_encoder, gene_features
 
@@ -168,8 +168,8 @@ def _raw_tiles(task: _Task, encoder: Encoder, recipe: FeatureRecipe) -> Read:
         if task.modality not in source.has:
             masks.append(None)
             continue
-        tiles, off = raw_tiles(source.slide, recipe)
-        parts.append(tiles if not off.any() else tiles[~off])
+        tiles, off = lazy_tiles(source.slide, recipe)
+        parts.append(tiles)
         masks.append(~off)
     return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
 

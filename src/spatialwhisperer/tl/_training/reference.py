@@ -149,8 +149,7 @@ class _Filling:
             sections, xy = rows["section"].to_numpy(), rows[["x", "y"]].to_numpy()
             return self.model.project(modality, raw, sections=sections, positions=xy)[at].astype(np.float16)
         if modality in self.model.towers:
-            chosen = [raw[i] for i in at] if isinstance(raw, list) else raw[at]
-            return self.model.project(modality, chosen).astype(np.float16)
+            return self.model.project(modality, self.inputs.raw_at(modality, at)).astype(np.float16)
         # features of the items are standardised already
         x = torch.as_tensor(np.asarray(self.items.inputs[modality][at], dtype=np.float32))
         with torch.inference_mode():

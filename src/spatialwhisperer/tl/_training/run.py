@@ -54,6 +54,7 @@ def run_training(
     checks.check_epochs(max_epochs)
     requests = checks.requests(preset, image, gene, text)
     fitting.check_folder(folder, resume=resume)
+    fitting.check_free(folder)
     sources = describe(
         checks.objects(data),
         modalities=requests,
@@ -87,24 +88,30 @@ def run_training(
         if plan.decoder_dim is not None:
             items = predictor.with_values(items, values, len(inputs.observations))
     identity = None
-    if folder is not None:
+    # the first process alone writes and compares it, and a digest of tiles reads all of them
+    if folder is not None and not fitting.joins_a_run():
         identity = identify(arguments, inputs, items, val_items, plan, expression=asked, values=values)
         check_identity(identity, folder, resume=resume)
-    for opened, result in inputs.computed:
-        opened.put(result)
     where = fitting.run_folder(folder)
-    if identity is not None:
-        begin_run(identity, where)
-    model = fitting.fit_model(inputs, items, val_items, plan, where / "phases", resume=resume)
-    attach_reference(model, inputs, items, sources, bridge=preset.bridge, layer=layer, random_state=random_state)
-    if asked is not None and values is not None:
-        repeats = not inputs.unlocked if asked.cross_validate is None else asked.cross_validate
+    with fitting.locked(where):
+        # another process may have trained there while features were computed
+        fitting.check_folder(folder, resume=resume)
+        for opened, result in inputs.computed:
+            opened.put(result)
+        if identity is not None:
+            begin_run(identity, where)
         phases = where / "phases"
-        predictor.attach_predictor(model, inputs, items, values, plan, sources, cross_validate=repeats, folder=phases)
-    fitting.save_model(model, where / "model")
-    if folder is None:
-        # the checkpoints serve to resume a run, and a run in the cache folder cannot be resumed
-        shutil.rmtree(where / "phases", ignore_errors=True)
+        model = fitting.fit_model(inputs, items, val_items, plan, phases, resume=resume)
+        attach_reference(model, inputs, items, sources, bridge=preset.bridge, layer=layer, random_state=random_state)
+        if asked is not None and values is not None:
+            repeats = not inputs.unlocked if asked.cross_validate is None else asked.cross_validate
+            predictor.attach_predictor(
+                model, inputs, items, values, plan, sources, cross_validate=repeats, folder=phases, resume=resume
+            )
+        fitting.save_model(model, where / "model")
+        if folder is None:
+            # the checkpoints serve to resume a run, and a run in the cache folder cannot be resumed
+            shutil.rmtree(phases, ignore_errors=True)
     return model
 
 
@@ -136,6 +143,7 @@ def _plan(
         groups=tuple(sorted(set(items.group.tolist()))),
         validation_groups=tuple(sorted(held_out)),
         random_state=random_state,
+        augmentation=preset.augmentation if "image" in inputs.unlocked else None,
     )
     return fitting.Plan(
         preset=preset,

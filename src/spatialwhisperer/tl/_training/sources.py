@@ -12,6 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide, SlideOptions
 from spatialwhisperer._access.tables import obs_of
+from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 
@@ -147,9 +148,11 @@ def summary(sources: Sequence[Source]) -> str:
 
 
 def stack(parts: Sequence[Any]) -> Any:
-    """Join the inputs of several objects: dense rows, sparse rows or lists."""
+    """Join the inputs of several objects: dense rows, sparse rows, lists or tiles."""
     if len(parts) == 1:
         return parts[0]
+    if isinstance(parts[0], LazyTiles):
+        return LazyTiles.joined(parts)
     if isinstance(parts[0], list):
         return [x for part in parts for x in part]
     if hasattr(parts[0], "tocsr"):

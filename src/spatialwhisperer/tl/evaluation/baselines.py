@@ -13,6 +13,7 @@ from spatialwhisperer._access.counts import counts_matrix, match_genes
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._checks import check_key_added, check_tile, checked
 from spatialwhisperer._docs import shared
@@ -108,7 +109,7 @@ def tissue_darkness(
     KeyError
         If there is no image.
     ValueError
-        If size or scale are not known, or centres are off the slide.
+        If size or scale are not known, centres are off the slide, or the image holds nothing or other numbers than its type states.
 
     Examples
     --------
@@ -129,6 +130,8 @@ def tissue_darkness(
             "The size of the tiles is not known. Pass tile_um=…, or run sw.pp.tiles(data, tile_um=…) first."
         )
     check_tile(tile_um, tile_px)
+    for section in plan.sections:
+        check_intensity(section)
     tiles = read_tiles(plan, tile_um, tile_px)
     density = -np.log10(np.arange(256).clip(1) / 255)
     out = np.empty(len(tiles), np.float32)

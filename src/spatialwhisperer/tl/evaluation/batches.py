@@ -167,6 +167,7 @@ def report_rows(
 def _check(rows: Rows, batch_key: str, labels_key: str | None, k: int) -> None:
     if k < 1 or len(rows.batch) <= k:
         raise ValueError(f"k={k} neighbours need more than k rows; {len(rows.batch)} have a batch and no NaN.")
+    _check_shared(rows.batch, "batch_key", batch_key)
     batches = pd.unique(rows.batch)
     if len(batches) < 2:
         raise ValueError(
@@ -176,6 +177,15 @@ def _check(rows: Rows, batch_key: str, labels_key: str | None, k: int) -> None:
         labels = [v for v in pd.unique(rows.label) if v is not None]
         if len(labels) < 2:
             raise ValueError(f"labels_key={labels_key!r} has fewer than two known labels ({listing(labels)}).")
+        _check_shared(rows.label[rows.label != None], "labels_key", str(labels_key))  # noqa: E711
+
+
+def _check_shared(values: np.ndarray, argument: str, key: str) -> None:
+    """Refuse a column in which no two rows agree: it names rows, and there is nothing to compare."""
+    if len(values) and len(pd.unique(values)) == len(values):
+        raise ValueError(
+            f"{argument}={key!r} has another value in each of the {len(values)} rows. Name a column that groups rows."
+        )
 
 
 def _measure(x: np.ndarray, batch: np.ndarray, label: np.ndarray | None, k: int, random_state: int) -> dict[str, float]:

@@ -12,7 +12,8 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._annotations import iterated, shown
+from spatialwhisperer._checks import check_path, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics import expression_metrics as metrics
@@ -256,10 +257,11 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
         If there is no set, or a line has no genes.
     """
     if isinstance(gene_sets, Mapping):
-        out = {str(name): [str(g) for g in genes] for name, genes in gene_sets.items()}
+        out = {str(name): _genes_of(str(name), genes) for name, genes in gene_sets.items()}
     else:
+        check_path("gene_sets", gene_sets)
         path, out = Path(gene_sets).expanduser(), {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(_lines(path), 1):
             if not line.strip():
                 continue
             name, *rest = line.split("\t")
@@ -271,3 +273,19 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
     if not out:
         raise ValueError("There are no gene sets.")
     return out
+
+
+def _genes_of(name: str, genes: Any) -> list[str]:
+    found = iterated(genes)
+    if found is None:
+        raise TypeError(f"The gene set {name!r} must be a list of genes, not {shown(genes)}.")
+    return [str(g) for g in found]
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path} to read gene sets from.")
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file ({error}). Gene sets are read from GMT.") from error

@@ -1,0 +1,1 @@
+"""Building the elements of a SpatialData: pyramids, squares, tables of tiles."""

@@ -1,0 +1,118 @@
+"""Writing objects for QuPath, a few thousand at a time."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialwhisperer._storage.folders import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from spatialwhisperer._access.elements.outlines import Outlines
+
+ROWS_AT_A_TIME = 4096
+_DECIMALS = 2
+_MODE = 0o644
+_NAMES = uuid.UUID("6f9d5d1e-6c53-4f0a-9a44-8d2f0b8f7c11")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is written of the rows of one section.
+
+    Attributes
+    ----------
+    outlines
+        Their polygons.
+    names
+        Their names, shape (n,).
+    codes
+        Class of each row, shape (n,); -1 where it has none.
+    classes
+        Name of each class.
+    colours
+        Colour of each class, ``#rrggbb``.
+    measurements
+        Numbers by name, each of shape (n,).
+    kind
+        Type of object in QuPath.
+    """
+
+    outlines: Outlines
+    names: np.ndarray
+    codes: np.ndarray
+    classes: Sequence[str]
+    colours: Sequence[str]
+    measurements: Mapping[str, np.ndarray]
+    kind: str
+
+
+def write_features(content: Content, path: Path) -> None:
+    """Write a FeatureCollection. The file is there as a whole, or not at all."""
+    with _whole(path) as file:
+        file.write('{"type":"FeatureCollection","features":[')
+        for start in range(0, len(content.names), ROWS_AT_A_TIME):
+            rows = np.arange(start, min(start + ROWS_AT_A_TIME, len(content.names)))
+            lines = _lines(content, rows)
+            file.write(("\n" if start == 0 else ",\n") + ",\n".join(lines))
+        file.write("\n]}\n")
+
+
+def _lines(content: Content, rows: np.ndarray) -> Iterator[str]:
+    """The features of some rows as JSON."""
+    import shapely
+
+    polygons = shapely.transform(content.outlines.of(rows), lambda xy: np.round(xy, _DECIMALS))
+    geometries = shapely.to_geojson(polygons)
+    kind = json.dumps(content.kind)
+    classes = [
+        f'"classification":{json.dumps({"name": name, "color": _rgb(colour)}, ensure_ascii=False)},'
+        for name, colour in zip(content.classes, content.colours, strict=True)
+    ] + [""]
+    names = [json.dumps(name, ensure_ascii=False) for name in content.measurements]
+    values = [numbers[rows] for numbers in content.measurements.values()]
+    for i, row in enumerate(rows):
+        measured = ",".join(
+            f"{name}:{number[i]:.5g}" for name, number in zip(names, values, strict=True) if np.isfinite(number[i])
+        )
+        name = str(content.names[row])
+        yield (
+            f'{{"type":"Feature","id":"{uuid.uuid5(_NAMES, name)}","geometry":{geometries[i]},"properties":{{"objectType":{kind},'
+            f'"name":{json.dumps(name, ensure_ascii=False)},{classes[content.codes[row]]}"measurements":{{{measured}}}}}}}'
+        )
+
+
+def _rgb(colour: str) -> list[int]:
+    from matplotlib.colors import to_rgb
+
+    return [round(255 * part) for part in to_rgb(colour)]
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[str]]:
+    """A file that takes the place of another one when it is finished; compressed where its name ends with ``.gz``."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    os.close(handle)
+    try:
+        opened: Any = gzip.open if path.suffix == ".gz" else open
+        with opened(temporary, "wt", encoding="utf-8") as file:
+            yield file
+        temporary.chmod(_MODE)
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

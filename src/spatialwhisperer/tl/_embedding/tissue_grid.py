@@ -1,0 +1,90 @@
+"""A slide without a table gets tiles over its tissue, of the size that the model reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access.elements.pyramid import without_table
+from spatialwhisperer._access.images import rgb_names
+from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._messages import inform
+from spatialwhisperer.pp.tiles import tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.models.whisperer import Whisperer
+
+_OF_A_GRID = ("image_key", "coordinate_system", "mpp")
+
+
+@dataclass(frozen=True)
+class OnTissue:
+    """What a call works on.
+
+    Attributes
+    ----------
+    data
+        The object of the caller; where that holds no table, a copy of it with a grid.
+    caller
+        The object of the caller, where ``data`` is such a copy.
+    """
+
+    data: AnnData | SpatialData
+    caller: SpatialData | None = None
+
+    def keep(self) -> None:
+        """Add the grid to the object of the caller: all of it, or nothing after an error."""
+        if self.caller is None or not is_spatialdata(self.data):
+            return
+        squares = {name: shapes for name, shapes in self.data.shapes.items() if name not in self.caller.shapes}
+        try:
+            for name, shapes in squares.items():
+                self.caller.shapes[name] = shapes
+            self.caller.tables[_keys.TILES] = self.data.tables[_keys.TILES]
+        except BaseException:
+            for name in squares:
+                if name in self.caller.shapes:
+                    del self.caller.shapes[name]
+            raise
+
+
+def on_tissue(
+    data: AnnData | SpatialData, model: Whisperer, modality: str | None, options: Mapping[str, Any]
+) -> OnTissue:
+    """Lay tiles over the tissue of a slide that holds no table, as :func:`spatialwhisperer.pp.tiles` does.
+
+    Parameters
+    ----------
+    data
+        The object. It is not changed before `OnTissue.keep`.
+    model
+        The model, whose first tile size is taken.
+    modality
+        Modality that is asked for; only the image is read from tiles.
+    options
+        How the object is opened; see `SlideOptions`.
+
+    Raises
+    ------
+    ValueError
+        If the scale of the slide is not known, or no tile fits into the tissue.
+    """
+    read = model.config.modalities.get("image")
+    sizes = () if read is None else read.features.tile_um
+    wanted = modality in (None, "image") and options.get("table_key") is None
+    if not sizes or not wanted or not is_spatialdata(data) or data.tables or not rgb_names(data):
+        return OnTissue(data)
+    copy = without_table(data)
+    tiles(copy, tile_um=sizes[0], at="grid", **{k: v for k, v in options.items() if k in _OF_A_GRID})
+    n_tiles = copy.tables[_keys.TILES].n_obs
+    inform(
+        f"The slide has no table, so {n_tiles} tiles of {sizes[0]:g} µm, the size that the model reads, were laid over its tissue "
+        f"(tables[{_keys.TILES!r}]). sw.pp.tiles(data, at='grid', …) chooses others."
+    )
+    return OnTissue(copy, data)
