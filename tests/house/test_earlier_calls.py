@@ -48,7 +48,7 @@ def annotated(sdata: Any) -> Arrays:
     table = sdata["table"]
     return {
         "scores": table.obsm["sw_label_scores"],
-        "label": table.obs["sw_label"].astype(str).to_numpy(),
+        "label": table.obs["sw_label"].astype(object).fillna("no label").to_numpy(),
         "confidence": table.obs["sw_label_confidence"].to_numpy(),
         "embedding": table.obsm["X_sw_image"],
     }

@@ -17,9 +17,9 @@ from spatialwhisperer.tl._annotation.record import AnnotationRecord
 def test_exactly_the_documented_keys_are_written(section: Any, model: Any, labels: dict[str, str], keys: Any) -> None:
     table = section["table"]
     before, tables = keys.of(table), set(section.tables)
-    assert sw.tl.zero_shot_annotate(section, labels, model=model) is None
+    assert sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label") is None
     assert keys.added(before, table) == {
-        "obs": {"sw_label", "sw_label_confidence", "sw_label_margin"},
+        "obs": {"sw_label", "sw_label_confidence", "sw_label_margin", "sw_label_reason"},
         "obsm": {"sw_label_scores", "X_sw_image"},
         "uns": {"sw_label"},
         "recorded": {"sw_label", "X_sw_image"},
@@ -78,7 +78,7 @@ def test_keys_are_named_after_key_added(section: Any, model: Any, keys: Any) -> 
         section, ["tumour", "B/plasma cell", "fat"], model=model, key_added="mine", modality="gene"
     )
     assert keys.added(before, section["table"]) == {
-        "obs": {"mine", "mine_confidence", "mine_margin"},
+        "obs": {"mine", "mine_confidence", "mine_margin", "mine_reason"},
         "obsm": {"mine_scores", "X_sw_gene"},
         "uns": {"mine"},
         "recorded": {"mine", "X_sw_gene"},

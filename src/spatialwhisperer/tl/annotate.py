@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.fingerprints import trained_sections
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn

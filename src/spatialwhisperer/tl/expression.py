@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.fingerprints import row_hash
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn

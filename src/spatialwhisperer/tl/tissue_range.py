@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.fingerprints import trained_sections
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._annotation import guard

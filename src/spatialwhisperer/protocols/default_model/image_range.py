@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import spatialwhisperer as sw
-from spatialwhisperer._access.fingerprints import fingerprint
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.fingerprints import fingerprint
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.training_range import unseen_distances
 from spatialwhisperer.models.whisperer import Whisperer

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access.counts import counts_for, counts_matrix, names_and_ids
-from spatialwhisperer._access.fingerprints import row_hash
+from spatialwhisperer._access.table.counts import counts_for, counts_matrix, names_and_ids
+from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.models.expression import ExpressionConfig, ExpressionPredictor, fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes

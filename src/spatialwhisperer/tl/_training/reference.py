@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.counts import counts_for
-from spatialwhisperer._access.fingerprints import fingerprint
+from spatialwhisperer._access.table.counts import counts_for
+from spatialwhisperer._access.table.fingerprints import fingerprint
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
