@@ -35,7 +35,7 @@ def reference(parts: dict[str, np.ndarray]) -> Reference:
     mean = np.stack([p.mean(axis=0) for p in parts.values()]).astype(np.float32)
     std = np.stack([p.std(axis=0) for p in parts.values()]).astype(np.float32)
     kind, row, section = unseen_distances([*parts.values()], [n[0] for n in parts], mean, std)
-    config = ReferenceConfig(sections=tuple(parts), unseen=kind)  # type: ignore[arg-type]
+    config = ReferenceConfig(sections=tuple(parts), unseen=kind)
     arrays = {"feature_mean": mean, "feature_std": std, "unseen_row": row, "unseen_section": section}
     return Reference(config, arrays)
 

@@ -69,7 +69,8 @@ def test_the_report_names_each_section(data: Any, middle: float) -> None:
         False,
     )
     assert row.out_of_range == pytest.approx(0.5)
-    assert row.distance > row.limit == pytest.approx(1.5)
+    assert row.limit == pytest.approx(1.5)
+    assert report["distance"].item() > 1.5
     assert report.attrs["row_limit"] == pytest.approx(middle)
     assert report.attrs["left_out"] == "groups"
     assert "colours and textures of section 'P1_spots'" in report.attrs["range"][0]

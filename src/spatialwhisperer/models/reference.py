@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
-from spatialwhisperer.models.training_range import FAR, image_scale, nearest, row_limit, section_limit
+from spatialwhisperer.models.training_range import FAR, Unseen, image_scale, nearest, row_limit, section_limit
 
 KIND = "reference"
 _NOTHING: Mapping[str, np.ndarray] = FrozenMapping({})
@@ -32,9 +31,6 @@ _KNOWN = {name for group in _TOGETHER for name in group} | {
     "unseen_row",
     "unseen_section",
 }
-
-
-Unseen = Literal["groups", "sections", "rows"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Unseen = Literal["groups", "sections", "rows"]
+"""What was left out of the training tissue to measure distances: patients, sections or rows."""
 
 TISSUE = 0.05
 """Fraction of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
@@ -94,7 +97,7 @@ def image_scale(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def unseen_distances(
     parts: Sequence[np.ndarray], groups: Sequence[str], mean: np.ndarray, std: np.ndarray
-) -> tuple[str, np.ndarray, np.ndarray]:
+) -> tuple[Unseen, np.ndarray, np.ndarray]:
     """Distances of training tissue from the rest of it, when its patient is left out.
 
     Parameters
@@ -112,14 +115,14 @@ def unseen_distances(
     What was left out ("groups", "sections" or "rows"); `QUANTILES` of the distance of rows, each patient with the same weight; and
     the distance of each section, 0 where only rows were compared.
     """
-    kind = "groups" if len(set(groups)) > 1 else "sections" if len(parts) > 1 else "rows"
+    kind: Unseen = "groups" if len(set(groups)) > 1 else "sections" if len(parts) > 1 else "rows"
     units = np.asarray(groups) if kind == "groups" else np.arange(len(parts))
     rows, weights, sections = [], [], np.zeros(len(parts), np.float32)
     for unit in dict.fromkeys(units.tolist()):
         inside = np.flatnonzero(units == unit)
         rest = np.flatnonzero(units != unit) if kind != "rows" else inside
         centres, sd = image_scale(mean[rest], std[rest])
-        own = [nearest(parts[i], centres, sd) for i in inside]
+        own = [nearest(parts[i], centres, sd) for i in inside.tolist()]
         n = sum(len(d) for d in own)
         rows += own
         weights += [np.full(len(d), 1 / n) for d in own]

@@ -114,7 +114,7 @@ def reference_of(known: Mapping[str, np.ndarray]) -> Reference:
     mean = np.stack([x.mean(axis=0, dtype=np.float64) for x in parts]).astype(np.float32)
     std = np.stack([x.std(axis=0, dtype=np.float64) for x in parts]).astype(np.float32)
     kind, row, section = unseen_distances(parts, [name[0] for name in known], mean, std)
-    config: Any = ReferenceConfig(sections=tuple(known), encoder="stain_texture", unseen=kind)  # type: ignore[arg-type]
+    config = ReferenceConfig(sections=tuple(known), encoder="stain_texture", unseen=kind)
     arrays = {"feature_mean": mean, "feature_std": std, "unseen_row": row, "unseen_section": section}
     return Reference(config, arrays)
 

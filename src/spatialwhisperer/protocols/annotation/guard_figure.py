@@ -54,6 +54,8 @@ def draw(distances: Mapping[str, list[Judged]], reference: Reference, path: Path
         (reference.row_limit(), ROWS, "limit of rows"),
         (reference.image_limit(), SECTIONS, "limit of sections"),
     ):
+        if limit is None:
+            raise ValueError(f"The reference holds no {what}.")
         ax.axvline(limit, color=colour, lw=1, ls="--", label=what)
     ax.set_xscale("log")
     ax.set_xlim(0.5, 9)

@@ -40,7 +40,8 @@ def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
     if model.reference is None:
         raise ValueError("This model has no reference. Train it again.")
     recipe, config, arrays = TrainingRecipe(), model.reference.config, model.reference.arrays
-    parts, prints = {}, {}
+    parts: dict[str, np.ndarray] = {}
+    prints: dict[str, str] = {}
     for number, data in enumerate([*materials.images.values(), *materials.texts.values(), materials.cells]):
         slide = Slide.open(data)
         prints |= {fingerprint(slide, slide.sections == code): f"{number}:{code}" for code in np.unique(slide.sections)}
