@@ -23,7 +23,7 @@ def test_labels_have_their_colours_and_a_legend(annotated: Any, labels: dict[str
     words = [t.get_text() for t in axes[1].get_legend().get_texts()]
     assert words == [*labels, "no label"]
     patches = axes[1].collections[0]
-    assert len(patches.get_paths()) == 120
+    assert len(patches.get_offsets()) == 120
     colours = table_of(annotated).uns["sw_label_colors"]
     assert len(colours) == 5
     codes = table_of(annotated).obs["sw_label"].cat.codes.to_numpy()
@@ -64,7 +64,7 @@ def test_rows_without_scores_are_not_drawn(section: Any, model: Any) -> None:
     sw.tl.query(section, "fat tissue", model=model)
     section["table"].obs.loc[section["table"].obs_names[:20], "sw_query"] = np.nan
     _, ax = sw.pl.scores(section, key="sw_query")
-    assert len(ax.collections[0].get_paths()) == 100
+    assert len(ax.collections[0].get_offsets()) == 100
 
 
 def test_unknown_names_are_refused(section: Any, model: Any, labels: dict[str, str]) -> None:

@@ -92,7 +92,7 @@ def annotation(
             f"{key!r} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first."
         )
     stored = pd.Series(table.obs[key])
-    if any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
+    if stored.dtype == object and any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
         raise ValueError(f".obs[{key!r}] holds lists or other containers; a picture shows one label for each row.")
     labels = stored.astype("category")
     opacity = _Opacity(table, key, labels, alpha) if confidence else None

@@ -31,6 +31,9 @@ GREY = "#b8b8b8"
 _ENOUGH_PX = 1200
 """Pixels of a background along its longer edge that are enough; more only make the figure heavy."""
 
+_ENOUGH_ROWS = 20_000
+"""Rows whose nearest neighbour is looked for, to tell how far rows lie apart."""
+
 _MARK = 0.8
 """Diameter of a mark over the distance between neighbouring rows, so that neighbours stay apart."""
 
@@ -338,7 +341,9 @@ def _diameter_px(section: Section, asked_um: float | None, tile_um: float | None
 
     if len(section.xy_px) < 3:
         return 0.02 * max(section.image.size_px) if section.image else 50.0
-    distance, _ = cKDTree(section.xy_px).query(section.xy_px, k=2)
+    # a median of some rows is as good where there are very many
+    asked = section.xy_px[:: max(1, len(section.xy_px) // _ENOUGH_ROWS)]
+    distance, _ = cKDTree(section.xy_px, balanced_tree=False, compact_nodes=False).query(asked, k=2)
     return _MARK * float(np.median(distance[:, 1]))
 
 
