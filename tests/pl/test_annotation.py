@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
@@ -16,7 +17,7 @@ def table_of(data: Any) -> Any:
 def test_labels_have_their_colours_and_a_legend(annotated: Any, labels: dict[str, str]) -> None:
     import matplotlib.pyplot as plt
 
-    axes: Any = sw.pl.annotation(annotated)
+    axes: Any = sw.pl.annotation(annotated, confidence=False)
     assert len(axes) == 2
     assert plt.fignum_exists(axes[0].figure.number)
     assert axes[1].get_title().endswith("sw_label")
@@ -156,3 +157,38 @@ def test_scores_are_real_numbers_with_a_name_each(section: Any) -> None:
     del table.obsm["own_scores"]
     with pytest.raises(KeyError, match="There are no scores"):
         sw.pl.scores(section, key="own")
+
+
+def test_low_confidence_is_transparent_by_default(section: Any, model: Any, labels: dict[str, str]) -> None:
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
+    (shaded,) = sw.pl.annotation(section, with_image=False)
+    (plain,) = sw.pl.annotation(section, with_image=False, confidence=False)
+    (truth,) = sw.pl.annotation(section, key="cell_type", with_image=False)
+    n = [len(np.unique(ax.collections[0].get_facecolor()[:, 3].round(4))) for ax in (shaded, plain, truth)]
+    assert n[0] > 20
+    assert n[1:] == [1, 1]
+
+
+def test_a_label_has_one_colour_in_the_annotation_and_the_truth(
+    section: Any, model: Any, labels: dict[str, str]
+) -> None:
+    table = section["table"]
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
+    own = dict(zip(table.obs["sw_label"].cat.categories, table.uns["sw_label_colors"], strict=True))
+    table.obs["known"] = pd.Categorical(np.resize([*reversed(labels), "something else"], table.n_obs))
+    sw.pl.annotation(section, key="known", with_image=False)
+    known = dict(zip(table.obs["known"].cat.categories, table.uns["known_colors"], strict=True))
+    assert {name: known[name] for name in own} == own
+    assert len(set(known.values())) == len(known)
+
+
+def test_a_flat_map_of_scores_looks_flat(section: Any) -> None:
+    table, rng = section["table"], np.random.default_rng(0)
+    table.uns["sw_label"] = {"classes": np.array(["clear", "flat", "missing"])}
+    values = rng.normal(size=(table.n_obs, 3)) * [1, 0.01, np.nan] + [0, 5, 0]
+    table.obsm["sw_label_scores"] = values.astype(np.float32)
+    clear, flat, missing = sw.pl.scores(section)[1:]
+    spread = [np.ptp(ax.collections[0].get_facecolor()[:, 1]) for ax in (clear, flat)]
+    assert spread[0] > 0.8
+    assert spread[1] < 0.05
+    assert not missing.collections

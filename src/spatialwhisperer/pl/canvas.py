@@ -207,6 +207,17 @@ def value_range(values: np.ndarray) -> Normalize:
     return Normalize(low, high if high > low else low + 1e-6)
 
 
+def equally_wide(values: Mapping[str, np.ndarray]) -> dict[str, Normalize | None]:
+    """Colour range of each panel, all as wide as the widest, around the middle of its finite values; ``None`` where there are none."""
+    from matplotlib.colors import Normalize
+
+    finite = {name: column[np.isfinite(column)] for name, column in values.items()}
+    own = {name: value_range(column) for name, column in finite.items() if len(column)}
+    half = max((float(norm.vmax - norm.vmin) / 2 for norm in own.values()), default=0.0)
+    middles = {name: float(norm.vmin + norm.vmax) / 2 for name, norm in own.items()}
+    return {name: Normalize(middles[name] - half, middles[name] + half) if name in own else None for name in values}
+
+
 def colour_bar(ax: Axes, norm: Normalize, cmap: str, **options: Any) -> None:
     """Put a small colour bar beside the axes."""
     import matplotlib as mpl

@@ -10,7 +10,6 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
-from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked, one_of
@@ -18,9 +17,10 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.tl._annotation import guard, scoring
 from spatialwhisperer.tl._annotation.examples import example_rows, refine
+from spatialwhisperer.tl._annotation.labelled import Limits, labelled
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
-from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes, roll_up
+from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import (
@@ -65,6 +65,7 @@ def zero_shot_annotate(
     group_key: str | None = None,
     min_confidence: float = 0.0,
     min_margin: float = 0.0,
+    min_rows: int = 1,
     unknown: Unknown = "abstain",
     hierarchy: Hierarchy | None = None,
     embedding_key: str | None = None,
@@ -112,6 +113,8 @@ def zero_shot_annotate(
         al. do not scale it back). Rows without a group keep their own embedding.
     min_confidence, min_margin
         Rows whose confidence or margin is below get no label (they abstain).
+    min_rows
+        Labels that fewer rows get are removed from these rows: tests such as :func:`scanpy.tl.rank_genes_groups` need two or more.
     unknown
         What rows get whose images are unlike the training tissue of the model, by themselves or with their section
         (:func:`tissue_range`): "abstain", no label; or "label", that of the best score. It is asked where labels come from images
@@ -134,7 +137,10 @@ def zero_shot_annotate(
 
     ``.obs['sw_label']`` : :class:`pandas.Series` (dtype ``category``)
         Best label; NaN where the row abstains or has no tile. Categories are the labels that at least one row got, in the order of
-        ``labels``, then the coarser terms of rows that were rolled up. Colours of other categories are removed from ``.uns``.
+        ``labels``, then the coarser terms of rows that were rolled up.
+    ``.uns['sw_label_colors']`` : :class:`list`
+        Colour of each category, which scanpy, squidpy and spatialdata-plot read. A label has the same colour whichever others occur.
+        Your own colours are kept while the categories are the same.
     ``.obs['sw_label_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
         Probability of that label (or summed probability of that term), also where the row abstains: a softmax over the labels, at
         the temperature that :func:`calibrate` fitted for this normalisation, else at that of the training.
@@ -143,8 +149,8 @@ def zero_shot_annotate(
     ``.obs['sw_label_cl']`` : :class:`pandas.Series` (dtype ``category``)
         Ontology id of the label; NaN where it has none. Written only where the ontology has any of the labels.
     ``.obs['sw_label_reason']`` : :class:`pandas.Series` (dtype ``category``)
-        Why a row has no label: "no embedding", "section out of range", "row out of range", "below min_confidence" or "below
-        min_margin"; NaN where it has one.
+        Why a row has no label: "no embedding", "section out of range", "row out of range", "below min_confidence", "below
+        min_margin" or "label below min_rows"; NaN where it has one.
     ``.obsm['sw_label_scores']`` : :class:`numpy.ndarray` (dtype ``float32``)
         All scores, shape (n, number of labels).
     ``.uns['sw_label']['classes']`` : :class:`numpy.ndarray`
@@ -179,7 +185,7 @@ def zero_shot_annotate(
     check_modality(modality)
     model = open_model(model)
     one_of("unknown", unknown, Unknown)
-    request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin)
+    request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
     text = class_embeddings(model, request.sentences, device=device)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)
@@ -219,7 +225,7 @@ def zero_shot_annotate(
         section_limit=None if found is None else ranges[0].limit,
         trained_on=tuple(trained),
     )
-    result = _result(key_added, request, scores, probability, record, found)
+    result = labelled(key_added, request.classes, request.limits, scores, probability, record, found)
     opened.put(*rows.results, result)
     tissue.keep()
     if ranges and unknown == "abstain" and found is None:
@@ -238,7 +244,7 @@ class _Request:
         Labels, and the sentences that describe each.
     classes
         What is scored, and where it lies in the ontology.
-    hierarchy, min_confidence, min_margin
+    hierarchy, limits
         As the caller passed them.
     """
 
@@ -246,12 +252,17 @@ class _Request:
     sentences: list[list[str]]
     classes: Classes
     hierarchy: Hierarchy
-    min_confidence: float
-    min_margin: float
+    limits: Limits
 
 
 def _request(
-    model: Whisperer, labels: Any, templates: Any, hierarchy: Hierarchy, min_confidence: Any, min_margin: Any
+    model: Whisperer,
+    labels: Any,
+    templates: Any,
+    hierarchy: Hierarchy,
+    min_confidence: Any,
+    min_margin: Any,
+    min_rows: int,
 ) -> _Request:
     names, prompts = check_labels(labels, model)
     sentences = fill_templates(prompts, templates)
@@ -263,7 +274,7 @@ def _request(
             "min_confidence=0.5 or so."
         )
     classes = place_classes(model, names, labels, hierarchy)
-    return _Request(names, sentences, classes, hierarchy, float(min_confidence), float(min_margin))
+    return _Request(names, sentences, classes, hierarchy, Limits(float(min_confidence), float(min_margin), min_rows))
 
 
 def _record(
@@ -287,8 +298,9 @@ def _record(
         examples=n_examples,
         group_key=group_key,
         level=None if request.hierarchy.level is None else tuple(request.classes.ids),
-        min_confidence=request.min_confidence,
-        min_margin=request.min_margin,
+        min_confidence=request.limits.min_confidence,
+        min_margin=request.limits.min_margin,
+        min_rows=request.limits.min_rows,
         rollup=request.hierarchy.rollup,
         model=describe_model(model),
     )
@@ -325,58 +337,3 @@ def _ranges(slide: Slide, model: Whisperer, rows: Embedded) -> list[SectionRange
             "the microns per pixel, or take tiles where there is tissue: sw.pp.tiles(data, at='grid', tile_um=…)."
         )
     return ranges
-
-
-def _result(
-    key: str,
-    request: _Request,
-    scores: np.ndarray,
-    probability: np.ndarray,
-    record: AnnotationRecord,
-    found: guard.RowRange | None,
-) -> Result:
-    """Labels, confidence and scores, ready to be written."""
-    names, coarse = request.classes, request.classes.coarse
-    limits = {"min_confidence": request.min_confidence, "min_margin": request.min_margin}
-    best = scoring.best_labels(probability)
-    codes = best.code
-    known = best.code >= 0 if found is None else (best.code >= 0) & ~found.outside
-    sure = known & (best.confidence >= request.min_confidence) & (best.margin >= request.min_margin)
-    low = best.confidence < request.min_confidence
-    given, terms = (np.full(len(sure), None, dtype=object) for _ in range(2))
-    given[sure] = np.array([*names.classes], object)[best.code[sure]]
-    terms[sure] = np.array([*names.ids], object)[best.code[sure]]
-    order, ids = list(names.classes), list(names.ids)
-    if coarse is not None:
-        # a row whose tissue is not known gets no coarser label either
-        up, best = roll_up(probability, best._replace(code=np.where(known, best.code, -1)), coarse, **limits)
-        rolled = up >= 0
-        given[rolled] = np.array(names.coarse_names, object)[up[rolled]]
-        terms[rolled] = np.array(coarse.ids, object)[up[rolled]]
-        order += names.coarse_names
-        ids += coarse.ids
-    why = guard.reasons(codes, pd.notna(given), found, low)
-    obs: dict[str, Any] = {
-        key: _used(given, order),
-        _keys.confidence(key): best.confidence,
-        _keys.margin(key): best.margin,
-        _keys.reason(key): _used(why, guard.REASONS),
-    }
-    if any(names.ids):
-        obs[_keys.ontology(key)] = _used(terms, [i for i in ids if i is not None])
-    counts = {r: int((why == r).sum()) for r in guard.REASONS if (why == r).any()}
-    return Result(
-        key,
-        replace(record, without_label=counts),
-        obs=obs,
-        obsm={_keys.scores(key): scores},
-        uns={key: {"classes": np.array(names.classes, dtype=str)}},
-        # an earlier call may have written ids of other labels
-        gone=() if any(names.ids) else (_keys.ontology(key),),
-    )
-
-
-def _used(values: np.ndarray, order: Sequence[str]) -> pd.Categorical:
-    """Categories that occur, in a given order: scanpy and squidpy fail on categories without rows."""
-    there = set(values)
-    return pd.Categorical(values, categories=[c for c in dict.fromkeys(order) if c in there])

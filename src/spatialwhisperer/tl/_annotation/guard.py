@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 SECTION, ROW = "section out of range", "row out of range"
 NO_EMBEDDING, CONFIDENCE, MARGIN = "no embedding", "below min_confidence", "below min_margin"
+RARE = "label below min_rows"
 
-REASONS = (NO_EMBEDDING, SECTION, ROW, CONFIDENCE, MARGIN)
+REASONS = (NO_EMBEDDING, SECTION, ROW, CONFIDENCE, MARGIN, RARE)
 """Why a row has no label; of several reasons the first."""
 
 NOT_HELD = (

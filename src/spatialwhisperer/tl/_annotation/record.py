@@ -26,7 +26,7 @@ class AnnotationRecord(Stored):
         The correction, and whether the temperature was fitted for it and these labels.
     examples
         Number of examples of each label.
-    group_key, level, min_confidence, min_margin, rollup
+    group_key, level, min_confidence, min_margin, min_rows, rollup
         Arguments of the call.
     model
         Facts about the model.
@@ -59,4 +59,5 @@ class AnnotationRecord(Stored):
     row_limit: float | None = None
     section_limit: float | None = None
     without_label: Mapping[str, int] = field(default_factory=frozen)
+    min_rows: int = 1
     trained_on: tuple[str, ...] = ()
