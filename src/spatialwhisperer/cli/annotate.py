@@ -72,13 +72,13 @@ def _one(job: Job, options: Namespace, model: Whisperer) -> str:
         wanted = results.request(job.source, options, model.folder)
         missing = _missing(job, wanted, options)
         if not missing:
-            _say(f"{job.source.path.name}: skipped, {job.result} is complete.")
+            _say(f"{job.source.file}: skipped, {job.result} is complete.")
             return "skipped"
-        _say(f"{job.source.path.name}: {_annotated(job, options, model, wanted, missing)}")
+        _say(f"{job.source.file}: {_annotated(job, options, model, wanted, missing)}")
     except Exception as error:
         if options.debug:
             raise
-        _say(f"spatialwhisperer: error: {job.source.path.name}: {one_line(error)}", error=True)
+        _say(f"spatialwhisperer: error: {job.source.file}: {one_line(error)}", error=True)
         return "failed"
     return "annotated"
 
@@ -119,7 +119,10 @@ def _annotated(job: Job, options: Namespace, model: Whisperer, wanted: Mapping[s
         _lay_tiles(data, options, opening)
         _label(data, options, model, opening)
     for sentence in notes.warnings:
-        _say(f"spatialwhisperer: warning: {job.source.path.name}: {sentence}", error=True)
+        _say(f"spatialwhisperer: warning: {job.source.file}: {sentence}", error=True)
+    for path in (job.result, *job.files):
+        # the folder of several results is made by the first of them
+        path.parent.mkdir(parents=True, exist_ok=True)
     facts = Facts.of(data, job, options, model, notes, opening)
     pictures = _pictures(data, facts, options, opening) if job.report in missing else []
     if job.result in missing:
@@ -143,7 +146,9 @@ def _lay_tiles(data: AnnData | SpatialData, options: Namespace, opening: Mapping
         return
     if not hasattr(data, "tables") or data.tables:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
-        raise ValueError(f"{names} lays tiles over a slide that has no rows yet, and this object has a table. Leave it out.")
+        raise ValueError(
+            f"{names} lays tiles over a slide that has no rows yet, and this object has a table. Leave it out."
+        )
     if "tile_um" not in asked:
         raise ValueError("--stride-um and --min-tissue belong to --tile-um. Pass it too.")
     from spatialwhisperer.pp import tiles

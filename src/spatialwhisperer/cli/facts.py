@@ -76,6 +76,8 @@ class Facts:
         The section that is drawn; ``None`` where there is no image or position.
     images
         Size, and scale with its rule, of each image, by the name of its section.
+    reading
+        How an image file was read, with the rule that gave its scale; ``None`` for an object.
     labels
         All labels, the most frequent first.
     n_rows
@@ -95,6 +97,7 @@ class Facts:
     table: AnnData
     section: str | None
     images: Mapping[str, str]
+    reading: str | None
     labels: tuple[Label, ...]
     n_rows: int
     unlabelled: Mapping[str, int]
@@ -141,11 +144,13 @@ class Facts:
         key = options.key_added
         frames = list(opened.frames) if opened.has_image() else []
         return cls(
-            file=job.source.path.name,
+            file=job.source.file,
             result=job.result.name,
             table=opened.table,
             section=_section(frames, options.section),
             images={frame.name: _image(frame) for frame in frames if frame.image is not None},
+            # the remark of the reader comes first
+            reading=notes.remarks[0] if job.source.kind == "image" and notes.remarks else None,
             labels=tuple(_labels(opened.table, key)),
             n_rows=opened.n_rows,
             unlabelled=_unlabelled(opened.table, key),
@@ -246,7 +251,9 @@ def _unlabelled(table: AnnData, key: str) -> dict[str, int]:
 
 def _model(model: Whisperer) -> dict[str, str]:
     card = model.config.card
-    out = {"name": card.name if card is not None else model.folder.name if model.folder is not None else "without a name"}
+    out = {
+        "name": card.name if card is not None else model.folder.name if model.folder is not None else "without a name"
+    }
     if card is not None:
         out |= {"trained on": card.tissue, "use": card.use, "training data": card.data}
     out["encoders"] = ", ".join(f"{name}: {one.features.name}" for name, one in model.config.modalities.items())

@@ -62,7 +62,9 @@ def plan(options: Namespace) -> list[Job]:
     for job in jobs:
         for path in (job.result, *job.files):
             if path.resolve() in inputs:
-                raise UsageError(f"{path} is a slide, and a result of that name would replace it. Choose another --out.")
+                raise UsageError(
+                    f"{path} is a slide, and a result of that name would replace it. Choose another --out."
+                )
     return jobs
 
 
@@ -73,19 +75,24 @@ def _one(source: Source, options: Namespace) -> Job:
             f"--out must end with {source.ending} for the one slide {source.path.name}; found {str(out)!r}. It is a folder where "
             "several slides or a folder are named."
         )
-    files = {}
-    for name, endings in _ENDINGS.items():
-        given = getattr(options, name)
-        files[name] = None if given is None else Path(given) if given != BESIDE else out.with_suffix(endings[0])
-        if files[name] is not None and not files[name].name.endswith(endings):
-            raise UsageError(
-                f"--{name} must be the name of a file that ends with {endings[0]}; found {given!r}. Without a path, name it after the "
-                "slide."
-            )
+    files = {name: _file(name, out, getattr(options, name)) for name in _ENDINGS}
     for path in (out, *files.values()):
         if path is not None and not path.parent.is_dir():
             raise UsageError(f"There is no folder {str(path.parent)!r} for {path.name}. Make it first.")
     return Job(source, out, files["geojson"], files["report"])
+
+
+def _file(name: str, out: Path, given: str | None) -> Path | None:
+    """The file of an option: beside the result where it is named without a path."""
+    if given is None:
+        return None
+    endings = _ENDINGS[name]
+    path = Path(given) if given != BESIDE else out.with_suffix(endings[0])
+    if not path.name.endswith(endings):
+        raise UsageError(
+            f"--{name} must be the name of a file that ends with {endings[0]}; found {given!r}. Without a path, name it after the slide."
+        )
+    return path
 
 
 def _several(sources: Sequence[Source], options: Namespace) -> list[Job]:
@@ -105,9 +112,6 @@ def _several(sources: Sequence[Source], options: Namespace) -> list[Job]:
         for source in sources
     ]
     _check_names(jobs)
-    for folder in folders.values():
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
     return jobs
 
 
@@ -115,7 +119,9 @@ def _check_folder(name: str, folder: Path | None) -> None:
     if folder is None:
         return
     if is_store(folder) or folder.exists() and not folder.is_dir():
-        raise UsageError(f"--{name} must be a folder where several slides or a folder are named; {str(folder)!r} is none.")
+        raise UsageError(
+            f"--{name} must be a folder where several slides or a folder are named; {str(folder)!r} is none."
+        )
     if folder.suffix in (".zarr", ".h5ad", ".geojson", ".html") and not folder.exists():
         raise UsageError(
             f"--{name} is a folder where several slides or a folder are named; {str(folder)!r} looks like the name of one result."
@@ -130,4 +136,6 @@ def _check_names(jobs: Sequence[Job]) -> None:
         other = first.setdefault(job.source.name.casefold(), job)
         if other is not job:
             both = listing([other.source.path, job.source.path])
-            raise UsageError(f"{both} would have results of the same name. Annotate them in two runs, with another --out.")
+            raise UsageError(
+                f"{both} would have results of the same name. Annotate them in two runs, with another --out."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments
         What was typed after the name of the program; ``None`` takes the arguments of this process.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a name that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
     try:
         return _run(options)

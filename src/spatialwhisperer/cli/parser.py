@@ -31,8 +31,8 @@ For research, not for diagnosis.
 class _Parser(argparse.ArgumentParser):
     """Errors in one line, and no abbreviated options, whose meaning a later version could change."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         print(f"spatialwhisperer: error: {message}. See {self.prog} --help", file=sys.stderr)
@@ -115,20 +115,28 @@ def _outputs(group: _ArgumentGroup) -> None:
             metavar="PATH",
             help=f"also write {what}: a file for one slide, a folder for several; without PATH it lies beside the result",
         )
-    group.add_argument("--no-image", action="store_true", help="leave the pixels out of the result, which makes it small")
+    group.add_argument(
+        "--no-image", action="store_true", help="leave the pixels out of the result, which makes it small"
+    )
     group.add_argument("--overwrite", action="store_true", help="replace results that exist; otherwise they are kept")
 
 
 def _labels(group: _ArgumentGroup) -> None:
-    group.add_argument("--model", metavar="NAME", help="folder or Hugging Face name of a model (default: the embedded one)")
+    group.add_argument(
+        "--model", metavar="NAME", help="folder or Hugging Face name of a model (default: the embedded one)"
+    )
     group.add_argument(
         "--labels", type=_labels_of, metavar="A,B,C", help="labels to choose from (default: those of the model)"
     )
-    group.add_argument("--modality", metavar="NAME", help="what is read: image or gene (default: the image if there is one)")
+    group.add_argument(
+        "--modality", metavar="NAME", help="what is read: image or gene (default: the image if there is one)"
+    )
     group.add_argument(
         "--normalize", choices=["none", "centre", "softmax"], help="how scores of different labels are made comparable"
     )
-    group.add_argument("--background", choices=["section", "training"], help="rows over which --normalize centre averages")
+    group.add_argument(
+        "--background", choices=["section", "training"], help="rows over which --normalize centre averages"
+    )
     group.add_argument("--examples", metavar="COLUMN", help="column of .obs with a few known labels")
     group.add_argument("--group-key", metavar="COLUMN", help="column of .obs; rows of a group are scored together")
     group.add_argument(
@@ -144,16 +152,26 @@ def _labels(group: _ArgumentGroup) -> None:
     group.add_argument("--rollup", action="store_true", help="uncertain tiles get a coarser term instead of no label")
     group.add_argument("--embedding-key", metavar="KEY", help="key of .obsm with an embedding by this model")
     group.add_argument("--layer", metavar="NAME", help="layer with raw counts")
-    group.add_argument("--key-added", default="sw_label", metavar="NAME", help="column of .obs to write (default: sw_label)")
+    group.add_argument(
+        "--key-added", default="sw_label", metavar="NAME", help="column of .obs to write (default: sw_label)"
+    )
 
 
 def _reading(group: _ArgumentGroup) -> None:
     group.add_argument("--mpp", type=_size, metavar="UM", help="microns per pixel (default: what the file states)")
     group.add_argument("--page", type=_whole, metavar="N", help="which image of a file that holds several, from 0")
-    group.add_argument("--tile-um", type=_size, metavar="UM", help="edge of the tiles in microns (default: that of the model)")
-    group.add_argument("--stride-um", type=_size, metavar="UM", help="distance of neighbouring tiles (default: their edge)")
-    group.add_argument("--min-tissue", type=_fraction, metavar="P", help="least fraction of tissue in a tile (default: 0.5)")
-    group.add_argument("--section", metavar="NAME", help="section for QuPath and report, of an object that holds several")
+    group.add_argument(
+        "--tile-um", type=_size, metavar="UM", help="edge of the tiles in microns (default: that of the model)"
+    )
+    group.add_argument(
+        "--stride-um", type=_size, metavar="UM", help="distance of neighbouring tiles (default: their edge)"
+    )
+    group.add_argument(
+        "--min-tissue", type=_fraction, metavar="P", help="least fraction of tissue in a tile (default: 0.5)"
+    )
+    group.add_argument(
+        "--section", metavar="NAME", help="section for QuPath and report, of an object that holds several"
+    )
     for name, what in (
         ("table-key", "table of a SpatialData"),
         ("image-key", "image to read"),
@@ -161,11 +179,15 @@ def _reading(group: _ArgumentGroup) -> None:
         ("library-key", "column of .obs that names the library of each row of an AnnData"),
     ):
         group.add_argument(f"--{name}", metavar="NAME", help=what)
-    group.add_argument("--spot-pitch-um", type=_size, metavar="UM", help="distance of neighbouring spots, from which --mpp follows")
+    group.add_argument(
+        "--spot-pitch-um", type=_size, metavar="UM", help="distance of neighbouring spots, from which --mpp follows"
+    )
 
 
 def _computing(group: _ArgumentGroup) -> None:
-    group.add_argument("--device", metavar="NAME", help="torch device, such as cpu or cuda (default: CUDA if there is one)")
+    group.add_argument(
+        "--device", metavar="NAME", help="torch device, such as cpu or cuda (default: CUDA if there is one)"
+    )
     group.add_argument("--batch-size", type=_positive_whole, metavar="N", help="tiles in one pass (default: 256)")
     group.add_argument("--offline", action="store_true", help="download nothing")
     group.add_argument("--quiet", action="store_true", help="no remarks and no progress bar; warnings and results only")

@@ -76,7 +76,6 @@ def draw(data: AnnData | SpatialData, facts: Facts, *, key: str, opening: Mappin
         # names come from files: a $ in one is no formula
         with mpl.rc_context({"text.parse_math": False, "figure.dpi": _DPI}):
             both = annotation(data, key=key, sections=[cast("str", facts.section)], **opening)
-            both[1].get_legend().remove()
             slide, labels = _cut(both)
             each = _cut(scores(data, key=key, classes=classes, section=facts.section, **opening)[1:])
     finally:
@@ -102,13 +101,15 @@ def _score(name: str, png: bytes, values: np.ndarray) -> Picture:
 
 
 def _cut(axes: Sequence[Axes]) -> list[bytes]:
-    """A PNG of each of the axes of one figure, with its colour bar and without its title."""
+    """A PNG of each of the axes of one figure, with its colour bar, and without title and legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
 
     figure = cast("Figure", axes[0].figure)
     for ax in axes:
         ax.set_title("")
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]

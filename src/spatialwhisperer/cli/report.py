@@ -39,6 +39,7 @@ th, td { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); t
   overflow-wrap: anywhere; }
 thead th { font-weight: 600; color: var(--quiet); overflow-wrap: normal; }
 th { font-weight: normal; }
+tbody th:has(.swatch) { padding-left: 1.5em; text-indent: -1.5em; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 .swatch { display: inline-block; width: .9em; height: .9em; margin-right: .5em; border-radius: .2em; vertical-align: -.08em;
   border: 1px solid rgb(0 0 0 / .25); }
@@ -109,7 +110,11 @@ def _figures(facts: Facts) -> str:
         (named[0].name if named else "none", "most frequent label"),
         (str(len(facts.warnings)), "warning" if len(facts.warnings) == 1 else "warnings"),
     ]
-    return '<ul class="figures">' + "".join(f"<li><strong>{escape(a)}</strong>{escape(b)}</li>" for a, b in cells) + "</ul>"
+    return (
+        '<ul class="figures">'
+        + "".join(f"<li><strong>{escape(a)}</strong>{escape(b)}</li>" for a, b in cells)
+        + "</ul>"
+    )
 
 
 def _warnings(facts: Facts) -> str:
@@ -180,6 +185,8 @@ def _unlabelled(facts: Facts) -> str:
 def _provenance(facts: Facts, seconds: float) -> str:
     slide = {"file": facts.file, "result": facts.result}
     several = len(facts.images) > 1
+    if facts.reading is not None:
+        slide["reading"] = facts.reading
     slide |= {f"image of {name}" if several else "image": text for name, text in facts.images.items()}
     if several and facts.section is not None:
         slide["section in the pictures"] = facts.section

@@ -27,7 +27,19 @@ if TYPE_CHECKING:
 RUN = "sw_command"
 """Key under which a result records the command that wrote it."""
 
-_ABOUT_OUTPUT = ("batch_size", "command", "debug", "device", "geojson", "offline", "out", "overwrite", "quiet", "report", "slides")
+_ABOUT_OUTPUT = (
+    "batch_size",
+    "command",
+    "debug",
+    "device",
+    "geojson",
+    "offline",
+    "out",
+    "overwrite",
+    "quiet",
+    "report",
+    "slides",
+)
 """Options that do not change what a result holds."""
 
 
@@ -45,8 +57,10 @@ def request(source: Source, options: Namespace, model: Path | None) -> dict[str,
     """
     # a file that is copied has another time; a scan of the same name has another size
     size = source.path.stat().st_size if source.path.is_file() else None
-    typed = {name: value for name, value in vars(options).items() if name not in _ABOUT_OUTPUT and value not in (None, False)}
-    return {"slide": source.path.name, "bytes": size, "model_sha256": _digest(model), "options": typed}
+    typed = {
+        name: value for name, value in vars(options).items() if name not in _ABOUT_OUTPUT and value not in (None, False)
+    }
+    return {"slide": source.file, "bytes": size, "model_sha256": _digest(model), "options": typed}
 
 
 def _digest(model: Path | None) -> str | None:
@@ -65,8 +79,12 @@ def differences(job: Job, wanted: Mapping[str, Any]) -> str | None:
     """
     found = _request_of(job.result)
     if found is None:
-        raise FileExistsError(f"{job.result} exists and was not written by this command. Choose another --out, or pass --overwrite.")
-    wrong = [name.replace("_sha256", "") for name in ("slide", "bytes", "model_sha256") if found.get(name) != wanted[name]]
+        raise FileExistsError(
+            f"{job.result} exists and was not written by this command. Choose another --out, or pass --overwrite."
+        )
+    wrong = [
+        name.replace("_sha256", "") for name in ("slide", "bytes", "model_sha256") if found.get(name) != wanted[name]
+    ]
     before, now = (dict(one.get("options") or {}) for one in (found, wanted))
     wrong += [f"--{name.replace('_', '-')}" for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     return ", ".join("size of the file" if name == "bytes" else name for name in wrong) or None
@@ -140,4 +158,5 @@ def _write_file(adata: AnnData, path: Path) -> None:
 def write_text(text: str, path: Path) -> None:
     """Write a file as a whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # a name of a file may hold bytes that are no text
+        temporary.write_bytes(text.encode("utf-8", "replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,15 @@ class Source:
     kind: Kind
 
     @property
+    def file(self) -> str:
+        """Name of the file. Bytes that are no text are replaced."""
+        return os.fsencode(self.path.name).decode("utf-8", "replace")
+
+    @property
     def name(self) -> str:
         """Name of the slide, after which its results are called."""
-        return re.sub(r"\.ome$", "", self.path.stem, flags=re.IGNORECASE)
+        stem = Path(self.file.replace("\N{REPLACEMENT CHARACTER}", "_")).stem
+        return re.sub(r"\.ome$", "", stem, flags=re.IGNORECASE)
 
     @property
     def ending(self) -> str:
