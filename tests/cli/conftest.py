@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -51,11 +54,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 class Folder(NamedTuple):
-    """A folder of slides and the results of a run over it."""
+    """A folder of slides, the results of a run over it, and what the run said."""
 
     slides: Path
     results: Path
-    code: int
+    ran: Ran
+
+
+LABELS = ("malignant cell", "fat cell", "T cell")
+OPTIONS = ("--labels", ",".join(LABELS), "--geojson", "--report", "--quiet")
 
 
 @pytest.fixture(scope="session")
@@ -67,15 +74,15 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     (slides / "bad.tif").write_bytes(b"II*\0garbage")
     (slides / "notes.txt").write_text("no slide")
     results = tmp_path_factory.mktemp("run") / "results"
-    code = main(["annotate", str(slides), "--out", str(results), "--geojson", "--report", "--quiet"])
-    return Folder(slides, results, code)
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(["annotate", str(slides), "--out", str(results), *OPTIONS])
+    return Folder(slides, results, Ran(code, out.getvalue().splitlines(), err.getvalue().splitlines()))
 
 
 @pytest.fixture
 def results(annotated: Folder, tmp_path: Path) -> Path:
     """A copy of the results."""
-    import shutil
-
     return shutil.copytree(annotated.results, tmp_path / "results")
 
 
