@@ -304,7 +304,7 @@ def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
 @pytest.mark.slow
 def test_a_real_slide_has_labels_picture_and_report(data_folder: Path, tmp_path: Path, run: Run) -> None:
     slide = shutil.copy(data_folder / "her2st" / "A1" / "image.jpg", tmp_path / "A1.jpg")
-    done = run("annotate", slide, "--mpp", 3.19, "--out", tmp_path / "A1.zarr", "--geojson", "--report", "--quiet")
+    done = run("annotate", slide, "--mpp", 3.19, "--out", tmp_path / "A1.zarr", *OPTIONS)
     assert done.code == 0
     table = opened(tmp_path / "A1.zarr")["sw_tiles"]
     assert table.n_obs > 100
