@@ -94,3 +94,10 @@ def times(folder: Path) -> dict[str, int]:
 def scores_of(table: Any) -> np.ndarray:
     """The scores in a table."""
     return np.asarray(table.obsm["sw_label_scores"])
+
+
+def labels_of(table: Any) -> list[str | None]:
+    """The label of each row; ``None`` where it has none."""
+    return [
+        None if one is np.nan or one is None or one != one else str(one) for one in table.obs["sw_label"].astype(object)
+    ]

@@ -12,7 +12,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.cli import annotate
-from tests.cli.conftest import HOSTILE, LABELS, OPTIONS, Folder, scores_of, times, write_slide
+from tests.cli.conftest import HOSTILE, LABELS, OPTIONS, Folder, labels_of, scores_of, times, write_slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +68,11 @@ def test_results_are_those_of_the_functions_of_the_package(annotated: Folder) ->
     sdata = opened(annotated.results / "plain.zarr")
     table, own = sdata["sw_tiles"], expected["sw_tiles"]
     np.testing.assert_array_equal(scores_of(table), scores_of(own))
-    assert table.obs["sw_label"].astype(str).tolist() == own.obs["sw_label"].astype(str).tolist()
+    assert labels_of(table) == labels_of(own)
     assert sdata["plain"].shape == (3, 900, 1200)
     with (annotated.results / "plain.geojson").open() as file:
         features = json.load(file)["features"]
-    names = [one["properties"].get("classification", {}).get("name", "nan") for one in features]
-    assert names == own.obs["sw_label"].astype(str).tolist()
+    assert [one["properties"].get("classification", {}).get("name") for one in features] == labels_of(own)
 
 
 def test_the_same_command_again_skips_what_is_complete(annotated: Folder, results: Path, run: Run) -> None:
@@ -116,7 +115,7 @@ def test_overwrite_replaces_a_result(annotated: Folder, results: Path, run: Run)
     sdata = opened(out)
     expected = by_hand(annotated.slides / "plain.tif", ["fat cell", "T cell"], min_confidence=0.6)["sw_tiles"]
     np.testing.assert_array_equal(scores_of(sdata["sw_tiles"]), scores_of(expected))
-    assert sdata["sw_tiles"].obs["sw_label"].isna().sum() == expected.obs["sw_label"].isna().sum()
+    assert labels_of(sdata["sw_tiles"]) == labels_of(expected)
     assert not sdata.images
     measured = json.loads((results / "plain.geojson").read_text())["features"][0]["properties"]["measurements"]
     assert set(measured) >= {"fat cell", "T cell"}
@@ -173,6 +172,7 @@ def test_a_scale_that_is_not_known_is_named_and_can_be_passed(tmp_path: Path, ru
     done = run("annotate", slide, "--out", out, "--quiet")
     assert done.code == 1
     assert "microns per pixel" in done.err[-1]
+    assert done.err[-1].endswith(" On the command line: --mpp, --spot-pitch-um, --tile-um.")
     assert not out.exists()
     assert run("annotate", slide, "--out", out, "--quiet", "--mpp", 0.5).code == 0
     expected = sw.io.read_slide(slide, mpp=0.5)
@@ -278,7 +278,7 @@ def test_a_model_or_device_that_is_not_there_stops_before_the_first_slide(
 def test_warnings_and_summaries_are_lines_of_their_own(annotated: Folder) -> None:
     own = [line for line in annotated.ran.out if line.startswith("plain.tif: ")]
     assert len(own) == 1
-    assert re.fullmatch(r"plain\.tif: \d+ rows, .* with a label; .*; \d warnings? -> .*plain\.zarr", own[0])
+    assert re.fullmatch(r"plain\.tif: 12 rows, .* with a label(; .*)?; \d warnings? -> .*plain\.zarr", own[0])
     starts = [f"spatialwhisperer: warning: {name}: " for name in ("plain.tif", HOSTILE)]
     warned = [line for line in annotated.ran.err if ": error: " not in line]
     assert all(any(line.startswith(start) for line in warned) for start in starts)
@@ -310,3 +310,17 @@ def test_a_real_slide_has_labels_picture_and_report(data_folder: Path, tmp_path:
     assert table.n_obs > 100
     assert len(json.loads((tmp_path / "A1.geojson").read_text())["features"]) == table.n_obs
     assert "3.19 µm per pixel" in (tmp_path / "A1.html").read_text(encoding="utf-8")
+
+
+def test_tissue_that_is_unlike_the_training_can_be_labelled_all_the_same(
+    annotated: Folder, tmp_path: Path, run: Run
+) -> None:
+    """``unknown`` is an argument of :func:`spatialwhisperer.tl.zero_shot_annotate` where the version has it."""
+    import inspect
+
+    typed = ["annotate", annotated.slides / "plain.tif", "--out", tmp_path / "r.zarr", "--quiet", "--unknown", "label"]
+    if "unknown" in inspect.signature(sw.tl.zero_shot_annotate).parameters:
+        assert run(*typed).code == 0
+        assert None not in labels_of(opened(tmp_path / "r.zarr")["sw_tiles"])
+    else:
+        assert "no argument 'unknown'" in run(*typed).err[-1]

@@ -38,8 +38,11 @@ def test_a_package_that_is_missing_or_too_old_is_broken(
     assert done.out[-1] == f"Does not work: {Requirement(needed).name}."
 
 
-def test_an_extra_that_is_missing_names_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_requirements", lambda extra="": [Requirement("no-such-package")] if extra else [])
+@pytest.mark.parametrize("needed", [["no-such-package"], []], ids=["not installed", "not known"])
+def test_an_extra_that_is_missing_names_the_line_that_installs_it(
+    needed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_requirements", lambda _="": [Requirement(one) for one in needed])
     found = {one.name: one for one in doctor._extras()}
     assert found["extra wsi"].state == "absent"
     assert found["extra wsi"].text.endswith("pip install 'spatialwhisperer[wsi]'")

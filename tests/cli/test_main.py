@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.cli.errors import UsageError, one_line
+from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
 from spatialwhisperer.cli.main import main
 
 if TYPE_CHECKING:
@@ -130,3 +130,10 @@ def test_debug_shows_where_an_error_occurred(run: Callable[..., Any], monkeypatc
 
 def test_the_message_of_a_key_error_has_no_quotes_around_it() -> None:
     assert one_line(KeyError("'x' not in .obs")) == "'x' not in .obs"
+
+
+def test_arguments_that_a_message_names_are_given_as_options() -> None:
+    options = {"mpp", "spot_pitch_um"}
+    assert as_typed("Pass mpp=0.5, or mpp=1.", options) == "Pass mpp=0.5, or mpp=1. On the command line: --mpp."
+    assert as_typed("Pass spot_pitch_um=….", options).endswith(" --spot-pitch-um.")
+    assert as_typed("Pass model=… and 0.5=x.", options) == "Pass model=… and 0.5=x."

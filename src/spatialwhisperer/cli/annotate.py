@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import progress
 from spatialwhisperer.cli import results, slides
-from spatialwhisperer.cli.errors import UsageError, one_line
+from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
 from spatialwhisperer.cli.jobs import plan
 from spatialwhisperer.cli.notes import collected
 from spatialwhisperer.settings import settings
@@ -78,7 +78,7 @@ def _one(job: Job, options: Namespace, model: Whisperer) -> str:
     except Exception as error:
         if options.debug:
             raise
-        _say(f"spatialwhisperer: error: {job.source.file}: {one_line(error)}", error=True)
+        _say(f"spatialwhisperer: error: {job.source.file}: {as_typed(one_line(error), vars(options))}", error=True)
         return "failed"
     return "annotated"
 

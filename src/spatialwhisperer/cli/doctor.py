@@ -149,8 +149,8 @@ def _places() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for extra, what in _EXTRAS.items():
-        states = [_installed(one)[0] for one in _requirements(extra)]
-        if all(states):
+        needed = _requirements(extra)
+        if needed and all(_installed(one)[0] for one in needed):
             yield Finding("ok", f"extra {extra}", what)
         else:
             yield Finding("absent", f"extra {extra}", f"{what}: pip install '{_OWN}[{extra}]'")
