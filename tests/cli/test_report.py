@@ -175,7 +175,9 @@ def test_a_slide_on_which_no_row_has_a_label_has_a_report() -> None:
     none = (Label("a", "#ff0000", 0, float("nan")),)
     page = Page(render(facts(labels=none, unlabelled={"too far": 40}), [], seconds=1.0))
     assert "40 of 40 rows have no label. why rows of all too far 40 100 %" in page.text
-    assert facts(labels=none, warnings=()).summary(3) == "40 rows, 0 % with a label"
+    assert "Warnings 40 of 40 rows have no label: too far (40)." in page.text
+    said = facts(labels=none, warnings=(), unlabelled={"too far": 40}).summary(3)
+    assert said == "40 rows, 0 % with a label; no label: too far (40)"
 
 
 @pytest.mark.parametrize(

@@ -167,12 +167,24 @@ class Facts:
         """Rows with a label."""
         return sum(label.n for label in self.labels)
 
+    @property
+    def few_labelled(self) -> bool:
+        """Whether most rows have no label."""
+        return 2 * self.n_labelled < self.n_rows
+
+    @property
+    def reasons(self) -> str:
+        """Why rows have no label, in one line."""
+        return ", ".join(f"{reason} ({n})" for reason, n in self.unlabelled.items())
+
     def summary(self, most: int) -> str:
         """How many rows got a label, and the most frequent labels, in one line."""
         parts = [f"{self.n_rows} rows, {percent(self.n_labelled, self.n_rows)} with a label"]
         named = [label for label in self.labels if label.n][:most]
         if named:
             parts.append(", ".join(f"{label.name} {percent(label.n, self.n_labelled)}" for label in named))
+        if self.few_labelled:
+            parts.append(f"no label: {self.reasons}")
         if self.warnings:
             parts.append(f"{len(self.warnings)} warning{'s' if len(self.warnings) > 1 else ''}")
         return "; ".join(parts)

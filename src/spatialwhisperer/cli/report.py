@@ -118,9 +118,13 @@ def _figures(facts: Facts) -> str:
 
 
 def _warnings(facts: Facts) -> str:
-    if not facts.warnings:
+    sentences = list(facts.warnings)
+    if facts.few_labelled:
+        none = facts.n_rows - facts.n_labelled
+        sentences.insert(0, f"{none} of {facts.n_rows} rows have no label: {facts.reasons}.")
+    if not sentences:
         return ""
-    lines = "".join(f'<div class="warning"><p>{escape(sentence)}</p></div>' for sentence in facts.warnings)
+    lines = "".join(f'<div class="warning"><p>{escape(sentence)}</p></div>' for sentence in sentences)
     return f"<section><h2>Warnings</h2>{lines}</section>"
 
 
