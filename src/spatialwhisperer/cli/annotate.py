@@ -69,6 +69,7 @@ def _model(options: Namespace) -> Whisperer:
 def _one(job: Job, options: Namespace, model: Whisperer) -> str:
     """Annotate one slide; an error is a line, and the next slide is taken."""
     try:
+        results.tidy(job)
         wanted = results.request(job.source, options, model.folder)
         missing = _missing(job, wanted, options)
         if not missing:

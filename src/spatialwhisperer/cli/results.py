@@ -69,6 +69,12 @@ def _digest(model: Path | None) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else None
 
 
+def tidy(job: Job) -> None:
+    """Remove what a killed run left beside a result."""
+    if job.result.parent.is_dir():
+        sweep(job.result)
+
+
 def differences(job: Job, wanted: Mapping[str, Any]) -> str | None:
     """In what a result that is there differs from what is wanted; ``None`` where it is the same.
 
@@ -138,7 +144,6 @@ def write(data: AnnData | SpatialData, table: AnnData, job: Job, wanted: Mapping
         put(store, job.result)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    sweep(job.result)
 
 
 def _without_pixels(adata: AnnData) -> AnnData:
