@@ -223,6 +223,28 @@ def test_an_anndata_file_gives_an_anndata_file(tmp_path: Path, run: Run) -> None
     assert not ad.read_h5ad(tmp_path / "r.h5ad").uns["spatial"]["P1"].get("images")
 
 
+@pytest.mark.slow
+def test_of_several_sections_one_is_chosen_for_qupath_and_report(tmp_path: Path, run: Run) -> None:
+    import anndata as ad
+
+    one, other = with_image_inside(simulated_section()), with_image_inside(simulated_section())
+    other.uns["spatial"] = {"P2": other.uns["spatial"]["P1"]}
+    both = ad.concat({"P1": one, "P2": other}, label="library", index_unique="-")
+    both.uns["spatial"] = {**one.uns["spatial"], **other.uns["spatial"]}
+    both.write_h5ad(tmp_path / "s.h5ad")
+    typed = ["annotate", tmp_path / "s.h5ad", "--out", tmp_path / "r.h5ad", *OPTIONS, "--library-key", "library"]
+    done = run(*typed)
+    assert (done.code, done.err[-1].endswith("belongs to one. Pass --section.")) == (1, True)
+    assert not (tmp_path / "r.h5ad").exists()
+    assert "There is no section 'P3'" in run(*typed, "--section", "P3").err[-1]
+    assert run(*typed, "--section", "P2").code == 0
+    features = json.loads((tmp_path / "r.geojson").read_text())["features"]
+    assert {one["properties"]["name"].rpartition("-")[2] for one in features} == {"P2"}
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert re.search(r"section in the pictures</th><td>P2<", text)
+    assert "image of P1" in text
+
+
 def test_an_object_without_an_image_has_a_report_without_pictures(tmp_path: Path, run: Run) -> None:
     import anndata as ad
 

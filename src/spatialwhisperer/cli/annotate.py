@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._messages import progress
+from spatialwhisperer._messages import listing, progress
 from spatialwhisperer.cli import results, slides
 from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
 from spatialwhisperer.cli.jobs import plan
@@ -125,6 +125,10 @@ def _annotated(job: Job, options: Namespace, model: Whisperer, wanted: Mapping[s
         # the folder of several results is made by the first of them
         path.parent.mkdir(parents=True, exist_ok=True)
     facts = Facts.of(data, job, options, model, notes, opening)
+    if job.geojson in missing and options.section is None and len(facts.images) > 1:
+        raise ValueError(
+            f"There are {len(facts.images)} sections ({listing(facts.images)}), and a file of QuPath belongs to one. Pass --section."
+        )
     pictures = _pictures(data, facts, options, opening) if job.report in missing else []
     if job.result in missing:
         results.write(data, facts.table, job, wanted, image=not options.no_image)
