@@ -122,6 +122,22 @@ def test_overwrite_replaces_a_result(annotated: Folder, results: Path, run: Run)
     assert not [path for path in results.iterdir() if path.name.startswith(".")]
 
 
+def test_a_report_of_a_former_result_does_not_pass_for_that_of_a_new_one(
+    annotated: Folder, results: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a process that was killed between the two."""
+    from spatialwhisperer.cli import report
+
+    typed = ["annotate", annotated.slides / "plain.tif", "--out", results / "plain.zarr", "--report", "--no-image"]
+    typed += ["--quiet", "--labels", "fat cell,T cell"]
+    with monkeypatch.context() as broken:
+        broken.setattr(report, "render", lambda *_, **__: 1 / 0)
+        assert run(*typed, "--overwrite").code == 1
+    assert not (results / "plain.html").exists()
+    assert run(*typed).code == 0
+    assert "malignant cell" not in (results / "plain.html").read_text(encoding="utf-8")
+
+
 # ------------------------------------------------------------------------------------------- what is left alone
 
 

@@ -106,8 +106,18 @@ def _request_of(result: Path) -> dict[str, Any] | None:
     return next((one for one in found if one is not None), None)
 
 
-def write(data: AnnData | SpatialData, table: AnnData, job: Job, wanted: Mapping[str, Any], *, image: bool) -> None:
+def write(
+    data: AnnData | SpatialData,
+    table: AnnData,
+    job: Job,
+    wanted: Mapping[str, Any],
+    *,
+    image: bool,
+) -> None:
     """Write a result. What was in its place stays there until the new one is complete.
+
+    The files beside a former result are removed at that moment: they do not belong to the new one, and a run that dies here finds
+    them missing when it goes on.
 
     Parameters
     ----------
@@ -129,7 +139,7 @@ def write(data: AnnData | SpatialData, table: AnnData, job: Job, wanted: Mapping
     """
     record(table, RUN, wanted)
     if not is_spatialdata(data):
-        _write_file(data if image else _without_pixels(data), job.result)
+        _write_file(data if image else _without_pixels(data), job)
         return
     if job.result.exists() and not is_store(job.result):
         raise FileExistsError(f"{job.result} exists and is no zarr store. It is left alone; choose another --out.")
@@ -141,6 +151,7 @@ def write(data: AnnData | SpatialData, table: AnnData, job: Job, wanted: Mapping
         store = temporary / job.result.name
         kept.write(store)
         make_durable(store)
+        _remove_files(job)
         put(store, job.result)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -153,11 +164,17 @@ def _without_pixels(adata: AnnData) -> AnnData:
     return copy
 
 
-def _write_file(adata: AnnData, path: Path) -> None:
-    if path.is_dir():
-        raise FileExistsError(f"{path} is a folder. It is left alone; choose another --out.")
-    with whole_file(path) as temporary:
+def _write_file(adata: AnnData, job: Job) -> None:
+    if job.result.is_dir():
+        raise FileExistsError(f"{job.result} is a folder. It is left alone; choose another --out.")
+    with whole_file(job.result) as temporary:
         adata.write_h5ad(temporary)
+        _remove_files(job)
+
+
+def _remove_files(job: Job) -> None:
+    for path in job.files:
+        path.unlink(missing_ok=True)
 
 
 def write_text(text: str, path: Path) -> None:
