@@ -138,6 +138,17 @@ def test_a_report_of_a_former_result_does_not_pass_for_that_of_a_new_one(
     assert "malignant cell" not in (results / "plain.html").read_text(encoding="utf-8")
 
 
+def test_a_file_that_is_older_than_its_result_is_refused(annotated: Folder, results: Path, run: Run) -> None:
+    """As after a result was made anew without its report."""
+    import os
+
+    os.utime(results / "plain.html", (0, 0))
+    slide, out = annotated.slides / "plain.tif", results / "plain.zarr"
+    done = run("annotate", slide, "--out", out, *OPTIONS)
+    assert done.code == 1
+    assert re.search(r"plain\.html exists and is older than .*plain\.zarr\. .*--overwrite", done.err[-1])
+
+
 # ------------------------------------------------------------------------------------------- what is left alone
 
 

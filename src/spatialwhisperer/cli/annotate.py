@@ -104,6 +104,10 @@ def _missing(job: Job, wanted: Mapping[str, Any], options: Namespace) -> list[Pa
         raise FileExistsError(
             f"{job.result} exists and was made otherwise ({differs}). Choose another --out, or pass --overwrite."
         )
+    if older := results.older(there, job.result):
+        raise FileExistsError(
+            f"{older[0]} exists and is older than {job.result}. Remove it, choose another path, or pass --overwrite."
+        )
     return [path for path in job.files if path not in there]
 
 

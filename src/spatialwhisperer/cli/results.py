@@ -11,11 +11,11 @@ from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._provenance import record, recorded
 from spatialwhisperer._storage.files import whole_file
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
-from spatialwhisperer.cli.slides import is_store, read_object
+from spatialwhisperer.cli.slides import ROOTS, is_store, read_object
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -73,6 +73,12 @@ def tidy(job: Job) -> None:
     """Remove what a killed run left beside a result."""
     if job.result.parent.is_dir():
         sweep(job.result)
+
+
+def older(paths: Sequence[Path], result: Path) -> list[Path]:
+    """Those of some files that were written before a result, and so belong to a former one."""
+    root = next((result / name for name in ROOTS if (result / name).is_file()), result)
+    return [path for path in paths if path.stat().st_mtime_ns < root.stat().st_mtime_ns]
 
 
 def differences(job: Job, wanted: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["image", "spatialdata", "anndata"]
 
-_ROOTS = ("zarr.json", ".zgroup")
+ROOTS = ("zarr.json", ".zgroup")
 """Files of which every zarr store has one."""
 
 
@@ -57,7 +57,7 @@ class Source:
 
 def is_store(path: Path) -> bool:
     """Whether this is the folder of a zarr store."""
-    return path.is_dir() and any((path / name).is_file() for name in _ROOTS)
+    return path.is_dir() and any((path / name).is_file() for name in ROOTS)
 
 
 def is_folder(path: Path) -> bool:
