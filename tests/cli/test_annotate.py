@@ -122,6 +122,7 @@ def test_overwrite_replaces_a_result(annotated: Folder, results: Path, run: Run)
     assert not [path for path in results.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_report_of_a_former_result_does_not_pass_for_that_of_a_new_one(
     annotated: Folder, results: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
