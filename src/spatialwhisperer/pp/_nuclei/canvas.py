@@ -13,8 +13,6 @@ from spatialwhisperer.encoders.image.stain_texture import unmixing_matrix
 from spatialwhisperer.pp.stain import TissueMask, coarse_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from spatialwhisperer._access.images import RasterImage
 
 COARSEST_MPP = 0.75
@@ -28,6 +26,7 @@ _TISSUE_OD, _LEAST_TISSUE = 0.05, 0.1
 _BRIGHT, _WHITE, _DARKEST = 90, 60, 99
 _LEAST_WHITE = 120.0
 _FEWEST_PX = 500
+_RANGE = (0.1, 99.9)
 _DENSITY, _PALEST, _DARKEST_DENSITY = 0.7, 0.3, 1.5
 
 
@@ -82,35 +81,47 @@ class Canvas:
 
     @cached_property
     def stain(self) -> Stain:
-        """The reference of the stain, from the whole image or 64 squares of tissue."""
-        height, width = self.shape
-        if height * width <= _WHOLE_PX:
-            whole = self.read(0, 0, height, width)
-            means = (whole / np.float32(self.step**2)).reshape(3, -1)
-            return self._stain(_white_point(means[:, means.max(axis=0) > _BLACK]), [whole])
-        raster = coarse_raster(self.image)
-        seen = raster.max(axis=0) > _BLACK
-        white = _white_point(raster[:, seen])
-        tissue = (_optical_density(raster, white[:, None, None]).mean(axis=0) > _TISSUE_OD) & seen
-        return self._stain(white, self._samples(tissue))
-
-    def _stain(self, white: np.ndarray, samples: Iterable[np.ndarray]) -> Stain:
+        """The reference of the stain, from the whole image where that is small, else from 64 squares of tissue."""
+        white = _white_point(self._pixels if self._raster is None else self._raster.reshape(3, -1))
         plain = Stain(white, 1.0, self.step)
-        values = np.concatenate([np.empty(0, np.float32), *(plain.of_tissue(sums) for sums in samples)])
+        values = np.concatenate([np.empty(0, np.float32), *(plain.of_tissue(sums) for sums in self._samples)])
         top = float(np.percentile(values, _DARKEST)) if len(values) >= _FEWEST_PX else _DENSITY
         return Stain(white, float(np.clip(top, _PALEST, _DARKEST_DENSITY)), self.step)
 
-    def _samples(self, tissue: np.ndarray) -> Iterator[np.ndarray]:
-        """Squares that hold tissue, evenly chosen; the mask covers the whole image."""
+    @cached_property
+    def range(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a thousandth of the pixels is darker and brighter than, by channel, shape (3, 1, 1) each; of the same pixels."""
+        low, high = np.percentile(self._pixels, _RANGE, axis=1)
+        return low[:, None, None], high[:, None, None]
+
+    @cached_property
+    def _raster(self) -> np.ndarray | None:
+        """The whole image at a coarse resolution, shape (3, height, width); ``None`` where the image itself is small."""
+        return coarse_raster(self.image) if self.shape[0] * self.shape[1] > _WHOLE_PX else None
+
+    @property
+    def _pixels(self) -> np.ndarray:
+        """Red, green and blue of all samples, shape (3, n)."""
+        return np.concatenate([sums.reshape(3, -1) for sums in self._samples], axis=1) / np.float32(self.step**2)
+
+    @cached_property
+    def _samples(self) -> list[np.ndarray]:
+        """Sums of the whole image, or of squares that hold tissue, evenly chosen."""
+        height, width = self.shape
+        if self._raster is None:
+            return [self.read(0, 0, height, width)]
         edge = _SAMPLE_PX
-        starts = [np.arange(0, max(length - edge, 1), edge) for length in self.shape]
-        y, x = (grid.ravel() for grid in np.meshgrid(*starts, indexing="ij"))
+        y, x = (grid.ravel() for grid in np.mgrid[0:height:edge, 0:width:edge])
         centres = np.column_stack([x + edge / 2, y + edge / 2]) * self.scale
+        density = _optical_density(self._raster, _white_point(self._raster.reshape(3, -1))[:, None, None])
+        tissue = (density.mean(axis=0) > _TISSUE_OD) & (self._raster.max(axis=0) > _BLACK)
         fraction = TissueMask.over(self.image, tissue).fraction(centres, edge * self.scale[0])
-        rich = np.flatnonzero(fraction >= _LEAST_TISSUE)
-        chosen = np.unique(np.linspace(0, max(len(rich) - 1, 0), _N_SAMPLES).astype(int))
-        for k in rich[chosen] if len(rich) else ():
-            yield self.read(y[k], x[k], min(y[k] + edge, self.shape[0]), min(x[k] + edge, self.shape[1]))
+        # an image without tissue gives its emptiest squares
+        rich = np.flatnonzero(fraction >= min(_LEAST_TISSUE, fraction.max()))
+        return [
+            self.read(y[k], x[k], min(y[k] + edge, height), min(x[k] + edge, width))
+            for k in rich[np.unique(np.linspace(0, len(rich) - 1, _N_SAMPLES).astype(int))]
+        ]
 
 
 @dataclass(frozen=True)
@@ -158,7 +169,8 @@ def _optical_density(values: np.ndarray, white: np.ndarray | float) -> np.ndarra
 
 
 def _white_point(pixels: np.ndarray) -> np.ndarray:
-    """The typical colour of the brightest tenth of the pixels, of shape (3, n)."""
+    """The typical colour of the brightest tenth of the pixels, of shape (3, n); black ones are not counted."""
+    pixels = pixels[:, pixels.max(axis=0) > _BLACK]
     if not pixels.size:
         return np.full(3, 255.0)
     darkest = pixels.min(axis=0)
