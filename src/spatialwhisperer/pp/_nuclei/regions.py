@@ -22,7 +22,7 @@ _SLOPE_SMOOTH_UM = 0.5
 _LOWEST, _HIGHEST, _N_LEVELS = 0.05, 1.3, 64
 _LEAST_SLOPE = 0.04
 _LEAST_FILL, _FULL_FILL = 0.7, 0.95
-_LENGTH_EXPONENT = 1.5
+_LEAST_UM2, _MOST_UM2 = 16.0, 400.0
 _SPLIT_UM, _SPLIT_FILL, _BLUR_UM = 0.3, 0.94, 0.5
 _TRUNCATE = 3.0
 
@@ -53,8 +53,8 @@ def find_regions(window: Window, min_area_um2: float, max_area_um2: float) -> np
     """Find the nuclei whose centroid lies in the core of a window.
 
     The regions at or above each level of density form a tree. Of all sets of disjoint regions, the one is taken with the largest sum of
-    a worth: the length of the outline (to the power of 1.5) times the mean gradient along it, weighted by how much the region resembles
-    an ellipse, above a threshold. Every nucleus so gets a level of its own. Two that touch without a lighter gap are then divided by a
+    a worth: the length of the outline times the mean gradient along it, weighted by how much the region resembles an ellipse, above a
+    threshold. Every nucleus so gets a level of its own. Two that touch without a lighter gap are then divided by a
     watershed of the distance to the outline.
 
     Parameters
@@ -75,16 +75,17 @@ def find_regions(window: Window, min_area_um2: float, max_area_um2: float) -> np
         return labels
     slope = tree.slopes(_smoothed(window.density, _SLOPE_SMOOTH_UM / window.mpp))
     parent, joined, sums, box, region = tree.component_tree(levels, slope, _N_LEVELS)
-    limits = _limits(window, min_area_um2, max_area_um2)
+    # a narrower range must not move outlines to another level, so it is applied to what was chosen
+    limits = _limits(window, min(min_area_um2, _LEAST_UM2), max(max_area_um2, _MOST_UM2))
     kept, flat = tree.choose_regions(parent, joined, _worth(sums, box, window.mpp, limits), region)
     labels = flat.reshape(labels.shape)
     sums, box = sums[kept], box[kept]
     tree.fill_holes(labels, box, np.argsort(-sums[:, tree.AREA], kind="stable"))
-    # what lies in a hole has given way, and a region may have grown by its holes
-    area = np.bincount(labels.ravel(), minlength=len(kept) + 1)[1:] * window.mpp**2
-    _keep(labels, _in_core(sums, window.core) & (area >= min_area_um2) & (area <= max_area_um2))
+    _keep(labels, np.append(False, _in_core(sums, window.core)))
     slender = np.array([tree.fill_factor(one) < _SPLIT_FILL for one in sums], bool)
-    _divide(labels, box, np.flatnonzero(slender), window.mpp, min_area_um2)
+    _divide(labels, box, np.flatnonzero(slender), window.mpp)
+    area = np.bincount(labels.ravel()) * window.mpp**2
+    _keep(labels, (area >= min_area_um2) & (area <= max_area_um2))
     return labels
 
 
@@ -125,7 +126,7 @@ def _worth(sums: np.ndarray, box: np.ndarray, mpp: float, limits: np.ndarray) ->
         length = sums[k, tree.CRACK]
         if shape > 0 and length > 0:
             slope = sums[k, tree.SLOPE] / tree.SLOPE_UNIT / length / mpp
-            out[k] = (length * mpp) ** _LENGTH_EXPONENT * (slope * min(shape, 1.0) - _LEAST_SLOPE)
+            out[k] = length * mpp * (slope * min(shape, 1.0) - _LEAST_SLOPE)
     return out
 
 
@@ -139,17 +140,17 @@ def _in_core(sums: np.ndarray, core: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _keep(labels: np.ndarray, kept: np.ndarray) -> None:
-    """Set the other regions to 0."""
-    labels *= np.append(False, kept)[labels]
+    """Set the other regions to 0; the first entry stands for no region."""
+    labels *= kept[labels] & (labels > 0)
 
 
-def _divide(labels: np.ndarray, box: np.ndarray, some: np.ndarray, mpp: float, min_area_um2: float) -> None:
+def _divide(labels: np.ndarray, box: np.ndarray, some: np.ndarray, mpp: float) -> None:
     """Divide those of some regions that are several nuclei, in place; the new ones get numbers after the last."""
     from skimage.morphology import h_maxima
     from skimage.segmentation import watershed
 
     last = len(box)
-    least = min_area_um2 / mpp**2
+    least = _LEAST_UM2 / mpp**2
     for k in some:
         top, bottom, left, right = box[k]
         part = labels[top : bottom + 1, left : right + 1]
