@@ -329,8 +329,9 @@ def test_each_nucleus_is_labelled_and_drawn(simulated: Any, model: Any, labels: 
     inside = at >= 0
     assert inside.mean() > 0.85
     label = table.obs["sw_label"].astype(str).to_numpy()[at[inside]]
-    most = pd.Series(marks[inside]).value_counts(normalize=True).iloc[0]
-    assert (label == marks[inside]).mean() > most + 0.1
+    recall = pd.Series(label == marks[inside]).groupby(marks[inside]).mean()
+    # chance is one in five; a tile shows the surroundings of a nucleus too
+    assert recall.mean() > 0.4
     axes = sw.pl.annotation(slide, table_key="nuclei_table")
     assert axes is not None
     plt.close("all")
