@@ -168,7 +168,7 @@ def test_a_masked_background_is_no_nucleus(drawn: Drawn, found: Any) -> None:
 def test_a_coarse_image_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match=r"0.75 µm per pixel or finer, and image 'he' has 3.19"):
         sw.pp.nuclei(slide_of(np.zeros((3, 50, 50), np.uint8), mpp=3.19))
-    assert len(sw.pp.nuclei(slide_of(draw(250, 250, mpp=0.7).image, mpp=0.7), inplace=False)) > 20
+    assert len(find(draw(250, 250, mpp=0.7).image, mpp=0.7)) > 20
 
 
 # ---------------------------------------------------------------------------------------- what is written
@@ -207,7 +207,7 @@ def test_each_image_has_shapes_of_its_own(drawn: Drawn, build: Any) -> None:
     counts = slide["nuclei_table"].obs["region"].value_counts()
     assert set(counts.index) == {"A_image_nuclei", "B_image_nuclei"}
     assert counts["A_image_nuclei"] == len(slide["A_image_nuclei"]) > counts["B_image_nuclei"]
-    one = sw.pp.nuclei(slide, image_key="B_image", key_added="b", inplace=False)
+    one: Any = sw.pp.nuclei(slide, image_key="B_image", key_added="b", inplace=False)
     assert set(one["image"]) == {"B_image"}
 
 

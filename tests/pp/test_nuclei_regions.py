@@ -39,7 +39,7 @@ def components(levels: np.ndarray) -> dict[frozenset[int], int]:
 
 def pixels_of(parent: np.ndarray, joined_to: np.ndarray, region: np.ndarray) -> dict[int, set[int]]:
     """Pixels of each region of a tree, with those of the regions within it."""
-    out: dict[int, set[int]] = {k: set() for k in np.flatnonzero(~joined_to)}
+    out: dict[int, set[int]] = {int(k): set() for k in np.flatnonzero(~joined_to)}
     for pixel in np.flatnonzero(region >= 0):
         k = region[pixel]
         k = parent[k] if joined_to[k] else k

@@ -91,7 +91,7 @@ def run(
     write_text(out / "nuclei.csv", result.to_csv())
     text = report(result)
     write_text(out / "nuclei.md", text)
-    _picture(data, held_back[:6], out, method, options)
+    _picture(data, held_back, out, method, options)
     print(text)
     return result
 
@@ -121,10 +121,9 @@ def find(image: np.ndarray, mpp: float, method: str, **options: Any) -> np.ndarr
     from anndata import AnnData
     from skimage.draw import polygon
 
-    library = {"images": {"fullres": image}, "scalefactors": {}}
-    adata = AnnData(
-        np.zeros((1, 0), np.float32), obsm={"spatial": np.zeros((1, 2))}, uns={"spatial": {"image": library}}
-    )
+    library: dict[str, Any] = {"images": {"fullres": image}, "scalefactors": {}}
+    adata = AnnData(np.zeros((1, 0), np.float32), uns={"spatial": {"image": library}})
+    adata.obsm["spatial"] = np.zeros((1, 2))
     labels = np.zeros(image.shape[:2], np.int64)
     with sw.settings.override(verbose=False, progress=False):
         try:
@@ -146,13 +145,13 @@ def otsu(image: np.ndarray, mpp: float) -> np.ndarray:
     from skimage.color import rgb2hed
     from skimage.feature import peak_local_max
     from skimage.filters import gaussian, threshold_otsu
-    from skimage.morphology import remove_small_objects
     from skimage.segmentation import watershed
 
     stain = gaussian(rgb2hed(image)[..., 0], 0.5 / mpp)
-    mask = remove_small_objects(stain > threshold_otsu(stain), max_size=int(16 / mpp**2))
+    parts = ndimage.label(stain > threshold_otsu(stain))[0]
+    mask = (np.bincount(parts.ravel())[parts] * mpp**2 >= 16) & (parts > 0)
     distance = gaussian(ndimage.distance_transform_edt(mask), 0.5 / mpp)
-    peaks = peak_local_max(distance, min_distance=round(3 / mpp), labels=ndimage.label(mask)[0])
+    peaks = peak_local_max(distance, min_distance=round(3 / mpp), labels=parts * mask)
     seeds = np.zeros(mask.shape, np.int64)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return watershed(-distance, seeds, mask=mask).astype(np.int64)
@@ -161,8 +160,8 @@ def otsu(image: np.ndarray, mpp: float) -> np.ndarray:
 def count(truth: np.ndarray, found: np.ndarray) -> Counts:
     """Match the found nuclei with the drawn ones. An overlap above 0.5 belongs to one pair alone."""
     n_truth, n_found = int(truth.max()), int(found.max())
-    common = np.bincount((truth * (n_found + 1) + found).ravel(), minlength=(n_truth + 1) * (n_found + 1))
-    common = common.reshape(n_truth + 1, n_found + 1)
+    pairs = np.bincount((truth * (n_found + 1) + found).ravel(), minlength=(n_truth + 1) * (n_found + 1))
+    common = pairs.reshape(n_truth + 1, n_found + 1)
     drawn, own = common.sum(axis=1), common.sum(axis=0)
     inner = common[1:, 1:]
     overlap = inner / np.maximum(drawn[1:, None] + own[None, 1:] - inner, 1)
@@ -219,14 +218,16 @@ def _names(data: Path) -> list[str]:
 
 
 def _picture(data: Path, names: list[str], out: Path, method: str, options: dict[str, Any]) -> None:
-    """Some of the images that were held back: found nuclei green, drawn ones yellow."""
+    """The first six of these images that fit the assumed scale: found nuclei green, drawn ones yellow."""
     import matplotlib.pyplot as plt
+
+    read_all = (read(data, name) for name in names)
+    fit = [(i, t) for i, t in read_all if count(t, t).typical_px * ASSUMED_MPP**2 <= TYPICAL_UM2][:6]
 
     figure, axes = plt.subplots(2, 3, figsize=(9, 5), layout="constrained")
     for axis in axes.ravel():
         axis.axis("off")
-    for axis, name in zip(axes.ravel(), names, strict=False):
-        image, truth = read(data, name)
+    for axis, (image, truth) in zip(axes.ravel(), fit, strict=False):
         axis.imshow(image)
         for labels, colour in ((truth, "#ffd400"), (find(image, ASSUMED_MPP, method, **options), "#00c853")):
             for number in np.unique(labels[labels > 0]):

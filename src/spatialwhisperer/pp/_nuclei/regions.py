@@ -25,6 +25,7 @@ _LEAST_FILL, _FULL_FILL = 0.7, 0.95
 _LEAST_UM2, _MOST_UM2 = 16.0, 400.0
 _SPLIT_UM, _SPLIT_FILL, _BLUR_UM = 0.3, 0.94, 0.5
 _TRUNCATE = 3.0
+_EIGHT = np.ones((3, 3))
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ def _divide(labels: np.ndarray, box: np.ndarray, some: np.ndarray, mpp: float) -
         if np.count_nonzero(inside) < 2 * least or _fill_factor(inside) > _SPLIT_FILL:
             continue
         distance = _smoothed((ndimage.distance_transform_edt(inside) * mpp).astype(np.float32), _BLUR_UM / mpp)
-        seeds, n = ndimage.label(h_maxima(distance, _SPLIT_UM) * inside)
+        # most regions have one peak, which is found much faster than how far others rise
+        peaks = (distance == ndimage.maximum_filter(distance, 3)) & inside
+        if ndimage.label(peaks, _EIGHT)[1] < 2:
+            continue
+        seeds, n = ndimage.label(h_maxima(distance, _SPLIT_UM) * inside, _EIGHT)
         if n < 2:
             continue
         pieces = watershed(-distance, seeds, mask=inside)[1:-1, 1:-1]
