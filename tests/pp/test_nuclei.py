@@ -137,10 +137,17 @@ def test_other_tissue_on_the_slide_does_not_matter(drawn: Drawn) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 60), (300, 300)])
-@pytest.mark.parametrize("value", [0, 120, 255])
+@pytest.mark.parametrize("value", [120, 255])
 def test_an_image_of_one_colour_has_no_nucleus(shape: tuple[int, int], value: int) -> None:
     with pytest.raises(ValueError, match=r"no nucleus of 16 to 400 µm² on he, at 0.5 µm per pixel"):
         find(np.full((3, *shape), value, np.uint8))
+
+
+def test_an_image_that_holds_nothing_or_12_bit_values_is_refused(drawn: Drawn) -> None:
+    with pytest.raises(ValueError, match="is black"):
+        find(np.zeros((3, 60, 60), np.uint8))
+    with pytest.raises(ValueError, match="12-bit"):
+        find(drawn.image.astype(np.uint16) * 16)
 
 
 def test_noise_on_the_background_is_no_nucleus() -> None:
@@ -169,6 +176,8 @@ def test_a_coarse_image_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match=r"0.75 µm per pixel or finer, and image 'he' has 3.19"):
         sw.pp.nuclei(slide_of(np.zeros((3, 50, 50), np.uint8), mpp=3.19))
     assert len(find(draw(250, 250, mpp=0.7).image, mpp=0.7)) > 20
+    with pytest.raises(ValueError, match="No microscope resolves 0.001 µm per pixel"):
+        find(np.full((3, 50, 50), 200, np.uint8), mpp=0.001)
 
 
 # ---------------------------------------------------------------------------------------- what is written
@@ -286,6 +295,7 @@ def test_a_table_that_cannot_be_added_takes_the_shapes_with_it(slide: Any, build
         ({"image_key": "dapi"}, KeyError, "no image 'dapi'"),
         ({"mpp": 0.6}, ValueError, "disagree: 0.6"),
         ({"mpp": 40}, ValueError, "magnification"),
+        ({"image_key": "he", "mpp": 1e-9}, ValueError, "disagree"),
         ({"coordinate_system": "nowhere"}, ValueError, "nowhere"),
         ({"spot_pitch_um": 100}, ValueError, "spot_pitch_um is about the rows of a table"),
         ({"table_key": "t"}, ValueError, "table_key is about"),

@@ -58,7 +58,6 @@ CALLS: dict[str, Call] = {
     "pp.harmonize_expression": Call(
         sw.pp.harmonize_expression, {"genes": ["GENE0001", "GENE0002", "GENE0003"], "batch_key": "batch"}, COUNTED
     ),
-    "pp.nuclei": Call(sw.pp.nuclei, {"mpp": 0.5}, (SDATA,), ("nuclei", "nuclei_table")),
     "pp.select_genes": Call(sw.pp.select_genes, {"n_top": 20}, COUNTED),
     "pp.tiles": Call(sw.pp.tiles, {"tile_um": 80}, SECTIONS, ("uns", "obsm[sw_tiles", "obs[")),
     "pp.tiles on a grid": Call(sw.pp.tiles, {"tile_um": 200, "at": "grid"}, (SDATA,), ("sw_tiles", "P1_image_tiles")),

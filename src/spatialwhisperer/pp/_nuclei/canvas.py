@@ -19,6 +19,8 @@ COARSEST_MPP = 0.75
 """Microns per pixel above which nuclei are not looked for."""
 
 _FINE_MPP = 0.5
+# sums over more pixels would not fit into 16 bits
+_FINEST_MPP = 0.03
 _BLACK = 20
 _WHOLE_PX = 2**22
 _SAMPLE_PX, _N_SAMPLES = 256, 64
@@ -55,6 +57,11 @@ class Canvas:
             raise ValueError(
                 f"Nuclei are found at {COARSEST_MPP:g} µm per pixel or finer, and image {image.name!r} has {own:.3g}. Read the slide at "
                 "its full resolution (sw.io.read_slide), or correct mpp=…."
+            )
+        if own < _FINEST_MPP:
+            raise ValueError(
+                f"No microscope resolves {own:.3g} µm per pixel, which image {image.name!r} is said to have. mpp is microns per "
+                "full-resolution pixel: about 0.5 at 20x, 0.25 at 40x."
             )
         self.step = max(1, int(_FINE_MPP / own + 1e-6))
         self.mpp = own * self.step
