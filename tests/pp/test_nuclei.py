@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 import spatialwhisperer as sw
-from spatialwhisperer.pp._nuclei import finding
+from spatialwhisperer.pp._nuclei import canvas, finding
 from tests.pp.nuclei_slides import Drawn, draw, found_at, slide_of
 
 
@@ -108,6 +108,17 @@ def test_chunks_and_pyramids_do_not_matter(drawn: Drawn, found: Any, build: Any)
     assert same(found, sw.pp.nuclei(build.spatialdata(drawn.image, multiscale=True), inplace=False))
 
 
+def test_a_sample_of_a_large_slide_is_enough_for_the_stain(drawn: Drawn, found: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(canvas, "_WHOLE_PX", 1)
+    monkeypatch.setattr(canvas, "_SAMPLE_PX", 64)
+    monkeypatch.setattr(canvas, "_N_SAMPLES", 12)
+    sampled = find(drawn.image)
+    assert len(sampled) == len(found)
+    assert abs(sampled["area_um2"].median() / found["area_um2"].median() - 1) < 0.03
+    with pytest.raises(ValueError, match="no nucleus"):
+        find(np.full((3, 200, 200), 250, np.uint8))
+
+
 @pytest.mark.parametrize("turn", [lambda a: a[:, ::-1], lambda a: a[:, :, ::-1], lambda a: np.rot90(a, axes=(1, 2))])
 def test_a_turned_slide_has_the_same_nuclei(drawn: Drawn, found: Any, turn: Any) -> None:
     turned = find(np.ascontiguousarray(turn(drawn.image)))
@@ -148,6 +159,15 @@ def test_an_image_that_holds_nothing_or_12_bit_values_is_refused(drawn: Drawn) -
         find(np.zeros((3, 60, 60), np.uint8))
     with pytest.raises(ValueError, match="12-bit"):
         find(drawn.image.astype(np.uint16) * 16)
+
+
+def test_a_large_image_is_looked_at_in_places(monkeypatch: Any) -> None:
+    from spatialwhisperer._access.tiles import intensity
+
+    monkeypatch.setattr(intensity, "_WHOLE_PX", 1)
+    with pytest.raises(ValueError, match="is black"):
+        find(np.zeros((3, 600, 600), np.uint8))
+    assert len(find(draw(300, 400).image)) > 30
 
 
 def test_noise_on_the_background_is_no_nucleus() -> None:

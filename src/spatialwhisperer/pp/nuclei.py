@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.pp._nuclei.outlines import Nuclei
 
 NucleiMethod = Literal["watershed", "instanseg"]
+_PLACES = np.array([1, 3, 5]) / 6
 _REFUSED = ("table_key", "library_key", "spot_pitch_um")
 
 
@@ -214,7 +215,10 @@ def _scales(frames: list[Section]) -> dict[str, float]:
         if frame.scale is None or frame.image is None:
             raise ValueError(missing_mpp(frame.name))
         Canvas(frame.image, frame.scale.mpp)
-        check_intensity(frame)
+        width, height = frame.image.size_px
+        # a large image is looked at around places, which a slide without rows has not
+        x, y = np.meshgrid(width * _PLACES, height * _PLACES)
+        check_intensity(replace(frame, xy_px=np.column_stack([x.ravel(), y.ravel()])))
         out[frame.name] = frame.scale.mpp
     return out
 
