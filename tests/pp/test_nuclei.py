@@ -247,6 +247,17 @@ def test_an_anndata_gets_a_frame(drawn: Drawn, found: Any, build: Any) -> None:
     assert same(found, sw.pp.nuclei(adata, mpp=0.5, inplace=False))
 
 
+def test_outlines_are_in_full_resolution_pixels_also_where_a_smaller_image_is_stored(
+    drawn: Drawn, found: Any, build: Any
+) -> None:
+    adata = build.visium({"L": drawn.image}, {"L": drawn.centres[:3] * 2}, factor=0.5)
+    hires: Any = sw.pp.nuclei(adata, mpp=0.25, inplace=False)
+    assert len(hires) == len(found)
+    np.testing.assert_allclose(shapely.area(hires.geometry), 4 * shapely.area(found.geometry), rtol=0.02)
+    np.testing.assert_allclose(hires.geometry.centroid.x, 2 * found.geometry.centroid.x, atol=1)
+    np.testing.assert_allclose(hires["area_um2"], found["area_um2"], rtol=0.02)
+
+
 def test_shapes_lie_on_the_image_in_every_coordinate_system(drawn: Drawn, build: Any) -> None:
     from spatialdata.transformations import get_transformation
 
