@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.scale import MICRONS
-from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,8 +119,3 @@ def _parsed(sdata: SpatialData, image: str, frame: GeoDataFrame, mpp: float) -> 
         # a name of its own: another element may lie elsewhere in a system of that name
         systems[f"{image}_microns"] = Scale([mpp, mpp], axes=("x", "y"))
     return ShapesModel.parse(frame, transformations=systems)
-
-
-def listed(cells: Mapping[str, GeoDataFrame]) -> str:
-    """How many cells each image has, for a message."""
-    return listing(f"{len(frame)} on {image}" for image, frame in cells.items())
