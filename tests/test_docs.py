@@ -41,6 +41,8 @@ y, x = np.mgrid[:900, :1200]
 pixels = np.full((900, 1200, 3), 245, np.uint8)
 inside = ((y - 450) / 400) ** 2 + ((x - 600) / 550) ** 2 < 1
 pixels[inside] = (np.array([190, 120, 170]) + rng.normal(0, 18, (inside.sum(), 3))).clip(0, 255)
+for left, top in rng.integers(250, 650, (20, 2)):
+    pixels[(y - top) ** 2 + (x - left) ** 2 < 64] = (70, 40, 120)
 tifffile.imwrite("slide.tif", pixels, photometric="rgb", resolution=(20_000, 20_000), resolutionunit=3)
 
 

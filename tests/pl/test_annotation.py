@@ -138,6 +138,12 @@ def test_stored_colours_that_are_none_give_way(section: Any, stored: Any) -> Non
     assert all(map(mpl.colors.is_color_like, colours))
 
 
+@pytest.mark.parametrize("draw", [sw.pl.annotation, sw.pl.scores])
+def test_one_column_is_drawn(section: Any, draw: Any) -> None:
+    with pytest.raises(TypeError, match="key must be text"):
+        draw(section, key=["cell_type"])
+
+
 def test_a_palette_holds_colours(section: Any) -> None:
     palette = dict.fromkeys(section["table"].obs["cell_type"].cat.categories, "nope")
     with pytest.raises(ValueError, match="palette must hold colours that matplotlib knows; found 'nope'"):

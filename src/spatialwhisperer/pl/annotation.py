@@ -12,7 +12,7 @@ from spatialwhisperer._access.contract import holds_numbers, number_column, numb
 from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks import check_text, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
@@ -86,6 +86,7 @@ def annotation(
     >>> sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
     >>> axes = sw.pl.annotation(sections["P1"], key="cell_type")
     """
+    check_text("key", key)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table
@@ -179,6 +180,7 @@ def scores(
     >>> [ax.get_title() for ax in axes]
     ['P1_spots: H&E', 'fat cell', 'T cell', 'fibroblast']
     """
+    check_text("key", key)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table

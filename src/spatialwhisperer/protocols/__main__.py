@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _guard(commands)
     _her2st(commands)
     _batches(commands)
+    _nuclei(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 
@@ -121,6 +122,14 @@ def _batches(commands: Commands) -> None:
     parser.set_defaults(run=_run_batches)
 
 
+def _nuclei(commands: Commands) -> None:
+    parser = commands.add_parser("nuclei", help="nuclei that are found on H&E against those that people drew")
+    _common(parser, "nuclei", seeds=False)
+    parser.add_argument("--method", default="watershed", choices=["watershed", "instanseg"])
+    parser.add_argument("--weights", type=Path, help="local weights of the method")
+    parser.set_defaults(run=_run_nuclei)
+
+
 def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
@@ -188,6 +197,12 @@ def _run_batches(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols import batches
 
     batches.run(o["data"], o["out"], smoke=o["smoke"])
+
+
+def _run_nuclei(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols import nuclei
+
+    nuclei.run(o["data"], o["out"], method=o["method"], weights=o["weights"], smoke=o["smoke"])
 
 
 if __name__ == "__main__":
