@@ -24,7 +24,7 @@ def test_labels_have_their_colours_and_a_legend(annotated: Any, labels: dict[str
     words = [t.get_text() for t in axes[1].get_legend().get_texts()]
     assert words == [*labels, "no label"]
     patches = axes[1].collections[0]
-    assert len(patches.get_offsets()) == 120
+    assert len(np.asarray(patches.get_offsets())) == 120
     colours = table_of(annotated).uns["sw_label_colors"]
     assert len(colours) == 5
     codes = table_of(annotated).obs["sw_label"].cat.codes.to_numpy()
@@ -65,7 +65,7 @@ def test_rows_without_scores_are_not_drawn(section: Any, model: Any) -> None:
     sw.tl.query(section, "fat tissue", model=model)
     section["table"].obs.loc[section["table"].obs_names[:20], "sw_query"] = np.nan
     _, ax = sw.pl.scores(section, key="sw_query")
-    assert len(ax.collections[0].get_offsets()) == 100
+    assert len(np.asarray(ax.collections[0].get_offsets())) == 100
 
 
 def test_unknown_names_are_refused(section: Any, model: Any, labels: dict[str, str]) -> None:
@@ -105,7 +105,7 @@ def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labe
     sw.tl.zero_shot_annotate(section, labels, model=model, min_confidence=0.6)
     ax: Any
     (ax,) = sw.pl.annotation(section, with_image=False, confidence=True, alpha=0.8)
-    alphas = ax.collections[0].get_facecolor()[:, 3]
+    alphas = np.asarray(ax.collections[0].get_facecolor())[:, 3]
     sure = table.obs["sw_label_confidence"].to_numpy(float)
     given = table.obs["sw_label"].notna().to_numpy()
     expected = 0.8 * (0.1 + 0.9 * (sure - 0.2) / 0.8)
@@ -170,7 +170,7 @@ def test_low_confidence_is_transparent_by_default(section: Any, model: Any, labe
     (shaded,) = sw.pl.annotation(section, with_image=False)
     (plain,) = sw.pl.annotation(section, with_image=False, confidence=False)
     (truth,) = sw.pl.annotation(section, key="cell_type", with_image=False)
-    n = [len(np.unique(ax.collections[0].get_facecolor()[:, 3].round(4))) for ax in (shaded, plain, truth)]
+    n = [len(np.unique(np.asarray(ax.collections[0].get_facecolor())[:, 3].round(4))) for ax in (shaded, plain, truth)]
     assert n[0] > 20
     assert n[1:] == [1, 1]
 
@@ -194,7 +194,7 @@ def test_a_flat_map_of_scores_looks_flat(section: Any) -> None:
     values = rng.normal(size=(table.n_obs, 3)) * [1, 0.01, np.nan] + [0, 5, 0]
     table.obsm["sw_label_scores"] = values.astype(np.float32)
     clear, flat, missing = sw.pl.scores(section)[1:]
-    spread = [np.ptp(ax.collections[0].get_facecolor()[:, 1]) for ax in (clear, flat)]
+    spread = [np.ptp(np.asarray(ax.collections[0].get_facecolor())[:, 1]) for ax in (clear, flat)]
     assert spread[0] > 0.8
     assert spread[1] < 0.05
     assert not missing.collections

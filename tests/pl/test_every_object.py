@@ -133,7 +133,7 @@ def test_labels(annotated: Annotated) -> None:
     axes = sw.pl.annotation(annotated.data, confidence=True)
     assert len(axes) == 2
     check_bars(axes, MPP)
-    assert len(axes[1].collections[0].get_offsets()) == annotated.table.n_obs
+    assert len(np.asarray(axes[1].collections[0].get_offsets())) == annotated.table.n_obs
     axes[0].figure.canvas.draw()
 
 
@@ -213,7 +213,8 @@ def test_a_picture_takes_the_scale_that_the_annotation_was_made_at(unscaled: ad.
     check_bars(sw.pl.domains(unscaled, key="cell_type"), MPP)
     check_bars(sw.pl.top_tiles(unscaled, "T cell", n=2)[:1], 1.0)
     (ax,) = sw.pl.annotation(unscaled, with_image=False, diameter_um=55)
-    assert ax.collections[0].diameter == pytest.approx(55 / MPP)
+    marks: Any = ax.collections[0]
+    assert marks.diameter == pytest.approx(55 / MPP)
 
 
 def test_records_that_differ_give_no_scale(unscaled: ad.AnnData) -> None:

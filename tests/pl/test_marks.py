@@ -48,10 +48,11 @@ def test_a_mark_that_is_large_enough_keeps_its_size(section: Any) -> None:
 def test_each_mark_is_seen_where_it_lies(section: Any) -> None:
     """The pixels of a figure are red where a mark is, and nowhere else."""
     (ax,) = sw.pl.annotation(section, key="cell_type", with_image=False, diameter_um=40, alpha=1.0)
-    marks = ax.collections[0]
+    marks: Any = ax.collections[0]
     marks.set_facecolors(["#ff0000"])
     ax.figure.canvas.draw()
-    picture = np.asarray(ax.figure.canvas.buffer_rgba())[..., :3].astype(int)
+    canvas: Any = ax.figure.canvas
+    picture = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
     red = (picture[..., 0] > 240) & (picture[..., 1:] < 15).all(axis=-1)
     inside = ax.transData.transform(marks.get_offsets())
     assert red[(len(red) - inside[:, 1]).astype(int), inside[:, 0].astype(int)].all()

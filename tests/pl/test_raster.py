@@ -51,8 +51,9 @@ def test_many_marks_look_like_each_of_them(monkeypatch: pytest.MonkeyPatch, sect
 
     def drawn() -> np.ndarray:
         (ax,) = sw.pl.annotation(section, key="cell_type", with_image=False, diameter_um=20, alpha=1.0)
-        ax.figure.canvas.draw()
-        return np.asarray(ax.figure.canvas.buffer_rgba())[..., :3].astype(float)
+        canvas: Any = ax.figure.canvas
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].astype(float)
 
     one_by_one = drawn()
     monkeypatch.setattr("spatialwhisperer.pl.marks.MANY", 20)

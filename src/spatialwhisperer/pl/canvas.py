@@ -203,8 +203,7 @@ def value_range(values: np.ndarray) -> Normalize:
     """Colour range from the 2nd to the 98th percentile of finite values."""
     from matplotlib.colors import Normalize
 
-    low, high = np.percentile(values, [2, 98])
-    return Normalize(low, high if high > low else low + 1e-6)
+    return Normalize(*_percentiles(values))
 
 
 def equally_wide(values: Mapping[str, np.ndarray]) -> dict[str, Normalize | None]:
@@ -212,10 +211,15 @@ def equally_wide(values: Mapping[str, np.ndarray]) -> dict[str, Normalize | None
     from matplotlib.colors import Normalize
 
     finite = {name: column[np.isfinite(column)] for name, column in values.items()}
-    own = {name: value_range(column) for name, column in finite.items() if len(column)}
-    half = max((float(norm.vmax - norm.vmin) / 2 for norm in own.values()), default=0.0)
-    middles = {name: float(norm.vmin + norm.vmax) / 2 for name, norm in own.items()}
+    own = {name: _percentiles(column) for name, column in finite.items() if len(column)}
+    half = max(((high - low) / 2 for low, high in own.values()), default=0.0)
+    middles = {name: (low + high) / 2 for name, (low, high) in own.items()}
     return {name: Normalize(middles[name] - half, middles[name] + half) if name in own else None for name in values}
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = (float(x) for x in np.percentile(values, [2, 98]))
+    return low, high if high > low else low + 1e-6
 
 
 def colour_bar(ax: Axes, norm: Normalize, cmap: str, **options: Any) -> None:

@@ -50,7 +50,7 @@ class Marks(PathCollection):
         shape = np.array(unit.vertices) - 0.5 if square else np.array(unit.vertices) / 2
         options |= {"linewidths": 0, "rasterized": len(xy) > MANY}
         super().__init__([Path(shape, unit.codes)], offsets=np.asarray(xy, dtype=float), **options)
-        self.diameter, self.square = diameter, square
+        self.diameter, self.square, self._n = diameter, square, len(xy)
         self._drawn: tuple[tuple[object, ...], np.ndarray] | None = None
         self.set_transform(IdentityTransform())
         # the background is as large
@@ -65,7 +65,7 @@ class Marks(PathCollection):
     @allow_rasterization
     def draw(self, renderer: Any) -> None:
         """Draw the marks; how large a pixel is is not known before."""
-        if len(self.get_offsets()) > MANY and self.diameter_px <= _SMALL_PX:
+        if self._n > MANY and self.diameter_px <= _SMALL_PX:
             if self.get_visible():
                 self._draw_picture(renderer)
             return
@@ -73,19 +73,20 @@ class Marks(PathCollection):
         super().draw(renderer)
 
     def _draw_picture(self, renderer: Any) -> None:
+        if self.axes is None:
+            return
         box = self.axes.bbox
         left, bottom = int(np.floor(box.x0)), int(np.floor(box.y0))
         size = (int(np.ceil(box.x1)) - left, int(np.ceil(box.y1)) - bottom)
         # a figure is laid out with a first drawing that nobody sees
-        key = (left, bottom, size, self.diameter_px, *self.get_offset_transform().get_matrix().ravel())
+        colours: Any = self.get_facecolor()
+        place = self.get_offset_transform().get_matrix().ravel().tolist()
+        key = (left, bottom, size, self.diameter_px, *place, id(colours))
         if self._drawn is None or self._drawn[0] != key:
             xy = self.get_offset_transform().transform(self.get_offsets()) - (left, bottom)
-            self._drawn = (
-                key,
-                rasterize(xy, self.get_facecolor(), self.diameter_px, size, square=self.square),
-            )
+            self._drawn = (key, rasterize(xy, colours, self.diameter_px, size, square=self.square))
         context = renderer.new_gc()
-        self._set_gc_clip(context)
+        context.set_clip_rectangle(box)
         renderer.draw_image(context, left, bottom, self._drawn[1])
         context.restore()
 
