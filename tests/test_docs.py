@@ -66,12 +66,12 @@ with h5py.File("features_uni_v1/slide.h5", "w") as h5:
 """
 
 BEFORE = {
-    "README.md": "",
+    "README.md": _FILES,
     "docs/annotation.md": _SLIDE,
     "docs/api.md": "",
     "docs/api/settings.md": "",
     "docs/contributing.md": "",
-    "docs/index.md": "",
+    "docs/index.md": _FILES,
     "docs/objects.md": "",
     "docs/opening_models.md": "",
     "docs/own_slide.md": _FILES,
@@ -141,8 +141,9 @@ def clean_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     from matplotlib import pyplot as plt
 
     from spatialwhisperer._modalities import MODALITIES
-    from spatialwhisperer.encoders.registry import ENTRIES
+    from spatialwhisperer.encoders.registry import ENTRIES, load_own
 
+    load_own()
     monkeypatch.chdir(tmp_path)
     modalities, entries = dict(MODALITIES), dict(ENTRIES)
     with sw.settings.override(**{field.name: getattr(sw.settings, field.name) for field in fields(sw.settings)}):

@@ -192,7 +192,7 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
     classes = list(table.obs[KNOWN].cat.categories)
     palette = {name: mpl.colors.to_hex(mpl.colormaps["Set1"](number)) for number, name in enumerate(classes)}
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained", dpi=110)
-    sw.pl.annotation(task.test, palette=palette, axes=axes[:2])
+    sw.pl.annotation(task.test, palette=palette, confidence=False, axes=axes[:2])
     sw.pl.annotation(task.test, key=KNOWN, with_image=False, palette=palette, axes=axes[2:])
     axes[1].get_legend().remove()
     differs = (table.obs["sw_label"].astype(object) != table.obs[KNOWN].astype(object)) & table.obs[KNOWN].notna()
