@@ -84,6 +84,7 @@ def test_a_gated_model_names_the_repository_and_the_local_way(monkeypatch):
         raise OSError("403 Client Error")
 
     monkeypatch.setattr(timm, "create_model", refuse)
+    monkeypatch.setattr("spatialwhisperer.encoders.image.timm.hub_answers", lambda: True)
     with settings.override(offline=False), pytest.raises(FileNotFoundError) as caught:
         image_encoder("uni2-h")
     for part in ("huggingface.co/MahmoodLab/UNI2-h", "CC-BY-NC-ND-4.0", "weights=", "403"):

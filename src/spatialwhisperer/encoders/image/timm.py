@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import import_torch_stack
+from spatialwhisperer.encoders.hub import hub_answers
 from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD
 from spatialwhisperer.encoders.image.network import ModuleEncoder
 from spatialwhisperer.encoders.image.weights import load_weights, weight_file
@@ -204,13 +205,17 @@ def _build(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
     name, options = _recipe(spec, pretrained)
     if not pretrained:
         return timm.create_model(name, pretrained=False, num_classes=0, **options)
-    if settings.offline:
-        file = _cached(name)
-        if file is None:
-            raise FileNotFoundError(
-                f"Encoder {spec.name!r} needs weights, none are cached, and the settings say offline. {_local(spec)}, "
-                "take encoder='stain_texture', which has no weights, or set sw.settings.offline = False."
-            )
+    # what lies in the cache needs no network, which may be away or slow
+    file = _cached(name)
+    if file is None and (settings.offline or not hub_answers()):
+        why, then = "the hub cannot be reached", "connect to the network."
+        if settings.offline:
+            why, then = "the settings say offline", "set sw.settings.offline = False."
+        raise FileNotFoundError(
+            f"Encoder {spec.name!r} needs weights (licence: {spec.licence}), none are cached, and {why}. {_local(spec)}, take encoder='stain_texture', which has "
+            f"no weights, or {then}"
+        )
+    if file is not None:
         network = timm.create_model(_recipe(spec, False)[0], pretrained=False, num_classes=0, **_recipe(spec, False)[1])
         load_weights(network, file)
         return network
