@@ -25,6 +25,7 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -150,17 +151,10 @@ def evaluate(task: Task) -> tuple[pd.DataFrame, dict[str, float]]:
 
 def compare(task: Task, model: Whisperer) -> pd.DataFrame:
     """Whether models know the tissue: the section, the section in inverted colours, and the section for the embedded model."""
-    import spatialdata as sd
-
     section = task.test
-    images = {name: inverted(image) for name, image in section.images.items()}
-    table = section["table"].copy()
-    for key in [key for key in table.obsm if key.startswith("X_")]:
-        del table.obsm[key]  # features of the image as it is
-    other = sd.SpatialData(images=images, shapes=dict(section.shapes), tables={"table": table})
     cases = {
         "this section": (section, model),
-        "the same with inverted colours": (other, model),
+        "the same in inverted colours": (inverted(section, model), model),
         "this section, for the embedded model": (section, None),
     }
     reports = {name: sw.tl.tissue_range(data, model=judge) for name, (data, judge) in cases.items()}
@@ -168,16 +162,18 @@ def compare(task: Task, model: Whisperer) -> pd.DataFrame:
     return pd.concat({name: one[columns].iloc[0] for name, one in reports.items()}, axis=1).T
 
 
-def inverted(image: Any) -> Any:
-    """An image in the opposite colours, as under a fluorescence microscope."""
-    from spatialdata.models import Image2DModel
-    from spatialdata.transformations import get_transformation
-
-    full = image["scale0"]["image"] if hasattr(image, "children") else image
-    options: Any = {"c_coords": list(full.coords["c"].values), "scale_factors": [2, 2]}
-    pixels = 255 - np.asarray(full.values)
-    known = get_transformation(image, get_all=True)
-    return Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations=known, **options)
+def inverted(section: SpatialData, model: Whisperer) -> AnnData:
+    """The spots of a section on its image in opposite colours, as under a fluorescence microscope."""
+    table = section["table"].copy()
+    record = recorded(table, model.config.modality("image").features.key) or {}
+    (mpp,) = record["where"]["mpp"].values()
+    for key in [key for key in table.obsm if key.startswith("X_")]:
+        del table.obsm[key]  # features of the image as it is
+    del table.uns["spatialdata_attrs"]
+    (image,) = section.images.values()
+    pixels = 255 - np.moveaxis(image["scale0"]["image"].to_numpy(), 0, -1)
+    table.uns["spatial"] = {"inverted": {"images": {"fullres": pixels}, "scalefactors": {"microns_per_pixel": mpp}}}
+    return table
 
 
 def draw(task: Task, model: Whisperer, out: Path) -> None:
