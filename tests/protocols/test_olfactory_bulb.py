@@ -55,7 +55,7 @@ def test_examples_come_from_another_animal(tables, monkeypatch):
     seen, classified = [], layers.classified
 
     def watched(table, train, key, **options):
-        seen.append((set(table.obs["patient"]), set(train[0].obs["patient"]), options["n_shots"]))
+        seen.append((set(table.obs["patient"]), set(train[0].obs["patient"]), options["options"].n_shots))
         return classified(table, train, key, **options)
 
     monkeypatch.setattr(layers, "classified", watched)

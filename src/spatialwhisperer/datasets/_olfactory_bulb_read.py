@@ -146,7 +146,8 @@ def _labels(path: Path) -> pd.Series:
         )
     one = values.sum(axis=0) == 1
     chosen = np.array(names, dtype=object)[values.argmax(axis=0)]
-    return pd.Series(np.where(one, chosen, None), index=spots, dtype=object)
+    chosen[~one] = None
+    return pd.Series(chosen, index=spots)
 
 
 def _animal(path: Path, name: str) -> str:

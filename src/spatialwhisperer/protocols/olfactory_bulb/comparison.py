@@ -6,7 +6,8 @@ Each finished part is kept in a file of its own and is not repeated. Results go 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -58,11 +59,13 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, smoke: bool = False) -> pd.D
         "examples": lambda: few_rows(layers(), n_seeds=n_seeds, smoke=smoke),
         "domains": lambda: domain_rows(layers(), n_seeds=2 if smoke else 20),
     }
+
+    def expression(animal: str, seed: int) -> pd.DataFrame:
+        return expression_rows([materials.table(name) for name in genes], animal, seed=seed, smoke=smoke)
+
     for animal in ("MOB-1", "MOB-2"):
         for seed in range(n_seeds):
-            parts[f"expression-{animal}-{seed}"] = lambda animal=animal, seed=seed: expression_rows(
-                [materials.table(name) for name in genes], animal, seed=seed, smoke=smoke
-            )
+            parts[f"expression-{animal}-{seed}"] = partial(expression, animal, seed)
     frames = [_once(out / "parts" / f"{name}.csv", part) for name, part in parts.items()]
     rows = _mean_over_seeds(pd.concat(frames, ignore_index=True))
     write_text(out / "olfactory_bulb.csv", rows.to_csv(index=False))
@@ -83,4 +86,4 @@ def _once(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 def _mean_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["section", "animal", "task", "predictor", "metric"]
-    return rows.groupby(keys, as_index=False, sort=False)["value"].mean()
+    return cast("pd.DataFrame", rows.groupby(keys, as_index=False, sort=False)["value"].mean())

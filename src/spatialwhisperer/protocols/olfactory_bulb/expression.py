@@ -38,6 +38,8 @@ def expression_rows(tables: Sequence[AnnData], animal: str, *, seed: int, smoke:
     parts = []
     for table in test:
         ridge = sw.tl.predict_expression(table, model=model, method="regression", inplace=False)
+        if ridge is None:
+            raise TypeError("predict_expression(inplace=False) returns the prediction.")
         for name, predicted in ((f"{PRESET}, retrieval", predict(table, model)), ("ridge on stain_texture", ridge)):
             found = measures.expression_rows(
                 table, predicted, train, layer=None, lists_from="training", baselines=name.startswith("ridge")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import anndata as ad
 import numpy as np
@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
 LAYER = "layer"
 UNITS = {"section": "section", "patient": "animal"}
-METHODS = ("logistic", "prototypes")
+METHODS: tuple[Method, ...] = ("logistic", "prototypes")
 SHOTS = (5, 20)
+
+
+class Options(NamedTuple):
+    """How many examples of each layer train which classifier; ``None`` takes all."""
+
+    n_shots: int | None = None
+    method: Method = "logistic"
+    random_state: int = 0
 
 
 def probe_rows(tables: Sequence[AnnData], split: str) -> pd.DataFrame:
@@ -45,15 +53,15 @@ def few_rows(tables: Sequence[AnnData], *, n_seeds: int, smoke: bool) -> pd.Data
             for method in METHODS:
                 for seed in range(n_seeds):
                     for key, name in FEATURES.items():
-                        options = {"n_shots": shots, "method": method, "random_state": seed}
-                        scores = classified(together, [source], key, group_key="patient", **options)
+                        options = Options(shots, method, seed)
+                        scores = classified(together, [source], key, group_key="patient", options=options)
                         task = f"{shots} examples, {method}"
                         rows += [
                             _row(t, task, name, "macro AUROC", macro_auroc(t, scores.loc[t.obs_names])) | {"seed": seed}
                             for t in tests
                         ]
     keys = ["section", "animal", "task", "predictor", "metric"]
-    return pd.DataFrame(rows).groupby(keys, as_index=False, sort=False)["value"].mean()
+    return cast("pd.DataFrame", pd.DataFrame(rows).groupby(keys, as_index=False, sort=False)["value"].mean())
 
 
 def domain_rows(tables: Sequence[AnnData], *, n_seeds: int) -> pd.DataFrame:
@@ -79,9 +87,7 @@ def classified(
     key: str,
     *,
     group_key: str,
-    n_shots: int | None = None,
-    method: Method = "logistic",
-    random_state: int = 0,
+    options: Options = Options(),
 ) -> pd.DataFrame:
     """Score of each layer for each row."""
     scores = sw.tl.classify(
@@ -89,10 +95,10 @@ def classified(
         labels_key=LAYER,
         train=list(train),
         use=key,
-        method=method,
-        n_shots=n_shots,
+        method=options.method,
+        n_shots=options.n_shots,
         group_key=group_key,
-        random_state=random_state,
+        random_state=options.random_state,
         inplace=False,
     )
     if scores is None:
