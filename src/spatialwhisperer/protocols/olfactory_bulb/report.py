@@ -19,6 +19,8 @@ COLOURS = {
     "mean colour": "#e69f00",
     "ridge on stain_texture": "#0072b2",
     "darkness": "#999999",
+    "total UMI (oracle)": "#cc79a7",
+    "majority": "#999999",
 }
 OTHER = "#009e73"
 
@@ -34,7 +36,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         unit = "section" if "section left out" in str(task) or str(task).startswith("domains") else "animal"
         values = part["value"].to_numpy(float)
         low, high = np.nan, np.nan
-        if part[unit].nunique() >= 5 and np.isfinite(values).all():
+        if part[unit].nunique() >= 5 and np.isfinite(values).all() and np.ptp(values) > 0:
             low, high = Bootstrap(part[unit].to_numpy(), RESAMPLES, 0).mean(values)
         out.append(
             {
@@ -82,7 +84,9 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
             ax.scatter(values, [line] * len(values), s=16, color=colour, alpha=0.55, lw=0)
             ax.plot([values.mean()] * 2, [line - 0.32, line + 0.32], color=colour, lw=2.5)
         ax.set_yticks(
-            range(len(lines)), [f"{task.replace(', animal left out', '')}\n{name}" for task, name in lines], fontsize=7
+            range(len(lines)),
+            [f"{task.replace('expression, animal left out', 'expression')}\n{name}" for task, name in lines],
+            fontsize=7,
         )
         ax.invert_yaxis()
         ax.set_xlabel(metric)
