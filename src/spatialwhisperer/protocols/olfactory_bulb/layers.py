@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import anndata as ad
 import numpy as np
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from spatialwhisperer.tl._tissue.probes import Method
-
 LAYER = "layer"
 UNITS = {"section": "section", "patient": "animal"}
+Method = Literal["logistic", "prototypes"]
 METHODS: tuple[Method, ...] = ("logistic", "prototypes")
 SHOTS = (5, 20)
 
