@@ -9,6 +9,7 @@ from spatialwhisperer._lazy import lazy_namespace
 if TYPE_CHECKING:
     from spatialwhisperer.datasets.her2st import her2st
     from spatialwhisperer.datasets.lizard import lizard
+    from spatialwhisperer.datasets.olfactory_bulb import olfactory_bulb
     from spatialwhisperer.datasets.pannuke import pannuke
     from spatialwhisperer.datasets.pathocell import pathocell
     from spatialwhisperer.datasets.simulate import SimulatedData, simulate_sections
@@ -17,6 +18,7 @@ _PLACES = {
     "SimulatedData": "datasets.simulate",
     "her2st": "datasets.her2st",
     "lizard": "datasets.lizard",
+    "olfactory_bulb": "datasets.olfactory_bulb",
     "pannuke": "datasets.pannuke",
     "pathocell": "datasets.pathocell",
     "simulate_sections": "datasets.simulate",

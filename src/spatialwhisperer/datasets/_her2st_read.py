@@ -71,7 +71,7 @@ def read_folder(folder: Path, *, with_image: bool) -> Section:
         image=image,
         meta=meta,
     )
-    _check_inside(section)
+    check_inside(section)
     return section
 
 
@@ -115,7 +115,7 @@ def read_upstream(data: Path, name: str, *, with_image: bool) -> Section:
         image=image,
         meta={"section": name, "patient": name[0], "um_per_px": mpp, "license": "CC BY 4.0"},
     )
-    _check_inside(section)
+    check_inside(section)
     return section
 
 
@@ -147,7 +147,8 @@ def _pathologist_labels(data: Path, name: str, spots: pd.DataFrame) -> np.ndarra
     return labels
 
 
-def _check_inside(section: Section) -> None:
+def check_inside(section: Section) -> None:
+    """Refuse spots that lie outside the image of their section."""
     if section.image is None:
         return
     size = np.array(jpeg.size(section.image))
@@ -159,8 +160,8 @@ def _check_inside(section: Section) -> None:
         )
 
 
-def assemble(sections: list[Section]) -> SpatialData:
-    """Join sections: images and circles side by side, one table over the union of genes."""
+def assemble(sections: list[Section], *, record: str = "her2st") -> SpatialData:
+    """Join sections: images and circles side by side, one table over the union of genes; ``record`` names the key of ``.uns``."""
     from spatialdata import SpatialData
 
     from spatialwhisperer.datasets._elements import CHUNK_PX, circles, image_element
@@ -172,10 +173,10 @@ def assemble(sections: list[Section]) -> SpatialData:
             images[f"{s.name}_image"] = image_element(pixels, section=s.name, mpp=s.mpp)
         radius_px = s.spot_diameter_um / 2 / s.mpp
         shapes[f"{s.name}_spots"] = circles(s.spatial_px, radius_px, section=s.name, mpp=s.mpp)
-    return SpatialData(images=images, shapes=shapes, tables={"table": _table(sections)})
+    return SpatialData(images=images, shapes=shapes, tables={"table": _table(sections, record)})
 
 
-def _table(sections: list[Section]) -> AnnData:
+def _table(sections: list[Section], record: str) -> AnnData:
     import anndata as ad
 
     from spatialwhisperer.datasets._elements import table_element
@@ -191,7 +192,7 @@ def _table(sections: list[Section]) -> AnnData:
         stacked = pd.concat([s.obsm.get(key, pd.DataFrame(index=s.obs.index)) for s in sections])
         adata.obsm[key] = stacked.to_numpy(dtype=np.float32)
         adata.uns[key] = {"classes": np.array(stacked.columns, dtype=object)}
-    adata.uns["her2st"] = {s.name: json.dumps(s.meta) for s in sections}
+    adata.uns[record] = {s.name: json.dumps(s.meta) for s in sections}
     return table_element(adata, regions=[f"{s.name}_spots" for s in sections])
 
 

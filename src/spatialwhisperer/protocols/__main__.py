@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _her2st(commands)
     _batches(commands)
     _nuclei(commands)
+    _olfactory_bulb(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 
@@ -130,6 +131,14 @@ def _nuclei(commands: Commands) -> None:
     parser.set_defaults(run=_run_nuclei)
 
 
+def _olfactory_bulb(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "olfactory-bulb", help="layers, few labels, spatial domains and expression in the mouse olfactory bulb"
+    )
+    _common(parser, "olfactory_bulb")
+    parser.set_defaults(run=_run_olfactory_bulb)
+
+
 def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
@@ -203,6 +212,12 @@ def _run_nuclei(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols import nuclei
 
     nuclei.run(o["data"], o["out"], method=o["method"], weights=o["weights"], smoke=o["smoke"])
+
+
+def _run_olfactory_bulb(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.olfactory_bulb import comparison
+
+    comparison.run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
 
 
 if __name__ == "__main__":

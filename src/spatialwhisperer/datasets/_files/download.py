@@ -88,7 +88,16 @@ class _Bounded:
 
 
 def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
-    """Make sure that every file (path -> git blob SHA-1) lies intact under ``folder``; download what does not.
+    """Make sure that every file lies intact under ``folder``; download what does not.
+
+    Parameters
+    ----------
+    files
+        Path to checksum: a git blob SHA-1 (40 digits) or a SHA-256 (64 digits).
+    base_url
+        Where the paths are served.
+    folder
+        Where to keep them.
 
     Raises
     ------
@@ -101,7 +110,7 @@ def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
     """
     for path in files:
         sweep(folder / path)
-    missing = [path for path, sha1 in files.items() if not _intact(folder / path, sha1)]
+    missing = [path for path, checksum in files.items() if not _intact(folder / path, checksum)]
     if missing and settings.offline:
         raise FileNotFoundError(
             f"settings.offline is set and {listing(missing)} is not (intact) in {folder}. Put it there from "
@@ -130,16 +139,22 @@ def of_the_server(error: Exception) -> bool:
     return isinstance(error, requests.RequestException)
 
 
-def _published(url: str, sha1: str) -> Callable[[Path], None]:
+def _published(url: str, checksum: str) -> Callable[[Path], None]:
     def check(path: Path) -> None:
-        actual = git_blob_sha1(path)
-        if actual != sha1:
-            raise ValueError(
-                f"{url} is not the file that was published: its git blob SHA-1 is {actual}, expected {sha1}."
-            )
+        kind, actual = _checksum(path, checksum)
+        if actual != checksum:
+            raise ValueError(f"{url} is not the file that was published: its {kind} is {actual}, expected {checksum}.")
 
     return check
 
 
-def _intact(path: Path, sha1: str) -> bool:
-    return path.is_file() and git_blob_sha1(path) == sha1
+def _intact(path: Path, checksum: str) -> bool:
+    return path.is_file() and _checksum(path, checksum)[1] == checksum
+
+
+def _checksum(path: Path, like: str) -> tuple[str, str]:
+    """Name and value of the checksum of a file, of the kind that another one is."""
+    if len(like) == 40:
+        return "git blob SHA-1", git_blob_sha1(path)
+    with path.open("rb") as file:
+        return "SHA-256", hashlib.file_digest(file, "sha256").hexdigest()
