@@ -45,10 +45,21 @@ _PITCH_RULE = "spot_pitch_um="
 
 @dataclass(frozen=True)
 class Scale:
-    """Microns per full-resolution pixel, and the rule that states them."""
+    """Microns per full-resolution pixel, and the rule that states them.
+
+    Attributes
+    ----------
+    mpp
+        Edge of a square pixel of the same area, in microns.
+    rule
+        What states it.
+    stretch
+        Width of a pixel divided by its height.
+    """
 
     mpp: float
     rule: str
+    stretch: float = 1.0
 
 
 def settle(

@@ -45,6 +45,11 @@ class Section:
         """Microns per full-resolution pixel, or ``None``."""
         return None if self.scale is None else self.scale.mpp
 
+    def pixel_um(self, mpp: float) -> tuple[float, float]:
+        """Width and height of a pixel in microns, where ``mpp`` are those of a square pixel of the same area."""
+        stretch = 1.0 if self.scale is None else self.scale.stretch
+        return mpp * stretch**0.5, mpp / stretch**0.5
+
 
 @dataclass(frozen=True)
 class Found:
