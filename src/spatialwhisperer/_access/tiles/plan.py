@@ -9,6 +9,7 @@ import numpy as np
 
 from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tiles.reader import TileReader
+from spatialwhisperer._access.tiles.swapped import check_axes
 from spatialwhisperer._checks import one_of
 from spatialwhisperer._messages import warn
 
@@ -86,7 +87,7 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     KeyError
         If a section has no image.
     ValueError
-        If there are no rows, a scale is not known, a coordinate is NaN, or centres lie outside the image.
+        If there are no rows, a scale is not known, a coordinate is NaN, x and y were exchanged, or centres lie outside the image.
     """
     if slide.n_rows == 0:
         raise ValueError("The table has no rows, so there is nothing to cut tiles for.")
@@ -94,6 +95,9 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     stated: OffSlide = "raise" if slide.tiles is None else slide.tiles.off_slide
     how = one_of("off_slide", off_slide or stated, OffSlide)
     off = np.zeros(slide.n_rows, bool)
+    if slide.tiles is None or slide.tiles.at != "grid":
+        for section in sections:
+            check_axes(section, in_table=not slide.is_spatialdata)
     for section in sections:
         off[section.rows] = _off_image(section, how)
     if off.all():
