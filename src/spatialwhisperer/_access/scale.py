@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,8 @@ _WINDOW = 0.2
 _ROUNDS = 10
 _FEWEST_SPOTS = 10
 _MISPLACED = 0.1
+_STRETCHED = 1.01
+_SHEARED = 0.01
 _MAGNIFICATIONS = (20, 40)
 _SMALLEST_SPOT, _LARGEST_SPOT = 0.5, 0.75
 
@@ -71,6 +73,7 @@ def settle(
     xy_px: np.ndarray,
     stated: Scale | None,
     found: Sequence[Scale],
+    stretch: float = 1.0,
 ) -> Scale | None:
     """Choose the scale of one section: that of the caller, else the one that `tiles` recorded, else the one that the object states.
 
@@ -86,19 +89,21 @@ def settle(
         Scale that :func:`spatialwhisperer.pp.tiles` recorded.
     found
         Scales that the object states.
+    stretch
+        Width of a pixel of the image divided by its height.
 
     Returns
     -------
-    The scale, or ``None`` where nothing states one.
+    The scale, with that stretch, or ``None`` where nothing states one.
 
     Raises
     ------
     ValueError
         If a value is not a scale, or two of the scales differ by more than 5 %.
     """
-    given = _given(section, image, mpp, spot_pitch_um, xy_px)
+    given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch))
     if given is None and stated is not None:
-        return stated
+        return replace(stated, stretch=stretch)
     rules = [*([] if given is None else [given]), *found]
     for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):
         if differ(a.mpp, b.mpp):
@@ -107,7 +112,7 @@ def settle(
                 f"by {b.rule}. Leave out the argument that is wrong, or correct the object: the scale factors in "
                 ".uns['spatial'][library] of an AnnData, or spatialdata.transformations.set_transformation for a SpatialData."
             )
-    return rules[0] if rules else None
+    return replace(rules[0], stretch=stretch) if rules else None
 
 
 def differ(a: float, b: float) -> bool:
@@ -151,12 +156,16 @@ def _given(
 def say_scales(scales: Mapping[str, Scale | None]) -> None:
     """Tell the user which scale of each section was taken from the object, and by which rule."""
     taken = [
-        f"{name}: {scale.mpp:.4g} µm per pixel by {scale.rule}"
+        f"{name}: {scale.mpp:.4g} µm per pixel by {scale.rule}{_said(scale.stretch)}"
         for name, scale in scales.items()
         if scale is not None and not scale.rule.startswith((_MPP_RULE, _PITCH_RULE))
     ]
     if taken:
         inform(f"Scale of {listing(taken, 3)}.")
+
+
+def _said(stretch: float) -> str:
+    return "" if stretch == 1 else f" (a pixel is {stretch:.3g} times as wide as high; tiles are resampled to squares)"
 
 
 def is_measured(rule: str) -> bool:
@@ -305,18 +314,30 @@ def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Sc
     for system, matrix in matrices.items():
         if MICRONS.search(system):
             check_affine(name, system, matrix)
-            _warn_if_stretched(name, matrix)
-            return (Scale(unit_scale(matrix), f"coordinate system {system!r}"),)
+            _warn_if_sheared(name, matrix)
+            return (Scale(unit_scale(matrix), f"coordinate system {system!r}", stretch_of(matrix)),)
     return ()
 
 
-def _warn_if_stretched(name: str, matrix: np.ndarray) -> None:
-    longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False)
-    if longest > 1.01 * shortest:
+def _warn_if_sheared(name: str, matrix: np.ndarray) -> None:
+    x, y = matrix[:2, :2].T
+    if abs(x @ y) > _SHEARED * np.linalg.norm(x) * np.linalg.norm(y):
         warn(
-            f"{name!r} is stretched or sheared on its way to microns: {shortest:.4g} um per pixel in one direction, "
-            f"{longest:.4g} in the other. Tiles stay square in its pixels, with the mean of {unit_scale(matrix):.4g}.",
+            f"{name!r} is sheared on its way to microns: its pixels are parallelograms there. Tiles stay rectangular in its pixels. Resample the "
+            "image first: spatialdata.rasterize."
         )
+
+
+def stretch_of(matrix: np.ndarray) -> float:
+    """Width of a pixel divided by its height after an affine map; 1 where they differ by less than 1 %."""
+    width, height = np.linalg.norm(matrix[:2, :2], axis=0)
+    stretch = float(width / height)
+    return stretch if max(stretch, 1 / stretch) > _STRETCHED else 1.0
+
+
+def squared(xy_px: np.ndarray, stretch: float) -> np.ndarray:
+    """Positions in pixels, shape (n, 2), in square pixels of the same area."""
+    return xy_px * [stretch**0.5, stretch**-0.5]
 
 
 def unit_scale(matrix: np.ndarray) -> float:

@@ -53,7 +53,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Found:
-    """A section without its scale, and every scale that the object states for it."""
+    """A section without its scale, every scale that the object states for it, and the width of its pixels divided by their height."""
 
     section: Section
     scales: tuple[Scale, ...]
+    stretch: float = 1.0

@@ -128,7 +128,9 @@ def check_resolution(sections: Sequence[Section], tile_um: float, tile_px: int, 
     for section in sections:
         if section.image is None or section.mpp is None or on_low_res == "allow":
             continue
-        level_mpp = section.mpp * section.image.levels[0].scale_x
+        finest = section.image.levels[0]
+        width_um, height_um = section.pixel_um(section.mpp)
+        level_mpp = max(width_um * finest.scale_x, height_um * finest.scale_y)
         native = tile_um / level_mpp
         if native >= _ENOUGH * tile_px:
             continue
