@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _held_out(commands)
     _her2st(commands)
     _batches(commands)
+    _scale(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 
@@ -111,6 +112,14 @@ def _batches(commands: Commands) -> None:
     parser.set_defaults(run=_run_batches)
 
 
+def _scale(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "scale", help="how often a wrong scale is noticed by the spots, and a correct one suspected"
+    )
+    _common(parser, "scale", seeds=False)
+    parser.set_defaults(run=_run_scale)
+
+
 def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
@@ -172,6 +181,12 @@ def _run_batches(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols import batches
 
     batches.run(o["data"], o["out"], smoke=o["smoke"])
+
+
+def _run_scale(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols import scale
+
+    scale.run(o["data"], o["out"], smoke=o["smoke"])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialwhisperer._access.lattice import check_scale
 from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._access.tiles.swapped import check_axes
@@ -95,9 +96,13 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     stated: OffSlide = "raise" if slide.tiles is None else slide.tiles.off_slide
     how = one_of("off_slide", off_slide or stated, OffSlide)
     off = np.zeros(slide.n_rows, bool)
-    if slide.tiles is None or slide.tiles.at != "grid":
+    # once: what `tiles` recorded was checked by it
+    if slide.tiles is None and not slide.drawing:
         for section in sections:
             check_axes(section, in_table=not slide.is_spatialdata)
+            # squares that another tool laid have no genes, and lie as it pleased
+            if slide.table.n_vars:
+                check_scale(section)
     for section in sections:
         off[section.rows] = _off_image(section, how)
     if off.all():

@@ -1,0 +1,124 @@
+"""A check of the stated scale against the spots: on a known array the distance between them is known in microns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from spatialwhisperer._access.scale import VISIUM_PITCH_UM, squared
+from spatialwhisperer._messages import warn
+
+if TYPE_CHECKING:
+    from spatialwhisperer._access.section import Section
+
+ST_PITCHES_UM = (200.0, 200.0 / 2**0.5)
+_ST_LONG, _ST_SHORT = 35, 33
+_FEWEST_SPOTS = 50
+_REACH = 1.9
+_FIRST, _SQUARE, _HEXAGONAL = (0.85, 1.15), (1.29, 1.54), (1.61, 1.86)
+_BETWEEN = ((1.18, 1.26), (1.56, 1.6))
+_FEW = 0.15
+_LEAST_NEIGHBOURS = 2.5
+_TOLERANCE = 1.15
+_SMALLEST_UM = 30.0
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Spots on a lattice.
+
+    Attributes
+    ----------
+    kind
+        Its form.
+    pitch_px
+        Distance between neighbours.
+    extent
+        Spots along the longer and the shorter edge of the smallest upright rectangle around them, in units of the pitch.
+    """
+
+    kind: Literal["square", "hexagonal"]
+    pitch_px: float
+    extent: tuple[float, float]
+
+    @property
+    def known_um(self) -> tuple[float, ...]:
+        """Distances between neighbours on arrays of this form and size; empty where there is no such array.
+
+        A hexagonal lattice is that of Visium. A square one that fits into 33 x 35 spots is that of the first Spatial Transcriptomics
+        arrays, of 1,000 spots or of 2,000, which are two of the former with one between the other. Larger ones are also the bins of
+        other platforms, of any size.
+        """
+        if self.kind == "hexagonal":
+            return (VISIUM_PITCH_UM,)
+        fits = self.extent[0] <= _ST_LONG and self.extent[1] <= _ST_SHORT
+        return ST_PITCHES_UM if fits else ()
+
+
+def lattice_of(xy_px: np.ndarray) -> Lattice | None:
+    """The lattice on which spots lie, by the distances between near ones; ``None`` where they lie on none, such as cells.
+
+    Parameters
+    ----------
+    xy_px
+        Centres of the spots in square pixels, shape (n, 2).
+    """
+    from scipy.spatial import cKDTree
+
+    places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
+    if len(places) < _FEWEST_SPOTS:
+        return None
+    tree = cKDTree(places)
+    pitch = float(np.median(tree.query(places, k=2)[0][:, 1]))
+    near = tree.query_ball_point(places, _REACH * pitch, return_length=True)
+    if not pitch or near.mean() > 4 * _REACH**2:
+        return None
+    pairs = tree.query_pairs(_REACH * pitch, output_type="ndarray")
+    distance = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
+    pitch = float(np.median(distance[distance < _FIRST[1] * pitch]))
+    first, square, hexagonal, *between = (
+        int(((distance > low * pitch) & (distance < high * pitch)).sum())
+        for low, high in (_FIRST, _SQUARE, _HEXAGONAL, *_BETWEEN)
+    )
+    if 2 * first < _LEAST_NEIGHBOURS * len(places) or sum(between) > _FEW * first:
+        return None
+    size = np.sort(np.ptp(places, axis=0) / pitch + 1)
+    extent = (float(size[1]), float(size[0]))
+    if hexagonal < _FEW * square:
+        return Lattice("square", pitch, extent)
+    return Lattice("hexagonal", pitch, extent) if square < _FEW * hexagonal else None
+
+
+def scale_differs(xy_px: np.ndarray, mpp: float) -> tuple[float, Lattice] | None:
+    """How far apart spots are in microns by a scale, and their lattice, where other distances are known; else ``None``.
+
+    Squares closer than 30 µm are the bins of a platform, not spots.
+    """
+    lattice = lattice_of(xy_px)
+    if lattice is None or not lattice.known_um:
+        return None
+    apart = lattice.pitch_px * mpp
+    if lattice.kind == "square" and apart < _SMALLEST_UM:
+        return None
+    fits = any(max(apart, known) <= _TOLERANCE * min(apart, known) for known in lattice.known_um)
+    return None if fits else (apart, lattice)
+
+
+def check_scale(section: Section) -> None:
+    """Warn where the scale of a section does not fit the array of its spots."""
+    if section.scale is None:
+        return
+    found = scale_differs(squared(section.xy_px, section.scale.stretch), section.scale.mpp)
+    if found is None:
+        return
+    apart, lattice = found
+    name = "Visium" if lattice.kind == "hexagonal" else "the first Spatial Transcriptomics arrays"
+    known = " or ".join(f"{um:.0f}" for um in lattice.known_um)
+    scales = " or ".join(f"{um / lattice.pitch_px:.4g}" for um in lattice.known_um)
+    warn(
+        f"With {section.scale.mpp:.4g} µm per pixel (by {section.scale.rule}) the spots of section {section.name!r} are {apart:.4g} µm apart. "
+        f"They lie on a {lattice.kind} lattice like that of {name}, whose spots are {known} µm apart: mpp would be {scales}. Check it; where the "
+        "spots are those of another array, ignore this."
+    )
