@@ -10,6 +10,7 @@ import pandas as pd
 
 from spatialwhisperer._access.contract import check_affine, instances_of, link_of
 from spatialwhisperer._access.images import XY, find_image, rgb_names
+from spatialwhisperer._access.platforms import of_bins, of_xenium
 from spatialwhisperer._access.scale import (
     MICRONS,
     Scale,
@@ -77,7 +78,8 @@ def region_sections(
         if not scales:
             back = np.linalg.inv(matrix)
             scales = of_transformation({name: own @ back for name, own in _systems(element).items()}, region)
-        stretch = scales[0].stretch if scales else stretch_of(its[system])
+        scales = scales or of_bins(region, element, matrix) or of_xenium(sdata, system, its[system], _systems)
+        stretch = stretch_of(its[system]) if not scales or scales[0].stretch == 1 else scales[0].stretch
         if not scales:
             diameter = _diameter(element) * unit_scale(matrix)
             square = squared(xy, stretch)

@@ -231,6 +231,8 @@ def of_library(
     if obs is None or xy_px is None or "spot_diameter_fullres" not in factors:
         return ()
     pitch = hexagonal_pitch_px(obs, xy_px)
+    if pitch is None and not any(column in obs for column in ARRAY_COLUMNS):
+        pitch = _pitch_of_places(xy_px, float(factors["spot_diameter_fullres"]))
     if pitch is None:
         return ()
     rules = [Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE)]
@@ -238,6 +240,16 @@ def of_library(
     if fiducial is not None:
         rules.append(Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", fiducial), "its fiducial diameter"))
     return tuple(rules)
+
+
+def _pitch_of_places(xy_px: np.ndarray, diameter_px: float) -> float | None:
+    """Pitch of spots without array indices, where they lie on a hexagonal lattice and have the size of those of Visium."""
+    from spatialwhisperer._access.lattice import lattice_of
+
+    lattice = lattice_of(xy_px)
+    if lattice is None or lattice.kind != "hexagonal":
+        return None
+    return lattice.pitch_px if _SMALLEST_SPOT < diameter_px / lattice.pitch_px < _LARGEST_SPOT else None
 
 
 def of_visium_array(obs: pd.DataFrame, xy_px: np.ndarray, *, diameter_px: float) -> tuple[Scale, ...]:
