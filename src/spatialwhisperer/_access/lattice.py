@@ -1,4 +1,4 @@
-"""A check of the stated scale against the spots: on a known array the distance between them is known in microns."""
+"""The lattice on which spots lie, and a check of the scale against it: on a known array the distance between spots is known in microns."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spatialwhisperer._access.scale import VISIUM_PITCH_UM, squared
+from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from spatialwhisperer._access.section import Section
 
+VISIUM_PITCH_UM = 100.0
+ARRAY_COLUMNS = ("array_col", "array_row")
 ST_PITCHES_UM = (200.0, 200.0 / 2**0.5)
 _ST_LONG, _ST_SHORT = 35, 33
 _FEWEST_SPOTS = 50
@@ -23,6 +27,87 @@ _FEW = 0.15
 _LEAST_NEIGHBOURS = 2.5
 _TOLERANCE = 1.15
 _SMALLEST_UM = 30.0
+
+_ALIKE = 1.05
+_NEAR = 1.6
+_WINDOW = 0.2
+_ROUNDS = 10
+_FEWEST_INDEXED = 10
+_MISPLACED = 0.1
+
+
+def squared(xy_px: np.ndarray, stretch: float) -> np.ndarray:
+    """Positions in pixels, shape (n, 2), in square pixels of the same area."""
+    return xy_px * [stretch**0.5, stretch**-0.5]
+
+
+def array_indices(obs: pd.DataFrame) -> np.ndarray:
+    """Column and row of each spot on the array, float64, shape (n, 2).
+
+    Raises
+    ------
+    ValueError
+        If they are not numbers.
+    """
+    return number_matrix(obs[list(ARRAY_COLUMNS)], ".obs[['array_col', 'array_row']]")
+
+
+def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
+    """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
+
+    Within a row of a hexagonal array, column indices go up by two, and rows alternate between even and odd columns. An affine map from
+    indices to pixels is fitted to all spots, and the pitch is the length of two columns under it. Rounded pixel coordinates average
+    out, and a subset of the spots gives the same pitch.
+
+    Parameters
+    ----------
+    obs
+        Rows of the table, with ``array_col`` and ``array_row``.
+    xy_px
+        Their centres in full-resolution pixels, shape (n, 2).
+    """
+    if not all(column in obs for column in ARRAY_COLUMNS):
+        return None
+    indices = array_indices(obs)
+    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
+    array, xy = indices[known], xy_px[known]
+    design = np.column_stack([np.ones(len(array)), array])
+    if len(array) < _FEWEST_INDEXED or len(np.unique(array.sum(axis=1) % 2)) > 1 or np.linalg.matrix_rank(design) < 3:
+        return None
+    fitted = np.linalg.lstsq(design, xy)[0]
+    column, row = fitted[1:]
+    pitch = float(2 * np.linalg.norm(column))
+    others = np.linalg.norm([column + row, column - row], axis=1)
+    misplaced = np.median(np.linalg.norm(design @ fitted - xy, axis=1))
+    if not pitch or (abs(others / pitch - 1) > _ALIKE - 1).any() or misplaced > _MISPLACED * pitch:
+        return None
+    return pitch
+
+
+def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
+    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
+
+    The median distance to the nearest neighbour is too small where spots deviate from the lattice, because the nearest of four to six
+    neighbours is taken. It is therefore only the start value of the median over all pairs within 20 % of that median.
+    """
+    from scipy.spatial import cKDTree
+
+    places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
+    if len(places) < 3:
+        raise ValueError(
+            f"Section {section!r} has {len(places)} spots with a place of their own: too few to measure their pitch. Pass mpp=… "
+            "instead of spot_pitch_um."
+        )
+    tree = cKDTree(places)
+    pitch = float(np.median(tree.query(places, k=2)[0][:, 1]))
+    pairs = tree.query_pairs(_NEAR * pitch, output_type="ndarray")
+    distance = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
+    for _ in range(_ROUNDS):
+        near = distance[np.abs(distance - pitch) < _WINDOW * pitch]
+        if not len(near):
+            break
+        pitch = float(np.median(near))
+    return pitch
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.contract import check_affine, number_matrix
+from spatialwhisperer._access.contract import check_affine
+from spatialwhisperer._access.lattice import (
+    ARRAY_COLUMNS,
+    VISIUM_PITCH_UM,
+    hexagonal_pitch_px,
+    lattice_of,
+    spot_pitch_px,
+    squared,
+)
 from spatialwhisperer._checks import positive
 from spatialwhisperer._messages import inform, listing, warn
 
@@ -19,16 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MICRONS = re.compile(r"(^|[_\-\s:./])(um|µm|μm|microns?|micromet(er|re)s?)($|[_\-\s:./])", re.IGNORECASE)
-VISIUM_PITCH_UM = 100.0
 FIDUCIAL_UM = 105.0
-ARRAY_COLUMNS = ("array_col", "array_row")
 
 _ALIKE = 1.05
-_REACH = 1.6
-_WINDOW = 0.2
-_ROUNDS = 10
-_FEWEST_SPOTS = 10
-_MISPLACED = 0.1
 _STRETCHED = 1.01
 _SHEARED = 0.01
 _MAGNIFICATIONS = (20, 40)
@@ -183,32 +184,6 @@ def missing_mpp(section: str) -> str:
     )
 
 
-def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
-    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
-
-    The median distance to the nearest neighbour is too small where spots deviate from the lattice, because the nearest of four to six
-    neighbours is taken. It is therefore only the start value of the median over all pairs within 20 % of that median.
-    """
-    from scipy.spatial import cKDTree
-
-    places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
-    if len(places) < 3:
-        raise ValueError(
-            f"Section {section!r} has {len(places)} spots with a place of their own: too few to measure their pitch. Pass mpp=… "
-            "instead of spot_pitch_um."
-        )
-    tree = cKDTree(places)
-    pitch = float(np.median(tree.query(places, k=2)[0][:, 1]))
-    pairs = tree.query_pairs(_REACH * pitch, output_type="ndarray")
-    distance = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
-    for _ in range(_ROUNDS):
-        near = distance[np.abs(distance - pitch) < _WINDOW * pitch]
-        if not len(near):
-            break
-        pitch = float(np.median(near))
-    return pitch
-
-
 # ------------------------------------------------------------------------------------------------- what objects state
 
 
@@ -244,8 +219,6 @@ def of_library(
 
 def _pitch_of_places(xy_px: np.ndarray, diameter_px: float) -> float | None:
     """Pitch of spots without array indices, where they lie on a hexagonal lattice and have the size of those of Visium."""
-    from spatialwhisperer._access.lattice import lattice_of
-
     lattice = lattice_of(xy_px)
     if lattice is None or lattice.kind != "hexagonal":
         return None
@@ -268,49 +241,6 @@ def of_visium_array(obs: pd.DataFrame, xy_px: np.ndarray, *, diameter_px: float)
     if pitch is None or not _SMALLEST_SPOT < diameter_px / pitch < _LARGEST_SPOT:
         return ()
     return (Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE),)
-
-
-def array_indices(obs: pd.DataFrame) -> np.ndarray:
-    """Column and row of each spot on the array, float64, shape (n, 2).
-
-    Raises
-    ------
-    ValueError
-        If they are not numbers.
-    """
-    return number_matrix(obs[list(ARRAY_COLUMNS)], ".obs[['array_col', 'array_row']]")
-
-
-def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
-    """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
-
-    Within a row of a hexagonal array, column indices go up by two, and rows alternate between even and odd columns. An affine map from
-    indices to pixels is fitted to all spots, and the pitch is the length of two columns under it. Rounded pixel coordinates average
-    out, and a subset of the spots gives the same pitch.
-
-    Parameters
-    ----------
-    obs
-        Rows of the table, with ``array_col`` and ``array_row``.
-    xy_px
-        Their centres in full-resolution pixels, shape (n, 2).
-    """
-    if not all(column in obs for column in ARRAY_COLUMNS):
-        return None
-    indices = array_indices(obs)
-    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
-    array, xy = indices[known], xy_px[known]
-    design = np.column_stack([np.ones(len(array)), array])
-    if len(array) < _FEWEST_SPOTS or len(np.unique(array.sum(axis=1) % 2)) > 1 or np.linalg.matrix_rank(design) < 3:
-        return None
-    fitted = np.linalg.lstsq(design, xy)[0]
-    column, row = fitted[1:]
-    pitch = float(2 * np.linalg.norm(column))
-    others = np.linalg.norm([column + row, column - row], axis=1)
-    misplaced = np.median(np.linalg.norm(design @ fitted - xy, axis=1))
-    if not pitch or (abs(others / pitch - 1) > _ALIKE - 1).any() or misplaced > _MISPLACED * pitch:
-        return None
-    return pitch
 
 
 def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Scale, ...]:
@@ -345,11 +275,6 @@ def stretch_of(matrix: np.ndarray) -> float:
     width, height = np.linalg.norm(matrix[:2, :2], axis=0)
     stretch = float(width / height)
     return stretch if max(stretch, 1 / stretch) > _STRETCHED else 1.0
-
-
-def squared(xy_px: np.ndarray, stretch: float) -> np.ndarray:
-    """Positions in pixels, shape (n, 2), in square pixels of the same area."""
-    return xy_px * [stretch**0.5, stretch**-0.5]
 
 
 def unit_scale(matrix: np.ndarray) -> float:

@@ -62,7 +62,7 @@ def _her2st(folder: Path) -> Iterator[tuple[np.ndarray, float]]:
     for file in sorted(folder.glob("*/counts.h5ad")):
         section = ad.read_h5ad(file, backed="r")
         xy = np.asarray(section.obsm["spatial"], float)
-        yield xy, 200 / _step(section.obs[["array_col", "array_row"]].to_numpy(float), xy)
+        yield xy, 200 / _step(np.asarray(section.obs[["array_col", "array_row"]], float), xy)
 
 
 def _bulb(folder: Path) -> Iterator[tuple[np.ndarray, float]]:
@@ -96,7 +96,7 @@ def _cells(folder: Path) -> Iterator[tuple[np.ndarray, float]]:
 
     for file in sorted(folder.glob("*.h5ad")):
         # the scale is not stated, and cells lie on no lattice at any
-        yield ad.read_h5ad(file).obs[["y_pixel", "x_pixel"]].to_numpy(float), 0.5
+        yield np.asarray(ad.read_h5ad(file).obs[["y_pixel", "x_pixel"]], float), 0.5
 
 
 def _step(array: np.ndarray, xy: np.ndarray) -> float:

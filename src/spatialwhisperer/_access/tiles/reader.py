@@ -70,7 +70,8 @@ class TileReader:
                 f"Section {section.name!r} needs an image and its microns per pixel before tiles are read."
             )
         self.section, self.tile_px = section, tile_px
-        cell_px = tuple(tile_um / um / tile_px for um in section.pixel_um(mpp))
+        width_um, height_um = section.pixel_um(mpp)
+        cell_px = tile_um / width_um / tile_px, tile_um / height_um / tile_px
         self.view = choose_view(section.image, cell_px, section.xy_px)
         self.cells = Cells(tile_px, cell_px[0] / self.view.scale_x, cell_px[1] / self.view.scale_y)
         size = np.array(self.cells.size)
