@@ -11,12 +11,13 @@ from spatialwhisperer._access.images import read_pixels
 from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
-    from spatialwhisperer._access.images import RasterImage
+    from spatialwhisperer._access.images import Level, RasterImage
     from spatialwhisperer._access.section import Section
 
 _FEWEST_ROWS = 30
 _LONG_SIDE_PX = 600
 _MOST_PX = 2**27
+_STRIP_PX = 2**24
 _SMOOTHED_PX = 5
 _BLACK = 16
 _BACKGROUND_QUANTILE = 0.05
@@ -128,19 +129,30 @@ def _darkness(image: RasterImage) -> np.ndarray | None:
     """Optical density above that of the background, of a small copy, shape (height, width); ``None`` where it costs much to read."""
     from scipy.ndimage import uniform_filter
 
-    enough = [level for level in image.levels if max(level.pixels.shape[1:]) >= _LONG_SIDE_PX]
-    level = enough[-1] if enough else image.levels[0]
+    level = image.levels[0]
+    if np.prod(level.pixels.shape[1:]) > _MOST_PX:
+        # not where the finest one is small: coarse levels of an object in memory may be computed from it when they are read
+        level = [each for each in image.levels if max(each.pixels.shape[1:]) >= _LONG_SIDE_PX][-1]
     _, height, width = level.pixels.shape
     if height * width > _MOST_PX:
         return None
     step = max(1, max(height, width) // _LONG_SIDE_PX)
     height, width = height // step * step, width // step * step
-    squares = read_pixels(level, 0, 0, width, height).reshape(3, height // step, step, width // step, step)
-    small = squares[:, :, :: max(1, step // 8), :, :: max(1, step // 8)].mean(axis=(2, 4), dtype=np.float32)
+    # as few reads as memory allows: a level that is computed when it is read is computed for each of them
+    rows = max(1, _STRIP_PX // (width * step)) * step
+    strips = [_averages(level, top, min(top + rows, height), width, step) for top in range(0, height, rows)]
+    small = np.concatenate(strips, axis=1)
     small[:, (small <= _BLACK).all(axis=0)] = 255
     density = -np.log10((small + 1) / 256).mean(axis=0)
     above = density - np.quantile(density, _BACKGROUND_QUANTILE)
     return np.asarray(uniform_filter(above, _SMOOTHED_PX, mode="nearest"))
+
+
+def _averages(level: Level, top: int, bottom: int, width: int, step: int) -> np.ndarray:
+    """Means over some pixels of each square of ``step`` pixels between two rows, shape (3, squares down, squares across)."""
+    squares = read_pixels(level, 0, top, width, bottom).reshape(3, (bottom - top) // step, step, width // step, step)
+    some = max(1, step // 8)
+    return np.asarray(squares[:, :, ::some, :, ::some].mean(axis=(2, 4), dtype=np.float32))
 
 
 def _at(darkness: np.ndarray, image: RasterImage, xy_px: np.ndarray) -> np.ndarray:
