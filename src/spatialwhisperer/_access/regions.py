@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.contract import check_affine, instances_of, link_of
+from spatialwhisperer._access.elements.lattice import squared
+from spatialwhisperer._access.elements.platforms import of_bins, of_xenium
 from spatialwhisperer._access.images import XY, find_image, rgb_names
-from spatialwhisperer._access.lattice import squared
-from spatialwhisperer._access.platforms import of_bins, of_xenium
 from spatialwhisperer._access.scale import (
     MICRONS,
     Scale,

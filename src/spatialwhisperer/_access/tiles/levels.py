@@ -83,7 +83,7 @@ def _averaged_view(finest: Level, level: Level, xy_px: np.ndarray) -> View | Non
     """How a level lies on the finest one, where its pixels are averages of that; else ``None``.
 
     A size that is no multiple of the factor leaves pixels over, which writers drop at the end (openslide, OME), at the start
-    (spatialdata) or spread over all (scikit-image). The levels themselves tell: they are compared in a few windows.
+    (spatialdata) or distribute over all (scikit-image). The levels themselves tell: they are compared in a few windows.
     """
     windows = _windows(level, xy_px)
     coarse = [read_pixels(level, x, y, x + _WINDOW_PX, y + _WINDOW_PX).astype(np.float32) for x, y in windows]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._access.lattice import check_scale
 from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tiles.reader import TileReader
+from spatialwhisperer._access.tiles.scale_check import check_scale
 from spatialwhisperer._access.tiles.swapped import check_axes
 from spatialwhisperer._checks import one_of
 from spatialwhisperer._messages import warn

@@ -1,4 +1,4 @@
-"""The lattice on which spots lie, and a check of the scale against it: on a known array the distance between spots is known in microns."""
+"""The lattice on which spots lie. On a known array the distance between them is known in microns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spatialwhisperer._access.contract import number_matrix
-from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spatialwhisperer._access.section import Section
 
 VISIUM_PITCH_UM = 100.0
 ARRAY_COLUMNS = ("array_col", "array_row")
@@ -189,21 +187,3 @@ def scale_differs(xy_px: np.ndarray, mpp: float) -> tuple[float, Lattice] | None
         return None
     fits = any(max(apart, known) <= _TOLERANCE * min(apart, known) for known in lattice.known_um)
     return None if fits else (apart, lattice)
-
-
-def check_scale(section: Section) -> None:
-    """Warn where the scale of a section does not fit the array of its spots."""
-    if section.scale is None:
-        return
-    found = scale_differs(squared(section.xy_px, section.scale.stretch), section.scale.mpp)
-    if found is None:
-        return
-    apart, lattice = found
-    name = "Visium" if lattice.kind == "hexagonal" else "the first Spatial Transcriptomics arrays"
-    known = " or ".join(f"{um:.0f}" for um in lattice.known_um)
-    scales = " or ".join(f"{um / lattice.pitch_px:.4g}" for um in lattice.known_um)
-    warn(
-        f"With {section.scale.mpp:.4g} µm per pixel (by {section.scale.rule}) the spots of section {section.name!r} are {apart:.4g} µm apart. "
-        f"They lie on a {lattice.kind} lattice like that of {name}, whose spots are {known} µm apart: mpp would be {scales}. Check it; where the "
-        "spots are those of another array, ignore this."
-    )
