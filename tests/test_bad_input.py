@@ -13,7 +13,7 @@ import pytest
 import spatialdata as sd
 
 import spatialwhisperer as sw
-from spatialwhisperer._access.counts import align_counts
+from spatialwhisperer._access.table.counts import align_counts
 from spatialwhisperer._messages import SpatialWhispererWarning
 
 

@@ -43,6 +43,8 @@ def test_writes_pictures_table_and_store(made: Path) -> None:
     assert list(table.index[-1:]) == ["macro"]
     # small, so below the bar of the whole demo; chance is 0.5
     assert table["auroc"].loc["macro"] > 0.75
+    ranges = pd.read_csv(made / "tissue_ranges.csv", index_col=0)
+    assert ranges["verdict"].tolist() == ["in range", "out of range", "out of range"]
     annotated = spatialdata.read_zarr(made / demo.STORE)["table"]
     assert {"sw_label", "sw_class", "known"} <= set(annotated.obs)
     assert annotated.obsm["sw_class_scores"].shape == (annotated.n_obs, len(table) - 1)

@@ -41,6 +41,8 @@ y, x = np.mgrid[:900, :1200]
 pixels = np.full((900, 1200, 3), 245, np.uint8)
 inside = ((y - 450) / 400) ** 2 + ((x - 600) / 550) ** 2 < 1
 pixels[inside] = (np.array([190, 120, 170]) + rng.normal(0, 18, (inside.sum(), 3))).clip(0, 255)
+for left, top in rng.integers(250, 650, (20, 2)):
+    pixels[(y - top) ** 2 + (x - left) ** 2 < 64] = (70, 40, 120)
 tifffile.imwrite("slide.tif", pixels, photometric="rgb", resolution=(20_000, 20_000), resolutionunit=3)
 
 
@@ -64,12 +66,12 @@ with h5py.File("features_uni_v1/slide.h5", "w") as h5:
 """
 
 BEFORE = {
-    "README.md": "",
+    "README.md": _FILES,
     "docs/annotation.md": _SLIDE,
     "docs/api.md": "",
     "docs/api/settings.md": "",
     "docs/contributing.md": "",
-    "docs/index.md": "",
+    "docs/index.md": _FILES,
     "docs/objects.md": "",
     "docs/opening_models.md": "",
     "docs/own_slide.md": _FILES,
@@ -139,8 +141,9 @@ def clean_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     from matplotlib import pyplot as plt
 
     from spatialwhisperer._modalities import MODALITIES
-    from spatialwhisperer.encoders.registry import ENTRIES
+    from spatialwhisperer.encoders.registry import ENTRIES, load_own
 
+    load_own()
     monkeypatch.chdir(tmp_path)
     modalities, entries = dict(MODALITIES), dict(ENTRIES)
     with sw.settings.override(**{field.name: getattr(sw.settings, field.name) for field in fields(sw.settings)}):

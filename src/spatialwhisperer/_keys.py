@@ -42,6 +42,11 @@ def margin(label: str) -> str:
     return f"{label}_margin"
 
 
+def reason(label: str) -> str:
+    """Column of ``.obs`` with the reason why a row has no label."""
+    return f"{label}_reason"
+
+
 def ontology(label: str) -> str:
     """Column of ``.obs`` with the ontology id of a label column."""
     return f"{label}_cl"

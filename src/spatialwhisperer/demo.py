@@ -148,6 +148,38 @@ def evaluate(task: Task) -> tuple[pd.DataFrame, dict[str, float]]:
     return by_class[["auroc", "n_present"]], summary
 
 
+def compare(task: Task, model: Whisperer) -> pd.DataFrame:
+    """Whether models know the tissue: the section, the section in inverted colours, and the section for the embedded model."""
+    import spatialdata as sd
+
+    section = task.test
+    images = {name: inverted(image) for name, image in section.images.items()}
+    table = section["table"].copy()
+    for key in [key for key in table.obsm if key.startswith("X_")]:
+        del table.obsm[key]  # features of the image as it is
+    other = sd.SpatialData(images=images, shapes=dict(section.shapes), tables={"table": table})
+    cases = {
+        "this section": (section, model),
+        "the same with inverted colours": (other, model),
+        "this section, for the embedded model": (section, None),
+    }
+    reports = {name: sw.tl.tissue_range(data, model=judge) for name, (data, judge) in cases.items()}
+    columns = ["distance", "limit", "out_of_range", "verdict"]
+    return pd.concat({name: one[columns].iloc[0] for name, one in reports.items()}, axis=1).T
+
+
+def inverted(image: Any) -> Any:
+    """An image in the opposite colours, as under a fluorescence microscope."""
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import get_transformation
+
+    full = image["scale0"]["image"] if hasattr(image, "children") else image
+    options: Any = {"c_coords": list(full.coords["c"].values), "scale_factors": [2, 2]}
+    pixels = 255 - np.asarray(full.values)
+    known = get_transformation(image, get_all=True)
+    return Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations=known, **options)
+
+
 def draw(task: Task, model: Whisperer, out: Path) -> None:
     """Write the three pictures."""
     import matplotlib as mpl
@@ -160,7 +192,7 @@ def draw(task: Task, model: Whisperer, out: Path) -> None:
     classes = list(table.obs[KNOWN].cat.categories)
     palette = {name: mpl.colors.to_hex(mpl.colormaps["Set1"](number)) for number, name in enumerate(classes)}
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained", dpi=110)
-    sw.pl.annotation(task.test, palette=palette, axes=axes[:2])
+    sw.pl.annotation(task.test, palette=palette, confidence=False, axes=axes[:2])
     sw.pl.annotation(task.test, key=KNOWN, with_image=False, palette=palette, axes=axes[2:])
     axes[1].get_legend().remove()
     differs = (table.obs["sw_label"].astype(object) != table.obs[KNOWN].astype(object)) & table.obs[KNOWN].notna()
@@ -209,7 +241,7 @@ def write(task: Task, out: Path) -> None:
         os.replace(Path(folder) / STORE, out / STORE)
 
 
-def report(by_class: pd.DataFrame, summary: dict[str, float], seconds: dict[str, float]) -> str:
+def report(by_class: pd.DataFrame, summary: dict[str, float], ranges: pd.DataFrame, seconds: dict[str, float]) -> str:
     """The tables that are printed."""
     import torch
 
@@ -217,6 +249,7 @@ def report(by_class: pd.DataFrame, summary: dict[str, float], seconds: dict[str,
     card = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{os.cpu_count()} cores"
     lines = [by_class.drop(index="macro").set_axis(["AUROC", "present"], axis=1).round(3).to_string()]
     lines += [f"{name}: {value:.3f}" for name, value in summary.items()]
+    lines += ["", "Is the tissue like that of the training?", ranges.to_string(float_format="{:.2f}".format)]
     lines += ["", "seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items())]
     return "\n".join([*lines, f"in all {sum(seconds.values()):.1f} s on {device} ({card})"])
 
@@ -242,12 +275,15 @@ def run(folder: Path | None, out: Path, *, seed: int, small: bool) -> None:
     with timed(seconds, "annotation"):
         annotate(task, model)
         by_class, summary = evaluate(task)
+    with timed(seconds, "tissue ranges"):
+        ranges = compare(task, model)
     with timed(seconds, "pictures"):
         draw(task, model, out)
     with timed(seconds, "writing"):
         by_class.to_csv(out / "evaluation.csv")
+        ranges.to_csv(out / "tissue_ranges.csv")
         write(task, out)
-    print(f"\n{model}\n\nannotated: {task.title}\n\n{report(by_class, summary, seconds)}")
+    print(f"\n{model}\n\nannotated: {task.title}\n\n{report(by_class, summary, ranges, seconds)}")
     if folder is None:
         print(f"macro AUROC should be at least {BAR}: {'yes' if summary['macro AUROC'] >= BAR else 'NO'}")
     print(f"written to {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))

@@ -227,8 +227,8 @@ def test_refuses_what_makes_no_sense(arguments, error, text):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_patients": 2**40}, "n_patients must be at most 10000000"),
-        ({"mpp": 1e-12}, "mpp must lie between 0.001 and 10000000"),
+        ({"n_patients": 2**40}, "n_patients must be at most 10000000,"),
+        ({"mpp": 1e-12}, "mpp must lie between 0.001 and 10000000,"),
         ({"mpp": 1e-3}, "pixels along an edge, and at most 40000 fit into memory"),
         ({"spot_pitch_um": 1e-3}, "spots along an edge"),
         ({"batch_sd": 1e12}, "batch_sd must be at most 10"),

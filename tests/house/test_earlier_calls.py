@@ -48,7 +48,7 @@ def annotated(sdata: Any) -> Arrays:
     table = sdata["table"]
     return {
         "scores": table.obsm["sw_label_scores"],
-        "label": table.obs["sw_label"].astype(str).to_numpy(),
+        "label": table.obs["sw_label"].astype(object).fillna("no label").to_numpy(),
         "confidence": table.obs["sw_label_confidence"].to_numpy(),
         "embedding": table.obsm["X_sw_image"],
     }
@@ -63,7 +63,7 @@ def calls(made: Any, own_model: Any) -> dict[str, Callable[[Any], Arrays]]:
         return annotated(sdata)
 
     def annotate_embedded(sdata: Any) -> Arrays:
-        sw.tl.zero_shot_annotate(sdata)
+        sw.tl.zero_shot_annotate(sdata, unknown="label")
         return annotated(sdata)
 
     def embed_other_tiles(sdata: Any) -> Arrays:

@@ -164,3 +164,12 @@ def test_options_of_a_context_keep_their_kind() -> None:
     read = again.modalities["image"].context.options  # type: ignore[union-attr]
     assert dict(read) == options
     assert [type(v) for v in read.values()] == [int, float, str, bool]
+
+
+@pytest.mark.parametrize("dropout", [-0.01, 1.01, "0.5"])
+def test_dropout_is_a_number_between_0_and_1(dropout: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="dropout must be a number|dropout"):
+        HeadConfig("linear", 8, dropout)
+    with pytest.raises((TypeError, ValueError), match="dropout"):
+        ContextConfig("section_knn", {"dropout": dropout})
+    assert HeadConfig("linear", 8, 1.0).dropout == 1

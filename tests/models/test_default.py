@@ -288,6 +288,17 @@ def test_it_is_there_and_small() -> None:
     assert sum(p.stat().st_size for p in files) <= 8_000_000
 
 
+def test_it_holds_the_distances_of_left_out_patients() -> None:
+    reference = sw.models.default_model().reference
+    assert reference is not None
+    assert reference.config.unseen == "groups"
+    row = reference.row_limit()
+    assert row is not None
+    assert reference.arrays["unseen_section"].round(2).tolist() == pytest.approx([0.82, 0.72, 0.78, 0.77, 0.82])
+    assert (round(row, 2), round(reference.image_limit(), 2)) == (2.2, 1.24)
+    assert len(reference.config.fingerprints) == 34  # 33 sections and the single cells
+
+
 def test_it_says_what_it_is() -> None:
     model = sw.models.default_model()
     card, annotation = model.config.card, model.config.annotation
@@ -323,7 +334,7 @@ import spatialwhisperer as sw
 sw.settings.offline = True
 sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
 sdata = sections["P1"]
-sw.tl.zero_shot_annotate(sdata)
+sw.tl.zero_shot_annotate(sdata, unknown="label")
 obs = sdata["table"].obs
 print(json.dumps([list(obs["sw_label"].cat.categories), float(obs["sw_label_confidence"].max()), str(obs["sw_label_cl"].dtype)]))
 """

@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
@@ -16,14 +17,14 @@ def table_of(data: Any) -> Any:
 def test_labels_have_their_colours_and_a_legend(annotated: Any, labels: dict[str, str]) -> None:
     import matplotlib.pyplot as plt
 
-    axes: Any = sw.pl.annotation(annotated)
+    axes: Any = sw.pl.annotation(annotated, confidence=False)
     assert len(axes) == 2
     assert plt.fignum_exists(axes[0].figure.number)
     assert axes[1].get_title().endswith("sw_label")
     words = [t.get_text() for t in axes[1].get_legend().get_texts()]
     assert words == [*labels, "no label"]
     patches = axes[1].collections[0]
-    assert len(patches.get_paths()) == 120
+    assert len(np.asarray(patches.get_offsets())) == 120
     colours = table_of(annotated).uns["sw_label_colors"]
     assert len(colours) == 5
     codes = table_of(annotated).obs["sw_label"].cat.codes.to_numpy()
@@ -64,7 +65,7 @@ def test_rows_without_scores_are_not_drawn(section: Any, model: Any) -> None:
     sw.tl.query(section, "fat tissue", model=model)
     section["table"].obs.loc[section["table"].obs_names[:20], "sw_query"] = np.nan
     _, ax = sw.pl.scores(section, key="sw_query")
-    assert len(ax.collections[0].get_paths()) == 100
+    assert len(np.asarray(ax.collections[0].get_offsets())) == 100
 
 
 def test_unknown_names_are_refused(section: Any, model: Any, labels: dict[str, str]) -> None:
@@ -104,7 +105,7 @@ def test_labels_of_low_confidence_are_transparent(section: Any, model: Any, labe
     sw.tl.zero_shot_annotate(section, labels, model=model, min_confidence=0.6)
     ax: Any
     (ax,) = sw.pl.annotation(section, with_image=False, confidence=True, alpha=0.8)
-    alphas = ax.collections[0].get_facecolor()[:, 3]
+    alphas = np.asarray(ax.collections[0].get_facecolor())[:, 3]
     sure = table.obs["sw_label_confidence"].to_numpy(float)
     given = table.obs["sw_label"].notna().to_numpy()
     expected = 0.8 * (0.1 + 0.9 * (sure - 0.2) / 0.8)
@@ -137,6 +138,12 @@ def test_stored_colours_that_are_none_give_way(section: Any, stored: Any) -> Non
     assert all(map(mpl.colors.is_color_like, colours))
 
 
+@pytest.mark.parametrize("draw", [sw.pl.annotation, sw.pl.scores])
+def test_one_column_is_drawn(section: Any, draw: Any) -> None:
+    with pytest.raises(TypeError, match="key must be text"):
+        draw(section, key=["cell_type"])
+
+
 def test_a_palette_holds_colours(section: Any) -> None:
     palette = dict.fromkeys(section["table"].obs["cell_type"].cat.categories, "nope")
     with pytest.raises(ValueError, match="palette must hold colours that matplotlib knows; found 'nope'"):
@@ -156,3 +163,38 @@ def test_scores_are_real_numbers_with_a_name_each(section: Any) -> None:
     del table.obsm["own_scores"]
     with pytest.raises(KeyError, match="There are no scores"):
         sw.pl.scores(section, key="own")
+
+
+def test_low_confidence_is_transparent_by_default(section: Any, model: Any, labels: dict[str, str]) -> None:
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
+    (shaded,) = sw.pl.annotation(section, with_image=False)
+    (plain,) = sw.pl.annotation(section, with_image=False, confidence=False)
+    (truth,) = sw.pl.annotation(section, key="cell_type", with_image=False)
+    n = [len(np.unique(np.asarray(ax.collections[0].get_facecolor())[:, 3].round(4))) for ax in (shaded, plain, truth)]
+    assert n[0] > 20
+    assert n[1:] == [1, 1]
+
+
+def test_a_label_has_one_colour_in_the_annotation_and_the_truth(
+    section: Any, model: Any, labels: dict[str, str]
+) -> None:
+    table = section["table"]
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
+    own = dict(zip(table.obs["sw_label"].cat.categories, table.uns["sw_label_colors"], strict=True))
+    table.obs["known"] = pd.Categorical(np.resize([*reversed(labels), "something else"], table.n_obs))
+    sw.pl.annotation(section, key="known", with_image=False)
+    known = dict(zip(table.obs["known"].cat.categories, table.uns["known_colors"], strict=True))
+    assert {name: known[name] for name in own} == own
+    assert len(set(known.values())) == len(known)
+
+
+def test_a_flat_map_of_scores_looks_flat(section: Any) -> None:
+    table, rng = section["table"], np.random.default_rng(0)
+    table.uns["sw_label"] = {"classes": np.array(["clear", "flat", "missing"])}
+    values = rng.normal(size=(table.n_obs, 3)) * [1, 0.01, np.nan] + [0, 5, 0]
+    table.obsm["sw_label_scores"] = values.astype(np.float32)
+    clear, flat, missing = sw.pl.scores(section)[1:]
+    spread = [np.ptp(np.asarray(ax.collections[0].get_facecolor())[:, 1]) for ax in (clear, flat)]
+    assert spread[0] > 0.8
+    assert spread[1] < 0.05
+    assert not missing.collections

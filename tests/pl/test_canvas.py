@@ -17,9 +17,9 @@ def test_a_grid_is_drawn_as_squares(simulated: Any, model: Any, labels: dict[str
     sw.pp.tiles(slide, at="grid", tile_um=160)
     sw.tl.zero_shot_annotate(slide, labels, model=model)
     (ax,) = sw.pl.annotation(slide, with_image=False)
-    path = ax.collections[0].get_paths()[0]
-    assert path.get_extents().width == pytest.approx(320)
-    assert len(path) == 5
+    marks: Any = ax.collections[0]
+    assert marks.diameter == pytest.approx(320)
+    assert len(marks.get_paths()[0]) == 5
 
 
 def test_a_section_without_an_image(adata: Any) -> None:
@@ -42,7 +42,8 @@ def striped(simulated: Any) -> Any:
 
 def test_tiles_that_overlap_do_not_hide_each_other(striped: Any) -> None:
     (ax,) = sw.pl.annotation(striped, key="column", with_image=False)
-    assert ax.collections[0].get_paths()[0].get_extents().width == pytest.approx(160)
+    marks: Any = ax.collections[0]
+    assert marks.diameter == pytest.approx(160)
 
 
 def test_a_long_legend_stays_on_the_figure(section: Any) -> None:

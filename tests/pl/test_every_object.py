@@ -96,7 +96,7 @@ class Annotated:
 @pytest.fixture(scope="module", params=MAKERS)
 def annotated(request: Any, simulated: Any) -> Annotated:
     data = MAKERS[request.param](simulated)
-    sw.tl.zero_shot_annotate(data, LABELS, min_confidence=0.21)
+    sw.tl.zero_shot_annotate(data, LABELS, unknown="label", min_confidence=0.21)
     sw.tl.query(data, "fat tissue")
     sw.tl.spatial_domains(data, use="X_sw_image", n_domains=3)
     table: Any = Slide.open(data).table
@@ -133,7 +133,7 @@ def test_labels(annotated: Annotated) -> None:
     axes = sw.pl.annotation(annotated.data, confidence=True)
     assert len(axes) == 2
     check_bars(axes, MPP)
-    assert len(axes[1].collections[0].get_paths()) == annotated.table.n_obs
+    assert len(np.asarray(axes[1].collections[0].get_offsets())) == annotated.table.n_obs
     axes[0].figure.canvas.draw()
 
 
@@ -207,17 +207,18 @@ def unscaled(simulated: Any) -> ad.AnnData:
 def test_a_picture_takes_the_scale_that_the_annotation_was_made_at(unscaled: ad.AnnData) -> None:
     before = sw.pl.annotation(unscaled, key="cell_type")
     assert not any(ax.lines or ax.texts for ax in before)
-    sw.tl.zero_shot_annotate(unscaled, LABELS, mpp=MPP)
+    sw.tl.zero_shot_annotate(unscaled, LABELS, unknown="label", mpp=MPP)
     check_bars(sw.pl.annotation(unscaled), MPP)
     check_bars(sw.pl.scores(unscaled), MPP)
     check_bars(sw.pl.domains(unscaled, key="cell_type"), MPP)
     check_bars(sw.pl.top_tiles(unscaled, "T cell", n=2)[:1], 1.0)
     (ax,) = sw.pl.annotation(unscaled, with_image=False, diameter_um=55)
-    assert ax.collections[0].get_paths()[0].get_extents().width == pytest.approx(55 / MPP)
+    marks: Any = ax.collections[0]
+    assert marks.diameter == pytest.approx(55 / MPP)
 
 
 def test_records_that_differ_give_no_scale(unscaled: ad.AnnData) -> None:
-    sw.tl.zero_shot_annotate(unscaled, LABELS, mpp=MPP)
+    sw.tl.zero_shot_annotate(unscaled, LABELS, unknown="label", mpp=MPP)
     sw.pp.embed_images(unscaled, tile_um=100, tile_px=32, mpp=1.0, key_added="X_other")
     assert not any(ax.lines or ax.texts for ax in sw.pl.annotation(unscaled))
     with pytest.raises(ValueError, match=r"microns per pixel of section 'P1' are not known. Pass mpp=…"):
@@ -235,6 +236,6 @@ def test_a_picture_takes_the_image_that_the_annotation_was_read_from(simulated: 
     """Two images share a coordinate system with the spots: one is named for the annotation, and not again for pictures."""
     data = shapes_alone(simulated)
     data.images["other"] = data.images["P1_image"]
-    sw.tl.zero_shot_annotate(data, LABELS, image_key="P1_image")
+    sw.tl.zero_shot_annotate(data, LABELS, unknown="label", image_key="P1_image")
     check_bars(sw.pl.annotation(data), MPP)
     assert len(sw.pl.top_tiles(data, "T cell", n=2)) == 2

@@ -48,9 +48,9 @@ def test_three_panels_for_each_gene(kind: str, section: Any, adata: Any, predict
     assert axes[1].get_title().endswith(f"{best}, predicted")
     assert axes[2].get_title() == "r = 1.00"
     assert axes[2].get_xlabel() == "measured, ln(1 + CP10k)"
-    assert len(axes[0].collections[0].get_paths()) == 120
-    assert len(axes[1].collections[0].get_paths()) == 115
-    assert len(np.asarray(axes[2].collections[0].get_offsets())) == 115
+    assert len(np.asarray(axes[0].collections[0].get_offsets())) == 120
+    assert len(np.asarray(axes[1].collections[0].get_offsets())) == 115
+    assert len(np.asarray(np.asarray(axes[2].collections[0].get_offsets()))) == 115
     axes[0].figure.canvas.draw()
 
 

@@ -17,11 +17,11 @@ from spatialwhisperer.tl._annotation.record import AnnotationRecord
 def test_exactly_the_documented_keys_are_written(section: Any, model: Any, labels: dict[str, str], keys: Any) -> None:
     table = section["table"]
     before, tables = keys.of(table), set(section.tables)
-    assert sw.tl.zero_shot_annotate(section, labels, model=model) is None
+    assert sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label") is None
     assert keys.added(before, table) == {
-        "obs": {"sw_label", "sw_label_confidence", "sw_label_margin"},
+        "obs": {"sw_label", "sw_label_confidence", "sw_label_margin", "sw_label_reason"},
         "obsm": {"sw_label_scores", "X_sw_image"},
-        "uns": {"sw_label"},
+        "uns": {"sw_label", "sw_label_colors"},
         "recorded": {"sw_label", "X_sw_image"},
     }
     assert set(section.tables) == tables
@@ -78,9 +78,9 @@ def test_keys_are_named_after_key_added(section: Any, model: Any, keys: Any) -> 
         section, ["tumour", "B/plasma cell", "fat"], model=model, key_added="mine", modality="gene"
     )
     assert keys.added(before, section["table"]) == {
-        "obs": {"mine", "mine_confidence", "mine_margin"},
+        "obs": {"mine", "mine_confidence", "mine_margin", "mine_reason"},
         "obsm": {"mine_scores", "X_sw_gene"},
-        "uns": {"mine"},
+        "uns": {"mine", "mine_colors"},
         "recorded": {"mine", "X_sw_gene"},
     }
     assert section["table"].uns["mine"]["classes"].tolist() == ["tumour", "B/plasma cell", "fat"]
@@ -166,14 +166,13 @@ def test_colours_stay_with_their_categories(section: Any, model: Any, labels: di
     sw.tl.zero_shot_annotate(section, labels, model=model)
     assert table.uns["sw_label_colors"] == ["#123456"] * n
     sw.tl.zero_shot_annotate(section, {"x": "fat tissue", "y": "stroma"}, model=model)
-    assert "sw_label_colors" not in table.uns
+    assert len(table.uns["sw_label_colors"]) == len(table.obs["sw_label"].cat.categories)
+    assert "#123456" not in table.uns["sw_label_colors"]
     # the colour of a label follows from its place among all labels, also where some have no rows
     sw.tl.zero_shot_annotate(section, labels, model=model)
-    sw.pl.annotation(section, with_image=False)
     all_of_them = dict(zip(table.obs["sw_label"].cat.categories, table.uns["sw_label_colors"], strict=True))
     table.obsm["X_mine"] = class_embeddings(model, [[p] for p in labels.values()])[2 + np.arange(120) % 2]
     sw.tl.zero_shot_annotate(section, labels, model=model, embedding_key="X_mine")
-    sw.pl.annotation(section, with_image=False)
     two = dict(zip(table.obs["sw_label"].cat.categories, table.uns["sw_label_colors"], strict=True))
     assert len(two) == 2
     assert two.items() <= all_of_them.items()
@@ -287,3 +286,17 @@ def test_squidpy_and_scanpy_read_the_result(adata: Any, model: Any, labels: dict
     assert adata.uns["sw_label_nhood_enrichment"]["zscore"].shape[0] >= 2
     sc.pp.neighbors(adata, use_rep="X_sw_image", n_neighbors=5)
     assert adata.obsp["distances"].shape == (120, 120)
+
+
+def test_labels_of_few_rows_are_removed(section: Any, model: Any, labels: dict[str, str]) -> None:
+    table = section["table"]
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
+    counts = table.obs["sw_label"].value_counts()
+    least = int(counts.min()) + 1
+    rare = table.obs["sw_label"].isin(counts.index[counts < least]).to_numpy()
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label", min_rows=least)
+    assert table.obs["sw_label"].isna().to_numpy().tolist() == rare.tolist()
+    assert (table.obs["sw_label_reason"] == "label below min_rows").to_numpy().tolist() == rare.tolist()
+    assert table.obs["sw_label"].value_counts().min() >= least
+    record: Any = recorded_as(table, "sw_label", AnnotationRecord)
+    assert (record.min_rows, dict(record.without_label)) == (least, {"label below min_rows": int(rare.sum())})

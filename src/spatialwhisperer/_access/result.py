@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.elements.colours import stored_colours
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._provenance import entry
 
@@ -32,6 +33,8 @@ class Result:
         The provenance: plain values, or a record.
     obs, obsm, uns
         Values by name. Where the categories of a column of ``.obs`` change, its colours are removed.
+    colours
+        Of a column of ``.obs``, the colour of each of its categories; colours that fit already are kept.
     gone
         Names in ``.obs``, ``.obsm`` or ``.uns`` to remove, which an earlier result of this key may have written.
     """
@@ -42,6 +45,7 @@ class Result:
     obsm: Mapping[str, Any] = field(default_factory=frozen)
     uns: Mapping[str, Any] = field(default_factory=frozen)
     gone: tuple[str, ...] = ()
+    colours: Mapping[str, Mapping[str, str]] = field(default_factory=frozen)
 
 
 def write_results(table: AnnData, results: tuple[Result, ...]) -> None:
@@ -71,6 +75,8 @@ def _write(table: AnnData, result: Result) -> None:
             # colours are assigned by position and would go to other labels
             del table.uns[colours]
         table.obs[name] = values
+        if name in result.colours and len(stored_colours(table, name)) != len(values.categories):
+            table.uns[colours] = [result.colours[name][category] for category in values.categories]
     for name, values in result.obsm.items():
         table.obsm[name] = values
     for name, values in result.uns.items():

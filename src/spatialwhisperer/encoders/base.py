@@ -34,10 +34,13 @@ class Encoder(ABC):
         Whether training fits the encoder to the data, by a class method ``fit``.
     names
         Names that the class is registered by.
+    library
+        Package that opens the encoder.
     """
 
     spec: EncoderSpec
     fits: ClassVar[bool] = False
+    library: ClassVar[str] = "spatialwhisperer"
     names: ClassVar[frozenset[str]] = frozenset()
 
     @property
@@ -111,6 +114,11 @@ class Encoder(ABC):
     def safe_name(cls, name: str) -> bool:  # noqa: ARG003
         """Whether a name that is not registered stands for one encoder of a library, wherever it is opened."""
         return False
+
+    @classmethod
+    def is_here(cls, name: str) -> bool:  # noqa: ARG003
+        """Whether the encoder of a registered name opens without a download."""
+        return True
 
     @classmethod
     def suggestions(cls) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.squares import Squares
-from spatialwhisperer._checks import check_text, checked, one_of, positive
+from spatialwhisperer._checks import check_text, checked, positive
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.io._features.files import FeatureFile, check_rows, read_features
@@ -170,8 +170,6 @@ def from_stamp(
     >>> sdata["sw_tiles"].obsm["X_ctranspath"].shape, sdata["sw_tiles"].obsm["spatial"].tolist()
     ((2, 8), [[256.0, 256.0], [768.0, 256.0]])
     """
-    if unit is not None:
-        one_of("unit", unit, Literal["um", "px"])
     if tile is not None:
         positive("tile", tile)
     file = read_features(path, "feats")

@@ -105,6 +105,11 @@ def read_slide(
     return slide_of(opened.levels, image, pixel)
 
 
+def slides_in(folder: Path) -> list[Path]:
+    """Image files in a folder, by the endings of their names, sorted. Hidden files are left out."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and not p.name.startswith("."))
+
+
 def _file(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be the path of an image file, not {type(path).__name__}.")
@@ -114,7 +119,7 @@ def _file(path: Any) -> Path:
             raise ValueError(
                 f"{place} is a zarr store, not an image file. Read it with spatialdata.read_zarr({str(place)!r})."
             )
-        inside = sorted(p.name for p in place.iterdir() if p.suffix.lower() in _IMAGES)
+        inside = [p.name for p in slides_in(place)]
         raise ValueError(f"{place} is a folder. Name one image file in it (found: {listing(inside, 5)}).")
     if not place.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")

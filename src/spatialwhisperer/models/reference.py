@@ -11,13 +11,9 @@ from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer.models.training_range import FAR, Unseen, image_scale, nearest, row_limit, section_limit
 
 KIND = "reference"
-
-FAR = 2.0
-"""A section further than this from all training sections is unlike them; see :meth:`Reference.image_distance`."""
-
-_LARGEST = 10.0
 _NOTHING: Mapping[str, np.ndarray] = FrozenMapping({})
 
 _TOGETHER = (
@@ -32,6 +28,8 @@ _KNOWN = {name for group in _TOGETHER for name in group} | {
     "profile",
     "excess_cross_entropy",
     "feature_sample",
+    "unseen_row",
+    "unseen_section",
 }
 
 
@@ -53,6 +51,11 @@ class ReferenceConfig(Stored):
         Lowest and highest microns per pixel of the training images; ``None`` where they are not known.
     encoder, tile_um, tile_px
         Name of the image encoder, and the tiles of its features; ``None`` where they are not known.
+    unseen
+        What was left out in turn to measure distances of tissue that is not among the training sections: patients ("groups"),
+        "sections" of one patient, or nothing ("rows" of one section). ``None`` where the distances were not measured.
+    fingerprints
+        Training sections by the number and the hash of their rows, by which a section is recognised.
     """
 
     bridge: str = "gene"
@@ -64,6 +67,8 @@ class ReferenceConfig(Stored):
     encoder: str | None = None
     tile_um: tuple[float, ...] = ()
     tile_px: int | None = None
+    unseen: Unseen | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=frozen)
 
 
 class Reference:
@@ -90,6 +95,9 @@ class Reference:
 
         ``feature_mean``, ``feature_std`` : raw image features by training section, shape (s, d); ``feature_sample``: some
         standardised ones, shape (k, d)
+
+        ``unseen_row`` : quantiles of the distance of training rows from the sections of other patients, shape (q,);
+        ``unseen_section``: distance of each training section from them, shape (s,)
 
         ``mean_<modality>`` : mean embedding of the training rows, shape (u,)
 
@@ -160,28 +168,68 @@ class Reference:
                 f"features need complete rows of {centres.shape[1]} values; found {len(complete)} of "
                 f"{np.shape(features)[1]} values."
             )
-        return float(_nearest(complete.mean(axis=0)[None], centres, sd)[0])
+        return float(nearest(complete.mean(axis=0)[None], centres, sd)[0])
+
+    def row_distance(self, features: np.ndarray) -> np.ndarray:
+        """How far each row lies from the mean of the nearest training section; see :meth:`image_distance`.
+
+        Within a training section the root mean square is 1.
+
+        Parameters
+        ----------
+        features
+            Image features before they are standardised, shape (n, d).
+
+        Returns
+        -------
+        float32 of shape (n,); NaN in rows that are not complete.
+
+        Raises
+        ------
+        KeyError
+            If the reference has no image features.
+        ValueError
+            If d differs.
+        """
+        features = np.asarray(features)
+        centres, sd = self._image_scale()
+        if features.ndim != 2 or features.shape[1] != centres.shape[1]:
+            raise ValueError(f"features need rows of {centres.shape[1]} values; found shape {features.shape}.")
+        out = np.full(len(features), np.nan, np.float32)
+        complete = np.isfinite(features).all(axis=1)
+        out[complete] = nearest(features[complete], centres, sd)
+        return out
 
     def image_limit(self) -> float:
         """Distance beyond which a section is unlike the training sections.
 
-        It is `FAR`, or 1.5 times the largest distance of a training section from the others, if that is more.
+        Where patients were left out in turn, it is 1.5 times the largest distance of their sections, and at least 1. Else it is 2, or
+        1.5 times the largest distance of a training section from the others, if that is more.
         """
+        if self.config.unseen == "groups":
+            return section_limit(self.arrays["unseen_section"])
         centres, sd = self._image_scale()
         if len(centres) < 2:
             return FAR
-        others = [_nearest(centres[i][None], np.delete(centres, i, axis=0), sd)[0] for i in range(len(centres))]
+        others = [nearest(centres[i][None], np.delete(centres, i, axis=0), sd)[0] for i in range(len(centres))]
         return max(FAR, 1.5 * float(max(others)))
+
+    def row_limit(self) -> float | None:
+        """Distance beyond which a row is unlike the training rows; ``None`` where the reference does not tell.
+
+        It is exceeded by 2.5 % of the rows of patients that are left out. Where all training sections are of one patient, it is 1.25
+        times what 2.5 % of the rows of sections that are left out exceed.
+        """
+        if self.config.unseen is None:
+            return None
+        return row_limit(self.arrays["unseen_row"], patients=self.config.unseen == "groups")
 
     def _image_scale(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.has("feature_mean"):
             raise KeyError(
                 "This model's reference has no image features: the model has no images, or trained its image encoder."
             )
-        centres = self.arrays["feature_mean"].astype(np.float64)
-        sd = np.sqrt((self.arrays["feature_std"].astype(np.float64) ** 2).mean(axis=0))
-        tiny = sd <= 1e-6 * np.maximum(1.0, np.abs(centres).max(axis=0))
-        return centres, np.where(tiny, 1.0, sd)
+        return image_scale(self.arrays["feature_mean"], self.arrays["feature_std"])
 
     def __repr__(self) -> str:
         parts = [f"{name} {'x'.join(map(str, value.shape))}" for name, value in sorted(self.arrays.items())]
@@ -215,6 +263,15 @@ def _check(config: ReferenceConfig, arrays: Mapping[str, np.ndarray]) -> None:
         sizes = {name: len(arrays[name]) for name in group if name in arrays}
         if sizes and (len(sizes) < len(group) or len(set(sizes.values())) > 1):
             raise ValueError(f"{listing(group)} of a reference need one row each for the same things; found {sizes}.")
+    needed = {"feature_mean", "unseen_row", "unseen_section"}
+    if config.unseen is not None and not needed <= set(arrays):
+        raise ValueError(
+            f"A reference with distances of unseen {config.unseen} needs {listing(sorted(needed))}; found "
+            f"{listing(sorted(needed & set(arrays)))}."
+        )
+    flat = {name: arrays[name].shape for name in ("unseen_row", "unseen_section") if name in arrays}
+    if any(len(shape) != 1 or not shape[0] for shape in flat.values()):
+        raise ValueError(f"The distances of a reference need one dimension and a value; found {flat}.")
     for name, value in arrays.items():
         if not np.isfinite(value).all():
             raise ValueError(f"{name!r} of the reference holds values that are not finite.")
@@ -225,9 +282,3 @@ def _check(config: ReferenceConfig, arrays: Mapping[str, np.ndarray]) -> None:
             raise ValueError(
                 f"text_caption of the reference does not fit its {n} captions ({len(config.captions)} texts)."
             )
-
-
-def _nearest(points: np.ndarray, centres: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Root mean square difference of each point to its nearest centre, in standard deviations cut off at `_LARGEST`."""
-    z = np.clip((points[:, None] - centres) / sd, -_LARGEST, _LARGEST)
-    return np.sqrt((z**2).mean(axis=2)).min(axis=1)

@@ -12,7 +12,7 @@ from spatialwhisperer._access.contract import holds_numbers, number_column, numb
 from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks import check_text, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
@@ -39,7 +40,7 @@ def annotation(
     sections: Sequence[str] | None = None,
     with_image: bool = True,
     alpha: float = 0.75,
-    confidence: bool = False,
+    confidence: bool | None = None,
     diameter_um: float | None = None,
     palette: Mapping[str, str] | None = None,
     axes: Axes | Sequence[Axes] | None = None,
@@ -59,7 +60,8 @@ def annotation(
         Opacity of the labels.
     confidence
         Make labels of low confidence more transparent: opacity falls with ``.obs['<key>_confidence']``, from ``alpha`` at the highest
-        (98th percentile) to a tenth of it at the probability of a random guess among the labels.
+        (98th percentile) to a tenth of it at the probability of a random guess among the labels. ``None`` does so where there is that
+        column.
     %(diameter_um)s
     palette
         Colour of each label; ``None`` takes ``.uns['<key>_colors']``, or new colours where there are none.
@@ -84,6 +86,7 @@ def annotation(
     >>> sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
     >>> axes = sw.pl.annotation(sections["P1"], key="cell_type")
     """
+    check_text("key", key)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table
@@ -92,10 +95,11 @@ def annotation(
             f"{key!r} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) first."
         )
     stored = pd.Series(table.obs[key])
-    if any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
+    if stored.dtype == object and any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
         raise ValueError(f".obs[{key!r}] holds lists or other containers; a picture shows one label for each row.")
     labels = stored.astype("category")
-    opacity = _Opacity(table, key, labels, alpha) if confidence else None
+    shaded = _has_confidence(table, key) if confidence is None else confidence
+    opacity = _Opacity(table, key, labels, alpha) if shaded else None
     panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
     colours = canvas.label_colours(table, key, [str(c) for c in labels.cat.categories], palette)
     n = 1 + with_image
@@ -137,8 +141,8 @@ def scores(
 ) -> list[Axes]:
     """Draw the score of each class over the H&E, one panel per class.
 
-    Each panel has its own colour range (2nd to 98th percentile): scores rank rows within a class, they are not comparable
-    between classes.
+    Scores rank rows within a class; their level is not comparable between classes. So each panel has a colour range of its own, around
+    the middle of its scores (2nd to 98th percentile), and all ranges are as wide as the widest: a flat map looks flat.
 
     Parameters
     ----------
@@ -171,11 +175,12 @@ def scores(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"])
+    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"], unknown="label")
     >>> axes = sw.pl.scores(section)
     >>> [ax.get_title() for ax in axes]
     ['P1_spots: H&E', 'fat cell', 'T cell', 'fibroblast']
     """
+    check_text("key", key)
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened])
     table = opened.table
@@ -185,23 +190,24 @@ def scores(
     if missing:
         raise KeyError(f"There are no scores for {listing(missing)} (found: {listing(values)}).")
     panel = canvas.panels(opened, only=section, diameter_um=diameter_um)[0]
+    shown = {name: values[name].to_numpy()[panel.section.rows] for name in classes}
+    ranges = canvas.equally_wide(shown)
     axes = canvas.make_axes(None, len(classes) + 1, min(n_columns, len(classes) + 1), tallest=panel.tallness)
     canvas.draw_background(axes[0], panel)
     axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=True):
         canvas.draw_background(ax, panel)
         ax.set_title(canvas.wrapped(asked(table, name), 3.8), fontsize=10)
-        _draw_scores(ax, panel, values[name].to_numpy()[panel.section.rows], cmap, alpha)
+        _draw_scores(ax, panel, shown[name], ranges[name], cmap, alpha)
     return axes
 
 
-def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, cmap: str, alpha: float) -> None:
+def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, norm: Normalize | None, cmap: str, alpha: float) -> None:
     import matplotlib as mpl
 
-    rows = np.flatnonzero(np.isfinite(score))
-    if not len(rows):
+    if norm is None:
         return
-    norm = canvas.value_range(score[rows])
+    rows = np.flatnonzero(np.isfinite(score))
     # low scores are transparent, so that the tissue stays readable where the class is not
     height = np.asarray(norm(score[rows])).clip(0, 1)
     colours = mpl.colormaps[cmap](height)
@@ -233,6 +239,11 @@ def asked(table: AnnData, name: str) -> str:
     return " / ".join(f"“{text}”" for text in words) if words else name
 
 
+def _has_confidence(table: AnnData, key: str) -> bool:
+    column = _keys.confidence(key)
+    return column in table.obs and holds_numbers(pd.Series(table.obs[column]))
+
+
 class _Opacity:
     """Opacity by confidence: from a tenth of ``alpha`` at that of a random guess to ``alpha`` at the highest that occurs.
 
@@ -255,7 +266,7 @@ class _Opacity:
 
     def __init__(self, table: AnnData, key: str, labels: pd.Series, alpha: float) -> None:
         column = _keys.confidence(key)
-        if column not in table.obs or not holds_numbers(pd.Series(table.obs[column])):
+        if not _has_confidence(table, key):
             raise KeyError(
                 f"confidence=True needs numbers in .obs[{column!r}] (found: {listing(table.obs)}). Run "
                 "sw.tl.zero_shot_annotate(data, …) first."

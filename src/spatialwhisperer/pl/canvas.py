@@ -31,6 +31,9 @@ GREY = "#b8b8b8"
 _ENOUGH_PX = 1200
 """Pixels of a background along its longer edge that are enough; more only make the figure heavy."""
 
+_ENOUGH_ROWS = 20_000
+"""Rows whose nearest neighbour is looked for, to tell how far rows lie apart."""
+
 _MARK = 0.8
 """Diameter of a mark over the distance between neighbouring rows, so that neighbours stay apart."""
 
@@ -200,8 +203,23 @@ def value_range(values: np.ndarray) -> Normalize:
     """Colour range from the 2nd to the 98th percentile of finite values."""
     from matplotlib.colors import Normalize
 
-    low, high = np.percentile(values, [2, 98])
-    return Normalize(low, high if high > low else low + 1e-6)
+    return Normalize(*_percentiles(values))
+
+
+def equally_wide(values: Mapping[str, np.ndarray]) -> dict[str, Normalize | None]:
+    """Colour range of each panel, all as wide as the widest, around the middle of its finite values; ``None`` where there are none."""
+    from matplotlib.colors import Normalize
+
+    finite = {name: column[np.isfinite(column)] for name, column in values.items()}
+    own = {name: _percentiles(column) for name, column in finite.items() if len(column)}
+    half = max(((high - low) / 2 for low, high in own.values()), default=0.0)
+    middles = {name: (low + high) / 2 for name, (low, high) in own.items()}
+    return {name: Normalize(middles[name] - half, middles[name] + half) if name in own else None for name in values}
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = (float(x) for x in np.percentile(values, [2, 98]))
+    return low, high if high > low else low + 1e-6
 
 
 def colour_bar(ax: Axes, norm: Normalize, cmap: str, **options: Any) -> None:
@@ -338,7 +356,9 @@ def _diameter_px(section: Section, asked_um: float | None, tile_um: float | None
 
     if len(section.xy_px) < 3:
         return 0.02 * max(section.image.size_px) if section.image else 50.0
-    distance, _ = cKDTree(section.xy_px).query(section.xy_px, k=2)
+    # a median of some rows is as good where there are very many
+    asked = section.xy_px[:: max(1, len(section.xy_px) // _ENOUGH_ROWS)]
+    distance, _ = cKDTree(section.xy_px, balanced_tree=False, compact_nodes=False).query(asked, k=2)
     return _MARK * float(np.median(distance[:, 1]))
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
@@ -53,8 +54,8 @@ def expression(
 ) -> list[Axes]:
     """Draw genes over the H&E, measured and predicted, and one against the other.
 
-    Maps have their own colour range each (2nd to 98th percentile), because predictions that average neighbours vary less
-    than what is measured; how much less is seen in the third panel, against the dashed line of equal values.
+    Both maps of a gene have one colour range (2nd to 98th percentile of all their values): predictions that average neighbours vary less
+    than what is measured, and look flatter. How much less is seen in the third panel, against the dashed line of equal values.
 
     Parameters
     ----------
@@ -121,9 +122,10 @@ def expression(
         measured = truth[:, [g]].toarray().ravel()
         guess = predicted[:, g]
         title = f"{panel.section.name}: {pair.genes[g]}"
+        norm = _shared_range(measured, guess)
         for ax, values, what in zip(axes[3 * i : 3 * i + 2], (measured, guess), ("measured", "predicted"), strict=True):
             canvas.draw_background(ax, panel)
-            _draw_values(ax, panel, values, cmap, alpha)
+            _draw_values(ax, panel, values, norm, cmap, alpha)
             ax.set_title(f"{title}, {what}", fontsize=10)
         _scatter(axes[3 * i + 2], measured, guess, r[g], unit)
     return axes
@@ -148,13 +150,18 @@ def _grid(n_rows: int, tallness: float) -> list[Axes]:
     return list(grid.ravel())
 
 
-def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, cmap: str, alpha: float) -> None:
+def _shared_range(measured: np.ndarray, guess: np.ndarray) -> Normalize:
+    """Colour range of both panels: a prediction that is flat looks flat."""
+    both = np.concatenate([measured, guess])
+    return canvas.value_range(both[np.isfinite(both)])
+
+
+def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, norm: Normalize, cmap: str, alpha: float) -> None:
     import matplotlib as mpl
 
     rows = np.flatnonzero(np.isfinite(values))
     if not len(rows):
         return
-    norm = canvas.value_range(values[rows])
     draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha)
     canvas.colour_bar(ax, norm, cmap, extend="both")
 

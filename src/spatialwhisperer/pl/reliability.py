@@ -67,7 +67,7 @@ def reliability(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["adipocyte", "T cell", "fibroblast"])
+    >>> sw.tl.zero_shot_annotate(section, ["adipocyte", "T cell", "fibroblast"], unknown="label")
     >>> axes = sw.pl.reliability(section, "cell_type")
     """
     bins = _bins(data, truth, key=key, mapping=mapping, n_bins=n_bins, table_key=table_key)

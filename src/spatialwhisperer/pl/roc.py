@@ -70,7 +70,7 @@ def roc(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["adipocyte", "T cell", "fibroblast"])
+    >>> sw.tl.zero_shot_annotate(section, ["adipocyte", "T cell", "fibroblast"], unknown="label")
     >>> ax = sw.pl.roc(section, "cell_type")
     """
     from spatialwhisperer.tl.evaluation.annotation import compare

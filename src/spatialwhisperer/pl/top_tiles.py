@@ -112,7 +112,7 @@ def top_tiles(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"])
+    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"], unknown="label")
     >>> len(sw.pl.top_tiles(section, "fat cell", n=6))
     6
     """

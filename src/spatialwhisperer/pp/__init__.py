@@ -1,4 +1,4 @@
-"""Preprocessing: where tiles are, which genes to use, and features of images, counts and texts."""
+"""Preprocessing: where tiles and nuclei are, which genes to use, and features of images, counts and texts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.pp.gene_selection import select_genes
     from spatialwhisperer.pp.genes import embed_genes, fit_gene_encoder
     from spatialwhisperer.pp.images import embed_images
+    from spatialwhisperer.pp.nuclei import nuclei
     from spatialwhisperer.pp.texts import embed_texts
     from spatialwhisperer.pp.tiles import tiles
 
@@ -20,6 +21,7 @@ _PLACES = {
     "embed_texts": "pp.texts",
     "fit_gene_encoder": "pp.genes",
     "harmonize_expression": "pp.correction",
+    "nuclei": "pp.nuclei",
     "select_genes": "pp.gene_selection",
     "tiles": "pp.tiles",
 }

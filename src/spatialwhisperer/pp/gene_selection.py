@@ -10,8 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._access.columns import as_list
-from spatialwhisperer._access.counts import counts_matrix
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing

@@ -13,9 +13,9 @@ import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list
-from spatialwhisperer._access.counts import align_counts, counts_matrix, match_genes, names_and_ids
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.counts import align_counts, counts_matrix, match_genes, names_and_ids
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks import check_batch_size, check_key_added, checked
 from spatialwhisperer._docs import shared

@@ -52,10 +52,10 @@ def tile_grid(
             "The rows of an AnnData are its spots, so a grid cannot be added to it. Take the grid as an object of its own: "
             "grid = sw.pp.tiles(adata, at='grid', tile_um=…, inplace=False)."
         )
-    names = _image_names(data, image_key)
+    names = image_names(data, image_key)
     if inplace:
         check_grid_names(data, names, key_added)
-    frames = [_frame(data, name, mpp, coordinate_system) for name in names]
+    frames = [image_frame(data, name, mpp, coordinate_system) for name in names]
     say_scales({frame.name: frame.scale for frame in frames})
     if stated.tile_px is not None:
         check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
@@ -99,7 +99,7 @@ def _grid(
     return Grid(centres, size_px, scale.stretch)
 
 
-def _frame(
+def image_frame(
     data: AnnData | SpatialData, name: str, mpp: float | Mapping[str, float] | None, coordinate_system: str | None
 ) -> Section:
     """An image with its scale, as a section without rows."""
@@ -126,7 +126,14 @@ def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float
     return np.column_stack([x.ravel(), y.ravel()])
 
 
-def _image_names(data: AnnData | SpatialData, image_key: str | Mapping[str, str] | None) -> list[str]:
+def image_names(data: AnnData | SpatialData, image_key: str | Mapping[str, str] | None) -> list[str]:
+    """Names of the images that are meant: those that are named, else all.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
     if isinstance(image_key, Mapping):
         return list(dict.fromkeys(image_key.values()))
     names = rgb_names(data) if image_key is None else [image_key]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 LONG_SIDE_PX = 1500
+_STRIP_BYTES = 2**26
 _BLACK = 16
 _BLACK_BORDER_FRACTION = 0.5
 _SMALLEST_SPECIMEN = 0.002
@@ -108,16 +109,17 @@ def coarse_raster(image: RasterImage) -> np.ndarray:
     level = fine[-1] if fine else image.levels[0]
     _, height, width = level.pixels.shape
     step = max(1, -(-max(height, width) // LONG_SIDE_PX))
-    return np.concatenate([_averaged_strip(level, top, step) for top in range(0, height, step * 256)], axis=1)
+    rows = step * int(np.clip(_STRIP_BYTES // (3 * step * width), 1, 256))
+    return np.concatenate([_averaged_strip(level, top, rows, step) for top in range(0, height, rows)], axis=1)
 
 
-def _averaged_strip(level: Level, top: int, step: int) -> np.ndarray:
-    """Mean over squares of ``step`` pixels, for 256 rows of squares; incomplete squares at the edges are kept."""
+def _averaged_strip(level: Level, top: int, rows: int, step: int) -> np.ndarray:
+    """Mean over squares of ``step`` pixels, for some rows of pixels; incomplete squares at the edges are kept."""
     _, height, width = level.pixels.shape
-    strip = read_pixels(level, 0, top, width, min(height, top + 256 * step))
-    rows, columns = np.arange(0, strip.shape[1], step), np.arange(0, width, step)
-    sums = np.add.reduceat(np.add.reduceat(strip, rows, axis=1, dtype=np.uint32), columns, axis=2)
-    counts = np.diff([*rows, strip.shape[1]])[:, None] * np.diff([*columns, width])
+    strip = read_pixels(level, 0, top, width, min(height, top + rows))
+    down, across = np.arange(0, strip.shape[1], step), np.arange(0, width, step)
+    sums = np.add.reduceat(np.add.reduceat(strip, down, axis=1, dtype=np.uint32), across, axis=2)
+    counts = np.diff([*down, strip.shape[1]])[:, None] * np.diff([*across, width])
     return (sums // counts).astype(np.uint8)
 
 

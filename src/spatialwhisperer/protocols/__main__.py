@@ -21,9 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _annotation(commands)
     _low_data(commands)
     _held_out(commands)
+    _guard(commands)
     _her2st(commands)
     _batches(commands)
     _scale(commands)
+    _nuclei(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 
@@ -78,6 +80,15 @@ def _low_data(commands: Commands) -> None:
     parser.set_defaults(run=_run_low_data)
 
 
+def _guard(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "guard",
+        help="how well tissue that the embedded model does not know is told from breast sections of left-out patients",
+    )
+    _common(parser, "guard", seeds=False)
+    parser.set_defaults(run=_run_guard)
+
+
 def _held_out(commands: Commands) -> None:
     parser = commands.add_parser("held-out", help="the recipe of the embedded model on patients that it has not seen")
     _common(parser, "held_out", seeds=False)
@@ -120,6 +131,14 @@ def _scale(commands: Commands) -> None:
     parser.set_defaults(run=_run_scale)
 
 
+def _nuclei(commands: Commands) -> None:
+    parser = commands.add_parser("nuclei", help="nuclei that are found on H&E against those that people drew")
+    _common(parser, "nuclei", seeds=False)
+    parser.add_argument("--method", default="watershed", choices=["watershed", "instanseg"])
+    parser.add_argument("--weights", type=Path, help="local weights of the method")
+    parser.set_defaults(run=_run_nuclei)
+
+
 def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
@@ -152,6 +171,12 @@ def _run_low_data(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols.annotation import low_data
 
     low_data.run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
+
+
+def _run_guard(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.annotation import guard
+
+    guard.run(o["data"], o["out"], smoke=o["smoke"])
 
 
 def _run_held_out(o: dict[str, Any]) -> None:
@@ -187,6 +212,12 @@ def _run_scale(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols import scale
 
     scale.run(o["data"], o["out"], smoke=o["smoke"])
+
+
+def _run_nuclei(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols import nuclei
+
+    nuclei.run(o["data"], o["out"], method=o["method"], weights=o["weights"], smoke=o["smoke"])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from spatialwhisperer._messages import inform
 from spatialwhisperer.models.config import Card
 from spatialwhisperer.models.store import EMBEDDED, embedded_folder
 from spatialwhisperer.protocols import captions
+from spatialwhisperer.protocols.default_model.image_range import with_image_range
 from spatialwhisperer.protocols.default_model.labels import LABELS
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
 from spatialwhisperer.protocols.default_model.temperatures import calibration
@@ -154,8 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gene-encoder", default="scvi", choices=("pca", "scvi"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="few sections: shows that everything runs")
+    parser.add_argument(
+        "--only-range",
+        action="store_true",
+        help="measure the distances of the training images anew, and leave all else of the model in --out as it is",
+    )
     options = parser.parse_args(arguments)
     logging.getLogger("scvi").setLevel(logging.WARNING)
+    if options.only_range:
+        write(with_image_range(options.out, load(options.data)), options.out)
+        return 0
     model = train_default(
         options.data, options.out, gene_encoder=options.gene_encoder, seed=options.seed, smoke=options.smoke
     )

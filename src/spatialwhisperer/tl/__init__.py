@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment
     from spatialwhisperer.tl.expression import predict_expression
     from spatialwhisperer.tl.query import query
+    from spatialwhisperer.tl.tissue_range import tissue_range
     from spatialwhisperer.tl.train import train
     from spatialwhisperer.tl.transitivity import transitivity
 
@@ -52,6 +53,7 @@ _PLACES = {
     "query": "tl.query",
     "spatial_domains": "tl.domains",
     "tissue_darkness": "tl.evaluation.baselines",
+    "tissue_range": "tl.tissue_range",
     "top_labels": "tl.evaluation.calibration",
     "train": "tl.train",
     "transitivity": "tl.transitivity",

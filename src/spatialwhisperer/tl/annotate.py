@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
@@ -10,16 +10,17 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
-from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._access.table.fingerprints import trained_sections
+from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import warn
-from spatialwhisperer.tl._annotation import scoring
+from spatialwhisperer._messages import inform, listing, warn
+from spatialwhisperer.tl._annotation import guard, scoring
 from spatialwhisperer.tl._annotation.examples import example_rows, refine
+from spatialwhisperer.tl._annotation.labelled import Limits, labelled
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
-from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes, roll_up
+from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import (
@@ -30,6 +31,8 @@ from spatialwhisperer.tl._embedding.rows import (
     given_rows,
 )
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
+
+Unknown = Literal["abstain", "label"]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl._annotation.labels import Labels
     from spatialwhisperer.tl._annotation.rollup import Classes
     from spatialwhisperer.tl._annotation.scoring import Normalize
+    from spatialwhisperer.tl._annotation.training_range import SectionRange
     from spatialwhisperer.tl._embedding.rows import Embedded
 
 
@@ -61,6 +65,8 @@ def zero_shot_annotate(
     group_key: str | None = None,
     min_confidence: float = 0.0,
     min_margin: float = 0.0,
+    min_rows: int = 1,
+    unknown: Unknown = "abstain",
     hierarchy: Hierarchy | None = None,
     embedding_key: str | None = None,
     layer: str | None = None,
@@ -107,6 +113,12 @@ def zero_shot_annotate(
         al. do not scale it back). Rows without a group keep their own embedding.
     min_confidence, min_margin
         Rows whose confidence or margin is below get no label (they abstain).
+    min_rows
+        Labels that fewer rows get are removed from these rows: tests such as :func:`scanpy.tl.rank_genes_groups` need two or more.
+    unknown
+        What rows get whose images are unlike the training tissue of the model, by themselves or with their section
+        (:func:`tissue_range`): "abstain", no label; or "label", that of the best score. It is asked where labels come from images
+        with a frozen encoder and no ``embedding_key`` is passed, and the model holds the distances of left-out training tissue.
     hierarchy
         Replace labels by coarser terms of an ontology, for all rows or for uncertain ones.
     embedding_key
@@ -125,7 +137,10 @@ def zero_shot_annotate(
 
     ``.obs['sw_label']`` : :class:`pandas.Series` (dtype ``category``)
         Best label; NaN where the row abstains or has no tile. Categories are the labels that at least one row got, in the order of
-        ``labels``, then the coarser terms of rows that were rolled up. Colours of other categories are removed from ``.uns``.
+        ``labels``, then the coarser terms of rows that were rolled up.
+    ``.uns['sw_label_colors']`` : :class:`list`
+        Colour of each category, which scanpy, squidpy and spatialdata-plot read. A label has the same colour whichever others occur.
+        Your own colours are kept while the categories are the same.
     ``.obs['sw_label_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
         Probability of that label (or summed probability of that term), also where the row abstains: a softmax over the labels, at
         the temperature that :func:`calibrate` fitted for this normalisation, else at that of the training.
@@ -133,6 +148,9 @@ def zero_shot_annotate(
         Its probability minus that of the next best label.
     ``.obs['sw_label_cl']`` : :class:`pandas.Series` (dtype ``category``)
         Ontology id of the label; NaN where it has none. Written only where the ontology has any of the labels.
+    ``.obs['sw_label_reason']`` : :class:`pandas.Series` (dtype ``category``)
+        Why a row has no label: "no embedding", "section out of range", "row out of range", "below min_confidence", "below
+        min_margin" or "label below min_rows"; NaN where it has one.
     ``.obsm['sw_label_scores']`` : :class:`numpy.ndarray` (dtype ``float32``)
         All scores, shape (n, number of labels).
     ``.uns['sw_label']['classes']`` : :class:`numpy.ndarray`
@@ -154,13 +172,20 @@ def zero_shot_annotate(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"], min_confidence=0.5)
+    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"])
     >>> section["table"].obsm["sw_label_scores"].shape
     (40, 3)
+
+    A simulated section is no breast cancer: the embedded model gives no label.
+
+    >>> section["table"].obs["sw_label_reason"].unique().tolist()
+    ['section out of range']
+    >>> sw.tl.zero_shot_annotate(section, ["fat cell", "T cell", "fibroblast"], unknown="label", min_confidence=0.5)
     """
     check_modality(modality)
     model = open_model(model)
-    request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin)
+    one_of("unknown", unknown, Unknown)
+    request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
     text = class_embeddings(model, request.sentences, device=device)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)
@@ -175,21 +200,37 @@ def zero_shot_annotate(
     else:
         rows = embed_rows(opened, model, str(read), layer=layer, batch_size=batch_size, device=device)
     check_any_row(rows, embedding_key)
-    differences = _image_differences(opened, model, rows) if stored is None and read == "image" else []
+    ranges = _ranges(opened, model, rows) if stored is None and read == "image" else []
+    found = (
+        guard.row_ranges(model.reference, rows.features, opened.sections, ranges)
+        if ranges and unknown == "abstain"
+        else None
+    )
     if chosen is not None:
         text = refine(text, rows.z, chosen, request.labels, opened.sections)
     z = scoring.pooled(rows.z, groups)
     scores, probability = scoring.score_rows(z, text, sections=opened.sections, correction=correction)
-    for sentence in differences:
+    for sentence in range_warnings(ranges, model):
         warn(sentence)
     if request.classes.member is not None:
         scores = probability = probability @ request.classes.member.astype(np.float32)
     if not inplace:
         return pd.DataFrame(scores, index=opened.table.obs_names, columns=request.classes.classes)
     n_examples = None if chosen is None else tuple(len(chosen.get(name, ())) for name in request.labels)
-    record = _record(model, request, correction, n_examples, group_key)
-    opened.put(*rows.results, _result(key_added, request, scores, probability, record))
+    trained = _trained_on(opened, model)
+    record = replace(
+        _record(model, request, correction, n_examples, group_key),
+        unknown=None if stored is not None or read != "image" else unknown,
+        row_limit=None if found is None else found.limit,
+        section_limit=None if found is None else ranges[0].limit,
+        trained_on=tuple(trained),
+    )
+    result = labelled(key_added, request.classes, request.limits, scores, probability, record, found)
+    opened.put(*rows.results, result)
     tissue.keep()
+    if ranges and unknown == "abstain" and found is None:
+        inform(guard.NOT_HELD)
+    _say(guard.report(found, ranges), trained)
     return None
 
 
@@ -203,7 +244,7 @@ class _Request:
         Labels, and the sentences that describe each.
     classes
         What is scored, and where it lies in the ontology.
-    hierarchy, min_confidence, min_margin
+    hierarchy, limits
         As the caller passed them.
     """
 
@@ -211,12 +252,17 @@ class _Request:
     sentences: list[list[str]]
     classes: Classes
     hierarchy: Hierarchy
-    min_confidence: float
-    min_margin: float
+    limits: Limits
 
 
 def _request(
-    model: Whisperer, labels: Any, templates: Any, hierarchy: Hierarchy, min_confidence: Any, min_margin: Any
+    model: Whisperer,
+    labels: Any,
+    templates: Any,
+    hierarchy: Hierarchy,
+    min_confidence: Any,
+    min_margin: Any,
+    min_rows: int,
 ) -> _Request:
     names, prompts = check_labels(labels, model)
     sentences = fill_templates(prompts, templates)
@@ -228,7 +274,7 @@ def _request(
             "min_confidence=0.5 or so."
         )
     classes = place_classes(model, names, labels, hierarchy)
-    return _Request(names, sentences, classes, hierarchy, float(min_confidence), float(min_margin))
+    return _Request(names, sentences, classes, hierarchy, Limits(float(min_confidence), float(min_margin), min_rows))
 
 
 def _record(
@@ -252,8 +298,9 @@ def _record(
         examples=n_examples,
         group_key=group_key,
         level=None if request.hierarchy.level is None else tuple(request.classes.ids),
-        min_confidence=request.min_confidence,
-        min_margin=request.min_margin,
+        min_confidence=request.limits.min_confidence,
+        min_margin=request.limits.min_margin,
+        min_rows=request.limits.min_rows,
         rollup=request.hierarchy.rollup,
         model=describe_model(model),
     )
@@ -265,8 +312,23 @@ def _calibrated_for(model: Whisperer, labels: list[str]) -> bool:
     return fitted is not None and (not fitted.labels or list(fitted.labels) == labels)
 
 
-def _image_differences(slide: Slide, model: Whisperer, rows: Embedded) -> list[str]:
-    """In which ways the images differ from those of the training; a slide without any tissue is refused."""
+def _trained_on(slide: Slide, model: Whisperer) -> list[str]:
+    """Sections of the slide that the model was trained on."""
+    return [] if model.reference is None else list(trained_sections(slide, model.reference.config.fingerprints))
+
+
+def _say(abstained: str | None, trained: list[str]) -> None:
+    if abstained is not None:
+        inform(abstained)
+    if trained:
+        inform(
+            f"The model was trained on {'section' if len(trained) == 1 else 'sections'} {listing(trained, 5)}: how good its labels are "
+            "there says nothing about new tissue."
+        )
+
+
+def _ranges(slide: Slide, model: Whisperer, rows: Embedded) -> list[SectionRange]:
+    """How the images differ from those of the training; a slide without any tissue is refused."""
     mpp = image_mpp(slide, model.config.modality("image").features.key)
     ranges = section_ranges(model, rows.features, slide.sections, mpp)
     if ranges and not any(r.n_tissue for r in ranges):
@@ -274,47 +336,4 @@ def _image_differences(slide: Slide, model: Whisperer, rows: Embedded) -> list[s
             f"None of the {slide.n_rows} rows has a whole tile on tissue: they show the empty background. Check the coordinates and "
             "the microns per pixel, or take tiles where there is tissue: sw.pp.tiles(data, at='grid', tile_um=…)."
         )
-    return range_warnings(ranges, model)
-
-
-def _result(
-    key: str, request: _Request, scores: np.ndarray, probability: np.ndarray, record: AnnotationRecord
-) -> Result:
-    """Labels, confidence and scores, ready to be written."""
-    names, coarse = request.classes, request.classes.coarse
-    limits = {"min_confidence": request.min_confidence, "min_margin": request.min_margin}
-    best = scoring.best_labels(probability)
-    sure = (best.code >= 0) & (best.confidence >= request.min_confidence) & (best.margin >= request.min_margin)
-    given, terms = (np.full(len(sure), None, dtype=object) for _ in range(2))
-    given[sure] = np.array([*names.classes], object)[best.code[sure]]
-    terms[sure] = np.array([*names.ids], object)[best.code[sure]]
-    order, ids = list(names.classes), list(names.ids)
-    if coarse is not None:
-        up, best = roll_up(probability, best, coarse, **limits)
-        rolled = up >= 0
-        given[rolled] = np.array(names.coarse_names, object)[up[rolled]]
-        terms[rolled] = np.array(coarse.ids, object)[up[rolled]]
-        order += names.coarse_names
-        ids += coarse.ids
-    obs: dict[str, Any] = {
-        key: _used(given, order),
-        _keys.confidence(key): best.confidence,
-        _keys.margin(key): best.margin,
-    }
-    if any(names.ids):
-        obs[_keys.ontology(key)] = _used(terms, [i for i in ids if i is not None])
-    return Result(
-        key,
-        record,
-        obs=obs,
-        obsm={_keys.scores(key): scores},
-        uns={key: {"classes": np.array(names.classes, dtype=str)}},
-        # an earlier call may have written ids of other labels
-        gone=() if any(names.ids) else (_keys.ontology(key),),
-    )
-
-
-def _used(values: np.ndarray, order: Sequence[str]) -> pd.Categorical:
-    """Categories that occur, in a given order: scanpy and squidpy fail on categories without rows."""
-    there = set(values)
-    return pd.Categorical(values, categories=[c for c in dict.fromkeys(order) if c in there])
+    return ranges

@@ -10,13 +10,13 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import context_positions, row_inputs
-from spatialwhisperer.tl._training.fingerprints import row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

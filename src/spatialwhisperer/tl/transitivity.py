@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from spatialwhisperer._access.counts import align_counts
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.counts import align_counts
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing

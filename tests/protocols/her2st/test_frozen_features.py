@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.protocols.her2st.folds import FOLDS
-from spatialwhisperer.protocols.her2st.frozen_features import BASELINES, Task, choose_genes, lists_origin
+from spatialwhisperer.protocols.her2st.folds import FOLDS, LABELS
+from spatialwhisperer.protocols.her2st.frozen_features import (
+    BASELINES,
+    EMBEDDING,
+    Task,
+    choose_genes,
+    lists_origin,
+    run_task,
+)
 
 
 def counts(name: str, genes: list[str], seed: int) -> ad.AnnData:
@@ -46,3 +55,34 @@ def test_peer_genes_follow_the_rule_of_the_preset(sections) -> None:
     assert lists_origin(strict) == "training"
     assert lists_origin(peer) == "test"
     assert set(choose_genes(peer, "peer", train, test)) <= set(test[0].var_names)
+
+
+class _Folder:
+    """Sections that lie in memory in the place of a folder of data."""
+
+    smoke = True
+
+    def __init__(self, tables: dict[str, ad.AnnData]) -> None:
+        self.tables = tables
+
+    def table(self, name: str) -> ad.AnnData:
+        return self.tables[name]
+
+    def features(self, *_: Any, **__: Any) -> str:
+        return "X_mine"
+
+
+def test_classes_are_read_from_the_embedding_of_the_model_of_the_run() -> None:
+    fold = next(f for f in FOLDS if f.split == "patient")
+    rng, genes, tables = np.random.default_rng(0), [f"G{i}" for i in range(40)], {}
+    for seed, name in enumerate([*fold.train, *fold.test]):
+        table = counts(name, genes, seed)
+        table.obs[LABELS] = pd.Categorical(["invasive cancer", "connective tissue"] * 30)
+        table.obsm["X_mine"] = rng.normal(size=(60, 8)).astype(np.float32)
+        table.obsm["spatial"] = rng.uniform(0, 100, (60, 2))
+        table.obsm[EMBEDDING] = np.zeros((60, 3), np.float32)  # of an earlier run
+        tables[name] = table
+    rows = run_task(Task("heclip-heg", "strict", fold, "mine", 0), _Folder(tables))  # type: ignore[arg-type]
+    assert {"macro_f1", "balanced_accuracy"} <= set(rows["metric"])
+    for table in tables.values():
+        assert np.allclose(np.linalg.norm(table.obsm[EMBEDDING], axis=1), 1, atol=1e-5)

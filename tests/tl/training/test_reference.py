@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import spatialdata as sd
 
 import spatialwhisperer as sw
 from spatialwhisperer.tl._training import reference as filling
@@ -63,6 +64,17 @@ def test_statistics_are_those_of_the_raw_features(model: Any, simulated: Any) ->
         x = simulated.sections[patient]["table"].obsm["X_stain_texture"]
         assert np.allclose(model.reference.arrays["feature_mean"][row], x.mean(0), atol=1e-4)
         assert np.allclose(model.reference.arrays["feature_std"][row], x.std(0), atol=1e-4)
+
+
+def test_the_scale_of_given_features_is_that_of_their_slide(simulated: Any) -> None:
+    table = simulated.sections["P1"]["table"].copy()
+    table.obsm["X_mine"] = np.random.default_rng(0).normal(size=(table.n_obs, 6)).astype(np.float32)
+    section = sd.SpatialData(
+        images=dict(simulated.sections["P1"].images),
+        shapes=dict(simulated.sections["P1"].shapes),
+        tables={"table": table},
+    )
+    assert train(section, image=sw.tl.ImageFeatures(key="X_mine")).reference.config.mpp == (0.5, 0.5)
 
 
 def test_what_the_data_lack_is_left_out(simulated: Any) -> None:

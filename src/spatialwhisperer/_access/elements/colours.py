@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer import _keys
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,16 +32,16 @@ def classes_of(table: AnnData, key: str) -> list[str]:
 
 def colours_of(table: AnnData, key: str, names: Sequence[str]) -> list[str]:
     """Colour of each category of a column: that of ``.uns['<key>_colors']``, else one by its place among all labels."""
-    stored = _stored(table, key)
+    stored = stored_colours(table, key)
     if len(stored) == len(names) > 0:
         return stored
-    # by place among all labels, so that a label has one colour in every section
-    every = list(dict.fromkeys([*classes_of(table, key), *names]))
+    # by place among all labels, so that a label has one colour in every section, in the annotation and in the ground truth
+    every = list(dict.fromkeys([*classes_of(table, key), *classes_of(table, _keys.LABEL), *names]))
     by_name = dict(zip(every, distinct(len(every)), strict=True))
     return [by_name[name] for name in names]
 
 
-def _stored(table: AnnData, key: str) -> list[str]:
+def stored_colours(table: AnnData, key: str) -> list[str]:
     """The colours that are stored for a column; none where they are no colours."""
     from matplotlib.colors import is_color_like, to_hex
 

@@ -45,6 +45,8 @@ class SCVIEncoder(GeneEncoder):
     Genes that were not measured count as zero, as in scvi-tools for query data.
     """
 
+    library = "scvi-tools"
+
     def __init__(
         self,
         genes: Sequence[str],

@@ -105,6 +105,8 @@ class GeneSentenceEncoder(GeneEncoder):
     sentence is empty gets NaN.
     """
 
+    library = "transformers"
+
     def __init__(
         self,
         genes: Sequence[str],
@@ -121,6 +123,13 @@ class GeneSentenceEncoder(GeneEncoder):
         _check(top, drop)
         self._dim, self.text_encoder, self.top, self.drop = dim, str(text_encoder), top, drop
         self.exclude = sorted(set(exclude))
+
+    @classmethod
+    def is_here(cls, name: str) -> bool:  # noqa: ARG003
+        """Whether the text encoder that is taken by default opens without a download."""
+        from spatialwhisperer.encoders.text.transformer import TransformerEncoder
+
+        return TransformerEncoder.is_here("minilm")
 
     @classmethod
     @shared

@@ -117,6 +117,8 @@ class TimmEncoder(ModuleEncoder):
     (1, 512)
     """
 
+    library = "timm"
+
     def __init__(self, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> None:
         spec = _facts(name)
         file = None if weights is None else weight_file(weights)
@@ -150,6 +152,14 @@ class TimmEncoder(ModuleEncoder):
     def safe_name(cls, name: str) -> bool:
         """Whether timm has a model of that id. Addresses on the hub are not safe, because their content may change."""
         return not name.startswith("hf-hub:") and _timm_spec(name) is not None
+
+    @classmethod
+    def is_here(cls, name: str) -> bool:
+        """Whether the published weights have been downloaded before."""
+        from huggingface_hub import constants
+
+        # timm is not imported to look into a cache that is not there
+        return Path(constants.HF_HUB_CACHE).is_dir() and _cached(_recipe(_facts(name), True)[0]) is not None
 
     @classmethod
     def suggestions(cls) -> list[str]:

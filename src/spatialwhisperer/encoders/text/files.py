@@ -65,6 +65,16 @@ def text_files(encoder: str | Path, url: str = "") -> Path:
     return folder
 
 
+def files_are_here(encoder: str, url: str = "") -> bool:
+    """Whether `text_files` finds the files without a download."""
+    try:
+        with settings.override(offline=True):
+            text_files(encoder, url)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 def _minilm_folder() -> Path:
     package = find_spec(_MINILM_PACKAGE)
     for place in (package.submodule_search_locations or []) if package is not None else []:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +26,14 @@ from spatialwhisperer.encoders.registry import opens_other_names, register_encod
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text._stored import SAFE, bare_network, build_network, open_tokenizer
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
-from spatialwhisperer.encoders.text.files import MINILM, MINILM_TOKENS, TOKENIZER_FILES, digest_of, text_files
+from spatialwhisperer.encoders.text.files import (
+    MINILM,
+    MINILM_TOKENS,
+    TOKENIZER_FILES,
+    digest_of,
+    files_are_here,
+    text_files,
+)
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -76,6 +84,8 @@ class TransformerEncoder(TextEncoder):
     identity
         What tells the network from others; ``None`` computes a digest of it.
     """
+
+    library = "transformers"
 
     def __init__(
         self,
@@ -157,6 +167,12 @@ class TransformerEncoder(TextEncoder):
         # "hf-hub:owner/model" is how timm writes its own
         on_hub = name.count("/") == 1 and ":" not in name
         return EncoderSpec(name, "text", None) if on_hub or Path(name).is_dir() else None
+
+    @classmethod
+    def is_here(cls, name: str) -> bool:
+        """Whether transformers is installed, and the files of a registered name are in a package or the cache of the hub."""
+        known = registered(name, "text")
+        return find_spec("transformers") is not None and files_are_here(name, "" if known is None else known.url)
 
     @classmethod
     def identify(

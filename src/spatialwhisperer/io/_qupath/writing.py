@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._storage.folders import sync
+from spatialwhisperer._storage.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from spatialwhisperer._access.elements.outlines import Outlines
 
 ROWS_AT_A_TIME = 4096
 _DECIMALS = 2
-_MODE = 0o644
 _NAMES = uuid.UUID("6f9d5d1e-6c53-4f0a-9a44-8d2f0b8f7c11")
 
 
@@ -102,17 +99,7 @@ def _rgb(colour: str) -> list[int]:
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[str]]:
     """A file that takes the place of another one when it is finished; compressed where its name ends with ``.gz``."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
-    temporary = Path(name)
-    os.close(handle)
-    try:
+    with whole_file(path) as temporary:
         opened: Any = gzip.open if path.suffix == ".gz" else open
         with opened(temporary, "wt", encoding="utf-8") as file:
             yield file
-        temporary.chmod(_MODE)
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spatialwhisperer._frozen import frozen
 from spatialwhisperer._schema import Stored
 
 
@@ -25,10 +26,18 @@ class AnnotationRecord(Stored):
         The correction, and whether the temperature was fitted for it and these labels.
     examples
         Number of examples of each label.
-    group_key, level, min_confidence, min_margin, rollup
+    group_key, level, min_confidence, min_margin, min_rows, rollup
         Arguments of the call.
     model
         Facts about the model.
+    unknown
+        "abstain" or "label", as asked for; ``None`` where rows were not compared with the training tissue.
+    row_limit, section_limit
+        Distances above which a row and a section are out of range; ``None`` where they were not compared.
+    without_label
+        Number of rows without a label, by the reason.
+    trained_on
+        Sections that the model was trained on.
     """
 
     classes: tuple[str, ...]
@@ -46,3 +55,9 @@ class AnnotationRecord(Stored):
     min_margin: float
     rollup: bool
     model: Mapping[str, Any]
+    unknown: str | None = None
+    row_limit: float | None = None
+    section_limit: float | None = None
+    without_label: Mapping[str, int] = field(default_factory=frozen)
+    min_rows: int = 1
+    trained_on: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+from spatialwhisperer.models.training_range import on_tissue
 from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.statistics.standardize import MIN_ROWS
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 SAME_MPP = 1.25
 """Scales within this factor of the training images' count as theirs."""
-
-TISSUE = 0.05
-"""Fraction of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
 
 MAX_BACKGROUND = 0.5
 
@@ -112,8 +109,20 @@ def section_ranges(
         # the one image of a table that was taken out of its SpatialData is recorded under the region's name
         scale = mpp.get(name, next(iter(mpp.values())) if len(mpp) == 1 else None)
         x = None if features is None else features[rows]
-        out.append(_one(str(name), int(rows.sum()), scale, x, model.reference))
+        out.append(section_range(str(name), int(rows.sum()), scale, x, model.reference))
     return out
+
+
+def section_range(name: str, n: int, mpp: float | None, x: np.ndarray | None, reference: Reference) -> SectionRange:
+    """Compare one section, of n rows and their features x (n, d), with the training images."""
+    read_at, factor = _factor(mpp, reference.config)
+    if x is None:
+        return SectionRange(name, n, n, read_at, factor, None, None)
+    tissue = on_tissue(x, reference.config.encoder)
+    distance = limit = None
+    if reference.has("feature_mean") and tissue.any():
+        distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
+    return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit)
 
 
 def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:
@@ -122,17 +131,6 @@ def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:
     if record is not None and record.where.mpp:
         return record.where.mpp
     return slide.where.mpp
-
-
-def _one(name: str, n: int, mpp: float | None, x: np.ndarray | None, reference: Reference) -> SectionRange:
-    read_at, factor = _factor(mpp, reference.config)
-    if x is None:
-        return SectionRange(name, n, n, read_at, factor, None, None)
-    tissue = _on_tissue(x, reference.config.encoder)
-    distance = limit = None
-    if reference.has("feature_mean") and tissue.any():
-        distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
-    return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit)
 
 
 def _factor(mpp: float | None, config: ReferenceConfig) -> tuple[float | None, float | None]:
@@ -147,15 +145,6 @@ def _factor(mpp: float | None, config: ReferenceConfig) -> tuple[float | None, f
         own = min(config.tile_um) / config.tile_px
         mpp, low, high = max(mpp, own), max(low, own), max(high, own)
     return mpp, mpp / high if mpp > high else min(1.0, mpp / low)
-
-
-def _on_tissue(x: np.ndarray, encoder: str | None) -> np.ndarray:
-    complete = np.isfinite(x).all(axis=1)
-    if encoder != "stain_texture":
-        return complete
-    # of several tile sizes the first is taken; the feature is the square root of the fraction
-    fraction = x[:, StainTextureEncoder().feature_names().index("tissue_fraction")]
-    return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE))
 
 
 # ------------------------------------------------------------------------------------------------- sentences

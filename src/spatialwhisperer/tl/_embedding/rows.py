@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.contract import number_matrix
-from spatialwhisperer._access.counts import counts_for
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.table.counts import counts_for
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality
 from spatialwhisperer._provenance import recorded

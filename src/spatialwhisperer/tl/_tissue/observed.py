@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.counts import counts_matrix
+from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer.statistics.value_spaces import to_space
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access.counts import counts_for, counts_matrix, names_and_ids
+from spatialwhisperer._access.table.counts import counts_for, counts_matrix, names_and_ids
+from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.models.expression import ExpressionConfig, ExpressionPredictor, fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
 from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
 from spatialwhisperer.statistics.value_spaces import to_space
-from spatialwhisperer.tl._training.fingerprints import row_hash
 from spatialwhisperer.tl._training.fitting import Plan, fit_model
 
 if TYPE_CHECKING:

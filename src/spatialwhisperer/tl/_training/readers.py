@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.counts import counts_for
+from spatialwhisperer._access.table.counts import counts_for
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._provenance import recorded_as

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.counts import counts_for
+from spatialwhisperer._access.table.counts import counts_for
+from spatialwhisperer._access.table.fingerprints import fingerprint
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
+from spatialwhisperer.models.training_range import unseen_distances
 from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.statistics.cross_entropy import left_out_excess, log_profiles
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 PAIRS, TEXT_ROWS, SAMPLE = 1000, 2000, 500
 """Largest numbers of image–bridge pairs, of rows with captions, and of standardised image features to keep."""
+
+UNSEEN_ROWS = 5000
+"""Rows of all sections together whose distance from the others is measured, the same number of each section."""
 
 BLOCK_BYTES = 2**18
 """Size of one array; where rows are wide, fewer of them are kept, but at least `FEWEST`."""
@@ -90,6 +95,7 @@ class _Filling:
             config |= self._image_range()
             if "image" not in self.model.towers:
                 self._image_features(config, arrays)
+        config["fingerprints"] = self._fingerprints()
         return Reference(ReferenceConfig(**config), arrays)
 
     def _encodes_counts(self) -> bool:
@@ -217,7 +223,9 @@ class _Filling:
         """Mean and standard deviation of the raw features by section, and a sample of the standardised features."""
         has = self.items.index["image"] >= 0
         at, first = np.unique(self.items.index["image"][has], return_index=True)
-        codes = self.inputs.observations["section"].to_numpy().astype(str)[self.items.row[has][first]]
+        rows = self.items.row[has][first]
+        codes = self.inputs.observations["section"].to_numpy().astype(str)[rows]
+        groups = self.inputs.observations["group"].to_numpy().astype(str)[rows]
         raw = self.inputs.modalities["image"].raw
         names = np.unique(codes)
         names = names[self._draw(len(names), max(8, BLOCK_BYTES // (8 * raw.shape[1])))]
@@ -225,9 +233,29 @@ class _Filling:
         config["sections"], config["section_rows"] = tuple(names.tolist()), tuple(len(p) for p in parts)
         arrays["feature_mean"] = np.stack([p.mean(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
         arrays["feature_std"] = np.stack([p.std(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
+        self._unseen(config, arrays, parts, [str(groups[codes == name][0]) for name in names])
         keep = at[self._draw(len(at), self._rows(SAMPLE, raw.shape[1]))]
         largest = float(np.finfo(np.float16).max)
         arrays["feature_sample"] = np.clip(self.items.inputs["image"][keep], -largest, largest).astype(np.float16)
+
+    def _unseen(
+        self, config: dict[str, Any], arrays: dict[str, np.ndarray], parts: list[np.ndarray], groups: list[str]
+    ) -> None:
+        """Distances of each patient's tissue from that of the others; rows are taken at equal steps, not drawn."""
+        most = max(1, UNSEEN_ROWS // len(parts))
+        some = [p[np.linspace(0, len(p) - 1, min(len(p), most)).astype(int)] for p in parts]
+        mean, std = arrays["feature_mean"], arrays["feature_std"]
+        config["unseen"], arrays["unseen_row"], arrays["unseen_section"] = unseen_distances(some, groups, mean, std)
+
+    def _fingerprints(self) -> dict[str, str]:
+        """Codes of the sections that were trained on, by their rows."""
+        used = set(self.inputs.observations["section"].to_numpy().astype(str)[self.items.row].tolist())
+        return {
+            fingerprint(source.slide, source.section == code): str(code)
+            for source in self.sources
+            for code in np.unique(source.section)
+            if str(code) in used
+        }
 
 
 def _pairs(items: Items, a: str, b: str) -> np.ndarray:

@@ -90,7 +90,7 @@ def evaluate_annotation(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"])
+    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"], unknown="label")
     >>> result = sw.tl.evaluate_annotation(section, "cell_type")
     >>> result.index.tolist()
     ['T cell', 'fibroblast', 'adipocyte', 'macro']

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._access.counts import counts_matrix, match_genes
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.counts import counts_matrix, match_genes
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._checks import check_key_added, check_tile, checked

@@ -74,7 +74,7 @@ def evaluate_calibration(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"])
+    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"], unknown="label")
     >>> bins = sw.tl.evaluate_calibration(section, "cell_type")
     >>> 0 < bins.attrs["ece"] < 1
     True
@@ -124,7 +124,7 @@ def abstention_curve(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"])
+    >>> sw.tl.zero_shot_annotate(section, ["T cell", "fibroblast", "adipocyte"], unknown="label")
     >>> curve = sw.tl.abstention_curve(section, "cell_type")
     >>> float(curve["coverage"].iloc[-1])
     1.0
@@ -176,7 +176,7 @@ def top_labels(
     --------
     >>> import spatialwhisperer as sw
     >>> section = sw.datasets.simulate_sections(1, 40, n_genes=100, n_reference_cells=50, random_state=0).sections["P1"]
-    >>> sw.tl.zero_shot_annotate(section)
+    >>> sw.tl.zero_shot_annotate(section, unknown="label")
     >>> sw.tl.top_labels(section, 2).columns.tolist()
     ['label_1', 'probability_1', 'label_2', 'probability_2']
     """

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.counts import counts_matrix, match_genes
+from spatialwhisperer._access.table.counts import counts_matrix, match_genes
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded

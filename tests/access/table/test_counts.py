@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer._access.counts import (
+from spatialwhisperer._access.table.counts import (
     align_counts,
     counts_for,
     counts_matrix,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer.tl._training.fingerprints import row_hash
+from spatialwhisperer._access.table.fingerprints import row_hash
 
 
 def test_the_hash_of_rows_does_not_depend_on_their_order() -> None:

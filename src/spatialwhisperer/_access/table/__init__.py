@@ -1,0 +1,1 @@
+"""Counts of the rows of a table, and recognising rows seen before."""

@@ -1,0 +1,191 @@
+"""``spatialwhisperer annotate``: label slides, one after another."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer._messages import listing, progress
+from spatialwhisperer.cli import results, slides
+from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
+from spatialwhisperer.cli.jobs import plan
+from spatialwhisperer.cli.notes import collected
+from spatialwhisperer.settings import settings
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer.cli.jobs import Job
+    from spatialwhisperer.models.whisperer import Whisperer
+
+_OPENING = ("table_key", "image_key", "coordinate_system", "library_key", "spot_pitch_um")
+_PASSED_ON = (
+    "labels", "modality", "normalize", "background", "examples", "group_key", "min_confidence", "min_margin", "unknown",
+    "embedding_key", "layer", "key_added", "batch_size", "device",
+)  # fmt: skip
+_OF_A_GRID = ("image_key", "coordinate_system", "mpp")
+_TOPMOST = 3
+
+
+def run(options: Namespace) -> int:
+    """Annotate every slide that was named; 0 where all have a result, 1 where some slide failed."""
+    jobs = plan(options)
+    if not options.debug:
+        # reading and writing are told by the lines of this command
+        for name in ("spatialdata", "tifffile"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    with settings.override(
+        offline=options.offline or settings.offline,
+        verbose=settings.verbose and not options.quiet,
+        progress=settings.progress and not options.quiet,
+    ):
+        model = _model(options)
+        bar = progress(jobs, desc="slides", unit="slide") if len(jobs) > 1 else jobs
+        ends = [_one(job, options, model) for job in bar]
+    if len(jobs) > 1:
+        counts = ", ".join(f"{ends.count(end)} {end}" for end in ("annotated", "skipped", "failed"))
+        print(f"{len(jobs)} slides: {counts}.")
+    return int("failed" in ends)
+
+
+def _model(options: Namespace) -> Whisperer:
+    """The model, and whether the device is there: known before the first slide is read."""
+    from spatialwhisperer.models import Whisperer, default_model
+
+    try:
+        settings.resolve_device(options.device)
+        return default_model() if options.model is None else Whisperer.load(options.model)
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        raise UsageError(one_line(error)) from error
+
+
+def _one(job: Job, options: Namespace, model: Whisperer) -> str:
+    """Annotate one slide; an error is a line, and the next slide is taken."""
+    try:
+        results.tidy(job)
+        wanted = results.request(job.source, options, model.folder)
+        missing = _missing(job, wanted, options)
+        if not missing:
+            _say(f"{job.source.file}: skipped, {job.result} is complete.")
+            return "skipped"
+        _say(f"{job.source.file}: {_annotated(job, options, model, wanted, missing)}")
+    except Exception as error:
+        if options.debug:
+            raise
+        _say(f"spatialwhisperer: error: {job.source.file}: {as_typed(one_line(error), vars(options))}", error=True)
+        return "failed"
+    return "annotated"
+
+
+def _missing(job: Job, wanted: Mapping[str, Any], options: Namespace) -> list[Path]:
+    """What is to be written.
+
+    Raises
+    ------
+    FileExistsError
+        If something that is there differs from what was asked for.
+    """
+    there = [path for path in job.files if path.exists()]
+    if options.overwrite:
+        return [job.result, *job.files]
+    if not job.result.exists():
+        if there:
+            raise FileExistsError(f"{there[0]} exists. Choose another path, or pass --overwrite.")
+        return [job.result, *job.files]
+    differs = results.differences(job, wanted)
+    if differs is not None:
+        raise FileExistsError(
+            f"{job.result} exists and was made otherwise ({differs}). Choose another --out, or pass --overwrite."
+        )
+    if older := results.older(there, job.result):
+        raise FileExistsError(
+            f"{older[0]} exists and is older than {job.result}. Remove it, choose another path, or pass --overwrite."
+        )
+    return [path for path in job.files if path not in there]
+
+
+def _annotated(job: Job, options: Namespace, model: Whisperer, wanted: Mapping[str, Any], missing: list[Path]) -> str:
+    """Annotate a slide and write what is missing; returns what became of it in one line."""
+    from spatialwhisperer.cli.facts import Facts
+
+    start = time.monotonic()
+    opening = {name: getattr(options, name) for name in _OPENING if getattr(options, name) is not None}
+    with collected(others=options.debug) as notes:
+        data = slides.read(job.source, mpp=options.mpp if job.source.kind == "image" else None, page=options.page)
+        if options.mpp is not None and job.source.kind != "image":
+            opening["mpp"] = options.mpp
+        _lay_tiles(data, options, opening)
+        _label(data, options, model, opening)
+    for sentence in notes.warnings:
+        _say(f"spatialwhisperer: warning: {job.source.file}: {sentence}", error=True)
+    for path in (job.result, *job.files):
+        # the folder of several results is made by the first of them
+        path.parent.mkdir(parents=True, exist_ok=True)
+    facts = Facts.of(data, job, options, model, notes, opening)
+    if job.geojson in missing and options.section is None and len(facts.images) > 1:
+        raise ValueError(
+            f"There are {len(facts.images)} sections ({listing(facts.images)}), and a file of QuPath belongs to one. Pass --section."
+        )
+    pictures = _pictures(data, facts, options, opening) if job.report in missing else []
+    if job.result in missing:
+        results.write(data, facts.table, job, wanted, image=not options.no_image)
+    if job.geojson in missing:
+        from spatialwhisperer.io import write_qupath
+
+        write_qupath(data, job.geojson, key=options.key_added, section=facts.section, overwrite=True, **opening)
+    if job.report in missing:
+        from spatialwhisperer.cli.report import render
+
+        results.write_text(render(facts, pictures, seconds=time.monotonic() - start), job.report)
+    return f"{facts.summary(_TOPMOST)} -> {job.result}"
+
+
+def _lay_tiles(data: AnnData | SpatialData, options: Namespace, opening: Mapping[str, Any]) -> None:
+    """Tiles of the size that was asked for, over a slide without a table."""
+    asked = {name: getattr(options, name) for name in ("tile_um", "stride_um", "min_tissue")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
+        return
+    if not hasattr(data, "tables") or data.tables:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise ValueError(
+            f"{names} lays tiles over a slide that has no rows yet, and this object has a table. Leave it out."
+        )
+    if "tile_um" not in asked:
+        raise ValueError("--stride-um and --min-tissue belong to --tile-um. Pass it too.")
+    from spatialwhisperer.pp import tiles
+
+    tiles(data, at="grid", **asked, **{name: value for name, value in opening.items() if name in _OF_A_GRID})
+
+
+def _label(data: AnnData | SpatialData, options: Namespace, model: Whisperer, opening: Mapping[str, Any]) -> None:
+    from spatialwhisperer.tl import Hierarchy, zero_shot_annotate
+
+    given = {name: getattr(options, name) for name in _PASSED_ON}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.level is not None or options.rollup:
+        given["hierarchy"] = Hierarchy(level=options.level, rollup=options.rollup)
+    zero_shot_annotate(data, model=model, **given, **opening)
+
+
+def _pictures(data: AnnData | SpatialData, facts: Any, options: Namespace, opening: Mapping[str, Any]) -> list[Any]:
+    """Pictures of the slide; none where it has no image, which the report then states."""
+    if not facts.images:
+        return []
+    from spatialwhisperer.cli.pictures import draw
+
+    return draw(data, facts, key=options.key_added, opening=opening)
+
+
+def _say(line: str, *, error: bool = False) -> None:
+    """Print a line without tearing a progress bar."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(line, file=sys.stderr if error else sys.stdout)
