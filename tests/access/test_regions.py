@@ -117,7 +117,31 @@ def test_scale_from_a_system_of_microns(build: Any) -> None:
     assert image_scales(data, "he") == ()
 
 
-def test_a_stretched_image_is_said(build: Any) -> None:
+def test_a_sheared_image_is_said(build: Any) -> None:
     shear = np.array([[0.5, 0.2, 0], [0, 0.5, 0], [0, 0, 1.0]])
-    with pytest.warns(SpatialWhispererWarning, match="stretched or sheared"):
+    with pytest.warns(SpatialWhispererWarning, match="sheared on its way to microns"):
         image_scales(build.one(images={"he": build.image(build.RGB, build.maps(microns=shear))}), "he")
+
+
+def test_pixels_that_are_no_squares_have_the_scale_of_their_area_and_a_stretch(build: Any) -> None:
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    for matrix in (np.diag([0.5, 2.0, 1]), turn @ np.diag([0.5, 2.0, 1])):
+        image = build.image(build.RGB, build.maps(S=1.0, microns=matrix))
+        (section,) = Slide.open(build.one(images={"he": image})).frames
+        assert section.scale is not None
+        assert (section.mpp, section.scale.stretch) == (pytest.approx(1.0), pytest.approx(0.25))
+        assert section.pixel_um(1.0) == (pytest.approx(0.5), pytest.approx(2.0))
+    # without microns, the system that places the spots on the image tells
+    stretched = build.image(build.RGB, build.maps(S=np.diag([2.0, 1.0, 1])))
+    (section,) = Slide.open(build.one(images={"he": stretched}), mpp=0.7).frames
+    assert section.scale is not None
+    assert (section.mpp, section.scale.stretch) == (0.7, 2.0)
+    # and a pitch is measured in squares
+    grid = np.stack(np.meshgrid(np.arange(10.0), np.arange(10.0)), -1).reshape(-1, 2) * 5
+    data = build.one(
+        images={"he": stretched},
+        shapes={"spots": build.spots(grid, build.maps(S=1.0))},
+        tables={"table": build.table({"spots": [f"i{k}" for k in range(100)]})},
+    )
+    (section,) = Slide.open(data, spot_pitch_um=100).frames
+    assert section.mpp == pytest.approx(20 * 2**0.5)

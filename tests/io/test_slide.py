@@ -266,11 +266,13 @@ def test_a_magnification_is_no_scale(slide_file: Path) -> None:
 
 
 def test_pixels_that_are_not_square_keep_both_sizes(tissue: np.ndarray, tmp_path: Path) -> None:
-    from spatialwhisperer._messages import SpatialWhispererWarning
+    from spatialwhisperer._access.regions import image_scales
 
     tifffile.imwrite(tmp_path / "a.tif", tissue, photometric="rgb", resolution=(20_000, 40_000), resolutionunit=3)
-    with pytest.warns(SpatialWhispererWarning, match=r"0.25 um per pixel in one direction, 0.5"):
-        assert mpp_of(sw.io.read_slide(tmp_path / "a.tif")) == pytest.approx(0.5 * 0.5**0.5)
+    sdata = sw.io.read_slide(tmp_path / "a.tif")
+    assert mpp_of(sdata) == pytest.approx(0.5 * 0.5**0.5)
+    (scale,) = image_scales(sdata, "a")
+    assert scale.stretch == pytest.approx(2.0)
 
 
 # ------------------------------------------------------------------------------------------------- what is no slide

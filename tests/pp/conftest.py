@@ -53,10 +53,13 @@ def disc(height: int = 600, width: int = 800, background: int = 240) -> tuple[np
 
 
 def cut(image: np.ndarray, x: float, y: float, p: int) -> np.ndarray:
-    """The tile, by padding the whole image: slow and plain."""
-    padded = np.pad(image, ((0, 0), (2 * p, 2 * p), (2 * p, 2 * p)), constant_values=255)
-    left, top = (int(np.floor(v - p / 2 + 0.5)) + 2 * p for v in (x, y))
-    return padded[:, top : top + p, left : left + p]
+    """The tile, by padding the whole image: slow and plain. Between pixels it is interpolated linearly."""
+    padded = np.pad(image, ((0, 0), (2 * p, 2 * p), (2 * p, 2 * p)), constant_values=255).astype(float)
+    corner = np.array([y, x]) - p / 2 + 2 * p
+    (top, left), (down, right) = np.floor(corner + 1e-6).astype(int), corner - np.floor(corner + 1e-6)
+    wide = padded[:, top : top + p + 1, left : left + p + 1]
+    tall = (1 - right) * wide[:, :, :-1] + right * wide[:, :, 1:]
+    return np.floor((1 - down) * tall[:, :-1] + down * tall[:, 1:] + 0.501).astype(np.uint8)
 
 
 def spatialdata(

@@ -54,11 +54,13 @@ def test_features_come_from_the_tile_around_each_row(build: Any, kind: str, mult
     assert record.where.image == {"S_spots": "S_image"}
 
 
-def test_a_coarse_level_is_read_where_it_has_enough_pixels(build: Any) -> None:
-    sdata = build.spatialdata(build.noise(), build.XY, multiscale=True)
-    level = sdata.images["S_image"]["scale1"]["image"].to_numpy()
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_a_pixel_of_a_tile_is_a_mean_also_where_there_are_coarse_levels(build: Any, multiscale: bool) -> None:
+    image = build.noise()
+    means = image.astype(float).reshape(3, build.SIDE // 2, 2, build.SIDE // 2, 2).mean(axis=(2, 4))
+    sdata = build.spatialdata(image, 2 * np.rint(build.XY / 2), multiscale=multiscale)
     got = embed(sdata, encoder=build.Pixels(), tile_um=64, tile_px=64, inplace=False)
-    assert np.array_equal(got, expected(build, level, build.XY / 2, 64))
+    assert np.array_equal(got, expected(build, np.floor(means + 0.501).astype(np.uint8), np.rint(build.XY / 2), 64))
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 215])
@@ -327,5 +329,5 @@ def test_real_sections(build: Any, data_folder: Path) -> None:
         assert np.isfinite(adata.obsm["X_pixels"]).all()
         # the pitch gives the scale that the data's authors state
         assert record_of(adata).where.mpp[name] == pytest.approx(meta["um_per_px"], rel=0.02)
-        embed(adata, encoder=build.Pixels(), tile_um=154, tile_px=p, mpp=meta["um_per_px"])
+        embed(adata, encoder=build.Pixels(), tile_um=p * meta["um_per_px"], tile_px=p, mpp=meta["um_per_px"])
         assert np.array_equal(adata.obsm["X_pixels"][[7]], expected(build, picture, adata.obsm["spatial"][[7]], p))

@@ -26,11 +26,20 @@ class Grid:
     centres_px
         x and y of their centres in full-resolution pixels, shape (n, 2).
     size_px
-        Edge of a tile in full-resolution pixels.
+        Edge of a tile in full-resolution pixels, or in square pixels of the same area.
+    stretch
+        Width of a pixel divided by its height.
     """
 
     centres_px: np.ndarray
     size_px: float
+    stretch: float = 1.0
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Left, upper, right and lower edge of each tile, shape (n, 4)."""
+        half = self.size_px / 2 * np.array([self.stretch**-0.5, self.stretch**0.5])
+        return np.hstack([self.centres_px - half, self.centres_px + half])
 
 
 def add_instances_table(sdata: SpatialData, region: str, key_added: str) -> AnnData:
@@ -91,8 +100,7 @@ def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str)
     check_grid_names(sdata, grids, key_added)
     shapes = {}
     for image, grid in grids.items():
-        half, (x, y) = grid.size_px / 2, grid.centres_px.T
-        squares = gpd.GeoDataFrame(geometry=shapely.box(x - half, y - half, x + half, y + half))
+        squares = gpd.GeoDataFrame(geometry=shapely.box(*grid.boxes.T))
         transformations = get_transformation(sdata.images[image], get_all=True)
         shapes[_grid_shapes(image)] = ShapesModel.parse(squares, transformations=dict(transformations))
     table = grid_table(grids)

@@ -9,8 +9,17 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.contract import check_affine, instances_of, link_of
+from spatialwhisperer._access.elements.lattice import squared
+from spatialwhisperer._access.elements.platforms import of_bins, of_xenium
 from spatialwhisperer._access.images import XY, find_image, rgb_names
-from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, of_visium_array, unit_scale
+from spatialwhisperer._access.scale import (
+    MICRONS,
+    Scale,
+    of_transformation,
+    of_visium_array,
+    stretch_of,
+    unit_scale,
+)
 from spatialwhisperer._access.section import Found, Section
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
@@ -64,14 +73,18 @@ def region_sections(
         system, matrix = _to_image(region, element, image_name, image_element, coordinate_system)
         xy = _centroids(element, region, instances)
         xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
-        scales = of_transformation(_systems(image_element), image_name)
+        its = _systems(image_element)
+        scales = of_transformation(its, image_name)
         if not scales:
-            own = of_transformation(_systems(element), region)
-            scales = tuple(Scale(s.mpp / unit_scale(matrix), s.rule) for s in own)
+            back = np.linalg.inv(matrix)
+            scales = of_transformation({name: own @ back for name, own in _systems(element).items()}, region)
+        scales = scales or of_bins(region, element, matrix) or of_xenium(sdata, system, its[system], _systems)
+        stretch = stretch_of(its[system]) if not scales or scales[0].stretch == 1 else scales[0].stretch
         if not scales:
             diameter = _diameter(element) * unit_scale(matrix)
-            scales = of_visium_array(obs_of(table).iloc[rows], xy, diameter_px=diameter)
-        out.append(Found(Section(region, rows, xy, find_image(sdata, image_name), None, system), scales))
+            square = squared(xy, stretch)
+            scales = of_visium_array(obs_of(table).iloc[rows], square, diameter_px=diameter)
+        out.append(Found(Section(region, rows, xy, find_image(sdata, image_name), None, system), scales, stretch))
     return out
 
 
@@ -97,6 +110,14 @@ def region_outlines(
 def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
     """The scales that an image states, by its coordinate systems."""
     return of_transformation(_systems(sdata.images[image]), image)
+
+
+def image_stretch(sdata: SpatialData, image: str, coordinate_system: str | None) -> float:
+    """Width of a pixel of an image divided by its height: in microns, else in the system that is named, else in its first one."""
+    scales, its = image_scales(sdata, image), _systems(sdata.images[image])
+    if scales:
+        return scales[0].stretch
+    return stretch_of(its[next(iter(its)) if coordinate_system is None else coordinate_system])
 
 
 def check_image_system(sdata: SpatialData, image: str, coordinate_system: str | None) -> None:

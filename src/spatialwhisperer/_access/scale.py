@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.contract import check_affine, number_matrix
+from spatialwhisperer._access.contract import check_affine
+from spatialwhisperer._access.elements.lattice import (
+    ARRAY_COLUMNS,
+    VISIUM_PITCH_UM,
+    hexagonal_pitch_px,
+    lattice_of,
+    spot_pitch_px,
+    squared,
+)
 from spatialwhisperer._checks import positive
 from spatialwhisperer._messages import inform, listing, warn
 
@@ -19,16 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MICRONS = re.compile(r"(^|[_\-\s:./])(um|µm|μm|microns?|micromet(er|re)s?)($|[_\-\s:./])", re.IGNORECASE)
-VISIUM_PITCH_UM = 100.0
 FIDUCIAL_UM = 105.0
-ARRAY_COLUMNS = ("array_col", "array_row")
 
 _ALIKE = 1.05
-_REACH = 1.6
-_WINDOW = 0.2
-_ROUNDS = 10
-_FEWEST_SPOTS = 10
-_MISPLACED = 0.1
+_STRETCHED = 1.01
+_SHEARED = 0.01
 _MAGNIFICATIONS = (20, 40)
 _SMALLEST_SPOT, _LARGEST_SPOT = 0.5, 0.75
 
@@ -45,10 +48,21 @@ _PITCH_RULE = "spot_pitch_um="
 
 @dataclass(frozen=True)
 class Scale:
-    """Microns per full-resolution pixel, and the rule that states them."""
+    """Microns per full-resolution pixel, and the rule that states them.
+
+    Attributes
+    ----------
+    mpp
+        Edge of a square pixel of the same area, in microns.
+    rule
+        What states it.
+    stretch
+        Width of a pixel divided by its height.
+    """
 
     mpp: float
     rule: str
+    stretch: float = 1.0
 
 
 def settle(
@@ -60,6 +74,7 @@ def settle(
     xy_px: np.ndarray,
     stated: Scale | None,
     found: Sequence[Scale],
+    stretch: float = 1.0,
 ) -> Scale | None:
     """Choose the scale of one section: that of the caller, else the one that `tiles` recorded, else the one that the object states.
 
@@ -75,19 +90,21 @@ def settle(
         Scale that :func:`spatialwhisperer.pp.tiles` recorded.
     found
         Scales that the object states.
+    stretch
+        Width of a pixel of the image divided by its height.
 
     Returns
     -------
-    The scale, or ``None`` where nothing states one.
+    The scale, with that stretch, or ``None`` where nothing states one.
 
     Raises
     ------
     ValueError
         If a value is not a scale, or two of the scales differ by more than 5 %.
     """
-    given = _given(section, image, mpp, spot_pitch_um, xy_px)
+    given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch))
     if given is None and stated is not None:
-        return stated
+        return replace(stated, stretch=stretch)
     rules = [*([] if given is None else [given]), *found]
     for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):
         if differ(a.mpp, b.mpp):
@@ -96,7 +113,7 @@ def settle(
                 f"by {b.rule}. Leave out the argument that is wrong, or correct the object: the scale factors in "
                 ".uns['spatial'][library] of an AnnData, or spatialdata.transformations.set_transformation for a SpatialData."
             )
-    return rules[0] if rules else None
+    return replace(rules[0], stretch=stretch) if rules else None
 
 
 def differ(a: float, b: float) -> bool:
@@ -140,12 +157,16 @@ def _given(
 def say_scales(scales: Mapping[str, Scale | None]) -> None:
     """Tell the user which scale of each section was taken from the object, and by which rule."""
     taken = [
-        f"{name}: {scale.mpp:.4g} µm per pixel by {scale.rule}"
+        f"{name}: {scale.mpp:.4g} µm per pixel by {scale.rule}{_said(scale.stretch)}"
         for name, scale in scales.items()
         if scale is not None and not scale.rule.startswith((_MPP_RULE, _PITCH_RULE))
     ]
     if taken:
         inform(f"Scale of {listing(taken, 3)}.")
+
+
+def _said(stretch: float) -> str:
+    return "" if stretch == 1 else f" (a pixel is {stretch:.3g} times as wide as high; tiles are resampled to squares)"
 
 
 def is_measured(rule: str) -> bool:
@@ -161,32 +182,6 @@ def missing_mpp(section: str) -> str:
         "first Spatial Transcriptomics arrays). sw.pp.tiles(data, tile_um=…, mpp=…) states it once for all later calls. Or "
         "register the image to a coordinate system named 'microns'."
     )
-
-
-def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
-    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
-
-    The median distance to the nearest neighbour is too small where spots deviate from the lattice, because the nearest of four to six
-    neighbours is taken. It is therefore only the start value of the median over all pairs within 20 % of that median.
-    """
-    from scipy.spatial import cKDTree
-
-    places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
-    if len(places) < 3:
-        raise ValueError(
-            f"Section {section!r} has {len(places)} spots with a place of their own: too few to measure their pitch. Pass mpp=… "
-            "instead of spot_pitch_um."
-        )
-    tree = cKDTree(places)
-    pitch = float(np.median(tree.query(places, k=2)[0][:, 1]))
-    pairs = tree.query_pairs(_REACH * pitch, output_type="ndarray")
-    distance = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
-    for _ in range(_ROUNDS):
-        near = distance[np.abs(distance - pitch) < _WINDOW * pitch]
-        if not len(near):
-            break
-        pitch = float(np.median(near))
-    return pitch
 
 
 # ------------------------------------------------------------------------------------------------- what objects state
@@ -211,6 +206,8 @@ def of_library(
     if obs is None or xy_px is None or "spot_diameter_fullres" not in factors:
         return ()
     pitch = hexagonal_pitch_px(obs, xy_px)
+    if pitch is None and not any(column in obs for column in ARRAY_COLUMNS):
+        pitch = _pitch_of_places(xy_px, float(factors["spot_diameter_fullres"]))
     if pitch is None:
         return ()
     rules = [Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE)]
@@ -218,6 +215,14 @@ def of_library(
     if fiducial is not None:
         rules.append(Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", fiducial), "its fiducial diameter"))
     return tuple(rules)
+
+
+def _pitch_of_places(xy_px: np.ndarray, diameter_px: float) -> float | None:
+    """Pitch of spots without array indices, where they lie on a hexagonal lattice and have the size of those of Visium."""
+    lattice = lattice_of(xy_px)
+    if lattice is None or lattice.kind != "hexagonal":
+        return None
+    return lattice.pitch_px if _SMALLEST_SPOT < diameter_px / lattice.pitch_px < _LARGEST_SPOT else None
 
 
 def of_visium_array(obs: pd.DataFrame, xy_px: np.ndarray, *, diameter_px: float) -> tuple[Scale, ...]:
@@ -238,49 +243,6 @@ def of_visium_array(obs: pd.DataFrame, xy_px: np.ndarray, *, diameter_px: float)
     return (Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE),)
 
 
-def array_indices(obs: pd.DataFrame) -> np.ndarray:
-    """Column and row of each spot on the array, float64, shape (n, 2).
-
-    Raises
-    ------
-    ValueError
-        If they are not numbers.
-    """
-    return number_matrix(obs[list(ARRAY_COLUMNS)], ".obs[['array_col', 'array_row']]")
-
-
-def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
-    """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
-
-    Within a row of a hexagonal array, column indices go up by two, and rows alternate between even and odd columns. An affine map from
-    indices to pixels is fitted to all spots, and the pitch is the length of two columns under it. Rounded pixel coordinates average
-    out, and a subset of the spots gives the same pitch.
-
-    Parameters
-    ----------
-    obs
-        Rows of the table, with ``array_col`` and ``array_row``.
-    xy_px
-        Their centres in full-resolution pixels, shape (n, 2).
-    """
-    if not all(column in obs for column in ARRAY_COLUMNS):
-        return None
-    indices = array_indices(obs)
-    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
-    array, xy = indices[known], xy_px[known]
-    design = np.column_stack([np.ones(len(array)), array])
-    if len(array) < _FEWEST_SPOTS or len(np.unique(array.sum(axis=1) % 2)) > 1 or np.linalg.matrix_rank(design) < 3:
-        return None
-    fitted = np.linalg.lstsq(design, xy)[0]
-    column, row = fitted[1:]
-    pitch = float(2 * np.linalg.norm(column))
-    others = np.linalg.norm([column + row, column - row], axis=1)
-    misplaced = np.median(np.linalg.norm(design @ fitted - xy, axis=1))
-    if not pitch or (abs(others / pitch - 1) > _ALIKE - 1).any() or misplaced > _MISPLACED * pitch:
-        return None
-    return pitch
-
-
 def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Scale, ...]:
     """Scale of an element that is registered to a coordinate system of microns.
 
@@ -294,18 +256,25 @@ def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Sc
     for system, matrix in matrices.items():
         if MICRONS.search(system):
             check_affine(name, system, matrix)
-            _warn_if_stretched(name, matrix)
-            return (Scale(unit_scale(matrix), f"coordinate system {system!r}"),)
+            _warn_if_sheared(name, matrix)
+            return (Scale(unit_scale(matrix), f"coordinate system {system!r}", stretch_of(matrix)),)
     return ()
 
 
-def _warn_if_stretched(name: str, matrix: np.ndarray) -> None:
-    longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False)
-    if longest > 1.01 * shortest:
+def _warn_if_sheared(name: str, matrix: np.ndarray) -> None:
+    x, y = matrix[:2, :2].T
+    if abs(x @ y) > _SHEARED * np.linalg.norm(x) * np.linalg.norm(y):
         warn(
-            f"{name!r} is stretched or sheared on its way to microns: {shortest:.4g} um per pixel in one direction, "
-            f"{longest:.4g} in the other. Tiles stay square in its pixels, with the mean of {unit_scale(matrix):.4g}.",
+            f"{name!r} is sheared on its way to microns: its pixels are parallelograms there. Tiles stay rectangular in its pixels. Resample the "
+            "image first: spatialdata.rasterize."
         )
+
+
+def stretch_of(matrix: np.ndarray) -> float:
+    """Width of a pixel divided by its height after an affine map; 1 where they differ by less than 1 %."""
+    width, height = np.linalg.norm(matrix[:2, :2], axis=0)
+    stretch = float(width / height)
+    return stretch if max(stretch, 1 / stretch) > _STRETCHED else 1.0
 
 
 def unit_scale(matrix: np.ndarray) -> float:

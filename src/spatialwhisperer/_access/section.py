@@ -45,10 +45,16 @@ class Section:
         """Microns per full-resolution pixel, or ``None``."""
         return None if self.scale is None else self.scale.mpp
 
+    def pixel_um(self, mpp: float) -> tuple[float, float]:
+        """Width and height of a pixel in microns, where ``mpp`` are those of a square pixel of the same area."""
+        stretch = 1.0 if self.scale is None else self.scale.stretch
+        return mpp * stretch**0.5, mpp / stretch**0.5
+
 
 @dataclass(frozen=True)
 class Found:
-    """A section without its scale, and every scale that the object states for it."""
+    """A section without its scale, every scale that the object states for it, and the width of its pixels divided by their height."""
 
     section: Section
     scales: tuple[Scale, ...]
+    stretch: float = 1.0

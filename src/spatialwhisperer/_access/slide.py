@@ -258,6 +258,7 @@ class Slide:
             xy_px=section.xy_px,
             stated=self._stated(section.name, image),
             found=found.scales,
+            stretch=found.stretch,
         )
         if scale is None and self.drawing:
             scale = self._recorded_scale(section.name, image)

@@ -14,7 +14,7 @@ from spatialwhisperer._access.grid import Grid, add_tile_grid, check_grid_names,
 from spatialwhisperer._access.images import RasterImage, find_image, rgb_names
 from spatialwhisperer._access.libraries import check_no_system
 from spatialwhisperer._access.records import TilesRecord, Where
-from spatialwhisperer._access.regions import check_image_system, image_scales
+from spatialwhisperer._access.regions import check_image_system, image_scales, image_stretch
 from spatialwhisperer._access.scale import missing_mpp, of_library, say_scales, settle
 from spatialwhisperer._access.section import Section
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
@@ -89,12 +89,14 @@ def _grid(
     image, scale = frame.image, frame.scale
     if image is None or scale is None:
         raise ValueError(missing_mpp(frame.name))
-    size_px = tile_um / scale.mpp
-    centres = grid_centres(image.size_px, size_px, stride_um / scale.mpp)
+    size_px, squares = tile_um / scale.mpp, scale.stretch**0.5
+    # laid over the image in square pixels
+    width, height = image.size_px
+    centres = grid_centres((width * squares, height / squares), size_px, stride_um / scale.mpp) / [squares, 1 / squares]
     mask = _mask(data, image, tissue)
     if mask is not None:
         centres = centres[mask.fraction(centres, size_px) >= min_tissue]
-    return Grid(centres, size_px)
+    return Grid(centres, size_px, scale.stretch)
 
 
 def image_frame(
@@ -104,12 +106,12 @@ def image_frame(
     image = find_image(data, name)
     if is_spatialdata(data):
         check_image_system(data, name, coordinate_system)
-        found = image_scales(data, name)
+        found, stretch = image_scales(data, name), image_stretch(data, name, coordinate_system)
     else:
         check_no_system(coordinate_system)
-        found = of_library(data.uns["spatial"][name])
+        found, stretch = of_library(data.uns["spatial"][name]), 1.0
     none = np.empty((0, 2))
-    scale = settle(name, name, mpp=mpp, spot_pitch_um=None, xy_px=none, stated=None, found=found)
+    scale = settle(name, name, mpp=mpp, spot_pitch_um=None, xy_px=none, stated=None, found=found, stretch=stretch)
     return Section(name, np.empty(0, np.int64), none, image, scale)
 
 

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _guard(commands)
     _her2st(commands)
     _batches(commands)
+    _scale(commands)
     _nuclei(commands)
     _olfactory_bulb(commands)
     options = vars(parser.parse_args(arguments))
@@ -123,6 +124,14 @@ def _batches(commands: Commands) -> None:
     parser.set_defaults(run=_run_batches)
 
 
+def _scale(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "scale", help="how often a wrong scale is noticed by the spots, and a correct one suspected"
+    )
+    _common(parser, "scale", seeds=False)
+    parser.set_defaults(run=_run_scale)
+
+
 def _nuclei(commands: Commands) -> None:
     parser = commands.add_parser("nuclei", help="nuclei that are found on H&E against those that people drew")
     _common(parser, "nuclei", seeds=False)
@@ -206,6 +215,12 @@ def _run_batches(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols import batches
 
     batches.run(o["data"], o["out"], smoke=o["smoke"])
+
+
+def _run_scale(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols import scale
+
+    scale.run(o["data"], o["out"], smoke=o["smoke"])
 
 
 def _run_nuclei(o: dict[str, Any]) -> None:

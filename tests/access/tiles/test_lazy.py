@@ -174,7 +174,7 @@ def test_the_digest_is_that_of_the_tiles_in_their_order() -> None:
         != one.picked(np.array([3])).digest()
     )
     changed, first = pixels.copy(), int(np.flatnonzero(one.readers[0].inside == 1)[0])
-    changed[1, one.readers[0].top[first], one.readers[0].left[first]] ^= 1
+    changed[1, one.readers[0].top[first] + PX // 2, one.readers[0].left[first] + PX // 2] ^= 64
     assert tiles_of(reader(changed), reader(image(1), seed=1)).digest() != one.digest()
 
 

@@ -8,7 +8,7 @@ import pytest
 from spatialwhisperer._access.images import Level, RasterImage
 from spatialwhisperer._access.scale import Scale
 from spatialwhisperer._access.section import Section
-from spatialwhisperer._access.tiles.reader import TileReader, block_edges, choose_level, resize
+from spatialwhisperer._access.tiles.reader import TileReader, block_edges
 
 
 def section(xy: np.ndarray, raster: RasterImage | None, mpp: float | None = 1.0) -> Section:
@@ -16,29 +16,66 @@ def section(xy: np.ndarray, raster: RasterImage | None, mpp: float | None = 1.0)
     return Section("s", np.arange(len(xy)), xy, raster, scale)
 
 
+def mean_over_cells(image: np.ndarray, x: float, y: float, size: float, n: int) -> np.ndarray:
+    """Averages over n x n cells of a square around a place: integrals of a picture of flat pixels, which is white outside."""
+    around = 8
+    left, top = (int(at - size / 2) - around for at in (x, y))
+    edge = int(size) + 2 * around + 1
+    wide = np.full((3, edge, edge), 255.0)
+    _, height, width = image.shape
+    x0, x1, y0, y1 = max(left, 0), min(left + edge, width), max(top, 0), min(top + edge, height)
+    if x1 > x0 and y1 > y0:
+        wide[:, y0 - top : y1 - top, x0 - left : x1 - left] = image[:, y0:y1, x0:x1]
+
+    def integrals(values: np.ndarray, centre: float) -> np.ndarray:
+        sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), values.cumsum(axis=-1)], axis=-1)
+        edges = centre - size / 2 + size / n * np.arange(n + 1)
+        low = np.floor(edges).astype(int)
+        at = sums[..., low] + (edges - low) * values[..., low]
+        return np.diff(at, axis=-1) * n / size
+
+    return integrals(integrals(wide, x - left).swapaxes(1, 2), y - top).swapaxes(1, 2)
+
+
 @pytest.mark.parametrize("chunk", [None, 100, 700, 2100])
 def test_reader_cuts_any_tile_from_any_chunks(chunk: int | None) -> None:
     import dask.array as da
 
     rng = np.random.default_rng(0)
-    for width, height, p in ((50, 3000, 30), (4500, 700, 224), (2500, 2300, 301), (90, 80, 200)):
+    for width, height, p, size in (
+        (50, 3000, 30, 30),
+        (4500, 700, 112, 224.3),
+        (2500, 1300, 301, 300.7),
+        (90, 80, 60, 200),
+    ):
         image = rng.integers(0, 255, (3, height, width), dtype=np.uint8)
-        everything = np.pad(image, ((0, 0), (3 * p, 3 * p), (3 * p, 3 * p)), constant_values=255)
-        xy = rng.uniform(-1.2 * p, max(width, height) + 1.2 * p, (60, 2)).clip(
-            -1.2 * p, [width + 1.2 * p, height + 1.2 * p]
-        )
+        reach = 1.2 * size
+        xy = rng.uniform(-reach, max(width, height) + reach, (30, 2)).clip(-reach, [width + reach, height + reach])
         pixels = image if chunk is None else da.from_array(image, chunks=(3, chunk, chunk))
         raster = RasterImage("i", (Level(pixels, 1.0, 1.0),), (width, height))
-        reader = TileReader(section(xy, raster), tile_um=p, tile_px=p)
-        seen = np.zeros(60, int)
+        reader = TileReader(section(xy, raster), tile_um=size, tile_px=p)
+        seen = np.zeros(30, int)
         for positions, got in reader.read():
             seen[positions] += 1
             for k, tile in zip(positions, got, strict=True):
-                x, y = (np.floor(xy[k] - p / 2 + 0.5) + 3 * p).astype(int)
-                assert np.array_equal(tile, everything[:, y : y + p, x : x + p]), (width, height, k)
-                across = np.clip([x - 3 * p, x - 2 * p], 0, width), np.clip([y - 3 * p, y - 2 * p], 0, height)
-                assert reader.inside[k] == pytest.approx(np.prod(np.diff(across)) / p**2)
+                expected = mean_over_cells(image, *xy[k], size, p)
+                assert np.abs(tile - expected).max() < 0.51, (width, height, k)
+                first, last = xy[k] - size / 2, xy[k] + size / 2
+                shown = (np.minimum(last, [width, height]) - np.maximum(first, 0)).clip(0)
+                assert reader.inside[k] == pytest.approx(shown.prod() / size**2, abs=1e-5)
         assert (seen == 1).all()
+
+
+def test_tiles_on_the_grid_of_the_pixels_are_the_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (3, 200, 300), dtype=np.uint8)
+    xy = np.array([[20.0, 20.0], [101.0, 93.0], [280.5, 180.5]])
+    for p in (16, 17):
+        reader = TileReader(section(xy, RasterImage("i", (Level(image, 1.0, 1.0),), (300, 200))), tile_um=p, tile_px=p)
+        got = dict(pair for positions, tiles in reader.read() for pair in zip(positions.tolist(), tiles, strict=True))
+        for k, (x, y) in enumerate(xy):
+            left, top = x - p / 2, y - p / 2
+            if left == int(left):
+                assert np.array_equal(got[k], image[:, int(top) : int(top) + p, int(left) : int(left) + p])
 
 
 @pytest.mark.parametrize("chunks", [(3, 512, 512), (3, 4096, 4096), (3, (300, 2900, 1800), (2000, 3000))])
@@ -116,14 +153,7 @@ def test_reader_needs_an_image_and_a_scale() -> None:
     for wrong in (section(xy, None), section(xy, raster, None)):
         with pytest.raises(ValueError, match="Section 's' needs an image and its microns per pixel"):
             TileReader(wrong, tile_um=3, tile_px=3)
-    assert TileReader(section(xy, raster, None), tile_um=3, tile_px=3, mpp=0.5).width == 6
-
-
-def test_the_coarsest_level_with_enough_pixels_is_chosen() -> None:
-    levels = tuple(Level(np.zeros((3, 800 // s, 800 // s), np.uint8), s, s) for s in (1, 2, 4))
-    image = RasterImage("i", levels, (800, 800))
-    for size_px, expected in ((400, 4), (399.9, 4), (398, 2), (200, 2), (150, 1), (20, 1)):
-        assert choose_level(image, size_px, 100).scale_x == expected
+    assert TileReader(section(xy, raster, None), tile_um=3, tile_px=3, mpp=0.5).cells.size == (6, 6)
 
 
 def test_blocks_are_whole_chunks_and_hold_a_tile() -> None:
@@ -131,14 +161,3 @@ def test_blocks_are_whole_chunks_and_hold_a_tile() -> None:
     assert block_edges(5000, (512,) * 9 + (392,), 224).tolist() == [0, 2048, 4096, 5000]
     assert block_edges(100, (100,), 224).tolist() == [0, 100]
     assert np.diff(block_edges(20_000, (500,) * 40, 3000))[:-1].min() >= 3000
-
-
-def test_resizing_averages_and_leaves_the_right_size_alone() -> None:
-    tiles = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8), dtype=np.uint8)
-    assert resize(tiles, 8) is tiles
-    flat = np.full((1, 3, 9, 7), 77, np.uint8)
-    assert (resize(flat, 4) == 77).all()
-    halves = np.repeat(np.array([0, 200], np.uint8), 8)[None, None, None].repeat(3, 1).repeat(16, 2)
-    small = resize(halves, 2)
-    assert small.dtype == np.uint8
-    assert small[0, 0, 0, 0] < 30 < 170 < small[0, 0, 0, 1]

@@ -1,1 +1,1 @@
-"""Building the elements of a SpatialData: pyramids, squares, tables of tiles."""
+"""The elements of an object: pyramids, squares and tables that are made, and what the elements of a platform state about the scale."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.images import read_pixels
-from spatialwhisperer._access.tiles.reader import FILL, TileReader, block_edges, resize
+from spatialwhisperer._access.tiles.reader import FILL, TileReader, block_edges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +113,8 @@ class LazyTiles:
         limit = max(1, _MOST_BYTES // (3 * max(reader.width * reader.height, reader.tile_px**2)))
         for start in range(0, len(order), limit):
             some = order[start : start + limit]
-            out[into[some]] = resize(source.cut(left[some], top[some], reader.width, reader.height), reader.tile_px)
+            cut = source.cut(left[some], top[some], reader.width, reader.height)
+            out[into[some]] = reader.averaged(cut, np.arange(len(some)), position[some], left[some], top[some])
 
     def digest(self) -> str:
         """SHA-256 over the digests of all tiles. Every block of the images is decoded once."""

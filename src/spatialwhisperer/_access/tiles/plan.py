@@ -9,6 +9,8 @@ import numpy as np
 
 from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tiles.reader import TileReader
+from spatialwhisperer._access.tiles.scale_check import check_scale
+from spatialwhisperer._access.tiles.swapped import check_axes
 from spatialwhisperer._checks import one_of
 from spatialwhisperer._messages import warn
 
@@ -86,7 +88,7 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     KeyError
         If a section has no image.
     ValueError
-        If there are no rows, a scale is not known, a coordinate is NaN, or centres lie outside the image.
+        If there are no rows, a scale is not known, a coordinate is NaN, x and y were exchanged, or centres lie outside the image.
     """
     if slide.n_rows == 0:
         raise ValueError("The table has no rows, so there is nothing to cut tiles for.")
@@ -94,6 +96,13 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     stated: OffSlide = "raise" if slide.tiles is None else slide.tiles.off_slide
     how = one_of("off_slide", off_slide or stated, OffSlide)
     off = np.zeros(slide.n_rows, bool)
+    # once: what `tiles` recorded was checked by it
+    if slide.tiles is None and not slide.drawing:
+        for section in sections:
+            check_axes(section, in_table=not slide.is_spatialdata)
+            # squares that another tool laid have no genes, and lie as it pleased
+            if slide.table.n_vars:
+                check_scale(section)
     for section in sections:
         off[section.rows] = _off_image(section, how)
     if off.all():
@@ -124,7 +133,9 @@ def check_resolution(sections: Sequence[Section], tile_um: float, tile_px: int, 
     for section in sections:
         if section.image is None or section.mpp is None or on_low_res == "allow":
             continue
-        level_mpp = section.mpp * section.image.levels[0].scale_x
+        finest = section.image.levels[0]
+        width_um, height_um = section.pixel_um(section.mpp)
+        level_mpp = max(width_um * finest.scale_x, height_um * finest.scale_y)
         native = tile_um / level_mpp
         if native >= _ENOUGH * tile_px:
             continue

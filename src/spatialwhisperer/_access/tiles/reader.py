@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.images import Level, RasterImage, read_pixels
+from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._access.tiles.levels import choose_view
+from spatialwhisperer._access.tiles.resample import Cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from spatialwhisperer._access.images import Level
     from spatialwhisperer._access.section import Section
 
 FILL = 255
@@ -18,13 +21,16 @@ FILL = 255
 
 BLOCK_PX = 2048
 _MAX_BLOCK_PX = 8192
-# ties are rounded up, also where an affine map left them slightly below
-_HALF = 0.5 + 1e-6
+# what affine maps add to numbers that are whole
+_NOISE = 1e-6
 _MAX_BYTES = 24 * 2**20
 
 
 class TileReader:
     """Square tiles around the rows of one section, axis-aligned in the pixels of its image.
+
+    A pixel of a tile is the mean over its part of the tissue. It depends on the centre, the size of the tile and the scale alone, and
+    not on how the tile lies on the pixels of the image, nor on which levels a pyramid has.
 
     Parameters
     ----------
@@ -39,12 +45,14 @@ class TileReader:
 
     Attributes
     ----------
-    level
-        Coarsest level of the pyramid with at least ``tile_px`` pixels across a tile, else the finest one.
+    view
+        The level that is read; see :func:`~spatialwhisperer._access.tiles.levels.choose_view`.
+    cells
+        The pixels of a tile, in pixels of that level.
     width, height
-        Pixels of that level across a tile.
+        Pixels of that level that are read for a tile.
     left, top
-        First pixel of each tile, shape (n,); negative where a tile crosses the edge of the image.
+        First of them for each tile, shape (n,); negative where a tile crosses the edge of the image.
     inside
         Fraction of each tile that lies in the image, shape (n,).
 
@@ -61,17 +69,42 @@ class TileReader:
             raise ValueError(
                 f"Section {section.name!r} needs an image and its microns per pixel before tiles are read."
             )
-        size_px = tile_um / mpp
         self.section, self.tile_px = section, tile_px
-        self.level = choose_level(section.image, size_px, tile_px)
-        self.width = max(1, round(size_px / self.level.scale_x))
-        self.height = max(1, round(size_px / self.level.scale_y))
-        x, y = section.xy_px[:, 0] / self.level.scale_x, section.xy_px[:, 1] / self.level.scale_y
-        self.left = np.floor(x - self.width / 2 + _HALF).astype(np.int64)
-        self.top = np.floor(y - self.height / 2 + _HALF).astype(np.int64)
+        width_um, height_um = section.pixel_um(mpp)
+        cell_px = tile_um / width_um / tile_px, tile_um / height_um / tile_px
+        self.view = choose_view(section.image, cell_px, section.xy_px)
+        self.cells = Cells(tile_px, cell_px[0] / self.view.scale_x, cell_px[1] / self.view.scale_y)
+        size = np.array(self.cells.size)
+        self._start = self.view.place(section.xy_px) - size / 2
+        margin = np.array(self.cells.margin) + _NOISE
+        self.left, self.top = np.floor(self._start - margin).astype(np.int64).T
+        self.width, self.height = (int(length) for length in np.ceil(size + 2 * margin) + 1)
         _, image_height, image_width = self.level.pixels.shape
-        across = _overlap(self.left, self.width, image_width) / self.width
-        self.inside = across * _overlap(self.top, self.height, image_height) / self.height
+        shown = _overlap(self._start, size, np.array([image_width, image_height])) / size
+        shown[shown > 1 - _NOISE] = 1
+        self.inside = shown.prod(axis=1)
+
+    @property
+    def level(self) -> Level:
+        """The level that is read."""
+        return self.view.level
+
+    def averaged(self, planes: np.ndarray, which: np.ndarray, positions: np.ndarray, x: Any, y: Any) -> np.ndarray:
+        """Tiles, uint8, shape (k, 3, tile_px, tile_px), from the pixels that hold them.
+
+        Parameters
+        ----------
+        planes
+            Pixels of the level, shape (m, 3, height, width).
+        which
+            In which of them each tile lies, shape (k,).
+        positions
+            Which tiles, as indices into the rows of the section, shape (k,).
+        x, y
+            Where in the level the first pixel of the planes lies.
+        """
+        left, top = self._start[positions].T
+        return self.cells.average(planes, which, left - x, top - y, self.view.bias)
 
     def __len__(self) -> int:
         return len(self.left)
@@ -90,14 +123,12 @@ class TileReader:
         """
         wanted = np.arange(len(self)) if positions is None else np.asarray(positions)
         blank = self.inside[wanted] == 0
-        limit = max(1, _MAX_BYTES // (3 * max(self.width * self.height, self.tile_px**2)))
+        limit = max(1, _MAX_BYTES // (3 * self.tile_px**2))
         for piece in _pieces(wanted[blank], limit):
             yield piece, np.full((len(piece), 3, self.tile_px, self.tile_px), FILL, np.uint8)
         for here, canvas, x0, y0 in self._scan(wanted[~blank]):
-            # shape (y, x, 3, height, width): picking [y, x] copies whole tiles
-            windows = np.lib.stride_tricks.sliding_window_view(canvas, (3, self.height, self.width))[0]
             for piece in _pieces(here, limit):
-                yield piece, resize(windows[self.top[piece] - y0, self.left[piece] - x0], self.tile_px)
+                yield piece, self.averaged(canvas[None], np.zeros(len(piece), np.int64), piece, x0, y0)
 
     def _scan(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
         """Yield indices of tiles, the canvas that contains all of them, and where the canvas lies in the image."""
@@ -178,12 +209,6 @@ class _Plan:
         return self._tiles[first:last]
 
 
-def choose_level(image: RasterImage, size_px: float, tile_px: int) -> Level:
-    """Coarsest level with at least ``tile_px`` pixels across ``size_px`` full-resolution pixels, else the finest."""
-    enough = [level for level in image.levels if size_px / max(level.scale_x, level.scale_y) >= tile_px * 0.999]
-    return enough[-1] if enough else image.levels[0]
-
-
 def block_edges(length: int, chunks: tuple[int, ...] | None, tile: int, block_px: int = BLOCK_PX) -> np.ndarray:
     """Edges of the blocks along one axis: whole chunks, and at least one tile long, so that no tile spans three blocks."""
     smallest = max(block_px, tile)
@@ -198,19 +223,8 @@ def block_edges(length: int, chunks: tuple[int, ...] | None, tile: int, block_px
     return np.array([*edges, length], dtype=np.int64)
 
 
-def resize(tiles: np.ndarray, tile_px: int) -> np.ndarray:
-    """Resize tiles, uint8, shape (n, 3, height, width), bilinearly with antialiasing. Tiles of the right size are returned as they are."""
-    if tiles.shape[2:] == (tile_px, tile_px):
-        return tiles
-    import torch
-
-    size = (tile_px, tile_px)
-    out = torch.nn.functional.interpolate(torch.from_numpy(tiles), size=size, mode="bilinear", antialias=True)
-    return out.numpy()
-
-
-def _overlap(first: np.ndarray, length: int, image_length: int) -> np.ndarray:
-    return (np.minimum(first + length, image_length) - np.maximum(first, 0)).clip(0)
+def _overlap(start: np.ndarray, size: np.ndarray, image_size: np.ndarray) -> np.ndarray:
+    return (np.minimum(start + size, image_size) - np.maximum(start, 0)).clip(0)
 
 
 def _span(first: np.ndarray, length: int, image_length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,189 @@
+"""The lattice on which spots lie. On a known array the distance between them is known in microns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from spatialwhisperer._access.contract import number_matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+VISIUM_PITCH_UM = 100.0
+ARRAY_COLUMNS = ("array_col", "array_row")
+ST_PITCHES_UM = (200.0, 200.0 / 2**0.5)
+_ST_LONG, _ST_SHORT = 35, 33
+_FEWEST_SPOTS = 50
+_REACH = 1.9
+_FIRST, _SQUARE, _HEXAGONAL = (0.85, 1.15), (1.29, 1.54), (1.61, 1.86)
+_BETWEEN = ((1.18, 1.26), (1.56, 1.6))
+_FEW = 0.15
+_LEAST_NEIGHBOURS = 2.5
+_TOLERANCE = 1.15
+_SMALLEST_UM = 30.0
+
+_ALIKE = 1.05
+_NEAR = 1.6
+_WINDOW = 0.2
+_ROUNDS = 10
+_FEWEST_INDEXED = 10
+_MISPLACED = 0.1
+
+
+def squared(xy_px: np.ndarray, stretch: float) -> np.ndarray:
+    """Positions in pixels, shape (n, 2), in square pixels of the same area."""
+    return xy_px * [stretch**0.5, stretch**-0.5]
+
+
+def array_indices(obs: pd.DataFrame) -> np.ndarray:
+    """Column and row of each spot on the array, float64, shape (n, 2).
+
+    Raises
+    ------
+    ValueError
+        If they are not numbers.
+    """
+    return number_matrix(obs[list(ARRAY_COLUMNS)], ".obs[['array_col', 'array_row']]")
+
+
+def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
+    """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
+
+    Within a row of a hexagonal array, column indices go up by two, and rows alternate between even and odd columns. An affine map from
+    indices to pixels is fitted to all spots, and the pitch is the length of two columns under it. Rounded pixel coordinates average
+    out, and a subset of the spots gives the same pitch.
+
+    Parameters
+    ----------
+    obs
+        Rows of the table, with ``array_col`` and ``array_row``.
+    xy_px
+        Their centres in full-resolution pixels, shape (n, 2).
+    """
+    if not all(column in obs for column in ARRAY_COLUMNS):
+        return None
+    indices = array_indices(obs)
+    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
+    array, xy = indices[known], xy_px[known]
+    design = np.column_stack([np.ones(len(array)), array])
+    if len(array) < _FEWEST_INDEXED or len(np.unique(array.sum(axis=1) % 2)) > 1 or np.linalg.matrix_rank(design) < 3:
+        return None
+    fitted = np.linalg.lstsq(design, xy)[0]
+    column, row = fitted[1:]
+    pitch = float(2 * np.linalg.norm(column))
+    others = np.linalg.norm([column + row, column - row], axis=1)
+    misplaced = np.median(np.linalg.norm(design @ fitted - xy, axis=1))
+    if not pitch or (abs(others / pitch - 1) > _ALIKE - 1).any() or misplaced > _MISPLACED * pitch:
+        return None
+    return pitch
+
+
+def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
+    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
+
+    The median distance to the nearest neighbour is too small where spots deviate from the lattice, because the nearest of four to six
+    neighbours is taken. It is therefore only the start value of the median over all pairs within 20 % of that median.
+    """
+    from scipy.spatial import cKDTree
+
+    places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
+    if len(places) < 3:
+        raise ValueError(
+            f"Section {section!r} has {len(places)} spots with a place of their own: too few to measure their pitch. Pass mpp=… "
+            "instead of spot_pitch_um."
+        )
+    tree = cKDTree(places)
+    pitch = float(np.median(tree.query(places, k=2)[0][:, 1]))
+    pairs = tree.query_pairs(_NEAR * pitch, output_type="ndarray")
+    distance = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
+    for _ in range(_ROUNDS):
+        near = distance[np.abs(distance - pitch) < _WINDOW * pitch]
+        if not len(near):
+            break
+        pitch = float(np.median(near))
+    return pitch
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Spots on a lattice.
+
+    Attributes
+    ----------
+    kind
+        Its form.
+    pitch_px
+        Distance between neighbours.
+    extent
+        Spots along the longer and the shorter edge of the smallest upright rectangle around them, in units of the pitch.
+    """
+
+    kind: Literal["square", "hexagonal"]
+    pitch_px: float
+    extent: tuple[float, float]
+
+    @property
+    def known_um(self) -> tuple[float, ...]:
+        """Distances between neighbours on arrays of this form and size; empty where there is no such array.
+
+        A hexagonal lattice is that of Visium. A square one that fits into 33 x 35 spots is that of the first Spatial Transcriptomics
+        arrays, of 1,000 spots or of 2,000, which are two of the former with one between the other. Larger ones are also the bins of
+        other platforms, of any size.
+        """
+        if self.kind == "hexagonal":
+            return (VISIUM_PITCH_UM,)
+        fits = self.extent[0] <= _ST_LONG and self.extent[1] <= _ST_SHORT
+        return ST_PITCHES_UM if fits else ()
+
+
+def lattice_of(xy_px: np.ndarray) -> Lattice | None:
+    """The lattice on which spots lie, by the distances between near ones; ``None`` where they lie on none, such as cells.
+
+    Parameters
+    ----------
+    xy_px
+        Centres of the spots in square pixels, shape (n, 2).
+    """
+    from scipy.spatial import cKDTree
+
+    places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
+    if len(places) < _FEWEST_SPOTS:
+        return None
+    tree = cKDTree(places)
+    pitch = float(np.median(tree.query(places, k=2)[0][:, 1]))
+    near = tree.query_ball_point(places, _REACH * pitch, return_length=True)
+    if not pitch or near.mean() > 4 * _REACH**2:
+        return None
+    pairs = tree.query_pairs(_REACH * pitch, output_type="ndarray")
+    distance = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
+    pitch = float(np.median(distance[distance < _FIRST[1] * pitch]))
+    first, square, hexagonal, *between = (
+        int(((distance > low * pitch) & (distance < high * pitch)).sum())
+        for low, high in (_FIRST, _SQUARE, _HEXAGONAL, *_BETWEEN)
+    )
+    if 2 * first < _LEAST_NEIGHBOURS * len(places) or sum(between) > _FEW * first:
+        return None
+    size = np.sort(np.ptp(places, axis=0) / pitch + 1)
+    extent = (float(size[1]), float(size[0]))
+    if hexagonal < _FEW * square:
+        return Lattice("square", pitch, extent)
+    return Lattice("hexagonal", pitch, extent) if square < _FEW * hexagonal else None
+
+
+def scale_differs(xy_px: np.ndarray, mpp: float) -> tuple[float, Lattice] | None:
+    """How far apart spots are in microns by a scale, and their lattice, where other distances are known; else ``None``.
+
+    Squares closer than 30 µm are the bins of a platform, not spots.
+    """
+    lattice = lattice_of(xy_px)
+    if lattice is None or not lattice.known_um:
+        return None
+    apart = lattice.pitch_px * mpp
+    if lattice.kind == "square" and apart < _SMALLEST_UM:
+        return None
+    fits = any(max(apart, known) <= _TOLERANCE * min(apart, known) for known in lattice.known_um)
+    return None if fits else (apart, lattice)
