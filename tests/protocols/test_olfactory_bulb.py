@@ -77,7 +77,7 @@ def test_intervals_draw_animals_where_animals_are_left_out(tmp_path):
     table = summary(rows).set_index("task")
     by_section = table.loc["probe, section left out"]
     assert by_section["low"] < by_section["mean"] < by_section["high"]
-    assert np.isnan(table.loc["probe, animal left out", "low"])
+    assert table["low"].isna()["probe, animal left out"]
     assert "0.750 (" in report(summary(rows))
     draw(rows, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000

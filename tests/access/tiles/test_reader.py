@@ -58,7 +58,7 @@ def test_reader_cuts_any_tile_from_any_chunks(chunk: int | None) -> None:
         for positions, got in reader.read():
             seen[positions] += 1
             for k, tile in zip(positions, got, strict=True):
-                expected = mean_over_cells(image, *xy[k], size, p)
+                expected = mean_over_cells(image, float(xy[k, 0]), float(xy[k, 1]), size, p)
                 assert np.abs(tile - expected).max() < 0.51, (width, height, k)
                 first, last = xy[k] - size / 2, xy[k] + size / 2
                 shown = (np.minimum(last, [width, height]) - np.maximum(first, 0)).clip(0)

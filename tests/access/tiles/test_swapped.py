@@ -98,7 +98,7 @@ def bulb(folder: Path) -> Iterator[tuple[str, Path, np.ndarray]]:
 
 
 def lung(folder: Path) -> Iterator[tuple[str, Path, np.ndarray]]:
-    cells = ad.read_h5ad(folder / "xenium_lung_ncbi858" / "NCBI858.h5ad").obs
+    cells: Any = ad.read_h5ad(folder / "xenium_lung_ncbi858" / "NCBI858.h5ad").obs
     yield "lung", folder / "xenium_lung_ncbi858" / "NCBI858.jpg", cells[["y_pixel", "x_pixel"]].to_numpy(float)
 
 
