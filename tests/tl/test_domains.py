@@ -47,6 +47,11 @@ def test_parameters_are_recorded_where_they_were_used(halves: Any, monkeypatch: 
         record: Any = recorded(halves, key)
         expected = common | own | {"use": "values"}
         assert {name: record[name] for name in expected} == expected
+    halves.layers["counts"] = np.ones(halves.shape, np.float32)
+    options |= {"layer": "counts", "n_top_genes": 7}
+    spatial_domains(halves, use="observed", method="leiden", key_added="third", **options)
+    third: Any = recorded(halves, "third")
+    assert (third["use"], third["layer"], third["n_top_genes"]) == ("observed", "counts", 7)
 
 
 def test_rows_with_nan_have_no_domain_and_groups_are_partitioned_apart(halves: Any) -> None:
