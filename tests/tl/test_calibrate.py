@@ -13,7 +13,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.statistics.calibration import fit_temperature, probabilities
+from spatialwhisperer.statistics.calibration import expected_calibration_error, fit_temperature, probabilities
 from spatialwhisperer.tl.calibrate import calibrate
 from spatialwhisperer.tl.evaluation.calibration import evaluate_calibration
 
@@ -41,6 +41,19 @@ def test_the_temperature_is_stored_in_the_model_and_used(
     truth = table.obs["cell_type"].astype(str).to_numpy()
     correct = truth[:, None] == np.array(list(labels))
     assert report["temperature"]["none"] == pytest.approx(fit_temperature(scores.to_numpy(float), correct), rel=1e-3)
+
+    # figures before are those at the temperature before
+    first = report["temperature_before"]["none"]
+    assert first == pytest.approx(1 / own.scale)
+    for temperature, suffix in ((first, "_before"), (report["temperature"]["none"], "")):
+        p, best_is_correct = (
+            probabilities(scores.to_numpy(float), temperature),
+            correct[range(120), scores.to_numpy().argmax(1)],
+        )
+        expected = expected_calibration_error(p.max(1), best_is_correct)
+        assert report[f"ece{suffix}"]["none"] == pytest.approx(expected, abs=1e-4)
+        assert report[f"nll{suffix}"]["none"] == pytest.approx(-np.log(p[correct]).mean(), abs=1e-4)
+    assert report["ece"]["none"] != pytest.approx(report["ece_before"]["none"], abs=1e-3)
 
     # the fitted normalisation and temperature are what an annotation uses, and what evaluation reads
     sw.tl.zero_shot_annotate(section, labels, model=own)

@@ -36,6 +36,7 @@ def test_a_new_patient_is_classified(patients: list[Any], method: Any, tmp_path:
     assert (new.obs["sw_class"].astype(object) == truth).mean() > 0.9
     record: Any = recorded(new, "sw_class")
     assert record["training_groups"] == ["B", "C", "D"]
+    assert (record["method"], record["n_neighbors"]) == (method, 15 if method == "knn" else None)
     new.write_h5ad(tmp_path / "new.h5ad")
     again: Any = ad.read_h5ad(tmp_path / "new.h5ad")
     assert again.uns["sw_class"]["classes"].tolist() == CLASSES

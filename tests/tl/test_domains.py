@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
+from spatialwhisperer.tl import domains
 from spatialwhisperer.tl._tissue.neighbours import Smoothing
 from spatialwhisperer.tl.domains import spatial_domains
 from spatialwhisperer.tl.evaluation.domains import evaluate_domains
@@ -34,6 +35,23 @@ def test_neighbours_improve_domains(halves: Any) -> None:
     assert (domain == "0").sum() >= (domain == "1").sum()
     record: Any = recorded(halves, "sw_domain")
     assert record["smoothing"]["weight"] == 0.5
+
+
+def test_parameters_are_recorded_where_they_were_used(halves: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(domains, "leiden", lambda z, *_, **__: np.arange(len(z)) % 2)
+    options: dict[str, Any] = {"n_domains": 2, "library_key": "section", "n_init": 3, "n_pcs": 4, "random_state": 5}
+    common = {"n_domains": 2, "n_pcs": 4, "random_state": 5, "group_key": None, "n_top_genes": None, "layer": None}
+    spatial_domains(halves, use="values", **options)
+    spatial_domains(halves, use="values", method="leiden", n_top_genes=7, layer=None, key_added="other", **options)
+    for key, own in (("sw_domain", {"method": "kmeans", "n_init": 3}), ("other", {"method": "leiden", "n_init": None})):
+        record: Any = recorded(halves, key)
+        expected = common | own | {"use": "values"}
+        assert {name: record[name] for name in expected} == expected
+    halves.layers["counts"] = np.ones(halves.shape, np.float32)
+    options |= {"layer": "counts", "n_top_genes": 7}
+    spatial_domains(halves, use="observed", method="leiden", key_added="third", **options)
+    third: Any = recorded(halves, "third")
+    assert (third["use"], third["layer"], third["n_top_genes"]) == ("observed", "counts", 7)
 
 
 def test_rows_with_nan_have_no_domain_and_groups_are_partitioned_apart(halves: Any) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from spatialwhisperer.encoders.image import timm as timm_module
 from spatialwhisperer.encoders.image.timm import TimmEncoder, _build
 from spatialwhisperer.models import EncoderIdentity, get_spec, image_encoder, open_encoder
 from spatialwhisperer.settings import settings
@@ -43,6 +45,15 @@ def test_timm_features_are_those_of_timm_by_hand(tiny):
     assert features.dtype == np.float32
     assert features.shape[1] == tiny.spec.dim
     np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+def test_facts_that_are_not_stated_are_those_of_the_network(monkeypatch, tiny):
+    stated = replace(tiny.spec, input_px=96, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    for spec in (stated, replace(stated, input_px=None, mean=None, std=None)):
+        monkeypatch.setattr(timm_module, "_facts", lambda _, spec=spec: spec)
+        found, expected = TimmEncoder(TINY, pretrained=False).spec, stated if spec is stated else tiny.spec
+        assert (found.input_px, found.mean, found.std) == (expected.input_px, expected.mean, expected.std)
+    assert tiny.spec.input_px == 160
 
 
 def test_rows_do_not_depend_on_the_batch(tiny, tiles):

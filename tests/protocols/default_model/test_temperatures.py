@@ -7,7 +7,7 @@ import pytest
 from spatialwhisperer.protocols.default_model.labels import LABELS
 from spatialwhisperer.protocols.default_model.temperatures import calibration, judge, pooled, temperature_of_others
 from spatialwhisperer.protocols.default_model.unseen_patients import HeldOut
-from spatialwhisperer.statistics.calibration import fit_temperature, probabilities
+from spatialwhisperer.statistics.calibration import expected_calibration_error, fit_temperature, probabilities
 
 
 def section(name: str, temperature: float, seed: int) -> HeldOut:
@@ -39,6 +39,20 @@ def test_the_temperature_is_that_of_all_rows_and_its_error_that_of_other_patient
     # each patient is far from the temperature of the other one
     assert found.ece is not None
     assert found.ece > 0.05
+
+
+def test_errors_before_and_after_are_means_over_patients_at_their_temperatures(held_out) -> None:
+    found = calibration(held_out, before=10.0)
+
+    def error(patient: str, temperature: float) -> float:
+        rows = judge(*pooled(held_out[patient]), temperature)
+        return expected_calibration_error(rows.summed, rows.correct)
+
+    after = [error(patient, temperature_of_others(held_out, patient)) for patient in ("A", "C")]
+    before = [error(patient, 10.0) for patient in ("A", "C")]
+    assert found.ece == pytest.approx(np.mean(after))
+    assert found.ece_before == pytest.approx(np.mean(before))
+    assert found.ece != pytest.approx(found.ece_before, abs=0.01)
 
 
 def test_labels_that_regions_cannot_tell_apart_share_their_confidence() -> None:

@@ -1,14 +1,51 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from spatialwhisperer.protocols import captions
+from spatialwhisperer.protocols.default_model import unseen_patients
+from spatialwhisperer.protocols.default_model.labels import LABELS
 from spatialwhisperer.protocols.default_model.unseen_patients import agreement
 
 
 def test_scores_that_agree_with_the_expression_rank_perfectly() -> None:
     gene = np.eye(3)[np.arange(60) % 3]
     assert agreement(2 * gene, gene) == {"kappa": 1.0, "auroc": 1.0}
+
+
+def test_a_section_is_judged_by_its_image_against_its_expression(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, names = 40, list(LABELS)
+    rng = np.random.default_rng(0)
+    scores = {m: pd.DataFrame(rng.normal(size=(n, len(captions.TARGETS)))) for m in ("image", "gene")}
+    scores["image"].iloc[3] = np.nan
+    table = SimpleNamespace(
+        obs=pd.DataFrame({"pathologist_label": ["invasive cancer", "adipose tissue", "undetermined", None] * 10})
+    )
+
+    def scored(section: Any, model: Any, prompts: Any, modality: str) -> pd.DataFrame:
+        assert (section["table"], model) == (table, "model")
+        return scores[modality].iloc[:, : len(prompts)]
+
+    monkeypatch.setattr(unseen_patients, "_scores", scored)
+    monkeypatch.setattr(captions, "targets", lambda _: "targets")
+    monkeypatch.setattr(unseen_patients, "aurocs", lambda found, truth: (found.shape, truth))
+    monkeypatch.setattr(unseen_patients, "few_shot", lambda _section, model: {"words": model})
+    section: Any = {"table": table}
+    found = unseen_patients.score("A1", section, "model")  # type: ignore[arg-type]
+    image, gene = (scores[m].to_numpy()[:, : len(names)] for m in ("image", "gene"))
+    known = (np.arange(n) % 4 < 2) & (np.arange(n) != 3)
+    assert np.array_equal(found.labels, image[known])
+    assert found.correct.sum(axis=1).tolist() == [1] * 20
+    assert found.correct[:, names.index("malignant cell")].tolist() == [True, False] * 10
+    assert found.correct[:, names.index("fat cell")].tolist() == [False, True] * 10
+    assert found.agreement == agreement(image, gene) != agreement(gene, image)
+    assert found.auroc == ((n, len(captions.TARGETS)), "targets")
+    assert (found.section, found.few_shot) == ("A1", {"words": "model"})
 
 
 def test_unrelated_scores_agree_by_chance() -> None:

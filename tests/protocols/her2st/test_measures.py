@@ -40,6 +40,15 @@ def test_a_probe_of_telling_features_is_right(sections) -> None:
     assert values(rows) == {"macro_f1": 1.0, "balanced_accuracy": 1.0}
 
 
+def test_a_probe_is_judged_by_the_recall_of_the_true_classes(sections) -> None:
+    """Two spots of fat look like cancer: the recalls are 1 and 4/6, and so would not be the precisions 6/8 and 1."""
+    train, (test,) = sections
+    test.obsm["X"][6:8] = test.obsm["X"][:2]
+    found = values(measures.class_rows(train, [test], "X"))
+    assert found["balanced_accuracy"] == pytest.approx((1 + 4 / 6) / 2)
+    assert found["macro_f1"] == pytest.approx((12 / 14 + 8 / 10) / 2)
+
+
 def test_the_majority_class_gets_half_of_two_classes(sections) -> None:
     found = values(measures.majority_rows(*sections))
     assert found["balanced_accuracy"] == 0.5

@@ -29,6 +29,8 @@ def reference() -> Reference:
     [
         (section("a", 1.1), "in range"),
         (section("a", 1.3), "out of range"),
+        (section("a", 1.2), "in range"),
+        (section("a", 1.3, n_tissue=20), "out of range"),
         (section("a", 1.3, n_tissue=19), "too few rows"),
         (section("a", None), "too few rows"),
     ],
@@ -46,6 +48,11 @@ def test_rows_are_out_of_range_by_themselves_or_with_their_section() -> None:
     assert found.row.tolist() == [False, True, False, False]
     assert found.section.tolist() == [False, False, True, False]
     assert found.outside.tolist() == [False, True, True, False]
+
+
+def test_a_row_at_the_limit_is_in_range() -> None:
+    found = RowRange(np.array([1.5, 2.0, 2.5], np.float32), 2.0, np.zeros(3, bool))
+    assert found.row.tolist() == found.outside.tolist() == [False, False, True]
 
 
 def test_nothing_is_judged_where_the_model_does_not_tell() -> None:

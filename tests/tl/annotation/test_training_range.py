@@ -154,6 +154,22 @@ def test_many_sections_are_summed_up(model: Any) -> None:
     assert all("3.0 standard deviations" in s for s in sentences[:3])
 
 
+@pytest.mark.parametrize(
+    ("usual", "unusual", "says"),
+    [
+        ({"n_rows": 40, "n_tissue": 20}, {"n_rows": 40, "n_tissue": 19}, "fewer than 20"),
+        ({"n_rows": 60, "n_tissue": 30}, {"n_rows": 61, "n_tissue": 30}, "only 30 have a tile on tissue"),
+        ({"distance": 2.0}, {"distance": 2.1}, "2.1 standard deviations"),
+        ({"factor": 1.25, "mpp": 0.625}, {"factor": 1.26, "mpp": 0.63}, "1.3 times coarser"),
+        ({"factor": 0.8, "mpp": 0.4}, {"factor": 0.75, "mpp": 0.375}, "1.3 times finer"),
+    ],
+)
+def test_what_lies_at_a_limit_is_usual(model: Any, usual: Any, unusual: Any, says: str) -> None:
+    assert range_warnings([one(**usual)], model) == []
+    (sentence,) = range_warnings([one(**unusual)], model)
+    assert says in sentence
+
+
 def test_nothing_is_said_of_usual_sections(model: Any) -> None:
     assert range_warnings([one(), one(distance=None, limit=None, factor=None, mpp=None)], model) == []
 

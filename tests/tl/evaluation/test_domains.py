@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from spatialwhisperer.tl.evaluation.domains import evaluate_domains
 
@@ -25,6 +27,23 @@ def test_every_section_is_partitioned_on_its_own(halves: Any) -> None:
     alone = evaluate_domains([one, one], "region", use="values", n_seeds=4)
     assert alone["ari"].iloc[0] == pytest.approx(result["ari"].iloc[1])
     assert "deviation over seeds" in result.attrs["convention"]
+
+
+def test_agreement_and_its_deviation_are_those_of_single_runs_over_seeds(halves: Any) -> None:
+    result = evaluate_domains(
+        halves, "region", use="values", library_key="section", n_seeds=3, random_state=4, n_domains=3
+    )
+    expected = []
+    for rows in (slice(0, 144), slice(144, 288)):
+        z, region = halves.obsm["values"][rows].astype(float), halves.obs["region"].iloc[rows]
+        runs = [KMeans(3, n_init=1, random_state=seed).fit_predict(z - z.mean(axis=0)) for seed in (4, 5, 6)]
+        expected.append([(adjusted_rand_score(region, c), normalized_mutual_info_score(region, c)) for c in runs])
+    expected.append(np.mean(expected, axis=0))
+    for (_, row), runs in zip(result.iterrows(), np.array(expected), strict=True):
+        assert row[["ari", "nmi"]].tolist() == pytest.approx(runs.mean(axis=0).tolist())
+        assert row[["ari_sd", "nmi_sd"]].tolist() == pytest.approx(runs.std(axis=0).tolist())
+    assert result["ari_sd"].iloc[0] > 0
+    assert result["n_domains"].tolist()[:2] == [3, 3]
 
 
 def test_two_regions_are_needed(halves: Any) -> None:

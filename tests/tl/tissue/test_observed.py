@@ -37,6 +37,11 @@ def test_a_section_of_two_rows_takes_every_gene_that_it_has(table: Any) -> None:
     assert variable_genes(table.X.log1p(), sections, 3).size >= 40
 
 
+def test_three_rows_are_enough_to_rank_the_genes_of_a_section(table: Any) -> None:
+    sections = np.array(["small"] * 3 + ["rest"] * 77)
+    assert variable_genes(table.X.log1p(), sections, 3).size <= 6
+
+
 def test_genes_without_counts_are_left_out(table: Any) -> None:
     for n_top_genes in (None, 59, 500):
         assert variable_genes(table.X.log1p(), SECTIONS, n_top_genes).tolist() == list(range(59))

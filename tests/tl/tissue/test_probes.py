@@ -61,6 +61,16 @@ def test_the_penalty_is_chosen_by_left_out_groups() -> None:
     assert fit_probe(x, y, groups, n_classes=2).penalty == choose_penalty(x, y, groups, n_classes=2, random_state=0)
 
 
+def test_two_groups_are_enough_to_choose_a_penalty() -> None:
+    """Classes that differ in a small difference of two large features are told apart with a weak penalty only."""
+    rng = np.random.default_rng(0)
+    y, groups = np.arange(80) % 2, np.repeat([0, 1], 40)
+    large, small = rng.normal(size=80), 0.15 * (2 * y - 1)
+    x = np.column_stack([large + small, large - small]) + 0.01 * rng.normal(size=(80, 2))
+    assert choose_penalty(x, y, groups, n_classes=2, random_state=0) == max(PENALTIES)
+    assert choose_penalty(x, y, np.zeros(80), n_classes=2, random_state=0) == FIXED_PENALTY
+
+
 def test_the_penalty_is_fixed_where_there_is_no_group_to_leave_out() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 3)), np.arange(40) % 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text.base import TextEncoder
 from spatialwhisperer.pp.features import FeatureRecord, raw_tiles
+from spatialwhisperer.tl._training import readers
 from spatialwhisperer.tl._training.readers import key_of, module_dim, read_modality
 from spatialwhisperer.tl._training.sources import describe
 
@@ -194,6 +196,33 @@ def test_a_matrix_without_an_encoder_is_taken_as_it_is() -> None:
     assert got.parts[0].tolist() == np.ones((6, 3)).tolist()
     assert got.masks[1] is None
     assert got.recipe == FeatureRecipe(None, "adt")
+
+
+class Doubled(Encoder):
+    """Twice its input, and the sum."""
+
+    spec = EncoderSpec("doubled", "gene", None)
+
+    def encode(self, inputs: Any, **options: Any) -> np.ndarray:  # noqa: ARG002
+        return np.column_stack([2 * inputs, inputs.sum(axis=1)])
+
+
+def test_a_matrix_with_an_encoder_is_encoded_without_incomplete_rows(
+    protein: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, x = Doubled(), np.arange(18.0).reshape(6, 3)
+    x[1, 2] = np.nan
+    register_modality(replace(protein, encoder="doubled"), overwrite=True)
+    monkeypatch.setattr(
+        readers, "open_encoder", lambda name, modality: {("doubled", "protein"): encoder}[name, modality]
+    )
+    got = read("protein", None, table(adt=x), table())
+    whole = np.delete(x, 1, axis=0)
+    assert [p.tolist() for p in got.parts] == [np.column_stack([2 * whole, whole.sum(axis=1)]).tolist()]
+    assert [None if m is None else m.tolist() for m in got.masks] == [[True, False, True, True, True, True], None]
+    assert (got.dim, got.trained, got.recipe) == (4, False, FeatureRecipe(encoder.identity))
+    # its name does not open it
+    assert got.encoder is encoder
 
 
 # ------------------------------------------------------------------------------------------------- images

@@ -83,7 +83,7 @@ def choose_penalty(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, n_classe
     fold_of = dict(zip(names[order], np.arange(len(names)) % min(_INNER_FOLDS, len(names)), strict=True))
     folds = np.array([fold_of[g] for g in groups])
     usable = [f for f in np.unique(folds) if len(np.unique(y[folds != f])) > 1]
-    if len(names) < 2 or not usable:
+    if not usable:
         return FIXED_PENALTY
     guesses = np.full((len(PENALTIES), len(y)), -1)
     for f in usable:

@@ -1,0 +1,92 @@
+"""What is measured of a held-out section."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer.protocols.default_model import held_out
+from spatialwhisperer.protocols.default_model.held_out import _row
+from spatialwhisperer.protocols.default_model.labels import LABELS
+from spatialwhisperer.protocols.default_model.temperatures import temperature_of_others
+from spatialwhisperer.protocols.default_model.unseen_patients import HeldOut
+from spatialwhisperer.statistics.calibration import probabilities
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe
+
+TEMPERATURE = 0.5
+
+
+@pytest.fixture
+def part() -> HeldOut:
+    """Ten rows of two classes: the three most confident labels and the sixth are correct."""
+    malignant, fat = (list(LABELS).index(name) for name in ("malignant cell", "fat cell"))
+    scores = np.zeros((10, len(LABELS)))
+    scores[:, malignant] = np.linspace(2.0, 0.2, 10)
+    correct = np.zeros((10, len(LABELS)), bool)
+    right = np.isin(np.arange(10), [0, 1, 2, 5])
+    correct[right, malignant] = True
+    correct[~right, fat] = True
+    return HeldOut(
+        "A1",
+        pd.DataFrame({"auroc": [0.6, 0.9]}),
+        scores,
+        correct,
+        {"auroc": 0.7, "kappa": 0.3},
+        {"words": 0.8, "examples": 0.85},
+    )
+
+
+def test_accuracy_is_that_of_the_most_confident_rows(part: HeldOut) -> None:
+    row = _row(part, TEMPERATURE)
+    kept = [row[f"correct, {c} kept"] for c in ("100%", "50%", "25%", "10%")]
+    # ten, five, two and one row
+    assert kept == pytest.approx([4 / 10, 3 / 5, 1, 1])
+    assert row["commonest class"] == pytest.approx(0.6)
+
+
+def test_the_calibration_error_is_that_of_the_probabilities_at_the_temperature(part: HeldOut) -> None:
+    p = probabilities(part.labels, TEMPERATURE).max(axis=1)
+    right = part.correct[np.arange(10), part.labels.argmax(axis=1)]
+    which = np.ceil(p * 15)
+    by_hand = sum(abs((right[which == b] - p[which == b]).sum()) for b in np.unique(which)) / 10
+    assert _row(part, TEMPERATURE)["ECE"] == pytest.approx(by_hand)
+
+
+def test_each_patient_is_measured_at_the_temperature_of_the_others(
+    part: HeldOut, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = replace(part, section="C1", labels=3 * part.labels)
+    parts = {"A": [part], "C": [other]}
+    asked = []
+
+    def leave_out(patient: str, _materials: Any, recipe: TrainingRecipe, seed: int) -> list[HeldOut]:
+        asked.append((patient, recipe.gene_encoder, seed))
+        return parts[patient]
+
+    monkeypatch.setattr(held_out, "load", lambda _data, *, smoke: SimpleNamespace(patients=["A", "C"], smoke=smoke))
+    monkeypatch.setattr(held_out, "leave_patient_out", leave_out)
+    table = held_out.run(tmp_path, tmp_path / "out", gene_encoder="pca", seed=7)
+    assert asked == [("A", "pca", 7), ("C", "pca", 7)]
+    of_c, of_a = (temperature_of_others(parts, patient) for patient in ("A", "C"))
+    assert of_c == pytest.approx(3 * of_a, rel=0.05)
+    assert table["ECE"].tolist() == [_row(part, of_c)["ECE"], _row(other, of_a)["ECE"]]
+    read = pd.read_csv(tmp_path / "out" / "held_out.csv", index_col="section")
+    assert np.allclose(read, table)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"held_out.csv", "held_out.md", "held_out.png"}
+
+
+def test_what_was_measured_before_stands_under_its_name(part: HeldOut) -> None:
+    row = _row(part, TEMPERATURE)
+    assert row["section"] == "A1"
+    assert row["macro AUROC"] == pytest.approx(0.75)
+    assert (row["AUROC against expression"], row["kappa with expression"]) == (0.7, 0.3)
+    assert (row["regions, words"], row["regions, 5 examples each"]) == (0.8, 0.85)
