@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
-    """A model with the distances of its training images and the fingerprints of its sections; all else stays as it is.
+    """A model with the statistics and distances of its training images and the fingerprints of its sections; all else stays as it is.
+
+    The model standardises features within a section, so that its scores do not depend on these statistics.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
     Raises
     ------
     ValueError
-        If the image features are not those that it was trained on.
+        If the sections are not those that it was trained on.
     """
     model = Whisperer.load(folder)
     if model.reference is None:
@@ -49,13 +51,16 @@ def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
             features = sw.pp.embed_images(data, tile_um=recipe.tile_um, tile_px=recipe.tile_px, inplace=False)
             x = np.asarray(features)
             parts[f"{number}:{slide.sections[0]}"] = x[np.isfinite(x).all(axis=1)]
-    if tuple(parts) != config.sections or not all(
-        np.array_equal(x.mean(axis=0, dtype=np.float64).astype(np.float32), mean)
-        for x, mean in zip(parts.values(), arrays["feature_mean"], strict=True)
-    ):
-        raise ValueError("The image features are not those that the model was trained on. Train it again.")
+    if tuple(parts) != config.sections or tuple(map(len, parts.values())) != config.section_rows:
+        raise ValueError("The sections are not those that the model was trained on. Train it again.")
+    mean, std = (
+        np.stack([getattr(x, name)(axis=0, dtype=np.float64) for x in parts.values()]).astype(np.float32)
+        for name in ("mean", "std")
+    )
     groups = [code.partition(":")[2][0] for code in parts]
-    kind, row, section = unseen_distances([*parts.values()], groups, arrays["feature_mean"], arrays["feature_std"])
+    kind, row, section = unseen_distances([*parts.values()], groups, mean, std)
     config = replace(config, unseen=kind, fingerprints=prints)
-    model.reference = Reference(config, {**arrays, "unseen_row": row, "unseen_section": section})
+    model.reference = Reference(
+        config, {**arrays, "feature_mean": mean, "feature_std": std, "unseen_row": row, "unseen_section": section}
+    )
     return model

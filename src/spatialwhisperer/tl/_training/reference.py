@@ -174,7 +174,8 @@ class _Filling:
         """Expression profiles by caption, and the excess cross-entropy of rows under profiles of other groups."""
         pairs = _pairs(self.items, "gene", "text")
         encoder = self.model.encoders["gene"]
-        assert isinstance(encoder, GeneEncoder)
+        if not isinstance(encoder, GeneEncoder):
+            raise TypeError(f"Profiles are made of counts; the gene encoder is {type(encoder).__name__}.")
         captions, counts = np.unique(pairs[:, 1], return_counts=True)
         most = max(8, BLOCK_BYTES // (2 * len(encoder.genes)))
         captions = np.sort(captions[np.argsort(-counts, kind="stable")][:most])
