@@ -89,6 +89,7 @@ BEFORE = {
     "docs/api.md": "",
     "docs/api/settings.md": "",
     "docs/contributing.md": "",
+    "docs/gallery.md": "",
     "docs/index.md": "",
     "docs/objects.md": "",
     "docs/opening_models.md": "",
@@ -114,6 +115,7 @@ WRITTEN = (".png", ".geojson", ".h5ad", ".zarr")
 SLOW = (
     "README.md",
     "docs/contributing.md",
+    "docs/gallery.md",
     "docs/index.md",
     "docs/objects.md",
     "docs/platforms/export.md",
