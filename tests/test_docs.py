@@ -116,6 +116,7 @@ SLOW = (
     "README.md",
     "docs/contributing.md",
     "docs/gallery.md",
+    "docs/platforms/which_labels.md",
     "docs/index.md",
     "docs/objects.md",
     "docs/platforms/export.md",
