@@ -33,7 +33,7 @@ def test_agreement_and_its_deviation_are_those_of_single_runs_over_seeds(halves:
     result = evaluate_domains(
         halves, "region", use="values", library_key="section", n_seeds=3, random_state=4, n_domains=3
     )
-    expected = []
+    expected: list[Any] = []
     for rows in (slice(0, 144), slice(144, 288)):
         z, region = halves.obsm["values"][rows].astype(float), halves.obs["region"].iloc[rows]
         runs = [KMeans(3, n_init=1, random_state=seed).fit_predict(z - z.mean(axis=0)) for seed in (4, 5, 6)]
