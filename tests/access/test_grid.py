@@ -27,7 +27,7 @@ def test_a_grid_is_squares_registered_like_the_image_and_a_table_of_them(build: 
     table = add_tile_grid(data, {"he": Grid(build.XY, 4.0)}, "grid")
     assert data.tables["grid"] is table
     assert np.array_equal(table.obsm["spatial"], build.XY)
-    squares = data.shapes["he_tiles"]
+    squares = data.shapes["he_grid"]
     assert np.allclose(squares.geometry.area, 16)
     assert np.allclose(squares.geometry.bounds.to_numpy()[:, :2] + 2, build.XY)
     assert get_transformation(squares, get_all=True).keys() == {"S", "microns"}
@@ -40,10 +40,20 @@ def test_a_grid_takes_no_name_that_exists(build: Any) -> None:
     data = build.one()
     with pytest.raises(ValueError, match="already has an element named 'table'"):
         add_tile_grid(data, {"he": Grid(build.XY, 4.0)}, "table")
-    assert "he_tiles" not in data.shapes
-    data.shapes["he_tiles"] = data.shapes["spots"]
-    with pytest.raises(ValueError, match="'he_tiles'"):
-        check_grid_names(data, ["he"], "grid")
+    assert set(data.shapes) == {"spots"}
+    for key, squares in (("sw_tiles", "he_tiles"), ("grid", "he_grid")):
+        data.shapes[squares] = data.shapes["spots"]
+        with pytest.raises(ValueError, match=f"'{squares}'"):
+            check_grid_names(data, ["he"], key)
+
+
+def test_an_image_can_have_several_grids(build: Any) -> None:
+    data = build.one()
+    for key, size in (("sw_tiles", 4.0), ("coarse", 8.0)):
+        add_tile_grid(data, {"he": Grid(build.XY, size)}, key)
+    assert np.allclose(data.shapes["he_tiles"].geometry.area, 16)
+    assert np.allclose(data.shapes["he_coarse"].geometry.area, 64)
+    assert data.tables["coarse"].uns["spatialdata_attrs"]["region"] in ("he_coarse", ["he_coarse"])
 
 
 def test_the_table_of_a_grid_annotates_the_squares_of_each_image(build: Any) -> None:

@@ -72,6 +72,19 @@ def test_stacks_beside_the_he_image_are_no_obstacle(build: Any) -> None:
         Slide.open(data, mpp=1, image_key="if").scaled()
 
 
+@pytest.mark.parametrize(
+    ("channels", "is_rgb"),
+    [(["r", "g", "b", "a"], True), ([0, 1, 2, 3], True), (["DAPI", "ATP1A1", "18S", "alphaSMA"], False), (None, True)],
+)
+def test_four_channels_are_rgba_unless_they_are_named_after_stains(build: Any, channels: Any, is_rgb: bool) -> None:
+    from spatialdata.models import Image2DModel
+
+    data = build.one()
+    pixels = np.zeros((4, 20, 30), np.uint8)
+    data.images["other"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=channels)
+    assert rgb_names(data) == (["he", "other"] if is_rgb else ["he"])
+
+
 def test_an_image_that_does_not_exist_is_named_with_those_that_do(build: Any) -> None:
     with pytest.raises(KeyError, match=r"no image 'x' \(found: he\)"):
         find_image(build.one(), "x")

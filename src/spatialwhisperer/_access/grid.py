@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer import _keys
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -63,20 +64,21 @@ def add_instances_table(sdata: SpatialData, region: str, key_added: str) -> AnnD
     return table
 
 
-def grid_table(grids: Mapping[str, Grid]) -> AnnData:
-    """Make the table of a grid: one row per tile, annotating the shapes ``<image>_tiles``."""
-    table = _empty_table({_grid_shapes(image): pd.RangeIndex(len(grid.centres_px)) for image, grid in grids.items()})
+def grid_table(grids: Mapping[str, Grid], key_added: str = _keys.TILES) -> AnnData:
+    """Make the table of a grid: one row per tile, annotating the squares over each image."""
+    rows = {image: pd.RangeIndex(len(grid.centres_px)) for image, grid in grids.items()}
+    table = _empty_table({_grid_shapes(image, key_added): index for image, index in rows.items()})
     table.obsm["spatial"] = np.concatenate([grid.centres_px for grid in grids.values()])
     return table
 
 
 def check_grid_names(sdata: SpatialData, images: Iterable[str], key_added: str) -> None:
     """Raise `ValueError` where an element that a grid would write exists already."""
-    _check_free(sdata, [key_added, *(_grid_shapes(image) for image in images)])
+    _check_free(sdata, [key_added, *(_grid_shapes(image, key_added) for image in images)])
 
 
 def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str) -> AnnData:
-    """Add squares over images as shapes ``<image>_tiles``, registered like their image, and one table that annotates them.
+    """Add squares over images as shapes ``<image>_tiles`` (``<image>_<key_added>`` for a table of another name), registered like their image, and one table.
 
     Parameters
     ----------
@@ -102,8 +104,8 @@ def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str)
     for image, grid in grids.items():
         squares = gpd.GeoDataFrame(geometry=shapely.box(*grid.boxes.T))
         transformations = get_transformation(sdata.images[image], get_all=True)
-        shapes[_grid_shapes(image)] = ShapesModel.parse(squares, transformations=dict(transformations))
-    table = grid_table(grids)
+        shapes[_grid_shapes(image, key_added)] = ShapesModel.parse(squares, transformations=dict(transformations))
+    table = grid_table(grids, key_added)
     before = {name: sdata.shapes.get(name) for name in shapes}
     try:
         for region, element in shapes.items():
@@ -119,8 +121,9 @@ def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str)
     return table
 
 
-def _grid_shapes(image: str) -> str:
-    return f"{image}_tiles"
+def _grid_shapes(image: str, key_added: str) -> str:
+    """Name of the squares over an image; each table has its own, so that an image can have several grids."""
+    return f"{image}_tiles" if key_added == _keys.TILES else f"{image}_{key_added}"
 
 
 def _empty_table(instances: Mapping[str, pd.Index]) -> AnnData:

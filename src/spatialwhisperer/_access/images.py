@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 XY = ("x", "y")
+_COLOURS = {"r", "g", "b", "a", "red", "green", "blue", "alpha"}
 _LOCAL_SCHEDULERS = ("threads", "threading", "synchronous", "sync", "single-threaded")
 
 
@@ -164,9 +165,9 @@ def raster_images(data: AnnData | SpatialData) -> dict[str, RasterImage]:
 
 
 def rgb_names(data: AnnData | SpatialData) -> list[str]:
-    """Names of the images with three or four channels; others, such as fluorescence stacks, are left out."""
+    """Names of the RGB and RGBA images; others, such as fluorescence stacks, are left out."""
     if is_spatialdata(data):
-        return [str(name) for name, element in data.images.items() if _channels(element) in (3, 4)]
+        return [str(name) for name, element in data.images.items() if _is_rgb(element)]
     return [name for name, entry in libraries_of(data).items() if _library_levels(name, entry)]
 
 
@@ -208,8 +209,12 @@ def _scales(element: Any) -> list[Any]:
     return [element]
 
 
-def _channels(element: Any) -> int:
-    return int(_scales(element)[0].sizes["c"])
+def _is_rgb(element: Any) -> bool:
+    """Whether an image has three channels, or four that are colours or numbers by their names (fluorescence names its stains)."""
+    finest = _scales(element)[0]
+    n_channels = finest.sizes["c"]
+    names = [str(value).lower() for value in finest.coords["c"].values] if "c" in finest.coords else []
+    return n_channels == 3 or (n_channels == 4 and all(name.isdigit() or name in _COLOURS for name in names))
 
 
 def _from_element(name: str, element: Any) -> RasterImage:

@@ -161,7 +161,7 @@ def _write(data: AnnData | SpatialData, grids: Mapping[str, Grid], key_added: st
     if not is_spatialdata(data):
         table = _library_table(data, grids)
     else:
-        table = add_tile_grid(data, grids, key_added) if inplace else grid_table(grids)
+        table = add_tile_grid(data, grids, key_added) if inplace else grid_table(grids, key_added)
     table.obsm[_keys.TILES] = np.array(table.obsm["spatial"])
     return table
 

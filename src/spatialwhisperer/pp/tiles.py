@@ -89,7 +89,8 @@ def tiles(
     ``.uns["spatialwhisperer"]["sw_tiles"]`` : :class:`dict`
         Tile sizes and options; scale, the rule that stated it, and image of each section.
     ``tables[key_added]``, ``shapes["<image>_tiles"]``
-        For a grid over a SpatialData: the new table, which also has ``.obsm["spatial"]``, and the squares that it annotates.
+        For a grid over a SpatialData: the new table, which also has ``.obsm["spatial"]``, and the squares that it annotates. With
+        another ``key_added`` these are ``shapes["<image>_<key_added>"]``, so that an image can have several grids.
 
     Raises
     ------
