@@ -95,8 +95,10 @@ def test_a_grid_over_several_images_has_one_region_each(build: Any, tmp_path: Pa
     again = sd.read_zarr(tmp_path / "grid.zarr")
     assert stated(again.tables["sw_tiles"]) == stated(table)
     assert np.array_equal(read(again), read(sdata))
-    with pytest.raises(ValueError, match="already has an element named 'A_image_tiles'"):
-        sw.pp.tiles(sdata, at="grid", image_key="A_image", tile_um=20, key_added="again", mpp=mpp)
+    with pytest.raises(ValueError, match="already has an element named 'sw_tiles'"):
+        sw.pp.tiles(sdata, at="grid", image_key="A_image", tile_um=20, mpp=mpp)
+    sw.pp.tiles(sdata, at="grid", image_key="A_image", tile_um=20, key_added="again", mpp=mpp)
+    assert {"A_image_tiles", "A_image_again"} <= set(sdata.shapes)
 
 
 def test_a_mask_of_ones_own_says_where_the_tissue_is(build: Any) -> None:
@@ -106,7 +108,7 @@ def test_a_mask_of_ones_own_says_where_the_tissue_is(build: Any) -> None:
         sdata, at="grid", image_key="A_image", tile_um=20, tissue=tissue, min_tissue=1, key_added="a", inplace=False
     )
     assert got is not None
-    assert set(got.obs["region"]) == {"A_image_tiles"}
+    assert set(got.obs["region"]) == {"A_image_a"}
     mask = TissueMask.over(find_image(sdata, "A_image"), tissue)
     assert (mask.fraction(got.obsm["sw_tiles"], 40) == 1).all()
     assert stated(got).tissue == "given"
