@@ -29,14 +29,15 @@ MARGIN = 1.5
 UNSEEN_ROWS = 0.975
 """Quantile of the distance of rows that were left out, beyond which a row is unlike the training rows.
 
-Between the two patients with images of the embedded model, .95 leaves 6.4 and 3.6 % of the rows of the one beyond the limit of the
-other, .975 leaves 4.3 and 1.2 %.
+``python -m spatialwhisperer.protocols guard`` measures how many rows of a patient lie beyond the limit of another (column "two
+patients").
 """
 
 ONE_PATIENT = 1.25
 """What the limit of rows is multiplied by where all training sections are of one patient.
 
-Of the two patients with images of the embedded model, the quantile of the other one is .97 and 1.21 times that within the patient.
+Rows of a new patient lie further away than those of a known one. ``python -m spatialwhisperer.protocols guard`` measures what this
+leaves (column "one patient").
 """
 
 QUANTILES = np.linspace(0, 1, 401)

@@ -51,7 +51,7 @@ class Marks(PathCollection):
         options |= {"linewidths": 0, "rasterized": len(xy) > MANY}
         super().__init__([Path(shape, unit.codes)], offsets=np.asarray(xy, dtype=float), **options)
         self.diameter, self.square, self._n = diameter, square, len(xy)
-        self._drawn: tuple[tuple[object, ...], np.ndarray] | None = None
+        self._drawn: tuple[tuple[object, ...], np.ndarray, np.ndarray] | None = None
         self.set_transform(IdentityTransform())
         # the background is as large
         self.set_in_layout(False)
@@ -81,13 +81,13 @@ class Marks(PathCollection):
         # a figure is laid out with a first drawing that nobody sees
         colours: Any = self.get_facecolor()
         place = self.get_offset_transform().get_matrix().ravel().tolist()
-        key = (left, bottom, size, self.diameter_px, *place, id(colours))
-        if self._drawn is None or self._drawn[0] != key:
+        key = (left, bottom, size, self.diameter_px, *place)
+        if self._drawn is None or self._drawn[0] != key or self._drawn[1] is not colours:
             xy = self.get_offset_transform().transform(self.get_offsets()) - (left, bottom)
-            self._drawn = (key, rasterize(xy, colours, self.diameter_px, size, square=self.square))
+            self._drawn = (key, colours, rasterize(xy, colours, self.diameter_px, size, square=self.square))
         context = renderer.new_gc()
         context.set_clip_rectangle(box)
-        renderer.draw_image(context, left, bottom, self._drawn[1])
+        renderer.draw_image(context, left, bottom, self._drawn[2])
         context.restore()
 
 

@@ -136,8 +136,8 @@ def _choose(
 
 def _rare(given: np.ndarray, least: int) -> np.ndarray:
     """Rows whose label fewer rows have than asked for, Boolean, shape (n,)."""
-    n_rows = pd.Series(given).value_counts()
-    return np.isin(given.astype(str), n_rows.index[n_rows < least].astype(str)) & pd.notna(given)
+    labels = pd.Series(given)
+    return labels.map(labels.value_counts()).lt(least).to_numpy()
 
 
 def _used(values: np.ndarray, order: Sequence[str]) -> pd.Categorical:
