@@ -61,3 +61,20 @@ def test_many_marks_look_like_each_of_them(monkeypatch: pytest.MonkeyPatch, sect
     at_once = drawn()
     assert abs(one_by_one - at_once).mean() < 1.0
     assert np.corrcoef(one_by_one.ravel(), at_once.ravel())[0, 1] > 0.97
+
+
+def test_colours_that_change_after_drawing_are_drawn(monkeypatch: pytest.MonkeyPatch, section: Any) -> None:
+    monkeypatch.setattr("spatialwhisperer.pl.marks.MANY", 20)
+    monkeypatch.setattr("spatialwhisperer.pl.marks._SMALL_PX", 50.0)
+    (ax,) = sw.pl.annotation(section, key="cell_type", with_image=False, diameter_um=20, alpha=1.0)
+    canvas: Any = ax.figure.canvas
+    marks: Any = ax.collections[0]
+
+    def n_green() -> int:
+        canvas.draw()
+        rgb = np.asarray(canvas.buffer_rgba())[..., :3]
+        return int((rgb == [0, 255, 0]).all(axis=-1).sum())
+
+    assert n_green() == 0
+    marks.set_facecolor("#00ff00")
+    assert n_green() > 100
