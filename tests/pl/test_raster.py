@@ -75,6 +75,7 @@ def test_colours_that_change_after_drawing_are_drawn(monkeypatch: pytest.MonkeyP
         rgb = np.asarray(canvas.buffer_rgba())[..., :3]
         return int((rgb == [0, 255, 0]).all(axis=-1).sum())
 
-    assert n_green() == 0
+    # the layout is the same from the second drawing on
+    assert [n_green() for _ in range(3)] == [0, 0, 0]
     marks.set_facecolor("#00ff00")
     assert n_green() > 100
