@@ -11,6 +11,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import TilePlan, plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded, recorded_as
+from spatialwhisperer.encoders.image.base import GivenEncoder
 from spatialwhisperer.pp import tile_features
 from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.pp.tile_features import embed_tiles, read_tiles
@@ -63,7 +64,7 @@ def test_an_encoder_that_returns_other_rows_is_named(build: Any, noisy: ad.AnnDa
             return super().encode(tiles, mpp=mpp, device=device).ravel()
 
     with pytest.raises(ValueError, match=r"Encoder 'pixels' returned shape \(\d+,\) for 5 tiles; expected \(5, d\)"):
-        embed_tiles(plan_of(noisy, mpp=0.5), Flat(), [32], 16, whole=False)
+        embed_tiles(plan_of(noisy, mpp=0.5), GivenEncoder(Flat()), [32], 16, whole=False)
 
 
 # ------------------------------------------------------------------------------------------------- several sizes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialwhisperer.encoders.image.stain_texture import EOSIN, HAEMATOXYLIN
+from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
 from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.training.augment import TileAugmenter
 

@@ -59,10 +59,12 @@ class FinishedBatches:
         Microns per pixel of the tiles.
     device
         Torch device of the encoder.
+    image
+        Digest of what the encoder has seen of the image; ``None`` where it looks at tiles alone.
     """
 
-    def __init__(self, encoder: EncoderIdentity, *, mpp: float, device: str) -> None:
-        of = {"encoder": to_plain(encoder), "mpp": float(mpp), "device": device}
+    def __init__(self, encoder: EncoderIdentity, *, mpp: float, device: str, image: str | None = None) -> None:
+        of = {"encoder": to_plain(encoder), "mpp": float(mpp), "device": device, "image": image}
         versions = {name: version(name) for name in ("spatialwhisperer", "torch")}
         key = hashlib.sha256(json.dumps(of | versions, sort_keys=True).encode()).hexdigest()
         self.folder: Path | None = _root() / key[:32]

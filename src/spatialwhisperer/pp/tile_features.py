@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from spatialwhisperer._access.tiles.intensity import BlackTiles
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
+from spatialwhisperer._access.tiles.sample import image_sample
 from spatialwhisperer._devices import keeping_copies
 from spatialwhisperer._messages import progress
+from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.pp.finished_batches import FinishedBatches, kept_until_done
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
+    from spatialwhisperer._access.section import Section
     from spatialwhisperer._access.tiles.plan import TilePlan
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.recipe import EncoderIdentity
@@ -66,10 +69,11 @@ def embed_tiles(
         "identity": identity,
     }
     with kept_until_done(), keeping_copies():
-        first = _features(plan, encoder, tile_ums[0], tile_px, whole=whole, **options)
+        encoders = _by_image(plan, encoder)
+        first = _features(plan, encoders, tile_ums[0], tile_px, whole=whole, **options)
         if len(tile_ums) == 1:
             return first
-        others = [_features(plan, encoder, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
+        others = [_features(plan, encoders, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
     out = np.concatenate([first, *others], axis=1)
     if whole:
         out[np.isnan(first).all(axis=1)] = np.nan
@@ -92,18 +96,42 @@ def read_tiles(plan: TilePlan, tile_um: float, tile_px: int) -> np.ndarray:
     kept in a temporary file, which is removed with the array.
     """
     out, black = _blank_tiles((plan.slide.n_rows, 3, tile_px, tile_px)), BlackTiles()
-    for rows, tiles in _with_bar(plan.read(tile_um, tile_px), plan, "reading tiles"):
-        out[rows] = tiles
-        black.look(rows, tiles)
+    with _bar(plan, "reading tiles") as bar:
+        for rows, tiles in plan.read(tile_um, tile_px):
+            out[rows] = tiles
+            black.look(rows, tiles)
+            bar.update(len(rows))
     black.report()
     if plan.off.any():
         out[plan.off] = _WHITE
     return out
 
 
+class _OnImage(NamedTuple):
+    """An encoder after a look at an image, what identifies what it saw, and the sections on that image."""
+
+    encoder: ImageEncoder
+    seen: str | None
+    sections: list[Section]
+
+
+def _by_image(plan: TilePlan, encoder: ImageEncoder) -> list[_OnImage]:
+    if not encoder.looks_at_image:
+        return [_OnImage(encoder, None, list(plan.sections))]
+    by_image: dict[tuple[int, float | None], list[Section]] = {}
+    for section in plan.sections:
+        by_image.setdefault((id(section.image), section.mpp), []).append(section)
+    out = []
+    for sections in by_image.values():
+        sample, mpp = image_sample(sections[0])
+        bound = encoder.on_image(sample, mpp=mpp)
+        out.append(_OnImage(bound, object_digest(bound), sections))
+    return out
+
+
 def _features(
     plan: TilePlan,
-    encoder: ImageEncoder,
+    encoders: Sequence[_OnImage],
     tile_um: float,
     tile_px: int,
     *,
@@ -112,7 +140,34 @@ def _features(
     device: str | None,
     identity: EncoderIdentity | None,
 ) -> np.ndarray:
-    mpp = tile_um / tile_px
+    out, black = None, BlackTiles()
+    name = encoders[0].encoder.spec.name
+    with _bar(plan, f"embedding tiles of {tile_um:g} um ({name})") as bar:
+        for image in encoders:
+            encode = _encode(image, tile_um / tile_px, device, identity)
+            pieces = plan.read(tile_um, tile_px, whole=whole, sections=image.sections)
+            with closing(prefetch(batches(pieces, batch_size))) as ready:
+                for rows, tiles in ready:
+                    black.look(rows, tiles)
+                    features = encode(tiles)
+                    if out is None:
+                        out = np.full((plan.slide.n_rows, features.shape[1]), np.nan, np.float32)
+                    out[rows] = features
+                    bar.update(len(rows))
+    if out is None:
+        raise ValueError(
+            f"No tile of {tile_um:g} um lies inside its image. Take smaller tiles with tile_um=…, or fill them up with "
+            "border='pad'."
+        )
+    black.report()
+    return out
+
+
+def _encode(
+    image: _OnImage, mpp: float, device: str | None, identity: EncoderIdentity | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The features of a batch of tiles, found again where an interrupted call had finished it."""
+    encoder = image.encoder
 
     def encode(tiles: np.ndarray) -> np.ndarray:
         features = np.asarray(encoder.encode(tiles, mpp=mpp, device=device), dtype=np.float32)
@@ -123,32 +178,14 @@ def _features(
             )
         return features
 
-    finished = None
-    if identity is not None:
-        finished = FinishedBatches(identity, mpp=mpp, device=settings.resolve_device(device))
-    out, black = None, BlackTiles()
-    pieces = plan.read(tile_um, tile_px, whole=whole)
-    with closing(prefetch(batches(pieces, batch_size))) as ready:
-        for rows, tiles in _with_bar(ready, plan, f"embedding tiles of {tile_um:g} um ({encoder.spec.name})"):
-            black.look(rows, tiles)
-            features = encode(tiles) if finished is None else finished.features(tiles, encode)
-            if out is None:
-                out = np.full((plan.slide.n_rows, features.shape[1]), np.nan, np.float32)
-            out[rows] = features
-    if out is None:
-        raise ValueError(
-            f"No tile of {tile_um:g} um lies inside its image. Take smaller tiles with tile_um=…, or fill them up with "
-            "border='pad'."
-        )
-    black.report()
-    return out
+    if identity is None:
+        return encode
+    finished = FinishedBatches(identity, mpp=mpp, device=settings.resolve_device(device), image=image.seen)
+    return lambda tiles: finished.features(tiles, encode)
 
 
-def _with_bar(items: Iterable[tuple[np.ndarray, np.ndarray]], plan: TilePlan, desc: str) -> Any:
-    with progress(total=int((~plan.off).sum()), desc=desc, unit="tile") as bar:
-        for rows, tiles in items:
-            yield rows, tiles
-            bar.update(len(rows))
+def _bar(plan: TilePlan, desc: str) -> Any:
+    return progress(total=int((~plan.off).sum()), desc=desc, unit="tile")
 
 
 def _blank_tiles(shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from spatialwhisperer.encoders.image.stain_texture import EOSIN, HAEMATOXYLIN
+from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
 
 if TYPE_CHECKING:
     from spatialwhisperer.models.augmentation import Augmentation

@@ -6,7 +6,8 @@ from scipy import ndimage, stats
 
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.image import _texture_kernels as kernels
-from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder, grid_edge, unmixing_matrix
+from spatialwhisperer.encoders.image.stain import unmixing_matrix
+from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder, grid_edge
 
 
 def tissue(edge: int = 96, n: int = 3, seed: int = 0) -> np.ndarray:

@@ -49,7 +49,9 @@ class TilePlan:
         xy[self.off] = np.nan
         return xy
 
-    def read(self, tile_um: float, tile_px: int, *, whole: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def read(
+        self, tile_um: float, tile_px: int, *, whole: bool = False, sections: Sequence[Section] | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read the tiles of all rows whose centre lies on the image.
 
         Parameters
@@ -58,12 +60,14 @@ class TilePlan:
             Edge of a tile in microns and in pixels.
         whole
             Leave out tiles that cross the edge of the image.
+        sections
+            Some of the sections; ``None`` reads all.
 
         Yields
         ------
         Rows of the table, shape (k,), and their tiles, uint8, shape (k, 3, tile_px, tile_px).
         """
-        for section in self.sections:
+        for section in self.sections if sections is None else sections:
             reader = TileReader(section, tile_um=tile_um, tile_px=tile_px)
             keep = ~self.off[section.rows]
             if whole:

@@ -41,6 +41,29 @@ def area_resample(planes: np.ndarray, n: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
+def restain(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, blank: int) -> np.ndarray:
+    """Map the optical densities of a uint8 (3, h, w) tile by a matrix, float32 intensities of 0 to 255.
+
+    `densities` (3, 256) holds the optical density of each intensity. Pixels of at most `blank` in R, G and B become white.
+    """
+    h, w = tile.shape[1], tile.shape[2]
+    out = np.empty((3, h, w), np.float32)
+    unit = np.float32(math.log(10.0))
+    for i in range(h):
+        for j in range(w):
+            r, g, b = tile[0, i, j], tile[1, i, j], tile[2, i, j]
+            if max(r, g, b) <= blank:
+                out[0, i, j], out[1, i, j], out[2, i, j] = 255, 255, 255
+                continue
+            x, y, z = densities[0, r], densities[1, g], densities[2, b]
+            for k in range(3):
+                density = x * matrix[0, k] + y * matrix[1, k] + z * matrix[2, k]
+                light = np.float32(256) * math.exp(-density * unit) - np.float32(1)
+                out[k, i, j] = min(max(light, np.float32(0)), np.float32(255))
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
 def stain_planes(rgb: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """Turn float32 (3, n, n) intensities of 0 to 255 into five planes (5, n, n).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,11 +20,31 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageEncoder(Encoder):
-    """Computes features of H&E tiles."""
+    """Computes features of H&E tiles.
+
+    Attributes
+    ----------
+    looks_at_image
+        Whether the encoder looks at a whole image before it encodes tiles of it, by a method ``on_image``.
+    """
+
+    looks_at_image: ClassVar[bool] = False
+
+    def on_image(self, sample: np.ndarray, *, mpp: float) -> ImageEncoder:  # noqa: ARG002
+        """Return the encoder for tiles of one image, after a look at the whole of it.
+
+        Parameters
+        ----------
+        sample
+            Tiles that cover the image evenly, whatever rows are annotated, uint8 (n, 3, p, p).
+        mpp
+            Their microns per pixel.
+        """
+        return self
 
     @abstractmethod
     def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
-        """Compute features of tiles; row i depends on tile i alone.
+        """Compute features of tiles; row i depends on tile i, and on the image that `on_image` has seen.
 
         Parameters
         ----------
@@ -42,11 +62,20 @@ class ImageEncoder(Encoder):
 
 
 class GivenEncoder(ImageEncoder):
-    """Wraps an object that has ``spec`` and ``encode`` and derives from no class of this package."""
+    """Wraps an object that has ``spec`` and ``encode``, maybe ``on_image``, and derives from no class of this package."""
 
     def __init__(self, given: Any) -> None:
         self.given = given
         self.spec: EncoderSpec = given.spec
+
+    @property
+    def looks_at_image(self) -> bool:  # type: ignore[override]
+        """Whether the object has a method ``on_image``."""
+        return hasattr(self.given, "on_image")
+
+    def on_image(self, sample: np.ndarray, *, mpp: float) -> GivenEncoder:
+        """Call the method of the object, and wrap what it returns."""
+        return GivenEncoder(self.given.on_image(sample, mpp=mpp))
 
     @property
     def identity(self) -> EncoderIdentity:

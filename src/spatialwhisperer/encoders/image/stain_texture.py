@@ -8,12 +8,9 @@ from functools import cache
 import numpy as np
 
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
+from spatialwhisperer.encoders.image.stain import REFERENCE_STAINS, SlideStain, unmixing_matrix
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
-
-# Ruifrok & Johnston 2001 (Anal Quant Cytol Histol 23:291): optical density of the stains in R, G, B
-HAEMATOXYLIN = (0.650, 0.704, 0.286)
-EOSIN = (0.072, 0.990, 0.105)
 
 SCALES_UM = (1.0, 2.0, 4.0, 8.0, 16.0)
 WIDTHS_UM = (6.0, 10.0, 18.0, 34.0, 58.0)
@@ -27,7 +24,6 @@ _NUCLEAR_H = 0.3
 _PALE_H = 0.15
 _PEAK_H = 0.1
 _PATTERN_H = 0.05
-_BLANK = 20
 
 
 @register_encoder(
@@ -38,15 +34,19 @@ _BLANK = 20
         tile_um=154.0,
         licence="BSD-3-Clause (no weights)",
         commercial=True,
-        citation="Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291; Haralick et al. 1973, IEEE SMC 3:610; "
+        citation="Macenko et al. 2009, ISBI 1107; Haralick et al. 1973, IEEE SMC 3:610; "
         "Ojala et al. 2002, IEEE TPAMI 24:971",
     ),
 )
 class StainTextureEncoder(ImageEncoder):
     """Stain, colour and texture statistics of H&E tiles; no weights, no download.
 
+    The stains of an image are estimated once, from tiles that cover the whole of it (:meth:`on_image`). Its white point, the colours of
+    haematoxylin and eosin and their strengths are then mapped to those of a reference (Macenko et al. 2009). The features of a tile
+    therefore do not depend on which rows are annotated, and hardly on how the section was stained.
+
     A tile is averaged onto square grids of 1, 2, 4, 8 and 16 microns per cell (native pixels where these are larger; at
-    least 8 cells along an edge). Stains are unmixed with fixed vectors (Ruifrok & Johnston 2001). On the grids lie:
+    least 8 cells along an edge). On the grids lie:
 
     - means, deviations and skewness of colours and stains; means of tissue, of its haematoxylin-rich and of its
       haematoxylin-poor part alone; quantiles of stains
@@ -57,6 +57,11 @@ class StainTextureEncoder(ImageEncoder):
     - granulometry: what grey openings and closings of growing width remove (sizes of nuclei, nests and gaps)
 
     Pixels of 20 or less in R, G and B are taken for masked background, and count as white.
+
+    Parameters
+    ----------
+    stain
+        Stains of the image that the tiles are of; ``None`` takes the tiles as they are.
 
     Attributes
     ----------
@@ -72,6 +77,15 @@ class StainTextureEncoder(ImageEncoder):
     >>> encoder.encode(tiles, mpp=0.5).shape == (2, len(encoder.feature_names()))
     True
     """
+
+    looks_at_image = True
+
+    def __init__(self, stain: SlideStain | None = None) -> None:
+        self.stain = SlideStain.reference() if stain is None else stain
+
+    def on_image(self, sample: np.ndarray, *, mpp: float) -> StainTextureEncoder:
+        """Return the encoder with the stains of an image, estimated from tiles that cover it."""
+        return StainTextureEncoder(SlideStain.estimate(check_tiles(sample, mpp), mpp=mpp))
 
     def feature_names(self) -> list[str]:
         """Names of the features, in the order of the columns."""
@@ -91,7 +105,7 @@ class StainTextureEncoder(ImageEncoder):
 
         Returns
         -------
-        float32 (n, dim); row i depends on tile i alone.
+        float32 (n, dim); row i depends on tile i and on the stains of the image.
 
         Raises
         ------
@@ -103,23 +117,13 @@ class StainTextureEncoder(ImageEncoder):
         tiles = check_tiles(inputs, mpp, smallest=MIN_EDGE_PX)
         out = np.empty((len(tiles), len(_names())), np.float32)
         for row, tile in zip(out, tiles, strict=True):
-            row[:] = list(describe(tile, float(mpp)).values())
+            row[:] = list(describe(tile, float(mpp), self.stain).values())
         return out
 
 
 @cache
 def _names() -> tuple[str, ...]:
-    return tuple(describe(np.full((3, MIN_EDGE_PX, MIN_EDGE_PX), 255, np.uint8), 1.0))
-
-
-@cache
-def unmixing_matrix() -> np.ndarray:
-    """Inverse of the stain matrix with unit rows (3, 3); the residual stain is orthogonal to the other two."""
-    h, e = (np.asarray(v) / np.linalg.norm(v) for v in (HAEMATOXYLIN, EOSIN))
-    residual = np.cross(h, e)
-    inverse = np.linalg.inv(np.stack([h, e, residual / np.linalg.norm(residual)])).astype(np.float32)
-    inverse.flags.writeable = False
-    return inverse
+    return tuple(describe(np.full((3, MIN_EDGE_PX, MIN_EDGE_PX), 255, np.uint8), 1.0, SlideStain.reference()))
 
 
 def grid_edge(edge_px: int, mpp: float, scale_um: float) -> int:
@@ -127,17 +131,16 @@ def grid_edge(edge_px: int, mpp: float, scale_um: float) -> int:
     return int(np.clip(round(edge_px * mpp / scale_um), _SMALLEST_GRID, edge_px))
 
 
-def describe(tile: np.ndarray, mpp: float) -> dict[str, float]:
+def describe(tile: np.ndarray, mpp: float, stain: SlideStain) -> dict[str, float]:
     """All features of one uint8 (3, p, p) tile, by name."""
     from spatialwhisperer.encoders.image import _texture_kernels as kernels
 
-    rgb = tile.astype(np.float32)
-    rgb[:, tile.max(axis=0) <= _BLANK] = 255
+    rgb = stain.normalize(tile)
     edge = tile.shape[-1]
     out: dict[str, float] = {}
     for scale in SCALES_UM:
         colours = kernels.area_resample(rgb, grid_edge(edge, mpp, scale))
-        planes = kernels.stain_planes(colours, unmixing_matrix())
+        planes = kernels.stain_planes(colours, unmixing_matrix(*REFERENCE_STAINS))
         if scale == 1:
             _composition(colours, planes, out)
         if scale == 2:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._access.images import read_pixels
-from spatialwhisperer.encoders.image.stain_texture import unmixing_matrix
+from spatialwhisperer.encoders.image.stain import unmixing_matrix
 from spatialwhisperer.pp.stain import TissueMask, coarse_raster
 
 if TYPE_CHECKING:

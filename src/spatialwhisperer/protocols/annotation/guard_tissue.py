@@ -10,7 +10,7 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
-from spatialwhisperer.encoders.image.stain_texture import EOSIN, HAEMATOXYLIN
+from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
 from spatialwhisperer.pp.tile_features import read_tiles
 from spatialwhisperer.protocols.annotation.splits import COARSE, TWO_SIZES, WITH_IMAGE
 

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spatialwhisperer.encoders.image.stain import (
+    HAEMATOXYLIN,
+    REFERENCE_STAINS,
+    REFERENCE_STRENGTHS,
+    SlideStain,
+    optical_density,
+    unmixing_matrix,
+)
+from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+
+OTHER = ((0.62, 0.70, 0.36), (0.30, 0.80, 0.52))
+GLASS = (232.0, 218.0, 228.0)
+
+
+def unit(vectors):
+    vectors = np.asarray(vectors, float)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+OTHER_UNIT: Any = tuple(tuple(vector) for vector in unit(OTHER))
+
+
+def image(stains=REFERENCE_STAINS, white=(255.0, 255.0, 255.0), strength=(1.0, 1.0), *, h=True, n=24, seed=0):
+    """Tiles of 32 px with glass, stroma (eosin) and, where `h` is true, nuclei."""
+    rng = np.random.default_rng(seed)
+    e = rng.gamma(6, 0.03, (n, 32, 32)) * (np.arange(32) > 3)
+    nuclei = rng.random((n, 32, 32)) < 0.15
+    amounts = np.stack([np.where(nuclei, rng.uniform(0.5, 0.9, nuclei.shape), 0.0) * h, e * ~nuclei]) * (
+        np.reshape(strength, (2, 1, 1, 1))
+    )
+    density = np.einsum("snij,sc->ncij", amounts, unit(stains))
+    light = (np.reshape(white, (1, 3, 1, 1)) + 1) * 10**-density - 1
+    return light.clip(0, 255).round().astype(np.uint8)
+
+
+def test_the_stains_of_a_simulated_image_are_found():
+    found = SlideStain.estimate(image(OTHER, GLASS), mpp=2.0)
+    assert found.source == "image"
+    np.testing.assert_allclose(found.white, GLASS, atol=1)
+    cosines = (unit(found.stains) * unit(OTHER)).sum(axis=1)
+    assert (cosines > np.cos(np.radians(3))).all()
+
+
+def test_strengths_are_the_99th_percentile_over_tissue():
+    weak, strong = (SlideStain.estimate(image(strength=(f, f)), mpp=2.0).strengths for f in (1.0, 1.5))
+    np.testing.assert_allclose(np.array(strong) / weak, 1.5, rtol=0.05)
+    np.testing.assert_allclose(weak[0], 0.9, atol=0.03)
+
+
+def test_an_image_becomes_what_it_is_in_the_reference_stains():
+    """The same tissue in two stainings, on two scanners, gives the same pixels."""
+    one, two = (
+        image(),
+        image(OTHER, GLASS, strength=(1.3, 0.8)),
+    )
+    pixels = [np.stack([SlideStain.estimate(t, mpp=2.0).normalize(tile) for tile in t]) for t in (one, two)]
+    before = np.abs(one.astype(float) - two).mean()
+    assert np.abs(pixels[0] - pixels[1]).mean() < 0.25 * before
+
+
+def test_the_reference_leaves_pixels_as_they_are():
+    tiles = image()
+    np.testing.assert_allclose(SlideStain.reference().normalize(tiles[0]), tiles[0], atol=0.01)
+
+
+def test_normalize_is_a_matrix_on_optical_densities():
+    stain = SlideStain(GLASS, OTHER_UNIT, (1.1, 0.3))
+    tile = np.random.default_rng(0).integers(21, 256, (3, 5, 7), dtype=np.uint8)
+    amounts = optical_density(tile.reshape(3, -1).T, GLASS).astype(float) @ np.linalg.inv(_basis(OTHER))
+    amounts *= [REFERENCE_STRENGTHS[0] / 1.1, REFERENCE_STRENGTHS[1] / 0.3, 1]
+    expected = (256 * 10 ** -(amounts @ _basis(REFERENCE_STAINS)) - 1).clip(0, 255).T.reshape(3, 5, 7)
+    np.testing.assert_allclose(stain.normalize(tile), expected, atol=0.05)
+
+
+def _basis(stains):
+    h, e = unit(stains)
+    return np.stack([h, e, unit(np.cross(h, e))])
+
+
+def test_masked_background_is_white_and_no_glass():
+    tiles = image(white=GLASS)
+    masked = tiles.copy()
+    masked[:, :, :8] = 5
+    np.testing.assert_allclose(SlideStain.estimate(masked, mpp=2.0).white, GLASS, atol=1)
+    assert (SlideStain.estimate(masked, mpp=2.0).normalize(masked[0])[:, :8] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("what", "tiles"),
+    [
+        ("glass", np.full((24, 3, 32, 32), 240, np.uint8)),
+        ("black", np.zeros((24, 3, 32, 32), np.uint8)),
+        ("one stain", image(h=False)),
+        ("green and blue", image(((0.65, 0.70, 0.29), (0.80, 0.20, 0.57)))),
+        ("grey", np.repeat(image().mean(axis=1, keepdims=True), 3, axis=1).astype(np.uint8)),
+        ("a few pixels", image(n=1)[:, :, :2]),
+    ],
+)
+def test_falls_back_on_the_reference(what, tiles):
+    found = SlideStain.estimate(tiles, mpp=2.0)
+    assert found.source == "reference", what
+    assert found.strengths == REFERENCE_STRENGTHS
+
+
+def test_the_white_point_counts_in_the_fall_back():
+    found = SlideStain.estimate(np.broadcast_to(np.array(GLASS, np.uint8)[:, None, None], (24, 3, 32, 32)), mpp=2.0)
+    assert found.white == GLASS
+
+
+def test_pure_stains_unmix_to_themselves():
+    for vectors in (REFERENCE_STAINS, OTHER):
+        np.testing.assert_allclose(unit(vectors) @ unmixing_matrix(*vectors), np.eye(3)[:2], atol=1e-6)
+    np.testing.assert_allclose(unit(HAEMATOXYLIN) @ unmixing_matrix(), [1, 0, 0], atol=1e-6)
+
+
+def test_features_hardly_depend_on_the_staining():
+    """Against tiles as they are, for which the staining is most of the difference."""
+    one, two = image(), image(OTHER, GLASS, strength=(1.3, 0.8))
+    plain, bound = StainTextureEncoder(), StainTextureEncoder()
+    raw = [plain.encode(t, mpp=2.0) for t in (one, two)]
+    seen = [bound.on_image(t, mpp=2.0).encode(t, mpp=2.0) for t in (one, two)]
+    spread = raw[0].std(axis=0) + 1e-3
+    assert np.median(np.abs(seen[0] - seen[1]) / spread) < 0.35 * np.median(np.abs(raw[0] - raw[1]) / spread)
+
+
+def test_an_encoder_on_an_image_is_another_object():
+    encoder = StainTextureEncoder()
+    encoder.on_image(image(OTHER, GLASS), mpp=2.0)
+    assert encoder.stain == SlideStain.reference()
