@@ -306,7 +306,7 @@ def test_labels_of_another_patient(data_folder: Any, tmp_path: Any) -> None:
     model = sw.tl.train(
         [images["A1"], texts, splits._cells(data_folder)],
         preset="whisperer",
-        image=sw.tl.ImageFeatures(key=splits.image_key(48, splits.TWO_SIZES)),
+        image=sw.tl.ImageFeatures(key=splits.image_key(48, splits.SEVERAL_UM)),
         text=sw.tl.TextFeatures(key=captions.SEVERAL_COLUMNS),
         expression=False,
         folder=tmp_path,

@@ -238,7 +238,8 @@ class Preset:
         Initial temperature of the contrastive loss.
     standardize
         How features are standardised, by modality: ``"section"`` (z-scores within each section), ``"global"`` (by training
-        statistics) or ``"none"``.
+        statistics), ``"none"``, or ``"auto"``: ``"global"`` where the image encoder normalises the stains of each image, so that the
+        result of a row does not depend on the other rows of its section, else ``"section"``.
     joint, sequential
         Recipe of each schedule; ``None`` where the method does not have it.
     schedule

@@ -151,6 +151,7 @@ _WHISPERER = replace(
     _SPATIALWHISPERER,
     name="whisperer",
     paper="ours: several tile sizes, reduced-rank regression and retrieval, weighed on held-out training tissue",
+    standardize=frozen(image="auto", gene="global", text="none"),
     joint=replace(
         _RESIDUAL,
         heads=frozen(gene="linear_norm", text="bn_shortcut", image="linear_norm"),
@@ -159,7 +160,7 @@ _WHISPERER = replace(
         dropout=frozen(gene=0.1, image=0.5),
         learn_temperature=True,
     ),
-    sequential=replace(_SEQUENTIAL, closed_form=True, neighbour_weight=0.5),
+    sequential=replace(_SEQUENTIAL, closed_form=True),
     published_image_encoder="",
     tile_um=(100.0, 154.0, 300.0, 600.0),
     expression=Expression(retrieval=Retrieval(k=50, weights="softmax"), method="both"),

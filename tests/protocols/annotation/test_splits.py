@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from spatialwhisperer.protocols.annotation.splits import SPLITS, TWO_SIZES, image_key
+from spatialwhisperer.protocols.annotation.splits import SEVERAL_UM, SPLITS, image_key
 
 
 def test_no_section_is_annotated_that_trains() -> None:
@@ -10,4 +10,4 @@ def test_no_section_is_annotated_that_trains() -> None:
 
 def test_features_of_other_tiles_have_another_key() -> None:
     assert image_key(48) == "X_stain_texture_154um_48px"
-    assert image_key(224, TWO_SIZES) == "X_stain_texture_100_154um_224px"
+    assert image_key(224, SEVERAL_UM) == "X_stain_texture_100_154_300um_224px"

@@ -12,7 +12,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
 from spatialwhisperer.pp.tile_features import read_tiles
-from spatialwhisperer.protocols.annotation.splits import COARSE, TWO_SIZES, WITH_IMAGE
+from spatialwhisperer.protocols.annotation.splits import COARSE, SEVERAL_UM, WITH_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ def changed(data: Path, *, smoke: bool = False) -> Features:
     out: Features = {name: {} for name in CHANGES}
     for section in ("C2",) if smoke else ("C2", "A1"):
         plan = plan_tiles(Slide.open(sw.datasets.her2st(section, data_dir=data)))
-        tiles = {um: read_tiles(plan, um, COARSE) for um in TWO_SIZES}
+        tiles = {um: read_tiles(plan, um, COARSE) for um in SEVERAL_UM}
         for name, change in CHANGES.items():
             out[name][section] = _encoded(encoder, tiles, change)
     return out
@@ -85,7 +85,7 @@ def _encoded(encoder: ImageEncoder, tiles: dict[float, np.ndarray], change: Chan
 
 
 def _features(data: Any) -> np.ndarray:
-    return np.asarray(sw.pp.embed_images(data, tile_um=TWO_SIZES, tile_px=COARSE, inplace=False))
+    return np.asarray(sw.pp.embed_images(data, tile_um=SEVERAL_UM, tile_px=COARSE, inplace=False))
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models import GeneEncoder, Preset, Whisperer
 
 METHODS = {
-    "whisperer": "whisperer: closed form, several captions per spot, two tile sizes, neighbours",
+    "whisperer": "whisperer: closed form, several captions per spot, several tile sizes",
     "whisperer, one size": "whisperer, 154 µm only",
     "whisperer, one caption": "whisperer, one caption of each kind per spot, as in the rows below",
     "sequential": "sequential (the default at this size)",
@@ -24,7 +24,7 @@ METHODS = {
     "joint linear": "joint InfoNCE, linear heads with strong dropout",
     "probe": "supervised probe on the same image features",
     "two-stage": "two-stage: image → expression → label",
-    "two-stage, several": "two-stage, several captions per spot, two tile sizes",
+    "two-stage, several": "two-stage, several captions per spot, several tile sizes",
     "expression": "sequential, the section's own expression as input",
     "whisperer expression": "whisperer, the section's own expression as input",
     "shuffled": "null of sequential: shuffled image–gene pairs, mean",
@@ -48,13 +48,13 @@ class Method:
         What is trained.
     captions
         Columns of ``.obs`` with captions.
-    two_sizes
-        Whether it reads tiles of two sizes.
+    several_sizes
+        Whether it reads tiles of several sizes.
     """
 
     preset: Preset
     captions: tuple[str, ...]
-    two_sizes: bool = False
+    several_sizes: bool = False
 
     @property
     def has_seed(self) -> bool:
@@ -107,9 +107,9 @@ _LINEAR = replace(
 _CLOSED = sw.models.get_preset("whisperer").replace(schedule="sequential")
 
 TRAINED = {
-    "whisperer": Method(_CLOSED, captions.SEVERAL_COLUMNS, two_sizes=True),
+    "whisperer": Method(_CLOSED, captions.SEVERAL_COLUMNS, several_sizes=True),
     "whisperer, one size": Method(_CLOSED, captions.SEVERAL_COLUMNS),
-    "whisperer, one caption": Method(_CLOSED, captions.CAPTION_COLUMNS, two_sizes=True),
+    "whisperer, one caption": Method(_CLOSED, captions.CAPTION_COLUMNS, several_sizes=True),
     "sequential": Method(_PUBLISHED.replace(schedule="sequential"), captions.CAPTION_COLUMNS),
     "joint": Method(_PUBLISHED.replace(schedule="joint"), captions.CAPTION_COLUMNS),
     "joint linear": Method(_PUBLISHED.replace(schedule="joint", joint=_LINEAR), captions.CAPTION_COLUMNS),

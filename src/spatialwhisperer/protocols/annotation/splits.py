@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WITH_IMAGE = ("C2", "C3", "C4", "C5", "A1")
 TILE_UM = 154.0
-TWO_SIZES = (100.0, TILE_UM)
+SEVERAL_UM = (100.0, TILE_UM, 300.0)
 
 FINE, COARSE = 224, 48
 """Edge of a tile of 154 µm in pixels: at 0.69 µm per pixel, and at 3.2 µm per pixel, the resolution of A1."""
@@ -106,7 +106,7 @@ def image_key(tile_px: int, tile_um: float | Sequence[float] = TILE_UM) -> str:
 def _image_table(data: Path, name: str, sizes: set[int]) -> AnnData:
     section = sw.datasets.her2st(name, data_dir=data)
     for px in sorted(sizes):
-        for um in (TILE_UM, TWO_SIZES):
+        for um in (TILE_UM, SEVERAL_UM):
             sw.pp.embed_images(section, tile_um=um, tile_px=px, key_added=image_key(px, um))
     return _table_alone(section)
 

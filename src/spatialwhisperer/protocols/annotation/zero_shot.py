@@ -18,7 +18,7 @@ from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation import references
 from spatialwhisperer.protocols.annotation.methods import TRAINED
 from spatialwhisperer.protocols.annotation.scores import aurocs
-from spatialwhisperer.protocols.annotation.splits import SPLITS, TWO_SIZES, image_key, load
+from spatialwhisperer.protocols.annotation.splits import SEVERAL_UM, SPLITS, image_key, load
 from spatialwhisperer.protocols.annotation.zero_shot_tables import report
 from spatialwhisperer.protocols.output import write_text
 
@@ -74,11 +74,11 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bo
 def _one_split(split: Split, materials: Materials, n_seeds: int, n_nulls: int) -> list[pd.DataFrame]:
     train, test = [materials.images[s] for s in split.train], materials.images[split.test]
     texts, encoder = materials.texts[split.patient], materials.encoders[split.patient]
-    one_size, two_sizes = image_key(split.tile_px), image_key(split.tile_px, TWO_SIZES)
+    one_size, several_sizes = image_key(split.tile_px), image_key(split.tile_px, SEVERAL_UM)
     truth = captions.targets(test)
     out = []
     for name, method in TRAINED.items():
-        key = two_sizes if method.two_sizes else one_size
+        key = several_sizes if method.several_sizes else one_size
         for seed in range(n_seeds if method.has_seed else 1):
             start = time.perf_counter()
             model = method.train([*train, *texts], encoder, key, random_state=seed)
@@ -91,7 +91,7 @@ def _one_split(split: Split, materials: Materials, n_seeds: int, n_nulls: int) -
                 draws = null(model, train, test, encoder, key, n_nulls)
                 out += [aurocs(s, truth).assign(method=null_name, seed=i) for i, s in enumerate(draws)]
     out.append(aurocs(references.probe(train, test, one_size), truth).assign(method="probe"))
-    for name, key, several in (("two-stage", one_size, False), ("two-stage, several", two_sizes, True)):
+    for name, key, several in (("two-stage", one_size, False), ("two-stage, several", several_sizes, True)):
         scores = references.two_stage(train, test, texts, encoder, key, several=several)
         out.append(aurocs(scores, truth).assign(method=name))
     return out

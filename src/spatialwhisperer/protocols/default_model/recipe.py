@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import captions
-from spatialwhisperer.protocols.annotation.splits import COARSE, TWO_SIZES, WITH_IMAGE
+from spatialwhisperer.protocols.annotation.splits import COARSE, SEVERAL_UM, WITH_IMAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ class TrainingRecipe:
     gene_encoder: str = "scvi"
     text_key: tuple[str, ...] = captions.SEVERAL_COLUMNS
     batch_key: str = "patient"
-    tile_um: tuple[float, ...] = TWO_SIZES
+    tile_um: tuple[float, ...] = SEVERAL_UM
     tile_px: int = COARSE
     expression: bool = False
 

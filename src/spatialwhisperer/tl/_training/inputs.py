@@ -165,6 +165,8 @@ def _finished(
     if read.trained:
         return x, ModalityInputs(x, read.recipe, read.dim, "none", None, read.encoder, letter)
     how = preset.standardize.get(modality, "none")
+    if how == "auto":
+        how = "global" if read.looks_at_image else "section"
     if modality == "text":
         return x, ModalityInputs(x, read.recipe, read.dim, how, None, read.encoder)
     rows = [(s, m) for s, m in zip(sources, read.masks, strict=True) if m is not None]

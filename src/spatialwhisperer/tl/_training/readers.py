@@ -74,6 +74,14 @@ class Read:
     trained: bool = False
     computed: Sequence[tuple[Slide, Result]] = field(default_factory=tuple)
 
+    @property
+    def looks_at_image(self) -> bool:
+        """Whether these are image features that take the staining of the whole image into account."""
+        named, encoder = self.recipe.encoder, self.encoder
+        if encoder is None and named is not None and named.by_name and self.recipe.tile_um:
+            return bool(getattr(encoder_class(named.name, "image"), "looks_at_image", False))
+        return bool(getattr(encoder, "looks_at_image", False))
+
 
 @dataclass(frozen=True)
 class _Task:
