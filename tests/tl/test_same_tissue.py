@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
@@ -16,6 +15,8 @@ from spatialwhisperer.protocols.annotation.scores import aurocs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pandas as pd
 
 pytestmark = pytest.mark.slow
 
