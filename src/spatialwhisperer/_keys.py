@@ -18,6 +18,11 @@ EXPRESSION = "sw_expression"
 CLASS = "sw_class"
 DOMAIN = "sw_domain"
 
+NUCLEI_PER_MM2 = "sw_nuclei_per_mm2"
+NUCLEUS_MEDIAN_AREA = "sw_nucleus_median_area_um2"
+LYMPHOCYTE_LIKE = "sw_lymphocyte_like_fraction"
+"""Columns of ``.obs`` that the image encoder ``nuclei`` fills."""
+
 PATIENT = "patient"
 """Column of ``.obs`` with the patient, which calls use where it is there and no other one is named."""
 

@@ -27,6 +27,11 @@ class EncoderSpec:
         Microns per pixel of the tiles that the encoder was trained on.
     tile_um
         Default field of view, in microns.
+    windows_um
+        Edges of the windows inside a tile that the encoder describes, in microns. Such an encoder takes tiles of ``tile_um`` and
+        ``input_px`` alone, whatever sizes were recorded.
+    coarsest_mpp
+        Microns per pixel of the coarsest images that the encoder can describe; ``None`` where any will do.
     mean, std
         Normalisation of R, G, B in [0, 1].
     licence
@@ -53,6 +58,8 @@ class EncoderSpec:
     input_px: int | None = None
     mpp: float | None = None
     tile_um: float | None = None
+    windows_um: tuple[float, ...] = ()
+    coarsest_mpp: float | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     licence: str = "unknown"
@@ -67,3 +74,5 @@ class EncoderSpec:
             raise ValueError("An encoder needs a name.")
         if (self.mean is None) != (self.std is None):
             raise ValueError(f"Encoder {self.name!r} gives one of mean and std; give both, or neither.")
+        if self.windows_um and (self.tile_um is None or self.input_px is None or max(self.windows_um) > self.tile_um):
+            raise ValueError(f"Encoder {self.name!r} describes windows: give the tile_um and input_px that hold them.")

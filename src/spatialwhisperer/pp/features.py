@@ -20,10 +20,9 @@ from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer._schema import Stored
-from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
-from spatialwhisperer.encoders.recipe import Border, EncoderIdentity, FeatureRecipe
-from spatialwhisperer.encoders.resolve import image_encoder
+from spatialwhisperer.encoders.recipe import Border, FeatureRecipe
 from spatialwhisperer.pp.tile_features import embed_tiles, read_tiles
+from spatialwhisperer.pp.tile_sizes import check_fine_enough, tile_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.spec import EncoderSpec
     from spatialwhisperer.encoders.text.base import TextEncoder
+    from spatialwhisperer.pp.encoder_choice import EncoderChoice
 
 _TILE_PX = 224
 
@@ -172,41 +172,6 @@ class Features:
         return () if self.result is None else (self.result,)
 
 
-@dataclass(frozen=True)
-class EncoderChoice:
-    """An image encoder that may not have been opened yet.
-
-    Attributes
-    ----------
-    spec
-        Facts about it.
-    identity
-        Name and digest that tell it from other encoders.
-    open
-        Function that opens it.
-    """
-
-    spec: EncoderSpec
-    identity: EncoderIdentity
-    open: Callable[[], ImageEncoder]
-
-
-def choose_encoder(
-    encoder: str | torch.nn.Module | ImageEncoder, *, weights: str | Path | None = None, pretrained: bool = True
-) -> EncoderChoice:
-    """Find out which encoder is meant. Its weights are not loaded where the name is enough to identify it."""
-    if isinstance(encoder, str):
-        identity = encoder_class(encoder, "image").identify(encoder, weights=weights, pretrained=pretrained)
-        if identity is not None:
-
-            def load() -> ImageEncoder:
-                return image_encoder(encoder, weights=weights, pretrained=pretrained)
-
-            return EncoderChoice(get_spec(encoder, "image"), identity, load)
-    opened = image_encoder(encoder, weights=weights, pretrained=pretrained)
-    return EncoderChoice(opened.spec, opened.identity, lambda: opened)
-
-
 def image_recipe(
     slide: Slide,
     choice: EncoderChoice,
@@ -221,24 +186,11 @@ def image_recipe(
     Raises
     ------
     ValueError
-        If a size is not positive or repeated, or no size is known.
+        If a size is not positive or repeated, no size is known, or one is given to an encoder that has its own.
     """
     one_of("border", border, Border)
-    given = _sizes(tile_um)
-    spec, stated = choice.spec, slide.tiles
-    if not given and stated is not None:
-        given = [stated.tile_um]
-    tile_px = stated.tile_px if tile_px is None and stated is not None else tile_px
-    tile_px = spec.input_px if tile_px is None else tile_px
-    if not given:
-        trained_um = spec.input_px * spec.mpp if spec.input_px and spec.mpp else None
-        size = spec.tile_um or trained_um
-        if size is None:
-            raise ValueError(
-                f"The size of the tiles is not known, and encoder {spec.name!r} names no field of view. Pass tile_um=…, or run "
-                "sw.pp.tiles(data, tile_um=…) first."
-            )
-        given = [size]
+    spec = choice.spec
+    given, tile_px = tile_sizes(spec, slide.tiles, tile_um, tile_px)
     for um in given:
         check_tile(um, tile_px)
     return FeatureRecipe(
@@ -305,14 +257,14 @@ def image_features(
 
 def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEncoder, **options: Any) -> Features:
     """Compute the features of a recipe, whatever is stored."""
-    plan = _checked_plan(slide, recipe, options.pop("off_slide", None))
+    plan = _checked_plan(slide, recipe, options.pop("off_slide", None), encoder.spec)
     whole = recipe.border == "nan"
     values = embed_tiles(
         plan, encoder, recipe.tile_um, _tile_px(recipe), whole=whole, identity=recipe.encoder, **options
     )
     key = recipe.key or _keys.features(recipe.name)
     record = FeatureRecord(recipe, encoder.spec.licence, slide.where)
-    return Features(values, Result(key, record, obsm={key: values}))
+    return Features(values, Result(key, record, obsm={key: values}, obs=encoder.columns(values)))
 
 
 def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarray]:
@@ -333,7 +285,9 @@ def lazy_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[LazyTiles, np.ndarr
     return LazyTiles.of(plan, recipe.tile_um[0], _tile_px(recipe)), plan.off
 
 
-def _checked_plan(slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | None = None) -> TilePlan:
+def _checked_plan(
+    slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | None = None, spec: EncoderSpec | None = None
+) -> TilePlan:
     """Where the tiles are, after a look at the intensities and the resolution of the images."""
     plan = plan_tiles(slide, off_slide)
     stated, px = slide.tiles, _tile_px(recipe)
@@ -341,6 +295,9 @@ def _checked_plan(slide: Slide, recipe: FeatureRecipe, off_slide: OffSlide | Non
         say_scales({section.name: section.scale for section in plan.sections})
     for section in plan.sections:
         check_intensity(section)
+    if spec is not None and spec.coarsest_mpp is not None:
+        check_fine_enough(plan.sections, spec)
+        return plan
     # `tiles` has checked what it stated
     if stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um):
         for um in recipe.tile_um:
@@ -398,20 +355,6 @@ def _where_asked(slide: Slide) -> Where:
 def _tiles(recipe: FeatureRecipe) -> str:
     border = "" if recipe.border == "pad" else " without those that leave the image"
     return f"tiles of {' and '.join(f'{um:g}' for um in recipe.tile_um)} µm in {recipe.tile_px} px{border}"
-
-
-def _sizes(tile_um: float | Sequence[float] | None) -> list[float]:
-    """The tile sizes of an argument as a list; empty for ``None``."""
-    if tile_um is None:
-        return []
-    if np.ndim(tile_um) == 0:
-        return [tile_um]  # type: ignore[list-item]
-    sizes = list(tile_um)  # type: ignore[arg-type]
-    if not sizes:
-        raise ValueError("tile_um names no size. Pass one (tile_um=112) or several (tile_um=(112, 224)).")
-    if len(set(sizes)) < len(sizes):
-        raise ValueError(f"tile_um names a size twice: {listing(sizes)}. Name each once.")
-    return sizes
 
 
 def with_key(recipe: FeatureRecipe, key: str) -> FeatureRecipe:

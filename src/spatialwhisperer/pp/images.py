@@ -9,7 +9,9 @@ from spatialwhisperer._access.records import OffSlide
 from spatialwhisperer._access.slide import Slide, SlideOptions
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
-from spatialwhisperer.pp.features import choose_encoder, compute_image_features, image_recipe
+from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
+from spatialwhisperer.pp.features import compute_image_features, image_recipe
+from spatialwhisperer.pp.tile_sizes import check_own_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +52,9 @@ def embed_images(
     ----------
     %(data)s
     encoder
-        Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object.
+        Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object. ``"nuclei"`` describes
+        the nuclei within 100, 154 and 300 µm of each row, and takes no other sizes; where an image is coarser than 0.75 µm per pixel,
+        ``"stain_texture"`` is taken instead, and a line on stderr says so.
     tile_um
         Edge of a tile in microns, or several edges. The features of several sizes are joined column-wise in the order given.
         ``None`` takes the size that `tiles` recorded, else the one that the encoder was trained on.
@@ -80,6 +84,16 @@ def embed_images(
     ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
         Encoder, licence and tile sizes; scale and image of each section.
 
+    The encoder ``"nuclei"`` also writes what people read of the square of 100 µm around each row, float32:
+
+    ``.obs["sw_nuclei_per_mm2"]``
+        Nuclei per mm².
+    ``.obs["sw_nucleus_median_area_um2"]``
+        Their median area in µm²; NaN with fewer than three nuclei.
+    ``.obs["sw_lymphocyte_like_fraction"]``
+        Fraction of nuclei that are small (20 to 50 µm²) and round, as those of lymphocytes are; NaN with fewer than three nuclei. It is a
+        hint of lymphocytes, not a cell type.
+
     Raises
     ------
     KeyError
@@ -88,7 +102,7 @@ def embed_images(
         If there is no argument of a name.
     ValueError
         If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive or repeated, no size is
-        known, a coordinate is NaN, or centres lie outside the image.
+        known, one is given to an encoder that takes no other sizes, a coordinate is NaN, or centres lie outside the image.
 
     Notes
     -----
@@ -113,6 +127,8 @@ def embed_images(
     opened = Slide.open(data, **slide)
     check_names([opened])
     choice = choose_encoder(encoder, weights=weights)
+    check_own_sizes(choice.spec, tile_um, tile_px)
+    choice = fine_enough(choice, [opened])
     recipe = image_recipe(opened, choice, tile_um=tile_um, tile_px=tile_px, border=border, key=key_added)
     features = compute_image_features(
         opened, recipe, choice.open(), off_slide=off_slide, batch_size=batch_size, device=device

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _batches(commands)
     _scale(commands)
     _nuclei(commands)
+    _nuclei_words(commands)
     _olfactory_bulb(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
@@ -140,6 +141,16 @@ def _nuclei(commands: Commands) -> None:
     parser.set_defaults(run=_run_nuclei)
 
 
+def _nuclei_words(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "nuclei-words", help="learn the words of nuclei that the image encoder nuclei comes with"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds her2st/")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for words.safetensors")
+    parser.add_argument("--smoke", action="store_true", help="one section: shows that it runs")
+    parser.set_defaults(run=_run_nuclei_words)
+
+
 def _olfactory_bulb(commands: Commands) -> None:
     parser = commands.add_parser(
         "olfactory-bulb", help="layers, few labels, spatial domains and expression in the mouse olfactory bulb"
@@ -227,6 +238,12 @@ def _run_nuclei(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols import nuclei
 
     nuclei.run(o["data"], o["out"], method=o["method"], weights=o["weights"], smoke=o["smoke"])
+
+
+def _run_nuclei_words(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols import nuclei_words
+
+    nuclei_words.run(o["data"], o["out"], smoke=o["smoke"])
 
 
 def _run_olfactory_bulb(o: dict[str, Any]) -> None:

@@ -11,9 +11,12 @@ import numpy as np
 
 from spatialwhisperer._checks import check_whole
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
+from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.models.presets import PRESETS
 from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+from spatialwhisperer.pp.tile_sizes import check_own_sizes
 from spatialwhisperer.tl._training.options import ExpressionOptions
 from spatialwhisperer.tl._training.sources import summary
 
@@ -63,6 +66,7 @@ def requests(preset: Preset, image: Any, gene: Any, text: Any) -> dict[str, Requ
         text = replace(text, encoder=preset.text_encoder)
     if image.encoder is None and image.key is None:
         image = replace(image, encoder=preset.image_encoder)
+    _check_sizes(image)
     if image.tile_um is None:
         image = replace(image, tile_um=preset.tile_um)
     known: dict[str, Request] = {"gene": gene, "text": text, "image": image}
@@ -75,6 +79,14 @@ def _encoder(given: Any, kinds: Any, modality: str) -> Any:
     if given is None or isinstance(given, kinds) or hasattr(given, "encode"):
         return given
     raise TypeError(f"{modality} must be a name, an encoder or a set of options, not {type(given).__name__}.")
+
+
+def _check_sizes(image: ImageFeatures) -> None:
+    """Refuse sizes for an encoder that has its own, before those of the preset are filled in."""
+    encoder = image.encoder
+    spec = get_spec(encoder, "image") if isinstance(encoder, str) else getattr(encoder, "spec", None)
+    if isinstance(spec, EncoderSpec):
+        check_own_sizes(spec, image.tile_um, image.tile_px)
 
 
 def choose_pairs(preset: Preset, sources: Sequence[Source]) -> dict[tuple[str, str], float]:

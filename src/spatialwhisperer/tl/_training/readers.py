@@ -20,12 +20,12 @@ from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.resolve import image_encoder, named_gene_encoder, text_encoder
 from spatialwhisperer.encoders.text.base import TextEncoder
+from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
 from spatialwhisperer.pp.features import (
     FeatureRecord,
     GeneFeatures,
     ImageFeatures,
     TextFeatures,
-    choose_encoder,
     image_features,
     image_recipe,
     lazy_tiles,
@@ -147,8 +147,11 @@ def _read_tiles(task: _Task) -> Read:
     encoder: Any = request.encoder
     choice = choose_encoder(encoder, weights=request.weights, pretrained=request.pretrained and task.letter != "u")
     holders = [s for s in task.sources if task.modality in s.has]
+    choice = fine_enough(choice, [s.slide for s in holders])
+    # those of the preset do not apply to an encoder that has its own; `checks.requests` has refused those of the caller
+    tile_um = None if choice.spec.windows_um else request.tile_um
     recipes = {
-        s.name: image_recipe(s.slide, choice, tile_um=request.tile_um, tile_px=request.tile_px, border=request.border)
+        s.name: image_recipe(s.slide, choice, tile_um=tile_um, tile_px=request.tile_px, border=request.border)
         for s in holders
     }
     recipe = _one_recipe(recipes)

@@ -1,0 +1,1 @@
+"""Nuclei in H&E tiles, their measurements and their words: the steps behind the encoder ``nuclei``, on arrays."""
