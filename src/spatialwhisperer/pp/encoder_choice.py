@@ -68,7 +68,7 @@ def fine_enough(choice: EncoderChoice, slides: Sequence[Slide]) -> EncoderChoice
     KeyError, ValueError
         If a section has no image or no scale.
     """
-    if choice.spec.coarsest_mpp is None:
+    if getattr(choice.spec, "coarsest_mpp", None) is None:
         return choice
     coarse = {name: mpp for slide in slides for name, mpp in coarse_sections(slide.scaled(), choice.spec).items()}
     if not coarse:

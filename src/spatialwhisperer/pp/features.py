@@ -22,7 +22,7 @@ from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer._schema import Stored
 from spatialwhisperer.encoders.recipe import Border, FeatureRecipe
 from spatialwhisperer.pp.tile_features import embed_tiles, read_tiles
-from spatialwhisperer.pp.tile_sizes import check_fine_enough, tile_sizes
+from spatialwhisperer.pp.tile_sizes import check_fine_enough, has_own_sizes, tile_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -295,7 +295,7 @@ def _checked_plan(
         say_scales({section.name: section.scale for section in plan.sections})
     for section in plan.sections:
         check_intensity(section)
-    if spec is not None and spec.coarsest_mpp is not None:
+    if spec is not None and has_own_sizes(spec):
         check_fine_enough(plan.sections, spec)
         return plan
     # `tiles` has checked what it stated

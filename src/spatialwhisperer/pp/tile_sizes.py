@@ -27,7 +27,7 @@ def tile_sizes(
         If sizes are repeated, none is known, or some are given to an encoder that has its own.
     """
     given = _as_list(tile_um)
-    if spec.windows_um and spec.tile_um is not None:
+    if has_own_sizes(spec) and spec.tile_um is not None:
         check_own_sizes(spec, tile_um, tile_px)
         return [spec.tile_um], spec.input_px
     if not given and stated is not None:
@@ -46,9 +46,15 @@ def tile_sizes(
     return given, tile_px
 
 
+def has_own_sizes(spec: EncoderSpec) -> bool:
+    """Whether an encoder describes windows of its own, so that no other sizes apply."""
+    # the spec of an object of the caller's may be of any class
+    return bool(getattr(spec, "windows_um", ()))
+
+
 def check_own_sizes(spec: EncoderSpec, tile_um: float | Sequence[float] | None, tile_px: int | None) -> None:
     """Refuse sizes for an encoder that describes windows of its own."""
-    if not spec.windows_um or (tile_um is None and tile_px is None):
+    if not has_own_sizes(spec) or (tile_um is None and tile_px is None):
         return
     found = ", ".join(
         f"{name}={value}" for name, value in (("tile_um", tile_um), ("tile_px", tile_px)) if value is not None
@@ -61,7 +67,8 @@ def check_own_sizes(spec: EncoderSpec, tile_um: float | Sequence[float] | None, 
 
 def coarse_sections(sections: Sequence[Section], spec: EncoderSpec) -> dict[str, float]:
     """Sections whose image is too coarse for an encoder, with its microns per pixel."""
-    if spec.coarsest_mpp is None:
+    coarsest = getattr(spec, "coarsest_mpp", None)
+    if coarsest is None:
         return {}
     out = {}
     for section in sections:
@@ -70,7 +77,7 @@ def coarse_sections(sections: Sequence[Section], spec: EncoderSpec) -> dict[str,
         finest = section.image.levels[0]
         width_um, height_um = section.pixel_um(section.mpp)
         mpp = max(width_um * finest.scale_x, height_um * finest.scale_y)
-        if mpp > spec.coarsest_mpp:
+        if mpp > coarsest:
             out[section.name] = float(mpp)
     return out
 

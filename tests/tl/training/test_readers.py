@@ -25,6 +25,7 @@ from spatialwhisperer.pp.features import FeatureRecord, raw_tiles
 from spatialwhisperer.tl._training import readers
 from spatialwhisperer.tl._training.readers import key_of, module_dim, read_modality
 from spatialwhisperer.tl._training.sources import describe
+from tests.encoders.image.drawn_nuclei import lattice, tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -283,3 +284,32 @@ def test_an_encoder_that_is_trained_returns_a_matrix() -> None:
         module_dim(Flat(), np.zeros((1, 3, 2, 2), np.float32))
     stated: Any = SimpleNamespace(spec=EncoderSpec("stated", "image", 9))
     assert module_dim(stated, None) == 9
+
+
+# ------------------------------------------------------------------------------------------------- an encoder of fine images
+
+
+def with_image(mpp: float, **obsm: Any) -> Any:
+    """A table with counts whose spots lie on an image of 0.5 µm per pixel, or said to be of another scale."""
+    out = table(**obsm)
+    out.obsm["spatial"] = np.linspace(100.0, 500.0, 12).reshape(6, 2)
+    image = tile(lattice(18))
+    out.uns["spatial"] = {f"L{mpp:g}": {"images": {"fullres": image.transpose(1, 2, 0)}, "scalefactors": {}}}
+    sw.pp.tiles(out, tile_um=60, tile_px=48, mpp=mpp)
+    return out
+
+
+def test_an_encoder_with_windows_takes_its_own_sizes_whatever_the_preset_and_tiles_say() -> None:
+    got = read("image", IMAGE("nuclei", tile_um=(100.0, 154.0, 300.0, 600.0)), with_image(0.5))
+    assert (got.recipe.name, got.recipe.tile_um, got.recipe.tile_px) == ("nuclei", (320.0,), 640)
+    assert got.dim == sw.models.get_spec("nuclei").dim
+    assert got.encoder is None
+    ((_, result),) = got.computed
+    assert set(result.obs) == {"sw_nuclei_per_mm2", "sw_nucleus_median_area_um2", "sw_lymphocyte_like_fraction"}
+
+
+def test_one_image_that_is_too_coarse_decides_for_all_objects(capsys: Any) -> None:
+    got = read("image", IMAGE("nuclei", tile_um=(100.0, 154.0), tile_px=48), with_image(0.5), with_image(1.0))
+    assert (got.recipe.name, got.recipe.tile_um, got.recipe.tile_px) == ("stain_texture", (100, 154), 48)
+    assert len(got.parts) == 2
+    assert "L1 has 1: 'stain_texture' is taken instead" in capsys.readouterr().err

@@ -42,6 +42,10 @@ class ImageEncoder(Encoder):
         """
         return self
 
+    def columns(self, features: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Columns of ``.obs`` that people read, from the features (n, d) of rows; by default there are none."""
+        return {}
+
     @abstractmethod
     def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
         """Compute features of tiles; row i depends on tile i, and on the image that `on_image` has seen.
@@ -62,7 +66,7 @@ class ImageEncoder(Encoder):
 
 
 class GivenEncoder(ImageEncoder):
-    """Wraps an object that has ``spec`` and ``encode``, maybe ``on_image``, and derives from no class of this package."""
+    """Wraps an object that has ``spec`` and ``encode``, maybe ``on_image`` and ``columns``, and derives from no class of this package."""
 
     def __init__(self, given: Any) -> None:
         self.given = given
@@ -76,6 +80,10 @@ class GivenEncoder(ImageEncoder):
     def on_image(self, sample: np.ndarray, *, mpp: float) -> GivenEncoder:
         """Call the method of the object, and wrap what it returns."""
         return GivenEncoder(self.given.on_image(sample, mpp=mpp))
+
+    def columns(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Call the method of the object where it has one."""
+        return self.given.columns(features) if hasattr(self.given, "columns") else {}
 
     @property
     def identity(self) -> EncoderIdentity:

@@ -192,7 +192,9 @@ def measure_tiles(tiles: np.ndarray, stain: SlideStain, mpp: float) -> list[Nucl
     from spatialwhisperer.encoders.image._nuclei.segmentation import scale_of
 
     scale = scale_of(mpp)
-    matrix = unmixing_matrix(*stain.stains)[:, :2] / np.array(stain.strengths, np.float32)
+    amounts = unmixing_matrix(*stain.stains)[:, :2] / np.array(stain.strengths, np.float32)
+    # the third plane is the mean density as if the stains were those of the reference
+    matrix = np.column_stack([amounts, stain.to_reference.mean(axis=1)])
 
     def one(tile: np.ndarray) -> Nuclei:
         return _measure(np.ascontiguousarray(tile), stain.densities, matrix, scale)

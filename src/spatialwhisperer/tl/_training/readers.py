@@ -31,6 +31,7 @@ from spatialwhisperer.pp.features import (
     lazy_tiles,
 )
 from spatialwhisperer.pp.genes import fit_gene_encoder, gene_features
+from spatialwhisperer.pp.tile_sizes import has_own_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -149,7 +150,7 @@ def _read_tiles(task: _Task) -> Read:
     holders = [s for s in task.sources if task.modality in s.has]
     choice = fine_enough(choice, [s.slide for s in holders])
     # those of the preset do not apply to an encoder that has its own; `checks.requests` has refused those of the caller
-    tile_um = None if choice.spec.windows_um else request.tile_um
+    tile_um = None if has_own_sizes(choice.spec) else request.tile_um
     recipes = {
         s.name: image_recipe(s.slide, choice, tile_um=tile_um, tile_px=request.tile_px, border=request.border)
         for s in holders

@@ -199,20 +199,20 @@ def distance_inside(mask: np.ndarray, most: int) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def stain_planes(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, blank: int) -> np.ndarray:
-    """Haematoxylin, eosin and mean optical density of a uint8 (3, h, w) tile, float32 (3, h, w).
+    """Combine the optical densities of a uint8 (3, h, w) tile to planes, float32 (k, h, w).
 
-    `densities` (3, 256) holds the optical density of each intensity, and `matrix` (3, 2) turns densities into amounts of the stains.
+    `densities` (3, 256) holds the optical density of each intensity, and `matrix` (3, k) the weights of the densities in R, G and B.
     Pixels of at most `blank` in R, G and B hold no stain.
     """
     h, w = tile.shape[1], tile.shape[2]
-    out = np.zeros((3, h, w), np.float32)
+    n = matrix.shape[1]
+    out = np.zeros((n, h, w), np.float32)
     for i in range(h):
         for j in range(w):
             r, g, b = tile[0, i, j], tile[1, i, j], tile[2, i, j]
             if max(r, g, b) <= blank:
                 continue
             x, y, z = densities[0, r], densities[1, g], densities[2, b]
-            for k in range(2):
+            for k in range(n):
                 out[k, i, j] = x * matrix[0, k] + y * matrix[1, k] + z * matrix[2, k]
-            out[2, i, j] = (x + y + z) / np.float32(3)
     return out
