@@ -78,7 +78,7 @@ def test_seeds_are_maxima_far_enough_apart_and_of_equal_ones_the_first():
     mask, depth = np.ones_like(height, bool), np.full_like(height, 4)
     depth[20, 25] = 1
     scale = segmentation.scale_of(0.75)  # apart by four pixels
-    seeds = segmentation.find_seeds(height, mask, depth, np.float32(1.2), scale.apart)
+    seeds = segmentation.find_seeds(height, mask, depth, 1.2, scale.apart)
     found = [tuple(divmod(int(s), 30)) for s in seeds if height.ravel()[s] > 0]
     assert found == [(5, 5), (20, 5)]
 
@@ -87,7 +87,7 @@ def test_flood_is_a_watershed(plane):
     height = np.ascontiguousarray(ndimage.zoom(plane, 3, order=3) + 1).clip(0, 2.4).astype(np.float32)
     mask = height > 0.8
     depth = filters.distance_inside(mask, 10)
-    seeds = segmentation.find_seeds(height, mask, depth, np.float32(1.8), segmentation.scale_of(0.5).apart)
+    seeds = segmentation.find_seeds(height, mask, depth, 1.8, segmentation.scale_of(0.5).apart)
     markers = np.zeros(height.shape, np.int32)
     markers.ravel()[seeds] = np.arange(1, len(seeds) + 1)
     expected = watershed(-height, markers, mask=mask)

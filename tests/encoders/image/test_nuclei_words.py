@@ -11,7 +11,7 @@ from spatialwhisperer.encoders.image._nuclei.words import FILE, NucleusWords, pa
 if TYPE_CHECKING:
     from pathlib import Path
 
-DIGEST = "1cee059d6c3f87ef59196816da45d50ff8e1aa576749e8d7372636a5505e56ac"
+DIGEST = "3df2402ff86901af57ad08695d8d0bcebeead6b8932ca8a54eef8d888ff19171"
 
 
 def test_the_packaged_words_are_those_that_models_were_trained_on():

@@ -102,7 +102,7 @@ def segment(haematoxylin: np.ndarray, scale: Scale) -> tuple[np.ndarray, int, np
     blobs = np.maximum(blobs * np.float32(-scale.blob_gain), np.float32(0))
     height = filters.gaussian(depth / np.float32(scale.deepest), scale.smooth)
     height += filters.enlarged(blobs, scale.blob_cell, n, m)
-    seeds = find_seeds(height, mask, depth, np.float32(scale.seed_depth), scale.apart)
+    seeds = find_seeds(height, mask, depth, scale.seed_depth, scale.apart)
     labels = flood(height, mask, seeds)
     count = keep_sizes(labels, len(seeds), scale.smallest_px, scale.largest_px)
     return labels, count, depth, smooth
