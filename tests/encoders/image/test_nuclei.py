@@ -125,11 +125,9 @@ def test_the_stain_of_the_image_does_not_change_what_is_found(encoder):
     # stronger stains, on a bluer white
     density = -np.log10((reference.astype(float) + 1) / 256)
     other = np.clip(np.array([235, 240, 252])[:, None, None] * 10 ** (-1.3 * density), 0, 255).round().astype(np.uint8)
-    whites = (255.0, 255.0, 255.0), (235.0, 240.0, 252.0)
-    stains = [
-        SlideStain(white, SlideStain.reference().stains, tuple(f * s for s in SlideStain.reference().strengths))
-        for white, f in zip(whites, (1.0, 1.3), strict=True)
-    ]
+    known = SlideStain.reference()
+    first, second = known.strengths
+    stains = [known, SlideStain((235.0, 240.0, 252.0), known.stains, (1.3 * first, 1.3 * second))]
     a, b = (
         NucleiEncoder(encoder.words, stain).encode(image[None], mpp=MPP)[0]
         for image, stain in zip((reference, other), stains, strict=True)
