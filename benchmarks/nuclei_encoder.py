@@ -3,7 +3,7 @@
 usage: python benchmarks/nuclei_encoder.py [--tiles 16] [--rounds 5] [--density 2000] [--data FOLDER]
 
 Tiles are drawn, with --density nuclei per mm²; or, with --data, those around evenly chosen spots of section C3 in FOLDER/her2st. A row
-is one tile of 320 µm for nuclei, and one of each of 100, 154, 300 and 600 µm in 224 px for stain_texture. The encoders run in turn in
+is one tile of 320 µm for nuclei, and one of each size of the preset whisperer in 224 px for stain_texture. The encoders run in turn in
 one process, several rounds, and the best round counts. "one core" is the time of one thread; "all cores" that of a call.
 """
 
@@ -28,7 +28,7 @@ from spatialwhisperer.encoders.image.stain import BLANK, REFERENCE_STAINS, REFER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SIZES_UM, TEXTURE_PX = (100.0, 154.0, 300.0, 600.0), 224
+SIZES_UM, TEXTURE_PX = sw.models.get_preset("whisperer").tile_um, 224
 MPP = TILE_UM / TILE_PX
 
 
