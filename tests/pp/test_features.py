@@ -11,10 +11,10 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._provenance import record, recorded_as
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
+from spatialwhisperer.pp.encoder_choice import choose_encoder
 from spatialwhisperer.pp.features import (
     FeatureRecord,
     Features,
-    choose_encoder,
     given_features,
     image_features,
     image_recipe,

@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 from skimage.segmentation import watershed
 
 from spatialwhisperer.encoders.image._nuclei import filters, measures, segmentation
+from spatialwhisperer.encoders.image._nuclei.table import MEASURES
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_shape_and_stain_of_one_nucleus():
     od = np.where(x < 40, 0.02, 0.2).astype(np.float32)
     depth = filters.distance_inside(labels == 1, 10)
     places, found = measures.measure(labels, 1, np.stack([h, e, od]), h, depth, 0.5)
-    got = dict(zip(measures.MEASURES, found[0], strict=True))
+    got = dict(zip(MEASURES, found[0], strict=True))
     np.testing.assert_allclose(places[0, :2], 40)
     assert np.exp(got["log_area"]) == pytest.approx(np.pi * 16 * 8 / 4, rel=0.03)
     assert got["axis_ratio"] == pytest.approx(0.5, abs=0.01)

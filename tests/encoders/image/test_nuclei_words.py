@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from spatialwhisperer.encoders.image._nuclei.measures import MEASURES
+from spatialwhisperer.encoders.image._nuclei.table import MEASURES
 from spatialwhisperer.encoders.image._nuclei.words import FILE, NucleusWords, packaged_words, robust_scale
 
 if TYPE_CHECKING:

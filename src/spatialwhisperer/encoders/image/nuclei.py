@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from spatialwhisperer.encoders.image._nuclei.measures import Nuclei
     from spatialwhisperer.encoders.image._nuclei.segmentation import Scale
+    from spatialwhisperer.encoders.image._nuclei.table import Nuclei
 
 N_WORDS = 24
 TILE_UM, TILE_PX = 320.0, 640

@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-MEASURES = (
-    "log_area",
-    "axis_ratio",
-    "circularity",
-    "h",
-    "h_sd",
-    "h_fine",
-    "h_core_rim",
-    "e",
-    "ring_h",
-    "ring_e",
-    "ring_e_sd",
-    "ring_od",
-    "ring_white",
-    "contrast",
-    "log_nearest",
-    "log_sixth",
-    "log_within_25um",
-)
-"""Measurements of a nucleus, in the order of the columns."""
-
-X, Y, AREA = range(3)
-"""Columns of the places of nuclei: centroid and area, in pixels."""
+from spatialwhisperer.encoders.image._nuclei.table import MEASURES, Nuclei, X, Y
 
 _RING_UM = 3.0
 _RIM_UM, _CORE_UM = 1.0, 1.75
@@ -41,21 +18,6 @@ _AROUND_UM, _FARTHEST_UM = 25.0, 100.0
 _N, _SX, _SY, _SXX, _SYY, _SXY, _H, _HH, _E, _FINE, _NRIM, _HRIM, _NCORE, _HCORE, _EDGE = range(15)
 _RN, _RH, _RE, _REE, _ROD, _RWHITE = range(15, 21)
 _N_SUMS = 21
-
-
-class Nuclei(NamedTuple):
-    """Nuclei of a tile.
-
-    Attributes
-    ----------
-    places
-        Centroid (x, y, of pixel centres) and area of each in pixels, float64 (n, 3).
-    measures
-        Their `MEASURES`, float32 (n, 17).
-    """
-
-    places: np.ndarray
-    measures: np.ndarray
 
 
 def measure(

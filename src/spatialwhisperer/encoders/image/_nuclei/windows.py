@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer.encoders.image._nuclei.measures import AREA, MEASURES, X, Y
+from spatialwhisperer.encoders.image._nuclei.table import AREA, MEASURES, X, Y
 
 if TYPE_CHECKING:
-    from spatialwhisperer.encoders.image._nuclei.measures import Nuclei
+    from spatialwhisperer.encoders.image._nuclei.table import Nuclei
     from spatialwhisperer.encoders.image._nuclei.words import NucleusWords
 
 WINDOWS_UM = (100.0, 154.0, 300.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spatialwhisperer.encoders.image._nuclei.measures import MEASURES
+from spatialwhisperer.encoders.image._nuclei.table import MEASURES
 
 FILE = Path(__file__).with_name("words.safetensors")
 """The words that come with the package."""
