@@ -43,7 +43,7 @@ class SlideStain:
     Attributes
     ----------
     white
-        Intensity of glass in R, G and B, 0 to 255.
+        Intensity of the empty background in R, G and B, 0 to 255.
     stains
         Unit vectors of optical density in R, G and B: haematoxylin, then eosin.
     strengths
@@ -59,7 +59,7 @@ class SlideStain:
 
     @classmethod
     def reference(cls, white: tuple[float, float, float] = (255.0, 255.0, 255.0)) -> SlideStain:
-        """The reference stains, on glass of a given colour."""
+        """The reference stains, on a background of a given colour."""
         h, e = (_unit(np.array(stain)) for stain in REFERENCE_STAINS)
         return cls(white, (_triple(h), _triple(e)), REFERENCE_STRENGTHS, "reference")
 
@@ -105,7 +105,7 @@ class SlideStain:
         return (amounts * factors @ _basis(*(_unit(np.array(stain)) for stain in REFERENCE_STAINS))).astype(np.float32)
 
     def normalize(self, tile: np.ndarray) -> np.ndarray:
-        """Intensities of a tile as if it were of the reference stains on white glass.
+        """Intensities of a tile as if it were of the reference stains on a white background.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class SlideStain:
 
     @cached_property
     def densities(self) -> np.ndarray:
-        """Optical density of each of the 256 intensities in R, G and B, float32 (3, 256); glass and brighter is 0."""
+        """Optical density of each of the 256 intensities in R, G and B, float32 (3, 256); 0 for the background and what is brighter."""
         return np.ascontiguousarray(optical_density(np.arange(256)[:, None], self.white).T)
 
 
@@ -137,9 +137,9 @@ def unmixing_matrix(
 
 
 def optical_density(rgb: np.ndarray, white: tuple[float, float, float]) -> np.ndarray:
-    """Decadic optical density of intensities (n, 3), float32; 0 for glass and what is brighter."""
-    glass = np.array(white, np.float32) + 1
-    return np.maximum(np.log10(glass) - np.log10(rgb.astype(np.float32) + 1), 0).astype(np.float32)
+    """Decadic optical density of intensities (n, 3), float32; 0 for the background and what is brighter."""
+    background = np.array(white, np.float32) + 1
+    return np.maximum(np.log10(background) - np.log10(rgb.astype(np.float32) + 1), 0).astype(np.float32)
 
 
 def _white(rgb: np.ndarray) -> tuple[float, float, float]:
