@@ -13,7 +13,8 @@ from spatialwhisperer._checks import check_whole
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.models.presets import PRESETS
-from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
+from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.tl._training.options import ExpressionOptions
 from spatialwhisperer.tl._training.sources import summary
 
@@ -112,6 +113,22 @@ def text_keys(requests: Mapping[str, Request]) -> list[str]:
     if not isinstance(request, TextFeatures):
         return []
     return [request.key] if isinstance(request.key, str) else list(request.key)
+
+
+def check_negated(requests: Mapping[str, Request], *, closed_form: bool) -> None:
+    """Refuse texts that negate where a contrastive loss would take them for negatives at best.
+
+    Raises
+    ------
+    ValueError
+        If there are some, and the model is not solved in closed form.
+    """
+    request = requests.get("text")
+    if isinstance(request, TextFeatures) and request.negated and not closed_form:
+        raise ValueError(
+            "negated=… is learnt in closed form only, and this training is contrastive. Leave negated out, or train "
+            "preset='whisperer' with schedule='sequential' and frozen encoders."
+        )
 
 
 def counts_layer(requests: Mapping[str, Request]) -> str | None:
