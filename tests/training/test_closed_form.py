@@ -19,9 +19,9 @@ from spatialwhisperer.training.closed_form import (
     captioned_rows,
     fit_closed_form,
     install_image_link,
-    text_map,
 )
 from spatialwhisperer.training.ridge_link import pair_units, solve_ridge
+from spatialwhisperer.training.text.text_map import TEXT_PENALTY, text_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -96,7 +96,7 @@ class Fitted:
         """Features of texts, shape (n, t)."""
         new = list(dict.fromkeys(t for t in texts if t not in self.features))
         if new:
-            self.features |= dict(zip(new, sw.pp.embed_texts(new, encoder="minilm").astype(np.float64), strict=True))
+            self.features.update(zip(new, sw.pp.embed_texts(new, encoder="minilm").astype(np.float64), strict=True))
         return np.stack([self.features[t] for t in texts])
 
 
