@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.training.batches import Items
     from spatialwhisperer.training.text.text_map import TextMap
+    from spatialwhisperer.training.text.wordings import Wordings
 
 CAPTION_PENALTY = 100.0
 """Ridge penalty of the caption directions; it is small, because the features are standardised and there are thousands of rows.
@@ -60,7 +61,7 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
     features = np.asarray(items.inputs[bridge], dtype=np.float64)
     text = np.asarray(items.inputs["text"], dtype=np.float64)
     rows, holds, group = captioned_rows(items, bridge)
-    directions = caption_directions(features[rows], holds, group)
+    directions = text_directions(features[rows], holds, group, len(text), items.wordings)
     mapped = fit_text_map(text, directions, items.wordings)
     image_rows, bridge_rows = linked_pairs(items, bridge)
     x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], features[bridge_rows]
@@ -72,12 +73,12 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
     _install_text(model, mapped)
     install_image_link(model, image_weight, neighbour_weight=neighbour_weight)
     # logits are then in standard deviations of the scores of training rows
-    found = mapped(text[: directions.shape[1]])
+    found = mapped(text[: holds.shape[1]])
     length = float(np.median(np.linalg.norm(found, axis=1)))
     with torch.no_grad():
         model.log_scale.fill_(math.log(max(constant * length, 1.0)))
     errors = {
-        f"{bridge}-text": np.mean((found - directions.T) ** 2),
+        f"{bridge}-text": np.mean((found - directions[:, : holds.shape[1]].T) ** 2),
         f"image-{bridge}": np.mean((x @ image_weight.T - (y - y.mean(axis=0))) ** 2),
     }
     penalties = {"ridge_alpha": alpha, "caption_penalty": CAPTION_PENALTY, "text_penalty": TEXT_PENALTY}
@@ -127,6 +128,32 @@ def caption_directions(features: np.ndarray, holds: np.ndarray, group: np.ndarra
         if chosen.any():
             directions[:, chosen] = _ridge(_centred(features, by), _centred(present[:, chosen], by))
     return directions
+
+
+def text_directions(
+    features: np.ndarray, holds: np.ndarray, group: np.ndarray, n_texts: int, wordings: Wordings | None
+) -> np.ndarray:
+    """Direction of each text, shape (d, n_texts): that of the rows of which it is true.
+
+    These are the rows with one of the captions that it states, or without all of those that it negates. With presences centred within
+    groups, the direction of the rows without captions is exactly opposite to that of the rows with them.
+
+    Parameters
+    ----------
+    features, holds, group
+        As `caption_directions` takes them.
+    n_texts
+        Number of texts, the captions first.
+    wordings
+        Which text says what of which caption; ``None`` where there are captions alone.
+    """
+    if wordings is None:
+        return caption_directions(features, holds, group)
+    states, negated = wordings.states(n_texts)
+    distinct, which = np.unique(states, axis=0, return_inverse=True)
+    present = np.stack([holds[:, captions].any(axis=1) for captions in distinct], axis=1)
+    found = caption_directions(features, present, group)[:, which.ravel()]
+    return np.where(negated, -1, 1) * found
 
 
 def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:

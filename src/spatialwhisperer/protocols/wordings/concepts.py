@@ -22,7 +22,7 @@ class Concept:
     Attributes
     ----------
     target
-        Class of :data:`~spatialwhisperer.protocols.captions.TARGETS` that its names ask for; ``None`` where none of them does.
+        Class of :data:`~spatialwhisperer.protocols.captions.TARGETS` that its names ask for; ``None`` where they name a part of it.
     captions
         Captions whose rows it is true of.
     names
@@ -74,7 +74,7 @@ CONCEPTS = {
         ("benign", "benign breast tissue", "benign breast tissue, no carcinoma", "non-malignant tissue", "benign changes"),
     ),
     "invasive": Concept(
-        "tumour",
+        None,
         (INVASIVE,),
         (
             "invasive cancer",
@@ -85,7 +85,7 @@ CONCEPTS = {
         ),
     ),
     "in situ": Concept(
-        "tumour",
+        None,
         (IN_SITU,),
         (
             "cancer in situ",

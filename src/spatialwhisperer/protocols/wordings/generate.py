@@ -65,7 +65,7 @@ class Wording:
 
     @property
     def target(self) -> str | None:
-        """Class that is scored."""
+        """Class that is scored; ``None`` where it names a part of one."""
         return CONCEPTS[self.concept].target
 
 

@@ -1,7 +1,6 @@
 """How well classes are found by words that training has not seen.
 
-Each patient with an image is left out in turn. The image link and the directions of the captions are fitted once for each; only the text
-map is fitted anew, without a fifth of the names and everything that is built from them, or without all texts of a class.
+Each patient with an image is left out in turn. The image link is fitted once for each; only the text map is fitted anew, without a fifth of the names and everything that is built from them, or without all texts of a class.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
 from spatialwhisperer.protocols.output import write_text
 from spatialwhisperer.protocols.wordings.generate import Wording, left_out, text_options
 from spatialwhisperer.protocols.wordings.paraphrase_tables import report
-from spatialwhisperer.training.closed_form import caption_directions
+from spatialwhisperer.training.closed_form import text_directions
 from spatialwhisperer.training.text.text_map import fit_text_map
 from spatialwhisperer.training.text.wordings import N_FOLDS, place_wordings
 
@@ -76,8 +75,10 @@ class Fitted:
 
     Attributes
     ----------
-    names, directions
-        Captions, and their directions (d, c).
+    names
+        Captions.
+    rows
+        Standardised gene features (n, d), captions (n, c) and groups (n,) of the training rows.
     images
         Image embeddings of each section of the left-out patient, without the constant coordinate, shape (n, d).
     truth
@@ -87,7 +88,7 @@ class Fitted:
     """
 
     names: list[str]
-    directions: np.ndarray
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray]
     images: Mapping[str, np.ndarray]
     truth: Mapping[str, pd.DataFrame]
     features: dict[str, np.ndarray]
@@ -101,7 +102,7 @@ class Fitted:
 
 
 def fit_directions(patient: str, materials: TrainingData, recipe: TrainingRecipe, seed: int) -> Fitted:
-    """Image link and directions of the captions, without a patient."""
+    """Image link and captioned rows, without a patient."""
     model = materials.fit(recipe, seed, without=patient)
     images, truth = {}, {}
     for name, section in materials.images.items():
@@ -113,7 +114,7 @@ def fit_directions(patient: str, materials: TrainingData, recipe: TrainingRecipe
     rows = [part for n, t in materials.texts.items() if n[0] != patient for part in _rows(t, model, recipe, names)]
     rows += _rows(materials.cells, model, recipe, names)
     x, holds, group = (np.concatenate(columns) for columns in zip(*rows, strict=True))
-    return Fitted(names, caption_directions(x, holds, group), images, truth, {})
+    return Fitted(names, (x, holds, group), images, truth, {})
 
 
 def _rows(table: object, model: Whisperer, recipe: TrainingRecipe, names: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
@@ -133,7 +134,7 @@ def measure(fitted: Fitted, words: Sequence[Wording]) -> pd.DataFrame:
     Parameters
     ----------
     fitted
-        Image link and directions.
+        Image link and captioned rows.
     words
         All wordings.
 
@@ -149,8 +150,8 @@ def settings(
     names: Sequence[str], words: Sequence[Wording]
 ) -> Iterator[tuple[str, list[Wording], list[str], list[Wording]]]:
     """Each setting: its name, the wordings and captions that the text map is fitted to, and the texts that are asked."""
-    known = [w for w in words if w.kind == "name"]
-    asked = [*known, *(_negated(w) for w in known), *(w for w in words if w.kind == "compound")]
+    known = [w for w in words if w.kind == "name" and w.target is not None]
+    asked = [*known, *(_negated(w) for w in known), *(w for w in words if w.kind == "compound" and w.target is not None)]
     yield "captions alone", [], list(names), asked
     yield "all seen", list(words), list(names), asked
     for number in range(N_FOLDS):
@@ -158,9 +159,11 @@ def settings(
         unseen = [w for w in asked if w.text in out or (w.bases and w.bases[0] in out)]
         yield "name left out", left_out(words, out), list(names), unseen
     for target in captions.TARGETS:
-        gone = class_captions(target, words)
+        gone, own = class_captions(target, words), [w for w in known if w.target == target]
         rest = [w for w in words if w.target != target and not set(w.captions) <= gone]
-        yield "class left out", rest, [n for n in names if n not in gone], [w for w in known if w.target == target]
+        # compound texts of other classes may name this one
+        rest = left_out(rest, {w.text for w in own})
+        yield "class left out", rest, [n for n in names if n not in gone], own
 
 
 def class_captions(target: str, words: Sequence[Wording]) -> set[str]:
@@ -176,8 +179,9 @@ def _negated(word: Wording) -> Wording:
 def _mapped(fitted: Fitted, words: Sequence[Wording], names: Sequence[str]) -> TextMap:
     """The text map of some wordings and captions."""
     texts, wordings = place_wordings(names, **text_options(words, names))
-    columns = [fitted.names.index(name) for name in names]
-    return fit_text_map(fitted.text(texts), fitted.directions[:, columns], wordings)
+    x, holds, group = fitted.rows
+    kept = holds[:, [fitted.names.index(name) for name in names]]
+    return fit_text_map(fitted.text(texts), text_directions(x, kept, group, len(texts), wordings), wordings)
 
 
 def _scored(fitted: Fitted, mapped: TextMap, asked: Sequence[Wording]) -> pd.DataFrame:

@@ -92,34 +92,35 @@ def text_map(text: np.ndarray, directions: np.ndarray, penalty: float | np.ndarr
 def fit_text_map(text: np.ndarray, directions: np.ndarray, wordings: Wordings | None) -> TextMap:
     """Fit the map to captions and to other texts that speak of them.
 
-    A text has the mean direction of the captions that it states, or minus that of the captions that it negates: with presences centred
-    within groups, the direction of the rows without a caption is exactly the opposite one. The penalty of the wordings is the one at
-    which directions of wordings that are left out are most similar (cosine) to those of their captions; captions keep theirs.
+    The penalty of the wordings is the one at which directions of wordings that are left out are most similar (cosine) to their own;
+    captions keep theirs.
 
     Parameters
     ----------
     text
         Features of all texts, the captions first, shape (n_texts, t).
     directions
-        Directions of the captions, shape (d, c).
+        Direction of each text, shape (d, n_texts).
     wordings
         Which other text says what of which caption; ``None`` where there are captions alone.
     """
     if wordings is None:
         return TextMap(text_map(text, directions))
-    fit = _Fit(text, *_targets(directions, wordings, len(text)))
-    folds = np.r_[wordings.folds(), np.full(len(text), -1)][: len(text)]
-    penalty = max(WORDING_PENALTIES, key=_left_out_cosines(fit, wordings, folds).__getitem__)
-    return fit.fitted(np.ones(len(text), bool), penalty, wordings.n_captions)
+    states, negated = wordings.states(len(text))
+    kinds = np.unique(np.column_stack([states, negated]), axis=0, return_inverse=True)[1].ravel()
+    fit = _Fit(text, directions, negated, wordings.n_captions)
+    penalty = max(WORDING_PENALTIES, key=_left_out_cosines(fit, kinds, wordings.folds()).__getitem__)
+    return fit.fitted(np.ones(len(text), bool), penalty)
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Features (n, t), target directions (d, n) and whether each text negates (n,)."""
+    """Features (n, t), directions (d, n) and whether each text negates (n,); the captions are first."""
 
     text: np.ndarray
-    targets: np.ndarray
+    directions: np.ndarray
     negated: np.ndarray
+    n_captions: int
 
     def sign(self, keep: np.ndarray) -> Sign | None:
         """The sign learnt from some of the texts; ``None`` where none of them negates."""
@@ -131,16 +132,16 @@ class _Fit:
         model.fit(self.text[keep], ~self.negated[keep])
         return Sign(model.coef_[0], float(model.intercept_[0]))
 
-    def fitted(self, keep: np.ndarray, penalty: float, n_captions: int, sign: Sign | None = None) -> TextMap:
+    def fitted(self, keep: np.ndarray, penalty: float, sign: Sign | None = None) -> TextMap:
         """The map of some of the texts, with a sign that was learnt before or is learnt now."""
         sign = self.sign(keep) if sign is None else sign
-        each = np.where(np.arange(len(self.text)) < n_captions, TEXT_PENALTY, penalty)[keep]
-        return TextMap(text_map(_signed(self.text[keep], sign), self.targets[:, keep], each), sign, penalty)
+        each = np.where(np.arange(len(self.text)) < self.n_captions, TEXT_PENALTY, penalty)[keep]
+        return TextMap(text_map(_signed(self.text[keep], sign), self.directions[:, keep], each), sign, penalty)
 
 
-def _left_out_cosines(fit: _Fit, wordings: Wordings, folds: np.ndarray) -> dict[float, float]:
-    """Mean cosine of the directions of left-out texts with their targets, by penalty; each caption counts alike."""
-    lengths = np.linalg.norm(fit.targets, axis=0)
+def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[float, float]:
+    """Mean cosine of the directions of left-out texts with their own, by penalty; texts that say the same count as one."""
+    lengths = np.linalg.norm(fit.directions, axis=0)
     cosines = {penalty: np.full(len(fit.text), np.nan) for penalty in WORDING_PENALTIES}
     for number in range(N_FOLDS):
         out = (folds == number) & (lengths > 0)
@@ -148,33 +149,17 @@ def _left_out_cosines(fit: _Fit, wordings: Wordings, folds: np.ndarray) -> dict[
             continue
         sign = fit.sign(folds != number)
         for penalty, found in cosines.items():
-            z = fit.fitted(folds != number, penalty, wordings.n_captions, sign)(fit.text[out])
-            dots = (z * fit.targets[:, out].T).sum(axis=1)
+            z = fit.fitted(folds != number, penalty, sign)(fit.text[out])
+            dots = (z * fit.directions[:, out].T).sum(axis=1)
             found[out] = dots / (np.linalg.norm(z, axis=1) * lengths[out]).clip(min=1e-12)
-    return {penalty: _by_caption(found, wordings) for penalty, found in cosines.items()}
+    return {penalty: _mean_of_means(found, kinds) for penalty, found in cosines.items()}
 
 
-def _by_caption(values: np.ndarray, wordings: Wordings) -> float:
-    """Mean over the texts of each caption, those that negate by themselves, then over captions."""
-    each = values[wordings.text]
-    codes = (2 * wordings.caption + wordings.negated)[np.isfinite(each)]
-    sums, counts = np.bincount(codes, each[np.isfinite(each)]), np.bincount(codes)
-    return float((sums[counts > 0] / counts[counts > 0]).mean()) if len(codes) else 0.0
-
-
-def _targets(directions: np.ndarray, wordings: Wordings, n_texts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Target direction (d, n_texts) of each text, and whether it negates (n_texts,)."""
-    known = np.abs(directions).sum(axis=0) > 0
-    targets = np.zeros((directions.shape[0], n_texts))
-    counts, negated = np.zeros(n_texts), np.zeros(n_texts, bool)
-    own = np.arange(wordings.n_captions)
-    text, caption = np.r_[own, wordings.text], np.r_[own, wordings.caption]
-    no = np.r_[np.zeros(len(own), bool), wordings.negated]
-    negated[text] = no
-    text, caption, no = (x[known[caption]] for x in (text, caption, no))
-    np.add.at(targets.T, text, (np.where(no, -1, 1) * directions[:, caption]).T)
-    np.add.at(counts, text, 1)
-    return targets / counts.clip(min=1), negated
+def _mean_of_means(values: np.ndarray, codes: np.ndarray) -> float:
+    """Mean within each code, then over codes; NaN does not count."""
+    known = np.isfinite(values)
+    sums, counts = np.bincount(codes[known], values[known]), np.bincount(codes[known])
+    return float((sums[counts > 0] / counts[counts > 0]).mean()) if known.any() else 0.0
 
 
 def _signed(text: np.ndarray, sign: Sign | None) -> np.ndarray:

@@ -39,6 +39,13 @@ class Wordings:
         """Positions of the texts that say that a caption is true, the caption first, one array for each caption."""
         return [np.r_[i, self.text[(self.caption == i) & ~self.negated]] for i in range(self.n_captions)]
 
+    def states(self, n_texts: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which captions a text speaks of, Boolean (n_texts, c), and whether it says that they are not true (n_texts,)."""
+        out, negated = np.eye(n_texts, self.n_captions, dtype=bool), np.zeros(n_texts, bool)
+        out[self.text, self.caption] = True
+        negated[self.text] = self.negated
+        return out, negated
+
     def folds(self) -> np.ndarray:
         """Fold of each text input, shape (n_texts,); -1 for captions.
 
