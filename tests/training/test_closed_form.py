@@ -14,7 +14,6 @@ import spatialwhisperer as sw
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.training.closed_form import (
     CAPTION_PENALTY,
-    TEXT_PENALTY,
     caption_directions,
     captioned_rows,
     fit_closed_form,

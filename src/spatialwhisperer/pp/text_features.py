@@ -68,4 +68,6 @@ class TextFeatures:
                 if isinstance(texts, str) or not all(map(is_text, texts)):
                     raise TypeError(f"{name}[{caption!r}] must be a list of texts, not {texts!r}.")
                 if any(not text.strip() for text in texts):
-                    raise ValueError(f"{name}[{caption!r}] holds an empty text (found: {listing(map(repr, texts), 4)}).")
+                    raise ValueError(
+                        f"{name}[{caption!r}] holds an empty text (found: {listing(map(repr, texts), 4)})."
+                    )

@@ -164,7 +164,9 @@ class ItemBatches(Dataset):
         if self.texts is None:
             return captions
         numbers = items + epoch
-        return np.array([self.texts[c][n % len(self.texts[c])] for c, n in zip(captions, numbers, strict=True)], np.int64)
+        return np.array(
+            [self.texts[c][n % len(self.texts[c])] for c, n in zip(captions, numbers, strict=True)], np.int64
+        )
 
     def _values(self, items: np.ndarray, values: Any, index: np.ndarray) -> dict[str, torch.Tensor]:
         """Expression of the items that have an image and a value."""

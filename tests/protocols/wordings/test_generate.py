@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -8,9 +8,13 @@ import pytest
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.wordings import generate
 from spatialwhisperer.protocols.wordings.concepts import CONCEPTS
-from spatialwhisperer.protocols.wordings.generate import Wording
 from spatialwhisperer.protocols.wordings.paraphrase_tables import by_class, by_text, overview
 from spatialwhisperer.protocols.wordings.paraphrases import class_captions, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spatialwhisperer.protocols.wordings.generate import Wording
 
 KNOWN = {text for texts in (captions.REGIONS, captions.CELLS, captions.REFERENCE) for text in texts.values()}
 
@@ -51,7 +55,9 @@ def test_texts_that_negate_are_options_of_the_captions_that_they_negate(words: l
     assert not (stated | KNOWN) & negated
     assert {"benign", "no tumour"} <= set(options["negated"][captions.REGIONS["cancer in situ"]])
     assert set(options["negated"]) == set(options["wordings"]) == KNOWN
-    assert all(any(x in t for x in ("no ", "without ", "absen", "free of", "negative for", "benign", "non-")) for t in negated)
+    assert all(
+        any(x in t for x in ("no ", "without ", "absen", "free of", "negative for", "benign", "non-")) for t in negated
+    )
     compounds = [w for w in words if w.kind == "compound"]
     targets = {w.text: w.target for w in words if w.kind == "name"}
     assert all(targets[w.bases[1]] != w.target for w in compounds)

@@ -94,7 +94,7 @@ class TrainingData:
 
     def _text(self, recipe: TrainingRecipe, texts: list[AnnData]) -> sw.tl.TextFeatures:
         """Captions, and other words for those that rows have."""
-        if not recipe.wordings:
+        if not (recipe.wordings and self.words):
             return sw.tl.TextFeatures(key=recipe.text_key)
         stated = {c for t in (*texts, self.cells) for k in recipe.text_key if k in t.obs for c in t.obs[k].dropna()}
         return sw.tl.TextFeatures(key=recipe.text_key, **text_options(self.words, stated))

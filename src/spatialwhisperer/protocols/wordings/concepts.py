@@ -71,7 +71,13 @@ CONCEPTS = {
         ),
         ("CL:0001064",),
         ("core_signature_1",),
-        ("benign", "benign breast tissue", "benign breast tissue, no carcinoma", "non-malignant tissue", "benign changes"),
+        (
+            "benign",
+            "benign breast tissue",
+            "benign breast tissue, no carcinoma",
+            "non-malignant tissue",
+            "benign changes",
+        ),
     ),
     "invasive": Concept(
         None,

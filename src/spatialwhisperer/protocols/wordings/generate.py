@@ -31,7 +31,15 @@ FILES = (
 _STUDIES = ("her2st.", "wu2021.")
 
 TEMPLATES = ("a tissue section with {}", "a region of {}", "{} in the breast", "H&E image of {}")
-NEGATIONS = ("no {}", "without {}", "absence of {}", "tissue without {}", "free of {}", "negative for {}", "{} is absent")
+NEGATIONS = (
+    "no {}",
+    "without {}",
+    "absence of {}",
+    "tissue without {}",
+    "free of {}",
+    "negative for {}",
+    "{} is absent",
+)
 COMPOUNDS = ("{} without {}", "{}, no {}", "{} but no {}")
 N_NEGATIONS = 2
 """Templates that each name is put into, in turn: one of `TEMPLATES`, one of `COMPOUNDS` and so many of `NEGATIONS`."""

@@ -117,7 +117,9 @@ def fit_directions(patient: str, materials: TrainingData, recipe: TrainingRecipe
     return Fitted(names, (x, holds, group), images, truth, {})
 
 
-def _rows(table: object, model: Whisperer, recipe: TrainingRecipe, names: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
+def _rows(
+    table: object, model: Whisperer, recipe: TrainingRecipe, names: Sequence[str]
+) -> list[tuple[np.ndarray, ...]]:
     """Standardised gene features (n, d), captions (n, c) and groups (n,) of the rows of a table that have a caption."""
     obs = table.obs  # type: ignore[attr-defined]
     features = sw.pp.embed_genes(table, model.encoders["gene"], inplace=False)  # type: ignore[arg-type]
@@ -142,7 +144,10 @@ def measure(fitted: Fitted, words: Sequence[Wording]) -> pd.DataFrame:
     -------
     DataFrame with ``setting``, ``section``, ``class``, ``kind``, ``text`` and ``auroc``.
     """
-    parts = [_scored(fitted, _mapped(fitted, kept, names), asked).assign(setting=setting) for setting, kept, names, asked in settings(fitted.names, words)]
+    parts = [
+        _scored(fitted, _mapped(fitted, kept, names), asked).assign(setting=setting)
+        for setting, kept, names, asked in settings(fitted.names, words)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -151,7 +156,11 @@ def settings(
 ) -> Iterator[tuple[str, list[Wording], list[str], list[Wording]]]:
     """Each setting: its name, the wordings and captions that the text map is fitted to, and the texts that are asked."""
     known = [w for w in words if w.kind == "name" and w.target is not None]
-    asked = [*known, *(_negated(w) for w in known), *(w for w in words if w.kind == "compound" and w.target is not None)]
+    asked = [
+        *known,
+        *(_negated(w) for w in known),
+        *(w for w in words if w.kind == "compound" and w.target is not None),
+    ]
     yield "captions alone", [], list(names), asked
     yield "all seen", list(words), list(names), asked
     for number in range(N_FOLDS):
@@ -191,7 +200,9 @@ def _scored(fitted: Fitted, mapped: TextMap, asked: Sequence[Wording]) -> pd.Dat
     for section, images in fitted.images.items():
         scores, truth = images @ z.T, fitted.truth[section]
         there = [i for i, w in enumerate(asked) if w.target in truth]
-        found = aurocs(pd.DataFrame(scores[:, there], columns=there), pd.DataFrame({i: truth[asked[i].target] for i in there}))
+        found = aurocs(
+            pd.DataFrame(scores[:, there], columns=there), pd.DataFrame({i: truth[asked[i].target] for i in there})
+        )
         chosen = [asked[i] for i in found["class"]]
         parts.append(
             pd.DataFrame(

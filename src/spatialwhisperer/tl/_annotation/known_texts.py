@@ -1,4 +1,4 @@
-"""How far a label lies from everything that the text side of a model was trained with."""
+"""How far a label lies from every text that a model was trained with."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.models.config import ContextConfig
+from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.statistics.standardize import standardize, statistics
-from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.tl._training.readers import Request, read_modality
 from spatialwhisperer.tl._training.sources import item_arrays, observations, stack
 from spatialwhisperer.training.batches import Items
