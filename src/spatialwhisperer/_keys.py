@@ -42,6 +42,11 @@ def scores(label: str) -> str:
     return f"{label}_scores"
 
 
+def wording_sd(label: str) -> str:
+    """Key of ``.obsm`` with the standard deviation of each score over the sentences of its label."""
+    return f"{label}_wording_sd"
+
+
 def margin(label: str) -> str:
     """Column of ``.obs`` with the distance of the best label from the second."""
     return f"{label}_margin"

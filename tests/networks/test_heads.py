@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.networks.heads import HEADS, fixed_linear_head, make_decoder, make_head
+from spatialwhisperer.networks.heads import HEADS, fixed_linear_head, fixed_signed_head, make_decoder, make_head
 
 
 @pytest.mark.parametrize(("in_dim", "millions"), [(512, 6.304), (768, 7.352), (1536, 10.498)])
@@ -97,3 +97,16 @@ def test_a_fixed_head_is_the_product_with_its_weights() -> None:
 
 def test_a_decoder_maps_the_joint_space_to_genes() -> None:
     assert make_decoder(5, 7, hidden=11)(torch.zeros(3, 5)).shape == (3, 7)
+
+
+def test_a_signed_head_turns_the_direction_of_inputs_on_one_side_round() -> None:
+    rng = np.random.default_rng(1)
+    weight, sign, x = rng.normal(size=(3, 4)), rng.normal(size=4), rng.normal(size=(5, 4))
+    head = fixed_signed_head(weight, sign, 0.3, n_zeros=1)
+    probability = 1 / (1 + np.exp(-(x @ sign + 0.3)))
+    expected = (2 * probability - 1)[:, None] * (x @ weight.T)
+    found = head(torch.tensor(x, dtype=torch.float32)).detach().numpy()
+    assert np.allclose(found[:, :3], expected, atol=1e-5)
+    assert not found[:, 3].any()
+    with pytest.raises(ValueError, match="no dropout"):
+        make_head("signed_linear", 4, 2, dropout=0.5)

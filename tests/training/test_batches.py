@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches, WholeBatches
+from spatialwhisperer.training.text.wordings import Wordings
 
 
 class Collating(Encoder):
@@ -206,3 +207,15 @@ def test_every_batch_holds_the_strata_in_equal_parts() -> None:
         sampler = ShuffledBatches(36, 10, seed=0, strata=strata, world_size=2)
         sampler.rank_of = partial(int, rank)
         assert all((strata[b] == 0).sum() == 5 for b in sampler)
+
+
+def test_an_item_has_the_next_wording_of_its_caption_in_every_epoch() -> None:
+    wordings = Wordings(2, np.array([2, 3]), np.array([0, 0]), np.zeros(2, bool))
+    index = {"gene": np.arange(4), "text": np.array([0, 0, 1, -1])}
+    inputs = {"gene": np.zeros((4, 1)), "text": np.arange(4.0)[:, None]}
+    given = Items(inputs, index, np.arange(4), np.zeros(4), wordings=wordings)
+    batches = ItemBatches(given, {})
+    for epoch, expected in enumerate([[0, 2, 1], [2, 3, 1], [3, 0, 1], [0, 2, 1]]):
+        batch = batches.batch(np.arange(4), epoch)["text"]
+        assert batch["x"].flatten().tolist() == expected
+        assert batch["id"].tolist() == [0, 0, 1, -1]

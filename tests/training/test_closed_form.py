@@ -14,14 +14,13 @@ import spatialwhisperer as sw
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.training.closed_form import (
     CAPTION_PENALTY,
-    TEXT_PENALTY,
     caption_directions,
     captioned_rows,
     fit_closed_form,
     install_image_link,
-    text_map,
 )
 from spatialwhisperer.training.ridge_link import pair_units, solve_ridge
+from spatialwhisperer.training.text.text_map import TEXT_PENALTY, text_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable

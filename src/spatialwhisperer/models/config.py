@@ -225,6 +225,8 @@ class ModelConfig(Stored):
         Number of genes that a decoder predicts from the joint space; ``None`` where there is no decoder.
     labels
         Captions of the training data.
+    wordings
+        Caption to the other texts that it was trained with.
     training, annotation, card
         How the model was trained, how its annotation was calibrated, and its model card; ``None`` where it is not known.
 
@@ -244,6 +246,7 @@ class ModelConfig(Stored):
     training: Training | None = None
     annotation: Annotation | None = None
     card: Card | None = None
+    wordings: Mapping[str, tuple[str, ...]] = field(default_factory=frozen)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -61,6 +61,25 @@ class Linear(nn.Linear):
         super().__init__(in_dim, out_dim)
 
 
+class SignedLinear(nn.Module):
+    """A linear map without a bias whose result is turned round for texts that negate: ``tanh((a·x + b) / 2) W x``.
+
+    The factor is twice the probability of a logistic regression, minus one: 1 for a text that says that something is there, and -1 for
+    one that says that it is not.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
+        if dropout:
+            raise ValueError("The head 'signed_linear' has no dropout; use 'linear_norm'.")
+        super().__init__()
+        self.linear = nn.Linear(in_dim, out_dim, bias=False)
+        self.sign = nn.Linear(in_dim, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project (n, in_dim) to (n, out_dim)."""
+        return torch.tanh(self.sign(x) / 2) * self.linear(x)
+
+
 class ResidualMLP(nn.Module):
     """Linear layer with a residual branch (GELU, linear layer, dropout), then layer norm.
 
@@ -99,6 +118,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "linear_norm": LinearNorm,
     "none": NoHead,
     "rmlp": ResidualMLP,
+    "signed_linear": SignedLinear,
 }
 
 
@@ -134,6 +154,29 @@ def fixed_linear_head(weight: np.ndarray, constant: float | None = None) -> nn.M
         head.bias.zero_()
         if constant is not None:
             head.bias[-1] = constant
+    return head
+
+
+def fixed_signed_head(weight: np.ndarray, sign: np.ndarray, bias: float, *, n_zeros: int = 0) -> nn.Module:
+    """The head "signed_linear" with given weights.
+
+    Parameters
+    ----------
+    weight
+        Of the linear map, shape (out_dim, in_dim).
+    sign, bias
+        Of the logistic regression, shape (in_dim,) and a number.
+    n_zeros
+        Number of more coordinates, which are zero for all rows.
+    """
+    out_dim, in_dim = weight.shape
+    with untouched_rng():
+        head = SignedLinear(in_dim, out_dim + n_zeros)
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.weight[:out_dim].copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+        head.sign.weight[0].copy_(torch.from_numpy(np.ascontiguousarray(sign)))
+        head.sign.bias.fill_(bias)
     return head
 
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.gene.base import GeneEncoder
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.spec import EncoderSpec
-    from spatialwhisperer.encoders.text.base import TextEncoder
     from spatialwhisperer.pp.encoder_choice import EncoderChoice
 
 _TILE_PX = 224
@@ -116,30 +115,6 @@ class GeneFeatures:
     labels_key: str | None = None
     options: Mapping[str, Any] = field(default_factory=frozen)
     key: str | None = None
-
-
-@checked_options
-@dataclass(frozen=True)
-class TextFeatures:
-    """Which captions to train on.
-
-    Attributes
-    ----------
-    encoder
-        ``"minilm"``, another registered name, a Hugging Face id, a local folder, or an encoder object; ``None`` takes that of the
-        preset.
-    key
-        Column of ``.obs`` with captions, or several columns that each give a caption to a row.
-
-    Examples
-    --------
-    >>> import spatialwhisperer as sw
-    >>> sw.tl.TextFeatures(key=["text", "text_long"]).key
-    ['text', 'text_long']
-    """
-
-    encoder: str | Path | TextEncoder | None = None
-    key: str | Sequence[str] = "text"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _annotation(commands)
     _low_data(commands)
     _held_out(commands)
+    _paraphrases(commands)
     _guard(commands)
     _her2st(commands)
     _batches(commands)
@@ -97,6 +98,16 @@ def _held_out(commands: Commands) -> None:
     parser.add_argument("--gene-encoder", default="scvi", choices=["pca", "scvi"])
     parser.add_argument("--seed", type=int, default=0, help="seed of scVI; nothing else is random")
     parser.set_defaults(run=_run_held_out)
+
+
+def _paraphrases(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "paraphrases", help="how well classes are found by words that the recipe of the embedded model has not seen"
+    )
+    _common(parser, "paraphrases", seeds=False)
+    parser.add_argument("--gene-encoder", default="pca", choices=["pca", "scvi"])
+    parser.add_argument("--seed", type=int, default=0, help="seed of scVI; nothing else is random")
+    parser.set_defaults(run=_run_paraphrases)
 
 
 def _her2st(commands: Commands) -> None:
@@ -203,6 +214,12 @@ def _run_held_out(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols.default_model import held_out
 
     held_out.run(o["data"], o["out"], gene_encoder=o["gene_encoder"], seed=o["seed"], smoke=o["smoke"])
+
+
+def _run_paraphrases(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.wordings import paraphrases
+
+    paraphrases.run(o["data"], o["out"], gene_encoder=o["gene_encoder"], seed=o["seed"], smoke=o["smoke"])
 
 
 def _run_her2st(o: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from spatialwhisperer.protocols.default_model.labels import LABELS
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
 from spatialwhisperer.protocols.default_model.temperatures import calibration
 from spatialwhisperer.protocols.default_model.unseen_patients import leave_patient_out
+from spatialwhisperer.protocols.wordings.generate import LABEL_MAP, ONTOLOGY, check_files, make_wordings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from spatialwhisperer.protocols.default_model.temperatures import ByPatient
 
 COMMAND = "python -m spatialwhisperer.protocols.train_default"
-ONTOLOGY = "cell_ontology_2022-09-15.tsv.gz"
-LABEL_MAP = "label_map.tsv"
+STORED = ("name", "definition")
+"""Kinds of wordings whose text features are stored, so that they need no text encoder."""
+
 MAX_BYTES = 8_000_000
 
 
@@ -74,9 +76,7 @@ def train_default(
         If the model is larger than 8 MB.
     """
     start = time.perf_counter()
-    for name in (ONTOLOGY, LABEL_MAP):
-        if not (data / "text" / name).is_file():
-            raise FileNotFoundError(f"{data / 'text' / name} is not there. Pass the folder that holds text/{name}.")
+    check_files(data)
     materials = load(data, smoke=smoke)
     recipe = replace(TrainingRecipe(), gene_encoder=gene_encoder)
     unseen = {p: leave_patient_out(p, materials, recipe, seed) for p in materials.patients}
@@ -96,6 +96,7 @@ def vocabulary(data: Path, model: Whisperer) -> Vocabulary:
     ids = dict.fromkeys([*(label.cl for label in LABELS.values() if label.cl), *known["cl_id"].dropna()])
     part = ontology.subset(ids)
     texts = [text for label in LABELS.values() for text in label.prompts]
+    texts += [*model.config.labels, *(w.text for w in make_wordings(data) if w.kind in STORED)]
     texts += [text for group in captions.TARGETS.values() for text in group]
     for term in part.terms.values():
         texts += [term.name, *(term.synonyms if term.id in ids else ())]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from spatialwhisperer._lazy import lazy_namespace
 
 if TYPE_CHECKING:
-    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
+    from spatialwhisperer.pp.text_features import TextFeatures
     from spatialwhisperer.tl._annotation.rollup import Hierarchy
     from spatialwhisperer.tl._tissue.neighbours import Smoothing
     from spatialwhisperer.tl._training.options import ExpressionOptions
@@ -36,7 +37,7 @@ _PLACES = {
     "Hierarchy": "tl._annotation.rollup",
     "ImageFeatures": "pp.features",
     "Smoothing": "tl._tissue.neighbours",
-    "TextFeatures": "pp.features",
+    "TextFeatures": "pp.text_features",
     "abstention_curve": "tl.evaluation.calibration",
     "batch_report": "tl.evaluation.batches",
     "calibrate": "tl.calibrate",

@@ -17,8 +17,15 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.tl._annotation import guard, scoring
 from spatialwhisperer.tl._annotation.examples import example_rows, refine
-from spatialwhisperer.tl._annotation.labelled import Limits, labelled
-from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl._annotation.known_texts import nearness
+from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
+from spatialwhisperer.tl._annotation.labels import (
+    check_labels,
+    fill_templates,
+    mean_embeddings,
+    sentence_embeddings,
+    wording_sd,
+)
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
@@ -91,7 +98,8 @@ def zero_shot_annotate(
     labels
         Names, or a mapping from name to one or several descriptions, whose embeddings are averaged and scaled back to unit
         length. A name alone, or the id of an ontology term, takes its descriptions from the vocabulary of the model; a name that is
-        not there describes itself. ``None`` takes the labels of the model's vocabulary, or the captions that it was trained with.
+        not there describes itself. ``None`` takes the labels of the model's vocabulary, or the captions that it was trained with. A
+        warning with numbers names the labels whose text features are far from those of all texts that the model was trained with.
     %(model)s
     %(modality)s
     templates
@@ -153,6 +161,9 @@ def zero_shot_annotate(
         min_margin" or "label below min_rows"; NaN where it has one.
     ``.obsm['sw_label_scores']`` : :class:`numpy.ndarray` (dtype ``float32``)
         All scores, shape (n, number of labels).
+    ``.obsm['sw_label_wording_sd']`` : :class:`numpy.ndarray` (dtype ``float32``)
+        Standard deviation of the cosine of a row over the sentences of a label, shape (n, number of labels), in the order of ``labels``:
+        how much of the score is a matter of words. NaN for labels with one sentence. Written only where a label has several.
     ``.uns['sw_label']['classes']`` : :class:`numpy.ndarray`
         Label of each column of the scores, whether or not a row got it.
     ``.obsm['X_sw_image']`` or ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray`
@@ -186,7 +197,8 @@ def zero_shot_annotate(
     model = open_model(model)
     one_of("unknown", unknown, Unknown)
     request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
-    text = class_embeddings(model, request.sentences, device=device)
+    parts = sentence_embeddings(model, request.sentences, device=device)
+    text, near = mean_embeddings(parts), nearness(model, request.labels, request.sentences, device=device)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer, group_key=group_key)
@@ -210,7 +222,7 @@ def zero_shot_annotate(
         text = refine(text, rows.z, chosen, request.labels, opened.sections)
     z = scoring.pooled(rows.z, groups)
     scores, probability = scoring.score_rows(z, text, sections=opened.sections, correction=correction)
-    for sentence in range_warnings(ranges, model):
+    for sentence in [*range_warnings(ranges, model), *filter(None, [near and near.warning()])]:
         warn(sentence)
     if request.classes.member is not None:
         scores = probability = probability @ request.classes.member.astype(np.float32)
@@ -224,8 +236,13 @@ def zero_shot_annotate(
         row_limit=None if found is None else found.limit,
         section_limit=None if found is None else ranges[0].limit,
         trained_on=tuple(trained),
+        text_similarity=() if near is None else near.similarity,
+        nearest_text=() if near is None else near.nearest,
+        text_limit=None if near is None else near.limit,
     )
-    result = labelled(key_added, request.classes, request.limits, scores, probability, record, found)
+    result = with_wording_sd(
+        labelled(key_added, request.classes, request.limits, scores, probability, record, found), wording_sd(z, parts)
+    )
     opened.put(*rows.results, result)
     tissue.keep()
     if ranges and unknown == "abstain" and found is None:

@@ -15,7 +15,8 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._annotations import is_text
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import listing, warn
+from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labels import class_embeddings
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows, given_rows
@@ -54,7 +55,8 @@ def query(
     ----------
     %(data)s
     text
-        A description of what is looked for, or several, whose embeddings are averaged.
+        A description of what is looked for, or several, whose embeddings are averaged. A warning with a number says where it is far
+        from all texts that the model was trained with.
     %(model)s
     %(modality)s
     embedding_key
@@ -95,6 +97,7 @@ def query(
     check_modality(modality)
     model = open_model(model)
     wanted = class_embeddings(model, [texts], device=device)[0]
+    near = nearness(model, [listing(texts)], [texts], device=device)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
@@ -104,9 +107,14 @@ def query(
         chosen = modality or choose_modality(opened, model)
         embedded = embed_rows(opened, model, chosen, layer=layer, batch_size=batch_size, device=device)
     scores = (embedded.z @ wanted).astype(np.float32)
+    far = None if near is None else near.warning()
+    if far is not None:
+        warn(far)
     if not inplace:
         return pd.Series(scores, index=opened.table.obs_names, name=key_added)
-    record = {"text": texts, "model": describe_model(model)}
+    record: dict[str, Any] = {"text": texts, "model": describe_model(model)}
+    if near is not None:
+        record |= {"text_similarity": near.similarity[0], "nearest_text": near.nearest[0], "text_limit": near.limit}
     opened.put(*embedded.results, Result(key_added, record, obs={key_added: scores}))
     tissue.keep()
     return None

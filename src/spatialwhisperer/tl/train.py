@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.text.base import TextEncoder
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
-    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
+    from spatialwhisperer.pp.text_features import TextFeatures
     from spatialwhisperer.tl._training.options import ExpressionOptions
 
 

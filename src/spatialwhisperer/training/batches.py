@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from spatialwhisperer.encoders.base import Encoder
+    from spatialwhisperer.training.text.wordings import Wordings
 
 _COLLATING = Lock()
 """Encoders need not expect that several threads call them."""
@@ -43,6 +44,8 @@ class Items:
         Row of ``values`` of each item, shape (n_items,); -1 where there is none.
     places
         Section (n,) and position (n, 2) of each observation, to which ``row`` points, or ``None``.
+    wordings
+        Other texts for the captions, which are text inputs too; ``None`` where there are captions alone.
     """
 
     inputs: Mapping[str, Any]
@@ -53,6 +56,7 @@ class Items:
     values: Any = None
     value_index: np.ndarray | None = None
     places: tuple[np.ndarray, np.ndarray] | None = None
+    wordings: Wordings | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -125,6 +129,7 @@ class ItemBatches(Dataset):
             m: torch.as_tensor(np.asarray(x, dtype=np.float32)) for m, x in items.inputs.items() if m not in trained
         }
         self.captions = _captions_of_rows(items)
+        self.texts = None if items.wordings is None else items.wordings.of_captions()
 
     def __getitem__(self, positions: np.ndarray) -> dict[str, Any]:
         return self.batch(positions, 0)
@@ -143,14 +148,25 @@ class ItemBatches(Dataset):
         for modality, index in self.items.index.items():
             found = index[positions]
             at = np.flatnonzero(found >= 0)
+            # the identity stays that of the caption: its wordings are no negatives of each other
+            read = self._worded(found[at], positions[at], epoch) if modality == "text" else found[at]
             batch[modality] = {"at": torch.as_tensor(at), "id": torch.as_tensor(found)} | self._input(
-                modality, found[at], epoch
+                modality, read, epoch
             )
         if self.captions is not None:
             batch["text"]["captions"] = torch.as_tensor(self.captions[self.items.row[positions]])
         if self.items.values is not None and self.items.value_index is not None:
             batch["values"] = self._values(positions, self.items.values, self.items.value_index)
         return batch
+
+    def _worded(self, captions: np.ndarray, items: np.ndarray, epoch: int) -> np.ndarray:
+        """Text input of each item: its caption, or the next of its wordings in every epoch, from another start for every item."""
+        if self.texts is None:
+            return captions
+        numbers = items + epoch
+        return np.array(
+            [self.texts[c][n % len(self.texts[c])] for c, n in zip(captions, numbers, strict=True)], np.int64
+        )
 
     def _values(self, items: np.ndarray, values: Any, index: np.ndarray) -> dict[str, torch.Tensor]:
         """Expression of the items that have an image and a value."""

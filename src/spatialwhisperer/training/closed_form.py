@@ -1,8 +1,7 @@
 """A joint space in closed form: the features of the bridge modality, with linear maps of captions and images into them.
 
 The direction of a caption is the ridge regression of its presence on the features of the bridge modality. A second ridge regression
-maps text features onto these directions, as in the bilinear model of Romera-Paredes & Torr (ICML 2015), in which captions have fixed
-attributes instead of text features.
+(:mod:`spatialwhisperer.training.text.text_map`) maps text features onto these directions.
 """
 
 from __future__ import annotations
@@ -15,13 +14,16 @@ import torch
 
 from spatialwhisperer._frozen import FrozenMapping
 from spatialwhisperer.models.config import ContextConfig, HeadConfig
-from spatialwhisperer.networks.heads import fixed_linear_head
+from spatialwhisperer.networks.heads import fixed_linear_head, fixed_signed_head
 from spatialwhisperer.training.fitted import Fitted, one_step
 from spatialwhisperer.training.ridge_link import linked_pairs, pair_units, solve_ridge
+from spatialwhisperer.training.text.text_map import TEXT_PENALTY, fit_text_map
 
 if TYPE_CHECKING:
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.training.batches import Items
+    from spatialwhisperer.training.text.text_map import TextMap
+    from spatialwhisperer.training.text.wordings import Wordings
 
 CAPTION_PENALTY = 100.0
 """Ridge penalty of the caption directions; it is small, because the features are standardised and there are thousands of rows.
@@ -29,9 +31,6 @@ CAPTION_PENALTY = 100.0
 It is not chosen from data, and does not grow with the number of rows: it stands for what is assumed before any row is seen, which more
 rows outweigh. The penalty of the image link is chosen, and relative to the number of rows.
 """
-
-TEXT_PENALTY = 0.1
-"""Ridge penalty of the text map, for text features of length one. It sets how similar the directions of similar captions become."""
 
 NEIGHBOURHOOD = {"n_neighbours": 8, "bandwidth": 1.0}
 """Neighbours whose mean enters an image embedding; their weights are exp(-r²/2), with r in units of the spacing."""
@@ -62,8 +61,8 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
     features = np.asarray(items.inputs[bridge], dtype=np.float64)
     text = np.asarray(items.inputs["text"], dtype=np.float64)
     rows, holds, group = captioned_rows(items, bridge)
-    directions = caption_directions(features[rows], holds, group)
-    text_weight = text_map(text, directions)
+    directions = text_directions(features[rows], holds, group, len(text), items.wordings)
+    mapped = fit_text_map(text, directions, items.wordings)
     image_rows, bridge_rows = linked_pairs(items, bridge)
     x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], features[bridge_rows]
     image_weight, alpha = solve_ridge(x, y, pair_units(items, bridge))
@@ -71,17 +70,20 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
     constant = _constant(features.shape[1])
     dim = features.shape[1] + 1
     _install(model, bridge, np.eye(features.shape[1]), constant, projection_dim=dim)
-    _install(model, "text", text_weight, 0.0)
+    _install_text(model, mapped)
     install_image_link(model, image_weight, neighbour_weight=neighbour_weight)
     # logits are then in standard deviations of the scores of training rows
-    length = float(np.median(np.linalg.norm(text @ text_weight.T, axis=1)))
+    found = mapped(text[: holds.shape[1]])
+    length = float(np.median(np.linalg.norm(found, axis=1)))
     with torch.no_grad():
         model.log_scale.fill_(math.log(max(constant * length, 1.0)))
     errors = {
-        f"{bridge}-text": np.mean((text @ text_weight.T - directions.T) ** 2),
+        f"{bridge}-text": np.mean((found - directions[:, : holds.shape[1]].T) ** 2),
         f"image-{bridge}": np.mean((x @ image_weight.T - (y - y.mean(axis=0))) ** 2),
     }
     penalties = {"ridge_alpha": alpha, "caption_penalty": CAPTION_PENALTY, "text_penalty": TEXT_PENALTY}
+    if mapped.penalty is not None:
+        penalties["wording_penalty"] = mapped.penalty
     return Fitted(one_step(errors), penalties)
 
 
@@ -90,7 +92,8 @@ def captioned_rows(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray, n
     other, text = items.index[bridge], items.index["text"]
     both = (other >= 0) & (text >= 0)
     rows, first, at = np.unique(other[both], return_index=True, return_inverse=True)
-    holds = np.zeros((len(rows), len(items.inputs["text"])), bool)
+    n_captions = len(items.inputs["text"]) if items.wordings is None else items.wordings.n_captions
+    holds = np.zeros((len(rows), n_captions), bool)
     holds[at, text[both]] = True
     return rows, holds, items.group[both][first]
 
@@ -127,11 +130,30 @@ def caption_directions(features: np.ndarray, holds: np.ndarray, group: np.ndarra
     return directions
 
 
-def text_map(text: np.ndarray, directions: np.ndarray, penalty: float = TEXT_PENALTY) -> np.ndarray:
-    """Ridge regression from text features (c, t) to the directions (d, c) of the captions; a linear map (d, t)."""
-    known = np.abs(directions).sum(axis=0) > 0
-    t, b = text[known], directions[:, known]
-    return b @ np.linalg.solve(t @ t.T + penalty * np.eye(len(t)), t)
+def text_directions(
+    features: np.ndarray, holds: np.ndarray, group: np.ndarray, n_texts: int, wordings: Wordings | None
+) -> np.ndarray:
+    """Direction of each text, shape (d, n_texts): that of the rows of which it is true.
+
+    These are the rows with one of the captions that it states, or without all of those that it negates. With presences centred within
+    groups, the direction of the rows without captions is exactly opposite to that of the rows with them.
+
+    Parameters
+    ----------
+    features, holds, group
+        As `caption_directions` takes them.
+    n_texts
+        Number of texts, the captions first.
+    wordings
+        Which text says what of which caption; ``None`` where there are captions alone.
+    """
+    if wordings is None:
+        return caption_directions(features, holds, group)
+    states, negated = wordings.states(n_texts)
+    distinct, which = np.unique(states, axis=0, return_inverse=True)
+    present = np.stack([holds[:, captions].any(axis=1) for captions in distinct], axis=1)
+    found = caption_directions(features, present, group)[:, which.ravel()]
+    return np.where(negated, -1, 1) * found
 
 
 def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -163,6 +185,14 @@ def install_image_link(model: JointSpace, weight: np.ndarray, *, neighbour_weigh
         context = ContextConfig("section_mean", FrozenMapping(NEIGHBOURHOOD))
         weight = np.concatenate([(1 - neighbour_weight) * weight, neighbour_weight * weight], axis=1)
     _install(model, "image", weight, _constant(len(weight)), context=context)
+
+
+def _install_text(model: JointSpace, mapped: TextMap) -> None:
+    if mapped.sign is None:
+        _install(model, "text", mapped.weight, 0.0)
+        return
+    head = fixed_signed_head(mapped.weight, mapped.sign.weight, mapped.sign.bias, n_zeros=1)
+    model.install_head("text", head, HeadConfig("signed_linear", int(mapped.weight.shape[1])))
 
 
 def _constant(dim: int) -> float:

@@ -34,6 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(sw.datasets, "her2st", her2st)
     monkeypatch.setattr(recipe, "WITH_IMAGE", ("A1", "C3"))
+    monkeypatch.setattr(recipe, "make_wordings", lambda data: [] if data == tmp_path else None)
     for name in ("add_captions", "add_reference_captions"):
         monkeypatch.setattr(captions, name, lambda table, name=name: table.uns.update(captions=name))
     return tmp_path

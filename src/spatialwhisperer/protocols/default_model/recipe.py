@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.splits import COARSE, SEVERAL_UM, WITH_IMAGE
+from spatialwhisperer.protocols.wordings.generate import make_wordings, text_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import GeneEncoder, Whisperer
+    from spatialwhisperer.protocols.wordings.generate import Wording
 
 CELLS = "wu2021_breast_CID4465.h5ad"
 SCVI_EPOCHS = 40
@@ -35,6 +37,8 @@ class TrainingRecipe:
         "scvi" or "pca".
     text_key
         Columns of ``.obs`` with captions.
+    wordings
+        Whether captions are trained in other words too.
     batch_key
         Column of ``.obs`` with the batch, for the gene encoder.
     tile_um, tile_px
@@ -47,6 +51,7 @@ class TrainingRecipe:
     schedule: str = "sequential"
     gene_encoder: str = "scvi"
     text_key: tuple[str, ...] = captions.SEVERAL_COLUMNS
+    wordings: bool = True
     batch_key: str = "patient"
     tile_um: tuple[float, ...] = SEVERAL_UM
     tile_px: int = COARSE
@@ -59,11 +64,12 @@ class TrainingRecipe:
 
 @dataclass
 class TrainingData:
-    """Sections with an image, tables of those without one, and single cells, the last two with captions."""
+    """Sections with an image, tables of those without one, and single cells, the last two with captions; and other words for these."""
 
     images: dict[str, SpatialData]
     texts: dict[str, AnnData]
     cells: AnnData
+    words: list[Wording] = field(default_factory=list)
 
     @property
     def patients(self) -> list[str]:
@@ -80,11 +86,18 @@ class TrainingData:
                 preset=sw.models.get_preset(recipe.preset).replace(schedule=recipe.schedule),
                 image=sw.tl.ImageFeatures(tile_um=recipe.tile_um, tile_px=recipe.tile_px),
                 gene=sw.tl.GeneFeatures(self._gene_encoder(recipe, texts, seed), batch_key=recipe.batch_key),
-                text=sw.tl.TextFeatures(key=recipe.text_key),
+                text=self._text(recipe, texts),
                 expression=recipe.expression,
                 random_state=seed,
                 folder=folder,
             )
+
+    def _text(self, recipe: TrainingRecipe, texts: list[AnnData]) -> sw.tl.TextFeatures:
+        """Captions, and other words for those that rows have."""
+        if not (recipe.wordings and self.words):
+            return sw.tl.TextFeatures(key=recipe.text_key)
+        stated = {c for t in (*texts, self.cells) for k in recipe.text_key if k in t.obs for c in t.obs[k].dropna()}
+        return sw.tl.TextFeatures(key=recipe.text_key, **text_options(self.words, stated))
 
     def _gene_encoder(self, recipe: TrainingRecipe, texts: list[AnnData], seed: int) -> str | GeneEncoder:
         """The encoder of the recipe; scVI is fitted on the rows with captions."""
@@ -102,7 +115,7 @@ def load(data: Path, *, smoke: bool = False) -> TrainingData:
     Parameters
     ----------
     data
-        Folder that holds ``her2st/`` and ``singlecell/``.
+        Folder that holds ``her2st/``, ``singlecell/`` and ``text/``.
     smoke
         Read two sections with an image, and every eighth of the others.
 
@@ -116,6 +129,7 @@ def load(data: Path, *, smoke: bool = False) -> TrainingData:
     path = data / "singlecell" / CELLS
     if not (data / "her2st").is_dir() or not path.is_file():
         raise FileNotFoundError(f"{data} must hold her2st/ and singlecell/{CELLS}.")
+    words = make_wordings(data)
     names = sorted(p.parent.name for p in (data / "her2st").glob("*/counts.h5ad"))
     others = [n for n in names if n not in WITH_IMAGE]
     images = {n: sw.datasets.her2st(n, data_dir=data) for n in (("A1", "C3") if smoke else WITH_IMAGE)}
@@ -123,7 +137,7 @@ def load(data: Path, *, smoke: bool = False) -> TrainingData:
     cells = ad.read_h5ad(path)
     captions.add_reference_captions(cells)
     cells.obs["patient"] = "CID4465"
-    return TrainingData(images, texts, cells)
+    return TrainingData(images, texts, cells, words)
 
 
 def _captioned(data: Path, name: str) -> AnnData:

@@ -112,6 +112,14 @@ def labelled(
     )
 
 
+def with_wording_sd(result: Result, sd: np.ndarray | None) -> Result:
+    """The result with the standard deviations over wordings; where there are none, those of an earlier call are removed."""
+    key = _keys.wording_sd(result.key)
+    if sd is None:
+        return replace(result, gone=(*result.gone, key))
+    return replace(result, obsm={**result.obsm, key: sd})
+
+
 def _choose(
     classes: Classes, limits: Limits, probability: np.ndarray, best: scoring.Best, found: guard.RowRange | None
 ) -> _Labels:

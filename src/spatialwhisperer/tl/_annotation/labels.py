@@ -107,13 +107,46 @@ def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[s
     return [[t.replace("{}", d) for d in descriptions for t in templates] for descriptions in prompts]
 
 
+def sentence_embeddings(
+    model: Whisperer, sentences: Sequence[Sequence[str]], *, device: str | None = None
+) -> list[np.ndarray]:
+    """Unit embeddings of the sentences of each label, each of shape (number of sentences, u)."""
+    z = embed_texts(model, [s for group in sentences for s in group], device=device)
+    return np.split(z, np.cumsum([len(group) for group in sentences])[:-1])
+
+
 def class_embeddings(model: Whisperer, sentences: Sequence[Sequence[str]], *, device: str | None = None) -> np.ndarray:
     """Mean embedding of the sentences of each label, scaled back to unit length; shape (number of labels, u)."""
-    flat = [s for group in sentences for s in group]
-    z = embed_texts(model, flat, device=device)
-    ends = np.cumsum([len(group) for group in sentences])
-    means = np.stack([part.mean(axis=0) for part in np.split(z, ends[:-1])])
+    return mean_embeddings(sentence_embeddings(model, sentences, device=device))
+
+
+def mean_embeddings(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of the sentence embeddings of each label, scaled back to unit length; shape (number of labels, u)."""
+    means = np.stack([part.mean(axis=0) for part in parts])
     return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
+
+
+def wording_sd(z: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Standard deviation of the cosine of a row over the sentences of a label.
+
+    Parameters
+    ----------
+    z
+        Unit embeddings of rows, shape (n, u).
+    parts
+        Unit embeddings of the sentences of each label.
+
+    Returns
+    -------
+    float32, shape (n, number of labels); NaN for labels with one sentence. ``None`` where all have one.
+    """
+    if all(len(part) < 2 for part in parts):
+        return None
+    out = np.full((len(z), len(parts)), np.nan, np.float32)
+    for column, part in enumerate(parts):
+        if len(part) > 1:
+            out[:, column] = (z @ part.T).std(axis=1, ddof=1)
+    return out
 
 
 # ------------------------------------------------------------------------------------------------- ontology

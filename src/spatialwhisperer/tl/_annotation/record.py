@@ -38,6 +38,11 @@ class AnnotationRecord(Stored):
         Number of rows without a label, by the reason.
     trained_on
         Sections that the model was trained on.
+    text_similarity, nearest_text
+        Of each label, the highest cosine of its text features with those of a text that the model was trained with, and that text.
+        Empty where the model stores no features of such texts.
+    text_limit
+        Similarity below which a label is far from all of them; ``None`` where there are none.
     """
 
     classes: tuple[str, ...]
@@ -61,3 +66,6 @@ class AnnotationRecord(Stored):
     without_label: Mapping[str, int] = field(default_factory=frozen)
     min_rows: int = 1
     trained_on: tuple[str, ...] = ()
+    text_similarity: tuple[float, ...] = ()
+    nearest_text: tuple[str, ...] = ()
+    text_limit: float | None = None

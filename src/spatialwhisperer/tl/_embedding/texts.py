@@ -31,16 +31,26 @@ def embed_texts(model: Whisperer, texts: Sequence[str], *, device: str | None = 
     if "text" not in model.modalities:
         raise KeyError(f"This model reads no text (it has: {listing(model.modalities)}).")
     texts = check_texts(texts)
-    if "text" in model.towers:
-        return model.project("text", texts, device=device)
+    inputs = texts if "text" in model.towers else text_features(model, texts, device=device)
+    return model.project("text", inputs, device=device)
+
+
+def text_features(model: Whisperer, texts: Sequence[str], *, device: str | None = None) -> np.ndarray:
+    """Features of texts, before the text head, shape (n, d): stored ones, else those of the model's frozen text encoder.
+
+    Raises
+    ------
+    ImportError, FileNotFoundError
+        If a text is not in the vocabulary and the text encoder is not installed, or its weights are not available.
+    """
     if model.vocabulary is None:
-        return model.project("text", _encoded(model, texts, device), device=device)
+        return _encoded(model, list(texts), device)
     features, missing = model.vocabulary.lookup(texts)
     if missing:
         row = dict(zip(missing, _encoded(model, missing, device), strict=True))
         for i in np.flatnonzero(np.isnan(features).any(axis=1)):
             features[i] = row[texts[i]]
-    return model.project("text", features, device=device)
+    return features
 
 
 def _encoded(model: Whisperer, texts: list[str], device: str | None) -> np.ndarray:

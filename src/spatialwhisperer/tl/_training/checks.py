@@ -15,7 +15,8 @@ from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.models.presets import PRESETS
-from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures, TextFeatures
+from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
+from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.pp.tile_sizes import check_own_sizes
 from spatialwhisperer.tl._training.options import ExpressionOptions
 from spatialwhisperer.tl._training.sources import summary
@@ -124,6 +125,22 @@ def text_keys(requests: Mapping[str, Request]) -> list[str]:
     if not isinstance(request, TextFeatures):
         return []
     return [request.key] if isinstance(request.key, str) else list(request.key)
+
+
+def check_negated(requests: Mapping[str, Request], *, closed_form: bool) -> None:
+    """Refuse texts that negate where a contrastive loss would take them for negatives at best.
+
+    Raises
+    ------
+    ValueError
+        If there are some, and the model is not solved in closed form.
+    """
+    request = requests.get("text")
+    if isinstance(request, TextFeatures) and request.negated and not closed_form:
+        raise ValueError(
+            "negated=… is learnt in closed form only, and this training is contrastive. Leave negated out, or train "
+            "preset='whisperer' with schedule='sequential' and frozen encoders."
+        )
 
 
 def counts_layer(requests: Mapping[str, Request]) -> str | None:

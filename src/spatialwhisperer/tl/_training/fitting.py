@@ -111,6 +111,7 @@ def build_model(inputs: Inputs, plan: Plan) -> Whisperer:
         norm=plan.preset.norm,  # type: ignore[arg-type]
         decoder_dim=plan.decoder_dim,
         labels=tuple(inputs.captions),
+        wordings={caption: tuple(texts) for caption, texts in inputs.wordings.items()},
         training=plan.training,
     )
     encoders = {name: one.encoder for name, one in inputs.modalities.items() if one.encoder is not None}

@@ -197,6 +197,8 @@ def _data(items: Items, validation: Items | None) -> dict[str, Any]:
     if items.places is not None:
         # blocks of a section are left out to choose a penalty
         parts["positions"] = fingerprint(items.places[1])
+    if items.wordings is not None:
+        parts["wordings"] = fingerprint(np.stack([items.wordings.text, items.wordings.caption, items.wordings.negated]))
     if validation is not None:
         parts["validation"] = {"items": len(validation), "rows": fingerprint(validation.row)}
         parts["validation"] |= {m: fingerprint(x) for m, x in validation.index.items()}

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.tiles.lazy import LazyTiles
+from spatialwhisperer._frozen import frozen
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.models.config import ContextConfig
+from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.statistics.standardize import standardize, statistics
 from spatialwhisperer.tl._training.readers import Request, read_modality
 from spatialwhisperer.tl._training.sources import item_arrays, observations, stack
 from spatialwhisperer.training.batches import Items
+from spatialwhisperer.training.text.wordings import place_wordings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.parts import Context, Preset
     from spatialwhisperer.tl._training.readers import Read
     from spatialwhisperer.tl._training.sources import Source
+    from spatialwhisperer.training.text.wordings import Wordings
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Inputs:
         Every row of every object; see :func:`~spatialwhisperer.tl._training.sources.observations`.
     computed
         Features that were computed, with the object that they are to be stored in.
+    wordings
+        Caption to other texts that say the same.
     """
 
     items: Items
@@ -87,6 +93,7 @@ class Inputs:
     captions: Sequence[str]
     observations: pd.DataFrame
     computed: Sequence[tuple[Slide, Result]] = field(default_factory=tuple)
+    wordings: Mapping[str, Sequence[str]] = field(default_factory=frozen)
 
     @property
     def unlocked(self) -> dict[str, str]:
@@ -129,6 +136,7 @@ def prepare_inputs(
         Seed.
     """
     captions = list(dict.fromkeys(c for s in sources for c in s.captions.ravel() if c is not None))
+    texts, wordings = _texts(captions, requests.get("text"))
     read: dict[str, Read] = {}
     with isolated_rng(random_state):
         for modality, request in requests.items():
@@ -137,7 +145,7 @@ def prepare_inputs(
                 sources,
                 request,
                 letter=preset.letter(modality),
-                captions=captions,
+                captions=texts,
                 held_out=held_out,
                 random_state=random_state,
             )
@@ -151,9 +159,10 @@ def prepare_inputs(
     for modality in seen:
         modalities[modality] = _with_context(modalities[modality], preset.context)
     places = rows["section"].to_numpy(), rows[["x", "y"]].to_numpy()
-    items = Items(stacked, index, arrays["row"], arrays["group"], seen, places=places)
+    items = Items(stacked, index, arrays["row"], arrays["group"], seen, places=places, wordings=wordings)
     computed = [pair for one in read.values() for pair in one.computed]
-    return Inputs(items, modalities, captions if "text" in read else [], rows, computed)
+    said = request.wordings if isinstance(request := requests.get("text"), TextFeatures) else frozen()
+    return Inputs(items, modalities, captions if "text" in read else [], rows, computed, said)
 
 
 def _finished(
@@ -175,6 +184,13 @@ def _finished(
     mean, std = statistics(x[training])
     standardized = standardize(x, how=how, mean=mean, std=std, sections=sections)
     return standardized, ModalityInputs(x, read.recipe, read.dim, how, (mean, std), read.encoder)
+
+
+def _texts(captions: Sequence[str], request: Request) -> tuple[list[str], Wordings | None]:
+    """Captions and other texts that speak of them."""
+    if not isinstance(request, TextFeatures):
+        return list(captions), None
+    return place_wordings(captions, request.wordings, request.negated)
 
 
 def _caption_index(distinct: Sequence[str], captions: np.ndarray) -> np.ndarray:

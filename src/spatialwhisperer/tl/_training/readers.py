@@ -25,12 +25,12 @@ from spatialwhisperer.pp.features import (
     FeatureRecord,
     GeneFeatures,
     ImageFeatures,
-    TextFeatures,
     image_features,
     image_recipe,
     lazy_tiles,
 )
 from spatialwhisperer.pp.genes import fit_gene_encoder, gene_features
+from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.pp.tile_sizes import has_own_sizes
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def read_modality(
     letter
         "L": features of a frozen encoder; "U" or "u": raw inputs of an encoder that is trained.
     captions
-        Distinct captions of all objects.
+        Distinct captions of all objects, and other texts that speak of them.
     held_out
         Held-out groups; a gene encoder is fitted without them.
     random_state

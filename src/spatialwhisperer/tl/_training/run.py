@@ -14,6 +14,7 @@ from spatialwhisperer.tl._training.inputs import prepare_inputs
 from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
 from spatialwhisperer.tl._training.sources import describe
+from spatialwhisperer.training.fit import in_closed_form
 from spatialwhisperer.training.trainer import trainer_options
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def run_training(
     items, val_items = checks.split(inputs.items, held_out)
     checks.check_left(items, pairs)
     plan = _plan(preset, inputs, items, pairs, held_out, genes if asked else None, max_epochs, random_state, trainer)
+    closed = plan.schedule == "sequential" and in_closed_form(plan.recipe, plan.image_link, inputs.unlocked)
+    checks.check_negated(requests, closed_form=closed)
     values = None
     if asked is not None:
         values = predictor.read_values(

@@ -1,0 +1,73 @@
+"""What a training asks of texts: which captions, and in which other words they may be said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spatialwhisperer._annotations import is_text
+from spatialwhisperer._checks import checked_options
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer._messages import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from spatialwhisperer.encoders.text.base import TextEncoder
+
+
+@checked_options
+@dataclass(frozen=True)
+class TextFeatures:
+    """Which captions to train on, and what else they are called.
+
+    A model that knows a class by one caption answers other names of it badly. Wordings cost no rows: a caption has one direction in the
+    joint space, however many texts lead to it.
+
+    Attributes
+    ----------
+    encoder
+        ``"minilm"``, another registered name, a Hugging Face id, a local folder, or an encoder object; ``None`` takes that of the
+        preset.
+    key
+        Column of ``.obs`` with captions, or several columns that each give a caption to a row.
+    wordings
+        Caption to other texts that say the same, in an order in which texts that are alike stand together. A text may be true of
+        several captions. In closed form all texts are fitted, and the strength of the ridge penalty is the one at which fifths of the
+        list that are left out are answered best; otherwise an item has another wording of its caption in every epoch.
+    negated
+        Caption to texts that say that it is not true of a row, such as "no tumour cells". They are true of the rows without the
+        caption. Only a model in closed form learns them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If wordings are not lists of texts, or a text is empty.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.tl.TextFeatures(key=["text", "text_long"]).key
+    ['text', 'text_long']
+    >>> text = sw.tl.TextFeatures(
+    ...     wordings={"breast carcinoma": ["tumour", "neoplasm"]}, negated={"breast carcinoma": ["no tumour"]}
+    ... )
+    >>> text.negated["breast carcinoma"]
+    ['no tumour']
+    """
+
+    encoder: str | Path | TextEncoder | None = None
+    key: str | Sequence[str] = "text"
+    wordings: Mapping[str, Sequence[str]] = field(default_factory=frozen)
+    negated: Mapping[str, Sequence[str]] = field(default_factory=frozen)
+
+    def __post_init__(self) -> None:
+        for name in ("wordings", "negated"):
+            for caption, texts in getattr(self, name).items():
+                if isinstance(texts, str) or not all(map(is_text, texts)):
+                    raise TypeError(f"{name}[{caption!r}] must be a list of texts, not {texts!r}.")
+                if any(not text.strip() for text in texts):
+                    raise ValueError(
+                        f"{name}[{caption!r}] holds an empty text (found: {listing(map(repr, texts), 4)})."
+                    )
