@@ -356,7 +356,6 @@ RULES: dict[str, Rule] = {
     # how often something is done: a number that is a thousand times too large would run for days
     "bootstrap": _repeats,
     "n_bins": _repeats,
-    "n_bootstrap": _repeats,
     "n_init": _repeats,
     "n_seeds": _repeats,
     # sizes and limits

@@ -13,7 +13,7 @@ import numpy as np
 
 from spatialwhisperer.statistics.intervals import auroc as roc
 
-FEWEST = 5
+FEWEST = 10
 """A class needs this many rows with it, and this many without it, for an AUROC of its own."""
 
 TOGETHER = 0.95

@@ -166,7 +166,9 @@ class SpatialErrors:
         # the score of an absent row counts the other way round
         sign = np.where(present, 1.0, -1.0)
         weights = np.where(present, 1 / present.sum(), 1 / (~present).sum())
-        return self.contrast(sign * residual, sign * weights, present.astype(int))
+        found = self.contrast(sign * residual, sign * weights, present.astype(int))
+        # classes that are told apart without an error leave no residual to count patches by
+        return found if found.parts else Uncertainty(0.0, 1.0, self.fraction(present).parts)
 
     def contrast(
         self, residual: np.ndarray, weights: np.ndarray, strata: np.ndarray, kinds: np.ndarray | None = None

@@ -32,9 +32,14 @@ class Uncertainty:
     parts: float
 
     @property
+    def enough(self) -> bool:
+        """Whether there are enough independent parts."""
+        return bool(self.parts >= FEWEST)
+
+    @property
     def known(self) -> bool:
         """Whether there are enough parts, which differ."""
-        return bool(self.variance > 0 and self.parts >= FEWEST)
+        return bool(self.variance > 0 and self.enough)
 
     @property
     def half_width(self) -> float:
@@ -72,9 +77,8 @@ class Uncertainty:
     def __add__(self, other: Uncertainty) -> Uncertainty:
         """Uncertainty of the sum of two independent estimates (degrees of freedom after Welch and Satterthwaite)."""
         total = self.variance + other.variance
-        with np.errstate(divide="ignore", invalid="ignore"):
-            df = total**2 / (self.variance**2 / self.df + other.variance**2 / other.df)
-        return Uncertainty(total, float(df) if np.isfinite(df) else 1.0, min(self.parts, other.parts))
+        shared = self.variance**2 / self.df + other.variance**2 / other.df
+        return Uncertainty(total, total**2 / shared if shared else 1.0, min(self.parts, other.parts))
 
 
 def over_units(values: np.ndarray, units: np.ndarray) -> Uncertainty:
