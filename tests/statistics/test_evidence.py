@@ -75,7 +75,8 @@ def test_smooth_maps_have_few_rows() -> None:
 
 def test_agreement_through_darkness_alone_is_taken_out() -> None:
     rng = np.random.default_rng(1)
-    darkness, a, b, both = rng.normal(size=(4, N))
+    a, b, both = rng.normal(size=(3, N))
+    darkness = np.sqrt(12) * (rng.random(N) - 0.5)
     errors, sections = SpatialErrors(GRID, np.zeros(N)), np.zeros(N)
     flat, beyond = darkness_basis(np.zeros(N), sections), darkness_basis(darkness, sections)
     x, y = darkness + a, darkness + b

@@ -148,7 +148,13 @@ class SpatialErrors:
         kinds = np.stack([inside, ~inside], axis=1)
         return self.contrast(inside - inside.mean(), np.full(n, 1 / n), np.zeros(n, int), kinds)
 
-    def auroc(self, scores: np.ndarray, present: np.ndarray, other: np.ndarray | None = None) -> Uncertainty:
+    def auroc(
+        self,
+        scores: np.ndarray,
+        present: np.ndarray,
+        other: np.ndarray | None = None,
+        used: np.ndarray | None = None,
+    ) -> Uncertainty:
         """Uncertainty of an AUROC, from the placements of present and absent rows (:func:`~.auroc.placements`).
 
         Parameters
@@ -157,16 +163,21 @@ class SpatialErrors:
             As in :func:`~.auroc.auroc`.
         other
             Other scores of the same rows; the uncertainty is then that of the difference of both AUROCs, which is paired.
+        used
+            Which rows are compared, Boolean of shape (n,); ``None`` takes all.
         """
-        if not 0 < present.sum() < len(present):
+        used = np.ones(len(present), bool) if used is None else used
+        present = present & used
+        if not 0 < present.sum() < used.sum():
             return Uncertainty(0.0, 1.0, 0.0)
-        residual = placements(scores, present) - auroc(scores, present)
+        residual = np.zeros(len(present))
+        residual[used] = _errors(scores[used], present[used])
         if other is not None:
-            residual -= placements(other, present) - auroc(other, present)
+            residual[used] -= _errors(other[used], present[used])
         # the score of an absent row counts the other way round
         sign = np.where(present, 1.0, -1.0)
-        weights = np.where(present, 1 / present.sum(), 1 / (~present).sum())
-        found = self.contrast(sign * residual, sign * weights, present.astype(int))
+        weights = used * np.where(present, 1 / present.sum(), 1 / (used.sum() - present.sum()))
+        found = self.contrast(sign * residual, sign * weights, np.where(used, present, -1))
         # classes that are told apart without an error leave no residual to count patches by
         return found if found.parts else Uncertainty(0.0, 1.0, self.fraction(present).parts)
 
@@ -333,6 +344,10 @@ class SpatialErrors:
         """Number of pairs of rows by lag, or the sum of values over them."""
         weights = None if values is None else values.ravel()
         return np.bincount(lags.ravel(), weights=weights, minlength=self._n_lags + 1)[:-1].astype(float)
+
+
+def _errors(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
+    return placements(scores, present) - auroc(scores, present)
 
 
 def _orthonormal(basis: np.ndarray) -> np.ndarray:

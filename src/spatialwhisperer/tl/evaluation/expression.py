@@ -112,7 +112,8 @@ def evaluate_expression(
     ``pearson`` and ``rmse_z``, and is left out of ``pearson_defined``), ``n_undefined`` (these and genes whose truth is constant,
     which no predictor could be judged by; they are left out of all correlations) and ``n_spots``. With ``per_gene``: ``group``,
     ``predictor``, ``gene`` and one column per metric, where a correlation that does not exist is NaN.
-    ``.attrs["convention"]`` states the value space, the origin of the lists and how values are averaged.
+    ``.attrs["convention"]`` states the value space, the origin of the lists and how values are averaged; ``.attrs["gene_lists"]`` holds
+    the genes of the lists that are the same for all groups.
 
     Raises
     ------
@@ -188,6 +189,7 @@ def evaluate_expression(
                     rows.append((group, predictor, name, metric, value))
     out = pd.concat(rows, ignore_index=True) if per_gene else _with_mean(rows)
     out.attrs["convention"] = _convention(pair, lists, gene_lists_from)
+    out.attrs["gene_lists"] = {name: [pair.genes[i] for i in columns] for name, columns in lists.items()}
     return out
 
 
