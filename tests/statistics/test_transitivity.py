@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from spatialwhisperer.statistics import transitivity as tr
-from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.statistics.bridge import unit
+from spatialwhisperer.statistics.intervals.auroc import auroc
 
 U = 12
 

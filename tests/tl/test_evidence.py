@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.tl.evidence import evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def test_simulated_labels_are_told_apart(report: pd.DataFrame, simulated: Any, l
     assert set(simulated.sections["P3"]["table"].obs) == set(simulated.sections["P1"]["table"].obs)
 
 
-def test_auroc_is_that_of_the_scores_of_the_annotation(report: pd.DataFrame, section: Any, model: Any, labels: Any) -> None:
+def test_auroc_is_that_of_the_scores_of_the_annotation(
+    report: pd.DataFrame, section: Any, model: Any, labels: Any
+) -> None:
     from sklearn.metrics import roc_auc_score
 
     by = [
@@ -74,7 +78,10 @@ def test_without_expression_the_darkness_is_all_that_is_known(section: Any, mode
     bare.obs["own"] = scores.iloc[:, 0].to_numpy()
     by_score = evidence(bare, model=model, labels=labels, darkness_key="own")
     assert by_score["r2_darkness"].iloc[0] > 0.95
-    assert by_score["meaning"].iloc[0] == f"{list(labels)[0]}: not told apart from tissue density here (R² {by_score['r2_darkness'].iloc[0]:.2f})."
+    assert (
+        by_score["meaning"].iloc[0]
+        == f"{list(labels)[0]}: not told apart from tissue density here (R² {by_score['r2_darkness'].iloc[0]:.2f})."
+    )
 
 
 def test_a_model_without_images_is_refused(section: Any, own: Any, labels: Any) -> None:

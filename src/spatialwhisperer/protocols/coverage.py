@@ -93,7 +93,9 @@ def fraction(section: Section, interval: bool) -> Estimate:
     """A fraction of the spots, such as coverage; 30 % of them."""
     inside = section.map() > 0.5244
     value = inside.mean()
-    return Estimate(value, section.errors.fraction(inside).interval(value, bounded=True) if interval else (np.nan, np.nan))
+    return Estimate(
+        value, section.errors.fraction(inside).interval(value, bounded=True) if interval else (np.nan, np.nan)
+    )
 
 
 def class_auroc(section: Section, interval: bool) -> Estimate:

@@ -285,7 +285,11 @@ def calibration_error(
     value = float(weight @ deviation)
     by_chance = float(weight @ _mean_absolute(np.zeros(len(sd)), sd))
     debiased = float(weight @ _without_chance(deviation, sd))
-    half = residual.half_width / np.sqrt(residual.variance) * float(np.sqrt((weight**2) @ (sd**2))) if residual.known else np.nan
+    half = (
+        residual.half_width / np.sqrt(residual.variance) * float(np.sqrt((weight**2) @ (sd**2)))
+        if residual.known
+        else np.nan
+    )
     low, high = max(0.0, value - by_chance - half), debiased + half
     return CalibrationError(value, debiased, by_chance, low if np.isfinite(half) else np.nan, high)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
-
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 
 DEGREE = 3
 """Degree of the polynomial of a row's rank by darkness that is fitted to a score map."""

@@ -164,12 +164,16 @@ def evidence(
     out.attrs |= {
         "effective_rank": report.attrs["effective_rank"],
         "not_told_apart": [str(name) for name in out.index[~told]],
-        "trained_on": [] if model.reference is None else list(trained_sections(opened, model.reference.config.fingerprints)),
+        "trained_on": []
+        if model.reference is None
+        else list(trained_sections(opened, model.reference.config.fingerprints)),
         "n": int(keep.sum()),
         "model": describe_model(model),
     }
     if out.attrs["trained_on"]:
-        inform(f"The model was trained on {listing(out.attrs['trained_on'], 5)}: agreement there says nothing about new tissue.")
+        inform(
+            f"The model was trained on {listing(out.attrs['trained_on'], 5)}: agreement there says nothing about new tissue."
+        )
     if errors.independent and gene is not None:
         inform("These rows have no positions: p-values are for independent rows, and too small for neighbouring spots.")
     return out

@@ -8,7 +8,15 @@ from spatialwhisperer.protocols.her2st.comparison_table import report
 def test_a_preset_that_does_not_beat_the_scalar_is_named() -> None:
     keys = {"protocol": "strict", "features": "f", "split": "section", "fold": "C2", "seed": 0, "seconds": 1.0}
     rows = [
-        {"preset": preset, "predictor": predictor, "metric": "pearson", "gene_list": "HEG50", "value": value, **keys, "section": "C2"}
+        {
+            "preset": preset,
+            "predictor": predictor,
+            "metric": "pearson",
+            "gene_list": "HEG50",
+            "value": value,
+            **keys,
+            "section": "C2",
+        }
         for preset, predictor, value in (
             ("(baselines)", "darkness", 0.2),
             ("bleep", "prediction", 0.1),

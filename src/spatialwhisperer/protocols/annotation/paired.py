@@ -93,7 +93,9 @@ def over_sections(table: pd.DataFrame) -> pd.DataFrame:
         values = part["difference"].to_numpy(np.float64)
         mean = float(values.mean())
         several = len(values) >= 3
-        low, high = over_units(values, np.arange(len(values))).interval(mean) if several else part[["low", "high"]].iloc[0]
+        low, high = (
+            over_units(values, np.arange(len(values))).interval(mean) if several else part[["low", "high"]].iloc[0]
+        )
         over = f"{len(values)} sections" if several else "spots"
         rows.append((split, method, against, mean, low, high, over, part["effective_rank"].mean()))
     columns = ["split", "method", "against", "difference", "low", "high", "over", "effective_rank"]

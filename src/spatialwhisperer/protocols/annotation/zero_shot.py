@@ -125,7 +125,9 @@ def _one_split(split: Split, materials: Materials, n_seeds: int, n_nulls: int) -
             if name in _NULL_OF and seed == 0:
                 null_name, null = _NULL_OF[name]
                 draws = null(model, train, test, encoder, key, n_nulls)
-                out.rows += [aurocs(s, truth).assign(method=null_name, truth="all", seed=i) for i, s in enumerate(draws)]
+                out.rows += [
+                    aurocs(s, truth).assign(method=null_name, truth="all", seed=i) for i, s in enumerate(draws)
+                ]
     out.add(references.darkness(train, test), "darkness")
     out.add(references.probe(train, test, one_size), "probe")
     out.add(references.own_probe(test, one_size), "own probe")

@@ -7,7 +7,6 @@ import pandas as pd
 from spatialwhisperer.protocols.annotation.methods import METHODS, NULLS
 from spatialwhisperer.protocols.output import markdown
 
-
 ALPHA = 0.05
 
 

@@ -70,7 +70,9 @@ def _beyond(own: pd.DataFrame, part: pd.DataFrame) -> str:
     name = RIDGE_SIZES if own["preset"].iloc[0] == "whisperer" else RIDGE
     floor = part[(part["preset"] == BASELINES) & (part["predictor"] == name)]
     mine, its = (
-        frame[(frame["metric"] == "pearson") & (frame["gene_list"] == "HEG50")].groupby(["fold", "section"])["value"].mean()
+        frame[(frame["metric"] == "pearson") & (frame["gene_list"] == "HEG50")]
+        .groupby(["fold", "section"])["value"]
+        .mean()
         for frame in (own, floor)
     )
     by_fold = (mine - its).groupby("fold").mean().dropna()

@@ -78,6 +78,7 @@ def run_task(task: Task, materials: Materials) -> pd.DataFrame:
     """
     fold = task.fold
     sections = Sections([materials.table(n) for n in fold.train], [materials.table(n) for n in fold.test])
+
     def key(*, scales: bool) -> str:
         (found,) = {materials.features(n, task.features, fold.mpp, scales=scales) for n in (*fold.train, *fold.test)}
         return found
@@ -212,9 +213,7 @@ def _baselines(task: Task, sections: Sections, key: str, key_sizes: str) -> pd.D
             parts.append(found.replace({"predictor": {"prediction": name}}))
         parts.append(floors.ceiling_rows(table, genes, sections.train, space))
         parts += [
-            measures.baseline_rows(
-                table, genes, sections.train, space=space, lists_from=lists_from
-            ),
+            measures.baseline_rows(table, genes, sections.train, space=space, lists_from=lists_from),
             measures.domain_rows(table, None, predictor="observed expression"),
         ]
     parts += [

@@ -207,15 +207,11 @@ def add_bridge(out: Report, rows: Rows, reference: Reference, random_state: int)
     out.add("bridge_error_centred", centred.error.mean(), words.CENTRED, rows.mean(centred.error))
     _two_samples(out, rows, known, reference.arrays["text_group"], random_state)
     out.add("bridge_reach", plain.covered.mean(), words.REACH, rows.mean(plain.covered))
-    out.add(
-        "bridge_reach_centred", centred.covered.mean(), words.CENTRED, rows.mean(centred.covered)
-    )
+    out.add("bridge_reach_centred", centred.covered.mean(), words.CENTRED, rows.mean(centred.covered))
     if rows.cross_entropy is not None and np.isfinite(rows.cross_entropy).any():
         usual = reference.arrays["excess_cross_entropy"].astype(np.float64)
         value = np.nanmean(rows.cross_entropy)
-        out.add(
-            "expression_cross_entropy", value, words.cross_entropy(value, usual), rows.mean(rows.cross_entropy)
-        )
+        out.add("expression_cross_entropy", value, words.cross_entropy(value, usual), rows.mean(rows.cross_entropy))
 
 
 def _some(values: np.ndarray) -> list[float]:
@@ -241,7 +237,9 @@ def _two_samples(out: Report, rows: Rows, known: np.ndarray, patients: np.ndarra
         error = _of_sample(rows, first, placed[own]) + over_units(placed[~own], patients[second])
         out.add(name, value, words.separable(float(value), name), error.interval(value, bounded=True))
     near = bridge.mixing(plain, own)
-    out.add("bridge_mixing", near.mean(), words.mixing(near.mean()), _of_sample(rows, first, near).interval(near.mean()))
+    out.add(
+        "bridge_mixing", near.mean(), words.mixing(near.mean()), _of_sample(rows, first, near).interval(near.mean())
+    )
     statistic, p = bridge.mmd(plain, own, random_state=random_state)
     out.attrs["bridge_mmd"] = statistic
     out.add("bridge_mmd_p", p, words.mmd(p))

@@ -164,9 +164,7 @@ def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
         raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn from.{remedy}")
 
 
-def _summary(
-    scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list[str], intervals: bool
-) -> pd.DataFrame:
+def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list[str], intervals: bool) -> pd.DataFrame:
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
     k = len(classes)
