@@ -31,7 +31,7 @@ def test_regions_are_scored_where_their_labels_are_near() -> None:
     distance = np.where(np.arange(40) < 30, 0.0, 80.0)
     distance[3] = np.nan
     test = ad.AnnData(
-        np.zeros((40, 0)), obs=pd.DataFrame({"pathologist_transfer_um": distance}, index=map(str, range(40)))
+        np.zeros((40, 0)), obs=pd.DataFrame({"pathologist_transfer_um": distance}, index=list(map(str, range(40))))
     )
     near = near_truth(truth, test)
     # of adipose tissue four spots are left, and cell types have no such labels

@@ -102,7 +102,7 @@ def test_groups_that_cannot_be_left_out_are_refused(patients: list[Any]) -> None
     with pytest.raises(ValueError, match="holds the predictions of one key"):
         evaluate_classes(patients, labels_key="label", use=["a", "b"], key_added="guess")
     with pytest.raises((TypeError, ValueError), match="intervals"):
-        evaluate_classes(patients, labels_key="label", intervals=50)
+        evaluate_classes(patients, labels_key="label", intervals=50)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

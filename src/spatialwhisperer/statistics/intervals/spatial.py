@@ -96,7 +96,8 @@ class SpatialErrors:
         self._xy = np.zeros((n, 2)) if positions is None or self.independent else self._in_spots(positions)
         rng = np.random.default_rng(random_state)
         self.sample = np.sort(rng.choice(n, SAMPLE, replace=False)) if n > SAMPLE else np.arange(n)
-        self._n_lags, self._lags, self._kernels = 0, np.zeros((0, 0), int), []
+        self._n_lags, self._lags = 0, np.zeros((0, 0), int)
+        self._kernels: list[Kernel] = []
         if n and not self.independent:
             self._set_lags()
         self._designs: dict[bytes, list[_Term]] = {}
@@ -216,7 +217,8 @@ class SpatialErrors:
         )
         sizes = kinds.sum(axis=0)
         parts = min(float(k**2 * found.variance / v) if v > 0 else 0.0 for k, v in zip(sizes, of_kinds, strict=True))
-        return Uncertainty(float(total), max(min(df / 2, parts - 1), 1.0), parts)
+        # a mean and a range are estimated from the patches
+        return Uncertainty(float(total), max(min(df / 2, parts - 2), 1.0), parts)
 
     def macro_auroc(self, scores: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> Uncertainty:
         """Uncertainty of the mean AUROC of several classes.

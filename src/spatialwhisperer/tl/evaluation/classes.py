@@ -184,15 +184,16 @@ def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list
         index=pd.Index(classes, name="class"),
     )
     means = out[["precision", "recall", "f1", "auroc"]].mean().to_dict()
-    totals = {"n": len(y), "n_groups": codes.max() + 1}
+    counts = {"n": len(y), "n_groups": codes.max() + 1}
     tables = confusions(y, guess, codes, k)
-    out.loc["macro"] = totals | means | _macro(tables.sum(axis=0))
+    totals = _macro(tables.sum(axis=0))
+    out.loc["macro"] = counts | means | totals
     common = np.array([np.bincount(y[codes != g], minlength=k).argmax() for g in range(codes.max() + 1)])[codes]
-    out.loc["majority"] = totals | {"auroc": 0.5} | _macro(confusions(y, common, codes, k).sum(axis=0))
+    out.loc["majority"] = counts | {"auroc": 0.5} | _macro(confusions(y, common, codes, k).sum(axis=0))
     if intervals:
         without = pd.DataFrame(_without_each(tables))
         for name in _MACRO:
-            ends = jackknife(without[name].to_numpy()).interval(float(out.loc["macro", name]), bounded=True)
+            ends = jackknife(without[name].to_numpy()).interval(totals[name], bounded=True)
             out.loc["macro", [f"{name}_low", f"{name}_high"]] = ends
     return out.astype({"n": int, "n_groups": int})
 
