@@ -354,9 +354,7 @@ RULES: dict[str, Rule] = {
     "min_spots": partial(check_whole, least=0),
     "n_domains": _optional(partial(check_whole, least=2)),
     # how often something is done: a number that is a thousand times too large would run for days
-    "bootstrap": _repeats,
     "n_bins": _repeats,
-    "n_bootstrap": _repeats,
     "n_init": _repeats,
     "n_seeds": _repeats,
     # sizes and limits
@@ -407,4 +405,5 @@ RULES: dict[str, Rule] = {
     "baselines": check_flag,
     "allow_overlap": check_flag,
     "per_section": check_flag,
+    "intervals": check_flag,
 }

@@ -183,7 +183,7 @@ def test_batches(annotated: Annotated) -> None:
 
 
 def test_transitivity(annotated: Annotated) -> None:
-    report = sw.tl.transitivity(annotated.data, labels=LABELS, n_bootstrap=20)
+    report = sw.tl.transitivity(annotated.data, labels=LABELS)
     # without expression the quantities and the labels alone are shown
     assert len(sw.pl.transitivity(report)) == (2 if annotated.prediction is None else 4)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def report(simulated: Any, model: Any, labels: dict[str, str]) -> pd.DataFrame:
-    return sw.tl.transitivity(simulated.sections["P3"], model=model, labels=labels, n_bootstrap=20)
+    return sw.tl.transitivity(simulated.sections["P3"], model=model, labels=labels)
 
 
 def draw(report: pd.DataFrame) -> list[Axes]:

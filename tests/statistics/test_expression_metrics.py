@@ -146,15 +146,34 @@ def test_both_ways_to_a_p_value_meet() -> None:
     np.testing.assert_allclose(em._log_betainc_half(a, 1 - r**2), direct, rtol=1e-10)
 
 
-def test_fisher_is_scipys() -> None:
-    p = np.array([[0.01, 0.5, 1.0], [0.2, 0.04, 1.0], [0.6, 0.3, 1.0]])
-    expected = [-np.log10(stats.combine_pvalues(column).pvalue) for column in p.T]
-    np.testing.assert_allclose(em.fisher(-np.log10(p)), expected, rtol=1e-9, atol=1e-12)
-    with_nan = np.array([[2.0, np.nan], [np.nan, np.nan], [1.0, np.nan]])
-    assert em.fisher(with_nan)[0] == pytest.approx(-np.log10(stats.combine_pvalues([0.01, 0.1]).pvalue))
-    assert np.isnan(em.fisher(with_nan)[1])
-    assert em.fisher(np.full((3, 1), 900.0))[0] > 2600
-    assert np.isposinf(em.fisher(np.array([[np.inf], [1.0]]))[0])
+def test_sections_that_agree_are_pooled_and_sections_that_differ_are_not() -> None:
+    """With agreement the z-score is that of the weighted mean of Fisher's z; written out for two sections that differ."""
+    n = np.array([103, 203])
+    agree, between = em.random_effects(np.array([[0.3], [0.3]]), n)
+    assert agree[0] == pytest.approx(np.arctanh(0.3) * np.sqrt(300))
+    assert between[0] == 0
+    z = np.arctanh([0.5, -0.1])
+    fixed = (100 * z[0] + 200 * z[1]) / 300
+    tau2 = (100 * (z[0] - fixed) ** 2 + 200 * (z[1] - fixed) ** 2 - 1) / (300 - (100**2 + 200**2) / 300)
+    weight = 1 / (1 / np.array([100, 200]) + tau2)
+    score, between = em.random_effects(np.array([[0.5], [-0.1]]), n)
+    assert between[0] == pytest.approx(np.sqrt(tau2))
+    assert score[0] == pytest.approx((weight @ z) / np.sqrt(weight.sum()))
+
+
+def test_undefined_correlations_and_tiny_sections_are_left_out() -> None:
+    r = np.array([[0.4, np.nan, np.nan], [np.nan, np.nan, 0.9]])
+    score, _ = em.random_effects(r, np.array([50, 3]))
+    assert score[0] == pytest.approx(np.arctanh(0.4) * np.sqrt(47))
+    assert np.isnan(score[1:]).all()
+
+
+def test_p_values_of_z_scores_do_not_underflow() -> None:
+    z = np.array([1.96, -1.96, 0.0, 60.0, np.nan])
+    value = em.neg_log10_p_of_z(z)
+    assert value[:3] == pytest.approx(-np.log10(2 * stats.norm.sf(np.abs(z[:3]))), abs=1e-12)
+    assert value[3] == pytest.approx(783.6, abs=0.5)
+    assert np.isnan(value[4])
 
 
 def test_adjustment_is_scipys() -> None:

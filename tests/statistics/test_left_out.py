@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spatialwhisperer.statistics.left_out import BLOCKS, left_out_units
+from spatialwhisperer.statistics.left_out import BLOCKS, left_out_units, neighbour_blocks
 
 GRID = np.stack(np.meshgrid(np.arange(20), np.arange(12), indexing="ij"), axis=-1).reshape(-1, 2).astype(float)
 N = len(GRID)
@@ -58,3 +58,24 @@ def test_few_rows_are_few_units(n: int) -> None:
     units = left_out_units(ONE[:n], None, GRID[:n])
     assert units.shape == (n,)
     assert len(np.unique(units)) == n
+
+
+def test_blocks_are_neighbours_within_sections() -> None:
+    rng = np.random.default_rng(0)
+    xy, sections = rng.uniform(size=(300, 2)), np.repeat(["a", "b"], 150)
+    blocks = neighbour_blocks(xy, sections)
+    sizes = np.bincount(blocks)
+    assert 8 <= sizes[sizes > 0].min() <= sizes.max() <= 18
+    assert not set(blocks[:150]) & set(blocks[150:])
+    extent = np.mean([xy[blocks == b].std(axis=0).mean() for b in np.unique(blocks)])
+    assert extent < 0.5 * xy.std(axis=0).mean()
+
+
+def test_rows_without_positions_are_blocks_of_their_own() -> None:
+    sections = np.repeat(["a", "b"], 3)
+    assert np.array_equal(neighbour_blocks(None, sections), np.arange(6))
+    assert np.array_equal(neighbour_blocks(np.full((6, 2), np.nan), sections), np.arange(6))
+
+
+def test_a_small_section_is_one_block() -> None:
+    assert len(set(neighbour_blocks(np.random.default_rng(0).uniform(size=(5, 2)), np.zeros(5)))) == 1

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from spatialwhisperer.statistics import transitivity as tr
-from spatialwhisperer.statistics.bootstrap import Bootstrap, auroc
 from spatialwhisperer.statistics.bridge import unit
+from spatialwhisperer.statistics.intervals.auroc import auroc
 
 U = 12
 
@@ -15,33 +15,6 @@ def cloud(n: int, seed: int, centre: np.ndarray | float = 0.0, width: float = 0.
     """Unit rows around a direction."""
     axis = np.eye(U)[0] if np.isscalar(centre) else np.asarray(centre)
     return unit(axis + width * np.random.default_rng(seed).normal(size=(n, U)))
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_the_bound_holds_for_any_chain_of_pairs(seed: int) -> None:
-    """E[1 - cos(I, T)] <= (√ε₁ + √δ + √ε₂)² for any unit vectors, near or unrelated."""
-    rng = np.random.default_rng(seed)
-    image = unit(rng.normal(size=(300, 6)))
-    noise = (0.1, 0.3, 1.0, 5.0)
-    gene = unit(image + rng.choice(noise) * rng.normal(size=image.shape))
-    other = unit(gene + rng.choice(noise) * rng.normal(size=image.shape))
-    text = unit(other + rng.choice(noise) * rng.normal(size=image.shape))
-    errors = [tr.link_errors(a, b) for a, b in ((image, gene), (gene, other), (other, text))]
-    direct = tr.link_errors(image, text)
-    assert direct.mean() <= tr.bound(*(e.mean() for e in errors)) + 1e-12
-    # also in every resampling, which reweights the same chains
-    boot = Bootstrap(np.arange(300), 50, seed)
-    assert (boot.means(direct) <= tr.bound(*(boot.means(e) for e in errors)) + 1e-12).all()
-
-
-def test_the_bound_is_reached_on_a_line() -> None:
-    """Small steps of one length in one direction make the inequality an equation."""
-    angle = 1e-3
-    at = [np.tile([np.cos(i * angle), np.sin(i * angle)], (5, 1)) for i in range(4)]
-    errors = [tr.link_errors(at[i], at[i + 1]).mean() for i in range(3)]
-    assert tr.link_errors(at[0], at[3]).mean() == pytest.approx(tr.bound(*errors), rel=1e-5)
-    assert tr.as_distance(tr.bound(*errors)) == pytest.approx(3 * angle, rel=1e-5)
-    assert tr.as_distance(2.0) == 2
 
 
 # ------------------------------------------------------------------------------------------------- links
@@ -122,36 +95,29 @@ def test_scores_are_centred_within_sections() -> None:
 def test_kappa_is_that_of_sklearn() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 3, 200), rng.integers(0, 3, 200)
-    assert tr.kappa(a, a, 3) == 1
-    assert tr.kappa(a, b, 3) == pytest.approx(cohen_kappa_score(a, b))
-    assert np.isnan(tr.kappa(np.zeros(5), np.zeros(5), 3))
+    assert tr.kappa(a, a, 3)[0] == 1
+    assert tr.kappa(a, b, 3)[0] == pytest.approx(cohen_kappa_score(a, b))
+    assert np.isnan(tr.kappa(np.zeros(5, int), np.zeros(5, int), 3)[0])
 
 
-def test_weighted_kappa_is_that_of_repeated_rows() -> None:
+def test_a_row_moves_kappa_by_its_influence() -> None:
+    """The derivative by the weight of a row, in units of its weight."""
     rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 3, 200), rng.integers(0, 3, 200)
-    weights = Bootstrap(rng.integers(0, 30, 200), 10, 0).weights
-    repeated = [np.repeat(np.arange(200), w.astype(int)) for w in weights]
-    assert tr.kappa(a, b, 3, weights) == pytest.approx([cohen_kappa_score(a[rows], b[rows]) for rows in repeated])
+    b = rng.integers(0, 3, 2000)
+    a = np.where(rng.random(2000) < 0.5, b, rng.integers(0, 3, 2000))
+    value, moved = tr.kappa(a, b, 3)
+    assert moved.mean() == pytest.approx(0, abs=1e-12)
+    for row in range(5):
+        without = cohen_kappa_score(np.delete(a, row), np.delete(b, row))
+        assert value - without == pytest.approx(moved[row] / 2000, rel=0.01)
 
 
 def test_aurocs_of_classes_need_rows_with_and_without() -> None:
     rng = np.random.default_rng(0)
-    scores, silver = rng.normal(size=(200, 3)), np.r_[np.full(120, 0), np.full(77, 1), [2, 2, 2]]
-    weights = Bootstrap(np.arange(200), 7, 0).weights
-    each, resampled = tr.class_aurocs(scores, silver), tr.class_aurocs(scores, silver, weights)
-    assert each.shape == (3,)
-    assert resampled.shape == (7, 3)
+    scores, silver = rng.normal(size=(200, 3)), np.r_[np.full(120, 0), np.full(71, 1), np.full(9, 2)]
+    each = tr.class_aurocs(scores, silver)
     for c in (0, 1):
         assert each[c] == auroc(scores[:, c], silver == c)
-        assert np.array_equal(resampled[:, c], auroc(scores[:, c], silver == c, weights))
     assert np.isnan(each[2])
-    assert np.isnan(resampled[:, 2]).all()
     # a label of nearly all rows has too few rows without it
-    assert np.isnan(tr.class_aurocs(scores, np.r_[np.full(197, 0), [1, 1, 1]])).all()
-
-
-def test_a_macro_mean_leaves_out_what_is_undefined() -> None:
-    assert tr.macro(np.array([np.nan, 0.4, 0.6])) == 0.5
-    assert np.isnan(tr.macro(np.array([np.nan])))
-    assert tr.macro(np.array([[1.0, np.nan], [np.nan, np.nan]])) == pytest.approx([1, np.nan], nan_ok=True)
+    assert np.isnan(tr.class_aurocs(scores, np.r_[np.full(191, 0), np.full(9, 1)])).all()

@@ -140,7 +140,8 @@ WITH_TRAINED: dict[str, Call] = {
     ),
     "tl.evaluate_expression": Call(sw.tl.evaluate_expression, {}, SECTIONS, prediction=True),
     "tl.gene_report": Call(sw.tl.gene_report, {}, SECTIONS, prediction=True),
-    "tl.transitivity": Call(sw.tl.transitivity, {"n_bootstrap": 20}, SECTIONS, _FEATURES, model=True, prediction=True),
+    "tl.evidence": Call(sw.tl.evidence, {}, SECTIONS, _FEATURES, model=True, prediction=True),
+    "tl.transitivity": Call(sw.tl.transitivity, {}, SECTIONS, _FEATURES, model=True, prediction=True),
     "pl.expression": Call(sw.pl.expression, {"n_genes": 1}, SECTIONS, prediction=True),
 }
 """Slow ones."""

@@ -171,7 +171,7 @@ def slow() -> dict[str, Other]:
     model, report = trained(), _report()
     predictor = model.expression
     z = np.zeros((3, model.config.projection_dim), np.float32)
-    transitivity = sw.tl.transitivity(fresh(SDATA), model=model, n_bootstrap=20)
+    transitivity = sw.tl.transitivity(fresh(SDATA), model=model)
     gene_encoder = model.encoders["gene"]
     counts = np.ones((3, len(gene_encoder.genes)))
     sets = {"a": list(report.index[:10])}

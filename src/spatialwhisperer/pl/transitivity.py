@@ -23,7 +23,6 @@ _SCALED = {
     "image_gene_rank": ("image finds its expression", 0.5),
     "gene_text_rank": ("expression finds its caption", 0.5),
     "bridge_auroc": ("classifier separates it from training", 0.5),
-    "bridge_auroc_centred": ("… after centring", 0.5),
     "bridge_mixing": ("mixed with training rows", 1.0),
     "image_coverage": ("tiles like training tiles", None),
     "largest_hub": ("rows of the largest hub", None),
@@ -63,7 +62,7 @@ def transitivity(report: pd.DataFrame) -> list[Axes]:
     ...     1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0
     ... ).sections["P1"]
     >>> section["table"].var_names = genes
-    >>> report = sw.tl.transitivity(section, n_bootstrap=50)
+    >>> report = sw.tl.transitivity(section)
     >>> len(sw.pl.transitivity(report))
     4
     """

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _nuclei(commands)
     _nuclei_words(commands)
     _olfactory_bulb(commands)
+    _coverage(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 
@@ -170,6 +171,16 @@ def _olfactory_bulb(commands: Commands) -> None:
     parser.set_defaults(run=_run_olfactory_bulb)
 
 
+def _coverage(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "coverage", help="how often the intervals that the package reports hold the true value, on simulated sections"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for coverage.csv and coverage.md")
+    parser.add_argument("--repeats", type=int, default=1000, help="simulated sections for each interval and smoothness")
+    parser.add_argument("--smoke", action="store_true", help="thirty sections: shows that it runs")
+    parser.set_defaults(run=_run_coverage)
+
+
 def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
@@ -267,6 +278,12 @@ def _run_olfactory_bulb(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols.olfactory_bulb import comparison
 
     comparison.run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
+
+
+def _run_coverage(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols import coverage
+
+    coverage.run(o["out"], repeats=o["repeats"], smoke=o["smoke"])
 
 
 if __name__ == "__main__":

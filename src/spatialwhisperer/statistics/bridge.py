@@ -119,7 +119,7 @@ def balanced(n: int, m: int, most: int, random_state: int) -> tuple[np.ndarray, 
 
 
 def separability(
-    x: np.ndarray, own: np.ndarray, blocks: np.ndarray, method: str, *, centre: bool = False, random_state: int = 0
+    x: np.ndarray, own: np.ndarray, blocks: np.ndarray, method: str, *, random_state: int = 0
 ) -> np.ndarray:
     """Classifier two-sample test: held-out score of each row for belonging to the first sample.
 
@@ -135,9 +135,6 @@ def separability(
         Block of each row, shape (n,); the rows of a block are held out together, in five folds.
     method
         Classifier: "logistic" (linear) or "knn" (15 nearest rows).
-    centre
-        Subtract from each row the mean of its own sample, so that a shift of a whole sample does not count. The means are those of
-        the rows that the classifier is fitted on; means of all rows would make held-out rows look less alike than by chance.
     random_state
         Seed of the folds.
 
@@ -163,8 +160,6 @@ def separability(
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state)
     for fit, test in folds.split(x, own, blocks):
         y = x
-        if centre:
-            y = x - np.where(own[:, None], x[fit][own[fit]].mean(axis=0), x[fit][~own[fit]].mean(axis=0))
         if method == "knn":
             model = KNeighborsClassifier(min(15, len(fit) - 1)).fit(y[fit], own[fit])
         else:

@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from spatialwhisperer.statistics.intervals.uncertainty import Uncertainty
+
 N_BINS = 15
 """Number of equal-width bins of confidence, as in Guo et al. (2017)."""
 
@@ -210,3 +212,101 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, *, n_b
     if not some.any():
         return float("nan")
     return float(np.average(np.abs(bins.accuracy - bins.confidence)[some], weights=bins.n[some]))
+
+
+class CalibrationError(NamedTuple):
+    """Expected calibration error with what sampling does to it.
+
+    Attributes
+    ----------
+    value
+        As :func:`expected_calibration_error`. It is biased upwards: deviations of bins count whatever their sign, also those by chance.
+    debiased
+        The same with each bin's deviation replaced by the one whose expected absolute value is what was seen.
+    by_chance
+        What perfectly calibrated confidences would get on average with as many rows.
+    low, high
+        95 % interval of the error that infinitely many rows would have; NaN where it is not known.
+    """
+
+    value: float
+    debiased: float
+    by_chance: float
+    low: float
+    high: float
+
+
+def calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, residual: Uncertainty, *, n_bins: int = N_BINS
+) -> CalibrationError:
+    """Expected calibration error, its bias, and an interval.
+
+    The deviation of a bin is taken to be normal around the true one. Its variance is that of independent rows, times how much larger
+    the variance of the mean of ``correct - confidence`` is than that of independent rows, which accounts for neighbours that are alike.
+    The interval goes from the value minus what chance alone gives, to the debiased value, each widened by half the width of the
+    interval of that mean.
+
+    Parameters
+    ----------
+    confidence, correct, n_bins
+        As in :func:`reliability_bins`.
+    residual
+        Uncertainty of the mean of ``correct - confidence`` over the rows.
+
+    Returns
+    -------
+    The value and what belongs to it; NaN without rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.statistics.calibration import calibration_error
+    >>> from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
+    >>> rng = np.random.default_rng(0)
+    >>> confidence = rng.uniform(0.4, 1, 300)
+    >>> correct = rng.random(300) < confidence
+    >>> residual = SpatialErrors(None, np.zeros(300)).mean(correct - confidence)
+    >>> error = calibration_error(confidence, correct, residual)
+    >>> bool(error.low == 0 and error.debiased < error.value)
+    True
+    """
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    bins = reliability_bins(confidence, correct, n_bins=n_bins)
+    some = bins.n > 0
+    if not some.any():
+        return CalibrationError(*[float("nan")] * 5)
+    n, deviation = bins.n[some], np.abs(bins.accuracy - bins.confidence)[some]
+    # half a row of each kind is added, because a bin without an error has a variance as well
+    rate = (n * bins.accuracy[some] + 0.5) / (n + 1)
+    variance = np.maximum(rate * (1 - rate), bins.confidence[some] * (1 - bins.confidence[some])) / n
+    alone = np.var(correct - confidence) / len(confidence)
+    inflation = max(residual.variance / alone, 1.0) if alone > 0 else 1.0
+    sd, weight = np.sqrt(inflation * variance), n / n.sum()
+    value = float(weight @ deviation)
+    by_chance = float(weight @ _mean_absolute(np.zeros(len(sd)), sd))
+    debiased = float(weight @ _without_chance(deviation, sd))
+    half = (
+        residual.half_width / np.sqrt(residual.variance) * float(np.sqrt((weight**2) @ (sd**2)))
+        if residual.known
+        else np.nan
+    )
+    low, high = max(0.0, value - by_chance - half), debiased + half
+    return CalibrationError(value, debiased, by_chance, low if np.isfinite(half) else np.nan, high)
+
+
+def _mean_absolute(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Expected absolute value of normal variables."""
+    from scipy.stats import norm
+
+    z = mean / sd
+    return sd * (2 * norm.pdf(z) + z * (1 - 2 * norm.cdf(-z)))
+
+
+def _without_chance(seen: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Means of normal variables whose expected absolute value is what was seen; 0 where chance alone gives more. By bisection."""
+    low, high = np.zeros(len(seen)), seen.copy()
+    for _ in range(50):
+        middle = (low + high) / 2
+        above = _mean_absolute(middle, sd) > seen
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.where(seen > _mean_absolute(np.zeros(len(sd)), sd), (low + high) / 2, 0.0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import betainc, betaln, logsumexp
+from scipy.special import betainc, betaln
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,27 +155,44 @@ def _log_betainc_half(a: np.ndarray, x: np.ndarray) -> np.ndarray:
     return a * np.log(x) + b * np.log1p(-x) - np.log(a) - betaln(a, b) + np.log(fraction)
 
 
-def fisher(neg_log10: np.ndarray) -> np.ndarray:
-    """Combine p-values over the first axis by Fisher's method.
+def random_effects(r: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Combine correlations of sections that may truly differ (DerSimonian and Laird, 1986, on Fisher's z).
 
-    Input and output are -log10 p; NaN is left out. Twice the sum of -ln p follows the chi-squared distribution with two degrees of
-    freedom for each p-value. With an even number of degrees of freedom its tail is a finite sum, computed in logarithms here, where
-    :func:`scipy.stats.combine_pvalues` would underflow.
+    Each ``arctanh r`` has the variance ``1 / (n - 3)`` within its section, and all have the variance between sections that explains
+    how much more they differ. Where sections agree, this is the weighted mean of Fisher's z.
+
+    Parameters
+    ----------
+    r
+        Correlations, shape (sections, genes); NaN is left out.
+    n
+        Spots of each section, shape (sections,); sections with fewer than four are left out.
 
     Returns
     -------
-    float64; NaN where no p-value is known.
+    z-score of the mean over sections, and the standard deviation between sections on the scale of z; shape (genes,), NaN where no
+    section has a correlation.
     """
-    values = np.asarray(neg_log10, np.float64)
-    known = np.isfinite(values) | np.isposinf(values)
-    k = known.sum(axis=0)
-    half = np.where(known, values, 0.0).sum(axis=0) * _LOG_10
-    i = np.arange(max(len(values), 1)).reshape(-1, *([1] * (values.ndim - 1)))
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(i))))]).reshape(i.shape)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(i == 0, 0.0, i * np.log(half) - log_factorial)
-        log_p = -half + logsumexp(np.where(i < k, terms, -np.inf), axis=0)
-    return np.where(k > 0, np.where(np.isposinf(half), np.inf, np.abs(log_p / _LOG_10)), np.nan)
+    n = np.asarray(n, np.float64)[:, None]
+    known = np.isfinite(r) & (n > 3)
+    z = np.arctanh(np.clip(np.where(known, r, 0.0), -1 + 1e-12, 1 - 1e-12))
+    weight = np.where(known, n - 3, 0.0)
+    k, total = known.sum(axis=0), weight.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fixed = (weight * z).sum(axis=0) / total
+        excess = (weight * (z - fixed) ** 2).sum(axis=0) - (k - 1)
+        between = np.where(k > 1, (excess / (total - (weight**2).sum(axis=0) / total)).clip(min=0), 0.0)
+        shared = np.where(known, 1 / (1 / np.where(known, weight, 1.0) + between), 0.0)
+        mean = (shared * z).sum(axis=0) / shared.sum(axis=0)
+    score = np.where(k > 0, mean * np.sqrt(shared.sum(axis=0)), np.nan)
+    return score, np.where(k > 0, np.sqrt(between), np.nan)
+
+
+def neg_log10_p_of_z(z: np.ndarray) -> np.ndarray:
+    """Two-sided p-values of z-scores, as -log10 p, which does not underflow; NaN stays NaN."""
+    from scipy.special import log_ndtr
+
+    return np.abs((log_ndtr(-np.abs(z)) + np.log(2.0)).clip(max=0)) / _LOG_10
 
 
 def benjamini_hochberg(neg_log10: np.ndarray) -> np.ndarray:

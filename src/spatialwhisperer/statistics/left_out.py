@@ -7,6 +7,9 @@ import numpy as np
 FEWEST_PATIENTS = 3
 """Fewest patients that are left out in turn."""
 
+BLOCK_ROWS = 12
+"""Rows of a block of neighbouring spots, which are held out together where a classifier is tested."""
+
 BLOCKS = 8
 """Blocks of a section that are left out in turn where there is one section only."""
 
@@ -64,3 +67,41 @@ def _halves(xy: np.ndarray, block: np.ndarray) -> list[np.ndarray]:
     cuts = 1 + np.flatnonzero(np.diff(along[order]))
     cut = cuts[np.argmin(np.abs(cuts - len(block) / 2))]
     return [block[order[:cut]], block[order[cut:]]]
+
+
+def neighbour_blocks(positions: np.ndarray | None, sections: np.ndarray, rows: int = BLOCK_ROWS) -> np.ndarray:
+    """Cut each section into blocks of about ``rows`` neighbouring rows.
+
+    Parameters
+    ----------
+    positions
+        Position of each row, shape (n, 2), in any unit. Where it is ``None`` or not finite, every row is a block of its own.
+    sections
+        Section of each row, shape (n,).
+    rows
+        Number of rows in a block.
+
+    Returns
+    -------
+    Integer code of the block of each row, shape (n,).
+    """
+    n = len(sections)
+    if positions is None or not np.isfinite(positions).all():
+        return np.arange(n)
+    out = np.empty(n, int)
+    used = 0
+    for name in np.unique(sections.astype(str)):
+        inside = np.flatnonzero(sections.astype(str) == name)
+        parts = max(1, round(np.sqrt(len(inside) / rows)))
+        column = _cut(positions[inside, 0], parts)
+        for c in range(parts):
+            strip = inside[column == c]
+            out[strip] = used + _cut(positions[strip, 1], parts)
+            used += parts
+    return out
+
+
+def _cut(values: np.ndarray, parts: int) -> np.ndarray:
+    """Code of the part of each value, when the sorted values are cut into parts of equal size."""
+    rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return rank * parts // max(len(values), 1)

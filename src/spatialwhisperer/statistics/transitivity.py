@@ -1,13 +1,8 @@
 """Measures of whether images and text are aligned through expression, on plain arrays.
 
 Image–gene and gene–text pairs can align images with text where the expression of both kinds of pairs overlaps. This is the idea of
-Schaefer et al. (ICML 2026), who state a sufficient condition with a bound of order √δ. The inequality used here is our own
-reconstruction, not the text of their theorem. For unit vectors ``|a - b|² = 2 (1 - cos)``, so that by Minkowski's inequality, for
-pairs (I, G), (G, G') and (G', T) that have G and G' in common,
-
-    E[1 - cos(I, T)] <= (√ε₁ + √δ + √ε₂)²
-
-with ε₁ = E[1 - cos(I, G)], δ = E[1 - cos(G, G')] and ε₂ = E[1 - cos(G', T)].
+Schaefer et al. (ICML 2026), who state a sufficient condition with a bound of order √δ. No bound is computed here: the one that follows
+from the triangle inequality, ``√2 (√ε₁ + √δ + √ε₂)``, exceeds the largest distance of unit vectors on real sections.
 """
 
 from __future__ import annotations
@@ -16,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spatialwhisperer.statistics.bootstrap import auroc
+from spatialwhisperer.statistics.intervals import auroc as roc
 
-FEWEST = 5
+FEWEST = 10
 """A class needs this many rows with it, and this many without it, for an AUROC of its own."""
 
 TOGETHER = 0.95
@@ -31,17 +26,6 @@ TOGETHER = 0.95
 def link_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """1 - cosine of each pair of unit rows; a and b have shape (n, u), the result (n,)."""
     return 1 - (a * b).sum(axis=1)
-
-
-def bound(first: np.ndarray | float, bridge: np.ndarray | float, second: np.ndarray | float) -> np.ndarray:
-    """Upper bound ``(√ε₁ + √δ + √ε₂)²`` of the mean 1 - cosine between image and text, given the three mean errors."""
-    roots = [np.sqrt(np.clip(e, 0, None)) for e in (first, bridge, second)]
-    return (roots[0] + roots[1] + roots[2]) ** 2
-
-
-def as_distance(error: np.ndarray | float) -> np.ndarray:
-    """Root mean square distance between unit vectors with this mean 1 - cosine."""
-    return np.sqrt(2 * np.clip(error, 0, None))
 
 
 @dataclass(frozen=True)
@@ -180,8 +164,8 @@ def centred_scores(rows: np.ndarray, text: np.ndarray, sections: np.ndarray) -> 
     return scores
 
 
-def kappa(a: np.ndarray, b: np.ndarray, n_classes: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """Cohen's kappa of two labellings.
+def kappa(a: np.ndarray, b: np.ndarray, n_classes: int) -> tuple[float, np.ndarray]:
+    """Cohen's kappa of two labellings, and how much each row moves it.
 
     Parameters
     ----------
@@ -189,29 +173,40 @@ def kappa(a: np.ndarray, b: np.ndarray, n_classes: int, weights: np.ndarray | No
         Codes of the labels, shape (n,).
     n_classes
         Number of labels.
-    weights
-        Weights of the rows, shape (b, n); ``None`` gives every row the weight 1.
 
     Returns
     -------
-    Shape (b,), or a number without weights. 1 is full agreement, 0 the agreement that the frequencies of the labels give by chance;
-    NaN where both labellings give the same single label to all rows.
+    The value: 1 is full agreement, 0 the agreement that the frequencies of the labels give by chance, NaN where both labellings give
+    the same single label to all rows. And influence values with mean 0, shape (n,).
     """
-    w = np.ones((1, len(a))) if weights is None else weights
-    n = w.sum(axis=1)
-    same = w @ (a == b) / n
-    one, other = (
-        np.stack([w @ (x == c) for c in range(n_classes)], axis=1) / n[:, None] for x in (np.asarray(a), np.asarray(b))
-    )
-    expected = (one * other).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        out = np.where(expected < 1 - 1e-12, (same - expected) / (1 - expected), np.nan)
-    return out[0] if weights is None else out
+    a, b = np.asarray(a), np.asarray(b)
+    agree = (a == b).astype(float)
+    one, other = (np.bincount(x, minlength=n_classes) / len(x) for x in (a, b))
+    same, expected = agree.mean(), float(one @ other)
+    if expected >= 1 - 1e-12:
+        return np.nan, np.full(len(a), np.nan)
+    by_chance = other[a] + one[b] - 2 * expected
+    moved = ((agree - same) * (1 - expected) - (1 - same) * by_chance) / (1 - expected) ** 2
+    return float((same - expected) / (1 - expected)), moved
 
 
-def class_aurocs(
-    scores: np.ndarray, silver: np.ndarray, weights: np.ndarray | None = None, least: int = FEWEST
-) -> np.ndarray:
+def judged_classes(silver: np.ndarray, n_classes: int, least: int = FEWEST) -> np.ndarray:
+    """Labels with at least so many rows with them and without them, Boolean of shape (c,).
+
+    Parameters
+    ----------
+    silver
+        Code of the silver label of each row, shape (n,).
+    n_classes
+        Number of labels.
+    least
+        Fewest rows.
+    """
+    n = np.bincount(silver, minlength=n_classes)
+    return np.minimum(n, len(silver) - n) >= least
+
+
+def class_aurocs(scores: np.ndarray, silver: np.ndarray, least: int = FEWEST) -> np.ndarray:
     """AUROC of the scores of each label, with labels from another source (silver labels) as ground truth.
 
     Parameters
@@ -220,27 +215,12 @@ def class_aurocs(
         Shape (n, c).
     silver
         Code of the silver label of each row, shape (n,).
-    weights
-        Weights of the rows, shape (b, n); ``None`` gives every row the weight 1.
     least
         Rows that a label needs with it, and without it; otherwise its AUROC is NaN.
 
     Returns
     -------
-    Shape (c,), or (b, c) with weights.
+    Shape (c,).
     """
-    out = []
-    for c in range(scores.shape[1]):
-        present = silver == c
-        enough = min(present.sum(), (~present).sum()) >= least
-        shape = () if weights is None else (len(weights),)
-        out.append(auroc(scores[:, c], present, weights) if enough else np.full(shape, np.nan))
-    return np.stack(out, axis=-1)
-
-
-def macro(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN where all values are."""
-    known = np.isfinite(values)
-    n = known.sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(n > 0, np.where(known, values, 0).sum(axis=-1) / n, np.nan)
+    enough = judged_classes(silver, scores.shape[1], least)
+    return np.array([roc.auroc(scores[:, c], silver == c) if ok else np.nan for c, ok in enumerate(enough)])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.evaluation.domains import evaluate_domains
     from spatialwhisperer.tl.evaluation.expression import evaluate_expression
     from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment
+    from spatialwhisperer.tl.evidence import evidence
     from spatialwhisperer.tl.expression import predict_expression
     from spatialwhisperer.tl.query import query
     from spatialwhisperer.tl.tissue_range import tissue_range
@@ -48,6 +49,7 @@ _PLACES = {
     "evaluate_classes": "tl.evaluation.classes",
     "evaluate_domains": "tl.evaluation.domains",
     "evaluate_expression": "tl.evaluation.expression",
+    "evidence": "tl.evidence",
     "gene_report": "tl.evaluation.genes",
     "gene_set_enrichment": "tl.evaluation.genes",
     "predict_expression": "tl.expression",

@@ -92,7 +92,7 @@ def predict_expression(
         Standard deviation among the retrieved neighbours, mean over the genes.
     ``.var['held_out_pearson']`` : :class:`pandas.Series` (dtype ``float32``)
         Correlation of predicted and measured values of this gene on held-out training tissue; use it to drop genes that are
-        predicted badly.
+        predicted badly. :class:`ExpressionOptions` says what the held-out patient was left out of.
 
     Raises
     ------

@@ -13,8 +13,9 @@ from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.gene.base import GeneEncoder
-from spatialwhisperer.statistics.bootstrap import Bootstrap, spatial_blocks
 from spatialwhisperer.statistics.cross_entropy import excess_cross_entropy
+from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
+from spatialwhisperer.statistics.left_out import neighbour_blocks
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
@@ -45,7 +46,6 @@ def transitivity(
     model: Whisperer | str | Path | None = None,
     labels: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     templates: str | Sequence[str] = "{}",
-    n_bootstrap: int = 200,
     max_rows: int = 3000,
     layer: str | None = None,
     batch_size: int | None = None,
@@ -58,8 +58,8 @@ def transitivity(
     A model that was never trained on images with captions can label images because image–gene and gene–text pairs share the
     expression (transitive alignment; Schaefer et al., ICML 2026, who state a sufficient condition of order √δ, where δ is the
     distance between the expression of the two kinds of pairs). This report estimates how well the condition is met on your data. Its
-    quantities, and the inequality behind ``bound_distance``, are **our reconstruction** of the idea. They are not those of the
-    theorem in the paper, and cannot be compared with numbers in it.
+    quantities are **our reconstruction** of the idea. They are not those of the theorem in the paper, and cannot be compared with
+    numbers in it. They guarantee nothing.
 
     Read the first two quantities first. ``transitive_consistency``: on spots with an image and expression, do labels from the image
     agree with labels from the expression? ``coverage``: is the expression similar to the expression with captions that the model was
@@ -73,8 +73,6 @@ def transitivity(
     %(model)s
     labels, templates
         As in :func:`zero_shot_annotate`.
-    n_bootstrap
-        Number of resamples for the intervals.
     max_rows
         Largest number of rows to use; of more rows a random sample is drawn.
     %(layer)s
@@ -103,8 +101,8 @@ def transitivity(
         how often it is among the ten nearest
     ``bridge_error``, ``bridge_error_centred``
         δ, mean 1 - cosine to the nearest training row with a caption
-    ``bridge_auroc``, ``bridge_auroc_centred``, ``bridge_auroc_knn``
-        how well a classifier (logistic, logistic after centring, 15 nearest rows) distinguishes held-out rows of these data
+    ``bridge_auroc``, ``bridge_auroc_knn``
+        how well a classifier (logistic, 15 nearest rows) distinguishes held-out rows of these data
         from training rows; .5 where they are alike
     ``bridge_mixing``
         training rows among the 15 nearest rows in a balanced sample, over their expectation (1: mixed)
@@ -121,20 +119,18 @@ def transitivity(
         smallest distance between two labels
     ``largest_hub``
         fraction of the rows whose best label is the most frequent one
-    ``bound_distance``
-        ``√2 (√ε₁ + √δ + √ε₂)``, an upper bound of the root mean square distance of image and caption. Labels that are
-        further apart than twice this are safe; the bound is called vacuous where there are none, which is usual
     ``chain_error``
-        the quantity that the bound limits: mean 1 - cosine of the image and the caption of its nearest training row
+        mean 1 - cosine of the image and the caption of the training row that is nearest to its expression
     ``image_coverage``, ``image_distance``, ``image_scale``
         fraction of tiles whose features are similar to those of training tiles; distance of the section's mean features
         from those of the training sections, in standard deviations; ratio of the microns per pixel to those of the training
         images (above 1: coarser)
 
-    ``.attrs`` holds as plain values: ``classes``; ``class_auroc`` with ``class_low`` and ``class_high``; ``prompt_distance``;
+    ``.attrs`` holds as plain values: ``classes``; ``class_auroc`` with ``class_low`` and ``class_high``; ``class_rows`` and
+    ``class_patches``, the rows that have the label by expression and the independent patches that they make; ``prompt_distance``;
     ``prompt_fraction``; ``bridge`` (1 - cosine to the nearest training row, of these rows, and of training rows to those of other
     patients); ``within_reach`` and ``expression_alike`` (the two conditions of coverage); ``untestable``; ``range`` (sentences on the
-    images); ``n``; ``intervals`` (what was resampled). Nothing is written to ``data``.
+    images); ``n``; ``intervals`` (what they rest on). Nothing is written to ``data``.
 
     Raises
     ------
@@ -145,9 +141,13 @@ def transitivity(
 
     Notes
     -----
-    Intervals come from resampling blocks of about twelve neighbouring rows (single rows where there are no positions), and for
-    training rows from resampling their patients where there are at least five. The model, the training sample and the held-out
-    scores of a classifier are kept fixed.
+    Neighbouring spots are alike. The covariance of the residuals of each quantity is fitted by distance, and intervals follow from it
+    with Student's t (:mod:`spatialwhisperer.statistics.intervals.spatial`); where there are no positions, rows are taken to be
+    independent, and intervals are too narrow. Quantities of training rows have intervals over their patients. There is none where a
+    quantity rests on fewer than three independent patches, or patients, and a label in fewer than three patches or ten rows has no
+    AUROC. The coverage of the intervals is measured by ``python -m spatialwhisperer.protocols coverage``. They are about more tissue
+    of the same sections: the model, the training sample and the held-out scores of a classifier are kept fixed, and other patients
+    differ by more.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def transitivity(
     ...     1, 60, n_genes=len(genes), n_reference_cells=50, random_state=0
     ... ).sections["P1"]
     >>> section["table"].var_names = genes
-    >>> report = sw.tl.transitivity(section, n_bootstrap=50)
+    >>> report = sw.tl.transitivity(section)
     >>> list(report.index[:2])
     ['transitive_consistency', 'coverage']
     """
@@ -165,9 +165,8 @@ def transitivity(
     reference = _reference(model)
     classes, described = check_labels(labels, model)
     sentences = fill_templates(described, templates)
-    for name, value, least in (("n_bootstrap", n_bootstrap, 20), ("max_rows", max_rows, LEAST)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    if isinstance(max_rows, bool) or not isinstance(max_rows, int | np.integer) or max_rows < LEAST:
+        raise ValueError(f"max_rows must be a whole number of at least {LEAST}, not {max_rows!r}.")
     text = class_embeddings(model, sentences, device=device).astype(np.float64)
     opened = Slide.open(data, **slide)
     check_names([opened], layer=layer)
@@ -183,22 +182,23 @@ def transitivity(
         )
     sections, xy = opened.sections.astype(str), opened.positions()
     keep = _usable([one.z for one in (image, other) if one is not None], max_rows, random_state)
-    blocks = spatial_blocks(None if xy is None else xy[keep], sections[keep])
+    positions = None if xy is None else xy[keep]
+    errors = SpatialErrors(positions, sections[keep], random_state)
     rows = estimates.Rows(
         image=None if image is None else image.z[keep].astype(np.float64),
         gene=None if other is None else other.z[keep].astype(np.float64),
         sections=sections[keep],
-        blocks=blocks,
-        boot=Bootstrap(blocks, n_bootstrap, random_state),
+        blocks=neighbour_blocks(positions, sections[keep]),
+        errors=errors,
         cross_entropy=None if other is None else _cross_entropy(opened, model, reference, layer, keep),
     )
     out = estimates.Report(classes)
     estimates.add_headlines(out, rows, reference, text)
     estimates.add_links(out, rows)
     estimates.add_bridge(out, rows, reference, random_state)
-    estimates.add_gene_text(out, reference, n_bootstrap, random_state)
+    estimates.add_gene_text(out, reference)
     estimates.add_prompts(out, rows, text)
-    estimates.add_bound(out, rows, reference, text)
+    estimates.add_chain(out, rows, reference)
     if image is not None:
         features = image.features
         standardised = None if features is None else model.standardized("image", features, sections)[keep]
@@ -207,8 +207,11 @@ def transitivity(
         estimates.add_image(out, rows, reference, standardised, ranges)
         out.attrs["range"] = range_warnings(ranges, model)
     out.attrs["n"] = len(keep)
-    resampled = "rows" if rows.boot.n_blocks == len(keep) else "blocks of neighbouring rows"
-    out.attrs["intervals"] = f"{n_bootstrap} resamplings of {rows.boot.n_blocks} {resampled}"
+    out.attrs["intervals"] = (
+        "rows are taken to be independent, because they have no positions: too narrow for neighbouring spots"
+        if errors.independent
+        else "covariance of neighbouring rows fitted by distance"
+    )
     out.attrs["model"] = describe_model(model)
     return out.frame()
 

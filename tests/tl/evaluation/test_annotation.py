@@ -211,6 +211,15 @@ def test_a_class_that_dominates_nowhere_has_an_auroc_alone(random: Any) -> None:
     assert np.isnan(got["accuracy"]["macro"])
 
 
+def test_perfect_labels_get_one_where_a_class_dominates_nowhere() -> None:
+    proportions = pd.DataFrame({"a": [0.9, 0.8, 0.1, 0.2], "b": [0.0, 0.0, 0.8, 0.7], "c": [0.1, 0.2, 0.1, 0.1]})
+    perfect = annotated(proportions.to_numpy())
+    got = sw.tl.evaluate_annotation(perfect, proportions, threshold=0.15)
+    assert got["accuracy"]["macro"] == 1
+    assert got["f1"]["macro"] == 1
+    assert got.loc["c", ["precision", "recall", "f1"]].isna().all()
+
+
 def test_a_class_that_is_unknown_in_a_row_leaves_the_others_alone() -> None:
     adata = ad.AnnData(np.zeros((4, 0), np.float32))
     adata.obsm["sw_label_scores"] = np.array([[3, 0], [2, 1], [1, 2], [0, 3]], np.float32)

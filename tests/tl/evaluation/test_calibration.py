@@ -77,6 +77,36 @@ def test_bins_compare_confidence_with_accuracy(drawn: Any) -> None:
     assert evaluate_calibration(drawn, "truth", n_bins=5).attrs["ece"] > 0.15
 
 
+def test_the_error_of_few_calibrated_rows_is_due_to_chance(drawn: Any) -> None:
+    few = pd.DataFrame([evaluate_calibration(drawn[i : i + 200].copy(), "truth").attrs for i in range(0, 2000, 200)])
+    assert few["ece"].mean() > 0.05
+    assert few["ece_by_chance"].mean() == pytest.approx(few["ece"].mean(), abs=0.015)
+    assert few["ece_debiased"].mean() < 0.75 * few["ece"].mean()
+    assert (few["ece_low"] == 0).mean() >= 0.9
+    assert (few["ece_high"] > few["ece_debiased"]).all()
+    assert evaluate_calibration(drawn, "truth").attrs["ece_high"] < few["ece_high"].min()
+
+
+def test_neighbours_that_are_alike_widen_the_interval(drawn: Any) -> None:
+    """Rows in the order of their correctness, on a grid, and in a random order on the same grid."""
+    rows = drawn[:400].copy()
+    rows.obsm["spatial"] = np.argwhere(np.ones((20, 20))).astype(float)
+    mixed = evaluate_calibration(rows, "truth").attrs
+    correct = probabilities(rows.obsm["sw_label_scores"].astype(float), 1.0).argmax(1)
+    wrong = np.array(CLASSES)[correct] != rows.obs["truth"].to_numpy()
+    tile = np.repeat(np.arange(16), 25)
+    order = np.argsort(wrong + np.random.default_rng(0).normal(0, 0.4, 400), kind="stable")
+    place = np.random.default_rng(1).permutation(16)[tile]
+    xy = np.stack(np.divmod(place, 4), axis=1) * 5 + np.stack(np.divmod(np.arange(400) % 25, 5), axis=1)
+    apart = rows[order].copy()
+    apart.obsm["spatial"] = xy.astype(float)
+    together = evaluate_calibration(apart, "truth").attrs
+    assert together["ece"] == pytest.approx(mixed["ece"])
+    assert together["ece_debiased"] < mixed["ece_debiased"]
+    width = [a["ece_high"] - a["ece_low"] for a in (mixed, together)]
+    assert width[1] > 1.3 * width[0] or np.isnan(width[1])
+
+
 def test_stored_probabilities_are_taken_as_they_are(drawn: Any) -> None:
     plain = evaluate_calibration(drawn, "truth")
     p = probabilities(drawn.obsm["sw_label_scores"], 1.0)

@@ -110,10 +110,30 @@ def test_baselines_stand_beside_the_prediction(section: Any, train: list[Any], g
     result = evaluate_expression(section, prediction, train=train, scalar_key="scalar")
     assert set(result["predictor"]) == {"prediction", "training mean", "scalar", "total UMI (oracle)"}
     mean = {"group": "mean", "predictor": "training mean", "gene_list": "ACG"}
-    assert np.isnan(cell(result, **mean, metric="pearson"))
+    assert cell(result, **mean, metric="pearson") == 0
+    assert np.isnan(cell(result, **mean, metric="pearson_defined"))
     assert cell(result, **mean, metric="n_undefined") == prediction.n_vars
     assert abs(cell(result, group="mean", predictor="scalar", gene_list="ACG", metric="pearson")) < 0.1
     assert set(evaluate_expression(section, prediction, train=train, baselines=False)["predictor"]) == {"prediction"}
+
+
+def test_a_predictor_of_one_gene_does_not_win(section: Any, guess: Any, measured: Any) -> None:
+    """Constant in all genes but one, which is copied: 1 over the genes with a correlation, about 0 over the genes that vary."""
+    truth = measured(section["table"])
+    prediction = guess(section["table"])
+    varies = truth.std(axis=0) > 0
+    copied = int(np.flatnonzero(varies)[0])
+    prediction.X = np.zeros_like(prediction.X)
+    prediction.X[:, copied] = truth[:, copied]
+    result = evaluate_expression(section, prediction, baselines=False)
+    where = {"group": "mean", "gene_list": "ACG"}
+    assert cell(result, **where, metric="pearson_defined") == pytest.approx(1, abs=1e-6)
+    assert cell(result, **where, metric="pearson") == pytest.approx(1 / varies.sum(), abs=1e-6)
+    assert cell(result, **where, metric="n_constant") == varies.sum() - 1
+    assert cell(result, **where, metric="n_undefined") == len(varies) - 1
+    of_genes = evaluate_expression(section, prediction, baselines=False, per_gene=True)
+    assert of_genes["pearson"].isna().sum() == len(varies) - 1
+    assert "constant" not in of_genes
 
 
 def test_rows_without_a_prediction_are_left_out(adata: Any, guess: Any) -> None:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from spatialwhisperer import _keys
 from spatialwhisperer._provenance import record
+from spatialwhisperer.statistics import expression_metrics as metrics
 from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment, read_gene_sets
 
@@ -56,12 +57,14 @@ def test_figures_are_those_of_a_loop_over_sections(objects: Any) -> None:
             for t, p in zip(tables, predictions, strict=True)
             for i in [list(t.var_names).index(gene)]
         ]
+        sizes = np.array([t.n_obs for t in tables])
         r, p = np.array([[t.statistic, t.pvalue] for t in tests]).T
         row = report.loc[gene]
         np.testing.assert_allclose(row["pearson"], r.mean(), rtol=1e-4)
         np.testing.assert_allclose(row["pearson_sd"], r.std(ddof=1), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(row["mean_neg_log10_p"], -np.log10(p).mean(), rtol=1e-3)
-        np.testing.assert_allclose(row["neg_log10_p"], -np.log10(stats.combine_pvalues(p).pvalue), rtol=1e-3)
+        score = metrics.random_effects(r[:, None], sizes)[0]
+        np.testing.assert_allclose(row["neg_log10_p"], -np.log10(2 * stats.norm.sf(abs(score[0]))), rtol=1e-3)
         assert row["n_sections"] == 2
     known = report["p_adjusted"].notna()
     expected = stats.false_discovery_control(10 ** -report.loc[known, "neg_log10_p"])
@@ -84,8 +87,20 @@ def test_a_negative_correlation_is_not_significant(objects: Any) -> None:
     for p in predictions:
         p.X = -p.X
     report = gene_report(tables, predictions)
-    assert report["neg_log10_p"]["G0"] > 10
+    assert report["neg_log10_p"]["G0"] > 5
     assert not report["significant"]["G0"]
+
+
+def test_a_gene_whose_sections_disagree_is_not_significant(objects: Any) -> None:
+    """Both sections have p below 1e-4; combined without their signs that is p below 1e-8."""
+    tables, predictions = objects
+    predictions[1].X[:, 0] *= -1
+    report = gene_report(tables, predictions)
+    assert report["mean_neg_log10_p"]["G0"] > 4
+    assert report["p_adjusted"]["G0"] > 0.5
+    assert report["between_sections"]["G0"] > 1
+    assert not report["significant"]["G0"]
+    assert report["significant"]["G2"]
 
 
 def test_genes_of_some_objects_are_reported_over_those(objects: Any) -> None:

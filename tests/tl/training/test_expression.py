@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer.tl._training.expression import by_section, gene_lists
+from spatialwhisperer.tl._training.expression import Values, by_section, gene_lists
 
 
 def test_accuracy_is_within_sections() -> None:
@@ -20,6 +20,25 @@ def test_accuracy_is_within_sections() -> None:
     assert np.allclose(r, [0, 1, 1], atol=1e-4)
     truth[:, 2] = 5
     assert np.isnan(by_section(sp.csr_matrix(truth), predicted, sections)[2])
+
+
+def test_a_constant_prediction_has_no_correlation() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(60, 1)).astype(np.float32)
+    predicted = truth.copy()
+    predicted[30:] = 3
+    assert by_section(sp.csr_matrix(truth), predicted, np.repeat(["a", "b"], 30))[0] == 0.5
+
+
+def test_a_patient_is_left_out_with_its_sections_without_an_image() -> None:
+    matrix = sp.csr_matrix(np.ones((4, 2), np.float32))
+    unpaired = {"B1": matrix, "B2": matrix, "D1": matrix}
+    groups = {"B1": {"B"}, "B2": {"B"}, "D1": {"D"}}
+    values = Values(["g", "h"], ["", ""], matrix, np.arange(4), "per_spot_log1p", unpaired, groups)
+    assert set(values.without("group", "B").unpaired) == {"D1"}
+    assert set(values.without("group", "C").unpaired) == set(unpaired)
+    # with one patient, sections are left out one by one, and the others are of that patient
+    assert set(values.without("section", "B1").unpaired) == set(unpaired)
 
 
 def test_lists_of_genes() -> None:

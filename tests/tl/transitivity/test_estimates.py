@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
-from spatialwhisperer.statistics.bootstrap import Bootstrap
+from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.tl._annotation.training_range import SectionRange
 from spatialwhisperer.tl._transitivity import estimates
 from spatialwhisperer.tl._transitivity.estimates import SHOWN, Report, Rows
@@ -47,8 +47,9 @@ def reference() -> Reference:
 
 
 def rows(image: np.ndarray | None, gene: np.ndarray | None, cross_entropy: np.ndarray | None = None) -> Rows:
-    blocks = np.arange(N) // 4
-    return Rows(image, gene, np.array(["s"] * N), blocks, Bootstrap(blocks, 50, 0), cross_entropy)
+    sections = np.array(["s"] * N)
+    xy = np.stack(np.divmod(np.arange(N), 8), axis=1)
+    return Rows(image, gene, sections, np.arange(N) // 4, SpatialErrors(xy, sections), cross_entropy)
 
 
 def reported() -> Report:
@@ -69,7 +70,7 @@ def test_image_and_expression_of_one_label_agree(label: np.ndarray, reference: R
     assert value["coverage"] > 0.8
     assert out.attrs["class_rows"] == np.bincount(label).tolist()
     assert len(out.attrs["class_auroc"]) == len(out.attrs["class_low"]) == 3
-    assert all(q[1] <= q[0] <= q[2] for q in out.quantities.values())
+    assert all(q[1] <= q[0] <= q[2] for q in out.quantities.values() if np.isfinite(q[1]))
     assert out.attrs["untestable"] == []
 
 
@@ -145,13 +146,13 @@ def test_a_constant_shift_disappears_after_centring(label: np.ndarray) -> None:
 
 def test_captions_of_training_rows_are_ranked(reference: Reference) -> None:
     out = reported()
-    estimates.add_gene_text(out, reference, 50, 0)
+    estimates.add_gene_text(out, reference)
     assert out.quantities["gene_text_rank"][0] == 1
     gene = reference.unit("text_bridge")
     expected = 1 - (gene * TEXT[reference.arrays["text_caption"]]).sum(axis=1)
     assert out.quantities["gene_text_error"][0] == pytest.approx(expected.mean())
     out = reported()
-    estimates.add_gene_text(out, Reference(), 50, 0)
+    estimates.add_gene_text(out, Reference())
     assert not out.quantities
 
 
@@ -173,7 +174,7 @@ def test_the_bridge_to_the_same_tissue_is_short(label: np.ndarray, reference: Re
     assert same["expression_cross_entropy"] == pytest.approx(0.2)
 
 
-# ------------------------------------------------------------------------------------------------- prompts, bound, image
+# ------------------------------------------------------------------------------------------------- prompts, chain, image
 
 
 def test_the_most_frequent_label_is_named(label: np.ndarray) -> None:
@@ -189,16 +190,28 @@ def test_the_most_frequent_label_is_named(label: np.ndarray) -> None:
     assert out.quantities["largest_hub"][3].startswith("'b' is the best raw score of 100%")
 
 
-def test_the_chain_stays_below_the_bound(label: np.ndarray, reference: Reference) -> None:
+def test_the_chain_ends_at_the_caption_of_the_nearest_training_row(label: np.ndarray, reference: Reference) -> None:
     out = reported()
-    own = rows(near(label, 0), near(label, 1))
-    estimates.add_prompts(out, own, TEXT)
-    estimates.add_bound(out, own, reference, TEXT)
-    bound, chain = out.quantities["bound_distance"], out.quantities["chain_error"]
-    assert chain[0] <= bound[0] ** 2 / 2
-    assert bound[1] <= bound[0] <= bound[2]
-    assert out.attrs["safe_labels"] == 0
-    assert bound[3].startswith("Vacuous")
+    image, gene = near(label, 0), near(label, 1)
+    estimates.add_chain(out, rows(image, gene), reference)
+    value, low, high, meaning = out.quantities["chain_error"]
+    nearest = (gene @ reference.unit("text_bridge").T).argmax(axis=1)
+    assert value == pytest.approx(np.mean(1 - (image * TEXT[nearest % 3]).sum(axis=1)))
+    assert low < value < high
+    assert meaning.startswith("Image and caption of a row are")
+
+
+def test_a_label_in_one_place_is_not_judged(reference: Reference) -> None:
+    """Twelve rows are enough, one patch is not: an AUROC of it would be an accident."""
+    which = np.zeros(N, int)
+    which[40:] = 1
+    which[[0, 1, 2, 8, 9, 10, 16, 17, 18, 24, 25, 26]] = 2
+    out = reported()
+    gene = near(which, 1, 0.02)
+    estimates.add_headlines(out, rows(gene, gene), reference, TEXT)
+    assert out.attrs["class_rows"][2] == 12
+    assert out.attrs["class_patches"][2] < 3
+    assert np.isnan(out.attrs["class_auroc"][2])
 
 
 def test_images_are_compared_by_coverage_distance_and_scale(label: np.ndarray, reference: Reference) -> None:

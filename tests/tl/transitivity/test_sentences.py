@@ -53,7 +53,7 @@ def test_an_image_that_does_not_find_its_expression_may_be_misplaced() -> None:
     [(0.5, "hardly distinguishes"), (0.8, "partly distinguishes"), (0.95, "classifier distinguishes")],
 )
 def test_separability_is_called_by_its_value(value: float, how: str) -> None:
-    for name in ("bridge_auroc", "bridge_auroc_centred", "bridge_auroc_knn"):
+    for name in ("bridge_auroc", "bridge_auroc_knn"):
         assert how in words.separable(value, name)
 
 
@@ -69,13 +69,6 @@ def test_a_label_of_most_rows_is_a_hub() -> None:
     assert "no label is the best of most rows" in words.hub("a", 0.4, 5)
     # of two labels one always has half of the rows
     assert "no label is the best of most rows" in words.hub("a", 0.8, 2)
-
-
-def test_a_bound_beyond_all_labels_is_vacuous() -> None:
-    half = np.array([0.2, 0.5])
-    assert words.bound(0.9, half, 2).startswith("Vacuous")
-    assert "for 1 of 2 labels" in words.bound(0.3, half, 2)
-    assert "at most 0.50 by the bound, 0.20 measured" in words.chain(0.2, 1.0)
 
 
 def test_errors_are_given_as_angles() -> None:

@@ -11,8 +11,10 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer.protocols import captions
+from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.standardize import standardize, statistics
+from spatialwhisperer.tl.evaluation.baselines import DARKNESS
 from spatialwhisperer.training.closed_form import install_image_link
 from spatialwhisperer.training.ridge_link import solve_ridge
 
@@ -47,6 +49,46 @@ def probe(train: Sequence[AnnData], test: AnnData, key: str) -> pd.DataFrame:
         if len(np.unique(present)) == 2:
             model = LogisticRegression(C=PROBE_PENALTY, max_iter=2000).fit(x[known], present)
             out[name] = model.decision_function(standardised(test, key))
+    return pd.DataFrame(out)
+
+
+def darkness(train: Sequence[AnnData], test: AnnData) -> pd.DataFrame:
+    """Scores that are the darkness of the tile alone, with one sign for each class, learnt from the labels of the training sections."""
+    truths = [captions.targets(t) for t in train]
+    dark = np.asarray(test.obs[DARKNESS], np.float64)
+    out = {}
+    for name in dict.fromkeys(c for truth in truths for c in truth):
+        above = [
+            auroc(np.asarray(t.obs[DARKNESS], np.float64)[known], truth[name][known].astype(bool).to_numpy()) - 0.5
+            for t, truth in zip(train, truths, strict=True)
+            if name in truth
+            for known in [np.asarray(truth[name].notna())]
+        ]
+        out[name] = np.sign(np.mean(above)) * dark
+    return pd.DataFrame(out)
+
+
+def own_probe(test: AnnData, key: str) -> pd.DataFrame:
+    """Scores of the same probe, trained on the labels of the test section itself: a ceiling for these image features.
+
+    Eight blocks of neighbouring spots are left out in turn, and scored by the others.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    x, truth = standardised(test, key), captions.targets(test)
+    one = np.zeros(test.n_obs)
+    blocks = left_out_units(one, one, Slide.open(test).positions())
+    out = {}
+    for name in truth:
+        known = np.asarray(truth[name].notna())
+        present = truth[name].fillna(value=False).astype(bool).to_numpy()
+        scores = np.full(test.n_obs, np.nan)
+        for block in np.unique(blocks):
+            fit, left = known & (blocks != block), blocks == block
+            if len(np.unique(present[fit])) == 2:
+                model = LogisticRegression(C=PROBE_PENALTY, max_iter=2000).fit(x[fit], present[fit])
+                scores[left] = model.decision_function(x[left])
+        out[name] = scores
     return pd.DataFrame(out)
 
 

@@ -108,6 +108,7 @@ def _image_table(data: Path, name: str, sizes: set[int]) -> AnnData:
     for px in sorted(sizes):
         for um in (TILE_UM, SEVERAL_UM):
             sw.pp.embed_images(section, tile_um=um, tile_px=px, key_added=image_key(px, um))
+    sw.tl.tissue_darkness(section, tile_um=TILE_UM, tile_px=COARSE)
     return _table_alone(section)
 
 

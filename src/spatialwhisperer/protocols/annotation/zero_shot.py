@@ -8,7 +8,8 @@ predicted expression, labels from the section's own expression, and null distrib
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,7 +18,8 @@ from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation import references
 from spatialwhisperer.protocols.annotation.methods import TRAINED
-from spatialwhisperer.protocols.annotation.scores import aurocs
+from spatialwhisperer.protocols.annotation.paired import null_p_values, over_sections, paired
+from spatialwhisperer.protocols.annotation.scores import aurocs, near_truth
 from spatialwhisperer.protocols.annotation.splits import SEVERAL_UM, SPLITS, image_key, load
 from spatialwhisperer.protocols.annotation.zero_shot_tables import report
 from spatialwhisperer.protocols.output import write_text
@@ -38,7 +40,7 @@ _NULL_OF = {
 
 
 def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bool = False) -> pd.DataFrame:
-    """Run all splits and write ``annotation.csv`` (tidy) and ``annotation.md`` (tables).
+    """Run all splits and write ``annotation.csv``, ``annotation_paired.csv``, ``annotation_null.csv`` and ``annotation.md`` (tables).
 
     Parameters
     ----------
@@ -58,45 +60,81 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bo
     start = time.perf_counter()
     materials = load(data, splits, smoke=smoke)
     rows: list[pd.DataFrame] = []
+    differences: list[pd.DataFrame] = []
     for split in splits:
         inform(f"{split.name}: {split.test}")
-        rows += [
-            part.assign(split=split.name, test=split.test) for part in _one_split(split, materials, n_seeds, n_nulls)
-        ]
+        place = {"split": split.name, "test": split.test}
+        found = _one_split(split, materials, n_seeds, n_nulls)
+        rows += [part.assign(**place) for part in found.rows]
+        differences.append(paired(found.scores, found.truth, found.test).assign(**place))
     table = pd.concat(rows, ignore_index=True)
-    write_text(out / "annotation.csv", table.to_csv(index=False))
-    text = report(table, n_seeds, n_nulls, time.perf_counter() - start)
+    pairs = pd.concat(differences, ignore_index=True)
+    nulls = null_p_values(table, {method: null for method, (null, _) in _NULL_OF.items()})
+    for name, frame in (("annotation", table), ("annotation_paired", pairs), ("annotation_null", nulls)):
+        write_text(out / f"{name}.csv", frame.to_csv(index=False))
+    text = report(table, over_sections(pairs), nulls, n_seeds, n_nulls, time.perf_counter() - start)
     write_text(out / "annotation.md", text)
     print(text)
     return table
 
 
-def _one_split(split: Split, materials: Materials, n_seeds: int, n_nulls: int) -> list[pd.DataFrame]:
+@dataclass
+class _Found:
+    """Results of one split.
+
+    Attributes
+    ----------
+    test, truth, near
+        The section, the ground truth, and that of regions whose labels are of the section itself.
+    rows
+        AUROCs, ready to be joined.
+    scores
+        Scores by method, of the first seed.
+    """
+
+    test: AnnData
+    truth: pd.DataFrame
+    near: pd.DataFrame
+    rows: list[pd.DataFrame] = field(default_factory=list)
+    scores: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def add(self, scores: pd.DataFrame | None, method: str, **columns: Any) -> None:
+        """Measure the scores of a method."""
+        if scores is None:
+            raise TypeError("annotate(inplace=False) returns the scores.")
+        self.scores.setdefault(method, scores.reset_index(drop=True))
+        for truth, name in ((self.truth, "all"), (self.near, "near")):
+            self.rows.append(aurocs(scores, truth).assign(method=method, truth=name, **columns))
+
+
+def _one_split(split: Split, materials: Materials, n_seeds: int, n_nulls: int) -> _Found:
     train, test = [materials.images[s] for s in split.train], materials.images[split.test]
     texts, encoder = materials.texts[split.patient], materials.encoders[split.patient]
     one_size, several_sizes = image_key(split.tile_px), image_key(split.tile_px, SEVERAL_UM)
     truth = captions.targets(test)
-    out = []
+    out = _Found(test, truth, near_truth(truth, test))
     for name, method in TRAINED.items():
         key = several_sizes if method.several_sizes else one_size
         for seed in range(n_seeds if method.has_seed else 1):
             start = time.perf_counter()
             model = method.train([*train, *texts], encoder, key, random_state=seed)
             seconds = time.perf_counter() - start
-            out.append(_scored(test, truth, model, "image").assign(method=name, seed=seed, seconds=seconds))
+            out.add(_scores(test, model, "image"), name, seed=seed, seconds=seconds)
             if name in _FROM_EXPRESSION:
-                out.append(_scored(test, truth, model, "gene").assign(method=_FROM_EXPRESSION[name], seed=seed))
+                out.add(_scores(test, model, "gene"), _FROM_EXPRESSION[name], seed=seed)
             if name in _NULL_OF and seed == 0:
                 null_name, null = _NULL_OF[name]
                 draws = null(model, train, test, encoder, key, n_nulls)
-                out += [aurocs(s, truth).assign(method=null_name, seed=i) for i, s in enumerate(draws)]
-    out.append(aurocs(references.probe(train, test, one_size), truth).assign(method="probe"))
+                out.rows += [
+                    aurocs(s, truth).assign(method=null_name, truth="all", seed=i) for i, s in enumerate(draws)
+                ]
+    out.add(references.darkness(train, test), "darkness")
+    out.add(references.probe(train, test, one_size), "probe")
+    out.add(references.own_probe(test, one_size), "own probe")
     for name, key, several in (("two-stage", one_size, False), ("two-stage, several", several_sizes, True)):
-        scores = references.two_stage(train, test, texts, encoder, key, several=several)
-        out.append(aurocs(scores, truth).assign(method=name))
+        out.add(references.two_stage(train, test, texts, encoder, key, several=several), name)
     return out
 
 
-def _scored(test: AnnData, truth: pd.DataFrame, model: Whisperer, modality: str) -> pd.DataFrame:
-    scores = sw.tl.zero_shot_annotate(test, captions.TARGETS, model=model, modality=modality, inplace=False)
-    return aurocs(scores, truth)
+def _scores(test: AnnData, model: Whisperer, modality: str) -> pd.DataFrame | None:
+    return sw.tl.zero_shot_annotate(test, captions.TARGETS, model=model, modality=modality, inplace=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
+from spatialwhisperer.protocols.her2st.floors import RIDGE, RIDGE_SIZES
 from spatialwhisperer.protocols.her2st.frozen_features import BASELINES
 from spatialwhisperer.protocols.output import markdown
+from spatialwhisperer.statistics.intervals.uncertainty import FEWEST, over_units
 
 COLUMNS = {
     ("pearson", "ACG"): "r ACG",
@@ -42,17 +45,43 @@ def report(table: pd.DataFrame) -> str:
 
 
 def summary(part: pd.DataFrame) -> pd.DataFrame:
-    """One row per preset or baseline: mean over folds, with the standard deviation over seeds where there are several."""
+    """One row per preset or baseline: mean over folds, with the standard deviation over seeds where there are several.
+
+    A seed's standard deviation is not how much another section or patient would differ: that is the interval beside the ridge.
+    """
     rows = {}
     for (preset, predictor), own in part.groupby(["preset", "predictor"], sort=False):
         name = preset if predictor == "prediction" else predictor
         rows[name] = {label: _cell(own, *key) for key, label in COLUMNS.items()}
         if preset != BASELINES:
+            rows[name]["r HEG50 beyond the ridge"] = _beyond(own, part)
             rows[name]["s per fold"] = f"{own.groupby(['fold', 'seed'])['seconds'].first().mean():.0f}"
             rows[name]["published"] = _published(str(preset), str(own["split"].iloc[0]))
     frame = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
     frame.index.name = "preset or baseline"
     return frame
+
+
+def _beyond(own: pd.DataFrame, part: pd.DataFrame) -> str:
+    """Difference from the plain ridge on the same features, paired by section.
+
+    The interval is over folds where there are three or more; with two patients each fold is listed.
+    """
+    name = RIDGE_SIZES if own["preset"].iloc[0] == "whisperer" else RIDGE
+    floor = part[(part["preset"] == BASELINES) & (part["predictor"] == name)]
+    mine, its = (
+        frame[(frame["metric"] == "pearson") & (frame["gene_list"] == "HEG50")]
+        .groupby(["fold", "section"])["value"]
+        .mean()
+        for frame in (own, floor)
+    )
+    by_fold = (mine - its).groupby("fold").mean().dropna()
+    if by_fold.empty:
+        return "–"
+    if len(by_fold) < FEWEST:
+        return ", ".join(f"{fold}: {value:+.3f}" for fold, value in by_fold.items())
+    low, high = over_units(by_fold.to_numpy(), np.arange(len(by_fold))).interval(by_fold.mean())
+    return f"{by_fold.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def by_seed(own: pd.DataFrame, metric: str, gene_list: str) -> pd.Series:

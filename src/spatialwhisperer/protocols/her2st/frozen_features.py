@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer.protocols.her2st import measures
+from spatialwhisperer.protocols.her2st import floors, measures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,11 +78,14 @@ def run_task(task: Task, materials: Materials) -> pd.DataFrame:
     """
     fold = task.fold
     sections = Sections([materials.table(n) for n in fold.train], [materials.table(n) for n in fold.test])
-    scales = task.preset == "whisperer"
-    (key,) = {materials.features(n, task.features, fold.mpp, scales=scales) for n in (*fold.train, *fold.test)}
+
+    def key(*, scales: bool) -> str:
+        (found,) = {materials.features(n, task.features, fold.mpp, scales=scales) for n in (*fold.train, *fold.test)}
+        return found
+
     if task.preset == BASELINES:
-        return _baselines(task, sections, key)
-    return _preset(task, materials, sections, key)
+        return _baselines(task, sections, key(scales=False), key(scales=True))
+    return _preset(task, materials, sections, key(scales=task.preset == "whisperer"))
 
 
 def _preset(task: Task, materials: Materials, sections: Sections, key: str) -> pd.DataFrame:
@@ -193,19 +196,24 @@ def _gene_features(preset: Preset, materials: Materials, task: Task, sections: S
     return None
 
 
-def _baselines(task: Task, sections: Sections, key: str) -> pd.DataFrame:
-    """What needs no model: the training mean, one scalar per spot, aligned sections, image features, the majority class."""
+def _baselines(task: Task, sections: Sections, key: str, key_sizes: str) -> pd.DataFrame:
+    """What needs no model: the training mean, one scalar per spot, aligned sections, plain ridge, the majority class, and the ceiling."""
     preset = sw.models.get_preset("mclstexp", task.protocol)
     if preset.expression is None:
         raise ValueError(f"The preset {preset.name!r} predicts no expression.")
     genes = choose_genes(preset, task.protocol, sections.train, sections.test)
-    lists_from = lists_origin(preset)
+    lists_from, space = lists_origin(preset), preset.expression.value_space
     parts = []
     for table in sections.test:
+        for name, features in ((floors.RIDGE, key), (floors.RIDGE_SIZES, key_sizes)):
+            predicted = floors.ridge(sections.train, table, genes, features, space)
+            found = measures.expression_rows(
+                table, predicted, sections.train, layer=None, lists_from=lists_from, value_space=space
+            )
+            parts.append(found.replace({"predictor": {"prediction": name}}))
+        parts.append(floors.ceiling_rows(table, genes, sections.train, space))
         parts += [
-            measures.baseline_rows(
-                table, genes, sections.train, space=preset.expression.value_space, lists_from=lists_from
-            ),
+            measures.baseline_rows(table, genes, sections.train, space=space, lists_from=lists_from),
             measures.domain_rows(table, None, predictor="observed expression"),
         ]
     parts += [

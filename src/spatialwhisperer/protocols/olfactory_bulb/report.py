@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer.protocols.output import markdown
-from spatialwhisperer.statistics.bootstrap import Bootstrap
+from spatialwhisperer.statistics.intervals.uncertainty import over_units
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-RESAMPLES = 2000
 COLOURS = {
     "stain_texture": "#0072b2",
     "mean colour": "#e69f00",
@@ -28,8 +27,8 @@ OTHER = "#009e73"
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over sections with a 95 % interval.
 
-    Sections are drawn, or whole animals where an animal was left out: sections of one animal are not independent. There is no interval
-    where there are fewer than five of them.
+    The interval is over sections, or over animals where an animal was left out: sections of one animal are not independent
+    (cluster-robust, Student's t). There is no interval where there are fewer than five of them.
     """
     out = []
     for (task, predictor, metric), part in rows.groupby(["task", "predictor", "metric"], sort=False):
@@ -37,7 +36,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         values = part["value"].to_numpy(float)
         low, high = np.nan, np.nan
         if part[unit].nunique() >= 5 and np.isfinite(values).all() and np.ptp(values) > 0:
-            low, high = Bootstrap(part[unit].to_numpy(), RESAMPLES, 0).mean(values)
+            low, high = over_units(values, part[unit].to_numpy()).interval(float(np.mean(values)))
         out.append(
             {
                 "task": task,
@@ -47,7 +46,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                 "low": low,
                 "high": high,
                 "sections": part["section"].nunique(),
-                "drawn": unit,
+                "over": unit,
             }
         )
     return pd.DataFrame(out)

@@ -13,7 +13,7 @@ from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.models.expression import ExpressionConfig, ExpressionPredictor, fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
-from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
+from spatialwhisperer.statistics.expression_metrics import moments, pearson
 from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.tl._training.fitting import Plan, fit_model
 
@@ -55,6 +55,8 @@ class Values:
         Value space, or "as given".
     unpaired
         Section code to values of the same genes, CSR, for training sections without an image.
+    unpaired_groups
+        Patients of each of these sections.
     """
 
     genes: list[str]
@@ -63,6 +65,14 @@ class Values:
     rows: np.ndarray
     space: str
     unpaired: dict[str, sp.csr_matrix] = field(default_factory=dict)
+    unpaired_groups: dict[str, set[str]] = field(default_factory=dict)
+
+    def without(self, key: str, name: str) -> Values:
+        """The same without the sections without an image of a patient (key "group"); a section alone has none to leave out."""
+        if key != "group":
+            return self
+        kept = {s: m for s, m in self.unpaired.items() if name not in self.unpaired_groups[s]}
+        return replace(self, unpaired=kept)
 
 
 def choose_genes(
@@ -131,6 +141,7 @@ def read_values(
     both = np.asarray((rows["image"] >= 0) & (rows["gene"] >= 0))
     blocks = []
     unpaired: dict[str, sp.csr_matrix] = {}
+    groups: dict[str, set[str]] = {}
     for number, source in enumerate(sources):
         inside = np.asarray(rows["source"] == number)
         if (both & inside).any():
@@ -138,9 +149,12 @@ def read_values(
         elif _serves(source, genes, values_layer) and not set(source.group.astype(str)) & held_out:
             matrix = _source_values(source, genes, gene_ids, space, layer, None)
             unpaired |= {str(code): matrix[source.section == code] for code in np.unique(source.section)}
+            groups |= {
+                str(code): set(source.group[source.section == code].astype(str)) for code in np.unique(source.section)
+            }
     matrix = sp.vstack(blocks, format="csr").astype(np.float32)
     stated = "as given" if values_layer else space
-    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired)
+    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired, groups)
 
 
 def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> bool:
@@ -283,7 +297,7 @@ def _out_of_fold(
         left_in = items.subset(np.flatnonzero(names[items.row] != name))
         fitted = fit_model(inputs, left_in, None, plan, folder / f"fold-{number}", resume=resume)
         inside = names[values.rows] == name
-        fitted.expression = _predictor(fitted, inputs, values, training & ~inside, plan)
+        fitted.expression = _predictor(fitted, inputs, values.without(key, str(name)), training & ~inside, plan)
         rows = inputs.observations.iloc[values.rows[training & inside]]
         for method in methods:
             out[method][training & inside] = fitted.predict_expression(
@@ -328,9 +342,12 @@ def _with_accuracy(
 
 
 def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each gene within sections, averaged over the sections where it is defined; float32 (g,)."""
-    each = [pearson_per_gene(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
-    stacked = np.stack(each)
+    """Pearson correlation of each gene within sections, averaged over the sections where the gene varies; float32 (g,).
+
+    A constant prediction has a correlation of 0 with a gene that varies.
+    """
+    each = [moments(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
+    stacked = np.stack([np.where(np.isnan(r := pearson(m)) & (m.var_truth > 0), 0.0, r) for m in each])
     defined = np.isfinite(stacked).sum(axis=0)
     return np.where(defined > 0, np.nansum(stacked, axis=0) / np.maximum(defined, 1), np.nan).astype(np.float32)
 

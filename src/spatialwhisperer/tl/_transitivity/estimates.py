@@ -10,13 +10,15 @@ import pandas as pd
 
 from spatialwhisperer.statistics import bridge
 from spatialwhisperer.statistics import transitivity as tr
-from spatialwhisperer.statistics.bootstrap import Bootstrap, auroc, interval
+from spatialwhisperer.statistics.intervals.auroc import auroc, placements
+from spatialwhisperer.statistics.intervals.uncertainty import Uncertainty, over_units
 from spatialwhisperer.tl._transitivity import sentences as words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialwhisperer.models.reference import Reference
+    from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
     from spatialwhisperer.tl._annotation.training_range import SectionRange
 
 SAMPLE = 500
@@ -25,7 +27,6 @@ SAMPLE = 500
 REACH = 0.95
 """Fraction of training rows that count as similar to the training rows of other groups."""
 
-FEW_GROUPS = 5
 SHOWN = 2000
 
 
@@ -38,19 +39,24 @@ class Rows:
     image, gene
         Unit embeddings, shape (n, u), or ``None``.
     sections, blocks
-        Section and block of each row.
+        Section of each row, and block of neighbouring rows that are held out together.
+    errors
+        Uncertainty of estimates from these rows.
     cross_entropy
         Excess cross-entropy of the counts under known profiles (:mod:`~spatialwhisperer.statistics.cross_entropy`), or ``None``.
-    boot
-        Resamplings of the blocks.
     """
 
     image: np.ndarray | None
     gene: np.ndarray | None
     sections: np.ndarray
     blocks: np.ndarray
-    boot: Bootstrap
+    errors: SpatialErrors
     cross_entropy: np.ndarray | None = None
+
+    def mean(self, values: np.ndarray, *, bounded: bool = False) -> tuple[float, float]:
+        """Interval of the mean of the values that are known, shape (n,); bounded ones lie between 0 and 1."""
+        found = self.errors.fraction(values) if values.dtype == bool else self.errors.mean(values)
+        return found.interval(float(np.nanmean(values)), bounded=bounded or values.dtype == bool)
 
 
 @dataclass
@@ -116,30 +122,37 @@ def _coverage(out: Report, rows: Rows, gene: np.ndarray, reference: Reference) -
         out.attrs["expression_alike"] = float(alike.mean())
         covered = covered & alike
     value = covered.mean()
-    out.add("coverage", value, words.coverage(value, out.attrs), rows.boot.mean(covered.astype(float)))
+    out.add("coverage", value, words.coverage(value, out.attrs), rows.mean(covered))
 
 
 def _consistency(out: Report, rows: Rows, image: np.ndarray, gene: np.ndarray, text: np.ndarray) -> None:
     by_image, by_gene = (tr.centred_scores(z, text, rows.sections) for z in (image, gene))
     best = by_gene.argmax(axis=1)
-    each, resampled = tr.class_aurocs(by_image, best), tr.class_aurocs(by_image, best, rows.boot.weights)
-    ends = [interval(resampled[:, c]) for c in range(len(text))]
+    each = tr.class_aurocs(by_image, best)
+    found = [rows.errors.auroc(by_image[:, c], best == c) for c in range(len(text))]
+    # a label that lies in one or two places only has an AUROC by accident
+    each = np.array([a if u.enough else np.nan for a, u in zip(each, found, strict=True)])
+    ends = [u.interval(a, bounded=True) for a, u in zip(each, found, strict=True)]
     out.attrs["class_auroc"] = [float(v) for v in each]
     out.attrs["class_low"], out.attrs["class_high"] = ([float(e[i]) for e in ends] for i in (0, 1))
     out.attrs["class_rows"] = np.bincount(best, minlength=len(text)).tolist()
+    out.attrs["class_patches"] = [round(float(u.parts), 1) for u in found]
     if not np.isfinite(each).any():
-        out.untestable("transitive_consistency", words.ONE_LABEL)
+        out.untestable("transitive_consistency", words.NO_CLASS)
         return
-    value, low_high = float(tr.macro(each)), interval(tr.macro(resampled))
-    meaning = words.consistency(value, low_high, int(np.isfinite(each).sum()), len(text))
+    judged = np.flatnonzero(np.isfinite(each))
+    value = float(np.nanmean(each))
+    low_high = rows.errors.macro_auroc(by_image, best, judged).interval(value, bounded=True)
+    meaning = words.consistency(value, low_high, len(judged), len(text))
     out.add("transitive_consistency", value, meaning, low_high)
 
 
 def _kappa(out: Report, rows: Rows, image: np.ndarray, gene: np.ndarray, text: np.ndarray) -> None:
     a, b = (tr.centred_scores(z, text, rows.sections).argmax(axis=1) for z in (image, gene))
-    value = tr.kappa(a, b, len(text))
+    value, moved = tr.kappa(a, b, len(text))
     same = float((a == b).mean())
-    out.add("label_kappa", value, words.kappa(same), interval(tr.kappa(a, b, len(text), rows.boot.weights)))
+    ends = rows.errors.labels(moved, b).interval(value) if np.isfinite(value) else (np.nan, np.nan)
+    out.add("label_kappa", value, words.kappa(same), ends)
 
 
 # ------------------------------------------------------------------------------------------------- links
@@ -154,31 +167,27 @@ def add_links(out: Report, rows: Rows) -> None:
         ("image_gene_error_centred", bridge.centred(rows.image), bridge.centred(rows.gene)),
     ):
         errors = tr.link_errors(a, b)
-        out.add(name, errors.mean(), words.link(errors.mean(), "image", "expression"), rows.boot.mean(errors))
+        out.add(name, errors.mean(), words.link(errors.mean(), "image", "expression"), rows.mean(errors))
     ranked = tr.retrieval(bridge.centred(rows.image), bridge.centred(rows.gene), rows.sections)
-    value, ends = np.nanmean(ranked.above), rows.boot.mean(ranked.above)
+    value, ends = np.nanmean(ranked.above), rows.mean(ranked.above, bounded=True)
     out.add("image_gene_rank", value, words.rank(value, ends), ends)
     value, chance = np.nanmean(ranked.found), np.nanmean(ranked.chance)
-    out.add("image_gene_recall_10", value, words.recall(value, chance), rows.boot.mean(ranked.found))
+    out.add("image_gene_recall_10", value, words.recall(value, chance), rows.mean(ranked.found, bounded=True))
 
 
-def add_gene_text(out: Report, reference: Reference, n_bootstrap: int, random_state: int) -> None:
-    """The gene–text link on training rows."""
+def add_gene_text(out: Report, reference: Reference) -> None:
+    """The gene–text link on training rows; its intervals are over their patients."""
     if not _known(reference):
         return
     gene, caption = reference.unit("text_bridge"), reference.unit("caption")
-    index = reference.arrays["text_caption"]
-    boot = Bootstrap(_reference_blocks(reference), n_bootstrap, random_state)
+    index, patients = reference.arrays["text_caption"], reference.arrays["text_group"]
     errors = tr.link_errors(gene, caption[index])
-    out.add("gene_text_error", errors.mean(), words.link(errors.mean(), "expression", "caption"), boot.mean(errors))
+    ends = over_units(errors, patients).interval(errors.mean())
+    out.add("gene_text_error", errors.mean(), words.link(errors.mean(), "expression", "caption"), ends)
     if len(caption) > 1:
         ranks = tr.caption_ranks(gene, caption, index)
-        out.add("gene_text_rank", ranks.mean(), words.caption_rank(ranks.mean(), len(caption)), boot.mean(ranks))
-
-
-def _reference_blocks(reference: Reference) -> np.ndarray:
-    sections = reference.arrays["text_group"]
-    return sections if len(np.unique(sections)) >= FEW_GROUPS else np.arange(len(sections))
+        ends = over_units(ranks, patients).interval(ranks.mean(), bounded=True)
+        out.add("gene_text_rank", ranks.mean(), words.caption_rank(ranks.mean(), len(caption)), ends)
 
 
 # ------------------------------------------------------------------------------------------------- bridge
@@ -193,20 +202,16 @@ def add_bridge(out: Report, rows: Rows, reference: Reference, random_state: int)
     own = bridge.to_other_groups(known, reference.arrays["text_group"]) ** 2 / 2
     out.attrs["bridge"] = {"data": _some(plain.error), "training": _some(own)}
     value = plain.error.mean()
-    out.add("bridge_error", value, words.bridge(value, float(own.mean())), rows.boot.mean(plain.error))
+    out.add("bridge_error", value, words.bridge(value, float(own.mean())), rows.mean(plain.error))
     centred = bridge.overlap(bridge.centred(rows.gene), bridge.centred(known))
-    out.add("bridge_error_centred", centred.error.mean(), words.CENTRED, rows.boot.mean(centred.error))
-    _two_samples(out, rows, known, _reference_blocks(reference), random_state)
-    out.add("bridge_reach", plain.covered.mean(), words.REACH, rows.boot.mean(plain.covered.astype(float)))
-    out.add(
-        "bridge_reach_centred", centred.covered.mean(), words.CENTRED, rows.boot.mean(centred.covered.astype(float))
-    )
+    out.add("bridge_error_centred", centred.error.mean(), words.CENTRED, rows.mean(centred.error))
+    _two_samples(out, rows, known, reference.arrays["text_group"], random_state)
+    out.add("bridge_reach", plain.covered.mean(), words.REACH, rows.mean(plain.covered))
+    out.add("bridge_reach_centred", centred.covered.mean(), words.CENTRED, rows.mean(centred.covered))
     if rows.cross_entropy is not None and np.isfinite(rows.cross_entropy).any():
         usual = reference.arrays["excess_cross_entropy"].astype(np.float64)
         value = np.nanmean(rows.cross_entropy)
-        out.add(
-            "expression_cross_entropy", value, words.cross_entropy(value, usual), rows.boot.mean(rows.cross_entropy)
-        )
+        out.add("expression_cross_entropy", value, words.cross_entropy(value, usual), rows.mean(rows.cross_entropy))
 
 
 def _some(values: np.ndarray) -> list[float]:
@@ -216,32 +221,38 @@ def _some(values: np.ndarray) -> list[float]:
     return [round(float(v), 5) for v in ordered[::step]]
 
 
-def _two_samples(out: Report, rows: Rows, known: np.ndarray, known_blocks: np.ndarray, random_state: int) -> None:
+def _two_samples(out: Report, rows: Rows, known: np.ndarray, patients: np.ndarray, random_state: int) -> None:
     """Classifiers, mixing and discrepancy in a balanced sample."""
     first, second = bridge.balanced(len(rows.gene), len(known), SAMPLE, random_state)  # type: ignore[arg-type]
     own = np.r_[np.ones(len(first), bool), np.zeros(len(second), bool)]
     a, b = rows.gene[first], known[second]  # type: ignore[index]
-    blocks = np.r_[rows.blocks[first], known_blocks[second] + rows.blocks.max() + 1]
-    n = len(rows.boot.weights)
-    weights = np.hstack([rows.boot.weights[:, first], Bootstrap(known_blocks[second], n, random_state + 1).weights])
+    # rows of a model with one training patient are held out one by one
+    units = patients if len(np.unique(patients[second])) > 1 else np.arange(len(patients))
+    blocks = np.r_[rows.blocks[first], units[second] + rows.blocks.max() + 1]
     plain = np.vstack([a, b])
-    for name, method, centre in (
-        ("bridge_auroc", "logistic", False),
-        ("bridge_auroc_centred", "logistic", True),
-        ("bridge_auroc_knn", "knn", False),
-    ):
-        scores = bridge.separability(plain, own, blocks, method, centre=centre, random_state=random_state)
+    for name, method in (("bridge_auroc", "logistic"), ("bridge_auroc_knn", "knn")):
+        scores = bridge.separability(plain, own, blocks, method, random_state=random_state)
         value = auroc(scores, own)
-        out.add(name, value, words.separable(float(value), name), interval(auroc(scores, own, weights)))
+        placed = placements(scores, own) - value
+        error = _of_sample(rows, first, placed[own]) + over_units(placed[~own], patients[second])
+        out.add(name, value, words.separable(float(value), name), error.interval(value, bounded=True))
     near = bridge.mixing(plain, own)
-    resampled = Bootstrap(rows.blocks[first], n, random_state)
-    out.add("bridge_mixing", near.mean(), words.mixing(near.mean()), resampled.mean(near))
+    out.add(
+        "bridge_mixing", near.mean(), words.mixing(near.mean()), _of_sample(rows, first, near).interval(near.mean())
+    )
     statistic, p = bridge.mmd(plain, own, random_state=random_state)
     out.attrs["bridge_mmd"] = statistic
     out.add("bridge_mmd_p", p, words.mmd(p))
 
 
-# ------------------------------------------------------------------------------------------------- prompts, bound
+def _of_sample(rows: Rows, taken: np.ndarray, values: np.ndarray) -> Uncertainty:
+    """Uncertainty of the mean of values of some of the rows."""
+    whole = np.full(len(rows.sections), np.nan)
+    whole[taken] = values
+    return rows.errors.mean(whole)
+
+
+# ------------------------------------------------------------------------------------------------- prompts, chain
 
 
 def add_prompts(out: Report, rows: Rows, text: np.ndarray) -> None:
@@ -258,30 +269,23 @@ def add_prompts(out: Report, rows: Rows, text: np.ndarray) -> None:
     out.add("prompt_margin", labels.margin.min(), words.margin(names[i], names[j], out.attrs["prompts_together"]))
     hub = int(labels.fraction.argmax())
     scores = z @ text.T
-    taken = (scores.argmax(axis=1) == hub).astype(float)
+    taken = scores.argmax(axis=1) == hub
     out.add(
         "largest_hub",
         labels.fraction[hub],
         words.hub(names[hub], labels.fraction[hub], len(names)),
-        rows.boot.mean(taken),
+        rows.mean(taken),
     )
 
 
-def add_bound(out: Report, rows: Rows, reference: Reference, text: np.ndarray) -> None:
-    """The inequality for the chains of image, own expression, nearest training row and its caption."""
+def add_chain(out: Report, rows: Rows, reference: Reference) -> None:
+    """How far the image is from the caption of the training row that is nearest to its expression."""
     if rows.image is None or rows.gene is None or not _known(reference):
         return
-    lies = bridge.overlap(rows.gene, reference.unit("text_bridge"))
-    caption = reference.unit("caption")[reference.arrays["text_caption"][lies.nearest]]
-    last = tr.link_errors(reference.unit("text_bridge")[lies.nearest], caption)
-    errors = (tr.link_errors(rows.image, rows.gene), lies.error, last)
-    value = float(tr.as_distance(tr.bound(*(e.mean() for e in errors))))
-    ends = interval(tr.as_distance(tr.bound(*(rows.boot.means(e) for e in errors))))
-    half = np.array(out.attrs["prompt_margin"]) / 2
-    out.attrs["safe_labels"] = int((half > value).sum())
-    out.add("bound_distance", value, words.bound(value, half, len(text)), ends)
+    nearest = bridge.overlap(rows.gene, reference.unit("text_bridge")).nearest
+    caption = reference.unit("caption")[reference.arrays["text_caption"][nearest]]
     chain = tr.link_errors(rows.image, caption)
-    out.add("chain_error", chain.mean(), words.chain(chain.mean(), value), rows.boot.mean(chain))
+    out.add("chain_error", chain.mean(), words.link(chain.mean(), "image", "caption"), rows.mean(chain))
 
 
 # ------------------------------------------------------------------------------------------------- image
@@ -296,7 +300,7 @@ def add_image(
             features.astype(np.float64), reference.arrays["feature_sample"].astype(np.float64)
         ).covered
         value = covered.mean()
-        out.add("image_coverage", value, words.image_coverage(value), rows.boot.mean(covered.astype(float)))
+        out.add("image_coverage", value, words.image_coverage(value), rows.mean(covered))
     far = [r for r in ranges if r.distance is not None]
     if far:
         worst = max(far, key=lambda r: r.distance / r.limit)  # type: ignore[operator]

@@ -19,8 +19,9 @@ NO_PAIRS = {
     "image": "these data hold no image (or the model reads none), so that only the expression can be assessed.",
 }
 NO_TEXT_ROWS = "the model was trained on no expression with captions that could be compared with."
-ONE_LABEL = (
-    "each label is the best one by expression of fewer than five rows, or of all but four, so that no AUROC is defined."
+NO_CLASS = (
+    "no label is the best one by expression of at least ten rows in three independent patches of the tissue, and not of all but so many, "
+    "so that no AUROC is defined."
 )
 CENTRED = (
     "The same after the mean of each of the two is subtracted, which removes a constant shift of platform or protocol."
@@ -33,7 +34,9 @@ AGREES, HINTS = 0.7, 0.55
 def consistency(value: float, ends: tuple[float, float], n: int, of: int) -> str:
     """Agreement of labels by image with labels by expression."""
     over = f"({n} of {of} labels could be assessed)" if n < of else f"(all {of} labels)"
-    if not ends[0] > 0.5 or value < HINTS:
+    if np.isnan(ends[0]) and value < 1:
+        return f"Too few independent patches of the labels for an interval {over}: agreement cannot be told from chance (.50)."
+    if ends[0] <= 0.5 or value < HINTS:
         return f"Labels from the image agree with labels from the expression no better than by chance (.50) {over}: do not use them."
     if value < AGREES:
         return f"Labels from the image agree weakly with labels from the expression {over}: use the scores, not single labels."
@@ -113,7 +116,6 @@ def separable(value: float, name: str) -> str:
     """Held-out two-sample classifier."""
     what = {
         "bridge_auroc": "A linear classifier",
-        "bridge_auroc_centred": "After centring, a linear classifier",
         "bridge_auroc_knn": "A nearest-neighbour classifier",
     }[name]
     how = "hardly distinguishes" if value < 0.65 else "partly distinguishes" if value < 0.9 else "distinguishes"
@@ -149,23 +151,6 @@ def hub(name: str, fraction: float, n: int) -> str:
     if fraction > max(0.5, 2 / n):
         return f"{name!r} is the best raw score of {fraction:.0%} of the rows: subtract its offset with normalize='centre'."
     return f"{name!r} is the best raw score most often; no label is the best of most rows."
-
-
-def bound(value: float, half: np.ndarray, n: int) -> str:
-    """Bound against half the distances of labels."""
-    safe = int((half > value).sum())
-    if not safe:
-        return (
-            f"Vacuous: the bound exceeds half the distance of each label to its nearest one ({half.min():.2f} to {half.max():.2f}), so "
-            "that it guarantees nothing; transitive_consistency is the better guide."
-        )
-    return f"The bound stays below half the distance to the nearest other label for {safe} of {n} labels: these are safe on average."
-
-
-def chain(value: float, bound_distance: float) -> str:
-    """The quantity that the bound limits."""
-    allowed = bound_distance**2 / 2
-    return f"The quantity that the bound limits: at most {allowed:.2f} by the bound, {value:.2f} measured."
 
 
 def image_coverage(value: float) -> str:

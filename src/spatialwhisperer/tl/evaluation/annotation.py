@@ -48,7 +48,8 @@ def evaluate_annotation(
     A class is *present* in a row if it is the true label of the row, or if its true proportion or count exceeds ``threshold``. The
     AUROC of the class score against presence is computed for each group (section) and class; undefined ones are skipped. The mean
     is taken over groups within a class, then over classes. Accuracy and F1 compare the best label with the true one; a row that
-    abstained, or was rolled up to a coarser term, counts as missed.
+    abstained, or was rolled up to a coarser term, counts as missed. A class that is the true label of no row, such as one that is
+    present in many rows and never the largest proportion, has no F1, and does not count in its mean.
 
     Parameters
     ----------
@@ -245,9 +246,9 @@ def _by_class(
     true = dominant[take]
     guess = predicted.astype(object).where(predicted.notna(), "").to_numpy(dtype=object)[take]
     for name, own in sets.items():
-        # a class that is dominant in no row has an AUROC, but no precision, recall and F1
+        # a class that is the true label of no row has an AUROC, but no precision, recall and F1
         same = np.isin(true.astype(str), [c for c in sets if sets[c] == own])
-        hits = _hits(np.isin(guess.astype(str), own), same, bool(take.any()))
+        hits = _hits(np.isin(guess.astype(str), own), same)
         for metric, value in zip(("precision", "recall", "f1"), hits, strict=True):
             out.loc[name, metric] = value
     macro = out[["auroc", "precision", "recall", "f1"]].mean()
@@ -258,9 +259,9 @@ def _by_class(
     return out.astype({"n_groups": int, "n_present": int})
 
 
-def _hits(guessed: np.ndarray, true: np.ndarray, defined: bool) -> list[float]:
-    """Precision, recall and F1 of one class; 0 where one divides by 0, NaN without rows."""
-    if not defined:
+def _hits(guessed: np.ndarray, true: np.ndarray) -> list[float]:
+    """Precision, recall and F1 of one class; NaN where it is the true label of no row."""
+    if not true.any():
         return [np.nan] * 3
     both, n_guessed, n_true = int((guessed & true).sum()), int(guessed.sum()), int(true.sum())
     return [both / max(n_guessed, 1), both / max(n_true, 1), 2 * both / max(n_guessed + n_true, 1)]

@@ -14,7 +14,8 @@ from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer.statistics.calibration import N_BINS, expected_calibration_error, probabilities, reliability_bins
+from spatialwhisperer.statistics.calibration import N_BINS, calibration_error, probabilities, reliability_bins
+from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.scoring import top_codes
 from spatialwhisperer.tl.evaluation.annotation import label_scores, names_of
@@ -61,7 +62,11 @@ def evaluate_calibration(
     -------
     DataFrame, one row per bin: ``low``, ``high``, ``confidence`` and ``accuracy`` (means over the rows of the bin, NaN where it has
     none) and ``n``. ``.attrs`` holds "ece" (expected calibration error: mean over rows of the difference of the two; Guo et al.,
-    ICML 2017), "accuracy", "confidence", "n" and "convention".
+    ICML 2017), "accuracy", "confidence", "n" and "convention". The error is biased upwards where rows are few: "ece_by_chance" is
+    what perfectly calibrated confidences would get, "ece_debiased" the error without what chance adds to each bin, and "ece_low" and
+    "ece_high" are a 95 % interval, for which neighbouring rows are not independent
+    (:func:`spatialwhisperer.statistics.calibration.calibration_error`). It is NaN where rows form fewer than three independent
+    patches. Other patients differ by more than the interval says.
 
     Raises
     ------
@@ -79,11 +84,19 @@ def evaluate_calibration(
     >>> 0 < bins.attrs["ece"] < 1
     True
     """
-    rows = _judged(data, truth, key, mapping, table_key)
+    tables = tables_of(data, table_key)
+    rows, taken = _judged(tables, truth, key, mapping)
     confidence, correct = rows.summed, rows.correct
+    sections, positions = _places(tables, taken)
+    residual = SpatialErrors(positions, sections).mean(correct - confidence.astype(float))
+    error = calibration_error(confidence, correct, residual, n_bins=n_bins)
     bins = pd.DataFrame(reliability_bins(confidence, correct, n_bins=n_bins)._asdict())
     bins.attrs |= {
-        "ece": expected_calibration_error(confidence, correct, n_bins=n_bins),
+        "ece": error.value,
+        "ece_debiased": error.debiased,
+        "ece_by_chance": error.by_chance,
+        "ece_low": error.low,
+        "ece_high": error.high,
         "accuracy": float(correct.mean()),
         "confidence": float(confidence.mean()),
         "n": len(correct),
@@ -129,7 +142,7 @@ def abstention_curve(
     >>> float(curve["coverage"].iloc[-1])
     1.0
     """
-    confidence, _, correct = _judged(data, truth, key, mapping, table_key)
+    (confidence, _, correct), _ = _judged(tables_of(data, table_key), truth, key, mapping)
     order = np.argsort(-confidence, kind="stable")
     n = np.arange(1, len(order) + 1)
     curve = pd.DataFrame(
@@ -214,15 +227,21 @@ def stored_probabilities(table: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(probabilities(scores.to_numpy(), record.temperature), columns=scores.columns)
 
 
+def _places(tables: Sequence[AnnData], taken: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Section and position of some of the rows of all tables; no positions where a table has none."""
+    slides = [Slide.open(table) for table in tables]
+    sections = np.concatenate([[f"{i}:{code}" for code in slide.sections] for i, slide in enumerate(slides)])
+    positions = [xy for slide in slides if (xy := slide.positions()) is not None]
+    return sections[taken], np.concatenate(positions)[taken] if len(positions) == len(slides) else None
+
+
 def _judged(
-    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    tables: Sequence[AnnData],
     truth: str | pd.DataFrame,
     key: str,
     mapping: Mapping[str, str | Sequence[str]] | None,
-    table_key: str | None,
-) -> Judged:
-    """The best labels of all rows with scores and a known truth."""
-    tables = tables_of(data, table_key)
+) -> tuple[Judged, np.ndarray]:
+    """The best labels of all rows with scores and a known truth, and which rows these are, Boolean over the rows of all tables."""
     stored = [stored_probabilities(t, key) for t in tables]
     labels = names_of(stored[0])
     if other := next((names_of(s) for s in stored if names_of(s) != labels), None):
@@ -236,4 +255,4 @@ def _judged(
         raise ValueError(
             f"No row has both scores and a known truth among {listing(sets)} ({int(correct.any(axis=1).sum())} rows have a known truth)."
         )
-    return judged(values[take], correct[take], indistinct(sets, labels))
+    return judged(values[take], correct[take], indistinct(sets, labels)), take

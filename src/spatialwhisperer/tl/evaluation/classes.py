@@ -13,6 +13,7 @@ from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._checks import check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
+from spatialwhisperer.statistics.intervals.uncertainty import jackknife
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
 from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
 
@@ -43,7 +44,7 @@ def evaluate_classes(
     n_shots: int | None = None,
     ignore: Sequence[str] = ("undetermined",),
     n_neighbors: int = 15,
-    bootstrap: int | None = None,
+    intervals: bool = False,
     key_added: str | None = None,
     table_key: str | None = None,
     random_state: int = 0,
@@ -66,9 +67,9 @@ def evaluate_classes(
         Column of ``.obs`` with the group that is left out.
     ignore
         Labels that are left out.
-    bootstrap
-        Number of resamples of the groups for 95 % intervals. The resamples are the same for all keys, so that differences between
-        them are paired.
+    intervals
+        Add 95 % intervals over groups: the jackknife that leaves out one group at a time, with Student's t. Differences between keys
+        are paired. There is none with fewer than three groups.
     key_added
         Column of ``.obs`` to write the pooled predictions to, for :func:`spatialwhisperer.pl.confusion`; for one key only.
     %(table_key)s
@@ -77,7 +78,7 @@ def evaluate_classes(
     Returns
     -------
     DataFrame by class: ``n``, ``n_groups`` that have it, ``precision``, ``recall``, ``f1``, ``auroc``; then the row ``"macro"`` with
-    means over classes, ``balanced_accuracy`` and ``accuracy``, and the row ``"majority"``. With ``bootstrap`` also
+    means over classes, ``balanced_accuracy`` and ``accuracy``, and the row ``"majority"``. With ``intervals`` also
     ``<metric>_low`` and ``<metric>_high`` in the row ``"macro"``; with several keys the index is (use, class), and with both the
     difference of macro-F1 from the first key, ``f1_gain``, and its interval. ``.attrs["convention"]`` states the protocol.
 
@@ -105,8 +106,6 @@ def evaluate_classes(
     keys = [use] if isinstance(use, str) else list(dict.fromkeys(use))
     if not keys:
         raise ValueError("use is an empty list; name at least one key of .obsm.")
-    if bootstrap is not None and bootstrap < 2:
-        raise ValueError(f"bootstrap must be at least 2 resamples, not {bootstrap!r}.")
     if key_added is not None and len(keys) > 1:
         raise ValueError(f"key_added={key_added!r} holds the predictions of one key; {len(keys)} were given.")
     tables = tables_of(data, table_key)
@@ -119,7 +118,7 @@ def evaluate_classes(
     y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
     _check_groups(groups[rows], y, group_key)
 
-    codes, names = pd.factorize(groups[rows])
+    codes = pd.factorize(groups[rows])[0]
     options: dict[str, Any] = {
         "n_classes": len(classes),
         "method": method,
@@ -127,12 +126,9 @@ def evaluate_classes(
         "random_state": random_state,
     }
     scores = {s: out_of_fold(x[rows], y, codes, n_shots=n_shots, **options) for s, x in features.items()}
-    draws = None
-    if bootstrap is not None:
-        draws = np.random.default_rng(random_state).integers(0, len(names), (bootstrap, len(names)))
-    results = {s: _summary(z, y, codes, classes, draws) for s, z in scores.items()}
-    if draws is not None and len(keys) > 1:
-        _add_gains(results, scores, y, codes, len(classes), draws)
+    results = {s: _summary(z, y, codes, classes, intervals) for s, z in scores.items()}
+    if intervals and len(keys) > 1:
+        _add_gains(results, scores, y, codes, len(classes))
     if key_added is not None:
         _write(tables, rows, scores[keys[0]], classes, key_added, use=keys[0], method=method, group_key=group_key)
     out = results[keys[0]] if isinstance(use, str) else pd.concat(results, names=["use", "class"])
@@ -168,9 +164,7 @@ def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
         raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn from.{remedy}")
 
 
-def _summary(
-    scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list[str], draws: np.ndarray | None
-) -> pd.DataFrame:
+def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list[str], intervals: bool) -> pd.DataFrame:
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
     k = len(classes)
@@ -190,15 +184,17 @@ def _summary(
         index=pd.Index(classes, name="class"),
     )
     means = out[["precision", "recall", "f1", "auroc"]].mean().to_dict()
-    totals = {"n": len(y), "n_groups": codes.max() + 1}
+    counts = {"n": len(y), "n_groups": codes.max() + 1}
     tables = confusions(y, guess, codes, k)
-    out.loc["macro"] = totals | means | _macro(tables.sum(axis=0))
+    totals = _macro(tables.sum(axis=0))
+    out.loc["macro"] = counts | means | totals
     common = np.array([np.bincount(y[codes != g], minlength=k).argmax() for g in range(codes.max() + 1)])[codes]
-    out.loc["majority"] = totals | {"auroc": 0.5} | _macro(confusions(y, common, codes, k).sum(axis=0))
-    if draws is not None:
-        samples = pd.DataFrame([_macro(tables[d].sum(axis=0)) for d in draws])
+    out.loc["majority"] = counts | {"auroc": 0.5} | _macro(confusions(y, common, codes, k).sum(axis=0))
+    if intervals:
+        without = pd.DataFrame(_without_each(tables))
         for name in _MACRO:
-            out.loc["macro", [f"{name}_low", f"{name}_high"]] = np.quantile(samples[name], [0.025, 0.975])
+            ends = jackknife(without[name].to_numpy()).interval(totals[name], bounded=True)
+            out.loc["macro", [f"{name}_low", f"{name}_high"]] = ends
     return out.astype({"n": int, "n_groups": int})
 
 
@@ -220,21 +216,26 @@ def _macro(table: np.ndarray) -> dict[str, float]:
     }
 
 
+def _without_each(tables: np.ndarray) -> list[dict[str, float]]:
+    """The figures without each group in turn."""
+    return [_macro(tables.sum(axis=0) - one) for one in tables]
+
+
 def _add_gains(
     results: dict[str, pd.DataFrame],
     scores: dict[str, np.ndarray],
     y: np.ndarray,
     codes: np.ndarray,
     k: int,
-    draws: np.ndarray,
 ) -> None:
     """Difference of the macro-F1 of each key from that of the first, and its interval."""
     first, *others = results
     tables = {s: confusions(y, z.argmax(axis=1), codes, k) for s, z in scores.items()}
     for other in others:
-        gains = [_macro(tables[other][d].sum(axis=0))["f1"] - _macro(tables[first][d].sum(axis=0))["f1"] for d in draws]
+        pairs = zip(_without_each(tables[other]), _without_each(tables[first]), strict=True)
+        without = np.array([one["f1"] - base["f1"] for one, base in pairs])
         gain = _macro(tables[other].sum(axis=0))["f1"] - _macro(tables[first].sum(axis=0))["f1"]
-        low, high = np.quantile(gains, [0.025, 0.975])
+        low, high = jackknife(without).interval(gain)
         for column, value in (("f1_gain", gain), ("f1_gain_low", low), ("f1_gain_high", high)):
             results[other].loc["macro", column] = value
 

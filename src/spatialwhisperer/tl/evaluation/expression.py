@@ -107,10 +107,13 @@ def evaluate_expression(
     Returns
     -------
     DataFrame with the columns ``group``, ``predictor``, ``gene_list``, ``metric``, ``value``; the group "mean" is the
-    unweighted mean over groups. Metrics: ``pearson``, ``mse``, ``mae``, ``ssim``, ``rmse_z``, ``hit@k``, and ``n_genes``,
-    ``n_undefined`` (genes without a correlation, because truth or prediction is constant; they are left out of the mean) and
-    ``n_spots``. With ``per_gene``: ``group``, ``predictor``, ``gene`` and one column per metric.
-    ``.attrs["convention"]`` states the value space, the origin of the lists and how values are averaged.
+    unweighted mean over groups. Metrics: ``pearson``, ``pearson_defined``, ``mse``, ``mae``, ``ssim``, ``rmse_z``, ``hit@k``, and
+    ``n_genes``, ``n_constant`` (genes whose prediction is constant, and the truth is not: their correlation counts as 0 in
+    ``pearson`` and ``rmse_z``, and is left out of ``pearson_defined``), ``n_undefined`` (these and genes whose truth is constant,
+    which no predictor could be judged by; they are left out of all correlations) and ``n_spots``. With ``per_gene``: ``group``,
+    ``predictor``, ``gene`` and one column per metric, where a correlation that does not exist is NaN.
+    ``.attrs["convention"]`` states the value space, the origin of the lists and how values are averaged; ``.attrs["gene_lists"]`` holds
+    the genes of the lists that are the same for all groups.
 
     Raises
     ------
@@ -174,6 +177,7 @@ def evaluate_expression(
             truth, predicted = pair.truth[take], values[take]
             of_genes = _per_gene_metrics(truth, predicted)
             if per_gene:
+                of_genes = of_genes.drop(columns="constant")
                 of_genes.insert(0, "gene", pair.genes)
                 of_genes.insert(0, "predictor", predictor)
                 of_genes.insert(0, "group", group)
@@ -185,6 +189,7 @@ def evaluate_expression(
                     rows.append((group, predictor, name, metric, value))
     out = pd.concat(rows, ignore_index=True) if per_gene else _with_mean(rows)
     out.attrs["convention"] = _convention(pair, lists, gene_lists_from)
+    out.attrs["gene_lists"] = {name: [pair.genes[i] for i in columns] for name, columns in lists.items()}
     return out
 
 
@@ -205,20 +210,34 @@ def _per_gene_metrics(truth: Any, predicted: np.ndarray) -> pd.DataFrame:
     m = metrics.moments(truth, predicted)
     r = metrics.pearson(m)
     values = (r, metrics.mse(m), metrics.mae(truth, predicted), metrics.ssim(m), metrics.rmse_z(r))
-    return pd.DataFrame(dict(zip(_PER_GENE, values, strict=True)))
+    out = pd.DataFrame(dict(zip(_PER_GENE, values, strict=True)))
+    out["constant"] = np.isnan(r) & (m.var_truth > 0)
+    return out
 
 
 def _of_list(
     truth: Any, predicted: np.ndarray, of_genes: pd.DataFrame, columns: np.ndarray, hits: Sequence[int]
 ) -> Iterator[tuple[str, float]]:
     part = of_genes.iloc[columns]
-    yield from zip(_PER_GENE, part.mean().to_numpy(), strict=True)
+    means = _with_constant(part)[list(_PER_GENE)].mean()
+    yield "pearson", float(means["pearson"])
+    yield "pearson_defined", float(part["pearson"].mean())
+    yield from ((name, float(means[name])) for name in _PER_GENE[1:])
     # with k genes or fewer every spot is a hit
     for k in (k for k in hits if k < len(columns)):
         yield f"hit@{k}", metrics.hit_at_k(truth[:, columns], predicted[:, columns], k)
     yield "n_genes", float(len(columns))
+    yield "n_constant", float(part["constant"].sum())
     yield "n_undefined", float(part["pearson"].isna().sum())
     yield "n_spots", float(metrics.complete_rows(predicted).sum())
+
+
+def _with_constant(of_genes: pd.DataFrame) -> pd.DataFrame:
+    """The same, where a constant prediction of a gene that varies has no correlation with it: 0."""
+    out = of_genes.copy()
+    out.loc[out["constant"], "pearson"] = 0.0
+    out["rmse_z"] = metrics.rmse_z(out["pearson"].to_numpy())
+    return out
 
 
 def _lists(
@@ -278,5 +297,6 @@ def _convention(pair: Pair, lists: Mapping[str, Any], origin: ListOrigin) -> str
     chosen = f" HEG50 and HVG50 {_ORIGIN[origin]}." if origin == "test" or "HEG50" in lists else ""
     return (
         f"Values: {pair.space} ({space}).{chosen} Each metric per gene over the spots of a group; mean over the genes of a list, "
-        "genes without a correlation left out and counted; then unweighted mean over groups."
+        "where the correlation of a constant prediction is 0, and genes that are constant in truth have none; then unweighted mean "
+        "over groups."
     )

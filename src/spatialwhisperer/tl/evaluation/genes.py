@@ -68,13 +68,16 @@ def gene_report(
     ``n_sections``
         Number of sections in which the correlation is defined.
     ``neg_log10_p``
-        Two-sided p-values of the sections combined by Fisher's method, as -log10 p.
+        Two-sided p-value of the mean over sections, as -log10 p. Sections may truly differ (random effects of Fisher's z;
+        DerSimonian and Laird, 1986): a gene with a high correlation in one section and a low one in another is not significant.
+    ``between_sections``
+        Standard deviation of Fisher's z between sections, beyond what spots explain.
     ``mean_neg_log10_p``
         Mean of -log10 p over sections, by which mclSTExp ranks genes.
     ``p_adjusted``
         Combined p after Benjamini and Hochberg.
     ``significant``
-        Whether ``p_adjusted`` is below ``alpha`` and the mean correlation is positive.
+        Whether ``p_adjusted`` is below ``alpha`` and the combined correlation is positive.
     ``rank``
         By mean correlation, 1 is the best; NaN where it is undefined.
 
@@ -87,8 +90,9 @@ def gene_report(
 
     Notes
     -----
-    The p-values assume independent spots. Neighbouring spots are similar, and so are serial sections of a patient, so that the
-    p-values are too small: use them to rank genes, not as evidence for a single gene.
+    The variance within a section is that of independent spots. Neighbouring spots are similar, and so are serial sections of a
+    patient, so that the p-values are too small, most of all with one section: use them to rank genes, not as evidence for a single
+    gene.
 
     Examples
     --------
@@ -122,11 +126,13 @@ def gene_report(
     ]
     r = pd.concat([c[0] for c in columns], axis=1)
     p = pd.concat([c[1] for c in columns], axis=1)
+    score, between = metrics.random_effects(r.to_numpy().T, np.array([c[2] for c in columns]))
     out = pd.DataFrame({"pearson": r.mean(axis=1), "pearson_sd": r.std(axis=1), "n_sections": r.notna().sum(axis=1)})
-    out["neg_log10_p"] = metrics.fisher(p.to_numpy().T)
+    out["neg_log10_p"] = metrics.neg_log10_p_of_z(score)
+    out["between_sections"] = between
     out["mean_neg_log10_p"] = p.mean(axis=1)
     out["p_adjusted"] = 10 ** -metrics.benjamini_hochberg(out["neg_log10_p"].to_numpy())
-    out["significant"] = (out["p_adjusted"] < alpha) & (out["pearson"] > 0)
+    out["significant"] = (out["p_adjusted"] < alpha) & (score > 0)
     out["rank"] = out["pearson"].rank(ascending=False, method="first")
     out.index.name = "gene"
     return out.sort_values("rank", kind="stable")
@@ -149,8 +155,8 @@ def _objects(
 
 def _sections(
     slide: Slide, prediction: AnnData | None, number: int, **options: Any
-) -> list[tuple[pd.Series, pd.Series]]:
-    """Correlations and -log10 p of the genes in each section of one object."""
+) -> list[tuple[pd.Series, pd.Series, int]]:
+    """Correlations and -log10 p of the genes in each section of one object, and its number of spots."""
     pair = make_pair(slide, prediction, **options)
     out = []
     for group in pd.unique(pair.groups):
@@ -159,7 +165,7 @@ def _sections(
         r = metrics.pearson(m)
         name = f"{number}:{group}"
         series = [pd.Series(v, index=pair.genes, name=name) for v in (r, metrics.neg_log10_p(r, m.n))]
-        out.append((series[0], series[1]))
+        out.append((series[0], series[1], m.n))
     return out
 
 

@@ -1,0 +1,121 @@
+"""The standard error of an estimate, with the degrees of freedom that it rests on, and the interval that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FEWEST = 3.0
+"""There is no interval where fewer independent parts than this contribute to an estimate."""
+
+NOMINAL = 0.95
+"""Probability with which an interval is to hold the true value."""
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How far an estimate may be from the truth.
+
+    Attributes
+    ----------
+    variance
+        Squared standard error; 0 where all values are alike, so that nothing can be said.
+    df
+        Degrees of freedom of the variance.
+    parts
+        Number of independent parts: patches of a section, or patients.
+    """
+
+    variance: float
+    df: float
+    parts: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough independent parts."""
+        return bool(self.parts >= FEWEST)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough parts, which differ."""
+        return bool(self.variance > 0 and self.enough)
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval; NaN where it is not known."""
+        from scipy.stats import t
+
+        return float(t.ppf((1 + NOMINAL) / 2, max(self.df, 1.0)) * np.sqrt(self.variance)) if self.known else np.nan
+
+    def interval(self, value: float, *, bounded: bool = False) -> tuple[float, float]:
+        """95 % confidence interval: Student's t with these degrees of freedom.
+
+        Parameters
+        ----------
+        value
+            The estimate.
+        bounded
+            Whether it lies between 0 and 1. The interval is then made on the logit scale.
+
+        Returns
+        -------
+        Low and high end; NaN where there are too few independent parts, or all values are alike.
+        """
+        half = self.half_width
+        if not (np.isfinite(half) and np.isfinite(value)):
+            return np.nan, np.nan
+        if not bounded:
+            return float(value - half), float(value + half)
+        if not 0 < value < 1:
+            return np.nan, np.nan
+        slope = value * (1 - value)
+        centre = np.log(value / (1 - value))
+        low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]) / slope)))
+        return float(low), float(high)
+
+    def __add__(self, other: Uncertainty) -> Uncertainty:
+        """Uncertainty of the sum of two independent estimates (degrees of freedom after Welch and Satterthwaite)."""
+        total = self.variance + other.variance
+        shared = self.variance**2 / self.df + other.variance**2 / other.df
+        return Uncertainty(total, total**2 / shared if shared else 1.0, min(self.parts, other.parts))
+
+
+def over_units(values: np.ndarray, units: np.ndarray) -> Uncertainty:
+    """Uncertainty of a mean of rows that come in units, such as patients or sections.
+
+    Rows of a unit may be correlated in any way: the variance is that of the totals of the units (cluster-robust), with one degree of
+    freedom fewer than there are units.
+
+    Parameters
+    ----------
+    values
+        Shape (n,); NaN is left out.
+    units
+        Unit of each row, shape (n,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.statistics.intervals.uncertainty import over_units
+    >>> values = np.array([0.1, 0.2, 0.3, 0.2])
+    >>> low, high = over_units(values, np.arange(4)).interval(values.mean())
+    >>> round(low, 3), round(high, 3)
+    (0.07, 0.33)
+    """
+    known = np.isfinite(values)
+    codes = np.unique(np.asarray(units)[known].astype(str), return_inverse=True)[1]
+    n = int(codes.max(initial=-1)) + 1
+    if n < 2:
+        return Uncertainty(0.0, 1.0, n)
+    totals = np.bincount(codes, weights=values[known] - values[known].mean())
+    return Uncertainty(float(n / (n - 1) * (totals**2).sum() / known.sum() ** 2), n - 1, n)
+
+
+def jackknife(without: np.ndarray) -> Uncertainty:
+    """Uncertainty of a statistic from its values without each unit in turn (Efron and Stein, 1981), shape (units,)."""
+    without = np.asarray(without, np.float64)
+    n = len(without)
+    if n < 2 or not np.isfinite(without).all():
+        return Uncertainty(0.0, 1.0, n)
+    return Uncertainty(float((n - 1) / n * ((without - without.mean()) ** 2).sum()), n - 1, n)
