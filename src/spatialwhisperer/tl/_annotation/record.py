@@ -21,7 +21,8 @@ class AnnotationRecord(Stored):
     labels, prompts
         Labels that were asked for, and their sentences.
     scores
-        Whether the stored scores are cosines (perhaps centred) or probabilities.
+        Whether the stored scores are cosines (perhaps centred), probabilities, or, with examples, logarithms of probabilities times
+        the temperature.
     normalize, background, temperature, calibrated
         The correction, and whether the temperature was fitted for it and these labels.
     examples
@@ -38,12 +39,18 @@ class AnnotationRecord(Stored):
         Number of rows without a label, by the reason.
     trained_on
         Sections that the model was trained on.
+    probabilities
+        "softmax" where they follow from the scores and the temperature, "stored" where they are in ``.obsm``.
+    regions
+        Regions that were told before the labels in them.
+    examples_weight
+        Weight of the words beside the examples; ``None`` without examples.
     """
 
     classes: tuple[str, ...]
     labels: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
-    scores: Literal["cosine", "probability"]
+    scores: Literal["cosine", "probability", "logarithm"]
     normalize: str
     background: str | None
     temperature: float
@@ -61,3 +68,6 @@ class AnnotationRecord(Stored):
     without_label: Mapping[str, int] = field(default_factory=frozen)
     min_rows: int = 1
     trained_on: tuple[str, ...] = ()
+    probabilities: Literal["softmax", "stored"] = "softmax"
+    regions: tuple[str, ...] = ()
+    examples_weight: float | None = None

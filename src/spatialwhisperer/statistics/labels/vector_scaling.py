@@ -1,0 +1,200 @@
+"""Vector scaling: a scale and an offset for each label, fitted on rows with known labels (Guo et al., ICML 2017, section 4.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from spatialwhisperer.statistics.calibration import fit_temperature
+
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
+"""Penalties of the offsets that are tried, the largest first."""
+
+SCALE = 10.0
+"""How much stronger scales are held together than offsets are held at 0: a few patients tell how common a label is much better than
+how steep it is."""
+
+
+class Scaling(NamedTuple):
+    """How scores become the logarithms of probabilities, up to a constant of the row: ``scale * score / temperature + offset``.
+
+    Attributes
+    ----------
+    temperature
+        Common to all labels.
+    scale, offset
+        Of each label, shape (labels,). The geometric mean of the scales is 1.
+    """
+
+    temperature: float
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        """Logits of scores of shape (n, labels); a row with NaN stays NaN."""
+        return scores * (self.scale / self.temperature) + self.offset
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Softmax of the logits, shape (n, labels)."""
+        from scipy.special import softmax
+
+        return softmax(self.logits(scores), axis=1)
+
+
+class LeftOut(NamedTuple):
+    """A scaling, and what it is worth on rows that it was not fitted on.
+
+    Attributes
+    ----------
+    scaling
+        Fitted on all rows.
+    penalty
+        That was chosen; ``None`` where a temperature alone is best.
+    probability
+        Of each row, from the other units, shape (n, labels).
+    loss, loss_temperature
+        Weighted negative log-likelihood of rows that were left out: of this scaling, and of a temperature alone.
+    """
+
+    scaling: Scaling
+    penalty: float | None
+    probability: np.ndarray
+    loss: float
+    loss_temperature: float
+
+
+def row_weights(correct: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """Weights of rows, adding up to 1: each section counts the same, and in it each class by the square root of its rows.
+
+    With equal rows a section that is full of one class would set the offset of that class. With equal classes, three rows of a rare
+    class, which are often mistaken ones, would count as much as a hundred of a common one.
+
+    Parameters
+    ----------
+    correct
+        Which labels are correct in each row, Boolean of shape (n, labels). Rows with the same correct labels are of one class.
+    sections
+        Section of each row, shape (n,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.statistics.labels.vector_scaling import row_weights
+    >>> correct = np.eye(2, dtype=bool)[[0, 0, 0, 0, 1]]
+    >>> row_weights(correct, np.zeros(5)).round(3).tolist()
+    [0.167, 0.167, 0.167, 0.167, 0.333]
+    """
+    kinds = np.unique(correct, axis=0, return_inverse=True)[1].ravel()
+    codes = np.unique(np.asarray(sections).astype(str), return_inverse=True)[1]
+    cell = codes * (kinds.max(initial=0) + 1) + kinds
+    weights = 1 / np.sqrt(np.bincount(cell)[cell])
+    weights /= np.bincount(codes, weights)[codes]
+    return weights / weights.sum()
+
+
+def fit_scaling(scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, penalty: float) -> Scaling:
+    """Scales and offsets at which the correct labels are most likely, shrunk towards one scale and no offset.
+
+    The loss is the weighted negative log-likelihood, plus ``penalty`` times the sum of the squared offsets, plus ten times
+    ``penalty`` times the sum of the squared logarithms of the scales.
+
+    Parameters
+    ----------
+    scores
+        Finite, shape (n, labels).
+    correct
+        Which labels are correct in each row, Boolean of shape (n, labels), at least one in each row.
+    weights
+        Of the rows, shape (n,), adding up to 1.
+    penalty
+        Positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialwhisperer.statistics.labels.vector_scaling import fit_scaling
+    >>> rng = np.random.default_rng(0)
+    >>> truth = rng.integers(0, 2, 500)
+    >>> scores = np.eye(2)[truth] + rng.normal(0, 0.3, (500, 2)) + [1.0, 0.0]  # the first label is always one too high
+    >>> fitted = fit_scaling(scores, np.eye(2, dtype=bool)[truth], np.full(500, 1 / 500), 1e-4)
+    >>> float((fitted.probabilities(scores).argmax(axis=1) == truth).mean()) > 0.95
+    True
+    """
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp
+
+    n_labels = scores.shape[1]
+    start = np.zeros(1 + 2 * n_labels)
+    start[0] = np.log(max(float(np.std(scores)), 1e-3))
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, offset = x[1 : 1 + n_labels], x[1 + n_labels :]
+        steep = np.exp(scale - x[0])
+        logits = scores * steep + offset
+        whole = logsumexp(logits, axis=1, keepdims=True)
+        right = logsumexp(np.where(correct, logits, -np.inf), axis=1, keepdims=True)
+        wrong = (np.exp(logits - whole) - np.where(correct, np.exp(logits - right), 0)) * weights[:, None]
+        by_scale = (wrong * scores * steep).sum(axis=0)
+        value = float((weights * (whole - right)[:, 0]).sum())
+        value += penalty * float(offset @ offset + SCALE * scale @ scale)
+        gradient = [[-by_scale.sum()], by_scale + 2 * SCALE * penalty * scale, wrong.sum(axis=0) + 2 * penalty * offset]
+        return value, np.concatenate(gradient)
+
+    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    scale, offset = found[1 : 1 + n_labels], found[1 + n_labels :]
+    return Scaling(float(np.exp(found[0] - scale.mean())), np.exp(scale - scale.mean()), offset)
+
+
+def only_temperature(scores: np.ndarray, correct: np.ndarray) -> Scaling:
+    """One temperature, no offsets; see :func:`~spatialwhisperer.statistics.calibration.fit_temperature`."""
+    return Scaling(fit_temperature(scores, correct), np.ones(scores.shape[1]), np.zeros(scores.shape[1]))
+
+
+def choose_scaling(
+    scores: np.ndarray, correct: np.ndarray, sections: np.ndarray, units: np.ndarray, *, vector: bool = True
+) -> LeftOut:
+    """Scales and offsets whose penalty best predicts units that are left out, or a temperature alone where that is better.
+
+    Parameters
+    ----------
+    scores, correct
+        As in :func:`fit_scaling`.
+    sections
+        Section of each row, shape (n,), for the weights.
+    units
+        What is left out together, such as patients, shape (n,).
+    vector
+        Whether scales and offsets are tried, and not a temperature alone.
+    """
+    weights = row_weights(correct, sections)
+    plain = _left_out(scores, correct, weights, units, None)
+    tried: list[tuple[float, float | None, np.ndarray]] = [(_loss(plain, correct, weights), None, plain)]
+    for penalty in PENALTIES if vector else ():
+        probability = _left_out(scores, correct, weights, units, penalty)
+        tried.append((_loss(probability, correct, weights), penalty, probability))
+    loss, penalty, probability = min(tried, key=lambda one: one[0])
+    return LeftOut(_fit(scores, correct, weights, penalty), penalty, probability, loss, tried[0][0])
+
+
+def _left_out(
+    scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, units: np.ndarray, penalty: float | None
+) -> np.ndarray:
+    out = np.empty(scores.shape)
+    names = np.unique(units)
+    for unit in names:
+        own = units == unit
+        rest = ~own if len(names) > 1 else own
+        out[own] = _fit(scores[rest], correct[rest], weights[rest], penalty).probabilities(scores[own])
+    return out
+
+
+def _fit(scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, penalty: float | None) -> Scaling:
+    if penalty is None:
+        return only_temperature(scores, correct)
+    return fit_scaling(scores, correct, weights / weights.sum(), penalty)
+
+
+def _loss(probability: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> float:
+    right = (probability * correct).sum(axis=1)
+    return float(-(weights * np.log(right.clip(1e-12))).sum())
