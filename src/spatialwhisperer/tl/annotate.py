@@ -229,6 +229,8 @@ def zero_shot_annotate(
             scores, z, chosen, request.labels, sections=opened.sections, temperature=correction.temperature
         )
         probability = probabilities(scores, correction.temperature)
+    if fitted is not None and not fitted.decides:
+        fitted = None
     if fitted is not None:
         regions = decision.region_scores(
             model, fitted, z, sections=opened.sections, correction=correction, device=device
@@ -299,6 +301,8 @@ def _request(
     if min_confidence is not None:
         scoring.check_fraction("min_confidence", min_confidence)
     scoring.check_fraction("min_margin", min_margin)
+    known = model.config.annotation
+    _check_rollup(hierarchy, known.min_confidence if min_confidence is None and known else min_confidence, min_margin)
     classes = place_classes(model, names, labels, hierarchy)
     return _Request(names, sentences, classes, hierarchy, min_confidence, float(min_margin), min_rows)
 
@@ -308,12 +312,16 @@ def _limits(request: _Request, fitted: Annotation | None) -> Limits:
     least = request.min_confidence
     if least is None:
         least = 0.0 if fitted is None else fitted.min_confidence
-    if request.hierarchy.rollup and not least and not request.min_margin:
+    _check_rollup(request.hierarchy, least, request.min_margin)
+    return Limits(float(least), request.min_margin, request.min_rows)
+
+
+def _check_rollup(hierarchy: Hierarchy, least: float | None, min_margin: float) -> None:
+    if hierarchy.rollup and not least and not min_margin:
         raise ValueError(
             "rollup=True gives a coarser label to rows that would abstain, and without a threshold no row abstains. Pass "
             "min_confidence=0.5 or so."
         )
-    return Limits(float(least), request.min_margin, request.min_rows)
 
 
 def _record(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from spatialwhisperer.statistics.calibration import fit_temperature
+from spatialwhisperer.statistics.left_out import left_out_units
+
+Method = Literal["temperature", "vector"]
 
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
 """Penalties of the offsets that are tried, the largest first."""
@@ -151,8 +154,26 @@ def only_temperature(scores: np.ndarray, correct: np.ndarray) -> Scaling:
     return Scaling(fit_temperature(scores, correct), np.ones(scores.shape[1]), np.zeros(scores.shape[1]))
 
 
+def scaling_units(groups: np.ndarray, sections: np.ndarray, positions: np.ndarray | None) -> np.ndarray:
+    """What is left out together, shape (n,): patients (groups) where there are two or more, else sections, else blocks.
+
+    Parameters
+    ----------
+    groups, sections, positions
+        As in :func:`~spatialwhisperer.statistics.left_out.left_out_units`.
+    """
+    codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    # how common a class is differs between patients most of all
+    return codes if codes.max(initial=0) else left_out_units(groups, sections, positions)
+
+
 def choose_scaling(
-    scores: np.ndarray, correct: np.ndarray, sections: np.ndarray, units: np.ndarray, *, vector: bool = True
+    scores: np.ndarray,
+    correct: np.ndarray,
+    *,
+    sections: np.ndarray,
+    units: np.ndarray,
+    method: Method | None = None,
 ) -> LeftOut:
     """Scales and offsets whose penalty best predicts units that are left out, or a temperature alone where that is better.
 
@@ -164,16 +185,16 @@ def choose_scaling(
         Section of each row, shape (n,), for the weights.
     units
         What is left out together, such as patients, shape (n,).
-    vector
-        Whether scales and offsets are tried, and not a temperature alone.
+    method
+        "vector" tries no temperature alone, "temperature" nothing else.
     """
     weights = row_weights(correct, sections)
     plain = _left_out(scores, correct, weights, units, None)
     tried: list[tuple[float, float | None, np.ndarray]] = [(_loss(plain, correct, weights), None, plain)]
-    for penalty in PENALTIES if vector else ():
+    for penalty in () if method == "temperature" else PENALTIES:
         probability = _left_out(scores, correct, weights, units, penalty)
         tried.append((_loss(probability, correct, weights), penalty, probability))
-    loss, penalty, probability = min(tried, key=lambda one: one[0])
+    loss, penalty, probability = min(tried[method == "vector" :], key=lambda one: one[0])
     return LeftOut(_fit(scores, correct, weights, penalty), penalty, probability, loss, tried[0][0])
 
 

@@ -14,9 +14,9 @@ from spatialwhisperer.tl._annotation.labels import class_embeddings
 from spatialwhisperer.tl._annotation.rollup import Coarse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer.models.config import Annotation
+    from spatialwhisperer.models.config import Annotation, Region
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.rollup import Classes
     from spatialwhisperer.tl._annotation.scoring import Correction
@@ -50,13 +50,28 @@ def fitted_decision(
     correction: Correction,
     modality: str | None,
 ) -> Annotation | None:
-    """The calibration of the model where it holds scales, offsets or regions for these labels, in these words; else ``None``."""
-    fitted = model.config.annotation
-    if fitted is None or not fitted.decides or not correction.calibrated or tuple(labels) != fitted.labels:
-        return None
-    if fitted.prompts and fitted.prompts != tuple(tuple(group) for group in sentences):
+    """The calibration of the model where it holds scales, offsets, regions or a smallest confidence for these labels, in these words.
+
+    ``None`` where it does not.
+    """
+    fitted = _same_words(model, labels, sentences)
+    if fitted is None or not correction.calibrated or not (fitted.decides or fitted.min_confidence):
         return None
     return fitted if fitted.modality in (None, modality) else None
+
+
+def regions_of(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> Mapping[str, Region]:
+    """Regions that the model tells before these labels, in these words; none where it does not."""
+    fitted = _same_words(model, labels, sentences)
+    return {} if fitted is None else fitted.regions
+
+
+def _same_words(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> Annotation | None:
+    fitted = model.config.annotation
+    if fitted is None or tuple(labels) != fitted.labels:
+        return None
+    same = not fitted.prompts or fitted.prompts == tuple(tuple(group) for group in sentences)
+    return fitted if same else None
 
 
 def scaling(fitted: Annotation) -> Scaling:

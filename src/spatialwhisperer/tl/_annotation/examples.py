@@ -179,4 +179,5 @@ def refine(
     out = log_p.copy()
     together = logsumexp(log_p[:, shown], axis=1, keepdims=True)
     out[:, shown] = together + log_softmax(fitted.logits(x, prior), axis=1)
+    out[~whole] = np.nan
     return Refined((temperature * out).astype(np.float32), fitted.words)
