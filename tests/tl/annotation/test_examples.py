@@ -12,7 +12,6 @@ import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.tl._annotation.examples import example_rows, refine
 
-
 TEMPERATURE = 0.1
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from spatialwhisperer.protocols.default_model.temperatures import calibration, judge, pooled, temperature_of_others
 
 from spatialwhisperer.protocols.default_model.labels import LABELS
-from spatialwhisperer.protocols.default_model.temperatures import calibration, judge, pooled, temperature_of_others
 from spatialwhisperer.protocols.default_model.unseen_patients import HeldOut
 from spatialwhisperer.statistics.calibration import expected_calibration_error, fit_temperature, probabilities
 
