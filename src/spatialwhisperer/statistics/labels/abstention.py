@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LOWEST, STEP = 0.5, 0.01
+THRESHOLDS = tuple(percent / 100 for percent in range(50, 100))
 FEWEST = 0.25
 """Fraction of the rows of each section that keep a label at least."""
 
@@ -44,8 +44,8 @@ def least_confidence(confidence: np.ndarray, right: np.ndarray, sections: np.nda
     0.56
     """
     codes = np.unique(np.asarray(sections).astype(str), return_inverse=True)[1]
-    best = (-np.inf, LOWEST)
-    for least in np.arange(LOWEST, 1, STEP):
+    best = (-np.inf, THRESHOLDS[0])
+    for least in THRESHOLDS:
         gains = []
         for code in range(codes.max(initial=0) + 1):
             own = codes == code
