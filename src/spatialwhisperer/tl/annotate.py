@@ -83,7 +83,7 @@ def zero_shot_annotate(
     The score of a row for a label is the cosine between the embedding of the row and that of the label's descriptions
     (Schaefer et al., ICML 2026). Scores of one label rank the rows well. Scores of different labels have different offsets ("hub
     prompts"), so that a single label can be the best one of most rows. A model may therefore hold a calibrated decision for its labels
-    (:class:`~spatialwhisperer.models.config.Annotation`): a scale and an offset for each region of tissue, fitted on patients that were
+    (``model.config.annotation``): a scale and an offset for each region of tissue, fitted on patients that were
     left out; the probability of a label is that of its region times its probability inside the region. A row gets the label where it
     is probable enough, else the region where that is, else none. Labels of your own are compared by a softmax, until :func:`calibrate`
     has fitted a decision for them: look at ``.obsm['sw_label_scores']`` before you use them, and let uncertain rows abstain

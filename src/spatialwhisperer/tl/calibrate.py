@@ -12,7 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.models.config import Annotation
@@ -151,6 +151,8 @@ def calibrate(
         raise ValueError(f"normalize must be 'none', 'softmax', 'centre' or None, not {normalize!r}.")
     if background not in ("section", "training"):
         raise ValueError(f"background must be 'section' or 'training' here, not {background!r}.")
+    if method is not None:
+        one_of("method", method, Method)
     check_modality(modality)
     classes, prompts = check_labels(labels, model)
     sentences = fill_templates(prompts, templates)

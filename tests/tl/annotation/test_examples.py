@@ -149,3 +149,35 @@ def test_bad_examples_are_refused(section: Any, model: Any, examples: Any, error
     with pytest.raises(error, match=message):
         sw.tl.zero_shot_annotate(section, ["fat", "tumour"], model=model, examples=examples)
     assert keys.of(section["table"]) == before
+
+
+@pytest.mark.slow
+def test_words_and_examples_are_no_worse_than_examples_alone_on_real_sections(data_folder: Any) -> None:
+    """Balanced accuracy of the pathologist's regions: mean over sections, draws, and one to five examples of each region."""
+    both, alone, words = [], [], []
+    for name in ("A1", "C3"):
+        section = sw.datasets.her2st(name, data_dir=data_folder)
+        table = section["table"]
+        regions = {"tumour": "invasive breast carcinoma", "stroma": "fibrous connective tissue stroma"}
+        if name == "A1":
+            regions["fat"] = "adipose tissue with fat cells"
+        names = {"invasive cancer": "tumour", "cancer in situ": "tumour", "connective tissue": "stroma"}
+        names |= {"adipose tissue": "fat"}
+        truth = table.obs["pathologist_label"].astype(object).map(names).to_numpy()
+        scores: Any = sw.tl.zero_shot_annotate(section, regions, normalize="none", inplace=False)
+        sw.tl.embed(section)
+        z, scores = table.obsm["X_sw_image"].astype(float), scores.to_numpy(float)
+        whole = np.isfinite(z).all(1)
+        for n in (1, 2, 5):
+            for seed in range(4):
+                rng = np.random.default_rng(seed)
+                rows = {r: rng.choice(np.flatnonzero(whole & (truth == r)), n, replace=False) for r in regions}
+                rest = np.setdiff1d(np.flatnonzero(whole), np.concatenate(list(rows.values())))
+                options: dict[str, Any] = {"sections": np.full(len(z), name), "temperature": TEMPERATURE}
+                for out, start in ((both, scores), (alone, np.zeros_like(scores))):
+                    best = refine(start, z, rows, list(regions), **options).scores[rest].argmax(1)
+                    out.append(np.mean([(best[truth[rest] == r] == k).mean() for k, r in enumerate(regions)]))
+                best = scores[rest].argmax(1)
+                words.append(np.mean([(best[truth[rest] == r] == k).mean() for k, r in enumerate(regions)]))
+    assert np.mean(both) >= np.mean(alone)
+    assert np.mean(both) > np.mean(words) + 0.05
