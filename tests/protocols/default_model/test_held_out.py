@@ -108,7 +108,8 @@ def test_hard_labels_are_measured_by_class_and_where_they_are_kept(part: HeldOut
     kept = p >= 0.5
     assert 0 < row["kept"] == kept.mean() < 1
     assert row["accuracy of kept"] == pytest.approx(part.correct[kept, 0].mean())
-    more = replace(part, **{k: np.concatenate([getattr(part, k)] * 2) for k in ("scores", "correct", "positions")})
+    scores, correct, positions = (np.concatenate([x, x]) for x in (part.scores, part.correct, part.positions))
+    more = replace(part, scores=scores, correct=correct, positions=positions)
     row = hard_labels(more, DECISION)
     assert row["balanced accuracy"] == pytest.approx((1 + 0) / 2)
     assert row["macro-F1"] == pytest.approx((2 * 8 / (20 + 8) + 0) / 2)

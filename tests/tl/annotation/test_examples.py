@@ -154,7 +154,9 @@ def test_bad_examples_are_refused(section: Any, model: Any, examples: Any, error
 @pytest.mark.slow
 def test_words_and_examples_are_no_worse_than_examples_alone_on_real_sections(data_folder: Any) -> None:
     """Balanced accuracy of the pathologist's regions: mean over sections, draws, and one to five examples of each region."""
-    both, alone, words = [], [], []
+    both: list[float] = []
+    alone: list[float] = []
+    words: list[float] = []
     for name in ("A1", "C3"):
         section = sw.datasets.her2st(name, data_dir=data_folder)
         table = section["table"]

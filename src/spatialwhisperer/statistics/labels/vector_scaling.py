@@ -191,10 +191,10 @@ def choose_scaling(
     weights = row_weights(correct, sections)
     plain = _left_out(scores, correct, weights, units, None)
     tried: list[tuple[float, float | None, np.ndarray]] = [(_loss(plain, correct, weights), None, plain)]
-    for penalty in () if method == "temperature" else PENALTIES:
-        probability = _left_out(scores, correct, weights, units, penalty)
-        tried.append((_loss(probability, correct, weights), penalty, probability))
-    loss, penalty, probability = min(tried[method == "vector" :], key=lambda one: one[0])
+    for one in () if method == "temperature" else PENALTIES:
+        probability = _left_out(scores, correct, weights, units, one)
+        tried.append((_loss(probability, correct, weights), one, probability))
+    loss, penalty, probability = min(tried[method == "vector" :], key=lambda found: found[0])
     return LeftOut(_fit(scores, correct, weights, penalty), penalty, probability, loss, tried[0][0])
 
 
