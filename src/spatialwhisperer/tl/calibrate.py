@@ -118,8 +118,8 @@ def calibrate(
     DataFrame, one row per normalisation that was tried: ``temperature`` and ``temperature_before`` (that of the training), ``nll`` and
     ``nll_before`` (mean negative log-likelihood), ``ece`` and ``ece_before`` (expected calibration error), ``accuracy``, ``n`` rows, all
     measured on the rows that were fitted on; ``method``, ``nll_left_out`` and ``nll_left_out_temperature`` (weighted, on rows that were
-    left out, by the method and by a temperature alone), ``min_confidence``, which is chosen on rows that were left out too, and
-    ``chosen``. ``.attrs["convention"]`` defines the error.
+    left out, by the method and by a temperature alone), ``min_confidence``, the smallest confidence at which labels are worth more
+    than the commonest class of each section, and ``chosen``. ``.attrs["convention"]`` defines the error.
 
     Raises
     ------
@@ -283,8 +283,9 @@ def _fitted(
     sections, units = _units(parts, take)
     found = choose_scaling(scores, correct, sections=sections, units=units, method=method)
     logits = found.scaling.logits(scores)
-    ece, accuracy = _calibration(found.scaling.probabilities(scores), correct, together)
-    unseen = judged(found.probability, correct, together)
+    probability = found.scaling.probabilities(scores)
+    ece, accuracy = _calibration(probability, correct, together)
+    best = judged(probability, correct, together)
     return {
         "temperature": found.scaling.temperature,
         "temperature_before": before,
@@ -297,9 +298,7 @@ def _fitted(
         "method": "temperature" if found.penalty is None else "vector",
         "nll_left_out": found.loss,
         "nll_left_out_temperature": found.loss_temperature,
-        "min_confidence": least_confidence(
-            unseen.confidence, unseen.correct, sections, commonest_class(correct, sections)
-        ),
+        "min_confidence": least_confidence(best.confidence, best.correct, sections, commonest_class(correct, sections)),
     }, found.scaling
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 N = len(TISSUE)
 TEMPERATURE = 0.5
 PLAIN = Scaling(TEMPERATURE, np.ones(N), np.zeros(N))
-DECISION = Decision(LeftOut(PLAIN, None, np.zeros((0, N)), 0.0, 0.0), 0.5)
+DECISION = Decision(LeftOut(PLAIN, None, 0.0, 0.0), 0.5)
 
 
 @pytest.fixture

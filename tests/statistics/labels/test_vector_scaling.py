@@ -69,11 +69,13 @@ def test_what_predicts_left_out_units_best_is_taken() -> None:
     found = choose_scaling(scores, correct, sections=units, units=units)
     assert found.penalty is not None
     assert found.loss < found.loss_temperature
-    # probabilities of a unit come from the others
-    rest = units != 1
-    weights = row_weights(correct, units)
-    by_hand = fit_scaling(scores[rest], correct[rest], weights[rest] / weights[rest].sum(), found.penalty)
-    assert np.allclose(found.probability[units == 1], by_hand.probabilities(scores[units == 1]))
+    # the loss of a unit is that of the scaling of the others
+    weights, by_hand = row_weights(correct, units), 0.0
+    for unit in range(3):
+        rest, own = units != unit, units == unit
+        other = fit_scaling(scores[rest], correct[rest], weights[rest] / weights[rest].sum(), found.penalty)
+        by_hand -= float(weights[own] @ np.log(other.probabilities(scores[own])[correct[own]]))
+    assert found.loss == pytest.approx(by_hand)
     # offsets that are different in each unit do not help the others
     shifted = [drawn(scores[units == u], Scaling(0.5, np.ones(3), 2.0 * np.eye(3)[u]), u) for u in range(3)]
     plain = choose_scaling(scores, np.concatenate(shifted), sections=units, units=units)

@@ -40,7 +40,7 @@ def pooled(parts: Sequence[HeldOut]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_decision(held_out: ByPatient) -> Decision:
-    """Fit the decision on all patients; penalty and smallest confidence are chosen on patients, sections or blocks left out."""
+    """Fit the decision on the held-out scores of all patients; its penalty is chosen by leaving out patients, sections or blocks again."""
     rows = [(patient, part) for patient, parts in held_out.items() for part in parts]
     scores, correct = pooled([part for _, part in rows])
     sections = np.concatenate([[part.section] * len(part.scores) for _, part in rows])
@@ -48,8 +48,9 @@ def fit_decision(held_out: ByPatient) -> Decision:
     positions = np.concatenate([part.positions for _, part in rows])
     units = scaling_units(patients, sections, positions)
     found = choose_scaling(scores, correct, sections=sections, units=units)
-    unseen = _judged(found.probability, correct)
-    least = least_confidence(unseen.confidence, unseen.correct, sections, commonest_class(correct, sections))
+    # the scores are of patients that the model has not seen; a decision of other rows has other confidences
+    rows_judged = _judged(found.scaling.probabilities(scores), correct)
+    least = least_confidence(rows_judged.confidence, rows_judged.correct, sections, commonest_class(correct, sections))
     return Decision(found, least)
 
 

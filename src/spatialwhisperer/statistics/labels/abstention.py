@@ -22,7 +22,7 @@ def least_confidence(confidence: np.ndarray, right: np.ndarray, sections: np.nda
     Parameters
     ----------
     confidence
-        Probability of the best label of each row, shape (n,). Take it from a model that has not seen the row.
+        Probability of the best label of each row, shape (n,). Take the scores from a model that has not seen the row.
     right
         Whether that label is correct, shape (n,).
     sections

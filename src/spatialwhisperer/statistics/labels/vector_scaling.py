@@ -54,15 +54,12 @@ class LeftOut(NamedTuple):
         Fitted on all rows.
     penalty
         That was chosen; ``None`` where a temperature alone is best.
-    probability
-        Of each row, from the other units, shape (n, labels).
     loss, loss_temperature
         Weighted negative log-likelihood of rows that were left out: of this scaling, and of a temperature alone.
     """
 
     scaling: Scaling
     penalty: float | None
-    probability: np.ndarray
     loss: float
     loss_temperature: float
 
@@ -189,33 +186,26 @@ def choose_scaling(
         "vector" tries no temperature alone, "temperature" nothing else.
     """
     weights = row_weights(correct, sections)
-    plain = _left_out(scores, correct, weights, units, None)
-    tried: list[tuple[float, float | None, np.ndarray]] = [(_loss(plain, correct, weights), None, plain)]
-    for one in () if method == "temperature" else PENALTIES:
-        probability = _left_out(scores, correct, weights, units, one)
-        tried.append((_loss(probability, correct, weights), one, probability))
-    loss, penalty, probability = min(tried[method == "vector" :], key=lambda found: found[0])
-    return LeftOut(_fit(scores, correct, weights, penalty), penalty, probability, loss, tried[0][0])
+    penalties = (None, *(() if method == "temperature" else PENALTIES))
+    losses = {penalty: _left_out_loss(scores, correct, weights, units, penalty) for penalty in penalties}
+    best = min(penalties[method == "vector" :], key=lambda penalty: losses[penalty])
+    return LeftOut(_fit(scores, correct, weights, best), best, losses[best], losses[None])
 
 
-def _left_out(
+def _left_out_loss(
     scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, units: np.ndarray, penalty: float | None
-) -> np.ndarray:
-    out = np.empty(scores.shape)
+) -> float:
+    probability = np.empty(scores.shape)
     names = np.unique(units)
     for unit in names:
         own = units == unit
         rest = ~own if len(names) > 1 else own
-        out[own] = _fit(scores[rest], correct[rest], weights[rest], penalty).probabilities(scores[own])
-    return out
+        probability[own] = _fit(scores[rest], correct[rest], weights[rest], penalty).probabilities(scores[own])
+    right = (probability * correct).sum(axis=1)
+    return float(-(weights * np.log(right.clip(1e-12))).sum())
 
 
 def _fit(scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, penalty: float | None) -> Scaling:
     if penalty is None:
         return only_temperature(scores, correct)
     return fit_scaling(scores, correct, weights / weights.sum(), penalty)
-
-
-def _loss(probability: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> float:
-    right = (probability * correct).sum(axis=1)
-    return float(-(weights * np.log(right.clip(1e-12))).sum())
