@@ -261,6 +261,8 @@ def zero_shot_annotate(
     if ranges and unknown == "abstain" and found is None:
         inform(guard.NOT_HELD)
     _say(guard.report(found, ranges), trained)
+    if request.min_confidence is None:
+        _say_unsure(result.parameters)
     return None
 
 
@@ -372,6 +374,15 @@ def _say(abstained: str | None, trained: list[str]) -> None:
         inform(
             f"The model was trained on {'section' if len(trained) == 1 else 'sections'} {listing(trained, 5)}: how good its labels are "
             "there says nothing about new tissue."
+        )
+
+
+def _say_unsure(record: AnnotationRecord) -> None:
+    n = record.without_label.get(guard.CONFIDENCE, 0)
+    if n:
+        inform(
+            f"{n} rows get no label, because their confidence is below {record.min_confidence:.2f}, which was chosen when the model was "
+            "calibrated. min_confidence=0 labels them all the same."
         )
 
 

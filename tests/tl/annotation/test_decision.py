@@ -78,7 +78,9 @@ def decided(worded: Any) -> Any:
     return out
 
 
-def test_a_row_gets_a_cell_type_only_where_it_is_probable_else_its_region(section: Any, decided: Any) -> None:
+def test_a_row_gets_a_cell_type_only_where_it_is_probable_else_its_region(
+    section: Any, decided: Any, capfd: Any
+) -> None:
     table = section["table"]
     sw.tl.zero_shot_annotate(section, model=decided, unknown="label")
     p = table.obsm["sw_label_probability"]
@@ -101,6 +103,7 @@ def test_a_row_gets_a_cell_type_only_where_it_is_probable_else_its_region(sectio
     record: Any = recorded(table, "sw_label")
     assert record["regions"] == list(REGIONS)
     assert record["min_confidence"] == 0.6
+    assert f"{missing.sum()} rows get no label, because their confidence is below 0.60" in capfd.readouterr().err
     # scores stay cosines, which rank the rows
     flat: Any = sw.tl.zero_shot_annotate(section, list(NAMES)[::-1], model=decided, inplace=False)
     assert np.allclose(flat[list(NAMES)], table.obsm["sw_label_scores"], atol=1e-5)
