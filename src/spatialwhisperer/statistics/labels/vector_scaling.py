@@ -19,6 +19,10 @@ SCALE = 10.0
 how steep it is."""
 
 
+_LOG_TEMPERATURE = (float(np.log(1e-4)), float(np.log(1e2)))
+_FURTHEST = 20.0
+
+
 class Scaling(NamedTuple):
     """How scores become the logarithms of probabilities, up to a constant of the row: ``scale * score / temperature + offset``.
 
@@ -141,7 +145,9 @@ def fit_scaling(scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, pe
         gradient = [[-by_scale.sum()], by_scale + 2 * SCALE * penalty * scale, wrong.sum(axis=0) + 2 * penalty * offset]
         return value, np.concatenate(gradient)
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    # a long first step would overflow
+    bounds = [_LOG_TEMPERATURE, *[(-_FURTHEST, _FURTHEST)] * (2 * n_labels)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     scale, offset = found[1 : 1 + n_labels], found[1 + n_labels :]
     return Scaling(float(np.exp(found[0] - scale.mean())), np.exp(scale - scale.mean()), offset)
 
