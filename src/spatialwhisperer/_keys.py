@@ -47,6 +47,11 @@ def wording_sd(label: str) -> str:
     return f"{label}_wording_sd"
 
 
+def probability(label: str) -> str:
+    """Key of ``.obsm`` with the probability of each class behind a label column."""
+    return f"{label}_probability"
+
+
 def margin(label: str) -> str:
     """Column of ``.obs`` with the distance of the best label from the second."""
     return f"{label}_margin"

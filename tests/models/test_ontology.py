@@ -241,3 +241,38 @@ def test_the_real_cell_ontology(data_folder: Path) -> None:
     part = ontology.subset(["CL:0000084", "CL:0000136"])
     assert len(part) < 20
     assert part.ancestors("CL:0000136") == ontology.ancestors("CL:0000136")
+
+
+def test_parents_may_be_added() -> None:
+    terms = [Term("r", "cell"), Term("e", "epithelial cell", (), ("r",)), Term("m", "mammary cell", (), ("r",))]
+    more = Ontology(terms).with_parents({"m": ["e"]})
+    assert more.ancestors("m") == ["r", "e"]
+    assert more.terms["m"].parents == ("r", "e")
+    assert Ontology(terms).ancestors("m") == ["r"]
+    with pytest.raises(ValueError, match="'mammary cell' is a kind of 'epithelial cell', and cannot be above it"):
+        more.with_parents({"e": ["m"]})
+    with pytest.raises(KeyError, match="'x' is not an id"):
+        more.with_parents({"m": ["x"]})
+
+
+def test_the_genus_of_a_logical_definition_is_a_parent(tmp_path: Path) -> None:
+    path = tmp_path / "small.obo"
+    path.write_text(
+        "[Term]\nid: CL:0000066\nname: epithelial cell\n\n"
+        "[Term]\nid: CL:0002327\nname: mammary gland epithelial cell\nis_a: CL:0002371 ! somatic cell\n"
+        "intersection_of: CL:0000066 ! epithelial cell\nintersection_of: part_of UBERON:0001911 ! mammary gland\n"
+    )
+    ontology = Ontology.read(path)
+    assert ontology.terms["CL:0002327"].parents == ("CL:0002371", "CL:0000066")
+    assert ontology.is_a("CL:0002327", "CL:0000066")
+
+
+def test_the_labels_of_the_embedded_model_have_reasoned_parents(data_folder: Path) -> None:
+    from spatialwhisperer.protocols.default_model.labels import REASONED_PARENTS
+    from spatialwhisperer.protocols.train_default import ONTOLOGY
+
+    asserted = Ontology.read(data_folder / "text" / ONTOLOGY)
+    assert not asserted.is_a("CL:0002327", "CL:0000066")
+    part = asserted.with_parents(REASONED_PARENTS).subset(["CL:0002327", "CL:0000057"])
+    assert part.is_a("CL:0002327", "CL:0000066")
+    assert part.name("CL:0000066") == "epithelial cell"

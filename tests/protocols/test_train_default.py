@@ -6,7 +6,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.protocols import train_default
-from spatialwhisperer.protocols.default_model.labels import LABELS
+from spatialwhisperer.protocols.default_model.labels import LABELS, TISSUE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,3 +39,15 @@ def test_the_script_trains_such_a_model(data_folder: Path, tmp_path: Path) -> No
     assert annotation is not None
     assert annotation.ece is not None
     assert 0 <= annotation.ece <= 1
+    assert dict(annotation.regions) == TISSUE
+    assert annotation.min_confidence >= 0.5
+    assert annotation.modality == "image"
+    assert model.vocabulary is not None
+    assert model.vocabulary.ontology.is_a("CL:0002327", "CL:0000066")
+    section = sw.datasets.her2st("C4", data_dir=data_folder)
+    sw.tl.zero_shot_annotate(section, model=model)
+    table = section["table"]
+    assert table.obsm["sw_label_probability"].shape == (table.n_obs, len(LABELS))
+    given = table.obs["sw_label_confidence"][table.obs["sw_label"].notna()]
+    assert (given >= annotation.min_confidence).all()
+    assert set(table.obs["sw_label"].cat.categories) <= {*LABELS, *TISSUE}

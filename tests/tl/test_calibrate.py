@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import warnings
 from typing import Any
@@ -13,6 +12,8 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
+from spatialwhisperer._schema import to_plain
+from spatialwhisperer.models.config import Annotation, Region
 from spatialwhisperer.statistics.calibration import expected_calibration_error, fit_temperature, probabilities
 from spatialwhisperer.tl.calibrate import calibrate
 from spatialwhisperer.tl.evaluation.calibration import evaluate_calibration
@@ -23,19 +24,22 @@ def test_the_temperature_is_stored_in_the_model_and_used(
 ) -> None:
     table = section["table"]
     before = keys.of(table)
-    report = calibrate(section, "cell_type", model=own, labels=labels)
+    report = calibrate(section, "cell_type", model=own, labels=labels, method="temperature")
     assert keys.of(table) == before
     assert report.index.tolist() == ["none", "centre"]
     assert report["chosen"].sum() == 1
     assert (report["nll"] <= report["nll_before"]).all()
     best = report.index[report["chosen"]][0]
     fitted = own.config.annotation
-    assert fitted.normalize == best == report["nll"].idxmin()
+    assert fitted.normalize == best == report["nll_left_out"].astype(float).idxmin()
+    assert report["method"].tolist() == ["temperature", "temperature"]
+    assert report["nll_left_out"].tolist() == report["nll_left_out_temperature"].tolist()
+    assert (fitted.scale, fitted.offset, dict(fitted.regions)) == ((), (), {})
     assert fitted.temperature == report.loc[best, "temperature"]
     assert (fitted.ece, fitted.ece_before) == tuple(report.loc[best, ["ece", "ece_before"]])
     assert fitted.n == 120
     assert list(fitted.labels) == list(labels)
-    json.dumps(dataclasses.asdict(fitted))
+    json.dumps(to_plain(fitted))
 
     scores: Any = sw.tl.zero_shot_annotate(section, labels, model=own, normalize="none", inplace=False)
     truth = table.obs["cell_type"].astype(str).to_numpy()
@@ -94,7 +98,9 @@ def test_probabilities_are_summed_where_the_truth_is_coarser(section: Any, own: 
     immune = [n for n in names if n in ("T cell", "macrophage")]
     table.obs["coarse"] = ["immune" if t in immune else "rest" for t in table.obs["cell_type"].astype(str)]
     mapping = {"immune": immune, "rest": [n for n in names if n not in immune]}
-    report = calibrate(section, "coarse", model=own, labels=labels, mapping=mapping, normalize="none")
+    report = calibrate(
+        section, "coarse", model=own, labels=labels, mapping=mapping, normalize="none", method="temperature"
+    )
     sw.tl.zero_shot_annotate(section, labels, model=own)
     bins = evaluate_calibration(section, "coarse", mapping=mapping)
     assert bins.attrs["ece"] == pytest.approx(report["ece"]["none"], abs=0.005)
@@ -106,6 +112,69 @@ def test_softmax_is_calibrated_like_cosines(section: Any, own: Any, labels: dict
     soft = calibrate([section], "cell_type", model=own, labels=labels, normalize="softmax")
     assert np.allclose(plain.iloc[0, :8].astype(float), soft.iloc[0, :8].astype(float))
     assert own.config.annotation.normalize == "softmax"
+
+
+def test_scales_and_offsets_are_stored_in_the_model_and_used(
+    section: Any, own: Any, labels: dict[str, str], tmp_path: Any
+) -> None:
+    table = section["table"]
+    options: dict[str, Any] = {"model": own, "labels": labels, "normalize": "none"}
+    report = calibrate(section, "cell_type", method="vector", **options)
+    fitted = own.config.annotation
+    assert report["method"]["none"] == "vector"
+    assert len(fitted.scale) == len(fitted.offset) == len(labels)
+    assert fitted.prompts == tuple((prompt,) for prompt in labels.values())
+    assert (fitted.modality, fitted.min_confidence) == ("image", report["min_confidence"]["none"])
+    assert fitted.min_confidence >= 0.5
+
+    sw.tl.zero_shot_annotate(section, labels, model=own, unknown="label")
+    scores = table.obsm["sw_label_scores"].astype(float)
+    logits = scores * np.array(fitted.scale) / fitted.temperature + fitted.offset
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(table.obsm["sw_label_probability"], p, atol=1e-5)
+    assert np.allclose(table.obs["sw_label_confidence"], p.max(1), atol=1e-5)
+    # rows below the smallest confidence abstain without being asked
+    low = p.max(1) < fitted.min_confidence
+    assert low.any()
+    assert (table.obs["sw_label_reason"] == "below min_confidence").tolist() == low.tolist()
+    record: Any = recorded(table, "sw_label")
+    assert (record["min_confidence"], record["probabilities"]) == (fitted.min_confidence, "stored")
+    # … and evaluation reads the same probabilities
+    assert evaluate_calibration(section, "cell_type").attrs["ece"] == pytest.approx(fitted.ece, abs=0.005)
+    assert np.allclose(sw.tl.top_labels(section, 1)["probability_1"], p.max(1), atol=1e-5)
+    sw.tl.zero_shot_annotate(section, labels, model=own, unknown="label", min_confidence=0)
+    assert table.obs["sw_label"].notna().all()
+    # other words, other labels and the counts are compared as before
+    for other, modality in (({**labels, "fat": "adipocytes"}, "image"), (["fat", "tumour"], "image"), (labels, "gene")):
+        sw.tl.zero_shot_annotate(section, other, model=own, modality=modality, unknown="label")
+        assert "sw_label_probability" not in table.obsm
+        assert table.obs["sw_label"].notna().all()
+    own.save(tmp_path / "m")
+    assert sw.models.Whisperer.load(tmp_path / "m").config.annotation == fitted
+
+
+def test_a_smallest_confidence_alone_is_used_too(section: Any, own: Any, labels: dict[str, str]) -> None:
+    calibrate(section, "cell_type", model=own, labels=labels, method="temperature", normalize="none")
+    fitted = own.config.annotation
+    sw.tl.zero_shot_annotate(section, labels, model=own, unknown="label")
+    table = section["table"]
+    low = table.obs["sw_label_confidence"] < fitted.min_confidence
+    assert (table.obs["sw_label_reason"] == "below min_confidence").tolist() == low.tolist()
+    assert "sw_label_probability" not in table.obsm
+
+
+def test_regions_of_the_model_are_kept_and_are_what_is_fitted(section: Any, own: Any, labels: dict[str, str]) -> None:
+    names = list(labels)
+    regions = {
+        "first": Region((labels[names[0]],), tuple(names[:2])),
+        "second": Region((labels[names[2]],), tuple(names[2:])),
+    }
+    before = Annotation("none", 0.1, labels=tuple(names), regions=regions)
+    own.update(annotation=before)
+    calibrate(section, "cell_type", model=own, labels=labels, normalize="none", method="vector")
+    fitted = own.config.annotation
+    assert dict(fitted.regions) == regions
+    assert (len(fitted.scale), fitted.labels) == (2, tuple(names))
 
 
 def test_patients_of_the_training_are_named(simulated: Any, section: Any, own: Any, labels: dict[str, str]) -> None:
@@ -125,6 +194,7 @@ def test_patients_of_the_training_are_named(simulated: Any, section: Any, own: A
         ({"truth": 3}, TypeError, "truth must be text, not 3"),
         ({"mapping": {"T cell": "x"}}, ValueError, "None of the true classes"),
         ({"normalize": "zscore"}, ValueError, "or None, not 'zscore'"),
+        ({"method": "isotonic"}, ValueError, "method must be"),
         ({"background": "slide"}, ValueError, "'section' or 'training' here"),
         ({"mapping": {"T cell": "T cell"}}, ValueError, "are 'T cell'; a temperature needs rows of two classes"),
         ({"model": "folder"}, TypeError, r"Open it first: model = sw\.models\.Whisperer\.load"),

@@ -139,8 +139,31 @@ class Training(Stored):
 
 
 @dataclass(frozen=True)
+class Region(Stored):
+    """A kind of tissue, which is told before the cell types in it.
+
+    Attributes
+    ----------
+    prompts
+        Descriptions of it, whose embeddings are averaged.
+    labels
+        Labels that occur in it.
+    cl
+        Id of the region in the ontology; ``None`` where it has none.
+    """
+
+    prompts: tuple[str, ...]
+    labels: tuple[str, ...]
+    cl: str | None = None
+
+
+@dataclass(frozen=True)
 class Annotation(Stored):
-    """How scores become probabilities; see :func:`spatialwhisperer.tl.calibrate`.
+    """How scores become probabilities, and which rows get a label; see :func:`spatialwhisperer.tl.calibrate`.
+
+    A score becomes the logit ``scale * score / temperature + offset``, and the softmax of the logits is the probability. Where there are
+    regions, this is done for them, and the probability of a label is that of its region times its probability inside the region, a
+    softmax over the labels of the region at the temperature.
 
     Attributes
     ----------
@@ -149,11 +172,22 @@ class Annotation(Stored):
     temperature
         Scores are divided by it before the softmax.
     ece, ece_before
-        Expected calibration error of the rows it was fitted on: with this temperature, and with that of the training.
+        Expected calibration error: with these values, and with the temperature of the training. It is that of the rows that they were
+        fitted on, but for the embedded model that of patients that were left out.
     n
-        Number of these rows.
+        Number of rows that it was fitted on.
     labels
         Labels that it was fitted for.
+    prompts
+        Their descriptions; empty where any description has the same temperature.
+    modality
+        What the rows were embedded from; ``None`` where any modality has the same temperature.
+    scale, offset
+        Of each region, or of each label where there are no regions; empty where there is a temperature alone.
+    regions
+        Regions by name, which hold each label once; empty where labels are compared directly.
+    min_confidence
+        Confidence below which rows get no label where the caller does not say another one.
     """
 
     normalize: Normalize
@@ -163,10 +197,31 @@ class Annotation(Stored):
     ece_before: float | None = None
     n: int | None = None
     labels: tuple[str, ...] = ()
+    prompts: tuple[tuple[str, ...], ...] = ()
+    modality: str | None = None
+    scale: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
+    regions: Mapping[str, Region] = field(default_factory=frozen)
+    min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(temperature=self.temperature)
+        _check_positive(temperature=self.temperature, **{f"scale[{i}]": value for i, value in enumerate(self.scale)})
+        _check_fraction(min_confidence=self.min_confidence)
+        inside = [label for region in self.regions.values() for label in region.labels]
+        if self.regions and sorted(inside) != sorted(self.labels):
+            raise ValueError(f"regions must hold each label once: {listing(self.labels)}; found {listing(inside)}.")
+        expected = len(self.regions or self.labels)
+        if len(self.scale) != len(self.offset) or (self.scale and len(self.scale) != expected):
+            raise ValueError(
+                f"scale and offset need {expected} values each, one for each {'region' if self.regions else 'label'}; found "
+                f"{len(self.scale)} and {len(self.offset)}."
+            )
+
+    @property
+    def decides(self) -> bool:
+        """Whether probabilities are more than a softmax at the temperature."""
+        return bool(self.scale or self.regions)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _BETWEEN = re.compile(r"[-‐‑–_\s]+")
 
@@ -101,7 +101,8 @@ class Ontology:
         Parameters
         ----------
         path
-            ``.obo`` as published at https://obofoundry.org (obsolete terms are left out, exact synonyms alone are read), or
+            ``.obo`` as published at https://obofoundry.org (obsolete terms are left out, exact synonyms alone are read; a term that is
+            defined as another one with a property, in ``intersection_of``, is a kind of that one), or
             ``.tsv`` with the columns cl_id, name, definition, exact_synonyms and parents, the last two separated by ``|``.
             Either may be compressed (``.gz``).
 
@@ -175,6 +176,42 @@ class Ontology:
         """The ontology of some ids and all their ancestors, in the order of this one."""
         keep = {i for term in terms for i in (term, *self.ancestors(term))}
         return Ontology(t for i, t in self.terms.items() if i in keep)
+
+    @checked
+    def with_parents(self, parents: Mapping[str, Sequence[str]]) -> Ontology:
+        """The ontology with more "is a" relations, such as those that a reasoner finds in logical definitions.
+
+        Parameters
+        ----------
+        parents
+            Ids of the additional parents of a term, by its id.
+
+        Raises
+        ------
+        KeyError
+            If a term or a parent is not in the ontology.
+        ValueError
+            If a parent is a kind of the term.
+
+        Examples
+        --------
+        >>> import spatialwhisperer as sw
+        >>> terms = [
+        ...     sw.models.Term("CL:0000066", "epithelial cell"),
+        ...     sw.models.Term("CL:0002327", "breast epithelial cell"),
+        ... ]
+        >>> reasoned = sw.models.Ontology(terms).with_parents({"CL:0002327": ["CL:0000066"]})
+        >>> reasoned.is_a("CL:0002327", "CL:0000066")
+        True
+        """
+        terms = dict(self.terms)
+        for term, more in parents.items():
+            for parent in more:
+                if self.is_a(parent, term):
+                    raise ValueError(f"{self.name(parent)!r} is a kind of {self.name(term)!r}, and cannot be above it.")
+            own = terms[term]
+            terms[term] = replace(own, parents=tuple(dict.fromkeys((*own.parents, *more))))
+        return Ontology(terms.values())
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` takes."""
@@ -287,9 +324,15 @@ def _obo_terms(text: str) -> Iterator[Term]:
             term,
             _unescape(_uncommented(tags.get("name", [term])[0])),
             tuple(_unescape(m[1]) for m in quoted if m[2] == "EXACT"),
-            tuple(v.split()[0] for v in tags.get("is_a", []) if v),
+            tuple(dict.fromkeys(v.split()[0] for v in (*tags.get("is_a", []), *_genus(tags)) if v)),
             _unescape(definition[1]) if definition else "",
         )
+
+
+def _genus(tags: Mapping[str, Sequence[str]]) -> list[str]:
+    """Terms of a logical definition that stand without a relation: what is defined is a kind of them."""
+    parts = [_uncommented(value) for value in tags.get("intersection_of", [])]
+    return [part for part in parts if len(part.split()) == 1]
 
 
 def _uncommented(value: str) -> str:

@@ -25,10 +25,10 @@ from spatialwhisperer._messages import inform
 from spatialwhisperer.models.config import Card
 from spatialwhisperer.models.store import EMBEDDED, embedded_folder
 from spatialwhisperer.protocols import captions
+from spatialwhisperer.protocols.default_model.decisions import calibration
 from spatialwhisperer.protocols.default_model.image_range import with_image_range
-from spatialwhisperer.protocols.default_model.labels import LABELS
+from spatialwhisperer.protocols.default_model.labels import LABELS, REASONED_PARENTS, TISSUE
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
-from spatialwhisperer.protocols.default_model.temperatures import calibration
 from spatialwhisperer.protocols.default_model.unseen_patients import leave_patient_out
 from spatialwhisperer.protocols.wordings.generate import LABEL_MAP, ONTOLOGY, check_files, make_wordings
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialwhisperer.models import Vocabulary, Whisperer
+    from spatialwhisperer.protocols.default_model.decisions import ByPatient
     from spatialwhisperer.protocols.default_model.recipe import TrainingData
-    from spatialwhisperer.protocols.default_model.temperatures import ByPatient
 
 COMMAND = "python -m spatialwhisperer.protocols.train_default"
 STORED = ("name", "definition")
@@ -91,12 +91,13 @@ def train_default(
 
 def vocabulary(data: Path, model: Whisperer) -> Vocabulary:
     """Default labels, Cell Ontology names and synonyms, and their text features."""
-    ontology = sw.models.Ontology.read(data / "text" / ONTOLOGY)
+    ontology = sw.models.Ontology.read(data / "text" / ONTOLOGY).with_parents(REASONED_PARENTS)
     known = pd.read_csv(data / "text" / LABEL_MAP, sep="\t", dtype=str)
     ids = dict.fromkeys([*(label.cl for label in LABELS.values() if label.cl), *known["cl_id"].dropna()])
     part = ontology.subset(ids)
     texts = [text for label in LABELS.values() for text in label.prompts]
     texts += [*model.config.labels, *(w.text for w in make_wordings(data) if w.kind in STORED)]
+    texts += [text for region in TISSUE.values() for text in region.prompts]
     texts += [text for group in captions.TARGETS.values() for text in group]
     for term in part.terms.values():
         texts += [term.name, *(term.synonyms if term.id in ids else ())]

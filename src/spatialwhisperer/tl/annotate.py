@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
@@ -15,7 +14,8 @@ from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
-from spatialwhisperer.tl._annotation import guard, scoring
+from spatialwhisperer.statistics.calibration import probabilities
+from spatialwhisperer.tl._annotation import decision, guard, scoring
 from spatialwhisperer.tl._annotation.examples import example_rows, refine
 from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
@@ -45,10 +45,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer.models.config import Annotation
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.labels import Labels
     from spatialwhisperer.tl._annotation.rollup import Classes
@@ -70,7 +72,7 @@ def zero_shot_annotate(
     background: Literal["section", "training"] | np.ndarray | AnnData | None = None,
     examples: str | Mapping[str, Sequence[str] | Sequence[int] | np.ndarray] | None = None,
     group_key: str | None = None,
-    min_confidence: float = 0.0,
+    min_confidence: float | None = None,
     min_margin: float = 0.0,
     min_rows: int = 1,
     unknown: Unknown = "abstain",
@@ -87,8 +89,12 @@ def zero_shot_annotate(
 
     The score of a row for a label is the cosine between the embedding of the row and that of the label's descriptions
     (Schaefer et al., ICML 2026). Scores of one label rank the rows well. Scores of different labels have different offsets ("hub
-    prompts"), so that a single label can be the best one of most rows: look at ``.obsm['sw_label_scores']`` before you use the hard
-    labels, and let uncertain rows abstain (``min_confidence``).
+    prompts"), so that a single label can be the best one of most rows. A model may therefore hold a calibrated decision for its labels
+    (``model.config.annotation``): a scale and an offset for each region of tissue, fitted on patients that were
+    left out; the probability of a label is that of its region times its probability inside the region. A row gets the label where it
+    is probable enough, else the region where that is, else none. Labels of your own are compared by a softmax, until :func:`calibrate`
+    has fitted a decision for them: look at ``.obsm['sw_label_scores']`` before you use them, and let uncertain rows abstain
+    (``min_confidence``).
 
     Parameters
     ----------
@@ -113,14 +119,16 @@ def zero_shot_annotate(
         tissue of the model; embeddings of shape (n, u); or an AnnData that holds them. ``None`` takes what :func:`calibrate` used,
         else "section".
     examples
-        A few labelled rows: a column of ``.obs`` that is NaN in all other rows, or a mapping from label to row names or positions.
-        Nothing is trained: the embedding of a label is mixed with the mean embedding of its n examples, whose weight is
-        n / (n + 10). Leave these rows out of the ground truth when you evaluate.
+        A few labelled rows of two labels or more: a column of ``.obs`` that is NaN in all other rows, or a mapping from label to row
+        names or positions. A logistic regression with an offset for each label is fitted to their embeddings. The scores of the words
+        are where it starts from, and weigh as much as a quarter of an example. Leave these rows out of the ground truth when you
+        evaluate.
     group_key
         Column of ``.obs``. All rows of a group are scored with the mean of their embeddings, scaled back to unit length (Schaefer et
         al. do not scale it back). Rows without a group keep their own embedding.
     min_confidence, min_margin
-        Rows whose confidence or margin is below get no label (they abstain).
+        Rows whose confidence or margin is below get no label (they abstain). ``min_confidence=None`` takes that of the calibrated
+        decision where the model holds one for these labels, else 0; with 0 no row abstains because of its confidence.
     min_rows
         Labels that fewer rows get are removed from these rows: tests such as :func:`scanpy.tl.rank_genes_groups` need two or more.
     unknown
@@ -150,20 +158,22 @@ def zero_shot_annotate(
         Colour of each category, which scanpy, squidpy and spatialdata-plot read. A label has the same colour whichever others occur.
         Your own colours are kept while the categories are the same.
     ``.obs['sw_label_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
-        Probability of that label (or summed probability of that term), also where the row abstains: a softmax over the labels, at
-        the temperature that :func:`calibrate` fitted for this normalisation, else at that of the training.
+        Probability of that label, region or term, also where the row abstains: by the calibrated decision, else a softmax over the
+        labels, at the temperature that :func:`calibrate` fitted for this normalisation, else at that of the training.
     ``.obs['sw_label_margin']`` : :class:`pandas.Series` (dtype ``float32``)
-        Its probability minus that of the next best label.
+        Its probability minus that of the next best label; 0 where another label, outside its region, is more probable.
     ``.obs['sw_label_cl']`` : :class:`pandas.Series` (dtype ``category``)
         Ontology id of the label; NaN where it has none. Written only where the ontology has any of the labels.
     ``.obs['sw_label_reason']`` : :class:`pandas.Series` (dtype ``category``)
         Why a row has no label: "no embedding", "section out of range", "row out of range", "below min_confidence", "below
         min_margin" or "label below min_rows"; NaN where it has one.
     ``.obsm['sw_label_scores']`` : :class:`numpy.ndarray` (dtype ``float32``)
-        All scores, shape (n, number of labels).
+        All scores, shape (n, number of labels). With ``examples`` they are logarithms of probabilities times the temperature.
     ``.obsm['sw_label_wording_sd']`` : :class:`numpy.ndarray` (dtype ``float32``)
         Standard deviation of the cosine of a row over the sentences of a label, shape (n, number of labels), in the order of ``labels``:
         how much of the score is a matter of words. NaN for labels with one sentence. Written only where a label has several.
+    ``.obsm['sw_label_probability']`` : :class:`numpy.ndarray` (dtype ``float32``)
+        Probabilities of the labels, written where they are more than a softmax of the scores.
     ``.uns['sw_label']['classes']`` : :class:`numpy.ndarray`
         Label of each column of the scores, whether or not a row got it.
     ``.obsm['X_sw_image']`` or ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray`
@@ -207,6 +217,10 @@ def zero_shot_annotate(
     correction = scoring.choose_correction(model, normalize, background, modality=read)
     groups = scoring.check_groups(opened.table, group_key)
     chosen = None if examples is None else example_rows(opened.table, examples, request.labels)
+    fitted = None
+    if chosen is None:
+        fitted = decision.fitted_decision(model, request.labels, request.sentences, correction, read)
+    limits = _limits(request, fitted)
     if stored is not None:
         rows = stored
     else:
@@ -218,20 +232,36 @@ def zero_shot_annotate(
         if ranges and unknown == "abstain"
         else None
     )
-    if chosen is not None:
-        text = refine(text, rows.z, chosen, request.labels, opened.sections)
     z = scoring.pooled(rows.z, groups)
-    scores, probability = scoring.score_rows(z, text, sections=opened.sections, correction=correction)
+    cosines = scoring.of_cosines(correction)
+    scores, probability = scoring.score_rows(z, text, sections=opened.sections, correction=cosines)
+    words = None
+    if chosen is not None:
+        scores, words = refine(
+            scores, z, chosen, request.labels, sections=opened.sections, temperature=correction.temperature
+        )
+        probability = probabilities(scores, correction.temperature)
+    if fitted is not None and not fitted.decides:
+        fitted = None
+    if fitted is not None:
+        regions = decision.region_scores(
+            model, fitted, z, sections=opened.sections, correction=correction, device=device
+        )
+        probability = decision.label_probabilities(fitted, scores, regions)
     for sentence in [*range_warnings(ranges, model), *filter(None, [near and near.warning()])]:
         warn(sentence)
-    if request.classes.member is not None:
-        scores = probability = probability @ request.classes.member.astype(np.float32)
+    decided = decision.decide(probability, request.classes, fitted)
+    if correction.normalize == "softmax" or request.classes.member is not None:
+        scores = decided.probability
     if not inplace:
         return pd.DataFrame(scores, index=opened.table.obs_names, columns=request.classes.classes)
     n_examples = None if chosen is None else tuple(len(chosen.get(name, ())) for name in request.labels)
     trained = _trained_on(opened, model)
     record = replace(
-        _record(model, request, correction, n_examples, group_key),
+        _record(model, request, limits, correction, n_examples, group_key),
+        examples_weight=words,
+        regions=() if fitted is None else tuple(fitted.regions),
+        probabilities="stored" if decided.stored and scores is not decided.probability else "softmax",
         unknown=None if stored is not None or read != "image" else unknown,
         row_limit=None if found is None else found.limit,
         section_limit=None if found is None else ranges[0].limit,
@@ -240,14 +270,14 @@ def zero_shot_annotate(
         nearest_text=() if near is None else near.nearest,
         text_limit=None if near is None else near.limit,
     )
-    result = with_wording_sd(
-        labelled(key_added, request.classes, request.limits, scores, probability, record, found), wording_sd(z, parts)
-    )
+    result = with_wording_sd(labelled(key_added, decided, limits, scores, record, found), wording_sd(z, parts))
     opened.put(*rows.results, result)
     tissue.keep()
     if ranges and unknown == "abstain" and found is None:
         inform(guard.NOT_HELD)
     _say(guard.report(found, ranges), trained)
+    if request.min_confidence is None:
+        _say_unsure(result.parameters)
     return None
 
 
@@ -261,7 +291,7 @@ class _Request:
         Labels, and the sentences that describe each.
     classes
         What is scored, and where it lies in the ontology.
-    hierarchy, limits
+    hierarchy, min_confidence, min_margin, min_rows
         As the caller passed them.
     """
 
@@ -269,7 +299,9 @@ class _Request:
     sentences: list[list[str]]
     classes: Classes
     hierarchy: Hierarchy
-    limits: Limits
+    min_confidence: float | None
+    min_margin: float
+    min_rows: int
 
 
 def _request(
@@ -283,31 +315,47 @@ def _request(
 ) -> _Request:
     names, prompts = check_labels(labels, model)
     sentences = fill_templates(prompts, templates)
-    scoring.check_fraction("min_confidence", min_confidence)
+    if min_confidence is not None:
+        scoring.check_fraction("min_confidence", min_confidence)
     scoring.check_fraction("min_margin", min_margin)
-    if hierarchy.rollup and not min_confidence and not min_margin:
+    known = model.config.annotation
+    _check_rollup(hierarchy, known.min_confidence if min_confidence is None and known else min_confidence, min_margin)
+    classes = place_classes(model, names, labels, hierarchy)
+    return _Request(names, sentences, classes, hierarchy, min_confidence, float(min_margin), min_rows)
+
+
+def _limits(request: _Request, fitted: Annotation | None) -> Limits:
+    """What keeps a label from a row; the smallest confidence is that of the calibrated decision where the caller leaves it open."""
+    least = request.min_confidence
+    if least is None:
+        least = 0.0 if fitted is None else fitted.min_confidence
+    _check_rollup(request.hierarchy, least, request.min_margin)
+    return Limits(float(least), request.min_margin, request.min_rows)
+
+
+def _check_rollup(hierarchy: Hierarchy, least: float | None, min_margin: float) -> None:
+    if hierarchy.rollup and not least and not min_margin:
         raise ValueError(
             "rollup=True gives a coarser label to rows that would abstain, and without a threshold no row abstains. Pass "
             "min_confidence=0.5 or so."
         )
-    classes = place_classes(model, names, labels, hierarchy)
-    return _Request(names, sentences, classes, hierarchy, Limits(float(min_confidence), float(min_margin), min_rows))
 
 
 def _record(
     model: Whisperer,
     request: _Request,
+    limits: Limits,
     correction: scoring.Correction,
     n_examples: tuple[int, ...] | None,
     group_key: str | None,
 ) -> AnnotationRecord:
     """What is stored of the call beside its result."""
-    probabilities = correction.normalize == "softmax" or request.hierarchy.level is not None
+    as_probability = correction.normalize == "softmax" or request.hierarchy.level is not None
     return AnnotationRecord(
         classes=tuple(request.classes.classes),
         labels=tuple(request.labels),
         prompts=tuple(tuple(s) for s in request.sentences),
-        scores="probability" if probabilities else "cosine",
+        scores="probability" if as_probability else "cosine" if n_examples is None else "logarithm",
         normalize=correction.normalize,
         background=correction.background,
         temperature=correction.temperature,
@@ -315,9 +363,9 @@ def _record(
         examples=n_examples,
         group_key=group_key,
         level=None if request.hierarchy.level is None else tuple(request.classes.ids),
-        min_confidence=request.limits.min_confidence,
-        min_margin=request.limits.min_margin,
-        min_rows=request.limits.min_rows,
+        min_confidence=limits.min_confidence,
+        min_margin=limits.min_margin,
+        min_rows=limits.min_rows,
         rollup=request.hierarchy.rollup,
         model=describe_model(model),
     )
@@ -341,6 +389,15 @@ def _say(abstained: str | None, trained: list[str]) -> None:
         inform(
             f"The model was trained on {'section' if len(trained) == 1 else 'sections'} {listing(trained, 5)}: how good its labels are "
             "there says nothing about new tissue."
+        )
+
+
+def _say_unsure(record: AnnotationRecord) -> None:
+    n = record.without_label.get(guard.CONFIDENCE, 0)
+    if n:
+        inform(
+            f"{n} rows get no label, because their confidence is below {record.min_confidence:.2f}, which was chosen when the model was "
+            "calibrated. min_confidence=0 labels them all the same."
         )
 
 

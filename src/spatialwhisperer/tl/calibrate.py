@@ -1,4 +1,4 @@
-"""Calibration: the temperature at which confidence agrees with accuracy, fitted on rows with known labels."""
+"""Calibration: temperature, scales and offsets at which confidence agrees with accuracy, fitted on rows with known labels."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.models.config import Annotation
 from spatialwhisperer.statistics.calibration import (
     N_BINS,
     expected_calibration_error,
-    fit_temperature,
     negative_log_likelihood,
     probabilities,
 )
+from spatialwhisperer.statistics.labels.abstention import commonest_class, least_confidence
+from spatialwhisperer.statistics.labels.vector_scaling import Method, choose_scaling, scaling_units
 from spatialwhisperer.tl._annotation import scoring
+from spatialwhisperer.tl._annotation.decision import regions_of
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_any_row, check_modality, choose_modality, embed_rows, given_rows
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.statistics.labels.vector_scaling import Scaling
     from spatialwhisperer.tl._annotation.labels import Labels
     from spatialwhisperer.tl._annotation.scoring import Normalize
 
@@ -57,6 +61,7 @@ def calibrate(
     templates: str | Sequence[str] = "{}",
     normalize: Normalize | None = None,
     background: Literal["section", "training"] = "section",
+    method: Method | None = None,
     modality: str | None = None,
     embedding_key: str | None = None,
     layer: str | None = None,
@@ -64,12 +69,16 @@ def calibrate(
     device: str | None = None,
     **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
-    """Fit the temperature that turns the scores of a model into calibrated probabilities.
+    """Fit what turns the scores of a model into calibrated probabilities, and the confidence below which a label is worth nothing.
 
-    The temperature maximises the likelihood of the known labels (Guo et al., ICML 2017). It changes the confidence of a row, never
-    the order of its labels. It is stored in ``model.config.annotation``, is saved with the model, and is used by
-    :func:`zero_shot_annotate` for the same normalisation. It holds for tissue and labels like those that it was fitted on; measure
-    it on other sections with :func:`evaluate_calibration`.
+    A temperature maximises the likelihood of the known labels (Guo et al., ICML 2017). It changes the confidence of a row, never
+    the order of its labels. Vector scaling (section 4.2 there) adds a scale and an offset for each label, shrunk towards one scale and no
+    offset; it changes the order too. Each section has the same weight, and in it each class that of the square root of its rows, so that
+    a section full of one class does not set the offsets. The result is stored in ``model.config.annotation``, is saved with the model,
+    and is used by :func:`zero_shot_annotate` for the same labels and normalisation. It holds for tissue and labels like those that it
+    was fitted on; measure it on other sections with :func:`evaluate_calibration`.
+
+    Where the model tells regions before labels, and ``labels`` are its own, the regions are kept, and are what is fitted.
 
     Parameters
     ----------
@@ -79,17 +88,20 @@ def calibrate(
         Column of ``.obs`` with true classes (rows with NaN are left out), or key of ``.obsm`` with their proportions, of which the
         largest counts; as in :func:`evaluate_annotation`.
     model
-        The model. It is changed in place: ``model.config.annotation`` then holds the normalisation, the background and the
-        temperature, the expected calibration error with this temperature and with that of the training, the number of rows and the
-        labels.
+        The model. It is changed in place: ``model.config.annotation`` then holds the normalisation, the background, the temperature,
+        scales and offsets, the smallest confidence, the expected calibration error with them and with the temperature of the training,
+        the number of rows, the modality, the labels and their descriptions.
     labels, templates, embedding_key
         As in :func:`zero_shot_annotate`.
     mapping
         From true class to label, or to several that it covers, whose probabilities are summed; ``None`` matches equal names.
     normalize
-        "none" or "centre"; ``None`` takes the one with the higher likelihood of the known labels.
+        "none" or "centre"; ``None`` takes the one with the higher likelihood of the known labels where they are left out.
     background
         What "centre" subtracts: the mean of the section, or that of the training tissue.
+    method
+        "temperature" or "vector"; ``None`` takes the one with the higher likelihood of the known labels where they are left out. Patients
+        (``.obs["patient"]``) are left out where there are two or more, else sections, else blocks of the section.
     %(modality)s
     %(layer)s
     %(batch_size)s
@@ -104,8 +116,10 @@ def calibrate(
     Returns
     -------
     DataFrame, one row per normalisation that was tried: ``temperature`` and ``temperature_before`` (that of the training), ``nll`` and
-    ``nll_before`` (mean negative log-likelihood), ``ece`` and ``ece_before`` (expected calibration error), ``accuracy``, ``n`` rows,
-    and ``chosen``. All are measured on the rows that the temperature was fitted on. ``.attrs["convention"]`` defines the error.
+    ``nll_before`` (mean negative log-likelihood), ``ece`` and ``ece_before`` (expected calibration error), ``accuracy``, ``n`` rows, all
+    measured on the rows that were fitted on; ``method``, ``nll_left_out`` and ``nll_left_out_temperature`` (weighted, on rows that were
+    left out, by the method and by a temperature alone), ``min_confidence``, the smallest confidence at which labels are worth more
+    than the commonest class of each section, and ``chosen``. ``.attrs["convention"]`` defines the error.
 
     Raises
     ------
@@ -137,26 +151,36 @@ def calibrate(
         raise ValueError(f"normalize must be 'none', 'softmax', 'centre' or None, not {normalize!r}.")
     if background not in ("section", "training"):
         raise ValueError(f"background must be 'section' or 'training' here, not {background!r}.")
+    if method is not None:
+        one_of("method", method, Method)
     check_modality(modality)
     classes, prompts = check_labels(labels, model)
-    text = class_embeddings(model, fill_templates(prompts, templates), device=device)
+    sentences = fill_templates(prompts, templates)
+    regions = regions_of(model, classes, sentences)
+    described = sentences if not regions else [list(region.prompts) for region in regions.values()]
+    text = class_embeddings(model, described, device=device)
     options = {"layer": layer, "batch_size": batch_size, "device": device}
     slides = [Slide.open(d, **slide) for d in as_list(data)]
     check_names(slides, layer=layer)
     parts = [_embedded(d, truth, model, modality, embedding_key, options) for d in slides]
     true = list(dict.fromkeys(c for part in parts for c in part.classes))
-    sets = label_sets(true, classes, mapping)
-    rows = {}
+    sets, names = label_sets(true, classes, mapping), classes
+    if regions:
+        names = list(regions)
+        sets = {c: [n for n, region in regions.items() if set(region.labels) & set(own)] for c, own in sets.items()}
+    rows, scalings = {}, {}
     for kind in ("none", "centre") if normalize is None else (normalize,):
         corrections = [_correction(model, kind, background, part.modality) for part in parts]
-        rows[kind] = _fitted(parts, corrections, text, sets, classes, 1 / model.scale)
+        rows[kind], scalings[kind] = _fitted(parts, corrections, text, sets, names, 1 / model.scale, method)
     _warn_trained(parts, model)
     report = pd.DataFrame.from_dict(rows, orient="index")
-    best = str(report["nll"].idxmin())
+    best = str(report["nll_left_out"].astype(float).idxmin())
     report["chosen"] = report.index == best
     report.index.name = "normalize"
     report.attrs["convention"] = CONVENTION
-    chosen = rows[best]
+    chosen, scaling = rows[best], scalings[best]
+    plain = chosen["method"] == "temperature"
+    modalities = {part.modality for part in parts}
     model.update(
         annotation=Annotation(
             normalize=best,  # type: ignore[arg-type]
@@ -166,6 +190,12 @@ def calibrate(
             ece_before=float(chosen["ece_before"]),
             n=int(chosen["n"]),
             labels=tuple(classes),
+            prompts=tuple(tuple(group) for group in sentences),
+            modality=modalities.pop() if len(modalities) == 1 else None,
+            scale=() if plain else tuple(scaling.scale.tolist()),
+            offset=() if plain else tuple(scaling.offset.tolist()),
+            regions=regions,
+            min_confidence=float(chosen["min_confidence"]),
         )
     )
     return report
@@ -182,14 +212,20 @@ def _warn_trained(parts: Sequence[_Part], model: Whisperer) -> None:
 
 
 class _Part(NamedTuple):
-    """One object: unit embeddings of its rows, their sections and true classes, and the patients that it holds."""
+    """One object: unit embeddings of its rows, their sections, patients, positions and true classes."""
 
     z: np.ndarray
     sections: np.ndarray
+    patient: np.ndarray
+    positions: np.ndarray | None
     dominant: np.ndarray
     classes: list[str]
     modality: str | None
-    patients: set[str]
+
+    @property
+    def patients(self) -> set[str]:
+        """Patients that it holds."""
+        return set(self.patient) - {""}
 
 
 def _embedded(
@@ -202,9 +238,10 @@ def _embedded(
     else:
         rows = embed_rows(slide, model, modality or choose_modality(slide, model), **options)
     check_any_row(rows, key)
-    patients = set(table.obs["patient"].astype(str)) if "patient" in table.obs else set()
+    known_patient = _keys.PATIENT in table.obs
+    patient = table.obs[_keys.PATIENT].astype(str).to_numpy() if known_patient else np.full(table.n_obs, "")
     classes = [str(name) for name in known.proportions.columns]
-    return _Part(rows.z, slide.sections, known.dominant, classes, rows.modality, patients)
+    return _Part(rows.z, slide.sections, patient, slide.positions(), known.dominant, classes, rows.modality)
 
 
 def _correction(model: Whisperer, normalize: str, background: str, modality: str | None) -> scoring.Correction:
@@ -218,10 +255,11 @@ def _fitted(
     sets: Mapping[str, Sequence[str]],
     classes: Sequence[str],
     before: float,
-) -> dict[str, float]:
-    """Temperature and figures of one normalisation."""
-    # a temperature is fitted to cosines: "softmax" stores the probabilities of the same cosines
-    of_cosines = [c._replace(normalize="none") if c.normalize == "softmax" else c for c in corrections]
+    method: Method | None,
+) -> tuple[dict[str, Any], Scaling]:
+    """Figures and scaling of one normalisation."""
+    # scores are cosines here: "softmax" stores the probabilities of the same cosines
+    of_cosines = [scoring.of_cosines(c) for c in corrections]
     scores = np.concatenate(
         [
             scoring.score_rows(p.z, text, sections=p.sections, correction=c)[0]
@@ -242,22 +280,39 @@ def _fitted(
         )
     scores, correct = scores[take], correct[take]
     together = indistinct(sets, classes)
-    t = fit_temperature(scores, correct)
-    ece, accuracy = _calibration(scores, correct, together, t)
-    ece_before, _ = _calibration(scores, correct, together, before)
+    sections, units = _units(parts, take)
+    found = choose_scaling(scores, correct, sections=sections, units=units, method=method)
+    logits = found.scaling.logits(scores)
+    probability = found.scaling.probabilities(scores)
+    ece, accuracy = _calibration(probability, correct, together)
+    best = judged(probability, correct, together)
     return {
-        "temperature": t,
+        "temperature": found.scaling.temperature,
         "temperature_before": before,
-        "nll": negative_log_likelihood(scores, correct, t),
+        "nll": negative_log_likelihood(logits, correct, 1.0),
         "nll_before": negative_log_likelihood(scores, correct, before),
         "ece": ece,
-        "ece_before": ece_before,
+        "ece_before": _calibration(probabilities(scores, before), correct, together)[0],
         "accuracy": accuracy,
         "n": len(scores),
-    }
+        "method": "temperature" if found.penalty is None else "vector",
+        "nll_left_out": found.loss,
+        "nll_left_out_temperature": found.loss_temperature,
+        "min_confidence": least_confidence(best.confidence, best.correct, sections, commonest_class(correct, sections)),
+    }, found.scaling
 
 
-def _calibration(scores: np.ndarray, correct: np.ndarray, together: np.ndarray, t: float) -> tuple[float, float]:
-    """Expected calibration error and accuracy at a temperature."""
-    rows = judged(probabilities(scores, t), correct, together)
+def _units(parts: Sequence[_Part], take: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Section of the rows that are taken, and what is left out together."""
+    sections = np.concatenate([[f"{i}:{s}" for s in part.sections] for i, part in enumerate(parts)])[take]
+    patient = np.concatenate([part.patient for part in parts])[take]
+    where = [part.positions for part in parts]
+    known = all(xy is not None for xy in where)
+    positions = np.concatenate([xy for xy in where if xy is not None])[take] if known else None
+    return sections, scaling_units(patient, sections, positions)
+
+
+def _calibration(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -> tuple[float, float]:
+    """Expected calibration error and accuracy."""
+    rows = judged(probability, correct, together)
     return expected_calibration_error(rows.summed, rows.correct), float(rows.correct.mean())

@@ -9,7 +9,7 @@ import pytest
 
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.default_model import unseen_patients
-from spatialwhisperer.protocols.default_model.labels import LABELS
+from spatialwhisperer.protocols.default_model.labels import LABELS, TISSUE
 from spatialwhisperer.protocols.default_model.unseen_patients import agreement
 
 
@@ -24,7 +24,8 @@ def test_a_section_is_judged_by_its_image_against_its_expression(monkeypatch: py
     scores = {m: pd.DataFrame(rng.normal(size=(n, len(captions.TARGETS)))) for m in ("image", "gene")}
     scores["image"].iloc[3] = np.nan
     table = SimpleNamespace(
-        obs=pd.DataFrame({"pathologist_label": ["invasive cancer", "adipose tissue", "undetermined", None] * 10})
+        obs=pd.DataFrame({"pathologist_label": ["invasive cancer", "adipose tissue", "undetermined", None] * 10}),
+        obsm={"spatial": np.arange(80).reshape(40, 2)},
     )
 
     def scored(section: Any, model: Any, prompts: Any, modality: str) -> pd.DataFrame:
@@ -39,10 +40,11 @@ def test_a_section_is_judged_by_its_image_against_its_expression(monkeypatch: py
     found = unseen_patients.score("A1", section, "model")  # type: ignore[arg-type]
     image, gene = (scores[m].to_numpy()[:, : len(names)] for m in ("image", "gene"))
     known = (np.arange(n) % 4 < 2) & (np.arange(n) != 3)
-    assert np.array_equal(found.labels, image[known])
+    assert np.array_equal(found.scores, image[known][:, : len(TISSUE)])
+    assert np.array_equal(found.positions, np.arange(80).reshape(40, 2)[known])
     assert found.correct.sum(axis=1).tolist() == [1] * 20
-    assert found.correct[:, names.index("malignant cell")].tolist() == [True, False] * 10
-    assert found.correct[:, names.index("fat cell")].tolist() == [False, True] * 10
+    assert found.correct[:, list(TISSUE).index("tumour")].tolist() == [True, False] * 10
+    assert found.correct[:, list(TISSUE).index("adipose tissue")].tolist() == [False, True] * 10
     assert found.agreement == agreement(image, gene) != agreement(gene, image)
     assert found.auroc == ((n, len(captions.TARGETS)), "targets")
     assert (found.section, found.few_shot) == ("A1", {"words": "model"})

@@ -10,31 +10,86 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.tl._annotation.examples import HALF, example_rows, refine
+from spatialwhisperer.tl._annotation.examples import example_rows, refine
+
+TEMPERATURE = 0.1
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
 
 
-def test_examples_are_mixed_in_by_their_number() -> None:
-    rng = np.random.default_rng(0)
-    z, text = unit(rng.normal(size=(30, 5))).astype(np.float32), unit(rng.normal(size=(3, 5))).astype(np.float32)
+def simulated_rows(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Embeddings, scores of words and classes of three kinds of rows; nine of ten rows are of the first one."""
+    rng = np.random.default_rng(seed)
+    truth = np.where(rng.random(n) < 0.9, 0, rng.integers(1, 3, n))
+    z = np.eye(3, 8)[truth] + rng.normal(0, 0.35, (n, 8))
+    # words rank well, and the third one is far too high
+    scores = 0.05 * (np.eye(3)[truth] + rng.normal(0, 0.7, (n, 3))) + [0, 0, 0.2]
+    return z, scores, truth
+
+
+def refined(z: np.ndarray, scores: np.ndarray, rows: dict[str, np.ndarray], names: str = "abc") -> np.ndarray:
+    sections = np.array(["s"] * len(z))
+    return refine(scores, z, rows, list(names), sections=sections, temperature=TEMPERATURE).scores
+
+
+def shown_rows(truth: np.ndarray, n: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.choice(np.flatnonzero(truth == k), n, replace=False) for k, name in enumerate("abc")}
+
+
+def balanced(scores: np.ndarray, truth: np.ndarray, rest: np.ndarray) -> float:
+    best = scores[rest].argmax(1)
+    return float(np.mean([(best[truth[rest] == k] == k).mean() for k in range(3)]))
+
+
+def test_offsets_are_fitted_where_one_class_fills_the_section() -> None:
+    z, scores, truth = simulated_rows(400)
+    rows = shown_rows(truth, 5)
+    rest = np.setdiff1d(np.arange(400), np.concatenate(list(rows.values())))
+    assert (scores.argmax(1) == 2).mean() > 0.8
+    assert balanced(refined(z, scores, rows), truth, rest) > 0.9
+
+
+def test_words_and_examples_are_no_worse_than_examples_alone() -> None:
+    """Mean over draws of one to five examples of each class."""
+    both, alone, words = [], [], []
+    for seed in range(6):
+        z, scores, truth = simulated_rows(300, seed)
+        for n in (1, 2, 5):
+            rows = shown_rows(truth, n, seed)
+            rest = np.setdiff1d(np.arange(300), np.concatenate(list(rows.values())))
+            both.append(balanced(refined(z, scores, rows), truth, rest))
+            alone.append(balanced(refined(z, np.zeros_like(scores), rows), truth, rest))
+            words.append(balanced(scores, truth, rest))
+    assert np.mean(both) >= np.mean(alone)
+    assert np.mean(both) > np.mean(words)
+
+
+def test_labels_without_examples_keep_the_probability_of_their_words() -> None:
+    z, scores, truth = simulated_rows(200)
+    rows = shown_rows(truth, 5)
+    del rows["c"]
     z[7] = np.nan
-    sections = np.array(["a"] * 10 + ["b"] * 20)
-    rows = {"x": np.array([0, 1, 12]), "y": np.array([20, 7])}
-    got = refine(text, z, rows, ["x", "y", "z"], sections)
-    centred = z.astype(float).copy()
-    centred[:10] -= np.nanmean(z[:10], axis=0, dtype=float)
-    centred[10:] -= z[10:].mean(axis=0, dtype=float)
-    means = np.stack([centred[[0, 1, 12]].mean(0), centred[20], np.zeros(5)])
-    contrast = unit(means - means.mean(0))
-    for i, n in ((0, 3), (1, 1)):
-        w = n / (n + HALF)
-        assert np.allclose(got[i], unit((1 - w) * text[i] + w * contrast[i]), atol=1e-6)
-    assert np.array_equal(got[2], text[2])
+    got = refined(z, scores, rows)
+    whole = np.arange(200) != 7
+    probability = softmax(got[whole] / TEMPERATURE)
+    by_words = softmax(scores[whole] / TEMPERATURE)
+    assert np.allclose(probability[:, 2], by_words[:, 2], atol=1e-5)
+    assert np.allclose(probability.sum(1), 1, atol=1e-5)
+    between = np.isin(truth[whole], [0, 1])
+    assert (got[whole][between][:, :2].argmax(1) == truth[whole][between]).mean() > 0.9
+    assert np.isnan(got[7]).all()
+
+
+def test_examples_that_tell_nothing_apart_are_refused() -> None:
+    z, scores, truth = simulated_rows(100)
+    with pytest.raises(ValueError, match="Only a has examples with an embedding"):
+        refined(z, scores, {"a": np.flatnonzero(truth == 0)[:3]})
+    z[:5] = np.nan
     with pytest.raises(ValueError, match="No example has an embedding"):
-        refine(text, z, {"x": np.array([7])}, ["x", "y", "z"], sections)
+        refined(z, scores, {"a": np.array([1]), "b": np.array([2])})
 
 
 def test_rows_may_be_named_in_any_form(adata: Any) -> None:
@@ -67,6 +122,10 @@ def test_examples_make_up_for_poor_words(section: Any, model: Any) -> None:
         auroc[examples] = sw.tl.evaluate_annotation(section, "rest")["auroc"]["macro"]
     assert auroc["few"] > auroc[None] + 0.1
     record: Any = recorded(table, "sw_label")
+    assert record["scores"] == "logarithm"
+    assert 0 < record["examples_weight"] < 1
+    probability = softmax(table.obsm["sw_label_scores"] / record["temperature"]).max(1)
+    assert np.allclose(table.obs["sw_label_confidence"], probability, atol=1e-4)
     assert record["examples"] == [min(8, (truth == name).sum()) for name in labels]
 
 
@@ -90,3 +149,37 @@ def test_bad_examples_are_refused(section: Any, model: Any, examples: Any, error
     with pytest.raises(error, match=message):
         sw.tl.zero_shot_annotate(section, ["fat", "tumour"], model=model, examples=examples)
     assert keys.of(section["table"]) == before
+
+
+@pytest.mark.slow
+def test_words_and_examples_are_no_worse_than_examples_alone_on_real_sections(data_folder: Any) -> None:
+    """Balanced accuracy of the pathologist's regions: mean over sections, draws, and one to five examples of each region."""
+    both: list[float] = []
+    alone: list[float] = []
+    words: list[float] = []
+    for name in ("A1", "C3"):
+        section = sw.datasets.her2st(name, data_dir=data_folder)
+        table = section["table"]
+        regions = {"tumour": "invasive breast carcinoma", "stroma": "fibrous connective tissue stroma"}
+        if name == "A1":
+            regions["fat"] = "adipose tissue with fat cells"
+        names = {"invasive cancer": "tumour", "cancer in situ": "tumour", "connective tissue": "stroma"}
+        names |= {"adipose tissue": "fat"}
+        truth = table.obs["pathologist_label"].astype(object).map(names).to_numpy()
+        scores: Any = sw.tl.zero_shot_annotate(section, regions, normalize="none", inplace=False)
+        sw.tl.embed(section)
+        z, scores = table.obsm["X_sw_image"].astype(float), scores.to_numpy(float)
+        whole = np.isfinite(z).all(1)
+        for n in (1, 2, 5):
+            for seed in range(4):
+                rng = np.random.default_rng(seed)
+                rows = {r: rng.choice(np.flatnonzero(whole & (truth == r)), n, replace=False) for r in regions}
+                rest = np.setdiff1d(np.flatnonzero(whole), np.concatenate(list(rows.values())))
+                options: dict[str, Any] = {"sections": np.full(len(z), name), "temperature": TEMPERATURE}
+                for out, start in ((both, scores), (alone, np.zeros_like(scores))):
+                    best = refine(start, z, rows, list(regions), **options).scores[rest].argmax(1)
+                    out.append(np.mean([(best[truth[rest] == r] == k).mean() for k, r in enumerate(regions)]))
+                best = scores[rest].argmax(1)
+                words.append(np.mean([(best[truth[rest] == r] == k).mean() for k, r in enumerate(regions)]))
+    assert np.mean(both) >= np.mean(alone)
+    assert np.mean(both) > np.mean(words) + 0.05

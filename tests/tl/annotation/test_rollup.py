@@ -129,7 +129,7 @@ def test_rows_are_rolled_up(section: Any, worded: Any) -> None:
     assert record["rollup"]
 
 
-def test_probabilities_of_a_level_are_summed(section: Any, worded: Any) -> None:
+def test_classes_of_a_level_have_the_same_prior_probability(section: Any, worded: Any) -> None:
     table = section["table"]
     names = ["T cells", "B/plasma", "macrophage", "fat", "tumour"]
     fine: Any = sw.tl.zero_shot_annotate(section, names, model=worded, normalize="softmax", inplace=False)
@@ -137,8 +137,10 @@ def test_probabilities_of_a_level_are_summed(section: Any, worded: Any) -> None:
     level = Hierarchy(level=["white blood cell"])
     coarse: Any = sw.tl.zero_shot_annotate(section, names, hierarchy=level, inplace=False, **options)
     assert coarse.columns.tolist() == ["leukocyte", "fat", "tumour"]
-    assert np.allclose(coarse["leukocyte"], fine[names[:3]].sum(axis=1), atol=1e-5)
-    assert np.allclose(coarse["fat"], fine["fat"], atol=1e-5)
+    # the mean of three labels against one, not their sum
+    leukocyte = fine[names[:3]].mean(axis=1)
+    assert np.allclose(coarse["leukocyte"], leukocyte / (leukocyte + fine["fat"] + fine["tumour"]), atol=1e-5)
+    assert np.allclose(coarse["fat"], fine["fat"] / (leukocyte + fine["fat"] + fine["tumour"]), atol=1e-5)
     sw.tl.zero_shot_annotate(section, names, hierarchy=Hierarchy(level=["CL:1"]), **options)
     assert np.allclose(table.obsm["sw_label_scores"], coarse)
     assert table.uns["sw_label"]["classes"].tolist() == ["leukocyte", "fat", "tumour"]
@@ -164,7 +166,7 @@ def test_probabilities_of_a_level_are_summed(section: Any, worded: Any) -> None:
         ),
         (["T cells", "fat"], {"hierarchy": Hierarchy(level=["neuron"])}, "level holds neuron"),
         (["T cells", "fat"], {"min_margin": 2}, "min_margin must be between 0 and 1, not 2"),
-        (["T cells", "fat"], {"min_confidence": "high"}, "min_confidence must be a number, not 'high'"),
+        (["T cells", "fat"], {"min_confidence": "high"}, "min_confidence must be a number or None, not 'high'"),
         (["T cells"], {}, "at least two names"),
         (["T cells", "B/plasma"], {"hierarchy": Hierarchy(level=["leukocyte"])}, "all labels are leukocyte"),
     ],

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer.protocols.default_model.decisions import decision_of_others, judge
+from spatialwhisperer.protocols.default_model.hard_labels import hard_labels
 from spatialwhisperer.protocols.default_model.held_out_figure import draw
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
-from spatialwhisperer.protocols.default_model.temperatures import judge, temperature_of_others
 from spatialwhisperer.protocols.default_model.unseen_patients import N_EXAMPLES, HeldOut, leave_patient_out
 from spatialwhisperer.protocols.output import markdown, write_text
-from spatialwhisperer.statistics.calibration import expected_calibration_error
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from spatialwhisperer.protocols.default_model.decisions import Decision
 
 COVERAGES = (1.0, 0.5, 0.25, 0.1)
 """Fractions of the rows, the most confident ones, whose accuracy is measured."""
@@ -44,19 +46,19 @@ def run(data: Path, out: Path, *, gene_encoder: str = "scvi", seed: int = 0, smo
     materials = load(data, smoke=smoke)
     recipe = replace(TrainingRecipe(), gene_encoder=gene_encoder)
     held_out = {p: leave_patient_out(p, materials, recipe, seed) for p in materials.patients}
-    temperatures = {p: temperature_of_others(held_out, p) for p in held_out}
-    rows = [_row(part, temperatures[p]) for p, parts in held_out.items() for part in parts]
+    decisions = {p: decision_of_others(held_out, p) for p in held_out}
+    rows = [_row(part, decisions[p]) for p, parts in held_out.items() for part in parts]
     table = pd.DataFrame(rows).set_index("section")
     write_text(out / "held_out.csv", table.to_csv())
     text = markdown(table.map(lambda v: f"{v:.3f}")) + "\n"
     write_text(out / "held_out.md", text)
-    draw(held_out, temperatures, out / "held_out.png")
+    draw(held_out, decisions, out / "held_out.png")
     print(text)
     return table
 
 
-def _row(part: HeldOut, temperature: float) -> dict[str, Any]:
-    rows = judge(part.labels, part.correct, temperature)
+def _row(part: HeldOut, decision: Decision) -> dict[str, Any]:
+    rows = judge(part, decision)
     order = np.argsort(-rows.confidence, kind="stable")
     kept = {f"correct, {c:.0%} kept": rows.correct[order][: max(1, round(c * len(order)))].mean() for c in COVERAGES}
     return {
@@ -64,9 +66,10 @@ def _row(part: HeldOut, temperature: float) -> dict[str, Any]:
         "macro AUROC": part.auroc["auroc"].mean(),
         "AUROC against expression": part.agreement["auroc"],
         "kappa with expression": part.agreement["kappa"],
-        "commonest class": part.correct.mean(axis=0).max(),
+        **hard_labels(part, decision),
         **kept,
-        "ECE": expected_calibration_error(rows.summed, rows.correct),
         "regions, words": part.few_shot["words"],
         f"regions, {N_EXAMPLES} examples each": part.few_shot["examples"],
+        "balanced accuracy, words": part.few_shot["words, balanced"],
+        f"balanced accuracy, {N_EXAMPLES} examples each": part.few_shot["examples, balanced"],
     }

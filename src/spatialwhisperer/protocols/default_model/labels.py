@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from spatialwhisperer.models.config import Region
 from spatialwhisperer.models.vocabulary import Label
+from spatialwhisperer.protocols import captions
 
 LABELS = {
     "malignant cell": Label(
@@ -29,12 +31,26 @@ LABELS = {
 }
 """Labels with their prompts, whose embeddings are averaged, and their Cell Ontology ids."""
 
-REGIONS: dict[str, tuple[str, ...]] = {
-    "invasive cancer": ("malignant cell",),
-    "cancer in situ": ("malignant cell",),
-    "connective tissue": ("fibroblast",),
-    "adipose tissue": ("fat cell",),
-    "immune infiltrate": ("T cell", "B cell", "plasma cell", "myeloid cell"),
-    "breast glands": ("mammary gland epithelial cell",),
+TISSUE = {
+    "tumour": Region(tuple(captions.TARGETS["tumour"]), ("malignant cell",)),
+    "connective tissue": Region(tuple(captions.TARGETS["connective"]), ("fibroblast", "endothelial cell", "pericyte")),
+    "adipose tissue": Region(tuple(captions.TARGETS["adipose"]), ("fat cell",)),
+    "immune infiltrate": Region(tuple(captions.TARGETS["immune"]), ("T cell", "B cell", "plasma cell", "myeloid cell")),
+    "breast glands": Region(tuple(captions.TARGETS["glands"]), ("mammary gland epithelial cell",)),
 }
-"""Labels that are correct in each of the pathologist's regions, for calibration."""
+"""Regions, which are told before the labels in them; in the order of `captions.REGION_TARGETS`."""
+
+PATHOLOGIST = {
+    name: region
+    for name, target in captions.REGION_TARGETS.items()
+    for region, short in zip(TISSUE, dict.fromkeys(captions.REGION_TARGETS.values()), strict=True)
+    if short == target
+}
+"""Region of each of the names that the pathologist uses."""
+
+REGIONS = {name: TISSUE[region].labels for name, region in PATHOLOGIST.items()}
+"""Labels that are correct in each of the pathologist's regions."""
+
+REASONED_PARENTS = {"CL:0002327": ("CL:0000066",)}
+"""Parents that follow from the logical definitions of the Cell Ontology and that the table of asserted parents lacks: a mammary gland
+epithelial cell is defined as an epithelial cell that is part of a mammary gland (https://purl.obolibrary.org/obo/cl.owl)."""

@@ -12,7 +12,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.scores import aurocs
-from spatialwhisperer.protocols.default_model.labels import LABELS, REGIONS
+from spatialwhisperer.protocols.default_model.labels import LABELS, PATHOLOGIST, TISSUE
 from spatialwhisperer.tl.evaluation.truth import correct_labels
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.protocols.default_model.recipe import TrainingData, TrainingRecipe
 
 PROMPTS = {name: list(label.prompts) for name, label in LABELS.items()}
+REGION_PROMPTS = {name: list(region.prompts) for name, region in TISSUE.items()}
 N_EXAMPLES, N_DRAWS = 5, 5
 _MIN_ROWS = 5
 
@@ -38,18 +39,21 @@ class HeldOut:
         Its name.
     auroc
         AUROC of presence by class.
-    labels, correct
-        Scores of the embedded model's labels, and which labels are correct, in the rows with a known region.
+    scores, correct
+        Scores of the regions, and which region is correct, in the rows where it is known; shape (n, regions).
+    positions
+        Of these rows, in full-resolution pixels, shape (n, 2).
     agreement
         Of labels from the image with labels from the expression of the same rows, by measure.
     few_shot
-        Macro AUROC of the regions in rows that are no examples, from words alone and with examples.
+        Macro AUROC and balanced accuracy of the regions in rows that are no examples, from words alone and with examples.
     """
 
     section: str
     auroc: pd.DataFrame
-    labels: np.ndarray
+    scores: np.ndarray
     correct: np.ndarray
+    positions: np.ndarray
     agreement: dict[str, float]
     few_shot: dict[str, float]
 
@@ -65,11 +69,20 @@ def score(name: str, section: SpatialData, model: Whisperer) -> HeldOut:
     """Everything that is measured of a section."""
     table = section["table"]
     image, gene = (_scores(section, model, PROMPTS, modality).to_numpy() for modality in ("image", "gene"))
-    regions = table.obs["pathologist_label"].astype(object).to_numpy()
-    correct = correct_labels(regions, REGIONS, list(LABELS))
-    known = correct.any(axis=1) & np.isfinite(image).all(axis=1)
+    regions = table.obs["pathologist_label"].astype(object).map(PATHOLOGIST).to_numpy()
+    correct = correct_labels(regions, {name: [name] for name in TISSUE}, list(TISSUE))
+    scores = _scores(section, model, REGION_PROMPTS, "image").to_numpy()
+    known = correct.any(axis=1) & np.isfinite(scores).all(axis=1)
     by_class = aurocs(_scores(section, model, captions.TARGETS, "image"), captions.targets(table))
-    return HeldOut(name, by_class, image[known], correct[known], agreement(image, gene), few_shot(section, model))
+    return HeldOut(
+        name,
+        by_class,
+        scores[known],
+        correct[known],
+        np.asarray(table.obsm["spatial"], float)[known],
+        agreement(image, gene),
+        few_shot(section, model),
+    )
 
 
 def _scores(section: SpatialData, model: Whisperer, prompts: Mapping[str, list[str]], modality: str) -> pd.DataFrame:
@@ -104,14 +117,14 @@ def agreement(image: np.ndarray, gene: np.ndarray) -> dict[str, float]:
 
 
 def few_shot(section: SpatialData, model: Whisperer) -> dict[str, float]:
-    """Macro AUROC of the regions from words alone, and with a few labelled spots of each; mean over draws."""
+    """Macro AUROC and balanced accuracy of the regions from words alone, and with a few labelled spots of each; mean over draws."""
     sw.tl.embed(section, model=model, modality="image")
     table = section["table"]
     region = table.obs["pathologist_label"].astype(object).map(captions.REGION_TARGETS)
     counts = region[np.isfinite(table.obsm["X_sw_image"]).all(axis=1)].value_counts()
     classes = [c for c in captions.TARGETS if counts.get(c, 0) >= 2 * N_EXAMPLES]
     if len(classes) < 2:
-        return {"words": np.nan, "examples": np.nan}
+        return dict.fromkeys(("words", "examples", "words, balanced", "examples, balanced"), np.nan)
     prompts, out = {c: captions.TARGETS[c] for c in classes}, []
     for number in range(N_DRAWS):
         rng = np.random.default_rng(number)
@@ -128,6 +141,11 @@ def few_shot(section: SpatialData, model: Whisperer) -> dict[str, float]:
                 normalize="none",
                 inplace=False,
             )
-            out.append((kind, aurocs(None if scores is None else scores.iloc[rest], truth)["auroc"].mean()))
-    means = pd.DataFrame(out, columns=["kind", "auroc"]).groupby("kind")["auroc"].mean()
+            if scores is None:
+                raise TypeError("zero_shot_annotate(inplace=False) returns the scores.")
+            out.append((kind, aurocs(scores.iloc[rest], truth)["auroc"].mean()))
+            right = scores.iloc[rest].to_numpy().argmax(axis=1) == truth.to_numpy(bool).argmax(axis=1)
+            recall = [right[truth[c].to_numpy(bool)].mean() for c in classes]
+            out.append((f"{kind}, balanced", float(np.mean(recall))))
+    means = pd.DataFrame(out, columns=["kind", "value"]).groupby("kind")["value"].mean()
     return {str(kind): float(mean) for kind, mean in means.items()}

@@ -1,23 +1,21 @@
-"""Examples: a few labelled rows that move the embedding of a label towards the rows it is meant for."""
+"""Examples: a few labelled rows that say, beside the words, which rows a label is meant for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import column
 from spatialwhisperer._messages import listing
+from spatialwhisperer.statistics.labels.few_shot import fit_few_shot, standardized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
-
-HALF = 10
-"""Number of examples that weigh as much as the words of the label: a few examples count, and a single wrong one does little."""
 
 
 def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -86,54 +84,100 @@ def _positions(table: AnnData, rows: Any, label: str) -> np.ndarray:
     return at
 
 
-def refine(
-    text: np.ndarray,
-    z: np.ndarray,
-    rows: Mapping[str, np.ndarray],
-    classes: Sequence[str],
-    sections: np.ndarray,
-) -> np.ndarray:
-    """Move the embedding of each label towards the examples of it.
+class Refined(NamedTuple):
+    """Scores that examples and words give together.
 
-    The mean of each section is subtracted from its rows. From the mean of the examples of a label the average of these means over
-    all labels is subtracted (a label without examples has the mean 0). The result, scaled to unit length, is mixed with the
-    embedding of the words, ``(1 - w) text + w mean`` with ``w = n / (n + 10)`` for n examples, and scaled back to unit length.
+    Attributes
+    ----------
+    scores
+        Logarithm of the probability, times the temperature; float32, shape (n, labels).
+    words
+        Weight of the standardised scores of the words.
+    """
+
+    scores: np.ndarray
+    words: float
+
+
+def check_enough(rows: Mapping[str, np.ndarray], whole: np.ndarray) -> dict[str, np.ndarray]:
+    """The examples that have an embedding, by label.
 
     Parameters
     ----------
-    text
-        Unit embeddings of the labels, shape (c, u).
+    rows
+        Rows of the examples by label.
+    whole
+        Which rows have an embedding, Boolean, shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If fewer than two labels have one.
+    """
+    usable = {name: own[whole[own]] for name, own in rows.items() if whole[own].any()}
+    if not usable:
+        raise ValueError("No example has an embedding: the tiles of all of them leave the slide. Choose other rows.")
+    if len(usable) < 2:
+        raise ValueError(
+            f"Only {listing(usable)} has examples with an embedding; a row of it cannot be told from other rows by these alone. "
+            "Add examples of a second label, or leave examples out."
+        )
+    return usable
+
+
+def refine(
+    scores: np.ndarray,
+    z: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    *,
+    sections: np.ndarray,
+    temperature: float,
+) -> Refined:
+    """Scores of labels from their examples, with those of the words as a start.
+
+    The labels that have examples are told apart by a logistic regression on the embeddings with an offset for each label
+    (:func:`~spatialwhisperer.statistics.labels.few_shot.fit_few_shot`). The mean of each section is subtracted from its rows before.
+    Words alone say how probable the labels without examples are, and all labels with examples together.
+
+    Parameters
+    ----------
+    scores
+        Of the words, shape (n, labels).
     z
-        Unit embeddings of the rows, shape (n, u); rows with NaN are left out.
+        Embeddings of the rows, shape (n, u); rows with NaN are left out.
     rows
         Rows of the examples by label.
     classes
         The labels.
     sections
         Section of each row.
+    temperature
+        That turns the scores of the words into probabilities.
 
     Raises
     ------
     ValueError
-        If no example has an embedding.
+        If fewer than two labels have an example with an embedding.
     """
-    whole = np.isfinite(z).all(axis=1)
-    centred = z.astype(np.float64)
+    from scipy.special import log_softmax, logsumexp
+
+    whole = np.isfinite(z).all(axis=1) & np.isfinite(scores).all(axis=1)
+    usable = check_enough(rows, whole)
+    shown = np.array([name in usable for name in classes])
+    x, prior = z.astype(np.float64), scores[:, shown].astype(np.float64)
     for section in pd.unique(sections):
         here = sections == section
-        centred[here] -= centred[here & whole].mean(axis=0) if (here & whole).any() else 0
-    usable = {name: r[whole[r]] for name, r in rows.items()}
-    n = np.array([len(usable.get(name, ())) for name in classes])
-    if not n.any():
-        raise ValueError("No example has an embedding: the tiles of all of them leave the slide. Choose other rows.")
-    means = np.zeros((len(classes), text.shape[1]))
-    for i, name in enumerate(classes):
-        if n[i]:
-            means[i] = centred[usable[name]].mean(axis=0)
-    contrast = _unit(means - means.mean(axis=0))
-    weight = (n / (n + HALF))[:, None]
-    return np.where(n[:, None] > 0, _unit((1 - weight) * text + weight * contrast), text).astype(np.float32)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True).clip(min=1e-12)
+        if (here & whole).any():
+            x[here] -= x[here & whole].mean(axis=0)
+            prior[here] = standardized(prior[here], whole[here])
+    x /= max(float(np.sqrt((x[whole] ** 2).sum(axis=1).mean())), 1e-12)
+    names = [name for name, own in zip(classes, shown, strict=True) if own]
+    at = np.concatenate([usable[name] for name in names])
+    fitted = fit_few_shot(x[at], prior[at], np.repeat(np.arange(len(names)), [len(usable[name]) for name in names]))
+    log_p = log_softmax(scores.astype(np.float64) / temperature, axis=1)
+    out = log_p.copy()
+    together = logsumexp(log_p[:, shown], axis=1, keepdims=True)
+    out[:, shown] = together + log_softmax(fitted.logits(x, prior), axis=1)
+    out[~whole] = np.nan
+    return Refined((temperature * out).astype(np.float32), fitted.words)

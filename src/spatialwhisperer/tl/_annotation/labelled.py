@@ -17,6 +17,7 @@ from spatialwhisperer.tl._annotation.rollup import roll_up
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spatialwhisperer.tl._annotation.decision import Decided
     from spatialwhisperer.tl._annotation.record import AnnotationRecord
     from spatialwhisperer.tl._annotation.rollup import Classes
 
@@ -62,10 +63,9 @@ class _Labels:
 
 def labelled(
     key: str,
-    classes: Classes,
+    decided: Decided,
     limits: Limits,
     scores: np.ndarray,
-    probability: np.ndarray,
     record: AnnotationRecord,
     found: guard.RowRange | None,
 ) -> Result:
@@ -75,19 +75,20 @@ def labelled(
     ----------
     key
         Column of the labels.
-    classes
-        What is scored, and where it lies in the ontology.
+    decided
+        What is scored, the probabilities, and the best class of each row.
     limits
         What keeps a label from a row.
-    scores, probability
+    scores
         Of each row for each class, shape (n, number of classes).
     record
         What is stored beside the result.
     found
         Which rows are out of the training range, where that was asked.
     """
-    best = scoring.best_labels(probability)
-    labels = _choose(classes, limits, probability, best, found)
+    classes = decided.classes
+    best = scoring.best_labels(decided.probability, decided.code)
+    labels = _choose(classes, limits, decided.probability, best, found)
     why = guard.reasons(best.code, pd.notna(labels.given), found, best.confidence < limits.min_confidence)
     rare = _rare(labels.given, limits.min_rows)
     labels.given[rare], labels.terms[rare], why[rare] = None, None, guard.RARE
@@ -100,14 +101,15 @@ def labelled(
     if any(classes.ids):
         obs[_keys.ontology(key)] = _used(labels.terms, [i for i in labels.ids if i is not None])
     counts = {r: int((why == r).sum()) for r in guard.REASONS if (why == r).any()}
+    own = {_keys.probability(key): decided.probability} if record.probabilities == "stored" else {}
     return Result(
         key,
         replace(record, without_label=counts),
         obs=obs,
-        obsm={_keys.scores(key): scores},
+        obsm={_keys.scores(key): scores, **own},
         uns={key: {"classes": np.array(classes.classes, dtype=str)}},
-        # an earlier call may have written ids of other labels
-        gone=() if any(classes.ids) else (_keys.ontology(key),),
+        # an earlier call may have written ids or probabilities of other labels
+        gone=(*(() if any(classes.ids) else (_keys.ontology(key),)), *(() if own else (_keys.probability(key),))),
         colours={key: dict(zip(labels.order, distinct(len(labels.order)), strict=True))},
     )
 

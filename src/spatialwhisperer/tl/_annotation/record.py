@@ -21,7 +21,8 @@ class AnnotationRecord(Stored):
     labels, prompts
         Labels that were asked for, and their sentences.
     scores
-        Whether the stored scores are cosines (perhaps centred) or probabilities.
+        Whether the stored scores are cosines (perhaps centred), probabilities, or, with examples, logarithms of probabilities times
+        the temperature.
     normalize, background, temperature, calibrated
         The correction, and whether the temperature was fitted for it and these labels.
     examples
@@ -43,12 +44,18 @@ class AnnotationRecord(Stored):
         Empty where the model stores no features of such texts.
     text_limit
         Similarity below which a label is far from all of them; ``None`` where there are none.
+    probabilities
+        "softmax" where they follow from the scores and the temperature, "stored" where they are in ``.obsm``.
+    regions
+        Regions that were told before the labels in them.
+    examples_weight
+        Weight of the words beside the examples; ``None`` without examples.
     """
 
     classes: tuple[str, ...]
     labels: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
-    scores: Literal["cosine", "probability"]
+    scores: Literal["cosine", "probability", "logarithm"]
     normalize: str
     background: str | None
     temperature: float
@@ -69,3 +76,6 @@ class AnnotationRecord(Stored):
     text_similarity: tuple[float, ...] = ()
     nearest_text: tuple[str, ...] = ()
     text_limit: float | None = None
+    probabilities: Literal["softmax", "stored"] = "softmax"
+    regions: tuple[str, ...] = ()
+    examples_weight: float | None = None

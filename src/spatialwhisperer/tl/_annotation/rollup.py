@@ -82,12 +82,12 @@ class Coarse(NamedTuple):
     Attributes
     ----------
     ids
-        Their ids.
+        Their ids; ``None`` where a term has none.
     member
         Which label belongs to which term, Boolean of shape (labels, terms).
     """
 
-    ids: list[str]
+    ids: list[str | None]
     member: np.ndarray
 
 
@@ -184,11 +184,14 @@ class Hierarchy:
     Attributes
     ----------
     level
-        Terms (names or ids). Every label is replaced by the nearest of them; the probabilities of the labels of a term are summed,
-        and are stored in the place of scores. Labels under none of them stay as they are.
+        Terms (names or ids). Every label is replaced by the nearest of them, and the probabilities of the terms are stored in the
+        place of scores. Labels under none of them stay as they are. Each term starts with the same prior probability, however many
+        labels it has: it is as probable as the mean of its labels, and not as their sum. Where the model holds a calibrated decision
+        for the labels (:func:`calibrate`), their probabilities are summed.
     rollup
-        Give a row that would abstain the most specific term above several labels (but not above all) whose summed probability
-        reaches ``min_confidence``.
+        Give a row that would abstain the most specific term above several labels (but not above all) whose probability reaches
+        ``min_confidence``. Terms are compared with their siblings, each with the same prior probability; the probability of a label
+        is the product along the path to it, and the best label is the one at the end of the path of the most probable terms.
     ontology
         An ontology or its file; ``None`` takes that of the model's vocabulary.
 
@@ -235,4 +238,4 @@ def place_classes(model: Whisperer, classes: list[str], labels: Any, hierarchy: 
             "ontology by name: pass ids in their place, or leave rollup out."
         )
     own = {i: c for i, c in zip(ids, classes, strict=True) if i is not None}
-    return Classes(classes, ids, member, coarse, [own.get(i) or terms.name(i) for i in coarse.ids])
+    return Classes(classes, ids, member, coarse, [own.get(i) or terms.name(i) for i in coarse.ids if i is not None])

@@ -157,6 +157,11 @@ def score_rows(
     return (probability if correction.normalize == "softmax" else scores), probability
 
 
+def of_cosines(correction: Correction) -> Correction:
+    """The correction whose scores are cosines: "softmax" stores the probabilities of the same cosines."""
+    return correction._replace(normalize="none") if correction.normalize == "softmax" else correction
+
+
 def _offsets(scores: np.ndarray, text: np.ndarray, sections: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
     """Mean score of each label on the background: one row for all, or the mean over the rows of each section."""
     if mean is not None:
@@ -178,14 +183,23 @@ class Best(NamedTuple):
     margin: np.ndarray
 
 
-def best_labels(probability: np.ndarray) -> Best:
-    """Best label by row, of probabilities of shape (n, c)."""
+def best_labels(probability: np.ndarray, code: np.ndarray | None = None) -> Best:
+    """Best label by row, of probabilities of shape (n, c).
+
+    Parameters
+    ----------
+    probability
+        Shape (n, c).
+    code
+        The label of each row where it was chosen otherwise, shape (n,). Its margin is 0 where another one is more probable.
+    """
     whole = np.isfinite(probability).all(axis=1)
     filled = np.where(whole[:, None], probability, 0)
-    code = np.where(whole, filled.argmax(axis=1), -1)
-    second, first = np.partition(filled, -2, axis=1)[:, -2:].T
+    code = np.where(whole, filled.argmax(axis=1) if code is None else code, -1)
+    own = np.arange(probability.shape[1]) == code[:, None]
+    first, second = (filled * own).sum(axis=1), np.where(own, 0, filled).max(axis=1)
     nan = np.where(whole, 0, np.nan)
-    return Best(code, (first + nan).astype(np.float32), (first - second + nan).astype(np.float32))
+    return Best(code, (first + nan).astype(np.float32), ((first - second).clip(0) + nan).astype(np.float32))
 
 
 def top_codes(probability: np.ndarray, k: int) -> np.ndarray:

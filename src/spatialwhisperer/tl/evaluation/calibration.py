@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import tables_of
+from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
@@ -224,6 +225,9 @@ def stored_probabilities(table: AnnData, key: str) -> pd.DataFrame:
         )
     if record.scores == "probability":
         return scores
+    if record.probabilities == "stored":
+        stored = number_matrix(table.obsm.get(_keys.probability(key)), f".obsm[{_keys.probability(key)!r}]")
+        return pd.DataFrame(stored, columns=scores.columns)
     return pd.DataFrame(probabilities(scores.to_numpy(), record.temperature), columns=scores.columns)
 
 
