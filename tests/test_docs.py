@@ -94,6 +94,11 @@ BEFORE = {
     "docs/objects.md": "",
     "docs/opening_models.md": "",
     "docs/own_slide.md": _FILES,
+    "docs/training.md": (
+        "import spatialwhisperer as sw\n"
+        "sections, reference = sw.datasets.simulate_sections(3, 60, n_genes=60, n_reference_cells=100, random_state=0)\n"
+        "data = [*sections.values(), reference]"
+    ),
     "docs/platforms/export.md": _SPOTS + _LABELS,
     "docs/platforms/faq.md": platforms("image_file('unknown.tif', mpp=None)"),
     "docs/platforms/he_only.md": platforms("image_file('slide.tif')"),

@@ -82,6 +82,7 @@ def test_names_by_whether_they_are_fitted() -> None:
         "pca",
         "scvi",
         "scanvi",
+        "drvi",
         "set_transformer",
         "gene_sentence",
         "identity",

@@ -202,6 +202,7 @@ def test_joint_space_is_that_of_the_gene_features(closed: Any, simulated: Any) -
     assert closed.config.projection_dim == encoder.dim + 1
     assert {m.head.kind for m in closed.config.modalities.values()} == {"linear"}
     assert list(closed.history["phase"]) == ["gene-text", "image-gene"]
+    assert "too few patients" in closed.config.training.refinement.reason
     genes = sw.pp.embed_genes(simulated.reference, encoder, inplace=False)
     z = closed.project("gene", genes, unit=False)
     assert np.allclose(z[:, :-1], closed.standardized("gene", genes), atol=1e-5)

@@ -113,6 +113,6 @@ def _of(number: int, tables: Sequence[AnnData]) -> str:
 def _filled_by(use: str) -> str:
     if use in (_keys.IMAGE, _keys.GENE):
         return "Run sw.tl.embed(data, model=model) first, or pass use=… with a key that is there."
-    if use in {_keys.features(name) for name in ("scvi", "scanvi", "pca")}:
+    if use in {_keys.features(name) for name in ("scvi", "scanvi", "drvi", "pca")}:
         return f"Run sw.pp.embed_genes(data, {use.removeprefix('X_')!r}) first."
     return "Run sw.pp.embed_images(data, encoder) or sw.pp.embed_genes(data, encoder) first."

@@ -26,6 +26,8 @@ def describe(config: ModelConfig, expression: str | None = None) -> str:
     if (training := config.training) is not None:
         counts = ", ".join(f"{n} {pair}" for pair, n in training.pairs.items())
         lines.append(f"  trained {training.schedule} on {counts}; groups: {listing(training.groups, 8)}")
+        if training.refinement is not None:
+            lines.append(f"  contrastive refinement of the image head: {training.refinement.reason}")
     return "\n".join(lines)
 
 

@@ -106,6 +106,43 @@ class ModalityConfig(Stored):
 
 
 @dataclass(frozen=True)
+class Refinement(Stored):
+    """Whether contrastive steps replaced the image head of the closed form, and on what grounds.
+
+    Attributes
+    ----------
+    head
+        Name of the head that was refined.
+    kept
+        Whether the refined head replaced the closed form.
+    reason
+        The decision in words.
+    steps
+        Steps that the image head of the model has taken; 0 where the closed form stayed.
+    candidates
+        Numbers of steps that were compared; empty where nothing could be left out.
+    agreement
+        Caption agreement at each of them: the mean over left-out units.
+    best_steps
+        The one with the highest agreement.
+    gains
+        Its gain over the closed form in each left-out unit (patient, or section of the only patient).
+    standard_error
+        Standard error of the mean gain; ``None`` where nothing was compared.
+    """
+
+    head: str
+    kept: bool
+    reason: str
+    steps: int = 0
+    candidates: tuple[int, ...] = ()
+    agreement: tuple[float, ...] = ()
+    best_steps: int = 0
+    gains: Mapping[str, float] = field(default_factory=frozen)
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True)
 class Training(Stored):
     """How the model was trained.
 
@@ -123,6 +160,8 @@ class Training(Stored):
         Ridge penalties of closed-form solutions, by name.
     augmentation
         Random changes of the tiles; ``None`` where the image encoder was frozen, or its tiles were taken as they are.
+    refinement
+        What became of the contrastive refinement of the image head; ``None`` where there was none.
     """
 
     preset: str
@@ -136,6 +175,7 @@ class Training(Stored):
     random_state: int
     penalties: Mapping[str, float] = field(default_factory=frozen)
     augmentation: Augmentation | None = None
+    refinement: Refinement | None = None
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,14 @@ class Recipe:
     regression_weight
         Weight of the squared error of a decoder of expression that is trained beside the contrastive loss; 0 trains none.
     closed_form
-        Solve the sequential schedule in closed form where all encoders are frozen and the image link is a ridge regression. Nothing is
-        trained then, and the joint space is that of the gene features; see :mod:`spatialwhisperer.training.closed_form`.
+        Solve the sequential schedule in closed form where all encoders are frozen and the image link is a ridge regression. The joint
+        space is then that of the gene features; see :mod:`spatialwhisperer.training.closed_form`.
     neighbour_weight
         For the closed form: an image embedding is the weighted mean of its own row and of the mean of the nearest rows of the section,
         and this is the weight of the latter.
+    refine
+        For the closed form: "auto" refines the image head by contrastive steps where left-out patients gain from it, see
+        :mod:`spatialwhisperer.training.refinement`; "never" keeps the closed form.
     """
 
     heads: Mapping[str, str]
@@ -84,6 +87,7 @@ class Recipe:
     regression_weight: float = 0.0
     closed_form: bool = False
     neighbour_weight: float = 0.0
+    refine: str = "never"
 
     def __post_init__(self) -> None:
         # a batch of one pair has no negative
@@ -95,6 +99,8 @@ class Recipe:
             raise ValueError(f"learning_rate must not be negative; found {self.learning_rate!r}.")
         if self.text_loss not in ("info_nce", "sigmoid"):
             raise ValueError(f"text_loss must be 'info_nce' or 'sigmoid', not {self.text_loss!r}.")
+        if self.refine not in ("auto", "never"):
+            raise ValueError(f"refine must be 'auto' or 'never', not {self.refine!r}.")
 
     @checked
     def head(self, modality: str) -> str:
@@ -244,7 +250,8 @@ class Preset:
         Recipe of each schedule; ``None`` where the method does not have it.
     schedule
         "joint" trains all pairs together, as published. "sequential" trains the pairs without an image first, and then maps images
-        into the space of the genes, which stays fixed. ``None`` takes "sequential" below 5000 pairs with an image.
+        into the space of the genes, which stays fixed. ``None`` takes "sequential" below 5000 pairs with an image, and with any number
+        of pairs for a closed form that is refined.
     image_link
         How the sequential schedule maps images: "ridge" (closed form) or "contrastive". ``None`` takes "ridge", unless the image
         encoder or a decoder is trained.
@@ -348,7 +355,7 @@ class Preset:
         changed = replace(self, **{name: value for name, value in changes.items() if name in own})
         if "projection_dim" in of_recipe and changed.solved_in_closed_form:
             raise ValueError(
-                f"projection_dim: in the sequential schedule of {self.name!r} nothing is trained, and the joint space is that of the "
+                f"projection_dim: in the sequential schedule of {self.name!r} the joint space is that of the "
                 f"{self.bridge} features. Add schedule='joint' or image_link='contrastive', or take preset 'spatialwhisperer'."
             )
         recipes = {"joint": changed.joint, "sequential": changed.sequential}
@@ -359,7 +366,7 @@ class Preset:
 
     @property
     def solved_in_closed_form(self) -> bool:
-        """Whether the sequential schedule is solved in closed form, so that nothing is trained."""
+        """Whether the sequential schedule is solved in closed form, so that nothing but its refinement is trained."""
         closed = self.sequential is not None and self.sequential.closed_form and self.schedule != "joint"
         return closed and self.image_link in (None, "ridge") and self.locking == "LLL"
 

@@ -160,7 +160,7 @@ _WHISPERER = replace(
         dropout=frozen(gene=0.1, image=0.5),
         learn_temperature=True,
     ),
-    sequential=replace(_SEQUENTIAL, closed_form=True),
+    sequential=replace(_SEQUENTIAL, closed_form=True, refine="auto"),
     published_image_encoder="",
     tile_um=(100.0, 154.0, 300.0, 600.0),
     expression=Expression(retrieval=Retrieval(k=50, weights="softmax"), method="both"),

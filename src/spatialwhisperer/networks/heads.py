@@ -80,6 +80,34 @@ class SignedLinear(nn.Module):
         return torch.tanh(self.sign(x) / 2) * self.linear(x)
 
 
+class LinearResidual(nn.Module):
+    """Linear map plus a perceptron that starts at zero: ``W x + b + W2 Dropout(GELU(W1 x + b1)) + b2`` with ``W2 = b2 = 0``.
+
+    It refines a linear map, such as the solution of a ridge regression, and is equal to it before the first step.
+    """
+
+    hidden = 256
+
+    def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_dim, out_dim)
+        self.inner = nn.Linear(in_dim, self.hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.outer = nn.Linear(self.hidden, out_dim)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project (n, in_dim) to (n, out_dim)."""
+        return self.linear(x) + self.outer(self.dropout(nn.functional.gelu(self.inner(x))))
+
+    def warm_start(self, weight: np.ndarray) -> None:
+        """Set the linear map to given weights (out_dim, in_dim) without bias."""
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+            self.linear.bias.zero_()
+
+
 class ResidualMLP(nn.Module):
     """Linear layer with a residual branch (GELU, linear layer, dropout), then layer norm.
 
@@ -116,6 +144,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "bn_shortcut": BatchNormShortcut,
     "linear": Linear,
     "linear_norm": LinearNorm,
+    "linear_residual": LinearResidual,
     "none": NoHead,
     "rmlp": ResidualMLP,
     "signed_linear": SignedLinear,
@@ -135,7 +164,7 @@ def make_head(kind: str, in_dim: int, out_dim: int, **options: Any) -> nn.Module
     return HEADS[kind](in_dim, out_dim, **options)
 
 
-def fixed_linear_head(weight: np.ndarray, constant: float | None = None) -> nn.Module:
+def fixed_linear_head(weight: np.ndarray, constant: float | None = None) -> nn.Linear:
     """The head "linear" with given weights and no bias.
 
     Parameters
@@ -178,6 +207,38 @@ def fixed_signed_head(weight: np.ndarray, sign: np.ndarray, bias: float, *, n_ze
         head.sign.weight[0].copy_(torch.from_numpy(np.ascontiguousarray(sign)))
         head.sign.bias.fill_(bias)
     return head
+
+
+def with_constant(head: nn.Module, constant: float) -> nn.Module:
+    """The same head "linear" or "linear_residual" with one more coordinate, which is the same for all rows.
+
+    Raises
+    ------
+    TypeError
+        If it is another head.
+    """
+    if isinstance(head, Linear):
+        with untouched_rng():
+            wider = Linear(head.in_features, head.out_features + 1)
+        _widen(head, wider, constant)
+        return wider
+    if not isinstance(head, LinearResidual):
+        raise TypeError(f"A constant coordinate follows a linear map; found {type(head).__name__}.")
+    with untouched_rng():
+        residual = LinearResidual(head.linear.in_features, head.linear.out_features + 1, head.dropout.p)
+    residual.inner.load_state_dict(head.inner.state_dict())
+    _widen(head.linear, residual.linear, constant)
+    _widen(head.outer, residual.outer, 0.0)
+    return residual
+
+
+@torch.no_grad()
+def _widen(narrow: nn.Linear, wide: nn.Linear, last: float) -> None:
+    """Copy a layer into one with another output, which is constant."""
+    wide.weight[:-1].copy_(narrow.weight)
+    wide.bias[:-1].copy_(narrow.bias)
+    wide.weight[-1] = 0.0
+    wide.bias[-1] = last
 
 
 def make_decoder(in_dim: int, out_dim: int, *, hidden: int = 256, dropout: float = 0.1) -> nn.Module:

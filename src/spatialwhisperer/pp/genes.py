@@ -60,7 +60,7 @@ def fit_gene_encoder(
         One object or several with raw counts. Of several, the genes that all of them have are used, matched by name or Ensembl id.
     encoder
         ``"pca"``: principal components of log1p(CP10k). ``"scvi"``: scVI (Lopez et al., Nat Methods 2018). ``"scanvi"``: scANVI (Xu
-        et al., Mol Syst Biol 2021). ``"identity"``: the log expression itself. ``"set_transformer"``: attention over the expressed
+        et al., Mol Syst Biol 2021). ``"drvi"``: DRVI (Moinfar & Theis, bioRxiv 2024; scvi-tools 1.5 or later). ``"identity"``: the log expression itself. ``"set_transformer"``: attention over the expressed
         genes. ``"gene_sentence"``: a text encoder applied to the names of the most expressed genes.
     %(table_key)s
     %(layer)s

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _nuclei_words(commands)
     _olfactory_bulb(commands)
     _coverage(commands)
+    _refine(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 
@@ -181,6 +182,18 @@ def _coverage(commands: Commands) -> None:
     parser.set_defaults(run=_run_coverage)
 
 
+def _refine(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "refine", help="contrastive refinement against its closed form, on real sections and in simulated worlds"
+    )
+    _common(parser, "refinement")
+    parser.add_argument(
+        "--parts", nargs="+", default=["sections", "worlds"], choices=["sections", "worlds"], help="what is run"
+    )
+    parser.add_argument("--sizes", nargs="+", type=int, help="numbers of image–gene pairs in the simulated worlds")
+    parser.set_defaults(run=_run_refine)
+
+
 def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data")
     parser.add_argument("--out", type=Path, default=Path("results"), help=f"folder for {name}.csv and {name}.md")
@@ -284,6 +297,13 @@ def _run_coverage(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols import coverage
 
     coverage.run(o["out"], repeats=o["repeats"], smoke=o["smoke"])
+
+
+def _run_refine(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.refinement import comparison
+
+    sizes = comparison.SIZES if o["sizes"] is None else tuple(o["sizes"])
+    comparison.run(o["data"], o["out"], n_seeds=o["seeds"], sizes=sizes, parts=tuple(o["parts"]), smoke=o["smoke"])
 
 
 if __name__ == "__main__":

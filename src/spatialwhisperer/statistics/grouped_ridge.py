@@ -132,14 +132,14 @@ def ridge_of_moments(part: Callable[[np.ndarray], Moments], units: np.ndarray) -
     return GroupedRidge(weight, PENALTIES[best], alpha, errors)
 
 
-def left_out_in_turn(units: np.ndarray) -> list[np.ndarray]:
+def left_out_in_turn(units: np.ndarray, most_folds: int = MOST_FOLDS) -> list[np.ndarray]:
     """Positions of the rows of each fold: every unit is in one, and folds are about equally large where they hold several."""
     n = len(np.unique(units))
     if n < 2:
         return []
     from sklearn.model_selection import GroupKFold
 
-    return [rows for _, rows in GroupKFold(min(n, MOST_FOLDS)).split(np.zeros(len(units)), groups=units)]
+    return [rows for _, rows in GroupKFold(min(n, most_folds)).split(np.zeros(len(units)), groups=units)]
 
 
 def _unit(xx: np.ndarray) -> float:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.evaluation.domains import evaluate_domains
     from spatialwhisperer.tl.evaluation.expression import evaluate_expression
     from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment
+    from spatialwhisperer.tl.evaluation.retrieval import evaluate_retrieval
     from spatialwhisperer.tl.evidence import evidence
     from spatialwhisperer.tl.expression import predict_expression
     from spatialwhisperer.tl.query import query
@@ -50,6 +51,7 @@ _PLACES = {
     "evaluate_domains": "tl.evaluation.domains",
     "evaluate_expression": "tl.evaluation.expression",
     "evidence": "tl.evidence",
+    "evaluate_retrieval": "tl.evaluation.retrieval",
     "gene_report": "tl.evaluation.genes",
     "gene_set_enrichment": "tl.evaluation.genes",
     "predict_expression": "tl.expression",

@@ -67,7 +67,7 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
     x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], features[bridge_rows]
     image_weight, alpha = solve_ridge(x, y, pair_units(items, bridge))
 
-    constant = _constant(features.shape[1])
+    constant = length_of_typical_row(features.shape[1])
     dim = features.shape[1] + 1
     _install(model, bridge, np.eye(features.shape[1]), constant, projection_dim=dim)
     _install_text(model, mapped)
@@ -183,8 +183,8 @@ def install_image_link(model: JointSpace, weight: np.ndarray, *, neighbour_weigh
     context = None
     if neighbour_weight:
         context = ContextConfig("section_mean", FrozenMapping(NEIGHBOURHOOD))
-        weight = np.concatenate([(1 - neighbour_weight) * weight, neighbour_weight * weight], axis=1)
-    _install(model, "image", weight, _constant(len(weight)), context=context)
+    weight = neighbour_columns(weight, neighbour_weight)
+    _install(model, "image", weight, length_of_typical_row(len(weight)), context=context)
 
 
 def _install_text(model: JointSpace, mapped: TextMap) -> None:
@@ -195,8 +195,18 @@ def _install_text(model: JointSpace, mapped: TextMap) -> None:
     model.install_head("text", head, HeadConfig("signed_linear", int(mapped.weight.shape[1])))
 
 
-def _constant(dim: int) -> float:
-    """The length of a typical standardised row."""
+def neighbour_columns(weight: np.ndarray, neighbour_weight: float) -> np.ndarray:
+    """Linear map (d, 2p) of a row and the mean of its neighbours: the weighted mean of what the map (d, p) of single rows returns.
+
+    Without a weight of the neighbours it is the map of single rows.
+    """
+    if not neighbour_weight:
+        return weight
+    return np.concatenate([(1 - neighbour_weight) * weight, neighbour_weight * weight], axis=1)
+
+
+def length_of_typical_row(dim: int) -> float:
+    """Length of a typical standardised row, which is the constant coordinate of the joint space."""
     return math.sqrt(dim)
 
 

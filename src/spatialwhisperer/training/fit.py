@@ -20,6 +20,7 @@ from spatialwhisperer.training.checkpoints import sweep
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.loader import BatchLoader, workers_of
+from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.ridge_link import ridge_link
 from spatialwhisperer.training.run_identity import check_epochs
 from spatialwhisperer.training.trainer import optimiser_steps
@@ -153,7 +154,18 @@ def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, r
     if run.bridge is None:
         raise ValueError("The sequential schedule needs a modality that is part of all pairs. Use schedule='joint'.")
     if in_closed_form(run.recipe, image_link, model.towers):
-        return fit_closed_form(model, items, bridge=run.bridge, neighbour_weight=run.recipe.neighbour_weight)
+        solved = fit_closed_form(model, items, bridge=run.bridge, neighbour_weight=run.recipe.neighbour_weight)
+        if run.recipe.refine == "never":
+            return solved
+        return solved.then(
+            refine(
+                model,
+                items,
+                bridge=run.bridge,
+                neighbour_weight=run.recipe.neighbour_weight,
+                random_state=run.random_state,
+            )
+        )
     phases = []
     for name, imaging in ((f"{run.bridge}-text", False), (f"image-{run.bridge}", True)):
         pairs = {pair: w for pair, w in run.pairs.items() if ("image" in pair) == imaging}

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from spatialwhisperer.models.config import Refinement
+
 
 @dataclass(frozen=True)
 class Fitted:
-    """History and penalties of a fit.
+    """History of a fit, its penalties, and what became of its refinement.
 
     Attributes
     ----------
@@ -23,17 +25,21 @@ class Fitted:
         Losses by phase, epoch and step.
     penalties
         Ridge penalties of what was solved in closed form, by name.
+    refinement
+        Decision about a contrastive refinement; ``None`` where there was none.
     """
 
     history: pd.DataFrame
     penalties: Mapping[str, float] = field(default_factory=frozen)
+    refinement: Refinement | None = None
 
     def then(self, other: Fitted) -> Fitted:
-        """Append the history and the penalties of a second fit."""
+        """Append the history and the penalties of a second fit, and take its refinement."""
         import pandas as pd
 
-        history = pd.concat([self.history, other.history], ignore_index=True)
-        return Fitted(history, {**self.penalties, **other.penalties})
+        parts = [fitted.history for fitted in (self, other) if len(fitted.history)]
+        history = pd.concat(parts, ignore_index=True) if parts else self.history
+        return Fitted(history, {**self.penalties, **other.penalties}, other.refinement or self.refinement)
 
 
 def one_step(losses: Mapping[str, float]) -> pd.DataFrame:

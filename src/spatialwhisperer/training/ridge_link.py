@@ -48,7 +48,7 @@ def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
 
 def linked_pairs(items: Items, bridge: str) -> np.ndarray:
     """Positions of the inputs of image and bridge modality that form a pair, each pair once, shape (2, m)."""
-    return _linked(items, bridge)[0]
+    return linked_items(items, bridge)[0]
 
 
 def pair_units(items: Items, bridge: str) -> np.ndarray:
@@ -56,15 +56,15 @@ def pair_units(items: Items, bridge: str) -> np.ndarray:
 
     Units are patients, where there are one or two patients sections, and where there is one section blocks of it.
     """
-    first = _linked(items, bridge)[1]
+    first = linked_items(items, bridge)[1]
     section = xy = None
     if items.places is not None:
         section, xy = (x[items.row[first]] for x in items.places)
     return left_out_units(items.group[first], section, xy)
 
 
-def _linked(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs, and the first item of each."""
+def linked_items(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs, shape (2, m), and the first item of each, shape (m,)."""
     image, other = items.index["image"], items.index[bridge]
     both = np.flatnonzero((image >= 0) & (other >= 0))
     pairs, first = np.unique(np.stack([image[both], other[both]]), axis=1, return_index=True)

@@ -1,4 +1,4 @@
-"""The encoders of scVI and scANVI, fitted by scvi-tools and kept without it."""
+"""The encoders of scVI, scANVI and DRVI, fitted by scvi-tools and kept without it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spatialwhisperer.encoders.gene import _scvi_training
 from spatialwhisperer.encoders.gene._scvi_training import minibatch_rows
-from spatialwhisperer.encoders.gene.scvi import SCANVIEncoder, SCVIEncoder
+from spatialwhisperer.encoders.gene.scvi import DRVIEncoder, SCANVIEncoder, SCVIEncoder
+from spatialwhisperer.encoders.resolve import load_gene_encoder
 
 N, G = 150, 60
 GENES = [f"G{i}" for i in range(G)]
@@ -74,6 +76,46 @@ def test_scanvi_takes_missing_labels_and_labels_called_unknown(counts):
         SCANVIEncoder.fit(x, GENES, labels=["a"] * N)
     with pytest.raises(ValueError, match="3 labels for 150 rows"):
         SCANVIEncoder.fit(x, GENES, labels=["a", "b", "c"])
+
+
+def test_drvi_encoder_equals_scvi_tools(counts, monkeypatch, tmp_path):
+    """Its latent variables, of training rows and of others, with two layers; they differ from those of scVI."""
+    external = pytest.importorskip("scvi.external")
+    if not hasattr(external, "DRVI"):
+        pytest.skip("this scvi-tools has no DRVI")
+    import torch
+
+    models, train = [], _scvi_training.train
+
+    def kept(*args, **kwargs):
+        models.append(train(*args, **kwargs))
+        return models[-1]
+
+    monkeypatch.setattr("spatialwhisperer.encoders.gene.scvi.train", kept)
+    x = counts()[0]
+    options: dict[str, Any] = {"n_latent": 3, "n_hidden": 8, "n_layers": 2, "max_epochs": 2, "device": "cpu"}
+    encoder = DRVIEncoder.fit(x, GENES, n_top_genes=None, **options)
+    model = models[0][0]
+    assert encoder.name == "drvi"
+    assert type(model).__name__ == "DRVI"
+    ours = encoder.encode(x, device="cpu")
+    np.testing.assert_allclose(ours, model.get_latent_representation(), atol=1e-5)
+    unseen = torch.from_numpy(counts(7)[0].toarray().astype(np.float32))
+    with torch.no_grad():
+        theirs = model.module.inference(unseen, torch.zeros(N, 1))["qz"].loc.numpy()
+    np.testing.assert_allclose(encoder.encode(counts(7)[0], device="cpu"), theirs, atol=1e-5)
+    again = DRVIEncoder.fit(x, GENES, n_top_genes=None, **options)
+    np.testing.assert_array_equal(again.encode(x, device="cpu"), ours)
+    encoder.save(tmp_path / "drvi")
+    np.testing.assert_array_equal(load_gene_encoder(tmp_path / "drvi").encode(x, device="cpu"), ours)
+    assert np.abs(SCVIEncoder.fit(x, GENES, n_top_genes=None, **options).encode(x, device="cpu") - ours).max() > 0.01
+
+
+def test_an_earlier_scvi_tools_has_no_drvi(counts, monkeypatch):
+    external = pytest.importorskip("scvi.external")
+    monkeypatch.delattr(external, "DRVI", raising=False)
+    with pytest.raises(ImportError, match=r"'drvi' needs scvi-tools 1.5 or later; .* is installed. pip install"):
+        DRVIEncoder.fit(counts()[0], GENES, max_epochs=1, device="cpu")
 
 
 def test_no_minibatch_is_left_with_one_or_two_rows():

@@ -217,6 +217,15 @@ def test_many_pairs_are_trained_jointly(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().err == ""
 
 
+def test_a_closed_form_that_is_refined_stays_sequential_with_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "FEW_PAIRS", 5)
+    whisperer = preset("whisperer")
+    assert checks.choose_schedule(whisperer, BOTH, items(5, 5)) == "sequential"
+    for changes in ({"refine": "never"}, {"locking": "LLU"}, {"schedule": "joint"}):
+        assert checks.choose_schedule(whisperer.replace(**changes), BOTH, items(5, 5)) == "joint"
+    assert checks.choose_schedule(whisperer, {("image", "gene"): 1.0}, items(5, 0)) == "joint"
+
+
 def test_pairs_without_a_bridge_are_trained_jointly() -> None:
     for pairs in ({("gene", "text"): 1.0}, {("image", "gene"): 1.0}, {**BOTH, ("image", "text"): 1.0}):
         assert checks.choose_schedule(preset(), pairs, items(3, 3)) == "joint"

@@ -1,4 +1,4 @@
-"""Training of scVI and scANVI by scvi-tools: seeded, quiet, without files."""
+"""Training of scVI, scANVI and DRVI by scvi-tools: seeded, quiet, without files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _BATCH, _LARGE_BATCH, _LARGE = 128, 512, 20_000
 _UNLABELED = "-1"
 
+DRVI_SINCE = "1.5"
+"""First version of scvi-tools that has DRVI."""
+
 
 def train(
     counts: sp.csr_matrix,
@@ -30,6 +34,8 @@ def train(
     max_epochs: int | None,
     device: str | None,
     random_state: int,
+    *,
+    drvi: bool = False,
 ) -> tuple[Any, list[int]]:
     """Train scVI, then scANVI where there are labels, on a temporary AnnData. The random state of the process is left alone.
 
@@ -45,10 +51,17 @@ def train(
         Of the network: n_latent, n_hidden, n_layers, dropout_rate.
     max_epochs, device, random_state
         As for `SCVIEncoder.fit`.
+    drvi
+        Train DRVI instead of scVI.
 
     Returns
     -------
     The model of scvi-tools in evaluation mode, and the epochs of each stage.
+
+    Raises
+    ------
+    ImportError
+        If the installed scvi-tools has no DRVI.
     """
     import anndata as ad
     import pandas as pd
@@ -57,6 +70,7 @@ def train(
 
     accelerator, devices = _lightning_device(settings.resolve_device(device))
     scvi = import_torch_stack("scvi")
+    kind: Any = _drvi(scvi) if drvi else scvi.model.SCVI
     n = counts.shape[0]
     obs = pd.DataFrame({"batch": np.zeros(n, int) if batch is None else np.unique(batch, return_inverse=True)[1]})
     obs["batch"] = obs["batch"].astype(str).astype("category")
@@ -80,8 +94,10 @@ def train(
     }
     adata = ad.AnnData(counts.copy(), obs=obs)
     with _quiet(), isolated_rng(random_state):
-        scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
-        model = scvi.model.SCVI(adata, encode_covariates=False, gene_likelihood="nb", **parameters)
+        kind.setup_anndata(adata, batch_key="batch")
+        # the likelihood of DRVI is the negative binomial too, with its mean in log space
+        likelihood = "pnb" if drvi else "nb"
+        model = kind(adata, encode_covariates=False, gene_likelihood=likelihood, **parameters)
         model.train(max_epochs=max_epochs, **options)
         done = [int(model.trainer.current_epoch)]
         if labels is not None:
@@ -91,6 +107,16 @@ def train(
             done.append(int(model.trainer.current_epoch))
     model.module.eval()
     return model, done
+
+
+def _drvi(scvi: Any) -> Any:
+    found = getattr(import_module("scvi.external"), "DRVI", None)
+    if found is None:
+        raise ImportError(
+            f"The encoder 'drvi' needs scvi-tools {DRVI_SINCE} or later; {scvi.__version__} is installed. "
+            f"pip install 'scvi-tools>={DRVI_SINCE}', or take encoder='scvi'."
+        )
+    return found
 
 
 def minibatch_rows(parts: Sequence[int]) -> int:

@@ -1,9 +1,9 @@
-"""The encoders of scVI and scANVI, fitted by scvi-tools and used without it."""
+"""The encoders of scVI, scANVI and DRVI, fitted by scvi-tools and used without it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -46,6 +46,8 @@ class SCVIEncoder(GeneEncoder):
     """
 
     library = "scvi-tools"
+    drvi: ClassVar[bool] = False
+    norm_parts: ClassVar[tuple[str, ...]] = _NORM
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class SCVIEncoder(GeneEncoder):
             max_epochs,
             device,
             random_state,
+            drvi=cls.drvi,
         )
         return cls._of(model, genes, gene_ids, chosen, _fitted(matrix, batch, epochs, random_state))
 
@@ -137,7 +140,7 @@ class SCVIEncoder(GeneEncoder):
         for i in range(len(linears)):
             layer = f"encoder.fc_layers.Layer {i}."
             weights |= {f"linear_{i}.{part}": state[f"{layer}0.{part}"] for part in ("weight", "bias")}
-            weights |= {f"norm_{i}.{part}": state[f"{layer}1.{part}"] for part in _NORM}
+            weights |= {f"norm_{i}.{part}": state[f"{layer}1.{part}"] for part in cls.norm_parts}
         return cls(
             [genes[i] for i in chosen],
             None if gene_ids is None else [gene_ids[i] for i in chosen],
@@ -173,24 +176,37 @@ class SCVIEncoder(GeneEncoder):
         for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
             parts += [
                 (f"linear_{i}", nn.utils.skip_init(nn.Linear, n_in, n_out)),
-                (f"norm_{i}", nn.BatchNorm1d(n_out, momentum=_MOMENTUM, eps=_EPS)),
-                (f"relu_{i}", nn.ReLU()),
+                (f"norm_{i}", self._norm(n_out)),
+                (f"activation_{i}", self._activation()),
                 (f"dropout_{i}", nn.Dropout(self.dropout_rate)),
             ]
         parts.append(("mean", nn.utils.skip_init(nn.Linear, sizes[-1], self.n_latent)))
         network = nn.Sequential(OrderedDict(parts))
-        counters = {f"norm_{i}.num_batches_tracked": torch.tensor(0) for i in range(self.n_layers)}
+        counted = self.n_layers if self.norm_parts else 0
+        counters = {f"norm_{i}.num_batches_tracked": torch.tensor(0) for i in range(counted)}
         # copies: training the module must not change this encoder
         network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in self._weights.items()} | counters)
         network.register_forward_pre_hook(_log1p)
         return network
+
+    @staticmethod
+    def _norm(width: int) -> torch.nn.Module:
+        from torch import nn
+
+        return nn.BatchNorm1d(width, momentum=_MOMENTUM, eps=_EPS)
+
+    @staticmethod
+    def _activation() -> torch.nn.Module:
+        from torch import nn
+
+        return nn.ReLU()
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
         width = len(self.genes)
         for i in range(self.n_layers):
             shapes |= {f"linear_{i}.weight": (self.n_hidden, width), f"linear_{i}.bias": (self.n_hidden,)}
-            shapes |= {f"norm_{i}.{part}": (self.n_hidden,) for part in _NORM}
+            shapes |= {f"norm_{i}.{part}": (self.n_hidden,) for part in self.norm_parts}
             width = self.n_hidden
         return shapes | {"mean.weight": (self.n_latent, width), "mean.bias": (self.n_latent,)}
 
@@ -315,6 +331,40 @@ class SCANVIEncoder(SCVIEncoder):
         )
         fitted = _fitted(matrix, batch, epochs, random_state) | {"labels": len(classes)}
         return cls._of(model, genes, gene_ids, chosen, fitted)
+
+
+@register_encoder(
+    EncoderSpec(
+        "drvi",
+        "gene",
+        None,
+        licence="BSD-3-Clause (no weights)",
+        commercial=True,
+        url="https://docs.scvi-tools.org",
+        citation="Moinfar and Theis 2024, bioRxiv 2024.11.06.622266",
+    ),
+)
+class DRVIEncoder(SCVIEncoder):
+    """Posterior mean of DRVI's latent variables (Moinfar & Theis, bioRxiv 2024): scVI whose decoder adds up one part for each variable.
+
+    Its encoder has layer norm and ELU where that of scVI has batch norm and ReLU. It needs scvi-tools 1.5 or later to be fitted, and none
+    to be used. Otherwise it is like `SCVIEncoder`, with the same arguments of ``fit``.
+    """
+
+    drvi = True
+    norm_parts = ()
+
+    @staticmethod
+    def _norm(width: int) -> torch.nn.Module:
+        from torch import nn
+
+        return nn.LayerNorm(width, elementwise_affine=False)
+
+    @staticmethod
+    def _activation() -> torch.nn.Module:
+        from torch import nn
+
+        return nn.ELU()
 
 
 def _log1p(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -106,7 +106,7 @@ _LINEAR = replace(
     dropout={"image": 0.8},
     weight_decay=1.0,
 )
-_CLOSED = sw.models.get_preset("whisperer").replace(schedule="sequential")
+_CLOSED = sw.models.get_preset("whisperer").replace(schedule="sequential", refine="never")
 
 TRAINED = {
     "whisperer": Method(_CLOSED, captions.SEVERAL_COLUMNS, several_sizes=True),

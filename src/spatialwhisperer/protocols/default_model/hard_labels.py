@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer.protocols.default_model.decisions import judge
-from spatialwhisperer.statistics.bootstrap import Bootstrap, interval, spatial_blocks
-from spatialwhisperer.statistics.calibration import expected_calibration_error
+from spatialwhisperer.statistics.calibration import calibration_error
+from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 
 if TYPE_CHECKING:
     from spatialwhisperer.protocols.default_model.decisions import Decision
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 FEWEST = 5
 """Rows of a region at least, for its recall and F1 to count."""
 
-RESAMPLINGS = 500
-
 
 def hard_labels(part: HeldOut, decision: Decision) -> dict[str, float]:
     """Accuracy, balanced accuracy and macro-F1 of the best region, also where rows abstain, and the calibration error.
 
     Balanced accuracy and macro-F1 are means over the regions of five rows or more in the section. The interval of the calibration error
-    is that of 500 resamplings of blocks of neighbouring rows.
+    accounts for neighbouring rows that are alike.
 
     Parameters
     ----------
@@ -42,7 +40,8 @@ def hard_labels(part: HeldOut, decision: Decision) -> dict[str, float]:
     counted = np.flatnonzero(part.correct.sum(axis=0) >= FEWEST)
     recall = [(guess[truth == c] == c).mean() for c in counted]
     of_kept = [(guess[kept & (truth == c)] == c).mean() for c in counted if (kept & (truth == c)).any()]
-    low, high = calibration_interval(rows.summed, rows.correct, part.positions)
+    residual = SpatialErrors(part.positions, np.zeros(len(truth))).mean(rows.correct - rows.summed)
+    error = calibration_error(rows.summed, rows.correct, residual)
     return {
         "commonest class": float(part.correct.mean(axis=0).max()),
         "accuracy": float(rows.correct.mean()),
@@ -52,15 +51,8 @@ def hard_labels(part: HeldOut, decision: Decision) -> dict[str, float]:
         "accuracy of kept": float(rows.correct[kept].mean()) if kept.any() else np.nan,
         "balanced accuracy of kept": float(np.mean(of_kept)) if of_kept else np.nan,
         "min_confidence": decision.min_confidence,
-        "ECE": expected_calibration_error(rows.summed, rows.correct),
-        "ECE, lower": low,
-        "ECE, upper": high,
+        "ECE": error.value,
+        "ECE, debiased": error.debiased,
+        "ECE, lower": error.low,
+        "ECE, upper": error.high,
     }
-
-
-def calibration_interval(confidence: np.ndarray, correct: np.ndarray, positions: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the expected calibration error, by resampling blocks of neighbouring rows."""
-    blocks = spatial_blocks(positions, np.zeros(len(positions)))
-    drawn = Bootstrap(blocks, RESAMPLINGS).weights.astype(int)
-    rows = (np.repeat(np.arange(len(confidence)), weights) for weights in drawn)
-    return interval(np.array([expected_calibration_error(confidence[own], correct[own]) for own in rows]))

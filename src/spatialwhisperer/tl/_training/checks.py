@@ -247,12 +247,15 @@ def check_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float]) -> No
 
 
 def choose_schedule(preset: Preset, pairs: Mapping[tuple[str, str], float], items: Items) -> str:
-    """The schedule of the preset; where it leaves the choice, sequential below `FEW_PAIRS` pairs with an image, else joint."""
+    """The schedule of the preset; where it leaves the choice, sequential below `FEW_PAIRS` pairs with an image, else joint.
+
+    A closed form that is refined is contrastive where pairs are many, so that it stays sequential.
+    """
     if preset.schedule is not None:
         return preset.schedule
     if preset.sequential is None or not _can_follow(preset, pairs):
         return "joint"
-    if preset.image_link is not None:
+    if preset.image_link is not None or (preset.solved_in_closed_form and preset.sequential.refine == "auto"):
         return "sequential"
     n = items.count("image", str(preset.bridge))
     if n < FEW_PAIRS:

@@ -87,7 +87,7 @@ def fit_model(
     )
     fitted = fit(model, items, validation, run, schedule=plan.schedule, image_link=plan.image_link)
     model.history = fitted.history
-    model.update(training=replace(plan.training, penalties=fitted.penalties))
+    model.update(training=replace(plan.training, penalties=fitted.penalties, refinement=fitted.refinement))
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._messages import inform
 from spatialwhisperer.models.config import Training
 from spatialwhisperer.models.presets import get_preset
 from spatialwhisperer.tl._training import checks, fitting
@@ -105,6 +106,7 @@ def run_training(
             begin_run(identity, where)
         phases = where / "phases"
         model = fitting.fit_model(inputs, items, val_items, plan, phases, resume=resume)
+        _say_refinement(model)
         attach_reference(model, inputs, items, sources, bridge=preset.bridge, layer=layer, random_state=random_state)
         if asked is not None and values is not None:
             repeats = not inputs.unlocked if asked.cross_validate is None else asked.cross_validate
@@ -116,6 +118,12 @@ def run_training(
             # the checkpoints serve to resume a run, and a run in the cache folder cannot be resumed
             shutil.rmtree(phases, ignore_errors=True)
     return model
+
+
+def _say_refinement(model: Whisperer) -> None:
+    training = model.config.training
+    if training is not None and training.refinement is not None:
+        inform(f"Contrastive refinement of the image head: {training.refinement.reason}.")
 
 
 def _plan(

@@ -1,0 +1,1 @@
+"""Contrastive refinement of an image head that was solved in closed form, and the rule by which it is kept."""
