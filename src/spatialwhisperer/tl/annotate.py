@@ -222,7 +222,8 @@ def zero_shot_annotate(
         text = refine(text, rows.z, chosen, request.labels, opened.sections)
     z = scoring.pooled(rows.z, groups)
     scores, probability = scoring.score_rows(z, text, sections=opened.sections, correction=correction)
-    for sentence in [*range_warnings(ranges, model), *filter(None, [near and near.warning()])]:
+    far = None if near is None else near.warning()
+    for sentence in [*range_warnings(ranges, model), *([] if far is None else [far])]:
         warn(sentence)
     if request.classes.member is not None:
         scores = probability = probability @ request.classes.member.astype(np.float32)
