@@ -248,7 +248,8 @@ def zero_shot_annotate(
             model, fitted, z, sections=opened.sections, correction=correction, device=device
         )
         probability = decision.label_probabilities(fitted, scores, regions)
-    for sentence in [*range_warnings(ranges, model), *filter(None, [near and near.warning()])]:
+    far = None if near is None else near.warning()
+    for sentence in [*range_warnings(ranges, model), *([] if far is None else [far])]:
         warn(sentence)
     decided = decision.decide(probability, request.classes, fitted)
     if correction.normalize == "softmax" or request.classes.member is not None:

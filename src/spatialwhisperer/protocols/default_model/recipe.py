@@ -97,7 +97,14 @@ class TrainingData:
         """Captions, and other words for those that rows have."""
         if not (recipe.wordings and self.words):
             return sw.tl.TextFeatures(key=recipe.text_key)
-        stated = {c for t in (*texts, self.cells) for k in recipe.text_key if k in t.obs for c in t.obs[k].dropna()}
+        stated = {
+            c
+            for t in (*texts, self.cells)
+            for k in recipe.text_key
+            if k in t.obs
+            for c in set(t.obs[k].astype(object))
+            if isinstance(c, str)
+        }
         return sw.tl.TextFeatures(key=recipe.text_key, **text_options(self.words, stated))
 
     def _gene_encoder(self, recipe: TrainingRecipe, texts: list[AnnData], seed: int) -> str | GeneEncoder:

@@ -138,11 +138,12 @@ def _names(data: Path) -> dict[str, list[str]]:
         entry = ontology.terms[term]
         names[c] += [entry.name, *entry.synonyms]
     known = pd.read_csv(data / "text" / LABEL_MAP, sep="\t", dtype=str).dropna(subset=["cl_id", "text"])
-    for row in known[known["dataset"].str.startswith(_STUDIES)].itertuples():
+    known = known[known["dataset"].str.startswith(_STUDIES)]
+    for term, *texts in known[["cl_id", "cl_name", "text"]].astype(str).to_numpy().tolist():
         # the nearest concept: a macrophage is a leukocyte too
-        c = next((of_term[i] for i in (row.cl_id, *ontology.ancestors(row.cl_id)) if i in of_term), None)
-        if c is not None:
-            names[c] += [row.cl_name, row.text]
+        nearest = next((of_term[i] for i in (term, *ontology.ancestors(term)) if i in of_term), None)
+        if nearest is not None:
+            names[nearest] += texts
     captions = {text.casefold() for concept in CONCEPTS.values() for text in concept.captions}
     return {c: [n for n in _each_once(found) if n.casefold() not in captions] for c, found in names.items()}
 

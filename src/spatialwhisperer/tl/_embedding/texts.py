@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
 from spatialwhisperer.tl._embedding.models import encoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
 
     from spatialwhisperer.models.whisperer import Whisperer
 
@@ -48,8 +48,9 @@ def text_features(model: Whisperer, texts: Sequence[str], *, device: str | None 
     features, missing = model.vocabulary.lookup(texts)
     if missing:
         row = dict(zip(missing, _encoded(model, missing, device), strict=True))
-        for i in np.flatnonzero(np.isnan(features).any(axis=1)):
-            features[i] = row[texts[i]]
+        for i, text in enumerate(texts):
+            if text in row:
+                features[i] = row[text]
     return features
 
 
