@@ -49,9 +49,12 @@ def test_auroc_is_that_of_the_scores_of_the_annotation(
         sw.tl.zero_shot_annotate(section, labels, model=model, modality=m, normalize="none", inplace=False)
         for m in ("image", "gene")
     ]
-    name = list(labels)[0]
-    present = by[1][name] > by[1][name].quantile(0.75)
-    assert report["auroc_vs_expression"][name] == pytest.approx(roc_auc_score(present, by[0][name]), abs=1e-4)
+    image, gene = by
+    assert image is not None
+    assert gene is not None
+    name = next(iter(labels))
+    present = gene[name] > gene[name].quantile(0.75)
+    assert report["auroc_vs_expression"][name] == pytest.approx(roc_auc_score(present, image[name]), abs=1e-4)
 
 
 def test_shuffled_tiles_are_not_told_apart(section: Any, model: Any, labels: Any) -> None:
@@ -75,6 +78,7 @@ def test_without_expression_the_darkness_is_all_that_is_known(section: Any, mode
     assert got["r2_darkness"].to_numpy() == pytest.approx(first, abs=1e-6)
     assert got[["auroc_vs_expression", "p_value", "p_beyond_darkness"]].isna().all(axis=None)
     scores = sw.tl.zero_shot_annotate(bare, labels, model=model, normalize="none", inplace=False)
+    assert scores is not None
     bare.obs["own"] = scores.iloc[:, 0].to_numpy()
     by_score = evidence(bare, model=model, labels=labels, darkness_key="own")
     assert by_score["r2_darkness"].iloc[0] > 0.95

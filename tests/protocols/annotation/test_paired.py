@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -26,12 +28,13 @@ def found() -> pd.DataFrame:
         "darkness": pd.DataFrame({"a": dark, "b": dark}),
         "probe": pd.DataFrame({"a": rng.normal(size=N)}),
     }
-    test = ad.AnnData(np.zeros((N, 0)), obsm={"spatial": GRID.astype(float)})
+    arrays: Any = {"spatial": GRID.astype(float)}
+    test = ad.AnnData(np.zeros((N, 0)), obsm=arrays)
     return paired(scored, truth, test)
 
 
 def test_differences_have_intervals_over_the_same_spots(found: pd.DataFrame) -> None:
-    rows = found[found["against"] == "darkness"].set_index("method")
+    rows: Any = found[found["against"] == "darkness"].set_index("method")
     assert rows.loc["method", "low"] > 0.1
     assert rows.loc["near", "low"] < 0 < rows.loc["near", "high"]
     # paired: nearly the same scores differ by nearly nothing
@@ -58,7 +61,7 @@ def test_sections_are_the_units_where_there_are_several() -> None:
 
 
 def test_a_class_is_compared_with_its_own_null() -> None:
-    base = {"split": "s", "test": "x", "seed": 0}
+    base = {"split": "s", "test": "x", "seed": 0, "truth": "all"}
     draws = np.linspace(0.3, 0.9, 19)
     table = pd.DataFrame(
         [base | {"class": c, "method": "whisperer", "auroc": v} for c, v in (("a", 0.95), ("b", 0.6))]

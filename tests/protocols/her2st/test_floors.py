@@ -28,7 +28,7 @@ def section(name: str, seed: int, depth: float = 1.0) -> Any:
 
 def test_a_plain_ridge_finds_genes_that_follow_the_image() -> None:
     train, test = [section("A1", 0), section("B1", 1)], section("C1", 2)
-    predicted = ridge(train, test, GENES, "X", SPACE)
+    predicted: Any = ridge(train, test, GENES, "X", SPACE)
     assert list(predicted.var_names) == GENES
     r = [np.corrcoef(predicted.X[:, i], np.log(test.X[:, i] + 1))[0, 1] for i in (0, 1)]
     assert min(r) > 0.8

@@ -108,7 +108,7 @@ def null_p_values(table: pd.DataFrame, nulls: Mapping[str, str]) -> pd.DataFrame
     Parameters
     ----------
     table
-        AUROCs with the columns ``split``, ``test``, ``class``, ``method``, ``seed`` and ``auroc``.
+        AUROCs with the columns ``split``, ``test``, ``class``, ``method``, ``truth`` and ``auroc``.
     nulls
         Method -> the method whose runs are draws of its null distribution.
 
@@ -117,13 +117,13 @@ def null_p_values(table: pd.DataFrame, nulls: Mapping[str, str]) -> pd.DataFrame
     Columns ``split``, ``test``, ``method``, ``class``, ``auroc``, ``null_q95`` and ``p``: one plus the number of draws that are at least as
     high, over one plus the number of draws.
     """
+    place = ["split", "test", "class"]
     rows = []
     for method, null in nulls.items():
-        mine = table[table["method"] == method].groupby(["split", "test", "class"], sort=False)["auroc"].mean()
-        for place, value in mine.items():
-            split, test, name = place  # type: ignore[misc]
-            there = (table["split"] == split) & (table["test"] == test) & (table["class"] == name)
-            draws = table.loc[there & (table["method"] == null), "auroc"].to_numpy()
-            p = (1 + (draws >= value).sum()) / (1 + len(draws))
-            rows.append((split, test, method, name, value, np.quantile(draws, 0.95), p))
+        draws = {key: part["auroc"].to_numpy() for key, part in table[table["method"] == null].groupby(place)}
+        for key, part in table[(table["method"] == method) & (table["truth"] == "all")].groupby(place, sort=False):
+            split, test, name = map(str, key)
+            value = float(part["auroc"].mean())
+            p = (1 + (draws[key] >= value).sum()) / (1 + len(draws[key]))
+            rows.append((split, test, method, name, value, float(np.quantile(draws[key], 0.95)), p))
     return pd.DataFrame(rows, columns=["split", "test", "method", "class", "auroc", "null_q95", "p"])

@@ -54,15 +54,15 @@ def report(
 def _differences(differences: pd.DataFrame) -> pd.DataFrame:
     """One row per method: for each split the differences, and what the interval is over."""
     cells: dict[str, dict[str, str]] = {}
-    for row in differences.itertuples():
-        if row.method == row.against:
+    for row in differences.to_dict("records"):
+        if row["method"] == row["against"]:
             continue
-        text = f"{row.difference:+.3f}"
-        if pd.notna(row.low):
-            text += f" [{row.low:+.3f}, {row.high:+.3f}]"
-        own = cells.setdefault(METHODS[str(row.method)], {})
-        own[f"{row.split}, from {row.against} ({row.over})"] = text
-        own[f"{row.split}, effective rank"] = f"{row.effective_rank:.1f}"
+        text = f"{row['difference']:+.3f}"
+        if pd.notna(row["low"]):
+            text += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+        own = cells.setdefault(METHODS[row["method"]], {})
+        own[f"{row['split']}, from {row['against']} ({row['over']})"] = text
+        own[f"{row['split']}, effective rank"] = f"{row['effective_rank']:.1f}"
     frame = pd.DataFrame.from_dict(cells, orient="index")
     frame.index.name = "method"
     return frame

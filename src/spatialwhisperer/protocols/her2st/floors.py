@@ -9,6 +9,7 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.standardize import standardize, statistics
 from spatialwhisperer.statistics.value_spaces import to_space
@@ -58,7 +59,7 @@ def ceiling_rows(
     reliability ``2 r / (1 + r)`` of all counts (Spearman and Brown), of which the ceiling is the square root; 0 for r below 0.
     """
     rng = np.random.default_rng(random_state)
-    counts = np.asarray(test.X.toarray() if hasattr(test.X, "toarray") else test.X).astype(np.int64)
+    counts = counts_matrix(test, None).toarray().astype(np.int64)
     half = rng.binomial(counts, 0.5)
     halves = [test.copy(), test.copy()]
     halves[0].X, halves[1].X = half.astype(np.float32), (counts - half).astype(np.float32)
@@ -66,8 +67,8 @@ def ceiling_rows(
     found = sw.tl.evaluate_expression(
         halves[1], predicted, train=list(train), baselines=False, value_space=space, group_key="section", per_gene=True
     )
-    r = found.set_index("gene")["pearson"]
-    most = np.sqrt((2 * r / (1 + r)).clip(lower=0))
+    r = found["pearson"].to_numpy()
+    most = pd.Series(np.sqrt((2 * r / (1 + r)).clip(min=0)), index=found["gene"])
     rows = [
         (str(test.obs["section"].iloc[0]), CEILING, name, "pearson", float(most.reindex(chosen).mean()))
         for name, chosen in found.attrs["gene_lists"].items()
@@ -84,8 +85,8 @@ def _standardised(table: AnnData, key: str) -> np.ndarray:
 def _values(table: AnnData, genes: Sequence[str], space: str) -> np.ndarray:
     import scipy.sparse as sp
 
-    library = np.asarray(table.X.sum(axis=1)).ravel()
-    counts = sp.csr_matrix(table[:, list(genes)].X)
+    library = np.asarray(counts_matrix(table, None).sum(axis=1)).ravel()
+    counts = sp.csr_matrix(counts_matrix(table[:, list(genes)], None))
     found: Any = to_space(counts, space, library=library, sections=np.zeros(table.n_obs, int))
     return np.asarray(found.toarray() if sp.issparse(found) else found, np.float32)
 
