@@ -133,7 +133,7 @@ def test_labels_hardly_depend_on_the_staining(
     truth = captions.targets(section["table"])
     before, after = (
         aurocs(
-            sw.tl.zero_shot_annotate(x, captions.TARGETS, modality="image", normalize="none", inplace=False),  # type: ignore[arg-type]
+            sw.tl.zero_shot_annotate(x, captions.TARGETS, modality="image", normalize="none", inplace=False),
             truth,
         )["auroc"].mean()
         for x in (section, other)

@@ -12,7 +12,7 @@ import pytest
 
 from spatialwhisperer.protocols.default_model import held_out
 from spatialwhisperer.protocols.default_model.decisions import Decision, decision_of_others
-from spatialwhisperer.protocols.default_model.hard_labels import calibration_interval, hard_labels
+from spatialwhisperer.protocols.default_model.hard_labels import hard_labels
 from spatialwhisperer.protocols.default_model.held_out import _row
 from spatialwhisperer.protocols.default_model.labels import TISSUE
 from spatialwhisperer.protocols.default_model.unseen_patients import HeldOut
@@ -113,11 +113,3 @@ def test_hard_labels_are_measured_by_class_and_where_they_are_kept(part: HeldOut
     row = hard_labels(more, DECISION)
     assert row["balanced accuracy"] == pytest.approx((1 + 0) / 2)
     assert row["macro-F1"] == pytest.approx((2 * 8 / (20 + 8) + 0) / 2)
-
-
-def test_the_calibration_error_has_an_interval() -> None:
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.5, 1, 300)
-    correct = rng.random(300) < confidence - 0.2
-    low, high = calibration_interval(confidence, correct, rng.random((300, 2)))
-    assert 0.1 < low < 0.2 < high < 0.35

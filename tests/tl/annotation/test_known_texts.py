@@ -28,7 +28,7 @@ def known() -> Any:
     dim = model.config.modality("text").feature_dim
     texts = ["carcinoma", "tumour", "fat", "fat lobule", "neuron"]
     features = np.zeros((5, dim), np.float32)
-    features[:, :3] = [[1, 0, 0], [0.8, 0.6, 0], [0, 1, 0], [0.1, 0.995, 0], [0, 0.3, 0.954]]
+    features[:, :3] = np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 1, 0], [0.1, 0.995, 0], [0, 0.3, 0.954]])
     model.vocabulary = sw.models.Vocabulary({}, texts, features, sw.models.Ontology([]))
     config = model.config
     object.__setattr__(config, "wordings", {"carcinoma": ("tumour",)})
