@@ -229,15 +229,17 @@ def test_scores_keep_the_order_of_the_dot_products(closed: Any, simulated: Any, 
         assert spearmanr(scores[name], dots[:, column]).statistic > 0.98
 
 
-def test_half_of_an_image_embedding_is_the_mean_of_its_neighbours(closed: Any, simulated: Any) -> None:
+def test_half_of_an_image_embedding_is_the_mean_of_its_neighbours(simulated: Any, tmp_path: Any) -> None:
+    preset = sw.models.get_preset("whisperer")
+    half = train(simulated, preset.replace(neighbour_weight=0.5, refine="never"), folder=tmp_path)
     table = simulated.sections["P3"]["table"]
     x, xy = table.obsm["X_stain_texture"], np.asarray(table.obsm["spatial"], float)
-    weight = closed.heads["image"].weight.detach().numpy()
-    own = closed.standardized("image", x) @ (2 * weight[:-1, : x.shape[1]]).T
+    weight = half.heads["image"].weight.detach().numpy()
+    own = half.standardized("image", x) @ (2 * weight[:-1, : x.shape[1]]).T
     near = section_neighbours(xy, np.zeros(len(xy)), 8)
     w = np.exp(-np.square(near.offsets[:, 1:]).sum(axis=2) / 2) * (near.index[:, 1:] >= 0)
     mean = (w[..., None] * own[near.index[:, 1:]]).sum(axis=1) / w.sum(axis=1, keepdims=True)
-    z = closed.project("image", x, positions=xy, unit=False)
+    z = half.project("image", x, positions=xy, unit=False)
     assert np.allclose(z[:, :-1], (own + mean) / 2, atol=1e-3)
 
 

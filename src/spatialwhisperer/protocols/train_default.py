@@ -26,6 +26,7 @@ from spatialwhisperer.models.config import Card
 from spatialwhisperer.models.store import EMBEDDED, embedded_folder
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.default_model.decisions import calibration
+from spatialwhisperer.protocols.default_model.held_out import report
 from spatialwhisperer.protocols.default_model.image_range import with_image_range
 from spatialwhisperer.protocols.default_model.labels import LABELS, REASONED_PARENTS, TISSUE
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
@@ -47,7 +48,13 @@ MAX_BYTES = 8_000_000
 
 
 def train_default(
-    data: Path, out: Path, *, gene_encoder: str = "scvi", seed: int = 0, smoke: bool = False
+    data: Path,
+    out: Path,
+    *,
+    gene_encoder: str = "scvi",
+    seed: int = 0,
+    smoke: bool = False,
+    held_out: Path | None = None,
 ) -> Whisperer:
     """Train, calibrate, describe and write the model.
 
@@ -63,6 +70,8 @@ def train_default(
         Of everything random.
     smoke
         Use few sections, to show that everything runs.
+    held_out
+        Folder for the tables of ``protocols held-out``, whose models are trained here too; ``None`` writes none.
 
     Returns
     -------
@@ -80,6 +89,8 @@ def train_default(
     materials = load(data, smoke=smoke)
     recipe = replace(TrainingRecipe(), gene_encoder=gene_encoder)
     unseen = {p: leave_patient_out(p, materials, recipe, seed) for p in materials.patients}
+    if held_out is not None:
+        report(unseen, held_out)
     inform("all patients")
     model = materials.fit(recipe, seed)
     model.vocabulary = vocabulary(data, model)
@@ -157,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gene-encoder", default="scvi", choices=("pca", "scvi"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="few sections: shows that everything runs")
+    parser.add_argument("--held-out", type=Path, help="folder for the tables of the patients that are left out")
     parser.add_argument(
         "--only-range",
         action="store_true",
@@ -168,7 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(with_image_range(options.out, load(options.data)), options.out)
         return 0
     model = train_default(
-        options.data, options.out, gene_encoder=options.gene_encoder, seed=options.seed, smoke=options.smoke
+        options.data,
+        options.out,
+        gene_encoder=options.gene_encoder,
+        seed=options.seed,
+        smoke=options.smoke,
+        held_out=options.held_out,
     )
     described = model.config.to_json()
     print(json.dumps({k: described[k] for k in ("annotation", "card")}, indent=1), file=sys.stderr)

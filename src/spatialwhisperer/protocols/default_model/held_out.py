@@ -21,7 +21,7 @@ from spatialwhisperer.protocols.output import markdown, write_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spatialwhisperer.protocols.default_model.decisions import Decision
+    from spatialwhisperer.protocols.default_model.decisions import ByPatient, Decision
 
 COVERAGES = (1.0, 0.5, 0.25, 0.1)
 """Fractions of the rows, the most confident ones, whose accuracy is measured."""
@@ -45,7 +45,11 @@ def run(data: Path, out: Path, *, gene_encoder: str = "scvi", seed: int = 0, smo
     """
     materials = load(data, smoke=smoke)
     recipe = replace(TrainingRecipe(), gene_encoder=gene_encoder)
-    held_out = {p: leave_patient_out(p, materials, recipe, seed) for p in materials.patients}
+    return report({p: leave_patient_out(p, materials, recipe, seed) for p in materials.patients}, out)
+
+
+def report(held_out: ByPatient, out: Path) -> pd.DataFrame:
+    """Write the tables and the picture of sections that were left out."""
     decisions = {p: decision_of_others(held_out, p) for p in held_out}
     rows = [_row(part, decisions[p]) for p, parts in held_out.items() for part in parts]
     table = pd.DataFrame(rows).set_index("section")

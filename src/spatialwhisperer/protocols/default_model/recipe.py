@@ -83,8 +83,7 @@ class TrainingData:
         with tempfile.TemporaryDirectory() as folder:
             return sw.tl.train(
                 [*images, *texts, self.cells],
-                # the embedded weights are those of the closed form
-                preset=sw.models.get_preset(recipe.preset).replace(schedule=recipe.schedule, refine="never"),
+                preset=sw.models.get_preset(recipe.preset).replace(schedule=recipe.schedule),
                 image=sw.tl.ImageFeatures(tile_um=recipe.tile_um, tile_px=recipe.tile_px),
                 gene=sw.tl.GeneFeatures(self._gene_encoder(recipe, texts, seed), batch_key=recipe.batch_key),
                 text=self._text(recipe, texts),
