@@ -85,11 +85,11 @@ def test_regions_serve_as_examples_and_truth(slide_file: Path, tmp_path: Path) -
     sdata = sw.io.read_slide(slide_file)
     sw.tl.embed(sdata)
     table = sdata["sw_tiles"]
-    x, y = table.obsm["spatial"][0]
-    path = written(tmp_path / "a.geojson", [region((x - 20, y - 20, x + 20, y + 20), "tumour")])
+    boxes = [(x - 20, y - 20, x + 20, y + 20) for x, y in table.obsm["spatial"][[0, -1]]]
+    path = written(tmp_path / "a.geojson", [region(b, name) for b, name in zip(boxes, ("tumour", "fat"), strict=True)])
     sw.io.read_qupath(path, sdata)
     sw.tl.zero_shot_annotate(sdata, ["tumour", "fat"], examples="qupath")
-    assert table.obs["qupath"].notna().sum() == 1
+    assert table.obs["qupath"].notna().sum() == 2
 
 
 def test_cells_become_shapes_for_tiles(grid: SpatialData, tmp_path: Path) -> None:

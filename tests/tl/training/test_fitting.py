@@ -131,7 +131,9 @@ def test_a_fit_leaves_history_and_penalties(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("xy", "expected"), [(0.0, True), (np.nan, False)])
 def test_neighbours_are_used_where_all_images_have_positions(tmp_path: Path, xy: float, expected: bool) -> None:
     given = inputs(xy=xy)
-    model = fit_model(given, given.items, None, plan("whisperer", "sequential", "ridge"), tmp_path)
+    model = fit_model(
+        given, given.items, None, plan("whisperer", "sequential", "ridge", neighbour_weight=0.5), tmp_path
+    )
     assert ("image" in model.contexts) == expected
 
 
