@@ -290,7 +290,7 @@ def calibration_error(
         if residual.known
         else np.nan
     )
-    low, high = max(0.0, value - by_chance - half), min(1.0, debiased + half)
+    low, high = max(0.0, value - by_chance - half), float(np.minimum(debiased + half, 1.0))
     return CalibrationError(value, debiased, by_chance, low if np.isfinite(half) else np.nan, high)
 
 
