@@ -46,7 +46,8 @@ def model(simulated: Any, run_folder: Path) -> Any:
     import spatialwhisperer as sw
 
     data = [simulated.sections["P1"], simulated.sections["P2"], simulated.reference]
-    return sw.tl.train(data, image=sw.tl.ImageFeatures(tile_um=80, tile_px=64), folder=run_folder)
+    image = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
+    return sw.tl.train(data, preset="spatialwhisperer", image=image, folder=run_folder)
 
 
 @pytest.fixture

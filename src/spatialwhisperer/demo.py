@@ -71,17 +71,15 @@ class Task:
 
 
 def simulated(seed: int, small: bool) -> Task:
-    """Two patients with an image, a labelled single-cell reference, and the section of a third patient to annotate."""
+    """Three patients with an image, a labelled single-cell reference, and the section of a fourth patient to annotate."""
     size = {"n_spots": 100, "n_genes": 200, "n_reference_cells": 500, "mpp": 1.0} if small else {"n_spots": 300}
-    sections, reference = sw.datasets.simulate_sections(3, random_state=seed, **size)
-    test = sections["P3"]
+    sections, reference = sw.datasets.simulate_sections(4, random_state=seed, **size)
+    test = sections.pop("P4")
     test["table"].obs[KNOWN] = test["table"].obs["cell_type"]
     captions = {str(k): str(v) for k, v in zip(reference.obs["cell_type"], reference.obs["text"], strict=True)}
     prompts = {name: captions[name] for name in test["table"].obs[KNOWN].cat.categories}
-    train, title = [sections["P1"], sections["P2"], reference], "simulated section of P3, a patient not in training"
+    train, title = [*sections.values(), reference], "simulated section of P4, a patient not in training"
     options: dict[str, Any] = {"image": sw.tl.ImageFeatures(tile_um=80, tile_px=80 if small else 160)}
-    if small:
-        options["max_epochs"] = 60
     return Task(train, test, title, prompts, options)
 
 

@@ -30,3 +30,23 @@ def test_training_draws_each_loss_once(simulated: Any) -> None:
     assert len(names) == len(set(names))
     assert len(ax.lines) == len(names)
     assert any(line.get_linestyle() == "--" for line in ax.lines)
+
+
+def test_of_a_refinement_the_agreement_is_drawn() -> None:
+    sections, reference = sw.datasets.simulate_sections(3, 60, n_genes=60, n_reference_cells=120, random_state=0)
+    tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=32)
+    model = sw.tl.train([*sections.values(), reference], image=tiles, expression=False)
+    ax: Any
+    (ax,) = sw.pl.training(model)
+    part = model.history.query("phase == 'refinement'")
+    assert ax.get_title() == "refinement"
+    assert ax.lines[0].get_ydata() == pytest.approx(part["agreement"])
+    assert ax.lines[0].get_xdata() == pytest.approx(part["step"])
+
+
+def test_a_closed_form_has_no_steps() -> None:
+    sections, reference = sw.datasets.simulate_sections(1, 60, n_genes=60, n_reference_cells=120, random_state=0)
+    tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=32)
+    model = sw.tl.train([sections["P1"], reference], image=tiles, expression=False)
+    with pytest.raises(ValueError, match="solved in closed form"):
+        sw.pl.training(model)

@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 import spatialwhisperer as sw
+from spatialwhisperer.tl._training import readers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -455,3 +456,19 @@ def test_arguments_are_checked_before_the_data_are_looked_at(argument: str, valu
 def test_options_are_checked_where_they_are_made(options: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))} must be"):
         options(**wrong)
+
+
+def test_the_default_preset_is_our_own_with_a_gene_encoder_that_suits_the_number_of_rows(
+    simulated: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = [simulated.sections["P1"], simulated.reference]
+    image = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
+    few = sw.tl.train(data, image=image, expression=False)
+    assert few.config.training is not None
+    assert (few.config.training.preset, few.encoders["gene"].name) == ("whisperer", "pca")
+    assert "370 rows are too few for scVI" in caplog.text
+    monkeypatch.setattr(readers, "FEWEST_ROWS", 300)
+    monkeypatch.setattr(readers, "SEEN_ROWS", 370 * 5)
+    more = sw.tl.train(data, image=image, expression=False)
+    assert more.encoders["gene"].name == "scvi"
+    assert "scVI, 5 epochs over 370 rows" in caplog.text

@@ -256,7 +256,7 @@ class Preset:
         How the sequential schedule maps images: "ridge" (closed form) or "contrastive". ``None`` takes "ridge", unless the image
         encoder or a decoder is trained.
     image_encoder, gene_encoder, text_encoder
-        Default encoders.
+        Default encoders. The gene encoder "auto" is scVI where there are at least 1,000 rows with counts, else PCA.
     gene_options
         Options of the default gene encoder, where training fits it.
     tile_um

@@ -152,6 +152,7 @@ _WHISPERER = replace(
     name="whisperer",
     paper="ours: several tile sizes, reduced-rank regression and retrieval, weighed on held-out training tissue",
     standardize=frozen(image="auto", gene="global", text="none"),
+    gene_encoder="auto",
     joint=replace(
         _RESIDUAL,
         heads=frozen(gene="linear_norm", text="bn_shortcut", image="linear_norm"),
@@ -291,7 +292,7 @@ def presets() -> pd.DataFrame:
 
 def _describe(preset: Preset) -> dict[str, str]:
     retrieval = preset.expression.retrieval if preset.expression else Retrieval()
-    encoders = (preset.image_encoder, preset.gene_encoder)
+    encoders = (preset.image_encoder, *(("scvi", "pca") if preset.gene_encoder == "auto" else (preset.gene_encoder,)))
     context = preset.context
     return {
         "paper": preset.paper,

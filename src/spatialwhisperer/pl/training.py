@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from spatialwhisperer.models import Whisperer
 
 
+REFINEMENT = "refinement"
+
+
 @checked
 def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the losses of a training run, the mean of each epoch, one panel per phase.
+
+    The panel of a contrastive refinement shows what decides about it: how far the scores of the images agree with those of the genes
+    in patients that were left out, after each number of steps.
 
     Parameters
     ----------
@@ -34,14 +40,14 @@ def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> 
     Raises
     ------
     ValueError
-        If the model has no history (an opened model has none), or there are too few axes.
+        If the model has no history (an opened model has none), it was solved in closed form, or there are too few axes.
 
     Examples
     --------
     >>> import spatialwhisperer as sw
     >>> sections, reference = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=100, random_state=0)
     >>> tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
-    >>> model = sw.tl.train([sections["P1"], reference], image=tiles, max_epochs=20)
+    >>> model = sw.tl.train([sections["P1"], reference], preset="spatialwhisperer", image=tiles, max_epochs=20)
     >>> axes = sw.pl.training(model)
     """
     history = getattr(model, "history", None)
@@ -49,11 +55,16 @@ def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> 
         raise TypeError(f"model must be a model that sw.tl.train returned, not {type(model).__name__}.")
     # a closed-form link has one row and no curve
     phases = [] if history.empty else [name for name, part in history.groupby("phase", sort=False) if len(part) > 1]
+    if not phases and not history.empty:
+        raise ValueError(
+            "This model was solved in closed form, so that there are no steps to draw; model.history holds its errors."
+        )
     if not phases:
         raise ValueError("This model has no training history; only a model returned by sw.tl.train has one.")
     panels = _new_axes(len(phases)) if axes is None else given_axes(axes, len(phases))
     for ax, phase in zip(panels, phases, strict=True):
-        _draw(ax, history[history["phase"] == phase])
+        draw = _draw_agreement if phase == REFINEMENT else _draw
+        draw(ax, history[history["phase"] == phase])
         ax.set_title(str(phase))
     return panels
 
@@ -63,6 +74,15 @@ def _new_axes(n: int) -> list[Axes]:
 
     _, grid = plt.subplots(1, n, figsize=(6 * n, 3.5), squeeze=False, layout="constrained")
     return list(grid.ravel())
+
+
+def _draw_agreement(ax: Axes, part: pd.DataFrame) -> None:
+    ax.plot(part["step"], part["agreement"], marker="o", ms=4, color="C0")
+    ax.axhline(part["agreement"].iloc[0], color="0.6", ls=":", lw=1)
+    ax.set_xlabel("step")
+    ax.set_ylabel("agreement of image and genes\nin left-out patients (AUROC)")
+    ax.annotate("closed form", (part["step"].iloc[-1], part["agreement"].iloc[0]), ha="right", va="bottom", fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _draw(ax: Axes, part: pd.DataFrame) -> None:

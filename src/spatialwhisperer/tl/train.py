@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def train(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
     *,
-    preset: str | Preset = "spatialwhisperer",
+    preset: str | Preset = "whisperer",
     image: ImageFeatures | str | torch.nn.Module | ImageEncoder | None = None,
     gene: GeneFeatures | str | Path | GeneEncoder | None = None,
     text: TextFeatures | str | Path | TextEncoder | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.table.counts import counts_for
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder, opens_by_name
@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.tl._training.sources import Source
+
+FEWEST_ROWS = 1000
+"""Rows with counts from which on the default gene encoder is scVI."""
+
+SEEN_ROWS, FEWEST_MOST_EPOCHS = 400_000, (5, 100)
+"""The default scVI sees each row in so many epochs that this many rows are seen, within limits."""
 
 Request = ImageFeatures | GeneFeatures | TextFeatures | None
 """Options of the features of a modality; ``None`` for a modality that reads a matrix, which has no options."""
@@ -220,6 +226,8 @@ def _read_counts(task: _Task) -> Read:
     if request.key is not None:
         return _given(task, request.key)
     holders = [s for s in task.sources if task.modality in s.has]
+    task = _with_default_gene_encoder(task, holders)
+    request = task.request
     encoder = request.encoder
     if isinstance(encoder, str) and encoder in encoder_names(task.modality, fits=True):
         encoder = _fit_gene_encoder(task, encoder, holders)
@@ -239,6 +247,21 @@ def _read_counts(task: _Task) -> Read:
     parts = [counts_for(encoder.genes, encoder.gene_ids, s.table, request.layer) for s in holders]
     masks = [np.ones(s.table.n_obs, bool) if task.modality in s.has else None for s in task.sources]
     return Read(parts, masks, encoder.dim, recipe, encoder, trained=True)
+
+
+def _with_default_gene_encoder(task: _Task, holders: Sequence[Source]) -> _Task:
+    """The encoder in the place of "auto": scVI where there are enough rows for a network, else PCA."""
+    request: GeneFeatures = task.request
+    if request.encoder != "auto":
+        return task
+    n_rows = sum(int((~s.of_groups(task.held_out)).sum()) for s in holders)
+    if n_rows < FEWEST_ROWS:
+        inform(f"Genes: PCA, because {n_rows} rows are too few for scVI ({FEWEST_ROWS}).")
+        return replace(task, request=replace(request, encoder="pca"))
+    epochs = int(np.clip(SEEN_ROWS // n_rows, *FEWEST_MOST_EPOCHS))
+    options = {"max_epochs": epochs, **request.options}
+    inform(f"Genes: scVI, {options['max_epochs']} epochs over {n_rows} rows (gene='pca' takes seconds).")
+    return replace(task, request=replace(request, encoder="scvi", options=options))
 
 
 def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> GeneEncoder:
