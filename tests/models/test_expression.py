@@ -13,7 +13,7 @@ import torch
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import ExpressionPredictor, Retrieval, Whisperer
-from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig, RegressionFeatures
 from spatialwhisperer.models.expression import KIND, ExpressionConfig, fit_predictor
 
 if TYPE_CHECKING:
@@ -198,6 +198,65 @@ def test_a_stored_configuration_that_does_not_fit_is_refused(
     artifact = of(bank).artifact()
     with pytest.raises(ValueError, match=message):
         ExpressionPredictor.from_artifact(Artifact(KIND, {**artifact.config, **config}, artifact.tensors))
+
+
+OWN = RegressionFeatures(FeatureRecipe(EncoderIdentity("nuclei"), "X_nuclei", (320.0,), 640), 3)
+STATISTICS = {
+    "own_weight": np.arange(27, dtype=np.float32).reshape(9, 3),
+    "own_intercept": np.arange(9, dtype=np.float32),
+    "own_mean": np.array([1, 2, 3], np.float32),
+    "own_std": np.array([1, 2, 4], np.float32),
+}
+
+
+def test_the_regression_on_features_of_its_own_is_that_by_hand(bank: dict[str, Any], tmp_path: Path) -> None:
+    predictor = of(bank).with_own([OWN], STATISTICS)
+    predictor = predictor.with_accuracy({"both": np.arange(9, dtype=np.float32)}, 0.25, own=True)
+    x = np.array([[2, 2, 3], [1, 200, 3], [np.nan, 0, 0]], np.float32)
+    z = np.array([[1, 0, 0], [0, 6, 0]])
+    by_hand = z @ STATISTICS["own_weight"].T + STATISTICS["own_intercept"]
+    back = ExpressionPredictor.from_artifact(Artifact.read(predictor.artifact().write(tmp_path / "expression"), KIND))
+    for one in (predictor, back):
+        out = one.regress_own(x)
+        assert np.allclose(out[:2], by_hand)
+        assert np.isnan(out[2]).all()
+        assert (one.config.weight, one.config.own_weight) == (CONFIG.weight, 0.25)
+        assert np.array_equal(one.held_out("both", own=True), np.arange(9))
+        assert np.isnan(one.held_out("both")).all()
+    retrieved, _ = predictor.predict(bank["image"][:3], method="retrieval")
+    both, _ = predictor.predict(bank["image"][:3], out, method="both", own=True)
+    assert np.allclose(both[:2], 0.25 * by_hand + 0.75 * retrieved[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tensors", "message"),
+    [
+        ({}, {"own_weight": np.zeros((8, 3), np.float32)}, r"own_weight \(8, not 9\)"),
+        ({}, {"own_weight": np.zeros((9, 2), np.float32)}, r"own_weight \(\(9, 2\), not \(9, 3\)\)"),
+        ({}, {"own_std": np.zeros(2, np.float32)}, r"own_std \(2, not 3\)"),
+        ({"dim": 4}, {}, r"own_mean \(3, not 4\)"),
+        ({"dim": 0}, {}, "dim must be positive"),
+        ({"standardize": "none"}, {}, "standardize: Input should be"),
+        ({"recipe": {"encoder": None, "key": "X_nuclei"}}, {}, "'X_nuclei'.*no registered encoder gives"),
+        ({"recipe": {"encoder": {"name": "m", "digest": "00"}, "key": "X_m"}}, {}, "'m'.*no registered encoder gives"),
+    ],
+)
+def test_stored_features_of_the_regression_that_do_not_fit_are_refused(
+    bank: dict[str, Any], changes: dict[str, Any], tensors: dict[str, Any], message: str
+) -> None:
+    artifact = of(bank).with_own([OWN], STATISTICS).artifact()
+    features = [{**artifact.config["own_features"][0], **changes}]
+    with pytest.raises(ValueError, match=message):
+        ExpressionPredictor.from_artifact(
+            Artifact(KIND, {**artifact.config, "own_features": features}, {**artifact.tensors, **tensors})
+        )
+
+
+def test_features_of_another_width_are_refused(bank: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="regression_features"):
+        of(bank).with_own([OWN], STATISTICS).regress_own(np.zeros((2, 4), np.float32))
+    with pytest.raises(ValueError, match="no features of its own"):
+        of(bank).regress_own(np.zeros((2, 3), np.float32))
 
 
 # ------------------------------------------------------------------------------------------------- in a model

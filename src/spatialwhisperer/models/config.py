@@ -143,6 +143,29 @@ class Refinement(Stored):
 
 
 @dataclass(frozen=True)
+class RegressionFeatures(Stored):
+    """Image features that the regression reads and the joint space does not.
+
+    Attributes
+    ----------
+    recipe
+        How they are computed.
+    dim
+        Number of features.
+    standardize
+        How they are standardised: "section" (z-scores within each section) or "global" (by training statistics).
+    """
+
+    recipe: FeatureRecipe
+    dim: int
+    standardize: Literal["section", "global"] = "global"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(dim=self.dim)
+
+
+@dataclass(frozen=True)
 class Training(Stored):
     """How the model was trained.
 

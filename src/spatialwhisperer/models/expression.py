@@ -15,10 +15,12 @@ from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer.models.config import RegressionFeatures
 from spatialwhisperer.retrieval.retrieval import retrieve_mean
 from spatialwhisperer.retrieval.rule import Retrieval
 from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.reduced_rank import reduced_rank_ridge
+from spatialwhisperer.statistics.standardize import standardize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +60,10 @@ class ExpressionConfig(Stored):
         Names of the sections and patients (groups); the codes of the bank are positions in these.
     training_sections
         Training sections by the hash of their rows, by which a section is recognised when it is predicted.
+    own_features
+        Image features, side by side, of a second regression, for images that are fine enough for them; empty where there is none.
+    own_weight
+        Weight of that regression in the method "both".
     """
 
     genes: tuple[str, ...]
@@ -72,6 +78,8 @@ class ExpressionConfig(Stored):
     sections: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     training_sections: Mapping[str, str] = field(default_factory=frozen)
+    own_features: tuple[RegressionFeatures, ...] = ()
+    own_weight: float = 0.7
 
 
 class ExpressionPredictor:
@@ -86,7 +94,8 @@ class ExpressionPredictor:
     arrays
         ``image`` or ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``weight`` (g, d)
         and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson correlation of each gene on held-out training
-        sections (g,).
+        sections (g,). Of the regression on features of its own: ``own_weight`` (g, e), ``own_intercept`` (g,), the training
+        statistics ``own_mean`` and ``own_std`` (e,), and ``held_out_own_<method>`` (g,).
 
     Raises
     ------
@@ -108,12 +117,23 @@ class ExpressionPredictor:
     def __repr__(self) -> str:
         r = self.config.retrieval
         how = f"{r.query} → {r.key}, k = {r.k or 'all'}, {r.weights}"
-        return f"{len(self.genes)} genes in {self.config.value_space}; bank of {self.values.shape[0]} ({how})"
+        bank = f"{len(self.genes)} genes in {self.config.value_space}; bank of {self.values.shape[0]} ({how})"
+        own = " + ".join(one.recipe.name for one in self.config.own_features)
+        return f"{bank}; regression on {own} of fine images, else on the image features of the model" if own else bank
 
     @checked
-    def held_out(self, method: str) -> np.ndarray:
-        """Pearson of each gene on held-out training sections, NaN where it was not measured; shape (g,)."""
-        return self.arrays.get(f"held_out_{method}", np.full(len(self.genes), np.nan, np.float32))
+    def held_out(self, method: str, *, own: bool = False) -> np.ndarray:
+        """Pearson of each gene on held-out training sections, NaN where it was not measured; shape (g,).
+
+        Parameters
+        ----------
+        method
+            "retrieval", "regression" or "both".
+        own
+            Of the regression on features of its own.
+        """
+        name = f"held_out_own_{method}" if own and method != "retrieval" else f"held_out_{method}"
+        return self.arrays.get(name, np.full(len(self.genes), np.nan, np.float32))
 
     def methods(self) -> tuple[Method, ...]:
         """Methods of prediction that are available."""
@@ -127,6 +147,7 @@ class ExpressionPredictor:
         *,
         method: str | None = None,
         k: int | None = None,
+        own: bool = False,
         exclude: tuple[str, np.ndarray] | None = None,
         device: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +163,8 @@ class ExpressionPredictor:
             "retrieval", "regression" or "both"; ``None`` takes the default of the model.
         k
             Number of neighbours; ``None`` takes that of the model.
+        own
+            Whether ``regressed`` is of the regression on features of its own, which has another weight in "both".
         exclude
             "section" or "group", and the name of it for each row: bank observations of the same name are not used.
         device
@@ -172,12 +195,40 @@ class ExpressionPredictor:
             return mean, std
         if method == "regression":
             return regressed, std
-        weight = np.float32(self.config.weight)
+        weight = np.float32(self.config.own_weight if own else self.config.weight)
         return weight * regressed + (1 - weight) * mean, std
 
     def regress(self, x: np.ndarray) -> np.ndarray:
         """Apply the ridge regression to its input (n, d); returns values float32 (n, g)."""
         return (x @ self.arrays["weight"].T + self.arrays["intercept"]).astype(np.float32)
+
+    @checked
+    def regress_own(self, features: np.ndarray, sections: Sequence[Any] | np.ndarray | None = None) -> np.ndarray:
+        """Apply the regression on features of its own.
+
+        Parameters
+        ----------
+        features
+            Its features before they are standardised, shape (n, e), in the order of ``config.own_features``.
+        sections
+            Section of each row, shape (n,); ``None`` is one section.
+
+        Returns
+        -------
+        Values float32 (n, g); rows with NaN are NaN.
+
+        Raises
+        ------
+        ValueError
+            If there is no such regression, or the features have another width.
+        """
+        if not self.config.own_features:
+            raise ValueError(
+                "The regression of this model has no features of its own, and regression_features gives some."
+            )
+        x = numbers("regression_features", features, (None, len(self.arrays["own_mean"])))
+        z = standardized_blocks(x, self.config.own_features, self.arrays["own_mean"], self.arrays["own_std"], sections)
+        return (z @ self.arrays["own_weight"].T + self.arrays["own_intercept"]).astype(np.float32)
 
     @checked
     def check_method(self, method: str | None) -> Method:
@@ -195,11 +246,31 @@ class ExpressionPredictor:
             raise ValueError(f"This model has no regression; use method='retrieval' instead of {method!r}.")
         return method
 
-    def with_accuracy(self, held_out: Mapping[str, np.ndarray], weight: float | None = None) -> ExpressionPredictor:
-        """Return a copy with the held-out correlation (g,) of each method, and the best weight of the regression."""
-        config = self.config if weight is None else replace(self.config, weight=weight)
-        arrays = {f"held_out_{method}": values for method, values in held_out.items()}
+    def with_accuracy(
+        self, held_out: Mapping[str, np.ndarray], weight: float | None = None, *, own: bool = False
+    ) -> ExpressionPredictor:
+        """Return a copy with the held-out correlation (g,) of each method, and the best weight of the regression.
+
+        Parameters
+        ----------
+        held_out
+            Method to correlations.
+        weight
+            Weight of the regression in "both"; ``None`` leaves it as it is.
+        own
+            Whether both are of the regression on features of its own.
+        """
+        start = "own_" if own else ""
+        config = self.config
+        if weight is not None:
+            config = replace(config, own_weight=weight) if own else replace(config, weight=weight)
+        arrays = {f"held_out_{start}{method}": values for method, values in held_out.items()}
         return ExpressionPredictor(config, self.values, self.arrays | arrays)
+
+    def with_own(self, features: Sequence[RegressionFeatures], arrays: Mapping[str, np.ndarray]) -> ExpressionPredictor:
+        """Return a copy with a second regression, on features of its own; see the attribute ``arrays``."""
+        config = replace(self.config, own_features=tuple(features), own_weight=self.config.weight)
+        return ExpressionPredictor(config, self.values, self.arrays | dict(arrays))
 
     def _groups(self, exclude: Any, n: int) -> dict[str, Any]:
         kind, names = exclude if isinstance(exclude, tuple) and len(exclude) == 2 else (None, None)
@@ -243,16 +314,52 @@ def _check(config: ExpressionConfig, values: sp.csr_matrix, arrays: Mapping[str,
     needed = {config.retrieval.key: m, "section": m, "group": m}
     if config.regression in ("features", "embedding"):
         needed |= {"weight": g, "intercept": g}
+    if config.own_features:
+        width = sum(one.dim for one in config.own_features)
+        needed |= {"own_weight": g, "own_intercept": g, "own_mean": width, "own_std": width}
     of_genes = [name for name in arrays if name.startswith("held_out_")]
     for name, expected in {**needed, **dict.fromkeys(of_genes, g)}.items():
         sizes[name] = (len(arrays[name]) if name in arrays else 0, expected)
     wrong = [f"{name} ({found}, not {expected})" for name, (found, expected) in sizes.items() if found != expected]
     if wrong:
         raise ValueError(f"The arrays of this predictor of expression do not fit its bank: {listing(wrong, 4)}.")
+    _check_own(config, arrays)
     for name, names in (("section", config.sections), ("group", config.groups)):
         codes = arrays[name]
         if m and not 0 <= codes.min() <= codes.max() < len(names):
             raise ValueError(f"{name!r} of this predictor of expression does not fit its {len(names)} names.")
+
+
+def _check_own(config: ExpressionConfig, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse features of the regression that nobody can compute, or whose number is not that of the weights."""
+    if not config.own_features:
+        return
+    for one in config.own_features:
+        encoder = one.recipe.encoder
+        if encoder is None or not encoder.by_name or one.recipe.key is None:
+            raise ValueError(
+                f"The regression of this predictor of expression reads features ({one.recipe.name!r}) that no registered encoder gives."
+            )
+    expected = (len(config.genes), len(arrays["own_mean"]))
+    if config.regression != "features" or arrays["own_weight"].shape != expected:
+        raise ValueError(
+            f"The arrays of this predictor of expression do not fit its bank: own_weight ({arrays['own_weight'].shape}, not {expected})."
+        )
+
+
+def standardized_blocks(
+    x: np.ndarray, features: Sequence[RegressionFeatures], mean: np.ndarray, std: np.ndarray, sections: Any
+) -> np.ndarray:
+    """Features of the regression of its own, each block of columns standardised as it states, float32 (n, e)."""
+    ends = np.cumsum([one.dim for one in features])
+    blocks = [slice(end - one.dim, end) for one, end in zip(features, ends, strict=True)]
+    return np.concatenate(
+        [
+            standardize(x[:, b], how=one.standardize, mean=mean[b], std=std[b], sections=sections)
+            for one, b in zip(features, blocks, strict=True)
+        ],
+        axis=1,
+    )
 
 
 def fit_predictor(

@@ -192,6 +192,9 @@ class Expression:
         How values are retrieved from the bank of training observations.
     regression_rank
         Number of principal components of expression towards which the ridge regression is shrunk.
+    image
+        Image encoders whose features, side by side, are the input of the regression on images that are fine enough for them; empty
+        where it always reads the image features of the model.
     method
         Default method of prediction: "retrieval", "regression" or "both".
     by_default
@@ -204,6 +207,7 @@ class Expression:
     n_genes: int = 1000
     retrieval: Retrieval = field(default_factory=Retrieval)
     regression_rank: int = 20
+    image: tuple[str, ...] = ()
     method: str = "retrieval"
     by_default: bool = True
 

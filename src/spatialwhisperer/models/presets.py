@@ -164,7 +164,9 @@ _WHISPERER = replace(
     sequential=replace(_SEQUENTIAL, closed_form=True, refine="auto"),
     published_image_encoder="",
     tile_um=(100.0, 154.0, 300.0, 600.0),
-    expression=Expression(retrieval=Retrieval(k=50, weights="softmax"), method="both"),
+    expression=Expression(
+        retrieval=Retrieval(k=50, weights="softmax"), image=("stain_texture", "nuclei"), method="both"
+    ),
 )
 
 PRESETS: dict[str, Preset] = {

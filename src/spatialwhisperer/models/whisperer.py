@@ -143,6 +143,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         method: str | None = None,
         sections: Sequence[Any] | np.ndarray | None = None,
         positions: np.ndarray | None = None,
+        regression_features: np.ndarray | None = None,
         k: int | None = None,
         exclude: tuple[str, np.ndarray] | None = None,
         device: str | None = None,
@@ -157,6 +158,9 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
             "retrieval", "regression" or "both"; ``None`` takes the default of the model.
         sections, positions
             Section and position of each row; see :meth:`project`.
+        regression_features
+            Features of the regression (n, e) as its encoders compute them, in the order of ``expression.config.own_features``; ``None``
+            where the images are too coarse for them, and the regression then reads the image features of the model.
         k
             Number of neighbours; ``None`` takes that of the model.
         exclude
@@ -172,14 +176,19 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         Raises
         ------
         ValueError
-            If the model predicts no expression, the method is unknown, or ``k`` is larger than the bank.
+            If the model predicts no expression, the method is unknown, ``k`` is larger than the bank, or ``regression_features`` are
+            not those of its regression.
         """
         if self.expression is None:
             raise ValueError("This model did not learn to predict expression. Train it with expression=True.")
         method = self.expression.check_method(method)
         z = self.project("image", features, sections=sections, positions=positions, unit=False, device=device)
         regressed = None
-        if method != "retrieval":
+        if regression_features is not None and method != "retrieval":
+            if len(regression_features) != len(z):
+                raise ValueError(f"regression_features has {len(regression_features)} rows, features {len(z)}.")
+            regressed = self.expression.regress_own(regression_features, sections)
+        elif method != "retrieval":
             kind = self.expression.config.regression
             if kind == "decoder":
                 regressed = self.decoded(z)
@@ -190,7 +199,8 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
                     else self.regression_input(features, sections=sections, positions=positions)
                 )
                 regressed = self.expression.regress(x)
-        return self.expression.predict(z, regressed, method=method, k=k, exclude=exclude, device=device)
+        own = regression_features is not None
+        return self.expression.predict(z, regressed, method=method, k=k, own=own, exclude=exclude, device=device)
 
     # ------------------------------------------------------------------------------------------- storage
 

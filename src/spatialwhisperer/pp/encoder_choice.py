@@ -78,3 +78,16 @@ def fine_enough(choice: EncoderChoice, slides: Sequence[Slide]) -> EncoderChoice
         f"{listing(f'{name} has {mpp:.3g}' for name, mpp in coarse.items())}: {COARSE_ENCODER!r} is taken instead."
     )
     return choose_encoder(COARSE_ENCODER)
+
+
+def why_unfit(slide: Slide, spec: EncoderSpec) -> str:
+    """Why the images of a slide do not serve an encoder, as text; empty where they do."""
+    try:
+        if not slide.has_image():
+            return "there is no image"
+        sections = slide.scaled()
+    except (KeyError, ValueError) as error:
+        return str(error.args[0] if error.args else error)
+    coarse = coarse_sections(sections, spec)
+    found = listing(f"{name} has {mpp:.3g}" for name, mpp in coarse.items())
+    return f"{spec.name!r} needs {spec.coarsest_mpp:g} µm per pixel or finer, and {found}" if coarse else ""

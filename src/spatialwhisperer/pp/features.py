@@ -230,6 +230,12 @@ def image_features(
     return computed if not stored or record is not None else Features(computed.values)
 
 
+def are_stored(slide: Slide, recipe: FeatureRecipe) -> bool:
+    """Whether features made by a recipe, of the image and at the scale that are asked for, are stored."""
+    key = recipe.key or _keys.features(recipe.name)
+    return key in slide.table.obsm and not _differs(slide, recorded_as(slide.table, key, FeatureRecord), recipe)
+
+
 def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEncoder, **options: Any) -> Features:
     """Compute the features of a recipe, whatever is stored."""
     plan = _checked_plan(slide, recipe, options.pop("off_slide", None), encoder.spec)

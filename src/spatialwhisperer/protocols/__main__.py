@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _paraphrases(commands)
     _guard(commands)
     _her2st(commands)
+    _her2st_regression(commands)
     _batches(commands)
     _scale(commands)
     _nuclei(commands)
@@ -130,6 +131,14 @@ def _her2st(commands: Commands) -> None:
     parser.add_argument("--batch-size", type=int, help="pairs in a step of trained:NAME (default: that of the preset)")
     parser.add_argument("--pretrained", action="store_true", help="start trained:NAME from its published weights")
     parser.set_defaults(run=_run_her2st)
+
+
+def _her2st_regression(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "her2st-regression", help="what image features of its own add to the regression of expression"
+    )
+    _common(parser, "her2st_regression", seeds=False)
+    parser.set_defaults(run=_run_her2st_regression)
 
 
 def _batches(commands: Commands) -> None:
@@ -261,6 +270,12 @@ def _run_her2st(o: dict[str, Any]) -> None:
         networks=NetworkOptions(o["epochs"], o["spots"], o["pretrained"], o["batch_size"]),
         smoke=o["smoke"],
     )
+
+
+def _run_her2st_regression(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.her2st import regression
+
+    regression.run(o["data"], o["out"], smoke=o["smoke"])
 
 
 def _run_batches(o: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,10 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import listing, warn
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
+from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not
 from spatialwhisperer.tl._embedding.rows import context_positions, row_inputs
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from spatialwhisperer._access.result import Result
     from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.tl._embedding.rows import Inputs
 
 
 @shared
@@ -53,6 +56,10 @@ def predict_expression(
     neighbours of a tile in the bank, as BLEEP, mclSTExp, HECLIP and PredEx do, each by the rule of its preset. "regression" is
     ridge regression from the image features, or the decoder of a preset that trains one. "both" is the weighted mean of the two, with
     the weight that was best on held-out training tissue.
+
+    A model of the preset "whisperer" holds two regressions, where its training images are fine enough: one on several kinds of image features,
+    trained on images that are fine enough for all of them (0.75 µm per pixel), and one on the image features of the model, trained on
+    all. A slide whose image is coarser is predicted by the latter, and a message says so. The record of the result states what was read.
 
     A section that the model was trained on is recognised by the names and positions of its rows; its own observations are then left
     out of the bank.
@@ -127,11 +134,17 @@ def predict_expression(
     if writes:
         opened.check_table(key_added, key=_keys.EXPRESSION)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
+    own, computed = (
+        (None, ())
+        if chosen == "retrieval"
+        else _own_features(opened, model, inputs, batch_size=batch_size, device=device)
+    )
     values, std = model.predict_expression(
         inputs.values,
         method=chosen,
         sections=opened.sections,
         positions=context_positions(opened, model, "image"),
+        regression_features=own,
         k=k,
         exclude=exclude,
         device=device,
@@ -139,12 +152,13 @@ def predict_expression(
     if inputs.missing is not None:
         values[inputs.missing] = np.nan
         std[inputs.missing] = np.nan
-    out = _table(opened, predictor, chosen, values[:, columns], std, columns)
+    out = _table(opened, predictor, chosen, values[:, columns], std, columns, own=own is not None)
     parameters = {
         "method": chosen,
         "value_space": predictor.config.value_space,
         "gene_lists": predictor.config.gene_lists,
-        "weight": predictor.config.weight,
+        "weight": predictor.config.weight if own is None else predictor.config.own_weight,
+        "regression": None if chosen == "retrieval" else _regression(model, own=own is not None),
         "k": k or predictor.config.retrieval.k,
         "bank": predictor.values.shape[0],
         "bank_scope": bank_scope,
@@ -153,10 +167,10 @@ def predict_expression(
     record(out, _keys.EXPRESSION, parameters)
     if not writes:
         if inplace:
-            opened.put(*inputs.results)
+            opened.put(*inputs.results, *computed)
         return out
     opened.put_table(out, key_added)
-    opened.put(*inputs.results)
+    opened.put(*inputs.results, *computed)
     return None
 
 
@@ -170,6 +184,33 @@ def _predictor(model: Whisperer) -> ExpressionPredictor:
             "model = sw.tl.train(sections, preset='whisperer', expression=True)."
         )
     return model.expression
+
+
+def _own_features(
+    slide: Slide, model: Whisperer, inputs: Inputs, *, batch_size: int | None, device: str | None
+) -> tuple[np.ndarray | None, tuple[Result, ...]]:
+    """Features that the regression alone reads, and what was computed of them; ``None`` where it reads those of the model."""
+    features = _predictor(model).config.own_features
+    if not features:
+        return None, ()
+    recipes = [one.recipe for one in features]
+    known = Known(model.config.modality("image").features, inputs.values)
+    why = why_not(slide, recipes, known)
+    if why:
+        names = listing(recipe.name for recipe in recipes)
+        inform(f"The regression reads the image features of the model ({known.recipe.name}) instead of {names}: {why}.")
+        return None, ()
+    blocks, results = read_side_by_side(slide, recipes, known, batch_size=batch_size, device=device)
+    return np.concatenate(blocks, axis=1), results
+
+
+def _regression(model: Whisperer, *, own: bool) -> dict[str, Any]:
+    """What the regression read, for the record."""
+    config = _predictor(model).config
+    if own:
+        return {"input": "own features", "features": [one.recipe for one in config.own_features]}
+    recipe = model.config.modality("image").features
+    return {"input": config.regression, "features": [recipe] if config.regression == "features" else []}
 
 
 def _columns(predictor: ExpressionPredictor, genes: Sequence[str] | None) -> np.ndarray:
@@ -213,13 +254,15 @@ def _table(
     values: np.ndarray,
     std: np.ndarray,
     columns: np.ndarray,
+    *,
+    own: bool,
 ) -> AnnData:
     from anndata import AnnData
 
     table = slide.table
     var = pd.DataFrame(index=pd.Index([predictor.genes[i] for i in columns]))
     var["gene_id"] = np.array(predictor.config.gene_ids, dtype=object)[columns]
-    var["held_out_pearson"] = predictor.held_out(method)[columns]
+    var["held_out_pearson"] = predictor.held_out(method, own=own)[columns]
     obs = pd.DataFrame(index=table.obs_names.copy())
     for name in ("section", "patient"):
         if name in table.obs:

@@ -53,7 +53,8 @@ def train(
     (Schaefer et al., ICML 2026).
 
     Encoders are frozen by default, and their features are computed once. Image features are stored in ``.obsm["X_<encoder>"]`` of each
-    object, and a later call that asks for the same encoder, tiles and scale uses them. An encoder that the preset unlocks is trained end
+    object, and a later call that asks for the same encoder, tiles and scale uses them. So are those that only the regression of
+    expression reads (``ExpressionOptions(image=…)``). An encoder that the preset unlocks is trained end
     to end.
 
     Rows without a modality never enter its encoder or its batch norm. Rows with the same caption are positives of each other, not

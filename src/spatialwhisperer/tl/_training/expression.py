@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,10 @@ from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.models.expression import ExpressionConfig, ExpressionPredictor, fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
-from spatialwhisperer.statistics.expression_metrics import moments, pearson
 from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.tl._training.fitting import Plan, fit_model
+from spatialwhisperer.tl._training.held_out import OWN, with_accuracy, with_own_accuracy
+from spatialwhisperer.tl._training.regression import FEWEST, with_own_regression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,11 +28,9 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._training.inputs import Inputs
+    from spatialwhisperer.tl._training.regression import OwnInputs
     from spatialwhisperer.tl._training.sources import Source
     from spatialwhisperer.training.batches import Items
-
-TIE = 0.005
-"""Mean correlations that differ by less than this count as equal when the weight of the regression is chosen."""
 
 MOST = 0.9
 """Fraction of the predicted genes that a section without an image must have to be used; its other genes count as zero."""
@@ -195,6 +195,7 @@ def attach_predictor(
     plan: Plan,
     sources: Sequence[Source],
     *,
+    own: OwnInputs | None = None,
     cross_validate: bool,
     folder: Path,
     resume: bool = False,
@@ -205,15 +206,25 @@ def attach_predictor(
     """
     training = np.isin(values.rows, items.row)
     seen = fingerprints(sources, set(plan.training.validation_groups))
-    model.expression = _predictor(model, inputs, values, training, plan, seen)
+    model.expression = _predictor(model, inputs, values, training, plan, seen, own)
     if not cross_validate:
         return
-    folds = _folds(inputs.observations.iloc[values.rows[training]])
+    rows = inputs.observations.iloc[values.rows]
+    folds = _folds(rows[training])
     if len(folds) < 2:
         inform("One section with images: how well each gene is predicted on held-out tissue was not measured.")
         return
-    predicted = _out_of_fold(model.expression, inputs, items, values, training, plan, folds, folder, resume=resume)
-    model.expression = _with_accuracy(model.expression, predicted, values, training, inputs.observations)
+    repeat = partial(_out_of_fold, inputs, items, values, training, plan, own, resume=resume)
+    predicted = repeat(folds, training, folder, "fold")
+    model.expression = with_accuracy(model.expression, predicted, values, training, inputs.observations)
+    if own is None:
+        return
+    if OWN not in predicted:
+        # without the only patient with fine images none are left, so its sections are left out one by one
+        fine = training & np.isfinite(own.x[values.rows]).all(axis=1)
+        folds = _folds(rows[fine])
+        predicted = repeat(folds[len(rows[fine]) - folds >= FEWEST], fine, folder, "own-fold")
+    model.expression = with_own_accuracy(model.expression, predicted, values, inputs.observations)
 
 
 def _predictor(
@@ -223,8 +234,9 @@ def _predictor(
     keep: np.ndarray,
     plan: Plan,
     training_sections: Mapping[str, str] | None = None,
+    own: OwnInputs | None = None,
 ) -> ExpressionPredictor:
-    """Predictor with a bank of training observations, and a regression fitted on them."""
+    """Predictor with a bank of training observations, and regressions fitted on them."""
     spec = plan.preset.expression
     if spec is None:
         raise ValueError(f"The preset {plan.preset.name!r} predicts no expression.")
@@ -249,12 +261,13 @@ def _predictor(
     image = model.project("image", raw, unit=False, **where)
     gene = None
     if spec.retrieval.key == "gene":
-        own = {"sections": sections, "positions": xy.get("gene")}
-        gene = model.project("gene", inputs.rows_of("gene", rows), unit=False, **own)
+        gene = model.project(
+            "gene", inputs.rows_of("gene", rows), unit=False, sections=sections, positions=xy.get("gene")
+        )
     regress_on = None
     if config.regression != "decoder":
         regress_on = image if trained else model.regression_input(raw, **where)
-    return fit_predictor(
+    predictor = fit_predictor(
         config=config,
         image=image,
         gene=gene,
@@ -265,6 +278,7 @@ def _predictor(
         positions=rows[["x", "y"]].to_numpy(),
         unpaired=list(values.unpaired.values()),
     )
+    return predictor if own is None else with_own_regression(predictor, own, values, keep, rows)
 
 
 # --------------------------------------------------------------------------------------------- held-out accuracy
@@ -277,36 +291,46 @@ def _folds(rows: pd.DataFrame) -> pd.Series:
 
 
 def _out_of_fold(
-    whole: ExpressionPredictor,
     inputs: Inputs,
     items: Items,
     values: Values,
     training: np.ndarray,
     plan: Plan,
+    own: OwnInputs | None,
     folds: pd.Series,
+    measured: np.ndarray,
     folder: Path,
+    name: str,
     *,
     resume: bool,
 ) -> dict[str, np.ndarray]:
-    """Predictions of every method for the training rows, each by a model that was fitted without the patient (or section) of the row."""
+    """Predictions of every method for the rows that are measured, each by a model that was fitted without the patient (or section)."""
     key = str(folds.index.name)
     names = inputs.observations[key].to_numpy()
-    methods = [m for m in whole.methods() if m != "both"]
-    out: dict[str, np.ndarray] = {m: np.full(values.matrix.shape, np.nan, np.float32) for m in methods}
-    for number, name in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
-        left_in = items.subset(np.flatnonzero(names[items.row] != name))
-        fitted = fit_model(inputs, left_in, None, plan, folder / f"fold-{number}", resume=resume)
-        inside = names[values.rows] == name
-        fitted.expression = _predictor(fitted, inputs, values.without(key, str(name)), training & ~inside, plan)
-        rows = inputs.observations.iloc[values.rows[training & inside]]
-        for method in methods:
-            out[method][training & inside] = fitted.predict_expression(
-                inputs.rows_of("image", rows),
-                method=method,
-                sections=rows["section"].to_numpy(),
-                positions=rows[["x", "y"]].to_numpy() if "image" in fitted.contexts else None,
-                k=_reachable(fitted.expression),
-            )[0]
+    out: dict[str, np.ndarray] = {}
+    empty = np.full(values.matrix.shape, np.nan, np.float32)
+    for number, left_out in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
+        left_in = items.subset(np.flatnonzero(names[items.row] != left_out))
+        fitted = fit_model(inputs, left_in, None, plan, folder / f"{name}-{number}", resume=resume)
+        inside = names[values.rows] == left_out
+        fitted.expression = _predictor(
+            fitted, inputs, values.without(key, str(left_out)), training & ~inside, plan, own=own
+        )
+        inside &= measured
+        rows = inputs.observations.iloc[values.rows[inside]]
+        predict = partial(
+            fitted.predict_expression,
+            inputs.rows_of("image", rows),
+            sections=rows["section"].to_numpy(),
+            positions=rows[["x", "y"]].to_numpy() if "image" in fitted.contexts else None,
+            k=_reachable(fitted.expression),
+        )
+        for method in fitted.expression.methods():
+            if method != "both":
+                out.setdefault(method, empty.copy())[inside] = predict(method=method)[0]
+        x = None if own is None else own.x[values.rows[inside]]
+        if x is not None and fitted.expression.config.own_features and np.isfinite(x).all(axis=1).any():
+            out.setdefault(OWN, empty.copy())[inside] = predict(method="regression", regression_features=x)[0]
     return out
 
 
@@ -314,42 +338,6 @@ def _reachable(predictor: ExpressionPredictor) -> int | None:
     """Number of neighbours: that of the preset, or all rows of a bank that is smaller."""
     k, n = predictor.config.retrieval.k, predictor.values.shape[0]
     return None if k is None else min(k, n)
-
-
-def _with_accuracy(
-    predictor: ExpressionPredictor,
-    predicted: Mapping[str, np.ndarray],
-    values: Values,
-    training: np.ndarray,
-    rows: pd.DataFrame,
-) -> ExpressionPredictor:
-    """The predictor with the held-out correlation of each method, and with the weight of the regression that was best."""
-    sections = rows["section"].to_numpy()[values.rows]
-    known = np.flatnonzero(training)
-    truth = values.matrix[known]
-    accuracy = {method: by_section(truth, x[known], sections[known]) for method, x in predicted.items()}
-    if len(predicted) < 2:
-        return predictor.with_accuracy(accuracy)
-    weights = np.linspace(0, 1, 11)
-    mixed = [
-        by_section(truth, w * predicted["regression"][known] + (1 - w) * predicted["retrieval"][known], sections[known])
-        for w in weights
-    ]
-    means = np.array([np.nanmean(r) for r in mixed])
-    # among equally good weights the largest: on other patients the regression is more robust than retrieval
-    best = int(np.flatnonzero(means >= means.max() - TIE)[-1])
-    return predictor.with_accuracy({**accuracy, "both": mixed[best]}, weight=float(weights[best]))
-
-
-def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each gene within sections, averaged over the sections where the gene varies; float32 (g,).
-
-    A constant prediction has a correlation of 0 with a gene that varies.
-    """
-    each = [moments(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
-    stacked = np.stack([np.where(np.isnan(r := pearson(m)) & (m.var_truth > 0), 0.0, r) for m in each])
-    defined = np.isfinite(stacked).sum(axis=0)
-    return np.where(defined > 0, np.nansum(stacked, axis=0) / np.maximum(defined, 1), np.nan).astype(np.float32)
 
 
 def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray) -> dict[str, list[str]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.tl._training.options import ExpressionOptions
     from spatialwhisperer.tl._training.readers import Request
+    from spatialwhisperer.tl._training.regression import OwnInputs
     from spatialwhisperer.training.batches import Items
 
 _FIRST = 20
@@ -63,6 +64,7 @@ def identify(
     *,
     expression: ExpressionOptions | None,
     values: Values | None,
+    own: OwnInputs | None = None,
 ) -> RunIdentity:
     """Identity of a run.
 
@@ -78,6 +80,8 @@ def identify(
         What is trained and how.
     expression, values
         Options of the predictor of expression and its values; ``None`` where there is none.
+    own
+        Features that the regression reads and the joint space does not; ``None`` where there are none.
     """
     parts = {
         **arguments,
@@ -89,7 +93,7 @@ def identify(
         },
         "data": _data(items, validation) | {"sections": fingerprint(inputs.observations["section"].to_numpy())},
         "features": {m: _features(one) for m, one in sorted(inputs.modalities.items())},
-        "expression": _expression(expression, values),
+        "expression": _expression(expression, values, own),
     }
     remarks = {"max_epochs": plan.max_epochs, "versions": {name: version(name) for name in _PACKAGES}}
     return RunIdentity(parts, remarks)
@@ -205,7 +209,7 @@ def _data(items: Items, validation: Items | None) -> dict[str, Any]:
     return parts
 
 
-def _expression(asked: ExpressionOptions | None, values: Values | None) -> dict[str, Any] | None:
+def _expression(asked: ExpressionOptions | None, values: Values | None, own: OwnInputs | None) -> dict[str, Any] | None:
     if asked is None or values is None:
         return None
     return {
@@ -217,6 +221,7 @@ def _expression(asked: ExpressionOptions | None, values: Values | None) -> dict[
         "values": fingerprint(values.matrix),
         "rows": fingerprint(values.rows),
         "unpaired": {section: fingerprint(x) for section, x in values.unpaired.items()},
+        "own_features": None if own is None else {"features": list(own.features), "values": fingerprint(own.x)},
     }
 
 

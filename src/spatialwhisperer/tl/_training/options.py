@@ -10,6 +10,8 @@ from spatialwhisperer._checks import checked_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spatialwhisperer.pp.features import ImageFeatures
+
 
 @checked_options
 @dataclass(frozen=True)
@@ -28,9 +30,22 @@ class ExpressionOptions:
         trained again without each patient, or without each section where there is only one patient. A patient is left out with all
         its sections, those without an image too. Three things have seen it all the same: which genes are chosen, a gene encoder that
         is fitted before the model is trained, and the weight of retrieval and regression, which is the best over all patients. So
-        held-out correlations are slightly too high. ``None`` does this where the encoders are frozen.
+        held-out correlations are slightly too high. A regression on features of its own (``image``) is measured on what has them:
+        if that is one patient, its sections are left out in turn. ``None`` does all this where the encoders are frozen.
+    image
+        Image features of the regression, beside those of the joint space: the name of an encoder or :class:`ImageFeatures`, or several,
+        which are put side by side. Where an image is too coarse for them, the regression reads the image features of the model. Sizes
+        that are left open are those of the model, the preset or the encoder. ``None`` takes the encoders of the preset, where that of the
+        model is among them; ``()`` always reads the image features of the model.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> sw.tl.ExpressionOptions(image=["stain_texture", "nuclei"]).image
+    ['stain_texture', 'nuclei']
     """
 
     genes: Sequence[str] | None = None
     values_layer: str | None = None
     cross_validate: bool | None = None
+    image: str | ImageFeatures | Sequence[str | ImageFeatures] | None = None

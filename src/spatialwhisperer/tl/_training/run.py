@@ -14,6 +14,7 @@ from spatialwhisperer.tl._training.identity import argument_parts, begin_run, ch
 from spatialwhisperer.tl._training.inputs import prepare_inputs
 from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
+from spatialwhisperer.tl._training.regression import own_requests, read_own
 from spatialwhisperer.tl._training.sources import describe
 from spatialwhisperer.training.fit import in_closed_form
 from spatialwhisperer.training.trainer import trainer_options
@@ -73,6 +74,7 @@ def run_training(
     arguments = argument_parts(preset, requests, held_out, random_state, trainer)
     check_arguments(arguments, folder, resume=resume)
     asked = checks.expression_options(expression, preset, pairs)
+    own_asked = own_requests(asked, preset, requests)
     layer = checks.counts_layer(requests)
     genes: tuple[list[str], list[str]] = ([], [])
     if asked is not None:
@@ -84,23 +86,25 @@ def run_training(
     plan = _plan(preset, inputs, items, pairs, held_out, genes if asked else None, max_epochs, random_state, trainer)
     closed = plan.schedule == "sequential" and in_closed_form(plan.recipe, plan.image_link, inputs.unlocked)
     checks.check_negated(requests, closed_form=closed)
-    values = None
+    values = own = None
     if asked is not None:
         values = predictor.read_values(
             sources, inputs, *genes, preset=preset, layer=layer, values_layer=asked.values_layer, held_out=held_out
         )
         if plan.decoder_dim is not None:
             items = predictor.with_values(items, values, len(inputs.observations))
+        else:
+            own = read_own(sources, inputs, own_asked, preset=preset, values=values, held_out=held_out)
     identity = None
     # the first process alone writes and compares it, and a digest of tiles reads all of them
     if folder is not None and not fitting.joins_a_run():
-        identity = identify(arguments, inputs, items, val_items, plan, expression=asked, values=values)
+        identity = identify(arguments, inputs, items, val_items, plan, expression=asked, values=values, own=own)
         check_identity(identity, folder, resume=resume)
     where = fitting.run_folder(folder)
     with fitting.locked(where):
         # another process may have trained there while features were computed
         fitting.check_folder(folder, resume=resume)
-        for opened, result in inputs.computed:
+        for opened, result in [*inputs.computed, *(() if own is None else own.computed)]:
             opened.put(result)
         if identity is not None:
             begin_run(identity, where)
@@ -111,7 +115,16 @@ def run_training(
         if asked is not None and values is not None:
             repeats = not inputs.unlocked if asked.cross_validate is None else asked.cross_validate
             predictor.attach_predictor(
-                model, inputs, items, values, plan, sources, cross_validate=repeats, folder=phases, resume=resume
+                model,
+                inputs,
+                items,
+                values,
+                plan,
+                sources,
+                own=own,
+                cross_validate=repeats,
+                folder=phases,
+                resume=resume,
             )
         fitting.save_model(model, where / "model")
         if folder is None:
