@@ -1,7 +1,8 @@
 """What image features of its own add to the regression of the preset "whisperer", beside plain ridge regressions.
 
 Sections of patient C are left out in turn (fine images), and A1 is predicted from them (an image that is too coarse for the features).
-Each predictor is compared with its counterpart on the image features of the model, on the same spots, by a paired block bootstrap.
+Each predictor is compared with its counterpart on the image features of the model on the same spots. The interval of 95 % is
+over the spots of these sections, which are taken to be correlated with their neighbours; it says nothing about other patients.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols.her2st.frozen_features import choose_genes, predict
 from spatialwhisperer.protocols.output import markdown, write_text
-from spatialwhisperer.statistics.bootstrap import Bootstrap, interval, spatial_blocks
 from spatialwhisperer.statistics.grouped_ridge import grouped_ridge
+from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.standardize import standardize, statistics
 from spatialwhisperer.statistics.value_spaces import to_space
 
@@ -38,8 +39,6 @@ NEW, BEFORE = "whisperer", "whisperer, features of the model"
 RIDGE, RIDGE_BEFORE = "ridge, stain_texture + nuclei", "ridge, stain_texture"
 PAIRS = {NEW: BEFORE, RIDGE: RIDGE_BEFORE}
 """Predictor to its counterpart on the image features of the model."""
-
-_RESAMPLINGS = 1000
 
 
 @dataclass
@@ -148,41 +147,45 @@ def _ridge(train: Sequence[AnnData], test: AnnData, keys: Sequence[str], genes: 
 
 def _summary(measured: Measured) -> pd.DataFrame:
     """Mean over genes and sections, and the paired difference from the counterpart."""
-    drawn = {
-        name: Bootstrap(spatial_blocks(xy, np.zeros(len(xy))), _RESAMPLINGS, random_state=number).weights
-        for number, (name, xy) in enumerate(measured.positions.items())
-    }
-    rows = []
+    names = list(measured.positions)
+    sections = np.repeat(names, [len(measured.positions[n]) for n in names])
+    errors = SpatialErrors(np.concatenate([measured.positions[n] for n in names]), sections)
+    codes = np.unique(sections, return_inverse=True)[1]
+    # sections count alike, however many spots they have
+    weights = 1 / len(names) / np.bincount(codes)[codes]
     predictors = list(dict.fromkeys(predictor for _, _, predictor in measured.predicted))
+    rows = []
     for each in LISTS:
-        means = {}
-        for predictor in predictors:
-            # the first weights are one for every spot
-            of_sections = [
-                _mean_pearson(
-                    measured.truth[name, each],
-                    measured.predicted[name, each, predictor],
-                    np.vstack([np.ones(len(weights[0])), weights]),
-                )
-                for name, weights in drawn.items()
-            ]
-            means[predictor] = np.mean(of_sections, axis=0)
+        found = {
+            p: [_mean_pearson(measured.truth[n, each], measured.predicted[n, each, p]) for n in names]
+            for p in predictors
+        }
+        means = {p: float(np.mean([r for r, _ in parts])) for p, parts in found.items()}
+        influence = {p: np.concatenate([own for _, own in parts]) for p, parts in found.items()}
         for predictor, r in means.items():
-            row = {"gene list": each, "predictor": predictor, "r": f"{r[0]:.3f}", "difference": ""}
-            if PAIRS.get(predictor) in means:
-                gain = r - means[PAIRS[predictor]]
-                low, high = interval(gain[1:])
-                row["difference"] = f"{gain[0]:+.3f} [{low:+.3f}, {high:+.3f}]"
+            row = {"gene list": each, "predictor": predictor, "r": f"{r:.3f}", "difference": ""}
+            before = PAIRS.get(predictor)
+            if before in means:
+                gain = r - means[before]
+                uncertainty = errors.contrast(influence[predictor] - influence[before], weights, codes)
+                low, high = uncertainty.interval(gain)
+                row["difference"] = f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]"
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _mean_pearson(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Correlation of each gene over weighted spots, mean over the genes, for each row of weights; a constant gene counts as 0."""
-    w = weights / weights.sum(axis=1, keepdims=True)
-    x, y = truth - truth.mean(axis=0), predicted - predicted.mean(axis=0)
-    mx, my = w @ x, w @ y
-    vx, vy = w @ x**2 - mx**2, w @ y**2 - my**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = (w @ (x * y) - mx * my) / np.sqrt(vx * vy)
-    return np.asarray(np.nan_to_num(r).mean(axis=1))
+def _mean_pearson(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean over the genes of their correlation, and the influence of each spot on it, shape (n,).
+
+    A gene that is constant, measured or predicted, counts as 0. The influence of a spot with z-scores x and y on a correlation r is
+    xy - r (x² + y²) / 2 (Devlin, Gnanadesikan, Kettenring, Biometrika 1975).
+    """
+    x, y = (_z_scores(values) for values in (truth, predicted))
+    r = (x * y).mean(axis=0)
+    return float(r.mean()), np.asarray((x * y - r * (x**2 + y**2) / 2).mean(axis=1))
+
+
+def _z_scores(values: np.ndarray) -> np.ndarray:
+    centred = values - values.mean(axis=0, dtype=np.float64)
+    sd = centred.std(axis=0)
+    return np.asarray(centred / np.where(sd > 0, sd, 1.0))
