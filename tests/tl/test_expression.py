@@ -66,7 +66,7 @@ def trained(training: list[Any], genes: list[str]) -> Any:
 
     def get(preset: str, protocol: str = "strict") -> Any:
         if (preset, protocol) not in done:
-            expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False)
+            expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False, image=())
             done[preset, protocol] = sw.tl.train(
                 training, preset=few(preset, protocol), image=TILES, expression=expression, max_epochs=2
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer.tl._training.expression import Values, gene_lists
+from spatialwhisperer.tl._training.expression import gene_lists
 from spatialwhisperer.tl._training.held_out import by_section
+from spatialwhisperer.tl._training.values import Values
 
 
 def test_accuracy_is_within_sections() -> None:

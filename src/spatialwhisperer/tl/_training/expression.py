@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.tl._training.fitting import Plan, fit_model
 from spatialwhisperer.tl._training.held_out import OWN, with_accuracy, with_own_accuracy
 from spatialwhisperer.tl._training.regression import FEWEST, with_own_regression
+from spatialwhisperer.tl._training.values import Values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,42 +38,6 @@ MOST = 0.9
 
 LISTS = 50
 """Genes in the lists HEG50 and HVG50."""
-
-
-@dataclass
-class Values:
-    """Expression of the rows with image and counts.
-
-    Attributes
-    ----------
-    genes, gene_ids
-        Names and Ensembl ids.
-    matrix
-        Values, CSR, shape (m, g).
-    rows
-        Row of `Inputs.observations` of each row of the matrix, shape (m,).
-    space
-        Value space, or "as given".
-    unpaired
-        Section code to values of the same genes, CSR, for training sections without an image.
-    unpaired_groups
-        Patients of each of these sections.
-    """
-
-    genes: list[str]
-    gene_ids: list[str]
-    matrix: sp.csr_matrix
-    rows: np.ndarray
-    space: str
-    unpaired: dict[str, sp.csr_matrix] = field(default_factory=dict)
-    unpaired_groups: dict[str, set[str]] = field(default_factory=dict)
-
-    def without(self, key: str, name: str) -> Values:
-        """The same without the sections without an image of a patient (key "group"); a section alone has none to leave out."""
-        if key != "group":
-            return self
-        kept = {s: m for s, m in self.unpaired.items() if name not in self.unpaired_groups[s]}
-        return replace(self, unpaired=kept)
 
 
 def choose_genes(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from spatialwhisperer.models.expression import ExpressionPredictor
-    from spatialwhisperer.tl._training.expression import Values
+    from spatialwhisperer.tl._training.values import Values
 
 TIE = 0.005
 """Mean correlations that differ by less than this count as equal when the weight of the regression is chosen."""

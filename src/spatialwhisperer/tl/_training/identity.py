@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spatialwhisperer.models.parts import Preset
-    from spatialwhisperer.tl._training.expression import Values
     from spatialwhisperer.tl._training.fitting import Plan
     from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.tl._training.options import ExpressionOptions
     from spatialwhisperer.tl._training.readers import Request
     from spatialwhisperer.tl._training.regression import OwnInputs
+    from spatialwhisperer.tl._training.values import Values
     from spatialwhisperer.training.batches import Items
 
 _FIRST = 20

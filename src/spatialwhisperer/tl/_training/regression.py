@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.recipe import FeatureRecipe
     from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.parts import Preset
-    from spatialwhisperer.tl._training.expression import Values
     from spatialwhisperer.tl._training.inputs import Inputs
     from spatialwhisperer.tl._training.options import ExpressionOptions
     from spatialwhisperer.tl._training.readers import Request
     from spatialwhisperer.tl._training.sources import Source
+    from spatialwhisperer.tl._training.values import Values
 
 FEWEST = 100
 """Fewest training pairs with an image that is fine enough, for a regression on features of its own."""
