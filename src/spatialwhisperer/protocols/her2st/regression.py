@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 FINE = ("C2", "C3", "C4", "C5")
 COARSE = "A1"
-CAPTIONED = ("B1", "D1", "E1", "F1", "G2", "H1")
+OTHERS = ("B1", "D1", "E1", "F1", "G2", "H1")
+"""Sections of other patients, without an image, from which the regression learns how genes vary together."""
 LISTS = ("HEG50", "HVG50")
 OWN = ("X_stain_texture", "X_nuclei")
 NEW, BEFORE = "whisperer", "whisperer, features of the model"
@@ -77,10 +78,7 @@ def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
     with its 95 % interval.
     """
     sections = {name: sw.datasets.her2st(name, data_dir=data) for name in (*FINE, COARSE)}
-    # with captions the preset is fitted in closed form
-    captioned = [
-        sw.datasets.her2st(name, data_dir=data, with_image=False) for name in CAPTIONED[: 2 if smoke else None]
-    ]
+    others = [sw.datasets.her2st(name, data_dir=data, with_image=False) for name in OTHERS[: 2 if smoke else None]]
     splits = {
         "section": [([n for n in FINE if n != left_out], left_out) for left_out in FINE[: 1 if smoke else None]],
         "C → A": [(list(FINE), COARSE)],
@@ -90,7 +88,7 @@ def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
         measured = Measured()
         for train, test in folds:
             inform(f"{split}: {test}")
-            objects = [sections[n] for n in train], captioned
+            objects = [sections[n] for n in train], others
             _fold(*objects, sections[test], test, measured, n_genes=60 if smoke else None)
         tables.append(_summary(measured).assign(split=split))
     table = pd.concat(tables, ignore_index=True)
@@ -103,7 +101,7 @@ def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
 
 def _fold(
     train: Sequence[SpatialData],
-    captioned: Sequence[SpatialData],
+    others: Sequence[SpatialData],
     test: SpatialData,
     name: str,
     measured: Measured,
@@ -114,7 +112,7 @@ def _fold(
     tables = [one["table"] for one in train]
     genes = choose_genes(preset, "strict", tables, [test["table"]])[:n_genes]
     model = sw.tl.train(
-        [*train, *captioned],
+        [*train, *others],
         preset=preset,
         expression=sw.tl.ExpressionOptions(genes=genes),
     )
