@@ -282,7 +282,7 @@ def test_expression_beside_it(simulated: Any, tmp_path: Any) -> None:
     preset = sw.models.get_preset("whisperer")
     assert preset.expression is not None
     preset = preset.replace(expression=replace(preset.expression, n_genes=20))
-    model = train(simulated, preset, expression=None, folder=tmp_path)
+    model = train(simulated, preset, expression=True, folder=tmp_path)
     assert model.config.training.schedule == "sequential"
     assert np.isfinite(model.expression.held_out("both")).any()
     table = simulated.sections["P3"]["table"].copy()

@@ -165,7 +165,7 @@ _WHISPERER = replace(
     published_image_encoder="",
     tile_um=(100.0, 154.0, 300.0, 600.0),
     expression=Expression(
-        retrieval=Retrieval(k=50, weights="softmax"), image=("stain_texture", "nuclei"), method="both"
+        retrieval=Retrieval(k=50, weights="softmax"), image=("stain_texture", "nuclei"), method="both", by_default=False
     ),
 )
 

@@ -181,7 +181,7 @@ def _predictor(model: Whisperer) -> ExpressionPredictor:
         which = f"embedded model {card.name!r}" if card is not None else f"model (preset {preset!r})"
         raise ValueError(
             f"The {which} predicts no expression. Train one on sections with image and counts, and pass it: "
-            "model = sw.tl.train(sections, preset='whisperer', expression=True)."
+            "model = sw.tl.train(sections, expression=True)."
         )
     return model.expression
 

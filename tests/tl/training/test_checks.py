@@ -267,8 +267,8 @@ def test_a_ridge_link_trains_no_decoder() -> None:
 
 def test_the_preset_says_whether_expression_is_predicted() -> None:
     assert checks.expression_options(None, preset(), BOTH) is None
-    assert checks.expression_options(None, preset("whisperer"), BOTH) == ExpressionOptions()
-    assert checks.expression_options(None, preset("whisperer"), {("gene", "text"): 1.0}) is None
+    assert checks.expression_options(None, preset("bleep"), BOTH) == ExpressionOptions()
+    assert checks.expression_options(None, preset("bleep"), {("gene", "text"): 1.0}) is None
 
 
 def test_the_caller_says_whether_expression_is_predicted() -> None:
