@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from spatialwhisperer.protocols.nested.tables import MEAN, METHODS, chosen, from_product, macro, report
@@ -48,14 +50,14 @@ NULLS = pd.DataFrame({"split": "new patient A", "class": ["a", "b"], "auroc": 0.
 
 
 def test_means_are_over_classes_that_all_methods_score() -> None:
-    table = macro(scored())
+    table: Any = macro(scored())
     assert table.loc[METHODS["product"]].to_list() == ["0.750", "0.700", "0.800"]
     assert table.columns[0] == MEAN
     assert table.loc[METHODS["null q95"], "new patient A"] == "0.538"
 
 
 def test_differences_and_ranks_have_columns_of_their_own() -> None:
-    table = from_product(DIFFERENCES)
+    table: Any = from_product(DIFFERENCES)
     assert table.loc[METHODS["darkness"]].to_list() == ["-0.100 [-0.150, -0.050]", "1.0"]
 
 

@@ -92,7 +92,7 @@ def train_bridge(
     preset = CLOSED.preset.replace(standardize=standardize, neighbour_weight=candidate.neighbours)
     method = replace(CLOSED, preset=preset)
     model = method.train([*train, *texts], encoder, candidate.features, random_state=0)
-    genes = [model.standardized("gene", sw.pp.embed_genes(t, encoder, inplace=False)) for t in train]
+    genes = [model.standardized("gene", np.asarray(sw.pp.embed_genes(t, encoder, inplace=False))) for t in train]
     return Bridge(model, train, genes, target_embeddings(model))
 
 

@@ -170,11 +170,11 @@ def inner_scores(fold: Outer, materials: Materials, to_choose: Sequence[Candidat
             for (section, _, rows), frame in zip(inner.tests, scores, strict=True):
                 left_out[name, section][rows] = frame.to_numpy()[rows]
     truths = {n: strict_truth(t) for n, t in zip(fold.train, tables, strict=True)}
-    rows = [
+    macro = [
         (name, section[0], section, _macro(pd.DataFrame(scores, columns=list(captions.TARGETS)), truths[section]))
         for (name, section), scores in left_out.items()
     ]
-    return pd.DataFrame(rows, columns=["candidate", "patient", "section", "auroc"]), unit_kind(tables, units)
+    return pd.DataFrame(macro, columns=["candidate", "patient", "section", "auroc"]), unit_kind(tables, units)
 
 
 def _routes(

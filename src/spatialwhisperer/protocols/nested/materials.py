@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,7 +67,9 @@ class Materials:
         if patients not in self._fitted:
             others = ~self.captioned.obs["patient"].astype(str).isin(patients).to_numpy()
             texts = [self.captioned[others].copy(), self.cells]
-            more = {"max_epochs": SCVI_EPOCHS, "random_state": self.seed} if self.gene_encoder == "scvi" else {}
+            more: dict[str, Any] = (
+                {"max_epochs": SCVI_EPOCHS, "random_state": self.seed} if self.gene_encoder == "scvi" else {}
+            )
             encoder = sw.pp.fit_gene_encoder(texts, self.gene_encoder, batch_key="patient", **more)
             self._fitted[patients] = texts, encoder
         return self._fitted[patients]
