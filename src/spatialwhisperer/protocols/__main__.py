@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m spatialwhisperer.protocols", description="Measure the package on real sections."
     )
     commands = parser.add_subparsers(dest="protocol_name", required=True)
+    _nested(commands)
     _annotation(commands)
     _low_data(commands)
     _held_out(commands)
@@ -34,6 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _refine(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
+
+
+def _nested(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "nested",
+        help="label sections that no choice has seen: recipes are chosen on the training sections, and reported beside darkness, "
+        "a ridge, probes and shuffled pairs",
+    )
+    _common(parser, "nested", seeds=False)
+    parser.add_argument("--gene-encoder", default="pca", choices=["pca", "scvi"])
+    parser.add_argument("--nulls", type=int, default=50, help="shufflings of the image–gene pairs of each outer fold")
+    parser.add_argument("--seed", type=int, default=0, help="seed of scVI; nothing else is random")
+    parser.set_defaults(run=_run_nested)
 
 
 def _annotation(commands: Commands) -> None:
@@ -209,6 +223,14 @@ def _common(parser: argparse.ArgumentParser, name: str, *, seeds: bool = True) -
     if seeds:
         parser.add_argument("--seeds", type=int, default=3, help="training runs of each split")
     parser.add_argument("--smoke", action="store_true", help="one split, one seed, few spots: shows that it runs")
+
+
+def _run_nested(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.nested import comparison
+
+    comparison.run(
+        o["data"], o["out"], gene_encoder=o["gene_encoder"], n_nulls=o["nulls"], seed=o["seed"], smoke=o["smoke"]
+    )
 
 
 def _run_annotation(o: dict[str, Any]) -> None:

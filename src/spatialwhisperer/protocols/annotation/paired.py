@@ -14,7 +14,7 @@ from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.intervals.uncertainty import Uncertainty, over_units
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -22,7 +22,9 @@ AGAINST = ("darkness", "probe")
 """What each method is compared with."""
 
 
-def paired(scored: Mapping[str, pd.DataFrame], truth: pd.DataFrame, test: AnnData) -> pd.DataFrame:
+def paired(
+    scored: Mapping[str, pd.DataFrame], truth: pd.DataFrame, test: AnnData, against: Sequence[str] = AGAINST
+) -> pd.DataFrame:
     """Compare the macro AUROC of each method with that of each reference, on the same spots and classes of one section.
 
     Parameters
@@ -33,6 +35,8 @@ def paired(scored: Mapping[str, pd.DataFrame], truth: pd.DataFrame, test: AnnDat
         Nullable Boolean columns.
     test
         The section.
+    against
+        What each method is compared with.
 
     Returns
     -------
@@ -43,7 +47,7 @@ def paired(scored: Mapping[str, pd.DataFrame], truth: pd.DataFrame, test: AnnDat
     rows = []
     for name, scores in scored.items():
         rank = effective_rank(scores[np.isfinite(scores).all(axis=1)].to_numpy(np.float64))
-        for reference in AGAINST:
+        for reference in against:
             value, error = _difference(scores, scored[reference], truth, errors)
             rows.append((name, reference, value, *error.interval(value), error.variance, rank))
     columns = ["method", "against", "difference", "low", "high", "variance", "effective_rank"]

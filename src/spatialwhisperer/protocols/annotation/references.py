@@ -29,18 +29,28 @@ PROBE_PENALTY = 0.003
 """Inverse penalty of the probe's logistic regression: for most classes there are more features than positive spots."""
 
 
-def standardised(table: AnnData, key: str) -> np.ndarray:
-    """Image features of a section, standardised over its spots, float32 (n, d)."""
+def standardised(table: AnnData, key: str, how: str = "section") -> np.ndarray:
+    """Image features of a section, float32 (n, d): standardised over its spots, or with "none" as they are."""
     x = np.asarray(table.obsm[key], dtype=np.float32)
     mean, std = statistics(x)
-    return standardize(x, how="section", mean=mean, std=std)
+    return standardize(x, how=how, mean=mean, std=std)
 
 
-def probe(train: Sequence[AnnData], test: AnnData, key: str) -> pd.DataFrame:
-    """Scores of a logistic regression from image features to presence, trained on the labels of the training sections."""
+def probe(train: Sequence[AnnData], test: AnnData, key: str, how: str = "section") -> pd.DataFrame:
+    """Scores of a logistic regression from image features to presence, trained on the labels of the training sections.
+
+    Parameters
+    ----------
+    train, test
+        Tables with image features and labels.
+    key
+        Key of ``.obsm`` with image features.
+    how
+        How they are standardised, as :func:`standardised` takes it.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    x = np.concatenate([standardised(t, key) for t in train])
+    x = np.concatenate([standardised(t, key, how) for t in train])
     truths = pd.concat([captions.targets(t) for t in train], ignore_index=True)
     out = {}
     for name in truths:
@@ -48,7 +58,7 @@ def probe(train: Sequence[AnnData], test: AnnData, key: str) -> pd.DataFrame:
         present = truths[name][known].astype(bool).to_numpy()
         if len(np.unique(present)) == 2:
             model = LogisticRegression(C=PROBE_PENALTY, max_iter=2000).fit(x[known], present)
-            out[name] = model.decision_function(standardised(test, key))
+            out[name] = model.decision_function(standardised(test, key, how))
     return pd.DataFrame(out)
 
 
@@ -68,14 +78,14 @@ def darkness(train: Sequence[AnnData], test: AnnData) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def own_probe(test: AnnData, key: str) -> pd.DataFrame:
+def own_probe(test: AnnData, key: str, how: str = "section") -> pd.DataFrame:
     """Scores of the same probe, trained on the labels of the test section itself: a ceiling for these image features.
 
     Eight blocks of neighbouring spots are left out in turn, and scored by the others.
     """
     from sklearn.linear_model import LogisticRegression
 
-    x, truth = standardised(test, key), captions.targets(test)
+    x, truth = standardised(test, key, how), captions.targets(test)
     one = np.zeros(test.n_obs)
     blocks = left_out_units(one, one, Slide.open(test).positions())
     out = {}
@@ -100,6 +110,7 @@ def two_stage(
     key: str,
     *,
     several: bool = False,
+    how: str = "section",
 ) -> pd.DataFrame:
     """Scores of a ridge regression from image to gene features, and a logistic regression from gene features to classes.
 
@@ -115,15 +126,17 @@ def two_stage(
         Key of ``.obsm`` with image features.
     several
         Train on all cell types that are present in a row, instead of the one with the largest proportion.
+    how
+        How image features are standardised, as :func:`standardised` takes it.
     """
     from sklearn.linear_model import LogisticRegression
 
     genes = np.concatenate([_genes(t, encoder) for t in texts])
     complete = np.isfinite(genes).all(axis=1)
     mean, std = statistics(genes)
-    image, target, units = _pairs(train, encoder, key)
+    image, target, units = _pairs(train, encoder, key, how)
     weight, _ = solve_ridge(image, (target - mean) / std, units)
-    predicted = standardised(test, key) @ weight.T
+    predicted = standardised(test, key, how) @ weight.T
     out = {}
     for name, descriptions in captions.TARGETS.items():
         columns = _columns(name, several=several)
@@ -157,7 +170,7 @@ def shuffled(
     -------
     Scores of the test section, one frame for each shuffling.
     """
-    text = _target_embeddings(model)
+    text = target_embeddings(model)
     image, units, genes = _each_section(train, encoder, key)
     embedded = [model.project("gene", g) for g in genes]
     out = []
@@ -177,7 +190,7 @@ def shuffled_closed_form(
     recipe = sw.models.get_preset("whisperer").sequential
     if recipe is None:
         raise ValueError("The preset 'whisperer' has no sequential schedule.")
-    text = _target_embeddings(model)
+    text = target_embeddings(model)
     image, units, parts = _each_section(train, encoder, key)
     genes = [model.standardized("gene", g) for g in parts]
     out = []
@@ -191,7 +204,7 @@ def shuffled_closed_form(
     return out
 
 
-def _target_embeddings(model: Whisperer) -> np.ndarray:
+def target_embeddings(model: Whisperer) -> np.ndarray:
     """Unit embedding of every class that is scored, the mean over its descriptions; shape (classes, u)."""
     groups = list(captions.TARGETS.values())
     z = model.project("text", sw.pp.embed_texts([d for group in groups for d in group]))
@@ -208,9 +221,11 @@ def _each_section(
     return image, units, [_pairs([t], encoder, key)[1] for t in train]
 
 
-def _pairs(train: Sequence[AnnData], encoder: GeneEncoder, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs(
+    train: Sequence[AnnData], encoder: GeneEncoder, key: str, how: str = "section"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image and gene features of the rows that have both, and the unit of each that is left out when a penalty is chosen."""
-    image = np.concatenate([standardised(t, key) for t in train])
+    image = np.concatenate([standardised(t, key, how) for t in train])
     genes = np.concatenate([_genes(t, encoder) for t in train])
     complete = np.isfinite(image).all(axis=1) & np.isfinite(genes).all(axis=1)
     section = np.repeat(np.arange(len(train)), [t.n_obs for t in train])

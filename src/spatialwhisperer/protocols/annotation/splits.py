@@ -87,11 +87,11 @@ def load(data: Path, splits: tuple[Split, ...], *, smoke: bool = False) -> Mater
     materials = Materials(
         {name: _image_table(data, name, {px for s, px in needed if s == name}) for name in dict(needed)}
     )
-    cells = _cells(data)
-    names = _sections_without_image(data)
+    cells = labelled_cells(data)
+    names = sections_without_image(data)
     for patient in {split.patient for split in splits}:
         others = [n for n in names if n[0] != patient]
-        texts = _table_alone(sw.datasets.her2st(others[:: 8 if smoke else 1], data_dir=data, with_image=False))
+        texts = table_alone(sw.datasets.her2st(others[:: 8 if smoke else 1], data_dir=data, with_image=False))
         captions.add_captions(texts)
         materials.texts[patient] = [texts, cells]
         materials.encoders[patient] = sw.pp.fit_gene_encoder(materials.texts[patient], "pca", batch_key="patient")
@@ -109,10 +109,10 @@ def _image_table(data: Path, name: str, sizes: set[int]) -> AnnData:
         for um in (TILE_UM, SEVERAL_UM):
             sw.pp.embed_images(section, tile_um=um, tile_px=px, key_added=image_key(px, um))
     sw.tl.tissue_darkness(section, tile_um=TILE_UM, tile_px=COARSE)
-    return _table_alone(section)
+    return table_alone(section)
 
 
-def _table_alone(section: SpatialData) -> AnnData:
+def table_alone(section: SpatialData) -> AnnData:
     """The table without its section: images are not read again, and spots lie at their array coordinates."""
     table = section["table"].copy()
     table.uns.pop("spatialdata_attrs")
@@ -120,12 +120,14 @@ def _table_alone(section: SpatialData) -> AnnData:
     return table
 
 
-def _sections_without_image(data: Path) -> list[str]:
+def sections_without_image(data: Path) -> list[str]:
+    """Names of the sections that have expression and no image."""
     folder = data / "her2st" if (data / "her2st").is_dir() else data
     return sorted(p.parent.name for p in folder.glob("*/counts.h5ad") if p.parent.name not in WITH_IMAGE)
 
 
-def _cells(data: Path) -> AnnData:
+def labelled_cells(data: Path) -> AnnData:
+    """Single cells with captions."""
     import anndata as ad
 
     cells = ad.read_h5ad(data / "singlecell" / "wu2021_breast_CID4465.h5ad")
