@@ -86,7 +86,7 @@ def agreement(
     named, genes = _keys.agreement(key), _keys.gene_label(key)
     if lacking := [name for name in (key, named, genes) if name not in table.obs]:
         raise KeyError(
-            f"{listing(map(repr, lacking))} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) and "
+            f"{listing(lacking)} not in .obs (found: {listing(table.obs)}). Run sw.tl.zero_shot_annotate(data, …) and "
             "sw.tl.agreement(data, …) first."
         )
     labels = {name: pd.Series(table.obs[name]).astype("category") for name in (key, genes)}

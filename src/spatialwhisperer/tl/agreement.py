@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -26,7 +27,6 @@ from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from anndata import AnnData
@@ -162,7 +162,8 @@ def agreement(
     options: dict[str, Any] = {"batch_size": batch_size, "device": device}
     rows = {m: embed_rows(opened, model, m, layer=layer if m == "gene" else None, **options) for m in MODALITIES}
     probability = {
-        m: scoring.score_rows(rows[m].z, text, sections=opened.sections, correction=corrections[m])[1] for m in MODALITIES
+        m: scoring.score_rows(rows[m].z, text, sections=opened.sections, correction=corrections[m])[1]
+        for m in MODALITIES
     }
     value = statistic.agreement(probability["image"], probability["gene"]).astype(np.float32)
     if not np.isfinite(value).any():
