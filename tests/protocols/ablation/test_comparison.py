@@ -91,6 +91,7 @@ def test_a_row_is_trained_on_what_it_says(sections: Sections, monkeypatch: pytes
     assert (positive.text.wordings[caption], positive.text.negated) == (["fat"], {})
     assert (plain.preset.standardize["image"], within.preset.standardize["image"]) == ("global", "section")
     assert plain.preset.solved_in_closed_form
+    assert plain.text.encoder is sections.texts
     assert (plain.image.key, small.image.key) == ("X_3", "X_1")
 
 
@@ -121,3 +122,17 @@ def test_rows_that_cannot_be_trained_are_named(
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--only knows no part 'tiles'; choose among 'locking'"):
         main(["ablate", "--data", str(tmp_path), "--only", "tiles"])
+
+
+def test_each_text_is_computed_once(sections: Sections, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    inner = sections.texts.encoder  # type: ignore[attr-defined]
+    encode = inner.encode
+    monkeypatch.setattr(inner, "encode", lambda texts, **options: asked.append(texts) or encode(texts, **options))
+    first = sections.texts.encode(["fat", "stroma", "fat"])
+    second = sections.texts.encode(["stroma", "tumour"])
+    assert asked == [["fat", "stroma"], ["tumour"]]
+    assert np.array_equal(first[1], second[0])
+    assert np.array_equal(first[0], first[2])
+    assert np.allclose(second, encode(["stroma", "tumour"]), atol=1e-6)
+    assert sections.texts.identity == inner.identity

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -103,16 +104,19 @@ def train(variant: Variant, patient: str, sections: Sections, encoders: dict[str
         captioned.append(data.cells)
     words = [w for w in data.words if variant.negations or w.kind != "negation"]
     preset = sw.models.get_preset(recipe.preset).replace(schedule=recipe.schedule, refine="never")
-    standardize = {**preset.standardize, "image": variant.standardize}
+    preset = preset.replace(standardize={**preset.standardize, "image": variant.standardize}).replace(**variant.preset)
+    text = text_features(recipe, captioned, words)
+    if preset.letter("text") == "L":
+        text = replace(text, encoder=sections.texts)
     shared = recipe.gene_encoder == "pca" and variant.cells
     fitted = encoders.get(patient) if shared else None
     with tempfile.TemporaryDirectory() as folder:
         model = sw.tl.train(
             [*images, *captioned],
-            preset=preset.replace(standardize=standardize).replace(**variant.preset),
+            preset=preset,
             image=sw.tl.ImageFeatures(key=key),
             gene=sw.tl.GeneFeatures(fitted or gene_encoder(recipe, captioned, seed), batch_key=recipe.batch_key),
-            text=text_features(recipe, captioned, words),
+            text=text,
             expression=False,
             random_state=seed,
             folder=folder,

@@ -11,14 +11,19 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+from spatialwhisperer.encoders.resolve import text_encoder
+from spatialwhisperer.encoders.text.base import TextEncoder
 from spatialwhisperer.pp.tile_sizes import coarse_sections
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from spatialwhisperer.encoders.image.base import ImageEncoder
+    from spatialwhisperer.encoders.recipe import EncoderIdentity
     from spatialwhisperer.protocols.ablation.variants import Images
     from spatialwhisperer.protocols.default_model.recipe import TrainingData
 
@@ -27,6 +32,27 @@ class AsStained(StainTextureEncoder):
     """Stain and texture statistics of tiles whose stains are left as they are."""
 
     looks_at_image = False
+
+
+class Remembered(TextEncoder):
+    """The text encoder of the presets, which computes each text once for all rows."""
+
+    def __init__(self) -> None:
+        self.encoder = text_encoder()
+        self.spec = self.encoder.spec
+        self._rows: dict[str, np.ndarray] = {}
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """That of the text encoder."""
+        return self.encoder.identity
+
+    def encode(self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None) -> np.ndarray:
+        """Compute features of texts that are new, and look the others up."""
+        new = [text for text in dict.fromkeys(inputs) if text not in self._rows]
+        if new:
+            self._rows |= zip(new, self.encoder.encode(new, batch_size=batch_size, device=device), strict=True)
+        return np.stack([self._rows[text] for text in inputs])
 
 
 @dataclass
@@ -39,13 +65,17 @@ class Sections:
         What the recipe is trained on.
     tables
         Tables of the sections with an image, which hold the features that were asked for.
+    texts
+        Encoder of the captions, where it is frozen.
     """
 
     data: TrainingData
     tables: dict[str, AnnData] = field(init=False)
+    texts: TextEncoder = field(init=False)
     _computed: dict[tuple[str, str, float | None], np.ndarray] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        self.texts = Remembered()
         self.tables = {name: _table_alone(section) for name, section in self.data.images.items()}
 
     def with_features(self, images: Images) -> str:
