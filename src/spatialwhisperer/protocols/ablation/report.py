@@ -59,7 +59,7 @@ def report(table: pd.DataFrame, left_out: Mapping[str, str]) -> str:
     """
     shown = pd.DataFrame({"change": table["change"].to_numpy()}, index=pd.Index(table["part"], name="part"))
     for name in table:
-        if name.startswith(MACRO):
+        if str(name).startswith(MACRO):
             shown[name] = table[name].map("{:.3f}".format).to_numpy()
     shown["difference"] = [_interval(*row) for row in table[["difference", "low", "high"]].to_numpy()]
     first = table.index[0]
