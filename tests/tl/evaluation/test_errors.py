@@ -62,18 +62,18 @@ def test_each_measure_is_the_auroc_of_the_wrong_rows() -> None:
         t.obsm["sw_label_wording_sd"] = np.where(np.arange(3) == 2, np.nan, sd)
     found = evaluate_errors(tables, "truth")
     assert found.index.tolist() == ["1 − confidence", "1 − agreement", "wording sd"]
-    assert found.loc["1 − confidence", "auroc"] == pytest.approx(roc_auc_score(wrong, -confidence))
+    assert found["auroc"]["1 − confidence"] == pytest.approx(roc_auc_score(wrong, -confidence))
     disagreement = np.concatenate([1 - t.obs["sw_label_agreement"] for t in tables])
-    assert found.loc["1 − agreement", "auroc"] == pytest.approx(roc_auc_score(wrong, disagreement))
+    assert found["auroc"]["1 − agreement"] == pytest.approx(roc_auc_score(wrong, disagreement))
     best = np.concatenate([t.obsm["sw_label_scores"].argmax(1) for t in tables])
     sd = np.concatenate([t.obsm["sw_label_wording_sd"] for t in tables])[np.arange(200), best]
     known = np.isfinite(sd)
-    assert found.loc["wording sd", "auroc"] == pytest.approx(roc_auc_score(wrong[known], sd[known]))
+    assert found["auroc"]["wording sd"] == pytest.approx(roc_auc_score(wrong[known], sd[known]))
     assert found["n"].tolist() == [200, 200, known.sum()]
     assert found["n_wrong"].tolist() == [wrong.sum(), wrong.sum(), wrong[known].sum()]
-    gain = found.loc["1 − agreement", "auroc"] - found.loc["1 − confidence", "auroc"]
-    assert found.loc["1 − agreement", "difference"] == pytest.approx(gain)
-    assert found.loc["1 − confidence", "low"] < found.loc["1 − confidence", "auroc"]
+    gain = found["auroc"]["1 − agreement"] - found["auroc"]["1 − confidence"]
+    assert found["difference"]["1 − agreement"] == pytest.approx(gain)
+    assert found["low"]["1 − confidence"] < found["auroc"]["1 − confidence"]
 
 
 def test_a_measure_that_one_object_lacks_is_left_out() -> None:
