@@ -52,8 +52,8 @@ def test_features_are_computed_once_for_each_encoder_and_size(sections: Sections
     first = sections.with_features(Images((100.0, 300.0)))
     second = sections.with_features(Images((300.0,)))
     assert len(sections.computed) == 4  # type: ignore[attr-defined]
-    assert sections.tables["A1"].obsm[first].tolist() == [[100, 100, 300, 300]] * 4
-    assert sections.tables["C3"].obsm[second].tolist() == [[300, 300]] * 4
+    assert np.asarray(sections.tables["A1"].obsm[first]).tolist() == [[100, 100, 300, 300]] * 4
+    assert np.asarray(sections.tables["C3"].obsm[second]).tolist() == [[300, 300]] * 4
     stained = sections.with_features(Images((300.0,), "as stained"))
     assert len(sections.computed) == 6  # type: ignore[attr-defined]
     assert not sections.computed[-1][1].looks_at_image  # type: ignore[attr-defined]
@@ -128,7 +128,12 @@ def test_each_text_is_computed_once(sections: Sections, monkeypatch: pytest.Monk
     asked: list[list[str]] = []
     inner = sections.texts.encoder  # type: ignore[attr-defined]
     encode = inner.encode
-    monkeypatch.setattr(inner, "encode", lambda texts, **options: asked.append(texts) or encode(texts, **options))
+
+    def counted(texts: list[str], **options: Any) -> Any:
+        asked.append(texts)
+        return encode(texts, **options)
+
+    monkeypatch.setattr(inner, "encode", counted)
     first = sections.texts.encode(["fat", "stroma", "fat"])
     second = sections.texts.encode(["stroma", "tumour"])
     assert asked == [["fat", "stroma"], ["tumour"]]

@@ -111,7 +111,7 @@ def test_hard_labels_are_measured_by_class_and_where_they_are_kept(part: HeldOut
     kept = p >= 0.5
     assert 0 < row["kept"] == kept.mean() < 1
     assert row["accuracy of kept"] == pytest.approx(part.correct[kept, 0].mean())
-    twice = {n: np.concatenate([getattr(part, n)] * 2) for n in ("scores", "correct", "positions")}
+    twice: dict[str, Any] = {n: np.concatenate([getattr(part, n)] * 2) for n in ("scores", "correct", "positions")}
     more = replace(part, **twice)
     row = hard_labels(more, DECISION)
     assert row["balanced accuracy"] == pytest.approx((1 + 0) / 2)

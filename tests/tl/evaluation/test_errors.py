@@ -53,7 +53,7 @@ def annotated(seed: int) -> ad.AnnData:
 def test_each_measure_is_the_auroc_of_the_wrong_rows() -> None:
     tables = [annotated(0), annotated(1)]
     wrong = np.concatenate([t.obs["truth"].astype(str) != t.obs["sw_label"].astype(str) for t in tables])
-    confidence = np.concatenate([probabilities(t.obsm["sw_label_scores"], 1.0).max(1) for t in tables])
+    confidence = np.concatenate([probabilities(np.asarray(t.obsm["sw_label_scores"]), 1.0).max(1) for t in tables])
     assert evaluate_errors(tables, "truth").index.tolist() == ["1 − confidence"]
     rng = np.random.default_rng(2)
     for t, part in zip(tables, np.split(wrong, 2), strict=True):
@@ -65,8 +65,8 @@ def test_each_measure_is_the_auroc_of_the_wrong_rows() -> None:
     assert found["auroc"]["1 − confidence"] == pytest.approx(roc_auc_score(wrong, -confidence))
     disagreement = np.concatenate([1 - t.obs["sw_label_agreement"] for t in tables])
     assert found["auroc"]["1 − agreement"] == pytest.approx(roc_auc_score(wrong, disagreement))
-    best = np.concatenate([t.obsm["sw_label_scores"].argmax(1) for t in tables])
-    sd = np.concatenate([t.obsm["sw_label_wording_sd"] for t in tables])[np.arange(200), best]
+    best = np.concatenate([np.asarray(t.obsm["sw_label_scores"]).argmax(1) for t in tables])
+    sd = np.concatenate([np.asarray(t.obsm["sw_label_wording_sd"]) for t in tables])[np.arange(200), best]
     known = np.isfinite(sd)
     assert found["auroc"]["wording sd"] == pytest.approx(roc_auc_score(wrong[known], sd[known]))
     assert found["n"].tolist() == [200, 200, known.sum()]
