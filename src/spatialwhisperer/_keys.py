@@ -47,6 +47,16 @@ def wording_sd(label: str) -> str:
     return f"{label}_wording_sd"
 
 
+def agreement(label: str) -> str:
+    """Column of ``.obs`` with the agreement of image and genes on a label column."""
+    return f"{label}_agreement"
+
+
+def gene_label(label: str) -> str:
+    """Column of ``.obs`` with the labels that the genes give, beside those of the image."""
+    return f"{label}_gene"
+
+
 def probability(label: str) -> str:
     """Key of ``.obsm`` with the probability of each class behind a label column."""
     return f"{label}_probability"

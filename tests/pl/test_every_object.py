@@ -175,6 +175,17 @@ def test_pictures_of_trust(annotated: Annotated) -> None:
     assert sw.pl.confusion(annotated.data, labels_key="known", key="sw_label").images
 
 
+def test_agreement_of_image_and_genes(annotated: Annotated) -> None:
+    if annotated.prediction is None:
+        with pytest.raises(KeyError, match="The data hold no gene that the model reads"):
+            sw.tl.agreement(annotated.data)
+        return
+    sw.tl.agreement(annotated.data)
+    axes = sw.pl.agreement(annotated.data)
+    assert [ax.get_title() for ax in axes[2:]] == ["agreement", "wording sd"][: len(axes) - 2]
+    check_bars(axes, MPP)
+
+
 def test_batches(annotated: Annotated) -> None:
     axes = sw.pl.batches(
         annotated.data, batch_key="batch", embeddings="X_sw_image", labels_key="known", reduction="pca", k=5

@@ -72,6 +72,7 @@ CALLS: dict[str, Call] = {
     ),
     "tl.embed": Call(sw.tl.embed, {}, IMAGED, _FEATURES, model=True),
     "tl.evaluate_annotation": Call(sw.tl.evaluate_annotation, {"truth": "truth"}),
+    "tl.evaluate_errors": Call(sw.tl.evaluate_errors, {"truth": "truth"}),
     "tl.evaluate_calibration": Call(sw.tl.evaluate_calibration, {"truth": "truth"}),
     "tl.evaluate_classes": Call(sw.tl.evaluate_classes, {"labels_key": "truth", "use": "X_sw_image"}, IMAGED),
     "tl.evaluate_domains": Call(
@@ -140,6 +141,14 @@ WITH_TRAINED: dict[str, Call] = {
     ),
     "tl.evaluate_expression": Call(sw.tl.evaluate_expression, {}, SECTIONS, prediction=True),
     "tl.gene_report": Call(sw.tl.gene_report, {}, SECTIONS, prediction=True),
+    "tl.agreement": Call(
+        sw.tl.agreement,
+        {},
+        SECTIONS,
+        ("obs[sw_label", "uns[sw_label", *_FEATURES),
+        model=True,
+        prediction=True,
+    ),
     "tl.evidence": Call(sw.tl.evidence, {}, SECTIONS, _FEATURES, model=True, prediction=True),
     "tl.transitivity": Call(sw.tl.transitivity, {}, SECTIONS, _FEATURES, model=True, prediction=True),
     "pl.expression": Call(sw.pl.expression, {"n_genes": 1}, SECTIONS, prediction=True),

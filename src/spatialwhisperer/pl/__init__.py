@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from spatialwhisperer._lazy import lazy_namespace
 
 if TYPE_CHECKING:
+    from spatialwhisperer.pl.agreement import agreement
     from spatialwhisperer.pl.annotation import annotation, scores
     from spatialwhisperer.pl.batches import batches
     from spatialwhisperer.pl.confusion import confusion
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.pl.transitivity import transitivity
 
 _PLACES = {
+    "agreement": "pl.agreement",
     "annotation": "pl.annotation",
     "batches": "pl.batches",
     "confusion": "pl.confusion",

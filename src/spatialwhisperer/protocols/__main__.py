@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _low_data(commands)
     _held_out(commands)
     _paraphrases(commands)
+    _ablate(commands)
     _guard(commands)
     _her2st(commands)
     _her2st_regression(commands)
@@ -125,6 +126,17 @@ def _paraphrases(commands: Commands) -> None:
     parser.add_argument("--gene-encoder", default="pca", choices=["pca", "scvi"])
     parser.add_argument("--seed", type=int, default=0, help="seed of scVI; nothing else is random")
     parser.set_defaults(run=_run_paraphrases)
+
+
+def _ablate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "ablate", help="what each part of the recipe of the embedded model contributes: one changed at a time"
+    )
+    _common(parser, "ablation", seeds=False)
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="parts that are changed (default: all)")
+    parser.add_argument("--slow", action="store_true", help="also scVI, and a text encoder that is trained")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.set_defaults(run=_run_ablate)
 
 
 def _her2st(commands: Commands) -> None:
@@ -275,6 +287,15 @@ def _run_paraphrases(o: dict[str, Any]) -> None:
     from spatialwhisperer.protocols.wordings import paraphrases
 
     paraphrases.run(o["data"], o["out"], gene_encoder=o["gene_encoder"], seed=o["seed"], smoke=o["smoke"])
+
+
+def _run_ablate(o: dict[str, Any]) -> None:
+    from spatialwhisperer.protocols.ablation import comparison
+    from spatialwhisperer.protocols.ablation.variants import PARTS
+
+    if unknown := [part for part in o["only"] if part not in PARTS]:
+        raise SystemExit(f"--only knows no part {unknown[0]!r}; choose among {', '.join(map(repr, PARTS))}.")
+    comparison.run(o["data"], o["out"], parts=tuple(o["only"]), slow=o["slow"], seed=o["seed"], smoke=o["smoke"])
 
 
 def _run_her2st(o: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl._annotation.rollup import Hierarchy
     from spatialwhisperer.tl._tissue.neighbours import Smoothing
     from spatialwhisperer.tl._training.options import ExpressionOptions
+    from spatialwhisperer.tl.agreement import agreement
     from spatialwhisperer.tl.annotate import zero_shot_annotate
     from spatialwhisperer.tl.calibrate import calibrate
     from spatialwhisperer.tl.classify import classify
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluate_calibration, top_labels
     from spatialwhisperer.tl.evaluation.classes import evaluate_classes
     from spatialwhisperer.tl.evaluation.domains import evaluate_domains
+    from spatialwhisperer.tl.evaluation.errors import evaluate_errors
     from spatialwhisperer.tl.evaluation.expression import evaluate_expression
     from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment
     from spatialwhisperer.tl.evaluation.retrieval import evaluate_retrieval
@@ -41,6 +43,7 @@ _PLACES = {
     "Smoothing": "tl._tissue.neighbours",
     "TextFeatures": "pp.text_features",
     "abstention_curve": "tl.evaluation.calibration",
+    "agreement": "tl.agreement",
     "batch_report": "tl.evaluation.batches",
     "calibrate": "tl.calibrate",
     "classify": "tl.classify",
@@ -49,6 +52,7 @@ _PLACES = {
     "evaluate_calibration": "tl.evaluation.calibration",
     "evaluate_classes": "tl.evaluation.classes",
     "evaluate_domains": "tl.evaluation.domains",
+    "evaluate_errors": "tl.evaluation.errors",
     "evaluate_expression": "tl.evaluation.expression",
     "evidence": "tl.evidence",
     "evaluate_retrieval": "tl.evaluation.retrieval",

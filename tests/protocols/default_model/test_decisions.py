@@ -27,7 +27,8 @@ def section(name: str, temperature: float, seed: int, offset: float = 0.0, n: in
     scores = rng.normal(size=(n, N))
     p = Scaling(temperature, np.ones(N), offset * np.eye(N)[0]).probabilities(scores)
     correct = np.eye(N, dtype=bool)[[rng.choice(N, p=row) for row in p]]
-    return HeldOut(name, pd.DataFrame(), scores, correct, rng.random((n, 2)), {}, {})
+    nothing = np.full(n, np.nan)
+    return HeldOut(name, pd.DataFrame(), scores, correct, rng.random((n, 2)), {}, {}, nothing, scores)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 
 from spatialwhisperer.protocols.default_model import held_out
 from spatialwhisperer.protocols.default_model.decisions import Decision, decision_of_others
+from spatialwhisperer.protocols.default_model.doubt import doubt_columns
 from spatialwhisperer.protocols.default_model.hard_labels import hard_labels
 from spatialwhisperer.protocols.default_model.held_out import _row
 from spatialwhisperer.protocols.default_model.labels import TISSUE
@@ -48,6 +49,8 @@ def part() -> HeldOut:
         np.arange(20.0).reshape(10, 2),
         {"auroc": 0.7, "kappa": 0.3},
         {"words": 0.8, "examples": 0.85, "words, balanced": 0.5, "examples, balanced": 0.6},
+        np.linspace(0.9, 0.1, 10),
+        np.full((10, N), np.nan),
     )
 
 
@@ -85,7 +88,7 @@ def test_each_patient_is_measured_by_the_decision_of_the_others(
     of_c, of_a = (decision_of_others(parts, patient) for patient in ("A", "C"))
     assert table["ECE"].tolist() == [_row(part, of_c)["ECE"], _row(other, of_a)["ECE"]]
     read = pd.read_csv(tmp_path / "out" / "held_out.csv", index_col="section")
-    assert np.allclose(read, table)
+    assert np.allclose(read, table, equal_nan=True)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"held_out.csv", "held_out.md", "held_out.png"}
 
 
@@ -108,8 +111,21 @@ def test_hard_labels_are_measured_by_class_and_where_they_are_kept(part: HeldOut
     kept = p >= 0.5
     assert 0 < row["kept"] == kept.mean() < 1
     assert row["accuracy of kept"] == pytest.approx(part.correct[kept, 0].mean())
-    scores, correct, positions = (np.concatenate([x, x]) for x in (part.scores, part.correct, part.positions))
-    more = replace(part, scores=scores, correct=correct, positions=positions)
+    twice: dict[str, Any] = {n: np.concatenate([getattr(part, n)] * 2) for n in ("scores", "correct", "positions")}
+    more = replace(part, **twice)
     row = hard_labels(more, DECISION)
     assert row["balanced accuracy"] == pytest.approx((1 + 0) / 2)
     assert row["macro-F1"] == pytest.approx((2 * 8 / (20 + 8) + 0) / 2)
+
+
+def test_doubt_is_judged_by_the_rows_whose_region_is_wrong(part: HeldOut) -> None:
+    malignant = list(TISSUE).index("tumour")
+    sd = part.wording_sd.copy()
+    sd[:, malignant] = part.correct.argmax(axis=1) != malignant
+    row = doubt_columns(replace(part, wording_sd=sd), DECISION)
+    # rows are in the order of their confidence, and so is the agreement; the correct ones are 0, 1, 2 and 5
+    above = np.mean([w > r for w in (3, 4, 6, 7, 8, 9) for r in (0, 1, 2, 5)])
+    assert row["errors by confidence"] == pytest.approx(above)
+    assert row["errors by agreement"] == pytest.approx(above)
+    assert row["errors by wording sd"] == 1
+    assert np.isnan(doubt_columns(part, DECISION)["errors by wording sd"])

@@ -10,7 +10,13 @@ import pytest
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.default_model import unseen_patients
 from spatialwhisperer.protocols.default_model.labels import LABELS, TISSUE
-from spatialwhisperer.protocols.default_model.unseen_patients import agreement
+from spatialwhisperer.protocols.default_model.unseen_patients import (
+    REGION_PROMPTS,
+    agreement,
+    doubt,
+    region_names,
+)
+from spatialwhisperer.protocols.wordings.generate import Wording
 
 
 def test_scores_that_agree_with_the_expression_rank_perfectly() -> None:
@@ -36,8 +42,10 @@ def test_a_section_is_judged_by_its_image_against_its_expression(monkeypatch: py
     monkeypatch.setattr(captions, "targets", lambda _: "targets")
     monkeypatch.setattr(unseen_patients, "aurocs", lambda found, truth: (found.shape, truth))
     monkeypatch.setattr(unseen_patients, "few_shot", lambda _section, model: {"words": model})
+    doubts = np.arange(n) / n, np.arange(n * len(TISSUE)).reshape(n, -1)
+    monkeypatch.setattr(unseen_patients, "doubt", lambda _section, model, named: doubts if named == (model,) else None)
     section: Any = {"table": table}
-    found = unseen_patients.score("A1", section, "model")  # type: ignore[arg-type]
+    found = unseen_patients.score("A1", section, "model", ("model",))  # type: ignore[arg-type]
     image, gene = (scores[m].to_numpy()[:, : len(names)] for m in ("image", "gene"))
     known = (np.arange(n) % 4 < 2) & (np.arange(n) != 3)
     assert np.array_equal(found.scores, image[known][:, : len(TISSUE)])
@@ -47,6 +55,8 @@ def test_a_section_is_judged_by_its_image_against_its_expression(monkeypatch: py
     assert found.correct[:, list(TISSUE).index("adipose tissue")].tolist() == [False, True] * 10
     assert found.agreement == agreement(image, gene) != agreement(gene, image)
     assert found.auroc == ((n, len(captions.TARGETS)), "targets")
+    assert np.array_equal(found.row_agreement, doubts[0][known])
+    assert np.array_equal(found.wording_sd, doubts[1][known])
     assert (found.section, found.few_shot) == ("A1", {"words": "model"})
 
 
@@ -65,3 +75,26 @@ def test_rows_without_scores_and_labels_of_few_rows_do_not_count() -> None:
     found = agreement(image, gene)
     assert found["auroc"] == 1.0
     assert found["kappa"] < 1
+
+
+def test_names_of_a_region_are_its_prompts_and_the_names_of_its_class() -> None:
+    words = [
+        Wording("fat", "name", "fat"),
+        Wording("H&E image of fat", "template", "fat", ("fat",)),
+        Wording("no fat", "negation", "fat", ("fat",)),
+    ]
+    assert words[0].target == "adipose"
+    names = region_names(words)
+    assert names["adipose tissue"] == [*REGION_PROMPTS["adipose tissue"], "fat"]
+    assert names["tumour"] == REGION_PROMPTS["tumour"]
+    assert list(names) == list(TISSUE)
+
+
+def test_doubt_of_a_section_is_that_of_its_regions(section: Any, model: Any) -> None:
+    names = {name: [*prompts, f"a region of {name}"] for name, prompts in REGION_PROMPTS.items()}
+    found, sd = doubt(section, model, names)
+    table = section["table"]
+    assert np.array_equal(found, table.obs["region_agreement"])
+    assert table.uns["region"]["classes"].tolist() == list(TISSUE)
+    assert sd.shape == (table.n_obs, len(TISSUE))
+    assert np.isfinite(sd).all()

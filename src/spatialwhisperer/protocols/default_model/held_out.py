@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer.protocols.default_model.decisions import decision_of_others, judge
+from spatialwhisperer.protocols.default_model.doubt import doubt_columns
 from spatialwhisperer.protocols.default_model.hard_labels import hard_labels
 from spatialwhisperer.protocols.default_model.held_out_figure import draw
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
@@ -71,6 +72,7 @@ def _row(part: HeldOut, decision: Decision) -> dict[str, Any]:
         "AUROC against expression": part.agreement["auroc"],
         "kappa with expression": part.agreement["kappa"],
         **hard_labels(part, decision),
+        **doubt_columns(part, decision),
         **kept,
         "regions, words": part.few_shot["words"],
         f"regions, {N_EXAMPLES} examples each": part.few_shot["examples"],

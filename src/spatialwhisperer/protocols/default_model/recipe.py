@@ -13,6 +13,7 @@ from spatialwhisperer.protocols.annotation.splits import COARSE, SEVERAL_UM, WIT
 from spatialwhisperer.protocols.wordings.generate import make_wordings, text_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -85,35 +86,37 @@ class TrainingData:
                 [*images, *texts, self.cells],
                 preset=sw.models.get_preset(recipe.preset).replace(schedule=recipe.schedule),
                 image=sw.tl.ImageFeatures(tile_um=recipe.tile_um, tile_px=recipe.tile_px),
-                gene=sw.tl.GeneFeatures(self._gene_encoder(recipe, texts, seed), batch_key=recipe.batch_key),
-                text=self._text(recipe, texts),
+                gene=sw.tl.GeneFeatures(gene_encoder(recipe, [*texts, self.cells], seed), batch_key=recipe.batch_key),
+                text=text_features(recipe, [*texts, self.cells], self.words),
                 expression=recipe.expression,
                 random_state=seed,
                 folder=folder,
             )
 
-    def _text(self, recipe: TrainingRecipe, texts: list[AnnData]) -> sw.tl.TextFeatures:
-        """Captions, and other words for those that rows have."""
-        if not (recipe.wordings and self.words):
-            return sw.tl.TextFeatures(key=recipe.text_key)
-        stated = {
-            c
-            for t in (*texts, self.cells)
-            for k in recipe.text_key
-            if k in t.obs
-            for c in set(t.obs[k].astype(object))
-            if isinstance(c, str)
-        }
-        return sw.tl.TextFeatures(key=recipe.text_key, **text_options(self.words, stated))
 
-    def _gene_encoder(self, recipe: TrainingRecipe, texts: list[AnnData], seed: int) -> str | GeneEncoder:
-        """The encoder of the recipe; scVI is fitted on the rows with captions."""
-        if recipe.gene_encoder != "scvi":
-            return recipe.gene_encoder
-        inform(f"scVI, {SCVI_EPOCHS} epochs")
-        return sw.pp.fit_gene_encoder(
-            [*texts, self.cells], "scvi", batch_key=recipe.batch_key, max_epochs=SCVI_EPOCHS, random_state=seed
-        )
+def text_features(recipe: TrainingRecipe, captioned: Sequence[AnnData], words: Sequence[Wording]) -> sw.tl.TextFeatures:
+    """Captions, and other words for those that rows have."""
+    if not (recipe.wordings and words):
+        return sw.tl.TextFeatures(key=recipe.text_key)
+    stated = {
+        c
+        for t in captioned
+        for k in recipe.text_key
+        if k in t.obs
+        for c in set(t.obs[k].astype(object))
+        if isinstance(c, str)
+    }
+    return sw.tl.TextFeatures(key=recipe.text_key, **text_options(words, stated))
+
+
+def gene_encoder(recipe: TrainingRecipe, captioned: Sequence[AnnData], seed: int) -> str | GeneEncoder:
+    """The encoder of the recipe; scVI is fitted on the rows with captions."""
+    if recipe.gene_encoder != "scvi":
+        return recipe.gene_encoder
+    inform(f"scVI, {SCVI_EPOCHS} epochs")
+    return sw.pp.fit_gene_encoder(
+        captioned, "scvi", batch_key=recipe.batch_key, max_epochs=SCVI_EPOCHS, random_state=seed
+    )
 
 
 def load(data: Path, *, smoke: bool = False) -> TrainingData:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 import spatialwhisperer as sw
+from spatialwhisperer import _keys
 from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.scores import aurocs
@@ -16,12 +17,13 @@ from spatialwhisperer.protocols.default_model.labels import LABELS, PATHOLOGIST,
 from spatialwhisperer.tl.evaluation.truth import correct_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from spatialdata import SpatialData
 
     from spatialwhisperer.models import Whisperer
     from spatialwhisperer.protocols.default_model.recipe import TrainingData, TrainingRecipe
+    from spatialwhisperer.protocols.wordings.generate import Wording
 
 PROMPTS = {name: list(label.prompts) for name, label in LABELS.items()}
 REGION_PROMPTS = {name: list(region.prompts) for name, region in TISSUE.items()}
@@ -47,6 +49,10 @@ class HeldOut:
         Of labels from the image with labels from the expression of the same rows, by measure.
     few_shot
         Macro AUROC and balanced accuracy of the regions in rows that are no examples, from words alone and with examples.
+    row_agreement
+        Agreement of image and genes on the region, shape (n,).
+    wording_sd
+        Standard deviation of the score of each region over its names, shape (n, regions); NaN where it has one.
     """
 
     section: str
@@ -56,16 +62,28 @@ class HeldOut:
     positions: np.ndarray
     agreement: dict[str, float]
     few_shot: dict[str, float]
+    row_agreement: np.ndarray
+    wording_sd: np.ndarray
 
 
 def leave_patient_out(patient: str, data: TrainingData, recipe: TrainingRecipe, seed: int) -> list[HeldOut]:
     """Score the sections of a patient by a model of the others."""
     inform(f"without patient {patient}")
     model = data.fit(recipe, seed, without=patient)
-    return [score(name, section, model) for name, section in data.images.items() if name[0] == patient]
+    names = region_names(data.words) if recipe.wordings else REGION_PROMPTS
+    return [score(n, section, model, names) for n, section in data.images.items() if n[0] == patient]
 
 
-def score(name: str, section: SpatialData, model: Whisperer) -> HeldOut:
+def region_names(words: Sequence[Wording]) -> dict[str, list[str]]:
+    """Prompts of each region, and its other names among the wordings."""
+    short = {region: captions.REGION_TARGETS[own] for own, region in PATHOLOGIST.items()}
+    return {
+        region: [*prompts, *(w.text for w in words if w.kind == "name" and w.target == short[region])]
+        for region, prompts in REGION_PROMPTS.items()
+    }
+
+
+def score(name: str, section: SpatialData, model: Whisperer, names: Mapping[str, list[str]]) -> HeldOut:
     """Everything that is measured of a section."""
     table = section["table"]
     image, gene = (_scores(section, model, PROMPTS, modality).to_numpy() for modality in ("image", "gene"))
@@ -73,6 +91,7 @@ def score(name: str, section: SpatialData, model: Whisperer) -> HeldOut:
     correct = correct_labels(regions, {name: [name] for name in TISSUE}, list(TISSUE))
     scores = _scores(section, model, REGION_PROMPTS, "image").to_numpy()
     known = correct.any(axis=1) & np.isfinite(scores).all(axis=1)
+    row_agreement, wording_sd = doubt(section, model, names)
     by_class = aurocs(_scores(section, model, captions.TARGETS, "image"), captions.targets(table))
     return HeldOut(
         name,
@@ -82,7 +101,35 @@ def score(name: str, section: SpatialData, model: Whisperer) -> HeldOut:
         np.asarray(table.obsm["spatial"], float)[known],
         agreement(image, gene),
         few_shot(section, model),
+        row_agreement[known],
+        wording_sd[known],
     )
+
+
+def doubt(section: SpatialData, model: Whisperer, names: Mapping[str, list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """What else is known of the answer of each row.
+
+    Parameters
+    ----------
+    section
+        The section, to which the columns are added.
+    model
+        The model.
+    names
+        Other names of each region.
+
+    Returns
+    -------
+    Agreement of image and genes on the region (n,), and the standard deviation of the score of each region over its names (n, regions).
+    """
+    for key, prompts in (("region", REGION_PROMPTS), ("region_names", names)):
+        sw.tl.zero_shot_annotate(
+            section, prompts, model=model, modality="image", normalize="none", unknown="label", key_added=key
+        )
+    sw.tl.agreement(section, key="region", model=model)
+    table = section["table"]
+    none = np.full((table.n_obs, len(TISSUE)), np.nan)
+    return np.asarray(table.obs[_keys.agreement("region")]), table.obsm.get(_keys.wording_sd("region_names"), none)
 
 
 def _scores(section: SpatialData, model: Whisperer, prompts: Mapping[str, list[str]], modality: str) -> pd.DataFrame:

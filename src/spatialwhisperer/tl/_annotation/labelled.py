@@ -108,10 +108,16 @@ def labelled(
         obs=obs,
         obsm={_keys.scores(key): scores, **own},
         uns={key: {"classes": np.array(classes.classes, dtype=str)}},
-        # an earlier call may have written ids or probabilities of other labels
-        gone=(*(() if any(classes.ids) else (_keys.ontology(key),)), *(() if own else (_keys.probability(key),))),
+        gone=_outdated(key, ids=any(classes.ids), probability=bool(own)),
         colours={key: dict(zip(labels.order, distinct(len(labels.order)), strict=True))},
     )
+
+
+def _outdated(key: str, *, ids: bool, probability: bool) -> tuple[str, ...]:
+    """What earlier calls may have written of other labels, and this one does not write again."""
+    genes = _keys.gene_label(key)
+    written = {_keys.ontology(key): ids, _keys.probability(key): probability}
+    return (*(n for n, again in written.items() if not again), _keys.agreement(key), genes, f"{genes}_colors")
 
 
 def with_wording_sd(result: Result, sd: np.ndarray | None) -> Result:

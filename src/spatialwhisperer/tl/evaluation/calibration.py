@@ -86,9 +86,9 @@ def evaluate_calibration(
     True
     """
     tables = tables_of(data, table_key)
-    rows, taken = _judged(tables, truth, key, mapping)
+    rows, taken = judged_rows(tables, truth, key, mapping)
     confidence, correct = rows.summed, rows.correct
-    sections, positions = _places(tables, taken)
+    sections, positions = places(tables, taken)
     residual = SpatialErrors(positions, sections).mean(correct - confidence.astype(float))
     error = calibration_error(confidence, correct, residual, n_bins=n_bins)
     bins = pd.DataFrame(reliability_bins(confidence, correct, n_bins=n_bins)._asdict())
@@ -143,7 +143,7 @@ def abstention_curve(
     >>> float(curve["coverage"].iloc[-1])
     1.0
     """
-    (confidence, _, correct), _ = _judged(tables_of(data, table_key), truth, key, mapping)
+    (confidence, _, correct), _ = judged_rows(tables_of(data, table_key), truth, key, mapping)
     order = np.argsort(-confidence, kind="stable")
     n = np.arange(1, len(order) + 1)
     curve = pd.DataFrame(
@@ -231,7 +231,7 @@ def stored_probabilities(table: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(probabilities(scores.to_numpy(), record.temperature), columns=scores.columns)
 
 
-def _places(tables: Sequence[AnnData], taken: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def places(tables: Sequence[AnnData], taken: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Section and position of some of the rows of all tables; no positions where a table has none."""
     slides = [Slide.open(table) for table in tables]
     sections = np.concatenate([[f"{i}:{code}" for code in slide.sections] for i, slide in enumerate(slides)])
@@ -239,7 +239,7 @@ def _places(tables: Sequence[AnnData], taken: np.ndarray) -> tuple[np.ndarray, n
     return sections[taken], np.concatenate(positions)[taken] if len(positions) == len(slides) else None
 
 
-def _judged(
+def judged_rows(
     tables: Sequence[AnnData],
     truth: str | pd.DataFrame,
     key: str,
