@@ -302,11 +302,11 @@ def test_labels_of_another_patient(data_folder: Any, tmp_path: Any) -> None:
     from spatialwhisperer.protocols.annotation.scores import aurocs
 
     images = {name: splits._image_table(data_folder, name, {48}) for name in ("A1", "C3")}
-    others = [n for n in splits._sections_without_image(data_folder) if n[0] != "C"][::3]
-    texts = splits._table_alone(sw.datasets.her2st(others, data_dir=data_folder, with_image=False))
+    others = [n for n in splits.sections_without_image(data_folder) if n[0] != "C"][::3]
+    texts = splits.table_alone(sw.datasets.her2st(others, data_dir=data_folder, with_image=False))
     captions.add_captions(texts)
     model = sw.tl.train(
-        [images["A1"], texts, splits._cells(data_folder)],
+        [images["A1"], texts, splits.labelled_cells(data_folder)],
         preset="whisperer",
         image=sw.tl.ImageFeatures(key=splits.image_key(48, splits.SEVERAL_UM)),
         text=sw.tl.TextFeatures(key=captions.SEVERAL_COLUMNS),
