@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,20 @@ from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
-from spatialwhisperer.models.training_range import FAR, Unseen, image_scale, nearest, row_limit, section_limit
+from spatialwhisperer.models.training_range import (
+    FAR,
+    LEAST,
+    MARGIN,
+    Unseen,
+    image_scale,
+    look_scale,
+    nearest,
+    row_limit,
+    section_limit,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KIND = "reference"
 _NOTHING: Mapping[str, np.ndarray] = FrozenMapping({})
@@ -20,6 +34,7 @@ _TOGETHER = (
     ("pair_image", "pair_bridge", "pair_group"),
     ("text_bridge", "text_caption", "text_group"),
     ("feature_mean", "feature_std"),
+    ("look", "unseen_look"),
 )
 """Arrays whose rows belong together: either all of a group are there, or none."""
 
@@ -30,6 +45,8 @@ _KNOWN = {name for group in _TOGETHER for name in group} | {
     "feature_sample",
     "unseen_row",
     "unseen_section",
+    "look",
+    "unseen_look",
 }
 
 
@@ -98,6 +115,9 @@ class Reference:
 
         ``unseen_row`` : quantiles of the distance of training rows from the sections of other patients, shape (q,);
         ``unseen_section``: distance of each training section from them, shape (s,)
+
+        ``look`` : what the image encoder saw of the image of each training section (:class:`~spatialwhisperer.models.ImageEncoder`),
+        shape (s, 2 l); ``unseen_look``: its distance from those of other patients, shape (s,)
 
         ``mean_<modality>`` : mean embedding of the training rows, shape (u,)
 
@@ -199,6 +219,24 @@ class Reference:
         complete = np.isfinite(features).all(axis=1)
         out[complete] = nearest(features[complete], centres, sd)
         return out
+
+    def look_distance(self, look: Sequence[float]) -> float | None:
+        """How far an image lies from the training images by what the encoder saw of it, such as its stains.
+
+        It is stated so that :meth:`image_limit` is its limit too. ``None`` where the reference, or the encoder of the image, has seen
+        nothing.
+
+        Parameters
+        ----------
+        look
+            What the encoder saw of the image, shape (2 l,).
+        """
+        if not self.has("look") or len(look) != self.arrays["look"].shape[1]:
+            return None
+        own = np.asarray(look, dtype=np.float64)[None, : len(look) // 2]
+        patients = self.config.unseen == "groups"
+        limit = max(LEAST if patients else FAR, MARGIN * float(self.arrays["unseen_look"].max()))
+        return float(nearest(own, *look_scale(self.arrays["look"].astype(np.float64)))[0]) * self.image_limit() / limit
 
     def image_limit(self) -> float:
         """Distance beyond which a section is unlike the training sections.

@@ -132,6 +132,23 @@ def unseen_distances(
     return kind, _quantiles(np.concatenate(rows), np.concatenate(weights)).astype(np.float32), sections
 
 
+def look_scale(looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and the pooled standard deviation of what the encoder saw of images: means, then standard deviations, shape (s, 2 d)."""
+    means, deviations = np.split(looks, 2, axis=1)
+    return image_scale(means, deviations)
+
+
+def unseen_looks(looks: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Distance of what was seen of each image from those of other patients, of one patient from other sections, shape (s,)."""
+    units = np.asarray(groups) if len(set(groups)) > 1 else np.arange(len(looks)).astype(str)
+    out = np.zeros(len(looks), np.float32)
+    for at, unit in enumerate(units):
+        if (units != unit).any():
+            centres, sd = look_scale(looks[units != unit])
+            out[at] = nearest(looks[at : at + 1, : looks.shape[1] // 2], centres, sd)[0]
+    return out
+
+
 def row_limit(quantiles: np.ndarray, *, patients: bool) -> float:
     """Distance beyond which a row is unlike the training rows, from the quantiles of rows that were left out."""
     limit = float(np.interp(UNSEEN_ROWS, np.linspace(0, 1, len(quantiles)), quantiles))

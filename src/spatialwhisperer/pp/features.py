@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from spatialwhisperer.pp.tile_features import embed_tiles, read_tiles
 from spatialwhisperer.pp.tile_sizes import check_fine_enough, has_own_sizes, tile_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -119,11 +120,20 @@ class GeneFeatures:
 
 @dataclass(frozen=True)
 class FeatureRecord(Stored):
-    """What is stored beside features: how they were made, where they were read, and the licence of the encoder."""
+    """What is stored beside features: how they were made, where they were read, and the licence of the encoder.
+
+    Attributes
+    ----------
+    recipe, licence, where
+        How they were made, with an encoder of which licence, and on which images.
+    looks
+        What the encoder saw of the whole image of each section, where it looks at images.
+    """
 
     recipe: FeatureRecipe
     licence: str
     where: Where = field(default_factory=Where)
+    looks: Mapping[str, tuple[float, ...]] = field(default_factory=frozen)
 
 
 @dataclass(frozen=True)
@@ -240,11 +250,12 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
     """Compute the features of a recipe, whatever is stored."""
     plan = _checked_plan(slide, recipe, options.pop("off_slide", None), encoder.spec)
     whole = recipe.border == "nan"
+    looks: dict[str, tuple[float, ...]] = {}
     values = embed_tiles(
-        plan, encoder, recipe.tile_um, _tile_px(recipe), whole=whole, identity=recipe.encoder, **options
+        plan, encoder, recipe.tile_um, _tile_px(recipe), whole=whole, identity=recipe.encoder, looks=looks, **options
     )
     key = recipe.key or _keys.features(recipe.name)
-    record = FeatureRecord(recipe, encoder.spec.licence, slide.where)
+    record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks)
     return Features(values, Result(key, record, obsm={key: values}, obs=encoder.columns(values)))
 
 

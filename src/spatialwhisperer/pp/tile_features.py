@@ -38,6 +38,7 @@ def embed_tiles(
     batch_size: int | None = None,
     device: str | None = None,
     identity: EncoderIdentity | None = None,
+    looks: dict[str, tuple[float, ...]] | None = None,
 ) -> np.ndarray:
     """Compute the features of each tile size, joined column-wise, float32, shape (n, sizes * d).
 
@@ -57,6 +58,8 @@ def embed_tiles(
         Tiles in one forward pass and torch device; ``None`` takes those of the settings.
     identity
         Identity of the encoder, by which batches of an interrupted call are found again; ``None`` keeps none.
+    looks
+        Gets what the encoder saw of the image of each section, where it looks at images.
 
     Raises
     ------
@@ -70,6 +73,8 @@ def embed_tiles(
     }
     with kept_until_done(), keeping_copies():
         encoders = _by_image(plan, encoder)
+        if looks is not None:
+            looks |= {s.name: one.encoder.look for one in encoders for s in one.sections if one.encoder.look}
         first = _features(plan, encoders, tile_ums[0], tile_px, whole=whole, **options)
         if len(tile_ums) == 1:
             return first

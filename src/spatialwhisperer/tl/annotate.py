@@ -28,7 +28,7 @@ from spatialwhisperer.tl._annotation.labels import (
 )
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes
-from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.training_range import image_looks, image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import (
     check_any_row,
@@ -404,8 +404,9 @@ def _say_unsure(record: AnnotationRecord) -> None:
 
 def _ranges(slide: Slide, model: Whisperer, rows: Embedded) -> list[SectionRange]:
     """How the images differ from those of the training; a slide without any tissue is refused."""
-    mpp = image_mpp(slide, model.config.modality("image").features.key)
-    ranges = section_ranges(model, rows.features, slide.sections, mpp)
+    key = model.config.modality("image").features.key
+    looks = image_looks(slide, key, rows.results)
+    ranges = section_ranges(model, rows.features, slide.sections, image_mpp(slide, key), looks)
     if ranges and not any(r.n_tissue for r in ranges):
         raise ValueError(
             f"None of the {slide.n_rows} rows has a whole tile on tissue: they show the empty background. Check the coordinates and "

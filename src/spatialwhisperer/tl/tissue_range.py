@@ -13,7 +13,7 @@ from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._annotation import guard
-from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.training_range import image_looks, image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import row_inputs
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
@@ -103,9 +103,9 @@ def tissue_range(
     tissue = on_tissue(data, model, "image", slide)
     opened = Slide.open(tissue.data, **slide)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
-    ranges = section_ranges(
-        model, inputs.values, opened.sections, image_mpp(opened, model.config.modality("image").features.key)
-    )
+    key = model.config.modality("image").features.key
+    looks = image_looks(opened, key, inputs.results)
+    ranges = section_ranges(model, inputs.values, opened.sections, image_mpp(opened, key), looks)
     found = guard.row_ranges(reference, inputs.values, opened.sections, ranges)
     if found is None:
         raise ValueError(_without(model))

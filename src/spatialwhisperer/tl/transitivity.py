@@ -17,7 +17,7 @@ from spatialwhisperer.statistics.cross_entropy import excess_cross_entropy
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.left_out import neighbour_blocks
 from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
-from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.training_range import image_looks, image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 from spatialwhisperer.tl._transitivity import estimates
@@ -202,8 +202,9 @@ def transitivity(
     if image is not None:
         features = image.features
         standardised = None if features is None else model.standardized("image", features, sections)[keep]
-        mpp = image_mpp(opened, model.config.modality("image").features.key)
-        ranges = section_ranges(model, features, opened.sections, mpp)
+        key = model.config.modality("image").features.key
+        looks = image_looks(opened, key, image.results)
+        ranges = section_ranges(model, features, opened.sections, image_mpp(opened, key), looks)
         estimates.add_image(out, rows, reference, standardised, ranges)
         out.attrs["range"] = range_warnings(ranges, model)
     out.attrs["n"] = len(keep)

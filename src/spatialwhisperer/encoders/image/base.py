@@ -26,9 +26,14 @@ class ImageEncoder(Encoder):
     ----------
     looks_at_image
         Whether the encoder looks at a whole image before it encodes tiles of it, by a method ``on_image``.
+    look
+        What the image looked like: means of some numbers over its tissue, then their standard deviations. It is recorded beside the
+        features, and tells whether an image is like those of the training where the features themselves do not. Empty where nothing
+        was seen.
     """
 
     looks_at_image: ClassVar[bool] = False
+    look: tuple[float, ...] = ()
 
     def on_image(self, sample: np.ndarray, *, mpp: float) -> ImageEncoder:  # noqa: ARG002
         """Return the encoder for tiles of one image, after a look at the whole of it.

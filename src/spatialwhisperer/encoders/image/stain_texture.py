@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
-from spatialwhisperer.encoders.image.stain import REFERENCE_STAINS, SlideStain, unmixing_matrix
+from spatialwhisperer.encoders.image.stain import BLANK, REFERENCE_STAINS, SlideStain, unmixing_matrix
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 
@@ -24,6 +24,7 @@ _NUCLEAR_H = 0.3
 _PALE_H = 0.15
 _PEAK_H = 0.1
 _PATTERN_H = 0.05
+_FEWEST_LOOKED_AT, _MOST_LOOKED_AT = 10, 100
 
 
 @register_encoder(
@@ -62,6 +63,8 @@ class StainTextureEncoder(ImageEncoder):
     ----------
     stain
         Stains of the image that the tiles are of; ``None`` takes the tiles as they are.
+    look
+        What the image looks like with its own stains; see :class:`ImageEncoder`.
 
     Attributes
     ----------
@@ -80,12 +83,14 @@ class StainTextureEncoder(ImageEncoder):
 
     looks_at_image = True
 
-    def __init__(self, stain: SlideStain | None = None) -> None:
+    def __init__(self, stain: SlideStain | None = None, look: tuple[float, ...] = ()) -> None:
         self.stain = SlideStain.reference() if stain is None else stain
+        self.look = look
 
     def on_image(self, sample: np.ndarray, *, mpp: float) -> StainTextureEncoder:
         """Return the encoder with the stains of an image, estimated from tiles that cover it."""
-        return StainTextureEncoder(SlideStain.estimate(check_tiles(sample, mpp), mpp=mpp))
+        stain = SlideStain.estimate(check_tiles(sample, mpp), mpp=mpp)
+        return StainTextureEncoder(stain, _look(sample, mpp, stain))
 
     def feature_names(self) -> list[str]:
         """Names of the features, in the order of the columns."""
@@ -119,6 +124,20 @@ class StainTextureEncoder(ImageEncoder):
         for row, tile in zip(out, tiles, strict=True):
             row[:] = list(describe(tile, float(mpp), self.stain).values())
         return out
+
+
+def _look(sample: np.ndarray, mpp: float, stain: SlideStain) -> tuple[float, ...]:
+    """Means and standard deviations of the features of tissue before stains are normalised; empty where there are too few tiles."""
+    if sample.shape[-1] < MIN_EDGE_PX:
+        return ()
+    density = [stain.densities[channel][sample[:, channel]].mean(axis=(1, 2)) for channel in range(3)]
+    tissue = np.flatnonzero((np.mean(density, axis=0) > _TISSUE_OD) & (sample.max(axis=1) > BLANK).all(axis=(1, 2)))
+    if len(tissue) < _FEWEST_LOOKED_AT:
+        return ()
+    some = tissue[np.unique(np.linspace(0, len(tissue) - 1, _MOST_LOOKED_AT).astype(int))]
+    as_it_is = SlideStain.reference()
+    features = np.array([list(describe(tile, mpp, as_it_is).values()) for tile in sample[some]])
+    return (*features.mean(axis=0).tolist(), *features.std(axis=0).tolist())
 
 
 @cache

@@ -14,7 +14,7 @@ import pandas as pd
 
 from spatialwhisperer._messages import inform
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
-from spatialwhisperer.models.training_range import on_tissue, unseen_distances
+from spatialwhisperer.models.training_range import look_scale, nearest, on_tissue, unseen_distances, unseen_looks
 from spatialwhisperer.protocols.annotation.guard_figure import Judged, draw
 from spatialwhisperer.protocols.annotation.guard_tissue import breast, changed, foreign
 from spatialwhisperer.protocols.output import markdown, write_text
@@ -23,6 +23,8 @@ from spatialwhisperer.statistics.standardize import MIN_ROWS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from spatialwhisperer.protocols.annotation.guard_tissue import Tissue
 
 PATIENT, SECTION = "breast, patient left out", "breast, section left out"
 
@@ -52,16 +54,16 @@ def run(data: Path, out: Path, *, smoke: bool = False) -> pd.DataFrame:
 
 
 def measure(
-    known: Mapping[str, np.ndarray], others: Mapping[str, Mapping[str, np.ndarray]]
+    known: Mapping[str, Tissue], others: Mapping[str, Mapping[str, Tissue]]
 ) -> tuple[pd.DataFrame, dict[str, list[Judged]]]:
     """Compare training sections with those of other patients, and everything else with all of them.
 
     Parameters
     ----------
     known
-        Features of the training sections; the first letter of a name is the patient.
+        Training sections; the first letter of a name is the patient.
     others
-        Features of other sections, by set and section.
+        Other sections, by set and section.
 
     Returns
     -------
@@ -103,23 +105,25 @@ def measure(
     return pd.DataFrame(rows).set_index("set")[[*columns, "embedded model, rows alone", "embedded model"]], distances
 
 
-def patients(known: Mapping[str, np.ndarray]) -> list[str]:
+def patients(known: Mapping[str, Tissue]) -> list[str]:
     """Patients of the sections."""
     return sorted({name[0] for name in known})
 
 
-def reference_of(known: Mapping[str, np.ndarray]) -> Reference:
+def reference_of(known: Mapping[str, Tissue]) -> Reference:
     """What a model that was trained on these sections holds of their images."""
-    parts = list(known.values())
+    parts = [tissue.features for tissue in known.values()]
+    looks = np.array([tissue.look for tissue in known.values()])
     mean = np.stack([x.mean(axis=0, dtype=np.float64) for x in parts]).astype(np.float32)
     std = np.stack([x.std(axis=0, dtype=np.float64) for x in parts]).astype(np.float32)
     kind, row, section = unseen_distances(parts, [name[0] for name in known], mean, std)
     config = ReferenceConfig(sections=tuple(known), encoder="stain_texture", unseen=kind)
     arrays = {"feature_mean": mean, "feature_std": std, "unseen_row": row, "unseen_section": section}
+    arrays |= {"look": looks.astype(np.float32), "unseen_look": unseen_looks(looks, [name[0] for name in known])}
     return Reference(config, arrays)
 
 
-def with_limits_without(patient: str, known: Mapping[str, np.ndarray], reference: Reference) -> Reference:
+def with_limits_without(patient: str, known: Mapping[str, Tissue], reference: Reference) -> Reference:
     """The reference of the other patients, with limits between patients that the tissue of one patient did not set.
 
     The limits of a model of two patients come from comparing both ways. Here the way in which the patient is compared with the others
@@ -127,17 +131,23 @@ def with_limits_without(patient: str, known: Mapping[str, np.ndarray], reference
     """
     own = reference_of({n: x for n, x in known.items() if n[0] == patient})
     others = [x for n, x in known.items() if n[0] != patient]
-    distance = np.concatenate([own.row_distance(x) for x in others])
-    section = np.array([own.image_distance(x) for x in others], np.float32)
+    distance = np.concatenate([own.row_distance(x.features) for x in others])
+    section = np.array([own.image_distance(x.features) for x in others], np.float32)
+    centres, sd = look_scale(own.arrays["look"].astype(np.float64))
+    looks = np.array([nearest(np.array(x.look)[None, : len(sd)], centres, sd)[0] for x in others], np.float32)
     row = np.quantile(distance, np.linspace(0, 1, len(reference.arrays["unseen_row"]))).astype(np.float32)
-    arrays = reference.arrays | {"unseen_row": row, "unseen_section": section}
+    # one for each row of "look": the largest sets the limit
+    looks = np.full(len(reference.arrays["look"]), looks.max(), np.float32)
+    arrays = reference.arrays | {"unseen_row": row, "unseen_section": section, "unseen_look": looks}
     return Reference(replace(reference.config, unseen="groups"), arrays)
 
 
-def judge(x: np.ndarray, reference: Reference) -> Judged:
-    """Compare a section, by its features (n, d), as an annotation does."""
+def judge(section_tissue: Tissue, reference: Reference) -> Judged:
+    """Compare a section as an annotation does."""
+    x, look = section_tissue
     tissue = on_tissue(x, reference.config.encoder)
     section = reference.image_distance(x[tissue]) if tissue.any() else np.inf
+    section = max(section, reference.look_distance(look) or 0.0)
     whole = tissue.sum() >= MIN_ROWS and section > reference.image_limit()
     limit = reference.row_limit()
     if limit is None:
@@ -154,7 +164,7 @@ def fraction(parts: Iterable[Judged], *, alone: bool = False) -> float:
     return float(np.average([p.alone if alone else p.abstain for p in parts], weights=n))
 
 
-def _section_left_out(known: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _section_left_out(known: Mapping[str, Tissue]) -> dict[str, Any]:
     """Sections whose patient has others are compared with all sections but themselves."""
     several = [n for n in known if sum(o[0] == n[0] for o in known) > 1]
     parts = [judge(known[n], reference_of({o: x for o, x in known.items() if o != n})) for n in several]

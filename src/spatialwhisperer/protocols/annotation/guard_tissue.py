@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,13 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
+from spatialwhisperer._access.tiles.sample import image_sample
 from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
+from spatialwhisperer.pp.encoder_choice import choose_encoder
+from spatialwhisperer.pp.features import compute_image_features, image_recipe
 from spatialwhisperer.pp.tile_features import read_tiles
 from spatialwhisperer.protocols.annotation.splits import COARSE, SEVERAL_UM, WITH_IMAGE
+from spatialwhisperer.tl._annotation.training_range import image_looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +28,19 @@ if TYPE_CHECKING:
 
     Change = Callable[[np.ndarray, float], np.ndarray]
 
-Features = dict[str, dict[str, np.ndarray]]
-"""Image features of the rows, by set and section."""
+
+class Tissue(NamedTuple):
+    """Image features of the rows of a section, and what the encoder saw of its image."""
+
+    features: np.ndarray
+    look: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+Features = dict[str, dict[str, Tissue]]
+"""Tissue by set and section."""
 
 ASSUMED_MPP = 0.5
 """Microns per pixel of images that do not state them."""
@@ -34,11 +49,11 @@ IHC = "skimage_ihc"
 FADED, INK = 0.2, (20, 60, 150)
 
 
-def breast(data: Path, *, smoke: bool = False) -> dict[str, np.ndarray]:
+def breast(data: Path, *, smoke: bool = False) -> dict[str, Tissue]:
     """Features of the sections with an image, as the embedded model reads them."""
     names = ("A1", "C2", "C3") if smoke else WITH_IMAGE
     found = {name: _features(sw.datasets.her2st(name, data_dir=data)) for name in names}
-    return {name: x[np.isfinite(x).all(axis=1)] for name, x in found.items()}
+    return {name: Tissue(x[np.isfinite(x).all(axis=1)], look) for name, (x, look) in found.items()}
 
 
 def foreign(data: Path, *, smoke: bool = False) -> Features:
@@ -74,9 +89,11 @@ def changed(data: Path, *, smoke: bool = False) -> Features:
     out: Features = {name: {} for name in CHANGES}
     for section in ("C2",) if smoke else ("C2", "A1"):
         plan = plan_tiles(Slide.open(sw.datasets.her2st(section, data_dir=data)))
+        sample, mpp = image_sample(plan.sections[0])
         tiles = {um: read_tiles(plan, um, COARSE) for um in SEVERAL_UM}
         for name, change in CHANGES.items():
-            out[name][section] = _encoded(encoder, tiles, change)
+            bound = encoder.on_image(change(sample, mpp), mpp=mpp)
+            out[name][section] = Tissue(_encoded(bound, tiles, change), bound.look)
     return out
 
 
@@ -84,8 +101,11 @@ def _encoded(encoder: ImageEncoder, tiles: dict[float, np.ndarray], change: Chan
     return np.hstack([encoder.encode(change(t, um / COARSE), mpp=um / COARSE) for um, t in tiles.items()])
 
 
-def _features(data: Any) -> np.ndarray:
-    return np.asarray(sw.pp.embed_images(data, tile_um=SEVERAL_UM, tile_px=COARSE, inplace=False))
+def _features(data: Any) -> Tissue:
+    slide = Slide.open(data)
+    recipe = image_recipe(slide, choose_encoder("stain_texture"), tile_um=SEVERAL_UM, tile_px=COARSE)
+    found = compute_image_features(slide, recipe, sw.models.image_encoder("stain_texture"))
+    return Tissue(found.values, next(iter(image_looks(slide, recipe.key, found.results).values()), ()))
 
 
 # ------------------------------------------------------------------------------------------------- files

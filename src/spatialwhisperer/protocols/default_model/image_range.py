@@ -11,9 +11,12 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import fingerprint
 from spatialwhisperer.models.reference import Reference
-from spatialwhisperer.models.training_range import unseen_distances
+from spatialwhisperer.models.training_range import unseen_distances, unseen_looks
 from spatialwhisperer.models.whisperer import Whisperer
+from spatialwhisperer.pp.encoder_choice import choose_encoder
+from spatialwhisperer.pp.features import compute_image_features, image_recipe
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe
+from spatialwhisperer.tl._annotation.training_range import image_looks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
     """A model with the statistics and distances of its training images and the fingerprints of its sections; all else stays as it is.
 
-    The model standardises features within a section, so that its scores do not depend on these statistics.
+    Scores do not depend on these statistics.
 
     Parameters
     ----------
@@ -44,12 +47,15 @@ def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
     recipe, config, arrays = TrainingRecipe(), model.reference.config, model.reference.arrays
     parts: dict[str, np.ndarray] = {}
     prints: dict[str, str] = {}
+    looks: list[tuple[float, ...]] = []
     for number, data in enumerate([*materials.images.values(), *materials.texts.values(), materials.cells]):
         slide = Slide.open(data)
         prints |= {fingerprint(slide, slide.sections == code): f"{number}:{code}" for code in np.unique(slide.sections)}
         if number < len(materials.images):
-            features = sw.pp.embed_images(data, tile_um=recipe.tile_um, tile_px=recipe.tile_px, inplace=False)
-            x = np.asarray(features)
+            image = image_recipe(slide, choose_encoder("stain_texture"), tile_um=recipe.tile_um, tile_px=recipe.tile_px)
+            found = compute_image_features(slide, image, sw.models.image_encoder("stain_texture"))
+            x = found.values
+            looks += list(image_looks(slide, image.key, found.results).values())
             parts[f"{number}:{slide.sections[0]}"] = x[np.isfinite(x).all(axis=1)]
     if tuple(parts) != config.sections or tuple(map(len, parts.values())) != config.section_rows:
         raise ValueError("The sections are not those that the model was trained on. Train it again.")
@@ -60,7 +66,8 @@ def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
     groups = [code.partition(":")[2][0] for code in parts]
     kind, row, section = unseen_distances([*parts.values()], groups, mean, std)
     config = replace(config, unseen=kind, fingerprints=prints)
-    model.reference = Reference(
-        config, {**arrays, "feature_mean": mean, "feature_std": std, "unseen_row": row, "unseen_section": section}
-    )
+    measured = {"feature_mean": mean, "feature_std": std, "unseen_row": row, "unseen_section": section}
+    seen = np.array(looks, dtype=np.float32)
+    measured |= {"look": seen, "unseen_look": unseen_looks(seen.astype(np.float64), groups)}
+    model.reference = Reference(config, {**arrays, **measured})
     return model

@@ -15,6 +15,7 @@ from spatialwhisperer.statistics.standardize import MIN_ROWS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from spatialwhisperer._access.result import Result
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.models.reference import Reference, ReferenceConfig
     from spatialwhisperer.models.whisperer import Whisperer
@@ -39,8 +40,9 @@ class SectionRange:
         Microns per pixel at which its tiles are read, and their ratio to those of the training images (above 1: coarser, below 1:
         finer); ``None`` where one of the two is not known.
     distance, limit
-        Distance of its mean features from those of the training sections, and the largest that counts as similar
-        (:meth:`~spatialwhisperer.models.reference.Reference.image_distance`); ``None`` where there are no features.
+        Distance of its mean features from those of the training sections, or of what was seen of its image if that is further, and the
+        largest that counts as similar (:meth:`~spatialwhisperer.models.reference.Reference.image_distance`); ``None`` where there are
+        no features.
     """
 
     name: str
@@ -86,7 +88,11 @@ def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str
 
 
 def section_ranges(
-    model: Whisperer, features: np.ndarray | None, sections: np.ndarray, mpp: Mapping[str, float]
+    model: Whisperer,
+    features: np.ndarray | None,
+    sections: np.ndarray,
+    mpp: Mapping[str, float],
+    looks: Mapping[str, tuple[float, ...]] | None = None,
 ) -> list[SectionRange]:
     """Compare each section with the training images; none where the model has no reference or reads no images.
 
@@ -100,6 +106,8 @@ def section_ranges(
         Section of each row, shape (n,).
     mpp
         Microns per full-resolution pixel by section, as far as they are known.
+    looks
+        What the image encoder saw of the image of each section, as far as it looks at images.
     """
     if model.reference is None or "image" not in model.modalities:
         return []
@@ -109,12 +117,20 @@ def section_ranges(
         # the one image of a table that was taken out of its SpatialData is recorded under the region's name
         scale = mpp.get(name, next(iter(mpp.values())) if len(mpp) == 1 else None)
         x = None if features is None else features[rows]
-        out.append(section_range(str(name), int(rows.sum()), scale, x, model.reference))
+        look = (looks or {}).get(str(name), ())
+        out.append(section_range(str(name), int(rows.sum()), scale, x, model.reference, look))
     return out
 
 
-def section_range(name: str, n: int, mpp: float | None, x: np.ndarray | None, reference: Reference) -> SectionRange:
-    """Compare one section, of n rows and their features x (n, d), with the training images."""
+def section_range(
+    name: str,
+    n: int,
+    mpp: float | None,
+    x: np.ndarray | None,
+    reference: Reference,
+    look: tuple[float, ...] = (),
+) -> SectionRange:
+    """Compare one section, of n rows, their features x (n, d) and what was seen of its image, with the training images."""
     read_at, factor = _factor(mpp, reference.config)
     if x is None:
         return SectionRange(name, n, n, read_at, factor, None, None)
@@ -122,7 +138,16 @@ def section_range(name: str, n: int, mpp: float | None, x: np.ndarray | None, re
     distance = limit = None
     if reference.has("feature_mean") and tissue.any():
         distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
+        seen = reference.look_distance(look)
+        distance = distance if seen is None else max(distance, seen)
     return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit)
+
+
+def image_looks(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, tuple[float, ...]]:
+    """What the image encoder saw of the image of each section, from features that were just computed, else from stored ones."""
+    fresh = [r.parameters for r in results if r.key == key and isinstance(r.parameters, FeatureRecord)]
+    record = fresh[0] if fresh else recorded_as(slide.table, key, FeatureRecord)
+    return {} if record is None else record.looks
 
 
 def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:

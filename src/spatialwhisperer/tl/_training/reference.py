@@ -12,7 +12,7 @@ from spatialwhisperer._access.table.fingerprints import fingerprint
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
-from spatialwhisperer.models.training_range import unseen_distances
+from spatialwhisperer.models.training_range import unseen_distances, unseen_looks
 from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.statistics.cross_entropy import left_out_excess, log_profiles
 
@@ -235,9 +235,17 @@ class _Filling:
         arrays["feature_mean"] = np.stack([p.mean(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
         arrays["feature_std"] = np.stack([p.std(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
         self._unseen(config, arrays, parts, [str(groups[codes == name][0]) for name in names])
+        self._looks(arrays, names, [str(groups[codes == name][0]) for name in names])
         keep = at[self._draw(len(at), self._rows(SAMPLE, raw.shape[1]))]
         largest = float(np.finfo(np.float16).max)
         arrays["feature_sample"] = np.clip(self.items.inputs["image"][keep], -largest, largest).astype(np.float16)
+
+    def _looks(self, arrays: dict[str, np.ndarray], names: np.ndarray, groups: list[str]) -> None:
+        """What the encoder saw of the image of each section, where it saw all of them."""
+        found = looks_of(self.sources, self.inputs)
+        if all(name in found for name in names.tolist()):
+            arrays["look"] = np.array([found[name] for name in names.tolist()], dtype=np.float32)
+            arrays["unseen_look"] = unseen_looks(arrays["look"].astype(np.float64), groups)
 
     def _unseen(
         self, config: dict[str, Any], arrays: dict[str, np.ndarray], parts: list[np.ndarray], groups: list[str]
@@ -257,6 +265,18 @@ class _Filling:
             for code in np.unique(source.section)
             if str(code) in used
         }
+
+
+def looks_of(sources: Sequence[Source], inputs: Inputs) -> dict[str, tuple[float, ...]]:
+    """What the encoder saw of the images of the training sections, by their codes."""
+    key = inputs.modalities["image"].recipe.key
+    fresh = {id(slide): result.parameters for slide, result in inputs.computed if result.key == key}
+    out: dict[str, tuple[float, ...]] = {}
+    for number, source in enumerate(sources):
+        record = fresh.get(id(source.slide)) or recorded_as(source.table, key, FeatureRecord)
+        if isinstance(record, FeatureRecord):
+            out |= {f"{number}:{name}": look for name, look in record.looks.items()}
+    return out
 
 
 def _pairs(items: Items, a: str, b: str) -> np.ndarray:
