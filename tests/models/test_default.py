@@ -294,8 +294,11 @@ def test_it_holds_the_distances_of_left_out_patients() -> None:
     assert reference.config.unseen == "groups"
     row = reference.row_limit()
     assert row is not None
-    assert reference.arrays["unseen_section"].round(2).tolist() == pytest.approx([0.66, 0.57, 0.62, 0.5, 0.5], abs=1e-6)
-    assert (round(row, 2), round(reference.image_limit(), 2)) == (2.06, 1.0)
+    assert reference.arrays["unseen_section"].round(2).tolist() == pytest.approx(
+        [0.94, 0.68, 0.85, 0.57, 0.48], abs=1e-6
+    )
+    assert (round(row, 2), round(reference.image_limit(), 2)) == (2.2, 1.4)
+    assert reference.arrays["unseen_look"].round(2).tolist() == pytest.approx([1.02, 1.04, 1.06, 0.99, 0.63], abs=1e-6)
     assert len(reference.config.fingerprints) == 34  # 33 sections and the single cells
 
 
@@ -334,7 +337,7 @@ import spatialwhisperer as sw
 sw.settings.offline = True
 sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
 sdata = sections["P1"]
-sw.tl.zero_shot_annotate(sdata, unknown="label")
+sw.tl.zero_shot_annotate(sdata, unknown="label", min_confidence=0)
 obs = sdata["table"].obs
 print(json.dumps([list(obs["sw_label"].cat.categories), float(obs["sw_label_confidence"].max()), str(obs["sw_label_cl"].dtype)]))
 """
@@ -342,7 +345,7 @@ print(json.dumps([list(obs["sw_label"].cat.categories), float(obs["sw_label_conf
     assert done.returncode == 0, done.stderr
     categories, confidence, dtype = json.loads(done.stdout.splitlines()[-1])
     assert categories == [name for name in SHIPPED if name in categories]
-    assert len(categories) > 1
+    assert categories
     assert 0 < confidence <= 1
     assert dtype == "category"
     assert "her2st-mini" in done.stderr

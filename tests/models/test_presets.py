@@ -164,7 +164,8 @@ def test_the_parts_are_those_of_the_preset(name: str, protocol: str, trained: An
     assert predictor.config.value_space == preset.expression.value_space
     assert predictor.config.method == preset.expression.method
     assert set(predictor.arrays) >= {preset.expression.retrieval.key, "section", "group", "weight", "intercept"}
-    assert model.encoders["gene"].name == preset.gene_encoder
+    # few rows
+    assert model.encoders["gene"].name == preset.gene_encoder.replace("auto", "pca")
     if preset.gene_encoder == "identity":
         assert model.encoders["gene"].value_space == preset.expression.input_space
 

@@ -148,7 +148,7 @@ def test_top_tiles(annotated: Annotated) -> None:
     for label in ("T cell", "sw_query"):
         axes = sw.pl.top_tiles(annotated.data, label, n=3, lowest=True)
         check_bars(axes[:1], 1.0)  # these axes are in microns
-        assert axes[0].get_xlim() == (0, 154)
+        assert axes[0].get_xlim() == (0, 300)
 
 
 def test_domains(annotated: Annotated) -> None:

@@ -459,16 +459,16 @@ def test_options_are_checked_where_they_are_made(options: Any, wrong: dict[str, 
 
 
 def test_the_default_preset_is_our_own_with_a_gene_encoder_that_suits_the_number_of_rows(
-    simulated: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    simulated: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = [simulated.sections["P1"], simulated.reference]
     image = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
     few = sw.tl.train(data, image=image, expression=False)
     assert few.config.training is not None
     assert (few.config.training.preset, few.config.modality("gene").features.name) == ("whisperer", "pca")
-    assert "370 rows are too few for scVI" in caplog.text
+    assert "370 rows are too few for scVI" in capfd.readouterr().err
     monkeypatch.setattr(readers, "FEWEST_ROWS", 300)
     monkeypatch.setattr(readers, "SEEN_ROWS", 370 * 5)
     more = sw.tl.train(data, image=image, expression=False)
     assert more.config.modality("gene").features.name == "scvi"
-    assert "scVI, 5 epochs over 370 rows" in caplog.text
+    assert "scVI, 5 epochs over 370 rows" in capfd.readouterr().err

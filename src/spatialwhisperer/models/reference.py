@@ -14,7 +14,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.models.training_range import (
     FAR,
-    LEAST,
+    LEAST_LOOK,
     MARGIN,
     Unseen,
     image_scale,
@@ -235,7 +235,7 @@ class Reference:
             return None
         own = np.asarray(look, dtype=np.float64)[None, : len(look) // 2]
         patients = self.config.unseen == "groups"
-        limit = max(LEAST if patients else FAR, MARGIN * float(self.arrays["unseen_look"].max()))
+        limit = max(LEAST_LOOK if patients else FAR, MARGIN * float(self.arrays["unseen_look"].max()))
         return float(nearest(own, *look_scale(self.arrays["look"].astype(np.float64)))[0]) * self.image_limit() / limit
 
     def image_limit(self) -> float:

@@ -23,6 +23,9 @@ FAR = 2.0
 LEAST = 1.0
 """No section is called unlike the training sections when its mean differs by less than the rows of one section do."""
 
+LEAST_LOOK = 1.25
+"""The same for what the encoder saw of whole images, which differs more between two images of the same tissue."""
+
 MARGIN = 1.5
 """A new section may lie this much further away than the furthest section of a patient that was left out."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from spatialwhisperer.models.training_range import LEAST_LOOK
 from spatialwhisperer.protocols.annotation import guard, guard_tissue
 from spatialwhisperer.protocols.annotation.guard_figure import draw
 from spatialwhisperer.protocols.annotation.guard_tissue import Tissue
@@ -47,8 +48,8 @@ def test_an_image_that_looks_unlike_the_training_images_is_told_by_that_alone(kn
     near, far = known["C2"], Tissue(known["C2"].features, tuple(np.array(known["C2"].look) + 4))
     assert guard.judge(near, reference).abstain < 0.1
     assert guard.judge(far, reference).abstain == 1
-    # images of one patient lie 0.5 to 0.6 from those of the other: the limit is 1, as that of the features
-    distance = reference.look_distance(tuple(np.full(158, 2.6).tolist()) + (1.0,) * 158)
+    # images of one patient lie 0.5 to 0.6 from those of the other: the limit is the least one
+    distance = reference.look_distance(tuple(np.full(158, 0.6 + 2 * LEAST_LOOK).tolist()) + (1.0,) * 158)
     assert distance == pytest.approx(2.0 * reference.image_limit())
     assert reference.look_distance(()) is None
 

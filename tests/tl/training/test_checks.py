@@ -64,7 +64,7 @@ def test_no_object_is_refused(nothing: Any) -> None:
 def test_what_the_caller_leaves_open_is_that_of_the_preset() -> None:
     asked = checks.requests(preset("whisperer"), None, None, None)
     assert list(asked) == ["gene", "text", "image"]
-    assert asked["gene"] == GENE("pca")
+    assert asked["gene"] == GENE("auto")
     assert asked["text"] == TEXT("minilm")
     assert asked["image"] == IMAGE("stain_texture", tile_um=(100.0, 154.0, 300.0, 600.0))
 

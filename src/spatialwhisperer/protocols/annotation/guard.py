@@ -147,8 +147,9 @@ def judge(section_tissue: Tissue, reference: Reference) -> Judged:
     x, look = section_tissue
     tissue = on_tissue(x, reference.config.encoder)
     section = reference.image_distance(x[tissue]) if tissue.any() else np.inf
-    section = max(section, reference.look_distance(look) or 0.0)
-    whole = tissue.sum() >= MIN_ROWS and section > reference.image_limit()
+    seen = reference.look_distance(look) or 0.0
+    whole = max(seen, section if tissue.sum() >= MIN_ROWS else 0.0) > reference.image_limit()
+    section = max(section, seen)
     limit = reference.row_limit()
     if limit is None:
         raise ValueError("This reference holds no distances of left-out training tissue.")

@@ -89,6 +89,8 @@ def row_ranges(
 
 def verdict(one: SectionRange) -> str:
     """Whether a section as a whole is like the training sections: "in range", "out of range" or "too few rows"."""
+    if one.look is not None and one.limit is not None and one.look > one.limit:
+        return "out of range"
     if one.distance is None or one.limit is None or one.n_tissue < MIN_ROWS:
         return "too few rows"
     return "out of range" if one.distance > one.limit else "in range"

@@ -43,6 +43,8 @@ class SectionRange:
         Distance of its mean features from those of the training sections, or of what was seen of its image if that is further, and the
         largest that counts as similar (:meth:`~spatialwhisperer.models.reference.Reference.image_distance`); ``None`` where there are
         no features.
+    look
+        Distance of what was seen of its image, which does not depend on the rows, with the same limit.
     """
 
     name: str
@@ -52,6 +54,7 @@ class SectionRange:
     factor: float | None
     distance: float | None
     limit: float | None
+    look: float | None = None
 
 
 def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str]:
@@ -80,7 +83,8 @@ def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str
     """
     sentences: list[str] = []
     training = None if model.reference is None else model.reference.config.mpp
-    for kind in (_scale, _look, _rows):
+    within = model.reference is not None and model.config.modality("image").standardize == "section"
+    for kind in (_scale, _look, *((_rows,) if within else ())):
         own = [s for s in (kind(one, training) for one in ranges) if s]
         more = len(own) - 3
         sentences += own[:3] + ([f"… and likewise {more} more sections."] if more > 0 else [])
@@ -135,12 +139,12 @@ def section_range(
     if x is None:
         return SectionRange(name, n, n, read_at, factor, None, None)
     tissue = on_tissue(x, reference.config.encoder)
-    distance = limit = None
+    distance = limit = seen = None
     if reference.has("feature_mean") and tissue.any():
         distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
         seen = reference.look_distance(look)
         distance = distance if seen is None else max(distance, seen)
-    return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit)
+    return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit, seen)
 
 
 def image_looks(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, tuple[float, ...]]:
