@@ -395,7 +395,7 @@ def _pairs(pairs: Mapping[tuple[str, str], float] | Sequence[tuple[str, str]]) -
 
 
 def _check_locking(locking: str) -> None:
-    if len(locking) != 3 or set(locking) - set("LUu"):
+    if not isinstance(locking, str) or len(locking) != 3 or set(locking) - set("LUu"):
         raise ValueError(
             f"locking must be three letters of L, U and u in the order gene, text, image (such as 'LUL'); found {locking!r}."
         )

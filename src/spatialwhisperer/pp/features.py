@@ -259,6 +259,13 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
     return Features(values, Result(key, record, obsm={key: values}, obs=encoder.columns(values)))
 
 
+def image_looks(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, tuple[float, ...]]:
+    """What the image encoder saw of the image of each section, from features that were just computed, else from stored ones."""
+    fresh = [r.parameters for r in results if r.key == key and isinstance(r.parameters, FeatureRecord)]
+    record = fresh[0] if fresh else recorded_as(slide.table, key, FeatureRecord)
+    return {} if record is None else record.looks
+
+
 def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarray]:
     """Tiles for an encoder that was trained.
 

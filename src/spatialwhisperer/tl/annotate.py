@@ -14,6 +14,7 @@ from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
+from spatialwhisperer.pp.features import image_looks
 from spatialwhisperer.statistics.calibration import probabilities
 from spatialwhisperer.tl._annotation import decision, guard, scoring
 from spatialwhisperer.tl._annotation.examples import example_rows, refine
@@ -28,7 +29,7 @@ from spatialwhisperer.tl._annotation.labels import (
 )
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes
-from spatialwhisperer.tl._annotation.training_range import image_looks, image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import (
     check_any_row,

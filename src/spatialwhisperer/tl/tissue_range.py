@@ -12,8 +12,9 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
+from spatialwhisperer.pp.features import image_looks
 from spatialwhisperer.tl._annotation import guard
-from spatialwhisperer.tl._annotation.training_range import image_looks, image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import row_inputs
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue

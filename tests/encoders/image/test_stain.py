@@ -114,6 +114,12 @@ def test_the_white_point_counts_in_the_fall_back():
     assert found.white == GLASS
 
 
+def test_an_image_without_background_has_a_white_one():
+    """Its brightest pixels are tissue."""
+    found = SlideStain.estimate(np.full((24, 3, 32, 32), 170, np.uint8), mpp=2.0)
+    assert found.white == (255.0, 255.0, 255.0)
+
+
 def test_pure_stains_unmix_to_themselves():
     for vectors in (REFERENCE_STAINS, OTHER):
         np.testing.assert_allclose(unit(vectors) @ unmixing_matrix(*vectors), np.eye(3)[:2], atol=1e-6)

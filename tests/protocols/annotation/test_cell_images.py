@@ -159,7 +159,7 @@ def test_a_model_that_sees_neighbours(folder, tmp_path, simulated) -> None:
     sections = [simulated.sections["P1"], simulated.reference]
     model = sw.tl.train(
         sections,
-        preset=sw.models.get_preset("whisperer").replace(schedule="sequential"),
+        preset=sw.models.get_preset("whisperer").replace(neighbour_weight=0.5, refine="never"),
         image=sw.tl.ImageFeatures(tile_um=80, tile_px=64),
         expression=False,
     )

@@ -33,7 +33,7 @@ _FEWEST_UM2 = 20_000.0
 _MOST_DEGREES = 25.0
 _LEAST_DEGREES = 8.0
 _MOST_FACTOR = 4.0
-_LEAST_WHITE = 128.0
+_LEAST_WHITE = 190.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def optical_density(rgb: np.ndarray, white: tuple[float, float, float]) -> np.nd
 
 
 def _white(rgb: np.ndarray) -> tuple[float, float, float]:
-    """Median of the brightest hundredth of the pixels; white where even these are dark."""
+    """Median of the brightest hundredth of the pixels; white where these are tissue, too dark for a background."""
     darkest = rgb.min(axis=1)
     brightest = rgb[darkest >= np.quantile(darkest, 1 - _WHITEST)]
     white = np.median(brightest, axis=0)

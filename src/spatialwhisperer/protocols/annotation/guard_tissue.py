@@ -13,10 +13,9 @@ from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._access.tiles.sample import image_sample
 from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
 from spatialwhisperer.pp.encoder_choice import choose_encoder
-from spatialwhisperer.pp.features import compute_image_features, image_recipe
+from spatialwhisperer.pp.features import compute_image_features, image_looks, image_recipe
 from spatialwhisperer.pp.tile_features import read_tiles
 from spatialwhisperer.protocols.annotation.splits import COARSE, SEVERAL_UM, WITH_IMAGE
-from spatialwhisperer.tl._annotation.training_range import image_looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

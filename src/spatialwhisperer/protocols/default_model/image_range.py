@@ -14,9 +14,8 @@ from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.training_range import unseen_distances, unseen_looks
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.pp.encoder_choice import choose_encoder
-from spatialwhisperer.pp.features import compute_image_features, image_recipe
+from spatialwhisperer.pp.features import compute_image_features, image_looks, image_recipe
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe
-from spatialwhisperer.tl._annotation.training_range import image_looks
 
 if TYPE_CHECKING:
     from pathlib import Path

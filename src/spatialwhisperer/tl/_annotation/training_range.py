@@ -15,7 +15,6 @@ from spatialwhisperer.statistics.standardize import MIN_ROWS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer._access.result import Result
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.models.reference import Reference, ReferenceConfig
     from spatialwhisperer.models.whisperer import Whisperer
@@ -145,13 +144,6 @@ def section_range(
         seen = reference.look_distance(look)
         distance = distance if seen is None else max(distance, seen)
     return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit, seen)
-
-
-def image_looks(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, tuple[float, ...]]:
-    """What the image encoder saw of the image of each section, from features that were just computed, else from stored ones."""
-    fresh = [r.parameters for r in results if r.key == key and isinstance(r.parameters, FeatureRecord)]
-    record = fresh[0] if fresh else recorded_as(slide.table, key, FeatureRecord)
-    return {} if record is None else record.looks
 
 
 def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:
