@@ -39,9 +39,6 @@ def labels(*arguments: Any) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False, reason="stains are estimated from another level of a pyramid: 96 % of labels agree on one section"
-)
 def test_a_flat_image_a_pyramid_and_a_finer_copy_have_the_same_labels(data_folder: Path) -> None:
     from PIL import Image
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.images import Level, RasterImage
 
-ENOUGH_PX = 4.0
+ENOUGH_PX = 8.0
 """Pixels of a coarse level across one pixel of a tile. With fewer, labels of a real section change with the level."""
 
 _WINDOW_PX = 32
