@@ -106,7 +106,7 @@ def embed_images(
 
     Notes
     -----
-    Tiles are read from the coarsest level of the image pyramid that still has ``tile_px`` pixels across a tile. Each chunk of that
+    Tiles are read from the coarsest level of the image pyramid that has eight pixels across a pixel of a tile. Each chunk of that
     level is decoded once per section and tile size. Without a pyramid, wide tiles are read at full resolution and then reduced.
 
     Examples
