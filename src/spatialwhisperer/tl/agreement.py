@@ -77,7 +77,7 @@ def agreement(
 ) -> pd.DataFrame | None:
     """Compare the answer from the image of each row with that from its genes, for the labels of an annotation.
 
-    A confidence is what one modality says of itself. Where a slide has both, image and genes are two witnesses of the same tissue, and
+    A confidence is computed from one modality alone. Where a slide has both, image and genes describe the same tissue, and
     where they contradict each other one of them is wrong. Both are asked in the same words and in the same way, whatever decision the
     model holds for its labels: cosines with the labels, minus the mean of each label over the background of the modality, and a softmax.
     The agreement is one minus the Jensen–Shannon divergence, in bits, of the two probability vectors (Lin, IEEE Transactions on

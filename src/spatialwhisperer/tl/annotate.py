@@ -15,9 +15,9 @@ from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.features import image_looks
-from spatialwhisperer.statistics.calibration import probabilities
 from spatialwhisperer.tl._annotation import decision, guard, scoring
-from spatialwhisperer.tl._annotation.examples import example_rows, refine
+from spatialwhisperer.tl._annotation.answers import answers
+from spatialwhisperer.tl._annotation.examples import example_rows
 from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
 from spatialwhisperer.tl._annotation.labels import (
@@ -234,25 +234,22 @@ def zero_shot_annotate(
         else None
     )
     z = scoring.pooled(rows.z, groups)
-    cosines = scoring.of_cosines(correction)
-    scores, probability = scoring.score_rows(z, text, sections=opened.sections, correction=cosines)
-    words = None
-    if chosen is not None:
-        scores, words = refine(
-            scores, z, chosen, request.labels, sections=opened.sections, temperature=correction.temperature
-        )
-        probability = probabilities(scores, correction.temperature)
-    if fitted is not None and not fitted.decides:
-        fitted = None
-    if fitted is not None:
-        regions = decision.region_scores(
-            model, fitted, z, sections=opened.sections, correction=correction, device=device
-        )
-        probability = decision.label_probabilities(fitted, scores, regions)
+    answer = answers(
+        model,
+        z,
+        text,
+        labels=request.labels,
+        sections=opened.sections,
+        correction=correction,
+        examples=chosen,
+        fitted=fitted,
+        device=device,
+    )
     far = None if near is None else near.warning()
     for sentence in [*range_warnings(ranges, model), *([] if far is None else [far])]:
         warn(sentence)
-    decided = decision.decide(probability, request.classes, fitted)
+    decided = decision.decide(answer.probability, request.classes, answer.fitted)
+    scores = answer.scores
     if correction.normalize == "softmax" or request.classes.member is not None:
         scores = decided.probability
     if not inplace:
@@ -261,8 +258,8 @@ def zero_shot_annotate(
     trained = _trained_on(opened, model)
     record = replace(
         _record(model, request, limits, correction, n_examples, group_key),
-        examples_weight=words,
-        regions=() if fitted is None else tuple(fitted.regions),
+        examples_weight=answer.words,
+        regions=() if answer.fitted is None else tuple(answer.fitted.regions),
         probabilities="stored" if decided.stored and scores is not decided.probability else "softmax",
         unknown=None if stored is not None or read != "image" else unknown,
         row_limit=None if found is None else found.limit,
