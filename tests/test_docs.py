@@ -80,7 +80,7 @@ sdata["table"].obs["pathologist"] = ["malignant cell", "fat cell"] * 5 + [None] 
 """
 
 _LABELS = """
-sw.tl.zero_shot_annotate(sdata, unknown="label", min_rows=3)
+sw.tl.zero_shot_annotate(sdata, ["malignant cell", "fat cell", "B cell"], normalize="centre", unknown="label", min_rows=3)
 """
 
 BEFORE = {

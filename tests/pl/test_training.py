@@ -44,9 +44,12 @@ def test_of_a_refinement_the_agreement_is_drawn() -> None:
     assert ax.lines[0].get_xdata() == pytest.approx(part["step"])
 
 
-def test_a_closed_form_has_no_steps() -> None:
+def test_of_a_closed_form_the_errors_are_drawn() -> None:
     sections, reference = sw.datasets.simulate_sections(1, 60, n_genes=60, n_reference_cells=120, random_state=0)
     tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=32)
     model = sw.tl.train([sections["P1"], reference], image=tiles, expression=False)
-    with pytest.raises(ValueError, match="solved in closed form"):
-        sw.pl.training(model)
+    ax: Any
+    (ax,) = sw.pl.training(model)
+    assert ax.get_title() == "closed form"
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(model.history["phase"])
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(model.history["loss"])

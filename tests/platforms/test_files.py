@@ -87,9 +87,11 @@ def test_a_real_section_of_spatial_transcriptomics_gets_labels(data_folder: Path
     pd.DataFrame({**where, "pixel_x": pixels[:, 0], "pixel_y": pixels[:, 1]}).to_csv("spots.tsv", sep="\t", index=False)
     image = Image.open(folder / "image.jpg")
     files.image_file("HE.tif", mpp=None, pixels=np.asarray(image.reduce(3)))
-    labels = run("st")["adata"].obs["sw_label"]
-    assert labels.notna().mean() > 0.9
-    assert "malignant cell" in set(labels)
+    table = run("st")["adata"]
+    # some rows stay below the confidence that the model asks for, none is foreign to it
+    assert set(table.obs["sw_label_reason"].dropna()) <= {"below min_confidence"}
+    assert table.obs["sw_label"].notna().mean() > 0.3
+    assert "malignant cell" in set(table.obs["sw_label"])
 
 
 @pytest.mark.slow

@@ -87,14 +87,15 @@ def present(folder: Path, marker: str) -> Path | None:
     The place, or ``None`` where there is none.
     """
     for look in range(_LOOKS):
-        if folder.is_dir():
+        # os.path answers for names that no file system takes too
+        if os.path.isdir(folder):
             return folder
-        if not folder.name or not folder.parent.is_dir():
+        if not folder.name or not os.path.isdir(folder.parent):
             return None
         around = _leftovers(folder)
         left = [p for p in around if p.name.endswith(_OLD) and (p / marker).is_file()]
         # whoever was writing may have finished meanwhile
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return folder
         if left:
             return max(left, key=_modified)

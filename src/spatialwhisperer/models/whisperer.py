@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from huggingface_hub import PyTorchModelHubMixin
 
+from spatialwhisperer._annotations import numbers
 from spatialwhisperer._artifact import Artifact, names_in
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import inform, listing
@@ -185,9 +186,10 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         z = self.project("image", features, sections=sections, positions=positions, unit=False, device=device)
         regressed = None
         if regression_features is not None and method != "retrieval":
-            if len(regression_features) != len(z):
-                raise ValueError(f"regression_features has {len(regression_features)} rows, features {len(z)}.")
-            regressed = self.expression.regress_own(regression_features, sections)
+            own_features = numbers("regression_features", regression_features, (None, None))
+            if len(own_features) != len(z):
+                raise ValueError(f"regression_features has {len(own_features)} rows, features {len(z)}.")
+            regressed = self.expression.regress_own(own_features, sections)
         elif method != "retrieval":
             kind = self.expression.config.regression
             if kind == "decoder":

@@ -24,14 +24,15 @@ def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> 
     """Draw the losses of a training run, the mean of each epoch, one panel per phase.
 
     The panel of a contrastive refinement shows what decides about it: how far the scores of the images agree with those of the genes
-    in patients that were left out, after each number of steps.
+    in patients that were left out, after each number of steps. A model in closed form without a refinement has no steps: one panel shows
+    the mean squared error that each of its links leaves.
 
     Parameters
     ----------
     model
         A model fresh from :func:`spatialwhisperer.tl.train`.
     axes
-        Axes to draw into, one per phase with more than one epoch.
+        Axes to draw into, one per phase with more than one epoch; one for a model in closed form without a refinement.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> 
     Raises
     ------
     ValueError
-        If the model has no history (an opened model has none), it was solved in closed form, or there are too few axes.
+        If the model has no history (an opened model has none), or there are too few axes.
 
     Examples
     --------
@@ -55,13 +56,12 @@ def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> 
         raise TypeError(f"model must be a model that sw.tl.train returned, not {type(model).__name__}.")
     # a closed-form link has one row and no curve
     phases = [] if history.empty else [name for name, part in history.groupby("phase", sort=False) if len(part) > 1]
-    if not phases and not history.empty:
-        raise ValueError(
-            "This model was solved in closed form, so that there are no steps to draw; model.history holds its errors."
-        )
-    if not phases:
+    if history.empty:
         raise ValueError("This model has no training history; only a model returned by sw.tl.train has one.")
-    panels = _new_axes(len(phases)) if axes is None else given_axes(axes, len(phases))
+    panels = _new_axes(len(phases) or 1) if axes is None else given_axes(axes, len(phases) or 1)
+    if not phases:
+        _draw_errors(panels[0], history)
+        return panels
     for ax, phase in zip(panels, phases, strict=True):
         draw = _draw_agreement if phase == REFINEMENT else _draw
         draw(ax, history[history["phase"] == phase])
@@ -82,6 +82,16 @@ def _draw_agreement(ax: Axes, part: pd.DataFrame) -> None:
     ax.set_xlabel("step")
     ax.set_ylabel("agreement of image and genes\nin left-out patients (AUROC)")
     ax.annotate("closed form", (part["step"].iloc[-1], part["agreement"].iloc[0]), ha="right", va="bottom", fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_errors(ax: Axes, links: pd.DataFrame) -> None:
+    bars = ax.barh(links["phase"].astype(str), links["loss"], height=0.5, color="C0")
+    ax.bar_label(bars, fmt="%.2g", padding=3, fontsize=9)
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.set_xlabel("mean squared error")
+    ax.set_title("closed form")
     ax.spines[["top", "right"]].set_visible(False)
 
 
