@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.models.presets import PRESETS, get_preset
+from spatialwhisperer.models.presets.catalogue import PRESETS, get_preset
 from spatialwhisperer.networks.losses import contrastive, positive_targets
 from spatialwhisperer.retrieval.search import Vectors, search
 from spatialwhisperer.training.batches import ItemBatches

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer.models.parts import Context, Expression, PairLoss, Preset
-from spatialwhisperer.models.presets import PRESETS
+from spatialwhisperer.models.presets.catalogue import PRESETS
 
 BLEEP, SW, WHISPERER = PRESETS["bleep"], PRESETS["spatialwhisperer"], PRESETS["whisperer"]
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from spatialwhisperer.networks.losses import balanced_sigmoid, contrastive, info_nce, masked_mean, positive_targets
 
@@ -39,6 +40,18 @@ def test_distinct_pairs_give_the_loss_of_clip() -> None:
     cross = torch.nn.functional.cross_entropy
     clip = (cross(scale * a @ b.T, target) + cross(scale * b @ a.T, target)) / 2
     assert float(info_nce(a, b, scale, torch.arange(16) * 3 + 5)) == pytest.approx(float(clip), abs=1e-6)
+
+
+def test_as_negatives_equal_captions_give_the_same_loss() -> None:
+    """Their embeddings are equal, and so are their logits: what the published code does differently changes nothing."""
+    torch.manual_seed(0)
+    ids = torch.tensor([0, 1, 0, 2, 1, 0])
+    genes = functional.normalize(torch.randn(6, 5), dim=1).requires_grad_()
+    captions = functional.normalize(torch.randn(3, 5), dim=1)[ids]
+    positives, negatives = (info_nce(genes, captions, torch.tensor(14.0), i) for i in (ids, torch.arange(6)))
+    assert float(positives) == pytest.approx(float(negatives), rel=1e-6)
+    one, other = (torch.autograd.grad(loss, genes)[0] for loss in (positives, negatives))
+    assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_equal_captions_attract_and_never_repel() -> None:

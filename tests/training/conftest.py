@@ -12,7 +12,8 @@ import torch
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.parts import PairLoss, Recipe
+from spatialwhisperer.models.parts import PairLoss
+from spatialwhisperer.models.presets.recipe import Recipe
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.fit import Run
 from spatialwhisperer.training.trainer import trainer_options

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from spatialwhisperer.encoders.base import Encoder
-from spatialwhisperer.models.presets import get_preset
+from spatialwhisperer.models.presets.catalogue import get_preset
 from spatialwhisperer.networks.heads import BatchNormShortcut
 from spatialwhisperer.training.batches import ItemBatches
 from spatialwhisperer.training.fit import Phase, fit, fit_phase

@@ -36,7 +36,8 @@ from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.parts import PairLoss, Recipe
+from spatialwhisperer.models.parts import PairLoss
+from spatialwhisperer.models.presets.recipe import Recipe
 from spatialwhisperer.training.batches import Items, ShuffledBatches
 from spatialwhisperer.training.fit import Phase, Run, fit_phase
 from spatialwhisperer.training.trainer import trainer_options

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.expression import ExpressionPredictor
     from spatialwhisperer.models.ontology import Ontology, Term
-    from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
-    from spatialwhisperer.models.presets import get_preset, presets
+    from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset
+    from spatialwhisperer.models.presets.catalogue import get_preset, presets
+    from spatialwhisperer.models.presets.comparison import compare_protocols
+    from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.vocabulary import Label, Vocabulary
     from spatialwhisperer.models.whisperer import Whisperer
@@ -47,21 +49,22 @@ _PLACES = {
     "Ontology": "models.ontology",
     "PairLoss": "models.parts",
     "Preset": "models.parts",
-    "Recipe": "models.parts",
+    "Recipe": "models.presets.recipe",
     "Reference": "models.reference",
     "Retrieval": "retrieval.rule",
     "Term": "models.ontology",
     "TextEncoder": "encoders.text.base",
     "Vocabulary": "models.vocabulary",
     "Whisperer": "models.whisperer",
+    "compare_protocols": "models.presets.comparison",
     "default_model": "models.default",
-    "get_preset": "models.presets",
+    "get_preset": "models.presets.catalogue",
     "get_spec": "encoders.catalogue",
     "image_encoder": "encoders.resolve",
     "list_encoders": "encoders.catalogue",
     "load_gene_encoder": "encoders.resolve",
     "open_encoder": "encoders.catalogue",
-    "presets": "models.presets",
+    "presets": "models.presets.catalogue",
     "register_encoder": "encoders.registry",
     "register_modality": "_modalities",
     "text_encoder": "encoders.resolve",

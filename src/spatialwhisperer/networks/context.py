@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.retrieval.neighbours import Neighbourhood
 
+TABLE_SIZE = 256
+"""Positions that `BatchPeer` has a vector for along each axis, unless told otherwise."""
+
 _POSITION_HIDDEN = 16
 _FLOATS_PER_BATCH = 2**25
 
@@ -72,7 +75,7 @@ class BatchPeer(ContextModule):
         heads: int = 8,
         head_dim: int = 64,
         depth: int = 2,
-        table_size: int = 256,
+        table_size: int = TABLE_SIZE,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()

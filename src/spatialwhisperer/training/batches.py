@@ -234,13 +234,15 @@ class ShuffledBatches(Sampler):
     n_items
         Number of items.
     batch_size
-        Items of a batch on one rank; an incomplete last batch is dropped.
+        Items of a batch on one rank.
     seed
         Seed of the permutations.
     world_size
         Number of ranks, over which every batch is split.
     strata
         Code of each item, shape (n_items,).
+    keep_last
+        Keep an incomplete last batch, in equal parts for the ranks, unless these are too small for a negative.
 
     Attributes
     ----------
@@ -256,6 +258,7 @@ class ShuffledBatches(Sampler):
         seed: int,
         world_size: int = 1,
         strata: np.ndarray | None = None,
+        keep_last: bool = False,
     ) -> None:
         self.strata = [np.arange(n_items)]
         if strata is not None:
@@ -264,6 +267,9 @@ class ShuffledBatches(Sampler):
         self.n_items, self.seed, self.world_size = n_items, seed, world_size
         self.rank_of: Callable[[], int] = int
         self.batch_size = max(1, min(batch_size, n_items // world_size))
+        # ranks exchange their rows, and so need equally many
+        of_rank = n_items % (self.batch_size * world_size) // world_size
+        self.last = of_rank if keep_last and of_rank > 1 else 0
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -271,15 +277,19 @@ class ShuffledBatches(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self.n_items // (self.batch_size * self.world_size))
+        return max(1, self.n_items // (self.batch_size * self.world_size)) + bool(self.last)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = self._order()
         step = self.batch_size * self.world_size
-        for start in range(0, len(self) * step, step):
+        whole = len(self) - bool(self.last)
+        for start in range(0, whole * step, step):
             # a contiguous part for each rank, so that each rank holds the strata in equal parts too
             first = start + self.rank_of() * self.batch_size
             yield order[first : first + self.batch_size]
+        if self.last:
+            first = whole * step + self.rank_of() * self.last
+            yield order[first : first + self.last]
 
     def _order(self) -> np.ndarray:
         rng = np.random.default_rng([self.seed, self.epoch])

@@ -105,6 +105,37 @@ class EpochBar(Callback):
             self.bar.close()
 
 
+class BestEpoch(Callback):
+    """Ends a run with the weights of the epoch whose validation loss was lowest.
+
+    They are part of every checkpoint, so that a resumed run ends with the same ones.
+    """
+
+    def __init__(self) -> None:
+        self.loss = float("inf")
+        self.weights: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lowest loss so far, and the weights of its epoch."""
+        return {"loss": self.loss, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The same, up to the checkpoint from which a run is resumed."""
+        self.loss, self.weights = float(state_dict["loss"]), dict(state_dict["weights"])
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Keep the weights where the loss is lower than ever."""
+        loss = trainer.callback_metrics.get("val_loss")
+        if loss is not None and float(loss) < self.loss:
+            self.loss = float(loss)
+            self.weights = {name: x.detach().cpu().clone() for name, x in pl_module.state_dict().items()}
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Give the model the weights that were kept, after the checkpoint of the last epoch was saved."""
+        if self.weights:
+            pl_module.load_state_dict(self.weights)
+
+
 class Checkpoints(Checkpoint):
     """Saves the run about ten times and at its end, and keeps the last two checkpoints.
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models.augmentation import Augmentation
     from spatialwhisperer.models.joint_space import JointSpace
-    from spatialwhisperer.models.parts import PairLoss, Recipe
+    from spatialwhisperer.models.parts import PairLoss
+    from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.training.batches import Items
     from spatialwhisperer.training.callbacks import Checkpoints
 
@@ -186,16 +187,23 @@ def in_closed_form(recipe: Recipe, image_link: str | None, trained: Any) -> bool
 def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:
     """Train the heads and encoders of one phase and return its history."""
     items = items.with_pairs(phase.pairs)
+    if run.recipe.select == "best" and validation is None:
+        items, validation = _a_fifth_apart(items, run.random_state)
     trained = {m: model.encoders[m] for m in model.towers}
     with isolated_rng(run.random_state), _quiet():
         pytorch = import_torch_stack("lightning.pytorch")
-        from spatialwhisperer.training.callbacks import CheckpointFiles, Checkpoints, EpochBar, History
+        from spatialwhisperer.training.callbacks import BestEpoch, CheckpointFiles, Checkpoints, EpochBar, History
         from spatialwhisperer.training.lightning import ContrastiveTraining
 
         options = dict(run.trainer)
         world = _world_size(pytorch, options)
         sampler = ShuffledBatches(
-            len(items), run.recipe.batch_size, seed=run.random_state, world_size=world, strata=items.strata()
+            len(items),
+            run.recipe.batch_size,
+            seed=run.random_state,
+            world_size=world,
+            strata=items.strata() if run.recipe.mixture == "balanced" else None,
+            keep_last=run.recipe.last_batch == "keep",
         )
         accumulated = options.get("accumulate_grad_batches") or 1
         epochs = _epochs(run, -(-len(sampler) // accumulated))
@@ -203,7 +211,8 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         sweep(folder)
         history, checkpoints = History(phase.name, folder), Checkpoints(folder, epochs)
         last = _resumed_from(checkpoints, phase, run)
-        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar()]
+        best = [BestEpoch()] if run.recipe.select == "best" else []
+        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar(), *best]
         options["plugins"] = [*_listed(options.get("plugins")), CheckpointFiles()]
         trainer = pytorch.Trainer(max_epochs=epochs, **options)
         sampler.rank_of = partial(getattr, trainer, "global_rank")
@@ -232,6 +241,17 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             trainer.fit(training, train, val, ckpt_path=last, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
+
+
+def _a_fifth_apart(items: Items, seed: int) -> tuple[Items, Items]:
+    """Items to train on, and a fifth of them, drawn at random, on which the best epoch is chosen."""
+    order = np.random.default_rng([seed, len(items)]).permutation(len(items))
+    n = max(2, round(len(items) / 5))
+    if len(items) - n < 2:
+        raise ValueError(
+            f"select='best' chooses the epoch on a fifth of the pairs, and there are {len(items)}. Add data, or take select='last'."
+        )
+    return items.subset(np.sort(order[n:])), items.subset(np.sort(order[:n]))
 
 
 def _listed(given: Any) -> list[Any]:

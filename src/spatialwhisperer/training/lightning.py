@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spatialwhisperer.models.joint_space import JointSpace
-    from spatialwhisperer.models.parts import PairLoss, Recipe
+    from spatialwhisperer.models.parts import PairLoss
+    from spatialwhisperer.models.presets.recipe import Recipe
 
 
 MAX_SCALE = 100.0
@@ -83,7 +84,7 @@ class ContrastiveTraining(LightningModule):
         self.train_heads = train_heads
         self.unlocked = dict(unlocked)
         self.total_steps = total_steps
-        self.warmup_steps = max(1, round(recipe.warmup * total_steps))
+        self.warmup_steps = recipe.warmup_steps(total_steps)
         self._used: set[str] = set()
         model.log_scale.requires_grad_(recipe.learn_temperature)
         # of the sigmoid loss; negative at the start, because most captions are not true of a row
@@ -370,8 +371,8 @@ class ContrastiveTraining(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _decay(self, parameters: list[Any], rate: float) -> list[dict[str, Any]]:
-        """Parameter groups: weight decay applies to matrices only, except with "adam", where it applies to all as published."""
-        if self.recipe.optimizer == "adam":
+        """Parameter groups: weight decay applies to matrices only, or to all, and with "adam" always to all as published."""
+        if self.recipe.optimizer == "adam" or self.recipe.decay == "all":
             return [{"params": parameters, "weight_decay": self.recipe.weight_decay, "lr": rate}] if parameters else []
         weights = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]

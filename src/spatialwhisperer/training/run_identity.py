@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from spatialwhisperer.models.parts import Recipe
+    from spatialwhisperer.models.presets.recipe import Recipe
 
 NAME = "run.json"
 """File of the identity in the folder of a run."""

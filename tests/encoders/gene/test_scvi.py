@@ -123,3 +123,24 @@ def test_no_minibatch_is_left_with_one_or_two_rows():
         rest = n % minibatch_rows([n])
         assert rest == 0 or rest > 2
     assert minibatch_rows([50_000]) > 256
+
+
+def test_the_likelihood_is_that_of_scvi_tools(counts, monkeypatch):
+    from scvi.model import SCVI
+
+    seen, original = [], SCVI.__init__
+
+    def spy(self, *args, **options):
+        seen.append(options["gene_likelihood"])
+        original(self, *args, **options)
+
+    monkeypatch.setattr(SCVI, "__init__", spy)
+    likelihoods: tuple[Any, ...] = ({}, {"gene_likelihood": "zinb"})
+    for likelihood in likelihoods:
+        SCVIEncoder.fit(counts()[0], GENES, max_epochs=1, **likelihood)
+    assert seen == ["nb", "zinb"]
+    other: Any = "normal"
+    with pytest.raises(ValueError, match="must be 'nb' or 'zinb', not 'normal'"):
+        SCVIEncoder.fit(counts()[0], GENES, gene_likelihood=other)
+    with pytest.raises(ValueError, match="DRVI has no likelihood 'zinb'"):
+        DRVIEncoder.fit(counts()[0], GENES, gene_likelihood="zinb")

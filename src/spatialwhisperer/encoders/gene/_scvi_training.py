@@ -95,9 +95,7 @@ def train(
     adata = ad.AnnData(counts.copy(), obs=obs)
     with _quiet(), isolated_rng(random_state):
         kind.setup_anndata(adata, batch_key="batch")
-        # the likelihood of DRVI is the negative binomial too, with its mean in log space
-        likelihood = "pnb" if drvi else "nb"
-        model = kind(adata, encode_covariates=False, gene_likelihood=likelihood, **parameters)
+        model = kind(adata, encode_covariates=False, **parameters)
         model.train(max_epochs=max_epochs, **options)
         done = [int(model.trainer.current_epoch)]
         if labels is not None:

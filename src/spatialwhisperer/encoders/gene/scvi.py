@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -78,12 +78,13 @@ class SCVIEncoder(GeneEncoder):
         n_hidden: int = 128,
         n_layers: int = 1,
         dropout_rate: float = 0.1,
+        gene_likelihood: Literal["nb", "zinb"] = "nb",
         n_top_genes: int | None = 2000,
         max_epochs: int | None = None,
         device: str | None = None,
         random_state: int = 0,
     ) -> SCVIEncoder:
-        """Select genes and train scVI with a negative binomial likelihood on all rows that have counts in these genes.
+        """Select genes and train scVI on all rows that have counts in these genes.
 
         Parameters
         ----------
@@ -96,6 +97,8 @@ class SCVIEncoder(GeneEncoder):
             Hidden layers.
         dropout_rate
             Dropout while training.
+        gene_likelihood
+            Distribution of the counts: "nb" (negative binomial) or "zinb" (the same, with an excess of zeros).
         %(n_top_genes)s
         max_epochs
             Passes over the rows; ``None`` takes scvi-tools' own rule.
@@ -106,7 +109,7 @@ class SCVIEncoder(GeneEncoder):
         Raises
         ------
         ValueError
-            If values are not counts, or rows are too few.
+            If values are not counts, rows are too few, or the likelihood is unknown.
         """
         matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
         batch = None if batch is None else np.asarray(batch)[rows]
@@ -114,13 +117,37 @@ class SCVIEncoder(GeneEncoder):
             matrix,
             batch,
             None,
-            {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
+            {
+                "n_latent": n_latent,
+                "n_hidden": n_hidden,
+                "n_layers": n_layers,
+                "dropout_rate": dropout_rate,
+                "gene_likelihood": cls._likelihood(gene_likelihood),
+            },
             max_epochs,
             device,
             random_state,
             drvi=cls.drvi,
         )
         return cls._of(model, genes, gene_ids, chosen, _fitted(matrix, batch, epochs, random_state))
+
+    @classmethod
+    def _likelihood(cls, name: str) -> str:
+        """Name of the likelihood in scvi-tools.
+
+        Raises
+        ------
+        ValueError
+            If the model does not have it.
+        """
+        if name not in ("nb", "zinb"):
+            raise ValueError(f"gene_likelihood must be 'nb' or 'zinb', not {name!r}.")
+        if not cls.drvi:
+            return name
+        if name != "nb":
+            raise ValueError(f"DRVI has no likelihood {name!r}. Leave gene_likelihood out, or take encoder='scvi'.")
+        # the negative binomial too, with its mean in log space
+        return "pnb"
 
     @classmethod
     def _of(
@@ -279,6 +306,7 @@ class SCANVIEncoder(SCVIEncoder):
         n_hidden: int = 128,
         n_layers: int = 1,
         dropout_rate: float = 0.1,
+        gene_likelihood: Literal["nb", "zinb"] = "nb",
         n_top_genes: int | None = 2000,
         max_epochs: int | None = None,
         device: str | None = None,
@@ -299,6 +327,8 @@ class SCANVIEncoder(SCVIEncoder):
             Hidden layers.
         dropout_rate
             Dropout while training.
+        gene_likelihood
+            Distribution of the counts: "nb" (negative binomial) or "zinb" (the same, with an excess of zeros).
         %(n_top_genes)s
         max_epochs
             Passes over the rows for scVI, of which scANVI takes a third, from 2 to 10; ``None`` takes scvi-tools' own rule for both.
@@ -324,7 +354,13 @@ class SCANVIEncoder(SCVIEncoder):
             matrix,
             batch,
             codes[rows],
-            {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate},
+            {
+                "n_latent": n_latent,
+                "n_hidden": n_hidden,
+                "n_layers": n_layers,
+                "dropout_rate": dropout_rate,
+                "gene_likelihood": cls._likelihood(gene_likelihood),
+            },
             max_epochs,
             device,
             random_state,

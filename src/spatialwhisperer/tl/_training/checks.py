@@ -14,7 +14,7 @@ from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.models.presets import PRESETS
+from spatialwhisperer.models.presets.catalogue import PRESETS
 from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
 from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.pp.tile_sizes import check_own_sizes

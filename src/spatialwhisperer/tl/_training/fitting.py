@@ -22,7 +22,8 @@ from spatialwhisperer.training.fit import Run, fit
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from spatialwhisperer.models.parts import Preset, Recipe
+    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.training.batches import Items
 

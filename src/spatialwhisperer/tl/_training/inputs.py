@@ -217,6 +217,20 @@ def _context(inputs: ModalityInputs, modality: str, context: Context, rows: pd.D
             ".obsm['spatial'], or .obs['array_row'] and .obs['array_col']."
         )
     if context.array_positions:
+        _check_table(xy, context)
         return {"positions": xy.astype(np.int64)}
     near = section_neighbours(xy, rows["section"].to_numpy(), context.options["n_neighbours"])
     return {"neighbours": near.index, "offsets": near.offsets}
+
+
+def _check_table(xy: np.ndarray, context: Context) -> None:
+    """Refuse positions that the table of the context has no row for, since they would add nothing."""
+    from spatialwhisperer.networks.context import TABLE_SIZE
+
+    size = context.options.get("table_size", TABLE_SIZE)
+    if xy.min(initial=0) < 0 or xy.max(initial=0) >= size:
+        raise ValueError(
+            f"Positions on the array lie between {xy.min():g} and {xy.max():g}, and the preset has vectors for 0 to {size - 1}. Give rows "
+            "and columns of spots in .obs['array_row'] and .obs['array_col'], or a larger table: preset.replace(context="
+            "sw.models.Context('batch_peer', ('gene',), {'table_size': …}, chunk=32))."
+        )

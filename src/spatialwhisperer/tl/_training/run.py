@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import inform
 from spatialwhisperer.models.config import Training
-from spatialwhisperer.models.presets import get_preset
+from spatialwhisperer.models.presets.catalogue import get_preset
 from spatialwhisperer.tl._training import checks, fitting
 from spatialwhisperer.tl._training import expression as predictor
 from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback
 import spatialwhisperer as sw
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer.models import Context, Preset
-from spatialwhisperer.models.presets import PRESETS
+from spatialwhisperer.models.presets.catalogue import PRESETS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ def trained(training: list[Any], genes: list[str], fitted: dict[str, Any]) -> An
         if (name, protocol) not in done:
             spy = Spy()
             options = {"gene": fitted[encoder]} if encoder in fitted else {}
-            preset = sw.models.get_preset(name, protocol)
+            preset = sw.models.get_preset(name, protocol).replace(locking="LLL")
             done[name, protocol] = train(data, preset, genes, trainer={"callbacks": [spy]}, **options), spy
         return done[name, protocol]
 
@@ -311,6 +311,17 @@ def test_context_needs_positions(kind: str, training: list[Any], genes: list[str
     lost.obsm["spatial"][3] = np.nan
     with pytest.raises(ValueError, match="rows have no position"):
         train([lost], preset, genes)
+
+
+def test_positions_beyond_the_table_are_refused(training: list[Any], genes: list[str]) -> None:
+    preset = sw.models.get_preset("mclstexp", "peer").replace(locking="LLL")
+    far = training[0]["table"].copy()
+    del far.uns["spatialdata_attrs"]
+    far.obs["array_row"], far.obs["array_col"] = np.arange(far.n_obs) + 200, 3
+    with pytest.raises(ValueError, match=r"lie between 3 and 319, and the preset has vectors for 0 to 255.*table_size"):
+        train([far], preset, genes)
+    larger = preset.replace(context=Context("batch_peer", ("gene",), frozen(table_size=320), chunk=32))
+    assert train([far], larger, genes, max_epochs=1).contexts["gene"].table_size == 320
 
 
 def test_the_published_context_depends_on_the_chunk(trained: Any, section: Any) -> None:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._checks import checked
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer.encoders.catalogue import get_spec
-from spatialwhisperer.models.augmentation import Augmentation
-from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
+from spatialwhisperer.models.parts import Context, Expression, PairLoss, Preset
+from spatialwhisperer.models.presets.peer import PEER, as_published_code
+from spatialwhisperer.models.presets.recipe import Recipe
 from spatialwhisperer.retrieval.rule import Retrieval
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PROTOCOLS = ("strict", "peer")
-
 
 _IMAGE_GENE = FrozenMapping({("image", "gene"): 1.0})
 _JOINT = Recipe(
@@ -192,53 +192,6 @@ PRESETS: dict[str, Preset] = {
 }
 """As the papers describe the methods; errors of the published code are corrected."""
 
-_GLOBAL = frozen(image="global", gene="none", text="none")
-_HARMONY = Evaluation(gene_fit="all", correction="harmony", heg_from="test")
-_SQUARE = Augmentation(stain_scale=0.0, stain_shift=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
-"""Flips and right angles only."""
-
-_PEER: dict[str, dict[str, Any]] = {
-    # nothing is published of theirs
-    "spatialwhisperer": {"augmentation": None},
-    **{name: {"augmentation": None} for name in PRESETS if name.startswith("tpirbae")},
-    "bleep": {"standardize": _GLOBAL, "evaluation": _HARMONY, "augmentation": _SQUARE},
-    "heclip-hvg": {"standardize": _GLOBAL, "evaluation": _HARMONY, "augmentation": _SQUARE},
-    "heclip-heg": {"standardize": _GLOBAL, "evaluation": _HARMONY, "augmentation": _SQUARE},
-    "mclstexp": {
-        "standardize": _GLOBAL,
-        "joint": replace(_MCLSTEXP.joint, optimizer="adam"),
-        "context": Context("batch_peer", ("gene",), chunk=32),
-        "expression": Expression(
-            value_space="per_gene_log10_peer",
-            input_space="per_spot_log10",
-            # about as many genes as the 785 of the paper, whose list the described rule does not give
-            n_genes=400,
-            retrieval=Retrieval(k=200, weights="inv_sq_l1"),
-        ),
-        "evaluation": Evaluation(gene_fit="all", heg_from="test"),
-        # of its loader for HER2+ and cSCC
-        "augmentation": replace(
-            _SQUARE, right_angles=False, rotation=180.0, fill=0, brightness=0.5, contrast=0.5, saturation=0.5
-        ),
-    },
-    "omiclip-predex": {
-        "standardize": frozen(image="global", gene="global", text="none"),
-        "expression": Expression(retrieval=Retrieval(k=None, weights="raw_cosine")),
-        "evaluation": Evaluation(gene_fit="all", heg_from="test"),
-        "augmentation": replace(
-            _SQUARE,
-            flips=False,
-            right_angles=False,
-            brightness=0.32,
-            contrast=0.32,
-            saturation=0.32,
-            hue=0.08,
-            colour_probability=0.5,
-        ),
-    },
-}
-"""Where the published code differs in a way that changes results."""
-
 
 @checked
 def get_preset(preset: str | Preset, protocol: str = "strict") -> Preset:
@@ -270,7 +223,7 @@ def get_preset(preset: str | Preset, protocol: str = "strict") -> Preset:
     if preset not in PRESETS:
         raise ValueError(f"Unknown preset {preset!r}; choose one of {', '.join(PRESETS)}.")
     chosen = PRESETS[preset]
-    return replace(chosen, protocol="peer", **_PEER.get(preset, {})) if protocol == "peer" else chosen
+    return as_published_code(chosen) if protocol == "peer" else chosen
 
 
 def presets() -> pd.DataFrame:
@@ -309,7 +262,7 @@ def _describe(preset: Preset) -> dict[str, str]:
         "temperature": f"{preset.temperature:g}" + (", learned" if preset.joint.learn_temperature else ", fixed"),
         "loss": f"λ {preset.loss.lam:g}, {_targets(preset.loss)}",
         "retrieval": f"{retrieval.query} → {retrieval.key}, k = {retrieval.k or 'all'}, {retrieval.weights}",
-        "peer_changes": ", ".join(_PEER.get(preset.name, {})),
+        "peer_changes": ", ".join(PEER.get(preset.name, {})),
     }
 
 
