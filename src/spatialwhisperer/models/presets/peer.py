@@ -40,8 +40,6 @@ PEER: dict[str, dict[str, Any]] = {
         "schedule": "joint",
         "projection_dim": 2048,
         "learning_rate": 1e-5,
-        "tower_learning_rate": 1e-5,
-        "max_epochs": 4,
         "min_steps": 1,
         "mixture": "natural",
         "standardize": frozen(image="none", gene="none", text="none"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - annotations are looked up when values are checked
 from dataclasses import dataclass, field
 
 from spatialwhisperer._checks import checked, checked_fields
