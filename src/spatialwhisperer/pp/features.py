@@ -93,7 +93,7 @@ class GeneFeatures:
     encoder
         ``"pca"``, ``"scvi"``, ``"scanvi"``, ``"drvi"``, ``"set_transformer"`` or ``"gene_sentence"``, fitted on the raw counts of the
         training groups; ``"auto"``, scVI from 1,000 rows on and PCA below; ``"identity"``, the expression of the genes that are
-        predicted; or a fitted encoder or its folder. ``None`` takes that of the preset.
+        predicted; ``"geneformer"``, which is not fitted; or a fitted encoder or its folder. ``None`` takes that of the preset.
     layer
         Layer with raw counts; ``None`` takes ``.X``.
     batch_key, labels_key
