@@ -155,6 +155,8 @@ class TorchFile:
             "torch._utils._rebuild_tensor_v2": _tensor,
             "torch._utils._rebuild_parameter": _parameter,
             "collections.OrderedDict": _dictionary,
+            # so are sets written in the second version of the format
+            **dict.fromkeys(("__builtin__.set", "builtins.set"), list),
             **{f"torch.{kind}": _refused for kind in _KINDS},
         }
         return read_pickle(content, str(self.path), calls=calls, packages=packages, persistent=_storage)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.ontology import Ontology, Term
     from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
     from spatialwhisperer.models.presets import get_preset, presets
+    from spatialwhisperer.models.published.loading import load
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.vocabulary import Label, Vocabulary
     from spatialwhisperer.models.whisperer import Whisperer
@@ -59,6 +60,7 @@ _PLACES = {
     "get_spec": "encoders.catalogue",
     "image_encoder": "encoders.resolve",
     "list_encoders": "encoders.catalogue",
+    "load": "models.published.loading",
     "load_gene_encoder": "encoders.resolve",
     "open_encoder": "encoders.catalogue",
     "presets": "models.presets",
