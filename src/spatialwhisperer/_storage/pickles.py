@@ -145,7 +145,7 @@ class _Machine:
         """Return the value that is left at the end."""
         if not self.ended or len(self.stack) != 1:
             raise ValueError("it ends in the middle")
-        return self.stack[0]
+        return self._top()
 
     # --------------------------------------------------------------------------------------------- containers
 
@@ -162,7 +162,7 @@ class _Machine:
         self._since_mark()
 
     def _op_dup(self, _argument: Any) -> None:
-        self.stack.append(self.stack[-1])
+        self.stack.append(self._top())
 
     def _op_tuple(self, _argument: Any) -> None:
         self.stack.append(tuple(self._since_mark()))
@@ -179,8 +179,7 @@ class _Machine:
         self._set(values)
 
     def _op_append(self, _argument: Any) -> None:
-        value = self.stack.pop()
-        self._extend([value])
+        self._extend(self._take(1))
 
     def _op_appends(self, _argument: Any) -> None:
         self._extend(self._since_mark())
@@ -195,7 +194,7 @@ class _Machine:
         self._set(self._since_mark())
 
     def _extend(self, values: list[Any]) -> None:
-        held = self.stack[-1]
+        held = self._top()
         if isinstance(held, StandIn):
             held.items.extend(values)
         elif type(held) is list:
@@ -204,7 +203,7 @@ class _Machine:
             raise TypeError("values are added to something that is no list")
 
     def _set(self, values: list[Any]) -> None:
-        held = self.stack[-1]
+        held = self._top()
         pairs = list(zip(values[::2], values[1::2], strict=True))
         if isinstance(held, StandIn):
             held.items.extend(pairs)
@@ -220,12 +219,12 @@ class _Machine:
     # --------------------------------------------------------------------------------------------- memo
 
     def _op_put(self, index: Any) -> None:
-        self.memo[int(index)] = self.stack[-1]
+        self.memo[int(index)] = self._top()
 
     _op_binput = _op_long_binput = _op_put
 
     def _op_memoize(self, _argument: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.memo[len(self.memo)] = self._top()
 
     def _op_get(self, index: Any) -> None:
         self.stack.append(self.memo[int(index)])
@@ -270,8 +269,8 @@ class _Machine:
         return StandIn(function, args)
 
     def _op_build(self, _argument: Any) -> None:
-        state = self.stack.pop()
-        held = self.stack[-1]
+        [state] = self._take(1)
+        held = self._top()
         if isinstance(held, StandIn):
             held.state = state
         # an ordered dictionary may carry attributes, which no tensor depends on
@@ -281,9 +280,14 @@ class _Machine:
     def _op_binpersid(self, _argument: Any) -> None:
         if self.persistent is None:
             raise self._unsafe("refers to values outside of it")
-        self.stack.append(self.persistent(self.stack.pop()))
+        self.stack.append(self.persistent(*self._take(1)))
 
     # --------------------------------------------------------------------------------------------- stack
+
+    def _top(self) -> Any:
+        if not self.stack or self.stack[-1] is _Mark:
+            raise IndexError("values are missing")
+        return self.stack[-1]
 
     def _take(self, n: int) -> list[Any]:
         if len(self.stack) < n or any(value is _Mark for value in self.stack[-n:]):

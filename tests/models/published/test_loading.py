@@ -152,7 +152,7 @@ def test_it_is_converted_once_and_opens_as_a_folder(
 def test_the_licence_is_said_and_stands_in_the_card(
     checkpoint: Path,
     vocabulary: Path,
-    cache: Path,
+    cache: Path,  # noqa: ARG001
     capsys: pytest.CaptureFixture,
 ) -> None:
     with sw.settings.override(verbose=True):

@@ -156,8 +156,8 @@ def _download(name: str) -> Path:
     repository = name if known is None else known.url.removeprefix(HUB)
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_TOKENIZER), local_files_only=settings.offline))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        why = "settings.offline is set" if settings.offline else "the hub cannot be reached"
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        why = "settings.offline is set" if settings.offline else "the hub did not give it"
         raise FileNotFoundError(
             f"The tokenizer of {repository} is not in the Hugging Face cache, and {why}. It is one small file, vocab.txt: fetch it on "
             f"another machine (hf download {repository} vocab.txt) and pass it as tokenizer='…/vocab.txt'."

@@ -121,8 +121,11 @@ def converted(checkpoint: Source, tokenizer: str | Path | None) -> Path:
     """Folder of the model of a checkpoint, converted where that was not done before."""
     place = settings.cache_dir / "published"
     name = f"spatialwhisperer-{checkpoint.sha256[:16]}"
-    if tokenizer is None and (done := _done(place / name)) is not None:
-        return done
+    if tokenizer is None:
+        # one that was converted with a given tokenizer will do
+        for folder in (place / name, *sorted(place.glob(f"{name}-*"))):
+            if (done := _done(folder)) is not None:
+                return done
     with TorchFile(checkpoint.path, PACKAGES) as file:
         layout = find_layout(file.values, checkpoint.path)
         files = tokenizer_files(tokenizer, TEXT) if layout.text else None
