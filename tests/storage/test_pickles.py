@@ -29,7 +29,7 @@ VALUES = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(value=VALUES, protocol=st.integers(2, 5))
 def test_plain_values_come_back(value: Any, protocol: int) -> None:
-    calls = {"_codecs.encode": lambda text, _: text.encode("latin1"), "__builtin__.bytes": bytes}
+    calls: dict[str, Any] = {"_codecs.encode": lambda text, _: text.encode("latin1"), "__builtin__.bytes": bytes}
     assert read_pickle(pickle.dumps(value, protocol=protocol), "it", calls=calls) == value
 
 

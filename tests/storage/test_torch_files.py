@@ -60,7 +60,7 @@ class Tensor:
         self, size: Any, offset: Any, shape: Any, strides: Any, kind: Any = torch.FloatStorage, entry: Any = "0"
     ) -> None:
         self.stated = ("storage", kind, entry, "cpu", size)
-        self.rest = (offset, shape, strides, False, {})
+        self.rest: tuple[Any, ...] = (offset, shape, strides, False, {})
 
     def __reduce__(self) -> Any:
         return torch._utils._rebuild_tensor_v2, (Outside(self.stated), *self.rest)

@@ -252,7 +252,15 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
     whole = recipe.border == "nan"
     looks: dict[str, tuple[float, ...]] = {}
     values = embed_tiles(
-        plan, encoder, recipe.tile_um, _tile_px(recipe), whole=whole, identity=recipe.encoder, looks=looks, **options
+        plan,
+        encoder,
+        recipe.tile_um,
+        _tile_px(recipe),
+        whole=whole,
+        identity=recipe.encoder,
+        looks=looks,
+        native=recipe.native_px,
+        **options,
     )
     key = recipe.key or _keys.features(recipe.name)
     record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks)
@@ -298,7 +306,7 @@ def _checked_plan(
         check_fine_enough(plan.sections, spec)
         return plan
     # `tiles` has checked what it stated
-    if stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um):
+    if not recipe.native_px and (stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um)):
         for um in recipe.tile_um:
             check_resolution(plan.sections, um, px, "warn" if stated is None else stated.on_low_res)
     return plan
@@ -353,6 +361,8 @@ def _where_asked(slide: Slide) -> Where:
 
 def _tiles(recipe: FeatureRecipe) -> str:
     border = "" if recipe.border == "pad" else " without those that leave the image"
+    if recipe.native_px:
+        return f"tiles of {recipe.tile_px} pixels of the image{border}"
     return f"tiles of {' and '.join(f'{um:g}' for um in recipe.tile_um)} µm in {recipe.tile_px} px{border}"
 
 

@@ -97,7 +97,7 @@ def test_it_is_downloaded_once_and_opens_without_a_network(hub: Hub, vocabulary:
     assert converted(cache) == ["Good-Lab--spatialwhisperer.json", model.folder.name]
 
 
-def test_other_calls_take_the_name_too(hub: Hub, vocabulary: Path, cache: Path) -> None:
+def test_other_calls_take_the_name_too(hub: Hub, vocabulary: Path, cache: Path) -> None:  # noqa: ARG001
     import anndata as ad
 
     data = ad.AnnData(np.zeros((4, 1), np.float32), obsm={"X_gene_features": np.ones((4, 512), np.float32)})

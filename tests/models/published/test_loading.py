@@ -259,3 +259,14 @@ def test_own_models_open_too(tmp_path: Path) -> None:
         sw.models.load(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="There is no file"):
         sw.models.load(tmp_path / "none.ckpt")
+
+
+def test_pixels_are_taken_as_they_are_where_that_is_asked_for(checkpoint: Path, vocabulary: Path, cache: Path) -> None:
+    model = sw.models.load(checkpoint, tokenizer=vocabulary, native_pixels=True)
+    recipe = model.config.modality("image").features
+    assert (recipe.native_px, recipe.tile_px, recipe.border) == (True, 224, "nan")
+    assert not sw.models.load(checkpoint, tokenizer=vocabulary).config.modality("image").features.native_px
+    again = sw.models.load(model.save(cache / "saved"))
+    assert again.config.modality("image").features == recipe
+    with pytest.raises(ValueError, match="native_pixels is for models that compute image features"):
+        sw.models.load(checkpoint, tokenizer=vocabulary, native_pixels=True, features={"image": "x"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def load(
     *,
     features: Mapping[str, str] | None = None,
     tokenizer: str | Path | None = None,
+    native_pixels: bool = False,
     encoders: Mapping[str, Given] | None = None,
     allow_encoders: Collection[str | Path] = (),
     **hub: Any,
@@ -63,6 +65,10 @@ def load(
         of the encoder that the model was trained with: UNI2-h (n, 1536) and Geneformer (n, 512) for the published model.
     tokenizer
         Folder with the tokenizer of BioBERT, or its ``vocab.txt``, for the published checkpoint; ``None`` takes it from the hub.
+    native_pixels
+        Whether image features are computed from 224 × 224 pixels of the image as it is, whatever their size, as in the published code.
+        Otherwise tiles are 112 µm wide (0.5 µm per pixel) in every image. Rows whose tile leaves the image are NaN either way; the
+        published code embeds them as a uniform colour.
     encoders, allow_encoders
         See :meth:`Whisperer.load`.
     **hub
@@ -99,6 +105,8 @@ def load(
         model = Whisperer.load(folder, encoders=encoders, allow_encoders=allow_encoders)
     for modality, key in (features or {}).items():
         _read_as_given(model, modality, key)
+    if native_pixels:
+        _read_native(model)
     return model
 
 
@@ -151,6 +159,18 @@ def _read_as_given(model: Whisperer, modality: str, key: str) -> None:
         )
     check_key_added(key)
     model.config = model.config.with_modality(modality, features=FeatureRecipe(None, key))
+
+
+def _read_native(model: Whisperer) -> None:
+    """Let a model read tiles of pixels as they are."""
+    image = model.config.modalities.get("image")
+    if image is None or image.trained or image.features.encoder is None or len(image.features.tile_um) != 1:
+        raise ValueError(
+            "native_pixels is for models that compute image features of tiles of one size with a frozen encoder; this one reads "
+            f"{'no images' if image is None else image.features.name}."
+        )
+    features = replace(image.features, native_px=True)
+    model.config = model.config.with_modality("image", features=features)
 
 
 def _download(repository: str, **hub: Any) -> Path:
