@@ -22,8 +22,8 @@ def rank_tokens(
 ) -> np.ndarray:
     """Write the tokens of each row, highest value first and ties in the order of the columns, into ``out`` (n, most).
 
-    The value of a count is ``count / total / median``, in units of 10,000. Rows are spread over buckets by the leading bits of their
-    values, which order positive numbers, and each bucket is sorted on its own.
+    The value of a count is ``count / total / median``, in units of 10,000. The values of a row go into buckets by their leading
+    bits, which order positive numbers, and each bucket is sorted on its own.
 
     Parameters
     ----------
