@@ -38,7 +38,8 @@ def image() -> np.ndarray:
 
 
 def computed(image: np.ndarray, mpp: float, **recipe: Any) -> Features:
-    data = ad.AnnData(np.zeros((len(CENTRES), 0), np.float32), obsm={"spatial": CENTRES})
+    data = ad.AnnData(np.zeros((len(CENTRES), 0), np.float32))
+    data.obsm["spatial"] = CENTRES
     data.uns["spatial"] = {"s": {"images": {"fullres": image}, "scalefactors": {}}}
     whole = FeatureRecipe(EncoderIdentity("pixels"), "X_pixels", (8.0,), PX, "nan", **recipe)
     return image_features(Slide.open(data, mpp=mpp), whole, Pixels, device="cpu")
@@ -60,6 +61,6 @@ def test_they_are_cut_around_the_pixel_of_the_centre_at_any_scale(mpp: float, im
 def test_they_are_other_features_than_those_of_a_size_in_microns(image: np.ndarray) -> None:
     resampled = computed(image, 0.25)
     assert resampled.values[0, -1] == pytest.approx(0.5)
-    recipes = [f.result.parameters.recipe for f in (resampled, computed(image, 0.25, native_px=True)) if f.result]  # type: ignore[union-attr]
+    recipes = [f.result.parameters.recipe for f in (resampled, computed(image, 0.25, native_px=True)) if f.result]
     assert not recipes[0].same_features(recipes[1])
     assert recipes[0].same_features(recipes[0])

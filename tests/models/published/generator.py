@@ -77,9 +77,9 @@ def state_dict(sizes: Sizes, seed: int = 0) -> OrderedDict[str, torch.Tensor]:
         for modality, block in BLOCKS.items():
             made = _Block(getattr(sizes, modality), sizes.u)
             norm = made.feature_nonlinear[1]
-            norm.running_mean.normal_()  # type: ignore[union-attr, operator]
-            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
-            norm.num_batches_tracked.fill_(14_624)  # type: ignore[union-attr, operator]
+            norm.running_mean.normal_()  # type: ignore[operator]
+            norm.running_var.uniform_(0.5, 2)  # type: ignore[operator]
+            norm.num_batches_tracked.fill_(14_624)  # type: ignore[operator]
             for name, value in made.state_dict().items():
                 moved = value + 0.1 * torch.randn_like(value) if name.endswith("bias") else value
                 out[f"model.discriminator.{block}.{name}"] = moved

@@ -94,13 +94,14 @@ def test_it_is_downloaded_once_and_opens_without_a_network(hub: Hub, vocabulary:
         again = sw.models.load(NAME, tokenizer=vocabulary)
     assert hub.asked == []
     assert again.folder == model.folder
+    assert model.folder is not None
     assert converted(cache) == ["Good-Lab--spatialwhisperer.json", model.folder.name]
 
 
 def test_other_calls_take_the_name_too(hub: Hub, vocabulary: Path, cache: Path) -> None:  # noqa: ARG001
     import anndata as ad
 
-    data = ad.AnnData(np.zeros((4, 1), np.float32), obsm={"X_gene_features": np.ones((4, 512), np.float32)})
+    data = ad.AnnData(np.zeros((4, 1), np.float32))
     with pytest.raises(FileNotFoundError, match="The tokenizer of dmis-lab/biobert-v1.1 is not in the .* cache"):
         sw.tl.embed(data, model=NAME, modality="gene", device="cpu")
     assert converted(cache) == ["Good-Lab--spatialwhisperer.json"]

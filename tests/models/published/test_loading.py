@@ -10,6 +10,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer.tl._embedding.texts import embed_texts
 from tests.models.published.conftest import converted
 from tests.models.published.generator import BLOCKS, FULL, Sizes, state_dict, towers, write_checkpoint
 from tests.models.published.reference import doubles, pooled, project
@@ -85,7 +86,7 @@ def test_heads_are_those_of_the_formula(model: Any, state: Any) -> None:
 def test_texts_are_those_of_the_formula_whatever_the_padding(model: Any, state: Any) -> None:
     double = doubles(state)
     encoder = model.encoders["text"]
-    assert encoder._tokens(list(IDS)) == list(IDS.values())
+    assert encoder.prepare(list(IDS)) == list(IDS.values())
     expected = project(double, "text", np.stack([pooled(double, ids, 2) for ids in IDS.values()]))
     np.testing.assert_allclose(model.project("text", list(IDS), device="cpu"), expected, atol=1e-5)
     single = np.concatenate([model.project("text", [text], device="cpu") for text in IDS])
@@ -112,7 +113,7 @@ def test_an_object_is_annotated_by_the_features_that_it_holds(
     sw.tl.zero_shot_annotate(data, LABELS, model=model, modality=modality, normalize="none", device="cpu")
     double = doubles(state)
     complete = np.isfinite(x).all(axis=1)
-    tokens = model.encoders["text"]._tokens(LABELS)
+    tokens: Any = model.encoders["text"].prepare(LABELS)
     t = project(double, "text", np.stack([pooled(double, ids, 2) for ids in tokens]))
     score = project(double, modality, x[complete]) @ t.T
     found = np.asarray(data.obsm["sw_label_scores"])
@@ -161,7 +162,7 @@ def test_the_licence_is_said_and_stands_in_the_card(
         assert "CC-BY-NC-4.0" in said
         assert "not for commercial use" in said
         assert "CC-BY-NC-4.0" in repr(model)
-        sw.models.load(model.folder)
+        sw.models.load(str(model.folder))
         assert "CC-BY-NC-4.0" in capsys.readouterr().err
     assert model.config.card is not None
     assert len(model.config.card.recipe["checkpoint_sha256"]) == 64
@@ -180,7 +181,7 @@ def test_the_full_size_with_a_locked_text_tower(tmp_path: Path, cache: Path) -> 
         embedded[modality] = project(double, modality, x)
         np.testing.assert_allclose(model.project(modality, x, device="cpu"), embedded[modality], atol=1e-5)
     with pytest.raises(ValueError, match="encoders={'text'"):
-        sw.tl._embedding.texts.embed_texts(model, ["T cells"])
+        embed_texts(model, ["T cells"])
 
 
 def test_a_full_checkpoint_gives_its_image_tower(

@@ -42,9 +42,8 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_runs(
         "state": Calls(os.system, f"touch {ran}"),
     }[trick]
     weights = {**state, f"{HEAD}.feature_shortcut.bias": attack} if trick == "state" else state
-    path = write_checkpoint(
-        tmp_path / "evil.ckpt", weights, **({} if trick == "state" else {"callbacks": {"x": attack}})
-    )
+    others: dict[str, Any] = {} if trick == "state" else {"callbacks": {"x": attack}}
+    path = write_checkpoint(tmp_path / "evil.ckpt", weights, **others)
     with pytest.raises(ValueError, match="refused and nothing of it was run"):
         sw.models.load(path, tokenizer=vocabulary)
     assert not ran.exists()
@@ -174,7 +173,8 @@ def test_features_that_fit_no_head_are_refused(checkpoint: Path, vocabulary: Pat
     import anndata as ad
 
     model = sw.models.load(checkpoint, tokenizer=vocabulary, features={"image": "uni"})
-    data = ad.AnnData(np.zeros((4, 1), np.float32), obsm={"uni": np.zeros((4, 1024), np.float32)})
+    data = ad.AnnData(np.zeros((4, 1), np.float32))
+    data.obsm["uni"] = np.zeros((4, 1024), np.float32)
     with pytest.raises(ValueError, match=r"features of shape \(n, 1536\); found \(4, 1024\)"):
         sw.tl.embed(data, model=model, modality="image", device="cpu")
     del data.obsm["uni"]

@@ -89,7 +89,7 @@ def find_layout(values: Any, path: Path) -> Layout:
             f"head. {_WHICH}"
         )
     u = dims["text"][0]
-    expected = {_TEMPERATURE: ("log_scale", ())}
+    expected: dict[str, tuple[str, Shape]] = {_TEMPERATURE: ("log_scale", ())}
     for name, block in BLOCKS.items():
         expected |= _block(name, f"discriminator.{block}", dims[name][1], u)
     text = {key.removeprefix("text_model."): key for key in state if key.startswith("text_model.")}

@@ -73,7 +73,7 @@ def expected(folder: Path, tokens: list[np.ndarray], dim: int = 32) -> np.ndarra
     from safetensors.numpy import load_file
 
     state = {name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()}
-    return np.stack([hidden_state(state, row, 2, 4).mean(0) if len(row) else np.zeros(dim) for row in tokens])
+    return np.stack([hidden_state(state, row.tolist(), 2, 4).mean(0) if len(row) else np.zeros(dim) for row in tokens])
 
 
 def test_the_embedding_is_the_mean_of_the_hidden_state_before_the_last_layer(geneformer_folder: Folder) -> None:
@@ -119,6 +119,7 @@ def test_genes_are_matched_by_symbols_and_by_ids_of_any_version(encoder: Genefor
     for table in tables.values():
         with pytest.warns(SpatialWhispererWarning, match="1 rows have no counts"):
             found = sw.pp.embed_genes(table, encoder, device="cpu", inplace=False)
+        assert found is not None
         np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
