@@ -258,6 +258,10 @@ def test_own_models_open_too(tmp_path: Path) -> None:
         sw.models.load("her2st-mini", features={"text": "x"})
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         sw.models.load(tmp_path / "none")
+    with pytest.raises(TypeError, match=r"features\['image'\] must be the name of a key"):
+        sw.models.load("her2st-mini", features={"image": 3})  # type: ignore[dict-item]
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        sw.models.load("a" * 5000 + ".ckpt")
     with pytest.raises(FileNotFoundError, match="There is no file"):
         sw.models.load(tmp_path / "none.ckpt")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._checks import check_key_added, checked
+from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._storage.files import whole_file
@@ -82,6 +83,8 @@ def load(
     ------
     FileNotFoundError
         If there is no such model, or files are missing and cannot be downloaded.
+    TypeError
+        If ``features`` names something else than keys.
     KeyError
         If ``features`` names a modality that the model does not have.
     ValueError
@@ -113,8 +116,9 @@ def load(
 def find_checkpoint(source: str | Path, **hub: Any) -> Source | None:
     """Find a checkpoint of the published code, and download it where it is on the hub; ``None`` for models of this package."""
     path = Path(source).expanduser()
-    if path.is_file() or (path.suffix in _SUFFIXES and not path.is_dir()):
-        if not path.is_file():
+    # os.path answers for names that no file system takes too
+    if os.path.isfile(path) or (path.suffix in _SUFFIXES and not os.path.isdir(path)):
+        if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file {path} to open a model from.")
         return Source.of(path, path.name)
     if str(source) not in PUBLISHED or present(path, "config.json") is not None:
@@ -157,7 +161,8 @@ def _read_as_given(model: Whisperer, modality: str, key: str) -> None:
         raise ValueError(
             f"features={{{modality!r}: …}}: the {modality} encoder is part of the model, or reads texts. Keys are for {listing(frozen)}."
         )
-    check_key_added(key)
+    if not isinstance(key, str) or not key:
+        raise TypeError(f"features[{modality!r}] must be the name of a key in .obsm, not {key!r}.")
     model.config = model.config.with_modality(modality, features=FeatureRecipe(None, key))
 
 
