@@ -83,6 +83,26 @@ _LABELS = """
 sw.tl.zero_shot_annotate(sdata, ["malignant cell", "fat cell", "B cell"], normalize="centre", unknown="label", min_rows=3)
 """
 
+_PUBLISHED = """
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+
+import spatialwhisperer as sw
+from tests.models.published import generator
+
+sw.settings.cache_dir = "cache"
+Path("cache").mkdir()
+words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "T", "cells", "plasma", "tumor", "stroma"]
+Path("vocab.txt").write_text("\\n".join([*words, *(f"[unused{i}]" for i in range(40 - len(words)))]))
+generator.write_checkpoint(Path("spatialwhisperer.ckpt"), generator.state_dict(generator.Sizes()))
+rng = np.random.default_rng(0)
+adata = ad.AnnData(np.zeros((60, 1), np.float32))
+adata.obsm["X_uni2"] = rng.normal(size=(60, 1536)).astype(np.float32)
+adata.obsm["X_geneformer"] = rng.normal(size=(60, 512)).astype(np.float32)
+"""
+
 BEFORE = {
     "README.md": _FILES,
     "docs/annotation.md": _SLIDE,
@@ -111,6 +131,7 @@ BEFORE = {
     "docs/platforms/which_labels.md": _SPOTS,
     "docs/platforms/xenium.md": platforms("xenium('xenium')"),
     "docs/presets.md": "",
+    "docs/published.md": _PUBLISHED,
 }
 """Pages with code, and what their code expects to be there."""
 

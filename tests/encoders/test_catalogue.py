@@ -87,7 +87,7 @@ def test_names_by_whether_they_are_fitted() -> None:
         "gene_sentence",
         "identity",
     }
-    assert encoder_names("gene", fits=False) == []
+    assert encoder_names("gene", fits=False) == ["geneformer"]
     assert encoder_names("text") == encoder_names("text", fits=False) == ["biobert", "minilm"]
     assert encoder_names("sound") == []
 

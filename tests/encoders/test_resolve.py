@@ -83,7 +83,8 @@ def test_a_gene_encoder_is_a_name_that_needs_no_fit_or_a_folder(tmp_path: Path) 
     assert named_gene_encoder(tmp_path / "genes").genes == pca().genes
     assert named_gene_encoder(str(tmp_path / "genes")).identity == load_gene_encoder(tmp_path / "genes").identity
     with pytest.raises(
-        ValueError, match=r"encoder='pcaa' is neither a name \(drvi, gene_sentence, identity, pca, .*\) nor a folder"
+        ValueError,
+        match=r"encoder='pcaa' is neither a name \(drvi, gene_sentence, geneformer, identity, pca, .*\) nor a folder",
     ):
         named_gene_encoder("pcaa")
 

@@ -52,6 +52,15 @@ def fast() -> dict[str, Other]:
         "models.get_preset": _plain(m.get_preset, preset="bleep", protocol="strict"),
         "models.get_spec": _plain(m.get_spec, name="resnet18", modality="image"),
         "models.list_encoders": _plain(m.list_encoders, modality="image"),
+        "models.load": _plain(
+            m.load,
+            source=str(folder() / "none"),
+            features=None,
+            tokenizer=None,
+            native_pixels=False,
+            encoders=None,
+            allow_encoders=(),
+        ),
         "models.load_gene_encoder": _plain(m.load_gene_encoder, folder=str(folder() / "none"), allow_encoders=()),
         "models.open_encoder": _plain(
             m.open_encoder, name="stain_texture", modality="image", weights=None, pretrained=True

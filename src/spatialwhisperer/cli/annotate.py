@@ -57,11 +57,11 @@ def run(options: Namespace) -> int:
 
 def _model(options: Namespace) -> Whisperer:
     """The model, and whether the device is there: known before the first slide is read."""
-    from spatialwhisperer.models import Whisperer, default_model
+    from spatialwhisperer.models import default_model, load
 
     try:
         settings.resolve_device(options.device)
-        return default_model() if options.model is None else Whisperer.load(options.model)
+        return default_model() if options.model is None else load(options.model)
     except (FileNotFoundError, ImportError, ValueError) as error:
         raise UsageError(one_line(error)) from error
 

@@ -52,6 +52,9 @@ class FeatureRecipe(Stored):
         Edge of a tile in pixels, as the encoder takes it.
     border
         How tiles that leave the image are treated: "pad" fills them up with white, "nan" makes their row NaN.
+    native_px
+        Whether a tile is ``tile_px`` pixels of the image as it is, whatever their size: around the pixel that holds the centre, without
+        resampling. ``tile_um`` then says how far apart tiles of a grid lie.
     """
 
     encoder: EncoderIdentity | None
@@ -59,6 +62,7 @@ class FeatureRecipe(Stored):
     tile_um: tuple[float, ...] = ()
     tile_px: int | None = None
     border: Border = "pad"
+    native_px: bool = False
 
     @property
     def name(self) -> str:
@@ -70,7 +74,7 @@ class FeatureRecipe(Stored):
         if self.encoder is None or other.encoder is None:
             return False
         mine, its = (
-            (r.encoder, tuple(float(um) for um in r.tile_um), r.tile_px, r.border if r.tile_um else None)
+            (r.encoder, tuple(float(um) for um in r.tile_um), r.tile_px, r.border if r.tile_um else None, r.native_px)
             for r in (self, other)
         )
         return mine == its

@@ -28,6 +28,8 @@ def describe(config: ModelConfig, expression: str | None = None) -> str:
         lines.append(f"  trained {training.schedule} on {counts}; groups: {listing(training.groups, 8)}")
         if training.refinement is not None:
             lines.append(f"  contrastive refinement of the image head: {training.refinement.reason}")
+    if config.card is not None and config.card.licence:
+        lines.append(f"  licence: {config.card.licence}")
     return "\n".join(lines)
 
 

@@ -309,6 +309,8 @@ class Card(Stored):
         Versions of packages in training.
     command
         Command that trains the model again.
+    licence
+        Licence of the weights, and of what is needed beside them; empty where the model has no terms of its own.
     """
 
     name: str
@@ -323,6 +325,7 @@ class Card(Stored):
     held_out_macro_auroc: Mapping[str, float]
     versions: Mapping[str, str]
     command: str
+    licence: str = ""
 
 
 @dataclass(frozen=True)

@@ -326,6 +326,8 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         model.folder = folder
         if folder == store.embedded_folder():
             _introduce(introduction(model.config, None if model.reference is None else model.reference.config.mpp))
+        if (card := model.config.card) is not None and card.licence:
+            inform(f"{card.name}: {card.licence}; {card.use}.")
         return model
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:

@@ -93,7 +93,7 @@ class GeneFeatures:
     encoder
         ``"pca"``, ``"scvi"``, ``"scanvi"``, ``"drvi"``, ``"set_transformer"`` or ``"gene_sentence"``, fitted on the raw counts of the
         training groups; ``"auto"``, scVI from 1,000 rows on and PCA below; ``"identity"``, the expression of the genes that are
-        predicted; or a fitted encoder or its folder. ``None`` takes that of the preset.
+        predicted; ``"geneformer"``, which is not fitted; or a fitted encoder or its folder. ``None`` takes that of the preset.
     layer
         Layer with raw counts; ``None`` takes ``.X``.
     batch_key, labels_key
@@ -252,7 +252,15 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
     whole = recipe.border == "nan"
     looks: dict[str, tuple[float, ...]] = {}
     values = embed_tiles(
-        plan, encoder, recipe.tile_um, _tile_px(recipe), whole=whole, identity=recipe.encoder, looks=looks, **options
+        plan,
+        encoder,
+        recipe.tile_um,
+        _tile_px(recipe),
+        whole=whole,
+        identity=recipe.encoder,
+        looks=looks,
+        native=recipe.native_px,
+        **options,
     )
     key = recipe.key or _keys.features(recipe.name)
     record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks)
@@ -298,7 +306,7 @@ def _checked_plan(
         check_fine_enough(plan.sections, spec)
         return plan
     # `tiles` has checked what it stated
-    if stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um):
+    if not recipe.native_px and (stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um)):
         for um in recipe.tile_um:
             check_resolution(plan.sections, um, px, "warn" if stated is None else stated.on_low_res)
     return plan
@@ -353,6 +361,8 @@ def _where_asked(slide: Slide) -> Where:
 
 def _tiles(recipe: FeatureRecipe) -> str:
     border = "" if recipe.border == "pad" else " without those that leave the image"
+    if recipe.native_px:
+        return f"tiles of {recipe.tile_px} pixels of the image{border}"
     return f"tiles of {' and '.join(f'{um:g}' for um in recipe.tile_um)} µm in {recipe.tile_px} px{border}"
 
 

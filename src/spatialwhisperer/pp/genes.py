@@ -176,7 +176,8 @@ def embed_genes(
     data
         Object with raw counts.
     encoder
-        A fitted encoder, the folder of a saved one, or the name of one to fit, as for :func:`fit_gene_encoder`.
+        A fitted encoder, the folder of a saved one, the name of one to fit, as for :func:`fit_gene_encoder`, or ``"geneformer"``,
+        which is not fitted.
     %(table_key)s
     %(layer)s
     batch_key, labels_key, n_latent, n_top_genes, max_epochs, random_state, options
@@ -207,7 +208,8 @@ def embed_genes(
     TypeError
         If ``encoder`` is neither a name, nor a folder, nor a gene encoder.
     ValueError
-        If values are not raw counts, gene names repeat, or fewer than half of the encoder's genes are found.
+        If values are not raw counts, gene names repeat, or too few of the encoder's genes are found: fewer than half, and fewer than ten for
+        ``"geneformer"``.
 
     Examples
     --------
@@ -275,7 +277,9 @@ def gene_features(
     The embedding, float32, shape (n, dim), NaN in rows without counts in the encoder's genes; and a Boolean array, shape (genes,),
     of which genes the table has.
     """
-    counts, present = align_counts(encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key)
+    counts, present = align_counts(
+        encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key, fewest=encoder.fewest_genes
+    )
     out = encoder.encode(counts, present=present, batch_size=batch_size, device=device)
     # an encoder may leave out genes, which are then the only ones that a row has counts of
     empty = (np.asarray(counts.sum(axis=1)).ravel() == 0) | ~np.isfinite(out).all(axis=1)

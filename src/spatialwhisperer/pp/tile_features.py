@@ -39,6 +39,7 @@ def embed_tiles(
     device: str | None = None,
     identity: EncoderIdentity | None = None,
     looks: dict[str, tuple[float, ...]] | None = None,
+    native: bool = False,
 ) -> np.ndarray:
     """Compute the features of each tile size, joined column-wise, float32, shape (n, sizes * d).
 
@@ -60,6 +61,8 @@ def embed_tiles(
         Identity of the encoder, by which batches of an interrupted call are found again; ``None`` keeps none.
     looks
         Gets what the encoder saw of the image of each section, where it looks at images.
+    native
+        Take pixels of the image as they are, whatever their size in microns.
 
     Raises
     ------
@@ -75,6 +78,10 @@ def embed_tiles(
         encoders = _by_image(plan, encoder)
         if looks is not None:
             looks |= {s.name: one.encoder.look for one in encoders for s in one.sections if one.encoder.look}
+        if native:
+            # microns per pixel are those of each section
+            encoders = [image._replace(sections=[section]) for image in encoders for section in image.sections]
+            return _features(plan, encoders, None, tile_px, whole=whole, **options)
         first = _features(plan, encoders, tile_ums[0], tile_px, whole=whole, **options)
         if len(tile_ums) == 1:
             return first
@@ -137,7 +144,7 @@ def _by_image(plan: TilePlan, encoder: ImageEncoder) -> list[_OnImage]:
 def _features(
     plan: TilePlan,
     encoders: Sequence[_OnImage],
-    tile_um: float,
+    tile_um: float | None,
     tile_px: int,
     *,
     whole: bool,
@@ -147,9 +154,11 @@ def _features(
 ) -> np.ndarray:
     out, black = None, BlackTiles()
     name = encoders[0].encoder.spec.name
-    with _bar(plan, f"embedding tiles of {tile_um:g} um ({name})") as bar:
+    size = f"{tile_px} px" if tile_um is None else f"{tile_um:g} um"
+    with _bar(plan, f"embedding tiles of {size} ({name})") as bar:
         for image in encoders:
-            encode = _encode(image, tile_um / tile_px, device, identity)
+            mpp = image.sections[0].mpp or 1.0 if tile_um is None else tile_um / tile_px
+            encode = _encode(image, mpp, device, identity)
             pieces = plan.read(tile_um, tile_px, whole=whole, sections=image.sections)
             with closing(prefetch(batches(pieces, batch_size))) as ready:
                 for rows, tiles in ready:
@@ -161,7 +170,7 @@ def _features(
                     bar.update(len(rows))
     if out is None:
         raise ValueError(
-            f"No tile of {tile_um:g} um lies inside its image. Take smaller tiles with tile_um=…, or fill them up with "
+            f"No tile of {size} lies inside its image. Take smaller tiles with tile_um=…, or fill them up with "
             "border='pad'."
         )
     black.report()

@@ -237,7 +237,7 @@ def _cross_entropy(
     encoder = model.encoders.get("gene")
     if not isinstance(encoder, GeneEncoder) or not reference.has("profile", "excess_cross_entropy"):
         return None
-    aligned = align_counts(encoder.genes, encoder.gene_ids, slide.table[keep], layer)
+    aligned = align_counts(encoder.genes, encoder.gene_ids, slide.table[keep], layer, fewest=encoder.fewest_genes)
     profile = reference.arrays["profile"].astype(np.float64)
     return excess_cross_entropy(aligned.counts.astype(np.float64), profile, aligned.present)
 

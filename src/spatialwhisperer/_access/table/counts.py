@@ -39,6 +39,7 @@ def align_counts(
     layer: str | None = None,
     *,
     gene_ids_key: str | None = None,
+    fewest: int | None = None,
 ) -> AlignedCounts:
     """Bring a table's raw counts into an encoder's gene order.
 
@@ -54,6 +55,8 @@ def align_counts(
         Layer with the counts; ``None`` takes ``.X``.
     gene_ids_key
         Column of ``.var`` to match by first.
+    fewest
+        How many of the encoder's genes must be found; ``None`` asks for half of them.
 
     Returns
     -------
@@ -65,12 +68,12 @@ def align_counts(
     KeyError
         If the layer or the column does not exist.
     ValueError
-        If values are not counts, names repeat, or fewer than half of the encoder's genes are found.
+        If values are not counts, names repeat, or too few of the encoder's genes are found.
     """
     matrix = counts_matrix(adata, layer)
     columns = match_genes(encoder_genes, gene_ids, adata, gene_ids_key)
     present = columns >= 0
-    _check_overlap(encoder_genes, gene_ids, adata, present)
+    _check_overlap(encoder_genes, gene_ids, adata, present, fewest)
     part = matrix[:, columns[present]]
     shape = (matrix.shape[0], len(encoder_genes))
     counts = sp.csr_matrix((part.data, np.flatnonzero(present)[part.indices], part.indptr), shape=shape)
@@ -79,10 +82,15 @@ def align_counts(
 
 
 def counts_for(
-    encoder_genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, layer: str | None = None
+    encoder_genes: Sequence[str],
+    gene_ids: Sequence[str],
+    adata: AnnData,
+    layer: str | None = None,
+    *,
+    fewest: int | None = None,
 ) -> sp.csr_matrix:
     """Raw counts of a table in an encoder's gene order, CSR of float32; zero where the table lacks a gene. See `align_counts`."""
-    return align_counts(encoder_genes, gene_ids, adata, layer).counts
+    return align_counts(encoder_genes, gene_ids, adata, layer, fewest=fewest).counts
 
 
 def counts_matrix(adata: AnnData, layer: str | None = None) -> sp.csr_matrix:
@@ -186,13 +194,16 @@ def _mostly_ensembl(values: Iterable[str]) -> bool:
     return sum(known) > len(known) / 2
 
 
-def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, present: np.ndarray) -> None:
+def _check_overlap(
+    genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, present: np.ndarray, fewest: int | None
+) -> None:
     fraction = present.mean()
-    if fraction >= _FEW:
+    if fraction >= _FEW or (fewest is not None and present.sum() >= fewest):
         return
     lacking = [gene for gene, found in zip(genes, present, strict=True) if not found]
     text = f"{int(present.sum())} of the encoder's {len(genes)} genes are in this table of {adata.n_vars} genes"
-    if fraction >= _ENOUGH:
+    too_few = "fewer than half" if fewest is None else f"fewer than {fewest}"
+    if fewest is None and fraction >= _ENOUGH:
         warn(
             f"{text}; missing are {listing(lacking, 5)}. The embedding is computed from fewer genes than the encoder was fitted on."
         )
@@ -200,9 +211,9 @@ def _check_overlap(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData
     ids = [i for i in gene_ids if i]
     species = other_species([*genes, *ids], [n for names in _identifiers(adata, None).values() for n in names])
     if species:
-        raise ValueError(f"Only {text}, fewer than half. {species}")
+        raise ValueError(f"Only {text}, {too_few}. {species}")
     raise ValueError(
-        f"Only {text}, fewer than half. The encoder knows {listing(lacking, 5)}"
+        f"Only {text}, {too_few}. The encoder knows {listing(lacking, 5)}"
         f"{f' and ids such as {ids[0]}' if ids else ''}; the table has {listing(adata.var_names, 5)} and columns "
         f"{listing(adata.var.columns)}. If a column holds the matching names, use them: adata.var_names = adata.var[column]. "
         "Otherwise the table is of another species or panel: fit an encoder on it with sw.pp.fit_gene_encoder."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,14 +50,14 @@ class TilePlan:
         return xy
 
     def read(
-        self, tile_um: float, tile_px: int, *, whole: bool = False, sections: Sequence[Section] | None = None
+        self, tile_um: float | None, tile_px: int, *, whole: bool = False, sections: Sequence[Section] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read the tiles of all rows whose centre lies on the image.
 
         Parameters
         ----------
         tile_um, tile_px
-            Edge of a tile in microns and in pixels.
+            Edge of a tile in microns and in pixels; ``None`` takes pixels of the image as they are, around the pixel of the centre.
         whole
             Leave out tiles that cross the edge of the image.
         sections
@@ -68,7 +68,8 @@ class TilePlan:
         Rows of the table, shape (k,), and their tiles, uint8, shape (k, 3, tile_px, tile_px).
         """
         for section in self.sections if sections is None else sections:
-            reader = TileReader(section, tile_um=tile_um, tile_px=tile_px)
+            shown, edge = (section, tile_um) if tile_um is not None else _native(section, tile_px)
+            reader = TileReader(shown, tile_um=edge, tile_px=tile_px)
             keep = ~self.off[section.rows]
             if whole:
                 keep &= reader.inside == 1
@@ -112,6 +113,16 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     if off.all():
         raise ValueError("No tile centre lies on an image. Check image_key and coordinate_system.")
     return TilePlan(slide, sections, off)
+
+
+def _native(section: Section, tile_px: int) -> tuple[Section, float]:
+    """A section whose centres are corners of pixels, and the edge in microns of so many of its pixels."""
+    mpp = section.mpp
+    if mpp is None or section.pixel_um(mpp) != (mpp, mpp):
+        raise ValueError(
+            f"Pixels of section {section.name!r} are not squares, so that they cannot be taken as they are."
+        )
+    return replace(section, xy_px=np.floor(section.xy_px)), tile_px * mpp
 
 
 def _off_image(section: Section, off_slide: OffSlide) -> np.ndarray:

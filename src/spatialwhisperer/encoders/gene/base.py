@@ -41,9 +41,12 @@ class GeneEncoder(Encoder):
         Ensembl id of each gene, or ``""`` where it is not known.
     fitted
         How it was fitted: rows, batches, seed, versions.
+    fewest_genes
+        How many of its genes a table must have; ``None`` asks for half of them.
     """
 
     fits: ClassVar[bool] = True
+    fewest_genes: ClassVar[int | None] = None
 
     def __init__(
         self, genes: Sequence[str], gene_ids: Sequence[str] | None = None, fitted: Mapping[str, Any] | None = None

@@ -24,6 +24,7 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     """
     # torch is imported by a call that needs it, not by whoever looks at the namespace
     from spatialwhisperer.models.default import default_model
+    from spatialwhisperer.models.published.loading import load
     from spatialwhisperer.models.whisperer import Whisperer
 
     if model is None:
@@ -31,7 +32,7 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     if isinstance(model, Whisperer):
         return model
     if isinstance(model, str | Path):
-        return Whisperer.load(model)
+        return load(model)
     raise TypeError(f"model must be a Whisperer, a folder or a hub name, not {type(model).__name__}.")
 
 

@@ -226,7 +226,9 @@ def _counts(slide: Slide, model: Whisperer, modality: str, options: dict[str, An
     if not isinstance(encoder, GeneEncoder):
         raise TypeError(f"The {modality} encoder of this model is a {type(encoder).__name__}, not a GeneEncoder.")
     if modality in model.towers:
-        return Inputs(counts_for(encoder.genes, encoder.gene_ids, slide.table, options["layer"]))
+        return Inputs(
+            counts_for(encoder.genes, encoder.gene_ids, slide.table, options["layer"], fewest=encoder.fewest_genes)
+        )
     return Inputs(gene_features(slide.table, encoder, **options)[0])
 
 

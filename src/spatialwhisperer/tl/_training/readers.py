@@ -244,7 +244,8 @@ def _read_counts(task: _Task) -> Read:
         parts, masks = _complete(embedded, task.modality, encoder.name)
         return Read(parts, masks, encoder.dim, recipe, encoder)
     encoder.module()  # raises for an encoder without weights
-    parts = [counts_for(encoder.genes, encoder.gene_ids, s.table, request.layer) for s in holders]
+    fewest = encoder.fewest_genes
+    parts = [counts_for(encoder.genes, encoder.gene_ids, s.table, request.layer, fewest=fewest) for s in holders]
     masks = [np.ones(s.table.n_obs, bool) if task.modality in s.has else None for s in task.sources]
     return Read(parts, masks, encoder.dim, recipe, encoder, trained=True)
 

@@ -202,7 +202,8 @@ class _Filling:
         parts = []
         for i in np.unique(number[rows]):
             inside = rows[order][number[rows[order]] == i] - starts[i]
-            part = counts_for(encoder.genes, encoder.gene_ids, self.sources[i].table[inside], self.layer)
+            table, fewest = self.sources[i].table[inside], encoder.fewest_genes
+            part = counts_for(encoder.genes, encoder.gene_ids, table, self.layer, fewest=fewest)
             parts.append(csr_matrix(part, dtype=np.float64))
         return vstack(parts, format="csr")[np.argsort(order, kind="stable")]
 

@@ -1,0 +1,1 @@
+"""The parts of Geneformer: its gene tokens, its files, and its network."""

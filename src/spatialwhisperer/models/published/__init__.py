@@ -1,0 +1,1 @@
+"""The published checkpoint of SpatialWhisperer: found, read without unpickling, and converted once."""
