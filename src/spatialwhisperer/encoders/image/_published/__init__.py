@@ -1,0 +1,1 @@
+"""Facts about published image encoders, as a table, and what the loaders share."""
