@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TINY = {"architecture": "test_vit", "model_args": {"img_size": 32}, "pretrained_cfg": {"input_size": [3, 32, 32]}}
 FREE, GATED = "hf-hub:owner/free", "uni"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", [n for n, row in published().items() if row.spec.gated])
 def test_a_gated_model_without_a_token_names_the_page_and_the_variable(
-    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise AssertionError("the network was touched")
@@ -87,7 +88,7 @@ def _without_token() -> dict[str, str]:
 
 
 def test_the_terms_are_shown_before_a_download(
-    cache: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with serving(monkeypatch, {"MahmoodLab/UNI": repository}, gated="MahmoodLab/UNI") as asked:
         set_token(monkeypatch, "granted")
@@ -101,9 +102,7 @@ def test_the_terms_are_shown_before_a_download(
 # --------------------------------------------------------------------------------------------- the download
 
 
-def test_one_format_is_fetched_and_then_the_cache_is_enough(
-    cache: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_format_is_fetched_and_then_the_cache_is_enough(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(monkeypatch, {"owner/free": repository}) as asked, sw.settings.override(offline=False):
         encoder = sw.models.open_encoder(FREE, "image")
         assert not any("pytorch_model.bin" in one or "README" in one for one in asked)
@@ -118,9 +117,7 @@ def test_one_format_is_fetched_and_then_the_cache_is_enough(
     np.testing.assert_array_equal(features[0], features[2])
 
 
-def test_a_token_that_was_not_granted_access_names_the_page(
-    cache: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_that_was_not_granted_access_names_the_page(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_token(monkeypatch, "another")
     with (
         serving(monkeypatch, {"MahmoodLab/UNI": repository}, gated="MahmoodLab/UNI"),
@@ -133,7 +130,7 @@ def test_a_token_that_was_not_granted_access_names_the_page(
     assert in_cache("MahmoodLab/UNI", Wanted()) is None
 
 
-def test_a_repository_that_is_not_there_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(monkeypatch, {}), sw.settings.override(offline=False):
         with pytest.raises(
             FileNotFoundError, match="could not be downloaded.*Check that https://huggingface.co/owner/free"
@@ -141,9 +138,7 @@ def test_a_repository_that_is_not_there_is_named(cache: Path, monkeypatch: pytes
             sw.models.open_encoder(FREE, "image")
 
 
-def test_a_repository_without_weights_is_refused(
-    cache: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repository_without_weights_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in ("model.safetensors", "pytorch_model.bin"):
         (repository / file).unlink()
     with serving(monkeypatch, {"owner/free": repository}), sw.settings.override(offline=False):
@@ -152,9 +147,7 @@ def test_a_repository_without_weights_is_refused(
 
 
 @pytest.mark.slow
-def test_half_a_download_is_an_error_and_is_taken_up_again(
-    cache: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_a_download_is_an_error_and_is_taken_up_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(monkeypatch, {"owner/free": repository}, cut=".safetensors"), sw.settings.override(offline=False):
         with pytest.raises(FileNotFoundError, match="could not be downloaded"):
             sw.models.open_encoder(FREE, "image")
@@ -210,6 +203,6 @@ def test_patterns_take_the_first_format_and_no_inner_folder() -> None:
     assert Wanted(weights=("x.pt",)).weights_in(names) == []
 
 
-def test_an_id_that_is_none_is_refused(cache: Path) -> None:
+def test_an_id_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="is not a valid hub id"):
         fetch(sw.models.get_spec("uni"), "a/b/c", Wanted())

@@ -123,7 +123,7 @@ def fetch(spec: EncoderSpec, repository: str, wanted: Wanted, *, revision: str |
     except _NoWeights:
         raise
     # a connection that breaks raises errors of whichever HTTP library the client has, which share no class
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise FileNotFoundError(failed(spec, error)) from error
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PX, MEAN, STD = 32, (0.7, 0.58, 0.7), (0.21, 0.23, 0.18)
-Mirror = "Callable[[str, Path], None]"
 
 
 @pytest.fixture
@@ -235,7 +234,8 @@ def test_transformers_weights_that_do_not_fit_are_refused(folder: Path, tmp_path
     assert (encoder.spec.name, encoder.spec.dim) == ("phikon", 24)
     assert encoder.identity.digest is not None
     save_file({k: v for k, v in whole.items() if k != name}, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=f"do not fit the network. Missing: .*{name.rpartition('layer')[2]}"):
+    # versions of transformers name the layers differently
+    with pytest.raises(ValueError, match=r"do not fit the network. Missing: .*\.0\..*weight"):
         sw.models.open_encoder("phikon", "image", weights=folder)
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
     with pytest.raises(ValueError, match="not a model that transformers can read"):
@@ -420,7 +420,7 @@ def test_a_model_of_lazyslide_is_asked_through_its_own_transform(
     class Tiny(lazyslide.TimmModel):
         encode_dim = 64
 
-        def __init__(self, model_path: str | None = None) -> None:
+        def __init__(self) -> None:
             super().__init__("test_vit", pretrained=False)
 
     monkeypatch.setitem(lazyslide.MODEL_REGISTRY._data, "tiny", Tiny)

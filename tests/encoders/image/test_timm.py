@@ -8,7 +8,7 @@ import pytest
 
 from spatialwhisperer.encoders.image import timm as timm_module
 from spatialwhisperer.encoders.image.timm import TimmEncoder
-from spatialwhisperer.models import EncoderIdentity, get_spec, image_encoder, open_encoder
+from spatialwhisperer.models import EncoderIdentity, image_encoder, open_encoder
 from spatialwhisperer.settings import settings
 
 TINY = "test_vit"  # a model of 160 px that timm keeps for tests

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image._published.folder import Built, FolderEncoder
 from spatialwhisperer.encoders.image._published.table import row_of, specs
 from spatialwhisperer.encoders.image_text import open_clip as models
@@ -13,6 +12,7 @@ from spatialwhisperer.encoders.registry import opens_other_names, register_encod
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from spatialwhisperer.encoders import hub
     from spatialwhisperer.encoders.spec import EncoderSpec
 
 

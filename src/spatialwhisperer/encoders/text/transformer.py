@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 import tempfile
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -20,6 +18,7 @@ from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._checks import check_batch_size
 from spatialwhisperer._messages import require
 from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer.encoders._quiet import quiet
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
@@ -37,7 +36,7 @@ from spatialwhisperer.encoders.text.files import (
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import torch
 
@@ -289,7 +288,7 @@ class TransformerEncoder(TextEncoder):
         from spatialwhisperer.encoders.text._text_network import TextNetwork
 
         stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
-        with _quiet():
+        with quiet():
             return TextNetwork(bare_network(stated.transformer), stated.pooling, stated.normalize)
 
     @classmethod
@@ -304,7 +303,7 @@ class TransformerEncoder(TextEncoder):
         stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
         if stated.max_length < 1:
             raise ValueError(f"max_length of this text encoder must be at least 1, not {stated.max_length}.")
-        with _quiet():
+        with quiet():
             tokenizer = open_tokenizer(artifact.files)
             network = build_network(stated.transformer, artifact.tensors)
         spec = registered(stated.name, "text") or EncoderSpec(stated.name, "text", None)
@@ -393,7 +392,7 @@ def _from_folder(
 def _load(folder: Path, *, pretrained: bool) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    with _quiet():
+    with quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **SAFE)
         if pretrained:
             network = AutoModel.from_pretrained(str(folder), use_safetensors=True, **SAFE)
@@ -401,19 +400,3 @@ def _load(folder: Path, *, pretrained: bool) -> tuple[Any, Any]:
             config = AutoConfig.from_pretrained(str(folder), **SAFE)
             network = AutoModel.from_config(config, trust_remote_code=False)
     return network.eval(), tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Switch off the progress bars and messages of transformers, and restore its settings afterwards."""
-    from transformers.utils import logging as hf
-
-    level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
-    try:
-        hf.set_verbosity(logging.ERROR)
-        hf.disable_progress_bar()
-        yield
-    finally:
-        hf.set_verbosity(level)
-        if bars:
-            hf.enable_progress_bar()

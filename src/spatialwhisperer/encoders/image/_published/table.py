@@ -79,15 +79,14 @@ def row_of(name: str) -> Published | None:
 
 
 def _row(cells: Mapping[str, str]) -> Published:
-    number = lambda key: float(cells[key]) if cells[key] else None  # noqa: E731
     files = tuple(cells["files"].split())
     spec = EncoderSpec(
         name=cells["name"],
         modality="image",
         dim=int(cells["dim"]) if cells["dim"] else None,
         input_px=int(cells["input_px"]),
-        mpp=number("mpp"),
-        tile_um=number("tile_um"),
+        mpp=_number(cells["mpp"]),
+        tile_um=_number(cells["tile_um"]),
         mean=_three(cells["mean"]),
         std=_three(cells["std"]),
         licence=cells["licence"],
@@ -106,8 +105,12 @@ def _row(cells: Mapping[str, str]) -> Published:
         cells["sha256"],
         cells["architecture"],
         options,
-        number("parameters_m"),
+        _number(cells["parameters_m"]),
     )
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
 
 
 def _three(cell: str) -> tuple[float, float, float] | None:

@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer.encoders._quiet import quiet
 from spatialwhisperer.encoders.hub import first_line
 from spatialwhisperer.encoders.image._published.folder import Built
 from spatialwhisperer.encoders.image._published.pooling import Projected, TransformersTokens
@@ -72,10 +74,14 @@ def open_model(folder: Path, *, pretrained: bool) -> Any:
         If transformers cannot build it without foreign code, or weights are missing or of another shape.
     """
     try:
-        if not pretrained:
-            return AutoModel.from_config(AutoConfig.from_pretrained(str(folder), **_SAFE), trust_remote_code=False)
-        network, report = AutoModel.from_pretrained(str(folder), output_loading_info=True, weights_only=True, **_SAFE)
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        with quiet():
+            if not pretrained:
+                config = AutoConfig.from_pretrained(str(folder), **_SAFE)
+                return AutoModel.from_config(config, trust_remote_code=False)
+            network, report = AutoModel.from_pretrained(
+                str(folder), output_loading_info=True, weights_only=True, **_SAFE
+            )
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} is not a model that transformers can read ({first_line(error)}).") from error
     missing = [name for name in sorted(report["missing_keys"]) if "pooler." not in name]
     if missing or report["mismatched_keys"]:
