@@ -47,7 +47,7 @@ class EncoderSpec:
     loader
         How the network is opened: "timm", "transformers", "open_clip", or "custom" (neither). Empty where there is no network.
     pooling
-        How the tokens of a network become one row: "class" (the class token), "class+mean" (the class token, then the mean of the patch
+        How the tokens of a network become one row: "cls" (the class token), "cls+mean" (the class token, then the mean of the patch
         tokens, registers left out), "mean" (of tokens), "pooler" (the network's own pooler), "projection" (into the space that images and
         texts share), "attention" or "average" (over positions). Empty where the network itself returns one row.
 

@@ -54,8 +54,8 @@ def normalised(tiles: np.ndarray, mean: Any = MEAN, std: Any = STD) -> Any:
 def pooled(tokens: Any, pooling: str, n_prefix: int) -> np.ndarray:
     """Written anew in NumPy."""
     tokens = np.asarray(tokens, np.float64)
-    parts = {"class": [tokens[:, 0]], "mean": [tokens[:, n_prefix:].sum(1) / (tokens.shape[1] - n_prefix)]}
-    parts["class+mean"] = [*parts["class"], *parts["mean"]]
+    parts = {"cls": [tokens[:, 0]], "mean": [tokens[:, n_prefix:].sum(1) / (tokens.shape[1] - n_prefix)]}
+    parts["cls+mean"] = [*parts["cls"], *parts["mean"]]
     return np.concatenate(parts[pooling], axis=1)
 
 
@@ -81,7 +81,7 @@ def timm_repository(folder: Path, **options: Any) -> Any:
 
 @pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize("n_registers", [0, 4])
-@pytest.mark.parametrize("pooling", ["class", "mean", "class+mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "cls+mean"])
 def test_timm_pools_tokens_and_skips_registers(
     mirror: Any, folder: Path, tiles: np.ndarray, pooling: str, n_registers: int
 ) -> None:
@@ -176,7 +176,7 @@ def transformers_repository(folder: Path, kind: str) -> Any:
 
 @pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize(("kind", "n_prefix"), [("vit", 1), ("dinov2", 1), ("registers", 5)])
-@pytest.mark.parametrize("pooling", ["class", "class+mean"])
+@pytest.mark.parametrize("pooling", ["cls", "cls+mean"])
 def test_transformers_pool_tokens_and_skip_registers(
     mirror: Any, folder: Path, tiles: np.ndarray, kind: str, n_prefix: int, pooling: str
 ) -> None:
@@ -201,7 +201,7 @@ def test_any_transformers_id_states_how_it_is_pooled(mirror: Any, folder: Path, 
     for kind in networks:
         mirror(f"owner/{kind}", folder / kind)
     opened: dict[str, Any] = {k: sw.models.open_encoder(f"transformers:owner/{k}", "image") for k in networks}
-    assert {k: e.spec.pooling for k, e in opened.items()} == {"vit": "class", "resnet": "pooler", "clip": "projection"}
+    assert {k: e.spec.pooling for k, e in opened.items()} == {"vit": "cls", "resnet": "pooler", "clip": "projection"}
     x = normalised(tiles)
     with torch.inference_mode():
         clip = networks["clip"]

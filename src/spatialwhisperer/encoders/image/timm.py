@@ -48,8 +48,8 @@ def _imagenet(
     _imagenet("resnet18", 512, "He et al. 2016, CVPR", "average"),
     _imagenet("resnet50", 2048, "He et al. 2016, CVPR", "average"),
     _imagenet("densenet121", 1024, "Huang et al. 2017, CVPR", "average"),
-    _imagenet("vit_small_patch16_224", 384, "Dosovitskiy et al. 2021, ICLR", "class", mean=_HALF, std=_HALF),
-    _imagenet("vit_small_patch16_224.dino", 384, "Caron et al. 2021, ICCV", "class"),
+    _imagenet("vit_small_patch16_224", 384, "Dosovitskiy et al. 2021, ICLR", "cls", mean=_HALF, std=_HALF),
+    _imagenet("vit_small_patch16_224.dino", 384, "Caron et al. 2021, ICCV", "cls"),
     *specs("timm"),
 )
 class TimmEncoder(ModuleEncoder):
@@ -91,11 +91,11 @@ class TimmEncoder(ModuleEncoder):
         self._file, self._pretrained = file, pretrained
         data = import_torch_stack("timm").data.resolve_model_data_config(network)
         dim = getattr(network, "head_hidden_size", network.num_features)
-        if spec.pooling in ("class+mean", "mean"):
+        if spec.pooling in ("cls+mean", "mean"):
             from spatialwhisperer.encoders.image._published.pooling import TimmTokens
 
             network = TimmTokens(network, spec.pooling)
-            dim *= 1 + (spec.pooling == "class+mean")
+            dim *= 1 + (spec.pooling == "cls+mean")
         super().__init__(
             network.eval().requires_grad_(False),
             replace(

@@ -49,7 +49,7 @@ def test_networks_have_the_published_size(row) -> None:
     with torch.device("meta"):
         network = Source(row.spec, pretrained=False).network()
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(row.parameters_m, abs=0.06)
-    wide = 2 if row.spec.pooling == "class+mean" else 1
+    wide = 2 if row.spec.pooling == "cls+mean" else 1
     assert network.num_features * wide == row.spec.dim
     assert not hasattr(network, "pos_embed") or network.num_prefix_tokens == 1 + row.options.get(
         "reg_tokens", 4 if "reg4" in row.architecture else 0

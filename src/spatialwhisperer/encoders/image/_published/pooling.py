@@ -16,11 +16,11 @@ def pool(tokens: torch.Tensor, pooling: str, n_prefix: int) -> torch.Tensor:
     tokens
         Shape (n, t, d): the class token, registers, then the patches.
     pooling
-        "class", "mean" (of the patches), or "class+mean", which is twice as wide.
+        "cls", "mean" (of the patches), or "cls+mean", which is twice as wide.
     n_prefix
         Tokens before the first patch: the class token and the registers.
     """
-    if pooling == "class":
+    if pooling == "cls":
         return tokens[:, 0]
     patches = tokens[:, n_prefix:].mean(1)
     return patches if pooling == "mean" else torch.cat([tokens[:, 0], patches], dim=1)

@@ -6,11 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel
 
-from spatialwhisperer._messages import listing
-from spatialwhisperer.encoders._quiet import quiet
+from spatialwhisperer.encoders._transformers import open_model
 from spatialwhisperer.encoders.hub import first_line
 from spatialwhisperer.encoders.image._published.folder import Built
 from spatialwhisperer.encoders.image._published.pooling import Projected, TransformersTokens
@@ -21,8 +18,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.encoders.spec import EncoderSpec
 
-_SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-_TOKENS = ("class", "class+mean", "mean")
+_TOKENS = ("cls", "cls+mean", "mean")
 
 
 def build(folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
@@ -33,7 +29,7 @@ def build(folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
     ValueError
         If it is not a vision model, or weights are missing.
     """
-    network = open_model(folder, pretrained=pretrained)
+    network = open_model(folder, pretrained=pretrained, pooler=spec.pooling not in _TOKENS)
     config = getattr(network.config, "vision_config", network.config)
     pooling = spec.pooling or _usual_pooling(network)
     if pooling == "projection":
@@ -65,38 +61,11 @@ def build(folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
     )
 
 
-def open_model(folder: Path, *, pretrained: bool) -> Any:
-    """Open a model of transformers; no code in the folder is run, and of a checkpoint of torch nothing but tensors is read.
-
-    Raises
-    ------
-    ValueError
-        If transformers cannot build it without foreign code, or weights are missing or of another shape.
-    """
-    try:
-        with quiet():
-            if not pretrained:
-                config = AutoConfig.from_pretrained(str(folder), **_SAFE)
-                return AutoModel.from_config(config, trust_remote_code=False)
-            network, report = AutoModel.from_pretrained(
-                str(folder), output_loading_info=True, weights_only=True, **_SAFE
-            )
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{folder} is not a model that transformers can read ({first_line(error)}).") from error
-    missing = [name for name in sorted(report["missing_keys"]) if "pooler." not in name]
-    if missing or report["mismatched_keys"]:
-        raise ValueError(
-            f"The weights in {folder} do not fit the network. Missing: {listing(missing, 4)}. "
-            f"Of another shape: {listing(report['mismatched_keys'], 4)}."
-        )
-    return network
-
-
 def _usual_pooling(network: Any) -> str:
     if hasattr(network, "vision_model") and hasattr(network, "text_model"):
         return "projection"
     # convolutional networks have stages and no hidden size of their tokens
-    return "class" if hasattr(network.config, "num_attention_heads") else "pooler"
+    return "cls" if hasattr(network.config, "num_attention_heads") else "pooler"
 
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
