@@ -13,7 +13,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.encoders.hub import Wanted, fetch, in_cache
-from spatialwhisperer.encoders.image._published.table import published
+from spatialwhisperer.encoders.published.table import published
 from tests.encoders.hub_mirror import fill_cache, serving, set_token, use_cache
 
 if TYPE_CHECKING:

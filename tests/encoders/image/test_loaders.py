@@ -16,12 +16,11 @@ from spatialwhisperer.encoders.image.timm import TimmEncoder
 from spatialwhisperer.encoders.image.transformers import TransformersEncoder
 from spatialwhisperer.models import EncoderIdentity, EncoderSpec
 from tests.encoders.hub_mirror import fill_cache, use_cache
+from tests.encoders.tiny_models import MEAN, PX, STD, keep_repository, open_clip_repository, transformers_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-PX, MEAN, STD = 32, (0.7, 0.58, 0.7), (0.21, 0.23, 0.18)
 
 
 @pytest.fixture
@@ -138,42 +137,6 @@ def test_a_timm_configuration_that_does_not_fit_is_refused(
 # --------------------------------------------------------------------------------------------- transformers
 
 
-def transformers_repository(folder: Path, kind: str) -> Any:
-    transformers = pytest.importorskip("transformers")
-    size: dict[str, Any] = {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": PX,
-        "patch_size": 8,
-    }
-    if kind == "clip":
-        text = {**size, "vocab_size": 30, "max_position_embeddings": 12, "projection_dim": 20}
-        config = transformers.CLIPConfig(
-            text_config=text, vision_config={**size, "projection_dim": 20}, projection_dim=20
-        )
-        network = transformers.CLIPModel(config)
-    elif kind == "resnet":
-        config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")
-        network = transformers.ResNetModel(config)
-    else:
-        make = {"vit": "ViT", "dinov2": "Dinov2", "registers": "Dinov2WithRegisters"}[kind]
-        network = getattr(transformers, f"{make}Model")(getattr(transformers, f"{make}Config")(**size))
-    network.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(
-            {
-                "image_mean": MEAN,
-                "image_std": STD,
-                "crop_size": {"height": PX, "width": PX},
-                "size": {"shortest_edge": 40},
-            }
-        )
-    )
-    return network.eval()
-
-
 @pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize(("kind", "n_prefix"), [("vit", 1), ("dinov2", 1), ("registers", 5)])
 @pytest.mark.parametrize("pooling", ["cls", "cls+mean"])
@@ -258,26 +221,6 @@ def test_code_of_a_repository_is_not_run(mirror: Any, folder: Path) -> None:
 # --------------------------------------------------------------------------------------------- open_clip
 
 
-def open_clip_repository(folder: Path, **changes: Any) -> Any:
-    open_clip = pytest.importorskip("open_clip")
-    from safetensors.torch import save_file
-
-    tower = {"layers": 2, "width": 64, "head_width": 32}
-    stated = {
-        "model_cfg": {
-            "embed_dim": 20,
-            "vision_cfg": {**tower, "image_size": PX, "patch_size": 8},
-            "text_cfg": {"layers": 2, "width": 32, "heads": 2, "context_length": 16, "vocab_size": 49408},
-            **changes,
-        },
-        "preprocess_cfg": {"mean": MEAN, "std": STD},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(stated))
-    network = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
-    return network.eval()
-
-
 def test_open_clip_gives_its_projection(mirror: Any, folder: Path, tiles: np.ndarray) -> None:
     import torch
 
@@ -338,56 +281,20 @@ def test_a_folder_without_a_configuration_of_open_clip_is_refused(folder: Path) 
 # --------------------------------------------------------------------------------------------- custom
 
 
-def keep_repository(folder: Path) -> Any:
-    pytest.importorskip("transformers")
-    from safetensors.torch import save_file
-
-    from spatialwhisperer.encoders.image_text.keep import Keep
-
-    vision = {
-        "architecture": "vit_tiny_patch16_224",
-        "img_size": PX,
-        "patch_size": 8,
-        "init_values": 0.5,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 2,
-    }
-    text = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "vocab_size": 40,
-        "max_position_embeddings": 24,
-    }
-    network = Keep(vision, text, 12)
-    state = {
-        n.replace("ls1.gamma", "ls1.weight").replace("ls2.gamma", "ls2.weight"): v
-        for n, v in network.state_dict().items()
-    }
-    save_file(state, folder / "model.safetensors")
-    (folder / "config.json").write_text(
-        json.dumps({"vision_config": vision, "text_config": text, "projection_dim": 12})
-    )
-    return network.eval()
-
-
 def test_keep_projects_the_class_token_to_unit_length(folder: Path) -> None:
     import torch
 
     network = keep_repository(folder)
     encoder: Any = sw.models.open_encoder("keep", "image", weights=folder)
     tiles = np.random.default_rng(1).integers(0, 256, (2, 3, PX, PX), dtype=np.uint8)
-    # the published edge of the tiles is that of the large network
-    module = encoder.module().eval()
     spec = encoder.spec
     with torch.inference_mode():
         token = network.visual.forward_features(normalised(tiles, spec.mean, spec.std))[:, 0]
         row = network.visual_head(token).double().numpy()
-        got = module(torch.from_numpy(tiles)).numpy()
-    np.testing.assert_allclose(got, row / np.linalg.norm(row, axis=1, keepdims=True), atol=1e-5)
-    assert encoder.spec.dim == 12
+    np.testing.assert_allclose(
+        encoder.encode(tiles, mpp=0.5, device="cpu"), row / np.linalg.norm(row, axis=1, keepdims=True), atol=1e-5
+    )
+    assert (encoder.spec.dim, encoder.spec.input_px) == (16, PX)
 
 
 def test_what_only_another_package_opens_says_so() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from spatialwhisperer._messages import require
 from spatialwhisperer.encoders import hub
-from spatialwhisperer.encoders.image._published.table import row_of, specs
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
+from spatialwhisperer.encoders.published.table import row_of, specs
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from spatialwhisperer.encoders.image._published.folder import Built, FolderEncoder
-from spatialwhisperer.encoders.image._published.table import row_of, specs
 from spatialwhisperer.encoders.image_text import open_clip as models
+from spatialwhisperer.encoders.published.table import row_of, specs
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @opens_other_names("image")
 @register_encoder(*specs("open_clip"))
 class OpenClipEncoder(FolderEncoder):
-    """The image side of a model of open_clip, as a frozen encoder: a registered name, or ``"open_clip:owner/model"``.
+    """The image tower of a model of open_clip, as a frozen encoder: a registered name, or ``"open_clip:owner/model"``.
 
     A row is the projection of a tile into the space that images and texts share, not scaled to unit length.
 
@@ -36,7 +36,7 @@ class OpenClipEncoder(FolderEncoder):
 
     @classmethod
     def build(cls, folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
-        """Build the image side of the model in a folder."""
+        """Build the image tower of the model in a folder."""
         row = row_of(spec.name)
         model = models.read(
             folder, cls.files_of(spec.name), architecture=row.architecture if row else "", pretrained=pretrained

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from spatialwhisperer._messages import require
-from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image._published.folder import Built, FolderEncoder
-from spatialwhisperer.encoders.image._published.table import specs
+from spatialwhisperer.encoders.image_text import clip
+from spatialwhisperer.encoders.published.table import specs
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from spatialwhisperer.encoders import hub
     from spatialwhisperer.encoders.spec import EncoderSpec
 
 
@@ -33,11 +34,12 @@ class TransformersEncoder(FolderEncoder):
 
     library = "transformers"
     prefix: ClassVar[str] = "transformers:"
-    wanted: ClassVar[hub.Wanted] = hub.Wanted(others=("config.json", "preprocessor_config.json"))
+    # with the files of the tokenizer, so that a text tower finds them
+    wanted: ClassVar[hub.Wanted] = clip.WANTED
 
     @classmethod
     def build(cls, folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
-        """Build the image side of the model in a folder."""
+        """Build the image tower of the model in a folder."""
         require("transformers", extra="text")
         from spatialwhisperer.encoders.image._published.transformers_source import build
 

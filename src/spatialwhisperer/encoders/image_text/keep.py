@@ -14,10 +14,15 @@ from torch import nn
 from spatialwhisperer._messages import import_torch_stack, listing, require
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image.weights import read_state
+from spatialwhisperer.encoders.image_text.clip import Tokens, scale_of
+from spatialwhisperer.encoders.image_text.networks import PoolerText
+from spatialwhisperer.encoders.image_text.tower import Tower
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+WANTED = hub.Wanted(others=("*.json", "vocab.txt"))
+_TEXT_TOKENS = 256
 _VISION = ("img_size", "patch_size", "init_values")
 
 
@@ -63,6 +68,19 @@ def read(folder: Path, *, pretrained: bool = True) -> Keep:
     if pretrained:
         _load(network, next(iter(sorted(folder.glob("*.safetensors"))), folder / "model.safetensors"))
     return network.eval()
+
+
+def text_tower(folder: Path) -> Tower:
+    """Text tower of KEEP in a folder: the pooler output of its BERT.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds something else.
+    """
+    network = read(folder)
+    tokens = Tokens(folder, min(_TEXT_TOKENS, int(network.text.config.max_position_embeddings)))
+    return Tower(PoolerText(network.text), tokens, scale_of(network))
 
 
 def _load(network: Keep, file: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._messages import require
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image.weights import load_weights
+from spatialwhisperer.encoders.image_text.tower import Tower
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,19 @@ WANTED = hub.Wanted(
 )
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def text_tower(folder: Path, wanted: hub.Wanted, architecture: str) -> Tower:
+    """Text tower of the model in a folder; see `read`."""
+    from spatialwhisperer.encoders.image_text.networks import ClipText
+
+    model = read(folder, wanted, architecture=architecture)
+    # its tokenizer pads every text to one length, so that a row depends on its text alone
+    return Tower(
+        ClipText(model.network),
+        lambda texts: {"tokens": model.tokenizer(list(texts))},
+        float(model.network.logit_scale.detach().exp()),
+    )
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,8 @@ class ClipModel:
 
     @property
     def image(self) -> torch.nn.Module:
-        """The image side, as a module of its own."""
-        from spatialwhisperer.encoders.image_text.sides import ClipImage
+        """The image tower, as a module of its own."""
+        from spatialwhisperer.encoders.image_text.networks import ClipImage
 
         return ClipImage(self.network)
 
@@ -92,7 +106,7 @@ def read(folder: Path, wanted: hub.Wanted, *, architecture: str = "", pretrained
     with tempfile.TemporaryDirectory() as temporary:
         name = architecture or f"local-dir:{_without_downloads(stated, folder, Path(temporary))}"
         try:
-            network = open_clip.create_model(name, pretrained=None, load_weights=False)
+            network = open_clip.create_model(name, pretrained=None, pretrained_hf=False, load_weights=False)
             tokenizer = open_clip.get_tokenizer(architecture or f"local-dir:{folder}")
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"open_clip cannot build the model in {folder} ({hub.first_line(error)}).") from error
@@ -134,7 +148,6 @@ def _without_downloads(stated: dict[str, Any], folder: Path, place: Path) -> Pat
         # a configuration of the model as a whole states no kind of text tower
         text |= {
             "hf_model_name": str(folder if "hidden_size" in own else _text_configuration(str(named))),
-            "hf_model_pretrained": False,
         }
     (place / CONFIG).write_text(json.dumps(stated), encoding="utf-8")
     return place

@@ -1,1 +1,1 @@
-"""Facts about published image encoders, as a table, and what the loaders share."""
+"""What the loaders of published image encoders share."""

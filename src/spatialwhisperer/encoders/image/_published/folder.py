@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from spatialwhisperer.encoders import hub
-from spatialwhisperer.encoders.image._published.table import row_of
 from spatialwhisperer.encoders.image.network import ModuleEncoder
+from spatialwhisperer.encoders.published.table import row_of
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import registered
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Built:
-    """A network, and what its files say of it."""
+    """A network, and what its files say of it.
+
+    Attributes
+    ----------
+    network, dim, pooling
+        The network, and what it returns.
+    input_px
+        Edge of the tiles; ``None`` where the network takes any, and the facts state one.
+    mean, std
+        Normalisation of R, G, B, where the facts state none.
+    """
 
     network: torch.nn.Module
     dim: int
@@ -69,7 +79,7 @@ class FolderEncoder(ModuleEncoder):
                 spec,
                 dim=built.dim,
                 pooling=built.pooling,
-                input_px=spec.input_px or built.input_px,
+                input_px=built.input_px or spec.input_px,
                 mean=spec.mean or built.mean,
                 std=spec.std or built.std,
             ),
@@ -78,7 +88,7 @@ class FolderEncoder(ModuleEncoder):
     @classmethod
     @abstractmethod
     def build(cls, folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
-        """Build the image side of the model in a folder."""
+        """Build the image tower of the model in a folder."""
 
     @classmethod
     def open(cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> Self:

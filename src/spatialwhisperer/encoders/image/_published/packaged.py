@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spatialwhisperer.encoders.image._published.table import Published
+    from spatialwhisperer.encoders.published.table import Published
 
 
 def packaged(row: Published) -> Path | None:

@@ -57,7 +57,7 @@ class TransformersTokens(nn.Module):
 
 
 class Projected(nn.Module):
-    """The image side of a model of images and texts: its pooled output, and the projection into the space that both share."""
+    """The image tower of a model of images and texts: its pooled output, and the projection into the space that both share."""
 
     def __init__(self, network: nn.Module, projection: nn.Module) -> None:
         super().__init__()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image._published.packaged import package_file, packaged
-from spatialwhisperer.encoders.image._published.table import row_of
 from spatialwhisperer.encoders.image.weights import load_in_order, load_weights
+from spatialwhisperer.encoders.published.table import row_of
 
 if TYPE_CHECKING:
     import torch

@@ -22,7 +22,7 @@ _TOKENS = ("cls", "cls+mean", "mean")
 
 
 def build(folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
-    """Open the image side of a model in a folder.
+    """Open the image tower of a model in a folder.
 
     Raises
     ------
@@ -55,7 +55,8 @@ def build(folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
         module,
         int(out.shape[1]),
         pooling,
-        px,
+        # only a model of images and texts is bound to one edge
+        px if pooling == "projection" or spec.input_px is None else None,
         tuple(stated.get("image_mean") or IMAGENET_MEAN),  # type: ignore[arg-type]
         tuple(stated.get("image_std") or IMAGENET_STD),  # type: ignore[arg-type]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,13 @@ def specs(loader: str, *, lent: bool = False) -> tuple[EncoderSpec, ...]:
     """
     rows = [row for row in published().values() if row.spec.loader == loader]
     return tuple(row.spec for row in rows if loader != "custom" or (row.architecture != row.spec.name) == lent)
+
+
+def paired() -> tuple[EncoderSpec, ...]:
+    """Facts of the text towers that belong to image encoders, of those with a network here."""
+    none = {"input_px": None, "mpp": None, "tile_um": None, "mean": None, "std": None}
+    rows = [spec for spec in (row.spec for row in published().values()) if spec.pooling == "projection"]
+    return tuple(replace(spec, modality="text", **none) for spec in rows)  # type: ignore[arg-type]
 
 
 def row_of(name: str) -> Published | None:

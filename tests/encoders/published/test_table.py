@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.encoders.image._published.table import published, specs
 from spatialwhisperer.encoders.image._published.timm_source import Source
+from spatialwhisperer.encoders.published.table import published, specs
 
 TIMM = [row for row in published().values() if row.spec.loader == "timm"]
 

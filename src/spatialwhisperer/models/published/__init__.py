@@ -1,0 +1,1 @@
+"""Models that others published, opened as models of this package."""
