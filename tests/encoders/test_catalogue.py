@@ -36,7 +36,10 @@ def test_the_table_lists_every_modality_and_its_licence() -> None:
     assert table.loc["minilm", "dim"] == 384
     assert table.loc["uni2-h", "gated"]
     assert not table.loc["uni2-h", "commercial"]
-    assert table.index.is_unique
+    # a model of images and texts has one encoder of each, by one name
+    assert not table.reset_index().duplicated(["name", "modality"]).any()
+    for modality in table["modality"].unique():
+        assert list_encoders(modality).index.is_unique
 
 
 @pytest.mark.parametrize(

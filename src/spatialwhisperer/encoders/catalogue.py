@@ -167,8 +167,8 @@ def list_encoders(modality: str | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    One row per encoder, indexed by name, with the attributes of `EncoderSpec` as columns. Any timm model id works as an
-    image encoder too without being listed.
+    One row per encoder, indexed by name, with the attributes of `EncoderSpec` as columns. A model of images and texts has an encoder of
+    each by one name. Any timm model id works as an image encoder too without being listed.
 
     Raises
     ------
