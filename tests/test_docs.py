@@ -185,7 +185,7 @@ def test_encoders_page_shows_the_registry(modality: str) -> None:
     assert len(re.findall(r"^\| `", shown, flags=re.MULTILINE)) == len(rows)
 
 
-def _encoder_row(spec: dict[str, Any], modality: str) -> str:
+def _encoder_row(spec: dict[Any, Any], modality: str) -> str:
     def known(value: Any, otherwise: str) -> str:
         return otherwise if value is None or value != value or str(value) in ("<NA>", "") else f"{value:g}"
 

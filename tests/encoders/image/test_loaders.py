@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.encoders.catalogue import opens_by_name
+from spatialwhisperer.encoders.catalogue import encoder_class, opens_by_name
 from spatialwhisperer.encoders.image.lazyslide import LazySlideEncoder
 from spatialwhisperer.encoders.image.open_clip import OpenClipEncoder
 from spatialwhisperer.encoders.image.timm import TimmEncoder
@@ -300,7 +300,8 @@ def test_keep_projects_the_class_token_to_unit_length(folder: Path) -> None:
 def test_what_only_another_package_opens_says_so() -> None:
     with pytest.raises(ValueError, match="with its published weights only"):
         sw.models.open_encoder("ctranspath", "image", pretrained=False)
-    for name in ("conch", "hibou-b", "musk"):
+    for name in ("conch", "hibou-b", "musk", "alhena"):
+        assert encoder_class(name, "image") is LazySlideEncoder
         # its code may be that of a repository, which no stored model may start
         assert not opens_by_name(name, "image")
     assert opens_by_name("virchow2", "image")

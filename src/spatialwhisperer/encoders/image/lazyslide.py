@@ -11,7 +11,7 @@ import numpy as np
 from spatialwhisperer._messages import require
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
-from spatialwhisperer.encoders.published.table import row_of, specs
+from spatialwhisperer.encoders.published.table import LENT, row_of, specs
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -20,7 +20,6 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-PREFIX = "lazyslide:"
 _ANY = hub.Wanted(weights=("*",), others=())
 
 
@@ -82,7 +81,7 @@ class LazySlideEncoder(ImageEncoder):
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:
         """Return the facts about a name with the prefix of that package, which is not imported."""
-        if not name.startswith(PREFIX):
+        if not name.startswith(LENT):
             return None
         return EncoderSpec(name, "image", None, url="https://github.com/rendeirolab/LazySlide", loader="custom")
 
@@ -143,7 +142,7 @@ class LazySlideEncoder(ImageEncoder):
 
 def _key(name: str) -> str:
     row = row_of(name)
-    return (name if row is None else row.architecture).removeprefix(PREFIX)
+    return (name if row is None else row.architecture).removeprefix(LENT)
 
 
 def _check_download(spec: EncoderSpec) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FILE = Path(__file__).with_name("encoders.tsv")
+LENT = "lazyslide:"
+"""What the architecture of a row starts with whose network another package builds."""
 _PYPI = "https://pypi.org/project/"
 
 
@@ -70,7 +72,7 @@ def specs(loader: str, *, lent: bool = False) -> tuple[EncoderSpec, ...]:
         Of the custom ones, those that another package opens instead of those with a network here.
     """
     rows = [row for row in published().values() if row.spec.loader == loader]
-    return tuple(row.spec for row in rows if loader != "custom" or (row.architecture != row.spec.name) == lent)
+    return tuple(row.spec for row in rows if row.architecture.startswith(LENT) == lent)
 
 
 def paired() -> tuple[EncoderSpec, ...]:
