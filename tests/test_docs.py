@@ -109,6 +109,7 @@ BEFORE = {
     "docs/api.md": "",
     "docs/api/settings.md": "",
     "docs/contributing.md": "",
+    "docs/encoders.md": "",
     "docs/gallery.md": "",
     "docs/index.md": _FILES,
     "docs/objects.md": "",
@@ -191,6 +192,29 @@ def test_presets_page_shows_the_presets() -> None:
         cells = [f"`{name}`", sw.models.get_preset(str(name)).gene_encoder, *shown]
         assert f"| {' | '.join(cells)} |" in text
         assert f"| `{name}` | {row['paper']} |" in text
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_encoders_page_shows_the_registry(modality: str) -> None:
+    """Its tables are typed; the registry is what counts."""
+    text = (API.parent / "encoders.md").read_text(encoding="utf-8")
+    rows = [_encoder_row(spec, modality) for spec in sw.models.list_encoders(modality).reset_index().to_dict("records")]
+    missing = [row for row in rows if row not in text]
+    assert not missing, "\n".join(missing)
+    # and nothing that is not registered
+    shown = text.partition("## Image")[2].partition("## Text")[2 * (modality == "text")]
+    assert len(re.findall(r"^\| `", shown, flags=re.MULTILINE)) == len(rows)
+
+
+def _encoder_row(spec: dict[Any, Any], modality: str) -> str:
+    def known(value: Any, otherwise: str) -> str:
+        return otherwise if value is None or value != value or str(value) in ("<NA>", "") else f"{value:g}"
+
+    use = {"True": "yes", "False": "no"}.get(str(spec["commercial"]), "not known")
+    sizes = [known(spec["input_px"], "any"), known(spec["mpp"], "–")] if modality == "image" else []
+    kind = [spec["loader"] or "–", spec["pooling"] or "–", known(spec["dim"], "–")]
+    gate = "yes" if spec["gated"] else "no"
+    return f"| {' | '.join(['`' + spec['name'] + '`', *kind, *sizes, spec['licence'], use, gate])} |"
 
 
 # ------------------------------------------------------------------------------------------- code on pages

@@ -18,7 +18,8 @@ data
 """,
     "model": """
 model
-    A trained model, its folder or its name on the Hugging Face hub; ``None`` takes the embedded model.
+    A trained model, its folder or its name on the Hugging Face hub, or the name of a published model of images and texts
+    (:func:`spatialwhisperer.models.image_text_model`); ``None`` takes the embedded model.
 """,
     "modality": """
 modality

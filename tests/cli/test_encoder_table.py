@@ -30,7 +30,7 @@ def test_every_registered_encoder_is_listed(run: Callable[..., Any]) -> None:
 
 
 def test_one_modality_is_listed_alone(run: Callable[..., Any]) -> None:
-    assert set(rows(run("encoders", "--modality", "text").out)) == {"name", "minilm", "biobert"}
+    assert set(rows(run("encoders", "--modality", "text").out)) == {"name", *sw.models.list_encoders("text").index}
     done = run("encoders", "--modality", "sound")
     assert (done.code, len(done.err)) == (2, 1)
 
@@ -40,12 +40,12 @@ def test_weights_that_are_in_the_cache_work_offline(
 ) -> None:
     from huggingface_hub import constants
 
-    from spatialwhisperer.encoders.image import timm
+    from spatialwhisperer.encoders.image._published import timm_source
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "none"))
     assert rows(run("encoders", "--modality", "image").out)["resnet18"][3] == "no"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(timm, "_cached", lambda name: tmp_path if name == "resnet18" else None)
+    monkeypatch.setattr(timm_source, "_cached", lambda name: tmp_path if name == "resnet18" else None)
     found = rows(run("encoders", "--modality", "image").out)
     assert (found["resnet18"][3], found["resnet50"][3]) == ("yes", "no")
 

@@ -36,11 +36,14 @@ class Encoder(ABC):
         Names that the class is registered by.
     library
         Package that opens the encoder.
+    runs_foreign_code
+        Whether opening a registered name may run code that comes with the weights. A stored model never opens such a name by itself.
     """
 
     spec: EncoderSpec
     fits: ClassVar[bool] = False
     library: ClassVar[str] = "spatialwhisperer"
+    runs_foreign_code: ClassVar[bool] = False
     names: ClassVar[frozenset[str]] = frozenset()
 
     @property

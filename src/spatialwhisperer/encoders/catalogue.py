@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
@@ -32,8 +32,8 @@ def encoder_class(name: str, modality: str) -> type[Encoder]:
     entry = ENTRIES.get((modality, name))
     if entry is not None:
         return entry.make
-    other = OTHERS.get(modality)
-    if other is None or other.known(name) is None:
+    other = _opener(name, modality)
+    if other is None:
         raise ValueError(_unknown(name, modality))
     return other
 
@@ -48,7 +48,11 @@ def stored_class(name: str, modality: str) -> type[Encoder]:
     """
     load_own()
     entry = ENTRIES.get((modality, name))
-    found = OTHERS.get(modality) if entry is None else entry.make
+    if entry is not None:
+        return entry.make
+    others = OTHERS.get(modality, [])
+    # a folder that a name stood for need not be there any more
+    found = _opener(name, modality) or (others[0] if others else None)
     if found is None:
         raise ValueError(_unknown(name, modality))
     return found
@@ -61,8 +65,9 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
     Parameters
     ----------
     name
-        Registered name. For images also a timm model id or ``"hf-hub:owner/model"``, for text also a folder or the id of a model on
-        the Hugging Face hub.
+        Registered name. For images also a timm model id, or an id on the Hugging Face hub with the library that opens it:
+        ``"hf-hub:owner/model"`` (timm), ``"transformers:owner/model"``, ``"open_clip:owner/model"``, or ``"lazyslide:name"`` for a
+        model of the package lazyslide-models. For text also a folder or the id of a model on the hub.
     modality
         Modality that it encodes.
     weights
@@ -89,13 +94,14 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
 def opens_by_name(name: str, modality: str) -> bool:
     """Whether a name alone is enough to open an encoder: it is registered, or timm has a model of that name.
 
-    Folders and ids of a hub are not enough: what they hold may change, and a model from elsewhere must not fetch it.
+    Folders and ids of a hub are not enough: what they hold may change, and a model from elsewhere must not fetch it. Nor are names
+    whose opening runs the code of a repository.
     """
     load_own()
-    if (modality, name) in ENTRIES:
-        return True
-    other = OTHERS.get(modality)
-    return other is not None and other.safe_name(name)
+    entry = ENTRIES.get((modality, name))
+    if entry is not None:
+        return not entry.make.runs_foreign_code
+    return any(other.safe_name(name) for other in OTHERS.get(modality, []))
 
 
 def encoder_names(modality: str, *, fits: bool | None = None) -> list[str]:
@@ -144,9 +150,9 @@ def get_spec(name: str, modality: str | None = None) -> EncoderSpec:
     hits = [entry.spec for (m, n), entry in ENTRIES.items() if n == name and modality in (None, m)]
     if hits:
         return hits[0]
-    for other, cls in OTHERS.items():
-        if modality in (None, other) and (spec := cls.known(name)) is not None:
-            return spec
+    for other in OTHERS:
+        if modality in (None, other) and (opener := _opener(name, other)) is not None:
+            return cast("EncoderSpec", opener.known(name))
     raise ValueError(_unknown(name, modality))
 
 
@@ -161,8 +167,8 @@ def list_encoders(modality: str | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    One row per encoder, indexed by name, with the attributes of `EncoderSpec` as columns. Any timm model id works as an
-    image encoder too without being listed.
+    One row per encoder, indexed by name, with the attributes of `EncoderSpec` as columns. A model of images and texts has an encoder of
+    each by one name. Any timm model id works as an image encoder too without being listed.
 
     Raises
     ------
@@ -185,6 +191,11 @@ def list_encoders(modality: str | None = None) -> pd.DataFrame:
     return table.astype({"dim": "Int64", "input_px": "Int64", "commercial": "boolean"})
 
 
+def _opener(name: str, modality: str) -> type[Encoder] | None:
+    """Class that opens a name which is not registered."""
+    return next((cls for cls in OTHERS.get(modality, []) if cls.known(name) is not None), None)
+
+
 def _check_modality(modality: str | None) -> None:
     if modality is not None:
         get_modality(modality)
@@ -192,10 +203,12 @@ def _check_modality(modality: str | None) -> None:
 
 def _unknown(name: str, modality: str | None) -> str:
     known = sorted(n for m, n in ENTRIES if modality in (None, m))
-    others = [cls for m, cls in OTHERS.items() if modality in (None, m)]
+    others = [cls for m, classes in OTHERS.items() if modality in (None, m) for cls in classes]
     candidates = [*known, *(n for cls in others for n in cls.suggestions())]
     close = get_close_matches(name, dict.fromkeys(candidates), n=4, cutoff=0.5)
     hint = f"Did you mean {listing(close)}? " if close else ""
     kind = f"{modality} encoder" if modality else "encoder"
     extra = " and any timm model id" if modality in (None, "image") else ""
+    if modality == "image" and name.count("/") == 1:
+        hint = f"For a model on the hub name the library that opens it: 'hf-hub:{name}' (timm), 'transformers:{name}' or 'open_clip:{name}'. "
     return f"There is no {kind} {name!r}. {hint}Registered: {listing(known)}{extra}; see sw.models.list_encoders()."

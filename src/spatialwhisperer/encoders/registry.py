@@ -27,8 +27,8 @@ class Entry:
 
 
 ENTRIES: dict[tuple[str, str], Entry] = {}
-OTHERS: dict[str, type[Encoder]] = {}
-"""Class of each modality that opens names which are not registered, such as those of a hub."""
+OTHERS: dict[str, list[type[Encoder]]] = {}
+"""Classes of each modality that open names which are not registered, such as those of a hub."""
 
 
 def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[type[E]], type[E]]:
@@ -92,11 +92,11 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
 def opens_other_names(modality: str) -> Callable[[type[E]], type[E]]:
     """Make the decorated class open the names of a modality that are not registered, such as folders and ids of a hub.
 
-    Its class method ``known(name)`` returns the facts about a name, or ``None``.
+    Its class method ``known(name)`` returns the facts about a name, or ``None``. Classes of one modality know different names.
     """
 
     def register(cls: type[E]) -> type[E]:
-        OTHERS[modality] = cls
+        OTHERS.setdefault(modality, []).append(cls)
         return cls
 
     return register

@@ -86,7 +86,11 @@ def image_encoder(
 
 @checked
 def text_encoder(
-    encoder: str | Path | TextEncoder = "minilm", *, pooling: Pooling | None = None, normalize: bool | None = None
+    encoder: str | Path | TextEncoder = "minilm",
+    *,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+    pretrained: bool = True,
 ) -> TextEncoder:
     """Open a text encoder. Weights are read from safetensors alone, and no code from a repository is run.
 
@@ -97,9 +101,13 @@ def text_encoder(
         at a fixed revision; its checksum is verified either way), another registered name, a folder, or the id of a model on the
         hub. A `TextEncoder` is returned as it is.
     pooling
-        Mean over the tokens, or the model's own pooler output (BERT). ``None`` is the mean.
+        "mean" over the tokens, the first one ("cls"), or the model's own "pooler" output (BERT). ``None`` takes that of the registered
+        name (``get_spec(name, "text").pooling``), else what a folder of sentence-transformers states, else the mean.
     normalize
-        Divide each vector by its length; ``None`` does.
+        Divide each vector by its length. ``None`` as for ``pooling``: the pooler output of a registered name keeps its length, and a
+        mean gets unit length.
+    pretrained
+        Whether to read the weights; otherwise they are random.
 
     Raises
     ------
@@ -108,17 +116,22 @@ def text_encoder(
     ImportError
         If transformers is not installed.
     ValueError
-        If weights have another checksum, are not in safetensors, or are not those of a text encoder.
+        If weights have another checksum, are not in safetensors, or are not those of a text encoder; or a way of pooling is stated for
+        an encoder that has its own.
     """
+    stated = {k: v for k, v in {"pooling": pooling, "normalize": normalize}.items() if v is not None}
     if isinstance(encoder, TextEncoder):
+        if stated:
+            raise ValueError(
+                f"{listing(stated)} is for encoders that are named; {encoder.spec.name!r} is opened already."
+            )
         return encoder
     if not isinstance(encoder, str | Path):
         raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
-    stated = {k: v for k, v in {"pooling": pooling, "normalize": normalize}.items() if v is not None}
     make = TransformerEncoder if isinstance(encoder, Path) else encoder_class(encoder, "text")
     if stated and not issubclass(make, TransformerEncoder):
         raise ValueError(f"pooling and normalize are for transformers; {encoder!r} has its own.")
-    return _of(TextEncoder, make.open(encoder, **stated))  # type: ignore[arg-type]
+    return _of(TextEncoder, make.open(encoder, pretrained=pretrained, **stated))  # type: ignore[arg-type]
 
 
 @checked

@@ -44,6 +44,12 @@ class EncoderSpec:
         Where the encoder comes from.
     citation
         Paper to cite.
+    loader
+        How the network is opened: "timm", "transformers", "open_clip", or "custom" (neither). Empty where there is no network.
+    pooling
+        How the tokens of a network become one row: "cls" (the class token), "cls+mean" (the class token, then the mean of the patch
+        tokens, registers left out), "mean" (of tokens), "pooler" (the network's own pooler), "projection" (into the space that images and
+        texts share), "attention" or "average" (over positions). Empty where the network itself returns one row.
 
     Examples
     --------
@@ -67,6 +73,8 @@ class EncoderSpec:
     gated: bool = False
     url: str = ""
     citation: str = ""
+    loader: str = ""
+    pooling: str = ""
 
     def __post_init__(self) -> None:
         get_modality(self.modality)

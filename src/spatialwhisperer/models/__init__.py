@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.presets.catalogue import get_preset, presets
     from spatialwhisperer.models.presets.comparison import compare_protocols
     from spatialwhisperer.models.presets.recipe import Recipe
+    from spatialwhisperer.models.published.image_text import image_text_model
     from spatialwhisperer.models.published.loading import load
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.vocabulary import Label, Vocabulary
@@ -62,6 +63,7 @@ _PLACES = {
     "get_preset": "models.presets.catalogue",
     "get_spec": "encoders.catalogue",
     "image_encoder": "encoders.resolve",
+    "image_text_model": "models.published.image_text",
     "list_encoders": "encoders.catalogue",
     "load": "models.published.loading",
     "load_gene_encoder": "encoders.resolve",

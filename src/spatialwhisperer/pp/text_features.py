@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spatialwhisperer.encoders.text.base import TextEncoder
+    from spatialwhisperer.encoders.text.transformer import Pooling
 
 
 @checked_options
@@ -39,6 +40,9 @@ class TextFeatures:
     negated
         Caption to texts that say that it is not true of a row, such as "no tumour cells". They are true of the rows without the
         caption. Only a model in closed form learns them.
+    pooling
+        How the tokens of a transformer become one vector: "mean", "cls" (the first token) or "pooler" (BERT's own output). ``None``
+        takes that of the registered name, else what a folder of sentence-transformers states, else the mean.
 
     Raises
     ------
@@ -61,6 +65,7 @@ class TextFeatures:
     key: str | Sequence[str] = "text"
     wordings: Mapping[str, Sequence[str]] = field(default_factory=frozen)
     negated: Mapping[str, Sequence[str]] = field(default_factory=frozen)
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         for name in ("wordings", "negated"):

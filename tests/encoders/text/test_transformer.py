@@ -271,7 +271,7 @@ def test_weights_that_a_model_trains_are_left_to_it(tiny):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pooling": "max"}, "pooling: Input should be 'mean' or 'pooler'"),
+        ({"pooling": "max"}, "pooling: Input should be 'mean', 'cls' or 'pooler'"),
         ({"max_length": "12"}, "max_length: Input should be a valid integer"),
         ({"code": "x"}, "code: Unexpected keyword argument"),
     ],

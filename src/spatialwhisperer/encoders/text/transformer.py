@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 import tempfile
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._checks import check_batch_size
-from spatialwhisperer._messages import require
+from spatialwhisperer._messages import listing, require
 from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer.encoders._transformers import quiet
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.encoders.text._stored import SAFE, bare_network, build_network, open_tokenizer
+from spatialwhisperer.encoders.text._opening import POOLINGS, Opened, Pooling, open_parts, usual_pooling
+from spatialwhisperer.encoders.text._stored import bare_network, build_network, open_tokenizer
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
 from spatialwhisperer.encoders.text.files import (
     MINILM,
-    MINILM_TOKENS,
     TOKENIZER_FILES,
     digest_of,
     files_are_here,
@@ -37,14 +36,11 @@ from spatialwhisperer.encoders.text.files import (
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import torch
 
-Pooling = Literal["mean", "pooler"]
-
 KIND = "text encoder"
-_MANY_TOKENS = 100_000
 
 
 @opens_other_names("text")
@@ -57,6 +53,8 @@ _MANY_TOKENS = 100_000
         commercial=True,
         url="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
         citation="Reimers & Gurevych 2019, EMNLP",
+        loader="transformers",
+        pooling="mean",
     ),
     EncoderSpec(
         "biobert",
@@ -64,6 +62,19 @@ _MANY_TOKENS = 100_000
         768,
         url="https://huggingface.co/dmis-lab/biobert-v1.1",
         citation="Lee et al. 2020, Bioinformatics 36:1234",
+        loader="transformers",
+        pooling="pooler",
+    ),
+    EncoderSpec(
+        "pubmedbert",
+        "text",
+        768,
+        licence="mit",
+        commercial=True,
+        url="https://huggingface.co/microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext",
+        citation="Gu et al. 2021, ACM Trans Comput Healthcare 3:2",
+        loader="transformers",
+        pooling="cls",
     ),
 )
 class TransformerEncoder(TextEncoder):
@@ -76,7 +87,7 @@ class TransformerEncoder(TextEncoder):
     network, tokenizer
         The parts, as transformers gives them.
     pooling
-        Mean over the tokens, or the model's own pooler output (BERT).
+        "mean" over the tokens, the first one ("cls"), or the model's own "pooler" output (BERT).
     normalize
         Divide each vector by its length.
     max_length
@@ -107,7 +118,8 @@ class TransformerEncoder(TextEncoder):
         """Name, and a digest where the name does not define the encoder."""
         if self._identity is None:
             self._identity = EncoderIdentity(self.spec.name, digest=module_digest(self.network))
-        if (self.pooling, self.normalize) == ("mean", True):
+        # the way of pooling that goes with the name is not said again
+        if (self.pooling, self.normalize) == usual_pooling(registered(self.spec.name, "text")):
             return self._identity
         how = f"{self._identity.digest} {self.pooling} {self.normalize}"
         return replace(self._identity, digest=hashlib.sha256(how.encode()).hexdigest())
@@ -119,8 +131,8 @@ class TransformerEncoder(TextEncoder):
         *,
         weights: str | Path | None = None,
         pretrained: bool = True,
-        pooling: Pooling = "mean",
-        normalize: bool = True,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
     ) -> TransformerEncoder:
         """Open a registered name, a folder or the id of a model on the hub. No code from a repository is run.
 
@@ -133,9 +145,10 @@ class TransformerEncoder(TextEncoder):
         pretrained
             Whether to read the weights; otherwise they are random.
         pooling
-            Mean over the tokens, or the model's own pooler output (BERT).
+            "mean" over the tokens, the first one ("cls"), or the model's own "pooler" output (BERT). ``None`` takes that of the
+            registered name, else what a folder of sentence-transformers states, else the mean.
         normalize
-            Divide each vector by its length.
+            Divide each vector by its length; ``None`` as for ``pooling``. The pooler output of a registered name keeps its length.
 
         Raises
         ------
@@ -146,20 +159,21 @@ class TransformerEncoder(TextEncoder):
         ValueError
             If weights have another checksum, are not in safetensors, or are not those of a text encoder.
         """
-        if pooling not in ("mean", "pooler"):
-            raise ValueError(f"pooling must be 'mean' or 'pooler', not {pooling!r}.")
+        if pooling is not None and pooling not in POOLINGS:
+            raise ValueError(f"pooling must be {listing(map(repr, POOLINGS))}, not {pooling!r}.")
         require("transformers", extra="text")
         known = registered(name, "text") if isinstance(name, str) else None
-        folder = text_files(name if weights is None else weights, "" if known is None else known.url)
+        folder = text_files(name if weights is None else weights, known)
+        asked = Opened(folder, pooling, normalize, pretrained)
         if name == MINILM and weights is None and pretrained:
-            return _minilm(folder, pooling, normalize)
+            return _minilm(asked)
         # the place of a folder says nothing about what it holds
         spec = known or EncoderSpec(Path(name).name if Path(name).is_dir() else str(name), "text", None)
         identity = None
         if pretrained:
             by_name = known is not None and weights is None
             identity = EncoderIdentity(spec.name, digest=None if by_name else digest_of(folder))
-        return _from_folder(folder, spec, pooling, normalize, pretrained, identity)
+        return _opened(asked, spec, identity)
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:
@@ -172,7 +186,7 @@ class TransformerEncoder(TextEncoder):
     def is_here(cls, name: str) -> bool:
         """Whether transformers is installed, and the files of a registered name are in a package or the cache of the hub."""
         known = registered(name, "text")
-        return find_spec("transformers") is not None and files_are_here(name, "" if known is None else known.url)
+        return find_spec("transformers") is not None and files_are_here(name, known)
 
     @classmethod
     def identify(
@@ -289,7 +303,7 @@ class TransformerEncoder(TextEncoder):
         from spatialwhisperer.encoders.text._text_network import TextNetwork
 
         stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
-        with _quiet():
+        with quiet():
             return TextNetwork(bare_network(stated.transformer), stated.pooling, stated.normalize)
 
     @classmethod
@@ -304,7 +318,7 @@ class TransformerEncoder(TextEncoder):
         stated = from_plain(_Stored, artifact.config, "the configuration of a text encoder")
         if stated.max_length < 1:
             raise ValueError(f"max_length of this text encoder must be at least 1, not {stated.max_length}.")
-        with _quiet():
+        with quiet():
             tokenizer = open_tokenizer(artifact.files)
             network = build_network(stated.transformer, artifact.tensors)
         spec = registered(stated.name, "text") or EncoderSpec(stated.name, "text", None)
@@ -341,79 +355,21 @@ def _arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: (v.float() if v.is_floating_point() else v).numpy() for name, v in state.items()}
 
 
-# the loaded model is kept, because every annotation embeds its prompts
-@lru_cache(maxsize=4)
-def _minilm(folder: Path, pooling: Pooling, normalize: bool) -> TransformerEncoder:
-    spec = registered(MINILM, "text") or EncoderSpec(MINILM, "text", None)
-    network, tokenizer = _load(folder, pretrained=True)
+def _opened(asked: Opened, spec: EncoderSpec, identity: EncoderIdentity | None) -> TransformerEncoder:
+    parts = open_parts(asked, spec)
     return TransformerEncoder(
-        spec,
-        network,
-        tokenizer,
-        pooling=pooling,
-        normalize=normalize,
-        max_length=MINILM_TOKENS,
-        identity=EncoderIdentity(MINILM),
-    )
-
-
-def _from_folder(
-    folder: Path,
-    known: EncoderSpec,
-    pooling: Pooling,
-    normalize: bool,
-    pretrained: bool,
-    identity: EncoderIdentity | None,
-) -> TransformerEncoder:
-    try:
-        network, tokenizer = _load(folder, pretrained=pretrained)
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{folder} is not a model that transformers can read ({error}).") from error
-    size = getattr(network.config, "hidden_size", None)
-    if size is None or getattr(network.config, "is_encoder_decoder", False):
-        raise ValueError(
-            f"{known.name} ({type(network).__name__}) is not a plain text encoder; pass a BERT-like model."
-        )
-    if pooling == "pooler" and getattr(network, "pooler", None) is None:
-        raise ValueError(f"{known.name} ({type(network).__name__}) has no pooler; use pooling='mean'.")
-    limits = [getattr(network.config, "max_position_embeddings", None), tokenizer.model_max_length]
-    # a tokenizer without a limit states an astronomical one
-    max_length = min([int(n) for n in limits if n and n < _MANY_TOKENS], default=512)
-    return TransformerEncoder(
-        replace(known, dim=int(size)),
-        network,
-        tokenizer,
-        pooling=pooling,
-        normalize=normalize,
-        max_length=max_length,
+        replace(spec, dim=parts.dim),
+        parts.network,
+        parts.tokenizer,
+        pooling=parts.pooling,
+        normalize=parts.normalize,
+        max_length=parts.max_length,
         identity=identity,
     )
 
 
-def _load(folder: Path, *, pretrained: bool) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    with _quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **SAFE)
-        if pretrained:
-            network = AutoModel.from_pretrained(str(folder), use_safetensors=True, **SAFE)
-        else:
-            config = AutoConfig.from_pretrained(str(folder), **SAFE)
-            network = AutoModel.from_config(config, trust_remote_code=False)
-    return network.eval(), tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Switch off the progress bars and messages of transformers, and restore its settings afterwards."""
-    from transformers.utils import logging as hf
-
-    level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
-    try:
-        hf.set_verbosity(logging.ERROR)
-        hf.disable_progress_bar()
-        yield
-    finally:
-        hf.set_verbosity(level)
-        if bars:
-            hf.enable_progress_bar()
+# the loaded model is kept, because every annotation embeds its prompts
+@lru_cache(maxsize=4)
+def _minilm(asked: Opened) -> TransformerEncoder:
+    spec = registered(MINILM, "text") or EncoderSpec(MINILM, "text", None)
+    return _opened(asked, spec, EncoderIdentity(MINILM))

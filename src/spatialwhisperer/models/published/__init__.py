@@ -1,1 +1,1 @@
-"""The published checkpoint of SpatialWhisperer: found, read without unpickling, and converted once."""
+"""Models that others published, opened as models of this package."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_model(model: Whisperer | str | Path | None) -> Whisperer:
-    """The model itself, the one in a folder or on the hub, or for ``None`` the embedded one.
+    """The model itself, the one in a folder or on the hub, a published one of images and texts, or for ``None`` the embedded one.
 
     Raises
     ------
@@ -24,6 +24,7 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     """
     # torch is imported by a call that needs it, not by whoever looks at the namespace
     from spatialwhisperer.models.default import default_model
+    from spatialwhisperer.models.published.image_text import image_text_model, image_text_names
     from spatialwhisperer.models.published.loading import load
     from spatialwhisperer.models.whisperer import Whisperer
 
@@ -31,6 +32,8 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
         return default_model()
     if isinstance(model, Whisperer):
         return model
+    if isinstance(model, str) and model in image_text_names() and not Path(model).exists():
+        return image_text_model(model)
     if isinstance(model, str | Path):
         return load(model)
     raise TypeError(f"model must be a Whisperer, a folder or a hub name, not {type(model).__name__}.")

@@ -292,7 +292,7 @@ def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> Gene
 
 def _read_captions(task: _Task) -> Read:
     request: TextFeatures = task.request
-    encoder = _text_encoder(request.encoder or "minilm", pretrained=task.letter != "u")
+    encoder = _text_encoder(request, pretrained=task.letter != "u")
     recipe = FeatureRecipe(encoder.identity)
     if task.letter != "L":
         dim = module_dim(encoder, task.captions[:1])
@@ -302,10 +302,9 @@ def _read_captions(task: _Task) -> Read:
     return Read([features], [None], features.shape[1], recipe, kept)
 
 
-def _text_encoder(encoder: str | Path | TextEncoder, *, pretrained: bool) -> TextEncoder:
-    if pretrained or isinstance(encoder, TextEncoder):
-        return text_encoder(encoder)
-    return text_encoder(encoder_class(str(encoder), "text").open(str(encoder), pretrained=False))  # type: ignore[arg-type]
+def _text_encoder(request: TextFeatures, *, pretrained: bool) -> TextEncoder:
+    encoder = request.encoder or "minilm"
+    return text_encoder(encoder, pooling=request.pooling, pretrained=pretrained or isinstance(encoder, TextEncoder))
 
 
 def _read_matrix(task: _Task) -> Read:

@@ -1,0 +1,1 @@
+"""Facts about the published encoders, as a table."""
