@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +105,18 @@ class EpochBar(Callback):
         """Close the bar, also after an error."""
         if self.bar is not None:
             self.bar.close()
+
+
+class AtOnce(Callback):
+    """Lets a process that was started for the training end at once on SIGTERM.
+
+    Lightning tells the other processes about the signal first. They are in the middle of a step, so that all would wait for one another.
+    """
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Take Lightning's handler out."""
+        if trainer.world_size > 1 and multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Checkpoints(Checkpoint):
