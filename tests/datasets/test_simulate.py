@@ -42,6 +42,8 @@ def test_sections_follow_the_conventions(data):
             assert [declared] == [region] or declared == [region]
             assert keys == ["region", "instance_id"]
             assert set(table.obs["region"]) == {region}
+            # unlike those of other sections, so that tables can be put together
+            assert all(row.startswith(f"{name}_") for row in table.obs_names)
             assert set(table.obs["section"]) == set(table.obs["patient"]) == {name}
             assert list(table.obs["cell_type"].cat.categories) == CLASSES
             shapes = sdata[region]

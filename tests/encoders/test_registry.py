@@ -91,8 +91,10 @@ def test_registering_twice_needs_overwrite() -> None:
     # the name is not that of the first class any more
     assert second().identity.by_name
     assert not first().identity.by_name
+
     # a name belongs to a modality
     register_encoder(EncoderSpec("mine", "text", 1))(of_images())
+    assert ENTRIES["image", "mine"].make is second
 
 
 def test_nothing_is_registered_where_one_of_several_names_is_taken() -> None:
@@ -145,3 +147,38 @@ def test_an_unregistered_class_is_not_known_by_the_name_of_its_parent() -> None:
     assert parent().identity == sw.models.EncoderIdentity("parent")
     assert Child().identity.name == "parent"
     assert Child().identity.digest is not None
+
+
+def test_what_cannot_be_an_encoder_is_refused_where_it_is_registered() -> None:
+    spec = EncoderSpec("mine", "image", 3)
+    with pytest.raises(ValueError, match=r"one EncoderSpec or more, of different names; found \[\]"):
+        register_encoder()
+    with pytest.raises(ValueError, match=r"of different names; found \['mine', 'mine'\]"):
+        register_encoder(spec, spec)
+    with pytest.raises(TypeError, match="overwrite"):
+        register_encoder(spec, overwrite="yes")  # type: ignore[arg-type]
+
+    class Abstract(ImageEncoder):
+        pass
+
+    with pytest.raises(TypeError, match="Abstract lacks the methods encode"):
+        register_encoder(spec)(Abstract)
+    assert registered("mine", "image") is None
+
+    class Unfitted(of_images()):  # type: ignore[misc]
+        fits = True
+
+    with pytest.raises(TypeError, match="Unfitted has fits=True and no class method fit"):
+        register_encoder(spec)(Unfitted)
+
+
+def test_a_class_that_cannot_be_opened_says_why() -> None:
+    class Needs(of_images()):  # type: ignore[misc]
+        def __init__(self, size: int) -> None: ...
+
+    register_encoder(EncoderSpec("needs", "image", 3))(Needs)
+    with pytest.raises(ValueError, match=r"Encoder 'needs' failed in __init__: TypeError: .*'size'"):
+        sw.models.open_encoder("needs", "image")
+    register_encoder(EncoderSpec("one", "image", 3), EncoderSpec("two", "image", 3))(of_images())
+    with pytest.raises(TypeError, match="'two' has no EncoderSpec after it was opened"):
+        sw.models.open_encoder("two", "image")

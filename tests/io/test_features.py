@@ -66,7 +66,9 @@ def hest(path: Path, corners: np.ndarray = CORNERS) -> Path:
 def wsidata(corners: np.ndarray = CORNERS, edge: float = 200, mpp: float | None = 0.5) -> Any:
     """As wsidata holds it, with features in another order than the tiles."""
     squares = gpd.GeoDataFrame(
-        {"tile_id": np.arange(len(corners))}, geometry=shapely.box(*corners.T, *(corners + edge).T)
+        {"tile_id": np.arange(len(corners))},
+        geometry=shapely.box(*corners.T, *(corners + edge).T),
+        index=np.arange(len(corners)) + 7,
     )
     features = ad.AnnData(FEATURES[::-1].copy())
     features.obs["tile_id"] = np.arange(len(corners))[::-1]

@@ -135,14 +135,18 @@ def test_every_form_of_qupath_is_read(classification: Any, form: str, grid: Spat
     assert read.iloc[0][["object_type", "classification", "color"]].tolist() == ["annotation", "Tumour", "#c80000"]
 
 
-def test_what_has_no_area_is_left_out_and_crossed_outlines_are_mended(grid: SpatialData, tmp_path: Path) -> None:
+def test_what_has_no_area_is_left_out_and_crossed_outlines_are_mended(
+    grid: SpatialData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     point = region((1, 1, 2, 2))
     point["geometry"] = {"type": "Point", "coordinates": [5, 5]}
     crossed = region((1, 1, 2, 2))
     crossed["geometry"] = {"type": "Polygon", "coordinates": [[[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]]}
-    read = sw.io.read_qupath(written(tmp_path / "a.geojson", [point, crossed]), grid, inplace=False)
+    with sw.settings.override(verbose=True):
+        read = sw.io.read_qupath(written(tmp_path / "a.geojson", [point, crossed]), grid, inplace=False)
     assert read is not None
     assert len(read) == 1
+    assert "1 objects of a.geojson are points, lines or empty, and were left out." in capsys.readouterr().err
     assert read.geometry.is_valid.all()
     with pytest.raises(ValueError, match="holds no area"):
         sw.io.read_qupath(written(tmp_path / "b.geojson", [point]), grid)

@@ -39,6 +39,8 @@ def test_each_embedding_has_a_row_of_batches_labels_and_bars(objects: list[Any])
     assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["A", "B"]
     assert [t.get_text() for t in axes[1].get_legend().get_texts()] == ["x", "y", "no label"]
     assert len(axes[2].patches) == 4
+    # dots of 250 rows are as large as dots get
+    assert axes[0].collections[0].get_sizes().tolist() == [30]
     axes[0].figure.canvas.draw()
 
 

@@ -39,4 +39,6 @@ def test_rows_are_counted_by_known_and_given_class(adata: Any) -> None:
 def test_ticks_have_names_and_no_strokes() -> None:
     adata = ad.AnnData(obs=pd.DataFrame({"truth": ["a", "b"], "sw_class": ["a", "a"]}, index=["r0", "r1"]))
     ax = confusion(adata, labels_key="truth")
+    # every row has a class
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a"]
     assert {line.get_markersize() for line in [*ax.get_xticklines(), *ax.get_yticklines()]} == {0}

@@ -63,7 +63,7 @@ def test_an_encoder_that_returns_other_rows_is_named(build: Any, noisy: ad.AnnDa
         def encode(self, tiles: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
             return super().encode(tiles, mpp=mpp, device=device).ravel()
 
-    with pytest.raises(ValueError, match=r"Encoder 'pixels' returned shape \(\d+,\) for 5 tiles; expected \(5, d\)"):
+    with pytest.raises(ValueError, match=r"Encoder 'pixels' returned shape \(\d+,\) for 5 inputs; expected \(5, d\)"):
         embed_tiles(plan_of(noisy, mpp=0.5), GivenEncoder(Flat()), [32], 16, whole=False)
 
 

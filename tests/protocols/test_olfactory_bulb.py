@@ -63,6 +63,11 @@ def test_examples_come_from_another_animal(tables, monkeypatch):
     assert all(not tested & trained for tested, trained, _ in seen)
     assert {shots for *_, shots in seen} == {5, 20}
     assert set(rows["section"]) == {"1", "2", "3", "4"}
+    whole = len(seen)
+    quick = few_rows(tables, n_seeds=1, smoke=True)
+    # by examples in the first section alone
+    assert 4 * (len(seen) - whole) == whole
+    assert set(quick["section"]) == {"3", "4"}
 
 
 def test_intervals_draw_animals_where_animals_are_left_out(tmp_path):

@@ -15,6 +15,7 @@ from tests.torture import (
     memory,
     mutated_folders,
     readers,
+    registered_encoders,
     resumed_runs,
 )
 from tests.torture.bad_arguments import BAD_ARGUMENTS, BAD_ARGUMENTS_TRAINED
@@ -30,6 +31,7 @@ CAMPAIGNS: tuple[Campaign, ...] = (
     BAD_DATA_TRAINED,
     BAD_ARGUMENTS,
     BAD_ARGUMENTS_TRAINED,
+    registered_encoders.CAMPAIGN,
     GLOBAL_RANDOM_STATE,
     INDEPENDENCE,
     mutated_folders.CAMPAIGN,

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 import spatialwhisperer as sw
-from spatialwhisperer.training.trainer import optimiser_steps, trainer_options
+from spatialwhisperer.training.trainer import SILENCE, ending_together, limit_silence, optimiser_steps, trainer_options
 
 
 @pytest.fixture
@@ -148,3 +151,57 @@ def test_a_schedule_of_accumulation_is_counted() -> None:
     scheduler = GradientAccumulationScheduler({0: 1, 2: 5})
     trainer = Trainer(max_epochs=4, **trainer_options({"accelerator": "cpu", "callbacks": [scheduler]}))
     assert optimiser_steps(trainer, 10) == 10 + 10 + 2 + 2
+
+
+# ------------------------------------------------------------------------------------------------- several processes
+
+
+def test_a_named_strategy_waits_ten_minutes_for_a_process_and_an_object_as_long_as_it_says() -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.strategies import DDPStrategy
+
+    def waits(strategy: Any, devices: int = 2) -> timedelta:
+        trainer = Trainer(**trainer_options({"accelerator": "cpu", "devices": devices, "strategy": strategy}))
+        limit_silence(trainer, strategy)
+        return getattr(trainer.strategy, "_timeout", timedelta(0))
+
+    assert timedelta(minutes=10) == SILENCE == waits("ddp_fork") == waits("ddp_spawn") == waits("auto")
+    assert waits(DDPStrategy(start_method="fork", timeout=timedelta(seconds=7))) == timedelta(seconds=7)
+    assert waits("auto", devices=1) == timedelta(0)
+
+
+GLOO = "[pair.cc:545] /gloo/transport: Connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 7, -9, "SIGKILL"),
+        ProcessRaisedException(f"Traceback\n  in step\nRuntimeError: {GLOO}", 0, 7),
+        RuntimeError(GLOO),
+        torch.distributed.DistStoreError("Timed out after 9 seconds waiting for clients."),
+    ],
+)
+def test_a_process_that_is_gone_is_said_in_own_words(error: Exception) -> None:
+    with pytest.raises(RuntimeError, match=r"^One of the 2 processes .* is gone.*\n.*resume=True") as raised:
+        with ending_together(SimpleNamespace(world_size=2)):
+            raise error
+    assert str(error).splitlines()[-1] in str(raised.value)
+    with pytest.raises(type(error)) as raised, ending_together(SimpleNamespace(world_size=1)):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProcessRaisedException(f"RuntimeError: {GLOO}\nValueError: a label is missing", 0, 7),
+        RuntimeError("the reader timed out"),
+        ValueError("gloo: connection closed"),
+        torch.distributed.DistBackendError("two processes on one device"),
+    ],
+)
+def test_other_errors_of_a_process_stay_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, ending_together(SimpleNamespace(world_size=2)):
+        raise error
+    assert raised.value is error

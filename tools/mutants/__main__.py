@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from tools.mutants.reach import CACHE, measured
+from tools.mutants.reach import CACHE, Near, measured
 from tools.mutants.report import Equivalent, Figures, described
 from tools.mutants.sample import all_mutations, draw
 from tools.mutants.trial import Laboratory, Trial
@@ -50,6 +50,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="store_true", help="keep the last measurement of which test reaches which line"
     )
+    parser.add_argument(
+        "--near",
+        action="store_true",
+        help="measure nothing, and take the fast tests of the files that are nearest to a module by its imports: at most as many faults are noticed",
+    )
     parser.add_argument("--again", action="store_true", help="of a sample tried before, try what was not noticed")
     parser.add_argument("--report", action="store_true", help="try nothing, report on a sample tried before")
     parser.add_argument("--write", type=Path, help="file for the table, Markdown")
@@ -58,13 +63,15 @@ def _arguments() -> argparse.Namespace:
 
 def _command(asked: argparse.Namespace) -> str:
     only = f" --only {asked.only}" if asked.only else ""
-    return f'make mutants ARGS="--n {asked.n} --seed {asked.seed}{only}"'
+    near = " --near" if asked.near else ""
+    return f'make mutants ARGS="--n {asked.n} --seed {asked.seed} --limit {asked.limit:g}{only}{near}"'
 
 
 def _trials(asked: argparse.Namespace, stored: Path) -> list[Trial]:
     laboratory = Laboratory(Path.cwd(), asked.limit)
     try:
-        reach = measured(laboratory.root, laboratory.environment, keep=asked.keep)
+        root = laboratory.root
+        reach = Near.of(root) if asked.near else measured(root, laboratory.environment, keep=asked.keep)
         faults = draw(all_mutations(laboratory.root, asked.only), asked.n, asked.seed)
         earlier = [Trial(**trial) for trial in json.loads(stored.read_text())] if asked.again else []
         done = {(trial.file, trial.line, trial.before, trial.after): trial for trial in earlier if trial.noticed}

@@ -21,6 +21,47 @@ if TYPE_CHECKING:
 
 CACHE = Path(".mutants")
 
+STEPS = 4
+"""How many imports may lie between a near test and the module with a fault."""
+
+ENOUGH = 24
+"""So many near test files are taken."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """The test files that are near a module by what imports what: a stand-in for the measurement, which needs no run of all tests."""
+
+    root: Path
+    importers: dict[str, set[str]]
+    """For each file, the files that import it."""
+
+    @classmethod
+    def of(cls, root: Path) -> Near:
+        """Read the imports of a project."""
+        return cls(root, _importers(root))
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        paths = sorted((self.root / "tests").rglob("test_*.py"), key=lambda path: (path.stat().st_size, path))
+        return {path.relative_to(self.root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+    def files(self, file: str, mirror: str | None) -> list[str]:
+        """Test files, the nearest first: the mirroring one, those that name the module, those that name a module that imports it, and so on.
+
+        Of equally near ones the shorter come first.
+        """
+        found = dict.fromkeys([mirror] if mirror else [])
+        ring, seen = {file}, {file}
+        for _ in range(STEPS):
+            if len(found) >= ENOUGH:
+                break
+            names = [named for module in ring for named in _namings(_module(module))]
+            found |= dict.fromkeys(test for test, text in self._texts.items() if any(name in text for name in names))
+            ring = {importer for module in ring for importer in self.importers.get(module, ())} - seen
+            seen |= ring
+        return list(found)[:ENOUGH]
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -180,6 +221,12 @@ def _imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom) and node.module and not node.level:
         return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return []
+
+
+def _namings(module: str) -> tuple[str, str]:
+    """How a test may name a module: in full, or as what is imported from its room."""
+    room, _, name = module.rpartition(".")
+    return module, f"from {room} import {name}"
 
 
 def _module(file: str) -> str:

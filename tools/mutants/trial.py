@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tools.mutants.reach import mirror, slow_files
+from tools.mutants.reach import Near, Reach, mirror, slow_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tools.mutants.mutations import Mutation
-    from tools.mutants.reach import Reach
 
 # Imported once, before the processes of the trials are forked: most of the time of a small test is their import
 PRELOADED = (
@@ -69,12 +68,12 @@ class Trial:
 class _Chosen:
     """A plug-in of pytest: run these tests in this order, and all of the mirroring file; remember the first that fails.
 
-    Slow tests are chosen by file.
+    Slow tests are chosen by file, and so are near ones, which end after the limit of time where none fails.
     """
 
-    def __init__(self, order: list[str], mirror_file: str | None, slow: bool) -> None:
+    def __init__(self, order: list[str], mirror_file: str | None, slow: bool, limit: float | None = None) -> None:
         self.rank = {name: i for i, name in enumerate(order)}
-        self.mirror_file, self.slow = mirror_file, slow
+        self.mirror_file, self.slow, self.limit = mirror_file, slow, limit
         self.marked = "slow" if slow else "not slow"
         self.failed, self.ran = "", 0
 
@@ -83,13 +82,18 @@ class _Chosen:
         return list(dict.fromkeys([*filter(None, [self.mirror_file]), *(test.split("::")[0] for test in self.rank)]))
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        if not self.slow:
+        if not self.slow and self.limit is None:
             keep = [i for i in items if i.nodeid in self.rank or i.nodeid.split("::")[0] == self.mirror_file]
             # a new test is not in the measurement yet: it comes first
             items[:] = sorted(keep, key=lambda item: self.rank.get(item.nodeid, -1))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.ran = len(session.items)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        own = bool(self.mirror_file) and nodeid.split("::")[0] == self.mirror_file
+        if self.limit is not None and not own and not self.failed and time.process_time() > self.limit:
+            pytest.exit("the limit of time", returncode=0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.failed:
@@ -130,12 +134,12 @@ class Laboratory:
                 importlib.import_module(name)
         sys.path.insert(0, str(self.root / "src"))
 
-    def attempt(self, mutation: Mutation, reach: Reach) -> Trial:
+    def attempt(self, mutation: Mutation, reach: Reach | Near) -> Trial:
         """Seed a fault, run the tests, and take the fault out again."""
         path = self.root / mutation.file
         source, times = path.read_bytes(), path.stat()
         mirror_file = mirror(self.root, mutation.file)
-        tests, left_out = self._within_limit(reach, mutation, mirror_file)
+        tests, left_out = self._chosen(reach, mutation, mirror_file)
         started = time.perf_counter()
         try:
             path.write_bytes(mutation.applied(source))
@@ -143,8 +147,10 @@ class Laboratory:
             self._made += 1
             os.utime(path, (times.st_atime, times.st_mtime + 10 * self._made))
             fresh = _reaches_kernels(mutation, source)
-            outcome, by, ran = self._forked(tests, mirror_file, fresh_kernels=fresh)
-            slow = slow_files(self.root, mutation, reach) if outcome in ("survived", "no test") else []
+            limit = self.limit if isinstance(reach, Near) else None
+            outcome, by, ran = self._forked(tests, mirror_file, fresh_kernels=fresh, limit=limit)
+            unnoticed = outcome in ("survived", "no test")
+            slow = slow_files(self.root, mutation, reach) if unnoticed and isinstance(reach, Reach) else []
             if slow:
                 found = self._forked(slow, None, fresh_kernels=fresh, slow=True)
                 outcome, by, ran = (outcome, by, ran) if found[0] == "no test" else (*found[:2], ran + found[2])
@@ -163,6 +169,11 @@ class Laboratory:
     def _passes(self, test: str, slow: bool) -> bool:
         return self._forked([test], None, fresh_kernels=False, slow=slow)[0] == "survived"
 
+    def _chosen(self, reach: Reach | Near, mutation: Mutation, mirror_file: str | None) -> tuple[list[str], int]:
+        if isinstance(reach, Near):
+            return reach.files(mutation.file, mirror_file), 0
+        return self._within_limit(reach, mutation, mirror_file)
+
     def _within_limit(self, reach: Reach, mutation: Mutation, mirror_file: str | None) -> tuple[list[str], int]:
         tests = reach.tests(mutation, mirror_file)
         total, kept = 0.0, []
@@ -174,16 +185,22 @@ class Laboratory:
         return kept, len(tests) - len(kept)
 
     def _forked(
-        self, tests: list[str], mirror_file: str | None, *, fresh_kernels: bool, slow: bool = False
+        self,
+        tests: list[str],
+        mirror_file: str | None,
+        *,
+        fresh_kernels: bool,
+        slow: bool = False,
+        limit: float | None = None,
     ) -> tuple[str, str, int]:
-        """Run tests, or all slow tests of files, in a process of their own: how they ended, which failed first, how many were run."""
+        """Run tests, or all tests of files up to a limit of time, or all slow ones, in a process of their own: how they ended, which failed first, how many were run."""
         result = self.root.parent / "result.json"
         result.unlink(missing_ok=True)
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
             os.setsid()
-            self._run_and_leave(_Chosen(tests, mirror_file, slow), result, fresh_kernels)
+            self._run_and_leave(_Chosen(tests, mirror_file, slow, limit), result, fresh_kernels)
         ended, sign = _ended(child, 60 * self.limit)
         if not ended or sign == signal.SIGXCPU:
             return "timed out", "", len(tests)

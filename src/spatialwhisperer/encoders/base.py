@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from spatialwhisperer.encoders.digests import object_digest
+from spatialwhisperer.encoders.outputs import called
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 
 if TYPE_CHECKING:
@@ -154,4 +155,4 @@ class Encoder(ABC):
         """
         if weights is not None:
             raise ValueError(f"weights are for encoders that have some; {name!r} takes none.")
-        return cls()
+        return called(name, "__init__", cls)

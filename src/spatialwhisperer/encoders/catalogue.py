@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
+from spatialwhisperer.encoders.outputs import opened
 from spatialwhisperer.encoders.registry import ENTRIES, OTHERS, load_own
 from spatialwhisperer.encoders.spec import EncoderSpec
 
@@ -88,7 +89,7 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
     >>> sw.models.open_encoder("stain_texture", "image").spec.tile_um
     154.0
     """
-    return encoder_class(name, modality).open(name, weights=weights, pretrained=pretrained)
+    return opened(name, encoder_class(name, modality), weights=weights, pretrained=pretrained)
 
 
 def opens_by_name(name: str, modality: str) -> bool:

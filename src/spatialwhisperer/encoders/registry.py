@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from spatialwhisperer._annotations import check_annotated
+from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders import gene, image, text
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -48,9 +50,9 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
     Raises
     ------
     TypeError
-        If something is not an `EncoderSpec`, or the class is not an encoder.
+        If something is not an `EncoderSpec`, ``overwrite`` is no truth value, or the class is not an encoder or lacks its methods.
     ValueError
-        If a name is taken and ``overwrite`` is off.
+        If there is no spec, a name comes twice, or is taken and ``overwrite`` is off.
 
     Examples
     --------
@@ -62,13 +64,18 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
     >>> sw.models.open_encoder("mean_colour", "image").encode(np.zeros((2, 3, 8, 8), np.uint8), mpp=1.0).shape
     (2, 3)
     """
+    check_annotated("overwrite", overwrite, "bool")
     for spec in specs:
         if not isinstance(spec, EncoderSpec):
             raise TypeError(f"register_encoder takes EncoderSpec, not {type(spec).__name__}.")
+    names = [(spec.modality, spec.name) for spec in specs]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"register_encoder takes one EncoderSpec or more, of different names; found {[n for _, n in names]}."
+        )
 
     def register(cls: type[E]) -> type[E]:
-        if not (isinstance(cls, type) and issubclass(cls, Encoder)):
-            raise TypeError(f"register_encoder decorates a class of encoders, not {cls!r}.")
+        _check_class(cls)
         if not cls.__module__.startswith(f"{__package__}."):
             # the package's own names are taken, whether or not they have been asked for yet
             load_own()
@@ -87,6 +94,20 @@ def register_encoder(*specs: EncoderSpec, overwrite: bool = False) -> Callable[[
         return cls
 
     return register
+
+
+def _check_class(cls: Any) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Encoder)):
+        raise TypeError(
+            f"register_encoder decorates a class of encoders, not {cls!r}. Derive it from sw.models.ImageEncoder, TextEncoder or GeneEncoder."
+        )
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise TypeError(f"{cls.__name__} lacks the methods {listing(missing)}, which every encoder of its kind has.")
+    if cls.fits and not callable(getattr(cls, "fit", None)):
+        raise TypeError(
+            f"{cls.__name__} has fits=True and no class method fit. Write one, or set fits = False for an encoder that needs no data."
+        )
 
 
 def opens_other_names(modality: str) -> Callable[[type[E]], type[E]]:

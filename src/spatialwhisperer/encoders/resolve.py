@@ -16,6 +16,7 @@ from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, op
 from spatialwhisperer.encoders.gene.base import KIND, GeneEncoder
 from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD, GivenEncoder, ImageEncoder
 from spatialwhisperer.encoders.image.network import ModuleEncoder
+from spatialwhisperer.encoders.outputs import opened
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text.base import TextEncoder
 from spatialwhisperer.encoders.text.transformer import Pooling, TransformerEncoder
@@ -76,7 +77,11 @@ def image_encoder(
     if is_module(encoder):
         name = type(encoder).__name__.lower()
         return ModuleEncoder(encoder, EncoderSpec(name, "image", None, mean=IMAGENET_MEAN, std=IMAGENET_STD))
-    if hasattr(encoder, "spec") and hasattr(encoder, "encode") and not isinstance(encoder, type):
+    if callable(getattr(encoder, "encode", None)) and hasattr(encoder, "spec") and not isinstance(encoder, type):
+        if not isinstance(getattr(encoder.spec, "name", None), str):
+            raise TypeError(
+                f"The spec of an encoder is a sw.models.EncoderSpec; that of this {type(encoder).__name__} is a {type(encoder.spec).__name__}."
+            )
         return GivenEncoder(encoder)
     raise TypeError(
         "encoder must be a name, a torch module, or an object with .spec and .encode(tiles, mpp=…), "
@@ -131,7 +136,7 @@ def text_encoder(
     make = TransformerEncoder if isinstance(encoder, Path) else encoder_class(encoder, "text")
     if stated and not issubclass(make, TransformerEncoder):
         raise ValueError(f"pooling and normalize are for transformers; {encoder!r} has its own.")
-    return _of(TextEncoder, make.open(encoder, pretrained=pretrained, **stated))  # type: ignore[arg-type]
+    return _of(TextEncoder, opened(encoder, make, pretrained=pretrained, **stated))  # type: ignore[arg-type]
 
 
 @checked

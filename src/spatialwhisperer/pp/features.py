@@ -21,6 +21,7 @@ from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer._schema import Stored
+from spatialwhisperer.encoders.image.base import columns_of
 from spatialwhisperer.encoders.recipe import Border, FeatureRecipe
 from spatialwhisperer.pp.tile_features import embed_tiles, read_tiles
 from spatialwhisperer.pp.tile_sizes import check_fine_enough, has_own_sizes, tile_sizes
@@ -264,7 +265,7 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
     )
     key = recipe.key or _keys.features(recipe.name)
     record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks)
-    return Features(values, Result(key, record, obsm={key: values}, obs=encoder.columns(values)))
+    return Features(values, Result(key, record, obsm={key: values}, obs=columns_of(encoder, values)))
 
 
 def image_looks(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, tuple[float, ...]]:

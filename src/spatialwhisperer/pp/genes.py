@@ -22,6 +22,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names
 from spatialwhisperer.encoders.gene.base import GeneEncoder
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.resolve import named_gene_encoder
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def gene_features(
     counts, present = align_counts(
         encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key, fewest=encoder.fewest_genes
     )
-    out = encoder.encode(counts, present=present, batch_size=batch_size, device=device)
+    out = encoded(encoder, counts, absent_rows=True, present=present, batch_size=batch_size, device=device)
     # an encoder may leave out genes, which are then the only ones that a row has counts of
     empty = (np.asarray(counts.sum(axis=1)).ravel() == 0) | ~np.isfinite(out).all(axis=1)
     if empty.any():

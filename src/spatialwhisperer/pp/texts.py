@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from spatialwhisperer._checks import check_batch_size, checked
 from spatialwhisperer._docs import shared
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.resolve import text_encoder
 from spatialwhisperer.encoders.text.base import check_texts
 
@@ -61,4 +62,4 @@ def embed_texts(
     """
     check_batch_size(batch_size)
     texts = check_texts(texts)
-    return text_encoder(encoder).encode(texts, batch_size=batch_size, device=device)
+    return encoded(text_encoder(encoder), texts, batch_size=batch_size, device=device)

@@ -13,6 +13,8 @@ from spatialwhisperer._access.tiles.sample import image_sample
 from spatialwhisperer._devices import keeping_copies
 from spatialwhisperer._messages import progress
 from spatialwhisperer.encoders.digests import object_digest
+from spatialwhisperer.encoders.image.base import on_image
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.pp.finished_batches import FinishedBatches, kept_until_done
 from spatialwhisperer.settings import settings
 
@@ -136,7 +138,7 @@ def _by_image(plan: TilePlan, encoder: ImageEncoder) -> list[_OnImage]:
     out = []
     for sections in by_image.values():
         sample, mpp = image_sample(sections[0])
-        bound = encoder.on_image(sample, mpp=mpp)
+        bound = on_image(encoder, sample, mpp=mpp)
         out.append(_OnImage(bound, object_digest(bound), sections))
     return out
 
@@ -166,6 +168,10 @@ def _features(
                     features = encode(tiles)
                     if out is None:
                         out = np.full((plan.slide.n_rows, features.shape[1]), np.nan, np.float32)
+                    if features.shape[1] != out.shape[1]:
+                        raise ValueError(
+                            f"Encoder {name!r} returned {features.shape[1]} columns for some tiles and {out.shape[1]} for others."
+                        )
                     out[rows] = features
                     bar.update(len(rows))
     if out is None:
@@ -184,13 +190,7 @@ def _encode(
     encoder = image.encoder
 
     def encode(tiles: np.ndarray) -> np.ndarray:
-        features = np.asarray(encoder.encode(tiles, mpp=mpp, device=device), dtype=np.float32)
-        if features.ndim != 2 or len(features) != len(tiles):
-            raise ValueError(
-                f"Encoder {encoder.spec.name!r} returned shape {features.shape} for {len(tiles)} tiles; expected "
-                f"({len(tiles)}, d)."
-            )
-        return features
+        return encoded(encoder, tiles, mpp=mpp, device=device)
 
     if identity is None:
         return encode

@@ -83,7 +83,9 @@ def train(
     max_epochs
         Number of epochs; ``None`` takes that of the preset, and more where data are few. A preset in closed form has no epochs.
     trainer
-        Arguments of Lightning's Trainer by name, such as ``{"devices": 2, "precision": "bf16-mixed"}``.
+        Arguments of Lightning's Trainer by name, such as ``{"devices": 2, "precision": "bf16-mixed"}``. On several devices, a process
+        that was killed ends the run within a minute, and one that does not answer ends it after ten. Another limit is given with the
+        strategy: ``{"devices": 2, "strategy": DDPStrategy(timeout=timedelta(minutes=2))}``, of ``lightning.pytorch.strategies``.
     folder
         Folder for the run: ``run.json`` states its data and arguments, ``phases`` holds the last two checkpoints of each phase, and
         ``model`` the finished model. ``None`` makes a new folder under ``settings.cache_dir / "runs"``, which holds only the finished
@@ -107,6 +109,8 @@ def train(
     ValueError
         If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts. If ``resume`` is on and
         the folder holds another run (the message names each difference), or a run whose checkpoints are all damaged.
+    RuntimeError
+        If one of several processes is gone.
     KeyError
         If a key that is named does not exist.
     TypeError

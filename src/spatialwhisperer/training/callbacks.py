@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +136,18 @@ class BestEpoch(Callback):
         """Give the model the weights that were kept, after the checkpoint of the last epoch was saved."""
         if self.weights:
             pl_module.load_state_dict(self.weights)
+
+
+class AtOnce(Callback):
+    """Lets a process that was started for the training end at once on SIGTERM.
+
+    Lightning tells the other processes about the signal first. They are in the middle of a step, so that all would wait for one another.
+    """
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Take Lightning's handler out."""
+        if trainer.world_size > 1 and multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Checkpoints(Checkpoint):

@@ -23,7 +23,7 @@ from spatialwhisperer.training.loader import BatchLoader, workers_of
 from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.ridge_link import ridge_link
 from spatialwhisperer.training.run_identity import check_epochs
-from spatialwhisperer.training.trainer import optimiser_steps
+from spatialwhisperer.training.trainer import ending_together, limit_silence, optimiser_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -192,7 +192,14 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
     trained = {m: model.encoders[m] for m in model.towers}
     with isolated_rng(run.random_state), _quiet():
         pytorch = import_torch_stack("lightning.pytorch")
-        from spatialwhisperer.training.callbacks import BestEpoch, CheckpointFiles, Checkpoints, EpochBar, History
+        from spatialwhisperer.training.callbacks import (
+            AtOnce,
+            BestEpoch,
+            CheckpointFiles,
+            Checkpoints,
+            EpochBar,
+            History,
+        )
         from spatialwhisperer.training.lightning import ContrastiveTraining
 
         options = dict(run.trainer)
@@ -212,9 +219,10 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         history, checkpoints = History(phase.name, folder), Checkpoints(folder, epochs)
         last = _resumed_from(checkpoints, phase, run)
         best = [BestEpoch()] if run.recipe.select == "best" else []
-        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar(), *best]
+        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar(), AtOnce(), *best]
         options["plugins"] = [*_listed(options.get("plugins")), CheckpointFiles()]
         trainer = pytorch.Trainer(max_epochs=epochs, **options)
+        limit_silence(trainer, options["strategy"])
         sampler.rank_of = partial(getattr, trainer, "global_rank")
         training = ContrastiveTraining(
             model,
@@ -231,7 +239,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         train = BatchLoader(ItemBatches(items, **inputs, augment=augment), sampler, **how)
         held_out = _validation_batches(inputs, validation, phase, run)
         val = None if held_out is None else BatchLoader(*held_out, **how)
-        with ExitStack() as open_loaders, _interruptible(trainer), _in_own_precision(model):
+        with ExitStack() as open_loaders, ending_together(trainer), _interruptible(trainer), _in_own_precision(model):
             for loader in (train, val):
                 if loader is not None:
                     open_loaders.enter_context(closing(loader))

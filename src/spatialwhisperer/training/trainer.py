@@ -1,8 +1,13 @@
-"""Arguments of Lightning's Trainer: checked before any work starts, with our defaults for what the caller leaves open."""
+"""Arguments of Lightning's Trainer: checked before any work starts, with our defaults for what the caller leaves open.
+
+Beside them, what happens to several processes that train together when one of them is gone.
+"""
 
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
+from datetime import timedelta
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +17,10 @@ from spatialwhisperer._messages import import_torch_stack, listing
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+SILENCE = timedelta(minutes=10)
+"""How long a process waits for the others where the caller names a strategy; Lightning's own limit is 30 minutes."""
 
 _OWN = {
     "max_epochs": "sw.tl.train(…, max_epochs=…)",
@@ -28,6 +36,9 @@ _REFUSED = {
     "transformer-engine": "The heads are no layers of the Transformer Engine.",
     "transformer-engine-float16": "The heads are no layers of the Transformer Engine.",
 }
+
+_GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "timeout")
+"""Words of the errors of torch.distributed for a process that does not answer."""
 
 _SIMILAR = 0.6
 """Names that are less similar than this are not suggested."""
@@ -106,6 +117,61 @@ def optimiser_steps(trainer: Any, batches: int) -> int:
     # the last step of an epoch may have fewer batches
     steps = sum(-(-taken // number) for number in accumulated)
     return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def limit_silence(trainer: Any, strategy: Any) -> None:
+    """Let no process wait for another for longer than `SILENCE`; a strategy that the caller has made keeps its own limit.
+
+    Parameters
+    ----------
+    trainer
+        The Trainer.
+    strategy
+        The strategy as the Trainer was given it: a name or an object.
+    """
+    # Lightning takes the limit with an object only, and keeps it in this attribute until the processes are connected
+    if isinstance(strategy, str) and "_timeout" in vars(trainer.strategy):
+        trainer.strategy.__dict__["_timeout"] = SILENCE
+
+
+@contextmanager
+def ending_together(trainer: Any) -> Iterator[None]:
+    """Say in own words that a run has ended because one of its processes is gone.
+
+    Parameters
+    ----------
+    trainer
+        The Trainer, with the number of processes.
+
+    Raises
+    ------
+    RuntimeError
+        If a process was killed, or did not answer the others in time. Other errors stay as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if trainer.world_size == 1 or not _is_gone(error):
+            raise
+        raise RuntimeError(
+            f"One of the {trainer.world_size} processes that trained is gone, so that the run has ended: "
+            f"{str(error).strip().splitlines()[-1]}\nA run with a folder has kept its epochs up to the last checkpoint: continue it with "
+            "sw.tl.train(…, folder=…, resume=True)."
+        ) from error
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether an error is that of a process that was killed, or of one that waits for it."""
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+    if isinstance(error, ProcessExitedException):
+        return True
+    if not isinstance(error, RuntimeError | ProcessRaisedException):
+        return False
+    # the error of a process that was started reaches this one as text, of which the last line is the error
+    text = str(error).strip().splitlines()[-1] if isinstance(error, ProcessRaisedException) else str(error)
+    of_torch = isinstance(error, torch.distributed.DistError) or "torch.distributed" in text or "gloo" in text
+    return of_torch and any(words in text.lower() for words in _GONE)
 
 
 def _check_name(name: str, known: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def stored_colours(table: AnnData, key: str) -> list[str]:
     from matplotlib.colors import is_color_like, to_hex
 
     stored = table.uns.get(f"{key}_colors", ())
-    if isinstance(stored, str) or not hasattr(stored, "__iter__") or np.ndim(stored) == 0:
+    if isinstance(stored, str) or not hasattr(stored, "__iter__") or getattr(stored, "ndim", 1) == 0:
         return []
     colours = list(stored)
     if not all(is_color_like(c) for c in colours):

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import not_counts, training_counts
@@ -226,7 +227,7 @@ class GeneSentenceEncoder(GeneEncoder):
         out = np.full((len(sentences), self.dim), np.nan, np.float32)
         if not written.any():
             return out
-        vectors = _load(self.text_encoder).encode([s for s in sentences if s], batch_size=batch_size, device=device)
+        vectors = encoded(_load(self.text_encoder), [s for s in sentences if s], batch_size=batch_size, device=device)
         if vectors.shape[1] != self.dim:
             raise ValueError(
                 f"The text encoder {self.text_encoder!r} gives {vectors.shape[1]} columns, and this gene encoder was made with "

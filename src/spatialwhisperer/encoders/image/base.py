@@ -10,6 +10,7 @@ import numpy as np
 from spatialwhisperer._annotations import is_number, numbers
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.digests import object_digest
+from spatialwhisperer.encoders.outputs import called, is_foreign
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 
 if TYPE_CHECKING:
@@ -98,6 +99,49 @@ class GivenEncoder(ImageEncoder):
     def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
         """Call the method of the object."""
         return np.asarray(self.given.encode(inputs, mpp=mpp, device=device))
+
+
+def on_image(encoder: ImageEncoder, sample: np.ndarray, *, mpp: float) -> ImageEncoder:
+    """Let an encoder look at an image, whoever wrote it.
+
+    Raises
+    ------
+    ValueError
+        If that fails.
+    TypeError
+        If it returns no encoder.
+    """
+    if not is_foreign(encoder):
+        return encoder.on_image(sample, mpp=mpp)
+    name = encoder.spec.name
+    bound: Any = called(name, "on_image", encoder.on_image, sample.copy(), mpp=mpp)
+    given = getattr(bound, "given", bound)
+    if not (hasattr(given, "spec") and hasattr(given, "encode")):
+        raise TypeError(f"on_image of encoder {name!r} must return an encoder, not {type(given).__name__}.")
+    return bound  # type: ignore[no-any-return]
+
+
+def columns_of(encoder: ImageEncoder, features: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of ``.obs`` that an encoder computes from its features (n, d), whoever wrote it.
+
+    Raises
+    ------
+    ValueError
+        If that fails, or a column has another length.
+    TypeError
+        If they are no dictionary.
+    """
+    if not is_foreign(encoder):
+        return encoder.columns(features)
+    name = encoder.spec.name
+    found = called(name, "columns", encoder.columns, features.copy())
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise TypeError(f"columns of encoder {name!r} must return a dictionary of columns, not {type(found).__name__}.")
+    out = {key: np.asarray(values) for key, values in found.items()}
+    for key, values in out.items():
+        if values.shape != (len(features),):
+            raise ValueError(f"Column {key!r} of encoder {name!r} has shape {values.shape} for {len(features)} rows.")
+    return out
 
 
 def check_tiles(tiles: np.ndarray, mpp: float, *, smallest: int = 1) -> np.ndarray:

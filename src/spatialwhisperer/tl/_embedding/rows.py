@@ -16,6 +16,7 @@ from spatialwhisperer._modalities import MODALITIES, get_modality
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.encoders.image.base import ImageEncoder
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.pp.features import given_features, image_features, raw_tiles
 from spatialwhisperer.pp.genes import gene_features
 from spatialwhisperer.tl._embedding.models import describe_model, encoder_of
@@ -237,7 +238,7 @@ def _matrix(slide: Slide, model: Whisperer, modality: str, options: dict[str, An
     values = given_features(slide, str(recipe.key or get_modality(modality).key))
     if recipe.encoder is None or modality in model.towers:
         return Inputs(values)
-    return Inputs(encoder_of(model, modality).encode(values, device=options["device"]))
+    return Inputs(encoded(encoder_of(model, modality), values, device=options["device"]))
 
 
 def _captions(_slide: Slide, _model: Whisperer, modality: str, _options: dict[str, Any]) -> Inputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
 from spatialwhisperer.tl._embedding.models import encoder_of
 
@@ -60,7 +61,7 @@ def _encoded(model: Whisperer, texts: list[str], device: str | None) -> np.ndarr
         encoder = encoder_of(model, "text")
         if not isinstance(encoder, TextEncoder):
             raise TypeError(f"The text encoder of this model is a {type(encoder).__name__}, not a TextEncoder.")
-        return encoder.encode(texts, device=device)
+        return encoded(encoder, texts, device=device)
     except (ImportError, FileNotFoundError) as error:
         kind = ImportError if isinstance(error, ImportError) else FileNotFoundError
         raise kind(_unknown_texts(model, texts, str(error))) from error

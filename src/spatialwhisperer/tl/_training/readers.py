@@ -17,6 +17,7 @@ from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder, opens_by_name
 from spatialwhisperer.encoders.gene.base import GeneEncoder
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.resolve import image_encoder, named_gene_encoder, text_encoder
 from spatialwhisperer.encoders.text.base import TextEncoder
@@ -297,7 +298,7 @@ def _read_captions(task: _Task) -> Read:
     if task.letter != "L":
         dim = module_dim(encoder, task.captions[:1])
         return Read([task.captions], [None], dim, recipe, encoder, trained=True)
-    features = encoder.encode(task.captions)
+    features = encoded(encoder, task.captions)
     kept = None if encoder.identity.by_name else encoder
     return Read([features], [None], features.shape[1], recipe, kept)
 
@@ -317,7 +318,7 @@ def _read_matrix(task: _Task) -> Read:
     if task.letter != "L":
         parts, masks = _complete(matrices, modality.name, f".obsm[{modality.key!r}]")
         return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
-    features = [None if x is None else encoder.encode(np.asarray(x)) for x in matrices]
+    features = [None if x is None else encoded(encoder, np.asarray(x)) for x in matrices]
     parts, masks = _complete(features, modality.name, encoder.spec.name)
     return Read(parts, masks, parts[0].shape[1], recipe, None if encoder.identity.by_name else encoder)
 
