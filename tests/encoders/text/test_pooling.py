@@ -40,7 +40,7 @@ def bert(tmp_path: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **size))
-        torch.nn.init.normal_(network.pooler.dense.bias)
+        torch.nn.init.normal_(network.pooler.dense.bias)  # type: ignore[union-attr]
         network.save_pretrained(folder)
     return folder
 
