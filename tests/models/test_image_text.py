@@ -134,7 +134,7 @@ def test_a_name_annotates_an_image(tmp_path: Path, cache: Path) -> None:
     scores = sw.tl.zero_shot_annotate(section, labels, model=model, inplace=False)
     assert scores is not None
     z = model.project("image", _features(section, model))
-    t = sw.models.open_encoder("keep", "text").encode(labels)  # type: ignore[call-arg]
+    t = sw.models.open_encoder("keep", "text").encode(labels)
     expected = z @ (t / np.linalg.norm(t, axis=1, keepdims=True)).T
     np.testing.assert_allclose(scores.to_numpy(), expected, atol=1e-5)
     with pytest.raises(ValueError, match="[Ll]abels"):

@@ -64,7 +64,7 @@ def test_it_has_learnt_edges_and_colours(encoder: Any) -> None:
     rows = encoder.encode(np.stack(patterns).astype(np.uint8), mpp=0.5, device="cpu")
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     random = sw.models.open_encoder(NAME, "image", pretrained=False)
-    noise = random.encode(np.stack(patterns).astype(np.uint8), mpp=0.5)  # type: ignore[call-arg]
+    noise = random.encode(np.stack(patterns).astype(np.uint8), mpp=0.5)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     others = ~np.eye(4, dtype=bool)
     assert (unit @ unit.T)[others].mean() < 0.5 < (noise @ noise.T)[others].mean()

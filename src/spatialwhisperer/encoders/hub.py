@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,8 @@ def fetch(spec: EncoderSpec, repository: str, wanted: Wanted, *, revision: str |
     ValueError
         If the id is not valid, or the repository holds no weights that are read.
     """
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is None:
+        raise ValueError(f"{repository!r} is not a valid hub id; one is like 'owner/model'.")
     here = in_cache(repository, wanted, revision)
     if here is not None:
         return here

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Path], None]]:
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Path], Path]]:
     """Lays a folder into the cache of the hub; nothing is fetched."""
     use_cache(monkeypatch, tmp_path / "cache")
     with sw.settings.override(offline=True, device="cpu"):
@@ -268,7 +268,7 @@ def test_coca_gives_the_same_row_as_the_library(mirror: Any, folder: Path, tiles
     mirror("owner/tiny", folder)
     with torch.inference_mode():
         expected = network.encode_image(normalised(tiles), normalize=False).numpy()
-    features = sw.models.open_encoder("open_clip:owner/tiny", "image").encode(tiles, mpp=0.5)  # type: ignore[call-arg]
+    features = sw.models.open_encoder("open_clip:owner/tiny", "image").encode(tiles, mpp=0.5)
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
@@ -325,7 +325,7 @@ def test_a_model_of_lazyslide_is_asked_through_its_own_transform(
 
     lazyslide = pytest.importorskip("lazyslide_models")
 
-    class Tiny(lazyslide.TimmModel):
+    class Tiny(lazyslide.TimmModel):  # type: ignore[name-defined]
         encode_dim = 64
 
         def __init__(self) -> None:

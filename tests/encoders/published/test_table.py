@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import spatialwhisperer as sw
@@ -47,7 +49,7 @@ def test_networks_have_the_published_size(row) -> None:
     import torch
 
     with torch.device("meta"):
-        network = Source(row.spec, pretrained=False).network()
+        network: Any = Source(row.spec, pretrained=False).network()
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(row.parameters_m, abs=0.06)
     wide = 2 if row.spec.pooling == "cls+mean" else 1
     assert network.num_features * wide == row.spec.dim

@@ -40,7 +40,7 @@ def bert(tmp_path: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **size))
-        torch.nn.init.normal_(network.pooler.dense.bias)
+        torch.nn.init.normal_(network.pooler.dense.bias)  # type: ignore[union-attr]
         network.save_pretrained(folder)
     return folder
 
@@ -50,7 +50,8 @@ def by_hand(folder: Path, pooling: str) -> np.ndarray:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network: Any = AutoModel.from_pretrained(folder).eval()
     rows = []
     for text in TEXTS:
         with torch.inference_mode():
@@ -149,8 +150,7 @@ def test_a_folder_of_sentence_transformers_gives_what_that_library_gives(
     bert: Path, tmp_path: Path, mode: str, unit: bool
 ) -> None:
     st = pytest.importorskip("sentence_transformers")
-    from sentence_transformers import models
-
+    models: Any = pytest.importorskip("sentence_transformers.models")
     layers = [models.Transformer(str(bert), max_seq_length=6), models.Pooling(16, pooling_mode=mode)]
     if unit:
         layers.append(models.Normalize())

@@ -38,5 +38,5 @@ class KeepEncoder(FolderEncoder):
 
         keep = read(folder, pretrained=pretrained)
         dim = int(keep.visual_head[-1].out_features)  # type: ignore[arg-type]
-        px = int(keep.visual.patch_embed.img_size[0])  # type: ignore[union-attr, index]
+        px = int(keep.visual.patch_embed.img_size[0])
         return Built(KeepImage(keep), dim, spec.pooling, px, IMAGENET_MEAN, IMAGENET_STD)

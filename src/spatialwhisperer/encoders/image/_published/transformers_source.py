@@ -57,8 +57,8 @@ def build(folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
         pooling,
         # only a model of images and texts is bound to one edge
         px if pooling == "projection" or spec.input_px is None else None,
-        tuple(stated.get("image_mean") or IMAGENET_MEAN),  # type: ignore[arg-type]
-        tuple(stated.get("image_std") or IMAGENET_STD),  # type: ignore[arg-type]
+        tuple(stated.get("image_mean") or IMAGENET_MEAN),
+        tuple(stated.get("image_std") or IMAGENET_STD),
     )
 
 
