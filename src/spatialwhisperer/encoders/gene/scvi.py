@@ -117,13 +117,7 @@ class SCVIEncoder(GeneEncoder):
             matrix,
             batch,
             None,
-            {
-                "n_latent": n_latent,
-                "n_hidden": n_hidden,
-                "n_layers": n_layers,
-                "dropout_rate": dropout_rate,
-                "gene_likelihood": cls._likelihood(gene_likelihood),
-            },
+            cls._parameters(n_latent, n_hidden, n_layers, dropout_rate, gene_likelihood),
             max_epochs,
             device,
             random_state,
@@ -132,22 +126,17 @@ class SCVIEncoder(GeneEncoder):
         return cls._of(model, genes, gene_ids, chosen, _fitted(matrix, batch, epochs, random_state))
 
     @classmethod
-    def _likelihood(cls, name: str) -> str:
-        """Name of the likelihood in scvi-tools.
-
-        Raises
-        ------
-        ValueError
-            If the model does not have it.
-        """
-        if name not in ("nb", "zinb"):
-            raise ValueError(f"gene_likelihood must be 'nb' or 'zinb', not {name!r}.")
-        if not cls.drvi:
-            return name
-        if name != "nb":
-            raise ValueError(f"DRVI has no likelihood {name!r}. Leave gene_likelihood out, or take encoder='scvi'.")
-        # the negative binomial too, with its mean in log space
-        return "pnb"
+    def _parameters(
+        cls, n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float, likelihood: str
+    ) -> dict[str, Any]:
+        """Arguments of scvi-tools; a likelihood that the model does not have is refused."""
+        if likelihood not in ("nb", "zinb"):
+            raise ValueError(f"gene_likelihood must be 'nb' or 'zinb', not {likelihood!r}.")
+        if cls.drvi and likelihood != "nb":
+            raise ValueError(f"DRVI has no likelihood {likelihood!r}. Leave it out, or take encoder='scvi'.")
+        sizes = {"n_latent": n_latent, "n_hidden": n_hidden, "n_layers": n_layers, "dropout_rate": dropout_rate}
+        # that of DRVI is the negative binomial too, with its mean in log space
+        return {**sizes, "gene_likelihood": "pnb" if cls.drvi else likelihood}
 
     @classmethod
     def _of(
@@ -354,13 +343,7 @@ class SCANVIEncoder(SCVIEncoder):
             matrix,
             batch,
             codes[rows],
-            {
-                "n_latent": n_latent,
-                "n_hidden": n_hidden,
-                "n_layers": n_layers,
-                "dropout_rate": dropout_rate,
-                "gene_likelihood": cls._likelihood(gene_likelihood),
-            },
+            cls._parameters(n_latent, n_hidden, n_layers, dropout_rate, gene_likelihood),
             max_epochs,
             device,
             random_state,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, parse_json, read_bytes
+from spatialwhisperer.encoders.hub import HUB
 from spatialwhisperer.encoders.registry import registered
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text._stored import build_network, open_tokenizer
-from spatialwhisperer.encoders.text.files import HUB
 from spatialwhisperer.encoders.text.transformer import TransformerEncoder
 from spatialwhisperer.settings import settings
 
