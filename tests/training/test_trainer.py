@@ -187,9 +187,9 @@ def test_a_process_that_is_gone_is_said_in_own_words(error: Exception) -> None:
         with ending_together(SimpleNamespace(world_size=2)):
             raise error
     assert str(error).splitlines()[-1] in str(raised.value)
-    with pytest.raises(type(error)) as raised, ending_together(SimpleNamespace(world_size=1)):
+    with pytest.raises(type(error)) as same, ending_together(SimpleNamespace(world_size=1)):
         raise error
-    assert raised.value is error
+    assert same.value is error
 
 
 @pytest.mark.parametrize(

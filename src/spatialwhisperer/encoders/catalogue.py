@@ -89,7 +89,8 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
     >>> sw.models.open_encoder("stain_texture", "image").spec.tile_um
     154.0
     """
-    return opened(name, encoder_class(name, modality), weights=weights, pretrained=pretrained)
+    encoder: Encoder = opened(name, encoder_class(name, modality), weights=weights, pretrained=pretrained)
+    return encoder
 
 
 def opens_by_name(name: str, modality: str) -> bool:

@@ -11,14 +11,12 @@ from spatialwhisperer.encoders.spec import EncoderSpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spatialwhisperer.encoders.base import Encoder
-
 R = TypeVar("R")
 
 _MEMORY = ("MemoryError", "OutOfMemoryError")
 
 
-def encoded(encoder: Encoder, inputs: Any, *, absent_rows: bool = False, **options: Any) -> np.ndarray:
+def encoded(encoder: Any, inputs: Any, *, absent_rows: bool = False, **options: Any) -> np.ndarray:
     """Call ``encode``, and check what it returns.
 
     Parameters
@@ -93,7 +91,7 @@ def called(name: str, method: str, function: Callable[..., R], *args: Any, **opt
         ) from error
 
 
-def opened(name: str, make: type[Encoder], **options: Any) -> Encoder:
+def opened(name: str, make: Any, **options: Any) -> Any:
     """Open an encoder by the ``open`` of its class.
 
     Raises

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.tl.evaluation.batches import batch_report
+from spatialwhisperer.tl.evaluation.batches import _batch_accuracy, batch_report
 
 
 @pytest.fixture
@@ -98,3 +98,9 @@ def test_a_column_that_names_rows_groups_none(objects: list[Any]) -> None:
     for options in several:
         with pytest.raises(ValueError, match="'row' has another value in each of the 250 rows"):
             batch_report(objects, embedding="mixed", k=5, **options)
+
+
+def test_two_rows_of_each_batch_are_enough_to_tell_batches_apart() -> None:
+    x = np.array([[0.0], [0.1], [9.0], [9.1]])
+    assert _batch_accuracy(x, np.array([0, 0, 1, 1]), 0) == 1.0
+    assert np.isnan(_batch_accuracy(x, np.array([0, 0, 0, 1]), 0))
