@@ -7,7 +7,7 @@ import inspect
 import spatialwhisperer as sw
 
 # they take no argument, or are meant for whoever extends the package
-_WITHOUT = ("default_model", "presets", "register_encoder", "register_modality")
+_WITHOUT = ("compare_protocols", "default_model", "presets", "register_encoder", "register_modality")
 
 
 def test_every_public_function_checks_its_arguments_at_the_door() -> None:

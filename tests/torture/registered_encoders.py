@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NAME = "torture"
-HOW = {"tile_um": 80, "tile_px": 32}
+HOW: dict[str, Any] = {"tile_um": 80, "tile_px": 32}
 
 
 def _raises(*_: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_the_last_batch_is_kept_unless_it_has_no_negative(n: int, size: int, ran
     batches = ShuffledBatches(n, size, seed=0, world_size=ranks, keep_last=True)
     found = []
     for rank in range(ranks):
-        batches.rank_of = lambda rank=rank: rank
+        batches.rank_of = partial(int, rank)
         found.append(list(batches))
         assert len(batches) == len(sizes)
     assert [len(batch) for batch in found[0]] == sizes

@@ -16,8 +16,9 @@ class InMemory(px.Pixels):
     """Pixels of an array of shape (y, x, samples), and the boxes that were read."""
 
     def __init__(self, stored: np.ndarray, convert: Any = px.as_stored) -> None:
-        super().__init__(*stored.shape[:2], stored.dtype, convert)
-        self.stored, self.boxes = stored, []
+        super().__init__(stored.shape[0], stored.shape[1], stored.dtype, convert)
+        self.stored = stored
+        self.boxes: list[tuple[int, int, int, int]] = []
 
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         self.boxes.append((top, bottom, left, right))

@@ -30,5 +30,5 @@ def test_values_follow_from_the_presets() -> None:
 
 def test_the_page_shows_the_table() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for (name, part), row in sw.models.compare_protocols().iterrows():
-        assert f"| `{name}` | {part} | {row['published']} | {row['peer']} | {row['strict']} |" in page
+    for name, part, published, peer, strict in sw.models.compare_protocols().reset_index().itertuples(index=False):
+        assert f"| `{name}` | {part} | {published} | {peer} | {strict} |" in page

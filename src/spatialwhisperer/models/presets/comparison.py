@@ -100,7 +100,7 @@ def compare_protocols() -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = {}
+    rows: dict[tuple[str, str], tuple[str, str, str]] = {}
     for name, stated in PUBLISHED.items():
         peer, strict = (_parts(get_preset(name, protocol)) for protocol in ("peer", "strict"))
         rows |= {(name, part): (text, peer[part], strict[part]) for part, text in stated.items()}
