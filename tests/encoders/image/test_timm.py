@@ -129,3 +129,19 @@ def test_a_trained_copy_takes_tiles_of_any_size(tiny, tiles):
     assert out.shape == (5, 512)
     assert all(p.requires_grad for p in module.parameters())
     assert not any(p.requires_grad for p in tiny.network.parameters())
+
+
+def test_a_densenet_without_its_last_relu():
+    """Features of both signs, whose positive part has the average of the usual ones."""
+    import timm
+    import torch
+
+    network = TimmEncoder("densenet121.tv_in1k", pretrained=False).network
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        maps = network.features(x)
+        assert torch.allclose(network(x), maps.mean(dim=(2, 3)), atol=1e-5)
+        assert float(maps.min()) < 0
+        usual = timm.create_model("densenet121", pretrained=False, num_classes=0).eval()
+        usual.load_state_dict(network.state_dict())
+        assert torch.allclose(usual(x), maps.clamp(min=0).mean(dim=(2, 3)), atol=1e-5)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HALF = (0.5, 0.5, 0.5)
+_BEFORE_RELU = "average before the last ReLU"
 
 
 def _imagenet(
@@ -48,6 +49,8 @@ def _imagenet(
     _imagenet("resnet18", 512, "He et al. 2016, CVPR", "average"),
     _imagenet("resnet50", 2048, "He et al. 2016, CVPR", "average"),
     _imagenet("densenet121", 1024, "Huang et al. 2017, CVPR", "average"),
+    # as mclSTExp takes it
+    _imagenet("densenet121.tv_in1k", 1024, "Huang et al. 2017, CVPR", _BEFORE_RELU),
     _imagenet("vit_small_patch16_224", 384, "Dosovitskiy et al. 2021, ICLR", "cls", mean=_HALF, std=_HALF),
     _imagenet("vit_small_patch16_224.dino", 384, "Caron et al. 2021, ICCV", "cls"),
     *specs("timm"),
@@ -91,6 +94,10 @@ class TimmEncoder(ModuleEncoder):
         self._file, self._pretrained = file, pretrained
         data = import_torch_stack("timm").data.resolve_model_data_config(network)
         dim = getattr(network, "head_hidden_size", network.num_features)
+        if spec.pooling == _BEFORE_RELU:
+            from torch import nn
+
+            network.features.norm5.act = nn.Identity()
         if spec.pooling in ("cls+mean", "mean"):
             from spatialwhisperer.encoders.image._published.pooling import TimmTokens
 

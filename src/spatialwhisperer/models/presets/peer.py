@@ -59,7 +59,7 @@ PEER: dict[str, dict[str, Any]] = {
     "heclip-heg": _BLEEP,
     "mclstexp": {
         **_END_TO_END,
-        "image_encoder": "densenet121",
+        "image_encoder": "densenet121.tv_in1k",
         "standardize": _GLOBAL,
         "optimizer": "adam",
         "last_batch": "keep",
