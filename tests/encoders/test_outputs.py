@@ -136,6 +136,6 @@ def test_an_open_that_fails_says_why() -> None:
         def open(cls, name: str, **_: Any) -> Any:
             raise OSError(f"no {name}")
 
-    with pytest.raises(ValueError, match="Encoder 'x' failed in open: OSError: no x"):
+    with pytest.raises(OSError, match="Encoder 'x' failed in open: OSError: no x"):
         opened("x", Broken)
     assert type(opened("means", Means)) is Means

@@ -286,7 +286,7 @@ def test_errors_leave_the_object_unchanged(build: Any) -> None:
         (away, {}, ValueError, "1 of 5 tile centres of section 'L' are off image 'L'"),
         (lost, {}, ValueError, "NaN coordinates"),
         (blind, {}, KeyError, "no H&E image"),
-        (adata, {"encoder": Short()}, ValueError, "for 5 tiles"),
+        (adata, {"encoder": Short()}, ValueError, "for 5 inputs"),
         (adata, {"encoder": Broken(OSError("disk")), "batch_size": 1}, OSError, "disk"),
         (adata, {"encoder": Broken(KeyboardInterrupt()), "batch_size": 1}, KeyboardInterrupt, None),
     ]

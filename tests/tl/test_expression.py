@@ -26,7 +26,8 @@ KEY, STD = "sw_expression", "sw_expression_std"
 
 def few(name: str, protocol: str = "strict") -> Any:
     """A preset for small data."""
-    return sw.models.get_preset(name, protocol).replace(batch_size=64, locking="LLL")
+    frozen = {"locking": "LLL", "image_encoder": "stain_texture"}
+    return sw.models.get_preset(name, protocol).replace(batch_size=64, **frozen)
 
 
 def alone(table: Any) -> Any:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _MEMORY = ("MemoryError", "OutOfMemoryError")
+_MISSING = (ImportError, FileNotFoundError, OSError)
 
 
 def encoded(encoder: Any, inputs: Any, *, absent_rows: bool = False, **options: Any) -> np.ndarray:
@@ -77,15 +78,18 @@ def called(name: str, method: str, function: Callable[..., R], *args: Any, **opt
 
     Raises
     ------
+    ImportError, FileNotFoundError, OSError
+        If it fails because something is missing or cannot be read.
     ValueError
-        If it fails, for whatever reason but a lack of memory.
+        If it fails for any other reason but a lack of memory.
     """
     try:
         return function(*args, **options)
     except Exception as error:
         if type(error).__name__ in _MEMORY:
             raise
-        raise ValueError(
+        kind = next((kind for kind in _MISSING if isinstance(error, kind)), ValueError)
+        raise kind(
             f"Encoder {name!r} failed in {method}: {type(error).__name__}: {error}. Call it by itself to find out why: "
             f"encoder.{method}(…)."
         ) from error

@@ -162,6 +162,8 @@ def test_an_encoder_of_ones_own_is_stored_with_its_options(own_registry, tmp_pat
 
     @register_encoder(EncoderSpec("scaled", "gene", None))
     class Scaled(GeneEncoder):
+        fits = False
+
         def __init__(self, genes, gene_ids=None, *, factor=1.0, fitted=None):
             super().__init__(genes, gene_ids, fitted)
             self.factor = factor

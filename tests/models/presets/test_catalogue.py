@@ -17,11 +17,18 @@ import spatialwhisperer as sw
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer.models import Context, Preset
 from spatialwhisperer.models.presets.catalogue import PRESETS
+from spatialwhisperer.models.presets.peer import PEER
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAMES = tuple(PRESETS)
+EACH = pytest.mark.parametrize(
+    ("name", "protocol"),
+    # regression on nuclei takes its time
+    [pytest.param("whisperer", "strict", marks=pytest.mark.slow)]
+    + [(name, protocol) for name in PEER for protocol in ("strict", "peer")],
+)
 TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
 """The features that the sections have."""
 HEADS = {
@@ -38,6 +45,13 @@ def train(data: list[Any], preset: str | Preset, genes: list[str] | None = None,
     expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False)
     options: dict[str, Any] = {"image": TILES, "expression": expression, "max_epochs": 2} | changes
     return sw.tl.train(data, preset=preset, **options)
+
+
+def on_frozen_features(preset: Preset) -> Preset:
+    """The preset with the encoders of its strict protocol, none of which is trained or downloaded."""
+    strict = PRESETS[preset.name]
+    encoders = {f"{m}_encoder": getattr(strict, f"{m}_encoder") for m in ("image", "gene", "text")}
+    return preset.replace(locking="LLL", **encoders)
 
 
 class Spy(Callback):
@@ -86,7 +100,7 @@ def trained(training: list[Any], genes: list[str], fitted: dict[str, Any]) -> An
         if (name, protocol) not in done:
             spy = Spy()
             options = {"gene": fitted[encoder]} if encoder in fitted else {}
-            preset = sw.models.get_preset(name, protocol).replace(locking="LLL")
+            preset = on_frozen_features(sw.models.get_preset(name, protocol))
             done[name, protocol] = train(data, preset, genes, trainer={"callbacks": [spy]}, **options), spy
         return done[name, protocol]
 
@@ -111,8 +125,7 @@ def test_a_preset_can_be_copied_and_sent_to_another_process(name: str, protocol:
         assert other.pairs == preset.pairs
 
 
-@pytest.mark.parametrize("protocol", ["strict", "peer"])
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_trains_predicts_and_is_stored(name: str, protocol: str, trained: Any, simulated: Any, genes: Any) -> None:
     model, _ = trained(name, protocol)
     assert (model.config.training.preset, model.config.training.protocol) == (name, protocol)
@@ -131,8 +144,7 @@ def test_trains_predicts_and_is_stored(name: str, protocol: str, trained: Any, s
         assert np.array_equal(out.obs["sw_expression_std"], again.obs["sw_expression_std"])
 
 
-@pytest.mark.parametrize("protocol", ["strict", "peer"])
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_the_parts_are_those_of_the_preset(name: str, protocol: str, trained: Any) -> None:
     preset: Any = sw.models.get_preset(name, protocol)
     model, spy = trained(name, protocol)
@@ -318,14 +330,16 @@ def test_context_needs_positions(kind: str, training: list[Any], genes: list[str
 
 
 def test_positions_beyond_the_table_are_refused(training: list[Any], genes: list[str]) -> None:
-    preset = sw.models.get_preset("mclstexp", "peer").replace(locking="LLL")
+    preset = on_frozen_features(sw.models.get_preset("mclstexp", "peer"))
     far = training[0]["table"].copy()
     del far.uns["spatialdata_attrs"]
     far.obs["array_row"], far.obs["array_col"] = np.arange(far.n_obs) + 200, 3
+    far.obsm["X_own"] = np.random.default_rng(0).normal(size=(far.n_obs, 4)).astype(np.float32)
+    own = sw.tl.ImageFeatures(key="X_own")
     with pytest.raises(ValueError, match=r"lie between 3 and 319, and the preset has vectors for 0 to 255.*table_size"):
-        train([far], preset, genes)
+        train([far], preset, genes, image=own)
     larger = preset.replace(context=Context("batch_peer", ("gene",), frozen(table_size=320), chunk=32))
-    assert train([far], larger, genes, max_epochs=1).contexts["gene"].table_size == 320
+    assert train([far], larger, genes, image=own, max_epochs=1).contexts["gene"].table_size == 320
 
 
 def test_the_published_context_depends_on_the_chunk(trained: Any, section: Any) -> None:

@@ -88,9 +88,14 @@ def run_task(task: Task, materials: Materials) -> pd.DataFrame:
     return _preset(task, materials, sections, key(scales=task.preset == "whisperer"))
 
 
+def comparable(task: Task) -> Preset:
+    """The preset of a task with the encoders of its strict protocol, which are the same for all presets, or need no download."""
+    strict, preset = (sw.models.get_preset(task.preset, protocol) for protocol in ("strict", task.protocol))
+    return preset.replace(**{f"{m}_encoder": getattr(strict, f"{m}_encoder") for m in ("image", "gene", "text")})
+
+
 def _preset(task: Task, materials: Materials, sections: Sections, key: str) -> pd.DataFrame:
-    # the features are the same for all presets, whatever network the published code trains
-    preset = sw.models.get_preset(task.preset, task.protocol).replace(locking="LLL")
+    preset = comparable(task).replace(locking="LLL")
     genes = choose_genes(preset, task.protocol, sections.train, sections.test)
     sections = _corrected(preset, sections, genes)
     model = sw.tl.train(

@@ -11,7 +11,7 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer.protocols.her2st import measures
 from spatialwhisperer.protocols.her2st.folds import TILE_UM, with_rows
-from spatialwhisperer.protocols.her2st.frozen_features import EMBEDDING, choose_genes, predict
+from spatialwhisperer.protocols.her2st.frozen_features import EMBEDDING, choose_genes, comparable, predict
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -48,7 +48,7 @@ class NetworkOptions:
 
 def run_trained(task: Task, materials: Materials, options: NetworkOptions) -> pd.DataFrame:
     """Run a task; the rows are as for frozen features."""
-    preset = sw.models.get_preset(task.preset, task.protocol)
+    preset = comparable(task)
     train = [_section(materials, name, options.spots) for name in task.fold.train]
     test = [_section(materials, name, None) for name in task.fold.test]
     tables = [s["table"] for s in train], [s["table"] for s in test]

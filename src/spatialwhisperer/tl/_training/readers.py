@@ -315,11 +315,10 @@ def _read_matrix(task: _Task) -> Read:
     encoder = open_encoder(modality.encoder, modality.name)
     recipe = FeatureRecipe(encoder.identity)
     matrices = [s.table.obsm.get(str(modality.key)) for s in task.sources]
+    parts, masks = _complete(matrices, modality.name, f".obsm[{modality.key!r}]")
     if task.letter != "L":
-        parts, masks = _complete(matrices, modality.name, f".obsm[{modality.key!r}]")
         return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
-    features = [None if x is None else encoded(encoder, np.asarray(x)) for x in matrices]
-    parts, masks = _complete(features, modality.name, encoder.spec.name)
+    parts = [encoded(encoder, part) for part in parts]
     return Read(parts, masks, parts[0].shape[1], recipe, None if encoder.identity.by_name else encoder)
 
 
