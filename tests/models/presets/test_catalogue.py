@@ -169,15 +169,16 @@ def test_the_parts_are_those_of_the_preset(name: str, protocol: str, trained: An
         assert (context.kind, context.options) == (preset.context.kind, preset.context.options)
     assert spy.kind == {"adam": "Adam", "adamw": "AdamW"}[recipe.optimizer]
     decays = {g["weight_decay"] for g in spy.groups}
-    # coupled L2 takes every parameter, AdamW leaves biases and norms alone
-    assert decays == ({recipe.weight_decay} if recipe.optimizer == "adam" else {recipe.weight_decay, 0.0})
+    # coupled L2 takes every parameter, AdamW leaves biases and norms alone unless it is told otherwise
+    every = recipe.optimizer == "adam" or recipe.decay == "all"
+    assert decays == ({recipe.weight_decay} if every else {recipe.weight_decay, 0.0})
     predictor = model.expression
     assert predictor.config.retrieval == preset.expression.retrieval
     assert predictor.config.value_space == preset.expression.value_space
     assert predictor.config.method == preset.expression.method
     assert set(predictor.arrays) >= {preset.expression.retrieval.key, "section", "group", "weight", "intercept"}
     # few rows
-    assert model.encoders["gene"].name == preset.gene_encoder.replace("auto", "pca")
+    assert model.encoders["gene"].name == PRESETS[name].gene_encoder.replace("auto", "pca")
     if preset.gene_encoder == "identity":
         assert model.encoders["gene"].value_space == preset.expression.input_space
 
