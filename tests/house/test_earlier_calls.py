@@ -71,7 +71,7 @@ def calls(made: Any, own_model: Any) -> dict[str, Callable[[Any], Arrays]]:
         return {"features": sdata["table"].obsm["X_stain_texture"]}
 
     def train(sdata: Any) -> Arrays:
-        model = sw.tl.train([sdata, made.reference.copy()], max_epochs=1)
+        model = sw.tl.train([sdata, made.reference.copy()], image=TILES)
         return {name: value.numpy() for name, value in model.state_dict().items()}
 
     def predict_expression(sdata: Any) -> Arrays:

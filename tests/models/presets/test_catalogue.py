@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 NAMES = tuple(PRESETS)
 EACH = pytest.mark.parametrize(
     ("name", "protocol"),
-    # regression on nuclei takes its time
-    [pytest.param("whisperer", "strict", marks=pytest.mark.slow)]
-    + [(name, protocol) for name in PEER for protocol in ("strict", "peer")],
+    [("whisperer", "strict")] + [(name, protocol) for name in PEER for protocol in ("strict", "peer")],
 )
 TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
 """The features that the sections have."""
@@ -42,7 +40,7 @@ HEADS = {
 def train(data: list[Any], preset: str | Preset, genes: list[str] | None = None, **changes: Any) -> Any:
     """A few epochs, with a predictor of some genes."""
     preset = sw.models.get_preset(preset).replace(batch_size=64)
-    expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False)
+    expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False, image=())
     options: dict[str, Any] = {"image": TILES, "expression": expression, "max_epochs": 2} | changes
     return sw.tl.train(data, preset=preset, **options)
 
