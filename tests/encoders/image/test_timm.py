@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_a_densenet_without_its_last_relu():
     import timm
     import torch
 
-    network = TimmEncoder("densenet121.tv_in1k", pretrained=False).network
+    network: Any = TimmEncoder("densenet121.tv_in1k", pretrained=False).network
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         maps = network.features(x)
