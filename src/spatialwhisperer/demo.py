@@ -98,7 +98,6 @@ def her2st(folder: Path, small: bool) -> Task:
     cells = folder / "singlecell" / "wu2021_breast_CID4465.h5ad"
     if cells.is_file():
         reference = ad.read_h5ad(cells)
-        reference = reference[::10].copy() if small else reference
         reference.obs["caption_cells"] = reference.obs["celltype_major"].astype(object).map(captions.REFERENCE)
         train.append(reference)
     truth = captions.targets(test["table"])

@@ -80,7 +80,7 @@ def _draw_agreement(ax: Axes, part: pd.DataFrame) -> None:
     ax.plot(part["step"], part["agreement"], marker="o", ms=4, color="C0")
     ax.axhline(part["agreement"].iloc[0], color="0.6", ls=":", lw=1)
     ax.set_xlabel("step")
-    ax.set_ylabel("agreement of image and genes\nin left-out patients (AUROC)")
+    ax.set_ylabel("agreement of image and genes\nin left-out patients or sections (AUROC)")
     ax.annotate("closed form", (part["step"].iloc[-1], part["agreement"].iloc[0]), ha="right", va="bottom", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 
