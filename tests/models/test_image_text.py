@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("transformers")
 
 import spatialwhisperer as sw
-from spatialwhisperer.models.published import image_text
 from tests.encoders.hub_mirror import fill_cache, use_cache
 from tests.encoders.tiny_models import (
     PX,
@@ -36,10 +35,8 @@ REPOSITORIES = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     use_cache(monkeypatch, tmp_path / "cache")
-    image_text._opened.cache_clear()
     with sw.settings.override(offline=True, device="cpu"):
         yield tmp_path / "cache"
-    image_text._opened.cache_clear()
 
 
 def make(name: str, folder: Path) -> Any:

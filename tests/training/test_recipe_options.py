@@ -57,6 +57,12 @@ def test_a_warm_up_is_a_fraction_or_a_number_of_steps(warmup: float, total: int,
     assert replace(RECIPE, warmup=warmup).warmup_steps(total) == steps
 
 
+@pytest.mark.parametrize("warmup", [-0.1, 1.5, float("nan"), float("inf")])
+def test_a_warm_up_that_is_neither_is_refused(warmup: float) -> None:
+    with pytest.raises(ValueError, match="a fraction of the steps below 1, or a whole number of steps"):
+        replace(RECIPE, warmup=warmup)
+
+
 @pytest.mark.parametrize("name", ["text_loss", "refine", "decay", "last_batch", "mixture", "select"])
 def test_an_unknown_choice_is_refused(name: str) -> None:
     change: dict[str, Any] = {name: "sometimes"}
@@ -129,6 +135,14 @@ def test_validation_groups_choose_where_they_are_named(items: Items, space: Spac
     history = fit(model, train, held_out, how, **HOW).history
     assert same(model, watch.weights[int(history["val_loss"].argmin())])
     assert set(np.concatenate(watch.rows)) == set(train.row)
+
+
+def test_validation_groups_without_pairs_of_a_phase_choose_nothing_there(items: Items, space: Space, run: Runs) -> None:
+    watch, model = Watch(), space()
+    # one pair has no negative
+    history = fit(model, items, items.subset(np.arange(1)), run({"callbacks": watch}, select="best"), **HOW).history
+    assert same(model, watch.weights[int(history["val_loss"].argmin())])
+    assert len(set(np.concatenate(watch.rows))) == 48 - 10
 
 
 def test_a_resumed_run_ends_with_the_best_epoch_of_the_whole_run(items: Items, space: Space, run: Runs) -> None:

@@ -9,6 +9,7 @@ from spatialwhisperer._annotations import is_text
 from spatialwhisperer._checks import checked_options
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
+from spatialwhisperer.encoders.text.transformer import POOLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ class TextFeatures:
     Raises
     ------
     TypeError, ValueError
-        If wordings are not lists of texts, or a text is empty.
+        If wordings are not lists of texts, a text is empty, or the pooling is unknown.
 
     Examples
     --------
@@ -68,6 +69,8 @@ class TextFeatures:
     pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
+        if self.pooling not in (None, *POOLINGS):
+            raise ValueError(f"pooling must be one of {listing(map(repr, POOLINGS))}, not {self.pooling!r}.")
         for name in ("wordings", "negated"):
             for caption, texts in getattr(self, name).items():
                 if isinstance(texts, str) or not all(map(is_text, texts)):

@@ -187,7 +187,7 @@ def in_closed_form(recipe: Recipe, image_link: str | None, trained: Any) -> bool
 def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:
     """Train the heads and encoders of one phase and return its history."""
     items = items.with_pairs(phase.pairs)
-    if run.recipe.select == "best" and validation is None:
+    if run.recipe.select == "best" and _too_few(validation, phase):
         items, validation = _a_fifth_apart(items, run.random_state)
     trained = {m: model.encoders[m] for m in model.towers}
     with isolated_rng(run.random_state), _quiet():
@@ -249,6 +249,11 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             trainer.fit(training, train, val, ckpt_path=last, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
+
+
+def _too_few(validation: Items | None, phase: Phase) -> bool:
+    """Whether the held-out groups have no loss in this phase: a single pair has no negative."""
+    return validation is None or len(validation.with_pairs(phase.pairs)) < 2
 
 
 def _a_fifth_apart(items: Items, seed: int) -> tuple[Items, Items]:
@@ -331,11 +336,9 @@ def _world_size(pytorch: Any, options: Mapping[str, Any]) -> int:
 
 def _validation_batches(inputs: dict[str, Any], validation: Items | None, phase: Phase, run: Run) -> Any:
     """Batches of held-out items and their order; ``None`` where there are too few. They are never augmented."""
-    if validation is None:
+    if validation is None or _too_few(validation, phase):
         return None
     items = validation.with_pairs(phase.pairs)
-    if len(items) < 2:
-        return None
     return ItemBatches(items, **inputs), WholeBatches(len(items), run.recipe.batch_size, seed=run.random_state)
 
 

@@ -175,7 +175,7 @@ def test_any_transformers_id_states_how_it_is_pooled(mirror: Any, folder: Path, 
     for kind, values in expected.items():
         np.testing.assert_allclose(opened[kind].encode(tiles, mpp=0.5), values, atol=1e-5)
     assert opened["clip"].spec.dim == 20
-    # an encoder of images does not carry the text side along
+    # an encoder of images does not carry the text tower along
     assert not any("text" in name for name, _ in opened["clip"].network.named_parameters())
     assert opened["vit"].identity == EncoderIdentity("transformers:owner/vit")
 

@@ -76,3 +76,9 @@ def test_a_contrastive_training_takes_wordings_and_refuses_negations(
 def test_wordings_that_are_no_texts_are_refused(text: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         sw.tl.TextFeatures(**text)
+
+
+def test_an_unknown_pooling_is_refused_at_once() -> None:
+    pooling: Any = "max"
+    with pytest.raises(ValueError, match="pooling must be one of 'mean', 'cls', 'pooler', not 'max'"):
+        sw.tl.TextFeatures(pooling=pooling)

@@ -27,7 +27,7 @@ _VISION = ("img_size", "patch_size", "init_values")
 
 
 class Keep(nn.Module):
-    """Both sides of KEEP, and the logarithm of the factor of its cosines."""
+    """Both towers of KEEP, and the logarithm of the factor of its cosines."""
 
     def __init__(self, vision: dict[str, Any], text: dict[str, Any], dim: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Keep(nn.Module):
 
 
 class KeepImage(nn.Module):
-    """Image side of KEEP: rows of unit length."""
+    """Image tower of KEEP: rows of unit length."""
 
     def __init__(self, keep: Keep) -> None:
         super().__init__()

@@ -111,6 +111,10 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"{name} must be at least {least}; found {value!r}.")
+        if not (0 <= self.warmup < 1 or (self.warmup >= 1 and float(self.warmup).is_integer())):
+            raise ValueError(
+                f"warmup must be a fraction of the steps below 1, or a whole number of steps; found {self.warmup!r}."
+            )
         if not self.learning_rate >= 0:
             raise ValueError(f"learning_rate must not be negative; found {self.learning_rate!r}.")
         for name, (one, other) in _CHOICES.items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import inform, listing
-from spatialwhisperer.encoders.catalogue import encoder_names, open_encoder
+from spatialwhisperer.encoders.catalogue import open_encoder
+from spatialwhisperer.encoders.published.table import paired
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.whisperer import Whisperer
@@ -17,12 +17,14 @@ _USUAL_MPP = 0.5
 
 def image_text_names() -> list[str]:
     """Names of the published models of images and texts."""
-    return sorted(set(encoder_names("image")) & set(encoder_names("text")))
+    return sorted(spec.name for spec in paired())
 
 
 @checked
 def image_text_model(name: str, *, weights: str | Path | None = None, tile_um: float | None = None) -> Whisperer:
     """Open a published model of images and texts: its encoders, and no heads.
+
+    Each call reads the files. To annotate several sections, open the model once and pass it.
 
     The model reads no counts and predicts no expression. Scores are the cosines between its rows of images and of texts, and their
     temperature is that of its training.
@@ -58,11 +60,13 @@ def image_text_model(name: str, *, weights: str | Path | None = None, tile_um: f
     return _opened(name, None if weights is None else Path(weights), tile_um)
 
 
-# read once: a comparison annotates many sections with it
-@lru_cache(maxsize=2)
 def _opened(name: str, weights: Path | None, tile_um: float | None) -> Whisperer:
-    image = open_encoder(name, "image", weights=weights)
-    text = open_encoder(name, "text", weights=weights)
+    try:
+        image, text = (open_encoder(name, modality, weights=weights) for modality in ("image", "text"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} A folder with the files of both encoders: sw.models.image_text_model({name!r}, weights='folder')."
+        ) from error
     spec, px = image.spec, int(image.spec.input_px or 224)
     size = tile_um or spec.tile_um or (px * spec.mpp if spec.mpp else None)
     if size is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
 
 if TYPE_CHECKING:
@@ -26,17 +28,30 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.published.image_text import image_text_model, image_text_names
     from spatialwhisperer.models.published.loading import load
+    from spatialwhisperer.models.store import EMBEDDED
     from spatialwhisperer.models.whisperer import Whisperer
 
     if model is None:
         return default_model()
     if isinstance(model, Whisperer):
         return model
-    if isinstance(model, str) and model in image_text_names() and not Path(model).exists():
-        return image_text_model(model)
+    if isinstance(model, str) and "/" not in model and not Path(model).exists():
+        if model in image_text_names():
+            return image_text_model(model)
+        _check_name(model, [EMBEDDED, *image_text_names()])
     if isinstance(model, str | Path):
         return load(model)
     raise TypeError(f"model must be a Whisperer, a folder or a hub name, not {type(model).__name__}.")
+
+
+def _check_name(name: str, known: list[str]) -> None:
+    if name in known:
+        return
+    near = get_close_matches(name.lower(), known, n=1)
+    raise FileNotFoundError(
+        f"There is no folder {name} to open a model from, and no model of that name. "
+        f"{f'Did you mean {near[0]!r}? ' if near else ''}Names are {listing(known)}; one on the hub is like 'owner/name'."
+    )
 
 
 def describe_model(model: Whisperer) -> dict[str, Any]:
