@@ -102,7 +102,12 @@ LABELS = ["tumour", "fat"]
         (LABELS, {"library_key": "section"}, ValueError, "library_key applies to AnnData"),
         (LABELS, {"layer": "counts", "modality": "gene"}, KeyError, "counts"),
         (LABELS, {"model": 3}, TypeError, "not int"),
-        (LABELS, {"model": "no_model_here"}, FileNotFoundError, "There is no folder no_model_here .*Names are her2st-mini"),
+        (
+            LABELS,
+            {"model": "no_model_here"},
+            FileNotFoundError,
+            "There is no folder no_model_here .*Names are her2st-mini",
+        ),
     ],
 )
 def test_bad_arguments(
