@@ -213,7 +213,7 @@ def kind_of(folder: Path) -> str | None:
 
 def names_in(folder: Path, known: Iterable[str]) -> list[str]:
     """Files and folders that an artifact with these parts would overwrite."""
-    return [name for name in (CONFIG, TENSORS, *known) if (folder / name).exists()]
+    return [name for name in (CONFIG, TENSORS, *known) if os.path.exists(folder / name)]
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -222,11 +222,11 @@ def names_in(folder: Path, known: Iterable[str]) -> list[str]:
 def _holds_another(folder: Path, kind: str) -> bool:
     """Whether something else than an artifact of this kind lies in the place of a folder."""
     try:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if os.path.isdir(folder) and not any(folder.iterdir()):
             return False
     except FileNotFoundError:
         return False
-    return folder.exists() and kind_of(folder) != kind
+    return os.path.exists(folder) and kind_of(folder) != kind
 
 
 def _open_to_others(place: Path, paths: Iterable[Path]) -> None:
@@ -241,7 +241,7 @@ def _open_to_others(place: Path, paths: Iterable[Path]) -> None:
         mode = probe.stat().st_mode & 0o666
     for path in paths:
         # a folder that may be read must be entered too
-        path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
+        path.chmod(mode | (mode & 0o444) >> 2 if os.path.isdir(path) else mode)
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -250,8 +250,8 @@ def _open_to_others(place: Path, paths: Iterable[Path]) -> None:
 def _stated(folder: Path, kind: str | None, root: Path) -> dict[str, Any]:
     """Content of ``config.json`` after its own digest was found to be right."""
     path = folder / CONFIG
-    if not path.is_file():
-        there = listing(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
+    if not os.path.isfile(path):
+        there = listing(sorted(p.name for p in folder.iterdir())) if os.path.isdir(folder) else "no such folder"
         raise FileNotFoundError(f"{folder} holds no {kind or 'part'}: {CONFIG} is needed (found: {there}).")
     _check_link(path, root)
     stated = parse_json(read_bytes(path, LARGEST_JSON), str(path))
@@ -294,7 +294,7 @@ def _check_listing(folder: Path, stated: Mapping[str, Any], *, outermost: bool) 
     A README and other files that are never read may come and go in the outermost folder.
     """
     expected = {*stated["files"], CONFIG, *(f"{name}/{CONFIG}" for name in stated["parts"])}
-    missing = sorted(name for name in expected if not (folder / name).is_file())
+    missing = sorted(name for name in expected if not os.path.isfile(folder / name))
     if missing:
         raise ValueError(f"{folder} lacks {listing(missing, 4)}, which its configuration lists. {REMEDY}")
     there = _readable(folder) if outermost else (p for p in folder.iterdir() if not p.name.startswith("."))
@@ -311,9 +311,9 @@ def _readable(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if path.is_file() and path.suffix.lower() in _READ:
+        if os.path.isfile(path) and path.suffix.lower() in _READ:
             yield path
-        elif path.is_dir() and any(p.suffix.lower() in _READ_IN_PARTS for p in path.rglob("*")):
+        elif os.path.isdir(path) and any(p.suffix.lower() in _READ_IN_PARTS for p in path.rglob("*")):
             yield path
 
 

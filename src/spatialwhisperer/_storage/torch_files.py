@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ class TorchFile:
     """
 
     def __init__(self, path: Path, packages: Collection[str] = ()) -> None:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file {path}.")
         self.path = path
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -122,7 +123,11 @@ def read_upstream(data: Path, name: str, *, with_image: bool) -> Section:
 def _one(folder: Path, pattern: str, hint: str = "") -> Path:
     paths = sorted(folder.glob(pattern))
     if len(paths) != 1:
-        there = f"it holds {listing(sorted(p.name for p in folder.iterdir()))}" if folder.is_dir() else "no such folder"
+        there = (
+            f"it holds {listing(sorted(p.name for p in folder.iterdir()))}"
+            if os.path.isdir(folder)
+            else "no such folder"
+        )
         raise FileNotFoundError(f"{folder} must hold one file {pattern} ({len(paths)} found; {there}).{hint}")
     return paths[0]
 
@@ -137,7 +142,7 @@ def _mpp_from_pitch(spots: pd.DataFrame) -> float:
 def _pathologist_labels(data: Path, name: str, spots: pd.DataFrame) -> np.ndarray:
     labels = np.full(len(spots), None, dtype=object)
     file = data / "ST-pat" / "lbl" / f"{name}_labeled_coordinates.tsv"
-    if file.is_file():  # one section per patient was annotated
+    if os.path.isfile(file):  # one section per patient was annotated
         from scipy.spatial import cKDTree
 
         table = pd.read_csv(file, sep="\t").dropna(subset=["x", "y", "label"])

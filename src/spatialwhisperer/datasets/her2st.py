@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -128,12 +129,12 @@ def _wanted(name: str, with_image: bool) -> dict[str, str]:
 
 
 def _from_folder(folder: Path, names: list[str], with_image: bool) -> list[Section]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder} is not a folder. Pass data_dir=None to download the sections.")
     roots = [folder, folder / "her2st"]
     for root in roots:
         for data in (root / "data", root):
-            if (data / "ST-cnts").is_dir():
+            if os.path.isdir(data / "ST-cnts"):
                 return [_upstream(data, name, with_image) for name in names]
     for root in roots:
         present = sorted(p.parent.name for p in root.glob("*/counts.h5ad"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -143,7 +144,7 @@ def _local(data_dir: Path, names: list[str], with_image: bool) -> list[Section]:
     from spatialwhisperer.datasets._olfactory_bulb_read import read_counts, read_layers
 
     folder = data_dir.expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder} is not a folder. Pass data_dir=None to download the sections.")
     out = []
     for name in names:
@@ -160,7 +161,7 @@ def _local(data_dir: Path, names: list[str], with_image: bool) -> list[Section]:
 
 def _place(folder: Path, file: str, places: Sequence[str], name: str) -> Path:
     for place in places:
-        if (folder / place / file).is_file():
+        if os.path.isfile(folder / place / file):
             return folder / place
     how = f"Get {_PAGE}." if name in WITH_GENES else "Pass data_dir=None to download the sections."
     raise FileNotFoundError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -149,7 +150,7 @@ def _base(root: Path, fold: int) -> Path:
 
 def _array(path: Path, channels: int) -> np.ndarray:
     """Map an array of patches; a pickle is refused."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no {path}.")
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.ndim != 4 or values.shape[1] != values.shape[2] or values.shape[3] != channels:
@@ -158,7 +159,7 @@ def _array(path: Path, channels: int) -> np.ndarray:
 
 
 def _types(path: Path, n: int) -> np.ndarray:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no {path}.")
     tissues = np.load(path, allow_pickle=False)
     if tissues.shape != (n,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -169,7 +170,7 @@ def named_gene_encoder(encoder: str | Path) -> GeneEncoder:
     """
     if isinstance(encoder, str) and encoder in encoder_names("gene", fits=False):
         return _of(GeneEncoder, open_encoder(encoder, "gene"))
-    if not Path(encoder).is_dir():
+    if not os.path.isdir(encoder):
         raise ValueError(f"encoder={str(encoder)!r} is neither a name ({listing(encoder_names('gene'))}) nor a folder.")
     return load_gene_encoder(encoder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def read_classes(path: Path) -> dict[int, str]:
     ValueError
         If it holds no pairs.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no {path}; it comes with the images and names their classes.")
     pairs = re.findall(r"(\d+)\s*:\s*(?:'([^']+)'|\"([^\"]+)\")", path.read_text(encoding="utf-8"))
     names = {int(code): single or double for code, single, double in pairs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,6 @@ def folder_of(data_dir: str | Path) -> Path:
         If it is not one.
     """
     folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder} is not a folder.")
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -213,7 +214,7 @@ class GeneEncoder(Encoder):
             If the folder is not empty and ``overwrite`` is off, or it holds something else than a gene encoder.
         """
         folder = Path(folder)
-        if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite and os.path.exists(folder) and (not os.path.isdir(folder) or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there already; pass overwrite=True to replace it, or another folder.")
         self.artifact().write(folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def weight_file(weights: str | Path) -> Path:
         If it is of another format, or a folder does not hold exactly one.
     """
     path = Path(weights).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(path.glob("*.safetensors"))
         if len(files) == 1:
             return files[0]
@@ -40,7 +41,7 @@ def weight_file(weights: str | Path) -> Path:
         )
     if path.suffix in _PICKLES:
         raise ValueError(f"{path.name} is a pickle, and opening one runs whatever code it holds. {_CONVERT}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"There are no weights at {path}.")
     if path.suffix != ".safetensors":
         raise ValueError(f"weights must be a .safetensors file, not {path.name}.")

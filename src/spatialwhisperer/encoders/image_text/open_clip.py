@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def read(folder: Path, wanted: hub.Wanted, *, architecture: str = "", pretrained
 
 def _stated(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ValueError(f"{folder} holds no {CONFIG}; it is no model of open_clip.")
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
@@ -144,7 +145,7 @@ def _without_downloads(stated: dict[str, Any], folder: Path, place: Path) -> Pat
     text = stated["model_cfg"].get("text_cfg", {})
     named = text.get("hf_model_name")
     if named:
-        own = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+        own = json.loads((folder / "config.json").read_text()) if os.path.isfile(folder / "config.json") else {}
         # a configuration of the model as a whole states no kind of text tower
         text |= {
             "hf_model_name": str(folder if "hidden_size" in own else _text_configuration(str(named))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -167,7 +168,7 @@ def _modes(stated: Mapping[str, Any]) -> list[str]:
 
 def _read(file: Path) -> Any:
     """Content of a JSON file; ``None`` where there is none."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         return None
     try:
         return json.loads(file.read_text(encoding="utf-8"))

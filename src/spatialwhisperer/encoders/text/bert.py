@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,10 +134,10 @@ def tokenizer_files(source: str | Path | None, name: str) -> dict[str, bytes]:
         If there are none, and they cannot be downloaded.
     """
     place = _download(name) if source is None else Path(source).expanduser()
-    paths = [place] if place.is_file() else [place / file for file in _TOKENIZER]
-    files = {("vocab.txt" if path == place else path.name): read_bytes(path) for path in paths if path.is_file()}
+    paths = [place] if os.path.isfile(place) else [place / file for file in _TOKENIZER]
+    files = {("vocab.txt" if path == place else path.name): read_bytes(path) for path in paths if os.path.isfile(path)}
     if not files.keys() & {"tokenizer.json", "vocab.txt"}:
-        there = listing(sorted(p.name for p in place.iterdir())) if place.is_dir() else "no such folder"
+        there = listing(sorted(p.name for p in place.iterdir())) if os.path.isdir(place) else "no such folder"
         raise FileNotFoundError(f"{place} holds no tokenizer: tokenizer.json or vocab.txt is needed (found: {there}).")
     stated: Any = {"do_lower_case": False}
     if "tokenizer_config.json" in files:

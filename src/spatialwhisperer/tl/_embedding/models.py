@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
         return default_model()
     if isinstance(model, Whisperer):
         return model
-    if isinstance(model, str) and "/" not in model and not Path(model).exists():
+    if (
+        isinstance(model, str) and "/" not in model and not os.path.exists(model)
+    ):  # answers for names that no file system takes too
         if model in image_text_names():
             return image_text_model(model)
         _check_name(model, [EMBEDDED, *image_text_names()])

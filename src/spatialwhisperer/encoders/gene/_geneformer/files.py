@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,8 @@ def _in_cache(download: Any, patterns: list[str]) -> Path | None:
     except (LocalEntryNotFoundError, OSError, ValueError):
         return None
     # a download that was interrupted leaves a part of them
-    whole = any((folder / FOLDER / name).is_file() for name in (SAFETENSORS, PICKLE))
-    return folder if whole and (folder / FOLDER / CONFIG).is_file() and _pickles(folder) is not None else None
+    whole = any(os.path.isfile(folder / FOLDER / name) for name in (SAFETENSORS, PICKLE))
+    return folder if whole and os.path.isfile(folder / FOLDER / CONFIG) and _pickles(folder) is not None else None
 
 
 def files_are_here() -> bool:
@@ -89,7 +90,7 @@ def gene_tokens_of(folder: Path, *, published: bool = False) -> GeneTokens:
         If they cannot be read, or are not the published ones where these are expected.
     """
     for name in (*(f"genes{suffix}" for suffix in TABLES), "genes.json"):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return read_gene_tokens(folder / name)
     found = _pickles(folder)
     if found is None:
@@ -125,9 +126,9 @@ def network_folder(folder: Path) -> Path:
         If there is none.
     """
     for place in (folder, folder / FOLDER):
-        if (place / CONFIG).is_file():
+        if os.path.isfile(place / CONFIG):
             return place
-    there = listing(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
+    there = listing(sorted(p.name for p in folder.iterdir())) if os.path.isdir(folder) else "no such folder"
     raise FileNotFoundError(f"{folder} holds no Geneformer: {CONFIG} and {SAFETENSORS} are needed (found: {there}).")
 
 
@@ -178,12 +179,12 @@ def read_weights(folder: Path, n_layers: int) -> dict[str, np.ndarray]:
     ValueError
         If it cannot be read.
     """
-    if (folder / SAFETENSORS).is_file():
+    if os.path.isfile(folder / SAFETENSORS):
         from safetensors.numpy import load_file
 
         with opening(f"{folder / SAFETENSORS}"):
             return of_bert(load_file(folder / SAFETENSORS), n_layers)
-    if not (folder / PICKLE).is_file():
+    if not os.path.isfile(folder / PICKLE):
         there = listing(sorted(p.name for p in folder.iterdir()))
         raise FileNotFoundError(f"{folder} holds no weights of Geneformer: {SAFETENSORS} is needed (found: {there}).")
     import torch

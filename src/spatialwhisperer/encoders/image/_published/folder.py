@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,7 +139,7 @@ class FolderEncoder(ModuleEncoder):
 
 def _given(spec: EncoderSpec, weights: str | Path) -> Path:
     folder = Path(weights).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(
             f"weights of {spec.name!r} must be a folder with the files of {spec.url}; there is none at {folder}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,7 @@ def _layer(name: Any) -> Any:
 def _stated(folder: Path) -> dict[str, Any]:
     """What the configuration of a repository says; empty where it has none."""
     file = folder / "config.json"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return {}
     try:
         held = json.loads(file.read_text(encoding="utf-8"))

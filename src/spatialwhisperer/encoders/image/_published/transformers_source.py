@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,7 +72,7 @@ def _usual_pooling(network: Any) -> str:
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
     file = folder / "preprocessor_config.json"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return {}
     held = json.loads(file.read_text(encoding="utf-8"))
     return held if isinstance(held, dict) else {}
