@@ -6,8 +6,9 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from spatialwhisperer._access.images import Level, find_image, raster_images, read_pixels, rgb_names
+from spatialwhisperer._access.images import Level, find_image, raster_images, read_pixels, read_thinned, rgb_names
 from spatialwhisperer._access.slide import Slide
+from tests.pyramids import computed
 
 
 def test_pixels_outside_are_filled_and_types_become_uint8(build: Any) -> None:
@@ -24,6 +25,15 @@ def test_pixels_outside_are_filled_and_types_become_uint8(build: Any) -> None:
         read_pixels(Level(rgb.astype(np.float32), 1, 1), 0, 0, 10, 10)
     with pytest.raises(ValueError, match="int32"):
         read_pixels(Level(rgb.astype(np.int32), 1, 1), 0, 0, 10, 10)
+
+
+def test_a_thinned_box_is_every_nth_pixel_however_it_is_read(monkeypatch: pytest.MonkeyPatch, build: Any) -> None:
+    level = Level(build.RGB, 1.0, 1.0)
+    whole = build.RGB[:, 5:59, 7:93]
+    for strip in (1, 200, 10**6):
+        monkeypatch.setattr("spatialwhisperer._access.images._STRIP_PX", strip)
+        for step in (1, 3, 100):
+            assert np.array_equal(read_thinned(level, 7, 5, 93, 59, step), whole[:, ::step, ::step])
 
 
 def test_pixels_are_handed_out_read_only(build: Any) -> None:
@@ -46,10 +56,12 @@ def test_a_distributed_client_does_not_get_the_blocks(build: Any) -> None:
 
 
 def test_pyramids_and_libraries_have_levels(build: Any) -> None:
-    data = build.one(images={"he": build.image(build.RGB, build.maps(S=1.0), scale_factors=[2, 2])})
-    image = find_image(data, "he")
+    pyramid = build.image(build.RGB, build.maps(S=1.0), scale_factors=[2, 2])
+    image = find_image(build.one(images={"he": computed(pyramid)}), "he")
     assert image.size_px == (100, 60)
     assert [level.scale_x for level in image.levels] == [1, 2, 4]
+    # what dask computes from the finest level each time is no level to read
+    assert [level.scale_x for level in find_image(build.one(images={"he": pyramid}), "he").levels] == [1]
     adata = ad.AnnData(np.zeros((1, 1), np.float32))
     entry = {"hires": np.zeros((60, 100, 3), np.float32), "lowres": np.zeros((6, 10, 3), np.float32)}
     scales = {"tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.01}

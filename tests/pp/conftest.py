@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
+from tests.pyramids import computed
+
 SIDE = 600
 XY = np.array([[150.0, 120.0], [300.5, 410.2], [477.0, 222.0], [90.0, 505.0], [301.0, 300.0]])
 
@@ -95,8 +97,8 @@ def spatialdata(
     pyramid: dict[str, Any] = {"scale_factors": [2, 2]} if multiscale else {}
     groups: dict[str, Any] = {
         "images": {
-            f"{key}_image": Image2DModel.parse(
-                image, dims=("c", "y", "x"), transformations=maps(key, image_map), **pyramid
+            f"{key}_image": computed(
+                Image2DModel.parse(image, dims=("c", "y", "x"), transformations=maps(key, image_map), **pyramid)
             )
             for key, image in images.items()
         }

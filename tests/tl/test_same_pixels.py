@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from tests.pyramids import computed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,9 @@ def slide(pixels: np.ndarray, xy: np.ndarray, mpp: float, factors: list[int] | N
 
     systems = {"microns": Scale([mpp, mpp], axes=("x", "y"))}
     chunks = da.from_array(np.moveaxis(pixels, -1, 0), chunks=(3, 1024, 1024))
-    image = Image2DModel.parse(chunks, c_coords=["r", "g", "b"], transformations=systems, scale_factors=factors)
+    image = computed(
+        Image2DModel.parse(chunks, c_coords=["r", "g", "b"], transformations=systems, scale_factors=factors)
+    )
     obs = pd.DataFrame({"where": pd.Categorical(["spots"] * len(xy)), "which": np.arange(len(xy))})
     table = ad.AnnData(np.zeros((len(xy), 1), np.float32), obs=obs.set_index(obs["which"].astype(str).to_numpy()))
     return SpatialData(

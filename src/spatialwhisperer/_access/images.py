@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 XY = ("x", "y")
+_STRIP_PX = 2**24
 _COLOURS = {"r", "g", "b", "a", "red", "green", "blue", "alpha"}
 _LOCAL_SCHEDULERS = ("threads", "threading", "synchronous", "sync", "single-threaded")
 
@@ -49,7 +50,8 @@ class RasterImage:
     name
         Element name in a SpatialData, library in an AnnData.
     levels
-        Finest level first. ``levels[0]`` may be coarser than full resolution (scanpy's ``hires``).
+        Finest level first. ``levels[0]`` may be coarser than full resolution (scanpy's ``hires``). Levels that dask would compute
+        from a finer one each time are left out: to read that is faster.
     size_px
         Width and height in full-resolution pixels.
     """
@@ -90,6 +92,16 @@ def read_pixels(
         block = load_block(level, slice(top, bottom), slice(left, right), threads=threads)
         out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(block)
     return out
+
+
+def read_thinned(level: Level, x0: int, y0: int, x1: int, y1: int, step: int) -> np.ndarray:
+    """Every ``step``-th pixel of a box across and down, uint8 of shape (3, y, x), read in strips so that memory stays small."""
+    rows = step * max(1, _STRIP_PX // (step * max(1, x1 - x0)))
+    strips = [
+        read_pixels(level, x0, top, x1, min(top + rows, y1))[:, ::step, ::step]
+        for top in range(y0, max(y1, y0 + 1), rows)
+    ]
+    return np.concatenate(strips, axis=1)
 
 
 def as_spatialdata(pixels: np.ndarray) -> tuple[SpatialData, str]:
@@ -218,9 +230,15 @@ def _is_rgb(element: Any) -> bool:
 
 
 def _from_element(name: str, element: Any) -> RasterImage:
-    arrays = [array.transpose("c", "y", "x") for array in _scales(element)]
-    width, height = arrays[0].sizes["x"], arrays[0].sizes["y"]
-    return _raster(name, [Level(a.data, width / a.sizes["x"], height / a.sizes["y"]) for a in arrays])
+    arrays = [array.transpose("c", "y", "x").data for array in _scales(element)]
+    _, height, width = arrays[0].shape
+    stored = [array for i, array in enumerate(arrays) if not any(_computed_from(array, finer) for finer in arrays[:i])]
+    return _raster(name, [Level(a, width / a.shape[2], height / a.shape[1]) for a in stored])
+
+
+def _computed_from(array: Any, source: Any) -> bool:
+    """Whether dask makes an array from another one."""
+    return getattr(source, "name", None) in getattr(getattr(array, "dask", None), "layers", ())
 
 
 def _library_levels(library: str, entry: Mapping[str, Any]) -> list[Level]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.elements.halving import halved, halved_lazily
+from spatialwhisperer._access.elements.pyramid import multiscale
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,21 +29,35 @@ def transformations(section: str, mpp: float) -> dict[str, BaseTransformation]:
     return {section: Identity(), "microns": Scale([mpp, mpp], axes=("x", "y"))}
 
 
-def image_element(pixels: np.ndarray | da.Array, *, section: str, mpp: float, least_px: int = 512) -> DataTree:
-    """Turn a uint8 array (3, h, w) into a pyramid whose last level is about ``least_px`` pixels long."""
-    import dask.array as da
-    from spatialdata.models import Image2DModel
+def image_element(levels: Sequence[da.Array], *, section: str, mpp: float) -> DataTree:
+    """An image from the levels of its pyramid: uint8 arrays (3, h, w), finest first."""
+    return multiscale(levels, dict(transformations(section, mpp)))
 
-    if not isinstance(pixels, da.Array):
-        pixels = da.from_array(pixels, chunks=(3, CHUNK_PX, CHUNK_PX))
-    levels = max(1, int(np.floor(np.log2(max(pixels.shape[1:]) / least_px))))
-    return Image2DModel.parse(
-        pixels,
-        dims=("c", "y", "x"),
-        c_coords=["r", "g", "b"],
-        scale_factors=[2] * levels,
-        transformations=transformations(section, mpp),
-    )
+
+def n_levels(shape: Sequence[int], least_px: int = 512) -> int:
+    """Levels of the pyramid of an image (3, h, w), the last of which is about ``least_px`` pixels long, and at least two."""
+    return 1 + max(1, int(np.floor(np.log2(max(shape[1:]) / least_px))))
+
+
+def pyramid(pixels: np.ndarray | da.Array) -> list[da.Array]:
+    """An image in memory, or a lazy one, uint8 (3, h, w), and coarser ones, each half as large."""
+    import dask.array as da
+
+    levels = [pixels if isinstance(pixels, da.Array) else _chunked(pixels)]
+    for _ in range(n_levels(pixels.shape) - 1):
+        if isinstance(pixels, np.ndarray):
+            # computed at once: a lazy level would be computed again by each call that reads it
+            pixels = np.moveaxis(halved(pixels), -1, 0)
+            levels.append(_chunked(pixels))
+        else:
+            levels.append(halved_lazily(levels[-1], CHUNK_PX))
+    return levels
+
+
+def _chunked(pixels: np.ndarray) -> da.Array:
+    import dask.array as da
+
+    return da.from_array(pixels, chunks=(3, CHUNK_PX, CHUNK_PX))
 
 
 def circles(xy_px: np.ndarray, radius_px: np.ndarray | float, *, section: str, mpp: float) -> GeoDataFrame:

@@ -169,13 +169,13 @@ def assemble(sections: list[Section], *, record: str = "her2st") -> SpatialData:
     """Join sections: images and circles side by side, one table over the union of genes; ``record`` names the key of ``.uns``."""
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._elements import CHUNK_PX, circles, image_element
+    from spatialwhisperer.datasets._elements import CHUNK_PX, circles, image_element, n_levels
 
     images, shapes = {}, {}
     for s in sections:
         if s.image is not None:
-            pixels = jpeg.lazy(s.image, chunk_px=CHUNK_PX)
-            images[f"{s.name}_image"] = image_element(pixels, section=s.name, mpp=s.mpp)
+            levels = jpeg.pyramid(s.image, chunk_px=CHUNK_PX, n=n_levels((3, *jpeg.size(s.image))))
+            images[f"{s.name}_image"] = image_element(levels, section=s.name, mpp=s.mpp)
         radius_px = s.spot_diameter_um / 2 / s.mpp
         shapes[f"{s.name}_spots"] = circles(s.spatial_px, radius_px, section=s.name, mpp=s.mpp)
     return SpatialData(images=images, shapes=shapes, tables={"table": _table(sections, record)})

@@ -271,7 +271,7 @@ def _assemble(
     import anndata as ad
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._elements import circles, image_element, table_element
+    from spatialwhisperer.datasets._elements import circles, image_element, pyramid, table_element
 
     single = ad.AnnData(
         X=np.empty((len(cells.kind), 0), dtype=np.float32),
@@ -290,9 +290,8 @@ def _assemble(
         table.obsm["spatial"] = positions[what].astype(np.float32)
         tables[key] = table_element(table, regions=[region])
         shapes[region] = circles(positions[what], radii[what], section=name, mpp=mpp)
-    return SpatialData(
-        images={f"{name}_image": image_element(image, section=name, mpp=mpp)}, shapes=shapes, tables=tables
-    )
+    images = {f"{name}_image": image_element(pyramid(image), section=name, mpp=mpp)}
+    return SpatialData(images=images, shapes=shapes, tables=tables)
 
 
 def _reference(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.elements.colours import colours_of, distinct
-from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._access.images import read_thinned
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def _panel(section: Section, diameter: float, *, square: bool) -> Panel:
     x0, y0 = int(left / level.scale_x), int(top / level.scale_y)
     x1, y1 = min(width, int(np.ceil(right / level.scale_x))), min(height, int(np.ceil(bottom / level.scale_y)))
     step = max(1, int(wide / level.scale_x // _ENOUGH_PX))
-    pixels = np.moveaxis(read_pixels(level, x0, y0, x1, y1)[:, ::step, ::step], 0, -1)
+    pixels = np.moveaxis(read_thinned(level, x0, y0, x1, y1, step), 0, -1)
     # of whole pixels of the level, so that the marks lie exactly where they belong
     box = (x0 * level.scale_x, y0 * level.scale_y, x1 * level.scale_x, y1 * level.scale_y)
     return Panel(section, pixels, box, diameter, square)

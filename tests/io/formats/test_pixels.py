@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from spatialwhisperer._access.elements.halving import mean_of_four
 from spatialwhisperer.io._formats import pixels as px
 
 
@@ -82,9 +83,9 @@ def test_squares_of_four_are_rounded_to_the_nearest_and_halves_up() -> None:
     block = np.zeros((3, 2, 8), np.uint8)
     block[:, 0] = [1, 0, 1, 1, 255, 255, 2, 3]
     block[:, 1] = [0, 0, 0, 0, 255, 255, 1, 1]
-    assert px.mean_of_four(block)[0].tolist() == [[0, 1, 255, 2]]
-    assert px.mean_of_four(np.full((3, 2, 2), 65535, np.uint16)).tolist() == [[[65535]]] * 3
-    assert px.mean_of_four(block.astype(np.float32))[0].tolist() == [[0.25, 0.5, 255, 1.75]]
+    assert mean_of_four(block)[0].tolist() == [[0, 1, 255, 2]]
+    assert mean_of_four(np.full((3, 2, 2), 65535, np.uint16)).tolist() == [[[65535]]] * 3
+    assert mean_of_four(block.astype(np.float32))[0].tolist() == [[0.25, 0.5, 255, 1.75]]
 
 
 @pytest.mark.parametrize("longest", [2048, 2049, 4096, 4098])
@@ -96,7 +97,7 @@ def test_a_pyramid_ends_where_both_edges_are_small(longest: int) -> None:
     assert len(kept) == len(lazily) == expected
     shape, planes = stored.shape[:2], np.moveaxis(stored, -1, 0)
     for one, other in zip(kept[1:], lazily[1:], strict=True):
-        planes = px.mean_of_four(planes[:, : shape[0] // 2 * 2, : shape[1] // 2 * 2])
+        planes = mean_of_four(planes[:, : shape[0] // 2 * 2, : shape[1] // 2 * 2])
         shape = planes.shape[1:]
         assert one.shape == other.shape == planes.shape
         assert np.array_equal(one[:, :, :], planes)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
+    from xarray import DataTree
 
     from spatialwhisperer._access.scale import PixelSize
 
@@ -42,12 +43,20 @@ def slide_of(levels: Sequence[Any], name: str, pixel: PixelSize | None) -> Spati
     if len(levels) == 1:
         image = Image2DModel.parse(levels[0], dims=("c", "y", "x"), c_coords=list(_RGB), transformations=systems)
     else:
-        image = _multiscale(levels, systems)
+        image = multiscale(levels, systems)
     return SpatialData(images={name: image})
 
 
-def _multiscale(levels: Sequence[Any], systems: dict[str, Any]) -> Any:
-    """A DataTree like those of :class:`spatialdata.models.Image2DModel`, from levels that exist."""
+def multiscale(levels: Sequence[Any], systems: dict[str, Any]) -> DataTree:
+    """A DataTree like those of :class:`spatialdata.models.Image2DModel`, from levels that exist.
+
+    Parameters
+    ----------
+    levels
+        Dask arrays of shape (3, y, x), finest first.
+    systems
+        Transformations to coordinate systems by name.
+    """
     from spatialdata.models import Image2DModel
     from spatialdata.transformations import set_transformation
     from xarray import DataArray, Dataset, DataTree

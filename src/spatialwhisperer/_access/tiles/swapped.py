@@ -129,16 +129,12 @@ def _darkness(image: RasterImage) -> np.ndarray | None:
     """Optical density above that of the background, of a small copy, shape (height, width); ``None`` where it costs much to read."""
     from scipy.ndimage import uniform_filter
 
-    level = image.levels[0]
-    if np.prod(level.pixels.shape[1:]) > _MOST_PX:
-        # not where the finest one is small: coarse levels of an object in memory may be computed from it when they are read
-        level = [each for each in image.levels if max(each.pixels.shape[1:]) >= _LONG_SIDE_PX][-1]
+    level = ([each for each in image.levels if max(each.pixels.shape[1:]) >= _LONG_SIDE_PX] or [image.levels[0]])[-1]
     _, height, width = level.pixels.shape
     if height * width > _MOST_PX:
         return None
     step = max(1, max(height, width) // _LONG_SIDE_PX)
     height, width = height // step * step, width // step * step
-    # as few reads as memory allows: a level that is computed when it is read is computed for each of them
     rows = max(1, _STRIP_PX // (width * step)) * step
     strips = [_averages(level, top, min(top + rows, height), width, step) for top in range(0, height, rows)]
     small = np.concatenate(strips, axis=1)

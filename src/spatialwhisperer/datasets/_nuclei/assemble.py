@@ -32,7 +32,7 @@ def assemble(name: str, image: LabelledImage, layout: Layout) -> SpatialData:
     """
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._elements import circles, image_element
+    from spatialwhisperer.datasets._elements import circles, image_element, pyramid
 
     size = tuple(image.pixels.shape[1:])
     if image.instances.shape != size or image.classes.shape != size:
@@ -57,7 +57,8 @@ def assemble(name: str, image: LabelledImage, layout: Layout) -> SpatialData:
     tables = {"table": _tile_table(name, tiles, image, layout)}
     shapes[f"{name}_nuclei"] = circles(nuclei[["x", "y"]].to_numpy(), np.sqrt(nuclei["area"] / np.pi), **elements)
     tables["nuclei"] = _nuclei_table(name, nuclei, layout)
-    return SpatialData(images={f"{name}_image": image_element(image.pixels, **elements)}, shapes=shapes, tables=tables)
+    images = {f"{name}_image": image_element(pyramid(image.pixels), **elements)}
+    return SpatialData(images=images, shapes=shapes, tables=tables)
 
 
 def _squares(centres: np.ndarray, edge: int, *, section: str, mpp: float) -> GeoDataFrame:

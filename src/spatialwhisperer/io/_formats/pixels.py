@@ -10,8 +10,10 @@ from uuid import uuid4
 
 import numpy as np
 
+from spatialwhisperer._access.elements.halving import halved, halved_lazily
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from spatialwhisperer._access.scale import PixelSize
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 CHUNK_PX = 1024
 _SMALLEST_LEVEL_PX = 1024
-_STRIP = 256
 _TURNS: dict[int, Callable[[Any], Any]] = {
     1: lambda a: a,
     2: lambda a: a[:, :, ::-1],
@@ -121,13 +122,7 @@ class HalvedPixels(Pixels):
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         with self._lock:
             if self._halved is None:
-                _, height, width = self.shape
-                out = np.empty((height, width, 3), self.dtype)
-                for start in range(0, height, _STRIP):
-                    stop = min(start + _STRIP, height)
-                    strip = self.source[:, 2 * start : 2 * stop, : 2 * width]
-                    out[start:stop] = np.moveaxis(mean_of_four(strip), 0, -1)
-                self._halved = out
+                self._halved = halved(self.source)
         return self._halved[top:bottom, left:right]
 
 
@@ -143,31 +138,8 @@ def with_pyramid(array: Any) -> tuple[Any, ...]:
     """The array and coarser levels, each half as large, until both edges are small. Nothing is computed yet."""
     levels = [array]
     while max(levels[-1].shape[1:]) > 2 * _SMALLEST_LEVEL_PX:
-        levels.append(_halved(levels[-1]))
+        levels.append(halved_lazily(levels[-1], CHUNK_PX))
     return tuple(levels)
-
-
-def _halved(array: Any) -> Any:
-    even = array.rechunk({1: _even(array.chunks[1]), 2: _even(array.chunks[2])})
-    chunks = [tuple(n for n in (size // 2 for size in sizes) if n) for sizes in even.chunks[1:]]
-    height, width = (2 * sum(sizes) for sizes in chunks)
-    small = even[:, :height, :width].map_blocks(mean_of_four, chunks=(even.chunks[0], *chunks), dtype=array.dtype)
-    return small.rechunk({1: CHUNK_PX, 2: CHUNK_PX})
-
-
-def _even(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Chunks of even sizes, but for the last one."""
-    total, edge = sum(sizes), max(2, sizes[0] // 2 * 2)
-    return tuple(min(edge, total - start) for start in range(0, total, edge))
-
-
-def mean_of_four(block: np.ndarray) -> np.ndarray:
-    """Mean of each square of 2 x 2 pixels, rounded; block of shape (3, y, x), both even."""
-    channels, height, width = block.shape
-    squares = block.reshape(channels, height // 2, 2, width // 2, 2)
-    if np.issubdtype(block.dtype, np.floating):
-        return squares.mean(axis=(2, 4), dtype=block.dtype)
-    return ((squares.sum(axis=(2, 4), dtype=np.uint32) + 2) // 4).astype(block.dtype)
 
 
 # ------------------------------------------------------------------------------------------------- colours
