@@ -345,3 +345,26 @@ def test_a_broken_model_folder(refused: Any, section: Any, model: Any, tmp_path:
     folder = shutil.copytree(model.folder, tmp_path / "m")
     (folder / "model.safetensors").write_bytes(b"broken")
     refused(ValueError, "cut off or changed", sw.tl.embed, section, model=folder)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: sw.datasets.simulate_sections(1, 1, spot_pitch_um=3), ValueError, "has no cell in its tissue"),
+        (lambda x: sw.pl.confusion(x, labels_key="cell_type", key=["a", "a"]), TypeError, "key must be text"),
+        (lambda x: sw.models.Ontology(iter(["fat"])), TypeError, "terms must be terms"),
+        (lambda x: sw.pp.tiles(x, tile_um=[["a"], []]), ValueError, "tile_um must be a positive number"),
+        (lambda x: sw.tl.query(x, np.array(2)), TypeError, "text must be a sentence"),
+        (lambda x: sw.tl.zero_shot_annotate(x, np.array(2)), TypeError, "labels must be a list of names"),
+        (lambda x: sw.tl.train(x, gene=pd.DataFrame()), TypeError, "gene must be a name"),
+    ],
+)
+def test_values_of_odd_shapes_are_refused_by_name(section: Any, call: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(section)
+
+
+def test_a_negative_zero_is_zero() -> None:
+    """A patient-to-patient standard deviation of -0.0 draws no error of the random generator."""
+    one, other = (sw.datasets.simulate_sections(1, 20, n_genes=60, batch_sd=x, stain_sd=x) for x in (0.0, -0.0))
+    assert np.array_equal(one.sections["P1"]["table"].X.toarray(), other.sections["P1"]["table"].X.toarray())

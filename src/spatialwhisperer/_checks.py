@@ -317,7 +317,8 @@ def _one_size(name: str, value: Any) -> None:
 
 def _sizes(name: str, value: Any) -> None:
     """One size or several."""
-    for one in value if np.ndim(value) == 1 and not isinstance(value, str) else [value]:
+    several = None if isinstance(value, str) else iterated(value)
+    for one in [value] if several is None else several:
         positive(name, one)
 
 

@@ -85,7 +85,10 @@ def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str
     ------
     KeyError
         If the column does not exist.
+    TypeError
+        If its name is not text.
     """
+    check_text(argument, key)
     if key not in table.obs:
         raise KeyError(
             f"{argument}={key!r} is not in .obs{where} (found: {listing(table.obs.columns)}). {remedy}".rstrip()

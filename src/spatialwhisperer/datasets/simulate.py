@@ -132,7 +132,7 @@ def simulate_sections(
     ((30, 100), (50, 100))
     """
     _check(locals())
-    programme = make_programme(_rng(random_state, 0), n_genes, batch_sd)
+    programme = make_programme(_rng(random_state, 0), n_genes, abs(batch_sd))
     var = gene_table(programme)
     side_um = _side_um(n_spots, mpp, spot_pitch_um, spot_diameter_um, size_px)
     sections = {}
@@ -147,7 +147,7 @@ def simulate_sections(
             region_um=region_um,
         )
         cells = make_cells(rng, tissue, side_um=side_um)
-        image = paint_section(rng, tissue, cells, size_px=round(side_um / mpp), mpp=mpp, stain_sd=stain_sd)
+        image = paint_section(rng, tissue, cells, size_px=round(side_um / mpp), mpp=mpp, stain_sd=abs(stain_sd))
         spots = _spot_table(rng, tissue, cells, programme, var, spot_diameter_um / 2, counts_per_cell)
         sections[name] = _assemble(name, image, tissue, cells, spots, mpp, spot_diameter_um)
     reference = _reference(_rng(random_state, 2), programme, var, n_reference_cells, counts_per_cell)

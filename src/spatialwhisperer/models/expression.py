@@ -193,6 +193,7 @@ class ExpressionPredictor:
         std = std.mean(axis=1)
         if method == "retrieval" or regressed is None:
             return mean, std
+        regressed = numbers("regressed", regressed, mean.shape)
         if method == "regression":
             return regressed, std
         weight = np.float32(self.config.own_weight if own else self.config.weight)

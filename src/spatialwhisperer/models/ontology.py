@@ -86,6 +86,8 @@ class Ontology:
     def __init__(self, terms: Iterable[Term]) -> None:
         self.terms: dict[str, Term] = {}
         for term in terms:
+            if not isinstance(term, Term):
+                raise TypeError(f"terms must be terms (sw.models.Term), not {term!r}.")
             if not term.id:
                 raise ValueError(f"A term has no id ({term.name!r}); every term needs one.")
             if term.id in self.terms:

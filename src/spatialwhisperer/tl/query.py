@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_list_like
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
@@ -121,7 +121,7 @@ def query(
 
 
 def _texts(text: Any) -> list[str]:
-    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
+    texts = [text] if isinstance(text, str) else list(text) if is_list_like(text) else [text]
     if wrong := [t for t in texts if not is_text(t)]:
         raise TypeError(
             f"text must be a sentence, or a list of several descriptions of the same thing; found {listing(wrong, 3)}."

@@ -158,6 +158,10 @@ def make_cells(rng: np.random.Generator, tissue: Tissue, *, side_um: float) -> C
     cells = Cells(xy, body, kind, LONG_UM[kind] * size * stretch, SHORT_UM[kind] * size / stretch, angle)
     in_view = ((xy >= 0) & (xy < side_um)).all(axis=1) & (tissue.at(tissue.inside, xy) > 0)
     cells = cells.take(in_view)
+    if not len(cells.kind):
+        raise ValueError(
+            f"A section of {side_um:.3g} microns along an edge has no cell in its tissue: take more spots, or a larger spot_pitch_um."
+        )
     return cells.take(_without_overlap(cells))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pandas.api.types import is_list_like
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer.models.ontology import Ontology
@@ -38,11 +39,11 @@ def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[st
         raise TypeError(f"labels must be a list or a mapping, not the string {labels!r}. For one text use sw.tl.query.")
     if isinstance(labels, set | frozenset):
         raise TypeError("labels must have an order, and a set has none. Pass a list: sorted(labels).")
-    if not isinstance(labels, Iterable) or isinstance(labels, Iterator):
+    if not is_list_like(labels) or isinstance(labels, Iterator):
         raise TypeError(f"labels must be a list of names or a mapping from name to description, not {labels!r}.")
     if isinstance(labels, Mapping):
         classes = list(labels)
-        prompts = [list(d) if isinstance(d, Iterable) and not isinstance(d, str) else [d] for d in labels.values()]
+        prompts = [list(d) if is_list_like(d) else [d] for d in labels.values()]
     else:
         named = [_described(name, model) for name in labels]
         classes, prompts = [name for name, _ in named], [p for _, p in named]
@@ -99,12 +100,12 @@ def fill_templates(prompts: Sequence[Sequence[str]], templates: str | Sequence[s
     ValueError, TypeError
         If there is no template, or one without ``{}``, or that is not text.
     """
-    templates = list(templates) if isinstance(templates, Iterable) and not isinstance(templates, str) else [templates]
-    if wrong := [t for t in templates if not isinstance(t, str)]:
+    several: list[Any] = [templates] if isinstance(templates, str) or not is_list_like(templates) else list(templates)
+    if wrong := [t for t in several if not isinstance(t, str)]:
         raise TypeError(f"templates must be text with {{}} in the place of the description; found {listing(wrong, 3)}.")
-    if not templates or any("{}" not in t for t in templates):
-        raise ValueError(f"Each template needs {{}} in the place of the description; found {templates!r}.")
-    return [[t.replace("{}", d) for d in descriptions for t in templates] for descriptions in prompts]
+    if not several or any("{}" not in t for t in several):
+        raise ValueError(f"Each template needs {{}} in the place of the description; found {several!r}.")
+    return [[t.replace("{}", d) for d in descriptions for t in several] for descriptions in prompts]
 
 
 def sentence_embeddings(

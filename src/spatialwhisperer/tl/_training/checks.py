@@ -56,7 +56,7 @@ def requests(preset: Preset, image: Any, gene: Any, text: Any) -> dict[str, Requ
     TypeError
         If an encoder is of a type that its modality does not take.
     """
-    gene = gene if isinstance(gene, GeneFeatures) else GeneFeatures(gene)
+    gene = gene if isinstance(gene, GeneFeatures) else GeneFeatures(_encoder(gene, str | Path, "gene"))
     text = text if isinstance(text, TextFeatures) else TextFeatures(_encoder(text, str | Path, "text"))
     image = image if isinstance(image, ImageFeatures) else ImageFeatures(image)
     if gene.encoder is None and gene.key is None:
