@@ -350,9 +350,9 @@ def test_a_broken_model_folder(refused: Any, section: Any, model: Any, tmp_path:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: sw.datasets.simulate_sections(1, 1, spot_pitch_um=3), ValueError, "has no cell in its tissue"),
+        (lambda _: sw.datasets.simulate_sections(1, 1, spot_pitch_um=3), ValueError, "has no cell in its tissue"),
         (lambda x: sw.pl.confusion(x, labels_key="cell_type", key=["a", "a"]), TypeError, "key must be text"),
-        (lambda x: sw.models.Ontology(iter(["fat"])), TypeError, "terms must be terms"),
+        (lambda _: sw.models.Ontology(iter(["fat"])), TypeError, "terms must be terms"),
         (lambda x: sw.pp.tiles(x, tile_um=[["a"], []]), ValueError, "tile_um must be a positive number"),
         (lambda x: sw.tl.query(x, np.array(2)), TypeError, "text must be a sentence"),
         (lambda x: sw.tl.zero_shot_annotate(x, np.array(2)), TypeError, "labels must be a list of names"),
