@@ -309,6 +309,7 @@ def test_labels_of_another_patient(data_folder: Any, tmp_path: Any) -> None:
         [images["A1"], texts, splits.labelled_cells(data_folder)],
         preset="whisperer",
         image=sw.tl.ImageFeatures(key=splits.image_key(48, splits.SEVERAL_UM)),
+        gene=sw.tl.GeneFeatures(options={"max_epochs": 12}),
         text=sw.tl.TextFeatures(key=captions.SEVERAL_COLUMNS),
         expression=False,
         folder=tmp_path,
