@@ -347,16 +347,26 @@ def test_a_broken_model_folder(refused: Any, section: Any, model: Any, tmp_path:
     refused(ValueError, "cut off or changed", sw.tl.embed, section, model=folder)
 
 
+# values of types that a checker of types would refuse
+ODD: Any = {
+    "key": ["a", "a"],
+    "terms": iter(["fat"]),
+    "sizes": [["a"], []],
+    "number": np.array(2),
+    "table": pd.DataFrame(),
+}
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda _: sw.datasets.simulate_sections(1, 1, spot_pitch_um=3), ValueError, "has no cell in its tissue"),
-        (lambda x: sw.pl.confusion(x, labels_key="cell_type", key=["a", "a"]), TypeError, "key must be text"),
-        (lambda _: sw.models.Ontology(iter(["fat"])), TypeError, "terms must be terms"),
-        (lambda x: sw.pp.tiles(x, tile_um=[["a"], []]), ValueError, "tile_um must be a positive number"),
-        (lambda x: sw.tl.query(x, np.array(2)), TypeError, "text must be a sentence"),
-        (lambda x: sw.tl.zero_shot_annotate(x, np.array(2)), TypeError, "labels must be a list of names"),
-        (lambda x: sw.tl.train(x, gene=pd.DataFrame()), TypeError, "gene must be a name"),
+        (lambda x: sw.pl.confusion(x, labels_key="cell_type", key=ODD["key"]), TypeError, "key must be text"),
+        (lambda _: sw.models.Ontology(ODD["terms"]), TypeError, "terms must be terms"),
+        (lambda x: sw.pp.tiles(x, tile_um=ODD["sizes"]), ValueError, "tile_um must be a positive number"),
+        (lambda x: sw.tl.query(x, ODD["number"]), TypeError, "text must be a sentence"),
+        (lambda x: sw.tl.zero_shot_annotate(x, ODD["number"]), TypeError, "labels must be a list of names"),
+        (lambda x: sw.tl.train(x, gene=ODD["table"]), TypeError, "gene must be a name"),
     ],
 )
 def test_values_of_odd_shapes_are_refused_by_name(section: Any, call: Any, error: Any, message: str) -> None:

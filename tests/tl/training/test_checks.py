@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.models import Preset, get_preset
 from spatialwhisperer.tl._training import checks
@@ -284,3 +285,20 @@ def test_expression_needs_images_with_counts(asked: Any) -> None:
         checks.expression_options(asked, preset(), {("gene", "text"): 1.0})
     with pytest.raises(ValueError, match="here: 'spatialwhisperer'"):
         checks.expression_options(asked, preset(expression=None), BOTH)
+
+
+# ------------------------------------------------------------------------------------------------- what changes nothing
+
+
+def test_what_shapes_no_closed_form_is_named_where_it_was_changed() -> None:
+    changed = preset("whisperer", learning_rate=0.5, select="best", neighbour_weight=0.25)
+    with pytest.warns(SpatialWhispererWarning, match=r"learning_rate=0\.5, select='best' changed nothing"):
+        checks.warn_of_unused(changed)
+
+
+@pytest.mark.parametrize("protocol", ["strict", "peer"])
+def test_a_preset_as_it_is_warns_of_nothing(protocol: str, recwarn: pytest.WarningsRecorder) -> None:
+    for name in sw.models.presets().index:
+        checks.warn_of_unused(get_preset(name, protocol))
+    checks.warn_of_unused(get_preset("whisperer", protocol).replace(refine="never", neighbour_weight=0.1))
+    assert not recwarn.list

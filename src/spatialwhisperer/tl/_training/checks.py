@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spatialwhisperer._checks import check_whole
-from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.models.presets.catalogue import PRESETS
+from spatialwhisperer.models.presets.catalogue import PRESETS, get_preset
 from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
 from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.pp.tile_sizes import check_own_sizes
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FEW_PAIRS = 5000
 """Below this many pairs with an image the sequential schedule is the default."""
+_OF_CLOSED_FORM = {"closed_form", "neighbour_weight", "refine", "projection_dim"}
 
 
 def objects(
@@ -111,6 +112,22 @@ def choose_pairs(preset: Preset, sources: Sequence[Source]) -> dict[tuple[str, s
             "or the SpatialData."
         )
     return held
+
+
+def warn_of_unused(preset: Preset) -> None:
+    """Name what was changed in the recipe of a published preset and shapes no training in closed form."""
+    if preset.name not in PRESETS:
+        return
+    given, usual = preset.sequential, get_preset(preset.name, preset.protocol).sequential
+    if given is None or usual is None:
+        return
+    names = [f.name for f in fields(given) if f.name not in _OF_CLOSED_FORM]
+    changed = [name for name in names if getattr(given, name) != getattr(usual, name)]
+    if changed:
+        warn(
+            f"{listing(f'{name}={getattr(given, name)!r}' for name in changed)} changed nothing: the links of {preset.name!r} were solved in "
+            "closed form, without steps. preset.replace(schedule='joint') or image_link='contrastive' trains by steps."
+        )
 
 
 def check_epochs(max_epochs: int | None) -> None:

@@ -86,6 +86,8 @@ def run_training(
     plan = _plan(preset, inputs, items, pairs, held_out, genes if asked else None, max_epochs, random_state, trainer)
     closed = plan.schedule == "sequential" and in_closed_form(plan.recipe, plan.image_link, inputs.unlocked)
     checks.check_negated(requests, closed_form=closed)
+    if closed:
+        checks.warn_of_unused(preset)
     values = own = None
     if asked is not None:
         values = predictor.read_values(
