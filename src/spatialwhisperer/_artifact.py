@@ -334,8 +334,12 @@ def _check_link(path: Path, root: Path) -> None:
     if not os.path.islink(path):
         return
     target, root = path.resolve(), root.resolve()
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    if not any(target.is_relative_to(place) for place in (root, blobs)):
+    places = [root]
+    if root.parent.name == "snapshots":
+        # files of the repository, and those that newer clients keep once for all repositories of a cache
+        repository = root.parent.parent
+        places += [repository / "blobs", *([repository.parent / "blobs"] if repository.name.startswith("models--") else [])]
+    if not any(target.is_relative_to(place) for place in places):
         raise ValueError(
             f"{path} is a link that leads out of its folder, to {target}. If you trust it, copy the folder with the files that its "
             "links lead to (cp -rL)."
