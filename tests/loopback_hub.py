@@ -101,7 +101,7 @@ def loopback_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
     Handler.hub = hub
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
     constants = "huggingface_hub.constants"
     monkeypatch.setattr(f"{constants}.ENDPOINT", hub.address)
@@ -219,7 +219,10 @@ class _Handler(BaseHTTPRequestHandler):
         status = 409 if name in self.hub.repositories else 200
         if status == 200:
             self.hub.repositories[name] = Repository({".gitattributes": b""})
-            self.hub.repositories[name].private = "private" in (asked.get("visibility"), asked.get("private") and "private")
+            self.hub.repositories[name].private = "private" in (
+                asked.get("visibility"),
+                asked.get("private") and "private",
+            )
         self._send_json({"url": f"{self.hub.address}/{name}", "name": name, "id": name}, status)
 
     def _batch(self, asked: Mapping[str, Any]) -> None:

@@ -203,7 +203,9 @@ def test_an_encoder_that_has_moved_is_said_and_can_be_pinned(
         # what the cache holds is used as before; an empty cache gets what the hub has now
         assert sw.models.open_encoder(FREE, "image").commit == old
         cache.rename(tmp_path / "gone")
-        with pytest.warns(UserWarning, match=rf"owner/free has moved on the hub, from commit {old} to {new}.*revision='{old}'"):
+        with pytest.warns(
+            UserWarning, match=rf"owner/free has moved on the hub, from commit {old} to {new}.*revision='{old}'"
+        ):
             moved = sw.models.open_encoder(FREE, "image")
         pinned = sw.models.image_encoder(FREE, revision=old)
     assert (moved.commit, pinned.commit) == (new, old)
@@ -236,7 +238,8 @@ def test_features_keep_the_commit_and_are_not_taken_for_those_of_another(
 
 
 @pytest.mark.parametrize(
-    ("name", "modality"), [("stain_texture", "image"), ("resnet18", "image"), ("minilm", "text"), ("geneformer", "gene")]
+    ("name", "modality"),
+    [("stain_texture", "image"), ("resnet18", "image"), ("minilm", "text"), ("geneformer", "gene")],
 )
 def test_what_has_no_revisions_takes_none(name: str, modality: str) -> None:
     with pytest.raises(ValueError, match="no revisions to choose from|revision is for encoders from the hub"):

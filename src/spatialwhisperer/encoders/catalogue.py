@@ -110,7 +110,9 @@ def open_encoder(
         if weights is not None:
             raise ValueError("revision is for weights from the hub, and weights names a local copy: pass one of them.")
         if not _takes_revision(make):
-            raise ValueError(f"The {modality} encoder {name!r} has no revisions to choose from: its name alone says which it is.")
+            raise ValueError(
+                f"The {modality} encoder {name!r} has no revisions to choose from: its name alone says which it is."
+            )
         pinned = {"revision": revision}
     encoder: Encoder = opened(name, make, weights=weights, pretrained=pretrained, **pinned)
     return encoder
@@ -120,7 +122,11 @@ def open_identified(identity: EncoderIdentity, modality: str) -> Encoder:
     """Open the encoder that an identity names, at its commit where it states one."""
     commit = identity.revision
     # other encoders state a tag, or the digest of a packaged file
-    pinned = commit if commit and _COMMIT.fullmatch(commit) and _takes_revision(encoder_class(identity.name, modality)) else None
+    pinned = (
+        commit
+        if commit and _COMMIT.fullmatch(commit) and _takes_revision(encoder_class(identity.name, modality))
+        else None
+    )
     return open_encoder(identity.name, modality, revision=pinned)
 
 
