@@ -105,6 +105,8 @@ def load(
         model = Whisperer.load(source, encoders=encoders, allow_encoders=allow_encoders, **hub)
     else:
         folder = converted(checkpoint, tokenizer)
+        if str(source) in PUBLISHED and hub.get("revision") is None:
+            _remember(checkpoint)
         model = Whisperer.load(folder, encoders=encoders, allow_encoders=allow_encoders)
     for modality, key in (features or {}).items():
         _read_as_given(model, modality, key)
@@ -180,7 +182,7 @@ def _read_native(model: Whisperer) -> None:
 
 def _download(repository: str, **hub: Any) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
     keep = ("revision", "cache_dir", "force_download", "token")
     options = {k: hub[k] for k in keep if hub.get(k) is not None}
@@ -202,23 +204,38 @@ def _download(repository: str, **hub: Any) -> Path:
         raise FileNotFoundError(
             f"{FILE} of {repository} is not in the Hugging Face cache, and {why}. {otherwise}"
         ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    # a connection that breaks raises errors of whichever HTTP library the client has, which share no class
+    except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise FileNotFoundError(f"The hub did not give {FILE} of {repository} ({said}). {otherwise}") from error
 
 
 def _check_unmoved(found: Source) -> None:
     """Compare a file of the hub with the one that was opened first under its name on this machine."""
-    record = settings.cache_dir / "published" / f"{found.name.replace('/', '--')}.json"
-    try:
-        before = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(record) as path:
-            path.write_text(json.dumps({"sha256": found.sha256}), encoding="utf-8")
-        return
-    if before != found.sha256:
+    record = _record_of(found)
+    before = _first_opened(record)
+    if before not in (None, found.sha256):
         raise ValueError(
             f"{FILE} of {found.name} is another file than the one that was opened first here (sha256 {found.sha256[:12]}…, before "
             f"{str(before)[:12]}…): its revision has moved. Say which one is meant with revision='…', or remove {record} to take the new one."
         )
+
+
+def _remember(opened: Source) -> None:
+    """Remember a file of the hub that was opened, where none was before: one that was refused is not the first."""
+    record = _record_of(opened)
+    if _first_opened(record) is None:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(record) as path:
+            path.write_text(json.dumps({"sha256": opened.sha256}), encoding="utf-8")
+
+
+def _record_of(source: Source) -> Path:
+    return settings.cache_dir / "published" / f"{source.name.replace('/', '--')}.json"
+
+
+def _first_opened(record: Path) -> str | None:
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

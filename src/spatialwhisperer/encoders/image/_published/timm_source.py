@@ -166,7 +166,8 @@ def _of_timm_itself(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
     hub.announce(spec)
     try:
         return timm.create_model(spec.name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:
+    # a connection that breaks raises errors of whichever HTTP library the client has, which share no class
+    except Exception as error:
         raise FileNotFoundError(hub.failed(spec, error)) from error
 
 
