@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.encoders.catalogue import get_spec
+from spatialwhisperer.encoders.catalogue import encoder_names, get_spec
 from spatialwhisperer.encoders.spec import EncoderSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from spatialwhisperer._artifact import Artifact
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.models.config import ModelConfig
 
@@ -25,6 +25,7 @@ HUB_LICENCES = frozenset(
 )
 """Names of licences as the hub writes them."""
 
+_NONE: Mapping[str, Encoder] = frozen()
 _WORDS: Mapping[str, str] = {
     "no": "not in this folder; opened by its name",
     "fitted": "in this folder: fitted to the training data",
@@ -75,7 +76,7 @@ def hub_licence(licence: str) -> str | None:
     return name if name in HUB_LICENCES else None
 
 
-def parts_of(config: ModelConfig, stored: Mapping[str, Artifact], encoders: Mapping[str, Encoder]) -> list[Part]:
+def parts_of(config: ModelConfig, stored: Collection[str], encoders: Mapping[str, Encoder] = _NONE) -> list[Part]:
     """Encoders of a model, in the order of its modalities; none for features that were computed elsewhere.
 
     Parameters
@@ -83,7 +84,7 @@ def parts_of(config: ModelConfig, stored: Mapping[str, Artifact], encoders: Mapp
     config
         Configuration of the model.
     stored
-        What the model stores of its encoders, by modality.
+        Modalities whose encoder the model stores with its weights, apart from those that were trained with it.
     encoders
         Encoders that are open, by modality.
     """
@@ -91,9 +92,9 @@ def parts_of(config: ModelConfig, stored: Mapping[str, Artifact], encoders: Mapp
     for name, modality in config.modalities.items():
         if modality.features.encoder is None:
             continue
-        encoder, held = encoders.get(name), stored.get(name)
+        encoder = encoders.get(name)
         spec = _facts(modality.features.name, name) if encoder is None else encoder.spec
-        out.append(Part(name, spec, _held(encoder, held, trained=modality.trained)))
+        out.append(Part(name, spec, _held(spec, name in stored, trained=modality.trained)))
     return out
 
 
@@ -125,12 +126,12 @@ def _named(part: Part) -> str:
     return f"{part.modality} encoder {part.spec.name!r} ({part.where}; licence: {part.spec.licence}{gated})"
 
 
-def _held(encoder: Encoder | None, stored: Artifact | None, *, trained: bool) -> Held:
+def _held(spec: EncoderSpec, stored: bool, *, trained: bool) -> Held:
     if trained:
         return "trained"
-    if stored is None or not stored.tensors:
+    if not stored:
         return "no"
-    return "fitted" if encoder is not None and encoder.fits else "copied"
+    return "fitted" if spec.name in encoder_names(spec.modality, fits=True) else "copied"
 
 
 def _facts(name: str, modality: str) -> EncoderSpec:

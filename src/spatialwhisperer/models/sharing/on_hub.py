@@ -77,7 +77,8 @@ class OnHub(PyTorchModelHubMixin):
 
     def _licensed(self, artifact: Artifact) -> list[Part]:
         parts = artifact.parts
-        stored = {name: parts[encoder_part(name)] for name in self.config.modalities if encoder_part(name) in parts}
+        named = {name: parts.get(encoder_part(name)) for name in self.config.modalities}
+        stored = [name for name, part in named.items() if part is not None and part.tensors]
         return parts_of(self.config, stored, self.encoders)
 
     @checked

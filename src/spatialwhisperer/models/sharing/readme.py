@@ -91,13 +91,14 @@ def front_matter(model: Described, licence: str | None) -> str:
         facts["eval_results"] = [
             EvalResult(
                 task_type=_TASK,
-                dataset_type="held-out",
+                # one type for several data sets would make one of them
+                dataset_type=f"held-out-{number}",
                 dataset_name=f"held-out section {name}",
                 metric_type="roc_auc",
                 metric_name="macro AUROC of the labels",
                 metric_value=value,
             )
-            for name, value in card.held_out_macro_auroc.items()
+            for number, (name, value) in enumerate(card.held_out_macro_auroc.items(), start=1)
         ]
     return str(ModelCardData(**facts).to_yaml())
 

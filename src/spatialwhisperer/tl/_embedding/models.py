@@ -27,8 +27,9 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     """
     # torch is imported by a call that needs it, not by whoever looks at the namespace
     from spatialwhisperer.models.default import default_model
-    from spatialwhisperer.models.published.image_text import image_text_model, image_text_names
+    from spatialwhisperer.models.published.image_text import image_text_model
     from spatialwhisperer.models.published.loading import load
+    from spatialwhisperer.models.published.names import image_text_names
     from spatialwhisperer.models.store import EMBEDDED
     from spatialwhisperer.models.whisperer import Whisperer
 

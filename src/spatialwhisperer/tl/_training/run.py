@@ -23,7 +23,7 @@ from spatialwhisperer.tl._training.inputs import prepare_inputs
 from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
 from spatialwhisperer.tl._training.regression import own_requests, read_own
-from spatialwhisperer.tl._training.sources import describe
+from spatialwhisperer.tl._training.sources import describe, section_names
 from spatialwhisperer.training.fit import in_closed_form
 from spatialwhisperer.training.trainer import trainer_options
 
@@ -176,7 +176,7 @@ def _plan(
         validation_groups=tuple(sorted(held_out)),
         random_state=random_state,
         augmentation=preset.augmentation if "image" in inputs.unlocked else None,
-        sections=tuple(sorted(set(inputs.observations["section"].to_numpy()[items.row].astype(str).tolist()))),
+        sections=section_names(inputs.observations["section"].to_numpy()[items.row]),
         versions={name: version(name) for name in PACKAGES},
     )
     return fitting.Plan(
