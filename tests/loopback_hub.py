@@ -79,7 +79,7 @@ class LoopbackHub:
 
     def add(self, name: str, files: Mapping[str, bytes] | Path, *, gated: bool = False) -> Repository:
         """Add a repository."""
-        self.repositories[name] = Repository(files if isinstance(files, dict) else files_in(files), gated=gated)  # type: ignore[arg-type]
+        self.repositories[name] = Repository(files if isinstance(files, dict) else files_in(files), gated=gated)
         return self.repositories[name]
 
 

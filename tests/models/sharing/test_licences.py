@@ -11,6 +11,7 @@ pytest.importorskip("transformers")
 import torch
 
 import spatialwhisperer as sw
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.encoders.image.network import ModuleEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import EncoderSpec, ModelConfig, Whisperer
@@ -110,7 +111,7 @@ def test_a_frozen_gated_encoder_is_named_and_not_sent(hub: LoopbackHub) -> None:
         "gene": ModalityConfig(FeatureRecipe(None, "X_b"), 6, HeadConfig("linear", 6)),
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("error", sw._messages.SpatialWhispererWarning)  # type: ignore[attr-defined]
+        warnings.simplefilter("error", SpatialWhispererWarning)
         Whisperer(ModelConfig(4, modalities)).push_to_hub("owner/name")
     card = hub.repositories["owner/name"].files["README.md"].decode()
     assert (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -41,6 +41,11 @@ def described(
     return Described(replace(CONFIG, card=card, training=training, annotation=annotation), PARTS, None, None)
 
 
+def front(text: str) -> Any:
+    """Front matter as the hub reads it."""
+    return ModelCard(text, ignore_metadata_errors=False).data
+
+
 def cells(text: str, start: str) -> list[str]:
     """Cells of the row of a table that starts so."""
     line = next(line for line in text.splitlines() if line.startswith(f"| {start} |"))
@@ -52,7 +57,7 @@ def cells(text: str, start: str) -> list[str]:
 
 def test_the_hub_reads_licence_task_encoders_and_figures() -> None:
     card = replace(CARD, held_out_macro_auroc={"B1": 0.71, "C2": 0.64}, licence="CC-BY-4.0")
-    data = ModelCard(readme(described(card)), ignore_metadata_errors=False).data
+    data = front(readme(described(card)))
     assert data.library_name == "spatialwhisperer"
     assert data.license == "cc-by-4.0"
     assert data.pipeline_tag == "zero-shot-image-classification"
@@ -73,7 +78,7 @@ def test_the_hub_reads_licence_task_encoders_and_figures() -> None:
 def test_a_licence_that_the_hub_does_not_know_is_another_one(
     licence: str | None, name: str | None, other: str | None
 ) -> None:
-    data = ModelCard(readme(described(), licence=licence)).data
+    data = front(readme(described(), licence=licence))
     assert (data.license, data.get("license_name")) == (name, other)
 
 
@@ -81,7 +86,7 @@ def test_text_that_means_something_to_yaml_or_a_table_stays_text() -> None:
     odd = 'a: "b" | c\n# d'
     training = replace(TRAINING, groups=(odd, "P2"))
     text = readme(described(replace(CARD, name=odd, held_out_macro_auroc={odd: 0.5}), training))
-    data = ModelCard(text, ignore_metadata_errors=False).data
+    data = front(text)
     assert data.eval_results is not None
     assert data.eval_results[0].dataset_name == f"held-out section {odd}"
     assert '| patients or groups (2) | a: "b" \\| c # d, P2 |' in text
@@ -153,7 +158,7 @@ def test_a_trained_model_is_saved_with_its_card(model: Whisperer) -> None:
     assert training.versions.keys() == {"spatialwhisperer", "torch", "lightning", "numpy"}
     assert cells(text, "pairs")[1] == ", ".join(f"{n:,} {pair}" for pair, n in training.pairs.items())
     assert "stain_texture" in cells(text, "image")[1]
-    assert ModelCard(text, ignore_metadata_errors=False).data.library_name == "spatialwhisperer"
+    assert front(text).library_name == "spatialwhisperer"
 
 
 def test_held_out_expression_and_the_training_data_inside_are_counted(folders: dict[str, Path]) -> None:
@@ -178,7 +183,7 @@ def test_figures_of_the_embedded_model_are_those_of_its_card() -> None:
     text = str(model.generate_model_card())
     for section, value in model.config.card.held_out_macro_auroc.items():
         assert f"| macro AUROC of the labels | section {section}, its patient left out | {value:.3f} |" in text
-    results = ModelCard(text, ignore_metadata_errors=False).data.eval_results
+    results = front(text).eval_results
     assert {r.dataset_name: r.metric_value for r in results or ()} == {
         f"held-out section {section}": value for section, value in model.config.card.held_out_macro_auroc.items()
     }

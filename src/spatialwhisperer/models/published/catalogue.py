@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from spatialwhisperer.models.sharing.licences import Held
+
 _MODALITIES = ("image", "gene", "text")
 _COLUMNS = (
     "description",
@@ -125,7 +127,7 @@ def _named() -> Iterator[dict[str, Any]]:
         )
 
 
-_TOWERS = (("image", IMAGE, "no"), ("gene", GENE, "no"), ("text", TEXT, "trained"))
+_TOWERS: tuple[tuple[str, str, Held], ...] = (("image", IMAGE, "no"), ("gene", GENE, "no"), ("text", TEXT, "trained"))
 
 
 def _checkpoint_is_here(name: str) -> bool:

@@ -86,7 +86,7 @@ def _why_not(model_id: str, error: Exception, *, offline: bool, reached: bool) -
 
 def publish(
     repository: str,
-    write: Callable[[Path], None],
+    write: Callable[[Path], object],
     *,
     message: str,
     private: bool | None = None,
@@ -172,13 +172,13 @@ def _commit(
     mine = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     # parts of a model that was there before would make the new one unreadable
     old = [name for name in there if name not in mine and any(fnmatch(name, pattern) for pattern in _PATTERNS)]
-    operations = [
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
         *(CommitOperationDelete(path_in_repo=name) for name in old),
         *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in mine.items()),
     ]
     done = api.create_commit(
         repository,
-        operations,
+        [*operations],
         commit_message=message,
         revision=branch,
         create_pr=create_pr,

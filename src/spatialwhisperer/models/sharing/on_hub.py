@@ -48,7 +48,7 @@ class OnHub(PyTorchModelHubMixin):
             """Open a model."""
 
     @checked
-    def generate_model_card(self, *, address: str = "folder or owner/name", licence: str | None = None) -> ModelCard:  # type: ignore[override]
+    def generate_model_card(self, *, address: str = "folder or owner/name", licence: str | None = None) -> ModelCard:
         """Describe the model for people and for the hub: its training, held-out figures, and the licence of every part.
 
         :meth:`save`, :meth:`save_pretrained` and :meth:`push_to_hub` write it as ``README.md``.
@@ -82,7 +82,7 @@ class OnHub(PyTorchModelHubMixin):
         return parts_of(self.config, stored, self.encoders)
 
     @checked
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **hub: Any
     ) -> str | None:
         """Write the model and its card to a new folder, the Hugging Face way; :meth:`save` also replaces a model.
@@ -176,6 +176,6 @@ class OnHub(PyTorchModelHubMixin):
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
         """Open a model the Hugging Face way; see :meth:`load`."""
         return cls.load(pretrained_model_name_or_path, **options)
