@@ -66,6 +66,8 @@ class LoopbackHub:
         Method and path of each request.
     cut
         Half is sent of files whose name ends so; nothing is cut where it is empty.
+    holds
+        Whether the other half is held back, instead of the connection being closed; ``holding`` is set when it is.
     token
         Token that is granted access to gated repositories and may write.
     """
@@ -74,6 +76,7 @@ class LoopbackHub:
         self.repositories: dict[str, Repository] = {}
         self.asked: list[str] = []
         self.cut, self.token, self.address = "", "granted", ""
+        self.holds, self.holding, self.go_on = False, threading.Event(), threading.Event()
         self.uploaded: dict[str, bytes] = {}
         self.checked_cards: list[str] = []
 
@@ -184,6 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
         cut = self.hub.cut and path.endswith(self.hub.cut)
         sent = content[at : max(at, whole // 2)] if cut else content[at:]
         self._send(206 if at else 200, headers, sent if body else b"", length=whole - at)
+        if cut and body and self.hub.holds:
+            self.hub.holding.set()
+            self.hub.go_on.wait(60)
 
     # ----------------------------------------------------------------------------------------- writing
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -190,6 +194,35 @@ def test_a_connection_that_breaks_is_an_own_error_and_the_next_call_goes_on(hub:
         sw.models.load(NAME)
     hub.cut = ""
     assert same(model, sw.models.load(NAME))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_downloads_leaves_nothing_that_is_taken_for_whole(
+    hub: LoopbackHub, cache: Path
+) -> None:
+    model = small()
+    model.push_to_hub(NAME)
+    hub.cut, hub.holds = ".safetensors", True
+    code = f"import spatialwhisperer as sw; sw.models.load({NAME!r})"
+    places = {
+        "HF_ENDPOINT": hub.address,
+        "HF_HUB_CACHE": str(cache),
+        "SPATIALWHISPERER_CACHE_DIR": str(sw.settings.cache_dir),
+    }
+    child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **places, "HF_HUB_DISABLE_XET": "1"})
+    try:
+        assert hub.holding.wait(60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == -signal.SIGKILL
+    hub.cut, hub.holds = "", False
+    hub.go_on.set()
+    with sw.settings.override(offline=True), pytest.raises((FileNotFoundError, ValueError), match="whole|lacks"):
+        sw.models.load(NAME)
+    assert same(model, sw.models.load(NAME))
+    with sw.settings.override(offline=True):
+        assert same(model, sw.models.load(NAME))
 
 
 def test_a_changed_file_on_the_hub_is_refused(hub: LoopbackHub) -> None:
