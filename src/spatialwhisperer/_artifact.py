@@ -65,10 +65,17 @@ class Artifact:
     parts: Mapping[str, Artifact] = field(default_factory=lambda: _NOTHING)
     files: Mapping[str, bytes] = field(default_factory=lambda: _NOTHING)
 
-    def write(self, folder: str | Path) -> Path:
+    def write(self, folder: str | Path, *, notes: Mapping[str, str] = _NOTHING) -> Path:
         """Write to a folder that appears whole or not at all; an artifact of the same kind there is replaced.
 
         A process that is killed leaves the old one or the new one. What it left beside them is removed by a later call.
+
+        Parameters
+        ----------
+        folder
+            Where to write.
+        notes
+            Texts for people by the name of their file, such as a README. They are no part of the artifact and may be edited.
 
         Returns
         -------
@@ -88,7 +95,7 @@ class Artifact:
             )
         temporary = beside(folder)
         try:
-            self.write_into(temporary)
+            self.write_into(temporary, notes=notes)
             _open_to_others(temporary, [temporary])
             make_durable(temporary)
             put(temporary, folder)
@@ -97,12 +104,14 @@ class Artifact:
         sweep(folder)
         return folder
 
-    def write_into(self, folder: Path) -> str:
+    def write_into(self, folder: Path, *, notes: Mapping[str, str] = _NOTHING) -> str:
         """Write the files into a folder that exists; returns the digest.
 
         The folder may be left half written. This is for callers that take care of that themselves; all others use `write`.
         """
-        written: list[Path] = []
+        written = [folder / name for name in notes]
+        for path, text in zip(written, notes.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
         sha = self._write(folder, written)
         _open_to_others(folder, written)
         return sha
@@ -200,6 +209,20 @@ def digest(stated: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in stated.items() if key != "digest"}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return _sha256(text.encode())
+
+
+def stated_config(folder: Path, kind: str) -> Mapping[str, Any]:
+    """The configuration of the artifact in a folder, without its arrays; its digest is compared, and those of other files are not.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is of another kind, changed, or cut off.
+    """
+    config: Mapping[str, Any] = _stated(folder, kind, folder)["config"]
+    return config
 
 
 def kind_of(folder: Path) -> str | None:
@@ -334,8 +357,15 @@ def _check_link(path: Path, root: Path) -> None:
     if not os.path.islink(path):
         return
     target, root = path.resolve(), root.resolve()
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    if not any(target.is_relative_to(place) for place in (root, blobs)):
+    places = [root]
+    if root.parent.name == "snapshots":
+        # files of the repository, and those that newer clients keep once for all repositories of a cache
+        repository = root.parent.parent
+        places += [
+            repository / "blobs",
+            *([repository.parent / "blobs"] if repository.name.startswith("models--") else []),
+        ]
+    if not any(target.is_relative_to(place) for place in places):
         raise ValueError(
             f"{path} is a link that leads out of its folder, to {target}. If you trust it, copy the folder with the files that its "
             "links lead to (cp -rL)."

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import spatialwhisperer as sw
+from tests.loopback_hub import loopback_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +32,8 @@ def fill_cache(cache: Path, repository: str, source: Path) -> Path:
 
 
 def use_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Let the client of the hub read and write a cache of the test."""
+    """Let the client of the hub read and write a cache of the test, and the package remember repositories beside it."""
+    monkeypatch.setattr(sw.settings, "cache_dir", cache.with_name(f"{cache.name}-package"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(cache), raising=False)
 
@@ -55,87 +55,8 @@ def serving(
 
     ``gated`` is a repository that wants the token "granted"; of files whose name ends with ``cut`` half is sent.
     """
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    asked: list[str] = []
-
-    class Hub(_Hub):
-        pass
-
-    Hub.repositories, Hub.gated, Hub.cut, Hub.asked = repositories, gated, cut, asked
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", address, raising=False)
-    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address, raising=False)
-    try:
-        yield asked
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _Hub(BaseHTTPRequestHandler):
-    repositories: Mapping[str, Path]
-    gated: str
-    cut: str
-    asked: list[str]
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def log_message(self, *_: Any) -> None:
-        """Write nothing."""
-
-    def _answer(self, *, body: bool) -> None:
-        path = self.path.partition("?")[0].strip("/")
-        self.asked.append(f"{self.command} {path}")
-        parts = path.split("/")
-        if parts[:2] == ["api", "models"]:
-            self._listing("/".join(parts[2:4]), tree="tree" in parts)
-        else:
-            self._file("/".join(parts[:2]), "/".join(parts[4:]), body=body)
-
-    def _listing(self, repository: str, *, tree: bool) -> None:
-        folder = self.repositories.get(repository)
-        if folder is None:
-            self._send(404, {"X-Error-Code": "RepoNotFound"}, b"{}")
-            return
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        names = [file.relative_to(folder).as_posix() for file in files]
-        answer: Any = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
-        if tree:
-            answer = [
-                {"type": "file", "path": name, "size": file.stat().st_size, "oid": "0"}
-                for name, file in zip(names, files, strict=True)
-            ]
-        self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
-
-    def _file(self, repository: str, name: str, *, body: bool) -> None:
-        folder = self.repositories.get(repository)
-        file = None if folder is None else folder / name
-        if file is None or not file.is_file():
-            self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b"")
-            return
-        if repository == self.gated and self.headers.get("Authorization") != "Bearer granted":
-            self._send(403, {"X-Error-Code": "GatedRepo", "X-Repo-Commit": COMMIT}, b"")
-            return
-        content = file.read_bytes()
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-        sent = content[: len(content) // 2] if body and self.cut and name.endswith(self.cut) else content
-        self._send(200, headers, sent if body else b"", length=len(content))
-
-    def _send(self, status: int, headers: Mapping[str, str], content: bytes, *, length: int | None = None) -> None:
-        self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(content) if length is None else length))
-        self.end_headers()
-        self.wfile.write(content)
+    with loopback_hub(monkeypatch) as hub:
+        hub.cut = cut
+        for name, folder in repositories.items():
+            hub.add(name, folder, gated=name == gated)
+        yield hub.asked

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.encoders.hub import Wanted, fetch, in_cache
+from spatialwhisperer.encoders.hub_record import files_of_commit, record_file
 from spatialwhisperer.encoders.published.table import published
 from tests.encoders.hub_mirror import fill_cache, serving, set_token, use_cache
+from tests.loopback_hub import files_in, loopback_hub
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,6 +159,96 @@ def test_half_a_download_is_an_error_and_is_taken_up_again(repository: Path, mon
         sw.models.open_encoder(FREE, "image")
     with serving(monkeypatch, {"owner/free": repository}), sw.settings.override(offline=False):
         assert sw.models.open_encoder(FREE, "image").spec.dim == 64
+
+
+def test_weights_without_the_configuration_that_came_with_them_are_half_a_download(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with loopback_hub(monkeypatch) as hub, sw.settings.override(offline=False):
+        commit = hub.add("owner/free", repository).head
+        sw.models.open_encoder(FREE, "image")
+        here = in_cache("owner/free", Wanted())
+        assert here is not None
+        assert here.name == commit
+        assert files_of_commit("owner/free", commit) == sorted(files_in(repository))
+        # as after a process that was killed between two files
+        (here / "config.json").unlink()
+        assert in_cache("owner/free", Wanted()) is None
+        sw.models.open_encoder(FREE, "image")
+    assert json.loads((here / "config.json").read_text()) == TINY
+
+
+# --------------------------------------------------------------------------------------------- revisions
+
+
+def other_weights(repository: Path) -> dict[str, bytes]:
+    from safetensors.torch import load, save
+
+    files = files_in(repository)
+    state = load(files["model.safetensors"])
+    return {**files, "model.safetensors": save({name: value + 0.5 for name, value in state.items()})}
+
+
+def test_an_encoder_that_has_moved_is_said_and_can_be_pinned(
+    cache: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    with loopback_hub(monkeypatch) as hub, sw.settings.override(offline=False):
+        served = hub.add("owner/free", repository)
+        old = served.head
+        first = sw.models.open_encoder(FREE, "image")
+        assert first.commit == old
+        assert first.identity.revision is None
+        new = served.commit(other_weights(repository))
+        # what the cache holds is used as before; an empty cache gets what the hub has now
+        assert sw.models.open_encoder(FREE, "image").commit == old
+        cache.rename(tmp_path / "gone")
+        with pytest.warns(
+            UserWarning, match=rf"owner/free has moved on the hub, from commit {old} to {new}.*revision='{old}'"
+        ):
+            moved = sw.models.open_encoder(FREE, "image")
+        pinned = sw.models.image_encoder(FREE, revision=old)
+    assert (moved.commit, pinned.commit) == (new, old)
+    assert pinned.identity.revision == old
+    assert pinned.identity.name == FREE
+    one, two, three = (e.encode(tiles, mpp=0.5, device="cpu") for e in (first, moved, pinned))
+    np.testing.assert_array_equal(one, three)
+    assert np.abs(one - two).max() > 0.01
+    # whoever means the new one says so
+    record_file("owner/free").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sw.models.open_encoder(FREE, "image").commit == new
+
+
+def test_features_keep_the_commit_and_are_not_taken_for_those_of_another(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections, _ = sw.datasets.simulate_sections(1, 20, n_genes=20, n_reference_cells=20, random_state=0)
+    section = sections["P1"]
+    with loopback_hub(monkeypatch) as hub, sw.settings.override(offline=False, device="cpu"):
+        served = hub.add("owner/free", repository)
+        old = served.head
+        served.commit(other_weights(repository))
+        for encoder, commit in ((FREE, served.head), (sw.models.image_encoder(FREE, revision=old), old)):
+            sw.pp.embed_images(section, encoder=encoder, key_added="X_free", tile_um=40, tile_px=32)
+            stored = json.loads(section["table"].uns["spatialwhisperer"]["X_free"]["parameters"])
+            assert stored["commit"] == commit
+    assert stored["recipe"]["encoder"]["revision"] == old
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [("stain_texture", "image"), ("resnet18", "image"), ("minilm", "text"), ("geneformer", "gene")],
+)
+def test_what_has_no_revisions_takes_none(name: str, modality: str) -> None:
+    with pytest.raises(ValueError, match="no revisions to choose from|revision is for encoders from the hub"):
+        sw.models.open_encoder(name, modality, revision="main", pretrained=name != "resnet18")
+
+
+def test_a_revision_and_a_local_copy_are_one_too_many(repository: Path) -> None:
+    with pytest.raises(ValueError, match="revision is for weights from the hub, and weights names a local copy"):
+        sw.models.open_encoder("uni", "image", weights=repository, revision="main")
 
 
 def test_a_cache_without_its_weights_or_a_shard_is_not_enough(cache: Path, repository: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_misspelt_name_lists_close_ones() -> None:
 
 @pytest.mark.parametrize("encoder", [net(), Given()])
 def test_weights_are_for_names(encoder: Any) -> None:
-    with pytest.raises(ValueError, match="weights are for encoders that are named"):
+    with pytest.raises(ValueError, match="weights and revision are for encoders that are named"):
         image_encoder(encoder, weights="somewhere")
 
 

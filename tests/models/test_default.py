@@ -218,7 +218,7 @@ def test_unknown_words_without_internet(model: Any, embedded: Path, monkeypatch:
     def missing(*_: Any, **__: Any) -> None:
         raise FileNotFoundError("The files are not in the cache, and settings.offline is set.")
 
-    monkeypatch.setattr("spatialwhisperer.tl._embedding.models.open_encoder", missing)
+    monkeypatch.setattr("spatialwhisperer.tl._embedding.models.open_identified", missing)
     with pytest.raises(
         FileNotFoundError, match="is needed for 'wood'.*the model knows 'T cell'.*settings.offline is set"
     ):
@@ -284,7 +284,7 @@ def test_annotation_without_internet_and_without_the_text_extra(embedded: Path, 
 
 def test_it_is_there_and_small() -> None:
     files = [p for p in store.embedded_folder().rglob("*") if p.is_file()]
-    assert {p.suffix for p in files} == {".json", ".safetensors"}
+    assert {p.suffix for p in files} == {".json", ".md", ".safetensors"}
     assert sum(p.stat().st_size for p in files) <= 8_000_000
 
 

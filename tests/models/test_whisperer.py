@@ -208,31 +208,6 @@ def test_hub_style_saving_needs_a_new_folder(tmp_path: Path) -> None:
     assert Whisperer.load(tmp_path / "hub").vocabulary is None
 
 
-def test_what_is_pushed_can_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import HfApi
-
-    model = rich()
-
-    def upload(_: Any, *, folder_path: Path, **__: Any) -> str:
-        shutil.copytree(folder_path, tmp_path / "hub")
-        return "done"
-
-    monkeypatch.setattr(HfApi, "create_repo", lambda _, repo_id, **__: type("Repo", (), {"repo_id": repo_id}))
-    monkeypatch.setattr(HfApi, "upload_folder", upload)
-    assert model.push_to_hub("owner/name") == "done"
-    # the cache of the hub holds links to files that lie elsewhere
-    snapshot = tmp_path / "models" / "snapshots" / "0123"
-    (tmp_path / "models").mkdir()
-    (tmp_path / "hub").rename(tmp_path / "models" / "blobs")
-    for path in [p for p in (tmp_path / "models" / "blobs").rglob("*") if p.is_file()]:
-        link = snapshot / path.relative_to(tmp_path / "models" / "blobs")
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-    opened = Whisperer.load(snapshot)
-    assert same_state(model, opened)
-    assert opened.labels == ["fat"]
-
-
 def test_a_name_on_the_hub_is_fetched_and_opened(model: Whisperer, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -52,6 +52,7 @@ def fast() -> dict[str, Other]:
         "models.get_preset": _plain(m.get_preset, preset="bleep", protocol="strict"),
         "models.get_spec": _plain(m.get_spec, name="resnet18", modality="image"),
         "models.list_encoders": _plain(m.list_encoders, modality="image"),
+        "models.list_models": _plain(m.list_models, folder=str(folder() / "none")),
         "models.load": _plain(
             m.load,
             source=str(folder() / "none"),
@@ -63,7 +64,7 @@ def fast() -> dict[str, Other]:
         ),
         "models.load_gene_encoder": _plain(m.load_gene_encoder, folder=str(folder() / "none"), allow_encoders=()),
         "models.open_encoder": _plain(
-            m.open_encoder, name="stain_texture", modality="image", weights=None, pretrained=True
+            m.open_encoder, name="stain_texture", modality="image", weights=None, pretrained=True, revision=None
         ),
         "models.image_encoder": _plain(m.image_encoder, encoder="stain_texture", weights=None, pretrained=True),
         "models.text_encoder": _plain(m.text_encoder, encoder="minilm", pooling=None, normalize=None),
@@ -85,6 +86,7 @@ def fast() -> dict[str, Other]:
         ),
         "Whisperer.predict_expression": _plain(model.predict_expression, features=_features("image")),
         "Whisperer.prompts": _plain(model.prompts, label="T cell"),
+        "Whisperer.generate_model_card": _plain(model.generate_model_card, address="owner/name", licence="mit"),
         "Whisperer.save": _plain(model.save, folder=str(folder() / "saved")),
         "Whisperer.update": Other(lambda: deepcopy(m.default_model()).update, {"annotation": model.config.annotation}),
         "Vocabulary.lookup": _plain(vocabulary.lookup, texts=["fat"]),

@@ -37,6 +37,8 @@ class Encoder(ABC):
         Names that the class is registered by.
     library
         Package that opens the encoder.
+    commit
+        Commit on the hub that the weights are of; ``None`` where they are not from there.
     runs_foreign_code
         Whether opening a registered name may run code that comes with the weights. A stored model never opens such a name by itself.
     """
@@ -44,6 +46,7 @@ class Encoder(ABC):
     spec: EncoderSpec
     fits: ClassVar[bool] = False
     library: ClassVar[str] = "spatialwhisperer"
+    commit: str | None = None
     runs_foreign_code: ClassVar[bool] = False
     names: ClassVar[frozenset[str]] = frozenset()
 

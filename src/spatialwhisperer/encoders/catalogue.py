@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatialwhisperer.encoders.base import Encoder
+    from spatialwhisperer.encoders.recipe import EncoderIdentity
+
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def encoder_class(name: str, modality: str) -> type[Encoder]:
@@ -60,7 +65,14 @@ def stored_class(name: str, modality: str) -> type[Encoder]:
 
 
 @checked
-def open_encoder(name: str, modality: str, *, weights: str | Path | None = None, pretrained: bool = True) -> Encoder:
+def open_encoder(
+    name: str,
+    modality: str,
+    *,
+    weights: str | Path | None = None,
+    pretrained: bool = True,
+    revision: str | None = None,
+) -> Encoder:
     """Open an encoder by name.
 
     Parameters
@@ -75,11 +87,15 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
         Local weights, instead of a download: a ``.safetensors`` file, or a folder with exactly one.
     pretrained
         Whether to take the published weights; otherwise they are random.
+    revision
+        Commit, tag or branch on the hub. The commit is part of the identity of the encoder then: features of another one are not
+        used in its place, and a model that was trained with it opens it at that commit. ``None`` takes what the cache of the hub holds, else the
+        latest, and warns where that is not the commit that was opened first on this machine.
 
     Raises
     ------
     ValueError
-        If there is no such encoder, or it takes no weights.
+        If there is no such encoder, it takes no weights, or has no revisions to choose from.
     FileNotFoundError
         If the weights are not there and cannot be downloaded.
 
@@ -89,8 +105,33 @@ def open_encoder(name: str, modality: str, *, weights: str | Path | None = None,
     >>> sw.models.open_encoder("stain_texture", "image").spec.tile_um
     154.0
     """
-    encoder: Encoder = opened(name, encoder_class(name, modality), weights=weights, pretrained=pretrained)
+    make, pinned = encoder_class(name, modality), {}
+    if revision is not None:
+        if weights is not None:
+            raise ValueError("revision is for weights from the hub, and weights names a local copy: pass one of them.")
+        if not _takes_revision(make):
+            raise ValueError(
+                f"The {modality} encoder {name!r} has no revisions to choose from: its name alone says which it is."
+            )
+        pinned = {"revision": revision}
+    encoder: Encoder = opened(name, make, weights=weights, pretrained=pretrained, **pinned)
     return encoder
+
+
+def open_identified(identity: EncoderIdentity, modality: str) -> Encoder:
+    """Open the encoder that an identity names, at its commit where it states one."""
+    commit = identity.revision
+    # other encoders state a tag, or the digest of a packaged file
+    pinned = (
+        commit
+        if commit and _COMMIT.fullmatch(commit) and _takes_revision(encoder_class(identity.name, modality))
+        else None
+    )
+    return open_encoder(identity.name, modality, revision=pinned)
+
+
+def _takes_revision(make: type[Encoder]) -> bool:
+    return "revision" in inspect.signature(make.open).parameters
 
 
 def opens_by_name(name: str, modality: str) -> bool:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer.encoders.hub_record import files_of_commit, note_files, say_if_moved
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def announce(spec: EncoderSpec) -> None:
 
 
 def fetch(spec: EncoderSpec, repository: str, wanted: Wanted, *, revision: str | None = None) -> Path:
-    """Folder with the files of a repository: what the cache of the hub holds, else a download.
+    """Folder with the files of a repository: what the cache of the hub holds, else a download. Its name is the commit.
 
     Parameters
     ----------
@@ -94,7 +95,8 @@ def fetch(spec: EncoderSpec, repository: str, wanted: Wanted, *, revision: str |
     wanted
         Which files.
     revision
-        Revision; ``None`` takes the latest.
+        Revision; ``None`` takes the one that the cache holds, else the latest, and warns where it is not the one that was opened
+        first on this machine.
 
     Raises
     ------
@@ -105,21 +107,28 @@ def fetch(spec: EncoderSpec, repository: str, wanted: Wanted, *, revision: str |
     """
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is None:
         raise ValueError(f"{repository!r} is not a valid hub id; one is like 'owner/model'.")
-    here = in_cache(repository, wanted, revision)
-    if here is not None:
-        return here
+    folder = in_cache(repository, wanted, revision) or _download(spec, repository, wanted, revision)
+    if revision is None:
+        pin = f"sw.models.open_encoder({spec.name!r}, {spec.modality!r}, revision='{{commit}}')"
+        say_if_moved(f"Encoder {spec.name!r}", repository, folder.name, pin)
+    return folder
+
+
+def _download(spec: EncoderSpec, repository: str, wanted: Wanted, revision: str | None) -> Path:
     check_access(spec)
     check_network(spec)
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        names = [file.rfilename for file in HfApi().model_info(repository, revision=revision).siblings or []]
+        info = HfApi().model_info(repository, revision=revision)
+        names = [file.rfilename for file in info.siblings or []]
         if not wanted.weights_in(names):
             raise _NoWeights(
                 f"{repository} holds no weights that are read ({listing(wanted.weights)}); it has {listing(names, 8)}."
             )
         announce(spec)
+        note_files(repository, str(info.sha), names)
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted.chosen(names)))
     except HFValidationError as error:
         raise ValueError(f"{repository!r} is not a valid hub id ({first_line(error)}).") from error
@@ -147,7 +156,9 @@ def in_cache(repository: str, wanted: Wanted, revision: str | None = None) -> Pa
         return None
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     there = set(wanted.weights_in(names))
-    return folder if there and _shards(folder, names) <= set(names) else None
+    known = files_of_commit(repository, folder.name)
+    needed = _shards(folder, names) | set(wanted.chosen(known or []))
+    return folder if there and needed <= set(names) else None
 
 
 def check_network(spec: EncoderSpec) -> None:

@@ -32,7 +32,11 @@ K = TypeVar("K", bound=Encoder)
 
 @checked
 def image_encoder(
-    encoder: str | torch.nn.Module | ImageEncoder, *, weights: str | Path | None = None, pretrained: bool = True
+    encoder: str | torch.nn.Module | ImageEncoder,
+    *,
+    weights: str | Path | None = None,
+    pretrained: bool = True,
+    revision: str | None = None,
 ) -> ImageEncoder:
     """Open an image encoder.
 
@@ -47,6 +51,8 @@ def image_encoder(
         A ``.safetensors`` file, or a folder with exactly one, for a timm model. Pickled files are refused.
     pretrained
         Download the published weights of a timm model where `weights` is not given.
+    revision
+        Commit, tag or branch on the hub; see :func:`open_encoder`.
 
     Returns
     -------
@@ -55,7 +61,7 @@ def image_encoder(
     Raises
     ------
     ValueError
-        There is no such encoder, `weights` is given for an encoder that takes none, or the weights do not fit.
+        There is no such encoder, `weights` or `revision` is given for an encoder that takes none, or the weights do not fit.
     TypeError
         `encoder` is none of the above.
     FileNotFoundError
@@ -70,9 +76,13 @@ def image_encoder(
     True
     """
     if isinstance(encoder, str):
-        return _of(ImageEncoder, open_encoder(encoder, "image", weights=weights, pretrained=pretrained))
-    if weights is not None:
-        raise ValueError(f"weights are for encoders that are named; {type(encoder).__name__} has its own.")
+        return _of(
+            ImageEncoder, open_encoder(encoder, "image", weights=weights, pretrained=pretrained, revision=revision)
+        )
+    if weights is not None or revision is not None:
+        raise ValueError(
+            f"weights and revision are for encoders that are named; {type(encoder).__name__} has its own weights."
+        )
     if isinstance(encoder, ImageEncoder):
         return encoder
     if is_module(encoder):
@@ -97,6 +107,7 @@ def text_encoder(
     pooling: Pooling | None = None,
     normalize: bool | None = None,
     pretrained: bool = True,
+    revision: str | None = None,
 ) -> TextEncoder:
     """Open a text encoder. Weights are read from safetensors alone, and no code from a repository is run.
 
@@ -114,6 +125,8 @@ def text_encoder(
         mean gets unit length.
     pretrained
         Whether to read the weights; otherwise they are random.
+    revision
+        Commit, tag or branch on the hub; see :func:`open_encoder`.
 
     Raises
     ------
@@ -125,7 +138,8 @@ def text_encoder(
         If weights have another checksum, are not in safetensors, or are not those of a text encoder; or a way of pooling is stated for
         an encoder that has its own.
     """
-    stated = {k: v for k, v in {"pooling": pooling, "normalize": normalize}.items() if v is not None}
+    asked = {"pooling": pooling, "normalize": normalize, "revision": revision}
+    stated = {k: v for k, v in asked.items() if v is not None}
     if isinstance(encoder, TextEncoder):
         if stated:
             raise ValueError(
@@ -135,7 +149,7 @@ def text_encoder(
     if not isinstance(encoder, str | Path):
         raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
     make = TransformerEncoder if isinstance(encoder, Path) else encoder_class(encoder, "text")
-    if stated and not issubclass(make, TransformerEncoder):
+    if stated.keys() - {"revision"} and not issubclass(make, TransformerEncoder):
         raise ValueError(f"pooling and normalize are for transformers; {encoder!r} has its own.")
     return _of(TextEncoder, opened(encoder, make, pretrained=pretrained, **stated))  # type: ignore[arg-type]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.presets.catalogue import get_preset, presets
     from spatialwhisperer.models.presets.comparison import compare_protocols
     from spatialwhisperer.models.presets.recipe import Recipe
+    from spatialwhisperer.models.published.catalogue import list_models
     from spatialwhisperer.models.published.image_text import image_text_model
     from spatialwhisperer.models.published.loading import load
     from spatialwhisperer.models.reference import Reference
@@ -65,6 +66,7 @@ _PLACES = {
     "image_encoder": "encoders.resolve",
     "image_text_model": "models.published.image_text",
     "list_encoders": "encoders.catalogue",
+    "list_models": "models.published.catalogue",
     "load": "models.published.loading",
     "load_gene_encoder": "encoders.resolve",
     "open_encoder": "encoders.catalogue",

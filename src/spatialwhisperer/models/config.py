@@ -13,6 +13,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models.augmentation import Augmentation
+from spatialwhisperer.models.refinement import Refinement
 
 Standardize = Literal["section", "global", "none"]
 Norm = Literal["l2", "none"]
@@ -106,43 +107,6 @@ class ModalityConfig(Stored):
 
 
 @dataclass(frozen=True)
-class Refinement(Stored):
-    """Whether contrastive steps replaced the image head of the closed form, and on what grounds.
-
-    Attributes
-    ----------
-    head
-        Name of the head that was refined.
-    kept
-        Whether the refined head replaced the closed form.
-    reason
-        The decision in words.
-    steps
-        Steps that the image head of the model has taken; 0 where the closed form stayed.
-    candidates
-        Numbers of steps that were compared; empty where nothing could be left out.
-    agreement
-        Caption agreement at each of them: the mean over left-out units.
-    best_steps
-        The one with the highest agreement.
-    gains
-        Its gain over the closed form in each left-out unit (patient, or section of the only patient).
-    standard_error
-        Standard error of the mean gain; ``None`` where nothing was compared.
-    """
-
-    head: str
-    kept: bool
-    reason: str
-    steps: int = 0
-    candidates: tuple[int, ...] = ()
-    agreement: tuple[float, ...] = ()
-    best_steps: int = 0
-    gains: Mapping[str, float] = field(default_factory=frozen)
-    standard_error: float | None = None
-
-
-@dataclass(frozen=True)
 class RegressionFeatures(Stored):
     """Image features that the regression reads and the joint space does not.
 
@@ -185,6 +149,10 @@ class Training(Stored):
         Random changes of the tiles; ``None`` where the image encoder was frozen, or its tiles were taken as they are.
     refinement
         What became of the contrastive refinement of the image head; ``None`` where there was none.
+    sections
+        Names of the sections and other tables that were trained on.
+    versions
+        Versions of packages in training.
     """
 
     preset: str
@@ -199,6 +167,8 @@ class Training(Stored):
     penalties: Mapping[str, float] = field(default_factory=frozen)
     augmentation: Augmentation | None = None
     refinement: Refinement | None = None
+    sections: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=frozen)
 
 
 @dataclass(frozen=True)

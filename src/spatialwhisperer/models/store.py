@@ -6,11 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact import CONFIG, TENSORS
+from spatialwhisperer._artifact import CONFIG
 from spatialwhisperer._storage.folders import present
 from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
-from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
-from spatialwhisperer.settings import settings
+from spatialwhisperer.models.sharing.hub import fetch_model
 
 if TYPE_CHECKING:
     from spatialwhisperer.encoders.base import Encoder
@@ -59,29 +58,7 @@ def locate(source: str | Path, **hub: Any) -> Path:
         return installed_model()
     if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):
         raise FileNotFoundError(f"There is no folder {path} to open a model from.")
-    return fetch(str(source), **({"local_files_only": settings.offline} | hub))
-
-
-def fetch(model_id: str, **hub: Any) -> Path:
-    """Download a model from the hub: only files of the kinds that a model has.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such model, or it cannot be reached.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    keep = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-    options = {k: hub[k] for k in keep if hub.get(k) is not None}
-    patterns = [CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in TOKENIZER_FILES)]
-    try:
-        return Path(snapshot_download(model_id, allow_patterns=patterns, **options))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"{model_id!r} is not a folder here, and the hub did not give a model of that name ({error})."
-        ) from error
+    return fetch_model(str(source), **hub)
 
 
 def fresh_encoder(modality: str, features: FeatureRecipe) -> dict[str, Encoder]:

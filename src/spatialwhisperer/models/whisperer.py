@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from huggingface_hub import PyTorchModelHubMixin
 
 from spatialwhisperer._annotations import numbers
-from spatialwhisperer._artifact import Artifact, names_in
+from spatialwhisperer._artifact import Artifact
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import untouched_rng
@@ -25,10 +23,12 @@ from spatialwhisperer.models.expression import ExpressionPredictor
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, sketched
 from spatialwhisperer.models.reference import Reference
+from spatialwhisperer.models.sharing.on_hub import OnHub
 from spatialwhisperer.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
 
 KIND = "model"
 _CHANGEABLE = ("annotation", "card", "labels", "training")
-_PARTS = ("expression", "vocabulary", "reference")
 
 
-class Whisperer(JointSpace, PyTorchModelHubMixin):
+class Whisperer(JointSpace, OnHub):
     """A joint space of H&E images, gene expression and text.
 
     Made by :func:`spatialwhisperer.tl.train`, or opened with :meth:`load`. It works on arrays; the functions in
@@ -265,7 +264,7 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
 
     @checked
     def save(self, folder: str | Path) -> Path:
-        """Write the model to a folder: ``config.json``, ``model.safetensors`` and a subfolder for each part.
+        """Write the model to a folder: ``config.json``, ``model.safetensors``, a subfolder for each part, and its card ``README.md``.
 
         The folder appears whole or not at all. An existing model there is replaced.
 
@@ -278,7 +277,8 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         FileExistsError
             If the folder holds something else.
         """
-        self.folder = self.artifact().write(folder)
+        artifact = self.artifact()
+        self.folder = artifact.write(folder, notes=self.notes(artifact))
         return self.folder
 
     @classmethod
@@ -329,36 +329,6 @@ class Whisperer(JointSpace, PyTorchModelHubMixin):
         if (card := model.config.card) is not None and card.licence:
             inform(f"{card.name}: {card.licence}; {card.use}.")
         return model
-
-    def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
-        """Write the model and a card to a new folder, the Hugging Face way; :meth:`save` also replaces a model.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder holds files of a model.
-        """
-        there = names_in(Path(save_directory), (*_PARTS, *map(encoder_part, self.modalities)))
-        if there:
-            raise FileExistsError(
-                f"{save_directory} holds {listing(there)} already. model.save(folder) replaces a model; save_pretrained needs a "
-                "new folder."
-            )
-        return super().save_pretrained(save_directory, **hub)
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.artifact().write_into(Path(save_directory))
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        encoders: Mapping[str, Given] | None = None,
-        allow_encoders: Collection[str | Path] = (),
-        **hub: Any,
-    ) -> Whisperer:
-        return cls.load(model_id, encoders=encoders, allow_encoders=allow_encoders, **hub)
 
 
 @lru_cache(maxsize=1)

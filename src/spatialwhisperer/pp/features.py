@@ -129,12 +129,15 @@ class FeatureRecord(Stored):
         How they were made, with an encoder of which licence, and on which images.
     looks
         What the encoder saw of the whole image of each section, where it looks at images.
+    commit
+        Commit on the hub that the weights of the encoder were of; ``None`` where they are not from there.
     """
 
     recipe: FeatureRecipe
     licence: str
     where: Where = field(default_factory=Where)
     looks: Mapping[str, tuple[float, ...]] = field(default_factory=frozen)
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,7 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
         **options,
     )
     key = recipe.key or _keys.features(recipe.name)
-    record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks)
+    record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks, getattr(encoder, "commit", None))
     return Features(values, Result(key, record, obsm={key: values}, obs=columns_of(encoder, values)))
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import spatialwhisperer as sw
+from tests.encoders.hub_mirror import set_token, use_cache
+from tests.loopback_hub import LoopbackHub, Repository, loopback_hub
 from tests.models.published.conftest import converted
 from tests.models.published.generator import Sizes, state_dict, write_checkpoint
 
@@ -20,72 +19,30 @@ if TYPE_CHECKING:
 
 pytest.importorskip("transformers")
 
-NAME = "Good-Lab/spatialwhisperer"
-
-
-class Hub:
-    """What a hub has, and what it was asked for."""
-
-    def __init__(self) -> None:
-        self.content, self.status, self.asked = b"", 200, [""]
-
-    @property
-    def commit(self) -> str:
-        return hashlib.sha1(self.content, usedforsecurity=False).hexdigest()
+NAME, FILE = "Good-Lab/spatialwhisperer", "spatialwhisperer.ckpt"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> Iterator[Hub]:
-    """A hub on this machine that holds the checkpoint."""
-    served = Hub()
-    served.content = checkpoint.read_bytes()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, *, body: bool) -> None:
-            served.asked.append(self.path)
-            status = served.status if self.path.endswith("/spatialwhisperer.ckpt") else 404
-            self.send_response(status)
-            if status != 200:
-                self.send_header("X-Error-Code", "GatedRepo" if status == 401 else "EntryNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_header("X-Repo-Commit", served.commit)
-            self.send_header("ETag", f'"{hashlib.sha256(served.content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(served.content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(served.content)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    address = f"http://127.0.0.1:{server.server_port}"
-    constants = "huggingface_hub.constants"
-    monkeypatch.setattr(f"{constants}.ENDPOINT", address)
-    monkeypatch.setattr(
-        f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with sw.settings.override(offline=False):
+def hub(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A hub on this machine, and a token of it."""
+    use_cache(monkeypatch, tmp_path / "hub")
+    set_token(monkeypatch, "granted")
+    with loopback_hub(monkeypatch) as served, sw.settings.override(offline=False, cache_dir=cache):
         yield served
-    server.shutdown()
-    server.server_close()
 
 
-def test_it_is_downloaded_once_and_opens_without_a_network(hub: Hub, vocabulary: Path, cache: Path, state: Any) -> None:
+@pytest.fixture
+def repository(hub: LoopbackHub, checkpoint: Path) -> Repository:
+    """The repository that holds the checkpoint."""
+    return hub.add(NAME, {FILE: checkpoint.read_bytes()})
+
+
+@pytest.mark.usefixtures("repository")
+def test_it_is_downloaded_once_and_opens_without_a_network(
+    hub: LoopbackHub, vocabulary: Path, cache: Path, state: Any
+) -> None:
     model = sw.models.load(NAME, tokenizer=vocabulary)
-    assert f"/{NAME}/resolve/main/spatialwhisperer.ckpt" in hub.asked
+    assert f"GET {NAME}/resolve/main/{FILE}" in hub.asked
     assert model.config.card is not None
     assert model.config.card.name == NAME
     np.testing.assert_array_equal(model.log_scale.detach().numpy(), state["model.discriminator.temperature"].numpy())
@@ -98,13 +55,14 @@ def test_it_is_downloaded_once_and_opens_without_a_network(hub: Hub, vocabulary:
     assert converted(cache) == ["Good-Lab--spatialwhisperer.json", model.folder.name]
 
 
-def test_other_calls_take_the_name_too(hub: Hub, vocabulary: Path, cache: Path) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("repository")
+def test_other_calls_take_the_name_too(vocabulary: Path, cache: Path) -> None:
     import anndata as ad
 
     data = ad.AnnData(np.zeros((4, 1), np.float32))
     with pytest.raises(FileNotFoundError, match="The tokenizer of dmis-lab/biobert-v1.1 is not in the .* cache"):
         sw.tl.embed(data, model=NAME, modality="gene", device="cpu")
-    assert converted(cache) == ["Good-Lab--spatialwhisperer.json"]
+    assert converted(cache) == []
     # afterwards the calls that cannot say which tokenizer find the model that was converted
     model = sw.models.load(NAME, tokenizer=vocabulary)
     assert sw.models.load(NAME).folder == model.folder
@@ -113,33 +71,81 @@ def test_other_calls_take_the_name_too(hub: Hub, vocabulary: Path, cache: Path) 
 
 
 def test_a_revision_that_moved_is_refused_until_it_is_named(
-    hub: Hub, vocabulary: Path, cache: Path, tmp_path: Path
+    repository: Repository, vocabulary: Path, cache: Path, tmp_path: Path
 ) -> None:
     first = sw.models.load(NAME, tokenizer=vocabulary)
     before = converted(cache)
-    old = hub.commit
-    hub.content = write_checkpoint(tmp_path / "new.ckpt", state_dict(Sizes(), seed=7)).read_bytes()
-    with pytest.raises(ValueError, match="its revision has moved.*revision="):
-        sw.models.load(NAME, tokenizer=vocabulary)
+    old = repository.head
+    new_one = write_checkpoint(tmp_path / "new.ckpt", state_dict(Sizes(), seed=7))
+    repository.commit({FILE: new_one.read_bytes()})
+    for _ in range(2):
+        with pytest.raises(ValueError, match="its revision has moved.*revision="):
+            sw.models.load(NAME, tokenizer=vocabulary)
     assert converted(cache) == before
-    new = sw.models.load(NAME, tokenizer=vocabulary, revision=hub.commit)
+    new = sw.models.load(NAME, tokenizer=vocabulary, revision=repository.head)
     assert new.folder != first.folder
+    assert not np.array_equal(*(m.state_dict()["heads.image.shortcut.weight"].numpy() for m in (first, new)))
     with sw.settings.override(offline=True):
         assert sw.models.load(NAME, tokenizer=vocabulary, revision=old).folder == first.folder
+    # whoever removes the record means the new one
+    (cache / "published" / "Good-Lab--spatialwhisperer.json").unlink()
+    assert sw.models.load(NAME, tokenizer=vocabulary).folder == new.folder
 
 
-def test_a_gated_repository_says_where_to_ask_and_what_to_set(hub: Hub, vocabulary: Path, cache: Path) -> None:
-    hub.status = 401
+@pytest.mark.slow
+@pytest.mark.usefixtures("repository")
+def test_half_a_download_leaves_nothing_and_is_finished_by_the_next_call(
+    hub: LoopbackHub, vocabulary: Path, cache: Path, state: Any
+) -> None:
+    hub.cut = ".ckpt"
+    with pytest.raises(FileNotFoundError, match=f"The hub did not give {FILE}"):
+        sw.models.load(NAME, tokenizer=vocabulary)
+    assert converted(cache) == []
+    with sw.settings.override(offline=True), pytest.raises(FileNotFoundError, match="is not in the Hugging Face cache"):
+        sw.models.load(NAME, tokenizer=vocabulary)
+    assert converted(cache) == []
+    hub.cut = ""
+    model = sw.models.load(NAME, tokenizer=vocabulary)
+    np.testing.assert_array_equal(model.log_scale.detach().numpy(), state["model.discriminator.temperature"].numpy())
+
+
+def test_a_file_that_was_cut_off_on_the_hub_is_refused_and_not_remembered_as_opened(
+    repository: Repository, vocabulary: Path, cache: Path, checkpoint: Path
+) -> None:
+    whole = checkpoint.read_bytes()
+    repository.commit({FILE: whole[: len(whole) // 2]})
+    with pytest.raises(ValueError, match="cut off|not a checkpoint|cannot be read|is no"):
+        sw.models.load(NAME, tokenizer=vocabulary)
+    assert converted(cache) == []
+    repository.commit({FILE: whole})
+    assert sw.models.load(NAME, tokenizer=vocabulary).modalities == ("gene", "image", "text")
+
+
+@pytest.mark.parametrize("token", [None, "another"])
+def test_a_gated_repository_says_where_to_ask_and_what_to_set(
+    hub: LoopbackHub,
+    vocabulary: Path,
+    cache: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    token: str | None,
+) -> None:
+    hub.add(NAME, {FILE: checkpoint.read_bytes()}, gated=True)
+    set_token(monkeypatch, token)
     with pytest.raises(
         FileNotFoundError, match=rf"is gated. Accept its terms at https://huggingface.co/{NAME}.*HF_TOKEN"
     ):
         sw.models.load(NAME, tokenizer=vocabulary)
     assert converted(cache) == []
+    set_token(monkeypatch, "granted")
+    assert sw.models.load(NAME, tokenizer=vocabulary).config.card is not None
 
 
-def test_a_hub_without_the_file_says_so(hub: Hub, vocabulary: Path, cache: Path) -> None:
-    hub.status = 404
-    with pytest.raises(FileNotFoundError, match="The hub did not give spatialwhisperer.ckpt"):
+@pytest.mark.parametrize("held", [None, "README.md"])
+def test_a_hub_without_the_file_says_so(hub: LoopbackHub, vocabulary: Path, cache: Path, held: str | None) -> None:
+    if held is not None:
+        hub.add(NAME, {held: b"words"})
+    with pytest.raises(FileNotFoundError, match=f"The hub did not give {FILE}"):
         sw.models.load(NAME, tokenizer=vocabulary)
     assert converted(cache) == []
 

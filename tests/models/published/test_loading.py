@@ -142,6 +142,7 @@ def test_it_is_converted_once_and_opens_as_a_folder(
             other.project("text", LABELS, device="cpu"), first.project("text", LABELS, device="cpu")
         )
     assert sorted(p.name for p in (cache / "published" / name[0]).iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "text_encoder",

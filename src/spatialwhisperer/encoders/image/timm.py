@@ -66,6 +66,8 @@ class TimmEncoder(ModuleEncoder):
         A ``.safetensors`` file, or a folder with exactly one; loaded instead of the published weights.
     pretrained
         Download the published weights where `weights` is not given; off leaves the network at random.
+    revision
+        Commit, tag or branch of a repository on the hub; ``None`` takes what the cache holds, else the latest.
 
     Raises
     ------
@@ -84,14 +86,22 @@ class TimmEncoder(ModuleEncoder):
 
     library = "timm"
 
-    def __init__(self, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> None:
+    def __init__(
+        self, name: str, *, weights: str | Path | None = None, pretrained: bool = True, revision: str | None = None
+    ) -> None:
         spec = _facts(name)
         file = None if weights is None else weight_file(weights)
-        source = Source(spec, pretrained=pretrained and file is None)
+        source = Source(spec, pretrained=pretrained and file is None, revision=revision)
+        if revision is not None and not source.repository:
+            raise ValueError(
+                f"revision is for encoders from the hub; the weights of {name!r} come with its name: a model id of timm names "
+                "its version, as in 'resnet18.a1_in1k'."
+            )
         network: Any = source.network()
         if file is not None:
             load_weights(network, file)
         self._file, self._pretrained = file, pretrained
+        self.commit, self._pinned = source.commit, revision is not None
         data = import_torch_stack("timm").data.resolve_model_data_config(network)
         dim = getattr(network, "head_hidden_size", network.num_features)
         if spec.pooling == _BEFORE_RELU:
@@ -115,9 +125,11 @@ class TimmEncoder(ModuleEncoder):
         )
 
     @classmethod
-    def open(cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> TimmEncoder:
+    def open(
+        cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True, revision: str | None = None
+    ) -> TimmEncoder:
         """Build the network of a name with its weights."""
-        return cls(name, weights=weights, pretrained=pretrained)
+        return cls(name, weights=weights, pretrained=pretrained, revision=revision)
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:
@@ -153,7 +165,9 @@ class TimmEncoder(ModuleEncoder):
     def identity(self) -> EncoderIdentity:
         """Name with the revision of published weights, or with the digest of other weights."""
         known = self.identify(self.spec.name, weights=self._file, pretrained=self._pretrained)
-        return super().identity if known is None else known
+        if known is None:
+            return super().identity
+        return replace(known, revision=self.commit) if self._pinned else known
 
 
 def _facts(name: str) -> EncoderSpec:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, parse_json, read_bytes
-from spatialwhisperer.encoders.hub import HUB
+from spatialwhisperer.encoders.hub import HUB, hub_answers
 from spatialwhisperer.encoders.registry import registered
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text._stored import build_network, open_tokenizer
@@ -151,14 +151,16 @@ def tokenizer_files(source: str | Path | None, name: str) -> dict[str, bytes]:
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     known = registered(name, "text")
     repository = name if known is None else known.url.removeprefix(HUB)
+    away = settings.offline or not hub_answers()
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(_TOKENIZER), local_files_only=settings.offline))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        why = "settings.offline is set" if settings.offline else "the hub did not give it"
+        return Path(snapshot_download(repository, allow_patterns=list(_TOKENIZER), local_files_only=away))
+    # a connection that breaks raises errors of whichever HTTP library the client has, which share no class
+    except Exception as error:
+        why = "the hub cannot be reached" if away else "the hub did not give it"
+        why = "settings.offline is set" if settings.offline else why
         raise FileNotFoundError(
             f"The tokenizer of {repository} is not in the Hugging Face cache, and {why}. It is one small file, vocab.txt: fetch it on "
             f"another machine (hf download {repository} vocab.txt) and pass it as tokenizer='…/vocab.txt'."

@@ -24,7 +24,7 @@ TOKENIZER_FILES = (".json", ".txt", ".model")
 _WANTED = hub.Wanted(others=(*(f"*{suffix}" for suffix in TOKENIZER_FILES), "1_Pooling/config.json"))
 
 
-def text_files(encoder: str | Path, known: EncoderSpec | None = None) -> Path:
+def text_files(encoder: str | Path, known: EncoderSpec | None = None, revision: str | None = None) -> Path:
     """Folder with the configuration, tokenizer and safetensors of a text encoder, fetched where it is not there yet.
 
     Parameters
@@ -33,26 +33,32 @@ def text_files(encoder: str | Path, known: EncoderSpec | None = None) -> Path:
         "minilm", a folder, or a hub id.
     known
         Facts about a registered encoder.
+    revision
+        Commit, tag or branch of the hub; ``None`` takes what the cache holds, else the latest.
 
     Raises
     ------
     FileNotFoundError
         If files are missing and cannot be fetched.
     ValueError
-        If ``encoder`` is none of these, weights have another checksum, or there are none in safetensors.
+        If ``encoder`` is none of these, weights have another checksum, or there are none in safetensors; or if a revision is asked for
+        of something that has none to choose from.
     """
     if not isinstance(encoder, str | Path):
         raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
+    if revision is not None and (encoder == MINILM or (known is None and Path(encoder).is_dir())):
+        what = f"is always that of commit {_MINILM_REVISION}" if encoder == MINILM else "is a folder"
+        raise ValueError(f"revision is for encoders from the hub; {str(encoder)!r} {what}.")
     if encoder == MINILM:
         folder = _minilm_folder()
         _check_minilm(folder / _WEIGHTS)
         return folder
     if isinstance(encoder, str) and known is not None and known.url.startswith(hub.HUB):
-        return _download(known.url.removeprefix(hub.HUB), known)
+        return _download(known.url.removeprefix(hub.HUB), known, revision)
     if Path(encoder).is_dir():
         folder = Path(encoder)
     elif isinstance(encoder, str) and encoder.count("/") == 1:
-        return _download(encoder, None)
+        return _download(encoder, None, revision)
     else:
         raise ValueError(
             f"encoder={str(encoder)!r} is neither a registered text encoder (sw.models.list_encoders('text')), nor a folder, nor "

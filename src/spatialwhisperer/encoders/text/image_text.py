@@ -42,6 +42,8 @@ class ImageTextTower(TextEncoder):
         The name.
     weights
         Folder with the files, instead of a download.
+    revision
+        Commit, tag or branch of the hub; ``None`` takes what the cache holds, else the latest.
 
     Raises
     ------
@@ -61,11 +63,11 @@ class ImageTextTower(TextEncoder):
 
     library = "transformers"
 
-    def __init__(self, name: str, *, weights: str | Path | None = None) -> None:
+    def __init__(self, name: str, *, weights: str | Path | None = None, revision: str | None = None) -> None:
         spec = registered(name, "text")
         if spec is None:
             raise ValueError(f"There is no model of images and texts {name!r}.")
-        folder = _fetched(spec) if weights is None else Path(weights).expanduser()
+        folder = _fetched(spec, revision) if weights is None else Path(weights).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"weights of {name!r} must be a folder with the files of {spec.url}; found {folder}."
@@ -74,13 +76,16 @@ class ImageTextTower(TextEncoder):
         self.network, self.tokens, self.scale = tower.network.eval().requires_grad_(False), tower.tokens, tower.scale
         self.spec = replace(spec, dim=self._width())
         self._folder = None if weights is None else folder
+        self.commit, self._pinned = (None if weights is not None else folder.name), revision is not None
 
     @classmethod
-    def open(cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> ImageTextTower:
+    def open(
+        cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True, revision: str | None = None
+    ) -> ImageTextTower:
         """Open the text tower of a name with its published weights."""
         if not pretrained:
             raise ValueError(f"{name!r} is opened with its published weights only; lock it.")
-        return cls(name, weights=weights)
+        return cls(name, weights=weights, revision=revision)
 
     @classmethod
     def is_here(cls, name: str) -> bool:
@@ -90,9 +95,9 @@ class ImageTextTower(TextEncoder):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """Name of published weights, or name and digest of those in a folder."""
+        """Name of published weights, with the commit where one was asked for, or name and digest of those in a folder."""
         digest = None if self._folder is None else hub.folder_digest(self._folder)
-        return EncoderIdentity(self.spec.name, digest=digest)
+        return EncoderIdentity(self.spec.name, self.commit if self._pinned else None, digest)
 
     def encode(self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None) -> np.ndarray:
         """Embed texts; see `TextEncoder.encode`. Words beyond the longest input of the model are cut off."""
@@ -131,8 +136,8 @@ def _wanted(spec: EncoderSpec) -> hub.Wanted:
     return usual if row is None or not row.files else replace(usual, weights=row.files)
 
 
-def _fetched(spec: EncoderSpec) -> Path:
-    return hub.fetch(spec, _repository(spec), _wanted(spec))
+def _fetched(spec: EncoderSpec, revision: str | None) -> Path:
+    return hub.fetch(spec, _repository(spec), _wanted(spec), revision=revision)
 
 
 def _tower(folder: Path, spec: EncoderSpec) -> Tower:

@@ -133,6 +133,7 @@ class TransformerEncoder(TextEncoder):
         pretrained: bool = True,
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        revision: str | None = None,
     ) -> TransformerEncoder:
         """Open a registered name, a folder or the id of a model on the hub. No code from a repository is run.
 
@@ -149,6 +150,8 @@ class TransformerEncoder(TextEncoder):
             registered name, else what a folder of sentence-transformers states, else the mean.
         normalize
             Divide each vector by its length; ``None`` as for ``pooling``. The pooler output of a registered name keeps its length.
+        revision
+            Commit, tag or branch of the hub; ``None`` takes what the cache holds, else the latest.
 
         Raises
         ------
@@ -157,13 +160,14 @@ class TransformerEncoder(TextEncoder):
         ImportError
             If transformers is not installed.
         ValueError
-            If weights have another checksum, are not in safetensors, or are not those of a text encoder.
+            If weights have another checksum, are not in safetensors, or are not those of a text encoder; or ``revision`` is given for
+            something that is not on the hub, or has a fixed one ("minilm").
         """
         if pooling is not None and pooling not in POOLINGS:
             raise ValueError(f"pooling must be {listing(map(repr, POOLINGS))}, not {pooling!r}.")
         require("transformers", extra="text")
         known = registered(name, "text") if isinstance(name, str) else None
-        folder = text_files(name if weights is None else weights, known)
+        folder = text_files(name if weights is None else weights, known, revision)
         asked = Opened(folder, pooling, normalize, pretrained)
         if name == MINILM and weights is None and pretrained:
             return _minilm(asked)
@@ -172,8 +176,11 @@ class TransformerEncoder(TextEncoder):
         identity = None
         if pretrained:
             by_name = known is not None and weights is None
-            identity = EncoderIdentity(spec.name, digest=None if by_name else digest_of(folder))
-        return _opened(asked, spec, identity)
+            pinned = folder.name if by_name and revision is not None else None
+            identity = EncoderIdentity(spec.name, pinned, None if by_name else digest_of(folder))
+        encoder = _opened(asked, spec, identity)
+        encoder.commit = folder.name if folder.parent.name == "snapshots" else None
+        return encoder
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:

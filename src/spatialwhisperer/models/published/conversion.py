@@ -17,6 +17,7 @@ from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.text.bert import pooled_bert
 from spatialwhisperer.models.config import Card, HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.opening import fill
+from spatialwhisperer.models.published.names import GENE, IMAGE, LICENCE, TEXT, TRAINED_ON
 from spatialwhisperer.models.whisperer import Whisperer
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.models.published.layout import Layout
 
-TEXT, GENE, IMAGE = "biobert", "geneformer", "uni2-h"
-LICENCE = "CC-BY-NC-4.0"
 TILE_UM, TILE_PX = 112.0, 224
 MOST_TEXT_TOKENS = 128
 
@@ -122,7 +121,7 @@ def _card(source: Source) -> Card:
         name=source.name,
         tissue="human tissue of many organs (HEST-1K; human samples of CELLxGENE and ARCHS4)",
         use="zero-shot annotation of H&E images in words, for research; not for diagnosis, and not for commercial use",
-        data="384 human Visium sections of HEST-1K (images and genes); CELLxGENE Census and ARCHS4/GEO (genes and captions)",
+        data=TRAINED_ON,
         sections_with_image=(),
         sections_with_text=(),
         patients=(),

@@ -7,17 +7,12 @@ from pathlib import Path
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import open_encoder
-from spatialwhisperer.encoders.published.table import paired
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.published.names import image_text_names
 from spatialwhisperer.models.whisperer import Whisperer
 
 _USUAL_MPP = 0.5
-
-
-def image_text_names() -> list[str]:
-    """Names of the published models of images and texts."""
-    return sorted(spec.name for spec in paired())
 
 
 @checked

@@ -1,4 +1,4 @@
-"""Opening any model: the embedded one, one of this package in a folder or on the hub, or the published checkpoint."""
+"""Opening any model: the embedded one, one in a folder or on the hub, the published checkpoint, or one of images and texts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from spatialwhisperer._storage.torch_files import TorchFile
 from spatialwhisperer.encoders.hub import hub_answers
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.text.bert import tokenizer_files
-from spatialwhisperer.models.published.conversion import TEXT, Source, convert, extract_image_tower
+from spatialwhisperer.models.published.conversion import Source, convert, extract_image_tower
+from spatialwhisperer.models.published.image_text import image_text_model
 from spatialwhisperer.models.published.layout import PACKAGES, find_layout
+from spatialwhisperer.models.published.names import FILE, PUBLISHED, TEXT, image_text_names
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.settings import settings
 
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models.opening import Given
 
-PUBLISHED = ("Good-Lab/spatialwhisperer", "moritzschaefer/spatialwhisperer")
-"""Repositories of the hub that hold a checkpoint of the published code, and not a model of this package."""
-
-FILE = "spatialwhisperer.ckpt"
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -46,7 +44,9 @@ def load(
     allow_encoders: Collection[str | Path] = (),
     **hub: Any,
 ) -> Whisperer:
-    """Open any model: the embedded one, one of this package, or the published SpatialWhisperer.
+    """Open any model: the embedded one, one of this package, the published SpatialWhisperer, or one of images and texts.
+
+    :func:`list_models` lists those that open by name.
 
     The published checkpoint (Schaefer et al., ICML 2026) is a file that PyTorch unpickles, which would run whatever code it holds. It
     is read here without that: numbers, text and tensors are taken from it, and nothing else is built. It is converted once, to a folder in
@@ -59,8 +59,8 @@ def load(
     Parameters
     ----------
     source
-        Folder of a model, ``"owner/name"`` on the hub, ``"her2st-mini"``, ``"Good-Lab/spatialwhisperer"``, or a ``.ckpt`` file of the
-        published code.
+        Folder of a model, ``"owner/name"`` on the hub, ``"her2st-mini"``, ``"Good-Lab/spatialwhisperer"``, a ``.ckpt`` file of the
+        published code, or a model of images and texts such as ``"keep"`` (see :func:`image_text_model`).
     features
         Key in ``.obsm`` of features to read as they are, by modality: ``{"image": "X_uni2", "gene": "X_geneformer"}``. They must be those
         of the encoder that the model was trained with: UNI2-h (n, 1536) and Geneformer (n, 512) for the published model.
@@ -102,9 +102,19 @@ def load(
     if checkpoint is None:
         if tokenizer is not None:
             raise ValueError(f"tokenizer is for the published checkpoint; {source!r} is a model that holds its own.")
-        model = Whisperer.load(source, encoders=encoders, allow_encoders=allow_encoders, **hub)
+        if str(source) in image_text_names() and not os.path.exists(source):
+            if encoders or allow_encoders or hub:
+                raise ValueError(
+                    f"{source!r} is a published model of images and texts, whose encoders are known. Files of your own: "
+                    f"sw.models.image_text_model({source!r}, weights='folder')."
+                )
+            model = image_text_model(str(source))
+        else:
+            model = Whisperer.load(source, encoders=encoders, allow_encoders=allow_encoders, **hub)
     else:
         folder = converted(checkpoint, tokenizer)
+        if str(source) in PUBLISHED and hub.get("revision") is None:
+            _remember(checkpoint)
         model = Whisperer.load(folder, encoders=encoders, allow_encoders=allow_encoders)
     for modality, key in (features or {}).items():
         _read_as_given(model, modality, key)
@@ -180,7 +190,7 @@ def _read_native(model: Whisperer) -> None:
 
 def _download(repository: str, **hub: Any) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
     keep = ("revision", "cache_dir", "force_download", "token")
     options = {k: hub[k] for k in keep if hub.get(k) is not None}
@@ -202,23 +212,38 @@ def _download(repository: str, **hub: Any) -> Path:
         raise FileNotFoundError(
             f"{FILE} of {repository} is not in the Hugging Face cache, and {why}. {otherwise}"
         ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    # a connection that breaks raises errors of whichever HTTP library the client has, which share no class
+    except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise FileNotFoundError(f"The hub did not give {FILE} of {repository} ({said}). {otherwise}") from error
 
 
 def _check_unmoved(found: Source) -> None:
     """Compare a file of the hub with the one that was opened first under its name on this machine."""
-    record = settings.cache_dir / "published" / f"{found.name.replace('/', '--')}.json"
-    try:
-        before = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(record) as path:
-            path.write_text(json.dumps({"sha256": found.sha256}), encoding="utf-8")
-        return
-    if before != found.sha256:
+    record = _record_of(found)
+    before = _first_opened(record)
+    if before not in (None, found.sha256):
         raise ValueError(
             f"{FILE} of {found.name} is another file than the one that was opened first here (sha256 {found.sha256[:12]}…, before "
             f"{str(before)[:12]}…): its revision has moved. Say which one is meant with revision='…', or remove {record} to take the new one."
         )
+
+
+def _remember(opened: Source) -> None:
+    """Remember a file of the hub that was opened, where none was before: one that was refused is not the first."""
+    record = _record_of(opened)
+    if _first_opened(record) is None:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(record) as path:
+            path.write_text(json.dumps({"sha256": opened.sha256}), encoding="utf-8")
+
+
+def _record_of(source: Source) -> Path:
+    return settings.cache_dir / "published" / f"{source.name.replace('/', '--')}.json"
+
+
+def _first_opened(record: Path) -> str | None:
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

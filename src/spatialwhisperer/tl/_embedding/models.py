@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
+from spatialwhisperer.encoders.catalogue import open_identified, opens_by_name
 
 if TYPE_CHECKING:
     from spatialwhisperer.encoders.base import Encoder
@@ -27,8 +27,9 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     """
     # torch is imported by a call that needs it, not by whoever looks at the namespace
     from spatialwhisperer.models.default import default_model
-    from spatialwhisperer.models.published.image_text import image_text_model, image_text_names
+    from spatialwhisperer.models.published.image_text import image_text_model
     from spatialwhisperer.models.published.loading import load
+    from spatialwhisperer.models.published.names import image_text_names
     from spatialwhisperer.models.store import EMBEDDED
     from spatialwhisperer.models.whisperer import Whisperer
 
@@ -93,5 +94,5 @@ def encoder_of(model: Whisperer, modality: str) -> Encoder:
             f"The {modality} encoder of this model is {features.name!r}, which is not a registered one with published weights. Pass it "
             f"when you open the model: sw.models.Whisperer.load(folder, encoders={{{modality!r}: …}})."
         )
-    model.encoders[modality] = open_encoder(features.name, modality)
+    model.encoders[modality] = open_identified(features.encoder, modality)
     return model.encoders[modality]

@@ -52,7 +52,7 @@ _SHOWN = {
 }
 """Arguments of the Trainer that shape no numbers, or that are stated in another form."""
 
-_PACKAGES = ("spatialwhisperer", "torch", "lightning", "numpy")
+PACKAGES = ("spatialwhisperer", "torch", "lightning", "numpy")
 
 
 def identify(
@@ -95,7 +95,7 @@ def identify(
         "features": {m: _features(one) for m, one in sorted(inputs.modalities.items())},
         "expression": _expression(expression, values, own),
     }
-    remarks = {"max_epochs": plan.max_epochs, "versions": {name: version(name) for name in _PACKAGES}}
+    remarks = {"max_epochs": plan.max_epochs, "versions": {name: version(name) for name in PACKAGES}}
     return RunIdentity(parts, remarks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import inform
@@ -10,12 +11,19 @@ from spatialwhisperer.models.config import Training
 from spatialwhisperer.models.presets.catalogue import get_preset
 from spatialwhisperer.tl._training import checks, fitting
 from spatialwhisperer.tl._training import expression as predictor
-from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify
+from spatialwhisperer.tl._training.identity import (
+    PACKAGES,
+    argument_parts,
+    begin_run,
+    check_arguments,
+    check_identity,
+    identify,
+)
 from spatialwhisperer.tl._training.inputs import prepare_inputs
 from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
 from spatialwhisperer.tl._training.regression import own_requests, read_own
-from spatialwhisperer.tl._training.sources import describe
+from spatialwhisperer.tl._training.sources import describe, section_names
 from spatialwhisperer.training.fit import in_closed_form
 from spatialwhisperer.training.trainer import trainer_options
 
@@ -170,6 +178,8 @@ def _plan(
         validation_groups=tuple(sorted(held_out)),
         random_state=random_state,
         augmentation=preset.augmentation if "image" in inputs.unlocked else None,
+        sections=section_names(inputs.observations["section"].to_numpy()[items.row]),
+        versions={name: version(name) for name in PACKAGES},
     )
     return fitting.Plan(
         preset=preset,

@@ -142,6 +142,12 @@ def _groups(table: AnnData, group_key: str | None, name: str) -> np.ndarray:
     return np.where(column.notna(), column.astype(str).to_numpy(dtype=object), np.array(name, dtype=object))
 
 
+def section_names(codes: np.ndarray) -> tuple[str, ...]:
+    """Names of sections for people, sorted; of an object that is one section without a name, its number."""
+    parts = (str(code).partition(":") for code in np.unique(codes.astype(str)))
+    return tuple(sorted({f"object {number}" if name == "all" else name for number, _, name in parts}))
+
+
 def summary(sources: Sequence[Source]) -> str:
     """What each object holds, for messages."""
     return "; ".join(f"{s.name} ({s.table.n_obs} rows): {listing(sorted(s.has))}" for s in sources)

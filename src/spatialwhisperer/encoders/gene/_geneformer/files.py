@@ -12,7 +12,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, opening, parse_json, read_bytes
 from spatialwhisperer.encoders.gene._geneformer.architecture import Architecture
 from spatialwhisperer.encoders.gene._geneformer.dictionaries import TABLES, check_published, read_gene_tokens
-from spatialwhisperer.encoders.hub import hub_answers
+from spatialwhisperer.encoders.hub import first_line, hub_answers
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ def published_folder() -> Path:
         If they are not there and cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = [f"{FOLDER}/{name}" for name in (CONFIG, SAFETENSORS, PICKLE)]
     patterns += [f"{place}/{kind}*.pkl" for place in _DICTIONARY_PLACES for kind in _KINDS]
@@ -48,9 +47,14 @@ def published_folder() -> Path:
     try:
         if not settings.offline and hub_answers():
             return Path(snapshot_download(REPOSITORY, revision=REVISION, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        why = f"the hub did not give them ({str(error).strip().splitlines()[0][:200]})"
-    raise FileNotFoundError(
+    # a connection that breaks raises errors of whichever HTTP library the client has, which share no class
+    except Exception as error:
+        raise FileNotFoundError(_elsewhere(f"the hub did not give them ({first_line(error)[:200]})")) from error
+    raise FileNotFoundError(_elsewhere(why))
+
+
+def _elsewhere(why: str) -> str:
+    return (
         f"The files of Geneformer are not in the Hugging Face cache, and {why}. Fetch them on another machine (hf download "
         f"{REPOSITORY} --revision {REVISION} --include '{FOLDER}/*' 'geneformer/*.pkl'), copy the folder and pass it: "
         "sw.models.open_encoder('geneformer', 'gene', weights=folder)."

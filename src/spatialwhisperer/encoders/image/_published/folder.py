@@ -52,6 +52,8 @@ class FolderEncoder(ModuleEncoder):
         Folder with the files, instead of a download.
     pretrained
         Whether to read the weights; otherwise they are random.
+    revision
+        Commit, tag or branch of the hub; ``None`` takes what the cache holds, else the latest.
 
     Raises
     ------
@@ -66,14 +68,17 @@ class FolderEncoder(ModuleEncoder):
     prefix: ClassVar[str] = ""
     wanted: ClassVar[hub.Wanted] = hub.Wanted()
 
-    def __init__(self, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> None:
+    def __init__(
+        self, name: str, *, weights: str | Path | None = None, pretrained: bool = True, revision: str | None = None
+    ) -> None:
         spec = registered(name, "image") or self.known(name)
         if spec is None:
             raise ValueError(f"{name!r} is neither a registered image encoder nor '{self.prefix}owner/model'.")
-        folder = self._fetched(spec) if weights is None else _given(spec, weights)
+        folder = self._fetched(spec, revision) if weights is None else _given(spec, weights)
         built = self.build(folder, spec, pretrained=pretrained)
         self._folder = None if weights is None else folder
         self._pretrained = pretrained
+        self.commit, self._pinned = (None if weights is not None else folder.name), revision is not None
         super().__init__(
             built.network.eval().requires_grad_(False),
             replace(
@@ -92,9 +97,11 @@ class FolderEncoder(ModuleEncoder):
         """Build the image tower of the model in a folder."""
 
     @classmethod
-    def open(cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True) -> Self:
+    def open(
+        cls, name: str, *, weights: str | Path | None = None, pretrained: bool = True, revision: str | None = None
+    ) -> Self:
         """Build the network of a name with its weights."""
-        return cls(name, weights=weights, pretrained=pretrained)
+        return cls(name, weights=weights, pretrained=pretrained, revision=revision)
 
     @classmethod
     def known(cls, name: str) -> EncoderSpec | None:
@@ -118,8 +125,8 @@ class FolderEncoder(ModuleEncoder):
         return cls.wanted if row is None or not row.files else replace(cls.wanted, weights=row.files)
 
     @classmethod
-    def _fetched(cls, spec: EncoderSpec) -> Path:
-        return hub.fetch(spec, spec.url.removeprefix(hub.HUB), cls.files_of(spec.name))
+    def _fetched(cls, spec: EncoderSpec, revision: str | None) -> Path:
+        return hub.fetch(spec, spec.url.removeprefix(hub.HUB), cls.files_of(spec.name), revision=revision)
 
     @classmethod
     def identify(
@@ -132,9 +139,11 @@ class FolderEncoder(ModuleEncoder):
 
     @property
     def identity(self) -> EncoderIdentity:
-        """Name of published weights, or name and digest of others."""
+        """Name of published weights, with the commit where one was asked for, or name and digest of others."""
         known = self.identify(self.spec.name, weights=self._folder, pretrained=self._pretrained)
-        return super().identity if known is None else known
+        if known is None:
+            return super().identity
+        return replace(known, revision=self.commit) if self._pinned else known
 
 
 def _given(spec: EncoderSpec, weights: str | Path) -> Path:

@@ -32,10 +32,19 @@ class Source:
         The encoder.
     pretrained
         Whether its published weights are loaded; otherwise they are random.
+    revision
+        Commit, tag or branch of the hub; ``None`` takes what the cache holds, else the latest.
+
+    Attributes
+    ----------
+    commit
+        Commit that the files are of, after the network was built; ``None`` where there are none from the hub.
     """
 
-    def __init__(self, spec: EncoderSpec, *, pretrained: bool) -> None:
-        self.spec, self.pretrained = spec, pretrained
+    commit: str | None = None
+
+    def __init__(self, spec: EncoderSpec, *, pretrained: bool, revision: str | None = None) -> None:
+        self.spec, self.pretrained, self.revision = spec, pretrained, revision
         self.row = row_of(spec.name)
         self.repository = _repository(spec) if self.row is None else self.row.repository
 
@@ -82,7 +91,8 @@ class Source:
     def _of_hub(self) -> torch.nn.Module:
         needs_files = self.pretrained or self.row is None
         # fetched before timm is imported, which takes seconds: what is wrong is said at once
-        folder = hub.fetch(self.spec, self.repository, self.wanted) if needs_files else None
+        folder = hub.fetch(self.spec, self.repository, self.wanted, revision=self.revision) if needs_files else None
+        self.commit = None if folder is None else folder.name
         stated = {} if folder is None else _stated(folder)
         if self.row is not None:
             network = _create(self.row.architecture, self.row.options, stated.get("pretrained_cfg"))
@@ -156,7 +166,8 @@ def _of_timm_itself(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
     hub.announce(spec)
     try:
         return timm.create_model(spec.name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:
+    # a connection that breaks raises errors of whichever HTTP library the client has, which share no class
+    except Exception as error:
         raise FileNotFoundError(hub.failed(spec, error)) from error
 
 

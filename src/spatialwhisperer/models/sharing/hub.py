@@ -1,0 +1,197 @@
+"""Models on the Hugging Face hub: fetching one, and publishing one in a single commit."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer._artifact import CONFIG, TENSORS, kind_of
+from spatialwhisperer._messages import inform
+from spatialwhisperer.encoders.hub import HUB, first_line, hub_answers
+from spatialwhisperer.encoders.hub_record import say_if_moved
+from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
+from spatialwhisperer.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+README = "README.md"
+_PATTERNS = (CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in TOKENIZER_FILES))
+_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_OPTIONS = ("revision", "cache_dir", "force_download", "token")
+_TOKEN = f"Set the environment variable HF_TOKEN to a token of {HUB}settings/tokens (or run `hf auth login`)"
+
+
+def fetch_model(model_id: str, **hub: Any) -> Path:
+    """Folder of a model of the hub: only files of the kinds that a model has are downloaded.
+
+    Without ``revision`` it is the latest one, or what the cache holds where the hub cannot be reached. A warning says where that is not the
+    commit that was opened first on this machine.
+
+    Parameters
+    ----------
+    model_id
+        Id on the hub.
+    **hub
+        ``revision``, ``cache_dir``, ``force_download``, ``token``, ``local_files_only``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model, it may not be read, or it cannot be reached and is not in the cache whole.
+    """
+    options = {k: hub[k] for k in _OPTIONS if hub.get(k) is not None}
+    offline = settings.offline if hub.get("local_files_only") is None else bool(hub["local_files_only"])
+    reached = not offline and hub_answers()
+    try:
+        folder = _snapshot(model_id, local_files_only=not reached, **options)
+    # the errors of whichever HTTP library the client has share no class
+    except Exception as error:
+        raise FileNotFoundError(_why_not(model_id, error, offline=offline, reached=reached)) from error
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    if not reached and not offline:
+        inform(f"the hub cannot be reached; {model_id} is opened from the cache (commit {commit}).")
+    if commit is not None and options.get("revision") is None:
+        say_if_moved(f"Model {model_id!r}", model_id, commit, f"sw.models.load({model_id!r}, revision='{{commit}}')")
+    return folder
+
+
+def _snapshot(model_id: str, **options: Any) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(model_id, allow_patterns=list(_PATTERNS), **options))
+
+
+def _why_not(model_id: str, error: Exception, *, offline: bool, reached: bool) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    start = f"{model_id!r} is not a folder here, and the hub did not give a model of that name"
+    otherwise = f"Or fetch it on another machine (hf download {model_id} --local-dir FOLDER) and open the folder."
+    if isinstance(error, GatedRepoError):
+        return f"{model_id} is gated. Accept its terms at {HUB}{model_id}. {_TOKEN} of the account that accepted them. {otherwise}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{start}: it has no such revision ({first_line(error)}). {HUB}{model_id}/commits/main lists them."
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{start}: there is none, or it is private. For a private one: {_TOKEN}."
+    if not reached:
+        why = "the settings say offline" if offline else "the hub cannot be reached"
+        return f"{start}: it is not in the cache whole, and {why}. Connect and call again. {otherwise}"
+    return f"{start}: {first_line(error)} Call again: what has come is not downloaded a second time. {otherwise}"
+
+
+# --------------------------------------------------------------------------------------------- publishing
+
+
+def publish(
+    repository: str,
+    write: Callable[[Path], object],
+    *,
+    message: str,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Write a model to a repository of the hub in one commit, which replaces the model that is there.
+
+    Parameters
+    ----------
+    repository
+        Id on the hub; it is made where there is none.
+    write
+        Function that writes the files of the model into a folder.
+    message
+        Message of the commit.
+    private
+        Whether a repository that is made is private; ``None`` leaves that to the hub.
+    token
+        Token with the right to write; ``None`` takes that of the machine.
+    branch
+        Branch; ``None`` takes the main one.
+    create_pr
+        Open a pull request instead of changing the branch.
+
+    Returns
+    -------
+    Address of the commit.
+
+    Raises
+    ------
+    ValueError
+        If the id is not valid.
+    FileExistsError
+        If the repository holds something else than a model of this package.
+    OSError
+        If the hub cannot be reached, or does not take it; nothing has changed there then.
+    """
+    if _ID.fullmatch(repository) is None:
+        raise ValueError(f"{repository!r} is not a valid hub id; one is like 'owner/model'.")
+    if settings.offline:
+        raise OSError("A model is not sent while the settings say offline. Set sw.settings.offline = False.")
+    if not hub_answers():
+        raise OSError("The hub cannot be reached, and nothing was sent. Connect to the network and call again.")
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        folder.mkdir()
+        write(folder)
+        try:
+            return _commit(repository, folder, message, private, token, branch, create_pr)
+        except FileExistsError:
+            raise
+        except Exception as error:
+            raise OSError(_why_not_sent(repository, error)) from error
+
+
+def _commit(
+    repository: str,
+    folder: Path,
+    message: str,
+    private: bool | None,
+    token: str | None,
+    branch: str | None,
+    create_pr: bool,
+) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repository, private=private, exist_ok=True)
+    if branch is not None:
+        api.create_branch(repository, branch=branch, exist_ok=True)
+    info = api.model_info(repository, revision=branch)
+    there = [file.rfilename for file in info.siblings or []]
+    if CONFIG in there:
+        held = Path(api.hf_hub_download(repository, CONFIG, revision=info.sha))
+        if kind_of(held.parent) != "model":
+            raise FileExistsError(
+                f"{repository} holds another {CONFIG}, which spatialwhisperer did not write; choose another name."
+            )
+    mine = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    # parts of a model that was there before would make the new one unreadable
+    old = [name for name in there if name not in mine and any(fnmatch(name, pattern) for pattern in _PATTERNS)]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationDelete(path_in_repo=name) for name in old),
+        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in mine.items()),
+    ]
+    done = api.create_commit(
+        repository,
+        [*operations],
+        commit_message=message,
+        revision=branch,
+        create_pr=create_pr,
+        # another commit that was made meanwhile is an error, and not mixed with this one
+        parent_commit=None if create_pr else info.sha,
+    )
+    return str(done.pr_url or done.commit_url)
+
+
+def _why_not_sent(repository: str, error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"The hub does not let this token write to {repository} ({first_line(error)}) {_TOKEN} that may write there."
+    if status == 412:
+        return f"{repository} was changed by somebody else at this moment, and nothing was sent. Look at it, and call again."
+    return f"The hub did not take the model ({first_line(error)}), and {repository} is as it was. Call again."
