@@ -354,7 +354,10 @@ ODD: Any = {
     "sizes": [["a"], []],
     "number": np.array(2),
     "table": pd.DataFrame(),
+    "series": pd.Series(["a", "b"]),
+    "axes": iter(["a"]),
 }
+LONG = "x" * 300
 
 
 @pytest.mark.parametrize(
@@ -367,6 +370,17 @@ ODD: Any = {
         (lambda x: sw.tl.query(x, ODD["number"]), TypeError, "text must be a sentence"),
         (lambda x: sw.tl.zero_shot_annotate(x, ODD["number"]), TypeError, "labels must be a list of names"),
         (lambda x: sw.tl.train(x, gene=ODD["table"]), TypeError, "gene must be a name"),
+        (
+            lambda x: sw.pl.annotation(x, key="cell_type", axes=ODD["axes"]),
+            TypeError,
+            "axes must be axes of matplotlib",
+        ),
+        (lambda x: sw.tl.spatial_domains(x, use=ODD["series"], n_domains=3), TypeError, "use must be text"),
+        (lambda x: sw.pp.tiles(x, tile_um=1e-12, at="grid"), ValueError, "tiles would lie beside each other"),
+        (lambda x: sw.pl.top_tiles(x, "n_cells", tile_um=2**40), ValueError, "do not fit into memory"),
+        (lambda _: sw.pp.embed_texts([LONG], encoder=LONG), ValueError, "There is no text encoder"),
+        (lambda _: sw.models.Ontology.read(LONG), FileNotFoundError, "There is no file"),
+        (lambda x: sw.tl.zero_shot_annotate(x, model=LONG), FileNotFoundError, "There is no folder"),
     ],
 )
 def test_values_of_odd_shapes_are_refused_by_name(section: Any, call: Any, error: Any, message: str) -> None:

@@ -33,6 +33,8 @@ def test_lookup_gives_features_and_names_what_is_missing() -> None:
     assert np.array_equal(features[[0, 2]], v.features[[2, 5]])
     assert np.isnan(features[[1, 3, 4]]).all()
     assert missing == ["wood", "iron"]
+    once: Any = iter(["bone", "wood"])
+    assert v.lookup(once)[1] == ["wood"]
     features, missing = v.lookup([])
     assert features.shape == (0, 6)
     assert missing == []

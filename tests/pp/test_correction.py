@@ -80,6 +80,8 @@ def test_what_cannot_be_is_refused() -> None:
         harmonize_expression(parts, genes=GENES, value_space="log2")
     with pytest.raises(ValueError, match="ridge"):
         harmonize_expression(parts, genes=GENES, ridge=-1)
+    with pytest.raises(ValueError, match="ridge must be a positive number"):
+        harmonize_expression(parts, genes=GENES, ridge=0)
     with pytest.raises(ValueError, match="repeats"):
         harmonize_expression(parts, genes=["G1", "G1"])
     with pytest.raises(ValueError, match="genes is empty"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import zlib
 from collections import deque
@@ -116,7 +117,7 @@ class Ontology:
             If the file is of another kind, cannot be read, or holds no term; the text says what was found.
         """
         path = Path(path).expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file {path} to read an ontology from.")
         kind = next((k for k in _KINDS if path.name.lower().endswith(k)), None)
         if kind is None:

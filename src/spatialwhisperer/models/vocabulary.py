@@ -124,6 +124,7 @@ class Vocabulary:
         Float32 array of shape (n, d), NaN in the rows of unknown texts; and the unknown texts, each once, in order.
         """
         check_texts("texts", texts)
+        texts = list(texts)
         rows = np.array([self._row.get(_key(t), -1) for t in texts], dtype=np.int64)
         out = np.full((len(rows), self.dim), np.nan, np.float32)
         out[rows >= 0] = self.features[rows[rows >= 0]]

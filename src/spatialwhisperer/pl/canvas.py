@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,9 @@ def make_axes(
 
 def given_axes(axes: Any, n: int) -> list[Axes]:
     """The first ``n`` of the axes that the caller passed; fewer are an error."""
-    axes = list(np.ravel(axes))
+    axes = list(axes if isinstance(axes, Iterator) else np.ravel(axes))
+    if wrong := [a for a in axes if not hasattr(a, "imshow")]:
+        raise TypeError(f"axes must be axes of matplotlib, not {wrong[0]!r}.")
     if len(axes) < n:
         raise ValueError(f"{n} axes are needed; {len(axes)} were given.")
     return axes[:n]

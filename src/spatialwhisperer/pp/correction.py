@@ -62,7 +62,7 @@ def harmonize_expression(
     value_space
         Transformation of the counts, for input and output: one of `spatialwhisperer.statistics.value_spaces.SPACES`.
     ridge
-        Ridge penalty on the correction, at least 0, as in the paper; ``None`` lets harmonypy estimate one per cluster.
+        Ridge penalty on the correction, as in the paper; ``None`` lets harmonypy estimate one per cluster.
     %(layer)s
     %(table_key)s
     %(random_state)s
@@ -90,8 +90,10 @@ def harmonize_expression(
     (60, 30)
     """
     check_space(value_space)
-    if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
-        raise ValueError(f"ridge must be a finite number of at least 0, or None, not {ridge!r}.")
+    if ridge is not None and not (np.isfinite(ridge) and ridge > 0):
+        raise ValueError(
+            f"ridge must be a positive number, or None, not {ridge!r}: without it Harmony's equations have no solution."
+        )
     genes = _names(genes)
     slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
     tables = [slide.table for slide in slides]

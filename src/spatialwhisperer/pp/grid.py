@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Tissue = Literal["auto"] | np.ndarray | Mapping[str, np.ndarray] | None
 _LIBRARY = "library_id"
+_MOST_ACROSS = 20_000
 
 
 def tile_grid(
@@ -120,6 +121,11 @@ def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float
     axes = []
     for length in image_px:
         n = int(np.floor((length - size_px) / stride_px + 1e-9)) + 1 if length >= size_px else 0
+        if n > _MOST_ACROSS:
+            raise ValueError(
+                f"{n:.3g} tiles would lie beside each other on an image of {length:.0f} px, at most {_MOST_ACROSS:,} may. Take a larger "
+                "tile_um or stride_um, or check mpp."
+            )
         margin = (length - size_px - (n - 1) * stride_px) / 2
         axes.append(margin + size_px / 2 + stride_px * np.arange(n))
     x, y = np.meshgrid(*axes)

@@ -13,7 +13,7 @@ from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._checks import check_key_added, checked
+from spatialwhisperer._checks import check_key_added, check_text, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
@@ -186,6 +186,7 @@ def domain_values(
     n_top_genes: int | None,
 ) -> np.ndarray:
     """What is clustered, shape (n, d): predicted or observed expression, or a key of ``.obsm``."""
+    check_text("use", use)
     if prediction is not None and use != "expression":
         raise ValueError(f"prediction applies to use='expression', not to {use!r}.")
     if use == "expression":

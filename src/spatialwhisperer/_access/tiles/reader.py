@@ -24,6 +24,7 @@ _MAX_BLOCK_PX = 8192
 # what affine maps add to numbers that are whole
 _NOISE = 1e-6
 _MAX_BYTES = 24 * 2**20
+_LARGEST_CANVAS = 2**34
 
 
 class TileReader:
@@ -75,6 +76,11 @@ class TileReader:
         self.view = choose_view(section.image, cell_px, section.xy_px)
         self.cells = Cells(tile_px, cell_px[0] / self.view.scale_x, cell_px[1] / self.view.scale_y)
         size = np.array(self.cells.size)
+        if 12 * size.prod() > _LARGEST_CANVAS:
+            raise ValueError(
+                f"A tile of {tile_um:g} um is {size[0]:.3g} x {size[1]:.3g} pixels of image {section.image.name!r} large, which do not fit "
+                "into memory. Take a smaller tile_um, or check mpp."
+            )
         self._start = self.view.place(section.xy_px) - size / 2
         margin = np.array(self.cells.margin) + _NOISE
         self.left, self.top = np.floor(self._start - margin).astype(np.int64).T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,7 +47,7 @@ def text_files(encoder: str | Path, known: EncoderSpec | None = None, revision: 
     """
     if not isinstance(encoder, str | Path):
         raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
-    if revision is not None and (encoder == MINILM or (known is None and Path(encoder).is_dir())):
+    if revision is not None and (encoder == MINILM or (known is None and os.path.isdir(encoder))):
         what = f"is always that of commit {_MINILM_REVISION}" if encoder == MINILM else "is a folder"
         raise ValueError(f"revision is for encoders from the hub; {str(encoder)!r} {what}.")
     if encoder == MINILM:
@@ -55,7 +56,7 @@ def text_files(encoder: str | Path, known: EncoderSpec | None = None, revision: 
         return folder
     if isinstance(encoder, str) and known is not None and known.url.startswith(hub.HUB):
         return _download(known.url.removeprefix(hub.HUB), known, revision)
-    if Path(encoder).is_dir():
+    if os.path.isdir(encoder):
         folder = Path(encoder)
     elif isinstance(encoder, str) and encoder.count("/") == 1:
         return _download(encoder, None, revision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -172,7 +173,7 @@ class TransformerEncoder(TextEncoder):
         if name == MINILM and weights is None and pretrained:
             return _minilm(asked)
         # the place of a folder says nothing about what it holds
-        spec = known or EncoderSpec(Path(name).name if Path(name).is_dir() else str(name), "text", None)
+        spec = known or EncoderSpec(Path(name).name if os.path.isdir(name) else str(name), "text", None)
         identity = None
         if pretrained:
             by_name = known is not None and weights is None
@@ -187,7 +188,7 @@ class TransformerEncoder(TextEncoder):
         """Return facts about a folder or the id of a model on the hub; ``None`` for other names."""
         # "hf-hub:owner/model" is how timm writes its own
         on_hub = name.count("/") == 1 and ":" not in name
-        return EncoderSpec(name, "text", None) if on_hub or Path(name).is_dir() else None
+        return EncoderSpec(name, "text", None) if on_hub or os.path.isdir(name) else None
 
     @classmethod
     def is_here(cls, name: str) -> bool:

@@ -107,7 +107,7 @@ def open_instanseg(
 def _of_file(weights: str | os.PathLike[str]) -> Any:
     import torch
 
-    if not Path(weights).is_file():
+    if not os.path.isfile(weights):
         raise FileNotFoundError(f"There is no file {os.fspath(weights)!r}. A model of InstanSeg is one: {_DOWNLOADS}.")
     try:
         with warnings.catch_warnings():
