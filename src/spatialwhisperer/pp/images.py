@@ -107,7 +107,8 @@ def embed_images(
     Notes
     -----
     Tiles are read from the coarsest level of the image pyramid that has eight pixels across a pixel of a tile. Each chunk of that
-    level is decoded once per section and tile size. Without a pyramid, wide tiles are read at full resolution and then reduced.
+    level is decoded once per section and tile size. Without a pyramid, wide tiles are read at full resolution and then reduced;
+    so are they where dask would compute the coarse levels from the finest one (an image in memory with ``scale_factors``).
 
     Examples
     --------
