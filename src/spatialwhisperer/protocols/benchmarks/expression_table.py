@@ -48,19 +48,26 @@ def report(
     rows: int | None,
 ) -> str:
     """The summary as Markdown, under a heading that names the split, with the duplicates below."""
-    patients = len({s.patient for s in sections})
-    n = sum(s.table.n_obs for s in sections)
-    some = "" if rows is None else f", at most {rows} of each section"
     lines = [
         f"### {HEADINGS[split]}",
         "",
-        f"{len(sections)} sections of {patients} patients, {n} rows{some}; {table['fold'].nunique()} folds, {_genes(table)} genes.",
+        f"{counted(sections, rows)}; {table['fold'].nunique()} folds, {_genes(table)} genes.",
         "",
         markdown(summary(table)),
         "",
     ]
     lines += [f"- {d.one} and {d.other} are near-identical; they were on one side of every split." for d in duplicates]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def counted(sections: Sequence[BenchmarkSection], rows: int | None) -> str:
+    """How many sections, patients and rows there are, in words."""
+    patients = len({s.patient for s in sections})
+    some = "" if rows is None else f", at most {rows} of each section"
+    return (
+        f"{len(sections)} sections of {patients} patient{'s' if patients > 1 else ''}, "
+        f"{sum(s.table.n_obs for s in sections)} rows{some}"
+    )
 
 
 def _genes(table: pd.DataFrame) -> str:
@@ -77,7 +84,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for encoder, predictor in _order(table):
         own = table[(table["encoder"] == encoder) & (table["predictor"] == predictor)]
         each, pooled = own[own["section"] != ALL], own[own["section"] == ALL]
-        row = {"r": _with_interval(by_fold(each, "pearson")), "r, all rows": _cell(by_fold(pooled, "pearson"))}
+        row = {"r": with_interval(by_fold(each, "pearson")), "r, all rows": _cell(by_fold(pooled, "pearson"))}
         row |= {label: _cell(by_fold(each, metric)) for metric, label in STRUCTURE.items()}
         out[f"{predictor}, {encoder}" if encoder else predictor] = row
     frame = pd.DataFrame.from_dict(out, orient="index")
@@ -104,6 +111,7 @@ def _cell(values: pd.Series) -> str:
     return f"{values.mean():.3f}" if len(values) else "–"
 
 
-def _with_interval(values: pd.Series) -> str:
+def with_interval(values: pd.Series) -> str:
+    """Mean over folds, with its 95 % interval where there are three or more."""
     low, high = over_units(values.to_numpy(float), np.arange(len(values))).interval(float(values.mean()))
     return _cell(values) + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
