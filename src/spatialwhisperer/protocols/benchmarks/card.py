@@ -11,22 +11,29 @@ import numpy as np
 import spatialwhisperer as sw
 from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import inform
-from spatialwhisperer.protocols.benchmarks import duplicates as twins
 from spatialwhisperer.protocols.benchmarks.card_text import card_text
-from spatialwhisperer.protocols.benchmarks.expression import N_GENES, choose_genes, gene_reliability
-from spatialwhisperer.protocols.benchmarks.expression_run import SMOKE_ROWS, SplitOptions, folds_of, measured, on_common_genes
+from spatialwhisperer.protocols.benchmarks.expression import gene_reliability
+from spatialwhisperer.protocols.benchmarks.expression_run import (
+    SMOKE_ROWS,
+    SplitOptions,
+    folds_of,
+    measured,
+    on_common_genes,
+)
 from spatialwhisperer.protocols.benchmarks.expression_table import by_fold
-from spatialwhisperer.protocols.benchmarks.folds import units_of
-from spatialwhisperer.protocols.benchmarks.materials import Materials
-from spatialwhisperer.protocols.benchmarks.reading import layout_of, read_folder
-from spatialwhisperer.protocols.benchmarks.sections import NOT_STATED, FolderOptions
+from spatialwhisperer.protocols.benchmarks.folder import duplicates as twins
+from spatialwhisperer.protocols.benchmarks.folder.folds import units_of
+from spatialwhisperer.protocols.benchmarks.folder.materials import Materials
+from spatialwhisperer.protocols.benchmarks.folder.reading import layout_of, read_folder
+from spatialwhisperer.protocols.benchmarks.folder.sections import NOT_STATED, FolderOptions
+from spatialwhisperer.protocols.benchmarks.genes import choose_genes
 from spatialwhisperer.protocols.output import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 CEILING_FORMULA = (
     "Counts are split binomially into halves, every molecule with probability 1/2. r is the correlation over the rows of a section of a "
@@ -115,23 +122,9 @@ def section_facts(section: BenchmarkSection) -> dict[str, Any]:
         "genes_counted": int((counts.getnnz(axis=0) > 0).sum()),
         "median_total_count": float(np.median(np.asarray(counts.sum(axis=1)))),
         "um_per_px": section.mpp,
-        "measured_pitch_um": measured_pitch_um(section),
+        "measured_pitch_um": None if section.mpp is None or section.pitch is None else section.pitch * section.mpp,
         "tile": None if pixels is None else {"um": pixels.tile_um, "px": pixels.tile_px},
     }
-
-
-def measured_pitch_um(section: BenchmarkSection) -> float | None:
-    """Median distance of a row to its nearest one, in microns by the scale that is stated; ``None`` where none is, or rows were left out.
-
-    A pitch other than that of the platform (100 µm for Visium, 200 µm for Spatial Transcriptomics) means a wrong scale.
-    """
-    from scipy.spatial import cKDTree
-
-    xy = section.table.obsm["spatial"]
-    if section.mpp is None or len(xy) < 2:
-        return None
-    distance = cKDTree(xy).query(xy, k=2)[0][:, 1]
-    return float(np.median(distance) * section.mpp)
 
 
 def noise_ceiling(sections: Sequence[BenchmarkSection]) -> dict[str, Any]:
@@ -149,7 +142,7 @@ def noise_ceiling(sections: Sequence[BenchmarkSection]) -> dict[str, Any]:
     known = [one["ceiling"] for one in each.values() if one["ceiling"] is not None]
     return {
         "formula": CEILING_FORMULA,
-        "genes": f"the {min(N_GENES, len(genes))} most variable of all sections together",
+        "genes": f"the {len(genes)} most variable of all sections together",
         "mean_ceiling": float(np.mean(known)) if known else None,
         "sections": each,
     }

@@ -28,7 +28,9 @@ _COLUMNS = {
 
 def card_text(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    some = "" if card["rows_per_section"] is None else f" (at most {card['rows_per_section']} of each section were read)"
+    some = (
+        "" if card["rows_per_section"] is None else f" (at most {card['rows_per_section']} of each section were read)"
+    )
     lines = [
         f"# Card of a folder in the layout of {card['layout']}",
         "",
@@ -43,7 +45,9 @@ def card_text(card: Mapping[str, Any]) -> str:
         lines += ["", f"Their patient is not stated, and they count as one: {', '.join(card['patient_not_stated'])}."]
     lines += ["", "## Sections", "", markdown(_sections(card)), "", "## Near-identical sections", ""]
     pairs = card["duplicates"]["pairs"]
-    lines += [f"- {p['one']} and {p['other']} (difference index {p['index']:.3f})" for p in pairs] or ["None was found."]
+    lines += [f"- {p['one']} and {p['other']} (difference index {p['index']:.3f})" for p in pairs] or [
+        "None was found."
+    ]
     lines += ["", card["duplicates"]["convention"], "", *_splits(card["splits"]), "", *_floors(card["floors"]), ""]
     lines += _ceiling(card["noise_ceiling"])
     return "\n".join(lines) + "\n"
@@ -63,7 +67,13 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, dict):
         return f"{value['um']:g} µm, {value['px']} px"
-    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else f"{value:.0f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and value < 1000
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _splits(splits: Mapping[str, Any]) -> list[str]:

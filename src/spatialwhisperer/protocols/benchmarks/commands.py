@@ -24,7 +24,15 @@ def _hest_bench(commands: Commands) -> None:
     _folder(parser, "hest_bench")
     _encoders(parser)
     _splits(parser)
-    parser.add_argument("--genes", type=Path, help="JSON file with the genes (default: the 50 most variable in training)")
+    parser.add_argument(
+        "--genes", type=Path, help="JSON file with the genes (default: the 50 most variable in training)"
+    )
+    parser.add_argument(
+        "--rank",
+        default="dispersion",
+        choices=["dispersion", "variance"],
+        help="how the most variable genes are found: the rule of HEST, or the largest variance of normalised expression",
+    )
     parser.add_argument("--gene-sets", type=Path, help="GMT file of gene sets whose scores are compared")
     parser.set_defaults(run=_run_hest_bench)
 
@@ -98,11 +106,13 @@ def _splits(parser: argparse.ArgumentParser) -> None:
         help="what is left out; section measures sections of patients that also train, and says so",
     )
     parser.add_argument("--folds", type=int, help="number of folds (default: one for each patient, at most ten)")
-    parser.add_argument("--splits", type=Path, help="folder with train_<k>.csv and test_<k>.csv; a fold that leaks is refused")
+    parser.add_argument(
+        "--splits", type=Path, help="folder with train_<k>.csv and test_<k>.csv; a fold that leaks is refused"
+    )
 
 
 def _folder_options(o: dict[str, Any]) -> Any:
-    from spatialwhisperer.protocols.benchmarks.sections import FolderOptions
+    from spatialwhisperer.protocols.benchmarks.folder.sections import FolderOptions
 
     pairs = [tuple(text.split("=", 1)) for text in o["where"]]
     if bad := [text for text, pair in zip(o["where"], pairs, strict=True) if len(pair) != 2]:
@@ -134,7 +144,7 @@ def _run_hest_bench(o: dict[str, Any]) -> None:
         encoders=o["encoders"],
         folder=_folder_options(o),
         splits=_split_options(o),
-        genes=expression_run.GeneOptions(o["genes"], o["gene_sets"]),
+        genes=expression_run.GeneOptions(o["genes"], o["gene_sets"], o["rank"]),
         smoke=o["smoke"],
     )
 

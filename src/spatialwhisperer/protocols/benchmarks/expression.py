@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
-import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import counts_matrix
-from spatialwhisperer.protocols.benchmarks.folds import codes
+from spatialwhisperer.protocols.benchmarks.folder.folds import codes
+from spatialwhisperer.protocols.benchmarks.genes import SPACE, values_of
 from spatialwhisperer.protocols.benchmarks.regressions import FIXED, OURS, Reduction, fit_by_patient, fit_fixed
 from spatialwhisperer.statistics.count_splitting import halves, reliability
 from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
@@ -33,13 +32,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.genes import Genes
     from spatialwhisperer.tl.evaluation.pairs import Pair
-
-SPACE = "per_spot_log1p"
-N_GENES = 50
-MIN_FRACTION = 0.1
-"""Fraction of the training rows that a gene must occur in."""
 
 LEAST_OF_SET = 5
 """Sets with fewer of their genes among those predicted have no score."""
@@ -47,44 +42,6 @@ LEAST_OF_SET = 5
 PUBLISHED = "HEST as published (ln(1 + counts))"
 CEILING = "ceiling of counting noise"
 NO_ENCODER = ""
-
-
-@dataclass(frozen=True)
-class Genes:
-    """Genes of a fold.
-
-    Attributes
-    ----------
-    benchmark
-        Those whose correlation is reported.
-    all
-        These, and those of the gene sets.
-    sets
-        Genes of each set.
-    """
-
-    benchmark: list[str]
-    all: list[str]
-    sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-def choose_genes(
-    train: Sequence[AnnData], given: Sequence[str] = (), sets: Mapping[str, Sequence[str]] | None = None
-) -> Genes:
-    """Genes that are given, or the 50 most variable of the training rows; and the genes of sets that are frequent enough there.
-
-    A gene is taken that occurs in a tenth of the training rows. The most variable ones are those of scanpy's ``seurat`` on all training
-    rows together. The sections that are measured have no part in the choice.
-    """
-    least = int(np.ceil(MIN_FRACTION * sum(t.n_obs for t in train)))
-    frequent = sw.pp.select_genes(list(train), method="all", min_spots=least)
-    few = [t[:, frequent].copy() for t in train]
-    chosen = list(given) or sw.pp.select_genes(few, method="hvg", n_top=N_GENES, per_section=False)
-    if not sets:
-        return Genes(chosen, chosen)
-    among = set(frequent)
-    others = (g for members in sets.values() for g in members if g in among)
-    return Genes(chosen, list(dict.fromkeys([*chosen, *others])), sets)
 
 
 def fold_rows(
@@ -112,7 +69,7 @@ def fold_rows(
     One row per section, encoder, predictor and metric, with the ``value``.
     """
     tables = [s.table for s in train]
-    y, raw = (np.concatenate([f(t, genes.all) for t in tables]) for f in (_values, _log_counts))
+    y, raw = (np.concatenate([f(t, genes.all) for t in tables]) for f in (values_of, _log_counts))
     n = len(genes.benchmark)
     predicted: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     published: dict[str, dict[str, np.ndarray]] = {}
@@ -151,12 +108,6 @@ def _row_units(train: Sequence[BenchmarkSection], unit: Mapping[str, str]) -> np
     return left_out_units(
         of_section, np.repeat(np.arange(len(train)), repeats), np.concatenate([s.table.obsm["spatial"] for s in train])
     )
-
-
-def _values(table: AnnData, genes: Sequence[str]) -> np.ndarray:
-    library = np.asarray(counts_matrix(table).sum(axis=1)).ravel()
-    counts = counts_matrix(table)[:, table.var_names.get_indexer(pd.Index(genes))]
-    return np.asarray(to_space(counts, SPACE, library=library).toarray(), np.float64)
 
 
 def _log_counts(table: AnnData, genes: Sequence[str]) -> np.ndarray:
@@ -261,11 +212,11 @@ def _pooled(
 ) -> list[tuple[str, str, str, str, float]]:
     """The correlation over all rows of the fold at once, as the HEST benchmark computes it."""
     n = len(genes.benchmark)
-    truths = {f: np.concatenate([f(s.table, genes.benchmark) for s in test]) for f in (_values, _log_counts)}
+    truths = {f: np.concatenate([f(s.table, genes.benchmark) for s in test]) for f in (values_of, _log_counts)}
     rows = []
     for (encoder, predictor), values in predicted.items():
         p = np.concatenate([values[s.name][:, :n] for s in test])
-        rows.append(("all", encoder, predictor, "pearson", mean_pearson(truths[_values], p)))
+        rows.append(("all", encoder, predictor, "pearson", mean_pearson(truths[values_of], p)))
     for encoder, own in published.items():
         p = np.concatenate([own[s.name] for s in test])
         rows.append(("all", encoder, PUBLISHED, "pearson", mean_pearson(truths[_log_counts], p)))

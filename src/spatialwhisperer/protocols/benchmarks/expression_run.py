@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,14 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform, listing
-from spatialwhisperer.protocols.benchmarks.duplicates import find_duplicates
-from spatialwhisperer.protocols.benchmarks.expression import Genes, choose_genes, fold_rows
+from spatialwhisperer.protocols.benchmarks.expression import fold_rows
 from spatialwhisperer.protocols.benchmarks.expression_table import report
-from spatialwhisperer.protocols.benchmarks.folds import make_folds, read_splits, say, units_of
-from spatialwhisperer.protocols.benchmarks.materials import Materials
-from spatialwhisperer.protocols.benchmarks.reading import read_folder, with_pixels
-from spatialwhisperer.protocols.benchmarks.sections import FolderOptions, common_genes
+from spatialwhisperer.protocols.benchmarks.folder.duplicates import find_duplicates
+from spatialwhisperer.protocols.benchmarks.folder.folds import make_folds, read_splits, say, units_of
+from spatialwhisperer.protocols.benchmarks.folder.materials import Materials
+from spatialwhisperer.protocols.benchmarks.folder.reading import read_folder, with_pixels
+from spatialwhisperer.protocols.benchmarks.folder.sections import FolderOptions, common_genes
+from spatialwhisperer.protocols.benchmarks.genes import choose_genes, read_genes
 from spatialwhisperer.protocols.output import write_text
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from spatialwhisperer.protocols.benchmarks.duplicates import Duplicate
-    from spatialwhisperer.protocols.benchmarks.folds import Fold, Split
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+    from spatialwhisperer.protocols.benchmarks.folder.folds import Fold, Split
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.genes import Rank
 
 SMOKE_ROWS = 100
 
@@ -62,10 +63,13 @@ class GeneOptions:
         JSON file with a list of genes, or with the list ``genes``, as the HEST benchmark has it; ``None`` chooses 50 in each fold.
     gene_sets
         GMT file of gene sets whose scores are compared.
+    rank
+        How the most variable genes are found; see :func:`~spatialwhisperer.protocols.benchmarks.genes.choose_genes`.
     """
 
     genes: Path | None = None
     gene_sets: Path | None = None
+    rank: Rank = "dispersion"
 
 
 def run(
@@ -117,6 +121,7 @@ def run(
         units_of(sections, splits.split, duplicates),
         Materials(out / "cache"),
         encoders,
+        rank=genes.rank,
         given=given,
         sets=sets,
     )
@@ -127,9 +132,7 @@ def run(
     return table
 
 
-def folds_of(
-    sections: Sequence[BenchmarkSection], splits: SplitOptions, duplicates: Sequence[Duplicate]
-) -> list[Fold]:
+def folds_of(sections: Sequence[BenchmarkSection], splits: SplitOptions, duplicates: Sequence[Duplicate]) -> list[Fold]:
     """Folds that are made, or that somebody made; none leaks."""
     if splits.files is not None:
         return read_splits(splits.files, sections, split=splits.split, duplicates=duplicates)
@@ -143,6 +146,7 @@ def measured(
     materials: Materials,
     encoders: Sequence[str],
     *,
+    rank: Rank = "dispersion",
     given: Sequence[str] = (),
     sets: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
@@ -156,7 +160,7 @@ def measured(
     for fold in folds:
         inform(f"fold {fold.name}: {len(fold.train)} sections train, {len(fold.test)} are measured")
         train, test = ([by_name[n] for n in names] for names in (fold.train, fold.test))
-        chosen: Genes = choose_genes([s.table for s in train], given, sets)
+        chosen = choose_genes([s.table for s in train], rank=rank, given=given, sets=sets)
         rows = fold_rows(train, test, unit, chosen, keys)
         frames.append(rows.assign(fold=fold.name, n_genes=len(chosen.benchmark)))
     return pd.concat(frames, ignore_index=True)
@@ -181,27 +185,3 @@ def on_common_genes(sections: Sequence[BenchmarkSection], given: Sequence[str] =
 
 def _with_genes(table: AnnData, genes: Sequence[str]) -> AnnData:
     return table[:, list(genes)].copy()
-
-
-def read_genes(path: Path | None) -> list[str]:
-    """Genes in a JSON file: a list, or the list ``genes`` of an object.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it holds something else.
-    """
-    if path is None:
-        return []
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path} to read genes from.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}). It must hold a list of genes.") from error
-    found = found.get("genes") if isinstance(found, dict) else found
-    if not isinstance(found, list) or not found or not all(isinstance(g, str) for g in found):
-        raise ValueError(f'{path} must hold a list of genes, ["A", "B"] or {{"genes": ["A", "B"]}}.')
-    return list(dict.fromkeys(found))

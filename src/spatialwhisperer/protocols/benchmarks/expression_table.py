@@ -15,9 +15,9 @@ from spatialwhisperer.statistics.intervals.uncertainty import over_units
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spatialwhisperer.protocols.benchmarks.duplicates import Duplicate
-    from spatialwhisperer.protocols.benchmarks.folds import Split
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+    from spatialwhisperer.protocols.benchmarks.folder.folds import Split
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 STRUCTURE = {
     "moran_truth": "Moran's I measured",

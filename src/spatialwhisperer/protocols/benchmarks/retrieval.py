@@ -12,13 +12,13 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import inform
-from spatialwhisperer.protocols.benchmarks.duplicates import find_duplicates
 from spatialwhisperer.protocols.benchmarks.expression_run import SMOKE_ROWS, SplitOptions, folds_of, on_common_genes
-from spatialwhisperer.protocols.benchmarks.folds import say, units_of
-from spatialwhisperer.protocols.benchmarks.materials import Materials
-from spatialwhisperer.protocols.benchmarks.reading import read_folder, with_pixels
+from spatialwhisperer.protocols.benchmarks.folder.duplicates import find_duplicates
+from spatialwhisperer.protocols.benchmarks.folder.folds import say, units_of
+from spatialwhisperer.protocols.benchmarks.folder.materials import Materials
+from spatialwhisperer.protocols.benchmarks.folder.reading import read_folder, with_pixels
+from spatialwhisperer.protocols.benchmarks.folder.sections import FolderOptions
 from spatialwhisperer.protocols.benchmarks.retrieval_table import report
-from spatialwhisperer.protocols.benchmarks.sections import FolderOptions
 from spatialwhisperer.protocols.output import write_text
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from spatialwhisperer.protocols.benchmarks.folds import Fold
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.folds import Fold
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 OF_PRESET = "(of the preset)"
 FLOOR = "darkness and total count"

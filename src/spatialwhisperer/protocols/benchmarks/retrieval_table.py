@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spatialwhisperer.protocols.benchmarks.expression_table import HEADINGS, with_interval
+from spatialwhisperer.protocols.benchmarks.expression_table import HEADINGS, counted, with_interval
 from spatialwhisperer.protocols.output import markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spatialwhisperer.protocols.benchmarks.duplicates import Duplicate
-    from spatialwhisperer.protocols.benchmarks.folds import Split
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+    from spatialwhisperer.protocols.benchmarks.folder.folds import Split
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 KEYS = ["preset", "image", "gene"]
 DIRECTIONS = ("image → gene", "gene → image")

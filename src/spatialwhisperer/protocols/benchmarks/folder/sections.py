@@ -84,6 +84,9 @@ class BenchmarkSection:
         What the folder states about the section, such as its organ.
     mpp
         Microns per pixel of the positions; ``None`` where it is not stated.
+    pitch
+        Median distance of a row to its nearest one, over all rows of the file, in the unit of the positions. In microns it is that of the
+        platform (100 for Visium, 200 for Spatial Transcriptomics), unless the scale is wrong.
     without_tile
         Rows of the folder that have counts and no tile. They are not in the table.
     """
@@ -94,6 +97,7 @@ class BenchmarkSection:
     pixels: Pixels | None
     facts: dict[str, Any] = field(default_factory=dict)
     mpp: float | None = None
+    pitch: float | None = None
     without_tile: int = 0
 
 
@@ -110,6 +114,15 @@ def bare_table(table: AnnData, *, section: str, patient: str, keep: Sequence[str
     out = ad.AnnData(table.X.copy(), obs=obs, var=pd.DataFrame(index=table.var_names.astype(str)))
     out.obsm["spatial"] = np.asarray(table.obsm["spatial"], np.float64)[:, :2]
     return out
+
+
+def pitch_of(positions: np.ndarray) -> float | None:
+    """Median distance of a position (n, 2) to the nearest other one; ``None`` with fewer than two."""
+    from scipy.spatial import cKDTree
+
+    if len(positions) < 2:
+        return None
+    return float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
 
 
 def even_rows(n: int, wanted: int | None) -> np.ndarray:

@@ -9,15 +9,21 @@ import pandas as pd
 
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._storage.untrusted import opening
-from spatialwhisperer.protocols.benchmarks.patches import Patches
-from spatialwhisperer.protocols.benchmarks.sections import NOT_STATED, BenchmarkSection, bare_table, even_rows
+from spatialwhisperer.protocols.benchmarks.folder.patches import Patches
+from spatialwhisperer.protocols.benchmarks.folder.sections import (
+    NOT_STATED,
+    BenchmarkSection,
+    bare_table,
+    even_rows,
+    pitch_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
 
-    from spatialwhisperer.protocols.benchmarks.sections import FolderOptions
+    from spatialwhisperer.protocols.benchmarks.folder.sections import FolderOptions
 
 COUNTS = ("st", "adata")
 """Folders with one ``.h5ad`` for each section: that of HEST-1k, and that of a task of the HEST benchmark."""
@@ -104,12 +110,13 @@ def _read(folder: Path, path: Path, row: pd.Series, options: FolderOptions) -> B
         table = ad.read_h5ad(path)
     if "spatial" not in table.obsm:
         raise ValueError(f"{path} has no positions: .obsm['spatial'] is missing (found: {listing(table.obsm)}).")
+    pitch = pitch_of(np.asarray(table.obsm["spatial"], np.float64)[:, :2])
     # of genes with one symbol the first keeps the name, in every section alike
     table.var_names_make_unique()
     file = folder / "patches" / f"{name}.h5"
     if not file.is_file():
         rows = even_rows(table.n_obs, options.rows)
-        return _section(table[rows], None, name, patient, row, 0)
+        return _section(table[rows], None, name, patient, row, pitch, 0)
     patches = Patches(file, options.tile_um)
     at = table.obs_names.get_indexer(pd.Index(patches.names))
     if not (at >= 0).any():
@@ -120,11 +127,17 @@ def _read(folder: Path, path: Path, row: pd.Series, options: FolderOptions) -> B
         inform(f"{name}: {lacking} patches belong to no row of the table and are left out.")
     known = np.flatnonzero(at >= 0)
     taken = known[even_rows(len(known), options.rows)]
-    return _section(table[at[taken]], patches.taken(taken), name, patient, row, table.n_obs - len(known))
+    return _section(table[at[taken]], patches.taken(taken), name, patient, row, pitch, table.n_obs - len(known))
 
 
 def _section(
-    table: AnnData, pixels: Patches | None, name: str, patient: str, row: pd.Series, without_tile: int
+    table: AnnData,
+    pixels: Patches | None,
+    name: str,
+    patient: str,
+    row: pd.Series,
+    pitch: float | None,
+    without_tile: int,
 ) -> BenchmarkSection:
     facts: dict[str, Any] = {k: str(row[k]) for k in FACTS if k in row and not pd.isna(row[k])}
     if not pd.isna(stated := row.get("inter_spot_dist", np.nan)):
@@ -137,5 +150,6 @@ def _section(
         pixels,
         facts,
         None if pd.isna(mpp) or not float(mpp) > 0 else float(mpp),
+        pitch,
         without_tile,
     )

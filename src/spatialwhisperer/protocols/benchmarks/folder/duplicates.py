@@ -10,14 +10,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._access.table.counts import counts_matrix
-from spatialwhisperer.protocols.benchmarks.sections import common_genes
+from spatialwhisperer.protocols.benchmarks.folder.sections import common_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 LIMIT = 0.25
 """Pairs of sections whose difference index is below are near-identical."""

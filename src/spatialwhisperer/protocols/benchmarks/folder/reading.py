@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import inform, listing
-from spatialwhisperer.protocols.benchmarks.hest_folder import is_hest, read_hest
-from spatialwhisperer.protocols.benchmarks.slides import her2st_names, read_her2st
+from spatialwhisperer.protocols.benchmarks.folder.hest import is_hest, read_hest
+from spatialwhisperer.protocols.benchmarks.folder.slides import her2st_names, read_her2st
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection, FolderOptions
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection, FolderOptions
 
 HEST, HER2ST = "HEST", "her2st"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spatialwhisperer.encoders.image.base import ImageEncoder
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection, Pixels
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection, Pixels
 
 
 @dataclass

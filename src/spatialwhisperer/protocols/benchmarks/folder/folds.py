@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from spatialwhisperer.protocols.benchmarks.duplicates import Duplicate
-    from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection
+    from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+    from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 Split = Literal["patient", "section"]
 
@@ -182,7 +182,9 @@ def _samples(path: Path) -> tuple[str, ...]:
 def say(folds: Sequence[Fold], duplicates: Sequence[Duplicate]) -> None:
     """Say what is left out, and which sections were found to be near-identical."""
     for pair in duplicates:
-        inform(f"{pair.one} and {pair.other} are near-identical (difference index {pair.index:.2g}); they stay on one side.")
+        inform(
+            f"{pair.one} and {pair.other} are near-identical (difference index {pair.index:.2g}); they stay on one side."
+        )
     inform(f"{len(folds)} folds: {listing(f.name for f in folds)}.")
 
 

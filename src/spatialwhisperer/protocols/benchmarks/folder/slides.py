@@ -11,7 +11,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pp.encoder_choice import why_unfit
-from spatialwhisperer.protocols.benchmarks.sections import BenchmarkSection, bare_table, even_rows
+from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection, bare_table, even_rows, pitch_of
 from spatialwhisperer.protocols.her2st.folds import with_rows
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer.encoders.image.base import ImageEncoder
-    from spatialwhisperer.protocols.benchmarks.sections import FolderOptions
+    from spatialwhisperer.protocols.benchmarks.folder.sections import FolderOptions
 
 LARGEST_PX = 224
 _ALIGNED = ("warped_x", "warped_y")
@@ -98,17 +98,18 @@ def read_her2st(folder: Path, options: FolderOptions) -> list[BenchmarkSection]:
     if absent := [name for name in options.only if name not in there]:
         raise FileNotFoundError(f"{folder} has no section {listing(absent)}; it has {listing(there, 36)}.")
     read = {name: _read(folder, name, options) for name in options.only or there}
-    coarsest = max((mpp for section, mpp in read.values() if section.images), default=1.0)
+    coarsest = max((mpp for section, mpp, _ in read.values() if section.images), default=1.0)
     tile_px = max(1, min(LARGEST_PX, int(options.tile_um / coarsest)))
-    return [_section(name, *both, options.tile_um, tile_px) for name, both in read.items()]
+    return [_section(name, *found, options.tile_um, tile_px) for name, found in read.items()]
 
 
-def _read(folder: Path, name: str, options: FolderOptions) -> tuple[SpatialData, float]:
+def _read(folder: Path, name: str, options: FolderOptions) -> tuple[SpatialData, float, float | None]:
+    """Section with the rows that are taken, its microns per pixel, and the pitch of all its rows in pixels."""
     with_image = _has_image(folder, name)
     section = sw.datasets.her2st(name, data_dir=folder, with_image=with_image)
-    n = section["table"].n_obs
+    n, pitch = section["table"].n_obs, pitch_of(np.asarray(section["table"].obsm["spatial"]))
     rows = even_rows(n, options.rows)
-    return (section if len(rows) == n else with_rows(section, rows)), _mpp(section, name)
+    return (section if len(rows) == n else with_rows(section, rows)), _mpp(section, name), pitch
 
 
 def _has_image(folder: Path, name: str) -> bool:
@@ -124,7 +125,9 @@ def _mpp(section: SpatialData, name: str) -> float:
     return 50.0 / float(section.shapes[f"{name}_spots"]["radius"].median())
 
 
-def _section(name: str, section: SpatialData, mpp: float, tile_um: float, tile_px: int) -> BenchmarkSection:
+def _section(
+    name: str, section: SpatialData, mpp: float, pitch: float | None, tile_um: float, tile_px: int
+) -> BenchmarkSection:
     table = section["table"]
     patient = str(table.obs["patient"].iloc[0])
     pixels = None
@@ -132,4 +135,4 @@ def _section(name: str, section: SpatialData, mpp: float, tile_um: float, tile_p
         pixels = SlideTiles(section, tile_um, tile_px, f"{name} {mpp:.6g} {tile_um:g} {tile_px}")
     facts = {"organ": "Breast", "species": "Homo sapiens", "st_technology": "Spatial Transcriptomics"}
     bare = bare_table(table, section=name, patient=patient, keep=_ALIGNED)
-    return BenchmarkSection(name, patient, bare, pixels, {**facts, "inter_spot_dist": 200.0}, mpp)
+    return BenchmarkSection(name, patient, bare, pixels, {**facts, "inter_spot_dist": 200.0}, mpp, pitch)
