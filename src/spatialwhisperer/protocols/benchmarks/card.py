@@ -77,12 +77,13 @@ def run(
     """
     sw.models.get_spec(encoder, "image")
     layout = layout_of(data)
-    sections = read_folder(data, replace(folder, rows=SMOKE_ROWS) if smoke else folder)
+    folder = replace(folder, rows=SMOKE_ROWS) if smoke else folder
+    sections = read_folder(data, folder)
     found = twins.find_duplicates(sections)
     shared = on_common_genes(sections)
     card: dict[str, Any] = {
         "layout": layout,
-        "rows_per_section": SMOKE_ROWS if smoke else folder.rows,
+        "rows_per_section": folder.rows,
         "n_sections": len(sections),
         "n_patients": len({s.patient for s in sections}),
         "n_rows": sum(s.table.n_obs for s in sections),

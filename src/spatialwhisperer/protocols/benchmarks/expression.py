@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from spatialwhisperer.protocols.benchmarks.folder.folds import Units
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
     from spatialwhisperer.protocols.benchmarks.genes import Genes
     from spatialwhisperer.tl.evaluation.pairs import Pair
@@ -44,10 +45,25 @@ CEILING = "ceiling of counting noise"
 NO_ENCODER = ""
 
 
+class Predicted(NamedTuple):
+    """What regressions predict for each test section.
+
+    Attributes
+    ----------
+    values
+        By encoder and predictor, then section: values of all genes, shape (n, g).
+    published
+        By encoder, then section: ln(1 + counts) of the benchmark genes.
+    """
+
+    values: dict[tuple[str, str], dict[str, np.ndarray]]
+    published: dict[str, dict[str, np.ndarray]]
+
+
 def fold_rows(
     train: Sequence[BenchmarkSection],
     test: Sequence[BenchmarkSection],
-    unit: Mapping[str, str],
+    units: Units,
     genes: Genes,
     keys: Mapping[str, str],
 ) -> pd.DataFrame:
@@ -57,8 +73,8 @@ def fold_rows(
     ----------
     train, test
         Sections with features, darkness and the common genes.
-    unit
-        Unit of each section, which is left out as a whole when a penalty is chosen.
+    units
+        What is left out as a whole when a penalty is chosen.
     genes
         Genes to predict.
     keys
@@ -69,45 +85,52 @@ def fold_rows(
     One row per section, encoder, predictor and metric, with the ``value``.
     """
     tables = [s.table for s in train]
-    y, raw = (np.concatenate([f(t, genes.all) for t in tables]) for f in (values_of, _log_counts))
-    n = len(genes.benchmark)
-    predicted: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    published: dict[str, dict[str, np.ndarray]] = {}
-    for encoder, key in keys.items():
-        x = np.concatenate([t.obsm[key] for t in tables])
-        whole = np.isfinite(x).all(axis=1)
-        reduction = Reduction.fit(x[whole])
-        z = reduction.apply(x[whole])
-        ours = fit_by_patient(z, y[whole], _row_units(train, unit)[whole])
-        fixed = fit_fixed(z, y[whole], n)
-        as_published = fit_fixed(z, raw[whole][:, :n], n)
-        new = {s.name: reduction.apply(s.table.obsm[key]) for s in test}
-        predicted[encoder, OURS] = {name: ours(v) for name, v in new.items()}
-        predicted[encoder, FIXED] = {name: fixed(v) for name, v in new.items()}
-        published[encoder] = {name: as_published(v) for name, v in new.items()}
-    rows = []
+    predicted = _regressions(train, test, units, genes, keys)
+    rows = _pooled(test, predicted, genes)
     for section in test:
         pair = _pair(section.table, genes.all)
-        found = {key: values[section.name] for key, values in predicted.items()}
+        found = {key: values[section.name] for key, values in predicted.values.items()}
         training = read_training(tables, pair, layer=None, options={})
         for name, values in baseline_values(pair, training, layer=None, scalar_key=DARKNESS, patient_key="patient"):
             found[NO_ENCODER, name] = values
         rows += _section_rows(section.name, section.table, pair, found, genes)
         truth = _log_counts(section.table, genes.benchmark)
-        for encoder, values in published.items():
-            r = float(mean_pearson(truth, values[section.name]))
-            rows.append((section.name, encoder, PUBLISHED, "pearson", r))
-    pooled = _pooled(test, predicted, published, genes)
-    return pd.DataFrame([*rows, *pooled], columns=["section", "encoder", "predictor", "metric", "value"])
+        for encoder, own in predicted.published.items():
+            rows.append((section.name, encoder, PUBLISHED, "pearson", mean_pearson(truth, own[section.name])))
+    return pd.DataFrame(rows, columns=["section", "encoder", "predictor", "metric", "value"])
 
 
-def _row_units(train: Sequence[BenchmarkSection], unit: Mapping[str, str]) -> np.ndarray:
+def _regressions(
+    train: Sequence[BenchmarkSection],
+    test: Sequence[BenchmarkSection],
+    units: Units,
+    genes: Genes,
+    keys: Mapping[str, str],
+) -> Predicted:
+    tables, n = [s.table for s in train], len(genes.benchmark)
+    y = np.concatenate([values_of(t, genes.all) for t in tables])
+    raw = np.concatenate([_log_counts(t, genes.benchmark) for t in tables])
+    out = Predicted({}, {})
+    for encoder, key in keys.items():
+        x = np.concatenate([t.obsm[key] for t in tables])
+        whole = np.isfinite(x).all(axis=1)
+        reduction = Reduction.fit(x[whole])
+        z = reduction.apply(x[whole])
+        ours = fit_by_patient(z, y[whole], _row_units(train, units)[whole])
+        fixed, published = fit_fixed(z, y[whole], n), fit_fixed(z, raw[whole], n)
+        new = {s.name: reduction.apply(s.table.obsm[key]) for s in test}
+        out.values[encoder, OURS] = {name: ours(v) for name, v in new.items()}
+        out.values[encoder, FIXED] = {name: fixed(v) for name, v in new.items()}
+        out.published[encoder] = {name: published(v) for name, v in new.items()}
+    return out
+
+
+def _row_units(train: Sequence[BenchmarkSection], units: Units) -> np.ndarray:
     """Units that are left out when a penalty is chosen: patients, sections of two patients, or blocks of one section."""
     repeats = [s.table.n_obs for s in train]
-    of_section = np.repeat(codes([s.name for s in train], unit), repeats)
-    return left_out_units(
-        of_section, np.repeat(np.arange(len(train)), repeats), np.concatenate([s.table.obsm["spatial"] for s in train])
-    )
+    names = [s.name for s in train]
+    groups, sections = (np.repeat(codes(names, of), repeats) for of in (units.left_out, units.sections))
+    return left_out_units(groups, sections, np.concatenate([s.table.obsm["spatial"] for s in train]))
 
 
 def _log_counts(table: AnnData, genes: Sequence[str]) -> np.ndarray:
@@ -205,19 +228,16 @@ def gene_reliability(table: AnnData, genes: Sequence[str], *, random_state: int 
 
 
 def _pooled(
-    test: Sequence[BenchmarkSection],
-    predicted: Mapping[tuple[str, str], Mapping[str, np.ndarray]],
-    published: Mapping[str, Mapping[str, np.ndarray]],
-    genes: Genes,
+    test: Sequence[BenchmarkSection], predicted: Predicted, genes: Genes
 ) -> list[tuple[str, str, str, str, float]]:
     """The correlation over all rows of the fold at once, as the HEST benchmark computes it."""
     n = len(genes.benchmark)
     truths = {f: np.concatenate([f(s.table, genes.benchmark) for s in test]) for f in (values_of, _log_counts)}
     rows = []
-    for (encoder, predictor), values in predicted.items():
+    for (encoder, predictor), values in predicted.values.items():
         p = np.concatenate([values[s.name][:, :n] for s in test])
         rows.append(("all", encoder, predictor, "pearson", mean_pearson(truths[values_of], p)))
-    for encoder, own in published.items():
+    for encoder, own in predicted.published.items():
         p = np.concatenate([own[s.name] for s in test])
         rows.append(("all", encoder, PUBLISHED, "pearson", mean_pearson(truths[_log_counts], p)))
     return rows

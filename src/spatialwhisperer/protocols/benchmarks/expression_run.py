@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
-    from spatialwhisperer.protocols.benchmarks.folder.folds import Fold, Split
+    from spatialwhisperer.protocols.benchmarks.folder.folds import Fold, Split, Units
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
     from spatialwhisperer.protocols.benchmarks.genes import Rank
 
@@ -110,7 +110,8 @@ def run(
         sw.models.get_spec(name, "image")
     given = read_genes(genes.genes)
     sets = read_gene_sets(genes.gene_sets) if genes.gene_sets is not None else {}
-    sections = with_pixels(read_folder(data, replace(folder, rows=SMOKE_ROWS) if smoke else folder))
+    folder = replace(folder, rows=SMOKE_ROWS) if smoke else folder
+    sections = with_pixels(read_folder(data, folder))
     duplicates = find_duplicates(sections)
     folds = folds_of(sections, splits, duplicates)
     say(folds, duplicates)
@@ -142,7 +143,7 @@ def folds_of(sections: Sequence[BenchmarkSection], splits: SplitOptions, duplica
 def measured(
     sections: Sequence[BenchmarkSection],
     folds: Sequence[Fold],
-    unit: Mapping[str, str],
+    units: Units,
     materials: Materials,
     encoders: Sequence[str],
     *,
@@ -161,7 +162,7 @@ def measured(
         inform(f"fold {fold.name}: {len(fold.train)} sections train, {len(fold.test)} are measured")
         train, test = ([by_name[n] for n in names] for names in (fold.train, fold.test))
         chosen = choose_genes([s.table for s in train], rank=rank, given=given, sets=sets)
-        rows = fold_rows(train, test, unit, chosen, keys)
+        rows = fold_rows(train, test, units, chosen, keys)
         frames.append(rows.assign(fold=fold.name, n_genes=len(chosen.benchmark)))
     return pd.concat(frames, ignore_index=True)
 

@@ -51,7 +51,7 @@ def report(
     lines = [
         f"### {HEADINGS[split]}",
         "",
-        f"{counted(sections, rows)}; {table['fold'].nunique()} folds, {_genes(table)} genes.",
+        f"{counted(sections, rows)}; {folds(table)}, {_genes(table)} genes.",
         "",
         markdown(summary(table)),
         "",
@@ -68,6 +68,12 @@ def counted(sections: Sequence[BenchmarkSection], rows: int | None) -> str:
         f"{len(sections)} sections of {patients} patient{'s' if patients > 1 else ''}, "
         f"{sum(s.table.n_obs for s in sections)} rows{some}"
     )
+
+
+def folds(table: pd.DataFrame) -> str:
+    """How many folds there are, in words."""
+    n = table["fold"].nunique()
+    return f"{n} fold{'s' if n > 1 else ''}"
 
 
 def _genes(table: pd.DataFrame) -> str:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from spatialwhisperer.protocols.benchmarks.folder.folds import Fold
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
-OF_PRESET = "(of the preset)"
 FLOOR = "darkness and total count"
 """What one number from each modality finds: rows are matched by its rank within the section."""
 
@@ -106,17 +105,14 @@ def run(
         If files are missing or damaged, a name is not known, there is one patient only, or a fold leaks.
     """
     _check(towers, n_seeds)
-    sections = with_pixels(read_folder(data, replace(folder, rows=SMOKE_ROWS) if smoke else folder))
+    folder = replace(folder, rows=SMOKE_ROWS) if smoke else folder
+    sections = with_pixels(read_folder(data, folder))
     duplicates = find_duplicates(sections)
     folds = folds_of(sections, splits, duplicates)
     say(folds, duplicates)
     sections = on_common_genes(sections)
-    unit = units_of(sections, splits.split, duplicates)
-    combinations = [
-        Combination(*names, seed)
-        for names in product(towers.presets, towers.image_encoders, towers.gene_encoders or (OF_PRESET,))
-        for seed in range(1 if smoke else n_seeds)
-    ]
+    unit = units_of(sections, splits.split, duplicates).left_out
+    combinations = [c for seed in range(1 if smoke else n_seeds) for c in _combined(towers, seed)]
     materials = Materials(out / "cache")
     frames = [
         frame
@@ -139,6 +135,14 @@ def _check(towers: Towers, n_seeds: int) -> None:
     for modality, names in (("image", towers.image_encoders), ("gene", towers.gene_encoders)):
         for name in names:
             sw.models.get_spec(name, modality)
+
+
+def _combined(towers: Towers, seed: int) -> list[Combination]:
+    return [
+        Combination(preset, image, gene, seed)
+        for preset, image in product(towers.presets, towers.image_encoders)
+        for gene in towers.gene_encoders or (str(sw.models.get_preset(preset).gene_encoder),)
+    ]
 
 
 def _fold(
@@ -179,8 +183,9 @@ def recall(
         list(train),
         preset=preset,
         image=sw.tl.ImageFeatures(key=f"X_{combination.image}"),
-        gene=None if combination.gene == OF_PRESET else combination.gene,
-        expression=False,
+        gene=combination.gene,
+        # it reads the genes that a model predicts, and so needs to know them
+        expression=sw.tl.ExpressionOptions(cross_validate=False) if combination.gene == "identity" else False,
         max_epochs=max_epochs,
         random_state=combination.seed,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spatialwhisperer.protocols.benchmarks.expression_table import HEADINGS, counted, with_interval
+from spatialwhisperer.protocols.benchmarks.expression_table import HEADINGS, counted, folds, with_interval
 from spatialwhisperer.protocols.output import markdown
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def report(
     lines = [
         f"### {HEADINGS[split]}",
         "",
-        f"{counted(sections, rows)}; {table['fold'].nunique()} folds. Candidates are the rows of the same section.",
+        f"{counted(sections, rows)}; {folds(table)}. Candidates are the rows of the same section.",
         "",
         markdown(summary(table)),
         "",

@@ -41,14 +41,37 @@ class Fold:
     test: tuple[str, ...]
 
 
-def units_of(sections: Sequence[BenchmarkSection], split: Split, duplicates: Sequence[Duplicate]) -> dict[str, str]:
-    """Unit of each section, which is left out as a whole: its patient or itself, joined with those of its duplicates.
+@dataclass(frozen=True)
+class Units:
+    """What is left out as a whole.
+
+    Attributes
+    ----------
+    left_out
+        Unit of each section in a split: its patient, or itself.
+    sections
+        The section itself, joined with its duplicates.
+    """
+
+    left_out: dict[str, str]
+    sections: dict[str, str]
+
+
+def units_of(sections: Sequence[BenchmarkSection], split: Split, duplicates: Sequence[Duplicate]) -> Units:
+    """Units of a split, each joined with those of its duplicates.
 
     Patients of one name count as one, in whatever data set they are.
     """
-    unit = {s.name: s.patient if split == "patient" else s.name for s in sections}
+    alone = _joined_units({s.name: s.name for s in sections}, duplicates)
+    if split == "section":
+        return Units(alone, alone)
+    return Units(_joined_units({s.name: s.patient for s in sections}, duplicates), alone)
+
+
+def _joined_units(unit: dict[str, str], duplicates: Sequence[Duplicate]) -> dict[str, str]:
     for pair in duplicates:
-        joined, one, other = _joined(unit[pair.one], unit[pair.other]), unit[pair.one], unit[pair.other]
+        one, other = unit[pair.one], unit[pair.other]
+        joined = _joined(one, other)
         unit = {name: joined if u in (one, other) else u for name, u in unit.items()}
     return unit
 
@@ -82,7 +105,7 @@ def make_folds(
     ValueError
         If there is one unit only, or fewer than there are to be folds.
     """
-    unit = units_of(sections, split, duplicates)
+    unit = units_of(sections, split, duplicates).left_out
     rows = {u: sum(s.table.n_obs for s in sections if unit[s.name] == u) for u in dict.fromkeys(unit.values())}
     if len(rows) < 2:
         raise ValueError(_one_unit(sections, split, duplicates))
@@ -105,7 +128,8 @@ def _one_unit(sections: Sequence[BenchmarkSection], split: Split, duplicates: Se
     patients = sorted({s.patient for s in sections})
     found = f"found {len(sections)} sections ({listing(s.name for s in sections)}) of {len(patients)} patients ({listing(patients)})"
     found += f", of which near-identical: {listing(f'{d.one} = {d.other}' for d in duplicates)}" if duplicates else ""
-    if split == "section" or len(units_of(sections, "section", duplicates)) < 2:
+    alone = units_of(sections, "section", duplicates).left_out
+    if split == "section" or len(set(alone.values())) < 2:
         return f"Nothing can be left out: {found}. Add sections."
     return (
         f"No patient can be left out: {found}. Add sections of another patient. --split section leaves out sections of a patient that "

@@ -105,14 +105,23 @@ def bare_table(table: AnnData, *, section: str, patient: str, keep: Sequence[str
     """Counts, positions and some columns of a table, its rows named after their section.
 
     Images and scale factors are left out: pixels are read from the files, and positions stay in pixels.
+
+    Raises
+    ------
+    ValueError
+        If a row has no position.
     """
     import anndata as ad
+
+    xy = np.asarray(table.obsm["spatial"], np.float64)[:, :2]
+    if lost := int((~np.isfinite(xy)).any(axis=1).sum()):
+        raise ValueError(f"{lost} rows of section {section} have no position. Remove them.")
 
     obs = pd.DataFrame({name: table.obs[name].to_numpy() for name in keep if name in table.obs})
     obs.index = pd.Index([f"{section}:{name}" for name in table.obs_names])
     obs["section"], obs["patient"] = section, patient
     out = ad.AnnData(table.X.copy(), obs=obs, var=pd.DataFrame(index=table.var_names.astype(str)))
-    out.obsm["spatial"] = np.asarray(table.obsm["spatial"], np.float64)[:, :2]
+    out.obsm["spatial"] = xy
     return out
 
 
