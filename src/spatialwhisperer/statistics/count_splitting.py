@@ -32,7 +32,8 @@ def reliability(r: np.ndarray) -> np.ndarray:
     """Reliability of all counts from the correlation r of their halves: ``2 r / (1 + r)``, and 0 for r below 0 (Spearman; Brown 1910).
 
     Its square root is the largest correlation that a prediction can have in expectation: that of the true expected expression with what
-    was counted.
+    was counted. The formula is exact for counts. In logarithms halves are noisier than half of the counts would be, and the ceiling of
+    genes with few counts is a little too low.
 
     Examples
     --------

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 MPP, PATCH_UM, PATCH_PX = 2.0, 112.0, 56
 
-Writer = "Callable[..., Path]"
-
 
 def write_section(folder: Path, name: str, table: AnnData, patches: np.ndarray | None, barcodes: Any = None) -> None:
     """Counts and patches of a section, as HEST-1k stores them."""
@@ -82,17 +80,17 @@ def hest(three_patients: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write() -> Callable[..., None]:
     return write_section
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def metadata() -> Callable[..., None]:
     return write_metadata
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def patches() -> Callable[..., np.ndarray]:
     return patches_of
 

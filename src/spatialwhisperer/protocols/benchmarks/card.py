@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CEILING_FORMULA = (
     "Counts are split binomially into halves, every molecule with probability 1/2. r is the correlation over the rows of a section of a "
     "gene in the two halves, each as ln(1 + counts per 10,000). Reliability = 2 r / (1 + r), 0 for r below 0 (Spearman and Brown); "
-    "the ceiling of a prediction's correlation is its square root."
+    "the ceiling of a prediction's correlation is its square root, a little too low for genes with few counts."
 )
 
 
