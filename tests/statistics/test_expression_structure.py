@@ -22,7 +22,9 @@ def hexagonal(n: int) -> np.ndarray:
     return np.stack([column + 0.5 * (row % 2), row * np.sqrt(3) / 2], axis=1)
 
 
-@pytest.mark.parametrize(("positions", "inside"), [(square(7, 200.0), 8), (hexagonal(7), 6)], ids=["square", "hexagonal"])
+@pytest.mark.parametrize(
+    ("positions", "inside"), [(square(7, 200.0), 8), (hexagonal(7), 6)], ids=["square", "hexagonal"]
+)
 def test_neighbours_are_those_around_a_row_of_an_array(positions, inside):
     weights = neighbour_weights(positions)
     middle = 3 * 7 + 3

@@ -53,7 +53,11 @@ def rows() -> pd.DataFrame:
 
 
 def test_ridge_finds_genes_that_follow_the_features_and_floors_what_they_know(rows):
-    r = rows[(rows["metric"] == "pearson") & (rows["section"] != "all")].groupby(["encoder", "predictor"])["value"].mean()
+    r = (
+        rows[(rows["metric"] == "pearson") & (rows["section"] != "all")]
+        .groupby(["encoder", "predictor"])["value"]
+        .mean()
+    )
     assert r["both", OURS] > 0.6
     assert abs(r["noise", OURS]) < 0.1
     # one of the two features, for half of the genes
@@ -134,7 +138,13 @@ def test_folds_weigh_alike_and_the_interval_is_over_folds():
     table = pd.DataFrame(
         [
             (fold, name, "x", OURS, "pearson", value)
-            for fold, name, value in [("A", "1", 0.1), ("A", "2", 0.3), ("B", "3", 0.4), ("C", "4", 0.6), ("C", "all", 9)]
+            for fold, name, value in [
+                ("A", "1", 0.1),
+                ("A", "2", 0.3),
+                ("B", "3", 0.4),
+                ("C", "4", 0.6),
+                ("C", "all", 9),
+            ]
         ],
         columns=["fold", "section", "encoder", "predictor", "metric", "value"],
     )

@@ -73,7 +73,14 @@ def test_similarity_on_the_arc_falls_with_the_difference_of_ranks():
 
 def test_the_table_averages_folds_and_shows_chance_once():
     def row(fold: str, preset: str, direction: str, value: float) -> dict[str, object]:
-        out = {"fold": fold, "preset": preset, "image": "i", "gene": "g", "direction": direction, "candidates": "section"}
+        out = {
+            "fold": fold,
+            "preset": preset,
+            "image": "i",
+            "gene": "g",
+            "direction": direction,
+            "candidates": "section",
+        }
         return out | {f"{what}@{k}": value * k for what in ("recall", "chance") for k in (1, 5, 10)}
 
     rows = [
@@ -90,12 +97,25 @@ def test_the_table_averages_folds_and_shows_chance_once():
 
 @pytest.mark.slow
 def test_the_command_measures_a_folder_of_hest(hest, tmp_path, quarter_colour):
-    arguments = ["retrieval", "--data", str(hest), "--out", str(tmp_path), "--encoders", quarter_colour, "stain_texture"]
+    arguments = [
+        "retrieval",
+        "--data",
+        str(hest),
+        "--out",
+        str(tmp_path),
+        "--encoders",
+        quarter_colour,
+        "stain_texture",
+    ]
     main([*arguments, "--presets", "bleep", "whisperer", "--smoke"])
     rows = pd.read_csv(tmp_path / "retrieval.csv", keep_default_na=False)
     assert set(rows["preset"]) == {"bleep", "whisperer", "darkness and total count"}
     assert set(rows["gene"]) == {"identity", "auto", ""}
     assert rows["fold"].nunique() == 1
-    assert (tmp_path / "retrieval.md").read_text().startswith("### Patients left out\n\n3 sections of 3 patients, 270 rows")
+    assert (
+        (tmp_path / "retrieval.md")
+        .read_text()
+        .startswith("### Patients left out\n\n3 sections of 3 patients, 270 rows")
+    )
     with pytest.raises(ValueError, match="--seeds must be at least 1"):
         main([*arguments, "--seeds", "0"])

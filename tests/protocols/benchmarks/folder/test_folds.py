@@ -53,7 +53,9 @@ def test_duplicates_stay_on_one_side_whoever_their_patient_is():
 
 def test_chains_of_duplicates_are_one_unit():
     twins = [Duplicate("s1", "s3", 0.0), Duplicate("s3", "s4", 0.0)]
-    with pytest.raises(ValueError, match="No patient can be left out: found 4 sections .* near-identical: s1 = s3, s3 = s4"):
+    with pytest.raises(
+        ValueError, match="No patient can be left out: found 4 sections .* near-identical: s1 = s3, s3 = s4"
+    ):
         make_folds(FOUR, duplicates=twins)
 
 

@@ -19,9 +19,7 @@ def slide():
 def test_features_and_darkness_are_those_of_the_slide(hest, slide, quarter_colour):
     (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
     encoder = sw.models.image_encoder(quarter_colour)
-    expected = sw.pp.embed_images(
-        slide, encoder=encoder, tile_um=112, tile_px=56, off_slide="nan", inplace=False
-    )
+    expected = sw.pp.embed_images(slide, encoder=encoder, tile_um=112, tile_px=56, off_slide="nan", inplace=False)
     np.testing.assert_array_equal(found.pixels.features(encoder), expected)
     darkness = sw.tl.tissue_darkness(slide, tile_um=112, tile_px=56, inplace=False)
     np.testing.assert_array_equal(found.pixels.darkness(), darkness)
@@ -44,7 +42,9 @@ def _tiles(section):
 
 def test_an_encoder_that_looks_further_than_a_patch_is_refused(hest):
     (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
-    with pytest.raises(ValueError, match="'nuclei' looks at 300 µm around a row, and the patches of SIMP1.h5 show 112 µm"):
+    with pytest.raises(
+        ValueError, match="'nuclei' looks at 300 µm around a row, and the patches of SIMP1.h5 show 112 µm"
+    ):
         found.pixels.features(NucleiEncoder())
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NOT_STATED = "not stated"
 """Patient of the sections that name none. They count as one patient, so that no two of them are on both sides of a split."""
 
+_NEIGHBOURS = 1.3
+
 
 class Pixels(Protocol):
     """The pixels around the rows of a section.
@@ -85,7 +87,7 @@ class BenchmarkSection:
     mpp
         Microns per pixel of the positions; ``None`` where it is not stated.
     pitch
-        Median distance of a row to its nearest one, over all rows of the file, in the unit of the positions. In microns it is that of the
+        Distance between neighbouring rows, over all rows of the file, in the unit of the positions. In microns it is that of the
         platform (100 for Visium, 200 for Spatial Transcriptomics), unless the scale is wrong.
     without_tile
         Rows of the folder that have counts and no tile. They are not in the table.
@@ -126,12 +128,19 @@ def bare_table(table: AnnData, *, section: str, patient: str, keep: Sequence[str
 
 
 def pitch_of(positions: np.ndarray) -> float | None:
-    """Median distance of a position (n, 2) to the nearest other one; ``None`` with fewer than two."""
+    """Median distance between neighbouring positions (n, 2); ``None`` with fewer than two.
+
+    Neighbours lie within 1.3 times the median distance to the nearest one. That distance itself would be too short where spots lie off
+    their array, as printed spots do.
+    """
     from scipy.spatial import cKDTree
 
     if len(positions) < 2:
         return None
-    return float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
+    tree = cKDTree(positions)
+    nearest = float(np.median(tree.query(positions, k=2)[0][:, 1]))
+    pairs = tree.query_pairs(_NEIGHBOURS * nearest, output_type="ndarray")
+    return float(np.median(np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)))
 
 
 def even_rows(n: int, wanted: int | None) -> np.ndarray:
