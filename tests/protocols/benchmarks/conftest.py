@@ -12,7 +12,7 @@ from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer.pp.tile_features import read_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from anndata import AnnData
@@ -95,15 +95,18 @@ def patches() -> Callable[..., np.ndarray]:
     return patches_of
 
 
-@pytest.fixture(scope="session")
-def quarter_colour() -> str:
+@pytest.fixture
+def corner_colour() -> Iterator[str]:
     """Name of a registered encoder that sees tiles alone: the mean colour of their four quarters."""
+    from spatialwhisperer.encoders.registry import ENTRIES
 
-    @sw.models.register_encoder(sw.models.EncoderSpec("quarter_colour", "image", 12), overwrite=True)
-    class QuarterColour(sw.models.ImageEncoder):
-        def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
+    @sw.models.register_encoder(sw.models.EncoderSpec("corner_colour", "image", 12))
+    class CornerColour(sw.models.ImageEncoder):
+        def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # noqa: ARG002
             half = inputs.shape[-1] // 2
             parts = [inputs[:, :, i : i + half, j : j + half] for i in (0, half) for j in (0, half)]
             return np.concatenate([q.mean(axis=(2, 3)) for q in parts], axis=1).astype(np.float32)
 
-    return "quarter_colour"
+    yield "corner_colour"
+    # what lists all encoders must not find it
+    del ENTRIES["image", "corner_colour"]

@@ -37,8 +37,8 @@ def folder(three_patients, write, metadata, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_card_says_what_the_folder_holds(folder, tmp_path, quarter_colour):
-    main(["card", "--data", str(folder), "--out", str(tmp_path), "--encoder", quarter_colour])
+def test_the_card_says_what_the_folder_holds(folder, tmp_path, corner_colour):
+    main(["card", "--data", str(folder), "--out", str(tmp_path), "--encoder", corner_colour])
     card = json.loads((tmp_path / "card.json").read_text())
     assert (card["layout"], card["n_sections"], card["n_patients"], card["n_rows"]) == ("HEST", 4, 4, 340)
     assert card["patients"] == {"A": ["SIMP1"], "B": ["SIMP2"], "not stated": ["SIMP3"], "D": ["TWIN"]}
@@ -55,8 +55,8 @@ def test_the_card_says_what_the_folder_holds(folder, tmp_path, quarter_colour):
 
 
 @pytest.mark.slow
-def test_the_card_of_one_patient_says_why_nothing_can_be_left_out(hest, tmp_path, quarter_colour):
-    arguments = ["card", "--data", str(hest), "--out", str(tmp_path), "--encoder", quarter_colour]
+def test_the_card_of_one_patient_says_why_nothing_can_be_left_out(hest, tmp_path, corner_colour):
+    arguments = ["card", "--data", str(hest), "--out", str(tmp_path), "--encoder", corner_colour]
     main([*arguments, "--where", "organ=Lung", "--rows", "50"])
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["splits"]["folds"] == []

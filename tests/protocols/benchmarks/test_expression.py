@@ -164,11 +164,11 @@ def test_sections_of_other_panels_are_cut_to_common_genes():
         on_common_genes([one, other], ["G0", "G12"])
 
 
-def test_the_command_measures_a_folder_of_hest_and_repeats_no_features(hest, tmp_path, quarter_colour, capsys):
+def test_the_command_measures_a_folder_of_hest_and_repeats_no_features(hest, tmp_path, corner_colour, capsys):
     names = [str(n) for n in ad.read_h5ad(hest / "st" / "SIMP1.h5ad").var_names]
     (tmp_path / "genes.json").write_text(json.dumps({"genes": names[:12]}))
     (tmp_path / "sets.gmt").write_text("markers\t\t" + "\t".join(names[:8]) + "\nothers\t\tX\tY\n")
-    arguments = ["hest-bench", "--data", str(hest), "--out", str(tmp_path), "--encoders", quarter_colour]
+    arguments = ["hest-bench", "--data", str(hest), "--out", str(tmp_path), "--encoders", corner_colour]
     arguments += ["--genes", str(tmp_path / "genes.json"), "--gene-sets", str(tmp_path / "sets.gmt")]
     main(arguments)
     rows = pd.read_csv(tmp_path / "hest_bench.csv", keep_default_na=False, na_values={"value": [""]})
@@ -177,13 +177,13 @@ def test_the_command_measures_a_folder_of_hest_and_repeats_no_features(hest, tmp
     text = (tmp_path / "hest_bench.md").read_text()
     assert text.startswith("### Patients left out\n\n3 sections of 3 patients, 270 rows; 3 folds, 12 genes.")
     assert "r pathways" in text
-    assert "quarter_colour" in capsys.readouterr().err
+    assert "corner_colour" in capsys.readouterr().err
     main([*arguments, "--folds", "2"])
-    assert "SIMP1: quarter_colour" not in capsys.readouterr().err
+    assert "SIMP1: corner_colour" not in capsys.readouterr().err
 
 
-def test_a_folder_of_one_patient_is_refused_and_nothing_is_written(hest, tmp_path, quarter_colour):
-    arguments = ["hest-bench", "--data", str(hest), "--out", str(tmp_path / "out"), "--encoders", quarter_colour]
+def test_a_folder_of_one_patient_is_refused_and_nothing_is_written(hest, tmp_path, corner_colour):
+    arguments = ["hest-bench", "--data", str(hest), "--out", str(tmp_path / "out"), "--encoders", corner_colour]
     with pytest.raises(ValueError, match=r"No patient can be left out|Nothing can be left out"):
         main([*arguments, "--where", "organ=Lung"])
     with pytest.raises(SystemExit, match="COLUMN=VALUE"):

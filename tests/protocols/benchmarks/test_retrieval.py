@@ -96,7 +96,7 @@ def test_the_table_averages_folds_and_shows_chance_once():
 
 
 @pytest.mark.slow
-def test_the_command_measures_a_folder_of_hest(hest, tmp_path, quarter_colour):
+def test_the_command_measures_a_folder_of_hest(hest, tmp_path, corner_colour):
     arguments = [
         "retrieval",
         "--data",
@@ -104,7 +104,7 @@ def test_the_command_measures_a_folder_of_hest(hest, tmp_path, quarter_colour):
         "--out",
         str(tmp_path),
         "--encoders",
-        quarter_colour,
+        corner_colour,
         "stain_texture",
     ]
     main([*arguments, "--presets", "bleep", "whisperer", "--smoke"])

@@ -16,9 +16,9 @@ def slide():
     return data.sections["P1"]
 
 
-def test_features_and_darkness_are_those_of_the_slide(hest, slide, quarter_colour):
+def test_features_and_darkness_are_those_of_the_slide(hest, slide, corner_colour):
     (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
-    encoder = sw.models.image_encoder(quarter_colour)
+    encoder = sw.models.image_encoder(corner_colour)
     expected = sw.pp.embed_images(slide, encoder=encoder, tile_um=112, tile_px=56, off_slide="nan", inplace=False)
     np.testing.assert_array_equal(found.pixels.features(encoder), expected)
     darkness = sw.tl.tissue_darkness(slide, tile_um=112, tile_px=56, inplace=False)
@@ -48,24 +48,24 @@ def test_an_encoder_that_looks_further_than_a_patch_is_refused(hest):
         found.pixels.features(NucleiEncoder())
 
 
-def test_features_are_computed_once_and_anew_where_the_pixels_are_others(hest, quarter_colour, tmp_path, monkeypatch):
+def test_features_are_computed_once_and_anew_where_the_pixels_are_others(hest, corner_colour, tmp_path, monkeypatch):
     calls = []
     (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
     compute = type(found.pixels).features
     monkeypatch.setattr(type(found.pixels), "features", lambda self, e: calls.append(1) or compute(self, e))
     materials = Materials(tmp_path)
-    key = materials.add_features(found, quarter_colour)
+    key = materials.add_features(found, corner_colour)
     first = found.table.obsm[key]
     (again,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
-    materials.add_features(again, quarter_colour)
+    materials.add_features(again, corner_colour)
     np.testing.assert_array_equal(again.table.obsm[key], first)
     assert len(calls) == 1
     (fewer,) = read_hest(hest, FolderOptions(only=("SIMP1",), rows=40))
-    materials.add_features(fewer, quarter_colour)
+    materials.add_features(fewer, corner_colour)
     assert fewer.table.obsm[key].shape == (40, 12)
     (wider,) = read_hest(hest, FolderOptions(only=("SIMP1",), tile_um=224.0))
-    materials.add_features(wider, quarter_colour)
+    materials.add_features(wider, corner_colour)
     (touched,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
     touched.pixels.stamp += " later"
-    materials.add_features(touched, quarter_colour)
+    materials.add_features(touched, corner_colour)
     assert len(calls) == 4

@@ -48,7 +48,7 @@ def test_names_are_those_of_either_layout(data_folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_section_gives_the_same_figures_in_either_layout(
-    data_folder, tmp_path, quarter_colour, write, metadata, patches
+    data_folder, tmp_path, corner_colour, write, metadata, patches
 ):
     """Real sections, read from their images and as patches of HEST, by an encoder that sees tiles alone."""
     names, folder = ["A1", "C2"], tmp_path / "hest"
@@ -65,7 +65,7 @@ def test_a_section_gives_the_same_figures_in_either_layout(
     tables = []
     for data, out in ((data_folder, "direct"), (folder, "patches")):
         arguments = ["hest-bench", "--data", str(data), "--out", str(tmp_path / out), "--sections", *names]
-        main([*arguments, "--rows", "40", "--encoders", quarter_colour, "--rank", "variance"])
+        main([*arguments, "--rows", "40", "--encoders", corner_colour, "--rank", "variance"])
         tables.append(pd.read_csv(Path(tmp_path, out, "hest_bench.csv")))
         text = (tmp_path / out / "hest_bench.md").read_text()
         assert text.startswith("### Patients left out\n\n2 sections of 2 patients, 80 rows, at most 40 of each section")
