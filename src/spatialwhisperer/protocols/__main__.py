@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer.protocols.benchmarks import commands as benchmarks
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _olfactory_bulb(commands)
     _coverage(commands)
     _refine(commands)
+    benchmarks.add(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 

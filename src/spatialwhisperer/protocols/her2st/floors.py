@@ -10,6 +10,7 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import counts_matrix
+from spatialwhisperer.statistics.count_splitting import reliability
 from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.standardize import standardize, statistics
 from spatialwhisperer.statistics.value_spaces import to_space
@@ -68,7 +69,7 @@ def ceiling_rows(
         halves[1], predicted, train=list(train), baselines=False, value_space=space, group_key="section", per_gene=True
     )
     r = found["pearson"].to_numpy()
-    most = pd.Series(np.sqrt((2 * r / (1 + r)).clip(min=0)), index=found["gene"])
+    most = pd.Series(np.sqrt(reliability(r)), index=found["gene"])
     rows = [
         (str(test.obs["section"].iloc[0]), CEILING, name, "pearson", float(most.reindex(chosen).mean()))
         for name, chosen in found.attrs["gene_lists"].items()

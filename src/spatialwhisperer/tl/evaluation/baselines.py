@@ -133,17 +133,23 @@ def tissue_darkness(
     for section in plan.sections:
         check_intensity(section)
     tiles = read_tiles(plan, tile_um, tile_px)
+    out = optical_density(tiles)
+    if not inplace:
+        return out
+    record = {"tile_um": tile_um, "tile_px": tile_px, "where": opened.where}
+    opened.put(Result(key_added, record, obs={key_added: out}))
+    return None
+
+
+def optical_density(tiles: np.ndarray) -> np.ndarray:
+    """Mean optical density of uint8 tiles (n, 3, p, p), as :func:`tissue_darkness` computes it; float32 of shape (n,)."""
     density = -np.log10(np.arange(256).clip(1) / 255)
     out = np.empty(len(tiles), np.float32)
     for start in range(0, len(tiles), _TILES_AT_ONCE):
         block = np.asarray(tiles[start : start + _TILES_AT_ONCE])
         tissue = (block >= _BLACK).any(axis=1, keepdims=True)
         out[start : start + len(block)] = (density[block] * tissue).mean(axis=(1, 2, 3))
-    if not inplace:
-        return out
-    record = {"tile_um": tile_um, "tile_px": tile_px, "where": opened.where}
-    opened.put(Result(key_added, record, obs={key_added: out}))
-    return None
+    return out
 
 
 def read_training(
