@@ -25,6 +25,7 @@ from spatialwhisperer.encoders.gene._geneformer.files import (
     read_architecture,
     read_weights,
 )
+from spatialwhisperer.encoders.gene._geneformer.rank_values import MOST_TOKENS, ranked_tokens
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import register_encoder
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._artifact import Artifact
 
-MOST_TOKENS = 2048
 _TOKENS_IN_A_PASS = 65_536
 
 
@@ -300,58 +300,6 @@ class GeneformerEncoder(GeneEncoder):
         symbols = tuple("" if name == gene else name for name, gene in zip(config["genes"], ids, strict=True))
         known = GeneTokens(tuple(ids), symbols, tuple(tokens), tuple(medians), sizes.vocab_size)
         return cls(known, tensors or None, sizes, fitted=config.get("fitted"))
-
-
-def ranked_tokens(
-    counts: sp.csr_matrix,
-    tokens: np.ndarray,
-    medians: np.ndarray,
-    *,
-    totals: np.ndarray | None = None,
-    most: int = MOST_TOKENS,
-) -> list[np.ndarray]:
-    """Rank-value tokens of rows.
-
-    Parameters
-    ----------
-    counts
-        Raw counts of genes with an ENSG0 id, CSR, shape (n, g).
-    tokens
-        Token of each gene, shape (g,); negative where it has none.
-    medians
-        Non-zero median of each gene, shape (g,).
-    totals
-        Total of each row, shape (n,); ``None`` takes the sum over all genes. It is the same for all genes of a row, so that it moves
-        no rank.
-    most
-        Longest row of tokens.
-
-    Returns
-    -------
-    Tokens of each row, int32; the highest value first, ties in ascending order of the tokens.
-    """
-    from spatialwhisperer.encoders.gene._geneformer.ranking import rank_tokens
-
-    order = np.argsort(tokens, kind="stable")
-    matrix = counts if (order == np.arange(len(order))).all() else counts[:, order]
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    if totals is None:
-        totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-    widest = int(np.diff(matrix.indptr).max(initial=0))
-    out = np.zeros((matrix.shape[0], min(most, max(widest, 1))), np.int32)
-    length = rank_tokens(
-        matrix.data,
-        matrix.indices,
-        matrix.indptr,
-        np.ascontiguousarray(tokens[order], np.int64),
-        np.ascontiguousarray(medians[order], np.float64),
-        np.ascontiguousarray(totals, np.float64),
-        out.shape[1],
-        out,
-    )
-    return [out[i, :n] for i, n in enumerate(length)]
 
 
 def _names(tokens: GeneTokens) -> list[str]:

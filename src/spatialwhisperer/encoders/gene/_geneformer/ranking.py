@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_BUCKETS = 4096
-_LONG = 48
+_MOST_BITS = 11
+_HALF = np.uint64(32)
+_PLACE = np.uint64(2**32 - 1)
+_ONE = np.uint64(1)
+
+# a product of two rounded numbers is within 4 units of the last place of the published quotients: neighbouring buckets of 2**4 hold all
+# pairs of values that rounding may exchange
+_LEAST_SHIFT = np.uint64(4)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -18,12 +24,14 @@ def rank_tokens(
     median: np.ndarray,
     total: np.ndarray,
     most: int,
+    begin: np.ndarray,
     out: np.ndarray,
-) -> np.ndarray:
-    """Write the tokens of each row, highest value first and ties in the order of the columns, into ``out`` (n, most).
+    length: np.ndarray,
+) -> None:
+    """Write the tokens of each row, highest value first and ties in the order of the columns.
 
-    The value of a count is ``count / total / median``, in units of 10,000. The values of a row go into buckets by their leading
-    bits, which order positive numbers, and each bucket is sorted on its own.
+    The value of a count is ``count / total / median``, in units of 10,000. The order comes from the leading bits of
+    ``count * (1 / median)``, in two passes of a radix sort; neighbours that are alike in them are compared by their values.
 
     Parameters
     ----------
@@ -32,76 +40,149 @@ def rank_tokens(
     token, median
         Of each column; a column whose token is negative is left out.
     total
-        Total of each row.
+        Total of each row; NaN takes the sum of the row.
     most
         Longest row of tokens.
+    begin
+        Where each row starts in ``out``.
     out
-        Where to write, integers (n, most).
-
-    Returns
-    -------
-    How many tokens each row has, int64 (n,).
+        Where to write the tokens, integers.
+    length
+        Where to write how many tokens each row has, int64 (n,): -1 where a count is negative or not finite.
     """
-    n = len(indptr) - 1
-    length = np.zeros(n, np.int64)
+    inverse = np.where(token >= 0, 1.0 / median, 0.0)
     widest = 0
-    for i in range(n):
+    for i in range(len(length)):
         widest = max(widest, indptr[i + 1] - indptr[i])
-    value, column = np.empty(widest, np.float64), np.empty(widest, np.int64)
-    ranked, place = np.empty(widest, np.float64), np.empty(widest, np.int64)
-    start = np.empty(_BUCKETS + 1, np.int64)
-    for i in range(n):
-        k = 0
-        for j in range(indptr[i], indptr[i + 1]):
-            g = indices[j]
-            if data[j] > 0 and token[g] >= 0:
-                value[k] = data[j] / total[i] * 10_000.0 / median[g]
-                column[k] = g
-                k += 1
-        _spread(value, column, k, ranked, place, start)
+    item, other = np.empty(widest, np.uint64), np.empty(widest, np.uint64)
+    high, low = np.empty(1 << _MOST_BITS, np.uint32), np.empty(1 << _MOST_BITS, np.uint32)
+    for i in range(len(length)):
+        row, column = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        if not _products(row, column, inverse, item.view(np.float64)):
+            length[i] = -1
+            continue
+        k = _spread(item[: len(row)], other, most, high, low)
+        whole = _sum(row) if np.isnan(total[i]) else total[i]
+        _settle(item, k, row, column, median, whole)
         length[i] = min(k, most)
         for r in range(length[i]):
-            out[i, r] = token[place[r]]
-    return length
+            out[begin[i] + r] = token[column[item[r] & _PLACE]]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _spread(
-    value: np.ndarray, column: np.ndarray, k: int, ranked: np.ndarray, place: np.ndarray, start: np.ndarray
-) -> None:
-    """Sort the first ``k`` values in descending order, equal ones as they came."""
+def _products(row: np.ndarray, column: np.ndarray, inverse: np.ndarray, out: np.ndarray) -> bool:
+    """Write ``count * inverse``; whether all counts are finite and not negative."""
+    wrong = 0
+    for j in range(len(row)):
+        count = np.float64(row[j])
+        wrong += not ((count >= 0) & (count < np.inf))
+        out[j] = count * inverse[column[j]]
+    return wrong == 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+def _sum(row: np.ndarray) -> float:
+    """Sum in any order, which is the same for whole numbers."""
+    out = 0.0
+    for j in range(len(row)):
+        out += np.float64(row[j])
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _spread(item: np.ndarray, other: np.ndarray, most: int, high: np.ndarray, low: np.ndarray) -> int:
+    """Sort products by their leading bits, which order positive numbers, in descending order and stable.
+
+    ``item`` comes with the bits of the products and leaves with the number of the bucket, from above, and the place in the row.
+    Products of zero come last and are not counted. Where there are more than ``most``, buckets that cannot reach them are left out.
+    """
+    lowest, highest, k = np.uint64(2**64 - 1), np.uint64(0), 0
+    for j in range(len(item)):
+        highest = max(highest, item[j])
+        lowest = min(lowest, item[j] - _ONE)  # zero becomes the largest
+        k += item[j] > 0
     if k == 0:
-        return
-    bits = value[:k].view(np.int64)
-    lowest, highest = bits[0], bits[0]
+        return 0
+    digit = np.uint64(_MOST_BITS)
+    while digit > 6 and (1 << digit) > k:
+        digit -= _ONE
+    shift, last = _LEAST_SHIFT, (_ONE << digit << digit) - _ONE
+    while (highest - lowest) >> shift >= last:
+        shift += _ONE
+    for j in range(len(item)):
+        item[j] = min((highest - item[j]) >> shift, last) << _HALF | np.uint64(j)
+    _count(item, high, low, digit)
+    n = len(item)
+    if k > most:
+        n = _highest(item, most, digit, high)
+        _count(item[:n], high, low, digit)
+        k = min(n, k)
+    _starts(high, low, 1 << digit)
+    mask = (_ONE << digit) - _ONE
+    for j in range(n):
+        at = (item[j] >> _HALF) & mask
+        other[low[at]] = item[j]
+        low[at] += np.uint32(1)
+    for j in range(n):
+        at = other[j] >> _HALF >> digit
+        item[high[at]] = other[j]
+        high[at] += np.uint32(1)
+    return k
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count(item: np.ndarray, high: np.ndarray, low: np.ndarray, digit: int) -> None:
+    """How many items there are of each digit."""
+    mask = (_ONE << digit) - _ONE
+    for b in range(1 << digit):
+        high[b] = low[b] = 0
+    for j in range(len(item)):
+        high[item[j] >> _HALF >> digit] += np.uint32(1)
+        low[(item[j] >> _HALF) & mask] += np.uint32(1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _highest(item: np.ndarray, most: int, digit: int, high: np.ndarray) -> int:
+    """Keep the items of the highest buckets that hold ``most``, and of the next, whose values may be equal."""
+    seen, bucket = 0, 0
+    while seen < most:
+        seen += np.int64(high[bucket])
+        bucket += 1
+    last = np.uint64(bucket) << digit
+    kept = 0
+    for j in range(len(item)):
+        own = item[j]
+        item[kept] = own
+        kept += (own >> _HALF) <= last
+    return kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _starts(high: np.ndarray, low: np.ndarray, buckets: int) -> None:
+    """Turn the number of items in each bucket into where the bucket starts."""
+    above, below = np.uint32(0), np.uint32(0)
+    for b in range(buckets):
+        own, its = high[b], low[b]
+        high[b], low[b] = above, below
+        above += own
+        below += its
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _settle(item: np.ndarray, k: int, row: np.ndarray, column: np.ndarray, median: np.ndarray, whole: float) -> None:
+    """Order neighbours whose buckets are the same or next to each other by their values, equal ones by their places."""
     for j in range(1, k):
-        lowest, highest = min(lowest, bits[j]), max(highest, bits[j])
-    shift = 0
-    while (highest >> shift) - (lowest >> shift) >= _BUCKETS:
-        shift += 1
-    top = highest >> shift
-    used = top - (lowest >> shift) + 1
-    for b in range(used + 1):
-        start[b] = 0
-    for j in range(k):
-        start[top - (bits[j] >> shift) + 1] += 1
-    for b in range(used):
-        start[b + 1] += start[b]
-    for j in range(k):
-        b = top - (bits[j] >> shift)
-        ranked[start[b]], place[start[b]] = value[j], column[j]
-        start[b] += 1
-    begin = 0
-    for b in range(used):
-        if start[b] - begin > _LONG:
-            order = np.argsort(-ranked[begin : start[b]], kind="mergesort")
-            ranked[begin : start[b]] = ranked[begin : start[b]][order]
-            place[begin : start[b]] = place[begin : start[b]][order]
-        begin = start[b]
-    # buckets follow each other, so that a value moves within its own
-    for j in range(1, k):
-        v, g, at = ranked[j], place[j], j
-        while at > 0 and ranked[at - 1] < v:
-            ranked[at], place[at] = ranked[at - 1], place[at - 1]
+        own, at = item[j], j
+        bucket = own >> _HALF
+        if (item[at - 1] >> _HALF) + _ONE < bucket:
+            continue
+        place = np.int64(own & _PLACE)
+        value = row[place] / whole * 10_000.0 / median[column[place]]
+        while at > 0 and (item[at - 1] >> _HALF) + _ONE >= bucket:
+            before = np.int64(item[at - 1] & _PLACE)
+            its = row[before] / whole * 10_000.0 / median[column[before]]
+            if its > value or (its == value and before < place):
+                break
+            item[at] = item[at - 1]
             at -= 1
-        ranked[at], place[at] = v, g
+        item[at] = own
