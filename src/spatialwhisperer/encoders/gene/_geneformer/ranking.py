@@ -131,7 +131,7 @@ def _spread(item: np.ndarray, other: np.ndarray, most: int, high: np.ndarray, lo
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _count(item: np.ndarray, high: np.ndarray, low: np.ndarray, digit: int) -> None:
+def _count(item: np.ndarray, high: np.ndarray, low: np.ndarray, digit: np.uint64) -> None:
     """How many items there are of each digit."""
     mask = (_ONE << digit) - _ONE
     for b in range(1 << digit):
@@ -142,9 +142,9 @@ def _count(item: np.ndarray, high: np.ndarray, low: np.ndarray, digit: int) -> N
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _highest(item: np.ndarray, most: int, digit: int, high: np.ndarray) -> int:
+def _highest(item: np.ndarray, most: int, digit: np.uint64, high: np.ndarray) -> int:
     """Keep the items of the highest buckets that hold ``most``, and of the next, whose values may be equal."""
-    seen, bucket = 0, 0
+    seen, bucket = np.int64(0), 0
     while seen < most:
         seen += np.int64(high[bucket])
         bucket += 1
@@ -158,7 +158,7 @@ def _highest(item: np.ndarray, most: int, digit: int, high: np.ndarray) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _starts(high: np.ndarray, low: np.ndarray, buckets: int) -> None:
+def _starts(high: np.ndarray, low: np.ndarray, buckets: np.uint64) -> None:
     """Turn the number of items in each bucket into where the bucket starts."""
     above, below = np.uint32(0), np.uint32(0)
     for b in range(buckets):
