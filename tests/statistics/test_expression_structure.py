@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -82,7 +84,7 @@ def test_morans_i_is_that_of_squidpy():
 
     rng = np.random.default_rng(2)
     xy = hexagonal(12)
-    table = ad.AnnData((rng.normal(size=(144, 6)) + np.sin(xy[:, :1] / 2)).astype(np.float32))
+    table: Any = ad.AnnData((rng.normal(size=(144, 6)) + np.sin(xy[:, :1] / 2)).astype(np.float32))
     weights = neighbour_weights(xy)
     table.obsp["spatial_connectivities"] = weights
     sq.gr.spatial_autocorr(table, mode="moran", n_perms=None, show_progress_bar=False)

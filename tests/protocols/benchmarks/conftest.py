@@ -47,7 +47,7 @@ def patches_of(section: Any, tile_um: float = PATCH_UM, tile_px: int = PATCH_PX)
     return np.asarray(read_tiles(plan_tiles(Slide.open(section), "nan"), tile_um, tile_px))
 
 
-def plain(table: AnnData) -> AnnData:
+def plain(table: Any) -> AnnData:
     """Counts and positions, with barcodes that other sections have too."""
     import anndata as ad
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -66,7 +66,7 @@ def test_the_card_of_one_patient_says_why_nothing_can_be_left_out(hest, tmp_path
 
 
 def test_facts_of_a_section_are_counted(hest):
-    (one,) = read_hest(hest, FolderOptions(only=("SIMP2",)))
+    one: Any = read_hest(hest, FolderOptions(only=("SIMP2",)))[0]
     facts = section_facts(one)
     counts = one.table.X.toarray()
     assert facts["rows"] == 90

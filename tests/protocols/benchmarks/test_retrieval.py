@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from spatialwhisperer.protocols.benchmarks.retrieval import Combination, floor, 
 from spatialwhisperer.protocols.benchmarks.retrieval_table import summary
 
 
-def table(name: str, patient: str, seed: int, n: int = 60) -> ad.AnnData:
+def table(name: str, patient: str, seed: int, n: int = 60) -> Any:
     """Rows whose sixty genes follow three image features."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, 3))
@@ -38,7 +40,7 @@ def by_hand(queries: np.ndarray, keys: np.ndarray, k: int) -> float:
 def test_recall_is_counted_on_each_section_of_patients_that_were_left_out():
     train = [table(f"t{i}", f"P{i}", i) for i in range(3)]
     test = [table("a", "Q", 10), table("b", "Q", 11, 40)]
-    found = recall(train, test, Combination("whisperer", "image", "pca", 0), None)
+    found: Any = recall(train, test, Combination("whisperer", "image", "pca", 0), None)
     found = found[found["candidates"] == "section"].set_index("direction")
     for direction, (queries, keys) in {
         "image → gene": ("X_sw_image", "X_sw_gene"),
@@ -55,7 +57,7 @@ def test_recall_is_counted_on_each_section_of_patients_that_were_left_out():
 def test_the_floor_matches_rows_by_the_rank_of_one_number():
     own = table("a", "Q", 1)
     own.obs["sw_darkness"] = np.log(np.asarray(own.X.sum(axis=1)).ravel() + np.arange(60) / 1000)
-    found = floor([own]).set_index(["direction", "candidates"]).loc[("image → gene", "section")]
+    found: Any = floor([own]).set_index(["direction", "candidates"]).loc[("image → gene", "section")]
     ranks = [pd.Series(own.X.sum(axis=1)).rank(), own.obs["sw_darkness"].rank()]
     assert np.corrcoef(*ranks)[0, 1] > 0.99
     assert found["recall@5"] > 0.9

@@ -118,7 +118,7 @@ def _regressions(
         z = reduction.apply(x[whole])
         ours = fit_by_patient(z, y[whole], _row_units(train, units)[whole])
         fixed, published = fit_fixed(z, y[whole], n), fit_fixed(z, raw[whole], n)
-        new = {s.name: reduction.apply(s.table.obsm[key]) for s in test}
+        new = {s.name: reduction.apply(np.asarray(s.table.obsm[key])) for s in test}
         out.values[encoder, OURS] = {name: ours(v) for name, v in new.items()}
         out.values[encoder, FIXED] = {name: fixed(v) for name, v in new.items()}
         out.published[encoder] = {name: published(v) for name, v in new.items()}

@@ -199,7 +199,7 @@ def floor(test: Sequence[AnnData]) -> pd.DataFrame:
     """Retrieval by one number from each modality: tissue darkness, and the total count of a row."""
     for table in test:
         totals = np.asarray(counts_matrix(table).sum(axis=1)).ravel()
-        for key, values in zip(_FLOOR_KEYS, (table.obs[DARKNESS].to_numpy(float), totals), strict=True):
+        for key, values in zip(_FLOOR_KEYS, (np.asarray(table.obs[DARKNESS], np.float64), totals), strict=True):
             table.obsm[key] = on_arc(values)
     return _measured(test, *_FLOOR_KEYS)
 

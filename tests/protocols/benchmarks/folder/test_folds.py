@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -100,7 +102,7 @@ def test_folds_of_somebody_else_are_read_and_checked(tmp_path):
         for name, ids in folds.items():
             pd.DataFrame({"sample_id": ids, "patches_path": "x"}).to_csv(tmp_path / f"{name}.csv", index=False)
 
-    options = {"split": "patient", "duplicates": ()}
+    options: Any = {"split": "patient", "duplicates": ()}
     with pytest.raises(FileNotFoundError, match="no test_<k>.csv"):
         read_splits(tmp_path, FOUR, **options)
     write(train_0=["s3", "s4"], test_0=["s1", "s2"], train_1=["s1", "s2"], test_1=["s4"])

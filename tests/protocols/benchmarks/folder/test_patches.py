@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def slide():
 
 
 def test_features_and_darkness_are_those_of_the_slide(hest, slide, corner_colour):
-    (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
+    found: Any = read_hest(hest, FolderOptions(only=("SIMP1",)))[0]
     encoder = sw.models.image_encoder(corner_colour)
     expected = sw.pp.embed_images(slide, encoder=encoder, tile_um=112, tile_px=56, off_slide="nan", inplace=False)
     np.testing.assert_array_equal(found.pixels.features(encoder), expected)
@@ -26,10 +28,10 @@ def test_features_and_darkness_are_those_of_the_slide(hest, slide, corner_colour
 
 
 def test_an_encoder_that_looks_at_the_image_looks_at_the_patches(hest, slide):
-    (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
+    found: Any = read_hest(hest, FolderOptions(only=("SIMP1",)))[0]
     encoder = sw.models.image_encoder("stain_texture")
     by_patches = found.pixels.features(encoder)
-    expected = sw.pp.embed_images(slide, tile_um=112, tile_px=56, inplace=False)
+    expected: Any = sw.pp.embed_images(slide, tile_um=112, tile_px=56, inplace=False)
     r = [np.corrcoef(a, b)[0, 1] for a, b in zip(by_patches.T, expected.T, strict=True) if np.ptp(a) and np.ptp(b)]
     # stains are estimated where rows are, and not over the whole image: alike, and not equal
     assert np.median(r) > 0.95
@@ -41,7 +43,7 @@ def _tiles(section):
 
 
 def test_an_encoder_that_looks_further_than_a_patch_is_refused(hest):
-    (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
+    found: Any = read_hest(hest, FolderOptions(only=("SIMP1",)))[0]
     with pytest.raises(
         ValueError, match="'nuclei' looks at 300 µm around a row, and the patches of SIMP1.h5 show 112 µm"
     ):
@@ -50,22 +52,27 @@ def test_an_encoder_that_looks_further_than_a_patch_is_refused(hest):
 
 def test_features_are_computed_once_and_anew_where_the_pixels_are_others(hest, corner_colour, tmp_path, monkeypatch):
     calls = []
-    (found,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
+    found: Any = read_hest(hest, FolderOptions(only=("SIMP1",)))[0]
     compute = type(found.pixels).features
-    monkeypatch.setattr(type(found.pixels), "features", lambda self, e: calls.append(1) or compute(self, e))
+
+    def watched(pixels, encoder):
+        calls.append(1)
+        return compute(pixels, encoder)
+
+    monkeypatch.setattr(type(found.pixels), "features", watched)
     materials = Materials(tmp_path)
     key = materials.add_features(found, corner_colour)
     first = found.table.obsm[key]
-    (again,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
+    again: Any = read_hest(hest, FolderOptions(only=("SIMP1",)))[0]
     materials.add_features(again, corner_colour)
     np.testing.assert_array_equal(again.table.obsm[key], first)
     assert len(calls) == 1
-    (fewer,) = read_hest(hest, FolderOptions(only=("SIMP1",), rows=40))
+    fewer: Any = read_hest(hest, FolderOptions(only=("SIMP1",), rows=40))[0]
     materials.add_features(fewer, corner_colour)
     assert fewer.table.obsm[key].shape == (40, 12)
-    (wider,) = read_hest(hest, FolderOptions(only=("SIMP1",), tile_um=224.0))
+    wider: Any = read_hest(hest, FolderOptions(only=("SIMP1",), tile_um=224.0))[0]
     materials.add_features(wider, corner_colour)
-    (touched,) = read_hest(hest, FolderOptions(only=("SIMP1",)))
+    touched: Any = read_hest(hest, FolderOptions(only=("SIMP1",)))[0]
     touched.pixels.stamp += " later"
     materials.add_features(touched, corner_colour)
     assert len(calls) == 4

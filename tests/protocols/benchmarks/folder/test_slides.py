@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -17,7 +18,8 @@ from spatialwhisperer.protocols.her2st.folds import with_rows
 
 def test_sections_of_her2st_are_read_at_the_resolution_of_the_coarsest(data_folder):
     options = FolderOptions(only=("A1", "C2", "B1"), rows=40)
-    a1, c2, b1 = read_folder(data_folder, options)
+    found: Any = read_folder(data_folder, options)
+    a1, c2, b1 = found
     assert (a1.patient, c2.patient, b1.patient) == ("A", "C", "B")
     assert b1.pixels is None
     # 112 µm at 3.19 µm per pixel
@@ -25,7 +27,7 @@ def test_sections_of_her2st_are_read_at_the_resolution_of_the_coarsest(data_fold
     assert c2.table.n_obs == 40
     for section in (a1, c2, b1):
         assert section.pitch * section.mpp == pytest.approx(200, rel=0.03)
-    (alone,) = read_folder(data_folder, FolderOptions(only=("C2",)))
+    alone: Any = read_folder(data_folder, FolderOptions(only=("C2",)))[0]
     assert alone.pixels.tile_px == 162
     with pytest.raises(ValueError, match="'nuclei' needs 0.75 µm per pixel or finer, and A1.* has 3.19.*--sections"):
         a1.pixels.features(sw.models.image_encoder("nuclei"))

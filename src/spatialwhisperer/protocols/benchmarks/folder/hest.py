@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def read_hest(folder: Path, options: FolderOptions) -> list[BenchmarkSection]:
         raise FileNotFoundError(f"There is no section {listing(absent)} among those asked for; found {listing(there)}.")
     if not chosen:
         raise FileNotFoundError(f"{where} holds no section that was asked for; found {listing(there)}.")
-    return [_read(folder, there[name], metadata.loc[name], options) for name in chosen]
+    return [_read(folder, there[name], cast("pd.Series", metadata.loc[name]), options) for name in chosen]
 
 
 def read_metadata(folder: Path, name: str | None) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.table.counts import counts_matrix
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -111,7 +113,7 @@ def bare_table(table: AnnData, *, section: str, patient: str, keep: Sequence[str
     Raises
     ------
     ValueError
-        If a row has no position.
+        If a row has no position, or values are not raw counts.
     """
     import anndata as ad
 
@@ -122,7 +124,7 @@ def bare_table(table: AnnData, *, section: str, patient: str, keep: Sequence[str
     obs = pd.DataFrame({name: table.obs[name].to_numpy() for name in keep if name in table.obs})
     obs.index = pd.Index([f"{section}:{name}" for name in table.obs_names])
     obs["section"], obs["patient"] = section, patient
-    out = ad.AnnData(table.X.copy(), obs=obs, var=pd.DataFrame(index=table.var_names.astype(str)))
+    out = ad.AnnData(counts_matrix(table), obs=obs, var=pd.DataFrame(index=table.var_names.astype(str)))
     out.obsm["spatial"] = xy
     return out
 
