@@ -147,7 +147,9 @@ SLOW = (
     "docs/index.md",
     "docs/objects.md",
     "docs/platforms/export.md",
+    "docs/own_slide.md",
     "docs/presets.md",
+    "docs/training.md",
 )
 
 

@@ -277,6 +277,7 @@ def test_a_contrastive_link_is_trained(simulated: Any, tmp_path: Any) -> None:
     assert model.config.modalities["gene"].head.kind == "linear_norm"
 
 
+@pytest.mark.slow
 def test_expression_beside_it(simulated: Any, tmp_path: Any) -> None:
     """The predictor embeds images as the model does, neighbours included, in every held-out fold too."""
     preset = sw.models.get_preset("whisperer")

@@ -89,6 +89,7 @@ def test_a_run_that_is_interrupted_is_refined_again_to_the_same_bits(
         train(data, WHISPERER.replace(refine="never"), folder=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept")
 def test_held_out_expression_is_measured_with_a_refinement_of_its_own(
     data: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
