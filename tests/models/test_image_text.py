@@ -162,3 +162,15 @@ def test_towers_of_two_models_are_refused(tmp_path: Path) -> None:
         sw.models.image_text_model("plipp")
     with pytest.raises(FileNotFoundError, match="none are cached, and the settings say offline"):
         sw.models.image_text_model("quiltnet-b32")
+
+
+@pytest.mark.parametrize("name", ["conch", "musk"])
+def test_a_model_whose_text_encoder_is_missing_says_why(name: str) -> None:
+    reason = f"The text encoder of '{name}' is not supported: .* on no package registry .*There are .*keep"
+    with pytest.raises(ValueError, match=reason):
+        sw.models.image_text_model(name)
+    section = sw.datasets.simulate_sections(1, 20, n_genes=40, n_reference_cells=20, random_state=0).sections["P1"]
+    with pytest.raises(ValueError, match=reason):
+        sw.tl.zero_shot_annotate(section, ["fat", "tumour"], model=name)
+    assert name in sw.models.list_encoders("image").index
+    assert name not in sw.models.list_encoders("text").index

@@ -64,6 +64,14 @@ def _annotation(commands: Commands) -> None:
     parser.add_argument(
         "--nulls", type=int, default=50, help="shufflings of the image–gene pairs of each split (her2st)"
     )
+    parser.add_argument(
+        "--baselines",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="published models of images and texts beside the others, where their files are on this machine: keep, plip, "
+        "quiltnet-b32, biomedclip, omiclip (her2st)",
+    )
     parser.add_argument("--dataset", default="her2st", choices=["her2st", "lizard", "pannuke", "pathocell"])
     cells = parser.add_argument_group("lizard, pannuke and pathocell")
     cells.add_argument("--model", help="folder of a model, or its name on the Hugging Face hub")
@@ -254,8 +262,12 @@ def _run_annotation(o: dict[str, Any]) -> None:
             raise SystemExit("--model belongs to --dataset lizard, pannuke or pathocell; her2st trains its own models.")
         from spatialwhisperer.protocols.annotation import zero_shot
 
-        zero_shot.run(o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], smoke=o["smoke"])
+        zero_shot.run(
+            o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], baselines=o["baselines"], smoke=o["smoke"]
+        )
         return
+    if o["baselines"]:
+        raise SystemExit("--baselines belongs to --dataset her2st; the others label with the model that --model names.")
     if o["model"] is None:
         raise SystemExit(
             f"--dataset {o['dataset']} needs --model FOLDER, a model that sw.tl.train or model.save wrote."

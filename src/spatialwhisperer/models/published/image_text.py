@@ -13,6 +13,12 @@ from spatialwhisperer.models.published.names import image_text_names
 from spatialwhisperer.models.whisperer import Whisperer
 
 _USUAL_MPP = 0.5
+_OWN_PACKAGE = (
+    "its network and tokenizer of texts are published in a package of its authors alone, which is on no package registry and under "
+    "another licence (CC BY-NC-ND). Its image encoder is here: sw.models.open_encoder({name!r}, 'image')"
+)
+IMAGE_ONLY = {"conch": _OWN_PACKAGE, "musk": _OWN_PACKAGE}
+"""Models of images and texts whose text encoder is not supported, and why."""
 
 
 @checked
@@ -48,6 +54,11 @@ def image_text_model(name: str, *, weights: str | Path | None = None, tile_um: f
     >>> sw.models.get_spec("keep", "text").licence
     'mit'
     """
+    if name in IMAGE_ONLY:
+        reason = IMAGE_ONLY[name].format(name=name)
+        raise ValueError(
+            f"The text encoder of {name!r} is not supported: {reason}. There are {listing(image_text_names())}."
+        )
     if name not in image_text_names():
         raise ValueError(
             f"There is no published model of images and texts {name!r}; there are {listing(image_text_names())}."

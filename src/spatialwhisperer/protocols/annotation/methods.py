@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import spatialwhisperer as sw
+from spatialwhisperer.models.published.names import image_text_names
 from spatialwhisperer.protocols import captions
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ METHODS = {
     "shuffled q95": "null of sequential: shuffled image–gene pairs, 95 % quantile",
     "whisperer shuffled": "null of whisperer: shuffled image–gene pairs, mean",
     "whisperer shuffled q95": "null of whisperer: shuffled image–gene pairs, 95 % quantile",
+    **{name: f"{name}: published model of images and texts, nothing trained here" for name in image_text_names()},
 }
 """Name in tables."""
 

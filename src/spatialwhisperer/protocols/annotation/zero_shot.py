@@ -15,7 +15,7 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
-from spatialwhisperer.protocols import captions
+from spatialwhisperer.protocols import captions, published_models
 from spatialwhisperer.protocols.annotation import references
 from spatialwhisperer.protocols.annotation.methods import TRAINED
 from spatialwhisperer.protocols.annotation.paired import null_p_values, over_sections, paired
@@ -25,6 +25,7 @@ from spatialwhisperer.protocols.annotation.zero_shot_tables import report
 from spatialwhisperer.protocols.output import write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -39,7 +40,15 @@ _NULL_OF = {
 }
 
 
-def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bool = False) -> pd.DataFrame:
+def run(
+    data: Path,
+    out: Path,
+    *,
+    n_seeds: int = 3,
+    n_nulls: int = 50,
+    baselines: Sequence[str] = (),
+    smoke: bool = False,
+) -> pd.DataFrame:
     """Run all splits and write ``annotation.csv``, ``annotation_paired.csv``, ``annotation_null.csv`` and ``annotation.md`` (tables).
 
     Parameters
@@ -52,9 +61,17 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bo
         Training runs of each method and split.
     n_nulls
         Shufflings of the image–gene pairs of each split.
+    baselines
+        Published models of images and texts that label the sections too, where their files are on this machine.
     smoke
         Use one split, one seed and five shufflings, to show that everything runs.
+
+    Raises
+    ------
+    ValueError
+        If a baseline is no model of images and texts.
     """
+    published = published_models.open_here(baselines)
     splits = SPLITS[2:3] if smoke else SPLITS
     n_seeds, n_nulls = (1, 5) if smoke else (n_seeds, n_nulls)
     start = time.perf_counter()
@@ -65,6 +82,10 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bo
         inform(f"{split.name}: {split.test}")
         place = {"split": split.name, "test": split.test}
         found = _one_split(split, materials, n_seeds, n_nulls)
+        if published.models:
+            section = sw.datasets.her2st(split.test, data_dir=data)
+            for name, scores in published.scores(section, split.test).items():
+                found.add(scores, name)
         rows += [part.assign(**place) for part in found.rows]
         differences.append(paired(found.scores, found.truth, found.test).assign(**place))
     table = pd.concat(rows, ignore_index=True)
@@ -73,6 +94,8 @@ def run(data: Path, out: Path, *, n_seeds: int = 3, n_nulls: int = 50, smoke: bo
     for name, frame in (("annotation", table), ("annotation_paired", pairs), ("annotation_null", nulls)):
         write_text(out / f"{name}.csv", frame.to_csv(index=False))
     text = report(table, over_sections(pairs), nulls, n_seeds, n_nulls, time.perf_counter() - start)
+    if notes := published.notes():
+        text += "\n" + notes
     write_text(out / "annotation.md", text)
     print(text)
     return table

@@ -27,7 +27,7 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     """
     # torch is imported by a call that needs it, not by whoever looks at the namespace
     from spatialwhisperer.models.default import default_model
-    from spatialwhisperer.models.published.image_text import image_text_model
+    from spatialwhisperer.models.published.image_text import IMAGE_ONLY, image_text_model
     from spatialwhisperer.models.published.loading import load
     from spatialwhisperer.models.published.names import image_text_names
     from spatialwhisperer.models.store import EMBEDDED
@@ -37,10 +37,9 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
         return default_model()
     if isinstance(model, Whisperer):
         return model
-    if (
-        isinstance(model, str) and "/" not in model and not os.path.exists(model)
-    ):  # answers for names that no file system takes too
-        if model in image_text_names():
+    # os.path answers for names that no file system takes too
+    if isinstance(model, str) and "/" not in model and not os.path.exists(model):
+        if model in image_text_names() or model in IMAGE_ONLY:
             return image_text_model(model)
         _check_name(model, [EMBEDDED, *image_text_names()])
     if isinstance(model, str | Path):
