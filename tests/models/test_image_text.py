@@ -166,7 +166,7 @@ def test_towers_of_two_models_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["conch", "musk"])
 def test_a_model_whose_text_encoder_is_missing_says_why(name: str) -> None:
-    reason = f"The text encoder of '{name}' is not supported: .* on no package registry .*There are .*keep"
+    reason = f"The text encoder of '{name}' is not supported: .* authors' own package, .*There are .*keep"
     with pytest.raises(ValueError, match=reason):
         sw.models.image_text_model(name)
     section = sw.datasets.simulate_sections(1, 20, n_genes=40, n_reference_cells=20, random_state=0).sections["P1"]

@@ -14,8 +14,8 @@ from spatialwhisperer.models.whisperer import Whisperer
 
 _USUAL_MPP = 0.5
 _OWN_PACKAGE = (
-    "its network and tokenizer of texts are published in a package of its authors alone, which is on no package registry and under "
-    "another licence (CC BY-NC-ND). Its image encoder is here: sw.models.open_encoder({name!r}, 'image')"
+    "it takes the network and the tokenizer of its authors' own package, which is not among those that are used here. Its image encoder "
+    "is here: sw.models.open_encoder({name!r}, 'image')"
 )
 IMAGE_ONLY = {"conch": _OWN_PACKAGE, "musk": _OWN_PACKAGE}
 """Models of images and texts whose text encoder is not supported, and why."""
