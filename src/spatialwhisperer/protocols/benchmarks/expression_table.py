@@ -48,14 +48,13 @@ def report(
     rows: int | None,
 ) -> str:
     """The summary as Markdown, under a heading that names the split, with the duplicates below."""
-    lines = [
-        f"### {HEADINGS[split]}",
-        "",
-        f"{counted(sections, rows)}; {folds(table)}, {_genes(table)} genes.",
-        "",
-        markdown(summary(table)),
-        "",
-    ]
+    about = f"{counted(sections, rows)}; {folds(table)}, {_genes(table)} genes."
+    return page(summary(table), split, about, duplicates)
+
+
+def page(frame: pd.DataFrame, split: Split, about: str, duplicates: Sequence[Duplicate]) -> str:
+    """A table as Markdown, under a heading that names the split and a sentence about the data, with the duplicates below."""
+    lines = [f"### {HEADINGS[split]}", "", about, "", markdown(frame), ""]
     lines += [f"- {d.one} and {d.other} are near-identical; they were on one side of every split." for d in duplicates]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spatialwhisperer.protocols.benchmarks.expression_table import HEADINGS, counted, folds, with_interval
-from spatialwhisperer.protocols.output import markdown
+from spatialwhisperer.protocols.benchmarks.expression_table import counted, folds, page, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,16 +29,8 @@ def report(
     rows: int | None,
 ) -> str:
     """The summary as Markdown, under a heading that names the split, with the duplicates below."""
-    lines = [
-        f"### {HEADINGS[split]}",
-        "",
-        f"{counted(sections, rows)}; {folds(table)}. Candidates are the rows of the same section.",
-        "",
-        markdown(summary(table)),
-        "",
-    ]
-    lines += [f"- {d.one} and {d.other} are near-identical; they were on one side of every split." for d in duplicates]
-    return "\n".join(lines).rstrip() + "\n"
+    about = f"{counted(sections, rows)}; {folds(table)}. Candidates are the rows of the same section."
+    return page(summary(table), split, about, duplicates)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
