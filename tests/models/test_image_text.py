@@ -169,6 +169,8 @@ def test_a_model_whose_text_encoder_is_missing_says_why(name: str) -> None:
     reason = f"The text encoder of '{name}' is not supported: .* authors' own package, .*There are .*keep"
     with pytest.raises(ValueError, match=reason):
         sw.models.image_text_model(name)
+    with pytest.raises(ValueError, match=reason):
+        sw.models.load(name)
     section = sw.datasets.simulate_sections(1, 20, n_genes=40, n_reference_cells=20, random_state=0).sections["P1"]
     with pytest.raises(ValueError, match=reason):
         sw.tl.zero_shot_annotate(section, ["fat", "tumour"], model=name)

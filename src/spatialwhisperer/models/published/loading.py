@@ -19,7 +19,7 @@ from spatialwhisperer.encoders.hub import hub_answers
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.text.bert import tokenizer_files
 from spatialwhisperer.models.published.conversion import Source, convert, extract_image_tower
-from spatialwhisperer.models.published.image_text import image_text_model
+from spatialwhisperer.models.published.image_text import IMAGE_ONLY, image_text_model
 from spatialwhisperer.models.published.layout import PACKAGES, find_layout
 from spatialwhisperer.models.published.names import FILE, PUBLISHED, TEXT, image_text_names
 from spatialwhisperer.models.whisperer import Whisperer
@@ -102,7 +102,7 @@ def load(
     if checkpoint is None:
         if tokenizer is not None:
             raise ValueError(f"tokenizer is for the published checkpoint; {source!r} is a model that holds its own.")
-        if str(source) in image_text_names() and not os.path.exists(source):
+        if str(source) in (*image_text_names(), *IMAGE_ONLY) and not os.path.exists(source):
             if encoders or allow_encoders or hub:
                 raise ValueError(
                     f"{source!r} is a published model of images and texts, whose encoders are known. Files of your own: "
