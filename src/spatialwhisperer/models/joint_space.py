@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from spatialwhisperer._annotations import numbers, one_for_each
 from spatialwhisperer._checks import checked
-from spatialwhisperer._devices import ready
+from spatialwhisperer._compute.devices import ready
 from spatialwhisperer.networks.context import apply_context, make_context
 from spatialwhisperer.networks.heads import make_decoder, make_head
 from spatialwhisperer.retrieval.neighbours import section_neighbours

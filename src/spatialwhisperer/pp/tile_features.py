@@ -10,7 +10,7 @@ import numpy as np
 from spatialwhisperer._access.tiles.intensity import BlackTiles
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
 from spatialwhisperer._access.tiles.sample import image_sample
-from spatialwhisperer._devices import keeping_copies
+from spatialwhisperer._compute.devices import keeping_copies
 from spatialwhisperer._messages import progress
 from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.image.base import on_image

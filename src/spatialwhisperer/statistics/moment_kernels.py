@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 _STRIP = 512
 
 
-@njit(cache=True)
+@kernel()
 def column_sums(values):
     """Sum, minimum and maximum of each column of a dense matrix (n, g); three arrays of shape (g,)."""
     n, g = values.shape
@@ -24,7 +25,7 @@ def column_sums(values):
     return total, low, high
 
 
-@njit(cache=True)
+@kernel()
 def centred_dense(truth, mean_truth, predicted, mean_predicted):
     """Sums over the rows of the squares of truth and prediction and of their product, each centred by its mean; three arrays (g,)."""
     n, g = predicted.shape
@@ -41,7 +42,7 @@ def centred_dense(truth, mean_truth, predicted, mean_predicted):
     return tt, pp, tp
 
 
-@njit(cache=True)
+@kernel()
 def centred_sparse(data, indices, indptr, mean_truth, predicted, mean_predicted):
     """As `centred_dense` for a truth in CSR.
 
@@ -66,7 +67,7 @@ def centred_sparse(data, indices, indptr, mean_truth, predicted, mean_predicted)
     return tt, pp, tp
 
 
-@njit(cache=True)
+@kernel()
 def sparse_sums(data, indices, n, g):
     """As `column_sums` for a CSR matrix with n rows and g columns."""
     total, low, high = np.zeros(g), np.full(g, np.inf), np.full(g, -np.inf)

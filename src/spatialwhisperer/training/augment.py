@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from spatialwhisperer._compute.kernels import kernel
 from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ _INTENSITY = (256 * 10 ** -(np.arange(math.ceil(_MOST_OD * _STEPS) + 2) / _STEPS
 """Intensity of each optical density, in steps of 1/1024."""
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _augment(
     tiles, out, geometry, angles, rotates, fill, mix, shift, colour, added, stains, colours, density, intensity
 ):
@@ -190,7 +190,7 @@ def _augment(
                     target[c, y * p + x] = np.uint8(changed[c, start + y * down + x * right] + np.float32(0.5))
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _restained(flat, changed, mix, shift, stains, density, intensity):
     """Write the intensities with changed stains, and return the mean grey."""
     total = 0.0
@@ -212,7 +212,7 @@ def _restained(flat, changed, mix, shift, stains, density, intensity):
     return np.float32(total / flat.shape[1])
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _recoloured(changed, matrix, added):
     """Change colours in place."""
     low, high = np.float32(0), np.float32(255)
@@ -223,7 +223,7 @@ def _recoloured(changed, matrix, added):
             changed[c, j] = min(max(value, low), high)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _turned(changed, target, start, down, right, cosine, sine, fill, p):
     """Turn a tile around its centre, after its flips and right angles."""
     middle = (p - 1) / 2

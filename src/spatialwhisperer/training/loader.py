@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from spatialwhisperer._access.tiles.prefetch import in_order
+from spatialwhisperer._compute.threads import n_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,5 +88,4 @@ def pinned(batch: Any) -> Any:
 
 def workers_of(processes: int) -> int:
     """Number of threads that prepare batches, where some processes share this machine."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return max(1, min(_MOST_WORKERS, len(allowed) // max(1, processes)))
+    return max(1, min(_MOST_WORKERS, n_cores() // max(1, processes)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from spatialwhisperer._compute import threads
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.image import _texture_kernels as kernels
 from spatialwhisperer.encoders.image.stain import unmixing_matrix
@@ -155,9 +156,12 @@ def test_every_tile_gives_finite_numbers(edge, mpp):
     assert np.isfinite(StainTextureEncoder().encode(np.stack(tiles), mpp=mpp)).all()
 
 
-def test_rows_depend_on_their_own_tile_alone_and_repeat():
+def test_rows_depend_on_their_own_tile_alone_whatever_the_number_of_threads(monkeypatch):
     tiles, encoder = tissue(64, n=5), StainTextureEncoder()
     together = encoder.encode(tiles, mpp=1.0)
+    for cores in (1, 3):
+        monkeypatch.setattr(threads, "n_cores", lambda cores=cores: cores)
+        np.testing.assert_array_equal(encoder.encode(tiles, mpp=1.0), together)
     apart = np.concatenate([encoder.encode(t[None], mpp=1.0) for t in tiles[::-1]])[::-1]
     np.testing.assert_array_equal(together, apart)
     assert encoder.encode(tiles[:0], mpp=1.0).shape == (0, together.shape[1])

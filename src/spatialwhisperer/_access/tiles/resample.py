@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 # sums may be added in another order, which lets them run on vector units; no value here is ever NaN
 _SUMS = {"reassoc", "nsz", "contract", "nnan"}
@@ -71,7 +72,7 @@ def _averaged(cell: float) -> float:
     return max(cell, 1 - cell)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _weights(start: float, cell: float, width: float, n: int) -> tuple[np.ndarray, np.ndarray]:
     """First pixel of each cell, shape (n,), and the weights of the pixels from it on, float32, shape (n, pixels)."""
     most = int(math.ceil(width)) + 1
@@ -87,7 +88,7 @@ def _weights(start: float, cell: float, width: float, n: int) -> tuple[np.ndarra
     return first, weights
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def _average(
     planes: np.ndarray,
     which: np.ndarray,

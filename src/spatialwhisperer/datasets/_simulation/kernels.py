@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 
-@njit(cache=True)
+@kernel()
 def _bilinear(grid, y, x):
     h, w = grid.shape
     y = min(max(y, 0.0), h - 1.001)
@@ -17,7 +18,7 @@ def _bilinear(grid, y, x):
     return top * (1 - v) + (grid[i + 1, j] * (1 - u) + grid[i + 1, j + 1] * u) * v
 
 
-@njit(cache=True)
+@kernel()
 def paint_background(haem, eosin, tissue, haem_map, eosin_map, fibre_map, phase_map, fine, coarse, px_per_cell):
     """Stain of the tissue between the nuclei: smooth maps, grain, and wavy fibres where ``fibre_map`` says so."""
     n = fine.shape[0]
@@ -42,7 +43,7 @@ def paint_background(haem, eosin, tissue, haem_map, eosin_map, fibre_map, phase_
             eosin[r, c] = inside * _bilinear(eosin_map, y, x) * level
 
 
-@njit(cache=True)
+@kernel()
 def paint_discs(haem, eosin, xy, radius, kind, wobble, rim_px, fine):
     """Vacuoles of fat (``kind`` 0: empty, thin rim) and vessels (``kind`` 1: pink wall, blood or nothing inside)."""
     h, w = haem.shape
@@ -74,7 +75,7 @@ def paint_discs(haem, eosin, xy, radius, kind, wobble, rim_px, fine):
                     eosin[r, c] = max(eosin[r, c], 0.62 + 0.08 * grain)
 
 
-@njit(cache=True)
+@kernel()
 def paint_nuclei(haem, eosin, xy, long_px, short_px, angle, dark, vesicular, fine):
     """Ellipses of haematoxylin with soft edges; ``vesicular`` ones are pale inside, with a dark rim and a nucleolus."""
     h, w = haem.shape
@@ -103,7 +104,7 @@ def paint_nuclei(haem, eosin, xy, long_px, short_px, angle, dark, vesicular, fin
                 eosin[r, c] *= 1 - 0.55 * cover
 
 
-@njit(cache=True)
+@kernel()
 def stain(rgb, haem, eosin, vectors, background, fine, noise):
     """Beer-Lambert: colour = light * exp(-(haematoxylin + eosin optical density)), plus camera noise, into uint8 (3, h, w)."""
     n = fine.shape[0]

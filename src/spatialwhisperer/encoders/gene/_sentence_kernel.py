@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 
-@njit(cache=True)
+@kernel()
 def best_genes(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, usable: np.ndarray, top: int, best: np.ndarray
 ) -> np.ndarray:

@@ -233,7 +233,7 @@ class GeneformerEncoder(GeneEncoder):
         """Embed checked counts. Rows of like length share a pass, and a pass has at most 65,536 tokens."""
         import torch
 
-        from spatialwhisperer._devices import ready
+        from spatialwhisperer._compute.devices import ready
         from spatialwhisperer.encoders.gene._geneformer.network import padded
         from spatialwhisperer.settings import settings
 

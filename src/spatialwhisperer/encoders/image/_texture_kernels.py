@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 # sums may be added in another order, which lets them run on vector units; no value here is ever NaN
 _SUMS = {"reassoc", "nsz", "contract", "nnan"}
@@ -14,7 +15,7 @@ _SUMS = {"reassoc", "nsz", "contract", "nnan"}
 _AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def area_resample(planes: np.ndarray, n: int) -> np.ndarray:
     """Average float32 (c, p, p) planes over n × n equal cells; a pixel on a border counts by its area inside the cell."""
     c, p = planes.shape[0], planes.shape[1]
@@ -40,7 +41,7 @@ def area_resample(planes: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def restain(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, blank: int) -> np.ndarray:
     """Map the optical densities of a uint8 (3, h, w) tile by a matrix, float32 intensities of 0 to 255.
 
@@ -63,7 +64,7 @@ def restain(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, blank: 
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def stain_planes(rgb: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """Turn float32 (3, n, n) intensities of 0 to 255 into five planes (5, n, n).
 
@@ -87,7 +88,7 @@ def stain_planes(rgb: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def moments(plane: np.ndarray) -> tuple[float, float, float]:
     """Mean, standard deviation and skewness of a plane; skewness is 0 where nothing varies."""
     flat = plane.ravel()
@@ -104,7 +105,7 @@ def moments(plane: np.ndarray) -> tuple[float, float, float]:
     return mean, sd, (third / flat.size) / sd**3 if sd > 1e-4 else 0.0
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two planes; 0 where one of them does not vary."""
     mean_a, sd_a, _ = moments(a)
@@ -118,7 +119,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return total / a.size / (sd_a * sd_b)
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def gated_means(planes: np.ndarray, od_floor: float, h_floor: float, h_ceiling: float) -> np.ndarray:
     """Fraction of pixels above an optical density and between two haematoxylin levels, then the mean of every plane there."""
     c, n, m = planes.shape
@@ -143,7 +144,7 @@ def gated_means(planes: np.ndarray, od_floor: float, h_floor: float, h_ceiling: 
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def edges(plane: np.ndarray) -> tuple[float, float]:
     """Mean gradient length and root mean square of the Laplacian over the inner pixels, per pixel step."""
     n, m = plane.shape
@@ -159,7 +160,7 @@ def edges(plane: np.ndarray) -> tuple[float, float]:
     return gradient / count, math.sqrt(laplacian / count)
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def smooth(plane: np.ndarray) -> np.ndarray:
     """Blur with the 3 × 3 binomial kernel; borders are repeated."""
     n, m = plane.shape
@@ -177,7 +178,7 @@ def smooth(plane: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def binary_patterns(plane: np.ndarray, tolerance: float) -> np.ndarray:
     """Frequencies (10,) of the rotation-invariant uniform patterns of the neighbours that exceed the centre by `tolerance`."""
     n, m = plane.shape
@@ -197,7 +198,7 @@ def binary_patterns(plane: np.ndarray, tolerance: float) -> np.ndarray:
     return counts / ((n - 2) * (m - 2))
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def peaks(plane: np.ndarray, floor: float) -> tuple[float, float, float]:
     """Fraction of inner pixels above all eight neighbours and above `floor`; mean and deviation of their height."""
     n, m = plane.shape
@@ -223,7 +224,7 @@ def peaks(plane: np.ndarray, floor: float) -> tuple[float, float, float]:
     return fraction, mean, math.sqrt(max(square / count - mean * mean, 0.0))
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def window_minimum(plane: np.ndarray, width: int) -> np.ndarray:
     """Minimum over width × width windows centred on each pixel, cut at the border; `width` is odd."""
     n, m = plane.shape
@@ -256,7 +257,7 @@ def window_minimum(plane: np.ndarray, width: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def opened_mean(plane: np.ndarray, width: int) -> float:
     """Mean of the grey opening of a plane with a square of `width` pixels: what remains after narrower bright parts go."""
     return moments(-window_minimum(-window_minimum(plane, width), width))[0]

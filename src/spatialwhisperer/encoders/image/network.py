@@ -79,7 +79,7 @@ class ModuleEncoder(ImageEncoder):
         """
         import torch
 
-        from spatialwhisperer._devices import ready
+        from spatialwhisperer._compute.devices import ready
         from spatialwhisperer.encoders.image._tile_network import TileNetwork
 
         tiles = check_tiles(inputs, mpp)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._compute.threads import on_all_cores
 from spatialwhisperer.encoders.image._nuclei import windows
 from spatialwhisperer.encoders.image._nuclei.words import NucleusWords, packaged_words, robust_scale, standardised
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
@@ -199,11 +198,7 @@ def measure_tiles(tiles: np.ndarray, stain: SlideStain, mpp: float) -> list[Nucl
     def one(tile: np.ndarray) -> Nuclei:
         return _measure(np.ascontiguousarray(tile), stain.densities, matrix, scale)
 
-    if len(tiles) < 2:
-        return [one(tile) for tile in tiles]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, len(tiles)), thread_name_prefix="spatialwhisperer-nuclei") as pool:
-        return list(pool.map(one, tiles))
+    return on_all_cores(one, tiles)
 
 
 def _measure(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, scale: Scale) -> Nuclei:

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from spatialwhisperer._compute.threads import on_all_cores
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
 from spatialwhisperer.encoders.image.stain import BLANK, REFERENCE_STAINS, SlideStain, unmixing_matrix
 from spatialwhisperer.encoders.registry import register_encoder
@@ -106,7 +107,7 @@ class StainTextureEncoder(ImageEncoder):
         mpp
             Microns per pixel of the tiles.
         device
-            Not used: the features are computed on the CPU.
+            Not used: the features are computed on the CPU, on all its cores.
 
         Returns
         -------
@@ -120,10 +121,8 @@ class StainTextureEncoder(ImageEncoder):
             Tiles have another shape or are smaller than 16 px, or `mpp` is not positive.
         """
         tiles = check_tiles(inputs, mpp, smallest=MIN_EDGE_PX)
-        out = np.empty((len(tiles), len(_names())), np.float32)
-        for row, tile in zip(out, tiles, strict=True):
-            row[:] = list(describe(tile, float(mpp), self.stain).values())
-        return out
+        rows = on_all_cores(lambda tile: _row(tile, float(mpp), self.stain), tiles)
+        return np.array(rows, np.float32).reshape(len(tiles), len(_names()))
 
 
 def _look(sample: np.ndarray, mpp: float, stain: SlideStain) -> tuple[float, ...]:
@@ -136,13 +135,17 @@ def _look(sample: np.ndarray, mpp: float, stain: SlideStain) -> tuple[float, ...
         return ()
     some = tissue[np.unique(np.linspace(0, len(tissue) - 1, _MOST_LOOKED_AT).astype(int))]
     as_it_is = SlideStain.reference()
-    features = np.array([list(describe(tile, mpp, as_it_is).values()) for tile in sample[some]])
+    features = np.array(on_all_cores(lambda tile: _row(tile, mpp, as_it_is), sample[some]))
     return (*features.mean(axis=0).tolist(), *features.std(axis=0).tolist())
 
 
 @cache
 def _names() -> tuple[str, ...]:
     return tuple(describe(np.full((3, MIN_EDGE_PX, MIN_EDGE_PX), 255, np.uint8), 1.0, SlideStain.reference()))
+
+
+def _row(tile: np.ndarray, mpp: float, stain: SlideStain) -> list[float]:
+    return list(describe(tile, mpp, stain).values())
 
 
 def grid_edge(edge_px: int, mpp: float, scale_um: float) -> int:

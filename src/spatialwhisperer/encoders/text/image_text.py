@@ -103,7 +103,7 @@ class ImageTextTower(TextEncoder):
         """Embed texts; see `TextEncoder.encode`. Words beyond the longest input of the model are cut off."""
         import torch
 
-        from spatialwhisperer._devices import ready
+        from spatialwhisperer._compute.devices import ready
 
         texts = check_texts(inputs)
         check_batch_size(batch_size)

@@ -232,7 +232,7 @@ class TransformerEncoder(TextEncoder):
         """
         import torch
 
-        from spatialwhisperer._devices import ready
+        from spatialwhisperer._compute.devices import ready
         from spatialwhisperer.encoders.text._text_network import TextNetwork
 
         texts = check_texts(inputs)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 AREA, X, Y, XX, YY, XY, CRACK, SLOPE = range(8)
 """Columns of the sums of a region: pixels, their coordinates and products of these, edges between a pixel in it and one outside, and
@@ -21,7 +22,7 @@ _DY = (-1, 1, 0, 0)
 _DX = (0, 0, -1, 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def slopes(plane: np.ndarray) -> np.ndarray:
     """Gradient length (Sobel) of a float32 plane per pixel in units of `SLOPE_UNIT`, int32; borders are repeated."""
     n, m = plane.shape
@@ -37,7 +38,7 @@ def slopes(plane: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _root(above: np.ndarray, pixel: int) -> int:
     root = pixel
     while above[root] != root:
@@ -47,7 +48,7 @@ def _root(above: np.ndarray, pixel: int) -> int:
     return root
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _descending(levels: np.ndarray, n_levels: int) -> np.ndarray:
     """Pixels above level 0, from the highest level to the lowest, row by row within a level."""
     counts = np.zeros(n_levels + 1, np.int64)
@@ -65,7 +66,7 @@ def _descending(levels: np.ndarray, n_levels: int) -> np.ndarray:
     return order
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def component_tree(levels: np.ndarray, slope: np.ndarray, n_levels: int) -> tuple:
     """Build the tree of the 4-connected regions of pixels at or above each level.
 
@@ -154,7 +155,7 @@ def component_tree(levels: np.ndarray, slope: np.ndarray, n_levels: int) -> tupl
     return parent[:n], joined[:n], sums[:n], box[:n], region
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def fill_factor(sums: np.ndarray) -> float:
     """Area of a region over that of the ellipse with its second moments: 1 for an ellipse, less for any other shape."""
     n = sums[AREA]
@@ -165,7 +166,7 @@ def fill_factor(sums: np.ndarray) -> float:
     return n / (4 * math.pi * math.sqrt(max(xx * yy - xy * xy, 1e-9)))
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def choose_regions(
     parent: np.ndarray, joined: np.ndarray, worth: np.ndarray, region: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -214,7 +215,7 @@ def choose_regions(
     return kept, labels
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def fill_holes(labels: np.ndarray, box: np.ndarray, order: np.ndarray) -> None:
     """Fill the holes of regions in place, whatever lies in them.
 

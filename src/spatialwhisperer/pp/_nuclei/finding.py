@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from spatialwhisperer._access.tiles.prefetch import in_order
+from spatialwhisperer._compute.threads import n_cores
 from spatialwhisperer._messages import progress
 from spatialwhisperer.pp._nuclei.outlines import Nuclei, joined, measure, without_repeats
 from spatialwhisperer.pp._nuclei.regions import MARGIN_UM, Window, find_regions
@@ -94,8 +94,7 @@ def find_nuclei(canvas: Canvas, find: Finder, *, workers: int | None = None) -> 
 
 
 def _workers() -> int:
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return 0 if len(allowed) == 1 else min(_MOST_WORKERS, len(allowed))
+    return 0 if n_cores() == 1 else min(_MOST_WORKERS, n_cores())
 
 
 def _cores(canvas: Canvas) -> list[tuple[int, int, int, int]]:

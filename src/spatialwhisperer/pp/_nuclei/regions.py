@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy import ndimage
 
+from spatialwhisperer._compute.kernels import kernel
 from spatialwhisperer.pp._nuclei import component_tree as tree
 
 LONGEST_UM = 40.0
@@ -112,7 +112,7 @@ def _limits(window: Window, min_area_um2: float, max_area_um2: float) -> np.ndar
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _worth(sums: np.ndarray, box: np.ndarray, mpp: float, limits: np.ndarray) -> np.ndarray:
     """Worth of each region as a nucleus; 0 where its size, shape or place rules it out."""
     least, most, longest, top, bottom, left, right = limits

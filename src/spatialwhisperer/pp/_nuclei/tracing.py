@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 # right, down, left, up, as rows and columns
 _DY = (0, 1, 0, -1)
@@ -13,7 +14,7 @@ _RIGHT = ((0, 0), (0, -1), (-1, -1), (-1, 0))
 _LEFT = ((-1, 0), (0, 0), (0, -1), (-1, -1))
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def trace(labels: np.ndarray, numbers: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Outline regions: the middles of the edges between a pixel of the region and one outside, clockwise; without holes.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 _MOST_BITS = 11
 _HALF = np.uint64(32)
@@ -15,7 +16,7 @@ _ONE = np.uint64(1)
 _LEAST_SHIFT = np.uint64(4)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def rank_tokens(
     data: np.ndarray,
     indices: np.ndarray,
@@ -69,7 +70,7 @@ def rank_tokens(
             out[begin[i] + r] = token[column[item[r] & _PLACE]]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _products(row: np.ndarray, column: np.ndarray, inverse: np.ndarray, out: np.ndarray) -> bool:
     """Write ``count * inverse``; whether all counts are finite and not negative."""
     wrong = 0
@@ -80,7 +81,7 @@ def _products(row: np.ndarray, column: np.ndarray, inverse: np.ndarray, out: np.
     return wrong == 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+@kernel(nogil=True, error_model="numpy", fastmath={"reassoc"})
 def _sum(row: np.ndarray) -> float:
     """Sum in any order, which is the same for whole numbers."""
     out = 0.0
@@ -89,7 +90,7 @@ def _sum(row: np.ndarray) -> float:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _spread(item: np.ndarray, other: np.ndarray, most: int, high: np.ndarray, low: np.ndarray) -> int:
     """Sort products by their leading bits, which order positive numbers, in descending order and stable.
 
@@ -130,7 +131,7 @@ def _spread(item: np.ndarray, other: np.ndarray, most: int, high: np.ndarray, lo
     return k
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _count(item: np.ndarray, high: np.ndarray, low: np.ndarray, digit: np.uint64) -> None:
     """How many items there are of each digit."""
     mask = (_ONE << digit) - _ONE
@@ -141,7 +142,7 @@ def _count(item: np.ndarray, high: np.ndarray, low: np.ndarray, digit: np.uint64
         low[(item[j] >> _HALF) & mask] += np.uint32(1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _highest(item: np.ndarray, most: int, digit: np.uint64, high: np.ndarray) -> int:
     """Keep the items of the highest buckets that hold ``most``, and of the next, whose values may be equal."""
     seen, bucket = np.int64(0), 0
@@ -157,7 +158,7 @@ def _highest(item: np.ndarray, most: int, digit: np.uint64, high: np.ndarray) ->
     return kept
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _starts(high: np.ndarray, low: np.ndarray, buckets: np.uint64) -> None:
     """Turn the number of items in each bucket into where the bucket starts."""
     above, below = np.uint32(0), np.uint32(0)
@@ -168,7 +169,7 @@ def _starts(high: np.ndarray, low: np.ndarray, buckets: np.uint64) -> None:
         below += its
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _settle(item: np.ndarray, k: int, row: np.ndarray, column: np.ndarray, median: np.ndarray, whole: float) -> None:
     """Order neighbours whose buckets are the same or next to each other by their values, equal ones by their places."""
     for j in range(1, k):

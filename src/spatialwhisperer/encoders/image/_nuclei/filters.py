@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from spatialwhisperer._compute.kernels import kernel
 
 # sums may be added in another order, which lets them run on vector units; no value here is ever NaN
 _SUMS = {"reassoc", "nsz", "contract", "nnan"}
@@ -20,7 +21,7 @@ def gaussian_taps(sigma_px: float) -> np.ndarray:
     return (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _mirror(k: int, n: int) -> int:
     """The entry that stands for one outside of 0 to n - 1: borders are reflected, and the last entry is repeated."""
     while k < 0 or k >= n:
@@ -28,7 +29,7 @@ def _mirror(k: int, n: int) -> int:
     return k
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def gaussian(plane: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Blur a float32 plane with the weights of `gaussian_taps`; borders are reflected."""
     n, m = plane.shape
@@ -61,7 +62,7 @@ def gaussian(plane: np.ndarray, taps: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kernel(nogil=True, fastmath=_SUMS)
 def pooled(plane: np.ndarray, q: int) -> np.ndarray:
     """Mean over squares of ``q`` pixels, float32; incomplete squares at the end are averaged over what they hold."""
     n, m = plane.shape
@@ -76,7 +77,7 @@ def pooled(plane: np.ndarray, q: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def enlarged(cells: np.ndarray, q: int, n: int, m: int) -> np.ndarray:
     """Interpolate the means of `pooled` linearly to (n, m) pixels; what lies outside the outer centres is repeated."""
     rows, columns = cells.shape
@@ -100,7 +101,7 @@ def enlarged(cells: np.ndarray, q: int, n: int, m: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def laplacian(plane: np.ndarray) -> np.ndarray:
     """Five-point Laplacian of a float32 plane per squared pixel; borders are repeated."""
     n, m = plane.shape
@@ -113,7 +114,7 @@ def laplacian(plane: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def opened(mask: np.ndarray, steps: int) -> np.ndarray:
     """Binary opening with a cross of radius 1, ``steps`` times each way; outside there is nothing while it shrinks or grows."""
     out = mask.copy()
@@ -133,7 +134,7 @@ def opened(mask: np.ndarray, steps: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def fill_small_holes(mask: np.ndarray, most_px: float) -> None:
     """Add the 4-connected parts of the background that have fewer pixels than ``most_px``, in place."""
     n, m = mask.shape
@@ -166,7 +167,7 @@ def fill_small_holes(mask: np.ndarray, most_px: float) -> None:
                 flat[part[k]] = True
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def distance_inside(mask: np.ndarray, most: int) -> np.ndarray:
     """Euclidean distance of each pixel of a mask to the nearest one outside, float32, at most ``most`` pixels; 0 outside."""
     n, m = mask.shape
@@ -197,7 +198,7 @@ def distance_inside(mask: np.ndarray, most: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def stain_planes(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, blank: int) -> np.ndarray:
     """Combine the optical densities of a uint8 (3, h, w) tile to planes, float32 (k, h, w).
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from spatialwhisperer._compute.kernels import kernel
 from spatialwhisperer.encoders.image._nuclei.table import MEASURES, Nuclei, X, Y
 
 _RING_UM = 3.0
@@ -79,7 +79,7 @@ def _sd(mean_square: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(mean_square - mean * mean, 0))
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def rings(labels: np.ndarray, steps: int) -> np.ndarray:
     """Number of the nearest nucleus of each pixel outside that is at most ``steps`` pixels away, 0 elsewhere, int32.
 
@@ -121,7 +121,7 @@ def rings(labels: np.ndarray, steps: int) -> np.ndarray:
     return grown.reshape(n, m)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _sums(
     labels: np.ndarray,
     ring: np.ndarray,
@@ -176,7 +176,7 @@ def _sums(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def neighbours(
     places: np.ndarray, width: float, height: float, mpp: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

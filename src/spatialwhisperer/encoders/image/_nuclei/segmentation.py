@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
+from spatialwhisperer._compute.kernels import kernel
 from spatialwhisperer.encoders.image._nuclei import filters
 
 SMALLEST_UM2, LARGEST_UM2 = 12.0, 350.0
@@ -108,7 +108,7 @@ def segment(haematoxylin: np.ndarray, scale: Scale) -> tuple[np.ndarray, int, np
     return labels, count, depth, smooth
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def find_seeds(
     height: np.ndarray, mask: np.ndarray, depth: np.ndarray, least_depth: float, around: np.ndarray
 ) -> np.ndarray:
@@ -139,7 +139,7 @@ def find_seeds(
     return out[:count]
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def flood(height: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Watershed of a mask from seeds downwards: each pixel joins the seed whose flood reaches it first, the highest pixels first."""
     n, m = height.shape
@@ -172,7 +172,7 @@ def flood(height: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray
     return labels.reshape(n, m)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _push(pixel: int, level: int, first: np.ndarray, last: np.ndarray, following: np.ndarray) -> None:
     following[pixel] = -1
     if first[level] < 0:
@@ -182,7 +182,7 @@ def _push(pixel: int, level: int, first: np.ndarray, last: np.ndarray, following
     last[level] = pixel
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def keep_sizes(labels: np.ndarray, n: int, least_px: float, most_px: float) -> int:
     """Remove regions outside of a range of sizes and number the others from 1 on, in place; returns how many there are."""
     flat = labels.ravel()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import spatialwhisperer as sw
-from spatialwhisperer._devices import keeping_copies, ready
+from spatialwhisperer._compute.devices import keeping_copies, ready
 from spatialwhisperer.encoders.image.network import ModuleEncoder
 
 
