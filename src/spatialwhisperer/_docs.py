@@ -16,6 +16,14 @@ PARAMETERS = {
 data
     AnnData with ``.obsm["spatial"]`` in full-resolution pixels and images in ``.uns["spatial"]``, or SpatialData.
 """,
+    "several": """
+    A list of slides is worked on one after another: objects, whose results are written in place, or paths of SpatialData stores (.zarr)
+    and AnnData files (.h5ad), into which results are written. Each store holds its old table or its new one at any moment.
+""",
+    "client": """
+client
+    A :class:`dask.distributed.Client` that spreads a list of paths over the workers of its cluster, each of which opens the model once.
+""",
     "model": """
 model
     A trained model, its folder or its name on the Hugging Face hub, or the name of a published model of images and texts

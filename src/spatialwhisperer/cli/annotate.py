@@ -1,14 +1,17 @@
-"""``spatialwhisperer annotate``: label slides, one after another."""
+"""``spatialwhisperer annotate``: label slides, one after another or on a cluster."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tqdm.auto import tqdm
 
 from spatialwhisperer._messages import listing, progress
-from spatialwhisperer.cli import results, slides
+from spatialwhisperer.cli import cluster, results, slides
 from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
 from spatialwhisperer.cli.jobs import plan
 from spatialwhisperer.cli.notes import collected
@@ -16,7 +19,7 @@ from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -37,8 +40,31 @@ _TOPMOST = 3
 def run(options: Namespace) -> int:
     """Annotate every slide that was named; 0 where all have a result, 1 where some slide failed."""
     jobs = plan(options)
+    ends = []
+    with _typed(options), cluster.started(options.cluster) as client:
+        label = _Labelling(options, _model(options))
+        with _bar(len(jobs)) as bar:
+            for end in _ends(label, jobs, client):
+                for line, is_error in end.lines:
+                    _say(line, error=is_error)
+                ends.append(end.kind)
+                bar.update()
+    if len(jobs) > 1:
+        counts = ", ".join(f"{ends.count(kind)} {kind}" for kind in ("annotated", "skipped", "failed"))
+        print(f"{len(jobs)} slides: {counts}.")
+    return int("failed" in ends)
+
+
+def _ends(label: _Labelling, jobs: Sequence[Job], client: Any) -> Iterator[End]:
+    if client is None:
+        return map(label, jobs)
+    return cluster.spread(client, label, [job.absolute() for job in jobs])
+
+
+@contextmanager
+def _typed(options: Namespace) -> Iterator[None]:
+    """Settings as typed, and no messages of the packages that read and write: the lines of this command tell of that."""
     if not options.debug:
-        # reading and writing are told by the lines of this command
         for name in ("spatialdata", "tifffile"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     with settings.override(
@@ -46,13 +72,12 @@ def run(options: Namespace) -> int:
         verbose=settings.verbose and not options.quiet,
         progress=settings.progress and not options.quiet,
     ):
-        model = _model(options)
-        bar = progress(jobs, desc="slides", unit="slide") if len(jobs) > 1 else jobs
-        ends = [_one(job, options, model) for job in bar]
-    if len(jobs) > 1:
-        counts = ", ".join(f"{ends.count(end)} {end}" for end in ("annotated", "skipped", "failed"))
-        print(f"{len(jobs)} slides: {counts}.")
-    return int("failed" in ends)
+        yield
+
+
+def _bar(n: int) -> Any:
+    """A bar over several slides; one slide has bars of its own."""
+    return progress(total=n, desc="slides", unit="slide") if n > 1 else tqdm(disable=True)
 
 
 def _model(options: Namespace) -> Whisperer:
@@ -66,22 +91,45 @@ def _model(options: Namespace) -> Whisperer:
         raise UsageError(one_line(error)) from error
 
 
-def _one(job: Job, options: Namespace, model: Whisperer) -> str:
-    """Annotate one slide; an error is a line, and the next slide is taken."""
-    try:
-        results.tidy(job)
-        wanted = results.request(job.source, options, model.folder)
-        missing = _missing(job, wanted, options)
-        if not missing:
-            _say(f"{job.source.file}: skipped, {job.result} is complete.")
-            return "skipped"
-        _say(f"{job.source.file}: {_annotated(job, options, model, wanted, missing)}")
-    except Exception as error:
-        if options.debug:
-            raise
-        _say(f"spatialwhisperer: error: {job.source.file}: {as_typed(one_line(error), vars(options))}", error=True)
-        return "failed"
-    return "annotated"
+class End(NamedTuple):
+    """What became of a slide: "annotated", "skipped" or "failed", and lines with whether they tell of an error."""
+
+    kind: str
+    lines: list[tuple[str, bool]]
+
+
+class _Labelling:
+    """Annotates slides; it can be sent to another process.
+
+    Attributes
+    ----------
+    options
+        What was typed.
+    model
+        The model.
+    """
+
+    def __init__(self, options: Namespace, model: Whisperer) -> None:
+        self.options, self.model = options, model
+
+    def __call__(self, job: Job) -> End:
+        """Annotate one slide; an error is a line, and the next slide is taken."""
+        options, model = self.options, self.model
+        lines: list[tuple[str, bool]] = []
+        try:
+            with _typed(options):
+                results.tidy(job)
+                wanted = results.request(job.source, options, model.folder)
+                missing = _missing(job, wanted, options)
+                if not missing:
+                    return End("skipped", [(f"{job.source.file}: skipped, {job.result} is complete.", False)])
+                summary = _annotated(job, options, model, wanted, missing, lines)
+        except Exception as error:
+            if options.debug:
+                raise
+            said = as_typed(one_line(error), vars(options))
+            return End("failed", [*lines, (f"spatialwhisperer: error: {job.source.file}: {said}", True)])
+        return End("annotated", [*lines, (f"{job.source.file}: {summary}", False)])
 
 
 def _missing(job: Job, wanted: Mapping[str, Any], options: Namespace) -> list[Path]:
@@ -111,8 +159,15 @@ def _missing(job: Job, wanted: Mapping[str, Any], options: Namespace) -> list[Pa
     return [path for path in job.files if path not in there]
 
 
-def _annotated(job: Job, options: Namespace, model: Whisperer, wanted: Mapping[str, Any], missing: list[Path]) -> str:
-    """Annotate a slide and write what is missing; returns what became of it in one line."""
+def _annotated(
+    job: Job,
+    options: Namespace,
+    model: Whisperer,
+    wanted: Mapping[str, Any],
+    missing: list[Path],
+    lines: list[tuple[str, bool]],
+) -> str:
+    """Annotate a slide and write what is missing; adds warnings to the lines, and returns what became of it in one line."""
     from spatialwhisperer.cli.facts import Facts
 
     start = time.monotonic()
@@ -123,8 +178,7 @@ def _annotated(job: Job, options: Namespace, model: Whisperer, wanted: Mapping[s
             opening["mpp"] = options.mpp
         _lay_tiles(data, options, opening)
         _label(data, options, model, opening)
-    for sentence in notes.warnings:
-        _say(f"spatialwhisperer: warning: {job.source.file}: {sentence}", error=True)
+    lines += [(f"spatialwhisperer: warning: {job.source.file}: {sentence}", True) for sentence in notes.warnings]
     for path in (job.result, *job.files):
         # the folder of several results is made by the first of them
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +240,4 @@ def _pictures(data: AnnData | SpatialData, facts: Any, options: Namespace, openi
 
 def _say(line: str, *, error: bool = False) -> None:
     """Print a line without tearing a progress bar."""
-    from tqdm.auto import tqdm
-
     tqdm.write(line, file=sys.stderr if error else sys.stdout)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._access.stores.reading import is_store
 from spatialwhisperer._messages import listing
 from spatialwhisperer.cli.errors import UsageError
 from spatialwhisperer.cli.parser import BESIDE
-from spatialwhisperer.cli.slides import find, is_folder, is_store
+from spatialwhisperer.cli.slides import find, is_folder
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -38,6 +39,11 @@ class Job:
     result: Path
     geojson: Path | None
     report: Path | None
+
+    def absolute(self) -> Job:
+        """The same with whole paths, for a process in another folder."""
+        geojson, report = (None if path is None else path.absolute() for path in (self.geojson, self.report))
+        return Job(replace(self.source, path=self.source.path.absolute()), self.result.absolute(), geojson, report)
 
     @property
     def files(self) -> list[Path]:

@@ -189,6 +189,13 @@ def _computing(group: _ArgumentGroup) -> None:
         "--device", metavar="NAME", help="torch device, such as cpu or cuda (default: CUDA if there is one)"
     )
     group.add_argument("--batch-size", type=_positive_whole, metavar="N", help="tiles in one pass (default: 256)")
+    group.add_argument(
+        "--cluster",
+        type=_cluster,
+        metavar="N|ADDRESS",
+        help="spread slides over N processes of this machine, or over the workers of the dask scheduler at an address (tcp://host:8786) "
+        "or in its file",
+    )
     group.add_argument("--offline", action="store_true", help="download nothing")
     group.add_argument("--quiet", action="store_true", help="no remarks and no progress bar; warnings and results only")
 
@@ -245,6 +252,12 @@ def _whole(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"must be a whole number; found {text!r}")
     return int(text)
+
+
+def _cluster(text: str) -> str:
+    if not text.strip() or text.isdecimal() and not int(text):
+        raise argparse.ArgumentTypeError("must be a number of processes, 1 or more, or the address of a scheduler")
+    return text
 
 
 def _positive_whole(text: str) -> int:

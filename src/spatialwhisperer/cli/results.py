@@ -7,11 +7,11 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._access.elements.pyramid import without_table
+from spatialwhisperer._access.stores.reading import ROOTS, is_store, read_object
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._provenance import record, recorded
 from spatialwhisperer._storage.files import whole_file
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
-from spatialwhisperer.cli.slides import ROOTS, is_store, read_object
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,6 +29,7 @@ RUN = "sw_command"
 
 _ABOUT_OUTPUT = (
     "batch_size",
+    "cluster",
     "command",
     "debug",
     "device",

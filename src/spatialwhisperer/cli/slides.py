@@ -6,8 +6,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from spatialwhisperer._access.stores.reading import is_store, read_object
 from spatialwhisperer._messages import listing
 from spatialwhisperer.cli.errors import UsageError
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 Kind = Literal["image", "spatialdata", "anndata"]
-
-ROOTS = ("zarr.json", ".zgroup")
-"""Files of which every zarr store has one."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,6 @@ class Source:
     def ending(self) -> str:
         """How the name of its result ends."""
         return ".h5ad" if self.kind == "anndata" else ".zarr"
-
-
-def is_store(path: Path) -> bool:
-    """Whether this is the folder of a zarr store."""
-    return path.is_dir() and any((path / name).is_file() for name in ROOTS)
 
 
 def is_folder(path: Path) -> bool:
@@ -123,26 +116,3 @@ def read(source: Source, *, mpp: float | None = None, page: int | None = None) -
     if page is not None:
         raise ValueError(f"--page applies to image files, and {source.path.name} is none. Leave it out.")
     return read_object(source.path)
-
-
-def read_object(path: Path) -> AnnData | SpatialData:
-    """Read a SpatialData store or an AnnData file.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, or holds something else.
-    """
-    opener: Any
-    if path.suffix == ".h5ad":
-        from anndata import read_h5ad as opener
-    else:
-        from spatialdata import SpatialData
-
-        opener = SpatialData.read
-    try:
-        return opener(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        kind = "an AnnData" if path.suffix == ".h5ad" else "a SpatialData"
-        why = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as {kind}: {why}") from error

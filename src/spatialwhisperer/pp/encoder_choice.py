@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._compute.opened import opened_once
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
 from spatialwhisperer.encoders.resolve import image_encoder
@@ -53,7 +54,8 @@ def choose_encoder(
         if identity is not None:
 
             def load() -> ImageEncoder:
-                return image_encoder(encoder, weights=weights, pretrained=pretrained)
+                key = ("image encoder", encoder, None if weights is None else str(weights), pretrained)
+                return opened_once(key, lambda: image_encoder(encoder, weights=weights, pretrained=pretrained))
 
             return EncoderChoice(get_spec(encoder, "image"), identity, load)
     opened = image_encoder(encoder, weights=weights, pretrained=pretrained)

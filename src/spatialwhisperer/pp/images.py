@@ -11,6 +11,7 @@ from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
 from spatialwhisperer.pp.features import compute_image_features, image_recipe
+from spatialwhisperer.pp.several import over_slides
 from spatialwhisperer.pp.tile_sizes import check_own_sizes
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from anndata import AnnData
+    from distributed import Client
     from spatialdata import SpatialData
 
     from spatialwhisperer.encoders.image.base import ImageEncoder
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@over_slides
 @checked
 def embed_images(
     data: AnnData | SpatialData,
@@ -40,6 +43,7 @@ def embed_images(
     key_added: str | None = None,
     batch_size: int | None = None,
     device: str | None = None,
+    client: Client | None = None,  # noqa: ARG001, of several slides
     inplace: bool = True,
     **slide: Unpack[SlideOptions],
 ) -> np.ndarray | None:
@@ -51,6 +55,7 @@ def embed_images(
     Parameters
     ----------
     %(data)s
+    %(several)s
     encoder
         Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object. ``"nuclei"`` describes
         the nuclei within 100, 154 and 300 µm of each row, and takes no other sizes; where an image is coarser than 0.75 µm per pixel,
@@ -72,6 +77,7 @@ def embed_images(
         Key in ``.obsm``; ``None`` takes ``X_`` and the name of the encoder.
     %(batch_size)s
     %(device)s
+    %(client)s
     %(inplace)s
     %(slide)s
 
@@ -103,6 +109,8 @@ def embed_images(
     ValueError
         If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive or repeated, no size is
         known, one is given to an encoder that takes no other sizes, a coordinate is NaN, or centres lie outside the image.
+    RuntimeError
+        If some of several slides failed. The others have their results.
 
     Notes
     -----

@@ -15,6 +15,7 @@ from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.features import image_looks
+from spatialwhisperer.pp.several import over_slides
 from spatialwhisperer.tl._annotation import decision, guard, scoring
 from spatialwhisperer.tl._annotation.answers import answers
 from spatialwhisperer.tl._annotation.examples import example_rows
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from anndata import AnnData
+    from distributed import Client
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 
 
 @shared
+@over_slides
 @checked
 def zero_shot_annotate(
     data: AnnData | SpatialData,
@@ -83,6 +86,7 @@ def zero_shot_annotate(
     key_added: str = _keys.LABEL,
     batch_size: int | None = None,
     device: str | None = None,
+    client: Client | None = None,  # noqa: ARG001, of several slides
     inplace: bool = True,
     **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame | None:
@@ -102,6 +106,7 @@ def zero_shot_annotate(
     data
         What to annotate: a slide with spots or cells, a grid made by :func:`spatialwhisperer.pp.tiles`, or a slide without a table
         (:func:`spatialwhisperer.io.read_slide`), over whose tissue tiles of the size that the model reads are laid.
+    %(several)s
     labels
         Names, or a mapping from name to one or several descriptions, whose embeddings are averaged and scaled back to unit
         length. A name alone, or the id of an ontology term, takes its descriptions from the vocabulary of the model; a name that is
@@ -145,6 +150,7 @@ def zero_shot_annotate(
         Column of ``.obs``; the other keys are named after it.
     %(batch_size)s
     %(device)s
+    %(client)s
     %(inplace)s
     %(slide)s
 
@@ -189,6 +195,8 @@ def zero_shot_annotate(
         background is of another width, or no row has an embedding. Nothing is written then.
     KeyError
         If there is neither image nor counts, or a column is missing.
+    RuntimeError
+        If some of several slides failed. The others have their results.
 
     Examples
     --------

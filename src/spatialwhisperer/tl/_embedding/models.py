@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._compute.opened import opened_once
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.catalogue import open_identified, opens_by_name
 
@@ -40,10 +41,12 @@ def open_model(model: Whisperer | str | Path | None) -> Whisperer:
     # os.path answers for names that no file system takes too
     if isinstance(model, str) and "/" not in model and not os.path.exists(model):
         if model in image_text_names() or model in IMAGE_ONLY:
-            return image_text_model(model)
+            name = model
+            return opened_once(("model", name), lambda: image_text_model(name))
         _check_name(model, [EMBEDDED, *image_text_names()])
     if isinstance(model, str | Path):
-        return load(model)
+        place = model
+        return opened_once(("model", str(place)), lambda: load(place))
     raise TypeError(f"model must be a Whisperer, a folder or a hub name, not {type(model).__name__}.")
 
 

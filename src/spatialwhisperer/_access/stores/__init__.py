@@ -1,0 +1,1 @@
+"""Slides in stores: SpatialData (.zarr) and AnnData (.h5ad), read as a whole and written back whole or not at all."""

@@ -1,0 +1,44 @@
+"""Recognising and reading a stored slide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+ROOTS = ("zarr.json", ".zgroup")
+"""Files of which every zarr store has one."""
+
+FILE_ENDING = ".h5ad"
+
+
+def is_store(path: Path) -> bool:
+    """Whether this is the folder of a zarr store."""
+    return path.is_dir() and any((path / name).is_file() for name in ROOTS)
+
+
+def read_object(path: Path) -> AnnData | SpatialData:
+    """Read a SpatialData store or an AnnData file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or holds something else.
+    """
+    opener: Any
+    if path.suffix == FILE_ENDING:
+        from anndata import read_h5ad as opener
+    else:
+        from spatialdata import SpatialData
+
+        opener = SpatialData.read
+    try:
+        return opener(path)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        kind = "an AnnData" if path.suffix == FILE_ENDING else "a SpatialData"
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as {kind}: {why}") from error
