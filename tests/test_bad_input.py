@@ -147,7 +147,7 @@ def test_questions_that_are_no_text(refused: Any, section: Any, model: Any, text
 
 
 def test_several_sections_at_once(simulated: Any, model: Any) -> None:
-    for function, arguments in ((sw.tl.zero_shot_annotate, [LABELS]), (sw.tl.query, ["fat"]), (sw.tl.embed, [])):
+    for function, arguments in ((sw.tl.query, ["fat"]), (sw.tl.embed, [])):
         with pytest.raises(TypeError, match=r"not list\. Pass its objects one at a time: for section in sections: "):
             function(list(simulated.sections.values()), *arguments, model=model)
         with pytest.raises(TypeError, match=r"not dict\. .* for section in sections\.values\(\): "):

@@ -112,6 +112,12 @@ BEFORE = {
     "docs/encoders.md": "",
     "docs/gallery.md": "",
     "docs/index.md": _FILES,
+    "docs/many_slides.md": (
+        "import spatialwhisperer as sw\n"
+        "made = sw.datasets.simulate_sections(2, 30, n_genes=20, n_reference_cells=20, random_state=0)\n"
+        "for name, section in made.sections.items():\n"
+        "    section.write(f'slides/{name}.zarr')"
+    ),
     "docs/objects.md": "",
     "docs/opening_models.md": "",
     "docs/own_slide.md": _FILES,
@@ -145,6 +151,7 @@ SLOW = (
     "docs/gallery.md",
     "docs/platforms/which_labels.md",
     "docs/index.md",
+    "docs/many_slides.md",
     "docs/objects.md",
     "docs/platforms/export.md",
     "docs/own_slide.md",

@@ -375,3 +375,35 @@ def test_tissue_that_is_unlike_the_training_can_be_labelled_all_the_same(
         assert set(reasons.dropna()) <= {"below min_confidence"}
     else:
         assert "no argument 'unknown'" in run(*typed).err[-1]
+
+
+# ------------------------------------------------------------------------------------------- a cluster
+
+
+@pytest.mark.slow
+def test_processes_of_a_cluster_write_what_one_process_writes(annotated: Folder, tmp_path: Path, run: Run) -> None:
+    shutil.copytree(annotated.slides, tmp_path / "slides")
+    ran = run("annotate", tmp_path / "slides", "--out", tmp_path / "results", *OPTIONS, "--cluster", 2)
+    assert ran.code == 1
+    assert ran.out[-1] == "3 slides: 2 annotated, 0 skipped, 1 failed."
+    name = "plain.zarr"
+    ours, theirs = (opened(folder / name)["sw_tiles"] for folder in (tmp_path / "results", annotated.results))
+    np.testing.assert_array_equal(scores_of(ours), scores_of(theirs))
+    assert run("annotate", tmp_path / "slides", "--out", tmp_path / "results", *OPTIONS).out[-1] == (
+        "3 slides: 0 annotated, 2 skipped, 1 failed."
+    )
+
+
+def test_a_cluster_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
+    write_slide(tmp_path / "plain.tif")
+    for typed, words in (
+        ("0", "argument --cluster: must be a number of processes, 1 or more, or the address of a scheduler"),
+        (
+            str(tmp_path / "scheduler.json"),
+            "--cluster must be a number, an address as tcp://host:8786, or the file of a scheduler",
+        ),
+    ):
+        ran = run("annotate", tmp_path / "plain.tif", "--out", tmp_path / "plain.zarr", "--cluster", typed)
+        assert ran.code == 2
+        assert words in " ".join(ran.err)
+    assert not (tmp_path / "plain.zarr").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -47,6 +48,10 @@ def started(typed: str | None) -> Iterator[Any]:
         ):
             yield client
         return
+    if "://" not in typed and not Path(typed).is_file():
+        raise UsageError(
+            f"--cluster must be a number, an address as tcp://host:8786, or the file of a scheduler; there is no file {typed!r}."
+        )
     try:
         where = {"address": typed} if "://" in typed else {"scheduler_file": typed}
         client = Client(**where, timeout=_PATIENCE_S)
