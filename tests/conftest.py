@@ -2,9 +2,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32() -> Iterator[None]:
+    """The same numbers on every processor: bfloat16 has tests of its own."""
+    import spatialwhisperer as sw
+
+    with sw.settings.override(precision="float32"):
+        yield
 
 
 @pytest.fixture(scope="session")

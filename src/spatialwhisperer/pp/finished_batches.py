@@ -64,7 +64,13 @@ class FinishedBatches:
     """
 
     def __init__(self, encoder: EncoderIdentity, *, mpp: float, device: str, image: str | None = None) -> None:
-        of = {"encoder": to_plain(encoder), "mpp": float(mpp), "device": device, "image": image}
+        of = {
+            "encoder": to_plain(encoder),
+            "mpp": float(mpp),
+            "device": device,
+            "image": image,
+            "precision": settings.precision,
+        }
         versions = {name: version(name) for name in ("spatialwhisperer", "torch")}
         key = hashlib.sha256(json.dumps(of | versions, sort_keys=True).encode()).hexdigest()
         self.folder: Path | None = _root() / key[:32]

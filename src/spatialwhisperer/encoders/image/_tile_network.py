@@ -22,11 +22,16 @@ class TileNetwork(nn.Module):
         Mean and standard deviation of R, G, B in [0, 1]; without them tiles are scaled to [0, 1] only.
     edge_px
         Edge that tiles are resized to; ``None`` takes them as they come.
+    channels_last
+        Lay normalised tiles out with their channels last.
     """
 
-    def __init__(self, network: nn.Module, spec: EncoderSpec, edge_px: int | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, spec: EncoderSpec, edge_px: int | None = None, *, channels_last: bool = False
+    ) -> None:
         super().__init__()
         self.network, self.edge_px = network, edge_px
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.normalise = (spec.mean, spec.std) if spec.mean is not None and spec.std is not None else None
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -41,4 +46,4 @@ class TileNetwork(nn.Module):
             x = (x - mean) / std
         # training in "64-true" or "bf16-true" converts the network, and the tiles are whole numbers
         kinds = (p.dtype for p in self.network.parameters() if p.is_floating_point())
-        return self.network(x.to(next(kinds, x.dtype)))
+        return self.network(x.to(next(kinds, x.dtype), memory_format=self.memory_format))

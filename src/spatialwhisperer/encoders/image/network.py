@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from spatialwhisperer._compute.precision import precision
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
 from spatialwhisperer.encoders.recipe import EncoderIdentity
@@ -22,8 +24,8 @@ class ModuleEncoder(ImageEncoder):
     """Any torch module that takes (n, 3, h, w) normalised floats and returns (n, d), as a frozen encoder.
 
     Tiles are resized to the module's input edge where the facts name one, scaled to [0, 1] and normalised. The module is put
-    into evaluation mode for the call and back afterwards. It stays on its device: on another one a copy computes. On CUDA it runs
-    under bfloat16 autocast.
+    into evaluation mode for the call and back afterwards. It stays on its device: on another one a copy computes. On CUDA, and for the
+    networks of libraries on processors with instructions for bfloat16, it runs under bfloat16 autocast (``settings.precision``).
 
     Parameters
     ----------
@@ -42,6 +44,9 @@ class ModuleEncoder(ImageEncoder):
     >>> ModuleEncoder(net, EncoderSpec("pooled", "image", 12)).encode(tiles, mpp=0.5).shape
     (4, 12)
     """
+
+    channels_last: ClassVar[bool] = False
+    """Whether tiles are laid out as convolutions read them fastest, which a network that reshapes by ``view`` refuses."""
 
     def __init__(self, module: torch.nn.Module, spec: EncoderSpec) -> None:
         self.network = module
@@ -87,7 +92,7 @@ class ModuleEncoder(ImageEncoder):
             return np.empty((0, self.spec.dim), np.float32)
         where = torch.device(settings.resolve_device(device))
         with ready(self.network, str(where)) as own, torch.inference_mode():
-            network = TileNetwork(own, self.spec, self.spec.input_px).eval()
+            network = TileNetwork(own, self.spec, self.spec.input_px, channels_last=self.channels_last).eval()
             parts = [
                 self._forward(network, tiles[start : start + settings.batch_size], where)
                 for start in range(0, max(len(tiles), 1), settings.batch_size)
@@ -98,7 +103,8 @@ class ModuleEncoder(ImageEncoder):
         import torch
 
         x = torch.from_numpy(np.ascontiguousarray(tiles)).to(where)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=where.type == "cuda"):
+        # a module of somebody's own may not compute in bfloat16 on a processor
+        with precision(where) if self.library != ImageEncoder.library or where.type == "cuda" else nullcontext():
             y: Any = network(x)
         if not isinstance(y, torch.Tensor) or y.ndim != 2 or len(y) != len(x):
             what = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__

@@ -85,6 +85,7 @@ class TimmEncoder(ModuleEncoder):
     """
 
     library = "timm"
+    channels_last = True
 
     def __init__(
         self, name: str, *, weights: str | Path | None = None, pretrained: bool = True, revision: str | None = None
