@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer.training.corpus.batches import CorpusItems, Standard
-from spatialwhisperer.training.corpus.order import WINDOW_BLOCKS, CorpusBatches, Window, streams_of
+from spatialwhisperer.training.corpus.batches import CorpusItems
+from spatialwhisperer.training.corpus.order import CorpusBatches, streams_of
 from spatialwhisperer.training.loader import BatchLoader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from spatialwhisperer.training.corpus.batches import Rows
+    from spatialwhisperer.training.corpus.batches import Standard
     from spatialwhisperer.training.corpus.order import Stream
     from spatialwhisperer.training.corpus.shards import Corpus
 
@@ -107,41 +107,32 @@ class CorpusFeed:
         return CorpusItems(self.corpus.shards, self.dims, self.standards)
 
 
-def sampled(
-    corpus: Corpus, dims: Mapping[str, int], *, held_out: frozenset[str], rows: int, seed: int
-) -> list[Rows]:
-    """Rows of blocks that are drawn at random, as they are stored; all rows where there are no more than that.
+def drawn_blocks(
+    corpus: Corpus, modalities: Iterable[str], *, held_out: frozenset[str], rows: int, seed: int
+) -> np.ndarray:
+    """Blocks that are drawn at random of those with one of some modalities, shape (n, 3); all of them where they have no more rows.
 
     Parameters
     ----------
     corpus
         The corpus.
-    dims
-        Modality to number of features, for the modalities that are read.
+    modalities
+        The modalities.
     held_out
-        Patients that are not read.
+        Patients that are not drawn.
     rows
         Number of rows.
     seed
         Seed of the draw.
     """
-    pairs = [(m, m) for m in dims]
     records = [shard.record for shard in corpus.shards]
+    pairs = [(m, m) for m in modalities]
     streams = streams_of(records, pairs, keep=lambda p: p not in held_out, balanced=False)
     if not streams:
-        return []
-    rng = np.random.default_rng([seed, rows])
-    blocks = rng.permutation(streams[0].blocks)
+        return np.empty((0, 3), np.int64)
+    blocks = np.random.default_rng([seed, rows]).permutation(streams[0].blocks)
     size = blocks[:, 2] - blocks[:, 1]
-    blocks = blocks[: int(np.searchsorted(np.cumsum(size), rows)) + 1]
-    none = {m: Standard("none", np.zeros(1, np.float32), np.ones(1, np.float32)) for m in dims}
-    items = CorpusItems(corpus.shards, dims, none)
-    out = []
-    for start in range(0, len(blocks), WINDOW_BLOCKS):
-        some = blocks[start : start + WINDOW_BLOCKS]
-        n = int((some[:, 2] - some[:, 1]).sum())
-        out.append(items.read(Window((0, 0, 0, start), some, np.arange(n))))
-    return out
+    return blocks[: int(np.searchsorted(np.cumsum(size), rows)) + 1]
 
 
 def training_statistics(
@@ -156,8 +147,8 @@ def training_statistics(
     """
     n, total, squares = 0, np.zeros(dim), np.zeros(dim)
     shift: np.ndarray | None = None
-    for rows in sampled(corpus, {modality: dim}, held_out=held_out, rows=SAMPLE_ROWS, seed=seed):
-        x = rows.features[modality][rows.holds[modality]].astype(np.float64)
+    for number, start, stop in drawn_blocks(corpus, [modality], held_out=held_out, rows=SAMPLE_ROWS, seed=seed):
+        x = corpus.shards[number].block(int(start), int(stop)).features[modality].astype(np.float64)
         # the first mean is subtracted, so that squares of large values do not cancel
         shift = x.mean(axis=0) if shift is None else shift
         n, total, squares = n + len(x), total + (x - shift).sum(axis=0), squares + np.square(x - shift).sum(axis=0)

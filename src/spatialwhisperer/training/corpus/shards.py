@@ -114,6 +114,21 @@ class Shard:
             group = self.store["uns"][SECTIONS]
             return tuple(np.asarray(group[f"{modality}_{what}"]) for what in ("mean", "std", "rows"))  # type: ignore[return-value]
 
+    def first_captions(self, start: int, stop: int) -> list[str | None]:
+        """The first caption of some rows, ``None`` where there is none."""
+        if "text" not in self.record.modalities:
+            return [None] * (stop - start)
+        with opening(f"The shard {self.path}"):
+            captions = np.asarray(self.store["obsm"][CAPTIONS][start:stop])
+        texts = self.caption_texts()
+        stated = [row[row >= 0] for row in captions]
+        return [texts[int(row[0])] if len(row) else None for row in stated]
+
+    def patients(self, start: int, stop: int) -> np.ndarray:
+        """Patient of some rows."""
+        names, begins = zip(*self.record.patients, strict=True)
+        return np.array(names, dtype=object)[np.searchsorted(begins, np.arange(start, stop), side="right") - 1]
+
     def caption_texts(self) -> list[str]:
         """The distinct captions."""
         with opening(f"The shard {self.path}"):
