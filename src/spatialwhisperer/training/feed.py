@@ -81,9 +81,7 @@ class ItemFeed:
             keep_last=recipe.last_batch == "keep",
         )
 
-    def loaders(
-        self, sampler: ShuffledBatches, *, processes: int, pin: bool
-    ) -> tuple[BatchLoader, BatchLoader | None]:
+    def loaders(self, sampler: ShuffledBatches, *, processes: int, pin: bool) -> tuple[BatchLoader, BatchLoader | None]:
         """Batches to train on, and those of held-out groups, which are never augmented."""
         inputs: dict[str, Any] = {
             "trained": self.trained,

@@ -70,7 +70,9 @@ def test_a_run_that_was_interrupted_in_a_pass_continues(
 
 
 def test_a_run_on_another_corpus_is_not_continued(corpus: Path, tmp_path: Path) -> None:
-    other = corpora.build(tmp_path / "c", [*corpora.sources(), sw.pp.CorpusSource("more", corpora.slide(5, 30, ["M"]), "CC0")])
+    other = corpora.build(
+        tmp_path / "c", [*corpora.sources(), sw.pp.CorpusSource("more", corpora.slide(5, 30, ["M"]), "CC0")]
+    )
     sw.tl.train(corpus, preset=PRESET, max_epochs=1, folder=tmp_path / "run")
     with pytest.raises(ValueError, match=r"another run(.|\n)*corpus\.digest"):
         sw.tl.train(other, preset=PRESET, max_epochs=1, folder=tmp_path / "run", resume=True)
@@ -92,9 +94,15 @@ def test_held_out_patients_give_a_validation_loss(corpus: Path) -> None:
         ({"mpp": 0.5}, "mpp: the features and patients"),
         ({"expression": True}, "expression=… needs counts"),
         ({"preset": sw.models.get_preset("whisperer").replace(schedule="sequential")}, "schedule='sequential'"),
-        ({"preset": PRESET.replace(locking="LUL")}, r"trains the encoder of text\. Take preset\.replace\(locking='LLL'\)"),
+        (
+            {"preset": PRESET.replace(locking="LUL")},
+            r"trains the encoder of text\. Take preset\.replace\(locking='LLL'\)",
+        ),
         ({"preset": "mclstexp"}, "reads the neighbours of a row"),
-        ({"preset": PRESET.replace(pairs=[("image", "text")])}, "holds no image–text pairs; its rows hold gene–image, gene–text"),
+        (
+            {"preset": PRESET.replace(pairs=[("image", "text")])},
+            "holds no image–text pairs; its rows hold gene–image, gene–text",
+        ),
         ({"preset": PRESET.replace(select="best")}, "select='best' chooses the epoch on held-out patients"),
         ({"validation": ["Q"]}, "validation names groups that are not there: Q"),
         ({"validation": ["C1", "C2"]}, "Too few pairs to train on: 0 gene–text"),

@@ -107,8 +107,14 @@ def test_a_row_with_two_wordings_has_the_other_one_in_the_next_epoch(tmp_path: P
     texts = {t: corpora.HashedText().encode([t])[0] for t in {*cells.obs["text"], *cells.obs["text_2"].dropna()}}
 
     def said(epoch: int) -> dict[int, str]:
-        order = CorpusBatches(streams_of([s.record for s in corpus.shards], [PAIRS[1]], keep=bool, balanced=True), 40, seed=0)
-        items = CorpusItems(corpus.shards, {"gene": 5, "text": 4}, {m: Standard("none", np.zeros(1), np.ones(1)) for m in ("gene", "text")})
+        order = CorpusBatches(
+            streams_of([s.record for s in corpus.shards], [PAIRS[1]], keep=bool, balanced=True), 40, seed=0
+        )
+        items = CorpusItems(
+            corpus.shards,
+            {"gene": 5, "text": 4},
+            {m: Standard("none", np.zeros(1), np.ones(1)) for m in ("gene", "text")},
+        )
         (batch,) = [items.batch(pieces, epoch) for pieces in order]
         items.close()
         found = [next(t for t, y in texts.items() if np.array_equal(x, y)) for x in batch["text"]["x"].numpy()]

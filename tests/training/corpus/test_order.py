@@ -20,7 +20,9 @@ PAIRS = [("image", "gene"), ("gene", "text")]
 
 def stream(*rows: int, first: int = 0) -> Stream:
     """A stream of shards with so many rows."""
-    blocks = [blocks_of(first + i, ShardRecord("s", ("gene", "image"), n, (("P", 0),)), bool) for i, n in enumerate(rows)]
+    blocks = [
+        blocks_of(first + i, ShardRecord("s", ("gene", "image"), n, (("P", 0),)), bool) for i, n in enumerate(rows)
+    ]
     return Stream(np.concatenate(blocks))
 
 

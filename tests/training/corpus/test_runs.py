@@ -96,7 +96,11 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     def flat(x: Any) -> list[float]:
         return [v for part in x for v in flat(part)] if isinstance(x, list) else [x]
 
-    pairs = [(a, b) for name in one["weights"] for a, b in zip(flat(one["weights"][name]), flat(other["weights"][name]), strict=True)]
+    pairs = [
+        (a, b)
+        for name in one["weights"]
+        for a, b in zip(flat(one["weights"][name]), flat(other["weights"][name]), strict=True)
+    ]
     return max(abs(a - b) for a, b in pairs)
 
 

@@ -99,8 +99,9 @@ def build_corpus(
         For each slide its sections, and how many rows have free and templated captions. For each shard its patients, and the size and SHA-256 of its files.
     ``shards/<slide>/<modalities>-<number>/``
         An AnnData in zarr (``anndata.read_zarr``) of rows that hold the same modalities, sorted by patient: ``.obs`` has ``patient`` and
-        ``section``, ``.obsm["X_image"]`` and ``.obsm["X_gene"]`` the features, ``.obsm["sw_captions"]`` the captions as rows of
-        ``.uns["sw_captions"]``. Matrices are chunks of 256 rows in one file, each chunk with a CRC-32C. Rows with fewer than two
+        ``section``, ``.obsm["X_image"]`` and ``.obsm["X_gene"]`` the features, and ``.uns["sw_captions"]`` the distinct captions with theirs.
+        ``.obsm["sw_rows"]`` has the number of the section of each row, a number that is the same for rows with the same captions, and the
+        rows of its captions in ``.uns["sw_captions"]``. Matrices are chunks of 256 rows in one file, each chunk with a CRC-32C. Rows with fewer than two
         modalities are left out.
     ``encoders/gene/``
         The gene encoder, where its name alone does not define it.
@@ -144,7 +145,9 @@ def build_corpus(
         check_recipe(there, asked, where)
         _check_same_slides(there, found)
         if other := sorted({*there.features} ^ {*features}):
-            inform(f"Only some slides of the corpus have {listing(other)} features: its earlier slides, or those that are added.")
+            inform(
+                f"Only some slides of the corpus have {listing(other)} features: its earlier slides, or those that are added."
+            )
     if shared:
         checks.check_licences(given, features, there)
     _begin(where, asked, encoders)
@@ -265,7 +268,9 @@ def _build(
     shards = write_shards(folder, path, rows, shard_rows=shard_rows, dtype=dtype)
     left = len(rows.names) - sum(shard.rows for shard in shards)
     if left:
-        inform(f"{source.name}/{name}: {left} of {len(rows.names)} rows hold fewer than two modalities and are left out.")
+        inform(
+            f"{source.name}/{name}: {left} of {len(rows.names)} rows hold fewer than two modalities and are left out."
+        )
     record = SlideRecord(
         source.name,
         name,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
@@ -131,9 +130,7 @@ class Encoders:
         if has_patches(slide.table):
             return patch_recipe(slide.table, self.image_choice)
         given = self.image
-        return image_recipe(
-            slide, self.image_choice, tile_um=given.tile_um, tile_px=given.tile_px, border=given.border
-        )
+        return image_recipe(slide, self.image_choice, tile_um=given.tile_um, tile_px=given.tile_px, border=given.border)
 
     def rows(self, slide: Slide, source: CorpusSource, number: str) -> Rows:
         """Compute the features of a slide.
@@ -260,6 +257,6 @@ def origins(table: AnnData, keys: list[str], codes: np.ndarray) -> tuple[int, in
 def check_text_keys(table: AnnData, keys: list[str], what: str) -> None:
     """Refuse captions whose columns are named and not there, where a column other than the default is named."""
     if keys != ["text"] and not any(key in table.obs for key in keys):
-        raise KeyError(f"No column of captions {listing(keys)} in .obs of {what} (found: {listing(table.obs.columns)}).")
-
-
+        raise KeyError(
+            f"No column of captions {listing(keys)} in .obs of {what} (found: {listing(table.obs.columns)})."
+        )

@@ -13,7 +13,7 @@ import pandas as pd
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
 from spatialwhisperer.statistics.standardize import MIN_ROWS, statistics
 from spatialwhisperer.training.corpus.manifest import SHARDS, ShardRecord
-from spatialwhisperer.training.corpus.shards import CAPTION_ID, CAPTIONS, SECTIONS, feature_key, file_digest
+from spatialwhisperer.training.corpus.shards import CAPTIONS, ROWS, SECTIONS, feature_key, file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,9 @@ def write_shards(corpus: Path, folder: str, rows: Rows, *, shard_rows: int, dtyp
         for part, start in enumerate(range(0, len(chosen), shard_rows)):
             path = f"{folder}/{'-'.join(held)}-{part:04d}"
             at = chosen[start : start + shard_rows]
-            out.append(_write(corpus, path, rows, held, at, names, {m: sections[m] for m in held if m != "text"}, dtype))
+            out.append(
+                _write(corpus, path, rows, held, at, names, {m: sections[m] for m in held if m != "text"}, dtype)
+            )
     return tuple(out)
 
 
@@ -203,16 +205,17 @@ def _fill(
         },
         index=pd.Index(rows.names[at].astype(str)),
     )
-    if captions is not None:
-        obs[CAPTION_ID] = captions[2]
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     write_elem(group, "/", ad.AnnData(obs=obs))
     for modality in held:
         if modality != "text":
             _write_rows(group["obsm"], feature_key(modality), rows.features[modality][at].astype(dtype, copy=False))
-    write_elem(group["uns"], SECTIONS, {f"{m}_{what}": x for m, s in statistics_of.items() for what, x in s.items()})
+    stated: dict[str, Any] = {f"{m}_{what}": x for m, s in statistics_of.items() for what, x in s.items()}
+    write_elem(group["uns"], SECTIONS, stated | {"names": np.array(sections, dtype=object)})
+    codes = obs["section"].cat.codes.to_numpy(np.int64)[:, None]
+    own = [codes] if captions is None else [codes, captions[2][:, None], captions[0].astype(np.int64)]
+    _write_rows(group["obsm"], ROWS, np.concatenate(own, axis=1))
     if captions is not None:
-        _write_rows(group["obsm"], CAPTIONS, captions[0])
         texts = np.array([rows.texts[i] for i in captions[1]], dtype=object)
         write_elem(group["uns"], CAPTIONS, {"text": texts})
         _write_rows(group["uns"][CAPTIONS], "features", rows.features["text"][captions[1]].astype(dtype, copy=False))

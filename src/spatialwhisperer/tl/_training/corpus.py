@@ -76,9 +76,7 @@ def run_corpus(
     identity = RunIdentity(arguments, {"max_epochs": max_epochs, "versions": {n: version(n) for n in PACKAGES}})
     if folder is not None and not fitting.joins_a_run():
         check_identity(identity, folder, resume=resume)
-    inputs = sample_inputs(
-        corpus, feed.standards, _encoders(corpus, pairs), held_out=held_out, seed=random_state
-    )
+    inputs = sample_inputs(corpus, feed.standards, _encoders(corpus, pairs), held_out=held_out, seed=random_state)
     where = fitting.run_folder(folder)
     with fitting.locked(where):
         fitting.check_folder(folder, resume=resume)
@@ -186,7 +184,7 @@ def check_left(feed: CorpusFeed, pairs: Pairs) -> None:
         If there are too few.
     """
     shards = feed.corpus.shards
-    left = {pair: 0 for pair in pairs}
+    left = dict.fromkeys(pairs, 0)
     for stream in feed.streams(training=True):
         size = np.bincount(stream.blocks[:, 0], stream.blocks[:, 2] - stream.blocks[:, 1], len(shards))
         for pair in pairs:
@@ -206,9 +204,7 @@ def _feed(corpus: Corpus, preset: Preset, pairs: Pairs, held_out: frozenset[str]
     )
 
 
-def _standard(
-    corpus: Corpus, preset: Preset, modality: str, dim: int, held_out: frozenset[str], seed: int
-) -> Standard:
+def _standard(corpus: Corpus, preset: Preset, modality: str, dim: int, held_out: frozenset[str], seed: int) -> Standard:
     if modality == "text":
         return Standard("none", np.zeros(dim, np.float32), np.ones(dim, np.float32))
     how = preset.standardize.get(modality, "none")

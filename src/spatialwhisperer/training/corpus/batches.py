@@ -13,12 +13,13 @@ import torch
 from torch.utils.data import Dataset
 
 from spatialwhisperer.statistics.standardize import CLIP, MIN_ROWS, standardize
+from spatialwhisperer.training.corpus.shards import read_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from spatialwhisperer.training.corpus.order import Piece, Window
-    from spatialwhisperer.training.corpus.shards import Shard
+    from spatialwhisperer.training.corpus.shards import Block, Shard
 
 _SHARD_STATISTICS = 256
 
@@ -183,13 +184,14 @@ class CorpusItems(Dataset):
         holds = {m: np.zeros(n, bool) for m in self.dims}
         number, caption_id = np.empty(n, np.int64), np.full(n, -1, np.int64)
         wordings = max(self.shards[s].record.wordings for s in window.blocks[:, 0])
-        captions, texts, begin, text_rows = np.full((n, wordings), -1, np.int64), [], 0, 0
-        # in the order in which they lie on the disk
-        for i in np.lexsort((window.blocks[:, 1], window.blocks[:, 0])):
+        captions, text_rows = np.full((n, wordings), -1, np.int64), 0
+        texts: list[np.ndarray] = []
+        begins = np.r_[0, np.cumsum(window.blocks[:, 2] - window.blocks[:, 1])]
+
+        def fill(i: int, block: Block) -> None:
+            nonlocal text_rows
             shard, start, stop = (int(v) for v in window.blocks[i])
-            begin = int((window.blocks[:i, 2] - window.blocks[:i, 1]).sum())
-            at = place[begin : begin + stop - start]
-            block = self.shards[shard].block(start, stop)
+            at = place[begins[i] : begins[i + 1]]
             number[at] = self.firsts[shard] + np.arange(start, stop)
             for modality, x in block.features.items():
                 if modality in features:
@@ -201,6 +203,8 @@ class CorpusItems(Dataset):
                 texts.append(self._standardized("text", block.features["text"], shard, None))
                 text_rows += len(texts[-1])
                 caption_id[at], holds["text"][at] = block.caption_id, True
+
+        read_blocks([(self.shards[s], int(start), int(stop)) for s, start, stop in window.blocks], fill)
         if texts:
             features["text"] = np.concatenate(texts)
         return Rows(number, features, holds, captions, caption_id)

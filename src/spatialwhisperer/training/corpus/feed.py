@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer.training.corpus.batches import CorpusItems
-from spatialwhisperer.training.corpus.order import CorpusBatches, streams_of
+from spatialwhisperer.training.corpus.order import WINDOW_BLOCKS, CorpusBatches, streams_of
+from spatialwhisperer.training.corpus.shards import read_blocks
 from spatialwhisperer.training.loader import BatchLoader
 
 if TYPE_CHECKING:
@@ -147,11 +148,14 @@ def training_statistics(
     """
     n, total, squares = 0, np.zeros(dim), np.zeros(dim)
     shift: np.ndarray | None = None
-    for number, start, stop in drawn_blocks(corpus, [modality], held_out=held_out, rows=SAMPLE_ROWS, seed=seed):
-        x = corpus.shards[number].block(int(start), int(stop)).features[modality].astype(np.float64)
-        # the first mean is subtracted, so that squares of large values do not cancel
-        shift = x.mean(axis=0) if shift is None else shift
-        n, total, squares = n + len(x), total + (x - shift).sum(axis=0), squares + np.square(x - shift).sum(axis=0)
+    blocks = drawn_blocks(corpus, [modality], held_out=held_out, rows=SAMPLE_ROWS, seed=seed).tolist()
+    for first in range(0, len(blocks), WINDOW_BLOCKS):
+        some = [(corpus.shards[i], start, stop) for i, start, stop in blocks[first : first + WINDOW_BLOCKS]]
+        for block in read_blocks(some):
+            x = block.features[modality].astype(np.float64)
+            # the first mean is subtracted, so that squares of large values do not cancel
+            shift = x.mean(axis=0) if shift is None else shift
+            n, total, squares = n + len(x), total + (x - shift).sum(axis=0), squares + np.square(x - shift).sum(axis=0)
     if not n or shift is None:
         raise ValueError(f"No training patient has {modality} features; hold out fewer with validation=….")
     mean = shift + total / n

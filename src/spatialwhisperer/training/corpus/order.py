@@ -141,9 +141,7 @@ class Lane:
         Seed, pass, number of the lane and number of lanes.
     """
 
-    def __init__(
-        self, stream: Stream, number: int, rows: int, *, seed: int, epoch: int, lane: int, lanes: int
-    ) -> None:
+    def __init__(self, stream: Stream, number: int, rows: int, *, seed: int, epoch: int, lane: int, lanes: int) -> None:
         parts: list[np.ndarray] = []
         have = repeat = 0
         while have < rows:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +15,24 @@ from spatialwhisperer._storage.untrusted import opening
 from spatialwhisperer.training.corpus.manifest import open_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from spatialwhisperer.training.corpus.manifest import Manifest, ShardRecord
 
 CAPTIONS = "sw_captions"
-"""``.obsm[CAPTIONS]``: captions of each row, as positions in ``.uns[CAPTIONS]``, -1 where there are fewer."""
+"""``.uns[CAPTIONS]``: the distinct captions and their features."""
 
-CAPTION_ID = "sw_caption_id"
-"""Column of ``.obs``: the same number for rows with the same captions, in every shard."""
+ROWS = "sw_rows"
+"""``.obsm[ROWS]``: of each row the position of its section in ``.uns[SECTIONS]``; a number that is the same for rows with the same
+captions, in every shard; and its captions as positions in ``.uns[CAPTIONS]``, -1 where there are fewer."""
 
 SECTIONS = "sw_sections"
 """``.uns[SECTIONS]``: mean and standard deviation of the features of each section."""
 
 _READ_BYTES = 2**22
-_DENSE = 4
+_READERS = 2
+_DENSE, _CAPTION_BLOCK = 4, 256
 
 
 def feature_key(modality: str) -> str:
@@ -71,22 +75,56 @@ class Shard:
 
     def __init__(self, folder: Path, record: ShardRecord) -> None:
         self.record, self.path = record, folder / record.path
-        self._store: Any = None
-        self._sections: dict[str, np.ndarray] | None = None
+        self._arrays: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # another process opens it for itself
-        return {**self.__dict__, "_store": None}
+        return {**self.__dict__, "_arrays": {}}
 
-    @property
-    def store(self) -> Any:
-        """The zarr group."""
-        if self._store is None:
-            import zarr
+    async def _array(self, path: str) -> Any:
+        """An array of the store. Opening one takes longer than reading a block of it."""
+        if path not in self._arrays:
+            from zarr.api.asynchronous import open_array
 
-            with opening(f"The shard {self.path}"):
-                self._store = zarr.open_group(self.path, mode="r")
-        return self._store
+            self._arrays[path] = await open_array(store=self.path / path, mode="r")
+        return self._arrays[path]
+
+    async def _part(self, path: str, start: int, stop: int) -> np.ndarray:
+        return np.asarray(await (await self._array(path)).getitem(slice(start, stop)))
+
+    async def read(self, start: int, stop: int) -> Block:
+        """Read some rows."""
+        modalities = [m for m in self.record.modalities if m != "text"]
+        rows, *found = await asyncio.gather(
+            *(
+                self._part(path, start, stop)
+                for path in (f"obsm/{ROWS}", *(f"obsm/{feature_key(m)}" for m in modalities))
+            )
+        )
+        features = dict(zip(modalities, found, strict=True))
+        if "text" not in self.record.modalities:
+            return Block(features, rows[:, 0])
+        captions = rows[:, 2:]
+        used = np.unique(captions[captions >= 0])
+        features["text"] = await self._texts(used)
+        captions = np.where(captions >= 0, np.searchsorted(used, captions), -1)
+        return Block(features, rows[:, 0], captions, rows[:, 1])
+
+    async def _texts(self, used: np.ndarray) -> np.ndarray:
+        """Features of captions by their positions, which increase."""
+        path = f"uns/{CAPTIONS}/features"
+        if not len(used):
+            return await self._part(path, 0, 0)
+        first, last = int(used[0]), int(used[-1]) + 1
+        if last - first <= _DENSE * len(used):
+            return (await self._part(path, first, last))[used - first]
+        # blocks that hold none of them are not read
+        starts = np.unique(used // _CAPTION_BLOCK) * _CAPTION_BLOCK
+        parts = await asyncio.gather(*(self._part(path, int(s), int(s) + _CAPTION_BLOCK) for s in starts))
+        own = [
+            part[used[used // _CAPTION_BLOCK * _CAPTION_BLOCK == s] - s] for s, part in zip(starts, parts, strict=True)
+        ]
+        return np.concatenate(own)
 
     def block(self, start: int, stop: int) -> Block:
         """Read some rows.
@@ -96,30 +134,23 @@ class Shard:
         ValueError
             If the shard is damaged.
         """
-        with opening(f"The shard {self.path}"):
-            obsm, obs = self.store["obsm"], self.store["obs"]
-            features = {
-                m: np.asarray(obsm[feature_key(m)][start:stop]) for m in self.record.modalities if m != "text"
-            }
-            section = np.asarray(obs["section"]["codes"][start:stop]).astype(np.int64)
-            if "text" not in self.record.modalities:
-                return Block(features, section)
-            captions = np.asarray(obsm[CAPTIONS][start:stop])
-            features["text"], captions = _texts(self.store["uns"][CAPTIONS]["features"], captions)
-            return Block(features, section, captions, np.asarray(obs[CAPTION_ID][start:stop]))
+        (found,) = read_blocks([(self, start, stop)])
+        return found
 
     def statistics(self, modality: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean and standard deviation of each section, both (sections, d), and its number of rows, shape (sections,)."""
         with opening(f"The shard {self.path}"):
-            group = self.store["uns"][SECTIONS]
-            return tuple(np.asarray(group[f"{modality}_{what}"]) for what in ("mean", "std", "rows"))  # type: ignore[return-value]
+            mean, std, rows = (
+                _whole(self.path / "uns" / SECTIONS / f"{modality}_{w}") for w in ("mean", "std", "rows")
+            )
+        return mean, std, rows
 
     def first_captions(self, start: int, stop: int) -> list[str | None]:
         """The first caption of some rows, ``None`` where there is none."""
         if "text" not in self.record.modalities:
             return [None] * (stop - start)
         with opening(f"The shard {self.path}"):
-            captions = np.asarray(self.store["obsm"][CAPTIONS][start:stop])
+            captions = _whole(self.path / "obsm" / ROWS)[start:stop, 2:]
         texts = self.caption_texts()
         stated = [row[row >= 0] for row in captions]
         return [texts[int(row[0])] if len(row) else None for row in stated]
@@ -132,30 +163,59 @@ class Shard:
     def caption_texts(self) -> list[str]:
         """The distinct captions."""
         with opening(f"The shard {self.path}"):
-            return [str(text) for text in self.store["uns"][CAPTIONS]["text"][:]]
+            return _strings(self.path / "uns" / CAPTIONS / "text")
 
     def section_names(self) -> list[str]:
         """Names of the sections, in the order of the statistics."""
         with opening(f"The shard {self.path}"):
-            return [str(name) for name in _values(self.store["obs"]["section"]["categories"])]
+            return _strings(self.path / "uns" / SECTIONS / "names")
 
 
-def _values(stored: Any) -> Any:
-    # texts of pandas 3 are a group of values and a mask
-    return stored["values"][:] if "values" in getattr(stored, "keys", tuple)() else stored[:]
+def read_blocks(
+    blocks: Sequence[tuple[Shard, int, int]], each: Callable[[int, Block], None] | None = None
+) -> list[Block]:
+    """Read rows of several shards at the same time, in a thread of its own: a notebook has an event loop in the first one.
+
+    Parameters
+    ----------
+    blocks
+        Shard, first row and last row (exclusive) of each block.
+    each
+        Function of the number of a block and the block, which takes it instead of the list that is returned.
+
+    Raises
+    ------
+    ValueError
+        If a shard is damaged.
+    """
+    out: list[Block] = []
+
+    async def one(number: int, shard: Shard, start: int, stop: int) -> Block | None:
+        with opening(f"The shard {shard.path}"):
+            block = await shard.read(start, stop)
+        if each is None:
+            return block
+        each(number, block)
+        return None
+
+    async def everything() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_READERS))
+        found = await asyncio.gather(*(one(i, *block) for i, block in enumerate(blocks)))
+        out.extend(block for block in found if block is not None)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(everything())).result()
+    return out
 
 
-def _texts(features: Any, captions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the captions that occur, and the position of each caption among them."""
-    used = np.unique(captions[captions >= 0])
-    if not len(used):
-        return np.empty((0, features.shape[1]), np.float32), captions.astype(np.int64)
-    first, last = int(used[0]), int(used[-1]) + 1
-    if last - first <= _DENSE * len(used):
-        found = np.asarray(features[first:last])[used - first]
-    else:
-        found = np.asarray(features.oindex[used, slice(None)])
-    return found, np.where(captions >= 0, np.searchsorted(used, captions), -1)
+def _whole(path: Path) -> np.ndarray:
+    import zarr
+
+    return np.asarray(zarr.open_array(path, mode="r")[:])
+
+
+def _strings(path: Path) -> list[str]:
+    return [str(text) for text in _whole(path)]
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
