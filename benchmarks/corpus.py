@@ -85,7 +85,7 @@ def build(folder: Path, pairs: int, dtype: str) -> dict[str, float]:
     return {"seconds": seconds, "pairs_per_s": 2 * pairs / seconds, "gb": size / 1e9, "peak_mib": peak_mib() - before}
 
 
-def train(folder: Path, pairs: int) -> dict[str, float]:
+def train(folder: Path, pairs: int) -> dict[str, float]:  # noqa: ARG001
     """Train one pass, and measure what the training waits for."""
     import lightning.pytorch as pl
     from lightning.pytorch.profilers import SimpleProfiler

@@ -26,7 +26,7 @@ class HashedText(TextEncoder):
     def __init__(self, dim: int = DIMS["text"]) -> None:
         self.spec = EncoderSpec("hashed", "text", dim, licence="MIT")
 
-    def encode(self, inputs: Sequence[str], *, batch_size: int | None = None, device: str | None = None) -> np.ndarray:
+    def encode(self, inputs: Sequence[str], **_: Any) -> np.ndarray:
         """One row for each text."""
         seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:8], "big") for t in inputs]
         return np.stack([np.random.default_rng(s).normal(size=self.spec.dim).astype(np.float32) for s in seeds])

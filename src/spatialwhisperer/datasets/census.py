@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing, require
@@ -15,6 +14,7 @@ from spatialwhisperer._messages import listing, require
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
     from anndata import AnnData
 
 VERSION = "2023-12-15"

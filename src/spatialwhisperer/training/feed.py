@@ -12,9 +12,10 @@ from spatialwhisperer.training.loader import BatchLoader, workers_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from spatialwhisperer.models.augmentation import Augmentation
     from spatialwhisperer.models.joint_space import JointSpace
+    from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.training.batches import Items
-    from spatialwhisperer.training.fit import Phase, Run
 
 
 class Feed(Protocol):
@@ -56,26 +57,46 @@ class ItemFeed:
         The model, whose encoders prepare the inputs of what is trained.
     items, validation
         Training items, and those of held-out groups.
-    phase, run
-        What is trained and how.
+    pairs
+        The modality pairs that are trained.
+    recipe
+        Size and mixture of the batches.
+    seed
+        Seed of their order.
+    augmentation
+        Random changes of tiles; ``None`` changes none.
+    workers
+        Threads that prepare batches of encoders that are trained; ``None`` takes one for each core, at most four.
     """
 
     parts = 1
 
-    def __init__(self, model: JointSpace, items: Items, validation: Items | None, phase: Phase, run: Run) -> None:
-        items = items.with_pairs(phase.pairs)
-        if run.recipe.select == "best" and too_few(validation, phase.pairs):
-            items, validation = _a_fifth_apart(items, run.random_state)
-        self.items, self.validation, self.phase, self.run = items, validation, phase, run
+    def __init__(
+        self,
+        model: JointSpace,
+        items: Items,
+        validation: Items | None,
+        *,
+        pairs: Mapping[tuple[str, str], float],
+        recipe: Recipe,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        workers: int | None = None,
+    ) -> None:
+        items = items.with_pairs(pairs)
+        if recipe.select == "best" and too_few(validation, pairs):
+            items, validation = _a_fifth_apart(items, seed)
+        self.items, self.validation, self.pairs, self.recipe, self.seed = items, validation, pairs, recipe, seed
+        self.augmentation, self.workers = augmentation, workers
         self.trained = {m: model.encoders[m] for m in model.towers}
 
     def sampler(self, world: int) -> ShuffledBatches:
         """Order of the batches."""
-        recipe = self.run.recipe
+        recipe = self.recipe
         return ShuffledBatches(
             len(self.items),
             recipe.batch_size,
-            seed=self.run.random_state,
+            seed=self.seed,
             world_size=world,
             strata=self.items.strata() if recipe.mixture == "balanced" else None,
             keep_last=recipe.last_batch == "keep",
@@ -90,24 +111,24 @@ class ItemFeed:
         how: dict[str, Any] = {}
         if self.trained:
             # what is looked up in arrays needs neither threads nor pinned memory
-            how = {"workers": workers_of(processes) if self.run.workers is None else self.run.workers, "pin": pin}
+            how = {"workers": workers_of(processes) if self.workers is None else self.workers, "pin": pin}
         train = BatchLoader(ItemBatches(self.items, **inputs, augment=self._augment()), sampler, **how)
-        if self.validation is None or too_few(self.validation, self.phase.pairs):
+        if self.validation is None or too_few(self.validation, self.pairs):
             return train, None
-        items = self.validation.with_pairs(self.phase.pairs)
-        whole = WholeBatches(len(items), self.run.recipe.batch_size, seed=self.run.random_state)
+        items = self.validation.with_pairs(self.pairs)
+        whole = WholeBatches(len(items), self.recipe.batch_size, seed=self.seed)
         return train, BatchLoader(ItemBatches(items, **inputs), whole, **how)
 
     def _augment(self) -> dict[str, Any]:
         """What changes the inputs of an encoder that is trained in this phase: tiles only."""
         tiles: Any = self.items.inputs.get("image")
         is_tiles = getattr(tiles, "ndim", 0) == 4 and tiles.dtype == np.uint8
-        if self.run.augmentation is None or "image" not in self.phase.unlocked or not is_tiles:
+        if self.augmentation is None or not is_tiles:
             return {}
         # compiling takes a while
         from spatialwhisperer.training.augment import TileAugmenter
 
-        return {"image": TileAugmenter(self.run.augmentation, self.run.random_state)}
+        return {"image": TileAugmenter(self.augmentation, self.seed)}
 
 
 def too_few(validation: Items | None, pairs: Mapping[tuple[str, str], float]) -> bool:

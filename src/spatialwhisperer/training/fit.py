@@ -184,7 +184,17 @@ def in_closed_form(recipe: Recipe, image_link: str | None, trained: Any) -> bool
 
 def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:
     """Train the heads and encoders of one phase on items and return its history."""
-    return run_phase(model, ItemFeed(model, items, validation, phase, run), phase, run)
+    feed = ItemFeed(
+        model,
+        items,
+        validation,
+        pairs=phase.pairs,
+        recipe=run.recipe,
+        seed=run.random_state,
+        augmentation=run.augmentation if "image" in phase.unlocked else None,
+        workers=run.workers,
+    )
+    return run_phase(model, feed, phase, run)
 
 
 def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import pandas as pd
 import pytest
 
@@ -15,6 +14,8 @@ from tests import corpora
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import anndata as ad
 
 CELLS = sw.models.Ontology(
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,8 @@ from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.models.ontology import Ontology
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
     from spatialdata import SpatialData
 

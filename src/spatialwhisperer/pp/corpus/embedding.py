@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.text.base import TextEncoder
     from spatialwhisperer.pp.corpus.sources import CorpusSource
