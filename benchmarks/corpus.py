@@ -53,6 +53,9 @@ def table(first: int, n: int, *, captions: bool) -> Any:
 
 def build(folder: Path, pairs: int, dtype: str) -> dict[str, float]:
     """Build the corpus."""
+    import anndata.io  # noqa: F401 - imports are not measured
+    import zarr.codecs  # noqa: F401
+
     import spatialwhisperer as sw
     from spatialwhisperer.encoders.spec import EncoderSpec
     from spatialwhisperer.encoders.text.base import TextEncoder
@@ -73,13 +76,14 @@ def build(folder: Path, pairs: int, dtype: str) -> dict[str, float]:
         return {f"{s}": lambda s=s: table(s, min(SLIDE_ROWS, pairs - s), captions=captions) for s in starts}
 
     sw.settings.verbose = False
+    image, gene = sw.tl.ImageFeatures(key="X_image"), sw.tl.GeneFeatures(key="X_gene")
+    build_corpus = sw.pp.build_corpus
     sources = [
         sw.pp.CorpusSource("slides", slides(False), licence="CC0"),
         sw.pp.CorpusSource("cells", slides(True), licence="CC0"),
     ]
     before, start = peak_mib(), time.perf_counter()
-    image, gene = sw.tl.ImageFeatures(key="X_image"), sw.tl.GeneFeatures(key="X_gene")
-    sw.pp.build_corpus(sources, folder, image=image, gene=gene, text=Made(), dtype=dtype)
+    build_corpus(sources, folder, image=image, gene=gene, text=Made(), dtype=dtype)
     seconds = time.perf_counter() - start
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     return {"seconds": seconds, "pairs_per_s": 2 * pairs / seconds, "gb": size / 1e9, "peak_mib": peak_mib() - before}
@@ -88,10 +92,12 @@ def build(folder: Path, pairs: int, dtype: str) -> dict[str, float]:
 def train(folder: Path, pairs: int) -> dict[str, float]:  # noqa: ARG001
     """Train one pass, and measure what the training waits for."""
     import lightning.pytorch as pl
+    import zarr.codecs  # noqa: F401 - imports are not measured
     from lightning.pytorch.profilers import SimpleProfiler
 
     import spatialwhisperer as sw
     from spatialwhisperer.tl._training import corpus as _  # noqa: F401 - imports are not measured
+    from spatialwhisperer.training import callbacks, lightning  # noqa: F401
 
     sw.settings.verbose = False
     del pl

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing, require
@@ -14,7 +15,6 @@ from spatialwhisperer._messages import listing, require
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
     from anndata import AnnData
 
 VERSION = "2023-12-15"
@@ -84,6 +84,26 @@ class CensusTables(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"CensusTables({sum(self.datasets.values())} cells of {len(self)} data sets)"
+
+    def peek(self, name: str) -> AnnData:
+        """Read the columns of the cells of a data set, without their counts.
+
+        Parameters
+        ----------
+        name
+            Name of the data set.
+        """
+        import anndata as ad
+
+        with _opened(self.uri, self.version) as soma:
+            experiment = soma["census_data"][self.organism]
+            query = _both(self.query, f"{_DATASET} == {name!r}")
+            columns = [*FIELDS, _DATASET]
+            obs = experiment.obs.read(value_filter=query, column_names=columns).concat().to_pandas()
+            var = experiment.ms["RNA"].var.read(column_names=["feature_id"]).concat().to_pandas()
+        obs.index, var.index = obs.index.astype(str), pd.Index(var["feature_id"].astype(str))
+        obs["patient"] = _patients(obs)
+        return ad.AnnData(obs=obs, var=var)
 
     def _finished(self, table: AnnData) -> AnnData:
         if "feature_id" in table.var:

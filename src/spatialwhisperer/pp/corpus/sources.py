@@ -44,6 +44,9 @@ class CorpusSource:
         Column of ``.obs`` with captions, or several columns with other wordings of the caption of a row.
     shareable
         Whether the licence allows to pass features of the data on; ``None`` takes what is known of the licence.
+    prepare
+        Function that changes each object after it was opened, such as one that writes captions
+        (:func:`spatialwhisperer.pp.caption_metadata`). It may be called without the counts, and must not need them.
     options
         How the objects are opened: ``mpp``, ``image_key``, ``table_key`` and the other arguments of
         :func:`spatialwhisperer.pp.embed_images`.
@@ -68,6 +71,7 @@ class CorpusSource:
     patient_key: str = _keys.PATIENT
     text_key: str | Sequence[str] = "text"
     shareable: bool | None = None
+    prepare: Any = None
     options: Mapping[str, Any] = field(default_factory=frozen)
 
     def __post_init__(self) -> None:
@@ -92,14 +96,18 @@ class CorpusSource:
 
     def open(self, name: str) -> AnnData | SpatialData:
         """Open a slide."""
-        return _opened(self.data[name] if _is_mapping(self.data) else self.data)
+        return self._prepared(_opened(self.data[name] if _is_mapping(self.data) else self.data))
 
     def peek(self, name: str) -> AnnData | SpatialData:
         """Open what is needed to know the rows and columns of a slide; values of a file stay on the disk."""
         if hasattr(self.data, "peek"):
-            found: AnnData | SpatialData = self.data.peek(name)
-            return found
-        return _opened(self.data[name] if _is_mapping(self.data) else self.data, values=False)
+            return self._prepared(self.data.peek(name))
+        return self._prepared(_opened(self.data[name] if _is_mapping(self.data) else self.data, values=False))
+
+    def _prepared(self, data: AnnData | SpatialData) -> AnnData | SpatialData:
+        if self.prepare is not None:
+            self.prepare(data)
+        return data
 
 
 def _is_mapping(data: Any) -> bool:
