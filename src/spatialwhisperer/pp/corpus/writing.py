@@ -11,16 +11,13 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
-from spatialwhisperer.statistics.standardize import MIN_ROWS, statistics
+from spatialwhisperer.statistics.standardize import statistics
 from spatialwhisperer.training.corpus.manifest import SHARDS, ShardRecord
-from spatialwhisperer.training.corpus.shards import CAPTIONS, ROWS, SECTIONS, feature_key, file_digest
+from spatialwhisperer.training.corpus.shards import BLOCK_ROWS, CAPTIONS, ROWS, SECTIONS, feature_key, file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-BLOCK_ROWS = 256
-"""Rows of one chunk, the least that is read at a time."""
 
 _NAME_LENGTH = 60
 
@@ -114,11 +111,6 @@ def _section_statistics(x: np.ndarray, section: np.ndarray, names: Sequence[str]
         stds.append(std)
         rows.append(n)
     return {"mean": np.stack(means), "std": np.stack(stds), "rows": np.array(rows)}
-
-
-def few_rows(rows: np.ndarray) -> np.ndarray:
-    """Which sections have too few rows to be standardised by themselves."""
-    return rows < MIN_ROWS
 
 
 def _write(

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.utils.data import Sampler
 
+from spatialwhisperer.training.corpus.shards import BLOCK_ROWS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from spatialwhisperer.training.corpus.manifest import ShardRecord
-
-BLOCK_ROWS = 256
-"""Most rows of a block: those of one chunk of a shard, which is read as a whole."""
 
 WINDOW_BLOCKS = 32
 """Blocks whose rows are shuffled together, and are in memory at the same time."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.training.corpus.manifest import Manifest, ShardRecord
 
+BLOCK_ROWS = 256
+"""Rows of one chunk, the least that is read at a time."""
+
 CAPTIONS = "sw_captions"
 """``.uns[CAPTIONS]``: the distinct captions and their features."""
 
@@ -32,7 +35,7 @@ SECTIONS = "sw_sections"
 
 _READ_BYTES = 2**22
 _READERS = 2
-_DENSE, _CAPTION_BLOCK = 4, 256
+_DENSE = 4
 
 
 def feature_key(modality: str) -> str:
@@ -119,11 +122,9 @@ class Shard:
         if last - first <= _DENSE * len(used):
             return (await self._part(path, first, last))[used - first]
         # blocks that hold none of them are not read
-        starts = np.unique(used // _CAPTION_BLOCK) * _CAPTION_BLOCK
-        parts = await asyncio.gather(*(self._part(path, int(s), int(s) + _CAPTION_BLOCK) for s in starts))
-        own = [
-            part[used[used // _CAPTION_BLOCK * _CAPTION_BLOCK == s] - s] for s, part in zip(starts, parts, strict=True)
-        ]
+        starts = np.unique(used // BLOCK_ROWS) * BLOCK_ROWS
+        parts = await asyncio.gather(*(self._part(path, int(s), int(s) + BLOCK_ROWS) for s in starts))
+        own = [part[used[used // BLOCK_ROWS * BLOCK_ROWS == s] - s] for s, part in zip(starts, parts, strict=True)]
         return np.concatenate(own)
 
     def block(self, start: int, stop: int) -> Block:
