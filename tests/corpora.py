@@ -29,7 +29,7 @@ class HashedText(TextEncoder):
     def encode(self, inputs: Sequence[str], **_: Any) -> np.ndarray:
         """One row for each text."""
         seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:8], "big") for t in inputs]
-        return np.stack([np.random.default_rng(s).normal(size=self.spec.dim).astype(np.float32) for s in seeds])
+        return np.stack([np.asarray(np.random.default_rng(s).normal(size=self.spec.dim), np.float32) for s in seeds])
 
 
 def slide(

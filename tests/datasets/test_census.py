@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def cells() -> ad.AnnData:
+def cells() -> Any:
     """60 cells of three donors in two data sets."""
     rng, n = np.random.default_rng(0), 60
     out = ad.AnnData(sp.csr_matrix(rng.poisson(1.0, (n, 40)).astype(np.float32)))
@@ -59,7 +59,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
-def write(experiment: Any, table: ad.AnnData) -> None:
+def write(experiment: Any, table: Any) -> None:
     """Write a table as SOMA has it: tiledbsoma's own function does not know AnnData 0.13."""
     import pyarrow as pa
     import tiledbsoma
@@ -117,7 +117,7 @@ def test_pseudobulk_sums_the_cells_of_a_donor(uri: str) -> None:
 
 
 def test_rows_with_few_genes_are_left_out(uri: str) -> None:
-    table = sw.datasets.census("dataset_id == 'd1'", uri=uri, min_genes=28)["d1"]
+    table: Any = sw.datasets.census("dataset_id == 'd1'", uri=uri, min_genes=28)["d1"]
     assert 0 < table.n_obs < 40
     assert ((table.X != 0).sum(axis=1) >= 28).all()
 
@@ -128,7 +128,7 @@ def test_cells_of_the_census_become_a_corpus(uri: str, tmp_path: Path) -> None:
     captions = partial(sw.pp.caption_metadata, templates=["{cell_type}"])
     source = sw.pp.CorpusSource("census", tables, "CC BY 4.0", prepare=captions)
     folder = sw.pp.build_corpus(source, tmp_path / "c", gene=encoder, text="minilm", shared=True)
-    model = sw.tl.train(folder, preset="spatialwhisperer", max_epochs=1)
+    model: Any = sw.tl.train(folder, preset="spatialwhisperer", max_epochs=1)
     assert model.config.training.pairs == {"gene–text": 54}
     assert set(model.config.labels) == {"B cell", "T cell"}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GENES = [f"GENE{i}" for i in range(80)]
 
 
-def counts(seed: int, n: int = 60) -> ad.AnnData:
+def counts(seed: int, n: int = 60) -> Any:
     rng = np.random.default_rng(seed)
     rates = np.exp(rng.normal(0.5, 1.2, len(GENES)) + rng.normal(0, 0.3, (n, len(GENES))))
     out = ad.AnnData(rng.poisson(rates).astype(np.float32), var=pd.DataFrame(index=GENES))
@@ -63,7 +63,7 @@ def test_sections_are_opened_with_patient_and_metadata(folder: Path) -> None:
     found = sw.datasets.hest(folder)
     assert list(found) == ["SIM0", "SIM1", "SIM2", "SIM3"]
     assert dict(found.patients) == {"SIM0": "A", "SIM1": "B", "SIM2": "not stated (a study)", "SIM3": "C"}
-    table = found["SIM1"]
+    table: Any = found["SIM1"]
     assert np.array_equal(table.X, counts(1).X)
     assert table.obs[["patient", "organ", "section"]].iloc[0].tolist() == ["B", "Breast", "SIM1"]
     assert "sw_patches" in table.uns
@@ -108,7 +108,7 @@ def test_patches_become_the_image_features_of_their_rows(folder: Path, tmp_path:
     assert shard.record.rows == 59
     names = [name.rpartition(":")[2] for name in ad.read_zarr(shard.path).obs_names]
     tiles = np.random.default_rng(11).integers(0, 255, (60, 28, 28, 3), dtype=np.uint8)
-    at = counts(1).obs_names.get_indexer(names)
+    at = counts(1).obs_names.get_indexer(pd.Index(names))
     assert np.allclose(shard.block(0, 59).features["image"], tiles[at].mean(axis=(1, 2)), atol=1e-3)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing, require
 
@@ -107,11 +108,12 @@ class CensusTables(Mapping[str, Any]):
 
     def _finished(self, table: AnnData) -> AnnData:
         if "feature_id" in table.var:
-            table.var_names = table.var["feature_id"].astype(str)
-        table.obs["patient"] = _patients(table.obs)
+            table.var_names = [str(name) for name in table.var["feature_id"]]
+        table.obs["patient"] = _patients(obs_of(table))
         if self.pseudobulk:
             table = _summed(table, [*dict.fromkeys(["patient", *self.pseudobulk])])
-        genes = np.asarray((table.X != 0).sum(axis=1)).ravel()
+        counts: Any = table.X
+        genes = np.asarray((counts != 0).sum(axis=1)).ravel()
         table = table[genes >= self.min_genes].copy()
         table.obs_names = [f"{i}" for i in range(table.n_obs)]
         return table
@@ -212,12 +214,13 @@ def _summed(table: AnnData, by: list[str]) -> AnnData:
     import anndata as ad
     import scipy.sparse as sp
 
-    group = table.obs.groupby(by, observed=True, sort=True).ngroup().to_numpy()
+    rows = obs_of(table)
+    group = rows.groupby(by, observed=True, sort=True).ngroup().to_numpy()
     n = int(group.max()) + 1
     into = sp.csr_matrix((np.ones(len(group), np.float32), (group, np.arange(len(group)))), (n, len(group)))
-    first = table.obs.groupby(group).first()
-    alike = table.obs.groupby(group).nunique(dropna=False) <= 1
+    first = rows.groupby(group).first()
+    alike = rows.groupby(group).nunique(dropna=False) <= 1
     obs = first.where(alike.reindex(columns=first.columns, fill_value=True))
     obs["cells"] = np.bincount(group)
     obs.index = obs.index.astype(str)
-    return ad.AnnData(sp.csr_matrix(into @ table.X), obs=obs, var=table.var.copy())
+    return ad.AnnData(sp.csr_matrix(into @ table.X), obs=obs, var=cast("pd.DataFrame", table.var).copy())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets.folders.metadata import patient_of, queried, read_metadata
 from spatialwhisperer.datasets.folders.sections import SectionFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @checked
@@ -52,6 +56,7 @@ def h5ad_folder(
     >>> import pandas as pd
     >>> import spatialwhisperer as sw
     >>> from pathlib import Path
+    from typing import TYPE_CHECKING, cast
     >>> folder = Path(tempfile.mkdtemp())
     >>> cells = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).reference
     >>> cells.write_h5ad(folder / "GSM1.h5ad")
@@ -68,6 +73,6 @@ def h5ad_folder(
     chosen = [str(name) for name in queried(table, query).index if name in there]
     if not chosen:
         raise FileNotFoundError(f"{where} holds no <{id_key}>.h5ad that was asked for; found {listing(there)}.")
-    patients = {name: patient_of(table.loc[name], patient_key) for name in chosen}
+    patients = {name: patient_of(cast("pd.Series", table.loc[name]), patient_key) for name in chosen}
     found = SectionFolder({name: there[name] for name in chosen}, table.loc[chosen], patients)
     return found.with_duplicates_joined() if join_duplicates else found

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.datasets.folders.metadata import patient_of, queried, read_metadata
 from spatialwhisperer.datasets.folders.sections import SectionFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PATCH_UM = 112.0
 
@@ -80,7 +84,7 @@ def hest(
     found = SectionFolder(
         {name: there[name] for name in chosen},
         table.loc[chosen],
-        {name: patient_of(table.loc[name]) for name in chosen},
+        {name: patient_of(cast("pd.Series", table.loc[name])) for name in chosen},
         patches=patches,
         tile_um=PATCH_UM,
     )

@@ -50,6 +50,8 @@ def test_rows_of_a_shard_are_sorted_by_patient_and_keep_their_captions(built: Pa
     cells = given[1].data
     order = np.argsort(cells.obs["patient"].to_numpy(str), kind="stable")
     texts, block = shard.caption_texts(), shard.block(40, 60)
+    assert block.captions is not None
+    assert block.caption_id is not None
     expected = corpora.HashedText().encode(cells.obs["text"].iloc[order[40:60]].tolist())
     assert np.array_equal(block.features["text"][block.captions[:, 0]], expected)
     assert set(texts) == set(cells.obs["text"])
@@ -253,6 +255,17 @@ def test_a_gene_encoder_that_would_be_fitted_to_each_slide_is_refused(tmp_path: 
     with pytest.raises(ValueError, match="would be fitted to each slide by itself"):
         corpora.build(tmp_path / "c", gene="pca")
     assert not (tmp_path / "c").exists()
+
+
+def test_features_of_another_width_are_refused(folder: Path) -> None:
+    before, wide = files(folder), corpora.slide(5, 30, ["M"])
+    wide.obsm["X_image"] = np.zeros((30, 9), np.float32)
+    source = sw.pp.CorpusSource("more", wide, "CC0")
+    with pytest.raises(ValueError, match="image: 6 features there, 9 asked for"):
+        corpora.build(folder, [source])
+    with pytest.raises(ValueError, match="image features of more have 9 columns, and those of the slides before 6"):
+        corpora.build(folder, [corpora.sources()[0], source])
+    assert files(folder) == before
 
 
 def test_one_modality_gives_no_pairs(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tests import corpora
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import anndata as ad
 
 CELLS = sw.models.Ontology(
     [
@@ -26,7 +25,7 @@ CELLS = sw.models.Ontology(
 TISSUES = sw.models.Ontology([sw.models.Term("UBERON:0000310", "breast", ("mamma",))])
 
 
-def table() -> ad.AnnData:
+def table() -> Any:
     out = corpora.slide(0, 12, ["A", "B"], image=False)
     out.obs["cell_type"] = ["t", "b", "macrophage"] * 4
     out.obs["cell_type_ontology_term_id"] = ["CL:0000084", "CL:0000236", "CL:0000235"] * 4
@@ -51,11 +50,11 @@ def test_the_first_wording_has_the_names_of_the_ontologies() -> None:
 @pytest.mark.filterwarnings("ignore:.*in no ontology")
 def test_rows_that_are_alike_have_the_same_captions_in_any_order() -> None:
     how: dict[str, Any] = {"ontologies": CELLS, "inplace": False}
-    one = sw.pp.caption_metadata(table(), **how)
-    other = sw.pp.caption_metadata(table()[::-1].copy(), **how)
+    one: Any = sw.pp.caption_metadata(table(), **how)
+    other: Any = sw.pp.caption_metadata(table()[::-1].copy(), **how)
     assert one.astype(str).equals(other.iloc[::-1].astype(str))
     assert one.iloc[0].equals(one.iloc[3])
-    changed = sw.pp.caption_metadata(table(), random_state=3, **how)
+    changed: Any = sw.pp.caption_metadata(table(), random_state=3, **how)
     assert not changed.astype(str).equals(one.astype(str))
 
 
@@ -65,7 +64,7 @@ def test_free_captions_stay_and_are_counted(tmp_path: Path) -> None:
     sw.pp.caption_metadata(data, free_key="note")
     assert data.obs["text"].iloc[0] == "somebody wrote this"
     assert data.obs["text_origin"].tolist() == ["free"] + ["templated"] * 11
-    stated = recorded(data, "text")
+    stated: Any = recorded(data, "text")
     assert (stated["free_fraction"], stated["templated_fraction"]) == (pytest.approx(1 / 12), pytest.approx(11 / 12))
     source = sw.pp.CorpusSource("cells", data, "CC0", text_key=["text", "text_2", "text_3"])
     corpus = Corpus.open(corpora.build(tmp_path / "c", [source]))
@@ -77,7 +76,9 @@ def test_free_captions_stay_and_are_counted(tmp_path: Path) -> None:
 def test_fields_may_have_other_columns() -> None:
     data = table()
     data.obs = data.obs.rename(columns={"cell_type": "annotation"})
-    found = sw.pp.caption_metadata(data, fields={"cell_type": "annotation"}, templates=["{cell_type}"], inplace=False)
+    found: Any = sw.pp.caption_metadata(
+        data, fields={"cell_type": "annotation"}, templates=["{cell_type}"], inplace=False
+    )
     assert found["text"].tolist()[:3] == ["t", "b", "macrophage"]
     with pytest.raises(KeyError, match=r"nothing is not in \.obs"):
         sw.pp.caption_metadata(data, fields={"cell_type": "nothing"})
@@ -86,7 +87,7 @@ def test_fields_may_have_other_columns() -> None:
 def test_rows_without_a_field_take_a_template_that_has_fewer() -> None:
     data = table()
     data.obs["cell_type"] = data.obs["cell_type"].where(data.obs["cell_type"] != "t")
-    found = sw.pp.caption_metadata(data, templates=["{cell_type} of {tissue}"], inplace=False)
+    found: Any = sw.pp.caption_metadata(data, templates=["{cell_type} of {tissue}"], inplace=False)
     assert pd.isna(found["text"].iloc[0])
     assert pd.isna(found["text_origin"].iloc[0])
     assert found["text"].iloc[1] == "b of Breast"

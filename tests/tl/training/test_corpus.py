@@ -39,7 +39,7 @@ def test_a_model_learns_which_rows_belong_together(trained: Any) -> None:
 
 
 def test_it_is_stored_with_a_reference_and_its_captions(trained: Any) -> None:
-    stored = sw.models.Whisperer.load(trained.folder, encoders={"text": corpora.HashedText()})
+    stored: Any = sw.models.Whisperer.load(trained.folder, encoders={"text": corpora.HashedText()})
     assert same(stored, trained)
     assert set(stored.config.labels) == {"tumour", "stroma", "fat", "T cells"}
     assert stored.reference.config.n == {"image–gene": 150, "gene–text": 90}
@@ -79,10 +79,10 @@ def test_a_run_on_another_corpus_is_not_continued(corpus: Path, tmp_path: Path) 
 
 
 def test_held_out_patients_give_a_validation_loss(corpus: Path) -> None:
-    model = sw.tl.train(corpus, preset=PRESET, max_epochs=1, validation=["P1", "C2"])
+    model: Any = sw.tl.train(corpus, preset=PRESET, max_epochs=1, validation=["P1", "C2"])
     assert np.isfinite(model.history["val_loss_image_gene"]).all()
     assert model.config.training.validation_groups == ("C2", "P1")
-    best = sw.tl.train(corpus, preset=PRESET.replace(select="best"), max_epochs=2, validation=0.4)
+    best: Any = sw.tl.train(corpus, preset=PRESET.replace(select="best"), max_epochs=2, validation=0.4)
     assert len(best.config.training.validation_groups) == 2
 
 

@@ -99,7 +99,7 @@ def test_a_batch_does_not_depend_on_those_before_it(corpus: Corpus) -> None:
 def test_a_row_with_two_wordings_has_the_other_one_in_the_next_epoch(tmp_path: Path) -> None:
     from spatialwhisperer.training.corpus.shards import Corpus
 
-    cells = corpora.slide(1, 40, ["A"], image=False, captions=["tumour", "fat"])
+    cells: Any = corpora.slide(1, 40, ["A"], image=False, captions=["tumour", "fat"])
     cells.obs["text_2"] = [f"{t}, in other words" for t in cells.obs["text"]]
     cells.obs.loc[cells.obs_names[:5], "text_2"] = None
     source = corpora.sources()[1].__class__("cells", cells, "CC0", text_key=["text", "text_2"])

@@ -212,6 +212,9 @@ def _begin(folder: Path, asked: Manifest, encoders: Encoders) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         there = _existing(folder, verify=False)
+        if there is not None:
+            # another process may have begun it meanwhile
+            check_recipe(there, asked, folder)
         base = asked if there is None else there
         features = {**asked.features, **base.features}
         Manifest(features, asked.dtype, {**base.sources, **asked.sources}, base.slides).write(folder)
@@ -240,8 +243,7 @@ def _build_all(
             elsewhere.append(f"{source.name}/{name}")
             continue
         try:
-            done = Manifest.read(folder)
-            if done is None or done.find(source.name, name) is None:
+            if _manifest(folder).find(source.name, name) is None:
                 with kept_until_done():
                     _build(folder, source, name, encoders, found[source.name, name], path, shard_rows, dtype)
         finally:
@@ -264,7 +266,7 @@ def _build(
     slide = Slide.open(source.open(name), **source.options)
     rows = encoders.rows(slide, source, f"{source.name}/{name}")
     free, templated = origins(slide.table, source.text_keys, rows.captions)
-    with_dims(dict(found.features), rows, f"{source.name}/{name}")
+    with_dims({**found.features, **_manifest(folder).features}, rows, f"{source.name}/{name}")
     shards = write_shards(folder, path, rows, shard_rows=shard_rows, dtype=dtype)
     left = len(rows.names) - sum(shard.rows for shard in shards)
     if left:
@@ -283,11 +285,16 @@ def _build(
         shards,
     )
     with locked(folder):
-        there = Manifest.read(folder)
-        if there is None:
-            raise FileNotFoundError(f"The manifest of {folder} was removed while the corpus was built.")
+        there = _manifest(folder)
         features = with_dims({**found.features, **there.features}, rows, f"{source.name}/{name}")
         Manifest(features, there.dtype, there.sources, there.slides).with_slide(record).write(folder)
+
+
+def _manifest(folder: Path) -> Manifest:
+    there = Manifest.read(folder)
+    if there is None:
+        raise FileNotFoundError(f"The manifest of {folder} was removed while the corpus was built.")
+    return there
 
 
 def _mpp(slide: Slide) -> tuple[float, ...]:

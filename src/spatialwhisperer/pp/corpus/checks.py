@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._access.slide import Slide
@@ -156,6 +156,13 @@ def one_recipe(found: Mapping[Any, Found]) -> dict[str, CorpusFeature]:
     for (source, name), one in found.items():
         for modality, feature in one.features.items():
             earlier = out.setdefault(modality, feature)
+            if not earlier.dim and feature.dim:
+                out[modality] = earlier = replace(earlier, dim=feature.dim)
+            if feature.dim not in (0, earlier.dim):
+                raise ValueError(
+                    f"The {modality} features of {_what(source, name)} have {feature.dim} columns, and those of the slides before "
+                    f"{earlier.dim}."
+                )
             if earlier.recipe != feature.recipe:
                 raise ValueError(
                     f"The {modality} features of {_what(source, name)} would be made otherwise than those of the slides before: "

@@ -97,16 +97,17 @@ class Encoders:
         if self.image is not None and has_image(slide, self.image):
             out["image"] = self._image_feature(slide)
         if self.gene is not None:
-            out["gene"] = self._gene_feature()
+            out["gene"] = self._gene_feature(slide.table)
         if self.text_encoder is not None:
             identity, spec = self.text_encoder.identity, self.text_encoder.spec
             out["text"] = CorpusFeature(FeatureRecipe(identity), spec.dim or 0, spec.licence)
         return out
 
-    def _gene_feature(self) -> CorpusFeature:
+    def _gene_feature(self, table: AnnData) -> CorpusFeature:
         encoder = self.gene_encoder
         if encoder is None:
-            return CorpusFeature(FeatureRecipe(None, None if self.gene is None else self.gene.key), 0)
+            key = "" if self.gene is None else str(self.gene.key)
+            return CorpusFeature(FeatureRecipe(None, key), _width(table, key))
         return CorpusFeature(
             FeatureRecipe(encoder.identity), encoder.dim, encoder.spec.licence, stored=not encoder.identity.by_name
         )
@@ -116,7 +117,7 @@ class Encoders:
             key = "" if self.image is None else str(self.image.key)
             record = recorded_as(slide.table, key, FeatureRecord)
             recipe = FeatureRecipe(None, key) if record is None else record.recipe
-            return CorpusFeature(recipe, 0, "" if record is None else record.licence)
+            return CorpusFeature(recipe, _width(slide.table, key), "" if record is None else record.licence)
         choice = self.image_choice
         recipe = self._image_recipe(slide)
         by_name = choice.identity.by_name and opens_by_name(choice.identity.name, "image")
@@ -192,6 +193,11 @@ def _gene_encoder(gene: GeneFeatures) -> GeneEncoder:
     if not isinstance(encoder, GeneEncoder):
         raise TypeError(f"A gene encoder must be a name, a folder or a GeneEncoder, not {type(encoder).__name__}.")
     return encoder
+
+
+def _width(table: AnnData, key: str) -> int:
+    """Number of features that are given; 0 where there are none."""
+    return int(table.obsm[key].shape[1]) if key in table.obsm else 0
 
 
 def has_image(slide: Slide, image: ImageFeatures) -> bool:

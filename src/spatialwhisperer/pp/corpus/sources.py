@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,10 +117,10 @@ def _is_mapping(data: Any) -> bool:
 def _opened(data: Any, *, values: bool = True) -> AnnData | SpatialData:
     import anndata as ad
 
-    if isinstance(data, Callable):  # type: ignore[arg-type]
+    if callable(data):
         data = data()
     if not isinstance(data, str | Path):
-        return data  # type: ignore[no-any-return]
+        return data
     path = Path(data).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")

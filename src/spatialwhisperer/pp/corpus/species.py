@@ -14,7 +14,7 @@ _ENSEMBL = re.compile(r"ENS([A-Z]*)G\d{11}(\.\d+)?$")
 _GENOME = re.compile(r"(grch3\d|hg19|hg38|grcm3\d|mm10|mm39|rnor\w*)[_-]+", re.IGNORECASE)
 _SYMBOL = re.compile(r"[A-Za-z]{2}[A-Za-z0-9.-]+$")
 _NAMES = {"": "human", "MUS": "mouse", "RNO": "rat"}
-_GENOMES = {"gr": {"h": "human", "m": "mouse"}, "hg": "human", "mm": "mouse", "rn": "rat"}
+_GENOMES = {"grch": "human", "grcm": "mouse", "hg": "human", "mm": "mouse", "rn": "rat"}
 _FEWEST, _MOST_OF, _STRAY = 50, 0.8, 0.01
 
 
@@ -45,8 +45,8 @@ def _stated(name: str) -> str | None:
     if match := _ENSEMBL.match(name):
         return _NAMES.get(match[1], f"ENS{match[1]}")
     if match := _GENOME.match(name):
-        known = _GENOMES[match[1][:2].lower()]
-        return known if isinstance(known, str) else known[match[1][2].lower()]
+        genome = match[1].lower()
+        return next(species for start, species in _GENOMES.items() if genome.startswith(start))
     return None
 
 

@@ -193,11 +193,11 @@ def _fill(
     obs = pd.DataFrame(
         {
             "patient": pd.Categorical(rows.patient[at].astype(str)),
-            "section": pd.Categorical(rows.section[at].astype(str), categories=sections),
+            "section": pd.Categorical(rows.section[at].astype(str), categories=pd.Index(sections)),
         },
         index=pd.Index(rows.names[at].astype(str)),
     )
-    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group: Any = zarr.open_group(folder, mode="w", zarr_format=3)
     write_elem(group, "/", ad.AnnData(obs=obs))
     for modality in held:
         if modality != "text":

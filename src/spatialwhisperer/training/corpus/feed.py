@@ -27,12 +27,26 @@ VALIDATION_STEPS = 50
 
 
 class CorpusLoader(BatchLoader):
-    """Loader of a corpus, which ends the thread that reads ahead."""
+    """Loader of a corpus, which ends the thread that reads ahead.
+
+    Parameters
+    ----------
+    corpus_items
+        Looks up the batches.
+    sampler
+        Rows of each batch.
+    pin
+        Put the batches into pinned memory.
+    """
+
+    def __init__(self, corpus_items: CorpusItems, sampler: CorpusBatches, *, pin: bool) -> None:
+        super().__init__(corpus_items, sampler, workers=1, pin=pin)
+        self.corpus_items = corpus_items
 
     def close(self) -> None:
         """End all threads."""
         super().close()
-        self.items.close()
+        self.corpus_items.close()
 
 
 @dataclass
@@ -96,14 +110,14 @@ class CorpusFeed:
 
     def loaders(self, sampler: Any, *, processes: int, pin: bool) -> tuple[BatchLoader, BatchLoader | None]:  # noqa: ARG002
         """Batches to train on, and those of held-out patients."""
-        train = CorpusLoader(self.items(), sampler, workers=1, pin=pin)
+        train = CorpusLoader(self.items(), sampler, pin=pin)
         held_out = self.streams(training=False) if self.held_out else []
         if sum(stream.rows for stream in held_out) < 2:
             return train, None
         fixed = CorpusBatches(held_out, self.batch_size, seed=self.seed, fixed=VALIDATION_STEPS)
-        return train, CorpusLoader(self.items(), fixed, workers=1, pin=pin)
+        return train, CorpusLoader(self.items(), fixed, pin=pin)
 
-    def items(self) -> Any:
+    def items(self) -> CorpusItems:
         """What looks up the batches."""
         return CorpusItems(self.corpus.shards, self.dims, self.standards)
 

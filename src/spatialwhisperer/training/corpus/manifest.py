@@ -192,9 +192,11 @@ class Manifest(Stored):
         """
         out = [] if self.dtype == asked.dtype else [f"dtype: {self.dtype} there, {asked.dtype} asked for"]
         for name in sorted({*self.features} & {*asked.features}):
-            there, wanted = self.features[name].recipe, asked.features[name].recipe
-            if there != wanted:
-                out.append(f"{name}: {_recipe(there)} there, {_recipe(wanted)} asked for")
+            there, wanted = self.features[name], asked.features[name]
+            if there.recipe != wanted.recipe:
+                out.append(f"{name}: {_recipe(there.recipe)} there, {_recipe(wanted.recipe)} asked for")
+            elif there.dim != wanted.dim and there.dim and wanted.dim:
+                out.append(f"{name}: {there.dim} features there, {wanted.dim} asked for")
         return out
 
     def write(self, folder: Path) -> None:
