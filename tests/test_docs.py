@@ -109,6 +109,7 @@ BEFORE = {
     "docs/api.md": "",
     "docs/api/settings.md": "",
     "docs/contributing.md": "",
+    "docs/corpora.md": 'from pathlib import Path\nPath("corpus").mkdir()\nPath("run").mkdir()',
     "docs/encoders.md": "",
     "docs/gallery.md": "",
     "docs/index.md": _FILES,
@@ -147,6 +148,7 @@ WRITTEN = (".png", ".geojson", ".h5ad", ".zarr")
 
 SLOW = (
     "README.md",
+    "docs/corpora.md",
     "docs/contributing.md",
     "docs/gallery.md",
     "docs/platforms/which_labels.md",

@@ -22,5 +22,5 @@ def test_every_public_function_checks_its_arguments_at_the_door() -> None:
 
 def test_every_group_of_options_checks_its_fields() -> None:
     options = (sw.tl.ExpressionOptions, sw.tl.GeneFeatures, sw.tl.Hierarchy, sw.tl.ImageFeatures, sw.tl.TextFeatures)
-    for kind in (*options, sw.models.EncoderSpec, sw.models.Recipe, sw.models.PairLoss):
+    for kind in (*options, sw.pp.CorpusSource, sw.models.EncoderSpec, sw.models.Recipe, sw.models.PairLoss):
         assert hasattr(kind.__init__, "__wrapped__"), kind.__name__

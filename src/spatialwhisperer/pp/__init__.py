@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from spatialwhisperer._lazy import lazy_namespace
 
 if TYPE_CHECKING:
+    from spatialwhisperer.pp.corpus.build import build_corpus
+    from spatialwhisperer.pp.corpus.captions import caption_metadata
+    from spatialwhisperer.pp.corpus.sources import CorpusSource
     from spatialwhisperer.pp.correction import harmonize_expression
     from spatialwhisperer.pp.gene_selection import select_genes
     from spatialwhisperer.pp.genes import embed_genes, fit_gene_encoder
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from spatialwhisperer.pp.tiles import tiles
 
 _PLACES = {
+    "CorpusSource": "pp.corpus.sources",
+    "build_corpus": "pp.corpus.build",
+    "caption_metadata": "pp.corpus.captions",
     "embed_genes": "pp.genes",
     "embed_images": "pp.images",
     "embed_texts": "pp.texts",

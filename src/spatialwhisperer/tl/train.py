@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from spatialwhisperer._checks import checked
@@ -10,7 +12,6 @@ from spatialwhisperer.pp.finished_batches import kept_until_done
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import torch
     from anndata import AnnData
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @shared
 @checked
 def train(
-    data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData],
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | Mapping[str, AnnData | SpatialData] | str | Path,
     *,
     preset: str | Preset = "whisperer",
     image: ImageFeatures | str | torch.nn.Module | ImageEncoder | None = None,
@@ -63,7 +64,7 @@ def train(
     Parameters
     ----------
     data
-        One object, or several in a sequence or a mapping.
+        One object, or several in a sequence or a mapping; or the folder of a corpus, see Notes.
     preset
         Name of a published method (:func:`spatialwhisperer.models.presets` lists them), or a preset. To change a part of a preset (pairs,
         locking, schedule, dimensions, learning rates, batch size, augmentation) use :meth:`spatialwhisperer.models.Preset.replace`.
@@ -118,6 +119,18 @@ def train(
     FileExistsError
         If the folder holds another run, and ``resume`` is off; or if another process trains in it.
 
+    Notes
+    -----
+    A corpus (:func:`spatialwhisperer.pp.build_corpus`) is read from the disk block by block, in memory that does not grow with it. It holds
+    features, captions and patients, so that ``image``, ``gene``, ``text``, ``group_key`` and what opens slides are left out, encoders stay
+    frozen, and no expression is predicted. All pairs are trained together by contrastive steps (``schedule="joint"``), also where a
+    preset is solved in closed form on objects. Every batch holds the sets of modalities in equal parts, unless the recipe says
+    ``mixture="natural"``; rows that do not fill a last batch are left out of a pass. Blocks of 256 rows are permuted over all shards, and rows are
+    shuffled within 32 blocks; the order depends on the seed alone. Training statistics are those of 100,000 rows. Of several
+    processes, each reads shards of its own where that is even, else blocks of its own. A pass is trained in parts of about 1,000 steps:
+    after each, the history gets a row and a run with ``folder`` a checkpoint, so that ``resume=True`` continues in the middle of a pass, to
+    the last bit. ``mpp`` of the model is that of all slides, and the reference is drawn from 10,000 rows; it has no profiles of counts.
+
     Examples
     --------
     >>> import spatialwhisperer as sw
@@ -128,22 +141,24 @@ def train(
     ('gene', 'image', 'text')
     """
     # torch and Lightning are imported by the call, not by whoever looks at the namespace
+    from spatialwhisperer.tl._training.corpus import run_corpus
     from spatialwhisperer.tl._training.run import run_training
 
+    given: dict[str, Any] = {
+        "image": image,
+        "gene": gene,
+        "text": text,
+        "group_key": group_key,
+        "validation": validation,
+        "expression": expression,
+        "max_epochs": max_epochs,
+        "trainer": trainer,
+        "folder": folder,
+        "resume": resume,
+        "random_state": random_state,
+        "options": slide,
+    }
+    if isinstance(data, str | os.PathLike):
+        return run_corpus(Path(data), preset, **given)
     with kept_until_done():
-        return run_training(
-            data,
-            preset,
-            image=image,
-            gene=gene,
-            text=text,
-            group_key=group_key,
-            validation=validation,
-            expression=expression,
-            max_epochs=max_epochs,
-            trainer=trainer,
-            folder=folder,
-            resume=resume,
-            random_state=random_state,
-            options=slide,
-        )
+        return run_training(data, preset, **given)

@@ -37,10 +37,12 @@ class History(Callback):
         Name of the phase, the same in every row.
     folder
         Folder of ``history.csv``.
+    parts
+        Epochs of the trainer that are one pass over the data.
     """
 
-    def __init__(self, phase: str, folder: Path) -> None:
-        self.phase = phase
+    def __init__(self, phase: str, folder: Path, parts: int = 1) -> None:
+        self.phase, self.parts = phase, parts
         self.path = folder / "history.csv"
         self.rows: list[dict[str, Any]] = []
 
@@ -58,7 +60,8 @@ class History(Callback):
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         if not trainer.is_global_zero:
             return
-        self.rows.append({"phase": self.phase, "epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        epoch = trainer.current_epoch // self.parts
+        self.rows.append({"phase": self.phase, "epoch": epoch, "step": trainer.global_step, **metrics})
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Write the history."""
@@ -151,7 +154,7 @@ class AtOnce(Callback):
 
 
 class Checkpoints(Checkpoint):
-    """Saves the run about ten times and at its end, and keeps the last two checkpoints.
+    """Saves the run about ten times and at its end, and keeps the last two checkpoints; after each part where a pass has several.
 
     A checkpoint is that of a whole epoch. Beside the weights, the optimiser and the history it holds the state of the random generators,
     so that dropout in a resumed run is that of a run that was never interrupted.
@@ -161,13 +164,15 @@ class Checkpoints(Checkpoint):
     folder
         Folder of the checkpoints.
     epochs
-        Number of epochs of the run.
+        Number of epochs of the run, as the trainer counts them.
+    parts
+        Epochs of the trainer that are one pass over the data.
     """
 
-    def __init__(self, folder: Path, epochs: int) -> None:
+    def __init__(self, folder: Path, epochs: int, parts: int = 1) -> None:
         self.folder = folder
-        self.epochs = epochs
-        self.every = max(1, epochs // 10)
+        self.epochs, self.parts = epochs, parts
+        self.every = 1 if parts > 1 else max(1, epochs // 10)
         self.kept: list[Path] = []
         self._whole_epoch = False
         self._states: list[dict[str, Any]] | None = None

@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, WholeBatches, prepared_inputs
 from spatialwhisperer.training.checkpoints import sweep
 from spatialwhisperer.training.closed_form import fit_closed_form
+from spatialwhisperer.training.feed import ItemFeed
 from spatialwhisperer.training.fitted import Fitted
-from spatialwhisperer.training.loader import BatchLoader, workers_of
 from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.ridge_link import ridge_link
 from spatialwhisperer.training.run_identity import check_epochs
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.training.batches import Items
     from spatialwhisperer.training.callbacks import Checkpoints
+    from spatialwhisperer.training.feed import Feed
 
 _NOISE = (
     "does not have many workers",
@@ -185,11 +183,22 @@ def in_closed_form(recipe: Recipe, image_link: str | None, trained: Any) -> bool
 
 
 def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: Phase, run: Run) -> pd.DataFrame:
-    """Train the heads and encoders of one phase and return its history."""
-    items = items.with_pairs(phase.pairs)
-    if run.recipe.select == "best" and _too_few(validation, phase):
-        items, validation = _a_fifth_apart(items, run.random_state)
-    trained = {m: model.encoders[m] for m in model.towers}
+    """Train the heads and encoders of one phase on items and return its history."""
+    feed = ItemFeed(
+        model,
+        items,
+        validation,
+        pairs=phase.pairs,
+        recipe=run.recipe,
+        seed=run.random_state,
+        augmentation=run.augmentation if "image" in phase.unlocked else None,
+        workers=run.workers,
+    )
+    return run_phase(model, feed, phase, run)
+
+
+def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataFrame:
+    """Train the heads and encoders of one phase on what it is fed with, and return its history."""
     with isolated_rng(run.random_state), _quiet():
         pytorch = import_torch_stack("lightning.pytorch")
         from spatialwhisperer.training.callbacks import (
@@ -203,20 +212,12 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
         from spatialwhisperer.training.lightning import ContrastiveTraining
 
         options = dict(run.trainer)
-        world = _world_size(pytorch, options)
-        sampler = ShuffledBatches(
-            len(items),
-            run.recipe.batch_size,
-            seed=run.random_state,
-            world_size=world,
-            strata=items.strata() if run.recipe.mixture == "balanced" else None,
-            keep_last=run.recipe.last_batch == "keep",
-        )
+        sampler = feed.sampler(_world_size(pytorch, options))
         accumulated = options.get("accumulate_grad_batches") or 1
-        epochs = _epochs(run, -(-len(sampler) // accumulated))
+        epochs = _epochs(run, -(-len(sampler) * feed.parts // accumulated)) * feed.parts
         folder = run.folder / phase.name
         sweep(folder)
-        history, checkpoints = History(phase.name, folder), Checkpoints(folder, epochs)
+        history, checkpoints = History(phase.name, folder, feed.parts), Checkpoints(folder, epochs, feed.parts)
         last = _resumed_from(checkpoints, phase, run)
         best = [BestEpoch()] if run.recipe.select == "best" else []
         options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar(), AtOnce(), *best]
@@ -233,12 +234,8 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             unlocked=phase.unlocked,
             total_steps=optimiser_steps(trainer, len(sampler)),
         )
-        inputs: dict[str, Any] = {"trained": trained, "prepared": prepared_inputs(items, trained)}
-        augment = _augment(items, phase, run)
-        how = _how_to_load(trainer, trained, run)
-        train = BatchLoader(ItemBatches(items, **inputs, augment=augment), sampler, **how)
-        held_out = _validation_batches(inputs, validation, phase, run)
-        val = None if held_out is None else BatchLoader(*held_out, **how)
+        here = trainer.num_devices if trainer.world_size > 1 else 1
+        train, val = feed.loaders(sampler, processes=here, pin=trainer.strategy.root_device.type == "cuda")
         with ExitStack() as open_loaders, ending_together(trainer), _interruptible(trainer), _in_own_precision(model):
             for loader in (train, val):
                 if loader is not None:
@@ -249,22 +246,6 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
             trainer.fit(training, train, val, ckpt_path=last, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
         return history.frame()
-
-
-def _too_few(validation: Items | None, phase: Phase) -> bool:
-    """Whether the held-out groups have no loss in this phase: a single pair has no negative."""
-    return validation is None or len(validation.with_pairs(phase.pairs)) < 2
-
-
-def _a_fifth_apart(items: Items, seed: int) -> tuple[Items, Items]:
-    """Items to train on, and a fifth of them, drawn at random, on which the best epoch is chosen."""
-    order = np.random.default_rng([seed, len(items)]).permutation(len(items))
-    n = max(2, round(len(items) / 5))
-    if len(items) - n < 2:
-        raise ValueError(
-            f"select='best' chooses the epoch on a fifth of the pairs, and there are {len(items)}. Add data, or take select='last'."
-        )
-    return items.subset(np.sort(order[n:])), items.subset(np.sort(order[:n]))
 
 
 def _listed(given: Any) -> list[Any]:
@@ -280,7 +261,10 @@ def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | No
     if found is None:
         return None
     path, before = found
-    check_epochs(before, checkpoints.epochs, run.recipe, several_phases=set(phase.pairs) != set(run.pairs))
+    parts = checkpoints.parts
+    check_epochs(
+        before // parts, checkpoints.epochs // parts, run.recipe, several_phases=set(phase.pairs) != set(run.pairs)
+    )
     return path
 
 
@@ -332,37 +316,6 @@ def _world_size(pytorch: Any, options: Mapping[str, Any]) -> int:
         **devices, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
     )
     return counting.num_devices * counting.num_nodes
-
-
-def _validation_batches(inputs: dict[str, Any], validation: Items | None, phase: Phase, run: Run) -> Any:
-    """Batches of held-out items and their order; ``None`` where there are too few. They are never augmented."""
-    if validation is None or _too_few(validation, phase):
-        return None
-    items = validation.with_pairs(phase.pairs)
-    return ItemBatches(items, **inputs), WholeBatches(len(items), run.recipe.batch_size, seed=run.random_state)
-
-
-def _augment(items: Items, phase: Phase, run: Run) -> dict[str, Any]:
-    """What changes the inputs of an encoder that is trained in this phase: tiles only."""
-    tiles: Any = items.inputs.get("image")
-    is_tiles = getattr(tiles, "ndim", 0) == 4 and tiles.dtype == np.uint8
-    if run.augmentation is None or "image" not in phase.unlocked or not is_tiles:
-        return {}
-    # compiling takes a while
-    from spatialwhisperer.training.augment import TileAugmenter
-
-    return {"image": TileAugmenter(run.augmentation, run.random_state)}
-
-
-def _how_to_load(trainer: Any, trained: Any, run: Run) -> dict[str, Any]:
-    """Number of threads and whether memory is pinned; what is looked up in arrays needs neither."""
-    if not trained:
-        return {}
-    here = trainer.num_devices if trainer.world_size > 1 else 1
-    return {
-        "workers": workers_of(here) if run.workers is None else run.workers,
-        "pin": trainer.strategy.root_device.type == "cuda",
-    }
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
@@ -12,13 +12,29 @@ from spatialwhisperer._access.tiles.prefetch import in_order
 from spatialwhisperer._compute.threads import n_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    import numpy as np
-
-    from spatialwhisperer.training.batches import ItemBatches, ShuffledBatches, WholeBatches
+    from torch.utils.data import Sampler
 
 _MOST_WORKERS = 4
+
+
+class BatchSource(Protocol):
+    """Looks up batches by what a sampler yields.
+
+    Attributes
+    ----------
+    augment
+        What changes inputs at random, by modality.
+    """
+
+    augment: Mapping[str, Any]
+
+    def __getitem__(self, positions: Any) -> dict[str, Any]: ...
+
+    def batch(self, positions: Any, epoch: int) -> dict[str, Any]:
+        """Look up a batch in an epoch."""
+        ...
 
 
 class BatchLoader(DataLoader):
@@ -40,10 +56,8 @@ class BatchLoader(DataLoader):
         Put the batches into pinned memory, from which they are copied to a CUDA device while it computes.
     """
 
-    def __init__(
-        self, dataset: ItemBatches, sampler: ShuffledBatches | WholeBatches, *, workers: int = 0, pin: bool = False
-    ) -> None:
-        super().__init__(dataset, sampler=sampler, batch_size=None, num_workers=0)
+    def __init__(self, dataset: BatchSource, sampler: Sampler[Any], *, workers: int = 0, pin: bool = False) -> None:
+        super().__init__(dataset, sampler=sampler, batch_size=None, num_workers=0)  # type: ignore[arg-type]
         self.items, self.workers, self.pin = dataset, workers, pin
         self._open: list[Any] = []
 
@@ -60,7 +74,7 @@ class BatchLoader(DataLoader):
         # the trainer states the epoch after it has opened the loader
         epoch = getattr(self.sampler, "epoch", 0)
 
-        def look_up(positions: np.ndarray) -> Any:
+        def look_up(positions: Any) -> Any:
             batch = self.items.batch(positions, epoch)
             return pinned(batch) if self.pin else batch
 

@@ -158,19 +158,22 @@ def test_what_is_no_number_of_epochs_is_refused(epochs: Any) -> None:
 SOURCES = [source("image gene", "P1", "P1", "P2"), source("gene text", "R1", "R2")]
 
 
+GROUPS = ["P1", "P2", "R1", "R2"]
+
+
 def test_groups_are_held_out_by_name() -> None:
-    assert checks.validation_groups(None, SOURCES, 0) == set()
-    assert checks.validation_groups("P2", SOURCES, 0) == {"P2"}
-    assert checks.validation_groups(["P1", "R2"], SOURCES, 0) == {"P1", "R2"}
-    assert checks.validation_groups([3], [source("gene", "3", "4")], 0) == {"3"}  # type: ignore[list-item]
+    assert checks.validation_groups(None, GROUPS, 0) == set()
+    assert checks.validation_groups("P2", GROUPS, 0) == {"P2"}
+    assert checks.validation_groups(["P1", "R2"], GROUPS, 0) == {"P1", "R2"}
+    assert checks.validation_groups([3], ["3", "4"], 0) == {"3"}  # type: ignore[list-item]
 
 
 def test_a_fraction_of_the_groups_is_drawn_by_the_seed() -> None:
-    drawn = {frozenset(checks.validation_groups(0.5, SOURCES, seed)) for seed in range(20)}
+    drawn = {frozenset(checks.validation_groups(0.5, GROUPS, seed)) for seed in range(20)}
     assert {len(groups) for groups in drawn} == {2}
     assert len(drawn) > 1
-    assert checks.validation_groups(0.5, SOURCES, 3) == checks.validation_groups(0.5, SOURCES, 3)
-    assert len(checks.validation_groups(0.01, SOURCES, 0)) == 1
+    assert checks.validation_groups(0.5, GROUPS, 3) == checks.validation_groups(0.5, GROUPS, 3)
+    assert len(checks.validation_groups(0.01, GROUPS, 0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_a_fraction_of_the_groups_is_drawn_by_the_seed() -> None:
 )
 def test_groups_that_cannot_be_held_out_are_refused(validation: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        checks.validation_groups(validation, SOURCES, 0)
+        checks.validation_groups(validation, GROUPS, 0)
 
 
 def test_items_are_split_by_group() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import spatialwhisperer as sw
 from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import inform
+from spatialwhisperer.datasets.folders import duplicates as twins
+from spatialwhisperer.datasets.folders.metadata import NOT_STATED
 from spatialwhisperer.protocols.benchmarks.card_text import card_text
 from spatialwhisperer.protocols.benchmarks.expression import gene_reliability
 from spatialwhisperer.protocols.benchmarks.expression_run import (
@@ -21,11 +23,11 @@ from spatialwhisperer.protocols.benchmarks.expression_run import (
     on_common_genes,
 )
 from spatialwhisperer.protocols.benchmarks.expression_table import by_fold
-from spatialwhisperer.protocols.benchmarks.folder import duplicates as twins
+from spatialwhisperer.protocols.benchmarks.folder.duplicates import find_duplicates
 from spatialwhisperer.protocols.benchmarks.folder.folds import units_of
 from spatialwhisperer.protocols.benchmarks.folder.materials import Materials
 from spatialwhisperer.protocols.benchmarks.folder.reading import layout_of, read_folder
-from spatialwhisperer.protocols.benchmarks.folder.sections import NOT_STATED, FolderOptions
+from spatialwhisperer.protocols.benchmarks.folder.sections import FolderOptions
 from spatialwhisperer.protocols.benchmarks.genes import choose_genes
 from spatialwhisperer.protocols.output import write_text
 
@@ -79,7 +81,7 @@ def run(
     layout = layout_of(data)
     folder = replace(folder, rows=SMOKE_ROWS) if smoke else folder
     sections = read_folder(data, folder)
-    found = twins.find_duplicates(sections)
+    found = find_duplicates(sections)
     shared = on_common_genes(sections)
     card: dict[str, Any] = {
         "layout": layout,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+    from spatialwhisperer.datasets.folders.duplicates import Duplicate
     from spatialwhisperer.protocols.benchmarks.folder.folds import Fold, Split, Units
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
     from spatialwhisperer.protocols.benchmarks.genes import Rank

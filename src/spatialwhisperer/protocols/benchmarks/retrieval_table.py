@@ -11,7 +11,7 @@ from spatialwhisperer.protocols.benchmarks.expression_table import counted, fold
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+    from spatialwhisperer.datasets.folders.duplicates import Duplicate
     from spatialwhisperer.protocols.benchmarks.folder.folds import Split
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 

@@ -189,9 +189,9 @@ def with_identity(
 
 
 def validation_groups(
-    validation: float | str | Sequence[str] | None, sources: Sequence[Source], random_state: int
+    validation: float | str | Sequence[str] | None, groups: Sequence[str], random_state: int
 ) -> set[str]:
-    """Names of the groups that are held out.
+    """Names of the groups that are held out, of all groups in sorted order.
 
     Raises
     ------
@@ -200,7 +200,6 @@ def validation_groups(
     """
     if validation is None:
         return set()
-    groups = sorted({str(g) for s in sources for g in s.group})
     if isinstance(validation, int | float):
         if not 0 < validation < 1:
             raise ValueError(f"validation must be a fraction between 0 and 1 or names of groups; found {validation!r}.")

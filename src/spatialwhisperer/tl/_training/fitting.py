@@ -216,6 +216,11 @@ def check_free(folder: str | Path | None) -> None:
             pass
 
 
+def remove_phases(folder: Path) -> None:
+    """Remove the checkpoints of a run in the cache folder: they serve to resume it, and it cannot be resumed."""
+    shutil.rmtree(folder / "phases", ignore_errors=True)
+
+
 def save_model(model: Whisperer, folder: Path) -> None:
     """Write the model once, from the first process."""
     from lightning.pytorch.utilities import rank_zero_only

@@ -45,6 +45,7 @@ def attach_reference(
     *,
     bridge: str | None,
     layer: str | None = None,
+    mpp: Sequence[float] = (),
     random_state: int = 0,
 ) -> None:
     """Give a fitted model its :class:`~spatialwhisperer.models.reference.Reference`.
@@ -59,15 +60,18 @@ def attach_reference(
     inputs, items
         The data that it was fitted on. The items hold no rows of validation groups.
     sources
-        The objects.
+        The objects; without them the reference has no profiles of counts and no fingerprints of sections.
     bridge
         Modality through which text reaches images.
     layer
         Layer with raw counts.
+    mpp
+        Microns per pixel of the images, where there are no objects to ask.
     random_state
         Seed of the draws.
     """
-    fill = _Filling(model, inputs, items, sources, bridge or "gene", layer, np.random.default_rng(random_state))
+    rng = np.random.default_rng(random_state)
+    fill = _Filling(model, inputs, items, sources, bridge or "gene", layer, rng, mpp)
     model.reference = fill.reference()
 
 
@@ -82,6 +86,7 @@ class _Filling:
     bridge: str
     layer: str | None
     rng: np.random.Generator
+    mpp: Sequence[float] = ()
 
     def reference(self) -> Reference:
         config: dict[str, Any] = {"bridge": self.bridge, "n": {}}
@@ -100,7 +105,8 @@ class _Filling:
 
     def _encodes_counts(self) -> bool:
         encoder = self.model.encoders.get("gene")
-        return self.bridge == "gene" and "gene" in self.items.index and isinstance(encoder, GeneEncoder)
+        counted = bool(self.sources) and self.bridge == "gene" and "gene" in self.items.index
+        return counted and isinstance(encoder, GeneEncoder)
 
     # --------------------------------------------------------------------------------------------- embeddings
 
@@ -212,8 +218,11 @@ class _Filling:
     def _image_range(self) -> dict[str, Any]:
         """Encoder, tile size, and the range of microns per pixel of the images that were trained on."""
         recipe = self.inputs.modalities["image"].recipe
-        used = np.unique(self.inputs.observations["source"].to_numpy()[self.items.row[self.items.index["image"] >= 0]])
-        scales = [mpp for number in used for mpp in _mpp(self.sources[number], recipe.key)]
+        scales = list(self.mpp)
+        if self.sources:
+            rows = self.items.row[self.items.index["image"] >= 0]
+            used = np.unique(self.inputs.observations["source"].to_numpy()[rows])
+            scales = [mpp for number in used for mpp in _mpp(self.sources[number], recipe.key)]
         return {
             "encoder": None if recipe.encoder is None else recipe.encoder.name,
             "tile_um": recipe.tile_um,

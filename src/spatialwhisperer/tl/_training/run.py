@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from spatialwhisperer.tl._training.inputs import prepare_inputs
 from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
 from spatialwhisperer.tl._training.regression import own_requests, read_own
-from spatialwhisperer.tl._training.sources import describe, section_names
+from spatialwhisperer.tl._training.sources import describe, groups_of, section_names
 from spatialwhisperer.training.fit import in_closed_form
 from spatialwhisperer.training.trainer import trainer_options
 
@@ -77,7 +76,7 @@ def run_training(
     )
     pairs = checks.choose_pairs(preset, sources)
     requests = {m: request for m, request in requests.items() if any(m in pair for pair in pairs)}
-    held_out = checks.validation_groups(validation, sources, random_state)
+    held_out = checks.validation_groups(validation, groups_of(sources), random_state)
     checks.check_schedule(preset, pairs)
     arguments = argument_parts(preset, requests, held_out, random_state, trainer)
     check_arguments(arguments, folder, resume=resume)
@@ -138,8 +137,7 @@ def run_training(
             )
         fitting.save_model(model, where / "model")
         if folder is None:
-            # the checkpoints serve to resume a run, and a run in the cache folder cannot be resumed
-            shutil.rmtree(phases, ignore_errors=True)
+            fitting.remove_phases(where)
     return model
 
 

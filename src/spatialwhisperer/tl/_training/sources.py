@@ -142,6 +142,11 @@ def _groups(table: AnnData, group_key: str | None, name: str) -> np.ndarray:
     return np.where(column.notna(), column.astype(str).to_numpy(dtype=object), np.array(name, dtype=object))
 
 
+def groups_of(sources: Sequence[Source]) -> list[str]:
+    """Names of all groups, sorted."""
+    return sorted({str(group) for source in sources for group in source.group})
+
+
 def section_names(codes: np.ndarray) -> tuple[str, ...]:
     """Names of sections for people, sorted; of an object that is one section without a name, its number."""
     parts = (str(code).partition(":") for code in np.unique(codes.astype(str)))

@@ -4,12 +4,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from spatialwhisperer.protocols.benchmarks.folder.duplicates import (
-    LIMIT,
-    difference_index,
-    find_duplicates,
-    group_counts,
-)
+from spatialwhisperer.datasets.folders.duplicates import LIMIT, difference_index, group_counts
+from spatialwhisperer.protocols.benchmarks.folder.duplicates import find_duplicates
 from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+from spatialwhisperer.datasets.folders.duplicates import Duplicate
 from spatialwhisperer.protocols.benchmarks.folder.folds import Fold, check_fold, make_folds, read_splits, units_of
 from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 

@@ -42,7 +42,7 @@ def test_rows_follow_the_patches_by_their_barcodes(tmp_path, write, metadata):
     assert (found.table.obs["patient"] == "P1").all()
     few: Any = read_hest(tmp_path, FolderOptions(rows=2))[0]
     assert list(few.table.obs_names) == ["A:BC7", "A:BC0"]
-    blocks = np.concatenate(list(few.pixels._tiles(1, "")))
+    blocks = np.concatenate(list(few.pixels.tiles(1, "")))
     assert blocks[:, 0, 0, 0].tolist() == [0, 3]
 
 

@@ -39,7 +39,7 @@ def test_an_encoder_that_looks_at_the_image_looks_at_the_patches(hest, slide):
 
 
 def _tiles(section):
-    return np.concatenate(list(section.pixels._tiles(64, "")))
+    return np.concatenate(list(section.pixels.tiles(64, "")))
 
 
 def test_an_encoder_that_looks_further_than_a_patch_is_refused(hest):

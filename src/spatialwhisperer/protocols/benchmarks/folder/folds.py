@@ -10,12 +10,13 @@ import pandas as pd
 
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._storage.untrusted import opening
+from spatialwhisperer.datasets.folders.duplicates import joined_units
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from spatialwhisperer.protocols.benchmarks.folder.duplicates import Duplicate
+    from spatialwhisperer.datasets.folders.duplicates import Duplicate
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 
 Split = Literal["patient", "section"]
@@ -62,22 +63,10 @@ def units_of(sections: Sequence[BenchmarkSection], split: Split, duplicates: Seq
 
     Patients of one name count as one, in whatever data set they are.
     """
-    alone = _joined_units({s.name: s.name for s in sections}, duplicates)
+    alone = joined_units({s.name: s.name for s in sections}, duplicates)
     if split == "section":
         return Units(alone, alone)
-    return Units(_joined_units({s.name: s.patient for s in sections}, duplicates), alone)
-
-
-def _joined_units(unit: dict[str, str], duplicates: Sequence[Duplicate]) -> dict[str, str]:
-    for pair in duplicates:
-        one, other = unit[pair.one], unit[pair.other]
-        joined = _joined(one, other)
-        unit = {name: joined if u in (one, other) else u for name, u in unit.items()}
-    return unit
-
-
-def _joined(one: str, other: str) -> str:
-    return " + ".join(sorted({*one.split(" + "), *other.split(" + ")}))
+    return Units(joined_units({s.name: s.patient for s in sections}, duplicates), alone)
 
 
 def make_folds(

@@ -9,9 +9,9 @@ import pandas as pd
 
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._storage.untrusted import opening
+from spatialwhisperer.datasets.folders.metadata import patient_of, read_metadata
 from spatialwhisperer.protocols.benchmarks.folder.patches import Patches
 from spatialwhisperer.protocols.benchmarks.folder.sections import (
-    NOT_STATED,
     BenchmarkSection,
     bare_table,
     even_rows,
@@ -62,44 +62,12 @@ def read_hest(folder: Path, options: FolderOptions) -> list[BenchmarkSection]:
     return [_read(folder, there[name], cast("pd.Series", metadata.loc[name]), options) for name in chosen]
 
 
-def read_metadata(folder: Path, name: str | None) -> pd.DataFrame:
-    """Metadata by section: the only table of the folder with the columns ``id`` and ``patient``, or the one that is named."""
-    paths = sorted(folder.glob("*.csv")) if name is None else [folder / name]
-    tables: dict[str, pd.DataFrame] = {}
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no table of metadata {path}.")
-        with opening(f"The table {path}"):
-            table = pd.read_csv(path, dtype={"id": str, "patient": str})
-        if {"id", "patient"} <= set(table.columns):
-            tables[path.name] = table
-    if len(tables) != 1:
-        raise FileNotFoundError(
-            f"{folder} must hold one table of metadata, a .csv with the columns id and patient; found {listing(tables)} among "
-            f"{listing(p.name for p in paths)}. That of HEST-1k is HEST_v1_1_0.csv or a later one; --metadata names one of several."
-        )
-    (table,) = tables.values()
-    repeated = table["id"][table["id"].duplicated()].unique()
-    if len(repeated) or table["id"].isna().any():
-        raise ValueError(f"The metadata must name each section once; {listing(repeated) or 'a row without id'} is not.")
-    return table.set_index("id")
-
-
 def _matching(metadata: pd.DataFrame, options: FolderOptions) -> pd.DataFrame:
     for column, value in options.where:
         if column not in metadata:
             raise ValueError(f"The metadata have no column {column!r} (found: {listing(metadata.columns, 40)}).")
         metadata = metadata[metadata[column].astype(str) == value]
     return metadata[metadata.index.isin(options.only)] if options.only else metadata
-
-
-def patient_of(row: pd.Series) -> str:
-    """Patient of a section; sections of one data set that name none count as one patient."""
-    stated = row["patient"]
-    if not pd.isna(stated) and str(stated).strip():
-        return str(stated).strip()
-    title = row.get("dataset_title")
-    return NOT_STATED if title is None or pd.isna(title) else f"{NOT_STATED} ({title})"
 
 
 def _read(folder: Path, path: Path, row: pd.Series, options: FolderOptions) -> BenchmarkSection:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.encoders.image.base import ImageEncoder
 
-NOT_STATED = "not stated"
-"""Patient of the sections that name none. They count as one patient, so that no two of them are on both sides of a split."""
-
 _NEIGHBOURS = 1.3
 
 

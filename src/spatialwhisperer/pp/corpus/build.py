@@ -1,0 +1,305 @@
+"""Building a corpus: features of many slides by frozen encoders, in shards on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from filelock import FileLock, Timeout
+
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._checks import checked
+from spatialwhisperer._docs import shared as shared_docs
+from spatialwhisperer._messages import inform, listing, progress
+from spatialwhisperer.pp.corpus import checks
+from spatialwhisperer.pp.corpus.embedding import Encoders, origins, with_dims
+from spatialwhisperer.pp.corpus.sources import CorpusSource, check_names
+from spatialwhisperer.pp.corpus.writing import slide_folder, write_shards
+from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
+from spatialwhisperer.pp.finished_batches import kept_until_done
+from spatialwhisperer.pp.text_features import TextFeatures
+from spatialwhisperer.training.corpus.manifest import (
+    ENCODERS,
+    NAME,
+    Manifest,
+    SlideRecord,
+    SourceRecord,
+    check_recipe,
+    locked,
+)
+from spatialwhisperer.training.corpus.shards import check_digests, check_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from spatialwhisperer.encoders.gene.base import GeneEncoder
+    from spatialwhisperer.encoders.image.base import ImageEncoder
+    from spatialwhisperer.encoders.text.base import TextEncoder
+    from spatialwhisperer.pp.corpus.checks import Found
+
+_LOCKS = ".locks"
+
+
+@shared_docs
+@checked
+def build_corpus(
+    sources: CorpusSource | Sequence[CorpusSource],
+    folder: str | Path,
+    *,
+    image: ImageFeatures | str | torch.nn.Module | ImageEncoder | None = None,
+    gene: GeneFeatures | str | Path | GeneEncoder | None = None,
+    text: TextFeatures | str | Path | TextEncoder | None = None,
+    shared: bool = False,
+    shard_rows: int = 32768,
+    dtype: Literal["float32", "float16"] = "float32",
+    verify: bool = False,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Path:
+    """Embed slides by frozen encoders, one after the other, and keep the features on the disk.
+
+    A corpus is what :func:`spatialwhisperer.tl.train` reads where data do not fit into memory. One slide is in memory at a time. Every slide is
+    checked before the first one is embedded. A slide that is in the corpus is not computed again, so that the same call adds
+    slides, or continues after it was killed. Several processes, also of several machines that share the folder, may build one corpus:
+    each slide is built by one of them.
+
+    Parameters
+    ----------
+    sources
+        Where the slides are from.
+    folder
+        Folder of the corpus.
+    image
+        Image encoder, or :class:`~spatialwhisperer.tl.ImageFeatures`; ``None`` keeps no image features. A tile size that is left open is that of
+        the encoder. Slides of :func:`spatialwhisperer.datasets.hest` are read by their patches.
+    gene
+        Gene encoder that is fitted already, its folder, ``"geneformer"``, or :class:`~spatialwhisperer.tl.GeneFeatures`; ``None`` keeps no
+        gene features.
+    text
+        Text encoder, or :class:`~spatialwhisperer.tl.TextFeatures`, of which the encoder and its pooling are used; ``None`` keeps no captions.
+    shared
+        The corpus is passed on. Sources and encoders whose licence is not known to allow that are refused.
+    shard_rows
+        Largest number of rows of a shard. Memory of that many rows is needed twice.
+    dtype
+        Type of the stored features. ``"float16"`` needs half the space, and keeps about three decimals.
+    verify
+        Compare the checksum of every file of the corpus first, which reads all of it. Sizes are always compared.
+    %(batch_size)s
+    %(device)s
+
+    Returns
+    -------
+    The folder, which holds
+
+    ``manifest.json``
+        For each modality the recipe of its features, their number and the licence of the encoder. For each source its licence.
+        For each slide its sections, and how many rows have free and templated captions. For each shard its patients, and the size and SHA-256 of its files.
+    ``shards/<slide>/<modalities>-<number>/``
+        An AnnData in zarr (``anndata.read_zarr``) of rows that hold the same modalities, sorted by patient: ``.obs`` has ``patient`` and
+        ``section``, ``.obsm["X_image"]`` and ``.obsm["X_gene"]`` the features, and ``.uns["sw_captions"]`` the distinct captions with theirs.
+        ``.obsm["sw_rows"]`` has the number of the section of each row, a number that is the same for rows with the same captions, and the
+        rows of its captions in ``.uns["sw_captions"]``. Matrices are chunks of 256 rows in one file, each chunk with a CRC-32C. Rows with fewer than two
+        modalities are left out.
+    ``encoders/gene/``
+        The gene encoder, where its name alone does not define it.
+
+    Raises
+    ------
+    KeyError
+        If a source has no column with the patient, or named features or captions are not there.
+    FileNotFoundError
+        If a file of a source does not exist.
+    ValueError
+        If a row has no patient, no slide holds two modalities, genes are of two species, ``shared`` is on and a licence does not
+        allow it, the folder holds a corpus of another recipe or with a file that is missing or cut off, a slide changed since it was built, or a
+        gene encoder would have to be fitted. Nothing is written then, and what was built stays.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import spatialwhisperer as sw
+    >>> data = sw.datasets.simulate_sections(2, 80, n_genes=100, n_reference_cells=200, random_state=0)
+    >>> genes = sw.pp.fit_gene_encoder(list(data.sections.values()), "pca", n_latent=8)
+    >>> slides = sw.pp.CorpusSource("slides", data.sections, licence="CC0")
+    >>> cells = sw.pp.CorpusSource("cells", data.reference, licence="CC0")
+    >>> tiles = sw.tl.ImageFeatures("stain_texture", tile_um=80, tile_px=64)
+    >>> folder = tempfile.mkdtemp()
+    >>> corpus = sw.pp.build_corpus([slides, cells], folder, image=tiles, gene=genes, text="minilm")
+    >>> sorted(path.name for path in corpus.iterdir() if not path.name.startswith("."))
+    ['encoders', 'manifest.json', 'shards']
+    """
+    given = [sources] if isinstance(sources, CorpusSource) else list(sources)
+    check_names(given)
+    if shard_rows < 1:
+        raise ValueError(f"shard_rows must be a positive whole number; found {shard_rows}.")
+    encoders = _encoders(image, gene, text, batch_size, device)
+    where = Path(folder).expanduser()
+    there = _existing(where, verify=verify)
+    found = checks.look_at(given, encoders)
+    features = checks.one_recipe(found)
+    asked = Manifest(features, dtype, {s.name: SourceRecord(s.licence, s.may_be_shared, s.url) for s in given})
+    if there is not None:
+        check_recipe(there, asked, where)
+        _check_same_slides(there, found)
+        if other := sorted({*there.features} ^ {*features}):
+            inform(
+                f"Only some slides of the corpus have {listing(other)} features: its earlier slides, or those that are added."
+            )
+    if shared:
+        checks.check_licences(given, features, there)
+    _begin(where, asked, encoders)
+    _build_all(where, given, encoders, found, shard_rows, dtype)
+    return where
+
+
+def _encoders(
+    image: ImageFeatures | str | torch.nn.Module | ImageEncoder | None,
+    gene: GeneFeatures | str | Path | GeneEncoder | None,
+    text: TextFeatures | str | Path | TextEncoder | None,
+    batch_size: int | None,
+    device: str | None,
+) -> Encoders:
+    images = image if image is None or isinstance(image, ImageFeatures) else ImageFeatures(image)
+    genes = gene if gene is None or isinstance(gene, GeneFeatures) else GeneFeatures(gene)
+    texts = text if text is None or isinstance(text, TextFeatures) else TextFeatures(text)
+    if sum(one is not None for one in (images, genes, texts)) < 2:
+        raise ValueError("A corpus holds pairs: pass two or three of image=…, gene=… and text=….")
+    return Encoders.of(images, genes, texts, batch_size, device)
+
+
+def _existing(folder: Path, *, verify: bool) -> Manifest | None:
+    """The manifest of a corpus that is there, after a look at its files; shards whose folder was removed do not count."""
+    there = Manifest.read(folder)
+    if there is None:
+        if folder.is_dir() and (folder / "shards").exists():
+            raise ValueError(
+                f"{folder} holds shards without {NAME}. Copy the manifest again, or choose another folder."
+            )
+        return None
+    kept = [s for s in there.slides if all((folder / shard.path).is_dir() for shard in s.shards)]
+    present = Manifest(there.features, there.dtype, there.sources, tuple(kept))
+    check_sizes(folder, present)
+    if verify:
+        check_digests(folder, present.shards)
+    return present
+
+
+def _check_same_slides(there: Manifest, found: Mapping[tuple[str, str], Found]) -> None:
+    """Refuse slides that are in the corpus under the same name with other rows.
+
+    Raises
+    ------
+    ValueError
+        If there are some.
+    """
+    changed = [
+        f"{source}/{name}"
+        for (source, name), one in found.items()
+        if (earlier := there.find(source, name)) is not None and earlier.stamp != one.stamp
+    ]
+    if changed:
+        raise ValueError(
+            f"{listing(changed)} are in the corpus with other rows, patients, captions or genes. Give what was changed another name, or "
+            "remove the folders of its shards, and it is built again."
+        )
+
+
+def _begin(folder: Path, asked: Manifest, encoders: Encoders) -> None:
+    """Write the manifest, or add sources to the one that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        there = _existing(folder, verify=False)
+        if there is not None:
+            # another process may have begun it meanwhile
+            check_recipe(there, asked, folder)
+        base = asked if there is None else there
+        features = {**asked.features, **base.features}
+        Manifest(features, asked.dtype, {**base.sources, **asked.sources}, base.slides).write(folder)
+        gene = encoders.gene_encoder
+        if gene is not None and features["gene"].stored and not (folder / ENCODERS / "gene").exists():
+            gene.save(folder / ENCODERS / "gene")
+
+
+def _build_all(
+    folder: Path,
+    sources: Sequence[CorpusSource],
+    encoders: Encoders,
+    found: Mapping[tuple[str, str], Found],
+    shard_rows: int,
+    dtype: str,
+) -> None:
+    names = list(checks.slides_of(sources))
+    (folder / _LOCKS).mkdir(exist_ok=True)
+    elsewhere = []
+    for source, name in progress(names, total=len(names), desc="building", unit="slide"):
+        path = slide_folder(source.name, name)
+        lock = FileLock(folder / _LOCKS / f"{Path(path).name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            elsewhere.append(f"{source.name}/{name}")
+            continue
+        try:
+            if _manifest(folder).find(source.name, name) is None:
+                with kept_until_done():
+                    _build(folder, source, name, encoders, found[source.name, name], path, shard_rows, dtype)
+        finally:
+            lock.release()
+    if elsewhere:
+        inform(f"{len(elsewhere)} slides are being built by other processes: {listing(elsewhere)}.")
+
+
+def _build(
+    folder: Path,
+    source: CorpusSource,
+    name: str,
+    encoders: Encoders,
+    found: Found,
+    path: str,
+    shard_rows: int,
+    dtype: str,
+) -> None:
+    """Embed a slide, write its shards, and add it to the manifest."""
+    slide = Slide.open(source.open(name), **source.options)
+    rows = encoders.rows(slide, source, f"{source.name}/{name}")
+    free, templated = origins(slide.table, source.text_keys, rows.captions)
+    with_dims({**found.features, **_manifest(folder).features}, rows, f"{source.name}/{name}")
+    shards = write_shards(folder, path, rows, shard_rows=shard_rows, dtype=dtype)
+    left = len(rows.names) - sum(shard.rows for shard in shards)
+    if left:
+        inform(
+            f"{source.name}/{name}: {left} of {len(rows.names)} rows hold fewer than two modalities and are left out."
+        )
+    record = SlideRecord(
+        source.name,
+        name,
+        found.stamp,
+        len(rows.names),
+        tuple(sorted({str(s) for s in rows.section})),
+        _mpp(slide),
+        free,
+        templated,
+        shards,
+    )
+    with locked(folder):
+        there = _manifest(folder)
+        features = with_dims({**found.features, **there.features}, rows, f"{source.name}/{name}")
+        Manifest(features, there.dtype, there.sources, there.slides).with_slide(record).write(folder)
+
+
+def _manifest(folder: Path) -> Manifest:
+    there = Manifest.read(folder)
+    if there is None:
+        raise FileNotFoundError(f"The manifest of {folder} was removed while the corpus was built.")
+    return there
+
+
+def _mpp(slide: Slide) -> tuple[float, ...]:
+    """Microns per pixel of the images of a slide, where they are known."""
+    try:
+        return tuple(sorted(set(slide.where.mpp.values())))
+    except (KeyError, ValueError):
+        return ()

@@ -1,0 +1,263 @@
+"""Captions from metadata: templates over cell type, tissue, disease and assay, in the words of ontologies."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.tables import obs_of
+from spatialwhisperer._checks import checked
+from spatialwhisperer._docs import shared
+from spatialwhisperer._messages import listing, warn
+from spatialwhisperer.models.ontology import Ontology
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+FIELDS = ("cell_type", "tissue", "organ", "disease", "assay", "development_stage", "sex")
+"""Columns of ``.obs`` that templates may name where the caller maps no others."""
+
+TEMPLATES = (
+    "{cell_type} of {tissue} from a donor with {disease}",
+    "a sample of {cell_type}, {tissue}, {disease}",
+    "{tissue} with {disease}: {cell_type}, measured by {assay}",
+    "{cell_type} of {tissue}",
+    "{cell_type} found in {tissue}",
+    "cells of the type {cell_type} in {tissue}",
+    "{tissue} with {disease}",
+    "a section of {organ} with {disease}",
+    "{cell_type}",
+    "a sample of {tissue}",
+    "a tissue section of {organ}",
+)
+"""Those that name more come first; a row takes of those that it has all fields for."""
+
+_HEALTHY = {"normal": "no known disease", "healthy": "no known disease", "PATO:0000461": "no known disease"}
+_ID = "{}_ontology_term_id"
+
+
+@shared
+@checked
+def caption_metadata(
+    data: AnnData | SpatialData,
+    *,
+    ontologies: Ontology | str | Path | Sequence[Ontology | str | Path] = (),
+    templates: Sequence[str] = TEMPLATES,
+    fields: Mapping[str, str] | None = None,
+    wordings: int = 3,
+    free_key: str | None = None,
+    key_added: str = "text",
+    table_key: str | None = None,
+    random_state: int = 0,
+    inplace: bool = True,
+) -> pd.DataFrame | None:
+    """Write captions of rows from their metadata, in several wordings.
+
+    Of the templates whose fields a row has, those that name most fields come first. The first wording of a row is the first of them in the
+    names of the ontologies. The others take the next templates, with a name or a synonym by chance. Rows with equal metadata get
+    equal captions, whatever the order of the rows, so that training takes them for positives of each other.
+
+    Parameters
+    ----------
+    %(data)s
+    ontologies
+        Ontologies, such as the Cell Ontology, UBERON and MONDO, or their files (``.obo`` or ``.tsv``, see
+        :meth:`spatialwhisperer.models.Ontology.read`). The id in the column ``<column>_ontology_term_id``, else the value of the
+        column, is looked up in each, once for each distinct value. What is in none stays as it is.
+    templates
+        Sentences with fields in braces.
+    fields
+        Field of the templates to column of ``.obs``; ``None`` takes columns of the same name. ``"normal"`` as a disease reads "no known disease".
+    wordings
+        Number of captions of a row, fewer where there are not so many different ones.
+    free_key
+        Column with captions that somebody wrote; rows with one keep it, and get no templated one.
+    key_added
+        Column of ``.obs`` with the first wording; the others are ``<key_added>_2`` and so on.
+    %(table_key)s
+    random_state
+        Seed of the choice of words.
+    %(inplace)s
+
+    Returns
+    -------
+    ``None``, or with ``inplace=False`` a data frame of the columns. In place it writes:
+
+    ``.obs[key_added]``, ``.obs[key_added + "_2"]``, …
+        The captions, to be named in ``CorpusSource(text_key=[…])``; missing where a row has none.
+    ``.obs[key_added + "_origin"]``
+        "free" or "templated"; missing where a row has no caption.
+    ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
+        Templates, seed, fractions of free and templated captions, and how many values the ontologies know.
+
+    Raises
+    ------
+    KeyError
+        If a column that is named is not in ``.obs``.
+    ValueError
+        If no row has the fields of a template, or a template has none.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import spatialwhisperer as sw
+    >>> adata = ad.AnnData(obs={"cell_type": ["T cell", "B cell"], "tissue": ["breast", "breast"]})
+    >>> t_cell = sw.models.Term("CL:0000084", "T cell", ("T lymphocyte",))
+    >>> sw.pp.caption_metadata(adata, ontologies=sw.models.Ontology([t_cell]))
+    >>> adata.obs["text"].tolist()
+    ['T cell of breast', 'B cell of breast']
+    """
+    slide = Slide.open(data, table_key=table_key)
+    obs = obs_of(slide.table)
+    named = _columns(obs, templates, fields, free_key)
+    known = _read(ontologies)
+    words, resolved = _words(obs, named, known)
+    captions = _captions(obs, named, words, templates, wordings, random_state)
+    columns, origin = _with_free(obs, captions, free_key, wordings)
+    if not any(c is not None for c in columns[0]):
+        raise ValueError(
+            f"No row has all fields of one of the templates. Fields with values: {listing(named)}; templates: {listing(templates, 20)}. Pass "
+            "fields={'cell_type': '<column>', …}."
+        )
+    names = [key_added, *(f"{key_added}_{i}" for i in range(2, len(columns) + 1))]
+    out = {name: pd.Categorical(column) for name, column in zip(names, columns, strict=True)}
+    out[f"{key_added}_origin"] = pd.Categorical(origin, categories=["free", "templated"])
+    frame = pd.DataFrame(out, index=obs.index)
+    if not inplace:
+        return frame
+    stated = {kind: float(np.mean([o == kind for o in origin])) for kind in ("free", "templated")}
+    parameters = {
+        "templates": list(templates),
+        "fields": named,
+        "random_state": random_state,
+        "free_fraction": stated["free"],
+        "templated_fraction": stated["templated"],
+        **resolved,
+    }
+    slide.put(Result(key_added, parameters, obs=out))
+    return None
+
+
+def _fields_of(template: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
+
+
+def _columns(
+    obs: pd.DataFrame, templates: Sequence[str], fields: Mapping[str, str] | None, free_key: str | None
+) -> dict[str, str]:
+    """Field of a template to column of ``.obs``, for the columns that are there."""
+    if bad := [t for t in templates if not _fields_of(t)]:
+        raise ValueError(f"A template must name a field in braces, such as '{{cell_type}}'; found {bad[0]!r}.")
+    given = dict(fields or {})
+    if absent := [c for c in [*given.values(), *([free_key] if free_key else [])] if c not in obs]:
+        raise KeyError(f"{listing(absent)} is not in .obs (found: {listing(obs.columns, 40)}).")
+    wanted = dict.fromkeys(name for template in templates for name in _fields_of(template))
+    found = {name: given.get(name, name) for name in wanted}
+    return {name: column for name, column in found.items() if column in obs}
+
+
+def _read(given: Ontology | str | Path | Sequence[Ontology | str | Path]) -> list[Ontology]:
+    several = [given] if isinstance(given, Ontology | str | Path) else list(given)
+    return [one if isinstance(one, Ontology) else Ontology.read(one) for one in several]
+
+
+def _words(
+    obs: pd.DataFrame, columns: Mapping[str, str], ontologies: Sequence[Ontology]
+) -> tuple[dict[tuple[str, str], tuple[str, ...]], dict[str, int]]:
+    """Name and synonyms of each value of each column, and how many values the ontologies know."""
+    words: dict[tuple[str, str], tuple[str, ...]] = {}
+    unknown: list[str] = []
+    for column in dict.fromkeys(columns.values()):
+        ids = _ID.format(column)
+        pairs = obs[[column, ids]] if ids in obs else obs[[column]]
+        for row in pairs.drop_duplicates().itertuples(index=False):
+            if pd.isna(row[0]):
+                continue
+            value = str(row[0]).strip()
+            term = str(row[1]) if len(row) > 1 and not pd.isna(row[1]) else value
+            found = _term(term, value, ontologies)
+            if found is None and term not in _HEALTHY and value not in _HEALTHY:
+                unknown.append(value)
+            healthy = _HEALTHY.get(term) or _HEALTHY.get(value)
+            words[column, value] = (healthy,) if healthy else found or (value,)
+    if ontologies and unknown:
+        warn(f"{len(unknown)} of {len(words)} values are in no ontology and stay as they are: {listing(unknown, 5)}.")
+    return words, {"values": len(words), "values_in_ontologies": len(words) - len(unknown)}
+
+
+def _term(term: str, value: str, ontologies: Sequence[Ontology]) -> tuple[str, ...] | None:
+    for ontology in ontologies:
+        found = ontology.find(term) or ontology.find(value)
+        if found is not None:
+            stated = ontology.terms[found]
+            return (stated.name, *stated.synonyms)
+    return None
+
+
+def _captions(
+    obs: pd.DataFrame,
+    columns: Mapping[str, str],
+    words: Mapping[tuple[str, str], tuple[str, ...]],
+    templates: Sequence[str],
+    wordings: int,
+    seed: int,
+) -> list[list[str]]:
+    """Captions of each row; rows with equal metadata have the same."""
+    values = obs[list(dict.fromkeys(columns.values()))].astype(object)
+    known: dict[tuple[str, ...], list[str]] = {}
+    out = []
+    for row in values.itertuples(index=False):
+        stated = {
+            c: str(v).strip() for c, v in zip(values.columns, row, strict=True) if not pd.isna(v) and str(v).strip()
+        }
+        key = tuple(sorted(f"{c}={v}" for c, v in stated.items()))
+        if key not in known:
+            own = {name: words[c, stated[c]] for name, c in columns.items() if c in stated}
+            known[key] = _wordings(own, templates, wordings, f"{seed}|{'|'.join(key)}")
+        out.append(known[key])
+    return out
+
+
+def _wordings(words: Mapping[str, tuple[str, ...]], templates: Sequence[str], wordings: int, key: str) -> list[str]:
+    """Captions of one set of metadata."""
+    fitting = sorted((t for t in templates if set(_fields_of(t)) <= words.keys()), key=lambda t: -len(_fields_of(t)))
+    if not fitting:
+        return []
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
+    out: list[str] = []
+    for attempt in range(10 * wordings):
+        template = fitting[attempt % len(fitting)]
+        chosen = {name: w[0] if not attempt else w[int(rng.integers(len(w)))] for name, w in words.items()}
+        caption = template.format(**{name: chosen[name] for name in _fields_of(template)})
+        if caption not in out:
+            out.append(caption)
+        if len(out) == wordings:
+            break
+    return out
+
+
+def _with_free(
+    obs: pd.DataFrame, captions: Sequence[Sequence[str]], free_key: str | None, wordings: int
+) -> tuple[list[list[str | None]], list[str | None]]:
+    """Captions column by column, and where each row has its captions from."""
+    columns: list[list[str | None]] = [[] for _ in range(wordings)]
+    origin: list[str | None] = []
+    free = [None] * len(captions) if free_key is None else obs[free_key].astype(object).tolist()
+    for own, text in zip(captions, free, strict=True):
+        written = "" if text is None or pd.isna(text) else str(text).strip()
+        chosen = [written] if written else list(own)
+        origin.append("free" if written else "templated" if chosen else None)
+        for i, column in enumerate(columns):
+            column.append(chosen[i] if i < len(chosen) else None)
+    used = [column for column in columns if any(c is not None for c in column)]
+    return used or columns[:1], origin

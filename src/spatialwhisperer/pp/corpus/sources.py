@@ -1,0 +1,153 @@
+"""Where the slides of a corpus are from, and opening them one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialwhisperer import _keys
+from spatialwhisperer._checks import checked_options
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer._messages import listing
+from spatialwhisperer._storage.untrusted import opening
+from spatialwhisperer.pp.corpus.licences import shareable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@checked_options
+@dataclass(frozen=True)
+class CorpusSource:
+    """Slides, or tables of cells, that have one licence.
+
+    Attributes
+    ----------
+    name
+        Name of the source.
+    data
+        AnnData or SpatialData, the path of a ``.h5ad`` file or of a ``.zarr`` store of SpatialData, or a function without arguments that
+        returns an object; or a mapping from name to one of these. What :func:`spatialwhisperer.datasets.hest` and
+        :func:`spatialwhisperer.datasets.h5ad_folder` return is such a mapping. Objects are opened one after the other.
+    licence
+        Licence of the data, such as "CC BY 4.0".
+    url
+        Where the data are from.
+    patient_key
+        Column of ``.obs`` with the patient. Every row needs one.
+    text_key
+        Column of ``.obs`` with captions, or several columns with other wordings of the caption of a row.
+    shareable
+        Whether the licence allows to pass features of the data on; ``None`` takes what is known of the licence.
+    prepare
+        Function that changes each object after it was opened, such as one that writes captions
+        (:func:`spatialwhisperer.pp.caption_metadata`). It may be called without the counts, and must not need them.
+    options
+        How the objects are opened: ``mpp``, ``image_key``, ``table_key`` and the other arguments of
+        :func:`spatialwhisperer.pp.embed_images`.
+
+    Raises
+    ------
+    ValueError
+        If the name or the licence is empty.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> data = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0)
+    >>> sw.pp.CorpusSource("simulated", data.sections, licence="CC0").name
+    'simulated'
+    """
+
+    name: str
+    data: Any
+    licence: str
+    url: str = ""
+    patient_key: str = _keys.PATIENT
+    text_key: str | Sequence[str] = "text"
+    shareable: bool | None = None
+    prepare: Any = None
+    options: Mapping[str, Any] = field(default_factory=frozen)
+
+    def __post_init__(self) -> None:
+        for name in ("name", "licence"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name} of a CorpusSource is empty: state the {name} of the data.")
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether features of the data may be passed on."""
+        return shareable(self.licence) if self.shareable is None else self.shareable
+
+    @property
+    def text_keys(self) -> list[str]:
+        """Columns with captions."""
+        return [self.text_key] if isinstance(self.text_key, str) else list(self.text_key)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the slides."""
+        return [str(name) for name in self.data] if _is_mapping(self.data) else [self.name]
+
+    def open(self, name: str) -> AnnData | SpatialData:
+        """Open a slide."""
+        return self._prepared(_opened(self.data[name] if _is_mapping(self.data) else self.data))
+
+    def peek(self, name: str) -> AnnData | SpatialData:
+        """Open what is needed to know the rows and columns of a slide; values of a file stay on the disk."""
+        if hasattr(self.data, "peek"):
+            return self._prepared(self.data.peek(name))
+        return self._prepared(_opened(self.data[name] if _is_mapping(self.data) else self.data, values=False))
+
+    def _prepared(self, data: AnnData | SpatialData) -> AnnData | SpatialData:
+        if self.prepare is not None:
+            self.prepare(data)
+        return data
+
+
+def _is_mapping(data: Any) -> bool:
+    return isinstance(data, Mapping) and not hasattr(data, "tables")
+
+
+def _opened(data: Any, *, values: bool = True) -> AnnData | SpatialData:
+    import anndata as ad
+
+    if callable(data):
+        data = data()
+    if not isinstance(data, str | Path):
+        return data
+    path = Path(data).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    with opening(f"The file {path}"):
+        if path.suffix == ".h5ad":
+            return ad.read_h5ad(path, backed=None if values else "r")
+        if path.suffix == ".zarr":
+            from spatialdata import SpatialData
+
+            return SpatialData.read(path)
+    raise ValueError(f"{path.name} is no .h5ad and no .zarr. Pass a function that opens it.")
+
+
+def check_names(sources: Sequence[CorpusSource]) -> None:
+    """Refuse sources of one name, and names of slides that would be the same folder.
+
+    Raises
+    ------
+    ValueError
+        If a name repeats.
+    TypeError
+        If something is no source.
+    """
+    if wrong := [s for s in sources if not isinstance(s, CorpusSource)]:
+        raise TypeError(f"sources must be sw.pp.CorpusSource, not {type(wrong[0]).__name__}.")
+    if not sources:
+        raise ValueError("No source: pass one sw.pp.CorpusSource or several.")
+    names = [source.name for source in sources]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Names of sources repeat: {listing(repeated)}.")

@@ -1,0 +1,1 @@
+"""Features on disk, and batches that are read from them block by block."""

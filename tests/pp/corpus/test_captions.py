@@ -1,0 +1,106 @@
+"""Captions from metadata: several wordings in the words of ontologies, alike for rows that are alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+import spatialwhisperer as sw
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.training.corpus.shards import Corpus
+from tests import corpora
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+CELLS = sw.models.Ontology(
+    [
+        sw.models.Term("CL:0000084", "T cell", ("T lymphocyte", "T-cell")),
+        sw.models.Term("CL:0000236", "B cell", ("B lymphocyte",)),
+    ]
+)
+TISSUES = sw.models.Ontology([sw.models.Term("UBERON:0000310", "breast", ("mamma",))])
+
+
+def table() -> Any:
+    out = corpora.slide(0, 12, ["A", "B"], image=False)
+    out.obs["cell_type"] = ["t", "b", "macrophage"] * 4
+    out.obs["cell_type_ontology_term_id"] = ["CL:0000084", "CL:0000236", "CL:0000235"] * 4
+    out.obs["tissue"] = "Breast"
+    out.obs["disease"] = ["normal"] * 6 + ["carcinoma"] * 6
+    return out
+
+
+def test_the_first_wording_has_the_names_of_the_ontologies() -> None:
+    data = table()
+    with pytest.warns(UserWarning, match="values are in no ontology.*macrophage"):
+        sw.pp.caption_metadata(data, ontologies=[CELLS, TISSUES])
+    assert data.obs["text"].iloc[0] == "T cell of breast from a donor with no known disease"
+    assert data.obs["text"].iloc[7] == "B cell of breast from a donor with carcinoma"
+    assert data.obs["text"].iloc[2].startswith("macrophage of breast")
+    written = set(data.obs[["text", "text_2", "text_3"]].iloc[0])
+    assert len(written) == 3
+    assert all(any(w in text for w in ("T cell", "T lymphocyte", "T-cell")) for text in written)
+    assert set(data.obs["text_origin"]) == {"templated"}
+
+
+@pytest.mark.filterwarnings("ignore:.*in no ontology")
+def test_rows_that_are_alike_have_the_same_captions_in_any_order() -> None:
+    how: dict[str, Any] = {"ontologies": CELLS, "inplace": False}
+    one: Any = sw.pp.caption_metadata(table(), **how)
+    other: Any = sw.pp.caption_metadata(table()[::-1].copy(), **how)
+    assert one.astype(str).equals(other.iloc[::-1].astype(str))
+    assert one.iloc[0].equals(one.iloc[3])
+    changed: Any = sw.pp.caption_metadata(table(), random_state=3, **how)
+    assert not changed.astype(str).equals(one.astype(str))
+
+
+def test_free_captions_stay_and_are_counted(tmp_path: Path) -> None:
+    data = table()
+    data.obs["note"] = ["somebody wrote this", *[None] * 11]
+    sw.pp.caption_metadata(data, free_key="note")
+    assert data.obs["text"].iloc[0] == "somebody wrote this"
+    assert data.obs["text_origin"].tolist() == ["free"] + ["templated"] * 11
+    stated: Any = recorded(data, "text")
+    assert (stated["free_fraction"], stated["templated_fraction"]) == (pytest.approx(1 / 12), pytest.approx(11 / 12))
+    source = sw.pp.CorpusSource("cells", data, "CC0", text_key=["text", "text_2", "text_3"])
+    corpus = Corpus.open(corpora.build(tmp_path / "c", [source]))
+    (slide,) = corpus.manifest.slides
+    assert (slide.free, slide.templated) == (1, 11)
+    assert slide.shards[0].wordings == 3
+
+
+def test_fields_may_have_other_columns() -> None:
+    data = table()
+    data.obs = data.obs.rename(columns={"cell_type": "annotation"})
+    found: Any = sw.pp.caption_metadata(
+        data, fields={"cell_type": "annotation"}, templates=["{cell_type}"], inplace=False
+    )
+    assert found["text"].tolist()[:3] == ["t", "b", "macrophage"]
+    with pytest.raises(KeyError, match=r"nothing is not in \.obs"):
+        sw.pp.caption_metadata(data, fields={"cell_type": "nothing"})
+
+
+def test_rows_without_a_field_take_a_template_that_has_fewer() -> None:
+    data = table()
+    data.obs["cell_type"] = data.obs["cell_type"].where(data.obs["cell_type"] != "t")
+    found: Any = sw.pp.caption_metadata(data, templates=["{cell_type} of {tissue}"], inplace=False)
+    assert pd.isna(found["text"].iloc[0])
+    assert pd.isna(found["text_origin"].iloc[0])
+    assert found["text"].iloc[1] == "b of Breast"
+    with pytest.raises(ValueError, match="No row has all fields"):
+        sw.pp.caption_metadata(data, templates=["{assay}"])
+    with pytest.raises(ValueError, match="must name a field in braces"):
+        sw.pp.caption_metadata(data, templates=["a cell"])
+
+
+def test_the_cell_ontology_gives_names_and_synonyms(data_folder: Path) -> None:
+    data = table()
+    path = data_folder / "text" / "cell_ontology_2022-09-15.tsv.gz"
+    sw.pp.caption_metadata(data, ontologies=path, templates=["{cell_type}"], wordings=4)
+    assert data.obs["text"].tolist()[:3] == ["T cell", "B cell", "macrophage"]
+    said = set(data.obs[[c for c in data.obs if c.startswith("text") and c != "text_origin"]].iloc[0].dropna())
+    assert {"T cell"} < said <= {"T cell", "T lymphocyte", "T-cell", "T-lymphocyte"}
