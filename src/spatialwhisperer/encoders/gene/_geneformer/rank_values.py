@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from spatialwhisperer._parallel import each
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -76,13 +76,7 @@ def ranked_tokens(
         )
 
     parts = [slice(start, min(start + _ROWS_OF_A_THREAD, n)) for start in range(0, n, _ROWS_OF_A_THREAD)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if min(cores, len(parts)) < 2:
-        for part in parts:
-            rank(part)
-    else:
-        with ThreadPoolExecutor(min(cores, len(parts)), thread_name_prefix="spatialwhisperer-ranks") as pool:
-            list(pool.map(rank, parts))
+    each(rank, parts)
     if (length < 0).any():
         row = int(np.argmax(length < 0))
         raise ValueError(
