@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer import _parallel
+from spatialwhisperer._parallel import blocks as parallel
 from spatialwhisperer.retrieval import sieve
 from spatialwhisperer.retrieval.kernels import rounding
 from spatialwhisperer.retrieval.retrieval import impute, retrieve
-from spatialwhisperer.retrieval.search import Vectors
 from spatialwhisperer.retrieval.sieve import Sieve
+from spatialwhisperer.retrieval.vectors import Vectors
 
 N = 6
 
@@ -36,7 +36,7 @@ def test_a_rough_look_misses_no_key(
     kind: str, grouped: bool, block_rows: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sieve, "_ROWS_OF_EACH", 8)
-    monkeypatch.setattr(_parallel, "cores", lambda: threads)
+    monkeypatch.setattr(parallel, "cores", lambda: threads)
     asks, bank = Vectors(vectors(kind, 70, 0)), Vectors(vectors(kind, 1500, 1))
     if grouped:
         asks.group, bank.group = np.arange(70) % 3, np.arange(1500) % 5
@@ -95,7 +95,7 @@ def test_integers_have_the_order_of_the_numbers() -> None:
 def test_averages_are_those_of_float64(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import scipy.sparse as sp
 
-    monkeypatch.setattr(_parallel, "cores", lambda: threads)
+    monkeypatch.setattr(parallel, "cores", lambda: threads)
     rng = np.random.default_rng(7)
     dense = rng.poisson(0.7, (300, 21)).astype(np.float32)
     near = retrieve(vectors("random", 33, 8), vectors("random", 300, 9), k=5, weights="softmax", device="cpu")

@@ -9,17 +9,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing, progress
-from spatialwhisperer._parallel import blocks, each
+from spatialwhisperer._parallel.blocks import blocks, each
 from spatialwhisperer.retrieval.search import (
-    ELEMENTS,
     QUERY_ROWS,
-    Vectors,
     check_bank,
     embeddings,
     groups,
     search,
     search_all,
 )
+from spatialwhisperer.retrieval.vectors import ELEMENTS, Vectors
 from spatialwhisperer.retrieval.weights import METRICS, WEIGHTS, weigh
 
 if TYPE_CHECKING:

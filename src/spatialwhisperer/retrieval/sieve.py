@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._parallel import blocks, each
+from spatialwhisperer._parallel.blocks import blocks, each
 
 if TYPE_CHECKING:
-    from spatialwhisperer.retrieval.search import Vectors
+    from spatialwhisperer.retrieval.vectors import Vectors
 
 MANY = 0.04
 """Fraction of rough cosines to be computed again above which a product in float32 takes less time."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spatialwhisperer._parallel import blocks, each
+from spatialwhisperer._parallel.blocks import blocks, each
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

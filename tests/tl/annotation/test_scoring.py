@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer import _parallel
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer._parallel import blocks
+from spatialwhisperer._parallel import blocks as parallel
+from spatialwhisperer._parallel.blocks import blocks
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.config import Annotation
 from spatialwhisperer.models.reference import Reference
@@ -108,7 +108,7 @@ def test_blocks_and_threads_change_nothing(seed: int, monkeypatch: pytest.Monkey
     found = []
     for numbers, threads in ((1, 1), (7, 2), (10**6, 3)):
         monkeypatch.setattr(scoring, "blocks", lambda rows, width, _=0, n=numbers: blocks(rows, width, n))
-        monkeypatch.setattr(_parallel, "cores", lambda t=threads: t)
+        monkeypatch.setattr(parallel, "cores", lambda t=threads: t)
         scores, probability = score_rows(z, text, sections=sections, correction=correction("centre"))
         assert np.allclose(scores, raw, atol=1e-6, equal_nan=True)
         assert np.allclose(probability[known], softmax(10 * raw[known]), atol=1e-5)

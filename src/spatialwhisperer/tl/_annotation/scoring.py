@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.columns import column
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
-from spatialwhisperer._parallel import blocks, each
+from spatialwhisperer._parallel.blocks import blocks, each
 from spatialwhisperer.statistics.calibration import probabilities
 
 if TYPE_CHECKING:

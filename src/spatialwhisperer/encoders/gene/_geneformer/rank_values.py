@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._parallel import each
+from spatialwhisperer._parallel.blocks import each
 
 if TYPE_CHECKING:
     import scipy.sparse as sp

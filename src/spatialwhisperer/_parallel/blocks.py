@@ -26,7 +26,7 @@ def blocks(rows: int, width: int, numbers: int = NUMBERS) -> list[slice]:
 
     Examples
     --------
-    >>> from spatialwhisperer._parallel import blocks
+    >>> from spatialwhisperer._parallel.blocks import blocks
     >>> blocks(5, 10, 20)
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """

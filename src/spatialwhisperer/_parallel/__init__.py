@@ -1,0 +1,1 @@
+"""Work on blocks of rows, on all cores."""
