@@ -6,20 +6,20 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def best_genes(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, usable: np.ndarray, top: int, best: np.ndarray
-) -> np.ndarray:
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    usable: np.ndarray,
+    best: np.ndarray,
+    length: np.ndarray,
+) -> None:
     """Write the genes of each row, highest count first and ties in gene order, into ``best`` (n, top).
 
-    The matrix is a CSR in canonical form.
-
-    Returns
-    -------
-    How many genes each row has, int64 (n,); -1 where a stored value is not a count.
+    The matrix is a CSR in canonical form. ``length`` (n,) gets how many genes each row has, and -1 where a stored value is not a count.
     """
-    n = len(indptr) - 1
-    length = np.zeros(n, np.int64)
+    n, top = best.shape
     value = np.empty(top, np.float64)
     for i in range(n):
         k, worst, valid = 0, 0.0, True
@@ -39,4 +39,3 @@ def best_genes(
             if k == top:
                 worst = value[top - 1]
         length[i] = k if valid else -1
-    return length

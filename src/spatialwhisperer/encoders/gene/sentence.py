@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._docs import shared
+from spatialwhisperer._parallel.blocks import blocks, each
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.registry import register_encoder
@@ -70,7 +71,13 @@ def gene_sentences(
     top = min(top, max(len(genes), 1))
     best = np.zeros((matrix.shape[0], top), np.int32)
     usable = _usable(genes, drop, exclude)
-    length = best_genes(matrix.data, matrix.indices, matrix.indptr, usable, top, best)
+    length = np.zeros(len(best), np.int64)
+
+    def find(rows: slice) -> None:
+        pointer = matrix.indptr[rows.start : rows.stop + 1]
+        best_genes(matrix.data, matrix.indices, pointer, usable, best[rows], length[rows])
+
+    each(find, blocks(len(best), 1, _ROWS))
     if (length < 0).any():
         raise ValueError(f"Gene sentences take raw counts; these hold {not_counts(matrix.data)}.")
     words = np.array([*genes, ""], dtype=object)
