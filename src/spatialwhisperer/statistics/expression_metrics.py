@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK_BYTES = 2**25
-_STRIP = 512
+_STRIP = 1024
 _LOG_10 = np.log(10.0)
 
 

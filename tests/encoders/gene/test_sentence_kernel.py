@@ -10,9 +10,12 @@ from spatialwhisperer.encoders.gene._sentence_kernel import best_genes
 
 
 @pytest.mark.parametrize("top", [1, 3, 50])
-def test_genes_come_by_count_and_ties_in_gene_order(top: int) -> None:
+@pytest.mark.parametrize("factor", [1, 3000])
+def test_genes_come_by_count_and_ties_in_gene_order(top: int, factor: int) -> None:
+    """Small counts, which are counted, and large ones, which are inserted; some rows have both."""
     rng = np.random.default_rng(0)
     dense = rng.poisson(1.0, (40, 12)).astype(np.float32)
+    dense[rng.random(dense.shape) < 0.3] *= factor
     dense[3] = 0
     usable = rng.random(12) < 0.7
     counts = sp.csr_matrix(dense)
