@@ -2,7 +2,7 @@
 #   PYTHON=/path/to/python  interpreter for the environment (default: the newest of 3.11 to 3.13 that is found)
 #   VENV=.venv              folder of the environment
 #   DATA=folder             data for the demo (default: simulated)
-#   ARGS="..."              further arguments for the demo, pytest, ruff check or Sphinx
+#   ARGS="..."              further arguments for the demo, pytest, the benchmarks, ruff check or Sphinx
 
 PYTHON ?=
 VENV ?= .venv
@@ -16,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n auto --dist loadfile
 INSTALL = $(RUN) pip install -qq
 
 .NOTPARALLEL:
-.PHONY: help venv demo test test-slow test-all torture mutants lint docs clean
+.PHONY: help venv demo test test-slow test-all torture mutants bench lint docs clean
 
 help:
 	@echo "make venv    make $(VENV) and install the package in it, editable"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-slow, make test-all    run the slow tests, or both"
 	@echo "make torture    run the campaigns of bad input, damaged files and killed processes for long"
 	@echo "make mutants    seed faults in copies of the package, and count how many the fast tests notice"
+	@echo "make bench    compare the speed with that of other packages, and with the goals; ARGS=\"tiles losses\" runs these alone"
 	@echo "make lint    check code, formatting, types, and which room imports which"
 	@echo "make docs    build the documentation in docs/_build/html"
 	@echo "make clean   remove what the other targets made, except $(VENV)"
@@ -48,6 +49,9 @@ torture: $(VENV)/.installed-test
 
 mutants: $(VENV)/.installed-test
 	$(RUN) tools.mutants $(ARGS)
+
+bench: $(VENV)/.installed-test $(VENV)/.installed-bench
+	MPLBACKEND=agg $(VENV)/bin/python benchmarks/bench.py $(ARGS)
 
 # All four run, whatever the first ones find
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint

@@ -1,22 +1,20 @@
-"""Rows per CPU second of Geneformer's rank-value tokens: ours, and a sort of one row at a time as published.
+"""Rows per second of Geneformer's rank-value tokens: ours, and a sort of one row at a time as published.
 
-usage: python benchmarks/rank_tokens.py [--rows 20000] [--genes 20000] [--depth 700] [--rounds 5]
+usage: python benchmarks/rank_tokens.py [--rows 20000] [--genes 20000] [--depth 700] [--repeats 5]
 
 Counts are simulated: genes of very different abundance, rows of different depth, and medians spread as those of Geneformer's genes.
 "rows of a sparse matrix" scales the whole matrix and then takes and sorts row after row, as the published tokenizer does; "slices" sorts
-slices of the arrays instead. Both sort with NumPy, stably, so that all three give the same tokens, which is checked. All are run in turn
-in one process, several rounds, and the best round of each counts. Time is that of the processor, over all threads.
+slices of the arrays instead. Both sort with NumPy, stably, so that all three give the same tokens, which is checked. The depth is the
+median total of a row.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
+from _measure import OURS, arguments, compare, processor
 
 from spatialwhisperer.encoders.gene.geneformer import ranked_tokens
 
@@ -49,7 +47,7 @@ def slices(counts: sp.csr_matrix, tokens: np.ndarray, medians: np.ndarray) -> li
 
 
 METHODS: dict[str, Method] = {
-    "spatialwhisperer": ranked_tokens,
+    OURS: ranked_tokens,
     "rows of a sparse matrix": rows_of_a_matrix,
     "slices": slices,
 }
@@ -71,27 +69,21 @@ def make(rows: int, genes: int, depth: int) -> tuple[sp.csr_matrix, np.ndarray, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--genes", type=int, default=20_000)
-    parser.add_argument("--depth", type=int, default=700, help="median total of a row")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    args = arguments(__doc__, rows=20_000, genes=20_000, depth=700, repeats=5)
     counts, tokens, medians = make(args.rows, args.genes, args.depth)
     ranked_tokens(counts[:10], tokens, medians)  # compile before the clock starts
-    best = dict.fromkeys(METHODS, 0.0)
-    results = {}
-    for _ in range(args.rounds):
-        for name, method in METHODS.items():
-            start = time.process_time()
-            results[name] = method(counts, tokens, medians)
-            best[name] = max(best[name], args.rows / (time.process_time() - start))
-    print(f"numpy {np.__version__}, {os.cpu_count()} cores")
-    print(f"{args.rows} rows x {args.genes} genes, {counts.nnz / args.rows:.0f} genes in a row")
-    for name, value in best.items():
-        same = np.mean([np.array_equal(a, b) for a, b in zip(results[name], results["spatialwhisperer"], strict=True)])
-        ratio = best["spatialwhisperer"] / value
-        print(f"  {name:24s} {value:8.0f} rows/CPU s   ours is {ratio:5.1f} x   same tokens in {same:.4f} of the rows")
+    print(processor())
+    found = compare(
+        f"rank tokens, {args.rows} rows x {args.genes} genes, {counts.nnz / args.rows:.0f} genes in a row",
+        {name: lambda method=method: method(counts, tokens, medians) for name, method in METHODS.items()},
+        items=args.rows,
+        unit="rows",
+        repeats=args.repeats,
+        rows_file=args.rows_file,
+    )
+    for name in list(METHODS)[1:]:
+        same = np.mean([np.array_equal(a, b) for a, b in zip(found[name], found[OURS], strict=True)])
+        print(f"  same tokens as {name}: {same:.4f} of the rows")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,25 @@
-"""Queries per second of expression by retrieval: ours, one query at a time as published, and scikit-learn's search.
+"""Queries per second of expression by retrieval: ours, one query at a time as published, faiss's flat index, and scikit-learn's search.
 
-usage: python benchmarks/retrieval.py [--queries 1000] [--bank 50000] [--dim 256] [--genes 1000] [--k 50]
-       python benchmarks/retrieval.py --bank 200000 --dim 512
+usage: python benchmarks/retrieval.py [--queries 1000] [--bank 50000] [--dim 512] [--genes 1000] [--k 50] [--repeats 5]
+       python benchmarks/retrieval.py --bank 200000
 
-Ours gives mean and standard deviation over the neighbours; the others give the mean alone. The loop does what BLEEP does:
-the whole similarity matrix, its top k, then for each query the mean of its rows. All are run in turn, several
-rounds, and the best round counts. Memory is what the process holds at most beyond what it held before, each in a
-process of its own (Linux).
+Ours gives mean and standard deviation over the neighbours; the others give the mean alone. The loop does what BLEEP does: the whole
+similarity matrix, its top k, then for each query the mean of its rows. faiss and scikit-learn search, and the same loop averages.
+The last line compares the neighbours with those of a search in float64.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import resource
-import time
-from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sklearn
 import torch
+from _measure import OURS, arguments, compare, processor
 from sklearn.neighbors import NearestNeighbors
 
 from spatialwhisperer.models import Retrieval
-from spatialwhisperer.retrieval.retrieval import retrieve_mean
+from spatialwhisperer.retrieval.retrieval import retrieve, retrieve_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,68 +31,63 @@ def ours(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, k: int) -> n
     return retrieve_mean(queries, keys, values, retrieval=Retrieval(k=k), device="cpu")[0]
 
 
-def loop(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
-    left, right = (torch.nn.functional.normalize(torch.from_numpy(x), dim=1) for x in (queries, keys))
-    nearest = (left @ right.T).topk(k, dim=1).indices.numpy()
-    out = np.zeros((len(queries), values.shape[1]), dtype=np.float32)
+def means(nearest: np.ndarray, values: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(nearest), values.shape[1]), dtype=np.float32)
     for i, rows in enumerate(nearest):
         out[i] = np.mean(values[rows], axis=0)
     return out
 
 
+def loop(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
+    left, right = (torch.nn.functional.normalize(torch.from_numpy(x), dim=1) for x in (queries, keys))
+    return means((left @ right.T).topk(k, dim=1).indices.numpy(), values)
+
+
+def faiss_flat(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
+    import faiss
+
+    left, right = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, keys))
+    index = faiss.IndexFlatIP(right.shape[1])
+    index.add(right)
+    return means(index.search(left, k)[1], values)
+
+
 def scikit_learn(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
     search = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="cosine").fit(keys)
-    nearest = search.kneighbors(queries, return_distance=False)
-    return np.stack([values[rows].mean(axis=0) for rows in nearest])
+    return means(search.kneighbors(queries, return_distance=False), values)
 
 
-METHODS: dict[str, Method] = {"spatialwhisperer": ours, "loop over queries": loop, "scikit-learn brute": scikit_learn}
+METHODS: dict[str, Method] = {OURS: ours, "BLEEP's loop": loop, "scikit-learn brute": scikit_learn}
+if find_spec("faiss"):
+    METHODS["faiss flat"] = faiss_flat
 
 
-def make(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    queries, keys = (rng.standard_normal((n, args.dim), dtype=np.float32) for n in (args.queries, args.bank))
-    return queries, keys, rng.random((args.bank, args.genes), dtype=np.float32)
-
-
-def peak_mib(name: str, args: argparse.Namespace) -> float:
-    parts = make(args)
-    # what the libraries load on first use is not part of the method
-    METHODS[name](parts[0][:64], parts[1][:1000], parts[2][:1000], args.k)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    METHODS[name](*parts, args.k)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+def recall(queries: np.ndarray, keys: np.ndarray, k: int) -> float:
+    """Fraction of the nearest keys in float64 that ours finds, for the first queries."""
+    few = queries[:100]
+    left, right = (x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True) for x in (few, keys))
+    nearest = np.argsort(-(left @ right.T), axis=1, kind="stable")[:, :k]
+    found = retrieve(few, keys, k=k, device="cpu").index
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(nearest, found, strict=True)]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--bank", type=int, default=50_000, help="rows of the bank")
-    parser.add_argument("--dim", type=int, default=256, help="dimensions of the embeddings")
-    parser.add_argument("--genes", type=int, default=1000)
-    parser.add_argument("--k", type=int, default=50, help="neighbours of a query")
-    parser.add_argument("--rounds", type=int, default=4)
-    args = parser.parse_args()
-    print(
-        f"numpy {np.__version__}, torch {torch.__version__}, scikit-learn {sklearn.__version__}, {os.cpu_count()} cores"
-    )
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = {name: pool.apply(peak_mib, (name, args)) for name in METHODS}
-    parts = make(args)
-    best = dict.fromkeys(METHODS, 0.0)
-    results = {}
-    for _ in range(args.rounds):
-        for name, method in METHODS.items():
-            start = time.perf_counter()
-            results[name] = method(*parts, args.k)
-            best[name] = max(best[name], args.queries / (time.perf_counter() - start))
-    print(f"{args.queries} queries, bank {args.bank} x {args.dim}, {args.genes} genes, k = {args.k}")
-    for name, value in best.items():
-        apart = np.abs(results[name] - results["spatialwhisperer"]).max(axis=1)
-        print(
-            f"  {name:20s} {value:8.0f} queries/s   ours is {best['spatialwhisperer'] / value:5.2f} x   "
-            f"{peaks[name]:6.0f} MiB   same mean for {np.mean(apart < 1e-5):.4f} of the queries"
-        )
+    args = arguments(__doc__, queries=1000, bank=50_000, dim=512, genes=1000, k=50, repeats=5)
+    rng = np.random.default_rng(0)
+    queries, keys = (rng.standard_normal((n, args.dim), dtype=np.float32) for n in (args.queries, args.bank))
+    values = rng.random((args.bank, args.genes), dtype=np.float32)
+    for method in METHODS.values():
+        method(queries[:64], keys[:1000], values[:1000], args.k)
+    print(processor())
+    path = f"retrieval, {args.queries} queries x {args.bank} x {args.dim}, {args.genes} genes, k = {args.k}"
+    methods: dict[str, Any] = {
+        name: lambda method=method: method(queries, keys, values, args.k) for name, method in METHODS.items()
+    }
+    found = compare(path, methods, items=args.queries, unit="queries", repeats=args.repeats, rows_file=args.rows_file)
+    for name in list(METHODS)[1:]:
+        apart = np.abs(found[name] - found[OURS]).max(axis=1)
+        print(f"  same mean as {name}: {np.mean(apart < 1e-5):.4f} of the queries")
+    print(f"  recall beside a search in float64: {recall(queries, keys, args.k):.4f}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
 """Tiles per second: our reader, spatialdata's ImageTilesDataset, and one slice of the zarr array per tile.
 
 usage: python benchmarks/tiles.py [--size 6000] [--chunk 512] [--tiles 1000] [--tile-px 224] [--peer-tiles 200]
+       python benchmarks/tiles.py --chunk 4096 --peer-tiles 40
 
-Makes a synthetic slide in a temporary folder. The readers are run in turn, several rounds, and the best round counts;
-the peers are slow, so they read the first --peer-tiles tiles only. Memory is the most that Python and NumPy held at
-once in one more pass of our reader, as tracemalloc counts it.
+Makes a synthetic slide in a temporary folder. The peers are slow, so they read the first --peer-tiles tiles only.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
-import tracemalloc
 import warnings
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +20,7 @@ import numpy as np
 import pandas as pd
 import spatialdata as sd
 import zarr
+from _measure import OURS, arguments, compare, processor
 from scipy.sparse import csr_matrix
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity
@@ -121,52 +118,30 @@ def image_tiles_dataset(path: Path, tile_px: int, n: int) -> Callable[[], int]:
     return read
 
 
-def rate(read: Callable[[], int]) -> float:
-    start = time.perf_counter()
-    return read() / (time.perf_counter() - start)
-
-
-def peak_mib(read: Callable[[], int]) -> float:
-    tracemalloc.start()
-    read()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return peak / 2**20
-
-
-def compare(name: str, path: Path, tile_px: int, peer_tiles: int, rounds: int) -> None:
-    read = ours(path, tile_px)
-    best: dict[str, float] = {}
-    readers = {
-        "spatialwhisperer": read,
-        "each chunk decoded once, no tiles": decode(path),
-        "zarr slice per tile": slices(path, tile_px, peer_tiles),
-        "ImageTilesDataset": image_tiles_dataset(path, tile_px, peer_tiles),
-    }
-    for _ in range(rounds):
-        for key, reader in readers.items():
-            best[key] = max(best.get(key, 0.0), rate(reader))
-    print(f"\n{name}: our reader holds {peak_mib(read):.0f} MiB at most")
-    for key, value in best.items():
-        print(f"  {key:36s} {value:10.0f} tiles/s   ours is {best['spatialwhisperer'] / value:8.1f} x")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=6000, help="edge of the image in pixels")
-    parser.add_argument("--chunk", type=int, default=512, help="edge of a chunk in pixels")
-    parser.add_argument("--tiles", type=int, default=1000, help="number of spots")
-    parser.add_argument("--tile-px", type=int, default=224, help="edge of a tile around a spot")
-    parser.add_argument("--peer-tiles", type=int, default=200, help="tiles that the peers read")
-    parser.add_argument("--rounds", type=int, default=2)
-    args = parser.parse_args()
+    args = arguments(__doc__, size=6000, chunk=512, tiles=1000, tile_px=224, peer_tiles=200, repeats=5)
     warnings.simplefilter("ignore")
+    print(processor())
     print(f"spatialdata {sd.__version__}, zarr {zarr.__version__}")
+    few = min(args.tiles, args.peer_tiles)
     with tempfile.TemporaryDirectory() as folder:
         with get_context("spawn").Pool(1) as pool:
             path = pool.apply(write_slide, (Path(folder), args.size, args.chunk, args.tiles, args.tile_px))
-        name = f"{args.tiles} x {args.tile_px} px from {args.size} x {args.size}, chunks of {args.chunk}"
-        compare(name, path, args.tile_px, min(args.tiles, args.peer_tiles), args.rounds)
+        readers = {
+            OURS: ours(path, args.tile_px),
+            "each chunk decoded once, no tiles": decode(path),
+            "zarr slice per tile": slices(path, args.tile_px, few),
+            "ImageTilesDataset": image_tiles_dataset(path, args.tile_px, few),
+        }
+        readers[OURS]()
+        compare(
+            f"tiles, {args.tiles} x {args.tile_px} px from {args.size} x {args.size}, chunks of {args.chunk}",
+            readers,
+            items=dict(zip(readers, (args.tiles, args.tiles, few, few), strict=True)),
+            unit="tiles",
+            repeats=args.repeats,
+            rows_file=args.rows_file,
+        )
 
 
 if __name__ == "__main__":

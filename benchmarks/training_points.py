@@ -17,7 +17,8 @@ import torch
 
 from spatialwhisperer.models.presets.catalogue import PRESETS, get_preset
 from spatialwhisperer.networks.losses import contrastive, positive_targets
-from spatialwhisperer.retrieval.search import Vectors, search
+from spatialwhisperer.retrieval.search import search
+from spatialwhisperer.retrieval.vectors import Vectors
 from spatialwhisperer.training.batches import ItemBatches
 from spatialwhisperer.training.fit import fit
 from tests.training.conftest import items, run, space  # noqa: F401

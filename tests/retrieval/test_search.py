@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spatialwhisperer.retrieval.retrieval import retrieve
-from spatialwhisperer.retrieval.search import Vectors, check_bank, embeddings, groups, search, search_all
+from spatialwhisperer.retrieval.search import check_bank, embeddings, groups, search, search_all
+from spatialwhisperer.retrieval.vectors import Vectors
 
 Q, M, D = 7, 90, 5
 

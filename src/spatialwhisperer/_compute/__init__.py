@@ -1,1 +1,1 @@
-"""Where things are computed: devices of torch, threads, and kernels that are compiled."""
+"""Where and how things are computed: devices, precision, threads, kernels that are compiled, workers of a cluster."""

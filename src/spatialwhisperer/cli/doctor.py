@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 
-from spatialwhisperer._compute.threads import n_cores
+from spatialwhisperer._compute.blocks import cores
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer.cli.errors import one_line
 from spatialwhisperer.cli.text_table import text_table
@@ -111,7 +111,7 @@ def _torch() -> Iterator[Finding]:
         import_torch_stack("torchvision")
         device = settings.resolve_device()
         card = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
-        return f"{device}{card}; {torch.get_num_threads()} of {n_cores()} cores compute"
+        return f"{device}{card}; {torch.get_num_threads()} of {cores()} cores compute"
 
     yield _tried("device", look)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import torch
 from torch.nn import functional
 
+from spatialwhisperer.networks.panels import How, panel_loss
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -15,6 +17,9 @@ K = TypeVar("K")
 
 TARGETS = ("identity", "soft")
 COLUMN_TARGETS = ("transpose", "renormalise")
+
+WHOLE_ROWS = 1024
+"""Largest batch whose logits are held at once; computing larger ones panel by panel takes less time and far less memory."""
 
 
 def positive_targets(ids_a: torch.Tensor, ids_b: torch.Tensor, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -47,10 +52,14 @@ def contrastive(
     stop_grad: bool = False,
     column_targets: Literal["transpose", "renormalise"] = "transpose",
     ids: torch.Tensor | None = None,
+    own: slice | None = None,
 ) -> torch.Tensor:
     """Contrastive loss of two modalities, which includes those of CLIP, BLEEP and HECLIP.
 
     ``λ CE(Sᵀ, T_c) + (1−λ) CE(S, T_r)`` with ``S = scale · Z_g Z_iᵀ``, CE the mean over rows of ``−Σ T log softmax``.
+
+    Memory grows linearly with n: of a large batch a few rows of the logits are computed at a time, and once more for the gradient.
+    The loss cannot be differentiated twice then.
 
     Parameters
     ----------
@@ -72,6 +81,10 @@ def contrastive(
     ids
         Identity of each pair for identity targets, shape (n,). Rows of equal identity are positives of each other, never negatives.
         ``None`` takes all pairs as different.
+    own
+        Rows of this process, where each process of the default group of `torch.distributed` has all embeddings and computes the part of
+        its own rows; together they have all rows. The value is that of all rows. The gradient is that of the own rows times the number
+        of processes, so that the mean over the processes is the gradient of the value. ``None`` for a single process.
 
     Raises
     ------
@@ -94,19 +107,27 @@ def contrastive(
     0.0037
     """
     _check_contrastive(image, gene, lam, alpha, beta, targets, column_targets, ids)
+    how = How(lam, alpha, beta, stop_grad, targets == "soft", column_targets == "renormalise", ids, own)
+    if own is None and len(image) <= WHOLE_ROWS:
+        return whole_loss(image, gene, scale, how)
+    return panel_loss(image, gene, torch.as_tensor(scale, dtype=image.dtype, device=image.device), how)
+
+
+def whole_loss(image: torch.Tensor, gene: torch.Tensor, scale: torch.Tensor | float, how: How) -> torch.Tensor:
+    """The loss of `contrastive` by its definition, with all logits at once."""
     logits = scale * gene @ image.T
-    if targets == "soft":
-        rows = functional.softmax(scale * (alpha * image @ image.T + beta * gene @ gene.T), dim=1)
-        rows = rows.detach() if stop_grad else rows
-        columns = rows.T / rows.sum(dim=0)[:, None] if column_targets == "renormalise" else rows.T
-    elif ids is None:
+    if how.soft:
+        rows = functional.softmax(scale * (how.alpha * image @ image.T + how.beta * gene @ gene.T), dim=1)
+        rows = rows.detach() if how.stop_grad else rows
+        columns = rows.T / rows.sum(dim=0)[:, None] if how.renormalise else rows.T
+    elif how.ids is None:
         rows = columns = torch.arange(len(image), device=image.device)
     else:
         # equal within a group, so the matrix is its own transpose
-        rows = columns = positive_targets(ids, ids, dtype=logits.dtype)
+        rows = columns = positive_targets(how.ids, how.ids, dtype=logits.dtype)
     # a half with weight zero is not computed
-    by_image = lam * functional.cross_entropy(logits.T, columns) if lam > 0 else 0.0
-    by_gene = (1 - lam) * functional.cross_entropy(logits, rows) if lam < 1 else 0.0
+    by_image = how.lam * functional.cross_entropy(logits.T, columns) if how.lam > 0 else 0.0
+    by_gene = (1 - how.lam) * functional.cross_entropy(logits, rows) if how.lam < 1 else 0.0
     return torch.as_tensor(by_image + by_gene)
 
 

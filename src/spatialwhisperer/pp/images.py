@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Unpack
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.records import OffSlide
 from spatialwhisperer._access.slide import Slide, SlideOptions
+from spatialwhisperer._access.stores.several import over_slides
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
 from spatialwhisperer.pp.features import compute_image_features, image_recipe
-from spatialwhisperer.pp.several import over_slides
 from spatialwhisperer.pp.tile_sizes import check_own_sizes
 
 if TYPE_CHECKING:

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._compute.blocks import blocks, each
 from spatialwhisperer._messages import listing, progress
 from spatialwhisperer.retrieval.search import (
-    ELEMENTS,
     QUERY_ROWS,
-    Vectors,
     check_bank,
     embeddings,
     groups,
     search,
     search_all,
 )
+from spatialwhisperer.retrieval.vectors import ELEMENTS, Vectors
 from spatialwhisperer.retrieval.weights import METRICS, WEIGHTS, weigh
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from spatialwhisperer.retrieval.rule import Retrieval
 
@@ -177,17 +177,18 @@ def impute(neighbours: Neighbours, values: Any) -> tuple[np.ndarray, np.ndarray]
         )
     mean, std = (np.full((q, values.shape[1]), np.nan, dtype=np.float32) for _ in range(2))
     known = np.flatnonzero((neighbours.index >= 0).all(axis=1))
-    step = max(1, ELEMENTS // 4 // max(1, k * values.shape[1]))
-    for s in range(0, len(known), step):
-        at = known[s : s + step]
-        rows, columns = np.unique(neighbours.index[at], return_inverse=True)
-        w = neighbours.weight[at].astype(np.float64)
+    average = _averages(values)
+
+    def fill(part: slice) -> None:
+        at = known[part]
+        weight = neighbours.weight[at].astype(np.float64)
         # weights that sum to one only in float32 would add to the standard deviation
-        w = (w / w.sum(axis=1, keepdims=True)).ravel()
-        fractions = sp.csr_matrix((w, columns.ravel(), np.arange(0, len(w) + 1, k)), shape=(len(at), len(rows)))
-        dense = _dense(values, rows)
-        first = fractions @ dense
-        mean[at], std[at] = _moments(first, fractions @ np.square(dense, out=dense))
+        weight /= weight.sum(axis=1, keepdims=True)
+        found = np.empty((2, len(at), values.shape[1]), np.float32)
+        average(neighbours.index[at], weight, *found)
+        mean[at], std[at] = found
+
+    each(fill, blocks(len(known), k * values.shape[1], ELEMENTS))
     return mean, std
 
 
@@ -271,9 +272,8 @@ def retrieve_mean(
 def _rank_all(
     asks: Vectors, rows: np.ndarray, bank: Vectors, candidates: np.ndarray, allowed: np.ndarray, *options: Any
 ) -> tuple[np.ndarray, ...]:
-    step = max(1, ELEMENTS // (candidates.shape[1] * asks.vectors.shape[1]))
-    parts = [slice(s, s + step) for s in range(0, len(rows), step)]
-    ranked = [_rank(asks, rows[at], bank, candidates[at], allowed[at], *options) for at in parts]
+    parts = blocks(len(rows), candidates.shape[1] * asks.vectors.shape[1], ELEMENTS)
+    ranked = each(lambda at: _rank(asks, rows[at], bank, candidates[at], allowed[at], *options), parts)
     return tuple(np.concatenate(field) for field in zip(*ranked, strict=True))
 
 
@@ -288,10 +288,12 @@ def _rank(
     temperature: float,
 ) -> tuple[np.ndarray, ...]:
     """Index, weight and cosine of the k best candidates, in float64, and whether other keys may be as close as the k-th."""
+    from spatialwhisperer.retrieval.kernels import dots
+
     query = asks.vectors[rows].astype(np.float64)
-    near = bank.vectors[candidates].astype(np.float64)
-    lengths = asks.length[rows, None] * bank.length[candidates]
-    cosine = np.matmul(near, query[:, :, None])[:, :, 0] / lengths
+    cosine = np.empty(candidates.shape)
+    dots(query, bank.vectors, candidates, cosine)
+    cosine /= asks.length[rows, None] * bank.length[candidates]
     # as float32, so that copies of a key tie exactly and come in the order of the bank
     key = np.where(allowed, -cosine.astype(np.float32), np.inf)
     order = np.lexsort((candidates, key), axis=1)
@@ -300,7 +302,7 @@ def _rank(
     index, cosine = np.take_along_axis(candidates, order, 1), np.take_along_axis(cosine, order, 1)
     distance = None
     if weights in METRICS:
-        gap = np.take_along_axis(near, order[:, :, None], 1) - query[:, None, :]
+        gap = bank.vectors[index].astype(np.float64) - query[:, None, :]
         distance = np.abs(gap).sum(axis=2) if METRICS[weights] == "cityblock" else np.square(gap).sum(axis=2)
     factor, log = weigh(weights, cosine, distance, query, temperature)
     weight = factor * np.exp(log - log.max(axis=1, keepdims=True))
@@ -342,6 +344,15 @@ def _moments(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
     return first, np.sqrt(np.maximum(second - np.square(first), 0))
 
 
+def _averages(values: Any) -> Callable[..., None]:
+    """The kernel that averages rows of a matrix: of neighbours and weights it writes mean and standard deviation."""
+    from spatialwhisperer.retrieval import kernels
+
+    if sp.issparse(values):
+        return lambda *parts: kernels.average_sparse(*parts[:2], values.data, values.indices, values.indptr, *parts[2:])
+    return lambda *parts: kernels.average_dense(*parts[:2], values, *parts[2:])
+
+
 def _dense(values: Any, rows: np.ndarray) -> np.ndarray:
     part = values[rows]
     return (part.toarray() if sp.issparse(part) else part).astype(np.float64)
@@ -351,7 +362,10 @@ def _matrix(values: Any) -> Any:
     matrix = values.tocsr() if sp.issparse(values) else np.asarray(values)
     if matrix.ndim != 2:
         raise ValueError(f"values must be a matrix of shape (bank, genes), not of shape {matrix.shape}.")
-    return matrix
+    if sp.issparse(matrix) and not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64)
 
 
 def _check_options(k: int | None, weights: str, temperature: float, block_rows: int = 1) -> None:

@@ -7,50 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer.retrieval.sieve import Sieve
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from spatialwhisperer.retrieval.vectors import Vectors
 
 QUERY_ROWS = 1024
 """Number of queries that are searched together."""
-
-ELEMENTS = 2_000_000
-"""Largest number of float64 values in a working array (more where a single row has more)."""
-
-
-class Vectors:
-    """Embeddings of queries or of the bank.
-
-    Attributes
-    ----------
-    vectors
-        Embeddings, shape (n, d).
-    length
-        Length of each row, float64, shape (n,).
-    rows
-        Rows with a direction: finite, and of positive length.
-    group
-        Code of the group of each row, shape (n,), or ``None``.
-    """
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
-        self.length = np.zeros(len(vectors))
-        step = max(1, ELEMENTS // max(1, vectors.shape[1]))
-        for s in range(0, len(vectors), step):
-            block = vectors[s : s + step].astype(np.float64)
-            self.length[s : s + step] = np.sqrt(np.einsum("ij,ij->i", block, block))
-        self.rows = np.flatnonzero(np.isfinite(self.length) & (self.length > 0))
-        self.group: np.ndarray | None = None
-
-    def unit(self, rows: np.ndarray) -> np.ndarray:
-        """Some rows scaled to unit length, float32."""
-        kind = np.float32 if self.vectors.dtype == np.float32 else np.float64
-        return (self.vectors[rows] * (1 / self.length[rows, None]).astype(kind)).astype(np.float32, copy=False)
-
-    def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """The rows with a direction, in blocks of a size."""
-        for s in range(0, len(self.rows), size):
-            yield self.rows[s : s + size]
 
 
 def search(
@@ -60,23 +23,26 @@ def search(
 
     Both results have shape (queries, n). The search is exact up to the rounding of float32.
     """
-    import torch
-
     from spatialwhisperer.settings import settings
 
-    where = torch.device(settings.resolve_device(device))
-    unit = asks.unit(rows)
-    on_device = torch.from_numpy(unit).to(where)
+    where = settings.resolve_device(device)
+    if str(where).startswith("cpu"):
+        return Sieve(asks, rows, bank, n).search(block_rows)
+    return _search_on(where, asks, rows, bank, n, block_rows)
+
+
+def _search_on(
+    device: Any, asks: Vectors, rows: np.ndarray, bank: Vectors, n: int, block_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
+    where = torch.device(device)
+    queries = torch.from_numpy(asks.unit(rows)).to(where)
     # cosines are float32, whatever the default of torch is
     best = torch.full((len(rows), 0), -torch.inf, dtype=torch.float32, device=where)
     index = torch.zeros((len(rows), 0), dtype=torch.int64, device=where)
     for block in bank.blocks(block_rows):
-        keys = bank.unit(block)
-        if where.type == "cpu":
-            # NumPy's BLAS is fast on more kinds of processors than torch's; both use the same memory
-            cosine = torch.from_numpy(unit @ keys.T)
-        else:
-            cosine = on_device @ torch.from_numpy(keys).to(where).T
+        cosine = queries @ torch.from_numpy(bank.unit(block)).to(where).T
         if asks.group is not None and bank.group is not None:
             same = asks.group[rows][:, None] == bank.group[block][None, :]
             cosine.masked_fill_(torch.from_numpy(same).to(where), -torch.inf)
@@ -95,9 +61,7 @@ def _above(cosine: Any, threshold: Any) -> tuple[Any, Any]:
     import torch
 
     width = cosine.shape[1]
-    higher = (cosine > threshold).reshape(-1)
-    # on the CPU NumPy is several times faster here than torch
-    flat = torch.from_numpy(np.flatnonzero(higher.numpy())) if higher.is_cpu else higher.nonzero().reshape(-1)
+    flat = (cosine > threshold).reshape(-1).nonzero().reshape(-1)
     row = flat // width
     counts = torch.bincount(row, minlength=len(cosine))
     place = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[row]

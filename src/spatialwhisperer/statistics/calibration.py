@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from spatialwhisperer._compute.blocks import blocks, each
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -43,7 +45,7 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     Parameters
     ----------
     scores
-        Shape (n, labels); a row with NaN stays NaN.
+        Floating-point numbers, shape (n, labels); a row with NaN stays NaN.
     temperature
         What scores are divided by.
 
@@ -65,9 +67,17 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, not {temperature!r}.")
-    from scipy.special import softmax
+    divisor = np.asarray(temperature, dtype=scores.dtype)
+    out = np.empty_like(scores)
 
-    return softmax(scores / np.asarray(temperature, dtype=scores.dtype), axis=1)
+    def fill(rows: slice) -> None:
+        part = np.divide(scores[rows], divisor, out=out[rows])
+        part -= part.max(axis=1, keepdims=True)
+        np.exp(part, out=part)
+        part /= part.sum(axis=1, keepdims=True)
+
+    each(fill, blocks(*scores.shape))
+    return out
 
 
 def negative_log_likelihood(scores: np.ndarray, correct: np.ndarray, temperature: float) -> float:

@@ -8,10 +8,13 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.special import betainc, betaln
 
+from spatialwhisperer._compute.blocks import blocks, each
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK_BYTES = 2**25
+_STRIP = 1024
 _LOG_10 = np.log(10.0)
 
 
@@ -52,28 +55,48 @@ def moments(truth: Any, predicted: np.ndarray) -> Moments:
     ValueError
         If the shapes differ.
     """
-    from spatialwhisperer.statistics import moment_kernels as kernels
-
     truth, predicted = _same_shape(truth, predicted)
-    total, low, high = kernels.column_sums(predicted)
-    if not np.isfinite(total).all():
+    sums = _sums(truth, predicted)
+    if not np.isfinite(sums.total_predicted).all():
         truth, predicted = _complete(truth, predicted)
-        total, low, high = kernels.column_sums(predicted)
+        sums = _sums(truth, predicted)
     n, g = predicted.shape
     if n == 0:
         none = np.full(g, np.nan)
         return Moments(0, none, none, none, none, none, none, none, np.ones(g, bool))
-    mean_predicted = total / n
-    # centred in a second pass, because sums of squares cancel
-    if sp.issparse(truth):
-        total, lowest, highest = kernels.sparse_sums(truth.data, truth.indices, n, g)
-        parts = kernels.centred_sparse(truth.data, truth.indices, truth.indptr, total / n, predicted, mean_predicted)
-    else:
-        total, lowest, highest = kernels.column_sums(truth)
-        parts = kernels.centred_dense(truth, total / n, predicted, mean_predicted)
-    var_truth, var_predicted, covariance = (part / n for part in parts)
-    flat = (lowest == highest) | (low == high)
-    return Moments(n, total / n, mean_predicted, var_truth, var_predicted, covariance, highest, high, flat)
+    flat = (sums.low_truth == sums.high_truth) | (sums.low_predicted == sums.high_predicted)
+    means = sums.total_truth / n, sums.total_predicted / n
+    squares = sums.square_truth / n, sums.square_predicted / n, sums.product / n
+    return Moments(n, *means, *squares, sums.high_truth, sums.high_predicted, flat)
+
+
+class _Sums(NamedTuple):
+    """Of each gene over the spots, shape (g,): sum, extremes, and centred sums of squares and of products."""
+
+    total_truth: np.ndarray
+    low_truth: np.ndarray
+    high_truth: np.ndarray
+    square_truth: np.ndarray
+    total_predicted: np.ndarray
+    low_predicted: np.ndarray
+    high_predicted: np.ndarray
+    square_predicted: np.ndarray
+    product: np.ndarray
+
+
+def _sums(truth: Any, predicted: np.ndarray) -> _Sums:
+    from spatialwhisperer.statistics import moment_kernels as kernels
+
+    n, g = predicted.shape
+    if not sp.issparse(truth):
+        out = np.empty((9, g))
+        each(lambda at: kernels.dense_moments(truth, predicted, at.start, at.stop, out), blocks(g, 1, _STRIP))
+        return _Sums(*out)
+    total, low, high = kernels.column_sums(predicted)
+    own, lowest, highest = kernels.sparse_sums(truth.data, truth.indices, n, g)
+    centred = truth.data, truth.indices, truth.indptr, own / max(n, 1), predicted, total / max(n, 1)
+    square, square_predicted, product = kernels.centred_sparse(*centred)
+    return _Sums(own, lowest, highest, square, total, low, high, square_predicted, product)
 
 
 def pearson_per_gene(truth: Any, predicted: np.ndarray) -> np.ndarray:

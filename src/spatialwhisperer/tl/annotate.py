@@ -10,12 +10,12 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.stores.several import over_slides
 from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.features import image_looks
-from spatialwhisperer.pp.several import over_slides
 from spatialwhisperer.tl._annotation import decision, guard, scoring
 from spatialwhisperer.tl._annotation.answers import answers
 from spatialwhisperer.tl._annotation.examples import example_rows

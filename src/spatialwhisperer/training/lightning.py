@@ -196,11 +196,10 @@ class ContrastiveTraining(LightningModule):
                 # captions repeat: rows with the same caption are positives of each other
                 other = embedded[b if a == "text" else a]
                 loss = self._text_loss(other, embedded["text"], batch)
-            elif self.loss.negatives_scope == "device":
-                near = {m: (embedded[m].own, embedded[m].own_ids) for m in (a, b)}
-                loss = self._pair_loss(a, b, near, batch["row"])
             else:
-                loss = self._pair_loss(a, b, {m: (embedded[m].z, embedded[m].ids) for m in (a, b)}, rows)
+                every = self.loss.negatives_scope != "device"
+                held = {m: embedded[m][2:] if every else embedded[m][:2] for m in (a, b)}
+                loss = self._pair_loss(a, b, held, rows if every else batch["row"], every and self._several_ranks())
             if loss is not None:
                 parts[a, b] = loss
         return parts
@@ -209,7 +208,12 @@ class ContrastiveTraining(LightningModule):
         return self.model.decoder is not None and "values" in batch and len(batch["values"]["at"]) > 0
 
     def _pair_loss(
-        self, a: str, b: str, embedded: Mapping[str, tuple[torch.Tensor, torch.Tensor]], rows: torch.Tensor
+        self,
+        a: str,
+        b: str,
+        embedded: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+        rows: torch.Tensor,
+        shared: bool,
     ) -> torch.Tensor | None:
         """Loss of two modalities without text over the rows that hold both; the identity of a row is its observation."""
         # the loss is not symmetric: images choose among the rows of the other modality
@@ -223,7 +227,14 @@ class ContrastiveTraining(LightningModule):
             options |= {k: getattr(how, k) for k in ("alpha", "beta", "stop_grad", "column_targets")}
         else:
             options["ids"] = rows[both]
+        options["own"] = self._own_rows(both) if shared else None
         return contrastive(image[both], other[both], self._scale(), **options)
+
+    def _own_rows(self, both: torch.Tensor) -> slice:
+        """Which of the rows that hold both modalities are those of this rank."""
+        of_ranks = both.view(self.trainer.world_size, -1).sum(dim=1).tolist()
+        first = sum(of_ranks[: self.trainer.global_rank])
+        return slice(first, first + of_ranks[self.trainer.global_rank])
 
     def _text_loss(self, other: Embedded, text: Embedded, batch: dict[str, Any]) -> torch.Tensor | None:
         if self.bias is not None:
@@ -232,7 +243,8 @@ class ContrastiveTraining(LightningModule):
         both = (other.ids >= 0) & (text.ids >= 0)
         if int(both.sum()) < 2:
             return None
-        return contrastive(other.z[both], text.z[both], self._scale(), ids=text.ids[both])
+        own = self._own_rows(both) if self._several_ranks() else None
+        return contrastive(other.z[both], text.z[both], self._scale(), ids=text.ids[both], own=own)
 
     def _caption_loss(
         self, rows: Embedded, text: Embedded, captions: torch.Tensor, bias: torch.Tensor

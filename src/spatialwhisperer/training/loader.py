@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from spatialwhisperer._access.tiles.prefetch import in_order
-from spatialwhisperer._compute.threads import n_cores
+from spatialwhisperer._compute.blocks import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,4 +102,4 @@ def pinned(batch: Any) -> Any:
 
 def workers_of(processes: int) -> int:
     """Number of threads that prepare batches, where some processes share this machine."""
-    return max(1, min(_MOST_WORKERS, n_cores() // max(1, processes)))
+    return max(1, min(_MOST_WORKERS, cores() // max(1, processes)))

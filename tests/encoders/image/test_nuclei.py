@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spatialwhisperer._compute import threads
+from spatialwhisperer._compute import blocks
 from spatialwhisperer.encoders.catalogue import get_spec, open_encoder
 from spatialwhisperer.encoders.image.nuclei import NucleiEncoder, fit_words
 from spatialwhisperer.encoders.image.stain import REFERENCE_STAINS, SlideStain
@@ -85,7 +85,7 @@ def test_rows_depend_on_their_own_tile_alone_whatever_the_number_of_threads(enco
     tiles = np.stack([tile(rng.uniform(0, EDGE, (n, 2)), rng.uniform(2, 6, n)) for n in (10, 200, 500)])
     together = encoder.encode(tiles, mpp=MPP)
     for cores in (1, 3):
-        monkeypatch.setattr(threads, "n_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(blocks, "cores", lambda cores=cores: cores)
         np.testing.assert_array_equal(encoder.encode(tiles, mpp=MPP), together)
     apart = np.concatenate([encoder.encode(t[None], mpp=MPP) for t in tiles[::-1]])[::-1]
     np.testing.assert_array_equal(apart, together)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from spatialwhisperer._compute import threads
+from spatialwhisperer._compute import blocks
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.image import _texture_kernels as kernels
 from spatialwhisperer.encoders.image.stain import unmixing_matrix
@@ -160,7 +160,7 @@ def test_rows_depend_on_their_own_tile_alone_whatever_the_number_of_threads(monk
     tiles, encoder = tissue(64, n=5), StainTextureEncoder()
     together = encoder.encode(tiles, mpp=1.0)
     for cores in (1, 3):
-        monkeypatch.setattr(threads, "n_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(blocks, "cores", lambda cores=cores: cores)
         np.testing.assert_array_equal(encoder.encode(tiles, mpp=1.0), together)
     apart = np.concatenate([encoder.encode(t[None], mpp=1.0) for t in tiles[::-1]])[::-1]
     np.testing.assert_array_equal(together, apart)

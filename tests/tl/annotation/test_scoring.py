@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._compute import blocks as parallel
+from spatialwhisperer._compute.blocks import blocks
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.config import Annotation
 from spatialwhisperer.models.reference import Reference
+from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.labels import class_embeddings
 from spatialwhisperer.tl._annotation.scoring import (
     Correction,
@@ -86,6 +89,50 @@ def test_the_best_label_has_a_margin_and_the_top_labels_an_order() -> None:
     top = top_codes(probability, 2)
     assert top.dtype == np.int16
     assert top.tolist() == [[0, 2], [2, 0], [-1, -1]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_and_threads_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside whole matrices in float64: random shapes, ties, rows of NaN, rows without a section, sections without rows."""
+    rng = np.random.default_rng(seed)
+    n, c, u = int(rng.integers(1, 60)), int(rng.integers(2, 40)), 5
+    z, text = unit(rng.integers(-2, 3, (n, u))), unit(rng.integers(-2, 3, (c, u)))
+    z[rng.random(n) < 0.2] = np.nan
+    sections = np.array(["a", "b", None], object)[rng.integers(0, 3, n)]
+    raw = z.astype(np.float64) @ text.T.astype(np.float64)
+    for name in ("a", "b"):
+        rows = sections == name
+        if np.isfinite(raw[rows]).any():
+            raw[rows] -= np.nanmean(raw[rows], axis=0)
+    known = np.isfinite(raw).all(axis=1)
+    found = []
+    for numbers, threads in ((1, 1), (7, 2), (10**6, 3)):
+        monkeypatch.setattr(scoring, "blocks", lambda rows, width, _=0, n=numbers: blocks(rows, width, n))
+        monkeypatch.setattr(parallel, "cores", lambda t=threads: t)
+        scores, probability = score_rows(z, text, sections=sections, correction=correction("centre"))
+        assert np.allclose(scores, raw, atol=1e-6, equal_nan=True)
+        assert np.allclose(probability[known], softmax(10 * raw[known]), atol=1e-5)
+        rounded = probability.round(2)
+        best = best_labels(rounded)
+        order = np.argsort(-rounded, axis=1, kind="stable")
+        for k in (1, 3, 30):
+            assert np.array_equal(top_codes(rounded, k), np.where(known[:, None], order[:, :k], -1))
+        ranked = np.take_along_axis(rounded, order, 1)[known]
+        assert np.array_equal(best.code, np.where(known, order[:, 0], -1))
+        assert np.array_equal(best.confidence[known], ranked[:, 0])
+        assert np.array_equal(best.margin[known], ranked[:, 0] - ranked[:, 1])
+        assert np.isnan(best.confidence[~known]).all()
+        other = best_labels(rounded, order[:, 1])
+        assert np.array_equal(other.confidence[known], ranked[:, 1])
+        assert (other.margin[known] == 0).all()
+        found.append((scores, probability))
+    for scores, probability in found:
+        assert np.allclose(scores, found[0][0], atol=1e-6, equal_nan=True)
+        assert np.allclose(probability, found[0][1], atol=1e-6, equal_nan=True)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-9)).astype(np.float32)
 
 
 def test_the_temperature_is_the_fitted_one_only_for_its_own_correction(own: Any) -> None:

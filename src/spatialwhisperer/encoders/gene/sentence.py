@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._compute.blocks import blocks, each
 from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.outputs import encoded
@@ -70,15 +71,36 @@ def gene_sentences(
     top = min(top, max(len(genes), 1))
     best = np.zeros((matrix.shape[0], top), np.int32)
     usable = _usable(genes, drop, exclude)
-    length = best_genes(matrix.data, matrix.indices, matrix.indptr, usable, top, best)
+    length = np.zeros(len(best), np.int64)
+
+    def find(rows: slice) -> None:
+        pointer = matrix.indptr[rows.start : rows.stop + 1]
+        best_genes(matrix.data, matrix.indices, pointer, usable, best[rows], length[rows])
+
+    each(find, blocks(len(best), 1, _ROWS))
     if (length < 0).any():
         raise ValueError(f"Gene sentences take raw counts; these hold {not_counts(matrix.data)}.")
-    words = np.array([*genes, ""], dtype=object)
+    return _sentences(best, length, genes)
+
+
+def _sentences(best: np.ndarray, length: np.ndarray, genes: Sequence[str]) -> list[str]:
+    """Names of the genes of each row, separated by spaces."""
+    from spatialwhisperer.encoders.gene._sentence_kernel import write_words
+
+    words = [f"{gene} ".encode() for gene in genes]
+    letters = np.frombuffer(b"".join(words), np.uint8)
+    size = np.array([len(word) for word in words], np.int64)
+    start = np.concatenate([[0], size.cumsum()])
     sentences: list[str] = []
-    # in parts, because a list of lists takes many times the space of its array
-    for start in range(0, len(best), _ROWS):
-        part = zip(words[best[start : start + _ROWS]].tolist(), length[start : start + _ROWS].tolist(), strict=True)
-        sentences += [" ".join(row[:n]) for row, n in part]
+    # in parts, because the bytes take as much space as the sentences
+    for rows in blocks(len(best), 1, _ROWS):
+        end = np.zeros(rows.stop - rows.start, np.int64)
+        out = np.empty(int(length[rows].sum()) * int(size.max(initial=0)), np.uint8)
+        write_words(best[rows], length[rows], letters, start, out, end)
+        text = out[: end[-1]].tobytes()
+        bounds = zip([0, *end[:-1].tolist()], end.tolist(), strict=True)
+        # without the last space
+        sentences += [text[a : max(a, b - 1)].decode() for a, b in bounds]
     return sentences
 
 

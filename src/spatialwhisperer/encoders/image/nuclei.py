@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._compute.threads import on_all_cores
+from spatialwhisperer._compute.blocks import each
 from spatialwhisperer.encoders.image._nuclei import windows
 from spatialwhisperer.encoders.image._nuclei.words import NucleusWords, packaged_words, robust_scale, standardised
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
@@ -198,7 +198,7 @@ def measure_tiles(tiles: np.ndarray, stain: SlideStain, mpp: float) -> list[Nucl
     def one(tile: np.ndarray) -> Nuclei:
         return _measure(np.ascontiguousarray(tile), stain.densities, matrix, scale)
 
-    return on_all_cores(one, tiles)
+    return each(one, tiles)
 
 
 def _measure(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, scale: Scale) -> Nuclei:

@@ -8,7 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from spatialwhisperer._access.tiles.prefetch import in_order
-from spatialwhisperer._compute.threads import n_cores
+from spatialwhisperer._compute.blocks import cores
 from spatialwhisperer._messages import progress
 from spatialwhisperer.pp._nuclei.outlines import Nuclei, joined, measure, without_repeats
 from spatialwhisperer.pp._nuclei.regions import MARGIN_UM, Window, find_regions
@@ -94,7 +94,7 @@ def find_nuclei(canvas: Canvas, find: Finder, *, workers: int | None = None) -> 
 
 
 def _workers() -> int:
-    return 0 if n_cores() == 1 else min(_MOST_WORKERS, n_cores())
+    return 0 if cores() == 1 else min(_MOST_WORKERS, cores())
 
 
 def _cores(canvas: Canvas) -> list[tuple[int, int, int, int]]:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from spatialwhisperer.statistics.calibration import fit_temperature
+from spatialwhisperer.statistics.calibration import fit_temperature, probabilities
 from spatialwhisperer.statistics.left_out import left_out_units
 
 Method = Literal["temperature", "vector"]
@@ -44,9 +44,7 @@ class Scaling(NamedTuple):
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Softmax of the logits, shape (n, labels)."""
-        from scipy.special import softmax
-
-        return softmax(self.logits(scores), axis=1)
+        return probabilities(self.logits(scores), 1.0)
 
 
 class LeftOut(NamedTuple):

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from spatialwhisperer._access.columns import column
+from spatialwhisperer._compute.blocks import blocks, each
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer.statistics.calibration import probabilities
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from spatialwhisperer.models.whisperer import Whisperer
+
+_NUMBERS = 2**22
+"""Most numbers of a block of embeddings or of scores that is computed at a time."""
+
+_FEW = 16
+"""Most labels of a row that are found one after the other; more are sorted."""
 
 Normalize = Literal["none", "softmax", "centre"]
 
@@ -150,9 +158,14 @@ def score_rows(
     z: np.ndarray, text: np.ndarray, *, sections: np.ndarray, correction: Correction
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (n, c) and probabilities (n, c) of unit rows (n, u) for unit labels (c, u); NaN rows stay NaN."""
-    scores = (z @ text.T).astype(np.float32)
-    if correction.normalize == "centre":
-        scores -= _offsets(scores, text, sections, correction.mean)
+    scores = np.empty((len(z), len(text)), np.float32)
+    for rows in blocks(len(z), len(text), _NUMBERS):
+        # written where it belongs, or a copy would take as much memory again
+        np.matmul(z[rows], text.T, out=scores[rows], casting="same_kind")
+    if correction.normalize == "centre" and correction.mean is not None:
+        scores -= (text.astype(np.float64) @ correction.mean).astype(np.float32)
+    elif correction.normalize == "centre":
+        _centre(scores, z, text, sections)
     probability = probabilities(scores, correction.temperature)
     return (probability if correction.normalize == "softmax" else scores), probability
 
@@ -162,17 +175,20 @@ def of_cosines(correction: Correction) -> Correction:
     return correction._replace(normalize="none") if correction.normalize == "softmax" else correction
 
 
-def _offsets(scores: np.ndarray, text: np.ndarray, sections: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
-    """Mean score of each label on the background: one row for all, or the mean over the rows of each section."""
-    if mean is not None:
-        return (text.astype(np.float64) @ mean).astype(np.float32)[None]
-    out = np.zeros_like(scores)
-    whole = np.isfinite(scores).all(axis=1)
-    for section in pd.unique(sections):
-        rows = sections == section
-        if (rows & whole).any():
-            out[rows] = scores[rows & whole].mean(axis=0)
-    return out
+def _centre(scores: np.ndarray, z: np.ndarray, text: np.ndarray, sections: np.ndarray) -> None:
+    """Subtract the mean score of each label over the rows of each section, in place. It is the score of their mean embedding."""
+    code, names = pd.factorize(sections)
+    whole = np.isfinite(z).all(axis=1) & (code >= 0)
+    sums = np.zeros((len(names), z.shape[1]))
+    for rows in blocks(*z.shape, _NUMBERS):
+        known = np.flatnonzero(whole[rows]) + rows.start
+        of = sp.csr_matrix((np.ones(len(known)), (code[known], np.arange(len(known)))), (len(names), len(known)))
+        sums += of @ z[known].astype(np.float64)
+    means = sums / np.bincount(code[whole], minlength=len(names)).clip(1)[:, None]
+    # a row without a section has the last code, whose scores are subtracted from nothing else
+    offsets = np.concatenate([means @ text.T.astype(np.float64), np.zeros((1, len(text)))]).astype(np.float32)
+    for rows in blocks(*scores.shape):
+        scores[rows] -= offsets[code[rows]]
 
 
 class Best(NamedTuple):
@@ -193,20 +209,41 @@ def best_labels(probability: np.ndarray, code: np.ndarray | None = None) -> Best
     code
         The label of each row where it was chosen otherwise, shape (n,). Its margin is 0 where another one is more probable.
     """
-    whole = np.isfinite(probability).all(axis=1)
-    filled = np.where(whole[:, None], probability, 0)
-    code = np.where(whole, filled.argmax(axis=1) if code is None else code, -1)
-    own = np.arange(probability.shape[1]) == code[:, None]
-    first, second = (filled * own).sum(axis=1), np.where(own, 0, filled).max(axis=1)
-    nan = np.where(whole, 0, np.nan)
-    return Best(code, (first + nan).astype(np.float32), ((first - second).clip(0) + nan).astype(np.float32))
+    n = len(probability)
+    best, confidence, margin = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.float32)
+
+    def fill(rows: slice) -> None:
+        part = probability[rows].copy()
+        at, whole = np.arange(len(part)), np.isfinite(part).all(axis=1)
+        own = part.argmax(axis=1) if code is None else np.where(whole, code[rows], 0)
+        first = part[at, own]
+        part[at, own] = 0
+        best[rows] = np.where(whole, own, -1)
+        confidence[rows] = np.where(whole, first, np.nan)
+        margin[rows] = np.where(whole, (first - part.max(axis=1)).clip(0), np.nan)
+
+    each(fill, blocks(*probability.shape))
+    return Best(best, confidence, margin)
 
 
 def top_codes(probability: np.ndarray, k: int) -> np.ndarray:
     """Codes of the best labels of each row, the best first; int16 of shape (n, k), -1 in rows without scores."""
-    whole = np.isfinite(probability).all(axis=1)
-    order = np.argsort(-np.where(whole[:, None], probability, 0), axis=1, kind="stable")[:, :k]
-    return np.where(whole[:, None], order, -1).astype(np.int16)
+    out = np.empty((len(probability), min(k, probability.shape[1])), np.int16)
+
+    def fill(rows: slice) -> None:
+        whole = np.isfinite(probability[rows]).all(axis=1)
+        found = out[rows]
+        if k > _FEW:
+            found[:] = np.argsort(-probability[rows], axis=1, kind="stable")[:, :k]
+        else:
+            left, at = probability[rows].copy(), np.arange(len(found))
+            for rank in range(found.shape[1]):
+                found[:, rank] = left.argmax(axis=1)
+                left[at, found[:, rank]] = -np.inf
+        found[~whole] = -1
+
+    each(fill, blocks(*probability.shape))
+    return out
 
 
 def check_fraction(name: str, value: Any) -> None:

@@ -14,6 +14,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
+from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.tl.evaluation.groups import row_groups
 from spatialwhisperer.tl.evaluation.truth import Known, known_truth, label_sets
 
@@ -224,10 +225,8 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 
 def _auroc_row(pair: Pair, min_rows: int) -> tuple[Any, ...]:
-    from sklearn.metrics import roc_auc_score
-
-    auroc = float(roc_auc_score(pair.present, pair.scores)) if pair.defined(min_rows) else np.nan
-    return pair.group, pair.name, auroc, int(pair.present.sum()), len(pair.present)
+    value = auroc(pair.scores, pair.present) if pair.defined(min_rows) else np.nan
+    return pair.group, pair.name, value, int(pair.present.sum()), len(pair.present)
 
 
 def _by_class(

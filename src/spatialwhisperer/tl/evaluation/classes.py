@@ -13,6 +13,7 @@ from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._checks import check_key_added, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
+from spatialwhisperer.statistics.intervals.auroc import aurocs
 from spatialwhisperer.statistics.intervals.uncertainty import jackknife
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
 from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
@@ -165,7 +166,7 @@ def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
 
 
 def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list[str], intervals: bool) -> pd.DataFrame:
-    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+    from sklearn.metrics import precision_recall_fscore_support
 
     k = len(classes)
     guess = scores.argmax(axis=1)
@@ -177,7 +178,7 @@ def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list
             "precision": precision,
             "recall": recall,
             "f1": f1,
-            "auroc": [roc_auc_score(y == c, scores[:, c]) for c in range(k)],
+            "auroc": aurocs(scores, y),
             "balanced_accuracy": np.nan,
             "accuracy": np.nan,
         },

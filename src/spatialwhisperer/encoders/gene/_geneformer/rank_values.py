@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._compute.threads import on_all_cores
+from spatialwhisperer._compute.blocks import each
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -76,7 +76,7 @@ def ranked_tokens(
         )
 
     parts = [slice(start, min(start + _ROWS_OF_A_THREAD, n)) for start in range(0, n, _ROWS_OF_A_THREAD)]
-    on_all_cores(rank, parts)
+    each(rank, parts)
     if (length < 0).any():
         row = int(np.argmax(length < 0))
         raise ValueError(
