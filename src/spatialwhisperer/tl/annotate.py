@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import pandas as pd
 
@@ -22,14 +22,13 @@ from spatialwhisperer.tl._annotation.examples import example_rows
 from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
 from spatialwhisperer.tl._annotation.labels import (
-    check_labels,
-    fill_templates,
     mean_embeddings,
     sentence_embeddings,
     wording_sd,
 )
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
-from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes
+from spatialwhisperer.tl._annotation.request import checked_request, limits_of
+from spatialwhisperer.tl._annotation.rollup import Hierarchy
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import (
@@ -53,10 +52,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
-    from spatialwhisperer.models.config import Annotation
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.labels import Labels
-    from spatialwhisperer.tl._annotation.rollup import Classes
+    from spatialwhisperer.tl._annotation.request import Request
     from spatialwhisperer.tl._annotation.scoring import Normalize
     from spatialwhisperer.tl._annotation.training_range import SectionRange
     from spatialwhisperer.tl._embedding.rows import Embedded
@@ -215,7 +213,7 @@ def zero_shot_annotate(
     check_modality(modality)
     model = open_model(model)
     one_of("unknown", unknown, Unknown)
-    request = _request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
+    request = checked_request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
     parts = sentence_embeddings(model, request.sentences, device=device)
     text, near = mean_embeddings(parts), nearness(model, request.labels, request.sentences, device=device)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
@@ -229,7 +227,7 @@ def zero_shot_annotate(
     fitted = None
     if chosen is None:
         fitted = decision.fitted_decision(model, request.labels, request.sentences, correction, read)
-    limits = _limits(request, fitted)
+    limits = limits_of(request, fitted)
     if stored is not None:
         rows = stored
     else:
@@ -288,69 +286,9 @@ def zero_shot_annotate(
     return None
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What the caller asks for, checked before any data are read.
-
-    Attributes
-    ----------
-    labels, sentences
-        Labels, and the sentences that describe each.
-    classes
-        What is scored, and where it lies in the ontology.
-    hierarchy, min_confidence, min_margin, min_rows
-        As the caller passed them.
-    """
-
-    labels: list[str]
-    sentences: list[list[str]]
-    classes: Classes
-    hierarchy: Hierarchy
-    min_confidence: float | None
-    min_margin: float
-    min_rows: int
-
-
-def _request(
-    model: Whisperer,
-    labels: Any,
-    templates: Any,
-    hierarchy: Hierarchy,
-    min_confidence: Any,
-    min_margin: Any,
-    min_rows: int,
-) -> _Request:
-    names, prompts = check_labels(labels, model)
-    sentences = fill_templates(prompts, templates)
-    if min_confidence is not None:
-        scoring.check_fraction("min_confidence", min_confidence)
-    scoring.check_fraction("min_margin", min_margin)
-    known = model.config.annotation
-    _check_rollup(hierarchy, known.min_confidence if min_confidence is None and known else min_confidence, min_margin)
-    classes = place_classes(model, names, labels, hierarchy)
-    return _Request(names, sentences, classes, hierarchy, min_confidence, float(min_margin), min_rows)
-
-
-def _limits(request: _Request, fitted: Annotation | None) -> Limits:
-    """What keeps a label from a row; the smallest confidence is that of the calibrated decision where the caller leaves it open."""
-    least = request.min_confidence
-    if least is None:
-        least = 0.0 if fitted is None else fitted.min_confidence
-    _check_rollup(request.hierarchy, least, request.min_margin)
-    return Limits(float(least), request.min_margin, request.min_rows)
-
-
-def _check_rollup(hierarchy: Hierarchy, least: float | None, min_margin: float) -> None:
-    if hierarchy.rollup and not least and not min_margin:
-        raise ValueError(
-            "rollup=True gives a coarser label to rows that would abstain, and without a threshold no row abstains. Pass "
-            "min_confidence=0.5 or so."
-        )
-
-
 def _record(
     model: Whisperer,
-    request: _Request,
+    request: Request,
     limits: Limits,
     correction: scoring.Correction,
     n_examples: tuple[int, ...] | None,
