@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numba
 
@@ -12,10 +12,11 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Kernel = TypeVar("Kernel", bound="Callable[..., Any]")
+# numba sets the names of its options when it is imported, which type checkers do not see
+_CONFIG: Any = numba.config
 
 
-def kernel(**options: Any) -> Callable[[Kernel], Kernel]:
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with :func:`numba.njit` when it is first called, and keep the machine code.
 
     Numba keeps it beside the source, or in the user's own cache. Where neither can be written, as in a container with a read-only
@@ -28,7 +29,7 @@ def kernel(**options: Any) -> Callable[[Kernel], Kernel]:
         Of `numba.njit`.
     """
 
-    def compiled(function: Kernel) -> Kernel:
+    def compiled(function: Callable[..., Any]) -> Any:
         # numba raises a RuntimeError where it finds no folder for the code
         with suppress(RuntimeError):
             return numba.njit(cache=True, **options)(function)
@@ -41,9 +42,9 @@ def kernel(**options: Any) -> Callable[[Kernel], Kernel]:
 
 @contextmanager
 def _in_the_cache_folder() -> Iterator[None]:
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(settings.cache_dir / "kernels")
+    before = _CONFIG.CACHE_DIR
+    _CONFIG.CACHE_DIR = str(settings.cache_dir / "kernels")
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        _CONFIG.CACHE_DIR = before

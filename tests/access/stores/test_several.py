@@ -32,7 +32,7 @@ def sections() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def expected(sections) -> list[np.ndarray]:
     return [
-        sw.tl.zero_shot_annotate(section, LABELS, inplace=False, **OPTIONS).to_numpy() for section in sections.values()
+        np.asarray(sw.tl.zero_shot_annotate(section, LABELS, inplace=False, **OPTIONS)) for section in sections.values()
     ]
 
 
@@ -82,7 +82,7 @@ def test_a_slide_without_a_table_gets_one_with_its_squares(tmp_path, sections) -
     section = sections["P1"]
     type(section)(images=dict(section.images)).write(tmp_path / "bare.zarr")
     sw.tl.zero_shot_annotate([tmp_path / "bare.zarr"], LABELS, unknown="label")
-    kept = read_object(tmp_path / "bare.zarr")
+    kept: Any = read_object(tmp_path / "bare.zarr")
     assert set(kept.tables) == {"sw_tiles"}
     assert set(np.atleast_1d(kept["sw_tiles"].uns["spatialdata_attrs"]["region"])) <= set(kept.shapes)
     assert kept["sw_tiles"].obs["sw_label"].notna().any()
@@ -116,9 +116,9 @@ def test_what_is_wrong_with_a_list_is_said_before_a_slide_is_read(stores, sectio
     with pytest.raises(ValueError, match="inplace=False returns the result of one slide"):
         sw.pp.embed_images([section], inplace=False)
     with pytest.raises(TypeError, match=r"client must be a dask\.distributed\.Client, not int"):
-        sw.pp.embed_images([stores[0]], client=3)
+        sw.pp.embed_images([stores[0]], client=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="client spreads several slides over a cluster, and this is one"):
-        sw.pp.embed_images(section, client=object())
+        sw.pp.embed_images(section, client=object())  # type: ignore[arg-type]
 
 
 class Killed(BaseException):
@@ -142,7 +142,7 @@ def test_a_store_can_be_read_whenever_a_process_is_killed(at, stores, monkeypatc
 
     for name in ("_forget_consolidated", "put"):
         monkeypatch.setattr(saving, name, dying(getattr(saving, name)))
-    data = read_object(path)
+    data: Any = read_object(path)
     monkeypatch.setattr(type(data), "write_consolidated_metadata", dying(type(data).write_consolidated_metadata))
     data["table"].obs["new"] = 1
     try:

@@ -6,7 +6,7 @@ import os
 import time
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from uuid import uuid4
 
 from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    Slide = AnnData | SpatialData
-    Slides = Slide | Sequence[Slide | str | Path]
+    Slide: TypeAlias = AnnData | SpatialData
+    Slides: TypeAlias = Slide | Sequence[Slide | str | Path]
 
 P = ParamSpec("P")
 R = TypeVar("R")

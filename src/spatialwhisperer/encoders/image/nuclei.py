@@ -198,7 +198,7 @@ def measure_tiles(tiles: np.ndarray, stain: SlideStain, mpp: float) -> list[Nucl
     def one(tile: np.ndarray) -> Nuclei:
         return _measure(np.ascontiguousarray(tile), stain.densities, matrix, scale)
 
-    return each(one, tiles)
+    return each(one, list(tiles))
 
 
 def _measure(tile: np.ndarray, densities: np.ndarray, matrix: np.ndarray, scale: Scale) -> Nuclei:

@@ -121,7 +121,7 @@ class StainTextureEncoder(ImageEncoder):
             Tiles have another shape or are smaller than 16 px, or `mpp` is not positive.
         """
         tiles = check_tiles(inputs, mpp, smallest=MIN_EDGE_PX)
-        rows = each(lambda tile: _row(tile, float(mpp), self.stain), tiles)
+        rows = each(lambda tile: _row(tile, float(mpp), self.stain), list(tiles))
         return np.array(rows, np.float32).reshape(len(tiles), len(_names()))
 
 
@@ -135,7 +135,7 @@ def _look(sample: np.ndarray, mpp: float, stain: SlideStain) -> tuple[float, ...
         return ()
     some = tissue[np.unique(np.linspace(0, len(tissue) - 1, _MOST_LOOKED_AT).astype(int))]
     as_it_is = SlideStain.reference()
-    features = np.array(each(lambda tile: _row(tile, mpp, as_it_is), sample[some]))
+    features = np.array(each(lambda tile: _row(tile, mpp, as_it_is), list(sample[some])))
     return (*features.mean(axis=0).tolist(), *features.std(axis=0).tolist())
 
 
