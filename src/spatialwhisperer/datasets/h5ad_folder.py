@@ -56,7 +56,6 @@ def h5ad_folder(
     >>> import pandas as pd
     >>> import spatialwhisperer as sw
     >>> from pathlib import Path
-    from typing import TYPE_CHECKING, cast
     >>> folder = Path(tempfile.mkdtemp())
     >>> cells = sw.datasets.simulate_sections(1, 80, n_genes=60, n_reference_cells=50, random_state=0).reference
     >>> cells.write_h5ad(folder / "GSM1.h5ad")
