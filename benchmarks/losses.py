@@ -1,6 +1,6 @@
 """Pairs per second of a step of contrastive losses, forwards and backwards: ours, open_clip's, and the whole matrices at once.
 
-usage: python benchmarks/losses.py [--batches 2048 4096] [--dim 512] [--repeats 5]
+usage: python benchmarks/losses.py [--batches 2048 4096] [--dim 512] [--repeats 3]
        python benchmarks/losses.py --batches 8192 --repeats 3
 
 The peers of InfoNCE are open_clip's ClipLoss and one matrix of logits with two cross entropies, as CellWhisperer has it ("whole
@@ -71,7 +71,7 @@ def step(loss: Loss, image: torch.Tensor, gene: torch.Tensor) -> Callable[[], fl
 
 
 def main() -> None:
-    args = arguments(__doc__, batches=[2048, 4096], dim=512, repeats=5)
+    args = arguments(__doc__, batches=[2048, 4096], dim=512, repeats=3)
     print(processor())
     for n in args.batches:
         torch.manual_seed(0)

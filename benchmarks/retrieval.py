@@ -1,6 +1,6 @@
 """Queries per second of expression by retrieval: ours, one query at a time as published, faiss's flat index, and scikit-learn's search.
 
-usage: python benchmarks/retrieval.py [--queries 1000] [--bank 50000] [--dim 512] [--genes 1000] [--k 50] [--repeats 5]
+usage: python benchmarks/retrieval.py [--queries 1000] [--bank 50000] [--dim 512] [--genes 1000] [--k 50] [--repeats 3]
        python benchmarks/retrieval.py --bank 200000
 
 Ours gives mean and standard deviation over the neighbours; the others give the mean alone. The loop does what BLEEP does: the whole
@@ -72,7 +72,7 @@ def recall(queries: np.ndarray, keys: np.ndarray, k: int) -> float:
 
 
 def main() -> None:
-    args = arguments(__doc__, queries=1000, bank=50_000, dim=512, genes=1000, k=50, repeats=5)
+    args = arguments(__doc__, queries=1000, bank=50_000, dim=512, genes=1000, k=50, repeats=3)
     rng = np.random.default_rng(0)
     queries, keys = (rng.standard_normal((n, args.dim), dtype=np.float32) for n in (args.queries, args.bank))
     values = rng.random((args.bank, args.genes), dtype=np.float32)

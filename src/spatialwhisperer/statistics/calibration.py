@@ -65,9 +65,7 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     >>> probabilities(np.array([[0.0, np.log(3.0)]]), 1.0).round(2)
     array([[0.25, 0.75]])
     """
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a positive number, not {temperature!r}.")
-    divisor = np.asarray(temperature, dtype=scores.dtype)
+    divisor = np.asarray(positive_temperature(temperature), dtype=scores.dtype)
     out = np.empty_like(scores)
 
     def fill(rows: slice) -> None:
@@ -78,6 +76,19 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
 
     each(fill, blocks(*scores.shape))
     return out
+
+
+def positive_temperature(temperature: float) -> float:
+    """The temperature.
+
+    Raises
+    ------
+    ValueError
+        If it is not positive.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a positive number, not {temperature!r}.")
+    return temperature
 
 
 def negative_log_likelihood(scores: np.ndarray, correct: np.ndarray, temperature: float) -> float:

@@ -12,14 +12,15 @@ from spatialwhisperer._access.columns import column
 from spatialwhisperer._compute.blocks import blocks, each
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
-from spatialwhisperer.statistics.calibration import probabilities
+from spatialwhisperer._compute.blocks import blocks, each
+from spatialwhisperer.statistics.calibration import positive_temperature
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from spatialwhisperer.models.whisperer import Whisperer
 
-_NUMBERS = 2**22
+_NUMBERS = 2**19
 """Most numbers of a block of embeddings or of scores that is computed at a time."""
 
 _FEW = 16
@@ -158,15 +159,20 @@ def score_rows(
     z: np.ndarray, text: np.ndarray, *, sections: np.ndarray, correction: Correction
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (n, c) and probabilities (n, c) of unit rows (n, u) for unit labels (c, u); NaN rows stay NaN."""
-    scores = np.empty((len(z), len(text)), np.float32)
-    for rows in blocks(len(z), len(text), _NUMBERS):
-        # written where it belongs, or a copy would take as much memory again
-        np.matmul(z[rows], text.T, out=scores[rows], casting="same_kind")
-    if correction.normalize == "centre" and correction.mean is not None:
-        scores -= (text.astype(np.float64) @ correction.mean).astype(np.float32)
-    elif correction.normalize == "centre":
-        _centre(scores, z, text, sections)
-    probability = probabilities(scores, correction.temperature)
+    import torch
+
+    scores, probability = (np.empty((len(z), len(text)), np.float32) for _ in range(2))
+    z, text = (np.ascontiguousarray(x, np.float32) for x in (z, text))
+    offsets, code = _offsets(z, text, sections, correction)
+    temperature = positive_temperature(correction.temperature)
+    columns = torch.from_numpy(text).T
+    # each block is written where it belongs, and its softmax follows while it is in the cache
+    for rows in blocks(*scores.shape, _NUMBERS):
+        part, soft = torch.from_numpy(scores[rows]), torch.from_numpy(probability[rows])
+        torch.mm(torch.from_numpy(z[rows]), columns, out=part)
+        if offsets is not None:
+            part -= torch.from_numpy(offsets[code[rows]])
+        torch.softmax(torch.div(part, temperature, out=soft), dim=1, out=soft)
     return (probability if correction.normalize == "softmax" else scores), probability
 
 
@@ -175,8 +181,17 @@ def of_cosines(correction: Correction) -> Correction:
     return correction._replace(normalize="none") if correction.normalize == "softmax" else correction
 
 
-def _centre(scores: np.ndarray, z: np.ndarray, text: np.ndarray, sections: np.ndarray) -> None:
-    """Subtract the mean score of each label over the rows of each section, in place. It is the score of their mean embedding."""
+def _offsets(
+    z: np.ndarray, text: np.ndarray, sections: np.ndarray, correction: Correction
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """What is subtracted from scores, float32 (k, c), and which row of it from each row (n,); ``None`` where nothing is.
+
+    The mean score over the rows of a section is the score of their mean embedding.
+    """
+    if correction.normalize != "centre":
+        return None, np.zeros(len(z), int)
+    if correction.mean is not None:
+        return (text.astype(np.float64) @ correction.mean).astype(np.float32)[None], np.zeros(len(z), int)
     code, names = pd.factorize(sections)
     whole = np.isfinite(z).all(axis=1) & (code >= 0)
     sums = np.zeros((len(names), z.shape[1]))
@@ -185,10 +200,8 @@ def _centre(scores: np.ndarray, z: np.ndarray, text: np.ndarray, sections: np.nd
         of = sp.csr_matrix((np.ones(len(known)), (code[known], np.arange(len(known)))), (len(names), len(known)))
         sums += of @ z[known].astype(np.float64)
     means = sums / np.bincount(code[whole], minlength=len(names)).clip(1)[:, None]
-    # a row without a section has the last code, whose scores are subtracted from nothing else
-    offsets = np.concatenate([means @ text.T.astype(np.float64), np.zeros((1, len(text)))]).astype(np.float32)
-    for rows in blocks(*scores.shape):
-        scores[rows] -= offsets[code[rows]]
+    # the last one is that of rows without a section, whose code is -1
+    return np.concatenate([means @ text.T.astype(np.float64), np.zeros((1, len(text)))]).astype(np.float32), code
 
 
 class Best(NamedTuple):
@@ -214,13 +227,16 @@ def best_labels(probability: np.ndarray, code: np.ndarray | None = None) -> Best
 
     def fill(rows: slice) -> None:
         part = probability[rows].copy()
-        at, whole = np.arange(len(part)), np.isfinite(part).all(axis=1)
-        own = part.argmax(axis=1) if code is None else np.where(whole, code[rows], 0)
+        at = np.arange(len(part))
+        own = part.argmax(axis=1) if code is None else code[rows]
         first = part[at, own]
         part[at, own] = 0
+        second = part.max(axis=1)
+        # the maximum of a row with a NaN is NaN
+        whole = np.isfinite(first) & np.isfinite(second)
         best[rows] = np.where(whole, own, -1)
         confidence[rows] = np.where(whole, first, np.nan)
-        margin[rows] = np.where(whole, (first - part.max(axis=1)).clip(0), np.nan)
+        margin[rows] = np.where(whole, (first - second).clip(0), np.nan)
 
     each(fill, blocks(*probability.shape))
     return Best(best, confidence, margin)
