@@ -56,9 +56,11 @@ def test_value_and_gradients_are_those_of_the_definition(kind: str, lam: float, 
     if KINDS[kind].get("renormalise"):
         # a column whose targets are all zero has no sum to be divided by
         scale = min(scale, 50.0)
-    expected = with_gradients(lambda *x: whole_loss(*x, how(kind, lam, n)), image, gene, scale)
+    expected = with_gradients(lambda a, b, s: whole_loss(a, b, s, how(kind, lam, n)), image, gene, scale)
     for elements in (1, 3 * n, None):
-        found = with_gradients(lambda *x, e=elements: panel_loss(*x, how(kind, lam, n, e)), image, gene, scale)
+        found = with_gradients(
+            lambda a, b, s, e=elements: panel_loss(a, b, s, how(kind, lam, n, e)), image, gene, scale
+        )
         for value, right in zip(found, expected, strict=True):
             torch.testing.assert_close(value, right, rtol=1e-9, atol=1e-10)
 
@@ -66,8 +68,10 @@ def test_value_and_gradients_are_those_of_the_definition(kind: str, lam: float, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32_is_right_to_its_rounding(kind: str) -> None:
     image, gene = embeddings(130, 16, 0)
-    expected = with_gradients(lambda *x: whole_loss(*x, how(kind, 0.5, 130)), image, gene, 10.0)
-    found = with_gradients(lambda *x: panel_loss(*x, how(kind, 0.5, 130, 1000)), image.float(), gene.float(), 10.0)
+    expected = with_gradients(lambda a, b, s: whole_loss(a, b, s, how(kind, 0.5, 130)), image, gene, 10.0)
+    found = with_gradients(
+        lambda a, b, s: panel_loss(a, b, s, how(kind, 0.5, 130, 1000)), image.float(), gene.float(), 10.0
+    )
     for value, right in zip(found, expected, strict=True):
         assert float((value - right).abs().max()) <= 1e-5 * max(1e-2, float(right.abs().max()))
 
@@ -77,8 +81,10 @@ def test_logits_of_any_range_are_exact_in_float32() -> None:
     image, gene = embeddings(40, 4, 1)
     gene *= torch.logspace(-3, 0, 40, dtype=torch.float64)[:, None]
     image *= torch.logspace(0, -3, 40, dtype=torch.float64)[:, None]
-    expected = with_gradients(lambda *x: whole_loss(*x, How(0.5)), image, gene, 3000.0)
-    found = with_gradients(lambda *x: panel_loss(*x, How(0.5, elements=300)), image.float(), gene.float(), 3000.0)
+    expected = with_gradients(lambda a, b, s: whole_loss(a, b, s, How(0.5)), image, gene, 3000.0)
+    found = with_gradients(
+        lambda a, b, s: panel_loss(a, b, s, How(0.5, elements=300)), image.float(), gene.float(), 3000.0
+    )
     for value, right in zip(found, expected, strict=True):
         torch.testing.assert_close(value.double(), right, rtol=2e-3, atol=2e-3 * float(right.abs().max()))
 

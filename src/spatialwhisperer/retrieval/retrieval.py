@@ -349,8 +349,9 @@ def _averages(values: Any) -> Callable[..., None]:
     from spatialwhisperer.retrieval import kernels
 
     if sp.issparse(values):
-        return lambda *parts: kernels.average_sparse(*parts[:2], values.data, values.indices, values.indptr, *parts[2:])
-    return lambda *parts: kernels.average_dense(*parts[:2], values, *parts[2:])
+        parts = values.data, values.indices, values.indptr
+        return lambda index, weight, mean, std: kernels.average_sparse(index, weight, *parts, mean, std)
+    return lambda index, weight, mean, std: kernels.average_dense(index, weight, values, mean, std)
 
 
 def _dense(values: Any, rows: np.ndarray) -> np.ndarray:
@@ -359,7 +360,7 @@ def _dense(values: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def _matrix(values: Any) -> Any:
-    matrix = values.tocsr() if sp.issparse(values) else np.asarray(values)
+    matrix: Any = values.tocsr() if sp.issparse(values) else np.asarray(values)
     if matrix.ndim != 2:
         raise ValueError(f"values must be a matrix of shape (bank, genes), not of shape {matrix.shape}.")
     if sp.issparse(matrix) and not matrix.has_canonical_format:

@@ -41,7 +41,7 @@ def test_aurocs_of_columns_are_those_by_pairs(
     monkeypatch.setattr(parallel, "cores", lambda: threads)
     rng = np.random.default_rng(seed)
     n, c = int(rng.integers(1, 80)), int(rng.integers(1, 40))
-    scores = rng.integers(-3, 4, (n, c)).astype(kind)
+    scores: np.ndarray = rng.integers(-3, 4, (n, c)).astype(kind)
     codes = rng.integers(0, max(1, c - 1), n)
     expected = np.full(c, np.nan)
     for k in range(c):

@@ -167,7 +167,7 @@ def score_rows(
     temperature = positive_temperature(correction.temperature)
     columns = torch.from_numpy(text).T
     # each block is written where it belongs, and its softmax follows while it is in the cache
-    for rows in blocks(*scores.shape, _NUMBERS):
+    for rows in blocks(len(z), len(text), _NUMBERS):
         part, soft = torch.from_numpy(scores[rows]), torch.from_numpy(probability[rows])
         torch.mm(torch.from_numpy(z[rows]), columns, out=part)
         if offsets is not None:
