@@ -194,7 +194,7 @@ def _offsets(
     code, names = pd.factorize(sections)
     whole = np.isfinite(z).all(axis=1) & (code >= 0)
     sums = np.zeros((len(names), z.shape[1]))
-    for rows in blocks(*z.shape, _NUMBERS):
+    for rows in blocks(len(z), z.shape[1], _NUMBERS):
         known = np.flatnonzero(whole[rows]) + rows.start
         of = sp.csr_matrix((np.ones(len(known)), (code[known], np.arange(len(known)))), (len(names), len(known)))
         sums += of @ z[known].astype(np.float64)
