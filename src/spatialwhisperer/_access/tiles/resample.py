@@ -15,6 +15,8 @@ _SUMS = {"reassoc", "nsz", "contract", "nnan"}
 # halves are rounded up, also where a sum of float32 left them slightly below
 _HALF = np.float32(0.5 + 1e-3)
 
+_FEWEST_IN_RUN = 8
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -88,6 +90,20 @@ def _weights(start: float, cell: float, width: float, n: int) -> tuple[np.ndarra
     return first, weights
 
 
+@kernel(nogil=True)
+def _runs(first: np.ndarray) -> np.ndarray:
+    """Where runs of cells begin whose first pixels follow one another, and the number of cells."""
+    n = len(first)
+    out = np.empty(n + 1, np.int64)
+    found = 0
+    for i in range(n):
+        if i == 0 or first[i] != first[i - 1] + 1:
+            out[found] = i
+            found += 1
+    out[found] = n
+    return out[: found + 1]
+
+
 @kernel(nogil=True, fastmath=_SUMS)
 def _average(
     planes: np.ndarray,
@@ -100,25 +116,58 @@ def _average(
     out: np.ndarray,
 ) -> None:
     n = out.shape[-1]
+    total = np.empty(n, np.float32)
     for t in range(len(which)):
         first_x, weights_x = _weights(left[t], x[0], x[1], n)
         first_y, weights_y = _weights(top[t], y[0], y[1], n)
-        start, stop = first_x[0], min(first_x[-1] + weights_x.shape[1], planes.shape[3])
-        row = np.empty(stop - start, np.float32)
+        pixels = weights_x.shape[1]
+        # pixel by pixel of all cells, which lets vector units take many cells at a time
+        across = np.ascontiguousarray(weights_x.T)
+        start, stop = first_x[0], min(first_x[-1] + pixels, planes.shape[3])
+        # cells at the right edge may have weights of zero beyond it
+        row = np.zeros(first_x[-1] + pixels - start, np.float32)
+        at, runs = (first_x - start).astype(np.int32), _runs(first_x)
         for channel in range(3):
             plane = planes[which[t], channel]
             for i in range(n):
-                row[:] = np.float32(0)
+                row[: stop - start] = np.float32(0)
                 for k in range(weights_y.shape[1]):
                     weight = weights_y[i, k]
                     if weight > 0:
                         line = plane[first_y[i] + k, start:stop]
-                        for j in range(len(row)):
+                        for j in range(len(line)):
                             row[j] += weight * np.float32(line[j])
-                for j in range(n):
-                    total = bias
-                    at = first_x[j] - start
-                    for k in range(weights_x.shape[1]):
-                        if weights_x[j, k] > 0:
-                            total += weights_x[j, k] * row[at + k]
-                    out[t, channel, i, j] = np.uint8(min(max(total + _HALF, np.float32(0)), np.float32(255)))
+                total[:] = bias
+                if len(runs) <= n // _FEWEST_IN_RUN:
+                    _add_runs(row, at, runs, across, total)
+                else:
+                    _add(row, at, across, total)
+                _round(total, out[t, channel, i])
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _add_runs(row: np.ndarray, at: np.ndarray, runs: np.ndarray, across: np.ndarray, total: np.ndarray) -> None:
+    """Add the weighted pixels of cells about as large as a pixel, whose pixels lie side by side."""
+    for r in range(len(runs) - 1):
+        begin, end = runs[r], runs[r + 1]
+        sums = total[begin:end]
+        for k in range(len(across)):
+            first = at[begin] + k
+            weights, values = across[k, begin:end], row[first : first + end - begin]
+            for j in range(len(sums)):
+                sums[j] += weights[j] * values[j]
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _add(row: np.ndarray, at: np.ndarray, across: np.ndarray, total: np.ndarray) -> None:
+    """Add the weighted pixels of all cells."""
+    for k in range(len(across)):
+        weights, values = across[k], row[k:]
+        for j in range(len(total)):
+            total[j] += weights[j] * values[at[j]]
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _round(total: np.ndarray, out: np.ndarray) -> None:
+    for j in range(len(total)):
+        out[j] = np.uint8(min(max(total[j] + _HALF, np.float32(0)), np.float32(255)))
