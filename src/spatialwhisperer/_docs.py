@@ -16,13 +16,14 @@ PARAMETERS = {
 data
     AnnData with ``.obsm["spatial"]`` in full-resolution pixels and images in ``.uns["spatial"]``, or SpatialData.
 """,
-    "several": """
-    A list of slides is worked on one after another: objects, whose results are written in place, or paths of SpatialData stores (.zarr)
-    and AnnData files (.h5ad), into which results are written. Each store holds its old table or its new one at any moment.
-""",
-    "client": """
-client
-    A :class:`dask.distributed.Client` that spreads a list of paths over the workers of its cluster, each of which opens the model once.
+    "slides": """
+**slides
+    How the objects are opened: ``table_key`` (table of a SpatialData), ``image_key`` (image, one for all or by section),
+    ``coordinate_system`` (in which shapes and image meet), ``library_key`` (column of ``.obs`` that names the library of each row),
+    ``mpp`` (microns per full-resolution pixel, one for all or by section) and ``spot_pitch_um`` (centre-to-centre distance of the
+    spots, from which ``mpp`` follows). What is left out is taken from :func:`spatialwhisperer.pp.tiles`, else from the object.
+    ``client``, a :class:`dask.distributed.Client`, distributes a list of paths over the workers of its cluster, each of which opens
+    the model once.
 """,
     "model": """
 model

@@ -378,7 +378,7 @@ def test_what_train_refuses(
 def test_nothing_to_train_on() -> None:
     with pytest.raises(ValueError, match="No data to train on"):
         sw.tl.train([])
-    with pytest.raises(TypeError, match="not str"):
+    with pytest.raises(FileNotFoundError, match=r"P1 holds no corpus.*sw\.pp\.build_corpus"):
         sw.tl.train("P1")
 
 

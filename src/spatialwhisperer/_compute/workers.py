@@ -1,4 +1,4 @@
-"""Work that is spread over the processes of a dask cluster."""
+"""Work that is distributed over the processes of a dask cluster."""
 
 from __future__ import annotations
 

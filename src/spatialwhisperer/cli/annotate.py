@@ -58,7 +58,7 @@ def run(options: Namespace) -> int:
 def _ends(label: _Labelling, jobs: Sequence[Job], client: Any) -> Iterator[End]:
     if client is None:
         return map(label, jobs)
-    return cluster.spread(client, label, [job.absolute() for job in jobs])
+    return cluster.distributed(client, label, [job.absolute() for job in jobs])
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def started(typed: str | None) -> Iterator[Any]:
         yield client
 
 
-def spread(client: Any, work: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
+def distributed(client: Any, work: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
     """What comes of each item, in the order in which they are done.
 
     Raises

@@ -193,7 +193,7 @@ def _computing(group: _ArgumentGroup) -> None:
         "--cluster",
         type=_cluster,
         metavar="N|ADDRESS",
-        help="spread slides over N processes of this machine, or over the workers of the dask scheduler at an address (tcp://host:8786) "
+        help="distribute slides over N processes of this machine, or over the workers of the dask scheduler at an address (tcp://host:8786) "
         "or in its file",
     )
     group.add_argument("--offline", action="store_true", help="download nothing")

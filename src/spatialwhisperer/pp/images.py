@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.records import OffSlide
-from spatialwhisperer._access.slide import Slide, SlideOptions
-from spatialwhisperer._access.stores.several import over_slides
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.stores.several import SlidesOptions, opening, over_slides
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from anndata import AnnData
-    from distributed import Client
     from spatialdata import SpatialData
 
     from spatialwhisperer.encoders.image.base import ImageEncoder
@@ -43,9 +42,8 @@ def embed_images(
     key_added: str | None = None,
     batch_size: int | None = None,
     device: str | None = None,
-    client: Client | None = None,  # noqa: ARG001, of several slides
     inplace: bool = True,
-    **slide: Unpack[SlideOptions],
+    **slides: Unpack[SlidesOptions],
 ) -> np.ndarray | None:
     """Compute the features of the H&E tile around each row with a frozen image encoder.
 
@@ -55,7 +53,8 @@ def embed_images(
     Parameters
     ----------
     %(data)s
-    %(several)s
+        A list of slides is worked on one after another: objects, whose results are written in place, or paths of SpatialData stores
+        (.zarr) and AnnData files (.h5ad), into which results are written. Each store holds its old table or its new one at any moment.
     encoder
         Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object. ``"nuclei"`` describes
         the nuclei within 100, 154 and 300 µm of each row, and takes no other sizes; where an image is coarser than 0.75 µm per pixel,
@@ -77,9 +76,8 @@ def embed_images(
         Key in ``.obsm``; ``None`` takes ``X_`` and the name of the encoder.
     %(batch_size)s
     %(device)s
-    %(client)s
     %(inplace)s
-    %(slide)s
+    %(slides)s
 
     Returns
     -------
@@ -133,7 +131,7 @@ def embed_images(
     """
     if off_slide is not None:
         one_of("off_slide", off_slide, OffSlide)
-    opened = Slide.open(data, **slide)
+    opened = Slide.open(data, **opening(slides))
     check_names([opened])
     choice = choose_encoder(encoder, weights=weights)
     check_own_sizes(choice.spec, tile_um, tile_px)

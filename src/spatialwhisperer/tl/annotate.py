@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.stores.several import over_slides
+from spatialwhisperer._access.stores.several import SlidesOptions, opening, over_slides
 from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks import checked, one_of
 from spatialwhisperer._docs import shared
@@ -48,10 +48,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from anndata import AnnData
-    from distributed import Client
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.labels import Labels
     from spatialwhisperer.tl._annotation.request import Request
@@ -84,9 +82,8 @@ def zero_shot_annotate(
     key_added: str = _keys.LABEL,
     batch_size: int | None = None,
     device: str | None = None,
-    client: Client | None = None,  # noqa: ARG001, of several slides
     inplace: bool = True,
-    **slide: Unpack[SlideOptions],
+    **slides: Unpack[SlidesOptions],
 ) -> pd.DataFrame | None:
     """Label spots, cells or tiles with any words, from the image (or from the counts) alone.
 
@@ -104,7 +101,8 @@ def zero_shot_annotate(
     data
         What to annotate: a slide with spots or cells, a grid made by :func:`spatialwhisperer.pp.tiles`, or a slide without a table
         (:func:`spatialwhisperer.io.read_slide`), over whose tissue tiles of the size that the model reads are laid.
-    %(several)s
+        A list of slides is worked on one after another: objects, whose results are written in place, or paths of SpatialData stores
+        (.zarr) and AnnData files (.h5ad), into which results are written. Each store holds its old table or its new one at any moment.
     labels
         Names, or a mapping from name to one or several descriptions, whose embeddings are averaged and scaled back to unit
         length. A name alone, or the id of an ontology term, takes its descriptions from the vocabulary of the model; a name that is
@@ -148,9 +146,8 @@ def zero_shot_annotate(
         Column of ``.obs``; the other keys are named after it.
     %(batch_size)s
     %(device)s
-    %(client)s
     %(inplace)s
-    %(slide)s
+    %(slides)s
 
     Returns
     -------
@@ -216,6 +213,7 @@ def zero_shot_annotate(
     request = checked_request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
     parts = sentence_embeddings(model, request.sentences, device=device)
     text, near = mean_embeddings(parts), nearness(model, request.labels, request.sentences, device=device)
+    slide = opening(slides)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer, group_key=group_key)

@@ -117,7 +117,7 @@ def test_what_is_wrong_with_a_list_is_said_before_a_slide_is_read(stores, sectio
         sw.pp.embed_images([section], inplace=False)
     with pytest.raises(TypeError, match=r"client must be a dask\.distributed\.Client, not int"):
         sw.pp.embed_images([stores[0]], client=3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="client spreads several slides over a cluster, and this is one"):
+    with pytest.raises(ValueError, match="client distributes several slides over a cluster, and this is one"):
         sw.pp.embed_images(section, client=object())  # type: ignore[arg-type]
 
 

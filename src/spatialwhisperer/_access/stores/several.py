@@ -1,4 +1,4 @@
-"""One verb for several slides: one after another, or spread over a dask cluster."""
+"""One verb for several slides: one after another, or on the workers of a dask cluster."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import time
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
+from spatialwhisperer._access.slide import SlideOptions
 from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
 from spatialwhisperer._access.stores.saving import save_results
 from spatialwhisperer._access.tables import is_spatialdata
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from anndata import AnnData
+    from distributed import Client
     from spatialdata import SpatialData
 
     Slide: TypeAlias = AnnData | SpatialData
@@ -29,8 +31,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class SlidesOptions(SlideOptions, total=False):
+    """Arguments of every function that takes several slides.
+
+    Attributes
+    ----------
+    client
+        Client of dask.distributed, over whose workers a list of paths is distributed.
+    """
+
+    client: Client | None
+
+
+def opening(options: SlidesOptions) -> SlideOptions:
+    """The options without those that are for several slides alone."""
+    return cast("SlideOptions", {name: value for name, value in options.items() if name != "client"})
+
+
 def over_slides(verb: Callable[Concatenate[Slide, P], R]) -> Callable[Concatenate[Slides, P], R | None]:
-    """Let a verb also take a list of slides, and a ``client`` of dask.distributed that spreads them.
+    """Let a verb also take a list of slides, and a ``client`` of dask.distributed on whose workers they are worked on.
 
     Slides in the list are objects, whose results are written in place, or paths of stores, into which results are written. All are
     tried; those that failed are named at the end.
@@ -40,7 +59,9 @@ def over_slides(verb: Callable[Concatenate[Slide, P], R]) -> Callable[Concatenat
     def call(data: Any, *args: P.args, **options: P.kwargs) -> R | None:
         if not isinstance(data, list | tuple):
             if options.get("client") is not None:
-                raise ValueError("client spreads several slides over a cluster, and this is one. Pass a list of paths.")
+                raise ValueError(
+                    "client distributes several slides over a cluster, and this is one. Pass a list of paths."
+                )
             return verb(data, *args, **options)
         client: Any = options.pop("client", None)
         slides = _checked(data, client, options)
