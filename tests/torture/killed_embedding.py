@@ -72,7 +72,8 @@ def section() -> Any:
 def embed(adata: Any, place: Path) -> np.ndarray:
     """Embed in ten batches, which are kept in a folder."""
     how: dict[str, Any] = {"tile_um": (20, 40), "tile_px": 32, "mpp": 0.5, "batch_size": 8, "inplace": False}
-    with sw.settings.override(cache_dir=place, verbose=False):
+    # batches are found again at the same precision, and the process that is killed has settings of its own
+    with sw.settings.override(cache_dir=place, verbose=False, precision="float32"):
         return np.asarray(sw.pp.embed_images(adata, encoder="stain_texture", **how))
 
 
