@@ -23,7 +23,17 @@ from _measure import offers, processor
 
 HERE = Path(__file__).parent
 
-SCRIPTS = ("tiles", "augmentation", "losses", "rank_tokens", "gene_sentences", "scores", "retrieval", "metrics")
+SCRIPTS = (
+    "tiles",
+    "augmentation",
+    "image_encoders",
+    "losses",
+    "rank_tokens",
+    "gene_sentences",
+    "scores",
+    "retrieval",
+    "metrics",
+)
 
 
 def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:

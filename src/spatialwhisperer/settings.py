@@ -62,8 +62,8 @@ class Settings:
     cache_dir
         Folder for downloads, training runs, and features of tiles that an interrupted call had finished.
     precision
-        "auto" lets image encoders of libraries multiply in bfloat16 on CUDA and on processors with instructions for it, which is several
-        times faster; "float32" never does.
+        "auto" lets image encoders of libraries multiply in bfloat16 on CUDA and on processors with instructions for it, which is faster;
+        "float32" never does.
     offline
         Nothing is downloaded; an error says which file is missing and where to put it.
     progress

@@ -1,0 +1,69 @@
+"""Tiles per second of image encoders on a CPU: ours as the processor offers it, ours in float32, and the network in plain float32.
+
+usage: python benchmarks/image_encoders.py [--names resnet50 vit_small_patch16_224 densenet121] [--tiles 16] [--repeats 3]
+
+Networks have random weights: the time does not depend on them. "plain float32" is the network on tiles that are normalised before, without
+anything else. Prints the smallest cosine of the features of a tile to those in float32, which is to be 0.999 or more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from _measure import OURS, arguments, compare, processor
+
+import spatialwhisperer as sw
+from spatialwhisperer.encoders.image.timm import TimmEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EDGE_PX, LEAST_COSINE = 224, 0.999
+
+
+def pictures(n: int) -> np.ndarray:
+    """Waves with grain: features of noise alone are nearly the same for all tiles."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:EDGE_PX, :EDGE_PX]
+    waves = np.stack([127 + 100 * np.sin(x / rng.uniform(5, 40) + y / rng.uniform(5, 40)) for _ in range(3 * n)])
+    tiles = waves.reshape(n, 3, EDGE_PX, EDGE_PX) + rng.normal(0, 10, (n, 3, EDGE_PX, EDGE_PX))
+    return tiles.clip(0, 255).astype(np.uint8)
+
+
+def main() -> None:
+    args = arguments(__doc__, names=["resnet50", "vit_small_patch16_224", "densenet121"], tiles=16, repeats=3)
+    tiles = pictures(args.tiles)
+    print(processor())
+    for name in args.names:
+        torch.manual_seed(0)
+        encoder = TimmEncoder(name, pretrained=False)
+        normalised = torch.from_numpy(tiles).float() / 255 * 2 - 1
+
+        def ours(precision: Any, encoder: TimmEncoder = encoder) -> np.ndarray:
+            with sw.settings.override(precision=precision):
+                return encoder.encode(tiles, mpp=0.5, device="cpu")
+
+        def plain(encoder: TimmEncoder = encoder, x: torch.Tensor = normalised) -> torch.Tensor:
+            with torch.inference_mode():
+                return encoder.network(x)
+
+        methods: dict[str, Callable[[], Any]] = {
+            OURS: lambda: ours("auto"),
+            "plain float32": plain,
+            "ours in float32": lambda: ours("float32"),
+        }
+        for method in methods.values():
+            method()
+        path = f"image encoder {name}, {args.tiles} tiles x {EDGE_PX} px"
+        found = compare(path, methods, items=args.tiles, unit="tiles", repeats=args.repeats, rows_file=args.rows_file)
+        fast, exact = found[OURS], found["ours in float32"]
+        cosine = (fast * exact).sum(axis=1) / np.linalg.norm(fast, axis=1) / np.linalg.norm(exact, axis=1)
+        print(f"  smallest cosine to float32: {cosine.min():.5f}")
+        if cosine.min() < LEAST_COSINE:
+            raise SystemExit(f"{name}: the cosine to float32 is below {LEAST_COSINE}.")
+
+
+if __name__ == "__main__":
+    main()
