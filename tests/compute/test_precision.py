@@ -25,7 +25,7 @@ def tiles() -> np.ndarray:
 def test_bfloat16_has_a_cosine_of_999_thousandths_to_float32(name, tiles, monkeypatch) -> None:
     torch.manual_seed(0)
     encoder = TimmEncoder(name, pretrained=False)
-    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
     exact = encoder.encode(tiles, mpp=0.5, device="cpu")
     with sw.settings.override(precision="auto"):
         fast = encoder.encode(tiles, mpp=0.5, device="cpu")
@@ -38,7 +38,7 @@ def test_bfloat16_has_a_cosine_of_999_thousandths_to_float32(name, tiles, monkey
 def test_a_processor_without_the_instructions_falls_back(tiles, monkeypatch) -> None:
     encoder = TimmEncoder("resnet18", pretrained=False)
     exact = encoder.encode(tiles, mpp=0.5, device="cpu")
-    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: False)
     with sw.settings.override(precision="auto"):
         np.testing.assert_array_equal(encoder.encode(tiles, mpp=0.5, device="cpu"), exact)
 
@@ -55,7 +55,7 @@ def test_a_module_of_ones_own_computes_in_float32_on_a_processor(tiles, monkeypa
             return self.convolution(x).view(len(x), -1)
 
     module = Viewing()
-    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
     encoder = ModuleEncoder(module, sw.models.EncoderSpec("own", "image", 64))
     exact = module(torch.from_numpy(tiles).float() / 255).detach().numpy()
     with sw.settings.override(precision="auto"):

@@ -58,7 +58,7 @@ def test_the_processor_changes_no_answer(kind: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sieve, "_ROWS_OF_EACH", 1)
     queries, keys, answers = vectors(kind, 40, 2), vectors(kind, 3000, 3), []
     for units in (True, False):
-        monkeypatch.setattr(sieve, "has_bfloat16_units", lambda units=units: units)
+        monkeypatch.setattr(sieve, "processor_has_bfloat16", lambda units=units: units)
         answers += [retrieve(queries, keys, k=9, block_rows=rows, device="cpu") for rows in (200, 8192)]
     for other in answers[1:]:
         assert np.array_equal(other.index, answers[0].index)

@@ -24,7 +24,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     """
     if settings.precision == "float32":
         return False
-    return device.type == "cuda" or device.type == "cpu" and _processor_has_bfloat16()
+    return device.type == "cuda" or device.type == "cpu" and processor_has_bfloat16()
 
 
 def precision(device: torch.device) -> AbstractContextManager[Any]:
@@ -37,7 +37,8 @@ def precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 @cache
-def _processor_has_bfloat16() -> bool:
+def processor_has_bfloat16() -> bool:
+    """Whether the processor has instructions that multiply bfloat16 faster than float32."""
     from llvmlite.binding import get_host_cpu_features
 
     try:

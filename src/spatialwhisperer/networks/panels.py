@@ -19,7 +19,7 @@ ELEMENTS = {"cpu": 2**21, "cuda": 2**24}
 _LEAST = 1e-25
 """Smallest sum of exponentials of a column, relative to the largest logit of a panel, that loses nothing in float32."""
 
-_SPREAD = 50.0
+_RANGE = 50.0
 """Largest range of logarithms whose exponentials can be multiplied without loss in float32."""
 
 
@@ -321,7 +321,7 @@ class _Gradients:
         if not 0 < self.how.lam < 1:
             return False
         low, high = torch.cat([kept.rows[self.panels.own], kept.columns]).aminmax()
-        return bool(high - low <= _SPREAD)
+        return bool(high - low <= _RANGE)
 
     def _by_logit(self, logits: torch.Tensor, kept: _Kept, at: slice, one_exponential: bool) -> torch.Tensor:
         """Gradient by the logits of a panel without that of the targets, times n. The logits are overwritten."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._compute.blocks import blocks, each
+from spatialwhisperer._compute.precision import processor_has_bfloat16
 
 if TYPE_CHECKING:
     from spatialwhisperer.retrieval.vectors import Vectors
@@ -21,13 +22,6 @@ _QUERIES = 64
 
 _SUM = np.float32(2e-5)
 """Above the rounding of a sum in float32 of products of unit vectors."""
-
-
-def has_bfloat16_units() -> bool:
-    """Whether the processor multiplies matrices of bfloat16 faster than those of float32."""
-    import torch
-
-    return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
 
 
 class Sieve:
@@ -51,7 +45,7 @@ class Sieve:
         self.index = np.zeros((len(rows), n), np.int64)
         self.grouped = asks.group is not None and bank.group is not None
         self.group = asks.group[rows] if asks.group is not None and self.grouped else np.zeros(0, np.int64)
-        self.rough = has_bfloat16_units() if rough is None else rough
+        self.rough = processor_has_bfloat16() if rough is None else rough
 
     def search(self, block_rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the bank, in any order, and which of them the query may use; shapes (q, n)."""
