@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,23 +21,29 @@ def is_store(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in ROOTS)
 
 
-def read_object(path: Path) -> AnnData | SpatialData:
+def read_object(path: Path, *, values: bool = True) -> AnnData | SpatialData:
     """Read a SpatialData store or an AnnData file.
+
+    Parameters
+    ----------
+    path
+        The store or file.
+    values
+        Read the values of an AnnData file; otherwise they stay on the disk.
 
     Raises
     ------
     ValueError
         If it is damaged, or holds something else.
     """
-    opener: Any
-    if path.suffix == FILE_ENDING:
-        from anndata import read_h5ad as opener
-    else:
+    try:
+        if path.suffix == FILE_ENDING:
+            from anndata import read_h5ad
+
+            return read_h5ad(path, backed=None if values else "r")
         from spatialdata import SpatialData
 
-        opener = SpatialData.read
-    try:
-        return opener(path)
+        return SpatialData.read(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         kind = "an AnnData" if path.suffix == FILE_ENDING else "a SpatialData"
         why = " ".join(str(error).split())

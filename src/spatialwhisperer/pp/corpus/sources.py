@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
 from spatialwhisperer._checks import checked_options
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
-from spatialwhisperer._storage.untrusted import opening
 from spatialwhisperer.pp.corpus.licences import shareable
 
 if TYPE_CHECKING:
@@ -115,8 +115,6 @@ def _is_mapping(data: Any) -> bool:
 
 
 def _opened(data: Any, *, values: bool = True) -> AnnData | SpatialData:
-    import anndata as ad
-
     if callable(data):
         data = data()
     if not isinstance(data, str | Path):
@@ -124,14 +122,9 @@ def _opened(data: Any, *, values: bool = True) -> AnnData | SpatialData:
     path = Path(data).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    with opening(f"The file {path}"):
-        if path.suffix == ".h5ad":
-            return ad.read_h5ad(path, backed=None if values else "r")
-        if path.suffix == ".zarr":
-            from spatialdata import SpatialData
-
-            return SpatialData.read(path)
-    raise ValueError(f"{path.name} is no .h5ad and no .zarr. Pass a function that opens it.")
+    if path.suffix != FILE_ENDING and not is_store(path):
+        raise ValueError(f"{path.name} is no .h5ad file and no zarr store. Pass a function that opens it.")
+    return read_object(path, values=values)
 
 
 def check_names(sources: Sequence[CorpusSource]) -> None:

@@ -94,9 +94,8 @@ def write_shards(corpus: Path, folder: str, rows: Rows, *, shard_rows: int, dtyp
         for part, start in enumerate(range(0, len(chosen), shard_rows)):
             path = f"{folder}/{'-'.join(held)}-{part:04d}"
             at = chosen[start : start + shard_rows]
-            out.append(
-                _write(corpus, path, rows, held, at, names, {m: sections[m] for m in held if m != "text"}, dtype)
-            )
+            content = _Content(rows, held, at, names, {m: sections[m] for m in held if m != "text"}, dtype)
+            out.append(_write(corpus, path, content))
     return tuple(out)
 
 
@@ -113,22 +112,42 @@ def _section_statistics(x: np.ndarray, section: np.ndarray, names: Sequence[str]
     return {"mean": np.stack(means), "std": np.stack(stds), "rows": np.array(rows)}
 
 
-def _write(
-    corpus: Path,
-    path: str,
-    rows: Rows,
-    held: tuple[str, ...],
-    at: np.ndarray,
-    sections: Sequence[str],
-    statistics_of: Mapping[str, Mapping[str, np.ndarray]],
-    dtype: str,
-) -> ShardRecord:
+@dataclass(frozen=True)
+class _Content:
+    """What a shard holds.
+
+    Attributes
+    ----------
+    rows
+        The rows of the slide.
+    held
+        Modalities of the rows of the shard.
+    at
+        Positions of these rows.
+    sections
+        Names of the sections.
+    statistics
+        Modality to the statistics of its features in each section.
+    dtype
+        Type of the stored features.
+    """
+
+    rows: Rows
+    held: tuple[str, ...]
+    at: np.ndarray
+    sections: Sequence[str]
+    statistics: Mapping[str, Mapping[str, np.ndarray]]
+    dtype: str
+
+
+def _write(corpus: Path, path: str, content: _Content) -> ShardRecord:
+    rows, held, at = content.rows, content.held, content.at
     final = corpus / path
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(final)
     try:
         captions, texts = _captions(rows, at) if "text" in held else (None, [])
-        _fill(temporary, rows, held, at, sections, statistics_of, dtype, captions)
+        _fill(temporary, content, captions)
         make_durable(temporary)
         files = {
             p.relative_to(temporary).as_posix(): (p.stat().st_size, file_digest(p))
@@ -175,21 +194,13 @@ def _number(captions: tuple[int, ...], texts: Sequence[str], known: dict[tuple[i
     return known[captions]
 
 
-def _fill(
-    folder: Path,
-    rows: Rows,
-    held: tuple[str, ...],
-    at: np.ndarray,
-    sections: Sequence[str],
-    statistics_of: Mapping[str, Mapping[str, np.ndarray]],
-    dtype: str,
-    captions: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
-) -> None:
+def _fill(folder: Path, content: _Content, captions: tuple[np.ndarray, np.ndarray, np.ndarray] | None) -> None:
     """Write the arrays of a shard."""
     import anndata as ad
     import zarr
     from anndata.io import write_elem
 
+    rows, at, sections, dtype = content.rows, content.at, content.sections, content.dtype
     obs = pd.DataFrame(
         {
             "patient": pd.Categorical(rows.patient[at].astype(str)),
@@ -199,10 +210,10 @@ def _fill(
     )
     group: Any = zarr.open_group(folder, mode="w", zarr_format=3)
     write_elem(group, "/", ad.AnnData(obs=obs))
-    for modality in held:
+    for modality in content.held:
         if modality != "text":
             _write_rows(group["obsm"], feature_key(modality), rows.features[modality][at].astype(dtype, copy=False))
-    stated: dict[str, Any] = {f"{m}_{what}": x for m, s in statistics_of.items() for what, x in s.items()}
+    stated: dict[str, Any] = {f"{m}_{what}": x for m, s in content.statistics.items() for what, x in s.items()}
     write_elem(group["uns"], SECTIONS, stated | {"names": np.array(sections, dtype=object)})
     codes = obs["section"].cat.codes.to_numpy(np.int64)[:, None]
     own = [codes] if captions is None else [codes, captions[2][:, None], captions[0].astype(np.int64)]
