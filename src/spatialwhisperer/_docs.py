@@ -11,19 +11,17 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., object]")
 
+_OPENING = """\
+    How an object is opened: ``table_key`` (table of a SpatialData), ``image_key`` (image, one for all or by section),
+    ``coordinate_system`` (in which shapes and image meet), ``library_key`` (column of ``.obs`` that names the library of each row),
+    ``mpp`` (microns per full-resolution pixel, one for all or by section) and ``spot_pitch_um`` (centre-to-centre distance of the
+    spots, from which ``mpp`` follows). What is left out is taken from :func:`spatialwhisperer.pp.tiles`, else from the object.
+"""
+
 PARAMETERS = {
     "data": """
 data
     AnnData with ``.obsm["spatial"]`` in full-resolution pixels and images in ``.uns["spatial"]``, or SpatialData.
-""",
-    "slides": """
-**slides
-    How the objects are opened: ``table_key`` (table of a SpatialData), ``image_key`` (image, one for all or by section),
-    ``coordinate_system`` (in which shapes and image meet), ``library_key`` (column of ``.obs`` that names the library of each row),
-    ``mpp`` (microns per full-resolution pixel, one for all or by section) and ``spot_pitch_um`` (centre-to-centre distance of the
-    spots, from which ``mpp`` follows). What is left out is taken from :func:`spatialwhisperer.pp.tiles`, else from the object.
-    ``client``, a :class:`dask.distributed.Client`, distributes a list of paths over the workers of its cluster, each of which opens
-    the model once.
 """,
     "model": """
 model
@@ -94,12 +92,14 @@ random_state
 inplace
     Write to ``data`` and return ``None``, or return the result and write nothing.
 """,
-    "slide": """
+    "slide": f"""
 **slide
-    How the object is opened: ``table_key`` (table of a SpatialData), ``image_key`` (image, one for all or by section),
-    ``coordinate_system`` (in which shapes and image meet), ``library_key`` (column of ``.obs`` that names the library of each row),
-    ``mpp`` (microns per full-resolution pixel, one for all or by section) and ``spot_pitch_um`` (centre-to-centre distance of the
-    spots, from which ``mpp`` follows). What is left out is taken from :func:`spatialwhisperer.pp.tiles`, else from the object.
+{_OPENING}""",
+    "slides": f"""
+**slides
+{_OPENING}\
+    ``client``, a :class:`dask.distributed.Client`, distributes a list of paths over the workers of its cluster, each of which opens
+    the model once.
 """,
 }
 

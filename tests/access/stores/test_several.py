@@ -92,11 +92,20 @@ def test_a_slide_that_fails_leaves_the_others_their_results(stores, tmp_path) ->
     broken = tmp_path / "broken.h5ad"
     broken.write_bytes(b"no file of that kind")
     with pytest.raises(
-        RuntimeError, match=r"1 of 3 slides have no result, and the others do, .*broken\.h5ad \(ValueError"
+        RuntimeError, match=r"1 of 3 slides have no result, and the others do: .*broken\.h5ad \(ValueError"
     ):
         sw.pp.embed_images([stores[0], broken, stores[1]], encoder="stain_texture", tile_um=56, tile_px=64, mpp=0.5)
     for path in stores:
         assert np.isfinite(table_of(path).obsm["X_stain_texture"]).all()
+
+
+def test_a_wrong_argument_ends_as_it_does_for_one_slide(stores) -> None:
+    with pytest.raises(ValueError, match="tile_um"):
+        sw.pp.embed_images(stores, encoder="stain_texture", tile_um=-1.0)
+    with pytest.raises(TypeError, match="Did you mean mpp"):
+        sw.pp.embed_images(stores, mmp=0.5)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="at least two"):
+        sw.tl.zero_shot_annotate(stores, ["fat cell"])
 
 
 def test_what_is_wrong_with_a_list_is_said_before_a_slide_is_read(stores, sections, tmp_path) -> None:
@@ -178,7 +187,7 @@ def test_a_cluster_gives_the_same_results(client, stores, expected) -> None:
         np.testing.assert_allclose(table_of(path).obsm["sw_label_scores"], scores, atol=1e-4)
     with pytest.raises(ValueError, match=r"data\[0\] is an object in memory\. Write it first.*sdata\.write"):
         sw.tl.zero_shot_annotate([read_object(stores[0])], LABELS, client=client)
-    with pytest.raises(RuntimeError, match="2 of 2 slides have no result"):
+    with pytest.raises(ValueError, match="tile_um"):
         sw.pp.embed_images(stores, encoder="stain_texture", tile_um=-1.0, client=client)
 
 

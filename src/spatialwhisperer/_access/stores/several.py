@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
@@ -152,19 +151,23 @@ def _run(work: _Work, slides: list[Any], client: Any) -> None:
     ------
     RuntimeError
         If some have no result; from the error of the first.
+    Exception
+        The error of a slide, where all slides end in the same one.
     """
     failed: dict[int, BaseException] = {}
-    start = time.monotonic()
     ends = _here(work, slides) if client is None else on_workers(client, work, slides, key=uuid4().hex)
     with progress(total=len(slides), desc="slides", unit="slide") as bar:
         for i, _, error in ends:
             if error is not None:
                 failed[i] = error
             bar.update()
+    if len(failed) == len(slides) and len({(type(error), str(error)) for error in failed.values()}) == 1:
+        # what is wrong with an argument is wrong for all slides, and is said as for one
+        raise failed[0]
     if failed:
         names = [f"{_name(slides[i], i)} ({type(failed[i]).__name__}: {failed[i]})" for i in sorted(failed)]
         raise RuntimeError(
-            f"{len(failed)} of {len(slides)} slides have no result, and the others do, after {time.monotonic() - start:.0f} s: "
+            f"{len(failed)} of {len(slides)} slides have no result{', and the others do' * (len(failed) < len(slides))}: "
             f"{listing(names, 5)}"
         ) from failed[min(failed)]
 
