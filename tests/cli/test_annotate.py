@@ -127,12 +127,12 @@ def test_a_report_of_a_former_result_does_not_pass_for_that_of_a_new_one(
     annotated: Folder, results: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a process that was killed between the two."""
-    from spatialwhisperer.cli import report
+    from spatialwhisperer.cli.reporting import page
 
     typed = ["annotate", annotated.slides / "plain.tif", "--out", results / "plain.zarr", "--report", "--no-image"]
     typed += ["--quiet", "--labels", "fat cell,T cell"]
     with monkeypatch.context() as broken:
-        broken.setattr(report, "render", lambda *_, **__: 1 / 0)
+        broken.setattr(page, "render", lambda *_, **__: 1 / 0)
         assert run(*typed, "--overwrite").code == 1
     assert not (results / "plain.html").exists()
     assert run(*typed).code == 0

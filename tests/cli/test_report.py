@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.cli.facts import Facts, Label, percent
-from spatialwhisperer.cli.pictures import Picture
-from spatialwhisperer.cli.report import render
+from spatialwhisperer.cli.reporting.facts import Facts, Label, percent
+from spatialwhisperer.cli.reporting.page import render
+from spatialwhisperer.cli.reporting.pictures import Picture
 from tests.cli.conftest import HOSTILE, LABELS, Folder
 
 _VOID = {"meta", "img"}
@@ -151,7 +151,7 @@ def test_labels_are_listed_with_their_fractions(annotated: Folder) -> None:
 
 
 def test_rows_without_a_label_are_counted_by_their_reason() -> None:
-    from spatialwhisperer.cli import facts as module
+    from spatialwhisperer.cli.reporting import facts as module
 
     table = facts().table[:6].copy()
     table.obs["sw_label"] = pd.Categorical(["a", None, None, None, None, None])
@@ -190,7 +190,7 @@ def test_a_fraction_hides_no_row(n: int, of: int, text: str) -> None:
 def test_a_model_without_a_card_is_named_by_its_folder() -> None:
     from pathlib import Path
 
-    from spatialwhisperer.cli import facts as module
+    from spatialwhisperer.cli.reporting import facts as module
 
     config = SimpleNamespace(card=None, modalities={})
     model: Any = SimpleNamespace(config=config, folder=Path("models/mine"))

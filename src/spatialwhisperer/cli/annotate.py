@@ -41,9 +41,9 @@ def run(options: Namespace) -> int:
     """Annotate every slide that was named; 0 where all have a result, 1 where some slide failed."""
     jobs = plan(options)
     ends = []
-    with _typed(options), cluster.started(options.cluster) as client:
+    with _typed(options):
         label = _Labelling(options, _model(options))
-        with _bar(len(jobs)) as bar:
+        with cluster.started(options.cluster) as client, _bar(len(jobs)) as bar:
             for end in _ends(label, jobs, client):
                 for line, is_error in end.lines:
                     _say(line, error=is_error)
@@ -168,7 +168,7 @@ def _annotated(
     lines: list[tuple[str, bool]],
 ) -> str:
     """Annotate a slide and write what is missing; adds warnings to the lines, and returns what became of it in one line."""
-    from spatialwhisperer.cli.facts import Facts
+    from spatialwhisperer.cli.reporting.facts import Facts
 
     start = time.monotonic()
     opening = {name: getattr(options, name) for name in _OPENING if getattr(options, name) is not None}
@@ -195,7 +195,7 @@ def _annotated(
 
         write_qupath(data, job.geojson, key=options.key_added, section=facts.section, overwrite=True, **opening)
     if job.report in missing:
-        from spatialwhisperer.cli.report import render
+        from spatialwhisperer.cli.reporting.page import render
 
         results.write_text(render(facts, pictures, seconds=time.monotonic() - start), job.report)
     return f"{facts.summary(_TOPMOST)} -> {job.result}"
@@ -233,7 +233,7 @@ def _pictures(data: AnnData | SpatialData, facts: Any, options: Namespace, openi
     """Pictures of the slide; none where it has no image, which the report then states."""
     if not facts.images:
         return []
-    from spatialwhisperer.cli.pictures import draw
+    from spatialwhisperer.cli.reporting.pictures import draw
 
     return draw(data, facts, key=options.key_added, opening=opening)
 

@@ -8,10 +8,10 @@ from spatialwhisperer._lazy import lazy_namespace
 
 if TYPE_CHECKING:
     from spatialwhisperer.datasets.census import CensusTables, census
+    from spatialwhisperer.datasets.folders.h5ad_folder import h5ad_folder
+    from spatialwhisperer.datasets.folders.hest import hest
     from spatialwhisperer.datasets.folders.sections import SectionFolder
-    from spatialwhisperer.datasets.h5ad_folder import h5ad_folder
     from spatialwhisperer.datasets.her2st import her2st
-    from spatialwhisperer.datasets.hest import hest
     from spatialwhisperer.datasets.lizard import lizard
     from spatialwhisperer.datasets.olfactory_bulb import olfactory_bulb
     from spatialwhisperer.datasets.pannuke import pannuke
@@ -23,9 +23,9 @@ _PLACES = {
     "SectionFolder": "datasets.folders.sections",
     "SimulatedData": "datasets.simulate",
     "census": "datasets.census",
-    "h5ad_folder": "datasets.h5ad_folder",
+    "h5ad_folder": "datasets.folders.h5ad_folder",
     "her2st": "datasets.her2st",
-    "hest": "datasets.hest",
+    "hest": "datasets.folders.hest",
     "lizard": "datasets.lizard",
     "olfactory_bulb": "datasets.olfactory_bulb",
     "pannuke": "datasets.pannuke",

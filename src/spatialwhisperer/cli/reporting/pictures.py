@@ -10,7 +10,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.colours import classes_of
-from spatialwhisperer.cli.facts import percent
+from spatialwhisperer.cli.reporting.facts import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-    from spatialwhisperer.cli.facts import Facts
+    from spatialwhisperer.cli.reporting.facts import Facts
 
 _DPI = 160
 _COLOURS = 256

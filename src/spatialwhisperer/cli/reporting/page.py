@@ -6,13 +6,13 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from spatialwhisperer.cli.facts import percent
+from spatialwhisperer.cli.reporting.facts import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer.cli.facts import Facts
-    from spatialwhisperer.cli.pictures import Picture
+    from spatialwhisperer.cli.reporting.facts import Facts
+    from spatialwhisperer.cli.reporting.pictures import Picture
 
 _STYLE = """
 :root { color-scheme: light; --line: #d9dce1; --quiet: #5a6270; --ground: #f6f7f9; }
