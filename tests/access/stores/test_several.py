@@ -99,6 +99,16 @@ def test_a_slide_that_fails_leaves_the_others_their_results(stores, tmp_path) ->
         assert np.isfinite(table_of(path).obsm["X_stain_texture"]).all()
 
 
+def test_a_store_of_an_anndata_is_named(tmp_path) -> None:
+    import anndata as ad
+
+    ad.AnnData(np.zeros((2, 2))).write_zarr(tmp_path / "adata.zarr")
+    with pytest.raises(
+        ValueError, match=r"adata\.zarr is a zarr store without an element of SpatialData\. An AnnData is read from"
+    ):
+        sw.pp.embed_images([tmp_path / "adata.zarr"])
+
+
 def test_a_wrong_argument_ends_as_it_does_for_one_slide(stores) -> None:
     with pytest.raises(ValueError, match="tile_um"):
         sw.pp.embed_images(stores, encoder="stain_texture", tile_um=-1.0)

@@ -43,8 +43,14 @@ def read_object(path: Path, *, values: bool = True) -> AnnData | SpatialData:
             return read_h5ad(path, backed=None if values else "r")
         from spatialdata import SpatialData
 
-        return SpatialData.read(path)
+        data = SpatialData.read(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         kind = "an AnnData" if path.suffix == FILE_ENDING else "a SpatialData"
         why = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as {kind}: {why}") from error
+    if next(data.gen_elements(), None) is None:
+        raise ValueError(
+            f"{path} is a zarr store without an element of SpatialData. An AnnData is read from an {FILE_ENDING} file: "
+            f"anndata.read_zarr({str(path)!r}).write_h5ad('slide{FILE_ENDING}')."
+        )
+    return data
