@@ -21,6 +21,18 @@ _ONE_AT_A_TIME = Lock()
 _KEPT: dict[str, dict[Hashable, Any]] = {}
 
 
+def check_client(client: Any) -> None:
+    """Refuse what is no client of dask.distributed.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not (hasattr(client, "submit") and hasattr(client, "scheduler_info")):
+        raise TypeError(f"client must be a dask.distributed.Client, not {type(client).__name__}.")
+
+
 def on_workers(
     client: Any, work: Callable[[Any], T], items: Sequence[Any], *, key: str
 ) -> Iterator[tuple[int, T | None, BaseException | None]]:

@@ -13,7 +13,7 @@ from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_
 from spatialwhisperer._access.stores.saving import save_results
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._compute.opened import keeping_opened
-from spatialwhisperer._compute.workers import on_workers
+from spatialwhisperer._compute.workers import check_client, on_workers
 from spatialwhisperer._messages import listing, progress
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def _checked(data: Sequence[Any], client: Any, options: dict[str, Any]) -> list[
         raise ValueError(
             "inplace=False returns the result of one slide. Pass the slides one at a time, or leave it out."
         )
-    if client is not None and not (hasattr(client, "submit") and hasattr(client, "scheduler_info")):
-        raise TypeError(f"client must be a dask.distributed.Client, not {type(client).__name__}.")
+    if client is not None:
+        check_client(client)
     slides = [_slide(one, f"data[{i}]") for i, one in enumerate(data)]
     seen: dict[Any, int] = {}
     for i, one in enumerate(slides):

@@ -5,41 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock, Timeout
-
-from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
+from spatialwhisperer._compute.workers import check_client
 from spatialwhisperer._docs import shared as shared_docs
-from spatialwhisperer._messages import inform, listing, progress
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.pp.corpus import checks
-from spatialwhisperer.pp.corpus.embedding import Encoders, origins, with_dims
 from spatialwhisperer.pp.corpus.sources import CorpusSource, check_names
-from spatialwhisperer.pp.corpus.writing import slide_folder, write_shards
+from spatialwhisperer.pp.corpus.work import BuildSlide, EncoderOptions, build_here, build_on
 from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
-from spatialwhisperer.pp.finished_batches import kept_until_done
 from spatialwhisperer.pp.text_features import TextFeatures
-from spatialwhisperer.training.corpus.manifest import (
-    ENCODERS,
-    NAME,
-    Manifest,
-    SlideRecord,
-    SourceRecord,
-    check_recipe,
-    locked,
-)
+from spatialwhisperer.training.corpus.manifest import ENCODERS, NAME, Manifest, SourceRecord, check_recipe, locked
 from spatialwhisperer.training.corpus.shards import check_digests, check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
+    from distributed import Client
 
     from spatialwhisperer.encoders.gene.base import GeneEncoder
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.text.base import TextEncoder
     from spatialwhisperer.pp.corpus.checks import Found
-
-_LOCKS = ".locks"
+    from spatialwhisperer.pp.corpus.embedding import Encoders
 
 
 @shared_docs
@@ -57,6 +45,7 @@ def build_corpus(
     verify: bool = False,
     batch_size: int | None = None,
     device: str | None = None,
+    client: Client | None = None,
 ) -> Path:
     """Embed slides by frozen encoders, one after the other, and keep the features on the disk.
 
@@ -89,6 +78,9 @@ def build_corpus(
         Compare the checksum of every file of the corpus first, which reads all of it. Sizes are always compared.
     %(batch_size)s
     %(device)s
+    client
+        Client of dask.distributed, over whose workers the slides are distributed. The folder of the corpus and the files of the sources must be
+        on a disk that all workers share. Slides of a worker that dies are built by another one.
 
     Returns
     -------
@@ -108,13 +100,17 @@ def build_corpus(
 
     Raises
     ------
+    TypeError
+        If ``client`` is no client of dask.distributed.
+    RuntimeError
+        If slides failed on the workers of ``client``; the others are in the corpus.
     KeyError
         If a source has no column with the patient, or named features or captions are not there.
     FileNotFoundError
         If a file of a source does not exist.
     ValueError
         If a row has no patient, no slide holds two modalities, genes are of two species, ``shared`` is on and a licence does not
-        allow it, the folder holds a corpus of another recipe or with a file that is missing or cut off, a slide changed since it was built, or a
+        allow it, ``client`` is given and a source holds objects in memory, the folder holds a corpus of another recipe or with a file that is missing or cut off, a slide changed since it was built, or a
         gene encoder would have to be fitted. Nothing is written then, and what was built stays.
 
     Examples
@@ -135,8 +131,12 @@ def build_corpus(
     check_names(given)
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be a positive whole number; found {shard_rows}.")
-    encoders = _encoders(image, gene, text, batch_size, device)
-    where = Path(folder).expanduser()
+    options = _options(image, gene, text, batch_size, device)
+    if client is not None:
+        check_client(client)
+        given = [source.on_disk() for source in given]
+    encoders = options.open()
+    where = Path(folder).expanduser().absolute()
     there = _existing(where, verify=verify)
     found = checks.look_at(given, encoders)
     features = checks.one_recipe(found)
@@ -151,23 +151,27 @@ def build_corpus(
     if shared:
         checks.check_licences(given, features, there)
     _begin(where, asked, encoders)
-    _build_all(where, given, encoders, found, shard_rows, dtype)
+    work = BuildSlide(where, {s.name: s for s in given}, options, found, shard_rows, dtype)
+    if client is None:
+        build_here(work, encoders)
+    else:
+        build_on(client, work)
     return where
 
 
-def _encoders(
+def _options(
     image: ImageFeatures | str | torch.nn.Module | ImageEncoder | None,
     gene: GeneFeatures | str | Path | GeneEncoder | None,
     text: TextFeatures | str | Path | TextEncoder | None,
     batch_size: int | None,
     device: str | None,
-) -> Encoders:
+) -> EncoderOptions:
     images = image if image is None or isinstance(image, ImageFeatures) else ImageFeatures(image)
     genes = gene if gene is None or isinstance(gene, GeneFeatures) else GeneFeatures(gene)
     texts = text if text is None or isinstance(text, TextFeatures) else TextFeatures(text)
     if sum(one is not None for one in (images, genes, texts)) < 2:
         raise ValueError("A corpus holds pairs: pass two or three of image=…, gene=… and text=….")
-    return Encoders.of(images, genes, texts, batch_size, device)
+    return EncoderOptions(images, genes, texts, batch_size, device)
 
 
 def _existing(folder: Path, *, verify: bool) -> Manifest | None:
@@ -221,85 +225,3 @@ def _begin(folder: Path, asked: Manifest, encoders: Encoders) -> None:
         gene = encoders.gene_encoder
         if gene is not None and features["gene"].stored and not (folder / ENCODERS / "gene").exists():
             gene.save(folder / ENCODERS / "gene")
-
-
-def _build_all(
-    folder: Path,
-    sources: Sequence[CorpusSource],
-    encoders: Encoders,
-    found: Mapping[tuple[str, str], Found],
-    shard_rows: int,
-    dtype: str,
-) -> None:
-    names = list(checks.slides_of(sources))
-    (folder / _LOCKS).mkdir(exist_ok=True)
-    elsewhere = []
-    for source, name in progress(names, total=len(names), desc="building", unit="slide"):
-        path = slide_folder(source.name, name)
-        lock = FileLock(folder / _LOCKS / f"{Path(path).name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            elsewhere.append(f"{source.name}/{name}")
-            continue
-        try:
-            if _manifest(folder).find(source.name, name) is None:
-                with kept_until_done():
-                    _build(folder, source, name, encoders, found[source.name, name], path, shard_rows, dtype)
-        finally:
-            lock.release()
-    if elsewhere:
-        inform(f"{len(elsewhere)} slides are being built by other processes: {listing(elsewhere)}.")
-
-
-def _build(
-    folder: Path,
-    source: CorpusSource,
-    name: str,
-    encoders: Encoders,
-    found: Found,
-    path: str,
-    shard_rows: int,
-    dtype: str,
-) -> None:
-    """Embed a slide, write its shards, and add it to the manifest."""
-    slide = Slide.open(source.open(name), **source.options)
-    rows = encoders.rows(slide, source, f"{source.name}/{name}")
-    free, templated = origins(slide.table, source.text_keys, rows.captions)
-    with_dims({**found.features, **_manifest(folder).features}, rows, f"{source.name}/{name}")
-    shards = write_shards(folder, path, rows, shard_rows=shard_rows, dtype=dtype)
-    left = len(rows.names) - sum(shard.rows for shard in shards)
-    if left:
-        inform(
-            f"{source.name}/{name}: {left} of {len(rows.names)} rows hold fewer than two modalities and are left out."
-        )
-    record = SlideRecord(
-        source.name,
-        name,
-        found.stamp,
-        len(rows.names),
-        tuple(sorted({str(s) for s in rows.section})),
-        _mpp(slide),
-        free,
-        templated,
-        shards,
-    )
-    with locked(folder):
-        there = _manifest(folder)
-        features = with_dims({**found.features, **there.features}, rows, f"{source.name}/{name}")
-        Manifest(features, there.dtype, there.sources, there.slides).with_slide(record).write(folder)
-
-
-def _manifest(folder: Path) -> Manifest:
-    there = Manifest.read(folder)
-    if there is None:
-        raise FileNotFoundError(f"The manifest of {folder} was removed while the corpus was built.")
-    return there
-
-
-def _mpp(slide: Slide) -> tuple[float, ...]:
-    """Microns per pixel of the images of a slide, where they are known."""
-    try:
-        return tuple(sorted(set(slide.where.mpp.values())))
-    except (KeyError, ValueError):
-        return ()

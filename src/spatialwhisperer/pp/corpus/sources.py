@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,27 @@ class CorpusSource:
         if hasattr(self.data, "peek"):
             return self._prepared(self.data.peek(name))
         return self._prepared(_opened(self.data[name] if _is_mapping(self.data) else self.data, values=False))
+
+    def on_disk(self) -> CorpusSource:
+        """The source with paths that hold in other processes.
+
+        Raises
+        ------
+        ValueError
+            If it holds objects in memory.
+        """
+        if not isinstance(self.data, dict):
+            return replace(self, data=self._on_disk(self.data))
+        return replace(self, data={name: self._on_disk(one) for name, one in self.data.items()})
+
+    def _on_disk(self, data: Any) -> Any:
+        if isinstance(data, str | Path):
+            return Path(data).expanduser().absolute()
+        if hasattr(data, "tables") or hasattr(data, "obs_names"):
+            raise ValueError(
+                f"A cluster reads slides from files, and source {self.name!r} holds objects in memory. Write them first, and pass their paths."
+            )
+        return data
 
     def _prepared(self, data: AnnData | SpatialData) -> AnnData | SpatialData:
         if self.prepare is not None:

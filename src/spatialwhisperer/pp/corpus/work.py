@@ -1,0 +1,171 @@
+"""Building the slides of a corpus: one after the other in this process, or on the workers of a dask cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._compute.opened import opened_once
+from spatialwhisperer._compute.workers import on_workers
+from spatialwhisperer._messages import inform, listing, progress
+from spatialwhisperer.pp.corpus.embedding import Encoders, origins, with_dims
+from spatialwhisperer.pp.corpus.writing import slide_folder, write_shards
+from spatialwhisperer.pp.finished_batches import kept_until_done
+from spatialwhisperer.training.corpus.manifest import Manifest, SlideRecord, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from spatialwhisperer.pp.corpus.checks import Found
+    from spatialwhisperer.pp.corpus.sources import CorpusSource
+    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
+    from spatialwhisperer.pp.text_features import TextFeatures
+
+_LOCKS = ".locks"
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Arguments of `Encoders.of`, which can be sent to another process."""
+
+    image: ImageFeatures | None
+    gene: GeneFeatures | None
+    text: TextFeatures | None
+    batch_size: int | None
+    device: str | None
+
+    def open(self) -> Encoders:
+        """Find the encoders that the options name."""
+        return Encoders.of(self.image, self.gene, self.text, self.batch_size, self.device)
+
+
+@dataclass(frozen=True)
+class BuildSlide:
+    """Build one slide of a corpus, unless it is there or another process builds it.
+
+    Attributes
+    ----------
+    folder
+        The corpus.
+    sources
+        Sources by name.
+    options
+        How encoders are opened.
+    found
+        What was found of each slide, by source and name.
+    shard_rows, dtype
+        Largest number of rows of a shard, and type of the stored features.
+    """
+
+    folder: Path
+    sources: Mapping[str, CorpusSource]
+    options: EncoderOptions
+    found: Mapping[tuple[str, str], Found]
+    shard_rows: int
+    dtype: str
+
+    def __call__(self, slide: tuple[str, str]) -> bool:
+        """Build a slide by the encoders that were opened before, and return whether it is in the corpus now."""
+        return self.build(*slide, opened_once("encoders of a corpus", self.options.open))
+
+    def build(self, source: str, name: str, encoders: Encoders) -> bool:
+        """Build a slide, and return whether it is in the corpus now."""
+        path = slide_folder(source, name)
+        lock = FileLock(self._locks() / f"{Path(path).name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        try:
+            if _manifest(self.folder).find(source, name) is None:
+                with kept_until_done():
+                    self._add(source, name, encoders, path)
+        finally:
+            lock.release()
+        return True
+
+    def _locks(self) -> Path:
+        locks = self.folder / _LOCKS
+        locks.mkdir(exist_ok=True)
+        return locks
+
+    def _add(self, source: str, name: str, encoders: Encoders, path: str) -> None:
+        """Embed a slide, write its shards, and add it to the manifest."""
+        given, found, what = self.sources[source], self.found[source, name], f"{source}/{name}"
+        slide = Slide.open(given.open(name), **given.options)
+        rows = encoders.rows(slide, given, what)
+        free, templated = origins(slide.table, given.text_keys, rows.captions)
+        with_dims({**found.features, **_manifest(self.folder).features}, rows, what)
+        shards = write_shards(self.folder, path, rows, shard_rows=self.shard_rows, dtype=self.dtype)
+        left = len(rows.names) - sum(shard.rows for shard in shards)
+        if left:
+            inform(f"{what}: {left} of {len(rows.names)} rows hold fewer than two modalities and are left out.")
+        sections = tuple(sorted({str(s) for s in rows.section}))
+        n = len(rows.names)
+        record = SlideRecord(source, name, found.stamp, n, sections, _mpp(slide), free, templated, shards)
+        with locked(self.folder):
+            there = _manifest(self.folder)
+            features = with_dims({**found.features, **there.features}, rows, what)
+            Manifest(features, there.dtype, there.sources, there.slides).with_slide(record).write(self.folder)
+
+
+def build_here(work: BuildSlide, encoders: Encoders) -> None:
+    """Build every slide that no other process builds, one after the other.
+
+    Raises
+    ------
+    ValueError, KeyError
+        As the functions that embed one object do.
+    """
+    slides = [*work.found]
+    built = [
+        work.build(*slide, encoders) for slide in progress(slides, total=len(slides), desc="building", unit="slide")
+    ]
+    elsewhere = [f"{source}/{name}" for (source, name), there in zip(slides, built, strict=True) if not there]
+    if elsewhere:
+        inform(f"{len(elsewhere)} slides are being built by other processes: {listing(elsewhere)}.")
+
+
+def build_on(client: Any, work: BuildSlide) -> None:
+    """Build the slides on the workers of a cluster; all are tried.
+
+    Raises
+    ------
+    RuntimeError
+        If some were not built; from the error of the first.
+    """
+    slides = [*work.found]
+    failed: dict[int, BaseException] = {}
+    with progress(total=len(slides), desc="building", unit="slide") as bar:
+        for i, built, error in on_workers(client, work, slides, key=uuid4().hex):
+            if error is not None:
+                failed[i] = error
+            elif not built:
+                inform(f"{'/'.join(slides[i])} is being built by another process.")
+            bar.update()
+    if failed:
+        names = [f"{'/'.join(slides[i])} ({type(failed[i]).__name__}: {failed[i]})" for i in sorted(failed)]
+        raise RuntimeError(
+            f"{len(failed)} of {len(slides)} slides were not built; the same call tries them again: {listing(names, 5)}"
+        ) from failed[min(failed)]
+
+
+def _manifest(folder: Path) -> Manifest:
+    there = Manifest.read(folder)
+    if there is None:
+        raise FileNotFoundError(f"The manifest of {folder} was removed while the corpus was built.")
+    return there
+
+
+def _mpp(slide: Slide) -> tuple[float, ...]:
+    """Microns per pixel of the images of a slide, where they are known."""
+    try:
+        return tuple(sorted(set(slide.where.mpp.values())))
+    except (KeyError, ValueError):
+        return ()
