@@ -16,6 +16,7 @@ from spatialwhisperer.pp.encoder_choice import choose_encoder
 from spatialwhisperer.pp.features import compute_image_features, image_looks, image_recipe
 from spatialwhisperer.pp.tile_features import read_tiles
 from spatialwhisperer.protocols.annotation.splits import COARSE, SEVERAL_UM, WITH_IMAGE
+from spatialwhisperer.protocols.her2st.folds import with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ FADED, INK = 0.2, (20, 60, 150)
 def breast(data: Path, *, smoke: bool = False) -> dict[str, Tissue]:
     """Features of the sections with an image, as the embedded model reads them."""
     names = ("A1", "C2", "C3") if smoke else WITH_IMAGE
-    found = {name: _features(sw.datasets.her2st(name, data_dir=data)) for name in names}
+    found = {name: _features(_rows(sw.datasets.her2st(name, data_dir=data), smoke)) for name in names}
     return {name: Tissue(x[np.isfinite(x).all(axis=1)], look) for name, (x, look) in found.items()}
 
 
@@ -63,7 +64,7 @@ def foreign(data: Path, *, smoke: bool = False) -> Features:
     data
         Folder that holds any of ``mob_regions/``, ``mob/``, ``visium_cytassist/``, ``he_patches/`` and ``nuclei/``.
     smoke
-        Read the first section of each set.
+        Read some rows of the first section of each set.
     """
     readers: dict[str, Callable[[Path], Iterator[tuple[str, AnnData]]]] = {
         "mouse olfactory bulb, 5 animals": _bulb_regions,
@@ -76,7 +77,7 @@ def foreign(data: Path, *, smoke: bool = False) -> Features:
     out: Features = {}
     for name, read in readers.items():
         for section, table in read(data):
-            out.setdefault(name, {})[section] = _features(table)
+            out.setdefault(name, {})[section] = _features(_rows(table, smoke))
             if smoke:
                 break
     return out
@@ -87,7 +88,7 @@ def changed(data: Path, *, smoke: bool = False) -> Features:
     encoder = sw.models.image_encoder("stain_texture")
     out: Features = {name: {} for name in CHANGES}
     for section in ("C2",) if smoke else ("C2", "A1"):
-        plan = plan_tiles(Slide.open(sw.datasets.her2st(section, data_dir=data)))
+        plan = plan_tiles(Slide.open(_rows(sw.datasets.her2st(section, data_dir=data), smoke)))
         sample, mpp = image_sample(plan.sections[0])
         tiles = {um: read_tiles(plan, um, COARSE) for um in SEVERAL_UM}
         for name, change in CHANGES.items():
@@ -98,6 +99,15 @@ def changed(data: Path, *, smoke: bool = False) -> Features:
 
 def _encoded(encoder: ImageEncoder, tiles: dict[float, np.ndarray], change: Change) -> np.ndarray:
     return np.hstack([encoder.encode(change(t, um / COARSE), mpp=um / COARSE) for um, t in tiles.items()])
+
+
+def _rows(data: Any, smoke: bool) -> Any:
+    """The data, or every fifth row of them."""
+    if not smoke:
+        return data
+    if hasattr(data, "tables"):
+        return with_rows(data, np.arange(0, data["table"].n_obs, 5))
+    return data[::5].copy()
 
 
 def _features(data: Any) -> Tissue:
