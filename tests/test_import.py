@@ -80,6 +80,7 @@ def test_settings_stay_the_settings() -> None:
     in_fresh_process(code)
 
 
+@pytest.mark.slow
 def test_public_names_are_not_hidden_by_modules() -> None:
     """Importing the file ``tl/embed.py`` binds ``tl.embed`` to the module; the function must win in the end."""
     code = """

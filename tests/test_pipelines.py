@@ -65,6 +65,7 @@ def enrichment(table: Any) -> np.ndarray:
     return table.uns["sw_label_nhood_enrichment"]["zscore"]
 
 
+@pytest.mark.slow
 def test_neighbourhoods(table: Any) -> None:
     import squidpy as sq
 

@@ -91,7 +91,7 @@ def her2st(folder: Path, small: bool) -> Task:
 
     names = _texts_only(folder)
     images = sw.datasets.her2st(["C4"] if small else ["C2", "C3", "C4"], data_dir=folder)
-    texts = sw.datasets.her2st(names[:6] if small else names, data_dir=folder, with_image=False)
+    texts = sw.datasets.her2st(names[:4] if small else names, data_dir=folder, with_image=False)
     test = sw.datasets.her2st("C5", data_dir=folder)
     captions.add_captions(texts["table"])
     train: list[AnnData | SpatialData] = [images, texts]
@@ -108,7 +108,7 @@ def her2st(folder: Path, small: bool) -> Task:
     title = "section C5, not in training (other sections of its patient are)"
     options = {
         "image": sw.tl.ImageFeatures(tile_um=154, tile_px=224),
-        "gene": sw.tl.GeneFeatures(batch_key="patient"),
+        "gene": sw.tl.GeneFeatures(batch_key="patient", options={"max_epochs": 20} if small else {}),
         "text": sw.tl.TextFeatures(key=captions.CAPTION_COLUMNS),
     }
     return Task(train, test, title, {str(name): captions.TARGETS[str(name)] for name in truth}, options, truth)

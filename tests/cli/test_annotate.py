@@ -52,6 +52,7 @@ def with_image_inside(section: Any) -> Any:
 # ------------------------------------------------------------------------------------------- a folder
 
 
+@pytest.mark.slow
 def test_a_bad_slide_does_not_stop_the_others(annotated: Folder) -> None:
     assert annotated.ran.code == 1
     assert annotated.ran.out[-1] == "3 slides: 2 annotated, 0 skipped, 1 failed."
@@ -85,6 +86,7 @@ def test_the_same_command_again_skips_what_is_complete(annotated: Folder, result
     assert times(results) == before
 
 
+@pytest.mark.slow
 def test_the_same_command_again_writes_what_is_missing_alone(annotated: Folder, results: Path, run: Run) -> None:
     before = times(results)
     (results / "plain.html").unlink()
@@ -362,6 +364,7 @@ def test_a_real_slide_has_labels_picture_and_report(data_folder: Path, tmp_path:
     assert "3.19 µm per pixel" in (tmp_path / "A1.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_tissue_that_is_unlike_the_training_can_be_labelled_all_the_same(
     annotated: Folder, tmp_path: Path, run: Run
 ) -> None:

@@ -173,6 +173,7 @@ def test_folder_may_be_given_at_any_level(clone):
         assert (whole.X != again.X).nnz == 0
 
 
+@pytest.mark.slow
 def test_survives_zarr(clone, tmp_path):
     import spatialdata as sd
 

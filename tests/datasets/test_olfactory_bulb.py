@@ -241,6 +241,7 @@ def test_registry_covers_all_sections():
     assert all(len(sha256) == 64 for sha256 in MODULE._registry().values())
 
 
+@pytest.mark.slow
 def test_real_sections(data_folder):
     if not (data_folder / "mob_regions").is_dir():
         pytest.skip("needs mob_regions/")

@@ -90,6 +90,7 @@ def _without_token() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
 
 
+@pytest.mark.slow
 def test_the_terms_are_shown_before_a_download(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def with_protein(table: Any, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("schedule", "at_least"), [("joint", 0.6), ("sequential", 0.75)])
+@pytest.mark.slow
 def test_text_reaches_images_through_a_fourth_modality(
     protein: str, labels: dict[str, str], schedule: str, at_least: float
 ) -> None:

@@ -254,6 +254,7 @@ for number, how in enumerate(json.loads(sys.argv[3])):
 """
 
 
+@pytest.mark.slow
 def test_annotation_without_internet_and_without_the_text_extra(embedded: Path, adata: Any, tmp_path: Path) -> None:
     import anndata as ad
 
@@ -327,6 +328,7 @@ def test_the_vocabulary_names_the_cell_ontology() -> None:
     assert "leukocyte" in {vocabulary.ontology.name(a) for a in vocabulary.ontology.ancestors("CL:0000084")}
 
 
+@pytest.mark.slow
 def test_a_simulated_slide_needs_no_argument_and_no_text_encoder() -> None:
     """In a process that has neither network nor transformers."""
     code = """

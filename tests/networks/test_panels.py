@@ -148,6 +148,7 @@ for bounds in ((0, 9, 23), (0, 0, 23)):
 """
 
 
+@pytest.mark.slow
 def test_processes_compute_the_rows_of_their_own(tmp_path: Any) -> None:
     """The value is the same in all, and the mean of their gradients is the gradient."""
     ranks = [

@@ -204,6 +204,7 @@ def test_a_section_without_an_image(adata: Any, model: Any, labels: dict[str, st
         top_tiles(adata, "T cell")
 
 
+@pytest.mark.slow
 def test_real_section(data_folder: Any) -> None:
     sdata = sw.datasets.her2st("C3", data_dir=data_folder)
     axes = top_tiles(sdata, "total_counts", n=6, tile_um=100, lowest=True, caption="pathologist_label")

@@ -102,6 +102,7 @@ def test_annotation_finds_the_batches_of_an_interrupted_annotation(section: Any,
     assert counted.batches == n
 
 
+@pytest.mark.slow
 def test_training_finds_the_batches_of_an_interrupted_training(counted: Counted, cache: Path) -> None:
     sections, reference = sw.datasets.simulate_sections(2, 40, n_genes=60, n_reference_cells=60, random_state=0)
     objects = [*sections.values(), reference]

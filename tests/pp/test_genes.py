@@ -280,6 +280,7 @@ def test_log_normalised_cells_are_refused(data_folder: Path) -> None:
             fit_gene_encoder(adata, name)
 
 
+@pytest.mark.slow
 def test_real_cells_and_spots_share_an_encoder_that_tells_cell_types_apart(data_folder: Path) -> None:
     from sklearn.model_selection import cross_val_score
     from sklearn.neighbors import KNeighborsClassifier

@@ -315,6 +315,7 @@ def test_the_encoder_without_weights_is_the_default(noisy: ad.AnnData) -> None:
     assert np.isfinite(noisy.obsm["X_stain_texture"]).all()
 
 
+@pytest.mark.slow
 def test_real_sections(build: Any, data_folder: Path) -> None:
     from PIL import Image
 

@@ -134,6 +134,7 @@ def test_a_region_does_not_depend_on_its_window() -> None:
     assert len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
 
 
+@pytest.mark.slow
 def test_of_two_parts_that_found_the_same_nucleus_the_first_keeps_it() -> None:
     labels = np.zeros((40, 40), np.int32)
     labels[5:15, 5:15], labels[25:35, 25:35] = 1, 2

@@ -23,6 +23,7 @@ def squeezed(pixels: np.ndarray, x: int, y: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", ["microns", "S"])
+@pytest.mark.slow
 def test_features_of_a_squeezed_image_are_those_of_the_image(data_folder: Path, place: str) -> None:
     from PIL import Image
     from spatialdata import SpatialData

@@ -56,6 +56,7 @@ def test_a_finished_world_is_not_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     assert table["seed"].tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.slow
 def test_the_smoke_run_writes_a_table_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["refine", "--data", str(tmp_path), "--out", str(tmp_path), "--parts", "worlds", "--smoke"])
     table = pd.read_csv(tmp_path / "refinement_worlds.csv")

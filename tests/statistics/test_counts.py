@@ -69,6 +69,7 @@ def test_every_gene_with_a_count_is_kept_without_a_number(counts: sp.csr_matrix)
     assert select_genes(counts, 39, None).tolist() == list(range(39))
 
 
+@pytest.mark.slow
 def test_genes_of_one_row_do_not_compete(counts: sp.csr_matrix) -> None:
     assert select_genes(counts, 35, None).tolist() == list(range(30))
     assert select_genes(counts, 10, None).max() < 30

@@ -129,6 +129,7 @@ def test_what_is_no_pickle_is_a_value_error(content: bytes) -> None:
         read_pickle(content, "it")
 
 
+@pytest.mark.slow
 def test_depth_and_places_cost_nothing() -> None:
     """A key of nested tuples would overflow the stack, and a far place in the memo fill the memory."""
     deep = b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s."

@@ -117,6 +117,7 @@ def test_the_seed_decides(objects: list[Any], schedule: str) -> None:
     ],
     ids=["network", "ridge", "closed form"],
 )
+@pytest.mark.slow
 def test_the_process_keeps_its_random_state(objects: list[Any], options: dict[str, Any]) -> None:
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     train(objects, **options)
@@ -238,6 +239,7 @@ def test_an_interrupted_run_continues_in_its_folder(objects: list[Any], tmp_path
     assert same(model, whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_trains_a_network_on_augmented_tiles_continues(simulated: Any, tmp_path: Path) -> None:
     """The same tiles after the interruption as without it; other tiles or another augmentation are another run."""
     sections = [simulated.sections["P1"], simulated.sections["P2"]]

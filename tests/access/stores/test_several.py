@@ -68,6 +68,7 @@ def test_objects_get_what_each_gets_alone(sections, expected) -> None:
         np.testing.assert_array_equal(copy["table"].obsm["sw_label_scores"], scores)
 
 
+@pytest.mark.slow
 def test_stores_hold_their_results_and_images_afterwards(stores, sections, expected) -> None:
     chunks = {p: p.stat().st_mtime_ns for p in (stores[0] / "images").rglob("*") if p.is_file()}
     sw.tl.zero_shot_annotate([str(p) for p in stores], LABELS, **OPTIONS)
@@ -79,6 +80,7 @@ def test_stores_hold_their_results_and_images_afterwards(stores, sections, expec
     assert not [p for p in stores[0].parent.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_slide_without_a_table_gets_one_with_its_squares(tmp_path, sections) -> None:
     section = sections["P1"]
     type(section)(images=dict(section.images)).write(tmp_path / "bare.zarr")
@@ -89,6 +91,7 @@ def test_a_slide_without_a_table_gets_one_with_its_squares(tmp_path, sections) -
     assert kept["sw_tiles"].obs["sw_label"].notna().any()
 
 
+@pytest.mark.slow
 def test_a_slide_that_fails_leaves_the_others_their_results(stores, tmp_path) -> None:
     broken = tmp_path / "broken.h5ad"
     broken.write_bytes(b"no file of that kind")
@@ -146,6 +149,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("at", range(4))
+@pytest.mark.slow
 def test_a_store_can_be_read_whenever_a_process_is_killed(at, stores, monkeypatch) -> None:
     """Killed before each step that changes the store, and at the end; the next call mends it."""
     path = stores[0]

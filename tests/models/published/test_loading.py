@@ -169,6 +169,7 @@ def test_the_licence_is_said_and_stands_in_the_card(
     assert len(model.config.card.recipe["checkpoint_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_the_full_size_with_a_locked_text_tower(tmp_path: Path, cache: Path) -> None:  # noqa: ARG001
     """2,048 dimensions and no text tower, as a run that locks all towers leaves it."""
     state = state_dict(FULL)

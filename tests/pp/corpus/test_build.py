@@ -113,6 +113,7 @@ corpora.build(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_build_continues_with_what_it_had(built: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     # pytest finds the package without an installation, and so must the process

@@ -48,6 +48,7 @@ def test_a_patient_is_measured_by_the_decision_of_the_others(held_out) -> None:
     assert alone.temperature == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_decision_is_that_of_all_rows_and_its_error_that_of_other_patients(held_out) -> None:
     found = calibration(held_out, before=10.0)
     fitted = fit_decision(held_out)

@@ -16,6 +16,8 @@ from tests.training.test_checkpoints import same, stop_at
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 PRESET = sw.models.get_preset("spatialwhisperer").replace(batch_size=24, projection_dim=8)
 
 

@@ -55,6 +55,7 @@ def snapshot(section: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- how good it is
 
 
+@pytest.mark.slow
 def test_the_held_out_accuracy_separates_planted_genes_from_noise() -> None:
     tables = planted(["A", "B", "C", "D"])
     model: Any = sw.tl.train(tables[:3], **GIVEN)
@@ -255,6 +256,7 @@ def stopping(after: int) -> tuple[Any, list[int]]:
     return Stop(), begun
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_while_it_measures_continues_with_the_patients_that_are_left(tmp_path: Path) -> None:
     """The model and the run without the first patient are not trained again, and nothing differs in the end."""
     tables = planted(["A", "B", "C"])

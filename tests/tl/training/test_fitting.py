@@ -179,6 +179,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can ask whether a process is there")
+@pytest.mark.slow
 def test_runs_that_were_killed_are_removed_and_others_stay(tmp_path: Path) -> None:
     """A finished model stays, and so does the run of a living process and whatever has another name."""
     with sw.settings.override(cache_dir=tmp_path):
@@ -205,6 +206,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_another_process_trains_is_refused_until_that_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -299,6 +299,7 @@ def with_image(mpp: float, **obsm: Any) -> Any:
     return out
 
 
+@pytest.mark.slow
 def test_an_encoder_with_windows_takes_its_own_sizes_whatever_the_preset_and_tiles_say() -> None:
     got = read("image", IMAGE("nuclei", tile_um=(100.0, 154.0, 300.0, 600.0)), with_image(0.5))
     assert (got.recipe.name, got.recipe.tile_um, got.recipe.tile_px) == ("nuclei", (320.0,), 640)

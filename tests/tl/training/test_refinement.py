@@ -33,6 +33,7 @@ def train(data: list[Any], preset: Any = "whisperer", **options: Any) -> Any:
     return sw.tl.train(data, preset=preset, image=TILES, gene="pca", **{"expression": False, **options})
 
 
+@pytest.mark.slow
 def test_training_goes_through_the_refinement_and_says_what_was_decided(
     data: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ from spatialwhisperer.statistics.reduced_rank import reduced_rank_ridge
 from spatialwhisperer.tl._training import regression
 from tests.encoders.image.drawn_nuclei import tile
 
+pytestmark = pytest.mark.slow
+
 EDGE = 880
 SIZES = sw.tl.ImageFeatures(tile_um=(60, 120), tile_px=30)
 COUNTED = "G0"

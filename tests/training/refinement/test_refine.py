@@ -64,6 +64,7 @@ def few() -> Items:
 # ------------------------------------------------------------------------------------------------- kept, and not kept
 
 
+@pytest.mark.slow
 def test_a_non_linear_world_is_refined_and_new_patients_gain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "RESIDUAL", replace(RESIDUAL, candidates=(0, 50, 100), folds=2))
     items, test = world(5000, 6)
