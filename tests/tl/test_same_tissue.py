@@ -107,13 +107,14 @@ def restained(section: SpatialData, h: float, e: float, light: float) -> Spatial
     (name, image), *_ = section.images.items()
     image = image["scale0"]["image"] if hasattr(image, "keys") and "scale0" in image else image
     pixels = np.asarray(image.data)
-    glass = np.percentile(pixels[:, ::8, ::8], 99, axis=(1, 2))[:, None, None].astype(np.float32)
+    glass = np.percentile(pixels[:, ::8, ::8], 99, axis=(1, 2)).astype(np.float32)
+    # optical density of each value of each channel, in powers of 2
+    density = -np.log2((np.arange(256, dtype=np.float32) + 1) / (glass[:, None] + 1))
     new = np.empty_like(pixels)
     for top in range(0, pixels.shape[1], 512):
-        strip = pixels[:, top : top + 512].astype(np.float32)
-        density = -np.log10((strip + 1) / (glass + 1))
-        density = np.einsum("cij,ck->kij", density, change)
-        new[:, top : top + 512] = (light * (glass + 1) * 10**-density - 1).clip(0, 255).round()
+        strip = np.stack([d[p] for d, p in zip(density, pixels[:, top : top + 512], strict=True)])
+        strip = np.exp2(-np.tensordot(change.T, strip, 1)) * (glass[:, None, None] + 1)
+        new[:, top : top + 512] = (light * strip - 1).clip(0, 255).round()
     everywhere: Any = get_transformation(section.images[name], get_all=True)
     out.images[name] = Image2DModel.parse(
         new, dims=("c", "y", "x"), c_coords=["r", "g", "b"], transformations=everywhere
