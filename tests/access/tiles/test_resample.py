@@ -65,3 +65,22 @@ def test_each_tile_is_read_from_its_own_plane() -> None:
     found = Cells(2, 1, 1).average(planes, np.array([1, 0]), np.array([1.0, 3.0]), np.array([2.0, 0.0]))
     assert np.array_equal(found[0], 255 - PLANE[0, :, 2:4, 1:3])
     assert np.array_equal(found[1], PLANE[0, :, :2, 3:5])
+
+
+def parts(start: float, cell: float, n: int, pixels: int) -> np.ndarray:
+    """The part of each cell that lies on each pixel, shape (n, pixels); a small cell is averaged over a pixel at least."""
+    width = max(cell, 1 - cell)
+    low = start + (np.arange(n) + 0.5)[:, None] * cell - width / 2
+    edges = np.arange(pixels)
+    return np.clip(np.minimum(low + width, edges + 1) - np.maximum(low, edges), 0, None) / width
+
+
+@pytest.mark.parametrize("cell", [0.3, 0.5, 0.93, 0.99, 1.0, 1.02, 1.3, 2.7])
+def test_averages_are_integrals_over_cells_of_any_size(cell: float) -> None:
+    """About as many cells as pixels are added in runs; where a pixel is left out or taken twice, another run begins."""
+    n, start = 48, 1.37
+    pixels = int(n * cell) + 6
+    plane = np.random.default_rng(0).integers(0, 256, (1, 3, pixels, pixels), dtype=np.uint8)
+    found = average(Cells(n, cell, cell), start, start, planes=plane)
+    weights = parts(start, cell, n, pixels)
+    np.testing.assert_allclose(found, weights @ plane[0].astype(float) @ weights.T, atol=0.5 + 1e-3)
