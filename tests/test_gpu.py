@@ -76,3 +76,16 @@ def test_retrieval_on_the_gpu_is_that_of_the_cpu() -> None:
     cpu, gpu = (retrieve(queries, keys, k=20, weights="softmax", device=device) for device in ("cpu", "cuda"))
     assert np.array_equal(cpu.index, gpu.index)
     assert np.allclose(cpu.weight, gpu.weight)
+
+
+def test_stain_and_texture_on_the_gpu_are_those_of_the_cpu() -> None:
+    from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+
+    rng, encoder = np.random.default_rng(0), StainTextureEncoder()
+    grain = rng.integers(0, 256, (40, 3, 28, 28)).repeat(8, axis=2).repeat(8, axis=3)
+    tiles = np.clip(grain * rng.uniform(0.2, 1, (40, 1, 1, 1)) + rng.normal(0, 9, (40, 3, 224, 224)), 0, 255)
+    cpu, gpu = (encoder.encode(tiles.astype(np.uint8), mpp=0.6875, device=device) for device in ("cpu", "cuda"))
+    apart = np.abs(cpu - gpu) / np.maximum(cpu.std(axis=0), 0.01)
+    # a pixel within rounding of a threshold may be on its other side
+    assert np.quantile(apart, 0.995) < 1e-4
+    assert apart.max() < 0.02
