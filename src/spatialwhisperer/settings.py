@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "float32"]
 
-_FLAGS = ("offline", "progress", "verbose")
+_FLAGS = ("compile", "offline", "progress", "verbose")
 
 
 def _flag(name: str, default: bool) -> bool:
@@ -64,6 +64,9 @@ class Settings:
     precision
         "auto" lets image encoders of libraries multiply in bfloat16 on CUDA and on processors with instructions for it, which is faster;
         "float32" never does.
+    compile
+        Compile image encoders that are networks with :func:`torch.compile` when they first compute. It takes a minute or more for each
+        process, and a C++ compiler on a CPU. Batches are filled up to `batch_size`.
     offline
         Nothing is downloaded; an error says which file is missing and where to put it.
     progress
@@ -83,6 +86,7 @@ class Settings:
     batch_size: int = field(default_factory=_default_batch_size)
     cache_dir: Path = field(default_factory=_default_cache)
     precision: Precision = field(default_factory=_default_precision)
+    compile: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_COMPILE", False))
     offline: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_OFFLINE", False))
     progress: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_PROGRESS", True))
     verbose: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_VERBOSE", True))

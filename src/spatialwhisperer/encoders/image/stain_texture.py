@@ -93,6 +93,7 @@ class StainTextureEncoder(ImageEncoder):
     """
 
     looks_at_image = True
+    in_batches = True
 
     def __init__(self, stain: SlideStain | None = None, look: tuple[float, ...] = ()) -> None:
         self.stain = SlideStain.reference() if stain is None else stain
