@@ -7,8 +7,8 @@ usage: python benchmarks/scale.py --out FOLDER [--seconds 60] [--paths scores lo
 - retrieval: means over 50 neighbours for 200 queries in a bank of 10⁴ to 10⁶
 - tiles: 10³ to 10⁵ tiles of 64 px from an image of 4,096 px in chunks of 512
 
-A path gets --seconds: it ends before a size that would take longer, or more than half of the free memory. Each size runs --repeats times;
-processor seconds are those of the quickest. Exponents are fitted by least squares to the larger half of the sizes, three at least,
+A path gets --seconds: it ends before a size that would take longer, or more than half of the free memory. Each size runs --repeats times,
+or until a tenth of the seconds is used; processor seconds are those of the quickest. Exponents are fitted by least squares to the larger half of the sizes, three at least,
 because small sizes take what every call takes. Memory is what a call takes at most beyond what was held before, its result included.
 Writes scale.png and scale.csv into the folder and prints a table.
 """
@@ -20,12 +20,14 @@ import tempfile
 import time
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import losses
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import retrieval
@@ -87,14 +89,14 @@ def searching(n: int) -> Call:
     return lambda: retrieval.ours(queries, keys, values, K)
 
 
-def reading(folder: Path) -> Callable[[int], Call]:
-    def call(n: int) -> Call:
+def reading(folder: Path, most: int) -> Callable[[int], Call]:
+    @cache
+    def slide() -> Path:
         # in a process of its own, whose memory is not counted
         with get_context("spawn").Pool(1) as pool:
-            path = pool.apply(tiles.write_slide, (folder / str(n), EDGE_PX, CHUNK_PX, n, TILE_PX))
-        return tiles.ours(path, TILE_PX)
+            return pool.apply(tiles.write_slide, (folder, EDGE_PX, CHUNK_PX, most, TILE_PX))
 
-    return call
+    return lambda n: tiles.ours(slide(), TILE_PX, n)
 
 
 def paths(folder: Path) -> dict[str, Growing]:
@@ -102,20 +104,21 @@ def paths(folder: Path) -> dict[str, Growing]:
         "scores": Growing("cells", steps(10**4, 10**6, 10**0.5), scoring),
         "loss": Growing("pairs", steps(512, 32_768, 2), loss_step),
         "retrieval": Growing("keys", steps(10**4, 10**6, 10**0.5), searching),
-        "tiles": Growing("tiles", steps(10**3, 10**5, 10**0.5), reading(folder)),
+        "tiles": Growing("tiles", steps(10**3, 10**5, 10**0.5), reading(folder, 10**5)),
     }
 
 
 def grown(path: Growing, seconds: float, repeats: int) -> Iterator[dict[str, float]]:
     """Seconds and MiB of the calls of growing sizes, until the time or the memory does not last for the next one."""
+    # what is compiled, imported or written once is not measured
+    path.call(path.sizes[0])()
     start, before = time.perf_counter(), []
     for size in path.sizes:
         began = time.perf_counter()
         call = path.call(size)
-        if not before:
-            # what is compiled or imported is not measured
-            call()
-        runs = [measured(call)[1] for _ in range(repeats)]
+        runs = [measured(call)[1]]
+        while len(runs) < repeats and time.perf_counter() - began < seconds / 10:
+            runs.append(measured(call)[1])
         del call
         row = {
             "size": size,
@@ -123,12 +126,10 @@ def grown(path: Growing, seconds: float, repeats: int) -> Iterator[dict[str, flo
             "wall_s": min(run.wall for run in runs),
             "mib": max(run.mib for run in runs),
         }
+        print(f"  {row}", flush=True)
         yield row
         before = [*before[-1:], (time.perf_counter() - began, row["mib"])]
-        took, held = (
-            last * min(max(1.0, last / max(first, 0.01)), 10.0)
-            for first, last in zip(before[0], before[-1], strict=True)
-        )
+        took, held = (b * min(max(1.0, b / max(a, 0.01)), 10.0) for a, b in zip(before[0], before[-1], strict=True))
         if time.perf_counter() - start + took > seconds or held > free_mib() / 2:
             return
 
@@ -138,40 +139,45 @@ def free_mib() -> float:
     return int(found[0].split()[1]) / 1024 if found else float("inf")
 
 
-def exponent(rows: pd.DataFrame, what: str) -> float:
-    """Slope of the logarithms over the larger half of the sizes; NaN where there are fewer than three, or too little memory."""
+def fit(rows: pd.DataFrame, what: str) -> tuple[float, float]:
+    """Slope and offset of the logarithms over the larger half of the sizes; NaN where there are fewer than three, or hardly any memory."""
     half = rows.nlargest(max(3, (len(rows) + 1) // 2), "size")
     if len(half) < 3 or what == "mib" and half["mib"].max() < FEWEST_MIB:
-        return float("nan")
-    return float(np.polyfit(np.log(half["size"]), np.log(half[what].clip(lower=1e-9)), 1)[0])
+        return float("nan"), float("nan")
+    slope, offset = np.polyfit(np.log(half["size"]), np.log(half[what].clip(lower=1e-9)), 1)
+    return float(slope), float(offset)
 
 
 def draw(table: pd.DataFrame, units: dict[str, str], file: Path) -> None:
     import matplotlib.pyplot as plt
 
-    names = list(units)
-    figure, axes = plt.subplots(
-        2, len(names), figsize=(3.4 * len(names), 6), squeeze=False, sharex="col", layout="constrained"
-    )
-    for column, name in enumerate(names):
+    size = (3.4 * len(units), 6)
+    figure, axes = plt.subplots(2, len(units), figsize=size, squeeze=False, sharex="col", layout="constrained")
+    for column, (name, unit) in enumerate(units.items()):
         rows = table[table["path"] == name]
         for ax, what, label in zip(axes[:, column], ("cpu_s", "mib"), ("processor seconds", "MiB"), strict=True):
-            ax.loglog(rows["size"], rows[what].clip(lower=0.1 if what == "mib" else 0), "o-", color="C0")
-            slope = exponent(rows, what)
-            if np.isfinite(slope):
-                last = rows.iloc[-1]
-                ax.loglog(rows["size"], last[what] * (rows["size"] / last["size"]) ** slope, "--", color="0.5")
-                ax.set_title(
-                    f"{name}: exponent {slope:.2f}" if what == "cpu_s" else f"exponent {slope:.2f}", fontsize=10
-                )
-            else:
-                ax.set_title(name if what == "cpu_s" else f"less than {FEWEST_MIB:g} MiB", fontsize=10)
-            ax.grid(alpha=0.3)
-            if column == 0:
-                ax.set_ylabel(label)
-        axes[1, column].set_xlabel(units[name])
+            panel(ax, rows, what)
+            ax.set_title(f"{name}, {label}", fontsize=10)
+            ax.set_xlabel(unit)
     figure.savefig(file, dpi=120)
     plt.close(figure)
+
+
+def panel(ax: Any, rows: pd.DataFrame, what: str) -> None:
+    values = rows[what].clip(lower=0.1 if what == "mib" else 1e-9)
+    ax.loglog(rows["size"], values, "o", color="C0")
+    slope, offset = fit(rows, what)
+    if np.isfinite(slope):
+        ax.loglog(
+            rows["size"], np.exp(offset) * rows["size"] ** slope, "--", color="0.5", label=f"exponent {slope:.2f}"
+        )
+        ax.legend(fontsize=9, loc="upper left")
+    # whole decades, so that a slope looks alike in all panels and labels have room
+    for limits, found in ((ax.set_xlim, rows["size"]), (ax.set_ylim, values)):
+        limits(10 ** np.floor(np.log10(found.min())) * 0.7, 10 ** np.ceil(np.log10(found.max())) * 1.4)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_formatter(mpl.ticker.NullFormatter())
+    ax.grid(alpha=0.3)
 
 
 def main() -> None:
@@ -188,7 +194,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         chosen = {name: path for name, path in paths(Path(folder)).items() if name in args.paths}
-        rows = [{"path": n, **row} for n, path in chosen.items() for row in grown(path, args.seconds, args.repeats)]
+        rows = []
+        for name, path in chosen.items():
+            print(name)
+            rows += [{"path": name, **row} for row in grown(path, args.seconds, args.repeats)]
     table = pd.DataFrame(rows)
     table.to_csv(args.out / "scale.csv", index=False)
     draw(table, {name: path.unit for name, path in chosen.items()}, args.out / "scale.png")
@@ -198,9 +207,7 @@ def main() -> None:
         first, last = mine.iloc[0], mine.iloc[-1]
         ends = [f"{first[what]:.3g} to {last[what]:.3g}" for what in ("cpu_s", "mib")]
         sizes = f"{first['size']:,.0f} to {last['size']:,.0f} {path.unit}"
-        print(
-            f"| {name} | {sizes} | {ends[0]} | {exponent(mine, 'cpu_s'):.2f} | {ends[1]} | {exponent(mine, 'mib'):.2f} |"
-        )
+        print(f"| {name} | {sizes} | {ends[0]} | {fit(mine, 'cpu_s')[0]:.2f} | {ends[1]} | {fit(mine, 'mib')[0]:.2f} |")
 
 
 if __name__ == "__main__":
