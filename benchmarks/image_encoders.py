@@ -3,7 +3,8 @@
 usage: python benchmarks/image_encoders.py [--names resnet50 vit_small_patch16_224 densenet121] [--tiles 16] [--repeats 3] [--compiled 0]
 
 Networks have random weights: the time does not depend on them. "plain float32" is the network on tiles that are normalised before, without
-anything else. ``--compiled 1`` adds ours with ``settings.compile``, which takes minutes for each network. Prints the smallest cosine of the
+anything else. ``--compiled 1`` adds ours with ``settings.compile``, which takes minutes for each network. Where OpenVINO is installed (the extra
+`openvino`), ours with ``settings.backend = "openvino"`` is there too. Prints the smallest cosine of the
 features of a tile to those in float32, which is to be 0.999 or more.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,10 +63,13 @@ def main() -> None:
         )
         exact = found["ours in float32"]
         _check(name, found[OURS], exact)
-        if args.compiled:
-            peers = {"plain float32": plain, "ours, not compiled": auto}
-            found = _compared(f"{path}, compiled", partial(auto, compile=True), peers, args)
-            _check(f"{name}, compiled", found[OURS], exact)
+        others = {"compiled": {"compile": True}} if args.compiled else {}
+        if find_spec("openvino"):
+            others["OpenVINO"] = {"backend": "openvino"}
+        for how, options in others.items():
+            peers = {"plain float32": plain, "ours by default": auto}
+            found = _compared(f"{path}, {how}", partial(auto, **options), peers, args)
+            _check(f"{name}, {how}", found[OURS], exact)
 
 
 def _compared(path: str, ours: Callable[[], Any], peers: dict[str, Callable[[], Any]], args: Any) -> dict[str, Any]:

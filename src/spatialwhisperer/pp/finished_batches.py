@@ -70,6 +70,7 @@ class FinishedBatches:
             "device": device,
             "image": image,
             "precision": settings.precision,
+            "backend": settings.backend,
             "compile": settings.compile,
         }
         versions = {name: version(name) for name in ("spatialwhisperer", "torch")}

@@ -109,14 +109,20 @@ class ModuleEncoder(ImageEncoder):
         from spatialwhisperer._compute.batched import Computing
         from spatialwhisperer._compute.compiled import compiled_where_asked
         from spatialwhisperer._compute.devices import ready
+        from spatialwhisperer.encoders.image._openvino_network import computed_by_openvino
         from spatialwhisperer.encoders.image._tile_network import TileNetwork
 
         with ready(self.network, str(device)) as own:
             if self.channels_last and own is not self.network:
                 own.to(memory_format=torch.channels_last)
-            network = compiled_where_asked(own, rows, f"Encoder {self.spec.name!r}")
-            tiles = TileNetwork(own, self.spec, self.spec.input_px, channels_last=self.channels_last).eval()
+            name, in_openvino = f"Encoder {self.spec.name!r}", self._is_for_openvino(device)
+            network = computed_by_openvino(own, name) if in_openvino else compiled_where_asked(own, rows, name)
+            channels_last = self.channels_last and not in_openvino
+            tiles = TileNetwork(own, self.spec, self.spec.input_px, channels_last=channels_last).eval()
             yield Computing(device, lambda batch: self._features(batch, tiles.prepared, network))
+
+    def _is_for_openvino(self, device: torch.device) -> bool:
+        return settings.backend == "openvino" and device.type == "cpu" and self.library != ImageEncoder.library
 
     def _features(
         self,
