@@ -63,11 +63,11 @@ def main() -> None:
         )
         exact = found["ours in float32"]
         _check(name, found[OURS], exact)
-        others = {"compiled": {"compile": True}} if args.compiled else {}
+        others: dict[str, dict[str, Any]] = {"compiled": {"compile": True}} if args.compiled else {}
         if find_spec("openvino"):
             others["OpenVINO"] = {"backend": "openvino"}
         for how, options in others.items():
-            peers = {"plain float32": plain, "ours by default": auto}
+            peers: dict[str, Callable[[], Any]] = {"plain float32": plain, "ours by default": auto}
             found = _compared(f"{path}, {how}", partial(auto, **options), peers, args)
             _check(f"{name}, {how}", found[OURS], exact)
 

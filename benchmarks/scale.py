@@ -112,7 +112,8 @@ def grown(path: Growing, seconds: float, repeats: int) -> Iterator[dict[str, flo
     """Seconds and MiB of the calls of growing sizes, until the time or the memory does not last for the next one."""
     # what is compiled, imported or written once is not measured
     path.call(path.sizes[0])()
-    start, before = time.perf_counter(), []
+    start = time.perf_counter()
+    before: list[tuple[float, float]] = []
     for size in path.sizes:
         began = time.perf_counter()
         call = path.call(size)

@@ -14,7 +14,8 @@ CPU = torch.device("cpu")
 
 def test_results_are_in_the_order_of_the_rows_whichever_device_computes_them() -> None:
     rows = np.arange(42, dtype=np.float32).reshape(21, 2)
-    meet, threads = threading.Barrier(2, timeout=10), {}
+    meet = threading.Barrier(2, timeout=10)
+    threads: dict[str, list[str]] = {}
 
     def computing(name: str, batches: int) -> Computing:
         def function(batch: torch.Tensor) -> torch.Tensor:

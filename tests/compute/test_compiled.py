@@ -27,7 +27,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     sizes: list[int] = []
 
     def compiled(network: torch.nn.Module) -> object:
-        return lambda batch: (sizes.append(len(batch)), network(batch))[1]
+        def compute(batch: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(batch))
+            return network(batch)
+
+        return compute
 
     monkeypatch.setattr(torch, "compile", compiled)
     with sw.settings.override(compile=True):

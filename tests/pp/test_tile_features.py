@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
@@ -184,20 +185,25 @@ def test_only_the_size_that_would_be_enlarged_warns(crowd: Any) -> None:
 
 
 def test_a_gpu_gets_several_batches_in_a_call(crowd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
     sizes: list[int] = []
+    calls: list[Any] = []
 
     class Net(torch.nn.Module):
-        def forward(self, x: Any) -> Any:
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             sizes.append(len(x))
             return x.mean(dim=(2, 3))
 
-    how: dict[str, Any] = {"tile_um": 40, "tile_px": PX, "batch_size": 7, "inplace": False}
-    alone = sw.pp.embed_images(crowd, encoder=Net(), **how)
-    forward, calls = list(sizes), []
+    def three(*given: Any) -> int:
+        calls.append(given)
+        return 3
+
+    def features() -> Any:
+        return sw.pp.embed_images(crowd, encoder=Net(), tile_um=40, tile_px=PX, batch_size=7, inplace=False)
+
+    alone, forward = features(), list(sizes)
     sizes.clear()
-    monkeypatch.setattr(tile_features, "_batches_at_a_time", lambda *_: calls.append(1) or 3)
-    assert np.array_equal(sw.pp.embed_images(crowd, encoder=Net(), **how), alone)
+    monkeypatch.setattr(tile_features, "_batches_at_a_time", three)
+    assert np.array_equal(features(), alone)
     assert sizes == forward
     assert set(forward[:-1]) == {7}
     assert calls
