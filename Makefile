@@ -16,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n auto --dist loadfile
 INSTALL = $(RUN) pip install -qq
 
 .NOTPARALLEL:
-.PHONY: help venv demo test test-slow test-all torture mutants bench lint docs clean
+.PHONY: help venv demo test test-slow test-all torture mutants bench bench-scale lint docs clean
 
 help:
 	@echo "make venv    make $(VENV) and install the package in it, editable"
@@ -26,6 +26,7 @@ help:
 	@echo "make torture    run the campaigns of bad input, damaged files and killed processes for long"
 	@echo "make mutants    seed faults in copies of the package, and count how many the fast tests notice"
 	@echo "make bench    compare the speed with that of other packages, and with the goals; ARGS=\"tiles losses\" runs these alone"
+	@echo "make bench-scale    draw how time and memory of the hot paths grow, in bench_scale; ARGS=\"--seconds 300\" gives each path longer"
 	@echo "make lint    check code, formatting, types, and which room imports which"
 	@echo "make docs    build the documentation in docs/_build/html"
 	@echo "make clean   remove what the other targets made, except $(VENV)"
@@ -53,6 +54,9 @@ mutants: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test $(VENV)/.installed-bench
 	MPLBACKEND=agg $(VENV)/bin/python benchmarks/bench.py $(ARGS)
 
+bench-scale: $(VENV)/.installed-test $(VENV)/.installed-bench
+	MPLBACKEND=agg $(VENV)/bin/python benchmarks/scale.py --out bench_scale $(ARGS)
+
 # All four run, whatever the first ones find
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	@failed=0; \
@@ -64,7 +68,7 @@ docs: $(VENV)/.installed-doc
 	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 clean:
-	rm -rf demo_output dist build docs/_build docs/generated .mutants .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
+	rm -rf demo_output bench_scale dist build docs/_build docs/generated .mutants .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
 	find . -path "./$(VENV)" -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is written only after its installation has ended well: an interrupted one is done again.

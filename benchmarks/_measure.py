@@ -101,7 +101,7 @@ def compare(
     for _ in range(repeats):
         for name, method in methods.items():
             results[name] = None
-            results[name], run = _measured(method)
+            results[name], run = measured(method)
             runs[name].append(_Run(run.wall / n[name], run.cpu / n[name], run.mib))
     print(f"\n{path}")
     for name in methods:
@@ -121,14 +121,14 @@ def processor() -> str:
     """Name of the processor, and the units for matrices of low precision that it has."""
     import torch
 
-    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    names = [line for line in lines_of("/proc/cpuinfo") if line.startswith("model name")]
     name = names[0].split(":", 1)[1].strip() if names else platform.processor()
     return f"{name}, {os.cpu_count()} cores, {offers()}; torch {torch.__version__} on {torch.get_num_threads()} threads, numpy {np.__version__}"
 
 
 def offers() -> str:
     """Fastest units for matrices of the processor: "amx", "bf16" or "any"."""
-    flags = next((line.split() for line in _lines("/proc/cpuinfo") if line.startswith("flags")), [])
+    flags = next((line.split() for line in lines_of("/proc/cpuinfo") if line.startswith("flags")), [])
     return "amx" if "amx_bf16" in flags else "bf16" if "avx512_bf16" in flags else "any"
 
 
@@ -159,7 +159,8 @@ def _text(ratio: tuple[float, float, float]) -> str:
     return "{:.3g} ({:.3g} to {:.3g})".format(*ratio)
 
 
-def _measured(method: Callable[[], Any]) -> tuple[Any, _Run]:
+def measured(method: Callable[[], Any]) -> tuple[Any, _Run]:
+    """What a call returns, and its wall and processor seconds and the memory in MiB beyond what was held before."""
     before = _forget_peak()
     wall, cpu = time.perf_counter(), time.process_time()
     result = method()
@@ -179,11 +180,12 @@ def _forget_peak() -> float:
 
 
 def _status(name: str) -> float:
-    found = [line for line in _lines("/proc/self/status") if line.startswith(name)]
+    found = [line for line in lines_of("/proc/self/status") if line.startswith(name)]
     return int(found[0].split()[1]) / 1024 if found else float("nan")
 
 
-def _lines(path: str) -> list[str]:
+def lines_of(path: str) -> list[str]:
+    """Lines of a file; none where it cannot be read."""
     try:
         return Path(path).read_text().splitlines()
     except OSError:

@@ -58,8 +58,10 @@ def write_slide(folder: Path, size: int, chunk: int, n: int, tile_px: int) -> Pa
     return path
 
 
-def ours(path: Path, tile_px: int) -> Callable[[], int]:
-    (section,) = Slide.open(sd.read_zarr(path), mpp=1.0).scaled()
+def ours(path: Path, tile_px: int, n: int | None = None) -> Callable[[], int]:
+    slide = sd.read_zarr(path)
+    slide.tables["table"] = slide.tables["table"][:n].copy()
+    (section,) = Slide.open(slide, mpp=1.0).scaled()
 
     def read() -> int:
         reader = TileReader(section, tile_um=tile_px, tile_px=tile_px)

@@ -76,3 +76,47 @@ def test_retrieval_on_the_gpu_is_that_of_the_cpu() -> None:
     cpu, gpu = (retrieve(queries, keys, k=20, weights="softmax", device=device) for device in ("cpu", "cuda"))
     assert np.array_equal(cpu.index, gpu.index)
     assert np.allclose(cpu.weight, gpu.weight)
+
+
+def test_stain_and_texture_on_the_gpu_are_those_of_the_cpu() -> None:
+    from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+
+    rng, encoder = np.random.default_rng(0), StainTextureEncoder()
+    grain = rng.integers(0, 256, (40, 3, 28, 28)).repeat(8, axis=2).repeat(8, axis=3)
+    tiles = np.clip(grain * rng.uniform(0.2, 1, (40, 1, 1, 1)) + rng.normal(0, 9, (40, 3, 224, 224)), 0, 255)
+    cpu, gpu = (encoder.encode(tiles.astype(np.uint8), mpp=0.6875, device=device) for device in ("cpu", "cuda"))
+    apart = np.abs(cpu - gpu) / np.maximum(cpu.std(axis=0), 0.01)
+    # a pixel within rounding of a threshold may be on its other side
+    assert np.quantile(apart, 0.995) < 1e-4
+    assert apart.max() < 0.02
+
+
+def test_every_gpu_computes_batches_of_a_network_and_the_order_stays() -> None:
+    from spatialwhisperer._compute.devices import devices_of
+    from spatialwhisperer.encoders.image.timm import TimmEncoder
+
+    torch.manual_seed(0)
+    encoder = TimmEncoder("resnet18", pretrained=False)
+    grain = np.random.default_rng(0).integers(0, 256, (30, 3, 8, 8), dtype=np.uint8)
+    tiles = grain.repeat(8, axis=2).repeat(8, axis=3)
+    with sw.settings.override(batch_size=4):
+        cpu, gpu = (encoder.encode(tiles, mpp=0.5, device=device) for device in ("cpu", "cuda"))
+        with sw.settings.override(precision="auto", compile=True):
+            fast = encoder.encode(tiles, mpp=0.5, device="cuda")
+    assert len(devices_of("cuda")) == torch.cuda.device_count()
+    for other in (gpu, fast):
+        cosine = (cpu * other).sum(axis=1) / np.linalg.norm(cpu, axis=1) / np.linalg.norm(other, axis=1)
+        assert cosine.min() > 0.999
+    assert next(encoder.network.parameters()).device.type == "cpu"
+
+
+def test_pinned_copies_on_a_second_stream_bring_the_right_rows() -> None:
+    from spatialwhisperer._compute.batched import Computing, by_batches
+
+    rows = np.arange(64 * 100_000, dtype=np.float32).reshape(64, -1)
+
+    def slow(batch: torch.Tensor) -> torch.Tensor:
+        torch.cuda._sleep(10_000_000)
+        return batch * 2
+
+    assert np.array_equal(by_batches(rows, 4, [Computing(torch.device("cuda", 0), slow)]), rows * 2)

@@ -6,15 +6,17 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 Precision = Literal["auto", "float32"]
+Backend = Literal["torch", "openvino"]
 
-_FLAGS = ("offline", "progress", "verbose")
+_CHOICES = {"precision": Precision, "backend": Backend}
+_FLAGS = ("compile", "offline", "progress", "verbose")
 
 
 def _flag(name: str, default: bool) -> bool:
@@ -31,13 +33,15 @@ def _default_batch_size() -> int:
     return int(text)
 
 
-def _default_precision() -> Precision:
-    text = os.environ.get("SPATIALWHISPERER_PRECISION", "").strip() or "auto"
-    if text not in get_args(Precision):
-        raise ValueError(
-            f'The environment variable SPATIALWHISPERER_PRECISION must be "auto" or "float32", not {text!r}.'
-        )
-    return cast("Precision", text)
+def _chosen(name: str, kind: Any, default: str) -> Any:
+    text = os.environ.get(name, "").strip() or default
+    if text not in get_args(kind):
+        raise ValueError(f"The environment variable {name} must be {_either(kind)}, not {text!r}.")
+    return text
+
+
+def _either(kind: Any) -> str:
+    return " or ".join(f'"{value}"' for value in get_args(kind))
 
 
 def _default_cache() -> Path:
@@ -64,6 +68,12 @@ class Settings:
     precision
         "auto" lets image encoders of libraries multiply in bfloat16 on CUDA and on processors with instructions for it, which is faster;
         "float32" never does.
+    backend
+        "openvino" lets OpenVINO, of the extra `openvino`, compute image encoders of libraries on a CPU, which is faster there. A network is
+        converted when it first computes. "torch" never does.
+    compile
+        Compile image encoders that are networks with :func:`torch.compile` when they first compute. It takes a minute or more for each
+        process, and a C++ compiler on a CPU. Batches are filled up to `batch_size`.
     offline
         Nothing is downloaded; an error says which file is missing and where to put it.
     progress
@@ -82,7 +92,9 @@ class Settings:
     device: str | None = field(default_factory=lambda: os.environ.get("SPATIALWHISPERER_DEVICE") or None)
     batch_size: int = field(default_factory=_default_batch_size)
     cache_dir: Path = field(default_factory=_default_cache)
-    precision: Precision = field(default_factory=_default_precision)
+    precision: Precision = field(default_factory=lambda: _chosen("SPATIALWHISPERER_PRECISION", Precision, "auto"))
+    backend: Backend = field(default_factory=lambda: _chosen("SPATIALWHISPERER_BACKEND", Backend, "torch"))
+    compile: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_COMPILE", False))
     offline: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_OFFLINE", False))
     progress: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_PROGRESS", True))
     verbose: bool = field(default_factory=lambda: _flag("SPATIALWHISPERER_VERBOSE", True))
@@ -95,8 +107,9 @@ class Settings:
             raise TypeError(f"settings.{name} must be True or False, not {value!r}.")
         if name == "batch_size" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"settings.batch_size must be a positive integer, not {value!r}.")
-        if name == "precision" and value not in get_args(Precision):
-            raise ValueError(f'settings.precision must be "auto" or "float32", not {value!r}.')
+        for choice, kind in _CHOICES.items():
+            if name == choice and value not in get_args(kind):
+                raise ValueError(f"settings.{name} must be {_either(kind)}, not {value!r}.")
         if name == "cache_dir":
             if not isinstance(value, str | os.PathLike):
                 raise TypeError(f"settings.cache_dir must be a path, not {value!r}.")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
@@ -178,3 +179,44 @@ def test_only_the_size_that_would_be_enlarged_warns(crowd: Any) -> None:
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert "over 20 um" in str(caught[0].message)
+
+
+# ------------------------------------------------------------------------------------------------- several batches
+
+
+def test_a_gpu_gets_several_batches_in_a_call(crowd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    calls: list[Any] = []
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(x))
+            return x.mean(dim=(2, 3))
+
+    def three(*given: Any) -> int:
+        calls.append(given)
+        return 3
+
+    def features() -> Any:
+        return sw.pp.embed_images(crowd, encoder=Net(), tile_um=40, tile_px=PX, batch_size=7, inplace=False)
+
+    alone, forward = features(), list(sizes)
+    sizes.clear()
+    monkeypatch.setattr(tile_features, "_batches_at_a_time", three)
+    assert np.array_equal(features(), alone)
+    assert sizes == forward
+    assert set(forward[:-1]) == {7}
+    assert calls
+
+
+def test_only_encoders_that_take_tiles_batch_by_batch_get_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spatialwhisperer.encoders.image.nuclei import NucleiEncoder
+    from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+
+    texture = StainTextureEncoder()
+    assert tile_features._batches_at_a_time(texture, "cpu") == 1
+    monkeypatch.setattr(type(sw.settings), "resolve_device", lambda *_: "cuda")
+    monkeypatch.setattr(tile_features, "devices_of", lambda _: ["cuda:0", "cuda:1"])
+    assert tile_features._batches_at_a_time(texture, None) == 2 * tile_features._BATCHES_OF_A_GPU
+    assert tile_features._batches_at_a_time(NucleiEncoder(), None) == 1
+    assert tile_features._batches_at_a_time(GivenEncoder(texture), None) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
@@ -56,6 +57,24 @@ def ready(module: M, device: str) -> Iterator[M]:
     finally:
         for part in training:
             part.training = True
+
+
+def devices_of(name: str) -> list[torch.device]:
+    """Devices that a name stands for: all visible GPUs for "cuda", and for any other name that one.
+
+    A process of several, each of which has a GPU of its own, takes the current one for "cuda".
+
+    Parameters
+    ----------
+    name
+        Name of a torch device.
+    """
+    import torch
+
+    device = torch.device(name)
+    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" in os.environ:
+        return [torch.empty(0, device=device).device]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def _there(module: M, device: str) -> M:

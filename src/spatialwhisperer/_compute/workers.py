@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SENT = ("batch_size", "device", "offline", "precision")
+_SENT = ("backend", "batch_size", "compile", "device", "offline", "precision")
 """Settings of the process that asks, which hold in the workers too. Folders are those of each machine."""
 
 # the cores of a worker are used by one piece of work: two at a time would need twice the memory

@@ -1,4 +1,4 @@
-"""Features of batches of tiles, kept on disk until the call that needs them is done: an interrupted call loses one batch at most."""
+"""Features of batches of tiles, kept on disk until the call that needs them is done: an interrupted call loses what it was computing."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ class FinishedBatches:
             "device": device,
             "image": image,
             "precision": settings.precision,
+            "backend": settings.backend,
+            "compile": settings.compile,
         }
         versions = {name: version(name) for name in ("spatialwhisperer", "torch")}
         key = hashlib.sha256(json.dumps(of | versions, sort_keys=True).encode()).hexdigest()

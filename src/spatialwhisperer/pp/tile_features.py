@@ -10,11 +10,12 @@ import numpy as np
 from spatialwhisperer._access.tiles.intensity import BlackTiles
 from spatialwhisperer._access.tiles.prefetch import batches, prefetch
 from spatialwhisperer._access.tiles.sample import image_sample
-from spatialwhisperer._compute.devices import keeping_copies
+from spatialwhisperer._compute.batched import batches_of
+from spatialwhisperer._compute.devices import devices_of, keeping_copies
 from spatialwhisperer._messages import progress
 from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.image.base import on_image
-from spatialwhisperer.encoders.outputs import encoded
+from spatialwhisperer.encoders.outputs import encoded, is_foreign
 from spatialwhisperer.pp.finished_batches import FinishedBatches, kept_until_done
 from spatialwhisperer.settings import settings
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _IN_MEMORY_BYTES = 2**30
 _WHITE = 255
+_BATCHES_OF_A_GPU = 4
 
 
 def embed_tiles(
@@ -160,9 +162,10 @@ def _features(
     with _bar(plan, f"embedding tiles of {size} ({name})") as bar:
         for image in encoders:
             mpp = image.sections[0].mpp or 1.0 if tile_um is None else tile_um / tile_px
-            encode = _encode(image, mpp, device, identity)
+            encode = _encode(image, mpp, device, identity, batch_size)
             pieces = plan.read(tile_um, tile_px, whole=whole, sections=image.sections)
-            with closing(prefetch(batches(pieces, batch_size))) as ready:
+            at_a_time = batch_size * _batches_at_a_time(image.encoder, device)
+            with closing(prefetch(batches(pieces, at_a_time))) as ready:
                 for rows, tiles in ready:
                     black.look(rows, tiles)
                     features = encode(tiles)
@@ -183,14 +186,23 @@ def _features(
     return out
 
 
+def _batches_at_a_time(encoder: ImageEncoder, device: str | None) -> int:
+    """Batches that an encoder gets in a call: several for each GPU, so that one is copied while another is computed."""
+    name = settings.resolve_device(device)
+    if not name.startswith("cuda") or is_foreign(encoder) or not encoder.in_batches:
+        return 1
+    return _BATCHES_OF_A_GPU * len(devices_of(name))
+
+
 def _encode(
-    image: _OnImage, mpp: float, device: str | None, identity: EncoderIdentity | None
+    image: _OnImage, mpp: float, device: str | None, identity: EncoderIdentity | None, batch_size: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The features of a batch of tiles, found again where an interrupted call had finished it."""
+    """The features of one or several batches of tiles, found again where an interrupted call had finished them."""
     encoder = image.encoder
 
     def encode(tiles: np.ndarray) -> np.ndarray:
-        return encoded(encoder, tiles, mpp=mpp, device=device)
+        with batches_of(batch_size):
+            return encoded(encoder, tiles, mpp=mpp, device=device)
 
     if identity is None:
         return encode

@@ -95,3 +95,18 @@ def test_identity_knows_weights_and_normalisation():
     assert len({e.identity.digest for e in (one, other, scaled)}) == 3
     # nothing of a module can be stored but its weights
     assert one.artifact() is None
+
+
+def test_several_devices_share_the_batches_and_keep_the_order(tiles, monkeypatch):
+    encoder = pooled()
+    alone = encoder.encode(tiles, mpp=0.5, device="cpu")
+    computed = []
+
+    def two(name):
+        computed.append(name)
+        return [torch.device("cpu")] * 2
+
+    monkeypatch.setattr("spatialwhisperer._compute.devices.devices_of", two)
+    with settings.override(batch_size=1):
+        np.testing.assert_allclose(encoder.encode(tiles, mpp=0.5, device="cpu"), alone, rtol=1e-6)
+    assert computed == ["cpu"]

@@ -11,8 +11,14 @@ from spatialwhisperer._compute.kernels import kernel
 # sums may be added in another order, which lets them run on vector units; no value here is ever NaN
 _SUMS = {"reassoc", "nsz", "contract", "nnan"}
 
-# signed offsets (row, column) of the eight neighbours, in order around the centre
-_AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+"""Signed offsets (row, column) of the eight neighbours, in order around the centre."""
+
+LEAST_SD = 1e-4
+"""Standard deviation up to which a plane counts as one that does not vary."""
+
+LEAST_RISE = 1e-6
+"""What a maximum rises above its neighbours at least: averages of equal pixels differ by rounding."""
 
 
 @kernel(nogil=True, fastmath=_SUMS)
@@ -102,7 +108,7 @@ def moments(plane: np.ndarray) -> tuple[float, float, float]:
         second += d * d
         third += d * d * d
     sd = math.sqrt(second / flat.size)
-    return mean, sd, (third / flat.size) / sd**3 if sd > 1e-4 else 0.0
+    return mean, sd, (third / flat.size) / sd**3 if sd > LEAST_SD else 0.0
 
 
 @kernel(nogil=True, fastmath=_SUMS)
@@ -110,7 +116,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two planes; 0 where one of them does not vary."""
     mean_a, sd_a, _ = moments(a)
     mean_b, sd_b, _ = moments(b)
-    if sd_a <= 1e-4 or sd_b <= 1e-4:
+    if sd_a <= LEAST_SD or sd_b <= LEAST_SD:
         return 0.0
     total = 0.0
     for i in range(a.shape[0]):
@@ -188,9 +194,9 @@ def binary_patterns(plane: np.ndarray, tolerance: float) -> np.ndarray:
         for j in range(1, m - 1):
             floor = plane[i, j] + limit
             ones, changes = 0, 0
-            before = plane[i + _AROUND[7][0], j + _AROUND[7][1]] >= floor
+            before = plane[i + AROUND[7][0], j + AROUND[7][1]] >= floor
             for k in range(8):
-                bit = plane[i + _AROUND[k][0], j + _AROUND[k][1]] >= floor
+                bit = plane[i + AROUND[k][0], j + AROUND[k][1]] >= floor
                 ones += bit
                 changes += bit != before
                 before = bit
@@ -205,12 +211,13 @@ def peaks(plane: np.ndarray, floor: float) -> tuple[float, float, float]:
     count, total, square = 0, 0.0, 0.0
     for i in range(1, n - 1):
         for j in range(1, m - 1):
-            v = plane[i, j]
+            # squares are subtracted below
+            v = np.float64(plane[i, j])
             if v <= floor:
                 continue
-            top = True
+            top, limit = True, plane[i, j] - np.float32(LEAST_RISE)
             for k in range(8):
-                if plane[i + _AROUND[k][0], j + _AROUND[k][1]] >= v:
+                if plane[i + AROUND[k][0], j + AROUND[k][1]] >= limit:
                     top = False
                     break
             if top:
@@ -261,3 +268,18 @@ def window_minimum(plane: np.ndarray, width: int) -> np.ndarray:
 def opened_mean(plane: np.ndarray, width: int) -> float:
     """Mean of the grey opening of a plane with a square of `width` pixels: what remains after narrower bright parts go."""
     return moments(-window_minimum(-window_minimum(plane, width), width))[0]
+
+
+def ordered(plane: np.ndarray) -> np.ndarray:
+    """Values of a plane in rising order."""
+    return np.sort(plane, axis=None)
+
+
+def root(value: float) -> float:
+    """Square root."""
+    return math.sqrt(value)
+
+
+def logarithm(value: float) -> float:
+    """Natural logarithm of a positive number, levelled off below a thousandth."""
+    return math.log(max(value, 0.0) + 1e-3)

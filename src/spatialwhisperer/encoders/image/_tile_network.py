@@ -36,6 +36,10 @@ class TileNetwork(nn.Module):
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Features of uint8 tiles (n, 3, p, p); shape (n, d)."""
+        return self.network(self.prepared(tiles))
+
+    def prepared(self, tiles: torch.Tensor) -> torch.Tensor:
+        """What the network gets for uint8 tiles (n, 3, p, p)."""
         edge = self.edge_px
         if edge is not None and tiles.shape[-1] != edge:
             size = (edge, edge)
@@ -46,4 +50,4 @@ class TileNetwork(nn.Module):
             x = (x - mean) / std
         # training in "64-true" or "bf16-true" converts the network, and the tiles are whole numbers
         kinds = (p.dtype for p in self.network.parameters() if p.is_floating_point())
-        return self.network(x.to(next(kinds, x.dtype), memory_format=self.memory_format))
+        return x.to(next(kinds, x.dtype), memory_format=self.memory_format)

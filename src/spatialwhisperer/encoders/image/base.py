@@ -27,6 +27,8 @@ class ImageEncoder(Encoder):
     ----------
     looks_at_image
         Whether the encoder looks at a whole image before it encodes tiles of it, by a method ``on_image``.
+    in_batches
+        Whether ``encode`` takes any number of tiles in bounded memory, batch by batch. On a GPU it then gets many batches at a time.
     look
         What the image looked like: means of some numbers over its tissue, then their standard deviations. It is recorded beside the
         features, and tells whether an image is like those of the training where the features themselves do not. Empty where nothing
@@ -34,6 +36,7 @@ class ImageEncoder(Encoder):
     """
 
     looks_at_image: ClassVar[bool] = False
+    in_batches: ClassVar[bool] = False
     look: tuple[float, ...] = ()
 
     def on_image(self, sample: np.ndarray, *, mpp: float) -> ImageEncoder:  # noqa: ARG002

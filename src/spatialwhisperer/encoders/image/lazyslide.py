@@ -123,13 +123,15 @@ class LazySlideEncoder(ImageEncoder):
         """
         import torch
 
-        tiles = check_tiles(inputs, mpp)
+        from spatialwhisperer._compute.batched import batch_rows
+
+        tiles, rows = check_tiles(inputs, mpp), batch_rows()
         where = settings.resolve_device(device)
         self.model.to(where)
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(tiles), settings.batch_size):
-                batch = tiles[start : start + settings.batch_size].transpose(0, 2, 3, 1)
+            for start in range(0, len(tiles), rows):
+                batch = tiles[start : start + rows].transpose(0, 2, 3, 1)
                 x = torch.stack([self.transform(np.ascontiguousarray(tile)) for tile in batch]).to(where)
                 y = torch.as_tensor(self.model.encode_image(x))
                 if y.ndim != 2 or len(y) != len(x):

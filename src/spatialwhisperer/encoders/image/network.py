@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+import math
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,8 +16,11 @@ from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import torch
 
+    from spatialwhisperer._compute.batched import Computing
     from spatialwhisperer.encoders.spec import EncoderSpec
 
 
@@ -45,6 +49,7 @@ class ModuleEncoder(ImageEncoder):
     (4, 12)
     """
 
+    in_batches = True
     channels_last: ClassVar[bool] = False
     """Whether tiles are laid out as convolutions read them fastest, which a network that reshapes by ``view`` refuses."""
 
@@ -69,7 +74,7 @@ class ModuleEncoder(ImageEncoder):
             Microns per pixel of the tiles. Checked, and otherwise unused: a network sees pixels, so tiles are cut at the
             resolution that the encoder was trained at.
         device
-            Torch device; ``None`` takes that of the settings.
+            Torch device; ``None`` takes that of the settings. For "cuda" each visible GPU computes batches of its own.
 
         Returns
         -------
@@ -81,38 +86,63 @@ class ModuleEncoder(ImageEncoder):
             Tiles are not uint8.
         ValueError
             Tiles have another shape, `mpp` is not positive, or the module does not return one row per tile.
+        RuntimeError
+            ``settings.compile`` is on, and the module cannot be compiled.
         """
-        import torch
-
-        from spatialwhisperer._compute.devices import ready
-        from spatialwhisperer.encoders.image._tile_network import TileNetwork
+        from spatialwhisperer._compute.batched import batch_rows, by_batches
+        from spatialwhisperer._compute.devices import devices_of
 
         tiles = check_tiles(inputs, mpp)
         if len(tiles) == 0 and self.spec.dim is not None:
             return np.empty((0, self.spec.dim), np.float32)
-        where = torch.device(settings.resolve_device(device))
-        with ready(self.network, str(where)) as own, torch.inference_mode():
-            network = TileNetwork(own, self.spec, self.spec.input_px, channels_last=self.channels_last).eval()
-            parts = [
-                self._forward(network, tiles[start : start + settings.batch_size], where)
-                for start in range(0, max(len(tiles), 1), settings.batch_size)
-            ]
-        return np.concatenate(parts)
+        rows, devices = batch_rows(), devices_of(settings.resolve_device(device))
+        with ExitStack() as stack:
+            # a device without a batch needs no copy of the network
+            busy = devices[: max(1, math.ceil(len(tiles) / rows))]
+            return by_batches(tiles, rows, [stack.enter_context(self._on(device, rows)) for device in busy])
 
-    def _forward(self, network: torch.nn.Module, tiles: np.ndarray, where: torch.device) -> np.ndarray:
+    @contextmanager
+    def _on(self, device: torch.device, rows: int) -> Iterator[Computing]:
+        """Features of batches of so many uint8 tiles on a device, where the network is or a copy of it."""
         import torch
 
-        x = torch.from_numpy(np.ascontiguousarray(tiles)).to(where)
+        from spatialwhisperer._compute.batched import Computing
+        from spatialwhisperer._compute.compiled import compiled_where_asked
+        from spatialwhisperer._compute.devices import ready
+        from spatialwhisperer.encoders.image._openvino_network import computed_by_openvino
+        from spatialwhisperer.encoders.image._tile_network import TileNetwork
+
+        with ready(self.network, str(device)) as own:
+            if self.channels_last and own is not self.network:
+                own.to(memory_format=torch.channels_last)
+            name, in_openvino = f"Encoder {self.spec.name!r}", self._is_for_openvino(device)
+            network = computed_by_openvino(own, name) if in_openvino else compiled_where_asked(own, rows, name)
+            channels_last = self.channels_last and not in_openvino
+            tiles = TileNetwork(own, self.spec, self.spec.input_px, channels_last=channels_last).eval()
+            yield Computing(device, lambda batch: self._features(batch, tiles.prepared, network))
+
+    def _is_for_openvino(self, device: torch.device) -> bool:
+        return settings.backend == "openvino" and device.type == "cpu" and self.library != ImageEncoder.library
+
+    def _features(
+        self,
+        batch: torch.Tensor,
+        prepared: Callable[[torch.Tensor], torch.Tensor],
+        network: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        import torch
+
         # a module of somebody's own may not compute in bfloat16 on a processor
-        with precision(where) if self.library != ImageEncoder.library or where.type == "cuda" else nullcontext():
-            y: Any = network(x)
-        if not isinstance(y, torch.Tensor) or y.ndim != 2 or len(y) != len(x):
+        lowered = self.library != ImageEncoder.library or batch.device.type == "cuda"
+        with precision(batch.device) if lowered else nullcontext():
+            y: Any = network(prepared(batch))
+        if not isinstance(y, torch.Tensor) or y.ndim != 2 or len(y) != len(batch):
             what = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
             raise ValueError(
-                f"Encoder {self.spec.name!r} must return one row of features per tile, shape ({len(x)}, d), not {what}. "
+                f"Encoder {self.spec.name!r} must return one row of features per tile, shape ({len(batch)}, d), not {what}. "
                 "Add pooling and flattening to the module."
             )
-        return y.float().cpu().numpy()
+        return y
 
     def module(self) -> torch.nn.Module:
         """Return a copy of the network that takes uint8 tiles, normalises them, and does not resize them."""

@@ -64,7 +64,8 @@ class NucleiEncoder(ImageEncoder):
     A window is described by the number of its nuclei, their area, the mean stain of nuclei and rings, and the density and fraction of
     each word. Features other than counts are the training median where a window holds fewer than three nuclei.
 
-    Row i depends on tile i and its image alone, not on the number of threads.
+    Row i depends on tile i and its image alone, not on the number of threads. All is computed on the CPU, on all its cores, also where
+    there is a GPU: connected components and the watershed grow regions pixel by pixel in an order that torch has no operation for.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,12 @@ from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
 from spatialwhisperer.encoders.image.stain import BLANK, REFERENCE_STAINS, SlideStain, unmixing_matrix
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
+from spatialwhisperer.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
 
 SCALES_UM = (1.0, 2.0, 4.0, 8.0, 16.0)
 WIDTHS_UM = (6.0, 10.0, 18.0, 34.0, 58.0)
@@ -25,6 +31,7 @@ _NUCLEAR_H = 0.3
 _PALE_H = 0.15
 _PEAK_H = 0.1
 _PATTERN_H = 0.05
+_BATCH_BYTES = 2**30
 _FEWEST_LOOKED_AT, _MOST_LOOKED_AT = 4, 100
 
 
@@ -60,6 +67,9 @@ class StainTextureEncoder(ImageEncoder):
 
     Pixels of 20 or less in R, G and B are taken for masked background, and count as white.
 
+    On CUDA the same is computed by torch. Numbers are those of the CPU but for rounding; where a pixel lies within rounding of a
+    threshold, it may count on its other side.
+
     Parameters
     ----------
     stain
@@ -83,6 +93,7 @@ class StainTextureEncoder(ImageEncoder):
     """
 
     looks_at_image = True
+    in_batches = True
 
     def __init__(self, stain: SlideStain | None = None, look: tuple[float, ...] = ()) -> None:
         self.stain = SlideStain.reference() if stain is None else stain
@@ -97,7 +108,7 @@ class StainTextureEncoder(ImageEncoder):
         """Names of the features, in the order of the columns."""
         return list(_names())
 
-    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:  # noqa: ARG002
+    def encode(self, inputs: np.ndarray, *, mpp: float, device: str | None = None) -> np.ndarray:
         """Compute the features of tiles.
 
         Parameters
@@ -107,7 +118,8 @@ class StainTextureEncoder(ImageEncoder):
         mpp
             Microns per pixel of the tiles.
         device
-            Not used: the features are computed on the CPU, on all its cores.
+            Torch device; ``None`` takes that of the settings. On CUDA many tiles are computed at a time, on all visible GPUs for
+            "cuda"; features differ by rounding. On any other device they are computed on the CPU, on all its cores.
 
         Returns
         -------
@@ -121,6 +133,11 @@ class StainTextureEncoder(ImageEncoder):
             Tiles have another shape or are smaller than 16 px, or `mpp` is not positive.
         """
         tiles = check_tiles(inputs, mpp, smallest=MIN_EDGE_PX)
+        name = settings.resolve_device(device)
+        if name.startswith("cuda"):
+            from spatialwhisperer._compute.devices import devices_of
+
+            return on_devices(tiles, float(mpp), self.stain, devices_of(name))
         rows = each(lambda tile: _row(tile, float(mpp), self.stain), list(tiles))
         return np.array(rows, np.float32).reshape(len(tiles), len(_names()))
 
@@ -141,11 +158,30 @@ def _look(sample: np.ndarray, mpp: float, stain: SlideStain) -> tuple[float, ...
 
 @cache
 def _names() -> tuple[str, ...]:
-    return tuple(describe(np.full((3, MIN_EDGE_PX, MIN_EDGE_PX), 255, np.uint8), 1.0, SlideStain.reference()))
+    from spatialwhisperer.encoders.image import _texture_kernels
+
+    white = np.full((3, MIN_EDGE_PX, MIN_EDGE_PX), 255, np.uint8)
+    return tuple(describe(white, 1.0, SlideStain.reference(), _texture_kernels))
 
 
 def _row(tile: np.ndarray, mpp: float, stain: SlideStain) -> list[float]:
-    return list(describe(tile, mpp, stain).values())
+    from spatialwhisperer.encoders.image import _texture_kernels
+
+    return list(describe(tile, mpp, stain, _texture_kernels).values())
+
+
+def on_devices(tiles: np.ndarray, mpp: float, stain: SlideStain, devices: Sequence[torch.device]) -> np.ndarray:
+    """Features of uint8 tiles (n, 3, p, p), computed by torch on devices, many tiles at a time, float32 (n, dim)."""
+    import torch
+
+    from spatialwhisperer._compute.batched import Computing, by_batches
+    from spatialwhisperer.encoders.image import _texture_tensors
+
+    def features(batch: torch.Tensor) -> torch.Tensor:
+        return torch.stack(list(describe(batch, mpp, stain, _texture_tensors).values()), dim=1)
+
+    size = max(1, _BATCH_BYTES // (_texture_tensors.BYTES_PER_PIXEL * tiles.shape[-1] ** 2))
+    return by_batches(tiles, size, [Computing(device, features) for device in devices])
 
 
 def grid_edge(edge_px: int, mpp: float, scale_um: float) -> int:
@@ -153,39 +189,43 @@ def grid_edge(edge_px: int, mpp: float, scale_um: float) -> int:
     return int(np.clip(round(edge_px * mpp / scale_um), _SMALLEST_GRID, edge_px))
 
 
-def describe(tile: np.ndarray, mpp: float, stain: SlideStain) -> dict[str, float]:
-    """All features of one uint8 (3, p, p) tile, by name."""
-    from spatialwhisperer.encoders.image import _texture_kernels as kernels
+def describe(tile: Any, mpp: float, stain: SlideStain, loops: Any) -> dict[str, Any]:
+    """All features of one uint8 (3, p, p) tile, or of (b, 3, p, p) tiles, by name.
 
-    rgb = stain.normalize(tile)
+    Parameters
+    ----------
+    tile
+        The tile, or a tensor of tiles.
+    mpp
+        Microns per pixel.
+    stain
+        Stains of the image.
+    loops
+        The module `_texture_kernels` for a tile, or `_texture_tensors` for a tensor of tiles; each feature is then a tensor (b,).
+    """
+    rgb = loops.restain(tile, stain.densities, stain.to_reference, BLANK)
     edge = tile.shape[-1]
-    out: dict[str, float] = {}
+    out: dict[str, Any] = {}
     for scale in SCALES_UM:
-        colours = kernels.area_resample(rgb, grid_edge(edge, mpp, scale))
-        planes = kernels.stain_planes(colours, unmixing_matrix(*REFERENCE_STAINS))
+        colours = loops.area_resample(rgb, grid_edge(edge, mpp, scale))
+        planes = loops.stain_planes(colours, unmixing_matrix(*REFERENCE_STAINS))
         if scale == 1:
-            _composition(colours, planes, out)
+            _composition(colours, planes, out, loops)
         if scale == 2:
-            _quantiles(planes, out)
-            _granulometry(planes, edge * mpp / planes.shape[-1], out)
-        _texture(planes, scale, out)
+            _quantiles(planes, out, loops)
+            _granulometry(planes, edge * mpp / planes.shape[-1], out, loops)
+        _texture(planes, scale, out, loops)
     return out
 
 
-def _log(value: float) -> float:
-    return math.log(max(value, 0.0) + 1e-3)
-
-
-def _composition(colours: np.ndarray, planes: np.ndarray, out: dict[str, float]) -> None:
+def _composition(colours: Any, planes: Any, out: dict[str, Any], loops: Any) -> None:
     """Add means and standard deviations of colours and stains, over the tile and over kinds of tissue."""
-    from spatialwhisperer.encoders.image import _texture_kernels as kernels
-
     for name, plane in zip(("red", "green", "blue"), colours, strict=True):
-        mean, sd, _ = kernels.moments(plane)
-        out[f"{name}_mean"], out[f"{name}_sd"] = mean / 255, _log(sd / 255)
+        mean, sd, _ = loops.moments(plane)
+        out[f"{name}_mean"], out[f"{name}_sd"] = mean / 255, loops.logarithm(sd / 255)
     for name, plane in zip(("h", "e", "residual", "od", "saturation"), planes, strict=True):
-        mean, sd, skew = kernels.moments(plane)
-        out[f"{name}_mean"], out[f"{name}_sd"] = mean, _log(sd)
+        mean, sd, skew = loops.moments(plane)
+        out[f"{name}_mean"], out[f"{name}_sd"] = mean, loops.logarithm(sd)
         if name in ("h", "e", "od"):
             out[f"{name}_skew"] = skew
 
@@ -195,56 +235,55 @@ def _composition(colours: np.ndarray, planes: np.ndarray, out: dict[str, float])
         ("nuclear", (every, _NUCLEAR_H, never)),
         ("pale", (_TISSUE_OD, every, _PALE_H)),
     ):
-        fraction, h, e, residual, _, saturation = kernels.gated_means(planes, *gate)
-        out[f"{name}_fraction"] = math.sqrt(fraction)
+        fraction, h, e, residual, _, saturation = loops.gated_means(planes, *gate)
+        out[f"{name}_fraction"] = loops.root(fraction)
         out[f"{name}_e"], out[f"{name}_residual"], out[f"{name}_saturation"] = e, residual, saturation
         if name != "pale":
             out[f"{name}_h"] = h
-    out["dense_fraction"] = math.sqrt(kernels.gated_means(planes, _DENSE_OD, every, never)[0])
+    out["dense_fraction"] = loops.root(loops.gated_means(planes, _DENSE_OD, every, never)[0])
 
 
-def _quantiles(planes: np.ndarray, out: dict[str, float]) -> None:
+def _quantiles(planes: Any, out: dict[str, Any], loops: Any) -> None:
     for name, k in (("h", 0), ("e", 1), ("od", 3)):
-        ordered = np.sort(planes[k], axis=None)
+        ordered = loops.ordered(planes[k])
         for q in _QUANTILES:
-            out[f"{name}_q{round(100 * q)}"] = ordered[round(q * (ordered.size - 1))]
+            out[f"{name}_q{round(100 * q)}"] = ordered[round(q * (len(ordered) - 1))]
 
 
-def _granulometry(planes: np.ndarray, cell_um: float, out: dict[str, float]) -> None:
+def _granulometry(planes: Any, cell_um: float, out: dict[str, Any], loops: Any) -> None:
     """Add what openings (bodies) and closings (gaps) of growing width remove from haematoxylin and density."""
-    from spatialwhisperer.encoders.image import _texture_kernels as kernels
-
     widths = [2 * max(round(um / cell_um / 2 - 0.5), 1) + 1 for um in WIDTHS_UM]
     for stain, k in (("h", 0), ("od", 3)):
-        plane = kernels.smooth(planes[k])
+        plane = loops.smooth(planes[k])
         for kind, sign in (("body", 1), ("gap", -1)):
             signed = sign * plane
-            before = kernels.moments(signed)[0]
+            before = loops.moments(signed)[0]
             for um, width in zip(WIDTHS_UM, widths, strict=True):
-                after = kernels.opened_mean(signed, width)
+                after = loops.opened_mean(signed, width)
                 out[f"{stain}_{kind}_{um:g}um"] = before - after
                 before = after
             out[f"{stain}_{kind}_rest"] = sign * before
 
 
-def _texture(planes: np.ndarray, scale: float, out: dict[str, float]) -> None:
+def _texture(planes: Any, scale: float, out: dict[str, Any], loops: Any) -> None:
     """Add edges, correlations, binary patterns and peaks at one scale."""
-    from spatialwhisperer.encoders.image import _texture_kernels as kernels
-
     for name, k in (("h", 0), ("e", 1), ("od", 3)):
-        gradient, laplacian = kernels.edges(planes[k])
-        out[f"{name}_gradient_{scale:g}um"], out[f"{name}_laplacian_{scale:g}um"] = _log(gradient), _log(laplacian)
+        gradient, laplacian = loops.edges(planes[k])
+        out[f"{name}_gradient_{scale:g}um"], out[f"{name}_laplacian_{scale:g}um"] = (
+            loops.logarithm(gradient),
+            loops.logarithm(laplacian),
+        )
         if scale > 1:
-            out[f"{name}_sd_{scale:g}um"] = _log(kernels.moments(planes[k])[1])
-    out[f"h_e_correlation_{scale:g}um"] = kernels.correlation(planes[0], planes[1])
-    out[f"od_saturation_correlation_{scale:g}um"] = kernels.correlation(planes[3], planes[4])
+            out[f"{name}_sd_{scale:g}um"] = loops.logarithm(loops.moments(planes[k])[1])
+    out[f"h_e_correlation_{scale:g}um"] = loops.correlation(planes[0], planes[1])
+    out[f"od_saturation_correlation_{scale:g}um"] = loops.correlation(planes[3], planes[4])
     if scale > 4 and scale != 8:
         return
-    h = kernels.smooth(planes[0])
+    h = loops.smooth(planes[0])
     if scale > 1:
-        for bin_, fraction in enumerate(kernels.binary_patterns(h, _PATTERN_H)):
-            out[f"h_pattern{bin_}_{scale:g}um"] = math.sqrt(fraction)
+        for bin_, fraction in enumerate(loops.binary_patterns(h, _PATTERN_H)):
+            out[f"h_pattern{bin_}_{scale:g}um"] = loops.root(fraction)
     if scale < 8:
-        fraction, mean, sd = kernels.peaks(h, _PEAK_H)
-        out[f"h_peak_fraction_{scale:g}um"], out[f"h_peak_mean_{scale:g}um"] = math.sqrt(fraction), mean
+        fraction, mean, sd = loops.peaks(h, _PEAK_H)
+        out[f"h_peak_fraction_{scale:g}um"], out[f"h_peak_mean_{scale:g}um"] = loops.root(fraction), mean
         out[f"h_peak_sd_{scale:g}um"] = sd
