@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._section import Section, check_inside
-from spatialwhisperer.datasets._spots import array_obs, whole_numbers, with_counts
+from spatialwhisperer.datasets._spots import array_obs, selected, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,8 @@ def read_upstream(data: Path, name: str, *, with_image: bool) -> Section:
     counts = pd.read_csv(_one(data / "ST-cnts", f"{name}.tsv*"), sep="\t", index_col=0)
     spots = pd.read_csv(_one(data / "ST-spotfiles", f"{name}_selection.tsv*"), sep="\t")
     # the counts come with spots beside the tissue, the selection with spots that quality control dropped
-    spots = with_counts(spots, counts)
+    spots = selected(spots)
+    spots = spots[spots.index.isin(counts.index)]
     if spots.empty:
         raise ValueError(f"No selected spot of {name} in {data / 'ST-spotfiles'} has counts in {data / 'ST-cnts'}.")
     counts = counts.loc[spots.index]

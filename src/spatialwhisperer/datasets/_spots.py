@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def with_counts(spots: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
-    """Selected spots that have counts, named ``<x>x<y>`` by their printed array indices, as the rows of the counts are."""
+def selected(spots: pd.DataFrame) -> pd.DataFrame:
+    """Spots that were selected, named ``<x>x<y>`` by their printed array indices, as the rows of counts are."""
     if "selected" in spots:
         spots = spots[spots["selected"] == 1]
-    spots = spots.set_axis([f"{x}x{y}" for x, y in spots[["x", "y"]].to_numpy().astype(int)])
-    return spots[spots.index.isin(counts.index)]
+    return spots.set_axis([f"{x}x{y}" for x, y in spots[["x", "y"]].to_numpy().astype(int)])
 
 
 def whole_numbers(counts: pd.DataFrame, path: Path) -> sp.csr_matrix:
