@@ -23,7 +23,7 @@ def test_weights_that_are_missing_are_named(tmp_path, monkeypatch) -> None:
     import anndata as ad
 
     materials = Materials(tmp_path, tmp_path / "cache", tables={"C2": ad.AnnData(np.zeros((2, 1), np.float32))})
-    monkeypatch.setattr(Materials, "_section", lambda *_: None)
+    monkeypatch.setattr(Materials, "section", lambda *_: None)
     with pytest.raises(FileNotFoundError, match=r"mobilenet_v2_imagenet_u8\.npz.*--features stain_texture"):
         materials.features("C2", "mobilenet_v2", 1.0, scales=False)
 
