@@ -133,13 +133,22 @@ class Materials:
         section = sw.datasets.her2st(name, data_dir=self.data) if self.read is None else self.read(name)
         return with_rows(section, np.arange(0, section["table"].n_obs, 2)) if self.smoke else section
 
-    def gene_encoder(self, kind: str, fold: Fold) -> GeneEncoder:
-        """Encoder ("scvi" or "scanvi") of the training sections and of the annotated sections of other patients."""
-        folder = self.cache / "encoders" / f"{kind}-{fold.split}-{fold.name.replace(' → ', '-')}"
+    def gene_encoder(self, kind: str, fold: Fold, likelihood: str | None = None) -> GeneEncoder:
+        """Encoder ("scvi" or "scanvi") of the training sections and of the annotated sections of other patients.
+
+        Parameters
+        ----------
+        kind, fold
+            Which encoder, and for which sections.
+        likelihood
+            Likelihood of counts; ``None`` takes the default of the encoder.
+        """
+        named = kind if likelihood is None else f"{kind}-{likelihood}"
+        folder = self.cache / "encoders" / f"{named}-{fold.split}-{fold.name.replace(' → ', '-')}"
         if folder.is_dir():
             return sw.models.load_gene_encoder(folder)
         tables = [*(self.table(n) for n in fold.train), *self.unpaired(fold.test[0][0])]
-        inform(f"{kind} for {fold.split} {fold.name}: {sum(t.n_obs for t in tables)} spots")
+        inform(f"{named} for {fold.split} {fold.name}: {sum(t.n_obs for t in tables)} spots")
         encoder = sw.pp.fit_gene_encoder(
             tables,
             kind,
@@ -147,6 +156,7 @@ class Materials:
             labels_key=LABELS if kind == "scanvi" else None,
             n_latent=10,
             max_epochs=2 if self.smoke else 40,
+            **({} if likelihood is None else {"gene_likelihood": likelihood}),
         )
         encoder.save(folder)
         return encoder

@@ -216,7 +216,8 @@ def _gene_features(preset: Preset, materials: Materials, task: Task, sections: S
     if sections.layer is not None:
         return sw.tl.GeneFeatures(key=X_CORRECTED)
     if preset.gene_encoder in ("scvi", "scanvi"):
-        return sw.tl.GeneFeatures(materials.gene_encoder(preset.gene_encoder, task.fold))
+        likelihood = preset.gene_options.get("gene_likelihood")
+        return sw.tl.GeneFeatures(materials.gene_encoder(preset.gene_encoder, task.fold, likelihood))
     if preset.gene_encoder == "gene_sentence":
         # sentences do not depend on the fold, and reading them takes longer than training
         for table in sections.tables:

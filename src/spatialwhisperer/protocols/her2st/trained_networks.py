@@ -107,7 +107,8 @@ def _changed(preset: Preset, options: NetworkOptions) -> Preset:
 
 def _gene_encoder(preset: Preset, materials: Materials, task: Task) -> GeneEncoder | None:
     if preset.gene_encoder in ("scvi", "scanvi"):
-        return materials.gene_encoder(preset.gene_encoder, task.fold)
+        likelihood = preset.gene_options.get("gene_likelihood")
+        return materials.gene_encoder(preset.gene_encoder, task.fold, likelihood)
     return None
 
 
