@@ -1,21 +1,22 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from spatialwhisperer.datasets.papers.visium import counts_of_h5, counts_of_triplet, positions_of, read_visium
+from tests.datasets.papers import files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_both_formats_of_counts_hold_the_same(tmp_path: Path, layout: dict[str, Any]) -> None:
+def test_both_formats_of_counts_hold_the_same(tmp_path: Path) -> None:
     barcodes = ["AA-1", "CC-1", "GG-1"]
-    counts = layout["counts_of"](barcodes, 0)
-    triplet = counts_of_triplet(*layout["write_triplet"](tmp_path, "x", barcodes, counts))
-    layout["write_h5"](tmp_path / "x.h5", barcodes, counts)
+    counts = files.counts_of(barcodes, 0)
+    triplet = counts_of_triplet(*files.write_triplet(tmp_path, "x", barcodes, counts))
+    files.write_h5(tmp_path / "x.h5", barcodes, counts)
     for matrix, names, genes in (triplet, counts_of_h5(tmp_path / "x.h5")):
         np.testing.assert_array_equal(matrix.toarray(), counts)
         assert matrix.dtype == np.int32
@@ -28,8 +29,8 @@ def test_both_formats_of_counts_hold_the_same(tmp_path: Path, layout: dict[str, 
         }
 
 
-def test_files_of_two_matrices_are_refused(tmp_path: Path, layout: dict[str, Any]) -> None:
-    paths = layout["write_triplet"](tmp_path, "x", ["AA-1", "CC-1"], layout["counts_of"]("ab", 0))
+def test_files_of_two_matrices_are_refused(tmp_path: Path) -> None:
+    paths = files.write_triplet(tmp_path, "x", ["AA-1", "CC-1"], files.counts_of("ab", 0))
     paths[1].write_text("AA-1\n")
     with pytest.raises(ValueError, match="not of one section"):
         counts_of_triplet(*paths)
@@ -52,11 +53,11 @@ def test_positions_with_and_without_a_header(tmp_path: Path) -> None:
         positions_of(tmp_path / "c.csv")
 
 
-def test_spots_on_another_lattice_state_no_scale(tmp_path: Path, layout: dict[str, Any]) -> None:
-    spots = layout["hexagonal"](0)
+def test_spots_on_another_lattice_state_no_scale(tmp_path: Path) -> None:
+    spots = files.hexagonal(0)
     spots["y"] = spots["y"] * 2
     spots.to_csv(tmp_path / "p.csv", header=False, index=False)
     under = spots[spots["in_tissue"] == 1]
-    layout["write_h5"](tmp_path / "x.h5", under["barcode"], layout["counts_of"](under, 0))
+    files.write_h5(tmp_path / "x.h5", under["barcode"], files.counts_of(under, 0))
     with pytest.raises(ValueError, match="array of Visium"):
         read_visium("S", "P", counts_of_h5(tmp_path / "x.h5"), tmp_path / "p.csv", None, meta={})

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pytest
 import scipy.sparse as sp
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 PITCH_PX = 20.0
@@ -95,12 +93,3 @@ def write_cscc(folder: Path, name: str, sample: str, *, seed: int = 0) -> pd.Dat
     pd.concat([spots, extra]).to_csv(folder / f"{sample}_spot_data-selection-{name}.tsv", sep="\t", index=False)
     Image.fromarray(pixels(seed)).save(folder / f"{sample}_{name}.jpg", quality=95, subsampling=0)
     return counts.loc[ids]
-
-
-@pytest.fixture(name="layout")
-def _layout() -> dict[str, Callable[..., Any]]:
-    """What writes the files."""
-    return {
-        function.__name__: function
-        for function in (pack, pixels, hexagonal, counts_of, write_triplet, write_h5, write_cscc)
-    }
