@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from spatialwhisperer.protocols.__main__ import main
+from spatialwhisperer.protocols.annotation.label_sets import LIZARD
 from spatialwhisperer.protocols.papers import run
+from tests.datasets.conftest import write_lizard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +30,24 @@ def test_unknown_papers_and_rows_are_refused(tmp_path: Path) -> None:
         run.run("bleep", tmp_path, tmp_path, options=run.Options(rows=("cSCC",)))
     with pytest.raises(SystemExit):
         main(["paper", "stnet", "--data", str(tmp_path)])
+
+
+@pytest.mark.usefixtures("model")  # which writes run_folder
+def test_tiles_are_labelled_by_a_model_beside_the_published_methods(run_folder: Path, tmp_path: Path) -> None:
+    write_lizard(tmp_path / "lizard", names=LIZARD.images, size=(60, 60))
+    listed = (tmp_path / "lizard" / "Lizard_Labels" / "info.csv").read_text()
+    # those that a smoke run looks at
+    write_lizard(tmp_path / "lizard", names=LIZARD.images[:2], size=(900, 900))
+    (tmp_path / "lizard" / "Lizard_Labels" / "info.csv").write_text(listed)
+    model = str(run_folder / "model")
+    options = run.Options(model=model, smoke=True)
+    table = run.run("spatialwhisperer", tmp_path, tmp_path / "out", options=options)
+    assert table["row"].tolist() == ["Lizard"]
+    text = (tmp_path / "out" / "paper_spatialwhisperer.md").read_text()
+    assert f"| Lizard | spatialwhisperer | measured | {table['value'].iloc[0]:.3f} |" in text
+    for method, value in LIZARD.published.items():
+        assert f"| Lizard | {method} | published | {value:.3f} |" in text
+    assert "Left out: PathoCell: it is not there" in text
 
 
 @pytest.mark.slow
