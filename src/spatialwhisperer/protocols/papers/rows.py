@@ -87,12 +87,23 @@ class Row:
 def rows() -> tuple[Row, ...]:
     """All rows, in the order of the tables."""
     found = []
-    for line in _table("rows.tsv").itertuples(index=False):
-        lists = {
-            name: tuple(str(getattr(line, name)).split()) for name in ("presets", "sections", "metrics", "domains")
-        }
-        facts = {name: str(getattr(line, name)) for name in ("paper", "dataset", "task", "test", "note")}
-        found.append(Row(name=str(line.row), patch_px=int(str(line.patch_px)), **facts, **lists))
+    for line in _table("rows.tsv").to_dict("records"):
+        text = {str(key): str(value) for key, value in line.items()}
+        found.append(
+            Row(
+                paper=text["paper"],
+                name=text["row"],
+                dataset=text["dataset"],
+                presets=tuple(text["presets"].split()),
+                task=text["task"],
+                sections=tuple(text["sections"].split()),
+                test=text["test"],
+                patch_px=int(text["patch_px"]),
+                metrics=tuple(text["metrics"].split()),
+                domains=tuple(text["domains"].split()),
+                note=text["note"],
+            )
+        )
     return tuple(found)
 
 
