@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer.datasets.papers.files import PublishedFiles, unpacked
@@ -24,7 +24,16 @@ SAMPLES = {f"C73_{part}1": f"GSM{7697868 + i}" for i, part in enumerate("ABCD")}
 """GEO sample of each section."""
 
 PAGE = " and ".join(f"https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc={s} ({s}_RAW.tar)" for s in SERIES.values())
-_TRIPLET = ("matrix.mtx", "barcodes.tsv", "features.tsv")
+
+
+class _Files(NamedTuple):
+    """Files of one section."""
+
+    matrix: Path
+    barcodes: Path
+    features: Path
+    positions: Path
+    image: Path | None
 
 
 @checked
@@ -81,18 +90,18 @@ def liver(folder: str | Path, *, with_image: bool = True, off_tissue: bool = Fal
     for name, sample in SAMPLES.items():
         if files.find([f"{sample}_*matrix.mtx"]) is None:
             continue
-        paths[name] = (
-            *(files.need(name, "a file of the counts", [f"{sample}_*{file}"]) for file in _TRIPLET),
-            files.need(
-                name,
-                "the positions of the spots",
-                [f"{sample}_*tissue_positions_list.csv", f"{sample}_*tissue_positions.csv"],
-            ),
-            files.need(
-                name, "the image (or pass with_image=False)", [f"{sample}_*Merged.tif", f"{sample}_*Merged.tiff"]
-            )
-            if with_image
-            else None,
+        matrix, barcodes, features = (
+            files.need(name, "a file of the counts", [f"{sample}_*{file}"])
+            for file in ("matrix.mtx", "barcodes.tsv", "features.tsv")
+        )
+        positions = [f"{sample}_*tissue_positions_list.csv", f"{sample}_*tissue_positions.csv"]
+        image = [f"{sample}_*Merged.tif", f"{sample}_*Merged.tiff"]
+        paths[name] = _Files(
+            matrix,
+            barcodes,
+            features,
+            files.need(name, "the positions of the spots", positions),
+            files.need(name, "the image (or pass with_image=False)", image) if with_image else None,
         )
     if not paths:
         raise files.nothing("GSM7697868_…_matrix.mtx (or of another section)")
@@ -100,17 +109,17 @@ def liver(folder: str | Path, *, with_image: bool = True, off_tissue: bool = Fal
     return PublishedSections("liver", patients, partial(_read, paths, off_tissue))
 
 
-def _read(paths: dict[str, tuple[Path | None, ...]], off_tissue: bool, name: str) -> Section:
+def _read(paths: dict[str, _Files], off_tissue: bool, name: str) -> Section:
     from spatialwhisperer.datasets.papers.visium import counts_of_triplet, read_visium
 
-    matrix, barcodes, features, positions, image = paths[name]
+    own = paths[name]
     patient = name.split("_", 1)[0]
     return read_visium(
         name,
         patient,
-        counts_of_triplet(matrix, barcodes, features),
-        positions,
-        None if image is None else unpacked(image, settings.cache_dir / "liver"),
+        counts_of_triplet(own.matrix, own.barcodes, own.features),
+        own.positions,
+        None if own.image is None else unpacked(own.image, settings.cache_dir / "liver"),
         off_tissue=off_tissue,
         meta={"source": f"GEO {SERIES[patient]}, {SAMPLES[name]}"},
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import spatialwhisperer as sw
 from spatialwhisperer.datasets.papers import cscc, dlpfc, liver
 from spatialwhisperer.protocols.benchmarks.folder.slides import her2st_names
+from spatialwhisperer.protocols.papers.rows import EACH_PATIENT, EACH_SECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,17 +45,16 @@ class Source:
         Patient of each section of the row.
     read
         Opens a section by name.
-    whole
-        Whether these are the sections of the paper, or others of the data set because those are not there.
     """
 
     patients: Mapping[str, str]
     read: Callable[[str], SpatialData]
-    whole: bool = True
 
 
 def open_source(row: Row, data: Path) -> Source | None:
-    """Sections of a row in a folder, or the other ones of its data set where those of the paper form no fold; ``None`` without any fold.
+    """Sections of a row in a folder; ``None`` where they form no fold.
+
+    A row that leaves out section after section, or patient after patient, takes all sections of its data set where those of the paper form none.
 
     Raises
     ------
@@ -66,9 +66,9 @@ def open_source(row: Row, data: Path) -> Source | None:
         return None
     own = {name: patient for name, patient in found.patients.items() if name in row.sections}
     if any(row.splits(own)):
-        return Source(own, found.read, whole=len(own) == len(row.sections))
-    if any(row.splits(found.patients)):
-        return Source(found.patients, found.read, whole=False)
+        return Source(own, found.read)
+    if row.test in (EACH_SECTION, EACH_PATIENT) and any(row.splits(found.patients)):
+        return found
     return None
 
 
@@ -109,7 +109,7 @@ def _has_image(data: Path, name: str) -> bool:
 
 def _published(row: Row, data: Path) -> Source | None:
     place = place_of(row.dataset, data)
-    if place is None:
+    if place is None or row.dataset not in sw.datasets.__all__:
         return None
     options: dict[str, Any] = {}
     if row.dataset == "liver":
