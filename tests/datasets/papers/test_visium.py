@@ -47,7 +47,7 @@ def test_positions_with_and_without_a_header(tmp_path: Path) -> None:
     )
     one, other = positions_of(tmp_path / "a.csv"), positions_of(tmp_path / "b.csv")
     assert one.equals(other)
-    assert one.loc["CC-1", ["in_tissue", "y_px", "x_px"]].tolist() == [0, 32, 30]
+    assert one.loc["CC-1"].to_dict() == {"in_tissue": 0, "array_row": 1, "array_col": 1, "y_px": 32, "x_px": 30}
     (tmp_path / "c.csv").write_text("AA-1,1,0\n")
     with pytest.raises(ValueError, match="six columns"):
         positions_of(tmp_path / "c.csv")

@@ -23,8 +23,8 @@ def test_sections_of_a_row_are_found_in_the_folder_of_their_data_set(tmp_path: P
         source = open_source(row, folder)
         assert source is not None
         assert dict(source.patients) == {"P2_ST_rep1": "P2", "P5_ST_rep1": "P5"}
-    table = source.read("P5_ST_rep1")["table"]
-    assert microns_per_pixel(table, "cscc", "P5_ST_rep1") == pytest.approx(5.0)
+        table = source.read("P5_ST_rep1")["table"]
+        assert microns_per_pixel(table, "cscc", "P5_ST_rep1") == pytest.approx(5.0)
 
 
 def test_a_folder_may_be_that_of_the_data_set(tmp_path: Path) -> None:
