@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -148,7 +148,6 @@ class Materials:
         if folder.is_dir():
             return sw.models.load_gene_encoder(folder)
         tables = [*(self.table(n) for n in fold.train), *self.unpaired(fold.test[0][0])]
-        options: dict[str, Any] = {} if likelihood is None else {"gene_likelihood": likelihood}
         inform(f"{named} for {fold.split} {fold.name}: {sum(t.n_obs for t in tables)} spots")
         encoder = sw.pp.fit_gene_encoder(
             tables,
@@ -157,7 +156,7 @@ class Materials:
             labels_key=LABELS if kind == "scanvi" else None,
             n_latent=10,
             max_epochs=2 if self.smoke else 40,
-            **options,
+            options=None if likelihood is None else {"gene_likelihood": likelihood},
         )
         encoder.save(folder)
         return encoder

@@ -121,6 +121,7 @@ class _RowRun:
 
     row: Row
     source: Source
+    data: Path
     out: Path
     options: Options
 
@@ -143,7 +144,7 @@ class _RowRun:
         cache = self.out / "cache" / self.row.dataset
         # a section that is there at a lower resolution has the field of view of the others
         tile_um = round(self.row.patch_px * median(self.mpp), 1)
-        return Materials(cache, cache, smoke=self.options.smoke, read=self.source.read, tile_um=tile_um)
+        return Materials(self.data, cache, smoke=self.options.smoke, read=self.source.read, tile_um=tile_um)
 
     def tasks(self) -> Iterator[tuple[Task, Path]]:
         """Tasks and their files; the scale is filled in when a task runs."""
@@ -170,7 +171,7 @@ def _folds(row: Row, data: Path, out: Path, options: Options) -> Done | str:
     source = open_source(row, data)
     if source is None:
         return f"its sections are not there; {HOW_TO_GET[row.dataset]}"
-    folds = _RowRun(row, source, out, options)
+    folds = _RowRun(row, source, data, out, options)
     tasks = list(folds.tasks())
     frames = [
         finished(path, f"{row.name}, {i + 1} of {len(tasks)}: {task.key}", partial(folds.measured, task))

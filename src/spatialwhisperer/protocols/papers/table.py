@@ -31,6 +31,12 @@ LABELS = {f"{metric}:{genes}": label for (metric, genes), label in COLUMNS.items
 
 MEASURED, PUBLISHED, DARKNESS = "measured", "published", "darkness"
 
+ABOUT = {
+    DARKNESS: '"darkness" predicts from one number per spot, how dark the tissue is.',
+    PUBLISHED: "Published numbers are of trained image networks and whole data sets, and not comparable where the notes below differ from that.",
+}
+"""What the kinds of figures are."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -66,13 +72,16 @@ def report(paper: str, done: Sequence[Done], left_out: Mapping[str, str]) -> str
     notes = [
         f"- {one.row.name}: {one.about}." + (f" {_sentence(one.row.note)}" if one.row.note else "") for one in done
     ]
+    table = summary(done)
+    figures = " ".join(
+        ["Mean over sections and folds.", *(text for kind, text in ABOUT.items() if kind in set(table["figures"]))]
+    )
     lines = [
         f"### {paper}",
         "",
-        markdown(summary(done)),
+        markdown(table),
         "",
-        'Mean over sections and folds. "darkness" predicts from one number per spot, how dark the tissue is. Published numbers are of trained image '
-        "networks and whole data sets, and are not comparable where the notes say otherwise.",
+        figures,
         "",
         *notes,
         *(f"- Published numbers: {source}." for source in _sources(done)),
