@@ -106,9 +106,8 @@ def _lines(one: Done) -> Iterator[dict[str, str]]:
         for figures, predictor in ((MEASURED, "prediction"), (DARKNESS, "darkness")):
             part = own[own["predictor"] == predictor]
             if len(part):
-                shown = name if figures == MEASURED else "–"
                 cells = {key: cell(part, *key.split(":")) for key in one.row.columns}
-                yield {"data set": one.row.name, "method": shown, "figures": figures, **cells}
+                yield {"data set": one.row.name, "method": name, "figures": figures, **cells}
         known = published(one.row, name)
         if len(known):
             cells = {str(k): f"{v:.3f}" for k, v in zip(known["metric"], known["value"], strict=True)}
