@@ -16,7 +16,7 @@ from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols.finished import finished
 from spatialwhisperer.protocols.her2st.folds import Fold, Materials
 from spatialwhisperer.protocols.her2st.frozen_features import Task
-from spatialwhisperer.protocols.her2st.trained_networks import NetworkOptions
+from spatialwhisperer.protocols.her2st.trained_networks import TRAINED, NetworkOptions
 from spatialwhisperer.protocols.output import write_text
 from spatialwhisperer.protocols.papers.measuring import PROTOCOL, measure
 from spatialwhisperer.protocols.papers.rows import Row, rows_of
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 SMOKE_TRAINING = 2
 """Training sections of a fold in a smoke run."""
+
+SMOKE_NETWORKS = NetworkOptions(epochs=1, spots=24, batch_size=16)
+"""How much of an image network is trained in a smoke run; published weights would be downloaded."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ class _RowRun:
     def measured(self, task: Task) -> pd.DataFrame:
         # tiles of all images are read at the resolution of the coarsest
         known = replace(task, fold=replace(task.fold, mpp=self.mpp[-1]))
-        rows = measure(self.row, known, self.materials, self.options.networks)
+        networks = SMOKE_NETWORKS if self.options.smoke else self.options.networks
+        rows = measure(self.row, known, self.materials, networks)
         return rows.assign(preset=task.preset, fold=task.fold.name, features=task.features, seed=task.seed)
 
 
@@ -193,13 +197,15 @@ def _how(row: Row, options: Options) -> str:
     import spatialwhisperer as sw
 
     networks = options.networks
-    paper = sw.models.get_preset(row.presets[0]).published_image_encoder or "its own network"
-    trained = options.image.startswith("trained:")
+    preset = sw.models.get_preset(row.presets[0], PROTOCOL)
+    paper = preset.published_image_encoder or "its own network"
+    trained = options.image.startswith(TRAINED)
+    harmony = "; not corrected by Harmony" if trained and preset.evaluation.correction != "none" else ""
     image = f"image features {options.image}{'' if trained else ', frozen'} (paper: {paper}, trained)"
     epochs = (
         "smoke run" if options.smoke else f"{networks.epochs} epochs" if networks.epochs else "epochs of the preset"
     )
-    return f"protocol {PROTOCOL}; {image}; {epochs}"
+    return f"protocol {PROTOCOL}{harmony}; {image}; {epochs}"
 
 
 # ------------------------------------------------------------------------------------------------- models that label tiles
