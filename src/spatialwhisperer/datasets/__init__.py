@@ -15,17 +15,25 @@ if TYPE_CHECKING:
     from spatialwhisperer.datasets.lizard import lizard
     from spatialwhisperer.datasets.olfactory_bulb import olfactory_bulb
     from spatialwhisperer.datasets.pannuke import pannuke
+    from spatialwhisperer.datasets.papers.cscc import cscc
+    from spatialwhisperer.datasets.papers.dlpfc import dlpfc
+    from spatialwhisperer.datasets.papers.liver import liver
+    from spatialwhisperer.datasets.papers.sections import PublishedSections
     from spatialwhisperer.datasets.pathocell import pathocell
     from spatialwhisperer.datasets.simulate import SimulatedData, simulate_sections
 
 _PLACES = {
     "CensusTables": "datasets.census",
+    "PublishedSections": "datasets.papers.sections",
     "SectionFolder": "datasets.folders.sections",
     "SimulatedData": "datasets.simulate",
     "census": "datasets.census",
+    "cscc": "datasets.papers.cscc",
+    "dlpfc": "datasets.papers.dlpfc",
     "h5ad_folder": "datasets.folders.h5ad_folder",
     "her2st": "datasets.her2st",
     "hest": "datasets.folders.hest",
+    "liver": "datasets.papers.liver",
     "lizard": "datasets.lizard",
     "olfactory_bulb": "datasets.olfactory_bulb",
     "pannuke": "datasets.pannuke",

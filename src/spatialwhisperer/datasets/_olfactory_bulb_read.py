@@ -11,7 +11,9 @@ import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._files import jpeg
-from spatialwhisperer.datasets._her2st_read import SPOT_DIAMETER_UM, SPOT_PITCH_UM, Section, check_inside
+from spatialwhisperer.datasets._her2st_read import SPOT_DIAMETER_UM, SPOT_PITCH_UM
+from spatialwhisperer.datasets._section import Section, check_inside
+from spatialwhisperer.datasets._spots import totals, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +62,7 @@ def read_layers(root: Path, name: str, counts: Path | None, *, with_image: bool)
         name=name,
         counts=matrix,
         genes=genes,
-        obs=_with_totals(obs, matrix) if counts is not None else obs,
+        obs=obs.assign(**totals(matrix)) if counts is not None else obs,
         spatial_px=((spots - 1) * pitch).astype(np.float32),
         obsm={},
         mpp=mpp,
@@ -89,7 +91,7 @@ def read_counts(root: Path, name: str, *, with_image: bool) -> Section:
         raise ValueError(f"{len(spots)} selected spots of {name} have counts in {path}; get the file again.")
     # two steps of the row index are one pitch
     mpp = float(SPOT_PITCH_UM / 2 / np.polyfit(spots["new_y"], spots["pixel_y"], 1)[0])
-    matrix = _whole_numbers(counts.loc[spots.index], path)
+    matrix = whole_numbers(counts.loc[spots.index], path)
     ids = [str(gene).split(".")[0] for gene in counts.columns]
     # sections 1 and 2 are of one animal, 3 and 4 of another
     animal = "MOB-1" if name in ("MOB1", "MOB2") else "MOB-2"
@@ -99,7 +101,7 @@ def read_counts(root: Path, name: str, *, with_image: bool) -> Section:
         name=name,
         counts=matrix,
         genes=pd.DataFrame({"ensembl_id": ids}, index=ids),
-        obs=_with_totals(obs, matrix),
+        obs=obs.assign(**totals(matrix)),
         spatial_px=spots[["pixel_x", "pixel_y"]].to_numpy(dtype=np.float32),
         obsm={},
         mpp=mpp,
@@ -117,11 +119,6 @@ def _obs(name: str, animal: str, spots: np.ndarray) -> pd.DataFrame:
         {"array_row": spots[:, 1], "array_col": spots[:, 0], "section": name, "patient": animal},
         index=[f"{name}_{x}x{y}" for x, y in spots],
     )
-
-
-def _with_totals(obs: pd.DataFrame, matrix: sp.csr_matrix) -> pd.DataFrame:
-    totals = np.asarray(matrix.sum(axis=1)).ravel().astype(np.int32)
-    return obs.assign(total_counts=totals, n_genes=np.diff(matrix.indptr).astype(np.int32))
 
 
 def _without_image(section: Section) -> Section:
@@ -171,14 +168,7 @@ def _counts_of(path: Path, spots: np.ndarray) -> tuple[sp.csr_matrix, pd.DataFra
     absent = sorted(set(wanted) - set(table.index))
     if absent or not table.index.is_unique:
         raise ValueError(f"{path} must hold every annotated spot once; missing: {listing(absent)}. Get the file again.")
-    return _whole_numbers(table.loc[wanted], path), pd.DataFrame(index=table.columns.astype(str))
-
-
-def _whole_numbers(table: pd.DataFrame, path: Path) -> sp.csr_matrix:
-    values = table.to_numpy()
-    if not np.issubdtype(values.dtype, np.integer) or (values < 0).any():
-        raise ValueError(f"{path} must hold counts, whole numbers from 0; its values are {values.dtype}.")
-    return sp.csr_matrix(values.astype(np.int32))
+    return whole_numbers(table.loc[wanted], path), pd.DataFrame(index=table.columns.astype(str))
 
 
 def _there(path: Path, hint: str = "") -> Path:

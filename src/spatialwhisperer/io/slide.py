@@ -105,6 +105,11 @@ def read_slide(
     return slide_of(opened.levels, image, pixel)
 
 
+def levels_of(path: Path) -> tuple[Any, ...]:
+    """Pixels of a slide on disk as lazy dask arrays (3, y, x), finest first, read as by :func:`read_slide`."""
+    return _open(path, None).levels
+
+
 def slides_in(folder: Path) -> list[Path]:
     """Image files in a folder, by the endings of their names, sorted. Hidden files are left out."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and not p.name.startswith("."))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer.protocols.benchmarks import commands as benchmarks
+from spatialwhisperer.protocols.papers import commands as papers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _coverage(commands)
     _refine(commands)
     benchmarks.add(commands)
+    papers.add(commands)
     options = vars(parser.parse_args(arguments))
     options.pop("run")(options)
 

@@ -5,17 +5,13 @@ Each finished run is kept in a file of its own and is not repeated. Results go t
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from dataclasses import replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer._messages import inform
+from spatialwhisperer.protocols.finished import finished
 from spatialwhisperer.protocols.her2st.comparison_table import report
 from spatialwhisperer.protocols.her2st.folds import FOLDS, Materials
 from spatialwhisperer.protocols.her2st.frozen_features import BASELINES, Task, run_task
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SMOKE = (BASELINES, "whisperer", "mclstexp", "bleep")
-PACKAGES = ("spatialwhisperer", "anndata", "scanpy", "torch", "scvi-tools", "scikit-learn", "numpy")
 
 
 def run(
@@ -102,25 +97,16 @@ def run(
 
 
 def _run_once(task: Task, materials: Materials, networks: NetworkOptions, folder: Path, count: str) -> pd.DataFrame:
-    path = folder / f"{task.key}.csv"
-    if not path.is_file():
-        inform(f"{count}: {task.key}")
-        start = time.perf_counter()
+    def measure() -> pd.DataFrame:
         trained = task.features.startswith(TRAINED)
         rows = run_trained(task, materials, networks) if trained else run_task(task, materials)
-        rows["seconds"] = time.perf_counter() - start
-        # of the whole process so far, in MiB; macOS counts bytes
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        rows["peak_memory_mib"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
-        rows = rows.assign(
+        return rows.assign(
             preset=task.preset,
             protocol=task.protocol,
             split=task.fold.split,
             fold=task.fold.name,
             features=task.features,
             seed=task.seed,
-            versions="; ".join(f"{p} {version(p)}" for p in PACKAGES),
         )
-        write_text(path, rows.to_csv(index=False))
-    # an empty value is a missing one; an empty gene list is none
-    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+
+    return finished(folder / f"{task.key}.csv", f"{count}: {task.key}", measure)

@@ -52,7 +52,7 @@ def summary(part: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for (preset, predictor), own in part.groupby(["preset", "predictor"], sort=False):
         name = preset if predictor == "prediction" else predictor
-        rows[name] = {label: _cell(own, *key) for key, label in COLUMNS.items()}
+        rows[name] = {label: cell(own, *key) for key, label in COLUMNS.items()}
         if preset != BASELINES:
             rows[name]["r HEG50 beyond the ridge"] = _beyond(own, part)
             rows[name]["s per fold"] = f"{own.groupby(['fold', 'seed'])['seconds'].first().mean():.0f}"
@@ -90,7 +90,8 @@ def by_seed(own: pd.DataFrame, metric: str, gene_list: str) -> pd.Series:
     return chosen.groupby(["seed", "fold"])["value"].mean().groupby("seed").mean()
 
 
-def _cell(own: pd.DataFrame, metric: str, gene_list: str) -> str:
+def cell(own: pd.DataFrame, metric: str, gene_list: str) -> str:
+    """Mean over seeds, with their standard deviation where there are several; a dash where nothing was measured."""
     values = by_seed(own, metric, gene_list)
     if values.empty or values.isna().all():
         return "–"

@@ -11,7 +11,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -65,6 +65,10 @@ class Materials:
         Tables of sections without an image, from which gene encoders may learn.
     smoke
         Use few spots and epochs, to show that everything runs.
+    read
+        Opens a section by name; ``None`` reads HER2-positive breast cancer.
+    tile_um
+        Edge of a tile in microns.
     """
 
     data: Path
@@ -72,12 +76,14 @@ class Materials:
     tables: dict[str, AnnData] = field(default_factory=dict)
     others: dict[str, AnnData] = field(default_factory=dict)
     smoke: bool = False
+    read: Callable[[str], SpatialData] | None = None
+    tile_um: float = TILE_UM
 
     def table(self, name: str) -> AnnData:
         """Table of a section with an image, with its tissue darkness."""
         if name not in self.tables:
-            section = self._section(name)
-            sw.tl.tissue_darkness(section, tile_um=TILE_UM, tile_px=48)
+            section = self.section(name)
+            sw.tl.tissue_darkness(section, tile_um=self.tile_um, tile_px=48)
             self.tables[name] = _table_alone(section)
         return self.tables[name]
 
@@ -105,7 +111,8 @@ class Materials:
         key = f"X_{encoder}_{mpp:.2f}" + ("_scales" if scales else "")
         table = self.table(name)
         if key not in table.obsm:
-            parts = _parts(encoder, (SCALES_UM[1:3] if self.smoke else SCALES_UM) if scales else (TILE_UM,))
+            sizes = (SCALES_UM[1:3] if self.smoke else SCALES_UM) if scales else (self.tile_um,)
+            parts = _parts(encoder, sizes, self.tile_um)
             table.obsm[key] = np.concatenate([self._one_size(name, e, um, mpp) for e, um in parts], axis=1)
         return key
 
@@ -115,23 +122,33 @@ class Materials:
         if not path.is_file() or self.smoke:
             inform(f"{name}: {encoder}, tiles of {tile_um:g} µm, {px} px")
             x = sw.pp.embed_images(
-                self._section(name), encoder=_encoder(encoder, self.data), tile_um=tile_um, tile_px=px, inplace=False
+                self.section(name), encoder=_encoder(encoder, self.data), tile_um=tile_um, tile_px=px, inplace=False
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, np.asarray(x))
         return np.load(path, allow_pickle=False)
 
-    def _section(self, name: str) -> SpatialData:
-        section = sw.datasets.her2st(name, data_dir=self.data)
+    def section(self, name: str) -> SpatialData:
+        """A section with its image; every second spot of it in a smoke run."""
+        section = sw.datasets.her2st(name, data_dir=self.data) if self.read is None else self.read(name)
         return with_rows(section, np.arange(0, section["table"].n_obs, 2)) if self.smoke else section
 
-    def gene_encoder(self, kind: str, fold: Fold) -> GeneEncoder:
-        """Encoder ("scvi" or "scanvi") of the training sections and of the annotated sections of other patients."""
-        folder = self.cache / "encoders" / f"{kind}-{fold.split}-{fold.name.replace(' → ', '-')}"
+    def gene_encoder(self, kind: str, fold: Fold, likelihood: str | None = None) -> GeneEncoder:
+        """Encoder ("scvi" or "scanvi") of the training sections and of the annotated sections of other patients.
+
+        Parameters
+        ----------
+        kind, fold
+            Which encoder, and for which sections.
+        likelihood
+            Likelihood of counts; ``None`` takes the default of the encoder.
+        """
+        named = kind if likelihood is None else f"{kind}-{likelihood}"
+        folder = self.cache / "encoders" / f"{named}-{fold.split}-{fold.name.replace(' → ', '-')}"
         if folder.is_dir():
             return sw.models.load_gene_encoder(folder)
         tables = [*(self.table(n) for n in fold.train), *self.unpaired(fold.test[0][0])]
-        inform(f"{kind} for {fold.split} {fold.name}: {sum(t.n_obs for t in tables)} spots")
+        inform(f"{named} for {fold.split} {fold.name}: {sum(t.n_obs for t in tables)} spots")
         encoder = sw.pp.fit_gene_encoder(
             tables,
             kind,
@@ -139,6 +156,7 @@ class Materials:
             labels_key=LABELS if kind == "scanvi" else None,
             n_latent=10,
             max_epochs=2 if self.smoke else 40,
+            options=None if likelihood is None else {"gene_likelihood": likelihood},
         )
         encoder.save(folder)
         return encoder
@@ -152,11 +170,11 @@ def with_rows(section: SpatialData, rows: np.ndarray) -> SpatialData:
     return SpatialData(images=dict(section.images), shapes=dict(section.shapes), tables={"table": table})
 
 
-def _parts(encoder: str, sizes: Sequence[float]) -> list[tuple[str, float]]:
+def _parts(encoder: str, sizes: Sequence[float], tile_um: float) -> list[tuple[str, float]]:
     """Encoder and tile size of each block of columns."""
     if encoder == "both":
-        return [*(("stain_texture", um) for um in sizes), ("mobilenet_v2", TILE_UM)]
-    return [(encoder, um) for um in (sizes if encoder == "stain_texture" else (TILE_UM,))]
+        return [*(("stain_texture", um) for um in sizes), ("mobilenet_v2", tile_um)]
+    return [(encoder, um) for um in (sizes if encoder == "stain_texture" else (tile_um,))]
 
 
 def _encoder(name: str, data: Path) -> str | ImageEncoder:

@@ -95,6 +95,39 @@ def comparable(task: Task) -> Preset:
 
 
 def _preset(task: Task, materials: Materials, sections: Sections, key: str) -> pd.DataFrame:
+    model, sections = train_heads(task, materials, sections, key)
+    predicted = [predict(t, model) for t in sections.test]
+    lists_from = lists_origin(comparable(task))
+    parts = [
+        measures.expression_rows(t, p, sections.train, layer=sections.layer, lists_from=lists_from)
+        for t, p in zip(sections.test, predicted, strict=True)
+    ]
+    parts += [measures.domain_rows(t, p) for t, p in zip(sections.test, predicted, strict=True)]
+    for table in sections.tables:
+        sw.tl.embed(table, model=model, modality="image", key_added=EMBEDDING)
+    return pd.concat([*parts, measures.class_rows(sections.train, sections.test, EMBEDDING)], ignore_index=True)
+
+
+def train_heads(
+    task: Task, materials: Materials, sections: Sections, key: str, *, max_epochs: int | None = None
+) -> tuple[Whisperer, Sections]:
+    """Train the heads of a preset on frozen features.
+
+    Parameters
+    ----------
+    task, materials
+        What is run, and what it uses.
+    sections
+        Training and test sections, with image features.
+    key
+        Key of ``.obsm`` with the image features.
+    max_epochs
+        Epochs; ``None`` takes those of the preset.
+
+    Returns
+    -------
+    The model, and the sections with the expression that it was trained on: corrected where the published code corrects it.
+    """
     preset = comparable(task).replace(locking="LLL")
     genes = choose_genes(preset, task.protocol, sections.train, sections.test)
     sections = _corrected(preset, sections, genes)
@@ -106,19 +139,10 @@ def _preset(task: Task, materials: Materials, sections: Sections, key: str) -> p
         expression=sw.tl.ExpressionOptions(
             genes=genes, values_layer=sections.layer, cross_validate=preset.name == "whisperer"
         ),
-        max_epochs=2 if materials.smoke else None,
+        max_epochs=2 if materials.smoke else max_epochs,
         random_state=task.seed,
     )
-    predicted = [predict(t, model) for t in sections.test]
-    lists_from = lists_origin(preset)
-    parts = [
-        measures.expression_rows(t, p, sections.train, layer=sections.layer, lists_from=lists_from)
-        for t, p in zip(sections.test, predicted, strict=True)
-    ]
-    parts += [measures.domain_rows(t, p) for t, p in zip(sections.test, predicted, strict=True)]
-    for table in sections.tables:
-        sw.tl.embed(table, model=model, modality="image", key_added=EMBEDDING)
-    return pd.concat([*parts, measures.class_rows(sections.train, sections.test, EMBEDDING)], ignore_index=True)
+    return model, sections
 
 
 def predict(section: AnnData | SpatialData, model: Whisperer) -> AnnData:
@@ -192,7 +216,8 @@ def _gene_features(preset: Preset, materials: Materials, task: Task, sections: S
     if sections.layer is not None:
         return sw.tl.GeneFeatures(key=X_CORRECTED)
     if preset.gene_encoder in ("scvi", "scanvi"):
-        return sw.tl.GeneFeatures(materials.gene_encoder(preset.gene_encoder, task.fold))
+        likelihood = preset.gene_options.get("gene_likelihood")
+        return sw.tl.GeneFeatures(materials.gene_encoder(preset.gene_encoder, task.fold, likelihood))
     if preset.gene_encoder == "gene_sentence":
         # sentences do not depend on the fold, and reading them takes longer than training
         for table in sections.tables:

@@ -11,7 +11,7 @@ import spatialwhisperer as sw
 from spatialwhisperer.protocols.her2st.folds import IGNORED, LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -27,6 +27,7 @@ def expression_rows(
     lists_from: ListOrigin,
     baselines: bool = False,
     value_space: str | None = None,
+    gene_lists: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """Metrics of the predicted expression of one section."""
     result = sw.tl.evaluate_expression(
@@ -34,6 +35,7 @@ def expression_rows(
         predicted,
         train=list(train),
         layer=layer,
+        gene_lists=gene_lists,
         gene_lists_from=lists_from,
         baselines=baselines,
         value_space=value_space,

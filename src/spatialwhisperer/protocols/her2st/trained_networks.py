@@ -10,13 +10,13 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer.protocols.her2st import measures
-from spatialwhisperer.protocols.her2st.folds import TILE_UM, with_rows
+from spatialwhisperer.protocols.her2st.folds import with_rows
 from spatialwhisperer.protocols.her2st.frozen_features import EMBEDDING, choose_genes, comparable, predict
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from spatialwhisperer.models import GeneEncoder, Preset
+    from spatialwhisperer.models import GeneEncoder, Preset, Whisperer
     from spatialwhisperer.protocols.her2st.folds import Materials
     from spatialwhisperer.protocols.her2st.frozen_features import Task
 
@@ -48,24 +48,8 @@ class NetworkOptions:
 
 def run_trained(task: Task, materials: Materials, options: NetworkOptions) -> pd.DataFrame:
     """Run a task; the rows are as for frozen features."""
-    preset = comparable(task)
-    train = [_section(materials, name, options.spots) for name in task.fold.train]
-    test = [_section(materials, name, None) for name in task.fold.test]
+    model, train, test = train_network(task, materials, options, genes="strict")
     tables = [s["table"] for s in train], [s["table"] for s in test]
-    model = sw.tl.train(
-        train,
-        preset=_changed(preset, options),
-        image=sw.tl.ImageFeatures(
-            task.features.removeprefix(TRAINED),
-            tile_um=TILE_UM,
-            tile_px=min(224, round(TILE_UM / task.fold.mpp)),
-            pretrained=options.pretrained,
-        ),
-        gene=_gene_encoder(preset, materials, task),
-        expression=sw.tl.ExpressionOptions(genes=choose_genes(preset, "strict", *tables)),
-        max_epochs=options.epochs,
-        random_state=task.seed,
-    )
     predicted = [predict(s, model) for s in test]
     parts: list[pd.DataFrame] = []
     for table, prediction in zip(tables[1], predicted, strict=True):
@@ -74,6 +58,43 @@ def run_trained(task: Task, materials: Materials, options: NetworkOptions) -> pd
     for section in (*train, *test):
         sw.tl.embed(section, model=model, modality="image", key_added=EMBEDDING)
     return pd.concat([*parts, measures.class_rows(*tables, EMBEDDING)], ignore_index=True)
+
+
+def train_network(
+    task: Task, materials: Materials, options: NetworkOptions, *, genes: str
+) -> tuple[Whisperer, list[SpatialData], list[SpatialData]]:
+    """Train the image network of a preset with its heads.
+
+    Parameters
+    ----------
+    task, materials, options
+        What is run, what it uses, and how much is trained.
+    genes
+        Protocol by which the genes are chosen.
+
+    Returns
+    -------
+    The model, training sections, and test sections.
+    """
+    preset = comparable(task)
+    train = [_spread(materials.section(name), options.spots) for name in task.fold.train]
+    test = [materials.section(name) for name in task.fold.test]
+    tables = [s["table"] for s in train], [s["table"] for s in test]
+    model = sw.tl.train(
+        train,
+        preset=_changed(preset, options),
+        image=sw.tl.ImageFeatures(
+            task.features.removeprefix(TRAINED),
+            tile_um=materials.tile_um,
+            tile_px=min(224, round(materials.tile_um / task.fold.mpp)),
+            pretrained=options.pretrained,
+        ),
+        gene=_gene_encoder(preset, materials, task),
+        expression=sw.tl.ExpressionOptions(genes=choose_genes(preset, genes, *tables)),
+        max_epochs=options.epochs,
+        random_state=task.seed,
+    )
+    return model, train, test
 
 
 def _changed(preset: Preset, options: NetworkOptions) -> Preset:
@@ -86,13 +107,13 @@ def _changed(preset: Preset, options: NetworkOptions) -> Preset:
 
 def _gene_encoder(preset: Preset, materials: Materials, task: Task) -> GeneEncoder | None:
     if preset.gene_encoder in ("scvi", "scanvi"):
-        return materials.gene_encoder(preset.gene_encoder, task.fold)
+        likelihood = preset.gene_options.get("gene_likelihood")
+        return materials.gene_encoder(preset.gene_encoder, task.fold, likelihood)
     return None
 
 
-def _section(materials: Materials, name: str, spots: int | None) -> SpatialData:
-    """A section with its image, with all spots or with some at even distances in the table."""
-    section = sw.datasets.her2st(name, data_dir=materials.data)
+def _spread(section: SpatialData, spots: int | None) -> SpatialData:
+    """The section with all spots, or with some at even distances in the table."""
     n = section["table"].n_obs
     if spots is None or spots >= n:
         return section

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from spatialwhisperer.protocols.finished import finished
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_finished_run_is_read_and_not_repeated(tmp_path: Path) -> None:
+    calls = []
+
+    def measure() -> pd.DataFrame:
+        calls.append(1)
+        return pd.DataFrame({"gene_list": ["", "ACG"], "value": [None, 0.5]})
+
+    first = finished(tmp_path / "a" / "run.csv", "a run", measure)
+    second = finished(tmp_path / "a" / "run.csv", "a run", measure)
+    assert len(calls) == 1
+    pd.testing.assert_frame_equal(first, second)
+    # an empty gene list is none, an empty value a missing one
+    assert first["gene_list"].tolist() == ["", "ACG"]
+    assert first["value"].isna().tolist() == [True, False]
+    assert {"seconds", "peak_memory_mib", "versions"} <= set(first.columns)
