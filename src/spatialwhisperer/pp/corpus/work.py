@@ -124,9 +124,8 @@ def build_here(work: BuildSlide, encoders: Encoders) -> None:
         As the functions that embed one object do.
     """
     slides = [*work.found]
-    built = [
-        work.build(*slide, encoders) for slide in progress(slides, total=len(slides), desc="building", unit="slide")
-    ]
+    bar = progress(slides, total=len(slides), desc="building", unit="slide")
+    built = [work.build(source, name, encoders) for source, name in bar]
     elsewhere = [f"{source}/{name}" for (source, name), there in zip(slides, built, strict=True) if not there]
     if elsewhere:
         inform(f"{len(elsewhere)} slides are being built by other processes: {listing(elsewhere)}.")
