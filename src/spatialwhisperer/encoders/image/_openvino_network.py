@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from spatialwhisperer._compute.precision import computes_in_bfloat16
@@ -40,7 +41,7 @@ def computed_by_openvino(network: torch.nn.Module, name: str) -> Callable[[torch
     RuntimeError
         When it first computes, if it cannot be converted.
     """
-    openvino = require("openvino", extra="openvino")
+    openvino = _openvino()
 
     def compute(batch: torch.Tensor) -> torch.Tensor:
         import torch
@@ -55,6 +56,14 @@ def computed_by_openvino(network: torch.nn.Module, name: str) -> Callable[[torch
         return _run(converted, batch)
 
     return compute
+
+
+def _openvino() -> Any:
+    """OpenVINO, which would report every conversion to its makers where it can import ``openvino_telemetry``."""
+    if "openvino" not in sys.modules:
+        # with this entry the import fails, and OpenVINO takes stand-ins that send nothing
+        sys.modules["openvino_telemetry"] = cast("Any", None)
+    return require("openvino", extra="openvino")
 
 
 def _weights(network: torch.nn.Module) -> tuple[Any, ...]:
