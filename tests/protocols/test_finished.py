@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spatialwhisperer.protocols.finished import finished
+from spatialwhisperer.protocols.finished import finished, stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,3 +25,8 @@ def test_a_finished_run_is_read_and_not_repeated(tmp_path: Path) -> None:
     assert first["gene_list"].tolist() == ["", "ACG"]
     assert first["value"].isna().tolist() == [True, False]
     assert {"seconds", "peak_memory_mib", "versions"} <= set(first.columns)
+
+
+def test_runs_that_depend_on_something_else_have_another_stamp() -> None:
+    assert stamp(("C2", "C3"), None) == stamp(("C2", "C3"), None)
+    assert len({stamp(("C2",), None), stamp(("C2", "C3"), None), stamp(("C2", "C3"), 3), stamp("C2")}) == 4

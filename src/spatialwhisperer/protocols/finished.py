@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
 PACKAGES = ("spatialwhisperer", "anndata", "scanpy", "torch", "scvi-tools", "scikit-learn", "numpy")
 
 
+def stamp(*depends: Any) -> str:
+    """Eight hexadecimal digits of what a run depends on: numbers, texts, dataclasses, and sequences of them."""
+    return hashlib.sha256(repr(depends).encode()).hexdigest()[:8]
+
+
 def finished(path: Path, what: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """Rows of a run, from its file where there is one.
 
     Parameters
     ----------
     path
-        The file (.csv).
+        The file (.csv). Its name tells runs apart, with a `stamp` of all that they depend on.
     what
         What is said when the run starts.
     measure

@@ -52,4 +52,10 @@ def test_the_likelihood_of_a_preset_reaches_its_gene_encoder(tmp_path) -> None:
     fold = Fold("patient", "E", ("A1",), ("E1",), 1.0)
     zinb, nb = (materials.gene_encoder("scvi", fold, name).tensors() for name in ("zinb", "nb"))
     assert any(not np.array_equal(zinb[key], nb[key]) for key in nb)
-    assert sorted(p.name for p in (tmp_path / "encoders").iterdir()) == ["scvi-nb-patient-E", "scvi-zinb-patient-E"]
+    # what a smoke run keeps is not found by another run, nor what other sections have trained
+    kept = [p.name.rpartition("-")[0] for p in (tmp_path / "smoke" / "encoders").iterdir()]
+    assert sorted(kept) == ["scvi-nb-patient-E", "scvi-zinb-patient-E"]
+    more = Fold("patient", "E", ("A1", "B1"), ("E1",), 1.0)
+    materials.tables["B1"] = tables["B1"]
+    materials.gene_encoder("scvi", more, "nb")
+    assert len(list((tmp_path / "smoke" / "encoders").iterdir())) == 3

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 
 from spatialwhisperer.protocols.__main__ import main
 from spatialwhisperer.protocols.annotation.label_sets import LIZARD
+from spatialwhisperer.protocols.her2st.trained_networks import NetworkOptions
 from spatialwhisperer.protocols.papers import run
+from spatialwhisperer.protocols.papers.rows import rows_of
+from spatialwhisperer.protocols.papers.sources import Source
 from tests.datasets.conftest import write_lizard
 
 if TYPE_CHECKING:
@@ -48,6 +51,27 @@ def test_tiles_are_labelled_by_a_model_beside_the_published_methods(run_folder: 
     for method, value in LIZARD.published.items():
         assert f"| Lizard | {method} | published | {value:.3f} |" in text
     assert "Left out: PathoCell: it is not there" in text
+
+
+def test_other_sections_or_options_are_another_run(tmp_path: Path) -> None:
+    (row, *_) = (r for r in rows_of("bleep") if r.name == "HER2+, sections")
+    some, more = ({name: name[0] for name in names} for names in (("C2", "C3"), ("C2", "C3", "C4")))
+
+    def files(patients: dict[str, str], **options: Any) -> set[Path]:
+        source = Source(patients, lambda name: pytest.fail(f"{name} is read"))
+        found = run._RowRun(row, source, tmp_path, tmp_path, run.Options(**options))
+        return {path for _, path in found.tasks()}
+
+    kinds = [
+        files(some),
+        files(more),
+        files(some, networks=NetworkOptions(spots=50)),
+        files(some, networks=NetworkOptions(epochs=5)),
+        files(some, smoke=True),
+        files(some, image="trained:resnet18"),
+    ]
+    assert files(some) == kinds[0]
+    assert len(set().union(*kinds)) == sum(map(len, kinds))
 
 
 @pytest.mark.slow

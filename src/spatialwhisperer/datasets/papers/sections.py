@@ -29,6 +29,8 @@ class PublishedSections(Mapping[str, Any]):
         Name of the data set, which is also the key of ``.uns`` with source and microns per pixel.
     patients
         Patient of each section.
+    read
+        Reads the files of a section by its name.
     """
 
     dataset: str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer.protocols.finished import finished
+from spatialwhisperer.protocols.finished import finished, stamp
 from spatialwhisperer.protocols.her2st.comparison_table import report
 from spatialwhisperer.protocols.her2st.folds import FOLDS, Materials
 from spatialwhisperer.protocols.her2st.frozen_features import BASELINES, Task, run_task
@@ -109,4 +109,5 @@ def _run_once(task: Task, materials: Materials, networks: NetworkOptions, folder
             seed=task.seed,
         )
 
-    return finished(folder / f"{task.key}.csv", f"{count}: {task.key}", measure)
+    depends = task.fold, materials.smoke, networks if task.features.startswith(TRAINED) else None
+    return finished(folder / f"{task.key}-{stamp(*depends)}.csv", f"{count}: {task.key}", measure)

@@ -9,6 +9,7 @@ import numpy as np
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
+from spatialwhisperer.protocols.finished import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,10 +117,15 @@ class Materials:
             table.obsm[key] = np.concatenate([self._one_size(name, e, um, mpp) for e, um in parts], axis=1)
         return key
 
+    @property
+    def _kept(self) -> Path:
+        """Folder of features and encoders: a smoke run has others, of few spots and epochs."""
+        return self.cache / "smoke" if self.smoke else self.cache
+
     def _one_size(self, name: str, encoder: str, tile_um: float, mpp: float) -> np.ndarray:
         px = min(LARGEST_PX, round(tile_um / mpp))
-        path = self.cache / "features" / f"{name}-{encoder.replace('/', '_')}-{tile_um:g}um-{px}px.npy"
-        if not path.is_file() or self.smoke:
+        path = self._kept / "features" / f"{name}-{encoder.replace('/', '_')}-{tile_um:g}um-{px}px.npy"
+        if not path.is_file():
             inform(f"{name}: {encoder}, tiles of {tile_um:g} µm, {px} px")
             x = sw.pp.embed_images(
                 self.section(name), encoder=_encoder(encoder, self.data), tile_um=tile_um, tile_px=px, inplace=False
@@ -144,7 +150,7 @@ class Materials:
             Likelihood of counts; ``None`` takes the default of the encoder.
         """
         named = kind if likelihood is None else f"{kind}-{likelihood}"
-        folder = self.cache / "encoders" / f"{named}-{fold.split}-{fold.name.replace(' → ', '-')}"
+        folder = self._kept / "encoders" / f"{named}-{fold.split}-{fold.name.replace(' → ', '-')}-{stamp(fold.train)}"
         if folder.is_dir():
             return sw.models.load_gene_encoder(folder)
         tables = [*(self.table(n) for n in fold.train), *self.unpaired(fold.test[0][0])]

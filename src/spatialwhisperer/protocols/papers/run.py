@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialwhisperer._messages import inform
-from spatialwhisperer.protocols.finished import finished
+from spatialwhisperer.protocols.finished import finished, stamp
 from spatialwhisperer.protocols.her2st.folds import Fold, Materials
 from spatialwhisperer.protocols.her2st.frozen_features import Task
 from spatialwhisperer.protocols.her2st.trained_networks import TRAINED, NetworkOptions
@@ -152,16 +152,16 @@ class _RowRun:
     def tasks(self) -> Iterator[tuple[Task, Path]]:
         """Tasks and their files; the scale is filled in when a task runs."""
         presets = self.row.presets[:1] if self.options.smoke else self.row.presets
-        epochs = self.options.networks.epochs
-        extent = "smoke" if self.options.smoke else "all" if epochs is None else f"{epochs}-epochs"
-        folder = self.out / "papers" / self.row.paper / self.row.name.replace(", ", "-").replace(" ", "_") / extent
+        folder = self.out / "papers" / self.row.paper / self.row.name.replace(", ", "-").replace(" ", "_")
         split = "patient" if self.row.test == "each patient" else "section"
         for name, train, test in self.splits:
             for preset in presets:
                 for seed in range(1 if self.options.smoke else self.options.seeds):
                     fold = Fold(split, name.replace(" ", "-"), train, test, float("nan"))
                     task = Task(preset, PROTOCOL, fold, self.options.image, seed)
-                    yield task, folder / f"{task.key.replace('/', '_')}.csv"
+                    # other sections in the folder, or other options, are another run
+                    depends = stamp(self.row, train, test, self.options.networks, self.options.smoke)
+                    yield task, folder / f"{task.key.replace('/', '_')}-{depends}.csv"
 
     def measured(self, task: Task) -> pd.DataFrame:
         # tiles of all images are read at the resolution of the coarsest
