@@ -35,7 +35,7 @@ def slide(n: int, edge_px: int, folder: Path) -> Any:
     from spatialdata.models import ShapesModel, TableModel
 
     from spatialwhisperer._access.elements.pyramid import multiscale
-    from spatialwhisperer.datasets._elements import n_levels, transformations
+    from spatialwhisperer.datasets._sections.elements import n_levels, transformations
 
     levels = []
     for level in range(n_levels((3, edge_px, edge_px))):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._access.elements.halving import mean_of_four
-from spatialwhisperer.datasets._elements import n_levels, pyramid
 from spatialwhisperer.datasets._files import jpeg
+from spatialwhisperer.datasets._sections.elements import n_levels, pyramid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.datasets._spots import array_obs, selected, whole_numbers
+from spatialwhisperer.datasets._sections.spots import array_obs, selected, whole_numbers
 
 
 def test_counts_may_be_stored_as_floats_but_are_whole() -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets._section import Section, check_inside
-from spatialwhisperer.datasets._spots import array_obs, selected, whole_numbers
+from spatialwhisperer.datasets._sections.section import Section, check_inside
+from spatialwhisperer.datasets._sections.spots import array_obs, selected, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path

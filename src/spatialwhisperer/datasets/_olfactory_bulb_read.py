@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._files import jpeg
 from spatialwhisperer.datasets._her2st_read import SPOT_DIAMETER_UM, SPOT_PITCH_UM
-from spatialwhisperer.datasets._section import Section, check_inside
-from spatialwhisperer.datasets._spots import totals, whole_numbers
+from spatialwhisperer.datasets._sections.section import Section, check_inside
+from spatialwhisperer.datasets._sections.spots import totals, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path

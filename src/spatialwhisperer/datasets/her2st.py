@@ -16,7 +16,7 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._section import Section
+    from spatialwhisperer.datasets._sections.section import Section
 
 URL = "https://raw.githubusercontent.com/almaan/her2st/master"
 
@@ -96,7 +96,7 @@ def her2st(
     if without:
         warn(f"No image of {listing(without)} in {data_dir}: circles and table only.")
 
-    from spatialwhisperer.datasets._section import assemble
+    from spatialwhisperer.datasets._sections.section import assemble
 
     return assemble(read)
 

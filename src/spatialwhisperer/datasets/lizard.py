@@ -162,8 +162,8 @@ def _of_split(root: Path, files: dict[str, tuple[Path, Path]], split: int) -> li
 def _read(png: Path, mat: Path) -> LabelledImage:
     from scipy.io import loadmat
 
-    from spatialwhisperer.datasets._elements import CHUNK_PX
     from spatialwhisperer.datasets._files import jpeg
+    from spatialwhisperer.datasets._sections.elements import CHUNK_PX
 
     label = loadmat(mat, variable_names=["inst_map", "id", "class"])
     missing = [key for key in ("inst_map", "id", "class") if key not in label]

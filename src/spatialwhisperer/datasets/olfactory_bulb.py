@@ -17,7 +17,7 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._section import Section
+    from spatialwhisperer.datasets._sections.section import Section
 
 URL = "https://raw.githubusercontent.com"
 WITH_LAYERS = ("01", "03", "04", "05", "06", "08", "09", "10", "11")
@@ -91,7 +91,7 @@ def olfactory_bulb(
     >>> import spatialwhisperer as sw
     >>> sdata = sw.datasets.olfactory_bulb(["08", "09"])  # doctest: +SKIP
     """
-    from spatialwhisperer.datasets._section import assemble
+    from spatialwhisperer.datasets._sections.section import assemble
 
     names = _names(sections)
     read = _downloaded(names, with_image, base_url) if data_dir is None else _local(Path(data_dir), names, with_image)

@@ -271,7 +271,7 @@ def _assemble(
     import anndata as ad
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._elements import circles, image_element, pyramid, table_element
+    from spatialwhisperer.datasets._sections.elements import circles, image_element, pyramid, table_element
 
     single = ad.AnnData(
         X=np.empty((len(cells.kind), 0), dtype=np.float32),

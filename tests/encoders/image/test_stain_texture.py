@@ -6,7 +6,7 @@ from scipy import ndimage, stats
 
 from spatialwhisperer._compute import blocks
 from spatialwhisperer.encoders.catalogue import get_spec
-from spatialwhisperer.encoders.image import _texture_kernels as kernels
+from spatialwhisperer.encoders.image._texture import kernels
 from spatialwhisperer.encoders.image.stain import unmixing_matrix
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder, grid_edge
 

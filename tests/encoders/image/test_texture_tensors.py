@@ -7,9 +7,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from spatialwhisperer.encoders.image import _texture_kernels as kernels
-from spatialwhisperer.encoders.image import _texture_tensors as tensors
 from spatialwhisperer.encoders.image import stain_texture
+from spatialwhisperer.encoders.image._texture import kernels, tensors
 from spatialwhisperer.encoders.image.stain import SlideStain
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder, on_devices
 

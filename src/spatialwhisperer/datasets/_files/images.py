@@ -26,7 +26,7 @@ def size(path: Path) -> tuple[int, int]:
 def levels(path: Path) -> Sequence[da.Array]:
     """Levels of its pyramid, uint8 (3, h, w), finest first. Tiles of a TIFF are decoded when they are asked for, a JPEG as a whole."""
     if path.suffix.lower() in _JPEG:
-        from spatialwhisperer.datasets._elements import CHUNK_PX, n_levels
+        from spatialwhisperer.datasets._sections.elements import CHUNK_PX, n_levels
 
         return jpeg.pyramid(path, chunk_px=CHUNK_PX, n=n_levels((3, *jpeg.size(path))))
     from spatialwhisperer.io.slide import levels_of

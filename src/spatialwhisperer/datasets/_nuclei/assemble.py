@@ -32,7 +32,7 @@ def assemble(name: str, image: LabelledImage, layout: Layout) -> SpatialData:
     """
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._elements import circles, image_element, pyramid
+    from spatialwhisperer.datasets._sections.elements import circles, image_element, pyramid
 
     size = tuple(image.pixels.shape[1:])
     if image.instances.shape != size or image.classes.shape != size:
@@ -66,7 +66,7 @@ def _squares(centres: np.ndarray, edge: int, *, section: str, mpp: float) -> Geo
     import shapely
     from spatialdata.models import ShapesModel
 
-    from spatialwhisperer.datasets._elements import transformations
+    from spatialwhisperer.datasets._sections.elements import transformations
 
     (x, y), half = centres.T, edge / 2
     squares = gpd.GeoDataFrame(geometry=shapely.box(x - half, y - half, x + half, y + half))
@@ -113,7 +113,7 @@ def _nuclei_table(name: str, nuclei: pd.DataFrame, layout: Layout) -> AnnData:
 def _table(obs: pd.DataFrame, region: str) -> AnnData:
     import anndata as ad
 
-    from spatialwhisperer.datasets._elements import table_element
+    from spatialwhisperer.datasets._sections.elements import table_element
 
     obs["section"] = pd.Categorical(obs["section"])
     obs["region"], obs["instance_id"] = region, np.arange(len(obs))

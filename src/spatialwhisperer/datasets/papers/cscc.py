@@ -16,7 +16,7 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spatialwhisperer.datasets._section import Section
+    from spatialwhisperer.datasets._sections.section import Section
 
 PAGE = "https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE144240 (GSE144240_RAW.tar; subseries GSE144239)"
 SECTIONS = tuple(f"{patient}_ST_rep{i}" for patient in ("P2", "P5", "P9", "P10") for i in (1, 2, 3))
@@ -95,8 +95,8 @@ def patient_of(section: str) -> str:
 
 def _read(paths: dict[str, tuple[Path, Path, Path | None]], name: str) -> Section:
     from spatialwhisperer._access.elements.lattice import spot_pitch_px
-    from spatialwhisperer.datasets._section import Section
-    from spatialwhisperer.datasets._spots import array_obs, whole_numbers
+    from spatialwhisperer.datasets._sections.section import Section
+    from spatialwhisperer.datasets._sections.spots import array_obs, whole_numbers
 
     counts_file, spots_file, image = paths[name]
     counts, spots = _matched(name, counts_file, spots_file)
@@ -121,7 +121,7 @@ def _read(paths: dict[str, tuple[Path, Path, Path | None]], name: str) -> Sectio
 def _matched(name: str, counts_file: Path, spots_file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Counts and spots, in the order of the spots."""
     from spatialwhisperer._storage.untrusted import opening
-    from spatialwhisperer.datasets._spots import selected
+    from spatialwhisperer.datasets._sections.spots import selected
 
     with opening(f"The counts {counts_file}"):
         counts = pd.read_csv(counts_file, sep="\t", index_col=0)

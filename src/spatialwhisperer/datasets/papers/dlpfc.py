@@ -17,7 +17,7 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spatialwhisperer.datasets._section import Section
+    from spatialwhisperer.datasets._sections.section import Section
 
 PAGE = (
     "http://research.libd.org/spatialLIBD (table 'Raw data': counts and images) and https://github.com/LieberInstitute/HumanPilot (folder 10X: "

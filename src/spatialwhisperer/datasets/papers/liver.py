@@ -13,7 +13,7 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spatialwhisperer.datasets._section import Section
+    from spatialwhisperer.datasets._sections.section import Section
 
 SERIES = {"C73": "GSE240429", "PSC011": "GSE245620"}
 """GEO series of each patient."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._section import Section
+    from spatialwhisperer.datasets._sections.section import Section
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PublishedSections(Mapping[str, Any]):
     read: Callable[[str], Section] = field(repr=False)
 
     def __getitem__(self, name: str) -> SpatialData:
-        from spatialwhisperer.datasets._section import assemble, check_inside
+        from spatialwhisperer.datasets._sections.section import assemble, check_inside
 
         if name not in self.patients:
             raise KeyError(f"There is no section {name!r} of {self.dataset} here (found: {listing(self, 12)}).")

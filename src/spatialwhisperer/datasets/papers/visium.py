@@ -11,8 +11,8 @@ import scipy.sparse as sp
 
 from spatialwhisperer._access.elements.lattice import VISIUM_PITCH_UM, hexagonal_pitch_px
 from spatialwhisperer._storage.untrusted import opening
-from spatialwhisperer.datasets._section import Section
-from spatialwhisperer.datasets._spots import totals
+from spatialwhisperer.datasets._sections.section import Section
+from spatialwhisperer.datasets._sections.spots import totals
 
 if TYPE_CHECKING:
     from pathlib import Path

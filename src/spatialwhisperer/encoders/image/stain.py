@@ -116,7 +116,7 @@ class SlideStain:
         -------
         float32 (3, h, w), 0 to 255.
         """
-        from spatialwhisperer.encoders.image import _texture_kernels as kernels
+        from spatialwhisperer.encoders.image._texture import kernels
 
         return kernels.restain(tile, self.densities, self.to_reference, BLANK)
 

@@ -158,16 +158,16 @@ def _look(sample: np.ndarray, mpp: float, stain: SlideStain) -> tuple[float, ...
 
 @cache
 def _names() -> tuple[str, ...]:
-    from spatialwhisperer.encoders.image import _texture_kernels
+    from spatialwhisperer.encoders.image._texture import kernels
 
     white = np.full((3, MIN_EDGE_PX, MIN_EDGE_PX), 255, np.uint8)
-    return tuple(describe(white, 1.0, SlideStain.reference(), _texture_kernels))
+    return tuple(describe(white, 1.0, SlideStain.reference(), kernels))
 
 
 def _row(tile: np.ndarray, mpp: float, stain: SlideStain) -> list[float]:
-    from spatialwhisperer.encoders.image import _texture_kernels
+    from spatialwhisperer.encoders.image._texture import kernels
 
-    return list(describe(tile, mpp, stain, _texture_kernels).values())
+    return list(describe(tile, mpp, stain, kernels).values())
 
 
 def on_devices(tiles: np.ndarray, mpp: float, stain: SlideStain, devices: Sequence[torch.device]) -> np.ndarray:
@@ -175,12 +175,12 @@ def on_devices(tiles: np.ndarray, mpp: float, stain: SlideStain, devices: Sequen
     import torch
 
     from spatialwhisperer._compute.batched import Computing, by_batches
-    from spatialwhisperer.encoders.image import _texture_tensors
+    from spatialwhisperer.encoders.image._texture import tensors
 
     def features(batch: torch.Tensor) -> torch.Tensor:
-        return torch.stack(list(describe(batch, mpp, stain, _texture_tensors).values()), dim=1)
+        return torch.stack(list(describe(batch, mpp, stain, tensors).values()), dim=1)
 
-    size = max(1, _BATCH_BYTES // (_texture_tensors.BYTES_PER_PIXEL * tiles.shape[-1] ** 2))
+    size = max(1, _BATCH_BYTES // (tensors.BYTES_PER_PIXEL * tiles.shape[-1] ** 2))
     return by_batches(tiles, size, [Computing(device, features) for device in devices])
 
 
@@ -201,7 +201,7 @@ def describe(tile: Any, mpp: float, stain: SlideStain, loops: Any) -> dict[str, 
     stain
         Stains of the image.
     loops
-        The module `_texture_kernels` for a tile, or `_texture_tensors` for a tensor of tiles; each feature is then a tensor (b,).
+        The module `_texture.kernels` for a tile, or `_texture.tensors` for a tensor of tiles; each feature is then a tensor (b,).
     """
     rgb = loops.restain(tile, stain.densities, stain.to_reference, BLANK)
     edge = tile.shape[-1]

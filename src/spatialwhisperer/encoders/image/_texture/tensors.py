@@ -1,4 +1,4 @@
-"""The loops of `_texture_kernels` as torch operations over many tiles at a time, for a GPU.
+"""The loops of `_texture.kernels` as torch operations over many tiles at a time, for a GPU.
 
 Each function is the twin of the one of its name there: a plane (n, m) is a stack of planes (b, n, m) here, and a number is a tensor (b,).
 Nothing is a product of matrices, which GPUs round to ten bits where the caller allows it (TF32).
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from spatialwhisperer.encoders.image._texture_kernels import AROUND, LEAST_RISE, LEAST_SD
+from spatialwhisperer.encoders.image._texture.kernels import AROUND, LEAST_RISE, LEAST_SD
 
 BYTES_PER_PIXEL = 160
 """Memory that the features of a tile take at most, per pixel of it."""

@@ -52,7 +52,7 @@ def assemble(sections: list[Section], *, record: str = "her2st") -> SpatialData:
     """Join sections: images and circles side by side, one table over the union of genes; ``record`` names the key of ``.uns``."""
     from spatialdata import SpatialData
 
-    from spatialwhisperer.datasets._elements import circles, image_element
+    from spatialwhisperer.datasets._sections.elements import circles, image_element
 
     pictures, shapes = {}, {}
     for s in sections:
@@ -66,7 +66,7 @@ def assemble(sections: list[Section], *, record: str = "her2st") -> SpatialData:
 def _table(sections: list[Section], record: str) -> AnnData:
     import anndata as ad
 
-    from spatialwhisperer.datasets._elements import table_element
+    from spatialwhisperer.datasets._sections.elements import table_element
 
     var = _union_of_genes(sections)
     adata = ad.AnnData(

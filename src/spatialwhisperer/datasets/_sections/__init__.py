@@ -1,0 +1,1 @@
+"""Sections of spots: their tables, and the elements that they become."""

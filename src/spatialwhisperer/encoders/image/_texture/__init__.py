@@ -1,0 +1,1 @@
+"""The loops of `stain_texture`, compiled for a processor and as torch operations."""
