@@ -42,6 +42,12 @@ slide
 image_key
     Image of the slide; ``None`` takes the only one.
 """,
+    "published_sections": """
+folder
+    The folder, or one whose folders hold the files.
+with_image
+    Read images.
+""",
     "layer": """
 layer
     Layer with raw counts; ``None`` takes ``.X``.

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._checks import checked
+from spatialwhisperer._docs import shared
 from spatialwhisperer.datasets.papers.files import PublishedFiles, unpacked
 from spatialwhisperer.datasets.papers.sections import PublishedSections
 from spatialwhisperer.settings import settings
@@ -26,6 +27,7 @@ _COLUMNS = ("x", "y", "pixel_x", "pixel_y")
 _FEWEST_COUNTED = 0.5
 
 
+@shared
 @checked
 def cscc(folder: str | Path, *, with_image: bool = True) -> PublishedSections:
     """Find sections of human cutaneous squamous cell carcinoma (Spatial Transcriptomics, 110 µm spots at 150 µm pitch).
@@ -37,10 +39,7 @@ def cscc(folder: str | Path, *, with_image: bool = True) -> PublishedSections:
 
     Parameters
     ----------
-    folder
-        The folder, or one whose folders hold the files.
-    with_image
-        Read images.
+    %(published_sections)s
 
     Returns
     -------
@@ -67,8 +66,7 @@ def cscc(folder: str | Path, *, with_image: bool = True) -> PublishedSections:
     --------
     >>> import spatialwhisperer as sw
     >>> sections = sw.datasets.cscc("GSE144240_RAW")  # doctest: +SKIP
-    >>> sections["P2_ST_rep1"]["table"].n_obs  # doctest: +SKIP
-    666
+    >>> sw.tl.zero_shot_annotate(sections["P2_ST_rep1"], unknown="label")  # doctest: +SKIP
     """
     files = PublishedFiles.of(folder, PAGE)
     paths = {}

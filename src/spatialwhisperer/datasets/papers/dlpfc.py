@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from spatialwhisperer._checks import checked
+from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import warn
 from spatialwhisperer.datasets.papers.files import PublishedFiles, unpacked
 from spatialwhisperer.datasets.papers.sections import PublishedSections
@@ -37,6 +38,7 @@ LAYER_MAP = "barcode_level_layer_map.tsv"
 _DONOR_OF = {section: donor for donor, sections in DONORS.items() for section in sections}
 
 
+@shared
 @checked
 def dlpfc(folder: str | Path, *, with_image: bool = True) -> PublishedSections:
     """Find sections of the human dorsolateral prefrontal cortex (Visium, 55 µm spots at 100 µm pitch) with their layers.
@@ -49,10 +51,7 @@ def dlpfc(folder: str | Path, *, with_image: bool = True) -> PublishedSections:
 
     Parameters
     ----------
-    folder
-        The folder, or one whose folders hold the files.
-    with_image
-        Read images.
+    %(published_sections)s
 
     Returns
     -------

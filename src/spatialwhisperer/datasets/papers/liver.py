@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from spatialwhisperer._checks import checked
+from spatialwhisperer._docs import shared
 from spatialwhisperer.datasets.papers.files import PublishedFiles, unpacked
 from spatialwhisperer.datasets.papers.sections import PublishedSections
 from spatialwhisperer.settings import settings
@@ -36,6 +37,7 @@ class _Files(NamedTuple):
     image: Path | None
 
 
+@shared
 @checked
 def liver(folder: str | Path, *, with_image: bool = True, off_tissue: bool = False) -> PublishedSections:
     """Find sections of the human liver (Visium, 55 µm spots at 100 µm pitch), which BLEEP and HECLIP are measured on.
@@ -48,10 +50,7 @@ def liver(folder: str | Path, *, with_image: bool = True, off_tissue: bool = Fal
 
     Parameters
     ----------
-    folder
-        The folder, or one whose folders hold the files.
-    with_image
-        Read images.
+    %(published_sections)s
     off_tissue
         Keep spots beside the tissue where the counts hold them: those of GSE245620 hold all 4,992 spots of the array.
 
@@ -71,7 +70,7 @@ def liver(folder: str | Path, *, with_image: bool = True, off_tissue: bool = Fal
 
     Notes
     -----
-    Microns per pixel come from the 100 µm pitch of the array. A packed image (about 2.4 GB unpacked) is unpacked once into
+    Microns per pixel come from the 100 µm pitch of the array. A packed image is unpacked once into
     ``settings.cache_dir / "liver"``.
 
     References
@@ -82,8 +81,7 @@ def liver(folder: str | Path, *, with_image: bool = True, off_tissue: bool = Fal
     --------
     >>> import spatialwhisperer as sw
     >>> sections = sw.datasets.liver("GSE240429_RAW")  # doctest: +SKIP
-    >>> sections["C73_C1"]["table"].n_obs  # doctest: +SKIP
-    2277
+    >>> sw.tl.zero_shot_annotate(sections["C73_C1"], unknown="label")  # doctest: +SKIP
     """
     files = PublishedFiles.of(folder, PAGE)
     paths = {}
