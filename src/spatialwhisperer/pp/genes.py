@@ -19,14 +19,15 @@ from spatialwhisperer._access.table.counts import align_counts, counts_matrix, m
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks import check_batch_size, check_key_added, checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import listing, warn
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names
 from spatialwhisperer.encoders.gene.base import GeneEncoder
+from spatialwhisperer.encoders.gene.kept_fits import fit_or_kept
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.resolve import named_gene_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -53,7 +54,8 @@ def fit_gene_encoder(
     """Fit a gene encoder on raw counts.
 
     Genes are chosen and parameters are learnt on the given data alone. Where some sections are held out, pass the training sections
-    only, and apply the encoder to the others with :func:`embed_genes`. Nothing is written to ``data``.
+    only, and apply the encoder to the others with :func:`embed_genes`. Nothing is written to ``data``. The last four fits of scVI, scANVI,
+    DRVI and the set transformer are kept in the process: another call on the same counts with the same arguments returns the same encoder at once.
 
     Parameters
     ----------
@@ -112,8 +114,8 @@ def fit_gene_encoder(
             if encoder == "scanvi"
             else f"labels_key applies to encoder='scanvi', not to {encoder!r}."
         )
-    fit: Callable[..., GeneEncoder] = encoder_class(encoder, "gene").fit  # type: ignore[attr-defined]
-    allowed = inspect.signature(fit).parameters
+    kind: Any = encoder_class(encoder, "gene")
+    allowed = inspect.signature(kind.fit).parameters
     if max_epochs is not None and "max_epochs" not in allowed:
         raise ValueError(f"max_epochs does not apply to {encoder!r}, which has no epochs.")
     if n_latent != _defaults()["n_latent"] and "n_latent" not in allowed:
@@ -136,7 +138,9 @@ def fit_gene_encoder(
         **(options or {}),
     }
     values = {name: value for name, value in values.items() if name in allowed}
-    fitted = fit(counts, genes, ids, **values)
+    fitted, kept = fit_or_kept(kind, counts, genes, ids, values)
+    if kept:
+        inform(f"{encoder}: an earlier call fitted it on the same counts with the same arguments; its result is used.")
     left_out = counts.shape[0] - int(fitted.fitted.get("rows", counts.shape[0]))
     if left_out:
         warn(f"{left_out} rows without counts in the chosen genes were left out of the fit.")

@@ -44,9 +44,12 @@ class GeneEncoder(Encoder):
         How it was fitted: rows, batches, seed, versions.
     fewest_genes
         How many of its genes a table must have; ``None`` asks for half of them.
+    keeps_fits
+        Whether a fit takes so long that it is kept for the next call on the same counts.
     """
 
     fits: ClassVar[bool] = True
+    keeps_fits: ClassVar[bool] = False
     fewest_genes: ClassVar[int | None] = None
 
     def __init__(

@@ -46,6 +46,7 @@ class SCVIEncoder(GeneEncoder):
     """
 
     library = "scvi-tools"
+    keeps_fits: ClassVar[bool] = True
     drvi: ClassVar[bool] = False
     norm_parts: ClassVar[tuple[str, ...]] = _NORM
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -43,6 +43,8 @@ class SetTransformerEncoder(GeneEncoder):
 
     Genes that were not measured count as zero.
     """
+
+    keeps_fits: ClassVar[bool] = True
 
     def __init__(
         self,
