@@ -36,30 +36,41 @@ def gaussian(plane: np.ndarray, taps: np.ndarray) -> np.ndarray:
     r = len(taps) - 1
     rows = np.empty((n, m), np.float32)
     for i in range(n):
-        line = rows[i]
-        here = plane[i]
-        for j in range(m):
-            line[j] = taps[0] * here[j]
+        _scale(plane[i], taps[0], rows[i])
         for k in range(1, r + 1):
-            up, down = plane[_mirror(i - k, n)], plane[_mirror(i + k, n)]
-            weight = taps[k]
-            for j in range(m):
-                line[j] += weight * (up[j] + down[j])
+            _add(plane[_mirror(i - k, n)], plane[_mirror(i + k, n)], taps[k], rows[i])
     out = np.empty((n, m), np.float32)
     padded = np.empty(m + 2 * r, np.float32)
     for i in range(n):
-        padded[r : r + m] = rows[i]
+        _scale(rows[i], np.float32(1), padded[r : r + m])
         for k in range(1, r + 1):
             padded[r - k] = rows[i, _mirror(-k, m)]
             padded[r + m - 1 + k] = rows[i, _mirror(m - 1 + k, m)]
-        line = out[i]
-        for j in range(m):
-            line[j] = taps[0] * padded[r + j]
+        _scale(padded[r : r + m], taps[0], out[i])
         for k in range(1, r + 1):
-            weight = taps[k]
-            for j in range(m):
-                line[j] += weight * (padded[r + j - k] + padded[r + j + k])
+            _add(padded[r - k : r - k + m], padded[r + k : r + k + m], taps[k], out[i])
     return out
+
+
+# functions of their own for loops over a row, which then run on vector units
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _scale(row: np.ndarray, weight: float, out: np.ndarray) -> None:
+    for j in range(out.size):
+        out[j] = weight * row[j]
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _add(one: np.ndarray, other: np.ndarray, weight: float, out: np.ndarray) -> None:
+    for j in range(out.size):
+        out[j] += weight * (one[j] + other[j])
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _lower(one: np.ndarray, other: np.ndarray, step: float, out: np.ndarray) -> None:
+    for j in range(out.size):
+        out[j] = min(out[j], min(one[j], other[j]) + step)
 
 
 @kernel(nogil=True, fastmath=_SUMS)
@@ -190,9 +201,7 @@ def distance_inside(mask: np.ndarray, most: int) -> np.ndarray:
             line[most + j] = down[i, j] * down[i, j]
             best[j] = line[most + j]
         for k in range(1, most):
-            step = np.float32(k * k)
-            for j in range(m):
-                best[j] = min(best[j], min(line[most + j - k], line[most + j + k]) + step)
+            _lower(line[most - k : most - k + m], line[most + k : most + k + m], np.float32(k * k), best)
         for j in range(m):
             best[j] = math.sqrt(best[j])
     return out

@@ -20,6 +20,7 @@ _OPENING_UM, _HOLE_UM2 = 0.7, 20.0
 _BLOB_UM, _BLOB_CELL_UM, _BLOB_WEIGHT = 2.2, 1.0, 2.5
 _DEEPEST_UM, _SEED_DEPTH_UM, _SEED_APART_UM = 5.0, 0.9, 3.0
 _LEVELS, _TOP = 1024, 2.5
+_CLOSED = -1
 
 
 @dataclass(frozen=True)
@@ -143,33 +144,36 @@ def find_seeds(
 def flood(height: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Watershed of a mask from seeds downwards: each pixel joins the seed whose flood reaches it first, the highest pixels first."""
     n, m = height.shape
-    flat, open_ = height.ravel(), mask.ravel()
-    labels = np.zeros(n * m, np.int32)
-    # one queue for each level of height
-    first = np.full(_LEVELS, -1, np.int64)
-    last = np.full(_LEVELS, -1, np.int64)
-    following = np.full(n * m, -1, np.int64)
+    # a border of closed pixels around, so that the neighbours of a pixel are at fixed distances
+    wide = m + 2
+    labels = np.full((n + 2) * wide, _CLOSED, np.int32)
+    levels = np.zeros((n + 2) * wide, np.int32)
     unit = np.float32((_LEVELS - 1) / _TOP)
-    level = _LEVELS - 1
+    for i in range(n):
+        for j in range(m):
+            if mask[i, j]:
+                labels[(i + 1) * wide + j + 1] = 0
+                levels[(i + 1) * wide + j + 1] = min(int(height[i, j] * unit), _LEVELS - 1)
+    # one queue for each level of height
+    first = np.full(_LEVELS, -1, np.int32)
+    last = np.full(_LEVELS, -1, np.int32)
+    following = np.empty((n + 2) * wide, np.int32)
     for k in range(len(seeds)):
-        labels[seeds[k]] = k + 1
-        _push(seeds[k], min(int(flat[seeds[k]] * unit), _LEVELS - 1), first, last, following)
+        pixel = (seeds[k] // m + 1) * wide + seeds[k] % m + 1
+        labels[pixel] = k + 1
+        _push(pixel, levels[pixel], first, last, following)
+    level = _LEVELS - 1
     while level >= 0:
         pixel = first[level]
         if pixel < 0:
             level -= 1
             continue
         first[level] = following[pixel]
-        i, j = pixel // m, pixel % m
-        for side in range(4):
-            y, x = i + (side == 0) - (side == 1), j + (side == 2) - (side == 3)
-            if not (0 <= y < n and 0 <= x < m):
-                continue
-            other = y * m + x
-            if open_[other] and labels[other] == 0:
+        for other in (pixel + wide, pixel - wide, pixel + 1, pixel - 1):
+            if labels[other] == 0:
                 labels[other] = labels[pixel]
-                _push(other, min(int(flat[other] * unit), level), first, last, following)
-    return labels.reshape(n, m)
+                _push(other, min(levels[other], level), first, last, following)
+    return np.maximum(labels.reshape(n + 2, wide)[1:-1, 1:-1], np.int32(0))
 
 
 @kernel(nogil=True)

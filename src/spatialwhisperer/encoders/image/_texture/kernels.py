@@ -236,32 +236,59 @@ def window_minimum(plane: np.ndarray, width: int) -> np.ndarray:
     """Minimum over width × width windows centred on each pixel, cut at the border; `width` is odd."""
     n, m = plane.shape
     r = width // 2
+    tall, wide = n + 2 * r, m + 2 * r
+    a, b = np.empty(max(tall * m, n * wide), np.float32), np.empty(max(tall * m, n * wide), np.float32)
+    # rows above and below that no minimum is taken from, then columns left and right
+    _fill(a[: r * m])
+    for i in range(n):
+        _copy(plane[i], a[(r + i) * m : (r + i + 1) * m])
+    _fill(a[(r + n) * m : tall * m])
+    a, b = _least_ahead(a, b, tall * m, width, m)
+    for i in range(n):
+        start = i * wide
+        _fill(b[start : start + r])
+        _copy(a[i * m : (i + 1) * m], b[start + r : start + r + m])
+        _fill(b[start + r + m : start + wide])
+    b, a = _least_ahead(b, a, n * wide, width, 1)
+    out = np.empty((n, m), np.float32)
+    for i in range(n):
+        _copy(b[i * wide : i * wide + m], out[i])
+    return out
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _least_ahead(a: np.ndarray, b: np.ndarray, n: int, width: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum over `width` of the first `n` entries of `a`, `stride` apart, from each on, and the other of the two buffers."""
     # after a pass each entry holds the minimum over `span` entries from itself on, so a few passes reach any width
-    rows = np.full((n + 2 * r, m), np.float32(np.inf))
-    rows[r : r + n] = plane
     span = 1
     while span < width:
         step = min(span, width - span)
-        for i in range(n + 2 * r - step):
-            here, ahead = rows[i], rows[i + step]
-            for j in range(m):
-                here[j] = ahead[j] if ahead[j] < here[j] else here[j]
+        n -= step * stride
+        _minima(a, b, n, step * stride)
+        a, b = b, a
         span += step
-    out = np.empty((n, m), np.float32)
-    line = np.empty(m + 2 * r, np.float32)
-    shorter = np.empty(m + 2 * r, np.float32)
+    return a, b
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _minima(source: np.ndarray, target: np.ndarray, n: int, ahead: int) -> None:
+    """Smaller of two entries that are `ahead` apart; a function of its own with slices, or it does not run on vector units."""
+    near, far, out = source[:n], source[ahead : ahead + n], target[:n]
     for i in range(n):
-        line[:] = np.float32(np.inf)
-        line[r : r + m] = rows[i]
-        span = 1
-        while span < width:
-            step = min(span, width - span)
-            for j in range(m + 2 * r - step):
-                shorter[j] = line[j + step] if line[j + step] < line[j] else line[j]
-            line, shorter = shorter, line
-            span += step
-        out[i] = line[:m]
-    return out
+        out[i] = min(near[i], far[i])
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _fill(line: np.ndarray) -> None:
+    """Fill with infinity; `numpy.full` and assignment to a slice do not run on vector units."""
+    for i in range(line.size):
+        line[i] = np.float32(np.inf)
+
+
+@kernel(nogil=True, fastmath=_SUMS)
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+    for i in range(source.size):
+        target[i] = source[i]
 
 
 @kernel(nogil=True)
