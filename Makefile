@@ -11,7 +11,8 @@ ARGS ?=
 
 RUN = $(VENV)/bin/python -m
 # One process a core; a file stays in one process, since its tests share models. Each process computes on one thread.
-PYTEST = OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n auto --dist loadfile
+# Byte code is written whatever the shell says: many tests start processes, which would compile everything anew.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n auto --dist loadfile
 # Twice quiet: errors are shown, warnings about a mirror are not
 INSTALL = $(RUN) pip install -qq
 

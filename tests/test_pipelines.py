@@ -116,6 +116,7 @@ def test_a_label_that_no_row_was_given(data: Any, model: Any, labels: dict[str, 
     sq.pl.spatial_scatter(kept, color="sw_label", shape=None, library_id=next(iter(kept.uns.get("spatial", {})), None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("some_abstain", [False, True])
 def test_markers(table: Any, some_abstain: bool, request: Any) -> None:
     """Labels from the image find the genes that mark the cell types."""

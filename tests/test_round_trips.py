@@ -85,6 +85,7 @@ def still_works(data: Any, model: Any) -> None:
     assert np.isfinite(scores).all(axis=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_anndata(full: Any, model: Any, tmp_path: Any, kind: str) -> None:
     table = full["table"]
@@ -95,6 +96,7 @@ def test_anndata(full: Any, model: Any, tmp_path: Any, kind: str) -> None:
     still_works(after, model)
 
 
+@pytest.mark.slow
 def test_spatialdata(full: Any, model: Any, tmp_path: Any, caplog: Any) -> None:
     before = full["table"].copy()
     full.write(tmp_path / "s.zarr")
@@ -109,6 +111,7 @@ def test_spatialdata(full: Any, model: Any, tmp_path: Any, caplog: Any) -> None:
     assert np.array_equal(z, again)
 
 
+@pytest.mark.slow
 def test_a_grid(simulated: Any, model: Any, tmp_path: Any) -> None:
     slide = sd.SpatialData(images=dict(simulated.sections["P3"].images))
     sw.pp.tiles(slide, at="grid", tile_um=200)

@@ -53,6 +53,7 @@ def folder(tmp_path) -> Path:
     return there
 
 
+@pytest.mark.slow
 def test_code_is_kept_in_our_cache_folder_where_nothing_else_can_be_written(folder, tmp_path) -> None:
     cache = tmp_path / "cache"
     said = _called(folder, cache, tmp_path / "file")

@@ -21,6 +21,7 @@ def tiles() -> np.ndarray:
     return np.clip(out.reshape(8, 3, 64, 64) + rng.normal(0, 10, (8, 3, 64, 64)), 0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit_small_patch16_224", "densenet121"])
 def test_bfloat16_has_a_cosine_of_999_thousandths_to_float32(name, tiles, monkeypatch) -> None:
     torch.manual_seed(0)

@@ -91,6 +91,7 @@ def test_sizes_are_checked(tmp_path, write_lizard) -> None:
         lizard(data_dir=tmp_path / "absent")
 
 
+@pytest.mark.slow
 def test_tiles_can_be_embedded_and_stored(tmp_path, write_lizard) -> None:
     import spatialdata as sd
 

@@ -226,6 +226,7 @@ print(module_digest(net))
 """
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_digest(capsys: pytest.CaptureFixture) -> None:
     exec(PROCESS, {})
     here = capsys.readouterr().out

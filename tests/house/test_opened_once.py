@@ -39,6 +39,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["section", "adata"])
 def test_an_annotation_opens_table_sections_and_model_once(
     kind: str, counts: Counter[str], request: pytest.FixtureRequest

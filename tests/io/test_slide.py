@@ -65,6 +65,7 @@ def test_channels_of_an_ome_tiff_may_be_planes(tissue: np.ndarray, tmp_path: Pat
     assert list(sdata.images) == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tif", "png"])
 def test_coarser_levels_are_means_of_the_finest(kind: str, tmp_path: Path) -> None:
     tissue = some_tissue(2301, 4100)
@@ -481,6 +482,7 @@ def test_a_path_or_pixels_in_the_place_of_an_object_name_the_reader(data: Any) -
             call(data)
 
 
+@pytest.mark.slow
 def test_a_slide_survives_zarr(slide_file: Path, tmp_path: Path) -> None:
     import spatialdata as sd
 

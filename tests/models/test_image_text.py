@@ -154,6 +154,7 @@ def test_the_name_alone_is_enough(tmp_path: Path, cache: Path) -> None:
     assert table.uns["spatialwhisperer"]
 
 
+@pytest.mark.slow
 def test_towers_of_two_models_are_refused(tmp_path: Path) -> None:
     make("plip", tmp_path / "model")
     with pytest.raises(ValueError, match="does not fit KEEP: check"):

@@ -151,6 +151,7 @@ def scores(section: Any, labels: dict[str, str], model: Whisperer) -> np.ndarray
     return table.to_numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locking", ["LUL", "LuL", "LLL"])
 def test_a_text_encoder_from_a_folder_travels_with_the_model(
     objects: list[Any], tiny_text: Path, section: Any, labels: dict[str, str], tmp_path: Path, locking: str
@@ -194,6 +195,7 @@ def test_an_image_module_of_ones_own_that_stays_frozen_is_passed_for_new_images(
     assert np.array_equal(scores(section, labels, opened), expected)
 
 
+@pytest.mark.slow
 def test_a_timm_model_of_any_id_trains_and_comes_back_by_its_name(
     objects: list[Any], section: Any, labels: dict[str, str], tmp_path: Path
 ) -> None:

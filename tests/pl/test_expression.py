@@ -35,6 +35,7 @@ def report() -> pd.DataFrame:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["SpatialData", "AnnData"])
 def test_three_panels_for_each_gene(kind: str, section: Any, adata: Any, prediction: Any) -> None:
     if kind == "SpatialData":

@@ -107,6 +107,7 @@ def test_only_what_is_drawn_is_read(annotated: Any, monkeypatch: pytest.MonkeyPa
     assert sum(boxes) <= 163 * 163
 
 
+@pytest.mark.slow
 def test_sections(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     import spatialdata as sd
 
@@ -162,6 +163,7 @@ def test_several_sizes_show_the_widest_and_outline_the_others(section: Any) -> N
     assert (inner.get_width(), inner.get_xy()) == (80, (80, 80))
 
 
+@pytest.mark.slow
 def test_a_grid_without_expression(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     import spatialdata as sd
 

@@ -32,6 +32,7 @@ def test_training_draws_each_loss_once(simulated: Any) -> None:
     assert any(line.get_linestyle() == "--" for line in ax.lines)
 
 
+@pytest.mark.slow
 def test_of_a_refinement_the_agreement_is_drawn() -> None:
     sections, reference = sw.datasets.simulate_sections(3, 60, n_genes=60, n_reference_cells=120, random_state=0)
     tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=32)

@@ -47,6 +47,7 @@ def run(page: str) -> dict[str, Any]:
     return namespace
 
 
+@pytest.mark.slow
 def test_cells_of_xenium_are_labelled_where_they_lie_on_the_image() -> None:
     cells = files.xenium("xenium")
     sdata = run("xenium")["sdata"]
@@ -55,6 +56,7 @@ def test_cells_of_xenium_are_labelled_where_they_lie_on_the_image() -> None:
     assert np.isfinite(sdata["table"].obsm["sw_label_scores"]).all()
 
 
+@pytest.mark.slow
 def test_a_folder_of_space_ranger_1_is_labelled_as_one_of_space_ranger_2(room: Path) -> None:
     scores = []
     for version in (1, 2):

@@ -33,6 +33,7 @@ def scanpy_hvg(adata: ad.AnnData, n: int) -> set[str]:
     return set(copy.var_names[sc.pp.highly_variable_genes(copy, n_top_genes=n, inplace=False)["highly_variable"]])
 
 
+@pytest.mark.slow
 def test_hvg_is_the_union_of_scanpys_choice_in_each_section() -> None:
     parts = [table(0), table(1)]
     before = parts[0].copy()

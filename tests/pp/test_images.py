@@ -214,6 +214,7 @@ def test_enlarging_is_never_silent(build: Any) -> None:
 # ------------------------------------------------------------------------------------------------- storage
 
 
+@pytest.mark.slow
 def test_zarr_backed_equals_memory(build: Any, tmp_path: Path) -> None:
     import spatialdata as sd
 

@@ -353,6 +353,7 @@ def test_a_second_call_needs_another_name(slide: Any) -> None:
 # -------------------------------------------------------------------------------------- the rest of the way
 
 
+@pytest.mark.slow
 def test_each_nucleus_is_labelled_and_drawn(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     import matplotlib.pyplot as plt
 

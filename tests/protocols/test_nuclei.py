@@ -72,6 +72,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_and_picture(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["nuclei", "--data", str(folder), "--out", str(tmp_path / "out")])
     table = pd.read_csv(tmp_path / "out" / "nuclei.csv")

@@ -220,6 +220,7 @@ def test_exponents_do_not_overflow(weights: str, parts: Any) -> None:
         assert np.isfinite(std).all()
 
 
+@pytest.mark.slow
 def test_input_of_any_type_gives_the_same(parts: Any) -> None:
     queries, keys, values = parts
     near = retrieve(queries.astype(np.float32), np.asfortranarray(keys.astype(np.float32)), k=8)

@@ -75,6 +75,7 @@ def test_genes_of_one_row_do_not_compete(counts: sp.csr_matrix) -> None:
     assert select_genes(counts, 10, None).max() < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, np.repeat(["a", "b"], 30)])
 def test_the_choice_is_that_of_scanpy(counts: sp.csr_matrix, batch: np.ndarray | None) -> None:
     obs = pd.DataFrame({"batch": np.zeros(60) if batch is None else batch}, index=[str(i) for i in range(60)])

@@ -236,6 +236,7 @@ def two_libraries(adata: Any) -> Any:
     return both
 
 
+@pytest.mark.slow
 def test_several_sections_are_independent(adata: Any, model: Any, labels: dict[str, str]) -> None:
     """Each section is standardised by itself, whatever the order of the rows; a column of any name may tell them apart."""
     both = two_libraries(adata)
@@ -251,6 +252,7 @@ def test_several_sections_are_independent(adata: Any, model: Any, labels: dict[s
         sw.tl.zero_shot_annotate(both, labels, model=model)
 
 
+@pytest.mark.slow
 def test_an_image_alone_is_enough(simulated: Any, model: Any, labels: dict[str, str]) -> None:
     import spatialdata as sd
 

@@ -254,6 +254,7 @@ def test_a_validation_patient_is_not_training_tissue(training: list[Any], genes:
 # ------------------------------------------------------------------------------------------------- what is written
 
 
+@pytest.mark.slow
 def test_a_table_is_written_beside_the_others(bleep: Any, section: Any, genes: list[str], tmp_path: Any) -> None:
     before = snapshot(section)
     assert sw.tl.predict_expression(section, model=bleep) is None

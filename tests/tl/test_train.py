@@ -172,6 +172,7 @@ def test_held_out_groups_leave_pairs_to_train_on(objects: list[Any]) -> None:
 # ------------------------------------------------------------------------------------------------- encoders that are trained
 
 
+@pytest.mark.slow
 def test_an_image_network_is_trained_end_to_end(
     objects: list[Any], section: Any, labels: dict[str, str], tmp_path: Path
 ) -> None:
@@ -402,6 +403,7 @@ def test_features_that_are_computed_are_stored_in_the_objects(simulated: Any, mo
     assert model.config.modalities["image"].feature_dim == stored.shape[1]
 
 
+@pytest.mark.slow
 def test_a_failed_call_writes_no_features(simulated: Any) -> None:
     """An error late in the preparation, when the features are computed, leaves no object with features."""
     sections = [copy(simulated.sections[name], features=False) for name in ("P1", "P2")]

@@ -82,4 +82,4 @@ def trial(name: str, parameter: str, value: str, calls: dict[str, Call], which: 
 
 
 BAD_ARGUMENTS = Campaign("bad arguments × functions", fast, bounded=60, long=1400)
-BAD_ARGUMENTS_TRAINED = Campaign("bad arguments × functions of trained models", slow, bounded=40, long=300, slow=True)
+BAD_ARGUMENTS_TRAINED = Campaign("bad arguments × functions of trained models", slow, bounded=40, long=300)

@@ -82,5 +82,5 @@ def written(data: Any, call: Call) -> dict[str, Any]:
     return {where: value for where, value in found.items() if where.startswith(call.writes or ("-",))}
 
 
-BAD_DATA = Campaign("bad data × functions", fast, bounded=35, long=1400, slow=True)
-BAD_DATA_TRAINED = Campaign("bad data × functions of trained models", slow, bounded=30, long=300, slow=True)
+BAD_DATA = Campaign("bad data × functions", fast, bounded=35, long=1400)
+BAD_DATA_TRAINED = Campaign("bad data × functions of trained models", slow, bounded=30, long=300)

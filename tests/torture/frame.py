@@ -34,7 +34,6 @@ class Campaign:
     trials: Callable[[np.random.Generator, int], Iterable[Trial]]
     bounded: int
     long: int
-    slow: bool = False
     posix: bool = False
 
     def run(self, n: int, *, seed: int = SEED) -> Counts:

@@ -288,4 +288,4 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-CAMPAIGN = Campaign("hostile model folder", trials, bounded=40, long=len(ATTACKS), slow=True, posix=True)
+CAMPAIGN = Campaign("hostile model folder", trials, bounded=40, long=len(ATTACKS), posix=True)

@@ -90,4 +90,4 @@ def _result(what: What, data: Any, options: dict[str, Any]) -> np.ndarray:
         return np.asarray(what.call(data, **what.options, **options), dtype=float)
 
 
-INDEPENDENCE = Campaign("independence of batch size, chunks, order, subset", trials, bounded=10, long=80, slow=True)
+INDEPENDENCE = Campaign("independence of batch size, chunks, order, subset", trials, bounded=10, long=80)

@@ -104,4 +104,4 @@ def _killed(url: str, data_seed: int, how: str, rng: np.random.Generator) -> Ite
             process.communicate()
 
 
-CAMPAIGN = Campaign("downloads killed", trials, bounded=40, long=160, slow=True, posix=True)
+CAMPAIGN = Campaign("downloads killed", trials, bounded=40, long=160, posix=True)

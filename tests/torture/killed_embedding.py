@@ -126,4 +126,4 @@ def _trial(adata: Any, fresh: np.ndarray, place: Path, event: int, seconds: floa
     return Trial(said, wrong and f"{what}: {wrong}")
 
 
-CAMPAIGN = Campaign("embed_images killed, found again", trials, bounded=2, long=60, slow=True, posix=True)
+CAMPAIGN = Campaign("embed_images killed, found again", trials, bounded=2, long=60, posix=True)

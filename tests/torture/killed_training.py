@@ -163,4 +163,4 @@ def _judged(run: dict[str, object]) -> Trial:
     return Trial(outcome, f"files were left: {run['left']}" if run["left"] else "")
 
 
-CAMPAIGN = Campaign("training killed and resumed", trials, bounded=20, long=60, slow=True)
+CAMPAIGN = Campaign("training killed and resumed", trials, bounded=12, long=60)

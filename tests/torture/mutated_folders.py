@@ -76,4 +76,4 @@ def _neither_all_nor_none(outcomes: Counter[str]) -> str:
     return "" if n < 30 or 0 < outcomes["opens"] < n / 2 else f"{outcomes['opens']} of {n} folders open"
 
 
-CAMPAIGN = Campaign("mutated model folders", trials, bounded=45, long=600, slow=True, posix=True)
+CAMPAIGN = Campaign("mutated model folders", trials, bounded=45, long=600, posix=True)

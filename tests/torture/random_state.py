@@ -42,4 +42,4 @@ def trials(rng: np.random.Generator, n: int) -> Iterator[Trial]:
         yield Trial("not moved", f"{name}({kind}) moves the generator of {moved[0]}" if moved else "")
 
 
-GLOBAL_RANDOM_STATE = Campaign("global random state", trials, bounded=20, long=84, slow=True)
+GLOBAL_RANDOM_STATE = Campaign("global random state", trials, bounded=20, long=84)

@@ -196,4 +196,4 @@ def _registered_with(what: str, value: str) -> Trial:
     return trial
 
 
-CAMPAIGN = Campaign("encoders of callers", trials, bounded=78, long=312, slow=True)
+CAMPAIGN = Campaign("encoders of callers", trials, bounded=78, long=312)

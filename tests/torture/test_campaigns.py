@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from tests.torture.frame import Campaign
 
 
-@pytest.mark.parametrize(
-    "campaign", [pytest.param(c, marks=[pytest.mark.slow] if c.slow else [], id=c.name) for c in CAMPAIGNS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("campaign", [pytest.param(c, id=c.name) for c in CAMPAIGNS])
 def test_every_trial_holds(campaign: Campaign) -> None:
     if campaign.posix and os.name != "posix":
         pytest.skip("needs signals")

@@ -147,6 +147,7 @@ def test_others_than_the_kept_checkpoints_are_removed(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- a resumed run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("validated", "precision"), [(False, "32-true"), (True, "32-true"), (False, "64-true"), (False, "bf16-mixed")]
 )

@@ -139,6 +139,7 @@ def stop_at(epoch: int, error: type[BaseException]) -> Any:
     return Stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["U", "u"])
 def test_an_interrupted_and_resumed_run_sees_the_same_tiles(items: Items, run: Runs, kind: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"kind": kind, "validation": items, "max_epochs": 4}

@@ -19,6 +19,7 @@ N, G = 150, 60
 GENES = [f"G{i}" for i in range(G)]
 
 
+@pytest.mark.slow
 def test_highly_variable_genes_are_found_per_batch(counts):
     x, _ = counts(n=300, g=200)
     x = x.tolil()

@@ -51,6 +51,7 @@ def test_sentences_equal_a_plain_sort():
     assert gene_sentences(shuffled, GENES) == gene_sentences(x, GENES)
 
 
+@pytest.mark.slow
 def test_sentences_drop_what_is_asked():
     genes = ["HLA-A", "ACTB", "RP11.1", "CD3E", "EPCAM"]
     x = [[9, 8, 7, 6, 0], [1, 0, 1, 0, 0]]

@@ -48,6 +48,7 @@ def test_other_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 installed = pytest.mark.skipif(find_spec("openvino") is None, reason="needs OpenVINO: pip install openvino")
 
 
+@pytest.mark.slow
 @installed
 @pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize("name", ["test_resnet.r160_in1k", "test_vit.r160_in1k"])
@@ -107,6 +108,7 @@ print(telemetry_utils.tm.__name__)
 """
 
 
+@pytest.mark.slow
 @installed
 def test_nothing_is_reported_to_its_makers() -> None:
     done = subprocess.run([sys.executable, "-c", REPORTS], capture_output=True, text=True, check=True)

@@ -49,6 +49,7 @@ def test_tiles_of_one_colour_differ_by_rounding() -> None:
     np.testing.assert_allclose(other, cpu, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Image size")
 def test_real_tiles(data_folder: Path) -> None:
     from PIL import Image

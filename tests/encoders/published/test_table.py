@@ -44,6 +44,7 @@ def test_a_licence_that_forbids_it_allows_no_commercial_use() -> None:
             assert row.spec.commercial is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", TIMM, ids=lambda row: row.spec.name)
 def test_networks_have_the_published_size(row) -> None:
     import torch

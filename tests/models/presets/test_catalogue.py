@@ -123,6 +123,7 @@ def test_a_preset_can_be_copied_and_sent_to_another_process(name: str, protocol:
         assert other.pairs == preset.pairs
 
 
+@pytest.mark.slow
 @EACH
 def test_trains_predicts_and_is_stored(name: str, protocol: str, trained: Any, simulated: Any, genes: Any) -> None:
     model, _ = trained(name, protocol)
@@ -367,6 +368,7 @@ def test_the_published_context_depends_on_the_chunk(trained: Any, section: Any) 
 # ------------------------------------------------------------------------------------------------- decoder
 
 
+@pytest.mark.slow
 def test_a_decoder_learns_and_answers(training: list[Any], genes: list[str], simulated: Any) -> None:
     model = train(training, PRESETS["bleep"].replace(regression_weight=10.0), genes, max_epochs=40)
     assert model.decoder is not None

@@ -59,6 +59,7 @@ def test_rows_of_a_shard_are_sorted_by_patient_and_keep_their_captions(built: Pa
     assert len(set(zip(same, block.caption_id, strict=True))) == len(set(same)) == len(set(block.caption_id))
 
 
+@pytest.mark.slow
 def test_a_large_slide_becomes_several_shards(tmp_path: Path) -> None:
     corpus = Corpus.open(corpora.build(tmp_path / "c", shard_rows=25))
     assert max(s.record.rows for s in corpus.shards) == 25
@@ -76,6 +77,7 @@ def test_rows_with_one_modality_are_left_out(tmp_path: Path) -> None:
     assert corpus.manifest.find("cells", "cells").rows == 90  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_second_call_adds_slides_and_computes_none_again(built: Path, tmp_path: Path) -> None:
     first, both = corpora.sources()[:1], corpora.sources()
     folder = corpora.build(tmp_path / "c", first)
@@ -86,6 +88,7 @@ def test_a_second_call_adds_slides_and_computes_none_again(built: Path, tmp_path
     assert files(folder) == files(built)
 
 
+@pytest.mark.slow
 def test_float16_needs_half_the_space(built: Path, tmp_path: Path) -> None:
     half = corpora.build(tmp_path / "half", dtype="float16")
     x, y = (np.asarray(Corpus.open(f).shards[1].block(0, 5).features["image"]) for f in (built, half))
@@ -276,6 +279,7 @@ def test_one_modality_gives_no_pairs(tmp_path: Path) -> None:
         corpora.build(tmp_path / "c", corpora.sources()[:1], gene=None)
 
 
+@pytest.mark.slow
 def test_slides_may_be_files_or_functions(built: Path, tmp_path: Path) -> None:
     given = corpora.sources()[0].data
     given["S0"].write_h5ad(tmp_path / "S0.h5ad")
@@ -284,6 +288,7 @@ def test_slides_may_be_files_or_functions(built: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "a") == files(built)
 
 
+@pytest.mark.slow
 def test_two_processes_build_different_slides(tmp_path: Path) -> None:
     from filelock import FileLock
 

@@ -41,6 +41,7 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.glob("shards/**/*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_cluster_builds_the_same_corpus(client: Any, stored: sw.pp.CorpusSource, tmp_path: Path) -> None:
     here = corpora.build(tmp_path / "here", [stored])
     there = corpora.build(tmp_path / "there", [stored], client=client)
@@ -50,6 +51,7 @@ def test_a_cluster_builds_the_same_corpus(client: Any, stored: sw.pp.CorpusSourc
     assert slides[0] == slides[1]
 
 
+@pytest.mark.slow
 def test_a_slide_that_fails_leaves_the_others_theirs(client: Any, stored: sw.pp.CorpusSource, tmp_path: Path) -> None:
     path, mended = stored.data["S1"], tmp_path / "mended"
 

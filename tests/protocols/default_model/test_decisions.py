@@ -36,6 +36,7 @@ def held_out() -> dict[str, list[HeldOut]]:
     return {"A": [section("A1", 0.5, 0), section("A2", 0.5, 1)], "C": [section("C1", 1.5, 2, offset=2.0)]}
 
 
+@pytest.mark.slow
 def test_a_patient_is_measured_by_the_decision_of_the_others(held_out) -> None:
     of_c = decision_of_others(held_out, "A").found.scaling
     assert of_c.temperature == pytest.approx(1.5, rel=0.2)

@@ -70,6 +70,7 @@ def test_the_calibration_error_is_that_of_the_probabilities_at_the_temperature(p
     assert _row(part, DECISION)["ECE"] == pytest.approx(by_hand)
 
 
+@pytest.mark.slow
 def test_each_patient_is_measured_by_the_decision_of_the_others(
     part: HeldOut, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_it_is_written_where_a_label_has_several_sentences_and_goes_where_none_h
     assert "sw_label_wording_sd" not in table.obsm
 
 
+@pytest.mark.slow
 def test_the_embedded_model_warns_and_records_the_number(section: Any) -> None:
     with pytest.warns(match=r"trained with no text like 'eukaryotic cell' \(0\.\d\d to"):
         scores = sw.tl.query(section, "eukaryotic cell", inplace=False)

@@ -38,6 +38,7 @@ def model() -> Any:
     return sw.tl.train(section(), preset=preset, image="nuclei", gene="identity", max_epochs=1, random_state=0)
 
 
+@pytest.mark.slow
 def test_a_model_of_nuclei_reads_them_wherever_it_is_used(model: Any) -> None:
     recipe = model.config.modalities["image"].features
     assert (recipe.name, recipe.tile_um, recipe.tile_px) == ("nuclei", (320.0,), 640)

@@ -65,6 +65,7 @@ def test_a_refined_model_is_stored_and_opened(data: list[Any], tmp_path: Path) -
         assert torch.equal(opened.heads[name].weight, closed.heads[name].weight)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept")
 def test_a_run_that_is_interrupted_is_refined_again_to_the_same_bits(
     data: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -76,6 +76,7 @@ def expected(folder: Path, tokens: list[np.ndarray], dim: int = 32) -> np.ndarra
     return np.stack([hidden_state(state, row.tolist(), 2, 4).mean(0) if len(row) else np.zeros(dim) for row in tokens])
 
 
+@pytest.mark.slow
 def test_the_embedding_is_the_mean_of_the_hidden_state_before_the_last_layer(geneformer_folder: Folder) -> None:
     folder = geneformer_folder()
     encoder = GeneformerEncoder.from_folder(folder)

@@ -66,6 +66,7 @@ def test_rows_with_few_counts_say_nothing():
     assert difference_index(empty, empty) == np.inf
 
 
+@pytest.mark.slow
 def test_no_real_section_is_taken_for_a_duplicate(data_folder):
     import anndata
 

@@ -27,6 +27,7 @@ def test_features_and_darkness_are_those_of_the_slide(hest, slide, corner_colour
     np.testing.assert_array_equal(found.pixels.darkness(), darkness)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_looks_at_the_image_looks_at_the_patches(hest, slide):
     found: Any = read_hest(hest, FolderOptions(only=("SIMP1",)))[0]
     encoder = sw.models.image_encoder("stain_texture")
