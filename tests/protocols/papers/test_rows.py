@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import spatialwhisperer as sw
-from spatialwhisperer.protocols.papers.commands import PAPERS
+from spatialwhisperer.protocols.commands.papers import PAPERS
 from spatialwhisperer.protocols.papers.rows import papers, published, rows, rows_of
 from spatialwhisperer.protocols.papers.sources import HOW_TO_GET
 from spatialwhisperer.protocols.papers.table import LABELS

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Commands = argparse._SubParsersAction
+if TYPE_CHECKING:
+    import argparse
+
+    from spatialwhisperer.protocols.commands.common import Commands
 
 
 def add(commands: Commands) -> None:
