@@ -83,6 +83,47 @@ def another(build: Any) -> Any:
     return encoder
 
 
+def test_features_of_other_pixels_are_computed_again(build: Any, stored: Any, caplog: Any) -> None:
+    """An image that was replaced under its name, as after a normalisation of its stain."""
+    images = stored.uns["spatial"]["L"]["images"]
+    (name,) = images
+    images[name] = 255 - np.asarray(images[name])
+    got = Asked(stored, build.Pixels(), caplog)
+    assert got.opened == 1
+    assert f".obsm['{KEY}'] was computed from other pixels than those of row " in got.said
+    assert not np.allclose(got.features.values, stored.obsm[KEY])
+
+
+def test_features_of_other_places_are_computed_again(build: Any, stored: Any, caplog: Any) -> None:
+    stored.obsm["spatial"] = stored.obsm["spatial"][:, ::-1].copy()
+    got = Asked(stored, build.Pixels(), caplog)
+    assert got.opened == 1
+    assert f".obsm['{KEY}'] was computed while row " in got.said
+    assert "lay elsewhere" in got.said
+
+
+def test_features_of_rows_that_were_renamed_are_computed_again(build: Any, stored: Any, caplog: Any) -> None:
+    stored.obs_names = [f"new_{name}" for name in stored.obs_names]
+    got = Asked(stored, build.Pixels(), caplog)
+    assert got.opened == 1
+    assert "was computed of rows with other names" in got.said
+
+
+def test_some_of_the_rows_in_another_order_keep_their_features(build: Any, stored: Any, caplog: Any) -> None:
+    rows = np.random.default_rng(0).permutation(stored.n_obs)[: stored.n_obs // 2]
+    part = stored[rows].copy()
+    got = Asked(part, build.Pixels(), caplog)
+    assert got.opened == 0
+    np.testing.assert_array_equal(got.features.values, stored.obsm[KEY][rows])
+
+
+def test_rows_whose_names_repeat_are_not_compared(build: Any, stored: Any, caplog: Any) -> None:
+    """Which of them was which cannot be told."""
+    stored.obs_names = ["same"] * stored.n_obs
+    sw.pp.embed_images(stored, encoder=build.Pixels(), tile_um=UM, tile_px=PX)
+    assert Asked(stored, build.Pixels(), caplog).opened == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

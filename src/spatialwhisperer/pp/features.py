@@ -16,6 +16,7 @@ from spatialwhisperer._access.scale import say_scales
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
+from spatialwhisperer._access.tiles.sight import Sight
 from spatialwhisperer._checks import check_tile, checked_options, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
@@ -131,6 +132,8 @@ class FeatureRecord(Stored):
         What the encoder saw of the whole image of each section, where it looks at images.
     commit
         Commit on the hub that the weights of the encoder were of; ``None`` where they are not from there.
+    sight
+        Where some of the rows lay, and what was there.
     """
 
     recipe: FeatureRecipe
@@ -138,6 +141,7 @@ class FeatureRecord(Stored):
     where: Where = field(default_factory=Where)
     looks: Mapping[str, tuple[float, ...]] = field(default_factory=frozen)
     commit: str | None = None
+    sight: Sight = field(default_factory=Sight)
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ def image_features(
     batch_size: int | None = None,
     device: str | None = None,
 ) -> Features:
-    """Features made by a recipe: the stored ones where their recipe, image and scale are the same, else computed.
+    """Features made by a recipe: the stored ones where their recipe, image, scale and places are the same, else computed.
 
     Features without a record of how they were made are neither used nor overwritten. The user is told why stored features are not
     used.
@@ -267,7 +271,8 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
         **options,
     )
     key = recipe.key or _keys.features(recipe.name)
-    record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks, getattr(encoder, "commit", None))
+    sight = Sight.of(plan.sections, slide.table.obs_names)
+    record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks, getattr(encoder, "commit", None), sight)
     return Features(values, Result(key, record, obsm={key: values}, obs=columns_of(encoder, values)))
 
 
@@ -348,9 +353,10 @@ def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) 
         )
     if not theirs.same_features(recipe):
         return f"holds features of {_tiles(theirs)}, and {_tiles(recipe)} are asked for"
-    if not record.where.agrees(_where_asked(slide)):
+    asked = _where_asked(slide)
+    if not record.where.agrees(asked):
         return "was computed from another image or at another scale than is asked for"
-    return ""
+    return record.sight.changed(slide.frames, slide.table.obs_names) if asked.image else ""
 
 
 def _where_asked(slide: Slide) -> Where:

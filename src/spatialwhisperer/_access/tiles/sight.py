@@ -1,0 +1,98 @@
+"""Whether stored features still show what they were computed from: some rows with their places, and the pixels at a few of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._frozen import frozen
+from spatialwhisperer._schema import Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+
+    from spatialwhisperer._access.section import Section
+
+_ROWS, _LOOKS = 64, 8
+"""Rows of all sections together; each section has four at least, and one whose pixels are looked at."""
+
+_REACH_PX = 4
+_SAME_PX = 0.5
+
+
+@dataclass(frozen=True)
+class Sight(Stored):
+    """What is stored beside features of where rows lay and what was there.
+
+    Attributes
+    ----------
+    places
+        x and y of some rows by name, in full-resolution pixels. A table that holds some of its rows only, or in another order, can
+        be compared with it.
+    pixels
+        CRC-32 of the pixels around some of these rows.
+    """
+
+    places: Mapping[str, tuple[float, float]] = field(default_factory=frozen)
+    pixels: Mapping[str, int] = field(default_factory=frozen)
+
+    @classmethod
+    def of(cls, sections: Sequence[Section], names: pd.Index) -> Sight:
+        """Look at rows that are spread over the sections, by their names in the table."""
+        places: dict[str, tuple[float, float]] = {}
+        pixels: dict[str, int] = {}
+        single = ~names.duplicated(keep=False)
+        for section, at in _imaged(sections, single):
+            shown = _spread(at, max(4, _ROWS // len(sections)))
+            looks = _spread(shown, max(1, _LOOKS // len(sections)))
+            for i in shown:
+                x, y = (round(float(v), 2) for v in section.xy_px[i])
+                name = str(names[section.rows[i]])
+                places[name] = (x, y)
+                if i in looks:
+                    pixels[name] = _around(section, x, y)
+        return cls(places, pixels)
+
+    def changed(self, sections: Sequence[Section], names: pd.Index) -> str:
+        """What has changed since, as text; empty where nothing has, or nothing can be compared."""
+        if not self.places or not any(section.image is not None for section in sections):
+            return ""
+        known = names.isin(list(self.places))
+        known[known] = ~names[known].duplicated(keep=False)
+        for section, at in _imaged(sections, known):
+            for i in at:
+                name = str(names[section.rows[i]])
+                if np.abs(section.xy_px[i] - self.places[name]).max() > _SAME_PX:
+                    return f"was computed while row {name!r} lay elsewhere"
+                if name in self.pixels and self.pixels[name] != _around(section, *self.places[name]):
+                    return f"was computed from other pixels than those of row {name!r} now"
+        return "" if known.any() else "was computed of rows with other names"
+
+
+def _imaged(sections: Sequence[Section], wanted: np.ndarray) -> Iterator[tuple[Section, np.ndarray]]:
+    """Sections with an image, and which of their wanted rows have a place, as indices into the rows of the section."""
+    for section in sections:
+        if section.image is not None:
+            yield section, np.flatnonzero(wanted[section.rows] & np.isfinite(section.xy_px).all(axis=1))
+
+
+def _spread(values: np.ndarray, most: int) -> np.ndarray:
+    """So many values at most, from the first to the last in equal steps."""
+    return (
+        values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))] if len(values) > most else values
+    )
+
+
+def _around(section: Section, x: float, y: float) -> int:
+    assert section.image is not None
+    level = section.image.levels[0]
+    column, row = int(x / level.scale_x), int(y / level.scale_y)
+    box = read_pixels(level, column - _REACH_PX, row - _REACH_PX, column + _REACH_PX + 1, row + _REACH_PX + 1)
+    return zlib.crc32(np.ascontiguousarray(box).data)
