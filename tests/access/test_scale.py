@@ -183,6 +183,14 @@ def test_the_argument_counts_then_tiles_then_the_object() -> None:
     assert one_scale(spot_pitch_um=100, mpp=2) == Scale(2.0, "mpp=…")
 
 
+def test_an_object_that_was_changed_after_tiles_were_laid_is_refused() -> None:
+    stated, found = Scale(0.5, "sw.pp.tiles"), (Scale(1.0, "microns_per_pixel"),)
+    with pytest.raises(
+        ValueError, match=r"sw.pp.tiles recorded 0\.5 .* now states 1 by microns_per_pixel\. Run sw\.pp\.tiles again"
+    ):
+        one_scale(found=found, stated=stated)
+
+
 def test_a_mapping_names_sections_or_images() -> None:
     assert one_scale(mpp={"S": 0.3, "he": 0.4}) == Scale(0.3, "mpp=…")
     assert one_scale(mpp={"he": 0.4}) == Scale(0.4, "mpp=…")

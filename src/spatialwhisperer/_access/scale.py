@@ -100,10 +100,16 @@ def settle(
     Raises
     ------
     ValueError
-        If a value is not a scale, or two of the scales differ by more than 5 %.
+        If a value is not a scale, or two of the scales differ by more than 5 %, also where one is what `tiles` recorded.
     """
     given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch))
     if given is None and stated is not None:
+        for other in found:
+            if differ(stated.mpp, other.mpp):
+                raise ValueError(
+                    f"sw.pp.tiles recorded {stated.mpp:.4g} µm per pixel for section {section!r}, and the object now states "
+                    f"{other.mpp:.4g} by {other.rule}. Run sw.pp.tiles again, or correct the object."
+                )
         return replace(stated, stretch=stretch)
     rules = [*([] if given is None else [given]), *found]
     for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):

@@ -152,6 +152,11 @@ def check_bank(k: int, asks: Vectors, bank: Vectors) -> None:
         sizes = np.bincount(bank.group[bank.rows], minlength=int(asks.group.max()) + 1)
         usable -= int(sizes[asks.group[asks.rows]].max())
         but = " for the query whose own group is the largest"
+    if but and usable <= 0 < k:
+        raise ValueError(
+            f"k = {k} neighbours were asked for, but all {len(bank.rows)} usable rows of the bank are of the section or patient of a query, "
+            "and those are left out. Train the model on further sections, or predict by regression."
+        )
     if k > usable:
         raise ValueError(
             f"k = {k} neighbours were asked for, but the bank has {usable} usable rows{but} ({len(bank.vectors)} in "
