@@ -59,7 +59,8 @@ def test_the_same_call_again_returns_an_equal_encoder_of_its_own() -> None:
 
 @pytest.mark.parametrize("what", ["a count", "order of genes", "ids", "batch", "argument", "threads", "class"])
 def test_anything_else_is_fitted(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind, x, genes, ids = Slow, counts(), list(GENES), list(IDS)
+    kind: type[PCAEncoder] = Slow
+    x, genes, ids = counts(), list(GENES), list(IDS)
     values: dict[str, Any] = {"n_latent": 3, "batch": np.repeat([0, 1], 20)}
     fit_or_kept(kind, x, genes, ids, values)
     if what == "a count":
