@@ -170,3 +170,19 @@ def test_errors_leave_the_object_unchanged(build: Any, image: np.ndarray, sdata:
         with pytest.raises(error, match=text):
             sw.pp.tiles(data, **({"tile_um": 20} | arguments))
         assert build.state(data) == before
+
+
+def test_places_are_checked_again_where_rows_were_moved(monkeypatch: pytest.MonkeyPatch, noisy: Any) -> None:
+    """Whether x and y were exchanged was found out by `tiles`, for the places that rows had then."""
+    looked: list[str] = []
+    monkeypatch.setattr(
+        "spatialwhisperer._access.tiles.plan.check_axes", lambda section, **_: looked.append(section.name)
+    )
+    noisy.uns["spatial"]["L"]["scalefactors"]["microns_per_pixel"] = 0.5
+    sw.pp.tiles(noisy, tile_um=32)
+    assert looked == ["L"]
+    plan_tiles(Slide.open(noisy))
+    assert looked == ["L"]
+    noisy.obsm["spatial"] = noisy.obsm["spatial"][:, ::-1].copy()
+    plan_tiles(Slide.open(noisy))
+    assert looked == ["L", "L"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialwhisperer import _keys
 from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._access.tiles.scale_check import check_scale
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.slide import Slide
 
 _ENOUGH = 0.9
+_SAME_PX = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     stated: OffSlide = "raise" if slide.tiles is None else slide.tiles.off_slide
     how = one_of("off_slide", off_slide or stated, OffSlide)
     off = np.zeros(slide.n_rows, bool)
-    # once: what `tiles` recorded was checked by it
-    if slide.tiles is None and not slide.drawing:
+    # once: what `tiles` recorded was checked by it, where rows lie as they did
+    if not slide.drawing and (slide.tiles is None or _moved(slide, sections)):
         for section in sections:
             check_axes(section, in_table=not slide.is_spatialdata)
             # squares that another tool laid have no genes, and lie as it pleased
@@ -113,6 +115,15 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     if off.all():
         raise ValueError("No tile centre lies on an image. Check image_key and coordinate_system.")
     return TilePlan(slide, sections, off)
+
+
+def _moved(slide: Slide, sections: Sequence[Section]) -> bool:
+    """Whether a row lies elsewhere than when :func:`spatialwhisperer.pp.tiles` looked."""
+    centres = np.asarray(slide.table.obsm.get(_keys.TILES, ()))
+    if centres.shape != (slide.n_rows, 2):
+        return True
+    # rows outside the image have no centre
+    return any(bool((np.abs(centres[s.rows] - s.xy_px) > _SAME_PX).any()) for s in sections)
 
 
 def _native(section: Section, tile_px: int) -> tuple[Section, float]:
