@@ -45,7 +45,7 @@ class Sight(Stored):
 
     @classmethod
     def of(cls, sections: Sequence[Section], names: pd.Index) -> Sight:
-        """Look at rows that are spread over the sections, by their names in the table."""
+        """Look at rows from all over the sections, by their names in the table."""
         places: dict[str, tuple[float, float]] = {}
         pixels: dict[str, int] = {}
         single = ~names.duplicated(keep=False)
