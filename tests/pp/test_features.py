@@ -117,6 +117,14 @@ def test_some_of_the_rows_in_another_order_keep_their_features(build: Any, store
     np.testing.assert_array_equal(got.features.values, stored.obsm[KEY][rows])
 
 
+def test_a_replaced_image_is_noticed_by_a_single_row(build: Any, stored: Any, caplog: Any) -> None:
+    images = stored.uns["spatial"]["L"]["images"]
+    (name,) = images
+    images[name] = 255 - np.asarray(images[name])
+    for row in range(stored.n_obs):
+        assert Asked(stored[[row]].copy(), build.Pixels(), caplog).opened == 1
+
+
 def test_rows_whose_names_repeat_are_not_compared(build: Any, stored: Any, caplog: Any) -> None:
     """Which of them was which cannot be told."""
     stored.obs_names = ["same"] * stored.n_obs

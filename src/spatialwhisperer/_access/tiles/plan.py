@@ -11,6 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._access.tiles.scale_check import check_scale
+from spatialwhisperer._access.tiles.sight import SAME_PX
 from spatialwhisperer._access.tiles.swapped import check_axes
 from spatialwhisperer._checks import one_of
 from spatialwhisperer._messages import warn
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.slide import Slide
 
 _ENOUGH = 0.9
-_SAME_PX = 0.5
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _moved(slide: Slide, sections: Sequence[Section]) -> bool:
     if centres.shape != (slide.n_rows, 2):
         return True
     # rows outside the image have no centre
-    return any(bool((np.abs(centres[s.rows] - s.xy_px) > _SAME_PX).any()) for s in sections)
+    return any(bool((np.abs(centres[s.rows] - s.xy_px) > SAME_PX).any()) for s in sections)
 
 
 def _native(section: Section, tile_px: int) -> tuple[Section, float]:

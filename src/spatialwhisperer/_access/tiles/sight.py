@@ -1,4 +1,4 @@
-"""Whether stored features still show what they were computed from: some rows with their places, and the pixels at a few of them."""
+"""Whether stored features still show what they were computed from: some rows with their places, and the pixels there."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.section import Section
 
+SAME_PX = 0.5
+"""Places that are so near each other are the same."""
+
 _ROWS, _LOOKS = 64, 8
-"""Rows of all sections together; each section has four at least, and one whose pixels are looked at."""
+"""Rows that are recorded, and those of them whose pixels a comparison reads, of all sections together; each has four and one at least."""
 
 _REACH_PX = 4
-_SAME_PX = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Sight(Stored):
         x and y of some rows by name, in full-resolution pixels. A table that holds some of its rows only, or in another order, can
         be compared with it.
     pixels
-        CRC-32 of the pixels around some of these rows.
+        CRC-32 of the pixels around each of these rows.
     """
 
     places: Mapping[str, tuple[float, float]] = field(default_factory=frozen)
@@ -50,14 +52,10 @@ class Sight(Stored):
         pixels: dict[str, int] = {}
         single = ~names.duplicated(keep=False)
         for section, at in _imaged(sections, single):
-            shown = _spread(at, max(4, _ROWS // len(sections)))
-            looks = _spread(shown, max(1, _LOOKS // len(sections)))
-            for i in shown:
+            for i in _some(at, max(4, _ROWS // len(sections))):
                 x, y = (round(float(v), 2) for v in section.xy_px[i])
                 name = str(names[section.rows[i]])
-                places[name] = (x, y)
-                if i in looks:
-                    pixels[name] = _around(section, x, y)
+                places[name], pixels[name] = (x, y), _around(section, x, y)
         return cls(places, pixels)
 
     def changed(self, sections: Sequence[Section], names: pd.Index) -> str:
@@ -69,9 +67,11 @@ class Sight(Stored):
         for section, at in _imaged(sections, known):
             for i in at:
                 name = str(names[section.rows[i]])
-                if np.abs(section.xy_px[i] - self.places[name]).max() > _SAME_PX:
+                if np.abs(section.xy_px[i] - self.places[name]).max() > SAME_PX:
                     return f"was computed while row {name!r} lay elsewhere"
-                if name in self.pixels and self.pixels[name] != _around(section, *self.places[name]):
+            for i in _some(at, max(1, _LOOKS // len(sections))):
+                name = str(names[section.rows[i]])
+                if self.pixels.get(name) != _around(section, *self.places[name]):
                     return f"was computed from other pixels than those of row {name!r} now"
         return "" if known.any() else "was computed of rows with other names"
 
@@ -83,11 +83,11 @@ def _imaged(sections: Sequence[Section], wanted: np.ndarray) -> Iterator[tuple[S
             yield section, np.flatnonzero(wanted[section.rows] & np.isfinite(section.xy_px).all(axis=1))
 
 
-def _spread(values: np.ndarray, most: int) -> np.ndarray:
+def _some(values: np.ndarray, most: int) -> np.ndarray:
     """So many values at most, from the first to the last in equal steps."""
-    return (
-        values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))] if len(values) > most else values
-    )
+    if len(values) <= most:
+        return values
+    return values[np.linspace(0, len(values) - 1, most).round().astype(int)]
 
 
 def _around(section: Section, x: float, y: float) -> int:
