@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import texts
+from spatialwhisperer._access.elements.colours import unlike
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
@@ -162,7 +163,7 @@ def _colours(
         if truth is None:
             out[key] = canvas.label_colours(table, key, names)
             continue
-        free = iter(_unlike(list(out[truth].values()), len(names)))
+        free = iter(unlike(list(out[truth].values()), len(names)))
         chosen = {n: out[truth][matched[key][n]] if n in matched[key] else next(free) for n in names}
         out[key] = canvas.label_colours(table, key, names, chosen)
     return out
@@ -170,14 +171,6 @@ def _colours(
 
 def _names(table: AnnData, key: str) -> list[str]:
     return [str(c) for c in table.obs[key].astype("category").cat.categories]
-
-
-def _unlike(taken: list[str], n: int) -> list[str]:
-    """``n`` colours that are not among those taken."""
-    from scanpy.plotting import palettes
-
-    free = [c for c in [*palettes.default_20, *palettes.default_102] if c.lower() not in {t.lower() for t in taken}]
-    return [free[i % len(free)] for i in range(n)]
 
 
 def _words(domain: str, matched: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from scanpy.plotting import palettes
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.elements.colours import classes_of, colours_of, distinct, stored_colours
+from spatialwhisperer._access.elements.colours import classes_of, colours_of, distinct, stored_colours, unlike
 
 
 def table(**uns: Any) -> ad.AnnData:
@@ -24,6 +24,13 @@ def test_few_labels_get_the_small_palette_of_scanpy(n: int, palette: str) -> Non
 
 def test_the_large_palette_repeats() -> None:
     assert distinct(104)[102:] == list(palettes.default_102[:2])
+
+
+def test_colours_unlike_others_come_from_both_palettes() -> None:
+    taken = [distinct(20)[0].upper(), "#abcdef"]
+    assert unlike(taken, 19) == distinct(20)[1:]
+    assert unlike(taken, 20)[19] not in distinct(20)
+    assert len(set(unlike(taken, 100))) == 100 and not {t.lower() for t in taken} & set(unlike(taken, 100))
 
 
 def test_a_label_has_its_colour_by_its_place_among_all_labels() -> None:

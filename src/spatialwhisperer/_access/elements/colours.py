@@ -15,12 +15,36 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+# scanpy's palette for up to 20 categories. It stands here because importing scanpy takes longer than the rest of a small annotation.
+_TWENTY = (
+    "#1f77b4 #ff7f0e #279e68 #d62728 #aa40fc #8c564b #e377c2 #b5bd61 #17becf #aec7e8 "
+    "#ffbb78 #98df8a #ff9896 #c5b0d5 #c49c94 #f7b6d2 #dbdb8d #9edae5 #ad494a #8c6d31"
+).split()
+
+
 def distinct(n: int) -> list[str]:
     """Colours that can be told apart, as scanpy has them; they repeat after 102."""
+    source = _TWENTY if n <= len(_TWENTY) else _hundred()
+    return [source[i % len(source)] for i in range(n)]
+
+
+def unlike(taken: Sequence[str], n: int) -> list[str]:
+    """``n`` colours that are not among those taken; they repeat where there are no more."""
+    free = _without(_TWENTY, taken)
+    if len(free) < n:
+        free = _without([*_TWENTY, *_hundred()], taken)
+    return [free[i % len(free)] for i in range(n)]
+
+
+def _hundred() -> list[str]:
     from scanpy.plotting import palettes
 
-    source = palettes.default_20 if n <= 20 else palettes.default_102
-    return [source[i % len(source)] for i in range(n)]
+    return list(palettes.default_102)
+
+
+def _without(colours: Sequence[str], taken: Sequence[str]) -> list[str]:
+    lower = {t.lower() for t in taken}
+    return [c for c in colours if c.lower() not in lower]
 
 
 def classes_of(table: AnnData, key: str) -> list[str]:
