@@ -14,8 +14,9 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import check_text, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl import canvas
-from spatialwhisperer.pl.marks import draw_marks
+from spatialwhisperer.pl._drawing import canvas
+from spatialwhisperer.pl._drawing.marks import draw_marks
+from spatialwhisperer.pl._drawing.panels import draw_background, panels_of
 from spatialwhisperer.tl.evaluation.errors import best_wording_sd
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
-    from spatialwhisperer.pl.canvas import Panel
+    from spatialwhisperer.pl._drawing.panels import Panel
 
 
 @shared
@@ -93,7 +94,7 @@ def agreement(
     values = {"agreement": number_column(pd.Series(table.obs[named]), f".obs[{named!r}]")}
     if (wording := best_wording_sd(table, key)) is not None:
         values["wording sd"] = wording
-    panel = canvas.panels(opened, only=section, diameter_um=diameter_um)[0]
+    panel = panels_of(opened, only=section, diameter_um=diameter_um)[0]
     every = list(dict.fromkeys(str(c) for column in labels.values() for c in column.cat.categories))
     colours = canvas.label_colours(table, key, every)
     n = len(labels) + len(values)
@@ -108,7 +109,7 @@ def agreement(
 
 
 def _draw_labels(ax: Axes, panel: Panel, column: pd.Series, colours: dict[str, str], alpha: float) -> None:
-    canvas.draw_background(ax, panel)
+    draw_background(ax, panel)
     rows = panel.section.rows
     codes = column.cat.codes.to_numpy()[rows]
     shown = np.array([*(colours[str(c)] for c in column.cat.categories), canvas.GREY])
@@ -120,7 +121,7 @@ def _draw_labels(ax: Axes, panel: Panel, column: pd.Series, colours: dict[str, s
 def _draw_numbers(ax: Axes, panel: Panel, numbers: np.ndarray, cmap: str, alpha: float) -> None:
     import matplotlib as mpl
 
-    canvas.draw_background(ax, panel)
+    draw_background(ax, panel)
     inside = numbers[panel.section.rows]
     rows = np.flatnonzero(np.isfinite(inside))
     if not len(rows):

@@ -16,8 +16,9 @@ from spatialwhisperer._checks import check_text, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.pl import canvas
-from spatialwhisperer.pl.marks import draw_marks
+from spatialwhisperer.pl._drawing import canvas
+from spatialwhisperer.pl._drawing.marks import draw_marks
+from spatialwhisperer.pl._drawing.panels import draw_background, panels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
-    from spatialwhisperer.pl.canvas import Panel
+    from spatialwhisperer.pl._drawing.panels import Panel
 
 
 @shared
@@ -100,7 +101,7 @@ def annotation(
     labels = stored.astype("category")
     shaded = _has_confidence(table, key) if confidence is None else confidence
     opacity = _Opacity(table, key, labels, alpha) if shaded else None
-    panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
+    panels = panels_of(opened, only=sections, diameter_um=diameter_um)
     colours = canvas.label_colours(table, key, [str(c) for c in labels.cat.categories], palette)
     n = 1 + with_image
     tallest = max(p.tallness for p in panels)
@@ -111,10 +112,10 @@ def annotation(
     values = np.array([*(colours[str(c)] for c in labels.cat.categories), canvas.GREY])
     for i, panel in enumerate(panels):
         if with_image:
-            canvas.draw_background(axes[n * i], panel)
+            draw_background(axes[n * i], panel)
             axes[n * i].set_title(f"{panel.section.name}: H&E")
         ax = axes[n * i + n - 1]
-        canvas.draw_background(ax, panel)
+        draw_background(ax, panel)
         ax.set_title(f"{panel.section.name}: {key}")
         rows = panel.section.rows
         shown = alpha if opacity is None else opacity.of_rows()[rows]
@@ -189,14 +190,14 @@ def scores(
     missing = [c for c in classes if c not in values]
     if missing:
         raise KeyError(f"There are no scores for {listing(missing)} (found: {listing(values)}).")
-    panel = canvas.panels(opened, only=section, diameter_um=diameter_um)[0]
+    panel = panels_of(opened, only=section, diameter_um=diameter_um)[0]
     shown = {name: values[name].to_numpy()[panel.section.rows] for name in classes}
     ranges = canvas.equally_wide(shown)
     axes = canvas.make_axes(None, len(classes) + 1, min(n_columns, len(classes) + 1), tallest=panel.tallness)
-    canvas.draw_background(axes[0], panel)
+    draw_background(axes[0], panel)
     axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=True):
-        canvas.draw_background(ax, panel)
+        draw_background(ax, panel)
         ax.set_title(canvas.wrapped(asked(table, name), 3.8), fontsize=10)
         _draw_scores(ax, panel, shown[name], ranges[name], cmap, alpha)
     return axes

@@ -10,7 +10,7 @@ from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.tl.evaluation.batches import batch_report, report_rows
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl import canvas
-from spatialwhisperer.pl.marks import draw_marks
+from spatialwhisperer.pl._drawing import canvas
+from spatialwhisperer.pl._drawing.marks import draw_marks
+from spatialwhisperer.pl._drawing.panels import draw_background, panels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,7 +96,7 @@ def domains(
         if name not in table.obs:
             remedy = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
             raise KeyError(f"{name!r} is not in .obs (found: {listing(table.obs)}).{remedy}")
-    panels = canvas.panels(opened, only=sections, diameter_um=diameter_um)
+    panels = panels_of(opened, only=sections, diameter_um=diameter_um)
     values = {name: texts(pd.Series(table.obs[name])) for name in shown}
     known = None if truth is None else _without(values[truth], ignore)
     matched = {} if known is None else {k: match_domains(values[k], known) for k in keys}
@@ -108,10 +109,10 @@ def domains(
     for i, panel in enumerate(panels):
         row = axes[n * i : n * (i + 1)]
         if with_image:
-            canvas.draw_background(row[0], panel)
+            draw_background(row[0], panel)
             row[0].set_title(f"{panel.section.name}: H&E")
         for ax, name in zip(row[int(with_image) :], shown, strict=True):
-            canvas.draw_background(ax, panel)
+            draw_background(ax, panel)
             here = values[name][panel.section.rows]
             agreement = "" if known is None or name == truth else _agreement(here, known[panel.section.rows])
             ax.set_title(f"{panel.section.name}: {name}{agreement}")

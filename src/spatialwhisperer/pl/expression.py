@@ -12,8 +12,9 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl import canvas
-from spatialwhisperer.pl.marks import draw_marks
+from spatialwhisperer.pl._drawing import canvas
+from spatialwhisperer.pl._drawing.marks import draw_marks
+from spatialwhisperer.pl._drawing.panels import draw_background, panels_of
 from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
 from spatialwhisperer.statistics.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide import SlideOptions
-    from spatialwhisperer.pl.canvas import Panel
+    from spatialwhisperer.pl._drawing.panels import Panel
     from spatialwhisperer.tl.evaluation.genes import GeneSets
 
 _UNITS = {"per_spot_log1p": "ln(1 + CP10k)", "per_spot_log10": "log10(1 + CP10k)"}
@@ -111,7 +112,7 @@ def expression(
         group_key=None,
         key=key,
     )
-    panel = canvas.panels(opened, only=section, diameter_um=diameter_um)[0]
+    panel = panels_of(opened, only=section, diameter_um=diameter_um)[0]
     rows = panel.section.rows
     truth, predicted = pair.truth[rows], pair.predicted[rows]
     r = pearson_per_gene(truth, predicted)
@@ -124,7 +125,7 @@ def expression(
         title = f"{panel.section.name}: {pair.genes[g]}"
         norm = _shared_range(measured, guess)
         for ax, values, what in zip(axes[3 * i : 3 * i + 2], (measured, guess), ("measured", "predicted"), strict=True):
-            canvas.draw_background(ax, panel)
+            draw_background(ax, panel)
             _draw_values(ax, panel, values, norm, cmap, alpha)
             ax.set_title(f"{title}, {what}", fontsize=10)
         _scatter(axes[3 * i + 2], measured, guess, r[g], unit)

@@ -10,7 +10,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.statistics.calibration import N_BINS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl._drawing import canvas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

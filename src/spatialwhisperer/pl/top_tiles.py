@@ -21,7 +21,8 @@ from spatialwhisperer._checks import check_tile, checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
-from spatialwhisperer.pl import canvas
+from spatialwhisperer.pl._drawing import canvas
+from spatialwhisperer.pl._drawing.panels import choose_sections, draw_scale_bar
 from spatialwhisperer.pl.annotation import asked
 from spatialwhisperer.pp.features import FeatureRecord
 
@@ -124,7 +125,7 @@ def top_tiles(
         raise KeyError(f"caption={caption!r} is not in .obs (found: {listing(table.obs)}).")
     sizes = _sizes(opened, key if label not in table.obs else label) if tile_um is None else [_checked(tile_um)]
     plan = plan_tiles(opened, "nan")
-    chosen = canvas.choose_sections(plan.sections, sections)
+    chosen = choose_sections(plan.sections, sections)
     for section in chosen:
         check_intensity(section)
     scores = np.where(plan.off, np.nan, scores)
@@ -297,4 +298,4 @@ def _show(ax: Axes, pixels: np.ndarray, sizes: Sequence[float], *, bar: bool) ->
         corner = (edge - um) / 2
         ax.add_patch(Rectangle((corner, corner), um, um, fill=False, edgecolor="black", linewidth=0.8, linestyle="--"))
     if bar:
-        canvas.draw_scale_bar(ax, 1.0, most=0.5)
+        draw_scale_bar(ax, 1.0, most=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._checks import checked
-from spatialwhisperer.pl.canvas import given_axes
+from spatialwhisperer.pl._drawing.canvas import given_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import numpy as np
 
 from spatialwhisperer._checks import checked
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pl.canvas import GREY
+from spatialwhisperer.pl._drawing.canvas import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

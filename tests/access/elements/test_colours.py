@@ -30,7 +30,8 @@ def test_colours_unlike_others_come_from_both_palettes() -> None:
     taken = [distinct(20)[0].upper(), "#abcdef"]
     assert unlike(taken, 19) == distinct(20)[1:]
     assert unlike(taken, 20)[19] not in distinct(20)
-    assert len(set(unlike(taken, 100))) == 100 and not {t.lower() for t in taken} & set(unlike(taken, 100))
+    assert len(set(unlike(taken, 100))) == 100
+    assert not {t.lower() for t in taken} & set(unlike(taken, 100))
 
 
 def test_a_label_has_its_colour_by_its_place_among_all_labels() -> None:

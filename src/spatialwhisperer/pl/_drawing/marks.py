@@ -12,12 +12,12 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, IdentityTransform
 
-from spatialwhisperer.pl.raster import rasterize
+from spatialwhisperer.pl._drawing.raster import rasterize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from spatialwhisperer.pl.canvas import Panel
+    from spatialwhisperer.pl._drawing.panels import Panel
 
 LEAST_PX = 1.5
 """Diameter of the smallest mark, in pixels of the figure: what is smaller cannot be seen."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.pl.marks import LEAST_PX
+from spatialwhisperer.pl._drawing.marks import LEAST_PX
 
 
 def widths(ax: Any) -> np.ndarray:
@@ -61,6 +61,6 @@ def test_each_mark_is_seen_where_it_lies(section: Any) -> None:
 
 
 def test_many_marks_are_a_picture_in_a_vector_file(monkeypatch: pytest.MonkeyPatch, section: Any) -> None:
-    monkeypatch.setattr("spatialwhisperer.pl.marks.MANY", 20)
+    monkeypatch.setattr("spatialwhisperer.pl._drawing.marks.MANY", 20)
     (ax,) = sw.pl.annotation(section, key="cell_type", with_image=False)
     assert ax.collections[0].get_rasterized()

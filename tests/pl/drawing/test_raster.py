@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.pl.raster import rasterize
+from spatialwhisperer.pl._drawing.raster import rasterize
 
 RED, BLUE = (1.0, 0.0, 0.0, 1.0), (0.0, 0.0, 1.0, 0.5)
 
@@ -56,16 +56,16 @@ def test_many_marks_look_like_each_of_them(monkeypatch: pytest.MonkeyPatch, sect
         return np.asarray(canvas.buffer_rgba())[..., :3].astype(float)
 
     one_by_one = drawn()
-    monkeypatch.setattr("spatialwhisperer.pl.marks.MANY", 20)
-    monkeypatch.setattr("spatialwhisperer.pl.marks._SMALL_PX", 50.0)
+    monkeypatch.setattr("spatialwhisperer.pl._drawing.marks.MANY", 20)
+    monkeypatch.setattr("spatialwhisperer.pl._drawing.marks._SMALL_PX", 50.0)
     at_once = drawn()
     assert abs(one_by_one - at_once).mean() < 1.0
     assert np.corrcoef(one_by_one.ravel(), at_once.ravel())[0, 1] > 0.97
 
 
 def test_colours_that_change_after_drawing_are_drawn(monkeypatch: pytest.MonkeyPatch, section: Any) -> None:
-    monkeypatch.setattr("spatialwhisperer.pl.marks.MANY", 20)
-    monkeypatch.setattr("spatialwhisperer.pl.marks._SMALL_PX", 50.0)
+    monkeypatch.setattr("spatialwhisperer.pl._drawing.marks.MANY", 20)
+    monkeypatch.setattr("spatialwhisperer.pl._drawing.marks._SMALL_PX", 50.0)
     (ax,) = sw.pl.annotation(section, key="cell_type", with_image=False, diameter_um=20, alpha=1.0)
     canvas: Any = ax.figure.canvas
     marks: Any = ax.collections[0]

@@ -1,0 +1,1 @@
+"""What the pictures are drawn with: axes, legends, colours, sections and marks."""
