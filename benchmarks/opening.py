@@ -34,16 +34,17 @@ def switched_off():
     # checksums, comparisons and the cache of finished batches
     import contextlib, json as plain
     from unittest import mock
-    from spatialwhisperer import _artifact
+    from spatialwhisperer._artifact import artifact, verify
     from spatialwhisperer.models import opening
     from spatialwhisperer.pp import finished_batches
     nothing = lambda *_, **__: None
     stack = contextlib.ExitStack()
     for owner, name, instead in [
-        (_artifact, "_verified", lambda path, *_: path.read_bytes()),
-        (_artifact, "digest", lambda stated: stated["digest"]),
-        (_artifact, "parse_json", lambda content, _: plain.loads(content)),
-        *((_artifact, name, nothing) for name in ("_refuse_pickles", "_check_listing", "_check_link", "_which", "_check_names")),
+        (artifact, "verified", lambda path, *_: path.read_bytes()),
+        (verify, "digest", lambda stated: stated["digest"]),
+        (verify, "parse_json", lambda content, _: plain.loads(content)),
+        *((artifact, name, nothing) for name in ("refuse_pickles", "check_listing", "check_link", "identity")),
+        *((verify, name, nothing) for name in ("check_link", "_check_names")),
         (opening, "compare_shapes", nothing),
         (opening, "within", lambda _: contextlib.nullcontext()),
         (finished_batches.FinishedBatches, "features", lambda self, tiles, encode: encode(tiles)),

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialwhisperer._artifact import Artifact, digest, kind_of, names_in
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._artifact.layout import digest, kind_of, names_in
 from spatialwhisperer._storage import folders
 
 CONFIG = {"name": "größer µm", "n": 3, "values": [1, 2.5, -1e-3], "none": None, "on": True, "inner": {"a": "b"}}

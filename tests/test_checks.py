@@ -8,17 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from spatialwhisperer._checks import (
-    check_batch_size,
-    check_key_added,
-    check_path,
-    check_tile,
-    checked,
-    checked_fields,
-    checked_options,
-    one_of,
-    positive,
-)
+from spatialwhisperer._checks.checked import checked, checked_fields, checked_options
+from spatialwhisperer._checks.values import check_batch_size, check_key_added, check_path, check_tile, one_of, positive
 
 
 def test_keys_that_storage_can_keep_pass() -> None:

@@ -10,11 +10,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import ExpressionPredictor, Retrieval, Whisperer
 from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig, RegressionFeatures
-from spatialwhisperer.models.expression import KIND, ExpressionConfig, fit_predictor
+from spatialwhisperer.models.expression.config import ExpressionConfig
+from spatialwhisperer.models.expression.fit import fit_predictor
+from spatialwhisperer.models.expression.predictor import KIND
 
 if TYPE_CHECKING:
     from pathlib import Path

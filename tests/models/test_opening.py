@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
-from spatialwhisperer._artifact import Artifact, digest
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._artifact.layout import digest
 from spatialwhisperer.models import Whisperer, store
 
 if TYPE_CHECKING:

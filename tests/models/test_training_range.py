@@ -120,7 +120,7 @@ def test_rows_without_a_tile_have_no_distance(two_patients: Reference) -> None:
 
 
 def test_it_survives_storage_and_an_older_reference_has_none(two_patients: Reference, tmp_path: Path) -> None:
-    from spatialwhisperer._artifact import Artifact
+    from spatialwhisperer._artifact.artifact import Artifact
 
     two_patients.artifact().write(tmp_path / "new")
     back = Reference.from_artifact(Artifact.read(tmp_path / "new", "reference"))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer.models.ontology import Ontology, Term
 from spatialwhisperer.models.vocabulary import KIND, Label, Vocabulary
 

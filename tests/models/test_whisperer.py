@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer.encoders.gene.pca import PCAEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import Label, ModelConfig, Ontology, Reference, Term, Vocabulary, Whisperer, store

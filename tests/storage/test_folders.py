@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._storage import folders
 from spatialwhisperer._storage.folders import beside, present, put, sweep
 

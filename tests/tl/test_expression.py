@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.models.expression import ExpressionPredictor
+from spatialwhisperer.models.expression.predictor import ExpressionPredictor
 from spatialwhisperer.statistics.value_spaces import to_space
 
 TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)

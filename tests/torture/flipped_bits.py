@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from tests.torture.frame import Campaign, Trial
 from tests.torture.guard import at_the_end
 from tests.torture.small_models import shared_folders

@@ -22,7 +22,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 import numpy as np
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._storage import folders
 
 place, what, way, how, seed = Path(sys.argv[1]) / "m", *sys.argv[2:5], int(sys.argv[5])

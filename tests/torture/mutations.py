@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._artifact import digest
+from spatialwhisperer._artifact.layout import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from tests.torture.frame import Campaign, Trial
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WRITER = """
 import os, sys
 import numpy as np
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._storage import folders
 os.fsync = lambda _: None
 if sys.argv[2] == "moves":

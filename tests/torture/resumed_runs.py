@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import spatialwhisperer as sw
-from spatialwhisperer.training.run_identity import NAME
+from spatialwhisperer.training.resuming.run_identity import NAME
 from tests.torture.frame import Campaign, Trial
 
 if TYPE_CHECKING:

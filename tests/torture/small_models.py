@@ -19,7 +19,8 @@ from spatialwhisperer.encoders.gene.set_transformer import SetTransformerEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import ModelConfig, Whisperer, store
 from spatialwhisperer.models.config import Annotation, ContextConfig, HeadConfig, ModalityConfig, Training
-from spatialwhisperer.models.expression import ExpressionConfig, fit_predictor
+from spatialwhisperer.models.expression.config import ExpressionConfig
+from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.retrieval.rule import Retrieval
 
 GENES = [f"G{i}" for i in range(12)]

@@ -11,7 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import obs_of
-from spatialwhisperer._checks import check_text
+from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

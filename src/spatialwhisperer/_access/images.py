@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialwhisperer._access.contract import libraries_of
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._checks import positive
+from spatialwhisperer._checks.values import positive
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from spatialwhisperer._access.elements.lattice import (
     spot_pitch_px,
     squared,
 )
-from spatialwhisperer._checks import positive
+from spatialwhisperer._checks.values import positive
 from spatialwhisperer._messages import inform, listing, warn
 
 if TYPE_CHECKING:

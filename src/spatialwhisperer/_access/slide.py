@@ -18,7 +18,7 @@ from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, settle
 from spatialwhisperer._access.section import Found, Section
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
-from spatialwhisperer._checks import check_text, positive
+from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.tables import obs_of
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing, require
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._nuclei.assemble import assemble
 from spatialwhisperer.datasets._nuclei.layout import LabelledImage, Layout, choose, folder_of

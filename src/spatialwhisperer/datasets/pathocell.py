@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._nuclei.assemble import assemble
 from spatialwhisperer.datasets._nuclei.layout import Layout, choose, folder_of

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer.datasets._simulation.gene_programmes import gene_table, make_programme
 from spatialwhisperer.datasets._simulation.painting import paint_section
 from spatialwhisperer.datasets._simulation.tissue import BODY_UM, CLASSES, make_cells, make_tissue, spot_grid

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from spatialwhisperer._artifact import Artifact
+    from spatialwhisperer._artifact.artifact import Artifact
     from spatialwhisperer.encoders.spec import EncoderSpec
 
 

@@ -8,7 +8,7 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, cast
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer.encoders.outputs import opened

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._checks import checked
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
 from spatialwhisperer._storage.untrusted import opening

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spatialwhisperer._checks import checked_fields
+from spatialwhisperer._checks.checked import checked_fields
 from spatialwhisperer._modalities import get_modality
 
 

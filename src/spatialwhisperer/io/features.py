@@ -9,7 +9,8 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.squares import Squares
-from spatialwhisperer._checks import check_text, checked, positive
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.io._features.files import FeatureFile, check_rows, read_features

@@ -17,7 +17,8 @@ from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide, SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
-from spatialwhisperer._checks import check_flag, check_key_added, check_text, check_texts, checked, one_of
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_flag, check_key_added, check_text, check_texts, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 

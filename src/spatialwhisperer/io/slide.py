@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._access.elements.pyramid import slide_of
 from spatialwhisperer._access.scale import check_mpp, differ
-from spatialwhisperer._checks import check_whole, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._messages import inform, listing
 
 if TYPE_CHECKING:

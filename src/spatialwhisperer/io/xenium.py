@@ -14,7 +14,8 @@ from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.regions import image_scales
 from spatialwhisperer._access.scale import differ, unit_scale
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._checks import check_text, checked, positive
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import inform
 
 if TYPE_CHECKING:

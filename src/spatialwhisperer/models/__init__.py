@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.augmentation import Augmentation
     from spatialwhisperer.models.config import ModelConfig
     from spatialwhisperer.models.default import default_model
-    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.ontology import Ontology, Term
     from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset
     from spatialwhisperer.models.presets.catalogue import get_preset, presets
@@ -42,7 +42,7 @@ _PLACES = {
     "EncoderSpec": "encoders.spec",
     "Evaluation": "models.parts",
     "Expression": "models.parts",
-    "ExpressionPredictor": "models.expression",
+    "ExpressionPredictor": "models.expression.predictor",
     "FeatureRecipe": "encoders.recipe",
     "GeneEncoder": "encoders.gene.base",
     "ImageEncoder": "encoders.image.base",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain

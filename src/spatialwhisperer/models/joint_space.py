@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from spatialwhisperer._annotations import numbers, one_for_each
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._compute.devices import ready
 from spatialwhisperer.networks.context import apply_context, make_context
 from spatialwhisperer.networks.heads import make_decoder, make_head

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

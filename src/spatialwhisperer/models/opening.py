@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from spatialwhisperer._artifact import Artifact
+    from spatialwhisperer._artifact.artifact import Artifact
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.models.config import ModalityConfig, ModelConfig
     from spatialwhisperer.models.joint_space import JointSpace

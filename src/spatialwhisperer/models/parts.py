@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from spatialwhisperer._annotations import is_number, iterated, shown
-from spatialwhisperer._checks import checked, checked_fields
+from spatialwhisperer._checks.checked import checked, checked_fields
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import MODALITIES, get_modality

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact import CONFIG
+from spatialwhisperer._artifact.layout import CONFIG
 from spatialwhisperer._storage.folders import present
 from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
 from spatialwhisperer.models.sharing.hub import fetch_model

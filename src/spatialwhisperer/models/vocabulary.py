@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._checks import check_text, check_texts, checked
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_text, check_texts
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.models.ontology import Ontology

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._annotations import numbers
-from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._checks import checked
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import untouched_rng
 from spatialwhisperer._storage.untrusted import opening
@@ -19,7 +19,7 @@ from spatialwhisperer.encoders.resolve import check_allowed
 from spatialwhisperer.models import store
 from spatialwhisperer.models.card import describe, introduction
 from spatialwhisperer.models.config import ModelConfig
-from spatialwhisperer.models.expression import ExpressionPredictor
+from spatialwhisperer.models.expression.predictor import ExpressionPredictor
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, sketched
 from spatialwhisperer.models.reference import Reference

@@ -11,7 +11,8 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_column
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_text, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl._drawing import canvas

@@ -12,7 +12,8 @@ from spatialwhisperer._access.contract import holds_numbers, number_column, numb
 from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_text, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded

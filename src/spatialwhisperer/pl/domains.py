@@ -12,7 +12,7 @@ from spatialwhisperer._access.columns import texts
 from spatialwhisperer._access.elements.colours import unlike
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl._drawing import canvas

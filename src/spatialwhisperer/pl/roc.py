@@ -8,7 +8,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl._drawing import canvas

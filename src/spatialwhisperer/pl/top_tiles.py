@@ -17,7 +17,8 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.intensity import BlackTiles, check_intensity
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._access.tiles.reader import TileReader
-from spatialwhisperer._checks import check_tile, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_tile
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as

@@ -17,7 +17,8 @@ from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
 from spatialwhisperer._access.tiles.sight import Sight
-from spatialwhisperer._checks import check_tile, checked_options, one_of
+from spatialwhisperer._checks.checked import checked_options
+from spatialwhisperer._checks.values import check_tile, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import recorded_as

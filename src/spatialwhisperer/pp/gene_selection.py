@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import counts_matrix
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pp.genes import batch_codes

@@ -17,7 +17,8 @@ from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import align_counts, counts_matrix, match_genes, names_and_ids
 from spatialwhisperer._access.tables import obs_of
-from spatialwhisperer._checks import check_batch_size, check_key_added, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_batch_size, check_key_added
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names

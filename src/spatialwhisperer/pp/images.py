@@ -8,7 +8,8 @@ from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.records import OffSlide
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.stores.several import SlidesOptions, opening, over_slides
-from spatialwhisperer._checks import checked, one_of
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
 from spatialwhisperer.pp.features import compute_image_features, image_recipe

@@ -19,7 +19,8 @@ from spatialwhisperer._access.scale import missing_mpp, say_scales
 from spatialwhisperer._access.slide import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._access.tiles.intensity import check_intensity
-from spatialwhisperer._checks import check_flag, check_key_added, checked, one_of, positive
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_flag, check_key_added, one_of, positive
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import record

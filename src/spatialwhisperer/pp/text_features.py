@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._annotations import is_text
-from spatialwhisperer._checks import checked_options
+from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.text.transformer import POOLINGS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._checks import check_batch_size, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._docs import shared
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.resolve import text_encoder

@@ -14,7 +14,8 @@ from spatialwhisperer._access.scale import say_scales
 from spatialwhisperer._access.slide import Slide, SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
-from spatialwhisperer._checks import check_key_added, check_tile, checked, one_of, positive
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_key_added, check_tile, one_of, positive
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record

@@ -14,7 +14,8 @@ from spatialwhisperer._access.elements.colours import distinct
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_text, checked, one_of
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_text, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as

@@ -12,7 +12,8 @@ from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.stores.several import SlidesOptions, opening, over_slides
 from spatialwhisperer._access.table.fingerprints import trained_sections
-from spatialwhisperer._checks import checked, one_of
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.features import image_looks

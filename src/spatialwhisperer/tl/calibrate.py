@@ -12,7 +12,8 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked, one_of
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.models.config import Annotation

@@ -11,7 +11,8 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import column, columns, matrix, stacked, tables_of, texts
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_key_added, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import METHODS, Method, fit_probe, take_shots

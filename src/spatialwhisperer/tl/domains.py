@@ -13,7 +13,8 @@ from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._checks import check_key_added, check_text, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_key_added, check_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed

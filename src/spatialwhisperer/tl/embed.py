@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows

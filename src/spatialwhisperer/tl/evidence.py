@@ -11,7 +11,7 @@ from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import trained_sections
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.statistics.evidence import LEAST, association, darkness_basis, darkness_report

@@ -11,7 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import row_hash
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.result import Result
     from spatialwhisperer._access.slide import SlideOptions
-    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._embedding.rows import Inputs
 

@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import trained_sections
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.features import image_looks
 from spatialwhisperer.tl._annotation import guard

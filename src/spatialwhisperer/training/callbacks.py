@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from spatialwhisperer._messages import progress
-from spatialwhisperer.training import checkpoints
-from spatialwhisperer.training.files import write_whole
-from spatialwhisperer.training.random_states import restore_random_states, states_of_ranks
+from spatialwhisperer.training.resuming import checkpoints
+from spatialwhisperer.training.resuming.files import write_whole
+from spatialwhisperer.training.resuming.random_states import restore_random_states, states_of_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

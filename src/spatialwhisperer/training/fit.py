@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.training.checkpoints import sweep
 from spatialwhisperer.training.closed_form import fit_closed_form
 from spatialwhisperer.training.feed import ItemFeed
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.refinement.refine import refine
+from spatialwhisperer.training.resuming.checkpoints import sweep
+from spatialwhisperer.training.resuming.run_identity import check_epochs
 from spatialwhisperer.training.ridge_link import ridge_link
-from spatialwhisperer.training.run_identity import check_epochs
 from spatialwhisperer.training.trainer import ending_together, limit_silence, optimiser_steps
 
 if TYPE_CHECKING:

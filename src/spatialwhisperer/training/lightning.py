@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from spatialwhisperer.networks.losses import balanced_sigmoid, contrastive, masked_mean
+from spatialwhisperer.training.optimizer import optimizer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -362,7 +363,7 @@ class ContrastiveTraining(LightningModule):
         return [part[modality] for part in parts if modality in part]
 
     def configure_optimizers(self) -> Any:
-        """Optimiser and learning rates of the recipe: a linear warm-up of the heads, then one of the pretrained encoders."""
+        """Optimiser and learning rates of the recipe, for what is trained."""
         learning = [
             part[m] for m in sorted(self.train_heads) for part in (self.model.heads, self.model.contexts) if m in part
         ]
@@ -370,44 +371,9 @@ class ContrastiveTraining(LightningModule):
         heads = [p for module in learning for p in module.parameters()]
         heads += [self.model.log_scale] if self.recipe.learn_temperature else []
         heads += [] if self.bias is None else [self.bias]
-        groups = [*self._decay(heads, self.recipe.learning_rate)]
-        scales: list[Any] = [self._head_scale] * len(groups)
-        for modality, kind in sorted(self.unlocked.items()):
-            rate = self.recipe.tower_learning_rate if kind == "U" else self.recipe.learning_rate
-            tower = self._decay(list(self.model.towers[modality].parameters()), rate)
-            groups += tower
-            scales += [self._tower_scale if kind == "U" else self._head_scale] * len(tower)
-        coupled = self.recipe.optimizer == "adam"
-        optimizer = (torch.optim.Adam if coupled else torch.optim.AdamW)(groups, betas=self.recipe.betas)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scales)
+        towers = [(kind, list(self.model.towers[m].parameters())) for m, kind in sorted(self.unlocked.items())]
+        optimizer, schedule = optimizer_of(heads, towers, self.recipe, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _decay(self, parameters: list[Any], rate: float) -> list[dict[str, Any]]:
-        """Parameter groups: weight decay applies to matrices only, or to all, and with "adam" always to all as published."""
-        if self.recipe.optimizer == "adam" or self.recipe.decay == "all":
-            return [{"params": parameters, "weight_decay": self.recipe.weight_decay, "lr": rate}] if parameters else []
-        weights = [p for p in parameters if p.ndim > 1]
-        others = [p for p in parameters if p.ndim <= 1]
-        groups = [
-            {"params": weights, "weight_decay": self.recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return [g | {"lr": rate} for g in groups if g["params"]]
-
-    def _head_scale(self, step: int) -> float:
-        ramp = self.warmup_steps
-        if step < ramp:
-            return (step + 1) / ramp
-        if "U" in self.unlocked.values() and step < 2 * ramp:
-            return (step + 1 - ramp) / ramp
-        if self.recipe.schedule == "constant":
-            return 1.0
-        progress = min(1.0, step / max(1, self.total_steps))
-        floor = self.recipe.final_learning_rate
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def _tower_scale(self, step: int) -> float:
-        return 0.0 if step < self.warmup_steps else self._head_scale(step)
 
 
 def _has_batch_norm(module: torch.nn.Module) -> bool:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer.encoders.gene.base import KIND
 from spatialwhisperer.encoders.gene.pca import PCAEncoder
-from spatialwhisperer.encoders.gene.scvi import SCANVIEncoder, SCVIEncoder
+from spatialwhisperer.encoders.gene.scanvi import SCANVIEncoder
+from spatialwhisperer.encoders.gene.scvi import SCVIEncoder
 from spatialwhisperer.encoders.resolve import load_gene_encoder, stored_encoder
 
 N, G = 150, 60

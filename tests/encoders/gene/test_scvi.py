@@ -10,7 +10,9 @@ import pytest
 
 from spatialwhisperer.encoders.gene import _scvi_training
 from spatialwhisperer.encoders.gene._scvi_training import minibatch_rows
-from spatialwhisperer.encoders.gene.scvi import DRVIEncoder, SCANVIEncoder, SCVIEncoder
+from spatialwhisperer.encoders.gene.drvi import DRVIEncoder
+from spatialwhisperer.encoders.gene.scanvi import SCANVIEncoder
+from spatialwhisperer.encoders.gene.scvi import SCVIEncoder
 from spatialwhisperer.encoders.resolve import load_gene_encoder
 
 N, G = 150, 60

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spatialwhisperer._artifact import Artifact
+from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer.encoders.resolve import stored_encoder, text_encoder
 from spatialwhisperer.encoders.text import files as text_files
 from spatialwhisperer.encoders.text import transformer as transformer_file

@@ -16,7 +16,7 @@ from spatialwhisperer.tl._training.fitting import Plan
 from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify
 from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
 from spatialwhisperer.training.batches import Items
-from spatialwhisperer.training.run_identity import RunIdentity
+from spatialwhisperer.training.resuming.run_identity import RunIdentity
 from spatialwhisperer.training.trainer import trainer_options
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._access.tiles.scale_check import check_scale
 from spatialwhisperer._access.tiles.sight import SAME_PX
 from spatialwhisperer._access.tiles.swapped import check_axes
-from spatialwhisperer._checks import one_of
+from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:

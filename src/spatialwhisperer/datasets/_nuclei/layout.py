@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._checks import positive
+from spatialwhisperer._checks.values import positive
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.datasets.folders.metadata import patient_of, queried, read_metadata
 from spatialwhisperer.datasets.folders.sections import SectionFolder

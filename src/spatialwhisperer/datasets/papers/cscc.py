@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.datasets.papers.files import PublishedFiles, unpacked
 from spatialwhisperer.datasets.papers.sections import PublishedSections

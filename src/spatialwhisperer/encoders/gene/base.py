@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._checks import check_batch_size, checked
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import to_plain
 from spatialwhisperer.encoders.base import Encoder

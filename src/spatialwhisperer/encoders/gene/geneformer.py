@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._schema import from_plain, to_plain
 from spatialwhisperer._storage.sketches import compare_shapes
 from spatialwhisperer._storage.untrusted import networks_within, opening
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     import torch
 
-    from spatialwhisperer._artifact import Artifact
+    from spatialwhisperer._artifact.artifact import Artifact
 
 _TOKENS_IN_A_PASS = 65_536
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import scipy.sparse as sp
 
-    from spatialwhisperer._artifact import Artifact
+    from spatialwhisperer._artifact.artifact import Artifact
     from spatialwhisperer.encoders.gene.base import GeneEncoder
 
 _MOST = 4

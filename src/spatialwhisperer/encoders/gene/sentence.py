@@ -19,7 +19,7 @@ from spatialwhisperer.statistics.counts import not_counts, training_counts
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from spatialwhisperer._artifact import Artifact
+    from spatialwhisperer._artifact.artifact import Artifact
 
 _ROWS = 4096
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._checks import check_batch_size
+from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._messages import require
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image_text import clip, open_clip

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._checks import check_batch_size
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._messages import listing, require
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders._transformers import quiet

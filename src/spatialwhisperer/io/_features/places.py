@@ -15,7 +15,7 @@ from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.regions import image_scales
 from spatialwhisperer._access.scale import check_mpp, differ
 from spatialwhisperer._access.tables import is_spatialdata
-from spatialwhisperer._checks import check_key_added
+from spatialwhisperer._checks.values import check_key_added
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.models.parts import Context, Expression, PairLoss, Preset

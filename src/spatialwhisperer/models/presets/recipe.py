@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - annotations are looked up when values are checked
 from dataclasses import dataclass, field
 
-from spatialwhisperer._checks import checked, checked_fields
+from spatialwhisperer._checks.checked import checked, checked_fields
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact import CONFIG, TENSORS, kind_of, stated_config
-from spatialwhisperer._checks import checked
+from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of
+from spatialwhisperer._artifact.verify import stated_config
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
 from spatialwhisperer.encoders.hub import HUB, Wanted, in_cache

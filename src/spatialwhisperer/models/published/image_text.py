@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import open_encoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact import CONFIG, TENSORS, kind_of
+from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of
 from spatialwhisperer._messages import inform
 from spatialwhisperer.encoders.hub import HUB, first_line, hub_answers
 from spatialwhisperer.encoders.hub_record import say_if_moved

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from spatialwhisperer._artifact import names_in
-from spatialwhisperer._checks import checked
+from spatialwhisperer._artifact.layout import names_in
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer.models.opening import encoder_part
 from spatialwhisperer.models.sharing.hub import README, publish
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from huggingface_hub import ModelCard
 
-    from spatialwhisperer._artifact import Artifact
+    from spatialwhisperer._artifact.artifact import Artifact
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.models.config import ModelConfig
-    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.sharing.licences import Part
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._compute.workers import check_client
 from spatialwhisperer._docs import shared as shared_docs
 from spatialwhisperer._messages import inform, listing

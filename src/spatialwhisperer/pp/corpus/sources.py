@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
-from spatialwhisperer._checks import checked_options
+from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pp.corpus.licences import shareable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spatialwhisperer._checks import checked_options
+from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.tl._annotation.labels import find_terms, label_ids, open_ontology
 from spatialwhisperer.tl._annotation.scoring import Best

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._checks import check_whole
+from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._checks import check_whole
+from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder

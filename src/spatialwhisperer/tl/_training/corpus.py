@@ -28,7 +28,7 @@ from spatialwhisperer.training.corpus.feed import CorpusFeed, training_statistic
 from spatialwhisperer.training.corpus.manifest import ENCODERS
 from spatialwhisperer.training.corpus.shards import Corpus
 from spatialwhisperer.training.fit import Phase, Run, run_phase
-from spatialwhisperer.training.run_identity import RunIdentity
+from spatialwhisperer.training.resuming.run_identity import RunIdentity
 from spatialwhisperer.training.trainer import trainer_options
 
 if TYPE_CHECKING:

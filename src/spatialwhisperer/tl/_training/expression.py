@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from spatialwhisperer._access.table.counts import counts_for, counts_matrix, names_and_ids
 from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._messages import inform, listing, progress
-from spatialwhisperer.models.expression import ExpressionConfig, ExpressionPredictor, fit_predictor
+from spatialwhisperer.models.expression.config import ExpressionConfig
+from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
 from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.tl._training.fitting import Plan, fit_model
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._training.inputs import Inputs

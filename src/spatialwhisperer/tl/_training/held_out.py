@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.tl._training.values import Values
 
 TIE = 0.005

@@ -12,7 +12,7 @@ import numpy as np
 from spatialwhisperer._messages import warn
 from spatialwhisperer._schema import to_plain
 from spatialwhisperer.tl._training.fitting import joins_a_run
-from spatialwhisperer.training.run_identity import RunIdentity, fingerprint, sweep_run
+from spatialwhisperer.training.resuming.run_identity import RunIdentity, fingerprint, sweep_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._checks import checked_options
+from spatialwhisperer._checks.checked import checked_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

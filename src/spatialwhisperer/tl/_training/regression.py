@@ -11,7 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import encoder_class, opens_by_name
 from spatialwhisperer.models.config import RegressionFeatures
-from spatialwhisperer.models.expression import standardized_blocks
+from spatialwhisperer.models.expression.predictor import standardized_blocks
 from spatialwhisperer.pp.encoder_choice import choose_encoder
 from spatialwhisperer.pp.features import ImageFeatures, image_recipe, with_key
 from spatialwhisperer.pp.tile_sizes import check_own_sizes, has_own_sizes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.result import Result
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.encoders.recipe import FeatureRecipe
-    from spatialwhisperer.models.expression import ExpressionPredictor
+    from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.tl._training.inputs import Inputs
     from spatialwhisperer.tl._training.options import ExpressionOptions

@@ -11,7 +11,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.intervals.auroc import auroc

@@ -15,7 +15,8 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import counts_matrix, match_genes
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import plan_tiles
-from spatialwhisperer._checks import check_key_added, check_tile, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_key_added, check_tile
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.tile_features import read_tiles

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import columns, stacked, tables_of
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import scale

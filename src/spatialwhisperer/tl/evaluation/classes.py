@@ -10,7 +10,8 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
-from spatialwhisperer._checks import check_key_added, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.intervals.auroc import aurocs

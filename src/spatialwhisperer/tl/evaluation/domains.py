@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer._access.columns import as_list, column
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._tissue.clusters import components
 from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph

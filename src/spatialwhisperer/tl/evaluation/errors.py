@@ -9,7 +9,7 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import tables_of
 from spatialwhisperer._access.contract import number_column, number_matrix
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.labels.agreement import error_detection

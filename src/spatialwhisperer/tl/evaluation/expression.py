@@ -10,7 +10,8 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import check_whole, checked, one_of
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_whole, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.statistics import expression_metrics as metrics

@@ -13,7 +13,8 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._annotations import iterated, shown
-from spatialwhisperer._checks import check_path, checked
+from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.values import check_path
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics import expression_metrics as metrics

@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list, stacked
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._checks import checked
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.retrieval.recall import partner_ranks
 from spatialwhisperer.tl.evaluation.groups import row_groups

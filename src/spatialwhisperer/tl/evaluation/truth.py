@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._checks import check_texts
+from spatialwhisperer._checks.values import check_texts
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

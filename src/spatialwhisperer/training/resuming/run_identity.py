@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._schema import to_plain
-from spatialwhisperer.training.files import leftovers, write_whole
+from spatialwhisperer.training.resuming.files import leftovers, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

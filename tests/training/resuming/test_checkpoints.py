@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.training import checkpoints as module
-from spatialwhisperer.training.checkpoints import (
+from spatialwhisperer.training.fit import fit
+from spatialwhisperer.training.resuming import checkpoints as module
+from spatialwhisperer.training.resuming.checkpoints import (
     checkpoint_path,
     keep_only,
     newest_checkpoint,
@@ -18,7 +19,6 @@ from spatialwhisperer.training.checkpoints import (
     sweep,
     write_checkpoint,
 )
-from spatialwhisperer.training.fit import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._annotations import numbers, one_for_each, shown
-from spatialwhisperer._artifact import Artifact
-from spatialwhisperer._checks import checked
-from spatialwhisperer._frozen import frozen
+from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import Stored, from_plain, to_plain
-from spatialwhisperer.models.config import RegressionFeatures
+from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer.models.expression.config import METHODS, ExpressionConfig, Method, check_arrays
 from spatialwhisperer.retrieval.retrieval import retrieve_mean
-from spatialwhisperer.retrieval.rule import Retrieval
-from spatialwhisperer.statistics.left_out import left_out_units
-from spatialwhisperer.statistics.reduced_rank import reduced_rank_ridge
 from spatialwhisperer.statistics.standardize import standardize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-Method = Literal["retrieval", "regression", "both"]
-Regression = Literal["features", "embedding", "decoder", "none"]
+    from spatialwhisperer.models.config import RegressionFeatures
 
-METHODS: tuple[Method, ...] = ("retrieval", "regression", "both")
 KIND = "predictor of expression"
 _CSR = ("data", "indices", "indptr")
-
-
-@dataclass(frozen=True)
-class ExpressionConfig(Stored):
-    """Which genes are predicted, and how.
-
-    Attributes
-    ----------
-    genes, gene_ids
-        Names and Ensembl ids of the genes.
-    value_space
-        Space of the predicted values (:mod:`spatialwhisperer.statistics.value_spaces`), or "as given".
-    retrieval
-        How values are retrieved from the bank.
-    method
-        Default method of prediction.
-    regression
-        Input of the regression: image "features" or the joint "embedding"; "decoder" where a trained decoder takes its place, "none"
-        where there is no regression.
-    regression_rank
-        Number of principal components of expression towards which the ridge regression is shrunk.
-    weight
-        Weight of the regression in the method "both"; retrieval has the rest.
-    gene_lists
-        Genes with the highest mean and variance in training, by the name of the list.
-    sections, groups
-        Names of the sections and patients (groups); the codes of the bank are positions in these.
-    training_sections
-        Training sections by the hash of their rows, by which a section is recognised when it is predicted.
-    own_features
-        Image features, side by side, of a second regression, for images that are fine enough for them; empty where there is none.
-    own_weight
-        Weight of that regression in the method "both".
-    """
-
-    genes: tuple[str, ...]
-    gene_ids: tuple[str, ...]
-    value_space: str
-    retrieval: Retrieval
-    method: Method
-    regression: Regression
-    regression_rank: int
-    weight: float = 0.7
-    gene_lists: Mapping[str, tuple[str, ...]] = field(default_factory=frozen)
-    sections: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    training_sections: Mapping[str, str] = field(default_factory=frozen)
-    own_features: tuple[RegressionFeatures, ...] = ()
-    own_weight: float = 0.7
 
 
 class ExpressionPredictor:
@@ -107,7 +51,7 @@ class ExpressionPredictor:
         self.config = config
         self.values = values
         self.arrays = dict(arrays)
-        _check(config, values, self.arrays)
+        check_arrays(config, values, self.arrays)
 
     @property
     def genes(self) -> list[str]:
@@ -308,46 +252,6 @@ class ExpressionPredictor:
         return cls(config, values, tensors)
 
 
-def _check(config: ExpressionConfig, values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse a bank or a regression whose arrays are missing or of another size."""
-    m, g = values.shape
-    sizes = {"genes": (len(config.genes), g), "gene_ids": (len(config.gene_ids), g)}
-    needed = {config.retrieval.key: m, "section": m, "group": m}
-    if config.regression in ("features", "embedding"):
-        needed |= {"weight": g, "intercept": g}
-    if config.own_features:
-        width = sum(one.dim for one in config.own_features)
-        needed |= {"own_weight": g, "own_intercept": g, "own_mean": width, "own_std": width}
-    of_genes = [name for name in arrays if name.startswith("held_out_")]
-    for name, expected in {**needed, **dict.fromkeys(of_genes, g)}.items():
-        sizes[name] = (len(arrays[name]) if name in arrays else 0, expected)
-    wrong = [f"{name} ({found}, not {expected})" for name, (found, expected) in sizes.items() if found != expected]
-    if wrong:
-        raise ValueError(f"The arrays of this predictor of expression do not fit its bank: {listing(wrong, 4)}.")
-    _check_own(config, arrays)
-    for name, names in (("section", config.sections), ("group", config.groups)):
-        codes = arrays[name]
-        if m and not 0 <= codes.min() <= codes.max() < len(names):
-            raise ValueError(f"{name!r} of this predictor of expression does not fit its {len(names)} names.")
-
-
-def _check_own(config: ExpressionConfig, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse features of the regression that nobody can compute, or whose number is not that of the weights."""
-    if not config.own_features:
-        return
-    for one in config.own_features:
-        encoder = one.recipe.encoder
-        if encoder is None or not encoder.by_name or one.recipe.key is None:
-            raise ValueError(
-                f"The regression of this predictor of expression reads features ({one.recipe.name!r}) that no registered encoder gives."
-            )
-    expected = (len(config.genes), len(arrays["own_mean"]))
-    if config.regression != "features" or arrays["own_weight"].shape != expected:
-        raise ValueError(
-            f"The arrays of this predictor of expression do not fit its bank: own_weight ({arrays['own_weight'].shape}, not {expected})."
-        )
-
-
 def standardized_blocks(
     x: np.ndarray, features: Sequence[RegressionFeatures], mean: np.ndarray, std: np.ndarray, sections: Any
 ) -> np.ndarray:
@@ -361,58 +265,3 @@ def standardized_blocks(
         ],
         axis=1,
     )
-
-
-def fit_predictor(
-    *,
-    config: ExpressionConfig,
-    image: np.ndarray,
-    gene: np.ndarray | None,
-    regress_on: np.ndarray | None,
-    values: Any,
-    sections: Sequence[Any] | np.ndarray,
-    groups: Sequence[Any] | np.ndarray,
-    positions: np.ndarray | None = None,
-    unpaired: Sequence[Any] = (),
-) -> ExpressionPredictor:
-    """Build the bank of observations with image and counts, and fit the regression.
-
-    Parameters
-    ----------
-    config
-        Which genes are predicted, and how; the names of sections and groups are filled in.
-    image, gene
-        Embeddings of the observations before they are scaled to unit length, shape (m, u); ``gene`` may be ``None`` where retrieval
-        compares with images.
-    regress_on
-        Input of the regression, shape (m, d); ``None`` fits none.
-    values
-        Expression of the observations, CSR (m, g).
-    sections, groups
-        Section and patient (group) of each observation, shape (m,).
-    positions
-        Position of each observation, shape (m, 2). It is used where there is one section, blocks of which are left out to choose the
-        penalty of the regression.
-    unpaired
-        Expression of sections without an image, each CSR (k, g). It helps to find the components of expression.
-    """
-    section_names, section_codes = np.unique(np.asarray(sections, dtype=str), return_inverse=True)
-    group_names, group_codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    arrays = {"section": section_codes.astype(np.int32), "group": group_codes.astype(np.int32)}
-    if config.retrieval.key == "image":
-        arrays["image"] = image
-    elif gene is None:
-        raise ValueError("This retrieval compares with gene embeddings, and there are none.")
-    else:
-        arrays["gene"] = gene
-    if regress_on is not None:
-        arrays |= reduced_rank_ridge(
-            regress_on,
-            values,
-            section_codes,
-            rank=config.regression_rank,
-            units=left_out_units(group_codes, section_codes, positions),
-            unpaired=list(unpaired),
-        )
-    config = replace(config, sections=tuple(section_names.tolist()), groups=tuple(group_names.tolist()))
-    return ExpressionPredictor(config, sp.csr_matrix(values, dtype=np.float32), arrays)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spatialwhisperer._messages import warn
-from spatialwhisperer.training.files import leftovers, write_whole
+from spatialwhisperer.training.resuming.files import leftovers, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,85 +1,22 @@
-"""Checks of single arguments, the same for every function.
-
-A public function is decorated with `checked`. Arguments whose names are in `RULES` are then checked before anything else happens, and
-the others by their annotations.
-"""
+"""Checks of single values, each with the name of its argument in the error."""
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._annotations import check_annotated, is_number, is_path, is_text, is_whole, iterated, shown
+from spatialwhisperer._annotations import is_number, is_path, is_text, is_whole, iterated, shown
 from spatialwhisperer._messages import listing
 from spatialwhisperer.settings import settings
 
-P = ParamSpec("P")
-R = TypeVar("R")
-Rule = Callable[[str, Any], None]
-
 _MOST = 2**31 - 1
 _MOST_SEED = 2**32 - 1
-_MOST_REPEATS = 1_000_000
 _LONGEST_TILE_PX = 2**15
 _LONGEST_NAME = 200
-
-
-def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Check the arguments of a public function by the rules of their names, else by their annotations, before it is called.
-
-    A default that is passed by name is always right.
-    """
-    return _watched(function, RULES)
-
-
-def checked_options(cls: type[R]) -> type[R]:
-    """Check the fields of a dataclass, as `checked` does arguments, whenever one is made."""
-    cls.__init__ = _watched(cls.__init__, RULES)  # type: ignore[method-assign]
-    return cls
-
-
-def checked_fields(cls: type[R]) -> type[R]:
-    """Check the fields of a dataclass by their annotations whenever one is made; it checks their range itself."""
-    cls.__init__ = _watched(cls.__init__, {})  # type: ignore[method-assign]
-    return cls
-
-
-def _watched(function: Callable[P, R], known: Mapping[str, Rule]) -> Callable[P, R]:
-    signature = inspect.signature(function)
-    parameters = signature.parameters
-    rules = {name: known.get(name) or partial(_annotated, p.annotation) for name, p in parameters.items() if _is_one(p)}
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            given = signature.bind(*args, **kwargs).arguments
-        except TypeError:
-            # Python's own message names the function
-            return function(*args, **kwargs)
-        for name, rule in rules.items():
-            if name in given and given[name] is not parameters[name].default:
-                rule(name, given[name])
-                if given[name] is None:
-                    # a rule lets it pass for all functions, where some know what it stands for
-                    check_annotated(name, None, parameters[name].annotation)
-        return function(*args, **kwargs)
-
-    return call
-
-
-def _annotated(annotation: Any, name: str, value: Any) -> None:
-    check_annotated(name, value, annotation)
-
-
-def _is_one(parameter: inspect.Parameter) -> bool:
-    return parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
 
 
 def check_key_added(key: Any) -> None:
@@ -294,117 +231,17 @@ def check_tile(tile_um: float, tile_px: int | None) -> None:
     if np.ndim(tile_um):
         raise TypeError(f"tile_um must be one number here, not {tile_um!r}; sw.pp.embed_images takes several sizes.")
     positive("tile_um", tile_um)
-    _check_tile_px(tile_px)
+    check_tile_px("tile_px", tile_px)
 
 
-def _check_tile_px(value: Any) -> None:
+def check_tile_px(name: str, value: Any) -> None:
+    """Refuse an edge of a tile in pixels that is not a positive whole number; ``None`` passes.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
     if value is not None:
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
-        check_whole("tile_px", whole, most=_LONGEST_TILE_PX)
-
-
-def _optional(rule: Rule) -> Rule:
-    def check(name: str, value: Any) -> None:
-        if value is not None:
-            rule(name, value)
-
-    return check
-
-
-def _one_size(name: str, value: Any) -> None:
-    positive(name, value)
-
-
-def _sizes(name: str, value: Any) -> None:
-    """One size or several."""
-    several = None if isinstance(value, str) else iterated(value)
-    for one in [value] if several is None else several:
-        positive(name, one)
-
-
-def _own_words(name: str, value: Any) -> None:
-    """Nothing: the function checks it."""
-
-
-_whole = _optional(check_whole)
-_path = _optional(check_path)
-_repeats = _optional(partial(check_whole, most=_MOST_REPEATS))
-_text = _optional(check_text)
-_size = _optional(_one_size)
-
-RULES: dict[str, Rule] = {
-    "batch_size": lambda _, value: check_batch_size(value),
-    "device": lambda _, value: check_device(value),
-    "key_added": lambda _, value: check_key_added(value),
-    "random_state": check_seed,
-    # numbers of things
-    "k": _whole,
-    "n": check_whole,
-    "n_shots": _whole,
-    "n_top_genes": _whole,
-    "n_pcs": _whole,
-    "n_latent": check_whole,
-    "n_neighbors": check_whole,
-    "n_top": check_whole,
-    "n_genes": check_whole,
-    "n_columns": check_whole,
-    "max_rows": check_whole,
-    "max_epochs": _whole,
-    "min_genes": check_whole,
-    "min_rows": partial(check_whole, least=0),
-    "min_spots": partial(check_whole, least=0),
-    "n_domains": _optional(partial(check_whole, least=2)),
-    # how often something is done: a number that is a thousand times too large would run for days
-    "n_bins": _repeats,
-    "n_init": _repeats,
-    "n_seeds": _repeats,
-    # sizes and limits
-    "tile_px": lambda _, value: _check_tile_px(value),
-    "tile_um": _optional(_sizes),
-    "stride_um": _size,
-    "diameter_um": _size,
-    "alpha": partial(check_number, least=0, most=1),
-    "min_tissue": partial(check_number, least=0, most=1),
-    "ridge": _optional(partial(check_number, least=0)),
-    "threshold": check_number,
-    "cmap": check_colour_map,
-    # names
-    "batch_key": _text,
-    "embedding_key": _text,
-    "gene_ids_key": _text,
-    "group_key": _text,
-    "labels_key": _text,
-    "layer": _text,
-    "modality": _text,
-    "patient_key": _text,
-    "scalar_key": _text,
-    "section": _text,
-    "section_key": _text,
-    "shapes_key": _text,
-    "table_key": _text,
-    "value_space": _text,
-    "embedding": check_texts,
-    "embeddings": check_texts,
-    "ignore": check_texts,
-    "key": check_texts,
-    "use": check_texts,
-    "genes": _optional(check_texts),
-    "classes": _optional(check_texts),
-    "sections": _optional(check_texts),
-    # the functions say in words of their own what these may be
-    **dict.fromkeys(("labels", "model", "text", "texts"), _own_words),
-    # files
-    "data_dir": _path,
-    "folder": _path,
-    "path": check_path,
-    # switches
-    "inplace": check_flag,
-    "with_image": check_flag,
-    "confidence": check_flag,
-    "per_gene": check_flag,
-    "per_group": check_flag,
-    "baselines": check_flag,
-    "allow_overlap": check_flag,
-    "per_section": check_flag,
-    "intervals": check_flag,
-}
+        check_whole(name, whole, most=_LONGEST_TILE_PX)

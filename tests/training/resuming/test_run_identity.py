@@ -9,8 +9,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from spatialwhisperer.models import get_preset
-from spatialwhisperer.training.files import write_whole
-from spatialwhisperer.training.run_identity import RunIdentity, check_epochs, fingerprint, sweep_run
+from spatialwhisperer.training.resuming.files import write_whole
+from spatialwhisperer.training.resuming.run_identity import RunIdentity, check_epochs, fingerprint, sweep_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

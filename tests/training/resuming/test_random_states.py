@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.training.random_states import random_states, restore_random_states, states_of_ranks
+from spatialwhisperer.training.resuming.random_states import random_states, restore_random_states, states_of_ranks
 
 CPU = torch.device("cpu")
 

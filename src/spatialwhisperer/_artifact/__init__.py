@@ -1,0 +1,1 @@
+"""What the package stores: folders of JSON and safetensors with checksums."""

@@ -1,0 +1,1 @@
+"""Checks of single arguments, the same for every function."""
