@@ -21,6 +21,7 @@ from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.resolve import image_encoder, named_gene_encoder, text_encoder
 from spatialwhisperer.encoders.text.base import TextEncoder
+from spatialwhisperer.encoders.text.kept_features import encoded_or_kept
 from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
 from spatialwhisperer.pp.features import (
     FeatureRecord,
@@ -298,7 +299,9 @@ def _read_captions(task: _Task) -> Read:
     if task.letter != "L":
         dim = module_dim(encoder, task.captions[:1])
         return Read([task.captions], [None], dim, recipe, encoder, trained=True)
-    features = encoded(encoder, task.captions)
+    given = isinstance(request.encoder, TextEncoder)
+    # what a caller did to an encoder since it was opened does not show in its name
+    features = encoded(encoder, task.captions) if given else encoded_or_kept(encoder, task.captions)
     kept = None if encoder.identity.by_name else encoder
     return Read([features], [None], features.shape[1], recipe, kept)
 
