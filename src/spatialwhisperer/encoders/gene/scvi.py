@@ -6,9 +6,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 
 from spatialwhisperer._docs import shared
+from spatialwhisperer.encoders.gene._network_rows import network_rows
 from spatialwhisperer.encoders.gene._scvi_training import train
 from spatialwhisperer.encoders.gene.base import GeneEncoder, fraction, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
@@ -18,6 +18,7 @@ from spatialwhisperer.statistics.counts import training_counts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import scipy.sparse as sp
     import torch
 
 _EPS, _MOMENTUM = 1e-3, 0.01
@@ -249,20 +250,7 @@ class SCVIEncoder(GeneEncoder):
         self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
     ) -> np.ndarray:
         """Embed checked counts."""
-        import torch
-
-        from spatialwhisperer.settings import settings
-
-        device = settings.resolve_device(device)
-        if present is not None:
-            counts = counts @ sp.diags_array(present.astype(np.float32), format="csr")
-        network = self.module().eval().to(device)
-        out = np.empty((counts.shape[0], self.dim), np.float32)
-        with torch.inference_mode():
-            for start in range(0, counts.shape[0], batch_size):
-                part = torch.from_numpy(counts[start : start + batch_size].toarray()).to(device)
-                out[start : start + batch_size] = network(part).cpu().numpy()
-        return out
+        return network_rows(self.module(), counts, present, dim=self.dim, batch_size=batch_size, device=device)
 
 
 def _log1p(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import progress
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer._storage.sketches import without_memory
+from spatialwhisperer.encoders.gene._network_rows import network_rows
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -221,20 +222,7 @@ class SetTransformerEncoder(GeneEncoder):
         self, counts: sp.csr_matrix, present: np.ndarray | None, batch_size: int, device: str | None
     ) -> np.ndarray:
         """Embed checked counts."""
-        import torch
-
-        from spatialwhisperer.settings import settings
-
-        device = settings.resolve_device(device)
-        if present is not None:
-            counts = counts @ sp.diags_array(present.astype(np.float32), format="csr")
-        network = self.module().eval().to(device)
-        out = np.empty((counts.shape[0], self.dim), np.float32)
-        with torch.inference_mode():
-            for start in range(0, counts.shape[0], batch_size):
-                part = torch.from_numpy(counts[start : start + batch_size].toarray()).to(device)
-                out[start : start + batch_size] = network(part).cpu().numpy()
-        return out
+        return network_rows(self.module(), counts, present, dim=self.dim, batch_size=batch_size, device=device)
 
 
 def _train(
