@@ -11,7 +11,7 @@ import torch
 import spatialwhisperer as sw
 from spatialwhisperer.training.corpus import order
 from tests import corpora
-from tests.training.test_checkpoints import same, stop_at
+from tests.training.resuming.test_checkpoints import same, stop_at
 
 if TYPE_CHECKING:
     from pathlib import Path
