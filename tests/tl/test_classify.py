@@ -93,6 +93,7 @@ def test_returned_scores_write_nothing_and_follow_the_seed(patients: list[Any]) 
         ({"method": "forest"}, ValueError, "choose one of logistic, knn, prototypes"),
         ({"n_shots": 0}, ValueError, "n_shots must be a positive whole number"),
         ({"ignore": "fat"}, TypeError, "must be a list"),
+        ({"key_added": "label"}, ValueError, "is the column of known labels"),
         ({"ignore": CLASSES[:2]}, ValueError, "At least two classes are needed"),
     ],
 )

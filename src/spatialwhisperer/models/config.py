@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._frozen import frozen
@@ -20,6 +20,7 @@ Norm = Literal["l2", "none"]
 Normalize = Literal["none", "softmax", "centre"]
 Background = Literal["section", "training"]
 Number = int | float | bool | str
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,17 @@ class Annotation(Stored):
     def decides(self) -> bool:
         """Whether probabilities are more than a softmax at the temperature."""
         return bool(self.scale or self.regions)
+
+    def in_order(self, labels: Sequence[str]) -> Annotation:
+        """The same calibration for its labels in another order."""
+        at = [self.labels.index(label) for label in labels]
+
+        def moved(values: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(values[i] for i in at) if values else ()
+
+        named = replace(self, labels=moved(self.labels), prompts=moved(self.prompts))
+        # regions have scales of their own
+        return named if self.regions else replace(named, scale=moved(self.scale), offset=moved(self.offset))
 
 
 @dataclass(frozen=True)

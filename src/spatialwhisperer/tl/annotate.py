@@ -282,6 +282,8 @@ def zero_shot_annotate(
     _say(guard.report(found, ranges), trained)
     if request.min_confidence is None:
         _say_unsure(result.parameters)
+        if chosen is None and (other := decision.unused(model, request.labels, request.sentences)):
+            inform(other)
     return None
 
 
@@ -318,7 +320,7 @@ def _record(
 def _calibrated_for(model: Whisperer, labels: list[str]) -> bool:
     """Whether the temperature was fitted for these labels."""
     fitted = model.config.annotation
-    return fitted is not None and (not fitted.labels or list(fitted.labels) == labels)
+    return fitted is not None and (not fitted.labels or sorted(fitted.labels) == sorted(labels))
 
 
 def _trained_on(slide: Slide, model: Whisperer) -> list[str]:

@@ -117,6 +117,10 @@ def classify(
     """
     check_probe(method, n_shots, n_neighbors)
     check_key_added(key_added)
+    if key_added == labels_key:
+        raise ValueError(
+            f"key_added={key_added!r} is the column of known labels, which the result would replace. Pass another name."
+        )
     slide = Slide.open(data, table_key=table_key)
     table = slide.table
     sources = [table] if train is None else tables_of(train, table_key, "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,50 @@ def test_a_decision_that_does_not_fit_its_labels_is_refused(changes: Any, messag
 
     with pytest.raises(ValueError, match=message):
         replace(FITTED, **changes)
+
+
+@pytest.mark.parametrize("regions", [{}, REGIONS], ids=["labels", "regions"])
+def test_a_calibration_is_the_same_for_its_labels_in_another_order(regions: Any) -> None:
+    values: Any = {} if regions else {"scale": (1.0, 2.0, 3.0, 4.0), "offset": (0.0, 0.1, 0.2, 0.3)}
+    prompts = tuple((name, f"{name} of breast") for name in NAMES)
+    fitted = replace(FITTED, regions=regions, prompts=prompts, **values)
+    order = [2, 0, 3, 1]
+    moved = fitted.in_order([NAMES[i] for i in order])
+    assert moved.prompts == tuple(prompts[i] for i in order)
+    rng = np.random.default_rng(0)
+    cosines, of_regions = rng.normal(size=(6, 4)), rng.normal(size=(6, 3)) if regions else None
+    there = label_probabilities(moved, cosines[:, order], of_regions)
+    np.testing.assert_allclose(there, label_probabilities(fitted, cosines, of_regions)[:, order], atol=1e-6)
+
+
+def test_labels_of_the_embedded_model_in_another_order_are_labelled_alike(simulated: Any) -> None:
+    slide = simulated.sections["P3"]
+    model: Any = sw.models.default_model()
+    names = list(model.config.annotation.labels)
+    first: Any
+    again: Any
+    first, again = (
+        sw.tl.zero_shot_annotate(slide, labels, unknown="label", inplace=False) for labels in (names, names[::-1])
+    )
+    assert np.allclose(first, again[names], atol=1e-6)
+    sw.tl.zero_shot_annotate(slide, names, unknown="label", key_added="first")
+    sw.tl.zero_shot_annotate(slide, names[::-1], unknown="label", key_added="again")
+    table = slide["table"]
+    assert table.obs["first"].astype(str).tolist() == table.obs["again"].astype(str).tolist()
+    assert np.allclose(table.obs["first_confidence"], table.obs["again_confidence"], atol=1e-6)
+    record: Any = recorded(table, "again")
+    assert record["calibrated"]
+
+
+def test_labels_that_a_calibration_is_not_for_are_said(simulated: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    slide = simulated.sections["P3"]
+    model: Any = sw.models.default_model()
+    names = list(model.config.annotation.labels)
+    for labels, said in (
+        (names[:3], "calibrated for other labels"),
+        ({n: n for n in names}, "other words"),
+        (names, ""),
+    ):
+        capsys.readouterr()
+        sw.tl.zero_shot_annotate(slide, labels, unknown="label")
+        assert ("calibrated for" in capsys.readouterr().err) == bool(said)

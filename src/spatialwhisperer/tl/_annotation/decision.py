@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.calibration import probabilities
 from spatialwhisperer.statistics.labels.tree import best_on_path, class_probabilities, equal_classes
 from spatialwhisperer.statistics.labels.vector_scaling import Scaling
@@ -52,7 +53,7 @@ def fitted_decision(
 ) -> Annotation | None:
     """The calibration of the model where it holds scales, offsets, regions or a smallest confidence for these labels, in these words.
 
-    ``None`` where it does not.
+    It is in the order of the labels; ``None`` where there is none.
     """
     fitted = _same_words(model, labels, sentences)
     if fitted is None or not correction.calibrated or not (fitted.decides or fitted.min_confidence):
@@ -68,10 +69,25 @@ def regions_of(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequ
 
 def _same_words(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> Annotation | None:
     fitted = model.config.annotation
-    if fitted is None or tuple(labels) != fitted.labels:
+    if fitted is None or sorted(labels) != sorted(fitted.labels):
         return None
-    same = not fitted.prompts or fitted.prompts == tuple(tuple(group) for group in sentences)
-    return fitted if same else None
+    fitted = fitted.in_order(labels)
+    # the embedding of a label is the mean of its descriptions, whatever their order
+    asked = [sorted(group) for group in sentences]
+    return fitted if not fitted.prompts or [sorted(group) for group in fitted.prompts] == asked else None
+
+
+def unused(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
+    """What to say of a calibrated decision that is for other labels, or other words for them; empty where there is none."""
+    fitted = model.config.annotation
+    if fitted is None or not (fitted.decides or fitted.min_confidence) or _same_words(model, labels, sentences):
+        return ""
+    what = "words for its labels" if sorted(labels) == sorted(fitted.labels) else "labels"
+    lost = ", and rows whose label is unsure keep it" if fitted.min_confidence else ""
+    return (
+        f"The model was calibrated for other {what} ({listing(list(fitted.labels), 5)}), so that confidence is not calibrated here{lost}. "
+        "Fit it to these: sw.tl.calibrate; or pass min_confidence=…."
+    )
 
 
 def scaling(fitted: Annotation) -> Scaling:
