@@ -17,6 +17,7 @@ from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, settle
 from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
 from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import listing
@@ -295,10 +296,14 @@ class Slide:
     def _check_image(self, section: Section) -> None:
         if section.image is None:
             place = "image elements" if self.is_spatialdata else ".uns['spatial'][library]['images']"
+            remedy = (
+                "Add one that shares a coordinate system with the spots (spatialdata.models.Image2DModel.parse(…, transformations=…))"
+                if self.is_spatialdata
+                else f"Add it to adata.uns['spatial'][{section.name!r}], leave out the rows of that section"
+            )
             raise KeyError(
-                f"Section {section.name!r} has no H&E image ({place} found: {listing(rgb_names(self.data))}). Add one that shares a "
-                "coordinate system with the spots (spatialdata.models.Image2DModel.parse(…, transformations=…)), or name it with "
-                "image_key=…."
+                f"Section {section.name!r} has no H&E image ({place} found: {listing(rgb_names(self.data))}). {remedy}, or name the "
+                "image with image_key=…."
             )
         bad = ~np.isfinite(section.xy_px).all(axis=1)
         if bad.any():
@@ -310,8 +315,24 @@ class Slide:
     # ------------------------------------------------------------------------------------------- results
 
     def put(self, *results: Result) -> None:
-        """Write results to the table: all of them, or none after an error."""
-        write_results(self.table, results)
+        """Write results to the table: all of them, or none after an error.
+
+        Raises
+        ------
+        ValueError
+            If a result would replace what places the rows.
+        """
+        write_results(self.table, results, library_key=self._option("library_key"))
+
+    def check_column(self, name: str) -> None:
+        """Raise an error where a result of that name would replace a column that places the rows.
+
+        Raises
+        ------
+        ValueError
+            If it would.
+        """
+        check_kept(self.table, name, [name], self._option("library_key"))
 
     def check_table(self, name: str, *, key: str) -> None:
         """Raise an error where the name of a new table is taken by anything but an earlier result of that key.

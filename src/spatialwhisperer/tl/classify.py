@@ -118,6 +118,7 @@ def classify(
     check_probe(method, n_shots, n_neighbors)
     check_key_added(key_added)
     slide = Slide.open(data, table_key=table_key)
+    slide.check_column(key_added)
     table = slide.table
     sources = [table] if train is None else tables_of(train, table_key, "train")
     x = matrix(table, use)
