@@ -11,6 +11,7 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._access import libraries, regions
 from spatialwhisperer._access.contract import check_table, number_matrix
+from spatialwhisperer._access.elements.lattice import ARRAY_COLUMNS
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.positions import array_positions
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
@@ -18,7 +19,7 @@ from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, settle
 from spatialwhisperer._access.section import Found, Section
 from spatialwhisperer._access.table.placing import check_kept
-from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
+from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
 from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
@@ -251,15 +252,17 @@ class Slide:
     def _settled(self, found: Found) -> Section:
         section = found.section
         image = "" if section.image is None else section.image.name
+        spot_pitch_um = self.options.get("spot_pitch_um")
         scale = settle(
             section.name,
             image,
             mpp=self.options.get("mpp"),
-            spot_pitch_um=self.options.get("spot_pitch_um"),
+            spot_pitch_um=spot_pitch_um,
             xy_px=section.xy_px,
             stated=self._stated(section.name, image),
             found=found.scales,
             stretch=found.stretch,
+            array=None if spot_pitch_um is None else obs_of(self.table).filter(ARRAY_COLUMNS).iloc[section.rows],
         )
         if scale is None and self.drawing:
             scale = self._recorded_scale(section.name, image)
