@@ -60,7 +60,7 @@ def library_column(adata: AnnData, library_key: str | None) -> str | None:
     if len(libraries) < 2:
         return _column_of_several(adata, libraries[0]) if libraries else None
     for column in _COLUMNS:
-        if column in adata.obs and set(adata.obs[column].astype(str)) <= set(libraries):
+        if column in adata.obs and {str(name) for name in obs_of(adata)[column].unique()} <= set(libraries):
             return column
     raise ValueError(
         f".uns['spatial'] holds {len(libraries)} libraries ({listing(libraries)}) and no column of .obs names them. "
