@@ -19,7 +19,13 @@ def test_keys_that_storage_can_keep_pass() -> None:
 
 @pytest.mark.parametrize(
     ("key", "error"),
-    [("", ValueError), (" ", ValueError), ("a/b", ValueError), ("spatialwhisperer", ValueError), (3, TypeError)],
+    [
+        *(
+            (key, ValueError)
+            for key in ("", " ", "a/b", "spatialwhisperer", "spatial", "spatialdata_attrs", "array_row")
+        ),
+        (3, TypeError),
+    ],
 )
 def test_keys_that_it_cannot_keep_are_refused(key: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="key_added must be .*Pass another name, or leave it out"):

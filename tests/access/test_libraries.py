@@ -53,6 +53,29 @@ def test_one_library_is_one_section(build: Any) -> None:
     assert Slide.open(adata).sections.tolist() == ["all"] * 3
 
 
+def test_rows_of_a_library_that_is_not_there_have_no_image(build: Any) -> None:
+    adata = build.library(build.XY)
+    adata.obs["library_id"] = pd.Categorical(["L", "gone", "L"])
+    slide = Slide.open(adata, mpp=1.0)
+    assert slide.sections.tolist() == ["L", "gone", "L"]
+    with pytest.raises(KeyError, match=r"'gone' has no H&E image .*uns\['spatial'\]\['gone'\], leave out the rows"):
+        slide.scaled()
+    assert Slide.open(adata[[0, 2]].copy(), mpp=1.0).scaled()[0].rows.tolist() == [0, 1]
+    assert Slide.open(adata, mpp=1.0, image_key="L").where.image == {"L": "L", "gone": "L"}
+    adata.obs["library_id"] = ["first", "second", "first"]
+    assert not Slide.open(adata).has_image()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("library_id", ["mouse 3"] * 3), ("library_id", ["L", np.nan, "L"]), ("library", ["x", "y", "x"])],
+)
+def test_other_names_of_the_rows_of_one_library_are_no_sections(build: Any, column: str, values: list[Any]) -> None:
+    adata = build.library(build.XY)
+    adata.obs[column] = values
+    assert Slide.open(adata).sections.tolist() == ["L"] * 3
+
+
 def test_the_image_of_another_library_can_be_named(two: ad.AnnData) -> None:
     two.obs["library_id"] = CODES
     assert Slide.open(two, image_key={"B": "A"}).where.image == {"A": "A", "B": "A"}

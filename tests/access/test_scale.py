@@ -52,6 +52,49 @@ def test_pitch_of_regular_and_jittered_lattices(kind: str) -> None:
     assert spot_pitch_px("S", some + rng.normal(0, 4, some.shape)) == pytest.approx(PITCH, rel=0.02)
 
 
+@pytest.mark.parametrize("kind", ["square", "hexagonal"])
+def test_a_few_spots_have_the_pitch_of_their_array(kind: str) -> None:
+    obs, xy = array(kind)
+    rng = np.random.default_rng(0)
+    for fraction in (0.5, 0.2, 0.1, 0.05):
+        few = rng.permutation(400)[: int(400 * fraction)]
+        assert spot_pitch_px("S", turned(xy, 7)[few], obs.iloc[few]) == pytest.approx(PITCH)
+
+
+@pytest.mark.parametrize("kind", ["square", "hexagonal"])
+def test_the_pitch_of_a_few_spots_without_indices_is_not_guessed(kind: str) -> None:
+    xy = array(kind)[1]
+    rng = np.random.default_rng(0)
+    half = rng.permutation(400)[:200]
+    assert spot_pitch_px("S", xy[half]) == pytest.approx(PITCH)
+    for fraction in (0.1, 0.05):
+        with pytest.raises(ValueError, match=r"'S' lie too far apart to measure their pitch: .* Pass mpp=…"):
+            spot_pitch_px("S", xy[rng.permutation(400)[: int(400 * fraction)]])
+    with pytest.raises(ValueError, match="closer ones"):
+        spot_pitch_px("S", rng.uniform(0, 1000, (400, 2)))
+
+
+def test_spots_on_every_second_place_of_a_square_array_are_refused() -> None:
+    obs, xy = array("square")
+    for there in (obs.sum(axis=1) % 2 == 0, (obs % 2 == 1).all(axis=1), obs["array_row"] % 3 == 0):
+        with pytest.raises(ValueError, match=r"spots of section 'S' are only on every second .* Pass mpp=…"):
+            spot_pitch_px("S", xy[there], obs[there])
+
+
+def test_indices_that_do_not_place_the_spots_are_not_used() -> None:
+    obs, xy = array("square")
+    rng = np.random.default_rng(0)
+    for wrong in (
+        obs.iloc[rng.permutation(400)],
+        obs.astype(str),
+        obs[["array_row"]],
+        obs * [1, 2],
+        obs / 4,
+        obs.assign(array_row=3),
+    ):
+        assert spot_pitch_px("S", xy, wrong) == pytest.approx(PITCH)
+
+
 def test_rows_that_share_a_place_or_have_none_do_not_change_the_pitch() -> None:
     xy = array("square")[1]
     assert spot_pitch_px("S", np.concatenate([xy, xy, [[np.nan, 3.0]]])) == pytest.approx(PITCH)

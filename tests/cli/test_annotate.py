@@ -108,6 +108,20 @@ def test_a_result_that_was_made_otherwise_is_refused_with_the_difference(
     assert times(results) == before
 
 
+def test_the_result_of_another_slide_of_that_name_is_refused(
+    annotated: Folder, results: Path, tmp_path: Path, run: Run
+) -> None:
+    typed = ("--out", results / "plain.zarr", *OPTIONS)
+    slide = tmp_path / "plain.tif"
+    shutil.copyfile(annotated.slides / "plain.tif", slide)
+    assert "skipped" in run("annotate", slide, *typed).out[0]
+    write_slide(slide, 5)
+    assert slide.stat().st_size == (annotated.slides / "plain.tif").stat().st_size
+    done = run("annotate", slide, *typed)
+    assert done.code == 1
+    assert "was made otherwise (content of the slide)" in done.err[0]
+
+
 @pytest.mark.slow
 def test_overwrite_replaces_a_result(annotated: Folder, results: Path, run: Run) -> None:
     out = results / "plain.zarr"
@@ -242,6 +256,7 @@ def test_an_anndata_file_gives_an_anndata_file(tmp_path: Path, run: Run) -> None
     import anndata as ad
 
     adata = with_image_inside(simulated_section())
+    adata.uns["spatial"]["is_single"] = True
     adata.write_h5ad(tmp_path / "s.h5ad")
     typed = ["annotate", tmp_path / "s.h5ad", "--out", tmp_path / "r.h5ad", *OPTIONS]
     assert run(*typed).code == 0
@@ -250,7 +265,9 @@ def test_an_anndata_file_gives_an_anndata_file(tmp_path: Path, run: Run) -> None
     assert (tmp_path / "r.html").read_text().count("<img") == 2 + len(LABELS)
     assert "skipped" in run(*typed).out[0]
     assert run(*typed, "--overwrite", "--no-image").code == 0
-    assert not ad.read_h5ad(tmp_path / "r.h5ad").uns["spatial"]["P1"].get("images")
+    libraries = ad.read_h5ad(tmp_path / "r.h5ad").uns["spatial"]
+    assert not libraries["P1"].get("images")
+    assert libraries["is_single"]
 
 
 @pytest.mark.slow

@@ -141,6 +141,16 @@ def test_trident_states_size_and_magnification_of_its_slide(slide_file: Path, tm
         sw.io.from_trident(trident(tmp_path, patch_size_level0=None))
 
 
+def test_the_edge_of_touching_tiles_is_not_that_of_a_rounding_error(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("tile_size_um", "tile_size_px"))
+    noise = np.random.default_rng(0).normal(0, 1e-4, CORNERS.shape)
+    tiles = sw.io.from_stamp(stamp(tmp_path, CORNERS / 2 + noise, **nothing), unit="um", mpp=0.5)
+    np.testing.assert_allclose(tiles["sw_tiles"].obsm["spatial"], CORNERS + 100, atol=0.01)
+    single = stamp(tmp_path, np.zeros((4, 2)), **nothing)
+    with pytest.raises(ValueError, match="holds a single tile and does not state its size"):
+        sw.io.from_stamp(single, unit="um", mpp=0.5)
+
+
 def test_stamp_of_every_version_is_read(tmp_path: Path) -> None:
     second = sw.io.from_stamp(stamp(tmp_path, tile_size_um=None, tile_size=100.0), mpp=0.5)
     np.testing.assert_allclose(second["sw_tiles"].obsm["spatial"], CORNERS + 100)

@@ -107,6 +107,16 @@ def test_a_slide_without_a_table_takes_shapes_alone(slide_file: Path, tmp_path: 
     assert not sdata.tables
 
 
+def test_the_column_that_links_rows_to_shapes_stays(grid: SpatialData, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.geojson", [region((100, 100, 300, 300))])
+    column = grid["sw_tiles"].uns["spatialdata_attrs"]["region_key"]
+    before = grid["sw_tiles"].obs[column].copy()
+    with pytest.raises(ValueError, match=rf"key_added='{column}' would replace"):
+        sw.io.read_qupath(path, grid, key_added=column)
+    assert grid["sw_tiles"].obs[column].equals(before)
+    assert column not in grid
+
+
 def test_an_anndata_takes_labels_alone(tmp_path: Path) -> None:
     adata = ad.AnnData(np.zeros((2, 0), np.float32))
     adata.obsm["spatial"] = np.array([[100.0, 100.0], [300.0, 200.0]])

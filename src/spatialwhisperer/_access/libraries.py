@@ -18,11 +18,32 @@ from spatialwhisperer._messages import listing
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_COLUMNS = ("library_id", "library", "section", "sample", "sample_id", "batch")
+LIBRARY_COLUMN = "library_id"
+"""Column of ``.obs`` that squidpy reads too."""
+
+_COLUMNS = (LIBRARY_COLUMN, "library", "section", "sample", "sample_id", "batch")
 
 
 def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
     """Library of each row; one for all where there are not several.
+
+    Where there is one library and a column names several, those others are sections without an image.
+
+    Raises
+    ------
+    KeyError
+        If the column does not exist.
+    ValueError
+        If there are several libraries and no column names them.
+    """
+    column = library_column(adata, library_key)
+    if column is None:
+        return np.full(adata.n_obs, next(iter(libraries_of(adata)), "all"), object)
+    return obs_of(adata)[column].astype(str).to_numpy(dtype=object)
+
+
+def library_column(adata: AnnData, library_key: str | None) -> str | None:
+    """Column of ``.obs`` that names the library of each row; ``None`` where all rows are of one.
 
     Raises
     ------
@@ -32,9 +53,19 @@ def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
         If there are several libraries and no column names them.
     """
     libraries = list(libraries_of(adata))
-    if len(libraries) < 2 and library_key is None:
-        return np.full(adata.n_obs, libraries[0] if libraries else "all", object)
-    return obs_of(adata)[_library_column(adata, libraries, library_key)].astype(str).to_numpy(dtype=object)
+    if library_key is not None:
+        if library_key not in adata.obs:
+            raise KeyError(f"library_key={library_key!r} not in .obs (found: {listing(adata.obs)}).")
+        return library_key
+    if len(libraries) < 2:
+        return _column_of_several(adata, libraries[0]) if libraries else None
+    for column in _COLUMNS:
+        if column in adata.obs and {str(name) for name in obs_of(adata)[column].unique()} <= set(libraries):
+            return column
+    raise ValueError(
+        f".uns['spatial'] holds {len(libraries)} libraries ({listing(libraries)}) and no column of .obs names them. "
+        "Pass library_key=… with the column that does."
+    )
 
 
 def library_sections(
@@ -81,15 +112,11 @@ def check_no_system(coordinate_system: str | None) -> None:
         )
 
 
-def _library_column(adata: AnnData, libraries: list[str], library_key: str | None) -> str:
-    if library_key is not None:
-        if library_key not in adata.obs:
-            raise KeyError(f"library_key={library_key!r} not in .obs (found: {listing(adata.obs)}).")
-        return library_key
-    for column in _COLUMNS:
-        if column in adata.obs and set(adata.obs[column].astype(str)) <= set(libraries):
+def _column_of_several(adata: AnnData, library: str) -> str | None:
+    """Column that names several libraries, where only one of them is there; one name for all rows may be worded in any way."""
+    for column in (LIBRARY_COLUMN, "library"):
+        names = obs_of(adata)[column].dropna().unique() if column in adata.obs else ()
+        # "library" may also be that of the sequencing
+        if len(names) > 1 and (column == LIBRARY_COLUMN or library in [str(name) for name in names]):
             return column
-    raise ValueError(
-        f".uns['spatial'] holds {len(libraries)} libraries ({listing(libraries)}) and no column of .obs names them. "
-        "Pass library_key=… with the column that does."
-    )
+    return None

@@ -9,6 +9,8 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.colours import stored_colours
+from spatialwhisperer._access.records import TilesRecord
+from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._provenance import entry
 
@@ -48,8 +50,29 @@ class Result:
     colours: Mapping[str, Mapping[str, str]] = field(default_factory=frozen)
 
 
-def write_results(table: AnnData, results: tuple[Result, ...]) -> None:
-    """Write results to a table. After an error the table is unchanged, including the order of its columns."""
+def write_results(table: AnnData, results: tuple[Result, ...], *, library_key: str | None = None) -> None:
+    """Write results to a table. After an error the table is unchanged, including the order of its columns.
+
+    Parameters
+    ----------
+    table
+        Changed in place.
+    results
+        What is written.
+    library_key
+        Column with the libraries, as the caller passed it.
+
+    Raises
+    ------
+    ValueError
+        If a result would replace what places the rows: a column, or the record of the tiles.
+    """
+    for result in results:
+        check_kept(table, result.key, [*result.obs, *result.gone], library_key)
+        if result.key == _keys.TILES and not isinstance(result.parameters, TilesRecord):
+            raise ValueError(
+                f"key_added={result.key!r} would replace the tiles that sw.pp.tiles stores under that key. Pass another name."
+            )
     before = {part: dict(getattr(table, part)) for part in _PARTS}
     try:
         for result in results:

@@ -75,6 +75,7 @@ def settle(
     stated: Scale | None,
     found: Sequence[Scale],
     stretch: float = 1.0,
+    array: pd.DataFrame | None = None,
 ) -> Scale | None:
     """Choose the scale of one section: that of the caller, else the one that `tiles` recorded, else the one that the object states.
 
@@ -92,6 +93,8 @@ def settle(
         Scales that the object states.
     stretch
         Width of a pixel of the image divided by its height.
+    array
+        Rows of the table, with ``array_col`` and ``array_row`` where they have them.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def settle(
     ValueError
         If a value is not a scale, or two of the scales differ by more than 5 %, also where one is what `tiles` recorded.
     """
-    given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch))
+    given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch), array)
     if given is None and stated is not None:
         for other in found:
             if differ(stated.mpp, other.mpp):
@@ -146,7 +149,12 @@ def check_mpp(mpp: float | None) -> None:
 
 
 def _given(
-    section: str, image: str, mpp: float | Mapping[str, float] | None, spot_pitch_um: float | None, xy_px: np.ndarray
+    section: str,
+    image: str,
+    mpp: float | Mapping[str, float] | None,
+    spot_pitch_um: float | None,
+    xy_px: np.ndarray,
+    array: pd.DataFrame | None,
 ) -> Scale | None:
     value = mpp.get(section, mpp.get(image)) if isinstance(mpp, Mapping) else mpp
     if value is not None:
@@ -156,7 +164,7 @@ def _given(
         pitch = positive("spot_pitch_um", spot_pitch_um)
         # without an image there are no pixels to measure
         if np.isfinite(xy_px).all(axis=1).any():
-            return Scale(pitch / spot_pitch_px(section, xy_px), f"{_PITCH_RULE}{pitch:g}")
+            return Scale(pitch / spot_pitch_px(section, xy_px, array), f"{_PITCH_RULE}{pitch:g}")
     return None
 
 

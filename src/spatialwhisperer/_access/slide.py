@@ -11,13 +11,15 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._access import libraries, regions
 from spatialwhisperer._access.contract import check_table, number_matrix
+from spatialwhisperer._access.elements.lattice import ARRAY_COLUMNS
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.positions import array_positions
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, settle
 from spatialwhisperer._access.section import Found, Section
-from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
+from spatialwhisperer._access.table.placing import check_kept
+from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
 from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
@@ -250,15 +252,17 @@ class Slide:
     def _settled(self, found: Found) -> Section:
         section = found.section
         image = "" if section.image is None else section.image.name
+        spot_pitch_um = self.options.get("spot_pitch_um")
         scale = settle(
             section.name,
             image,
             mpp=self.options.get("mpp"),
-            spot_pitch_um=self.options.get("spot_pitch_um"),
+            spot_pitch_um=spot_pitch_um,
             xy_px=section.xy_px,
             stated=self._stated(section.name, image),
             found=found.scales,
             stretch=found.stretch,
+            array=None if spot_pitch_um is None else obs_of(self.table).filter(ARRAY_COLUMNS).iloc[section.rows],
         )
         if scale is None and self.drawing:
             scale = self._recorded_scale(section.name, image)
@@ -295,10 +299,14 @@ class Slide:
     def _check_image(self, section: Section) -> None:
         if section.image is None:
             place = "image elements" if self.is_spatialdata else ".uns['spatial'][library]['images']"
+            remedy = (
+                "Add one that shares a coordinate system with the spots (spatialdata.models.Image2DModel.parse(…, transformations=…))"
+                if self.is_spatialdata
+                else f"Add it to adata.uns['spatial'][{section.name!r}], leave out the rows of that section"
+            )
             raise KeyError(
-                f"Section {section.name!r} has no H&E image ({place} found: {listing(rgb_names(self.data))}). Add one that shares a "
-                "coordinate system with the spots (spatialdata.models.Image2DModel.parse(…, transformations=…)), or name it with "
-                "image_key=…."
+                f"Section {section.name!r} has no H&E image ({place} found: {listing(rgb_names(self.data))}). {remedy}, or name the "
+                "image with image_key=…."
             )
         bad = ~np.isfinite(section.xy_px).all(axis=1)
         if bad.any():
@@ -310,8 +318,24 @@ class Slide:
     # ------------------------------------------------------------------------------------------- results
 
     def put(self, *results: Result) -> None:
-        """Write results to the table: all of them, or none after an error."""
-        write_results(self.table, results)
+        """Write results to the table: all of them, or none after an error.
+
+        Raises
+        ------
+        ValueError
+            If a result would replace what places the rows.
+        """
+        write_results(self.table, results, library_key=self._option("library_key"))
+
+    def check_column(self, name: str) -> None:
+        """Raise an error where a result of that name would replace a column that places the rows.
+
+        Raises
+        ------
+        ValueError
+            If it would.
+        """
+        check_kept(self.table, name, [name], self._option("library_key"))
 
     def check_table(self, name: str, *, key: str) -> None:
         """Raise an error where the name of a new table is taken by anything but an earlier result of that key.

@@ -17,6 +17,12 @@ _MOST = 2**31 - 1
 _MOST_SEED = 2**32 - 1
 _LONGEST_TILE_PX = 2**15
 _LONGEST_NAME = 200
+_PLACES = {
+    "spatial": "the positions and the images of the rows",
+    "spatialdata_attrs": "the elements that a table annotates",
+    "array_row": "the row of each spot on its array",
+    "array_col": "the column of each spot on its array",
+}
 
 
 def check_key_added(key: Any) -> None:
@@ -30,7 +36,7 @@ def check_key_added(key: Any) -> None:
         If it is not text.
     ValueError
         If it is empty, longer than 200 bytes, holds other characters than letters, digits, "_", "-" and ".", or is the key of the
-        provenance in ``.uns``.
+        provenance in ``.uns`` or of what places the rows, such as ``"spatial"``.
     """
     if key is None:
         return
@@ -41,6 +47,10 @@ def check_key_added(key: Any) -> None:
         raise ValueError(
             f'key_added must be a name of letters, digits, "_", "-" and ".", as SpatialData stores no other, and not {_keys.UNS!r} '
             f"(which holds the provenance of all results); found {key!r}. Pass another name, or leave it out."
+        )
+    if key in _PLACES:
+        raise ValueError(
+            f"key_added must be another name than {key!r}, under which AnnData holds {_PLACES[key]}. Pass another name, or leave it out."
         )
     if len(key.encode()) > _LONGEST_NAME:
         raise ValueError(

@@ -6,12 +6,14 @@ import hashlib
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._access.contract import libraries_of
 from spatialwhisperer._access.elements.pyramid import without_table
 from spatialwhisperer._access.stores.reading import ROOTS, is_store, read_object
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._provenance import record, recorded
 from spatialwhisperer._storage.files import whole_file
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
+from spatialwhisperer.cli.content import content_digest
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -56,12 +58,15 @@ def request(source: Source, options: Namespace, model: Path | None) -> dict[str,
     model
         Folder of the model.
     """
-    # a file that is copied has another time; a scan of the same name has another size
-    size = source.path.stat().st_size if source.path.is_file() else None
     typed = {
         name: value for name, value in vars(options).items() if name not in _ABOUT_OUTPUT and value not in (None, False)
     }
-    return {"slide": source.file, "bytes": size, "model_sha256": _digest(model), "options": typed}
+    return {
+        "slide": source.file,
+        "content_sha256": content_digest(source.path),
+        "model_sha256": _digest(model),
+        "options": typed,
+    }
 
 
 def _digest(model: Path | None) -> str | None:
@@ -95,12 +100,11 @@ def differences(job: Job, wanted: Mapping[str, Any]) -> str | None:
         raise FileExistsError(
             f"{job.result} exists and was not written by this command. Choose another --out, or pass --overwrite."
         )
-    wrong = [
-        name.replace("_sha256", "") for name in ("slide", "bytes", "model_sha256") if found.get(name) != wanted[name]
-    ]
+    facts = {"slide": "slide", "content_sha256": "content of the slide", "model_sha256": "model"}
+    wrong = [said for name, said in facts.items() if found.get(name) != wanted[name]]
     before, now = (dict(one.get("options") or {}) for one in (found, wanted))
     wrong += [f"--{name.replace('_', '-')}" for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    return ", ".join("size of the file" if name == "bytes" else name for name in wrong) or None
+    return ", ".join(wrong) or None
 
 
 def _request_of(result: Path) -> dict[str, Any] | None:
@@ -166,8 +170,8 @@ def write(
 
 def _without_pixels(adata: AnnData) -> AnnData:
     copy = adata.copy()
-    libraries = copy.uns.get("spatial", {})
-    copy.uns["spatial"] = {name: {**library, "images": {}} for name, library in libraries.items()}
+    libraries = {name: {**library, "images": {}} for name, library in libraries_of(copy).items()}
+    copy.uns["spatial"] = {**copy.uns.get("spatial", {}), **libraries}
     return copy
 
 

@@ -139,7 +139,7 @@ def from_stamp(
     unit
         Unit of the coordinates, microns or pixels of the full resolution; ``None`` takes what the file states.
     tile
-        Edge of a tile in that unit; ``None`` takes what the file states, else the distance between neighbouring tiles.
+        Edge of a tile in that unit; ``None`` takes what the file states, else the median distance between neighbouring tiles.
     name
         Name of the encoder; ``None`` takes what the file states, else "stamp".
     key_added
@@ -370,7 +370,7 @@ def _rows_of(table: Any, tiles: Any, key: str) -> np.ndarray:
 def _stamp_layout(file: FeatureFile, unit: str | None, tile: float | None) -> tuple[str, float, float]:
     """Unit of the coordinates, what they are multiplied with, and the edge of a tile in that unit."""
     stated_um = file.number("tile_size_um") or (file.number("tile_size") if file.text("unit") == "um" else None)
-    stride = _stride(file.coordinates)
+    stride = file.stride()
     if unit is None and stated_um is None:
         pixels, microns = _STAMP_HISTORIC
         if round(file.number("tile_size") or stride or 0) != pixels:
@@ -391,9 +391,3 @@ def _stamp_layout(file: FeatureFile, unit: str | None, tile: float | None) -> tu
             f"Tiles of {file.path.name} are taken to touch: their edge is the distance between neighbours, {edge:g} {measure}."
         )
     return measure, 1.0, edge
-
-
-def _stride(coordinates: np.ndarray) -> float | None:
-    """Smallest distance between two columns or two rows of tiles."""
-    steps = [step for axis in coordinates.T for step in np.diff(np.unique(axis))]
-    return float(min(steps)) if steps else None

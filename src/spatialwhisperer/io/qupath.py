@@ -121,6 +121,7 @@ def read_qupath(
         image = the_image(data, key if isinstance(key, str) else None, rgb_names(data))
         one, size = None, find_image(data, image).size_px
     else:
+        opened.check_column(key_added)
         one = _section(opened, section)
         image = "" if one.image is None else one.image.name
         size = _extent(one)

@@ -103,6 +103,8 @@ def tissue_range(
     reference = _checked(model)
     tissue = on_tissue(data, model, "image", slide)
     opened = Slide.open(tissue.data, **slide)
+    if key_added is not None:
+        opened.check_column(key_added)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
     key = model.config.modality("image").features.key
     looks = image_looks(opened, key, inputs.results)

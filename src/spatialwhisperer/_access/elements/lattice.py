@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from spatialwhisperer._access.contract import number_matrix
+from spatialwhisperer._access.contract import holds_numbers, number_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ _ALIKE = 1.05
 _NEAR = 1.6
 _WINDOW = 0.2
 _ROUNDS = 10
+_LEAST_MEASURED, _CLOSER = 1.5, 0.1
 _FEWEST_INDEXED = 10
 _MISPLACED = 0.1
 
@@ -66,28 +67,103 @@ def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     """
     if not all(column in obs for column in ARRAY_COLUMNS):
         return None
-    indices = array_indices(obs)
-    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
-    array, xy = indices[known], xy_px[known]
-    design = np.column_stack([np.ones(len(array)), array])
-    if len(array) < _FEWEST_INDEXED or len(np.unique(array.sum(axis=1) % 2)) > 1 or np.linalg.matrix_rank(design) < 3:
+    fit = _fitted(obs, xy_px)
+    if fit is None or len(np.unique(fit.array.sum(axis=1) % 2)) > 1:
         return None
-    fitted = np.linalg.lstsq(design, xy)[0]
-    column, row = fitted[1:]
-    pitch = float(2 * np.linalg.norm(column))
-    others = np.linalg.norm([column + row, column - row], axis=1)
-    misplaced = np.median(np.linalg.norm(design @ fitted - xy, axis=1))
-    if not pitch or (abs(others / pitch - 1) > _ALIKE - 1).any() or misplaced > _MISPLACED * pitch:
+    pitch = float(2 * np.linalg.norm(fit.column))
+    others = np.linalg.norm([fit.column + fit.row, fit.column - fit.row], axis=1)
+    if not pitch or (abs(others / pitch - 1) > _ALIKE - 1).any() or fit.misplaced > _MISPLACED * pitch:
         return None
     return pitch
 
 
-def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
-    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels.
+def square_pitch_px(section: str, obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
+    """Centre-to-centre distance in pixels of spots on a square array; ``None`` where the indices describe another one.
+
+    Within a row of a square array, column indices go up by one.
+
+    Parameters
+    ----------
+    section
+        Name of the section, for the message.
+    obs, xy_px
+        See `hexagonal_pitch_px`.
+
+    Raises
+    ------
+    ValueError
+        If only every second index or fewer are there. Whether that is the array, or a part of its spots, cannot be told.
+    """
+    fit = _fitted(obs, xy_px)
+    if fit is None:
+        return None
+    edges = np.linalg.norm([fit.column, fit.row], axis=1)
+    diagonals = np.linalg.norm([fit.column + fit.row, fit.column - fit.row], axis=1) / 2**0.5
+    pitch = float(edges.mean())
+    uneven = (abs(np.concatenate([edges, diagonals]) / pitch - 1) > _ALIKE - 1).any() if pitch else True
+    if uneven or fit.misplaced > _MISPLACED * pitch or (fit.array % 1).any():
+        return None
+    steps = (fit.array - fit.array[0]).astype(np.int64)
+    columns, rows, along = (int(np.gcd.reduce(one)) for one in (steps[:, 0], steps[:, 1], steps.sum(axis=1)))
+    if max(columns, rows, along) > 1:
+        raise ValueError(
+            f"The {len(steps)} spots of section {section!r} are only on every second column, row or diagonal of the array that "
+            ".obs[['array_col', 'array_row']] describe, or on fewer. Whether spot_pitch_um is the distance between these spots or between "
+            "places of the array cannot be told. Pass mpp=… instead."
+        )
+    return pitch
+
+
+class _Fit(NamedTuple):
+    """An affine map from array indices to pixels: the steps of a column and of a row, and by how far spots miss their places."""
+
+    array: np.ndarray
+    column: np.ndarray
+    row: np.ndarray
+    misplaced: float
+
+
+def _fitted(obs: pd.DataFrame, xy_px: np.ndarray) -> _Fit | None:
+    """The map of the spots with indices and places; ``None`` where they are too few, or in one line."""
+    indices = array_indices(obs)
+    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
+    array, xy = indices[known], xy_px[known]
+    design = np.column_stack([np.ones(len(array)), array])
+    if len(array) < _FEWEST_INDEXED or np.linalg.matrix_rank(design) < 3:
+        return None
+    fitted = np.linalg.lstsq(design, xy)[0]
+    misplaced = float(np.median(np.linalg.norm(design @ fitted - xy, axis=1)))
+    return _Fit(array, fitted[1], fitted[2], misplaced)
+
+
+def spot_pitch_px(section: str, xy_px: np.ndarray, obs: pd.DataFrame | None = None) -> float:
+    """Centre-to-centre distance of the spots of a lattice, in full-resolution pixels: by their array indices, else measured.
 
     The median distance to the nearest neighbour is too small where spots deviate from the lattice, because the nearest of four to six
     neighbours is taken. It is therefore only the start value of the median over all pairs within 20 % of that median.
+
+    Parameters
+    ----------
+    section
+        Name of the section, for messages.
+    xy_px
+        Centres of the spots, shape (n, 2).
+    obs
+        Their rows of the table.
+
+    Raises
+    ------
+    ValueError
+        If there are too few spots, or too few neighbours among them.
     """
+    if obs is not None and all(column in obs and holds_numbers(obs[column]) for column in ARRAY_COLUMNS):
+        pitch = hexagonal_pitch_px(obs, xy_px) or square_pitch_px(section, obs, xy_px)
+        if pitch is not None:
+            return pitch
+    return _measured_pitch_px(section, xy_px)
+
+
+def _measured_pitch_px(section: str, xy_px: np.ndarray) -> float:
     from scipy.spatial import cKDTree
 
     places = np.unique(xy_px[np.isfinite(xy_px).all(axis=1)], axis=0)
@@ -105,6 +181,14 @@ def spot_pitch_px(section: str, xy_px: np.ndarray) -> float:
         if not len(near):
             break
         pitch = float(np.median(near))
+    neighbours = 2 * float((np.abs(distance - pitch) < _WINDOW * pitch).sum())
+    closer = 2 * float((distance <= (1 - _WINDOW) * pitch).sum())
+    if neighbours < _LEAST_MEASURED * len(places) or closer > _CLOSER * neighbours:
+        raise ValueError(
+            f"The {len(places)} spots of section {section!r} lie too far apart to measure their pitch: on average, a spot has "
+            f"{neighbours / len(places):.2g} neighbours at the most frequent distance, {pitch:.4g} pixels, and "
+            f"{closer / len(places):.2g} closer ones. Pass mpp=… instead of spot_pitch_um, or all spots of the section."
+        )
     return pitch
 
 

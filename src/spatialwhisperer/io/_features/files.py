@@ -50,6 +50,13 @@ class FeatureFile:
         text = value.decode() if isinstance(value, bytes) else value
         return str(text) if text else None
 
+    def stride(self) -> float | None:
+        """Median distance from a tile to the nearest one, along x or y, whichever is larger; ``None`` for a single tile."""
+        from scipy.spatial import cKDTree
+
+        places = np.unique(self.coordinates, axis=0)
+        return float(np.median(cKDTree(places).query(places, k=2, p=np.inf)[0][:, 1])) if len(places) > 1 else None
+
 
 def read_features(path: Any, features: str, names: str | None = None) -> FeatureFile:
     """Read an h5 file with features, coordinates and, where they are asked for, names."""

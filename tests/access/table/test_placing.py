@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import spatialwhisperer as sw
+from spatialwhisperer._access.result import Result, write_results
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.placing import placing_columns
+
+L = ["fat cell", "T cell"]
+
+
+def refused(table: Any, key: str, **parts: Any) -> None:
+    """A result is refused, and the table is as it was."""
+    before = table.obs.copy()
+    with pytest.raises(ValueError, match=f"key_added='{key}' would replace"):
+        write_results(table, (Result("other", {}, obs={"x": [1] * table.n_obs}), Result(key, {}, **parts)))
+    pd.testing.assert_frame_equal(table.obs, before)
+
+
+def test_the_columns_that_link_a_table_to_its_elements_stay(build: Any) -> None:
+    table = build.one()["table"]
+    for name in ("where", "which"):
+        refused(table, name, obs={name: [1, 2, 3]})
+    refused(table, "label", obs={"label": [1, 2, 3]}, gone=("where",))
+    with pytest.raises(ValueError, match=r"\.obs\['which'\], which names the instance .* such as key_added='sw_which'"):
+        Slide.open(build.one()).check_column("which")
+    write_results(table, (Result("region", {}, obs={"region": [1, 2, 3]}, obsm={"which": np.ones((3, 1))}),))
+    assert table.obs["region"].tolist() == [1, 2, 3]
+
+
+def test_the_column_with_the_libraries_stays(build: Any) -> None:
+    adata = build.library(build.XY)
+    refused(adata, "library_id", obs={"library_id": ["a", "b", "a"]})
+    adata.uns["spatial"]["M"] = adata.uns["spatial"]["L"]
+    adata.obs["sample"] = adata.obs["slide"] = ["L", "M", "L"]
+    assert set(placing_columns(adata)) == {"library_id", "sample"}
+    refused(adata, "sample", obs={"sample": [1, 2, 3]})
+    with pytest.raises(ValueError, match=r"\.obs\['slide'\], which names the library"):
+        Slide.open(adata, library_key="slide").put(Result("slide", {}, obs={"slide": [1, 2, 3]}))
+    Slide.open(adata).put(Result("slide", {}, obs={"slide": [1, 2, 3]}))
+
+
+def test_what_is_damaged_or_missing_places_nothing(build: Any) -> None:
+    adata = build.library(build.XY)
+    adata.uns["spatial"] = adata.uns["spatialdata_attrs"] = "damaged"
+    assert not placing_columns(adata)
+    assert set(placing_columns(build.library(build.XY), "nope")) == {"library_id"}
+
+
+def test_the_record_of_the_tiles_stays(build: Any) -> None:
+    refused(build.library(build.XY), "sw_tiles", obsm={"sw_tiles": np.ones((3, 4))})
+
+
+CALLS = [
+    lambda data, key: sw.tl.zero_shot_annotate(data, L, key_added=key),
+    lambda data, key: sw.tl.query(data, L[0], key_added=key),
+    lambda data, key: sw.tl.tissue_range(data, key_added=key),
+    lambda data, key: sw.tl.spatial_domains(data, use="observed", n_domains=2, key_added=key),
+    lambda data, key: sw.tl.classify(data, labels_key="cell_type", use="X_none", key_added=key),
+    lambda data, key: sw.pp.caption_metadata(data, key_added=key),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_it_is_refused_before_anything_is_computed(call: Any, build: Any) -> None:
+    with pytest.raises(ValueError, match="key_added='where' would replace"):
+        call(build.one(), "where")
+    with pytest.raises(ValueError, match="key_added must be another name than 'spatial'"):
+        call(build.one(), "spatial")
