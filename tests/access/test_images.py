@@ -86,15 +86,66 @@ def test_stacks_beside_the_he_image_are_no_obstacle(build: Any) -> None:
 
 @pytest.mark.parametrize(
     ("channels", "is_rgb"),
-    [(["r", "g", "b", "a"], True), ([0, 1, 2, 3], True), (["DAPI", "ATP1A1", "18S", "alphaSMA"], False), (None, True)],
+    [
+        (["r", "g", "b", "a"], True),
+        ([0, 1, 2, 3], True),
+        (["DAPI", "ATP1A1", "18S", "alphaSMA"], False),
+        (["DAPI", "CD45", "CK"], False),
+        (["c0", "c1", "c2"], True),
+    ],
 )
-def test_four_channels_are_rgba_unless_they_are_named_after_stains(build: Any, channels: Any, is_rgb: bool) -> None:
-    from spatialdata.models import Image2DModel
+def test_images_are_he_unless_their_channels_are_named_after_stains(build: Any, channels: Any, is_rgb: bool) -> None:
+    pixels = np.zeros((len(channels), 20, 30), np.uint8)
+    data = build.one()
+    data.images["other"] = build.image(pixels, build.maps(S=1.0), c_coords=channels)
+    assert rgb_names(data) == (["he", "other"] if is_rgb else ["he"])
+
+
+def test_stains_are_read_only_where_three_of_them_are_named(build: Any) -> None:
+    maps = build.maps(S=1.0)
+    data = build.one(images={"if": build.image(build.RGB, maps, c_coords=["DAPI", "CD45", "CK"])})
+    with pytest.raises(KeyError, match=r"no H&E image \(image elements found: none; not RGB by their channels: if\)"):
+        Slide.open(data, mpp=1).scaled()
+    (section,) = Slide.open(data, mpp=1, image_key="if").scaled()
+    assert section.image is not None
+    assert np.array_equal(read_pixels(section.image.levels[0], 0, 0, 100, 60), build.RGB)
+    four = build.image(np.zeros((4, 20, 30), np.uint8), maps, c_coords=["DAPI", "ATP1A1", "18S", "alphaSMA"])
+    with pytest.raises(ValueError, match="has the channels DAPI, ATP1A1, 18S, alphaSMA"):
+        find_image(build.one(images={"if": four}), "if")
+
+
+def test_colours_are_found_by_the_names_of_the_channels(build: Any) -> None:
+    rgb, opaque = build.RGB, np.full_like(build.RGB[:1], 255)
+    cases = {"bgr": rgb[::-1], "argb": np.concatenate([opaque, rgb]), "RGBA": np.concatenate([rgb, opaque])}
+    for names, pixels in cases.items():
+        for options in ({}, {"scale_factors": [2]}):
+            element = computed(build.image(pixels, build.maps(S=1.0), c_coords=list(names), **options))
+            image = find_image(build.one(images={"he": element}), "he")
+            assert np.array_equal(read_pixels(image.levels[0], 0, 0, 100, 60), rgb), names
+
+
+def test_what_is_transparent_is_white(build: Any) -> None:
+    alpha = np.full_like(build.RGB[:1], 255)
+    alpha[:, :, :40] = 0
+    rgba = np.concatenate([build.RGB, alpha])
+    expected = np.where(alpha == 0, np.uint8(255), build.RGB)
+    flat = find_image(build.one(images={"he": build.image(rgba, build.maps(S=1.0))}), "he")
+    library = find_image(build.library(build.XY, pixels=rgba), "L")
+    fractions = build.library(build.XY, pixels=rgba / np.float32(255))
+    for image in (flat, library, find_image(fractions, "L")):
+        assert np.array_equal(read_pixels(image.levels[0], 0, 0, 100, 60), expected)
+        assert np.array_equal(read_pixels(image.levels[0], 30, -5, 50, 5)[:, 5:], expected[:, :5, 30:50])
+
+
+def test_a_stack_along_z_is_no_he_image(build: Any) -> None:
+    from spatialdata.models import Image3DModel
 
     data = build.one()
-    pixels = np.zeros((4, 20, 30), np.uint8)
-    data.images["other"] = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=channels)
-    assert rgb_names(data) == (["he", "other"] if is_rgb else ["he"])
+    stack = np.zeros((3, 4, 60, 100), np.uint8)
+    data.images["stack"] = Image3DModel.parse(stack, dims=("c", "z", "y", "x"), transformations=build.maps(S=1.0))
+    assert rgb_names(data) == ["he"]
+    with pytest.raises(ValueError, match="Image 'stack' is a stack along z"):
+        find_image(data, "stack")
 
 
 def test_an_image_that_does_not_exist_is_named_with_those_that_do(build: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from spatialwhisperer._access.regions import image_scales, region_codes, region_positions
@@ -101,6 +102,95 @@ def test_an_image_may_be_chosen_for_each_region(build: Any) -> None:
     )
     got = Slide.open(data, mpp=1, image_key={"a": "two", "b": "one"}).where
     assert got.image == {"a": "two", "b": "one"}
+
+
+def test_two_images_in_a_system_of_a_region_are_ambiguous_however_many_they_have(build: Any) -> None:
+    maps = build.maps
+    spots = build.spots(build.XY, maps(S=1.0, T=1.0))
+    images = {"one": build.image(build.RGB, maps(S=1.0)), "two": build.image(build.RGB, maps(S=1.0, T=1.0))}
+    with pytest.raises(ValueError, match="Several images share a coordinate system with 'spots': one, two"):
+        Slide.open(build.one(images=images, shapes={"spots": spots}), mpp=1).frames  # noqa: B018
+    # in the default system other sections may lie too
+    images = {"one": build.image(build.RGB, maps(**{"global": 1.0})), "two": build.image(build.RGB, maps(T=1.0))}
+    spots = build.spots(build.XY, maps(**{"global": 1.0}, T=1.0))
+    (section,) = Slide.open(build.one(images=images, shapes={"spots": spots}), mpp=1).frames
+    assert section.image is not None
+    assert section.image.name == "two"
+    del images["two"]
+    (section,) = Slide.open(build.one(images=images, shapes={"spots": spots}), mpp=1).frames
+    assert section.image is not None
+    assert section.image.name == "one"
+
+
+def test_sections_that_are_aligned_with_each_other_have_their_own_images(build: Any) -> None:
+    both = {name: build.maps(**{name: 1.0, "stack": 1.0}) for name in ("a", "b")}
+    data = build.sdata(
+        images={f"{name}_he": build.image(build.RGB, maps) for name, maps in both.items()},
+        shapes={name: build.spots(build.XY, maps) for name, maps in both.items()},
+        tables={"table": build.table({"a": ["i0"], "b": ["i1"]})},
+    )
+    assert Slide.open(data, mpp=1).where.image == {"a": "a_he", "b": "b_he"}
+
+
+def test_coordinate_systems_disagree_where_they_move_the_image(build: Any) -> None:
+    turn = np.array([[0.94, -0.342, 0], [0.342, 0.94, 0], [0, 0, 1]])
+
+    def placed(other: Any) -> Any:
+        return build.one(
+            images={"he": build.image(build.RGB, build.maps(S=1.0, T=other))},
+            shapes={"spots": build.spots(build.XY, build.maps(S=1.0, T=1.0))},
+        )
+
+    for other in (1.3, 1.02, turn):
+        with pytest.raises(ValueError, match=r"matched differently in the coordinate systems S, T"):
+            Slide.open(placed(other), mpp=1.0).frames  # noqa: B018
+    # numbers that were rounded
+    (section,) = Slide.open(placed(1.0005), mpp=1.0).frames
+    assert section.coordinate_system == "S"
+
+
+def test_instances_of_another_type_or_of_one_name_are_said(build: Any) -> None:
+    from spatialdata.models import PointsModel
+
+    spots = build.spots(build.XY, build.maps(S=1.0), index=[7, 8, 9])
+    text = build.one(shapes={"spots": spots}, tables={"table": build.table({"spots": ["7", "8"]})})
+    with pytest.raises(
+        KeyError,
+        match=r"such as 7, 8.* are string \(.*\) in the table and integer \(int64\) in 'spots'.*astype\('int64'\)",
+    ):
+        Slide.open(text, mpp=1).frames  # noqa: B018
+    frame = pd.DataFrame({"x": build.XY[:, 0], "y": build.XY[:, 1]}, index=[4, 5, 4])
+    points = PointsModel.parse(frame, coordinates={"x": "x", "y": "y"}, transformations=build.maps(S=1.0))
+    twice = build.one(shapes={}, points={"spots": points}, tables={"table": build.table({"spots": [4, 5]})})
+    with pytest.raises(ValueError, match="Instances of 'spots' have the same name: 4"):
+        Slide.open(twice, mpp=1).frames  # noqa: B018
+
+
+def test_a_mapping_with_a_name_that_is_no_section_is_refused_where_it_leaves_one_out(build: Any) -> None:
+    data = build.one(images={"he": build.image(build.RGB, build.maps(S=1.0, microns=0.5))})
+    with pytest.raises(
+        KeyError, match=r"mpp names 'spot', which is no section .* nothing of spots \(sections: spots; images: he\)"
+    ):
+        Slide.open(data, mpp={"spot": 0.25}).frames  # noqa: B018
+    with pytest.raises(KeyError, match=r"image_key names 'spot', which is no section .* \(sections: spots\)"):
+        Slide.open(data, image_key={"spot": "he"}).frames  # noqa: B018
+    # one mapping may serve several objects
+    assert Slide.open(data, mpp={"spots": 0.5, "others": 2.0}).frames[0].mpp == 0.5
+    assert Slide.open(data, mpp={"he": 0.5, "others": 2.0}).frames[0].mpp == 0.5
+
+
+def test_all_systems_of_microns_are_compared(build: Any) -> None:
+    data = build.one(images={"he": build.image(build.RGB, build.maps(S=1.0, microns=0.5, S_um=0.25))})
+    with pytest.raises(
+        ValueError, match=r"disagree: 0\.5 .*'microns', 0\.25 .*'S_um'\. Say which one is right with mpp=…"
+    ):
+        Slide.open(data).frames  # noqa: B018
+    assert Slide.open(data, mpp=0.25).frames[0].mpp == 0.25
+    # of the shapes alone
+    spots = build.spots(build.XY, build.maps(S=1.0, P_um=0.4))
+    data = build.one(images={"he": build.image(build.RGB, build.maps(S=1.0, microns=0.5))}, shapes={"spots": spots})
+    with pytest.raises(ValueError, match=r"disagree: 0\.5 .*'microns', 0\.4 .*'P_um'"):
+        Slide.open(data).frames  # noqa: B018
 
 
 def test_scale_from_a_system_of_microns(build: Any) -> None:

@@ -152,6 +152,15 @@ def test_microns_per_pixel_of_visium_hd_are_taken_as_they_are() -> None:
         of_library({"scalefactors": {"microns_per_pixel": 0}})
 
 
+def test_microns_per_pixel_are_compared_with_the_array_of_the_spots() -> None:
+    obs, xy = array("hexagonal")
+    factors = {"microns_per_pixel": 1.25, "spot_diameter_fullres": 52.0}
+    stated, pitch = of_library({"scalefactors": factors}, obs, xy)
+    assert (stated.mpp, pitch.mpp) == (1.25, pytest.approx(1.25))
+    # measured between places, the pitch of a part of a section is not exact
+    assert len(of_library({"scalefactors": factors}, obs[[]], xy)) == 1
+
+
 def test_a_square_array_states_no_scale() -> None:
     """Spots of the first Spatial Transcriptomics arrays are 200 µm apart; nothing but the caller can say so."""
     entry = {"scalefactors": {"spot_diameter_fullres": 40.0, "fiducial_diameter_fullres": 84.0}}
@@ -248,8 +257,19 @@ def test_two_rules_that_disagree_by_more_than_five_per_cent_raise_with_both_numb
         match=r"section 'S' disagree: 0\.53 µm per pixel by mpp=…, 0\.5 by the scanner\. Leave out the argument",
     ):
         one_scale(mpp=0.53, found=[Scale(0.5, "the scanner")])
-    with pytest.raises(ValueError, match=r"disagree: 0\.5 .* by one, 0\.45 by two"):
+    with pytest.raises(ValueError, match=r"disagree: 0\.5 .* by one, 0\.45 by two\. Say which one is right with mpp=…"):
         one_scale(found=[Scale(0.5, "one"), Scale(0.45, "two")])
+
+
+def test_the_caller_settles_it_between_two_statements_of_the_object() -> None:
+    found = [Scale(0.5, "one"), Scale(0.25, "two")]
+    assert one_scale(mpp=0.25, found=found) == Scale(0.25, "mpp=…")
+    with pytest.raises(ValueError, match=r"disagree: 0\.4 .* by mpp=…, 0\.5 by one"):
+        one_scale(mpp=0.4, found=found)
+    # also where it was told to tiles, and not where these took it from the object
+    assert one_scale(stated=Scale(0.25, "mpp=…"), found=found) == Scale(0.25, "mpp=…")
+    with pytest.raises(ValueError, match="the object now states 0.25 by two"):
+        one_scale(stated=Scale(0.5, "one"), found=found)
 
 
 def test_a_number_that_is_no_scale_is_refused() -> None:
@@ -294,6 +314,19 @@ def spots_of_sdata(kind: str, diameter_px: float) -> Any:
 def test_a_visium_array_in_a_spatialdata_states_its_pitch() -> None:
     (section,) = Slide.open(spots_of_sdata("hexagonal", 0.65 * PITCH)).scaled()
     assert section.mpp == pytest.approx(100 / PITCH)
+
+
+def test_a_visium_array_contradicts_a_system_of_microns() -> None:
+    from spatialdata.transformations import Scale as Factor
+    from spatialdata.transformations import set_transformation
+
+    data = spots_of_sdata("hexagonal", 0.65 * PITCH)
+    set_transformation(data["he"], Factor([1.25, 1.25], axes=("x", "y")), "microns")
+    (section,) = Slide.open(data).scaled()
+    assert section.scale == Scale(1.25, "coordinate system 'microns'")
+    set_transformation(data["he"], Factor([1.0, 1.0], axes=("x", "y")), "microns")
+    with pytest.raises(ValueError, match=r"disagree: 1 .* by coordinate system 'microns', 1\.25 by the 100 µm pitch"):
+        Slide.open(data).scaled()
 
 
 @pytest.mark.parametrize(("kind", "diameter_px"), [("square", 0.65 * PITCH), ("hexagonal", PITCH)])

@@ -115,6 +115,38 @@ def test_a_mask_of_ones_own_says_where_the_tissue_is(build: Any) -> None:
     assert names(sdata) == [("images", "A_image"), ("images", "B_image")]
 
 
+@pytest.mark.parametrize("min_tissue", [0.1, 0.5, 0.9])
+def test_uneven_pixels_have_the_tiles_of_the_image_with_square_ones(build: Any, min_tissue: float) -> None:
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Scale
+
+    pixels, tissue = build.disc()
+    found = []
+    for x, y in ((1, 1), (4, 1), (1, 4)):
+        image = Image2DModel.parse(
+            pixels.repeat(x, axis=2).repeat(y, axis=1),
+            transformations={"microns": Scale([0.5 / x, 0.5 / y], axes=("x", "y"))},
+        )
+        mask = tissue.repeat(x, axis=1).repeat(y, axis=0)
+        grid: Any = sw.pp.tiles(
+            SpatialData(images={"he": image}),
+            at="grid",
+            tile_um=40,
+            tissue=mask,
+            min_tissue=min_tissue,
+            inplace=False,
+        )
+        found.append({tuple(place) for place in (grid.obsm["spatial"] / [x, y]).round(3)})
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_mapping_with_a_name_that_is_no_image_is_refused(build: Any) -> None:
+    sdata = build.spatialdata({"A": build.disc()[0]}, mpp=None)
+    with pytest.raises(KeyError, match=r"mpp names 'A', which is no section .* nothing of A_image"):
+        sw.pp.tiles(sdata, at="grid", tile_um=40, mpp={"A": 0.5})
+
+
 def test_a_grid_over_an_anndata_is_an_object_of_its_own(build: Any) -> None:
     adata = build.visium({"L": build.disc()[0]}, {"L": NOWHERE})
     with pytest.raises(ValueError, match="inplace=False"):

@@ -73,6 +73,41 @@ def test_measures_describe_shape_and_stain() -> None:
     assert circle["haematoxylin"] > ellipse["haematoxylin"] > 0.1
 
 
+def stretched(image: np.ndarray, width_um: float, height_um: float, system: str = "microns") -> Any:
+    from spatialdata.transformations import Scale, set_transformation
+
+    slide = slide_of(image, mpp=None)
+    set_transformation(slide["he"], {system: Scale([width_um, height_um], axes=("x", "y"))}, set_all=True)
+    return slide
+
+
+def test_pixels_that_are_no_squares_are_averaged_to_squares(drawn: Drawn, found: Any) -> None:
+    wide = sw.pp.nuclei(stretched(np.repeat(drawn.image, 2, axis=2), 0.25, 0.5), inplace=False)
+    pd.testing.assert_frame_equal(
+        wide.drop(columns=["geometry", "image"]), found.drop(columns=["geometry", "image"]), check_exact=False
+    )
+    assert same(wide.set_geometry(wide.geometry.scale(0.5, 1, origin=(0, 0))), found)
+
+
+def test_nuclei_are_measured_in_microns_where_pixels_stay_uneven() -> None:
+    fine = draw(500, 500, mpp=0.3)
+    squares = find(fine.image, mpp=0.3)
+    halved = fine.image.reshape(3, 500, 250, 2).mean(axis=3).astype(np.uint8)
+    uneven = sw.pp.nuclei(stretched(halved, 0.6, 0.3), inplace=False)
+    assert len(uneven) == len(squares)
+    for name in ("area_um2", "eccentricity", "solidity"):
+        assert uneven[name].median() == pytest.approx(squares[name].median(), rel=0.08), name
+
+
+def test_nuclei_on_uneven_pixels_keep_their_proportions_in_microns(drawn: Drawn) -> None:
+    from spatialdata.transformations import get_transformation
+
+    slide = stretched(np.repeat(drawn.image, 2, axis=2), 1.0, 2.0, system="S")
+    sw.pp.nuclei(slide, mpp=0.125**0.5)
+    scale = get_transformation(slide["nuclei"], "he_microns").to_affine_matrix(("x", "y"), ("x", "y"))
+    assert np.diag(scale) == pytest.approx([0.25, 0.5, 1])
+
+
 def test_two_nuclei_that_touch_are_divided() -> None:
     y, x = np.mgrid[:120, :120]
     image = np.full((3, 120, 120), 240, np.uint8)

@@ -152,6 +152,6 @@ def test_pixels_are_averaged_to_half_a_micron_and_edges_are_kept() -> None:
 
     pixels = np.random.default_rng(0).integers(30, 255, (3, 31, 43), dtype=np.uint8)
     canvas = Canvas(RasterImage("he", (Level(pixels, 1.0, 1.0),), (43, 31)), 0.2)
-    assert (canvas.step, canvas.mpp, canvas.shape) == (2, 0.4, (16, 22))
+    assert (canvas.steps, canvas.mpp, canvas.shape) == ((2, 2), 0.4, (16, 22))
     np.testing.assert_array_equal(canvas.read(2, 3, 4, 5), pixels[:, 4:8, 6:10].reshape(3, 2, 2, 2, 2).sum(axis=(2, 4)))
     np.testing.assert_array_equal(canvas.read(15, 0, 16, 1)[:, 0, 0], 2 * pixels[:, 30, :2].astype(int).sum(axis=1))

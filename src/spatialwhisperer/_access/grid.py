@@ -37,9 +37,14 @@ class Grid:
     stretch: float = 1.0
 
     @property
+    def edges_px(self) -> tuple[float, float]:
+        """Width and height of a tile in full-resolution pixels."""
+        return self.size_px * self.stretch**-0.5, self.size_px * self.stretch**0.5
+
+    @property
     def boxes(self) -> np.ndarray:
         """Left, upper, right and lower edge of each tile, shape (n, 4)."""
-        half = self.size_px / 2 * np.array([self.stretch**-0.5, self.stretch**0.5])
+        half = np.array(self.edges_px) / 2
         return np.hstack([self.centres_px - half, self.centres_px + half])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.contract import libraries_of
+from spatialwhisperer._access.elements.channels import colour_order, laid_on_white
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.values import positive
 from spatialwhisperer._messages import listing
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 XY = ("x", "y")
 _STRIP_PX = 2**24
-_COLOURS = {"r", "g", "b", "a", "red", "green", "blue", "alpha"}
 _LOCAL_SCHEDULERS = ("threads", "threading", "synchronous", "sync", "single-threaded")
 
 
@@ -34,11 +34,14 @@ class Level:
         Array-like of shape (channel, y, x), sliced lazily.
     scale_x, scale_y
         Full-resolution pixels per pixel of this level.
+    order
+        Positions of red, green, blue and, where there is one, alpha among the channels.
     """
 
     pixels: Any
     scale_x: float
     scale_y: float
+    order: tuple[int, ...] = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def as_spatialdata(pixels: np.ndarray) -> tuple[SpatialData, str]:
 
 
 def load_block(level: Level, y: slice, x: slice, *, threads: bool = True) -> np.ndarray:
-    """Values of a box of a level as they are stored, shape (3, height, width).
+    """Red, green and blue of a box of a level as they are stored, shape (3, height, width). What is transparent is laid over white.
 
     Raises
     ------
@@ -123,7 +126,7 @@ def load_block(level: Level, y: slice, x: slice, *, threads: bool = True) -> np.
         If they cannot be read.
     """
     try:
-        block = _computed(level.pixels[:3, y, x], threads=threads)
+        block = _computed(level.pixels[: len(level.order), y, x], threads=threads)
     except MemoryError:
         raise
     except Exception as error:
@@ -136,7 +139,9 @@ def load_block(level: Level, y: slice, x: slice, *, threads: bool = True) -> np.
             f"{_place(level, y, x)} have the wrong shape, {block.shape}: the image states other sizes than its chunks hold. Write it "
             "again."
         )
-    return block
+    if level.order != tuple(range(len(level.order))):
+        block = block[list(level.order)]
+    return block if len(level.order) == 3 else laid_on_white(block)
 
 
 def _computed(block: Any, *, threads: bool) -> np.ndarray:
@@ -177,7 +182,7 @@ def raster_images(data: AnnData | SpatialData) -> dict[str, RasterImage]:
 
 
 def rgb_names(data: AnnData | SpatialData) -> list[str]:
-    """Names of the RGB and RGBA images; others, such as fluorescence stacks, are left out."""
+    """Names of the RGB and RGBA images; others, such as fluorescence and stacks along z, are left out."""
     if is_spatialdata(data):
         return [str(name) for name, element in data.images.items() if _is_rgb(element)]
     return [name for name, entry in libraries_of(data).items() if _library_levels(name, entry)]
@@ -191,7 +196,7 @@ def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
     KeyError
         If there is no such image.
     ValueError
-        If it is not an RGB or RGBA image.
+        If it is not an RGB or RGBA image. Three channels are taken as red, green and blue whatever their names.
     """
     if is_spatialdata(data):
         if name not in data.images:
@@ -221,19 +226,40 @@ def _scales(element: Any) -> list[Any]:
     return [element]
 
 
-def _is_rgb(element: Any) -> bool:
-    """Whether an image has three channels, or four that are colours or numbers by their names (fluorescence names its stains)."""
+def image_size(element: Any) -> tuple[int, int]:
+    """Width and height of an image element in pixels."""
     finest = _scales(element)[0]
-    n_channels = finest.sizes["c"]
-    names = [str(value).lower() for value in finest.coords["c"].values] if "c" in finest.coords else []
-    return n_channels == 3 or (n_channels == 4 and all(name.isdigit() or name in _COLOURS for name in names))
+    return finest.sizes["x"], finest.sizes["y"]
+
+
+def _is_rgb(element: Any) -> bool:
+    """Whether an image is flat, and its channels are colours or numbers by their names (fluorescence names its stains)."""
+    finest = _scales(element)[0]
+    return "z" not in finest.sizes and _colours_of(finest) is not None
+
+
+def _colours_of(array: Any) -> tuple[int, ...] | None:
+    names = array.coords["c"].values if "c" in array.coords else ()
+    return colour_order(names, array.sizes["c"])
 
 
 def _from_element(name: str, element: Any) -> RasterImage:
-    arrays = [array.transpose("c", "y", "x").data for array in _scales(element)]
-    _, height, width = arrays[0].shape
+    scales = _scales(element)
+    if "z" in scales[0].sizes:
+        raise ValueError(
+            f"Image {name!r} is a stack along z; an H&E image must be flat, with the axes c, y and x. Name the H&E image with "
+            "image_key=…."
+        )
+    arrays = [array.transpose("c", "y", "x").data for array in scales]
+    n_channels, height, width = arrays[0].shape
+    order = _colours_of(scales[0]) or (0, 1, 2)
+    if n_channels == 4 and len(order) == 3:
+        raise ValueError(
+            f"Image {name!r} has the channels {listing(scales[0].coords['c'].values)}; an H&E image must have 3 (RGB) or 4 (RGBA). Name "
+            "the H&E image with image_key=…."
+        )
     stored = [array for i, array in enumerate(arrays) if not any(_computed_from(array, finer) for finer in arrays[:i])]
-    return _raster(name, [Level(a, width / a.shape[2], height / a.shape[1]) for a in stored])
+    return _raster(name, [Level(a, width / a.shape[2], height / a.shape[1], order) for a in stored])
 
 
 def _computed_from(array: Any, source: Any) -> bool:
@@ -254,5 +280,6 @@ def _library_levels(library: str, entry: Mapping[str, Any]) -> list[Level]:
             raise ValueError(
                 f"Image {key!r} of library {library!r} has shape {image.shape}; expected (height, width, 3)."
             )
-        levels.append(Level(np.moveaxis(image, -1, 0), 1 / factor, 1 / factor))
+        order = (0, 1, 2, 3) if image.shape[-1] == 4 else (0, 1, 2)
+        levels.append(Level(np.moveaxis(image, -1, 0), 1 / factor, 1 / factor, order))
     return levels

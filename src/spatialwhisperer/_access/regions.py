@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.contract import check_affine, instances_of, link_of
-from spatialwhisperer._access.elements.lattice import squared
+from spatialwhisperer._access.elements.lattice import ARRAY_COLUMNS, squared
 from spatialwhisperer._access.elements.platforms import of_bins, of_xenium
-from spatialwhisperer._access.images import XY, find_image, rgb_names
+from spatialwhisperer._access.images import XY, find_image, image_size, rgb_names
 from spatialwhisperer._access.scale import (
     MICRONS,
     Scale,
@@ -27,6 +28,9 @@ from spatialwhisperer._messages import listing
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+_DEFAULT_SYSTEM = "global"
+_APART_PX, _APART_PART = 0.5, 1e-3
 
 
 def region_codes(table: AnnData) -> np.ndarray:
@@ -62,9 +66,13 @@ def region_sections(
         If the table annotates no element, or image or coordinate system is ambiguous.
     """
     out = []
-    for region, rows, instances in _annotated(table, codes):
-        element = _region_element(sdata, region)
-        image_name = _choose_image(sdata, region, element, image_key, coordinate_system)
+    annotated = _annotated(table, codes)
+    elements = {region: _region_element(sdata, region) for region, _, _ in annotated}
+    placing = _placing_systems(elements)
+    for region, rows, instances in annotated:
+        element = elements[region]
+        systems = placing[region] if coordinate_system is None else [{coordinate_system}]
+        image_name = _choose_image(sdata, region, image_key, systems)
         if image_name is None:
             nan = np.full((len(rows), 2), np.nan)
             out.append(Found(Section(region, rows, nan, None, None), ()))
@@ -73,19 +81,35 @@ def region_sections(
         system, matrix = _to_image(region, element, image_name, image_element, coordinate_system)
         xy = _centroids(element, region, instances)
         xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
-        its = _systems(image_element)
-        scales = of_transformation(its, image_name)
-        if not scales:
-            back = np.linalg.inv(matrix)
-            scales = of_transformation({name: own @ back for name, own in _systems(element).items()}, region)
-        scales = scales or of_bins(region, element, matrix) or of_xenium(sdata, system, its[system], _systems)
-        stretch = stretch_of(its[system]) if not scales or scales[0].stretch == 1 else scales[0].stretch
-        if not scales:
-            diameter = _diameter(element) * unit_scale(matrix)
-            square = squared(xy, stretch)
-            scales = of_visium_array(obs_of(table).iloc[rows], square, diameter_px=diameter)
+        scales = _stated(sdata, region, element, image_name, system, matrix)
+        its = stretch_of(_systems(image_element)[system])
+        stretch = scales[0].stretch if scales and scales[0].stretch != 1 else its
+        diameter = _diameter(element) * unit_scale(matrix)
+        scales += of_visium_array(_array_columns(table, rows), squared(xy, stretch), diameter_px=diameter)
         out.append(Found(Section(region, rows, xy, find_image(sdata, image_name), None, system), scales, stretch))
     return out
+
+
+def _stated(
+    sdata: SpatialData, region: str, element: Any, image: str, system: str, matrix: np.ndarray
+) -> tuple[Scale, ...]:
+    """Every scale that elements and coordinate systems state for the image of a region."""
+    its = _systems(sdata.images[image])
+    back = np.linalg.inv(matrix)
+    # in a system where both lie, the image itself says how large its pixels are
+    own = {name: placed @ back for name, placed in _systems(element).items() if name not in its}
+    return (
+        *of_transformation(its, image),
+        *of_transformation(own, region),
+        *of_bins(region, element, matrix),
+        *of_xenium(sdata, system, its[system], _systems),
+    )
+
+
+def _array_columns(table: AnnData, rows: np.ndarray) -> pd.DataFrame:
+    """The indices of the spots on their array, as far as the table has them."""
+    obs = obs_of(table)
+    return obs[[column for column in ARRAY_COLUMNS if column in obs]].iloc[rows]
 
 
 def region_positions(sdata: SpatialData, table: AnnData, codes: np.ndarray) -> np.ndarray:
@@ -167,10 +191,8 @@ def _systems(element: Any) -> dict[str, np.ndarray]:
     return {str(k): t.to_affine_matrix(XY, XY) for k, t in get_transformation(element, get_all=True).items()}
 
 
-def _choose_image(
-    sdata: SpatialData, region: str, element: Any, image_key: Any, coordinate_system: str | None
-) -> str | None:
-    """The image that is named, else the RGB image that shares most coordinate systems with the region."""
+def _choose_image(sdata: SpatialData, region: str, image_key: Any, systems: Sequence[set[str]]) -> str | None:
+    """The image that is named, else the only RGB image in the first of these sets of coordinate systems that holds any."""
     wanted = image_key.get(region) if isinstance(image_key, Mapping) else image_key
     if wanted is not None:
         if wanted not in sdata.images:
@@ -178,22 +200,30 @@ def _choose_image(
                 f"image_key={wanted!r} is not an image of this SpatialData (found: {listing(sdata.images)})."
             )
         return str(wanted)
-    own = _placing_systems(element) if coordinate_system is None else {coordinate_system}
-    shared = {name: len(own & set(_systems(sdata.images[name]))) for name in rgb_names(sdata)}
-    best = max(shared.values(), default=0)
-    names = [name for name, count in shared.items() if count == best and count > 0]
-    if len(names) > 1:
-        raise ValueError(
-            f"Several images share a coordinate system with {region!r}: {listing(names)}. Choose one with image_key=… "
-            "(a name, or a mapping from region to image)."
-        )
-    return names[0] if names else None
+    images = {name: set(_systems(sdata.images[name])) for name in rgb_names(sdata)}
+    for wide in systems:
+        names = [name for name, its in images.items() if its & wide]
+        if len(names) > 1:
+            raise ValueError(
+                f"Several images share a coordinate system with {region!r}: {listing(names)}. Choose one with image_key=… "
+                "(a name, or a mapping from region to image)."
+            )
+        if names:
+            return names[0]
+    return None
 
 
-def _placing_systems(element: Any) -> set[str]:
-    """Coordinate systems in which an element is placed. One of microns is left out: it may be shared by unrelated sections."""
-    names = set(_systems(element))
-    return {name for name in names if not MICRONS.search(name)} or names
+def _placing_systems(elements: Mapping[str, Any]) -> dict[str, list[set[str]]]:
+    """Coordinate systems in which each region is placed: those of its own, then all.
+
+    The default system and those of several regions may hold other sections too. One of microns, which unrelated sections may share, is
+    left out where there are others.
+    """
+    every = {region: set(_systems(element)) for region, element in elements.items()}
+    every = {r: {name for name in names if not MICRONS.search(name)} or names for r, names in every.items()}
+    count = Counter(name for names in every.values() for name in names)
+    common = {_DEFAULT_SYSTEM, *(name for name, n in count.items() if n > 1)}
+    return {region: [names - common, names] for region, names in every.items()}
 
 
 def _to_image(
@@ -219,7 +249,7 @@ def _to_image(
         check_affine(image_name, name, its[name])
     maps = {name: np.linalg.inv(its[name]) @ own[name] for name in shared}
     first = maps[shared[0]]
-    if any(not np.allclose(m, first, rtol=1e-4, atol=0.5) for m in maps.values()):
+    if any(_apart(image_size(image), first, other) > 1 for other in maps.values()):
         raise ValueError(
             f"{region!r} and image {image_name!r} are matched differently in the coordinate systems {listing(shared)}. "
             "Choose one with coordinate_system=…."
@@ -227,22 +257,41 @@ def _to_image(
     return shared[0], first
 
 
+def _apart(size: tuple[int, int], one: np.ndarray, other: np.ndarray) -> float:
+    """How far apart two maps to an image place its corners, in units of what rounded numbers explain."""
+    width, height = size
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    moved = corners @ np.linalg.inv(one).T @ other.T - corners
+    return float(np.linalg.norm(moved[:, :2], axis=1).max() / (_APART_PX + _APART_PART * max(width, height)))
+
+
 def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:
     """Centroids in the intrinsic coordinates of an element, in the order of the rows."""
     if hasattr(element, "geometry"):
         points = element.geometry.centroid
-        _check_unique(region, element.index)
         index, xy = element.index, np.column_stack([points.x, points.y])
     else:
         index, xy = _label_or_point_centroids(element, region)
+    _check_unique(region, index)
     position = pd.Index(index).get_indexer(pd.Index(instances))
     if (position < 0).any():
         missing = instances[position < 0]
         raise KeyError(
             f"{len(missing)} rows of the table name instances that {region!r} does not hold (such as {listing(missing, 3)}). "
-            "Match them with spatialdata.match_element_to_table."
+            + _how_to_match(pd.Index(missing), pd.Index(index), region)
         )
     return np.asarray(xy, dtype=np.float64)[position]
+
+
+def _how_to_match(missing: pd.Index, held: pd.Index, region: str) -> str:
+    """What to do about instances that were not found: of the same text, they have another type."""
+    if missing.astype(str).isin(held.astype(str)).any():
+        kind = "str" if held.inferred_type == "string" else str(held.dtype)
+        return (
+            f"They are {missing.inferred_type} ({missing.dtype}) in the table and {held.inferred_type} ({held.dtype}) in {region!r}: convert "
+            f"the column of the table with .astype({kind!r})."
+        )
+    return "Match them with spatialdata.match_element_to_table."
 
 
 def _check_unique(region: str, index: pd.Index) -> None:

@@ -34,6 +34,7 @@ _STRETCHED = 1.01
 _SHEARED = 0.01
 _MAGNIFICATIONS = (20, 40)
 _SMALLEST_SPOT, _LARGEST_SPOT = 0.5, 0.75
+_MOST_SPOTS = 20_000
 
 _FINEST_UM, _COARSEST_UM = 0.05, 10.0
 _LENGTHS_UM = {
@@ -103,9 +104,14 @@ def settle(
     Raises
     ------
     ValueError
-        If a value is not a scale, or two of the scales differ by more than 5 %, also where one is what `tiles` recorded.
+        If a value is not a scale, or two of the scales differ by more than 5 %, also where one is what `tiles` recorded. Scales of the
+        object may differ where the caller gives one of them.
     """
     given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch), array)
+    said = stated if given is None and _of_caller(stated) else given
+    if said is not None:
+        # what the caller says settles it between statements of the object that disagree
+        found = [one for one in found if not differ(one.mpp, said.mpp)] or found
     if given is None and stated is not None:
         for other in found:
             if differ(stated.mpp, other.mpp):
@@ -117,10 +123,11 @@ def settle(
     rules = [*([] if given is None else [given]), *found]
     for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):
         if differ(a.mpp, b.mpp):
+            remedy = "Say which one is right with mpp=…" if given is None else "Leave out the argument that is wrong"
             raise ValueError(
                 f"Two statements about the scale of section {section!r} disagree: {a.mpp:.4g} µm per pixel by {a.rule}, {b.mpp:.4g} "
-                f"by {b.rule}. Leave out the argument that is wrong, or correct the object: the scale factors in "
-                ".uns['spatial'][library] of an AnnData, or spatialdata.transformations.set_transformation for a SpatialData."
+                f"by {b.rule}. {remedy}, or correct the object: the scale factors in .uns['spatial'][library] of an AnnData, or "
+                "spatialdata.transformations.set_transformation for a SpatialData."
             )
     return replace(rules[0], stretch=stretch) if rules else None
 
@@ -173,10 +180,14 @@ def say_scales(scales: Mapping[str, Scale | None]) -> None:
     taken = [
         f"{name}: {scale.mpp:.4g} µm per pixel by {scale.rule}{_said(scale.stretch)}"
         for name, scale in scales.items()
-        if scale is not None and not scale.rule.startswith((_MPP_RULE, _PITCH_RULE))
+        if scale is not None and not _of_caller(scale)
     ]
     if taken:
         inform(f"Scale of {listing(taken, 3)}.")
+
+
+def _of_caller(scale: Scale | None) -> bool:
+    return scale is not None and scale.rule.startswith((_MPP_RULE, _PITCH_RULE))
 
 
 def _said(stretch: float) -> str:
@@ -204,7 +215,7 @@ def missing_mpp(section: str) -> str:
 def of_library(
     entry: Mapping[str, Any], obs: pd.DataFrame | None = None, xy_px: np.ndarray | None = None
 ) -> tuple[Scale, ...]:
-    """Scales that a Visium library states: by ``microns_per_pixel`` (Visium HD), or by the hexagonal array of its spots.
+    """Scales that a Visium library states: by ``microns_per_pixel`` (Visium HD), and by the hexagonal array of its spots.
 
     Parameters
     ----------
@@ -215,20 +226,29 @@ def of_library(
     """
     factors = entry.get("scalefactors", {})
     stated = factors.get("microns_per_pixel")
+    rules = []
     if stated is not None:
-        return (Scale(positive("microns_per_pixel", stated), "microns_per_pixel in the scale factors"),)
-    if obs is None or xy_px is None or "spot_diameter_fullres" not in factors:
-        return ()
-    pitch = hexagonal_pitch_px(obs, xy_px)
-    if pitch is None and not any(column in obs for column in ARRAY_COLUMNS):
-        pitch = _pitch_of_places(xy_px, float(factors["spot_diameter_fullres"]))
-    if pitch is None:
-        return ()
-    rules = [Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE)]
-    fiducial = factors.get("fiducial_diameter_fullres")
-    if fiducial is not None:
-        rules.append(Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", fiducial), "its fiducial diameter"))
+        rules.append(Scale(positive("microns_per_pixel", stated), "microns_per_pixel in the scale factors"))
+    if obs is not None and xy_px is not None and "spot_diameter_fullres" in factors:
+        pitch = _array_pitch_px(obs, xy_px)
+        # measured between places, a pitch is not exact enough to contradict what is stated
+        if pitch is None and not rules and not any(column in obs for column in ARRAY_COLUMNS):
+            pitch = _pitch_of_places(xy_px, float(factors["spot_diameter_fullres"]))
+        if pitch is not None:
+            rules += _of_pitch(pitch, factors.get("fiducial_diameter_fullres"))
     return tuple(rules)
+
+
+def _array_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
+    # the largest array of Visium has 14,336 spots; more are the bins of another platform, whose indices take long to look at
+    return hexagonal_pitch_px(obs, xy_px) if len(obs) <= _MOST_SPOTS else None
+
+
+def _of_pitch(pitch_px: float, fiducial_px: float | None) -> list[Scale]:
+    rules = [Scale(VISIUM_PITCH_UM / pitch_px, _VISIUM_RULE)]
+    if fiducial_px is not None:
+        rules.append(Scale(FIDUCIAL_UM / positive("fiducial_diameter_fullres", fiducial_px), "its fiducial diameter"))
+    return rules
 
 
 def _pitch_of_places(xy_px: np.ndarray, diameter_px: float) -> float | None:
@@ -251,14 +271,14 @@ def of_visium_array(obs: pd.DataFrame, xy_px: np.ndarray, *, diameter_px: float)
     diameter_px
         Diameter of the spots; NaN where they are not circles. Space Ranger states 55 to 70 µm for a pitch of 100 µm.
     """
-    pitch = hexagonal_pitch_px(obs, xy_px)
+    pitch = _array_pitch_px(obs, xy_px) if diameter_px > 0 else None
     if pitch is None or not _SMALLEST_SPOT < diameter_px / pitch < _LARGEST_SPOT:
         return ()
     return (Scale(VISIUM_PITCH_UM / pitch, _VISIUM_RULE),)
 
 
 def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Scale, ...]:
-    """Scale of an element that is registered to a coordinate system of microns.
+    """Scales of an element that is registered to coordinate systems of microns, one each.
 
     Parameters
     ----------
@@ -267,12 +287,15 @@ def of_transformation(matrices: Mapping[str, np.ndarray], name: str) -> tuple[Sc
     name
         Name of the element, for a warning.
     """
-    for system, matrix in matrices.items():
-        if MICRONS.search(system):
-            check_affine(name, system, matrix)
-            _warn_if_sheared(name, matrix)
-            return (Scale(unit_scale(matrix), f"coordinate system {system!r}", stretch_of(matrix)),)
-    return ()
+    inside = {system: matrix for system, matrix in matrices.items() if MICRONS.search(system)}
+    for system, matrix in inside.items():
+        check_affine(name, system, matrix)
+    if inside:
+        _warn_if_sheared(name, next(iter(inside.values())))
+    return tuple(
+        Scale(unit_scale(matrix), f"coordinate system {system!r}", stretch_of(matrix))
+        for system, matrix in inside.items()
+    )
 
 
 def _warn_if_sheared(name: str, matrix: np.ndarray) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,3 +61,33 @@ class Found:
     section: Section
     scales: tuple[Scale, ...]
     stretch: float = 1.0
+
+
+def check_named(argument: str, given: object, sections: Mapping[str, str | None]) -> None:
+    """Refuse a mapping that leaves a section out and names what is no section and no image. Names beside those of all sections do no harm.
+
+    Parameters
+    ----------
+    argument
+        Its name.
+    given
+        What was passed; anything but a mapping is fine.
+    sections
+        The image of each section; ``None`` where it has none, and needs no entry.
+
+    Raises
+    ------
+    KeyError
+        If there is such a name.
+    """
+    if not isinstance(given, Mapping):
+        return
+    images = {image for image in sections.values() if image is not None}
+    unknown = [name for name in given if name not in sections and name not in images]
+    bare = [name for name, image in sections.items() if image is not None and not {name, image} & set(given)]
+    if unknown and bare:
+        others = images - set(sections)
+        raise KeyError(
+            f"{argument} names {listing(map(repr, unknown), 3)}, which is no section of this object, and says nothing of {listing(bare, 3)} "
+            f"(sections: {listing(sections)}{f'; images: {listing(sorted(others))}' if others else ''}). Correct the name."
+        )

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
+import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access import libraries, regions
@@ -17,7 +18,7 @@ from spatialwhisperer._access.positions import array_positions
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, settle
-from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.section import Found, Section, check_named
 from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
 from spatialwhisperer._checks.values import check_text, positive
@@ -159,11 +160,17 @@ class Slide:
         ValueError
             If image or coordinate system is ambiguous, or two scales differ by more than 5 %.
         """
+        asked = self.options.get("image_key")
+        if isinstance(asked, Mapping):
+            check_named("image_key", asked, {name: name for name in map(str, pd.unique(self.sections))})
         where = {"image_key": self._image_key, "coordinate_system": self._option("coordinate_system")}
         if self.is_spatialdata:
             found = regions.region_sections(self.data, self.table, self.sections, **where)  # type: ignore[arg-type]
         else:
             found = libraries.library_sections(self.table, self.sections, **where)  # type: ignore[arg-type]
+        images = ((one.section.name, one.section.image) for one in found)
+        named = {name: None if image is None else image.name for name, image in images}
+        check_named("mpp", self.options.get("mpp"), named)
         return tuple(self._settled(one) for one in found)
 
     def imaged(self) -> tuple[Section, ...]:
@@ -298,15 +305,20 @@ class Slide:
 
     def _check_image(self, section: Section) -> None:
         if section.image is None:
-            place = "image elements" if self.is_spatialdata else ".uns['spatial'][library]['images']"
+            place, rgb = (
+                "image elements" if self.is_spatialdata else ".uns['spatial'][library]['images']",
+                rgb_names(self.data),
+            )
+            others = [name for name in getattr(self.data, "images", ()) if name not in rgb]
+            left_out = f"; not RGB by their channels: {listing(others)}" if others else ""
             remedy = (
                 "Add one that shares a coordinate system with the spots (spatialdata.models.Image2DModel.parse(…, transformations=…))"
                 if self.is_spatialdata
                 else f"Add it to adata.uns['spatial'][{section.name!r}], leave out the rows of that section"
             )
             raise KeyError(
-                f"Section {section.name!r} has no H&E image ({place} found: {listing(rgb_names(self.data))}). {remedy}, or name the "
-                "image with image_key=…."
+                f"Section {section.name!r} has no H&E image ({place} found: {listing(rgb)}{left_out}). {remedy}, or name the image with "
+                "image_key=…."
             )
         bad = ~np.isfinite(section.xy_px).all(axis=1)
         if bad.any():

@@ -16,7 +16,7 @@ from spatialwhisperer._access.libraries import check_no_system
 from spatialwhisperer._access.records import TilesRecord, Where
 from spatialwhisperer._access.regions import check_image_system, image_scales, image_stretch
 from spatialwhisperer._access.scale import missing_mpp, of_library, say_scales, settle
-from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.section import Section, check_named
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tiles.plan import check_resolution
 from spatialwhisperer._messages import listing
@@ -24,6 +24,8 @@ from spatialwhisperer._provenance import record
 from spatialwhisperer.pp.stain import TissueMask, tissue_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -56,7 +58,7 @@ def tile_grid(
     names = image_names(data, image_key)
     if inplace:
         check_grid_names(data, names, key_added)
-    frames = [image_frame(data, name, mpp, coordinate_system) for name in names]
+    frames = image_frames(data, names, mpp, coordinate_system)
     say_scales({frame.name: frame.scale for frame in frames})
     if stated.tile_px is not None:
         check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
@@ -94,16 +96,34 @@ def _grid(
     # laid over the image in square pixels
     width, height = image.size_px
     centres = grid_centres((width * squares, height / squares), size_px, stride_um / scale.mpp) / [squares, 1 / squares]
-    mask = _mask(data, image, tissue)
-    if mask is not None:
-        centres = centres[mask.fraction(centres, size_px) >= min_tissue]
-    return Grid(centres, size_px, scale.stretch)
+    grid, mask = Grid(centres, size_px, scale.stretch), _mask(data, image, tissue)
+    if mask is None:
+        return grid
+    return replace(grid, centres_px=centres[mask.fraction(centres, grid.edges_px) >= min_tissue])
 
 
-def image_frame(
+def image_frames(
+    data: AnnData | SpatialData,
+    names: Sequence[str],
+    mpp: float | Mapping[str, float] | None,
+    coordinate_system: str | None,
+) -> list[Section]:
+    """Images with their scale, as sections without rows.
+
+    Raises
+    ------
+    KeyError
+        If an image does not exist, or ``mpp`` names another one and leaves one of these out.
+    ValueError
+        If two scales of an image differ, or it does not lie in the coordinate system.
+    """
+    check_named("mpp", mpp, {name: name for name in names})
+    return [_image_frame(data, name, mpp, coordinate_system) for name in names]
+
+
+def _image_frame(
     data: AnnData | SpatialData, name: str, mpp: float | Mapping[str, float] | None, coordinate_system: str | None
 ) -> Section:
-    """An image with its scale, as a section without rows."""
     image = find_image(data, name)
     if is_spatialdata(data):
         check_image_system(data, name, coordinate_system)

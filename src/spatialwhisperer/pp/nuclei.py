@@ -25,7 +25,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import record
 from spatialwhisperer._schema import Stored
-from spatialwhisperer.pp.grid import image_frame, image_names
+from spatialwhisperer.pp.grid import image_frames, image_names
 
 if TYPE_CHECKING:
     import os
@@ -158,10 +158,10 @@ def nuclei(
     names = image_names(data, slide.get("image_key"))
     if inplace:
         check_cell_names(data, names, key_added)
-    frames = [image_frame(data, name, slide.get("mpp"), slide.get("coordinate_system")) for name in names]
+    frames = image_frames(data, names, slide.get("mpp"), slide.get("coordinate_system"))
     scales = _scales(frames)
     finder = _finder(method, min_area_um2, max_area_um2, weights, device)
-    found = {frame.name: _frame_of(_found(frame, scales[frame.name], finder), polygons) for frame in frames}
+    found = {frame.name: _frame_of(_found(frame, finder), polygons) for frame in frames}
     found = {name: frame for name, frame in found.items() if len(frame)}
     if not found:
         raise ValueError(
@@ -181,7 +181,8 @@ def nuclei(
     )
     record(table, key_added, NucleiRecord(method, float(min_area_um2), float(max_area_um2), where))
     bare = {name: frame[[c for c in frame.columns if c in ("geometry", "radius")]] for name, frame in found.items()}
-    add_cells(data, bare, table, key_added, scales=scales)
+    pixels_um = {frame.name: frame.pixel_um(scales[frame.name]) for frame in frames}
+    add_cells(data, bare, table, key_added, pixels_um=pixels_um)
     inform(
         f"Found {table.n_obs} nuclei. They are the rows of sdata[{cell_table_name(key_added)!r}]: pass "
         f"table_key={cell_table_name(key_added)!r} to label them."
@@ -215,7 +216,7 @@ def _scales(frames: list[Section]) -> dict[str, float]:
     for frame in frames:
         if frame.scale is None or frame.image is None:
             raise ValueError(missing_mpp(frame.name))
-        Canvas(frame.image, frame.scale.mpp)
+        Canvas(frame.image, frame.scale.mpp, frame.scale.stretch)
         width, height = frame.image.size_px
         # a large image is looked at around places, which a slide without rows has not
         x, y = np.meshgrid(width * _PLACES, height * _PLACES)
@@ -236,13 +237,13 @@ def _finder(
     return open_instanseg(float(least), float(most), weights=weights, device=device)
 
 
-def _found(frame: Section, mpp: float, finder: Finder) -> Nuclei:
+def _found(frame: Section, finder: Finder) -> Nuclei:
     from spatialwhisperer.pp._nuclei.canvas import Canvas
     from spatialwhisperer.pp._nuclei.finding import find_nuclei
 
-    if frame.image is None:
+    if frame.image is None or frame.scale is None:
         raise ValueError(missing_mpp(frame.name))
-    return find_nuclei(Canvas(frame.image, mpp), finder)
+    return find_nuclei(Canvas(frame.image, frame.scale.mpp, frame.scale.stretch), finder)
 
 
 def _frame_of(found: Nuclei, polygons: bool) -> GeoDataFrame:

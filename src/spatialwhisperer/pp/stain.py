@@ -58,12 +58,21 @@ class TissueMask:
             )
         return cls(mask.astype(bool), width / mask.shape[1], height / mask.shape[0])
 
-    def fraction(self, centres_px: np.ndarray, size_px: float) -> np.ndarray:
-        """Fraction of tissue in squares around centres of shape (n, 2), shape (n,). Outside the image there is no tissue."""
+    def fraction(self, centres_px: np.ndarray, size_px: float | tuple[float, float]) -> np.ndarray:
+        """Fraction of tissue in boxes around centres of shape (n, 2), shape (n,). Outside the image there is no tissue.
+
+        Parameters
+        ----------
+        centres_px
+            x and y of the centres in full-resolution pixels.
+        size_px
+            Edge of the boxes in full-resolution pixels, or their width and height.
+        """
         total = np.zeros(tuple(n + 1 for n in self.mask.shape), np.int64)
         total[1:, 1:] = self.mask.cumsum(0, dtype=np.int64).cumsum(1)
+        sizes = np.broadcast_to(size_px, 2)
         (x0, x1), (y0, y1) = (
-            _cells(centres_px[:, axis], size_px, scale) for axis, scale in enumerate((self.scale_x, self.scale_y))
+            _cells(centres_px[:, axis], sizes[axis], scale) for axis, scale in enumerate((self.scale_x, self.scale_y))
         )
         area = (x1 - x0) * (y1 - y0)
         height, width = self.mask.shape

@@ -80,6 +80,16 @@ def test_cells_of_xenium_state_the_scale_of_an_aligned_image(build: Any) -> None
         scale_of(xenium(build), mpp=0.5)
 
 
+def test_what_platforms_state_is_compared_with_microns(build: Any) -> None:
+    bins, cells = hd(build, squares=True), xenium(build)
+    bins.images["he"] = build.image(PIXELS, build.maps(sample=1.0, microns=0.25))
+    with pytest.raises(ValueError, match=r"disagree: 0\.25 .*'microns', 0\.274 by bins of 8 µm"):
+        scale_of(bins)
+    cells.images["he"] = build.image(PIXELS, build.maps(**{"global": 1.7, "microns": 0.5}))
+    with pytest.raises(ValueError, match=r"disagree: 0\.5 .*'microns', 0\.3612 by Xenium pixels"):
+        scale_of(cells)
+
+
 @pytest.mark.parametrize("changes", [{"region": "my_cells"}, {"unit": 1.0}, {"unit": 1 / 0.25}])
 def test_other_cells_state_nothing(build: Any, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="microns per pixel of section .* are not known"):

@@ -112,17 +112,6 @@ def test_a_halved_picture_is_sent_without_its_pixels_and_made_again() -> None:
     assert np.array_equal(again[:, :, :], before)
 
 
-def test_colours_with_alpha_are_laid_over_white() -> None:
-    rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8)
-    assert px.on_white(rgba).tolist() == [[[200, 100, 0], [255, 255, 255], [244, 224, 204]]]
-    once = np.array([[[40, 20, 0, 51], [255, 255, 255, 51]]], np.uint8)
-    assert px.on_white(once, premultiplied=True).tolist() == [[[244, 224, 204], [255, 255, 255]]]
-    floats = np.array([[[0.5, 0.0, 1.0, 0.5]]], np.float32)
-    assert px.on_white(floats).tolist() == [[[0.75, 0.5, 1.0]]]
-    deep = np.array([[[0, 0, 0, 0x8000]]], np.uint16)
-    assert px.on_white(deep).tolist() == [[[32767] * 3]]
-
-
 def test_inks_and_palettes_become_colours() -> None:
     inks = np.array([[[0, 255, 51, 0], [0, 0, 0, 51], [0, 128, 0, 255]]], np.uint8)
     assert px.from_cmyk(inks).tolist() == [[[255, 0, 204], [204, 204, 204], [0, 0, 0]]]

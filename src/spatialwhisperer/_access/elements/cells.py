@@ -76,7 +76,12 @@ def cell_table(cells: Mapping[str, GeoDataFrame]) -> AnnData:
 
 
 def add_cells(
-    sdata: SpatialData, cells: Mapping[str, GeoDataFrame], table: AnnData, key: str, *, scales: Mapping[str, float]
+    sdata: SpatialData,
+    cells: Mapping[str, GeoDataFrame],
+    table: AnnData,
+    key: str,
+    *,
+    pixels_um: Mapping[str, tuple[float, float]],
 ) -> None:
     """Add shapes and the table that annotates them: all, or none after an error.
 
@@ -93,12 +98,14 @@ def add_cells(
         What `cell_table` made of them.
     key
         Key of the result.
-    scales
-        Microns per full-resolution pixel, by image.
+    pixels_um
+        Width and height of a full-resolution pixel in microns, by image.
     """
     images = list(cells)
     check_cell_names(sdata, images, key)
-    shapes = {cell_shapes(image, images, key): _parsed(sdata, image, cells[image], scales[image]) for image in images}
+    shapes = {
+        cell_shapes(image, images, key): _parsed(sdata, image, cells[image], pixels_um[image]) for image in images
+    }
     try:
         for name, element in shapes.items():
             sdata.shapes[name] = element
@@ -110,12 +117,12 @@ def add_cells(
         raise
 
 
-def _parsed(sdata: SpatialData, image: str, frame: GeoDataFrame, mpp: float) -> Any:
+def _parsed(sdata: SpatialData, image: str, frame: GeoDataFrame, pixel_um: tuple[float, float]) -> Any:
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import Scale, get_transformation
 
     systems = dict(get_transformation(sdata.images[image], get_all=True))
     if not any(MICRONS.search(str(name)) for name in systems):
         # a name of its own: another element may lie elsewhere in a system of that name
-        systems[f"{image}_microns"] = Scale([mpp, mpp], axes=("x", "y"))
+        systems[f"{image}_microns"] = Scale(list(pixel_um), axes=("x", "y"))
     return ShapesModel.parse(frame, transformations=systems)

@@ -150,15 +150,6 @@ def as_stored(block: np.ndarray) -> np.ndarray:
     return block[..., :3]
 
 
-def on_white(block: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
-    """RGBA laid over white, in the type it had."""
-    top = 1.0 if np.issubdtype(block.dtype, np.floating) else float(np.iinfo(block.dtype).max)
-    alpha = block[..., 3:4].astype(np.float32) / top
-    colour = block[..., :3].astype(np.float32)
-    laid = (colour if premultiplied else colour * alpha) + top * (1 - alpha)
-    return laid.clip(0, top).astype(block.dtype) if top == 1.0 else np.rint(laid.clip(0, top)).astype(block.dtype)
-
-
 def from_cmyk(block: np.ndarray) -> np.ndarray:
     """Inks of an unsigned type as RGB, without a colour profile."""
     top = np.iinfo(block.dtype).max

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.elements.channels import on_white
 from spatialwhisperer._access.scale import of_openslide
 from spatialwhisperer._messages import require
-from spatialwhisperer.io._formats.pixels import Pixels, SlideFile, lazy, on_white
+from spatialwhisperer.io._formats.pixels import Pixels, SlideFile, lazy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.elements.channels import on_white
 from spatialwhisperer._access.scale import PixelSize, of_ome, of_resolution
 from spatialwhisperer.io._formats.pixels import (
     FromPalette,
@@ -16,7 +17,6 @@ from spatialwhisperer.io._formats.pixels import (
     as_stored,
     from_cmyk,
     lazy,
-    on_white,
     swaps_axes,
     turned,
     with_pyramid,

@@ -33,24 +33,26 @@ _DENSITY, _PALEST, _DARKEST_DENSITY = 0.7, 0.3, 1.5
 
 
 class Canvas:
-    """An image, averaged over squares of whole pixels as long as these are at most 0.5 µm wide.
+    """An image, averaged over boxes of whole pixels as long as these are at most 0.5 µm wide and high.
 
     The finest level of a pyramid is read, so that a flat image and a pyramid give the same pixels. Black pixels (at most 20 in red,
     green and blue) are masked background, and become white.
 
     Attributes
     ----------
-    step
-        Pixels of the finest level along a pixel of the canvas.
+    steps
+        Pixels of the finest level along a pixel of the canvas, along x and y.
     mpp
-        Microns per pixel of the canvas.
+        Microns per pixel of the canvas: the edge of a square of the same area.
+    stretch
+        Width of a pixel of the canvas divided by its height.
     shape
         Height and width.
     scale
         Full-resolution pixels per pixel of the canvas, along x and y.
     """
 
-    def __init__(self, image: RasterImage, mpp: float) -> None:
+    def __init__(self, image: RasterImage, mpp: float, stretch: float = 1.0) -> None:
         self.image, self._level = image, image.levels[0]
         own = mpp * float(np.sqrt(self._level.scale_x * self._level.scale_y))
         if own > COARSEST_MPP:
@@ -58,42 +60,50 @@ class Canvas:
                 f"Nuclei are found at {COARSEST_MPP:g} µm per pixel or finer, and image {image.name!r} has {own:.3g}. Read the slide at "
                 "its full resolution (sw.io.read_slide), or correct mpp=…."
             )
-        if own < _FINEST_MPP:
+        uneven = float(np.sqrt(stretch * self._level.scale_x / self._level.scale_y))
+        width_um, height_um = own * uneven, own / uneven
+        if min(width_um, height_um) < _FINEST_MPP:
             raise ValueError(
-                f"No microscope resolves {own:.3g} µm per pixel, which image {image.name!r} is said to have. mpp is microns per "
+                f"No microscope resolves {min(width_um, height_um):.3g} µm per pixel, which image {image.name!r} is said to have. mpp is microns per "
                 "full-resolution pixel: about 0.5 at 20x, 0.25 at 40x."
             )
-        self.step = max(1, int(_FINE_MPP / own + 1e-6))
-        self.mpp = own * self.step
+        self.steps = across, down = _steps(width_um), _steps(height_um)
+        self.mpp = own * float(np.sqrt(across * down))
+        self.stretch = width_um * across / (height_um * down)
         _, height, width = self._level.pixels.shape
-        self.shape = (-(-height // self.step), -(-width // self.step))
-        self.scale = (self._level.scale_x * self.step, self._level.scale_y * self.step)
+        self.shape = (-(-height // down), -(-width // across))
+        self.scale = (self._level.scale_x * across, self._level.scale_y * down)
 
     def read(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
-        """Sums of red, green and blue over the pixels of each square, uint16, shape (3, bottom - top, right - left)."""
+        """Sums of red, green and blue over the pixels of each box, uint16, shape (3, bottom - top, right - left)."""
         _, height, width = self._level.pixels.shape
-        step = self.step
-        block = read_pixels(self._level, left * step, top * step, min(right * step, width), min(bottom * step, height))
+        across, down = self.steps
+        block = read_pixels(
+            self._level, left * across, top * down, min(right * across, width), min(bottom * down, height)
+        )
         black = block.max(axis=0) <= _BLACK
         if black.any():
             block = np.where(black, np.uint8(255), block)
-        if step == 1:
+        if self.n_pixels == 1:
             return block.astype(np.uint16)
-        # the last squares may reach beyond the image
-        rows, columns = (
-            (b - a) * step - n for a, b, n in zip((top, left), (bottom, right), block.shape[1:], strict=True)
-        )
+        # the last boxes may reach beyond the image
+        rows, columns = (bottom - top) * down - block.shape[1], (right - left) * across - block.shape[2]
         block = np.pad(block, ((0, 0), (0, rows), (0, columns)), mode="edge") if rows or columns else block
-        return block.reshape(3, bottom - top, step, right - left, step).sum(axis=(2, 4), dtype=np.uint16)
+        return block.reshape(3, bottom - top, down, right - left, across).sum(axis=(2, 4), dtype=np.uint16)
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels of the finest level in a pixel of the canvas."""
+        return self.steps[0] * self.steps[1]
 
     @cached_property
     def stain(self) -> Stain:
         """The reference of the stain, from the whole image where that is small, else from 64 squares of tissue."""
         white = _white_point(self._pixels if self._raster is None else self._raster.reshape(3, -1))
-        plain = Stain(white, 1.0, self.step)
+        plain = Stain(white, 1.0, self.n_pixels)
         values = np.concatenate([np.empty(0, np.float32), *(plain.of_tissue(sums) for sums in self._samples)])
         top = float(np.percentile(values, _DARKEST)) if len(values) >= _FEWEST_PX else _DENSITY
-        return Stain(white, float(np.clip(top, _PALEST, _DARKEST_DENSITY)), self.step)
+        return Stain(white, float(np.clip(top, _PALEST, _DARKEST_DENSITY)), self.n_pixels)
 
     @cached_property
     def range(self) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +119,7 @@ class Canvas:
     @property
     def _pixels(self) -> np.ndarray:
         """Red, green and blue of all samples, shape (3, n)."""
-        return np.concatenate([sums.reshape(3, -1) for sums in self._samples], axis=1) / np.float32(self.step**2)
+        return np.concatenate([sums.reshape(3, -1) for sums in self._samples], axis=1) / np.float32(self.n_pixels)
 
     @cached_property
     def _samples(self) -> list[np.ndarray]:
@@ -122,7 +132,7 @@ class Canvas:
         centres = np.column_stack([x + edge / 2, y + edge / 2]) * self.scale
         density = _optical_density(self._raster, _white_point(self._raster.reshape(3, -1))[:, None, None])
         tissue = (density.mean(axis=0) > _TISSUE_OD) & (self._raster.max(axis=0) > _BLACK)
-        fraction = TissueMask.over(self.image, tissue).fraction(centres, edge * self.scale[0])
+        fraction = TissueMask.over(self.image, tissue).fraction(centres, (edge * self.scale[0], edge * self.scale[1]))
         # an image without tissue gives its emptiest squares
         rich = np.flatnonzero(fraction >= min(_LEAST_TISSUE, fraction.max()))
         return [
@@ -141,13 +151,13 @@ class Stain:
         Red, green and blue of the background, or of the palest tissue where there is none.
     top
         Optical density in red that 1 % of the tissue exceeds. Haematoxylin absorbs red light, and eosin hardly does.
-    step
-        Pixels along a square whose sums are turned into densities.
+    n_pixels
+        Pixels in a box whose sums are turned into densities.
     """
 
     white: np.ndarray
     top: float
-    step: int
+    n_pixels: int
 
     def density(self, sums: np.ndarray) -> np.ndarray:
         """Optical density in red over `top`, float32, of sums of shape (3, height, width)."""
@@ -167,8 +177,12 @@ class Stain:
 
     def _table(self, channel: int) -> np.ndarray:
         """Optical density of each sum."""
-        means = np.arange(255 * self.step**2 + 1) / self.step**2
+        means = np.arange(255 * self.n_pixels + 1) / self.n_pixels
         return _optical_density(means, self.white[channel])
+
+
+def _steps(pixel_um: float) -> int:
+    return max(1, int(_FINE_MPP / pixel_um + 1e-6))
 
 
 def _optical_density(values: np.ndarray, white: np.ndarray | float) -> np.ndarray:

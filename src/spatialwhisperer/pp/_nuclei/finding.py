@@ -77,7 +77,13 @@ def find_nuclei(canvas: Canvas, find: Finder, *, workers: int | None = None) -> 
         if not labels.any():
             return joined([])
         return measure(
-            labels, stain.haematoxylin(sums), mpp=canvas.mpp, origin=box[:2], scale=canvas.scale, block=number
+            labels,
+            stain.haematoxylin(sums),
+            mpp=canvas.mpp,
+            stretch=canvas.stretch,
+            origin=box[:2],
+            scale=canvas.scale,
+            block=number,
         )
 
     threads = _workers() if workers is None else workers

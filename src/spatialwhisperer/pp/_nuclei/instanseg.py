@@ -53,7 +53,7 @@ class InstanSegFinder:
         if not (window.density > _TISSUE).any():
             return np.zeros(window.density.shape, np.int32)
         low, high = canvas.range
-        pixels = (sums / np.float32(canvas.step**2) - low) / np.maximum(high - low, _EPSILON)
+        pixels = (sums / np.float32(canvas.n_pixels) - low) / np.maximum(high - low, _EPSILON)
         with self.lock:
             found = self.network.eval_small_image(
                 pixels.astype(np.float32), pixel_size=window.mpp, normalise=False, return_image_tensor=False

@@ -86,6 +86,7 @@ def measure(
     origin: tuple[int, int],
     scale: tuple[float, float],
     block: int,
+    stretch: float = 1.0,
 ) -> Nuclei:
     """Outline and measure the nuclei of a window.
 
@@ -96,13 +97,15 @@ def measure(
     haematoxylin
         Optical density of haematoxylin, of the same shape.
     mpp
-        Microns per pixel.
+        Microns per pixel: the edge of a square of the same area.
     origin
         Row and column of the first pixel in the image.
     scale
         Full-resolution pixels per pixel, along x and y.
     block
         Number of the window.
+    stretch
+        Width of a pixel divided by its height.
     """
     import shapely
     from scipy.ndimage import find_objects
@@ -115,13 +118,13 @@ def measure(
     corners, lengths = trace(labels, numbers, boxes)
     corners = (corners + (origin[1], origin[0])) * scale
     outlines = shapely.polygons(shapely.linearrings(corners, indices=np.repeat(np.arange(len(found)), lengths)))
-    measures = _of_pixels(labels, haematoxylin, mpp, numbers, boxes)
+    measures = _of_pixels(labels, haematoxylin, mpp, stretch, numbers, boxes)
     measures["solidity"] = shapely.area(outlines) / shapely.area(shapely.convex_hull(outlines))
     return Nuclei(np.asarray(outlines), measures, np.full(len(found), block))
 
 
 def _of_pixels(
-    labels: np.ndarray, haematoxylin: np.ndarray, mpp: float, numbers: np.ndarray, boxes: np.ndarray
+    labels: np.ndarray, haematoxylin: np.ndarray, mpp: float, stretch: float, numbers: np.ndarray, boxes: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Area, eccentricity and mean haematoxylin."""
     y, x = np.nonzero(labels)
@@ -137,6 +140,8 @@ def _of_pixels(
     dx, dy = x - (total(x) / n)[at], y - (total(y) / n)[at]
     # the square of a pixel has a variance of its own
     xx, yy, xy = total(dx * dx) / n + 1 / 12, total(dy * dy) / n + 1 / 12, total(dx * dy) / n
+    # in square pixels
+    xx, yy = xx * stretch, yy / stretch
     half, width = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
     return {
         "area_um2": n * mpp**2,
