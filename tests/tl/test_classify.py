@@ -117,3 +117,12 @@ def test_a_patient_in_both_data_and_train_is_refused(patients: list[Any]) -> Non
         classify(new, labels_key="label", train=train, allow_overlap=True)
     with pytest.raises(ValueError, match="6 columns in data and 2 in train"):
         classify(new, labels_key="label", train=train[0], allow_overlap=True)
+
+
+def test_a_patient_is_known_whatever_the_type_of_its_number(patients: list[Any]) -> None:
+    new, *train = patients
+    for number, one in enumerate(patients):
+        one.obs["donor"] = number
+    new.obs["donor"] = [1.0] * 59 + [np.nan]
+    with pytest.raises(ValueError, match="donor 1 is both in data and in train"):
+        classify(new, labels_key="label", train=train, group_key="donor")

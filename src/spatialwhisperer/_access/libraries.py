@@ -12,6 +12,7 @@ from spatialwhisperer._access.contract import libraries_of, number_matrix
 from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.scale import of_library
 from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
@@ -29,12 +30,20 @@ def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
     KeyError
         If the column does not exist.
     ValueError
-        If there are several libraries and no column names them.
+        If there are several libraries and no column names them, or rows name none.
     """
     libraries = list(libraries_of(adata))
     if len(libraries) < 2 and library_key is None:
         return np.full(adata.n_obs, libraries[0] if libraries else "all", object)
-    return obs_of(adata)[_library_column(adata, libraries, library_key)].astype(str).to_numpy(dtype=object)
+    key = _library_column(adata, libraries, library_key)
+    names = group_names(obs_of(adata)[key])
+    missing = names == None  # noqa: E711
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {adata.n_obs} rows name no library in .obs[{key!r}] (first row "
+            f"{int(np.flatnonzero(missing)[0])}). Fill it in, or drop the rows."
+        )
+    return names
 
 
 def library_sections(
@@ -87,7 +96,7 @@ def _library_column(adata: AnnData, libraries: list[str], library_key: str | Non
             raise KeyError(f"library_key={library_key!r} not in .obs (found: {listing(adata.obs)}).")
         return library_key
     for column in _COLUMNS:
-        if column in adata.obs and set(adata.obs[column].astype(str)) <= set(libraries):
+        if column in adata.obs and set(group_names(adata.obs[column])) <= set(libraries):
             return column
     raise ValueError(
         f".uns['spatial'] holds {len(libraries)} libraries ({listing(libraries)}) and no column of .obs names them. "

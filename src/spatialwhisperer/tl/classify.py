@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.columns import column, columns, matrix, stacked, tables_of, texts
+from spatialwhisperer._access.columns import columns, matrix, stacked, tables_of
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
@@ -229,7 +230,7 @@ def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
     parts = []
     for i, table in enumerate(tables):
         obs: Any = table.obs
-        values = texts(obs[group_key]) if group_key in obs else np.full(table.n_obs, None, object)
+        values = group_names(obs[group_key]) if group_key in obs else np.full(table.n_obs, None, object)
         parts.append(np.array([f"object {i}" if v is None else v for v in values], dtype=object))
     return np.concatenate(parts)
 
@@ -239,8 +240,8 @@ def _refuse_overlap(table: AnnData, sources: Sequence[AnnData], group_key: str) 
         raise ValueError("data is also in train; leave train=… out to learn from the labelled rows of data itself.")
     if group_key not in table.obs:
         return
-    own = set(column(table, group_key, "group_key")) - {None}
-    trained = {v for t in sources if group_key in t.obs for v in column(t, group_key, "group_key")}
+    own = set(group_names(table.obs[group_key])) - {None}
+    trained = {v for t in sources if group_key in t.obs for v in group_names(t.obs[group_key])}
     if both := sorted(own & trained):
         raise ValueError(
             f"{group_key} {listing(both)} is both in data and in train, so the result would not show how well a new {group_key} is "

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from tests.training.test_checkpoints import same, stop_at
 
 import spatialwhisperer as sw
 from spatialwhisperer.training.corpus import order
 from tests import corpora
-from tests.training.test_checkpoints import same, stop_at
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,6 +11,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide, SlideOptions
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._messages import listing
@@ -137,9 +138,9 @@ def _captions(table: AnnData, text_keys: Sequence[str]) -> np.ndarray:
 def _groups(table: AnnData, group_key: str | None, name: str) -> np.ndarray:
     if group_key is None or group_key not in table.obs:
         return np.full(table.n_obs, name, dtype=object)
-    column = obs_of(table)[group_key]
+    names = group_names(obs_of(table)[group_key])
     # rows without a group are a group of their own, as objects without the column are
-    return np.where(column.notna(), column.astype(str).to_numpy(dtype=object), np.array(name, dtype=object))
+    return np.where(names == None, np.array(name, dtype=object), names)  # noqa: E711
 
 
 def groups_of(sources: Sequence[Source]) -> list[str]:

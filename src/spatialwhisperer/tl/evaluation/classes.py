@@ -10,6 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
@@ -113,7 +114,8 @@ def evaluate_classes(
     tables = tables_of(data, table_key)
     features = {name: stacked(tables, name) for name in keys}
     labels = known_labels(columns(tables, labels_key, "labels_key"), ignore)
-    groups = columns(tables, group_key, "group_key", "Pass group_key='section' to leave sections out instead.")
+    remedy = "Pass group_key='section' to leave sections out instead."
+    groups = columns(tables, group_key, "group_key", remedy, group_names)
     rows = np.flatnonzero((labels != None) & np.all([np.isfinite(x).all(axis=1) for x in features.values()], axis=0))  # noqa: E711
     classes = class_names(labels[rows], tables, labels_key)
     check_classes(classes, labels_key, len(rows))
