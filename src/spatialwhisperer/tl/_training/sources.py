@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide, SlideOptions
+from spatialwhisperer._access.table.fingerprints import row_ids
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._access.tiles.lazy import LazyTiles
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+
+_COMPARED = 256
+"""Rows whose values are compared."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ class Source:
     captions: np.ndarray
     has: frozenset[str]
     xy: np.ndarray | None = None
+
+    @cached_property
+    def row_ids(self) -> np.ndarray:
+        """A number of each row that stands for its name and position, shape (n,)."""
+        return row_ids(self.slide)
 
     @property
     def table(self) -> AnnData:
@@ -97,6 +109,8 @@ def describe(
         If an object is neither AnnData nor SpatialData.
     KeyError
         If a column other than "patient", or a name that the objects are opened with, is in none of them.
+    ValueError
+        If two objects hold the same section, as two patients or twice with an image.
     """
     sources = []
     for number, data in enumerate(objects):
@@ -109,7 +123,44 @@ def describe(
         sources.append(Source(slide, name, groups, codes, captions, frozenset(has), xy))
     # a default column need not be there; a misspelt one would silently hold out sections instead of patients
     check_names([s.slide for s in sources], group_key=None if group_key == _keys.PATIENT else group_key)
+    _check_repeated(sources)
     return sources
+
+
+def _check_repeated(sources: Sequence[Source]) -> None:
+    """Refuse a section that is there twice, as two patients or twice with an image: one of both would be held out of the other."""
+    ids = [source.row_ids for source in sources]
+    again = pd.Series(np.concatenate(ids)).duplicated(keep=False).to_numpy()
+    parts = np.split(again, np.cumsum([len(part) for part in ids])[:-1])
+    for i, j in combinations([number for number, part in enumerate(parts) if part.any()], 2):
+        one, two = sources[i], sources[j]
+        _, at, there = np.intersect1d(ids[i], ids[j], return_indices=True)
+        if 2 * len(at) < min(len(ids[i]), len(ids[j])) or not _same_values(one.table, two.table, at, there):
+            continue
+        if (one.group[at] != two.group[there]).any() or "image" in one.has & two.has:
+            raise ValueError(
+                f"{one.name} and {two.name} hold the same section ({len(at)} rows with the same names, positions and values), so that held-out "
+                "tissue would be trained on. Pass it once. Where one of both has the image and the other has not, give their rows the same "
+                "patient in .obs (group_key=…)."
+            )
+
+
+def _same_values(one: AnnData, two: AnnData, at: np.ndarray, there: np.ndarray) -> bool:
+    """Whether most of these rows of two tables have the same expression, or without any the same features."""
+    if one is two:
+        return True
+    at, there = at[:_COMPARED], there[:_COMPARED]
+    if one.n_vars and two.n_vars and one.X is not None and two.X is not None:
+        if not one.var_names.equals(two.var_names):
+            return False
+        weights = np.random.default_rng(0).uniform(1, 2, one.n_vars)
+        sums = (np.asarray(table[rows].X @ weights).ravel() for table, rows in ((one, at), (two, there)))
+    else:
+        keys = sorted((set(one.obsm) & set(two.obsm)) - {"spatial"})
+        if not keys:
+            return False
+        sums = (np.asarray(table.obsm[keys[0]])[rows].sum(axis=1) for table, rows in ((one, at), (two, there)))
+    return bool(np.isclose(*sums).mean() > 0.5)
 
 
 def _holds(slide: Slide, modality: str, key: str | None, captions: np.ndarray) -> bool:
