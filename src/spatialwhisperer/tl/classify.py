@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+_COMPARED = 8
+"""Features by which a row is recognised."""
+
 
 @shared
 @checked
@@ -103,7 +106,7 @@ def classify(
     KeyError
         If the labels or the features do not exist.
     ValueError
-        If fewer than two classes are known, a group is both in ``train`` and in ``data``, widths of features differ, or a number is
+        If fewer than two classes are known, a group or most rows of ``data`` are also in ``train``, widths of features differ, or a number is
         out of range.
 
     Examples
@@ -132,6 +135,7 @@ def classify(
     groups = _groups(sources, group_key)
     if train is not None and not allow_overlap:
         _refuse_overlap(table, sources, group_key)
+        _refuse_same_rows(table, x, sources, known)
     rows = np.flatnonzero((labels != None) & np.isfinite(known).all(axis=1))  # noqa: E711
     classes = class_names(labels[rows], sources, labels_key)
     check_classes(classes, labels_key, len(rows))
@@ -233,6 +237,28 @@ def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
         values = group_names(obs[group_key]) if group_key in obs else np.full(table.n_obs, None, object)
         parts.append(np.array([f"object {i}" if v is None else v for v in values], dtype=object))
     return np.concatenate(parts)
+
+
+def repeated(names: np.ndarray, x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Which rows another group has too, by name and features, Boolean, shape (n,). Names alone repeat between sections."""
+    out = np.zeros(len(names), bool)
+    at = np.flatnonzero(pd.Series(names).duplicated(keep=False) & np.isfinite(x).all(axis=1))
+    if len(at):
+        rows = pd.DataFrame(x[at, :_COMPARED]).assign(name=names[at])
+        same = rows.groupby(list(rows.columns), sort=False, dropna=False).ngroup()
+        out[at] = pd.Series(groups[at]).groupby(same).transform("nunique") > 1
+    return out
+
+
+def _refuse_same_rows(table: AnnData, x: np.ndarray, sources: Sequence[AnnData], known: np.ndarray) -> None:
+    names = np.concatenate([table.obs_names, *(t.obs_names for t in sources)])
+    again = repeated(names, np.concatenate([x, known]), np.arange(len(names)) < len(x))
+    n = int(again[: len(x)].sum())
+    if 2 * n > len(x):
+        raise ValueError(
+            f"{n} of the {len(x)} rows of data are also in train (same names and features), so the result would not show how well new "
+            "tissue is classified. Take them out of train, or pass allow_overlap=True."
+        )
 
 
 def _refuse_overlap(table: AnnData, sources: Sequence[AnnData], group_key: str) -> None:

@@ -59,3 +59,12 @@ def test_the_same_features_are_the_same_section() -> None:
     one.obsm["X_image"] = np.random.default_rng(0).normal(size=(6, 3))
     with pytest.raises(ValueError, match="hold the same section"):
         described(one, one.copy())
+
+
+def test_a_table_that_is_filled_with_one_value_tells_nothing() -> None:
+    one, two = table(0), table(1)
+    for each in (one, two):
+        each.obs_names, each.obsm["spatial"] = [f"tile-{i}" for i in range(6)], np.arange(12.0).reshape(6, 2)
+        each.X[:] = 0
+        each.obsm["X_image"] = np.zeros((6, 2))
+    assert len(described(one, two)) == 2
