@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ def group_name(value: Any) -> str:
     A whole number has no decimal point. One missing value turns a column of integers into decimals, and patient 1 of one table would
     not be patient 1.0 of another.
     """
-    if isinstance(value, Real) and not isinstance(value, bool | np.bool_) and float(value).is_integer():
+    if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
     return str(value)
 

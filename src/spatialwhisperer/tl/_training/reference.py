@@ -60,7 +60,7 @@ def attach_reference(
     inputs, items
         The data that it was fitted on. The items hold no rows of validation groups.
     sources
-        The objects; without them the reference has no profiles of counts and no fingerprints of sections.
+        The objects; without them the reference has no profiles of counts, and recognises no sections.
     bridge
         Modality through which text reaches images.
     layer
