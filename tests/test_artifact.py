@@ -355,7 +355,12 @@ def test_another_version_of_the_format_says_which_is_read(folder: Path, version:
 
 def test_keys_that_are_not_of_the_format_are_refused(folder: Path) -> None:
     forge(folder, more=1)
-    with pytest.raises(ValueError, match="has format version 1 and this version"):
+    with pytest.raises(ValueError, match="is not the file that was written: it has the unknown more"):
+        Artifact.read(folder, "thing")
+    stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del stated["parts"]
+    (folder / "config.json").write_text(json.dumps(stated), encoding="utf-8")
+    with pytest.raises(ValueError, match="it lacks parts and has the unknown more. Copy or download the folder again"):
         Artifact.read(folder, "thing")
 
 

@@ -96,3 +96,12 @@ def test_rows_without_positions_have_no_tiles(two: ad.AnnData) -> None:
     assert not slide.has_image()
     with pytest.raises(KeyError, match="'spatial' not in .obsm"):
         slide.frames  # noqa: B018
+
+
+def test_libraries_may_be_numbers_and_every_row_needs_one(two: ad.AnnData) -> None:
+    two.uns["spatial"] = {"1": two.uns["spatial"]["A"], "2": two.uns["spatial"]["B"]}
+    two.obs["slide"] = [1.0, 2.0, 1.0, 2.0]
+    assert Slide.open(two, library_key="slide").sections.tolist() == ["1", "2", "1", "2"]
+    two.obs["slide"] = [1.0, np.nan, 1.0, 2.0]
+    with pytest.raises(ValueError, match=r"1 of 4 rows name no library in .obs\['slide'\] \(first row 1\)"):
+        Slide.open(two, library_key="slide").sections  # noqa: B018

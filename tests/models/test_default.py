@@ -300,7 +300,8 @@ def test_it_holds_the_distances_of_left_out_patients() -> None:
     )
     assert (round(row, 2), round(reference.image_limit(), 2)) == (2.2, 1.4)
     assert reference.arrays["unseen_look"].round(2).tolist() == pytest.approx([1.02, 1.04, 1.06, 0.99, 0.63], abs=1e-6)
-    assert len(reference.config.fingerprints) == 34  # 33 sections and the single cells
+    assert len(reference.config.trained_sections) == 34  # 33 sections and the single cells
+    assert np.bincount(reference.arrays["trained_section"]).tolist() == [128] * 34
 
 
 def test_it_says_what_it_is() -> None:

@@ -144,7 +144,7 @@ def test_accuracy_is_kept_beside_it(bank: dict[str, Any]) -> None:
 
 
 def test_it_comes_back_bit_for_bit(bank: dict[str, Any], tmp_path: Path) -> None:
-    predictor = of(bank, gene_lists={"HEG50": ("g0", "g1")}, training_sections={"0a": "s1"})
+    predictor = of({**bank, "rows": np.arange(len(bank["image"]), dtype=np.uint64)}, gene_lists={"HEG50": ("g0", "g1")})
     predictor = predictor.with_accuracy({"retrieval": np.arange(9, dtype=np.float32)})
     folder = predictor.artifact().write(tmp_path / "expression")
     back = ExpressionPredictor.from_artifact(Artifact.read(folder, KIND))

@@ -128,7 +128,7 @@ def test_it_survives_storage_and_an_older_reference_has_none(two_patients: Refer
     assert back.row_limit() == two_patients.row_limit()
     assert back.image_limit() == two_patients.image_limit()
     plain: Any = dict(two_patients.artifact().config)
-    for key in ("unseen", "fingerprints"):
+    for key in ("unseen", "trained_sections"):
         plain.pop(key)
     arrays = {k: v for k, v in two_patients.arrays.items() if k.startswith("feature")}
     old = Reference.from_artifact(Artifact("reference", plain, arrays))

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.pp.genes import embed_genes, fit_gene_encoder
+from spatialwhisperer.pp.genes import batch_codes, embed_genes, fit_gene_encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -362,3 +363,10 @@ def test_rows_without_a_sentence_get_nan_and_a_warning() -> None:
     with pytest.warns(SpatialWhispererWarning, match="1 rows have no counts"):
         out = embed(adata, encoder, device="cpu")
     assert np.flatnonzero(np.isnan(out).all(axis=1)).tolist() == [3]
+
+
+def test_a_batch_is_one_whatever_the_type_of_its_number() -> None:
+    one, two = table(), table(1)
+    one.obs["batch"], two.obs["batch"] = 1, 1.0
+    found = batch_codes([Slide.open(one), Slide.open(two)], "batch")
+    assert [set(batch) for batch in found] == [{"1"}, {"1"}]

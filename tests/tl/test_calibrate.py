@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,10 @@ def test_patients_of_the_training_are_named(simulated: Any, section: Any, own: A
     trained = simulated.sections["P1"]["table"].copy()
     options = {"model": own, "labels": labels, "normalize": "none"}
     with pytest.warns(SpatialWhispererWarning, match="The model was trained on rows of P1"):
+        calibrate([section, trained], "cell_type", **options)
+    own.config = replace(own.config, training=replace(own.config.training, groups=("1", "P2")))
+    trained.obs["patient"] = [1.0] * (trained.n_obs - 1) + [np.nan]
+    with pytest.warns(SpatialWhispererWarning, match="The model was trained on rows of 1. "):
         calibrate([section, trained], "cell_type", **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error", SpatialWhispererWarning)

@@ -118,3 +118,24 @@ def test_a_patient_in_both_data_and_train_is_refused(patients: list[Any]) -> Non
         classify(new, labels_key="label", train=train, allow_overlap=True)
     with pytest.raises(ValueError, match="6 columns in data and 2 in train"):
         classify(new, labels_key="label", train=train[0], allow_overlap=True)
+
+
+def test_a_patient_is_known_whatever_the_type_of_its_number(patients: list[Any]) -> None:
+    new, *train = patients
+    for number, one in enumerate(patients):
+        one.obs["donor"] = number
+    new.obs["donor"] = [1.0] * 59 + [np.nan]
+    with pytest.raises(ValueError, match="donor 1 is both in data and in train"):
+        classify(new, labels_key="label", train=train, group_key="donor")
+
+
+def test_rows_in_both_data_and_train_are_refused_without_a_patient_too(patients: list[Any]) -> None:
+    new, *train = patients
+    for one in patients:
+        del one.obs["patient"]
+        one.obs_names = [f"spot-{i}" for i in range(one.n_obs)]
+    classify(new, labels_key="label", train=train)
+    again = [*train, new.copy()]
+    with pytest.raises(ValueError, match="60 of the 60 rows of data are also in train"):
+        classify(new, labels_key="label", train=again)
+    classify(new, labels_key="label", train=again, allow_overlap=True)

@@ -221,6 +221,53 @@ def test_a_training_section_never_retrieves_itself(marked: Any) -> None:
         assert (predict(model, renamed, method="retrieval").X[:, 0] > 0).any()
 
 
+def test_a_part_of_a_training_section_never_retrieves_itself(marked: Any) -> None:
+    (one, _), model = marked
+    message = r"trained on (these|\d+ of these \d+) rows"
+    for table in (one[1:].copy(), one[40:60].copy()):
+        with pytest.warns(SpatialWhispererWarning, match=message):
+            out = predict(model, table, method="retrieval")
+        assert (out.X[:, 0] == 0).all()
+        assert (out.X[:, 1] > 0).all()
+    # a row that was left out of the training is of the same tissue
+    more = one.copy()
+    more.obs_names = ["new", *one.obs_names[1:]]
+    with pytest.warns(SpatialWhispererWarning, match="trained on 119 of these 120 rows"):
+        assert (predict(model, more, method="retrieval").X[:, 0] == 0).all()
+
+
+def test_a_recognised_row_has_the_patient_of_its_training(marked: Any) -> None:
+    """Its own section stays left out, whatever the column of patients says."""
+    (one, _), model = marked
+    again = one.copy()
+    again.obs["donor"] = "D7"
+    with pytest.warns(SpatialWhispererWarning, match="trained on"):
+        out = predict(model, again, method="retrieval", bank_scope="other_groups", group_key="donor")
+    assert (out.X[:, 0] == 0).all()
+    assert (out.X[:, 1] > 0).all()
+    record: Any = recorded(out, KEY)
+    assert record["group_key"] == "donor"
+
+
+def test_the_patient_is_read_from_the_column_of_the_training(marked: Any) -> None:
+    """Patient 1 of the training is 1.0 in a column with missing values, and a row without a patient leaves nothing out."""
+    (one, _), model = marked
+    model = copy.deepcopy(model)
+    model.update(training=dataclasses.replace(model.config.training, group_key="pid"))
+    config = dataclasses.replace(model.expression.config, groups=("1", "2"))
+    model.expression = ExpressionPredictor(config, model.expression.values, model.expression.arrays)
+    again = one.copy()
+    again.obs_names = [f"second_{i}" for i in range(again.n_obs)]
+    with pytest.raises(KeyError, match="group_key='pid' not in .obs"):
+        predict(model, again, bank_scope="other_groups")
+    again.obs["pid"] = [float("nan")] * 2 + [1.0] * 118
+    out = predict(model, again, method="retrieval", bank_scope="other_groups")
+    assert (out.X[2:, 0] == 0).all()
+    model.update(training=dataclasses.replace(model.config.training, group_key=None))
+    with pytest.raises(ValueError, match="trained without a column of patients"):
+        predict(model, again, bank_scope="other_groups", group_key="pid")
+
+
 def test_observations_of_the_same_group_may_be_left_out(marked: Any) -> None:
     tables, model = marked
     again = tables[0].copy()

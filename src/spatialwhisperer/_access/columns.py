@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -78,8 +78,25 @@ def stacked(tables: Sequence[AnnData], use: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str = "") -> np.ndarray:
+def texts(values: pd.Series) -> np.ndarray:
+    """Values as strings in an object array; ``None`` where they are missing."""
+    stated = values.notna().to_numpy()
+    out = np.full(len(values), None, dtype=object)
+    out[stated] = [str(v) for v in values[stated]]
+    return out
+
+
+def column(
+    table: AnnData,
+    key: str,
+    argument: str,
+    where: str = "",
+    remedy: str = "",
+    read: Callable[[pd.Series], np.ndarray] = texts,
+) -> np.ndarray:
     """A column of ``.obs`` as strings; ``None`` where it is missing.
+
+    Groups are read with :func:`~spatialwhisperer._access.table.groups.group_names`.
 
     Raises
     ------
@@ -93,20 +110,18 @@ def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str
         raise KeyError(
             f"{argument}={key!r} is not in .obs{where} (found: {listing(table.obs.columns)}). {remedy}".rstrip()
         )
-    return texts(obs_of(table)[key])
+    return read(obs_of(table)[key])
 
 
-def texts(values: pd.Series) -> np.ndarray:
-    """Values as strings in an object array; ``None`` where they are missing."""
-    stated = values.notna().to_numpy()
-    out = np.full(len(values), None, dtype=object)
-    out[stated] = [str(v) for v in values[stated]]
-    return out
-
-
-def columns(tables: Sequence[AnnData], key: str, argument: str, remedy: str = "") -> np.ndarray:
+def columns(
+    tables: Sequence[AnnData],
+    key: str,
+    argument: str,
+    remedy: str = "",
+    read: Callable[[pd.Series], np.ndarray] = texts,
+) -> np.ndarray:
     """The same column of several tables, one below the other."""
-    return np.concatenate([column(t, key, argument, _of(i, tables), remedy) for i, t in enumerate(tables)])
+    return np.concatenate([column(t, key, argument, _of(i, tables), remedy, read) for i, t in enumerate(tables)])
 
 
 def _of(number: int, tables: Sequence[AnnData]) -> str:

@@ -12,6 +12,7 @@ from spatialwhisperer._access.contract import libraries_of, number_matrix
 from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.scale import of_library
 from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
@@ -34,12 +35,19 @@ def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
     KeyError
         If the column does not exist.
     ValueError
-        If there are several libraries and no column names them.
+        If there are several libraries and no column names them, or rows name none.
     """
     column = library_column(adata, library_key)
     if column is None:
         return np.full(adata.n_obs, next(iter(libraries_of(adata)), "all"), object)
-    return obs_of(adata)[column].astype(str).to_numpy(dtype=object)
+    names = group_names(obs_of(adata)[column])
+    missing = names == None  # noqa: E711
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {adata.n_obs} rows name no library in .obs[{column!r}] (first row "
+            f"{int(np.flatnonzero(missing)[0])}). Fill it in, or drop the rows."
+        )
+    return names
 
 
 def library_column(adata: AnnData, library_key: str | None) -> str | None:
@@ -60,7 +68,7 @@ def library_column(adata: AnnData, library_key: str | None) -> str | None:
     if len(libraries) < 2:
         return _column_of_several(adata, libraries[0]) if libraries else None
     for column in _COLUMNS:
-        if column in adata.obs and {str(name) for name in obs_of(adata)[column].unique()} <= set(libraries):
+        if column in adata.obs and set(group_names(obs_of(adata)[column].drop_duplicates())) <= set(libraries):
             return column
     raise ValueError(
         f".uns['spatial'] holds {len(libraries)} libraries ({listing(libraries)}) and no column of .obs names them. "
@@ -115,8 +123,8 @@ def check_no_system(coordinate_system: str | None) -> None:
 def _column_of_several(adata: AnnData, library: str) -> str | None:
     """Column that names several libraries, where only one of them is there; one name for all rows may be worded in any way."""
     for column in (LIBRARY_COLUMN, "library"):
-        names = obs_of(adata)[column].dropna().unique() if column in adata.obs else ()
+        names = set(group_names(obs_of(adata)[column].dropna().drop_duplicates())) if column in adata.obs else set()
         # "library" may also be that of the sequencing
-        if len(names) > 1 and (column == LIBRARY_COLUMN or library in [str(name) for name in names]):
+        if len(names) > 1 and (column == LIBRARY_COLUMN or library in names):
             return column
     return None

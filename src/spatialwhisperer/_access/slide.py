@@ -233,6 +233,11 @@ class Slide:
         # a table alone may state nothing but its array coordinates, which are a unit too
         return array_positions(self.table, self._xy, self.sections) if array or self._xy is None else self._xy
 
+    @property
+    def shares_positions(self) -> bool:
+        """Whether other slides have the same positions: there are none, or they are those of an array or of a grid of tiles."""
+        return self._xy is None or (self.tiles is not None and self.tiles.at == "grid")
+
     @cached_property
     def _xy(self) -> np.ndarray | None:
         if "spatial" in self.table.obsm:

@@ -50,12 +50,16 @@ def stated_by(folder: Path, kind: str | None, root: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not readable JSON ({error}). {REMEDY}") from error
     if not isinstance(stated, dict) or stated.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by spatialwhisperer.")
-    if stated.get("format_version") != FORMAT_VERSION or set(stated) != _KEYS:
+    if stated.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {stated.get('format_version')!r} and this version of the package reads "
             f"{FORMAT_VERSION}. Save it again with the version that wrote it last ({stated.get('written_by')!r}), or install "
             "that version."
         )
+    changed = {"lacks": _KEYS - set(stated), "has the unknown": set(stated) - _KEYS}
+    if any(changed.values()):
+        what = " and ".join(f"{verb} {listing(sorted(keys))}" for verb, keys in changed.items() if keys)
+        raise ValueError(f"{path} is not the file that was written: it {what}. {REMEDY}")
     if actual != stated["digest"]:
         raise ValueError(f"{path} is not the file that was written: its digest does not fit its content. {REMEDY}")
     if kind is not None and stated["kind"] != kind:

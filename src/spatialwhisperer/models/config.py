@@ -154,6 +154,8 @@ class Training(Stored):
         Names of the sections and other tables that were trained on.
     versions
         Versions of packages in training.
+    group_key
+        Column of ``.obs`` that the patients (groups) were read from; ``None`` where there was none.
     """
 
     preset: str
@@ -170,6 +172,7 @@ class Training(Stored):
     refinement: Refinement | None = None
     sections: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=frozen)
+    group_key: str | None = None
 
 
 @dataclass(frozen=True)

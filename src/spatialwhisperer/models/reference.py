@@ -35,6 +35,7 @@ _TOGETHER = (
     ("text_bridge", "text_caption", "text_group"),
     ("feature_mean", "feature_std"),
     ("look", "unseen_look"),
+    ("trained_name", "trained_row", "trained_section"),
 )
 """Arrays whose rows belong together: either all of a group are there, or none."""
 
@@ -71,8 +72,8 @@ class ReferenceConfig(Stored):
     unseen
         What was left out in turn to measure distances of tissue that is not among the training sections: patients ("groups"),
         "sections" of one patient, or nothing ("rows" of one section). ``None`` where the distances were not measured.
-    fingerprints
-        Training sections by the number and the hash of their rows, by which a section is recognised.
+    trained_sections
+        Training sections that are recognised by some of their rows.
     """
 
     bridge: str = "gene"
@@ -85,7 +86,7 @@ class ReferenceConfig(Stored):
     tile_um: tuple[float, ...] = ()
     tile_px: int | None = None
     unseen: Unseen | None = None
-    fingerprints: Mapping[str, str] = field(default_factory=frozen)
+    trained_sections: tuple[str, ...] = ()
 
 
 class Reference:
@@ -118,6 +119,9 @@ class Reference:
 
         ``look`` : what the image encoder saw of the image of each training section (:class:`~spatialwhisperer.models.ImageEncoder`),
         shape (s, 2 l); ``unseen_look``: its distance from those of other patients, shape (s,)
+
+        ``trained_name``, ``trained_row`` : hashes of the name, and of name and position, of some rows of each training section,
+        shape (t,); ``trained_section``: position of the section of each in ``config.trained_sections``
 
         ``mean_<modality>`` : mean embedding of the training rows, shape (u,)
 
@@ -310,6 +314,12 @@ def _check(config: ReferenceConfig, arrays: Mapping[str, np.ndarray]) -> None:
     flat = {name: arrays[name].shape for name in ("unseen_row", "unseen_section") if name in arrays}
     if any(len(shape) != 1 or not shape[0] for shape in flat.values()):
         raise ValueError(f"The distances of a reference need one dimension and a value; found {flat}.")
+    if bool(config.trained_sections) != ("trained_row" in arrays):
+        raise ValueError("trained_sections of the reference and the arrays of their rows go together.")
+    if "trained_section" in arrays:
+        codes, n = arrays["trained_section"], len(config.trained_sections)
+        if not 0 <= codes.min(initial=0) <= codes.max(initial=0) < n:
+            raise ValueError(f"trained_section of the reference does not fit its {n} trained sections.")
     for name, value in arrays.items():
         if not np.isfinite(value).all():
             raise ValueError(f"{name!r} of the reference holds values that are not finite.")

@@ -16,6 +16,7 @@ from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import align_counts, counts_matrix, match_genes, names_and_ids
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_batch_size, check_key_added
@@ -350,7 +351,7 @@ def batch_codes(slides: Sequence[Slide], batch_key: str | None, *, argument: str
             )
         if table.obs[batch_key].isna().any():
             raise ValueError(f".obs[{batch_key!r}] of object {i} has missing values; every row needs a batch.")
-    return [obs_of(table)[batch_key].astype(str).to_numpy(str) for table in tables]
+    return [group_names(obs_of(table)[batch_key]).astype(str) for table in tables]
 
 
 def _labels(tables: list[AnnData], labels_key: str) -> np.ndarray:

@@ -326,7 +326,10 @@ def _calibrated_for(model: Whisperer, labels: list[str]) -> bool:
 
 def _trained_on(slide: Slide, model: Whisperer) -> list[str]:
     """Sections of the slide that the model was trained on."""
-    return [] if model.reference is None else list(trained_sections(slide, model.reference.config.fingerprints))
+    reference = model.reference
+    return (
+        [] if reference is None else list(trained_sections(slide, reference.config.trained_sections, reference.arrays))
+    )
 
 
 def _say(abstained: str | None, trained: list[str]) -> None:

@@ -12,6 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
@@ -239,8 +240,10 @@ def _embedded(
     else:
         rows = embed_rows(slide, model, modality or choose_modality(slide, model), **options)
     check_any_row(rows, key)
-    known_patient = _keys.PATIENT in table.obs
-    patient = table.obs[_keys.PATIENT].astype(str).to_numpy() if known_patient else np.full(table.n_obs, "")
+    patient = np.full(table.n_obs, "", object)
+    if _keys.PATIENT in table.obs:
+        stated = group_names(table.obs[_keys.PATIENT])
+        patient = np.where(stated == None, "", stated)  # noqa: E711
     classes = [str(name) for name in known.proportions.columns]
     return _Part(rows.z, slide.sections, patient, slide.positions(), known.dominant, classes, rows.modality)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.columns import column, columns, matrix, stacked, tables_of, texts
+from spatialwhisperer._access.columns import columns, matrix, stacked, tables_of
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+_COMPARED = 8
+"""Features by which a row is recognised."""
 
 
 @shared
@@ -102,7 +106,7 @@ def classify(
     KeyError
         If the labels or the features do not exist.
     ValueError
-        If fewer than two classes are known, a group is both in ``train`` and in ``data``, widths of features differ, or a number is
+        If fewer than two classes are known, a group or most rows of ``data`` are also in ``train``, widths of features differ, or a number is
         out of range.
 
     Examples
@@ -136,6 +140,7 @@ def classify(
     groups = _groups(sources, group_key)
     if train is not None and not allow_overlap:
         _refuse_overlap(table, sources, group_key)
+        _refuse_same_rows(table, x, sources, known)
     rows = np.flatnonzero((labels != None) & np.isfinite(known).all(axis=1))  # noqa: E711
     classes = class_names(labels[rows], sources, labels_key)
     check_classes(classes, labels_key, len(rows))
@@ -234,9 +239,31 @@ def _groups(tables: Sequence[AnnData], group_key: str) -> np.ndarray:
     parts = []
     for i, table in enumerate(tables):
         obs: Any = table.obs
-        values = texts(obs[group_key]) if group_key in obs else np.full(table.n_obs, None, object)
+        values = group_names(obs[group_key]) if group_key in obs else np.full(table.n_obs, None, object)
         parts.append(np.array([f"object {i}" if v is None else v for v in values], dtype=object))
     return np.concatenate(parts)
+
+
+def repeated(names: np.ndarray, x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Which rows another group has too, by name and features, Boolean, shape (n,). Names alone repeat between sections."""
+    out = np.zeros(len(names), bool)
+    at = np.flatnonzero(pd.Series(names).duplicated(keep=False) & np.isfinite(x).all(axis=1))
+    if len(at):
+        rows = pd.DataFrame(x[at, :_COMPARED]).assign(name=names[at])
+        same = rows.groupby(list(rows.columns), sort=False, dropna=False).ngroup()
+        out[at] = pd.Series(groups[at]).groupby(same).transform("nunique") > 1
+    return out
+
+
+def _refuse_same_rows(table: AnnData, x: np.ndarray, sources: Sequence[AnnData], known: np.ndarray) -> None:
+    names = np.concatenate([table.obs_names, *(t.obs_names for t in sources)])
+    again = repeated(names, np.concatenate([x, known]), np.arange(len(names)) < len(x))
+    n = int(again[: len(x)].sum())
+    if 2 * n > len(x):
+        raise ValueError(
+            f"{n} of the {len(x)} rows of data are also in train (same names and features), so the result would not show how well new "
+            "tissue is classified. Take them out of train, or pass allow_overlap=True."
+        )
 
 
 def _refuse_overlap(table: AnnData, sources: Sequence[AnnData], group_key: str) -> None:
@@ -244,8 +271,8 @@ def _refuse_overlap(table: AnnData, sources: Sequence[AnnData], group_key: str) 
         raise ValueError("data is also in train; leave train=… out to learn from the labelled rows of data itself.")
     if group_key not in table.obs:
         return
-    own = set(column(table, group_key, "group_key")) - {None}
-    trained = {v for t in sources if group_key in t.obs for v in column(t, group_key, "group_key")}
+    own = set(group_names(table.obs[group_key])) - {None}
+    trained = {v for t in sources if group_key in t.obs for v in group_names(t.obs[group_key])}
     if both := sorted(own & trained):
         raise ValueError(
             f"{group_key} {listing(both)} is both in data and in train, so the result would not show how well a new {group_key} is "

@@ -166,7 +166,7 @@ def evidence(
         "not_told_apart": [str(name) for name in out.index[~told]],
         "trained_on": []
         if model.reference is None
-        else list(trained_sections(opened, model.reference.config.fingerprints)),
+        else list(trained_sections(opened, model.reference.config.trained_sections, model.reference.arrays)),
         "n": int(keep.sum()),
         "model": describe_model(model),
     }

@@ -10,11 +10,12 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.fingerprints import row_hash
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
+from spatialwhisperer.tl._embedding.bank import own_observations
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not
 from spatialwhisperer.tl._embedding.rows import context_positions, row_inputs
@@ -43,7 +44,7 @@ def predict_expression(
     genes: Sequence[str] | None = None,
     k: int | None = None,
     bank_scope: Literal["all", "other_groups"] = "all",
-    group_key: str = "patient",
+    group_key: str | None = None,
     key_added: str = _keys.EXPRESSION,
     batch_size: int | None = None,
     device: str | None = None,
@@ -61,8 +62,8 @@ def predict_expression(
     trained on images that are fine enough for all of them (0.75 µm per pixel), and one on the image features of the model, trained on
     all. A slide whose image is coarser is predicted by the latter, and a message says so. The record of the result states what was read.
 
-    A section that the model was trained on is recognised by the names and positions of its rows; its own observations are then left
-    out of the bank.
+    Rows that the model was trained on are recognised by their names and positions, also where a section was cut or joined with others.
+    The observations of their section are then left out of the bank.
 
     Parameters
     ----------
@@ -78,9 +79,10 @@ def predict_expression(
     k
         Number of neighbours; ``None`` takes that of the preset.
     bank_scope
-        "other_groups" leaves out the observations of the same patient.
+        "other_groups" leaves out the observations of the same patient: that of ``group_key``, and of rows that the model was trained
+        on the patient that they had in training.
     group_key
-        Column of ``.obs`` with the patient, for ``bank_scope="other_groups"``.
+        Column of ``.obs`` with the patient, for ``bank_scope="other_groups"``; ``None`` takes the column that the model was trained with.
     key_added
         Table of the SpatialData to write.
     %(batch_size)s
@@ -104,10 +106,10 @@ def predict_expression(
     Raises
     ------
     ValueError
-        If the model predicts no expression, ``k`` is larger than the bank, the method is unknown, or the name of the table is
-        taken by something else.
+        If the model predicts no expression, ``k`` is larger than the bank, the method is unknown, the name of the table is
+        taken by something else, or the observations of a patient are to be left out and the model was trained without patients.
     KeyError
-        If a gene is not among those of the model, or there is no image.
+        If a gene is not among those of the model, or there is no image or no column of the patients.
 
     Examples
     --------
@@ -128,8 +130,10 @@ def predict_expression(
     if bank_scope not in ("all", "other_groups"):
         raise ValueError(f"bank_scope must be 'all' or 'other_groups', not {bank_scope!r}.")
     opened = Slide.open(data, **slide)
-    check_names([opened], group_key=None if group_key == _keys.PATIENT else group_key)
-    exclude = _exclude(opened, predictor, bank_scope, group_key)
+    check_names([opened], group_key=group_key)
+    others = bank_scope == "other_groups"
+    key = _group_key(opened, model, group_key) if others else None
+    exclude = _exclude(opened, predictor, key)
     writes = opened.is_spatialdata and inplace
     if writes:
         opened.check_table(key_added, key=_keys.EXPRESSION)
@@ -162,6 +166,7 @@ def predict_expression(
         "k": k or predictor.config.retrieval.k,
         "bank": predictor.values.shape[0],
         "bank_scope": bank_scope,
+        "group_key": key,
         "model": describe_model(model),
     }
     record(out, _keys.EXPRESSION, parameters)
@@ -227,24 +232,49 @@ def _columns(predictor: ExpressionPredictor, genes: Sequence[str] | None) -> np.
     return np.array([known[g] for g in genes], dtype=np.int64)
 
 
-def _exclude(
-    slide: Slide, predictor: ExpressionPredictor, bank_scope: str, group_key: str
-) -> tuple[str, np.ndarray] | None:
-    """Bank observations that are left out for each row: those of its patient, or of its own section."""
-    table, sections, trained = slide.table, slide.sections, predictor.config.training_sections
-    xy = slide.positions() if trained else None
-    hashes = {str(s): row_hash(table.obs_names, xy, sections == s) for s in np.unique(sections)}
-    seen = {code: trained[row] for code, row in hashes.items() if row in trained}
-    if seen:
-        warn(
-            f"The model was trained on these rows (section {listing(sorted(seen))}). The accuracy of this prediction says nothing about "
-            "new tissue."
+def _group_key(slide: Slide, model: Whisperer, group_key: str | None) -> str:
+    """Column of the patients, which are compared with those of the bank."""
+    training = model.config.training
+    trained = _keys.PATIENT if training is None else training.group_key
+    if trained is None:
+        raise ValueError(
+            "The model was trained without a column of patients, so that bank_scope='other_groups' cannot leave out those of one. Train it "
+            "with group_key=…, or pass bank_scope='all', which leaves out a row's own section."
         )
-    if bank_scope == "other_groups":
-        if group_key not in table.obs:
-            raise KeyError(f"group_key={group_key!r} not in .obs (found: {listing(table.obs)}).")
-        return "group", table.obs[group_key].astype(str).to_numpy()
-    return ("section", np.array([seen.get(s, "") for s in sections])) if seen else None
+    key = group_key or trained
+    obs = slide.table.obs
+    if key not in obs:
+        raise KeyError(f"group_key={key!r} not in .obs (found: {listing(obs)}).")
+    known = _predictor(model).config.groups
+    if key != trained and not set(group_names(obs[key])) & set(known):
+        inform(
+            f"None of the patients in .obs[{key!r}] is in the bank, whose patients ({listing(known, 4)}) were read from .obs[{trained!r}]."
+        )
+    return key
+
+
+def _exclude(slide: Slide, predictor: ExpressionPredictor, group_key: str | None) -> tuple[str, np.ndarray] | None:
+    """Bank observations that are left out for each row: those of its own section, or for a column of patients of its patient."""
+    own = own_observations(slide, predictor)
+    if own.known.any():
+        n = int(own.known.sum())
+        which = "these rows" if n == slide.n_rows else f"{n} of these {slide.n_rows} rows"
+        warn(
+            f"The model was trained on {which} (section {listing(sorted(set(slide.sections[own.known])))}). The accuracy of this "
+            "prediction says nothing about new tissue."
+        )
+    if group_key is None:
+        return ("section", _named(own.section, predictor.config.sections)) if own.known.any() else None
+    names = _named(own.group, predictor.config.groups)
+    stated = group_names(slide.table.obs[group_key])
+    # a row that was trained on has the patient of its training, whatever the column says now
+    use = ~own.known & (stated != None) & (np.isin(stated, predictor.config.groups) | (own.group < 0))  # noqa: E711
+    return "group", np.where(use, stated, names)
+
+
+def _named(codes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Names of codes, empty for -1."""
+    return np.array([*names, ""], dtype=object)[codes]
 
 
 def _table(

@@ -112,7 +112,7 @@ def tissue_range(
     found = guard.row_ranges(reference, inputs.values, opened.sections, ranges)
     if found is None:
         raise ValueError(_without(model))
-    trained = trained_sections(opened, reference.config.fingerprints)
+    trained = trained_sections(opened, reference.config.trained_sections, reference.arrays)
     names = opened.sections.astype(str)
     rows = [_row(one, found, names == one.name, trained=one.name in trained) for one in ranges]
     report = pd.DataFrame(rows).set_index("section")

@@ -108,8 +108,9 @@ def train(
     Raises
     ------
     ValueError
-        If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts. If ``resume`` is on and
-        the folder holds another run (the message names each difference), or a run whose checkpoints are all damaged.
+        If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts. If two objects hold the
+        same section as two patients, or twice with an image. If ``resume`` is on and the folder holds another run (the message names
+        each difference), or a run whose checkpoints are all damaged.
     RuntimeError
         If one of several processes is gone.
     KeyError

@@ -92,7 +92,8 @@ def test_darkness_needs_the_size_of_a_tile(adata: Any) -> None:
 def test_neighbours_in_aligned_sections_are_averaged(section: Any, train: list[Any], guess: Any) -> None:
     test, bank = section["table"], [x["table"].copy() for x in train]
     rng = np.random.default_rng(0)
-    for table, patient in ((test, "A"), (bank[0], "A"), (bank[1], "B")):
+    # patient 1 is 1.0 in a column with missing values
+    for table, patient in ((test, 1), (bank[0], 1.0), (bank[1], np.nan)):
         table.obs["patient"] = patient
         table.obs["warped_x"], table.obs["warped_y"] = rng.random((2, table.n_obs))
     test.obs.loc[test.obs_names[:3], "warped_x"] = np.nan

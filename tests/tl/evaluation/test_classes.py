@@ -142,3 +142,23 @@ def test_groups_that_cannot_be_left_out_are_refused_with_a_remedy(key: str, reme
     with pytest.raises(ValueError, match="missing in labelled rows"):
         _check_groups(np.array(["s", None, "t"], object), y, key)
     _check_groups(np.array(["s", "t", "s", "t"], object), np.array(["a", "a", "b", "b"]), key)
+
+
+def test_a_patient_in_two_objects_is_one_group_whatever_the_type_of_its_number(patients: list[Any]) -> None:
+    for one, number in zip(patients, (1, 2, 1.0, 3), strict=True):
+        one.obs["donor"] = number
+    result = evaluate_classes(patients, labels_key="label", group_key="donor")
+    assert result["n_groups"]["macro"] == 3
+
+
+def test_a_section_that_is_there_twice_is_refused(patients: list[Any]) -> None:
+    copied = patients[0].copy()
+    copied.obs["patient"] = "E"
+    with pytest.raises(ValueError, match="patient A, E hold the same rows"):
+        evaluate_classes([*patients, copied], labels_key="label")
+    copied.obs["patient"] = "A"
+    evaluate_classes([*patients, copied], labels_key="label")
+    # names alone repeat between sections
+    for one in patients:
+        one.obs_names = [f"spot-{i}" for i in range(one.n_obs)]
+    evaluate_classes(patients, labels_key="label")

@@ -72,3 +72,10 @@ def test_what_is_no_joint_space_is_refused() -> None:
     adata.obsm["X_sw_gene"] = np.full((20, 20), np.nan)
     with pytest.raises(ValueError, match="0 rows have both embeddings"):
         sw.tl.evaluate_retrieval(adata)
+
+
+def test_every_row_needs_a_group() -> None:
+    one = table(list(range(20)))
+    one.obs["part"] = [1.0] * 19 + [np.nan]
+    with pytest.raises(ValueError, match=r"1 of 20 rows have no group in .obs\['part'\]"):
+        sw.tl.evaluate_retrieval(one, group_key="part")

@@ -166,6 +166,7 @@ def test_groups_are_held_out_by_name() -> None:
     assert checks.validation_groups("P2", GROUPS, 0) == {"P2"}
     assert checks.validation_groups(["P1", "R2"], GROUPS, 0) == {"P1", "R2"}
     assert checks.validation_groups([3], ["3", "4"], 0) == {"3"}  # type: ignore[list-item]
+    assert checks.validation_groups([3.0], ["3", "4"], 0) == {"3"}  # type: ignore[list-item]
 
 
 def test_a_fraction_of_the_groups_is_drawn_by_the_seed() -> None:

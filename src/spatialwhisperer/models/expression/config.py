@@ -47,8 +47,6 @@ class ExpressionConfig(Stored):
         Genes with the highest mean and variance in training, by the name of the list.
     sections, groups
         Names of the sections and patients (groups); the codes of the bank are positions in these.
-    training_sections
-        Training sections by the hash of their rows, by which a section is recognised when it is predicted.
     own_features
         Image features, side by side, of a second regression, for images that are fine enough for them; empty where there is none.
     own_weight
@@ -66,7 +64,6 @@ class ExpressionConfig(Stored):
     gene_lists: Mapping[str, tuple[str, ...]] = field(default_factory=frozen)
     sections: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    training_sections: Mapping[str, str] = field(default_factory=frozen)
     own_features: tuple[RegressionFeatures, ...] = ()
     own_weight: float = 0.7
 
@@ -81,6 +78,7 @@ def check_arrays(config: ExpressionConfig, values: sp.csr_matrix, arrays: Mappin
     if config.own_features:
         width = sum(one.dim for one in config.own_features)
         needed |= {"own_weight": g, "own_intercept": g, "own_mean": width, "own_std": width}
+    needed |= {"row": m} if "row" in arrays else {}
     of_genes = [name for name in arrays if name.startswith("held_out_")]
     for name, expected in {**needed, **dict.fromkeys(of_genes, g)}.items():
         sizes[name] = (len(arrays[name]) if name in arrays else 0, expected)

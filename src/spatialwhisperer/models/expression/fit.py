@@ -29,6 +29,7 @@ def fit_predictor(
     groups: Sequence[Any] | np.ndarray,
     positions: np.ndarray | None = None,
     unpaired: Sequence[Any] = (),
+    rows: np.ndarray | None = None,
 ) -> ExpressionPredictor:
     """Build the bank of observations with image and counts, and fit the regression.
 
@@ -50,10 +51,14 @@ def fit_predictor(
         penalty of the regression.
     unpaired
         Expression of sections without an image, each CSR (k, g). It helps to find the components of expression.
+    rows
+        Hash of the name and position of each observation, uint64, shape (m,), by which it is recognised when it is predicted.
     """
     section_names, section_codes = np.unique(np.asarray(sections, dtype=str), return_inverse=True)
     group_names, group_codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     arrays = {"section": section_codes.astype(np.int32), "group": group_codes.astype(np.int32)}
+    if rows is not None:
+        arrays["row"] = rows
     if config.retrieval.key == "image":
         arrays["image"] = image
     elif gene is None:

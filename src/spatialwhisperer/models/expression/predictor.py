@@ -36,7 +36,8 @@ class ExpressionPredictor:
     values
         Expression of the bank, CSR, shape (m, g).
     arrays
-        ``image`` or ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``weight`` (g, d)
+        ``image`` or ``gene``: embeddings of the bank (m, u); ``section`` and ``group`` codes (m,); ``row``: hashes of
+        names and positions (m,), by which observations are recognised when they are predicted; ``weight`` (g, d)
         and ``intercept`` (g,) of the regression; ``held_out_<method>``: Pearson correlation of each gene on held-out training
         sections (g,). Of the regression on features of its own: ``own_weight`` (g, e), ``own_intercept`` (g,), the training
         statistics ``own_mean`` and ``own_std`` (e,), and ``held_out_own_<method>`` (g,).

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import names_and_ids
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing, progress
 from spatialwhisperer.pp.corpus.embedding import captions_of, check_text_keys, has_genes, has_image
@@ -91,7 +92,7 @@ def _look(source: CorpusSource, name: str, encoders: Encoders) -> Found:
     species: set[str] = set()
     if "gene" in holds and encoders.gene is not None and encoders.gene.key is None:
         species = _species(table)
-    patients = obs_of(table)[source.patient_key].astype(str)
+    patients = group_names(obs_of(table)[source.patient_key])
     stamp = hashlib.sha256()
     for part in (table.obs_names, patients, table.var_names, texts, [] if codes is None else codes.ravel().tolist()):
         stamp.update("\0".join(map(str, part)).encode() + b"\1")

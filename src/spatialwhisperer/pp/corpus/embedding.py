@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as
@@ -152,7 +153,7 @@ class Encoders:
             found["text"] = encoded(self.text_encoder, texts, batch_size=self.batch_size, device=self.device)
         return Rows(
             np.array([f"{number}:{name}" for name in table.obs_names], dtype=object),
-            obs_of(table)[source.patient_key].astype(str).to_numpy(dtype=object),
+            group_names(obs_of(table)[source.patient_key]),
             np.array([f"{number}:{code}" for code in slide.sections], dtype=object),
             found,
             np.full((table.n_obs, 1), -1) if captions is None else captions,

@@ -9,7 +9,7 @@ import numpy as np
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.fingerprints import fingerprint
+from spatialwhisperer._access.table.fingerprints import name_hashes, row_ids, trained_rows
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.training_range import unseen_distances, unseen_looks
 from spatialwhisperer.models.whisperer import Whisperer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
-    """A model with the statistics and distances of its training images and the fingerprints of its sections; all else stays as it is.
+    """A model with the statistics and distances of its training images and the rows by which its sections are recognised; all else stays as it is.
 
     Scores do not depend on these statistics.
 
@@ -45,11 +45,11 @@ def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
         raise ValueError("This model has no reference. Train it again.")
     recipe, config, arrays = TrainingRecipe(), model.reference.config, model.reference.arrays
     parts: dict[str, np.ndarray] = {}
-    prints: dict[str, str] = {}
+    known: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     looks: list[tuple[float, ...]] = []
     for number, data in enumerate([*materials.images.values(), *materials.texts.values(), materials.cells]):
         slide = Slide.open(data)
-        prints |= {fingerprint(slide, slide.sections == code): f"{number}:{code}" for code in np.unique(slide.sections)}
+        known.append((name_hashes(slide.table), row_ids(slide), np.array([f"{number}:{s}" for s in slide.sections])))
         if number < len(materials.images):
             image = image_recipe(slide, choose_encoder("stain_texture"), tile_um=recipe.tile_um, tile_px=recipe.tile_px)
             found = compute_image_features(slide, image, sw.models.image_encoder("stain_texture"))
@@ -64,9 +64,10 @@ def with_image_range(folder: str | Path, materials: TrainingData) -> Whisperer:
     )
     groups = [code.partition(":")[2][0] for code in parts]
     kind, row, section = unseen_distances([*parts.values()], groups, mean, std)
-    config = replace(config, unseen=kind, fingerprints=prints)
+    sections, rows = trained_rows(*map(np.concatenate, zip(*known, strict=True)))
+    config = replace(config, unseen=kind, trained_sections=sections)
     measured = {"feature_mean": mean, "feature_std": std, "unseen_row": row, "unseen_section": section}
     seen = np.array(looks, dtype=np.float32)
     measured |= {"look": seen, "unseen_look": unseen_looks(seen.astype(np.float64), groups)}
-    model.reference = Reference(config, {**arrays, **measured})
+    model.reference = Reference(config, {**arrays, **measured, **rows})
     return model

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.encoders.catalogue import get_spec
@@ -209,7 +210,7 @@ def validation_groups(
                 f"validation={validation} of {len(groups)} groups leaves none to train on ({listing(groups)})."
             )
         return set(np.random.default_rng(random_state).choice(groups, n, replace=False).tolist())
-    names = {validation} if isinstance(validation, str) else {str(v) for v in validation}
+    names = {validation} if isinstance(validation, str) else {group_name(v) for v in validation}
     if names - set(groups):
         raise ValueError(
             f"validation names groups that are not there: {listing(sorted(names - set(groups)))} (found: {listing(groups)})."

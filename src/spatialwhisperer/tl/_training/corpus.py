@@ -243,6 +243,7 @@ def _plan(
         random_state=random_state,
         sections=tuple(sorted({name for slide in corpus.manifest.slides for name in slide.sections})),
         versions={name: version(name) for name in PACKAGES},
+        group_key=_keys.PATIENT,
     )
     return fitting.Plan(preset, preset.joint, "joint", None, pairs, training, max_epochs, random_state, trainer)
 

@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from spatialwhisperer._access.table.counts import counts_for, counts_matrix, names_and_ids
-from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
@@ -22,7 +21,7 @@ from spatialwhisperer.tl._training.regression import FEWEST, with_own_regression
 from spatialwhisperer.tl._training.values import Values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -172,8 +171,8 @@ def attach_predictor(
     Each group is held out by a run of its own, in a folder of its own; a resumed run continues after those that were finished.
     """
     training = np.isin(values.rows, items.row)
-    seen = fingerprints(sources, set(plan.training.validation_groups))
-    model.expression = _predictor(model, inputs, values, training, plan, seen, own)
+    known = np.concatenate([source.row_ids for source in sources])[values.rows[training]]
+    model.expression = _predictor(model, inputs, values, training, plan, own, known)
     if not cross_validate:
         return
     rows = inputs.observations.iloc[values.rows]
@@ -200,8 +199,8 @@ def _predictor(
     values: Values,
     keep: np.ndarray,
     plan: Plan,
-    training_sections: Mapping[str, str] | None = None,
     own: OwnInputs | None = None,
+    known: np.ndarray | None = None,
 ) -> ExpressionPredictor:
     """Predictor with a bank of training observations, and regressions fitted on them."""
     spec = plan.preset.expression
@@ -220,7 +219,6 @@ def _predictor(
         regression="decoder" if model.decoder is not None else "embedding" if trained else "features",
         regression_rank=spec.regression_rank,
         gene_lists={name: tuple(genes) for name, genes in gene_lists(matrix, values.genes, sections).items()},
-        training_sections=training_sections or {},
     )
     xy = {m: rows[["x", "y"]].to_numpy() for m in model.contexts}
     raw = inputs.rows_of("image", rows)
@@ -244,6 +242,7 @@ def _predictor(
         groups=rows["group"].to_numpy(),
         positions=rows[["x", "y"]].to_numpy(),
         unpaired=list(values.unpaired.values()),
+        rows=known,
     )
     return predictor if own is None else with_own_regression(predictor, own, values, keep, rows)
 
@@ -316,14 +315,3 @@ def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray
         variance.append(np.asarray(part.multiply(part).mean(axis=0)).ravel() - mean[-1] ** 2)
     ranked = {"HEG50": np.mean(mean, axis=0), "HVG50": np.mean(variance, axis=0)}
     return {name: [genes[i] for i in np.argsort(-score, kind="stable")[:LISTS]] for name, score in ranked.items()}
-
-
-def fingerprints(sources: Sequence[Source], held_out: set[str]) -> dict[str, str]:
-    """Hash of the rows of each training section to its code, by which a prediction recognises sections that were trained on."""
-    out = {}
-    for source in sources:
-        for code in np.unique(source.section):
-            inside = source.section == code
-            if not set(source.group[inside].astype(str)) <= held_out:
-                out[row_hash(source.table.obs_names, source.slide.positions(), inside)] = str(code)
-    return out

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.table.counts import counts_for
-from spatialwhisperer._access.table.fingerprints import fingerprint
+from spatialwhisperer._access.table.fingerprints import name_hashes, trained_rows
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
@@ -60,7 +60,7 @@ def attach_reference(
     inputs, items
         The data that it was fitted on. The items hold no rows of validation groups.
     sources
-        The objects; without them the reference has no profiles of counts and no fingerprints of sections.
+        The objects; without them the reference has no profiles of counts, and recognises no sections.
     bridge
         Modality through which text reaches images.
     layer
@@ -100,7 +100,7 @@ class _Filling:
             config |= self._image_range()
             if "image" not in self.model.towers:
                 self._image_features(config, arrays)
-        config["fingerprints"] = self._fingerprints()
+        config["trained_sections"] = self._trained_rows(arrays)
         return Reference(ReferenceConfig(**config), arrays)
 
     def _encodes_counts(self) -> bool:
@@ -266,15 +266,16 @@ class _Filling:
         mean, std = arrays["feature_mean"], arrays["feature_std"]
         config["unseen"], arrays["unseen_row"], arrays["unseen_section"] = unseen_distances(some, groups, mean, std)
 
-    def _fingerprints(self) -> dict[str, str]:
-        """Codes of the sections that were trained on, by their rows."""
-        used = set(self.inputs.observations["section"].to_numpy().astype(str)[self.items.row].tolist())
-        return {
-            fingerprint(source.slide, source.section == code): str(code)
-            for source in self.sources
-            for code in np.unique(source.section)
-            if str(code) in used
-        }
+    def _trained_rows(self, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+        """Some rows of each section that was trained on; returns the codes of the sections."""
+        if not self.sources:
+            return ()
+        used = np.unique(self.items.row)
+        names = np.concatenate([name_hashes(source.table) for source in self.sources])[used]
+        ids = np.concatenate([source.row_ids for source in self.sources])[used]
+        codes, rows = trained_rows(names, ids, self.inputs.observations["section"].to_numpy()[used])
+        arrays |= rows
+        return codes
 
 
 def looks_of(sources: Sequence[Source], inputs: Inputs) -> dict[str, tuple[float, ...]]:

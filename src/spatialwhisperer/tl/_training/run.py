@@ -90,7 +90,10 @@ def run_training(
     inputs = prepare_inputs(sources, preset, requests, held_out=held_out, random_state=random_state)
     items, val_items = checks.split(inputs.items, held_out)
     checks.check_left(items, pairs)
-    plan = _plan(preset, inputs, items, pairs, held_out, genes if asked else None, max_epochs, random_state, trainer)
+    known = group_key if any(group_key in source.table.obs for source in sources) else None
+    plan = _plan(
+        preset, inputs, items, pairs, held_out, known, genes if asked else None, max_epochs, random_state, trainer
+    )
     closed = plan.schedule == "sequential" and in_closed_form(plan.recipe, plan.image_link, inputs.unlocked)
     checks.check_negated(requests, closed_form=closed)
     if closed:
@@ -153,6 +156,7 @@ def _plan(
     items: Items,
     pairs: Mapping[tuple[str, str], float],
     held_out: set[str],
+    group_key: str | None,
     genes: tuple[list[str], list[str]] | None,
     max_epochs: int | None,
     random_state: int,
@@ -178,6 +182,7 @@ def _plan(
         augmentation=preset.augmentation if "image" in inputs.unlocked else None,
         sections=section_names(inputs.observations["section"].to_numpy()[items.row]),
         versions={name: version(name) for name in PACKAGES},
+        group_key=group_key,
     )
     return fitting.Plan(
         preset=preset,

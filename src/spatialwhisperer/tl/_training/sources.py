@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide, SlideOptions
+from spatialwhisperer._access.table.fingerprints import row_ids
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._messages import listing
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+
+_COMPARED = 256
+"""Rows whose values are compared."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class Source:
     captions: np.ndarray
     has: frozenset[str]
     xy: np.ndarray | None = None
+
+    @cached_property
+    def row_ids(self) -> np.ndarray:
+        """A number of each row that stands for its name and position, shape (n,)."""
+        return row_ids(self.slide)
 
     @property
     def table(self) -> AnnData:
@@ -96,6 +109,8 @@ def describe(
         If an object is neither AnnData nor SpatialData.
     KeyError
         If a column other than "patient", or a name that the objects are opened with, is in none of them.
+    ValueError
+        If two objects hold the same section, as two patients or twice with an image.
     """
     sources = []
     for number, data in enumerate(objects):
@@ -108,7 +123,51 @@ def describe(
         sources.append(Source(slide, name, groups, codes, captions, frozenset(has), xy))
     # a default column need not be there; a misspelt one would silently hold out sections instead of patients
     check_names([s.slide for s in sources], group_key=None if group_key == _keys.PATIENT else group_key)
+    _check_repeated(sources)
     return sources
+
+
+def _check_repeated(sources: Sequence[Source]) -> None:
+    """Refuse a section that is there twice, as two patients or twice with an image: one of both would be held out of the other."""
+    ids = [source.row_ids for source in sources]
+    again = pd.Series(np.concatenate(ids)).duplicated(keep=False).to_numpy()
+    parts = np.split(again, np.cumsum([len(part) for part in ids])[:-1])
+    for i, j in combinations([number for number, part in enumerate(parts) if part.any()], 2):
+        one, two = sources[i], sources[j]
+        _, at, there = np.intersect1d(ids[i], ids[j], return_indices=True)
+        if 2 * len(at) < min(len(ids[i]), len(ids[j])) or not _same_values(one.table, two.table, at, there):
+            continue
+        if (one.group[at] != two.group[there]).any() or "image" in one.has & two.has:
+            raise ValueError(
+                f"{one.name} and {two.name} hold the same section ({len(at)} rows with the same names, positions and values), so that held-out "
+                "tissue would be trained on. Pass it once. Where one of both has the image and the other has not, give their rows the same "
+                "patient in .obs (group_key=…)."
+            )
+
+
+def _same_values(one: AnnData, two: AnnData, at: np.ndarray, there: np.ndarray) -> bool:
+    """Whether most of these rows of two tables have the same expression, or the same features where nothing is expressed."""
+    if one is two:
+        return True
+    rows = (one[at[:_COMPARED]], two[there[:_COMPARED]])
+    if one.var_names.equals(two.var_names) and all(part.n_vars and part.X is not None for part in rows):
+        weights = np.random.default_rng(0).uniform(1, 2, one.n_vars)
+        mine, theirs = (np.asarray(part.X @ weights).ravel() for part in rows)
+        # a table of images alone may be filled with one value, which tells nothing
+        if np.ptp(mine):
+            return bool(np.isclose(mine, theirs).mean() > 0.5)
+    keys = sorted((set(one.obsm) & set(two.obsm)) - {"spatial"})
+    return any(_same_features(*(np.asarray(part.obsm[key]) for part in rows)) for key in keys)
+
+
+def _same_features(mine: np.ndarray, theirs: np.ndarray) -> bool:
+    if (
+        mine.shape != theirs.shape
+        or not np.issubdtype(mine.dtype, np.number)
+        or not np.ptp(np.nan_to_num(mine), axis=0).any()
+    ):
+        return False
+    return bool(np.isclose(mine, theirs, equal_nan=True).all(axis=1).mean() > 0.5)
 
 
 def _holds(slide: Slide, modality: str, key: str | None, captions: np.ndarray) -> bool:
@@ -137,9 +196,9 @@ def _captions(table: AnnData, text_keys: Sequence[str]) -> np.ndarray:
 def _groups(table: AnnData, group_key: str | None, name: str) -> np.ndarray:
     if group_key is None or group_key not in table.obs:
         return np.full(table.n_obs, name, dtype=object)
-    column = obs_of(table)[group_key]
+    names = group_names(obs_of(table)[group_key])
     # rows without a group are a group of their own, as objects without the column are
-    return np.where(column.notna(), column.astype(str).to_numpy(dtype=object), np.array(name, dtype=object))
+    return np.where(names == None, np.array(name, dtype=object), names)  # noqa: E711
 
 
 def groups_of(sources: Sequence[Source]) -> list[str]:

@@ -13,6 +13,7 @@ from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import counts_matrix, match_genes
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._checks.checked import checked
@@ -290,8 +291,9 @@ def aligned_neighbours(pair: Pair, training: TrainingSpots, patient_key: str, k:
     xy, bank = (np.stack([np.asarray(obs[name], np.float64) for name in ALIGNED], axis=1) for obs in (here, there))
     own = _section_names(here, pair.groups)
     other = _section_names(there, training.sections)
-    patients, known = (obs[patient_key].astype(str).to_numpy() for obs in (here, there))
-    placed, usable = np.isfinite(xy).all(axis=1), np.isfinite(bank).all(axis=1)
+    patients, known = (group_names(obs[patient_key]) for obs in (here, there))
+    placed = np.isfinite(xy).all(axis=1) & (patients != None)  # noqa: E711
+    usable = np.isfinite(bank).all(axis=1)
     out = np.full(pair.predicted.shape, np.nan, np.float32)
     for section in pd.unique(own[placed]):
         for patient in pd.unique(patients[placed & (own == section)]):
@@ -311,4 +313,4 @@ def aligned_neighbours(pair: Pair, training: TrainingSpots, patient_key: str, k:
 
 
 def _section_names(obs: pd.DataFrame, otherwise: np.ndarray) -> np.ndarray:
-    return obs["section"].astype(str).to_numpy(dtype=object) if "section" in obs else otherwise
+    return group_names(obs["section"]) if "section" in obs else otherwise

@@ -10,6 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
@@ -17,7 +18,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.intervals.auroc import aurocs
 from spatialwhisperer.statistics.intervals.uncertainty import jackknife
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
-from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels
+from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels, repeated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,8 @@ def evaluate_classes(
     KeyError
         If labels, groups or features do not exist.
     ValueError
-        If there is one group only, fewer than two classes, or a group whose absence leaves fewer than two classes.
+        If there is one group only, fewer than two classes, a group whose absence leaves fewer than two classes, or the same rows in
+        two groups.
 
     Examples
     --------
@@ -113,13 +115,15 @@ def evaluate_classes(
     tables = tables_of(data, table_key)
     features = {name: stacked(tables, name) for name in keys}
     labels = known_labels(columns(tables, labels_key, "labels_key"), ignore)
-    groups = columns(tables, group_key, "group_key", "Pass group_key='section' to leave sections out instead.")
+    remedy = "Pass group_key='section' to leave sections out instead."
+    groups = columns(tables, group_key, "group_key", remedy, group_names)
     rows = np.flatnonzero((labels != None) & np.all([np.isfinite(x).all(axis=1) for x in features.values()], axis=0))  # noqa: E711
     classes = class_names(labels[rows], tables, labels_key)
     check_classes(classes, labels_key, len(rows))
     y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
     _check_groups(groups[rows], y, group_key)
-
+    names = np.concatenate([t.obs_names for t in tables])
+    _check_repeated(names[rows], features[keys[0]][rows], groups[rows], group_key)
     codes = pd.factorize(groups[rows])[0]
     options: dict[str, Any] = {
         "n_classes": len(classes),
@@ -164,6 +168,18 @@ def _check_groups(groups: np.ndarray, y: np.ndarray, group_key: str) -> None:
     alone = [g for g in names if len(np.unique(y[groups != g])) < 2]
     if alone:
         raise ValueError(f"Without {group_key} {listing(alone)} fewer than two classes are left to learn from.{remedy}")
+
+
+def _check_repeated(names: np.ndarray, x: np.ndarray, groups: np.ndarray, group_key: str) -> None:
+    """Refuse a section that is there twice, as two groups: each would be predicted from itself."""
+    again = repeated(names, x, groups)
+    counts = pd.Series(again).groupby(groups).mean()
+    twice = counts.index[counts > 0.5].tolist()
+    if twice:
+        raise ValueError(
+            f"{group_key} {listing(twice)} hold the same rows (same names and features): those that are left out would be learnt from. "
+            f"Pass each section once, or give its copies one {group_key}."
+        )
 
 
 def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list[str], intervals: bool) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 from spatialwhisperer._access.columns import as_list, column
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._tissue.clusters import components
@@ -121,7 +122,9 @@ def evaluate_domains(
         where = "" if len(objects) == 1 else f" of object {number}"
         table = opened.table
         labels = known_labels(column(table, truth, "truth", where), ignore)
-        groups = opened.sections if group_key is None else column(table, group_key, "group_key", where)
+        groups = (
+            opened.sections if group_key is None else column(table, group_key, "group_key", where, read=group_names)
+        )
         graph = spatial_graph(opened, smoothing)
         for name in names:
             given = predicted if name == "expression" else None

@@ -1,0 +1,47 @@
+"""Groups have one name, however their column is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatialwhisperer._access.table.groups import group_name, group_names
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series([1, 2]),
+        pd.Series([1.0, 2.0]),
+        pd.Series([1.0, 2.0], dtype="category"),
+        pd.Series([1, 2], dtype="Int64"),
+        pd.Series([np.float32(1), 2], dtype=object),
+        ["1", "2"],
+    ],
+)
+def test_a_whole_number_has_one_name(values: Any) -> None:
+    assert group_names(values).tolist() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series([1.0, np.nan]),
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series(["1", None], dtype="category"),
+        pd.Series([1.0, np.nan], dtype="category"),
+        pd.Series(["1", None], dtype="string"),
+        pd.Series(["1", np.nan], dtype=object),
+    ],
+)
+def test_a_missing_value_is_no_group(values: Any) -> None:
+    assert group_names(values).tolist() == ["1", None]
+
+
+def test_other_values_are_named_as_they_are() -> None:
+    assert group_names(pd.Series([True, False])).tolist() == ["True", "False"]
+    assert [group_name(v) for v in (1.5, np.inf, "1.0", np.bool_(True))] == ["1.5", "inf", "1.0", "True"]
+    assert group_names(pd.Series([], dtype=float)).tolist() == []
