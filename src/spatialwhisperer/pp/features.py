@@ -135,6 +135,8 @@ class FeatureRecord(Stored):
         Commit on the hub that the weights of the encoder were of; ``None`` where they are not from there.
     sight
         Where some of the rows lay, and what was there.
+    n_rows
+        Number of rows of the table; ``None`` where it is not known.
     """
 
     recipe: FeatureRecipe
@@ -143,6 +145,7 @@ class FeatureRecord(Stored):
     looks: Mapping[str, tuple[float, ...]] = field(default_factory=frozen)
     commit: str | None = None
     sight: Sight = field(default_factory=Sight)
+    n_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -272,16 +275,28 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
         **options,
     )
     key = recipe.key or _keys.features(recipe.name)
-    sight = Sight.of(plan.sections, slide.table.obs_names)
-    record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks, getattr(encoder, "commit", None), sight)
+    record = FeatureRecord(
+        recipe,
+        encoder.spec.licence,
+        slide.where,
+        looks,
+        getattr(encoder, "commit", None),
+        Sight.of(plan.sections, slide.table.obs_names),
+        slide.n_rows,
+    )
     return Features(values, Result(key, record, obsm={key: values}, obs=columns_of(encoder, values)))
 
 
 def image_looks(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, tuple[float, ...]]:
     """What the image encoder saw of the image of each section, from features that were just computed, else from stored ones."""
-    fresh = [r.parameters for r in results if r.key == key and isinstance(r.parameters, FeatureRecord)]
-    record = fresh[0] if fresh else recorded_as(slide.table, key, FeatureRecord)
+    record = feature_record(slide, key, results)
     return {} if record is None else record.looks
+
+
+def feature_record(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> FeatureRecord | None:
+    """The record of features that were just computed, else of stored ones; ``None`` where there is none."""
+    fresh = [r.parameters for r in results if r.key == key and isinstance(r.parameters, FeatureRecord)]
+    return fresh[0] if fresh else recorded_as(slide.table, key, FeatureRecord)
 
 
 def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarray]:
@@ -355,8 +370,11 @@ def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) 
     if not theirs.same_features(recipe):
         return f"holds features of {_tiles(theirs)}, and {_tiles(recipe)} are asked for"
     asked = _where_asked(slide)
-    if not record.where.agrees(asked):
-        return "was computed from another image or at another scale than is asked for"
+    if where := record.where.differs(asked):
+        return where
+    # rows of another object, whose own record anndata.concat may have left out
+    if record.n_rows is not None and slide.n_rows > record.n_rows:
+        return f"was computed of {record.n_rows} rows, and the table has {slide.n_rows}"
     return record.sight.changed(slide.frames, slide.table.obs_names) if asked.image else ""
 
 
