@@ -190,6 +190,10 @@ def test_rows_that_were_added_have_no_features_of_the_others(build: Any, stored:
     """Where sections have one name, or nothing names them."""
     more = ad.concat([stored, stored], uns_merge="first", index_unique="-")
     assert "was computed of 5 rows, and the table has 10" in Asked(more, build.Pixels(), caplog).said
+    with pytest.warns(
+        UserWarning, match="was computed of 5 rows, and the table has 10: the others are of another object"
+    ):
+        given_features(Slide.open(more), KEY)
     a, b = two_sections(build)
     for one in (a, b):
         del one.obs["library_id"]

@@ -20,7 +20,7 @@ from spatialwhisperer._access.tiles.sight import Sight
 from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._checks.values import check_tile, one_of
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer._schema import Stored
 from spatialwhisperer.encoders.image.base import columns_of
@@ -275,15 +275,9 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
         **options,
     )
     key = recipe.key or _keys.features(recipe.name)
-    record = FeatureRecord(
-        recipe,
-        encoder.spec.licence,
-        slide.where,
-        looks,
-        getattr(encoder, "commit", None),
-        Sight.of(plan.sections, slide.table.obs_names),
-        slide.n_rows,
-    )
+    licence, commit = encoder.spec.licence, getattr(encoder, "commit", None)
+    sight = Sight.of(plan.sections, slide.table.obs_names)
+    record = FeatureRecord(recipe, licence, slide.where, looks, commit, sight, slide.n_rows)
     return Features(values, Result(key, record, obsm={key: values}, obs=columns_of(encoder, values)))
 
 
@@ -354,7 +348,18 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
             f"{key!r} is not in .obsm (found: {listing(slide.table.obsm)}). The model was trained on features under this key, which "
             "only you can compute: store them there first."
         )
+    record = recorded_as(slide.table, key, FeatureRecord)
+    if record is not None and _has_more_rows(slide, record):
+        warn(
+            f".obsm[{key!r}] was computed of {record.n_rows} rows, and the table has {slide.n_rows}: the others are of another object, "
+            "whose record is lost. Check that their features were computed alike."
+        )
     return number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32)
+
+
+def _has_more_rows(slide: Slide, record: FeatureRecord) -> bool:
+    """Whether rows were added, as by anndata.concat, which may keep the record of one object for all."""
+    return record.n_rows is not None and slide.n_rows > record.n_rows
 
 
 def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) -> str:
@@ -368,12 +373,11 @@ def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) 
             f"holds features of {'another ' if same else ''}{theirs.name!r}, and those of {recipe.name!r} are asked for"
         )
     if not theirs.same_features(recipe):
-        return f"holds features of {_tiles(theirs)}, and {_tiles(recipe)} are asked for"
+        return f"holds features of {theirs.tiles}, and {recipe.tiles} are asked for"
     asked = _where_asked(slide)
     if where := record.where.differs(asked):
         return where
-    # rows of another object, whose own record anndata.concat may have left out
-    if record.n_rows is not None and slide.n_rows > record.n_rows:
+    if _has_more_rows(slide, record):
         return f"was computed of {record.n_rows} rows, and the table has {slide.n_rows}"
     return record.sight.changed(slide.frames, slide.table.obs_names) if asked.image else ""
 
@@ -386,13 +390,6 @@ def _where_asked(slide: Slide) -> Where:
         if any(value is not None for name, value in slide.options.items() if name != "table_key"):
             raise
         return Where()
-
-
-def _tiles(recipe: FeatureRecipe) -> str:
-    border = "" if recipe.border == "pad" else " without those that leave the image"
-    if recipe.native_px:
-        return f"tiles of {recipe.tile_px} pixels of the image{border}"
-    return f"tiles of {' and '.join(f'{um:g}' for um in recipe.tile_um)} µm in {recipe.tile_px} px{border}"
 
 
 def with_key(recipe: FeatureRecipe, key: str) -> FeatureRecipe:

@@ -188,7 +188,8 @@ def zero_shot_annotate(
     ------
     ValueError
         If labels are empty, repeated or fewer than two, a number lies outside its range, a term or an example does not fit, a
-        background is of another width, or no row has an embedding. Nothing is written then.
+        background is of another width, no row has an embedding, or ``embedding_key`` holds one of another model. Nothing is written
+        then.
     KeyError
         If there is neither image nor counts, or a column is missing.
     RuntimeError
