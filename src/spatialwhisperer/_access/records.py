@@ -90,7 +90,10 @@ def _one(values: Iterable[str | None]) -> str | None:
 
 @dataclass(frozen=True)
 class TilesRecord(Stored):
-    """What a call of :func:`spatialwhisperer.pp.tiles` recorded: its arguments, and scale and image of each section."""
+    """What a call of :func:`spatialwhisperer.pp.tiles` recorded: its arguments, and scale and image of each section.
+
+    ``implied`` says that nobody chose the grid: a function laid it over a slide without a table, for its model.
+    """
 
     tile_um: float
     tile_px: int | None
@@ -101,3 +104,4 @@ class TilesRecord(Stored):
     stride_um: float | None = None
     tissue: str | None = None
     min_tissue: float | None = None
+    implied: bool = False
