@@ -186,6 +186,21 @@ def test_the_record_of_one_section_does_not_stand_for_another(build: Any, caplog
     assert Asked(both[3:7].copy(), build.Pixels(), caplog).opened == 0
 
 
+@pytest.mark.parametrize("merge", ["same", "unique"])
+def test_features_whose_records_differ_are_replaced(build: Any, caplog: Any, merge: Any) -> None:
+    """Of the records nothing is left, and the features are the package's own all the same."""
+    a, b = two_sections(build)
+    for one in (a, b):
+        sw.pp.embed_images(one, encoder=build.Pixels(), tile_um=UM, tile_px=PX)
+    both = ad.concat([a, b], uns_merge=merge)
+    both.uns["spatial"] = a.uns["spatial"] | b.uns["spatial"]
+    got = Asked(both, build.Pixels(), caplog)
+    assert got.opened == 1
+    assert got.said.endswith("The features are computed again.")
+    Slide.open(both).put(*got.features.results)
+    assert Asked(both, build.Pixels(), caplog).opened == 0
+
+
 def test_rows_that_were_added_have_no_features_of_the_others(build: Any, stored: Any, caplog: Any) -> None:
     """Where sections have one name, or nothing names them."""
     more = ad.concat([stored, stored], uns_merge="first", index_unique="-")

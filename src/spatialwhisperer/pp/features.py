@@ -21,7 +21,7 @@ from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._checks.values import check_tile, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing, warn
-from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer._provenance import lost_record, recorded_as
 from spatialwhisperer._schema import Stored
 from spatialwhisperer.encoders.image.base import columns_of
 from spatialwhisperer.encoders.recipe import Border, FeatureRecipe
@@ -238,8 +238,8 @@ def image_features(
     why = _differs(slide, record, recipe) if stored else ""
     if stored and not why:
         return Features(number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32))
+    own = record is not None or lost_record(slide.table, key)
     if stored:
-        own = record is not None
         inform(
             f".obsm[{key!r}] {why}. The features are computed again"
             + (
@@ -249,7 +249,7 @@ def image_features(
             )
         )
     computed = compute_image_features(slide, recipe, load(), batch_size=batch_size, device=device)
-    return computed if not stored or record is not None else Features(computed.values)
+    return computed if not stored or own else Features(computed.values)
 
 
 def are_stored(slide: Slide, recipe: FeatureRecipe) -> bool:
