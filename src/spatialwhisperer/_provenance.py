@@ -58,6 +58,12 @@ def recorded(table: AnnData, key: str | None) -> dict[str, Any] | None:
     return plain if isinstance(plain, dict) else None
 
 
+def lost_record(table: AnnData, key: str) -> bool:
+    """Whether the package wrote a result whose parameters are gone: anndata.concat keeps what the entries of all objects agree on."""
+    stored = provenance_of(table).get(key)
+    return isinstance(stored, Mapping) and "version" in stored and "parameters" not in stored
+
+
 def recorded_as(table: AnnData, key: str | None, kind: type[R]) -> R | None:
     """The record of that kind that is stored under a key; ``None`` where there is none that this version reads."""
     plain = recorded(table, key)

@@ -6,29 +6,39 @@ from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_
 from spatialwhisperer._schema import from_plain, to_plain
 
 
-def test_two_places_agree_where_both_name_one() -> None:
-    here = Where(mpp={"a": 0.5, "b": 0.25}, image={"a": "he"})
-    assert here.agrees(Where())
-    assert Where().agrees(here)
-    assert here.agrees(Where(mpp={"a": 0.5, "c": 9.0}, image={"b": "other"}))
-    assert here.agrees(Where(mpp={"a": 0.5 * (1 + 1e-9)}))
-    assert not here.agrees(Where(mpp={"a": 0.51}))
-    assert not here.agrees(Where(image={"a": "other"}))
+def test_a_record_holds_what_is_asked_for_and_perhaps_more() -> None:
+    here = Where(mpp={"a": 0.5, "b": 0.25}, image={"a": "he", "b": "he"})
+    assert here.differs(Where()) == ""
+    assert here.differs(Where(mpp={"a": 0.5}, image={"a": "he"})) == ""
+    assert here.differs(Where(image={"a": "he"})) == ""
+    assert here.differs(Where(mpp={"a": 0.5 * (1 + 1e-9)}, image={"a": "he"})) == ""
+    assert "another image or at another scale" in here.differs(Where(mpp={"a": 0.51}))
+    assert "another image or at another scale" in here.differs(Where(image={"a": "other"}))
+
+
+def test_a_section_that_is_not_recorded_differs() -> None:
+    """As of a table that was concatenated with one whose record was left out."""
+    here = Where(mpp={"a": 0.5}, image={"a": "he"})
+    assert (
+        here.differs(Where(mpp={"a": 0.5, "b": 0.5}, image={"a": "he", "b": "he"}))
+        == "was computed without section 'b'"
+    )
+    assert Where().differs(here) == "was computed without section 'a'"
 
 
 def test_the_rule_of_a_scale_does_not_have_to_agree() -> None:
-    assert Where(mpp={"a": 0.5}, rule={"a": "mpp=…"}).agrees(Where(mpp={"a": 0.5}, rule={"a": "microns"}))
+    assert Where(mpp={"a": 0.5}, rule={"a": "mpp=…"}).differs(Where(mpp={"a": 0.5}, rule={"a": "microns"})) == ""
 
 
 def test_a_pitch_that_was_measured_on_other_rows_agrees() -> None:
     rules = ("spot_pitch_um=100", "the 100 µm pitch of the Visium array")
     for rule, its in product(rules, rules):
         here = Where(mpp={"a": 0.5}, rule={"a": rule})
-        assert here.agrees(Where(mpp={"a": 0.504}, rule={"a": its}))
-        assert not here.agrees(Where(mpp={"a": 0.51}, rule={"a": its}))
-        assert not here.agrees(Where(mpp={"a": 0.504}, rule={"a": "mpp=…"}))
+        assert not here.differs(Where(mpp={"a": 0.504}, rule={"a": its}))
+        assert here.differs(Where(mpp={"a": 0.51}, rule={"a": its}))
+        assert here.differs(Where(mpp={"a": 0.504}, rule={"a": "mpp=…"}))
     stated = Where(mpp={"a": 0.5}, rule={"a": "mpp=…"})
-    assert not stated.agrees(Where(mpp={"a": 0.504}, rule={"a": "mpp=…"}))
+    assert stated.differs(Where(mpp={"a": 0.504}, rule={"a": "mpp=…"}))
 
 
 def test_records_go_to_plain_values_and_back() -> None:

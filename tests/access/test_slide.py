@@ -131,6 +131,68 @@ def test_a_scale_that_tiles_stated_of_another_image_does_not_count(build: Any) -
     assert Slide.open(data, image_key="again").frames[0].mpp is None
 
 
+@pytest.fixture
+def tiled(build: Any) -> ad.AnnData:
+    """A table with the tiles that `pp.tiles` recorded at a scale that nothing else states."""
+    adata = build.library(build.XY)
+    adata.obsm["sw_tiles"] = adata.obsm["spatial"].copy()
+    where = Where(mpp={"L": 0.5}, rule={"L": "mpp=…"}, image={"L": "L"})
+    record(adata, "sw_tiles", TilesRecord(8.0, 8, "spots", "raise", "allow", where))
+    return adata
+
+
+def test_a_scale_that_tiles_stated_before_the_image_was_resized_does_not_count(tiled: ad.AnnData) -> None:
+    library = tiled.uns["spatial"]["L"]
+    library["images"]["fullres"] = library["images"]["fullres"][::2, ::2]
+    tiled.obsm["spatial"] = tiled.obsm["spatial"] / 2
+    with pytest.raises(ValueError, match=r"'L' lie 0\.5 times as far apart as when sw\.pp\.tiles recorded .*pass mpp="):
+        Slide.open(tiled).scaled()
+    assert Slide.open(tiled, drawing=True).frames[0].mpp is None
+    assert Slide.open(tiled, mpp=1.0).scaled()[0].mpp == 1.0
+    # the object may state the scale that it has now
+    library["scalefactors"]["microns_per_pixel"] = 1.0
+    assert Slide.open(tiled).scaled()[0].mpp == 1.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda xy: xy + 7,
+        lambda xy: xy[::-1],
+        lambda xy: np.column_stack([60 - xy[:, 1], xy[:, 0]]),
+        lambda xy: xy * [-1, 1] + [100, 0],
+        lambda xy: xy + [[1.0, 0.0], [0.0, -1.0], [0.5, 0.5]],
+    ],
+)
+def test_the_scale_that_tiles_stated_holds_where_rows_are_moved(tiled: ad.AnnData, change: Any) -> None:
+    tiled.obsm["spatial"] = change(tiled.obsm["spatial"])
+    assert Slide.open(tiled).scaled()[0].mpp == 0.5
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 0], []])
+def test_too_few_rows_say_nothing_about_the_scale(tiled: ad.AnnData, rows: list[int]) -> None:
+    tiled.obsm["spatial"] = tiled.obsm["spatial"] / 2
+    part = tiled[rows].copy()
+    part.obs_names_make_unique()
+    assert all(section.mpp == 0.5 for section in Slide.open(part).frames)
+
+
+def test_an_image_that_was_renamed_after_tiles_is_said(build: Any, tiled: ad.AnnData) -> None:
+    maps = build.maps(S=1.0)
+    data = build.one()
+    where = Where(mpp={"spots": 0.5, "others": 0.5}, image={"spots": "before", "others": "gone"})
+    record(data.tables["table"], "sw_tiles", TilesRecord(56.0, None, "spots", "raise", "warn", where))
+    message = r"sw\.pp\.tiles recorded image 'before' for section 'spots', which is not in this object \(found: he\)"
+    with pytest.raises(KeyError, match=message):
+        _ = Slide.open(data).frames
+    assert Slide.open(data, image_key="he").frames[0].image is not None
+    # only images of sections that the table has
+    data.images["before"] = build.image(build.RGB, maps)
+    assert Slide.open(data).scaled()[0].mpp == 0.5
+    tiled.uns["spatial"]["new"] = tiled.uns["spatial"].pop("L")
+    assert Slide.open(tiled, mpp=0.5).scaled()[0].name == "new"
+
+
 def test_a_record_of_another_version_is_no_record(build: Any) -> None:
     adata = build.library(build.XY)
     record(adata, "sw_tiles", {"tile_um": 56.0, "surprising": 1})

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pytest
 
@@ -125,11 +126,95 @@ def test_a_replaced_image_is_noticed_by_a_single_row(build: Any, stored: Any, ca
         assert Asked(stored[[row]].copy(), build.Pixels(), caplog).opened == 1
 
 
-def test_rows_whose_names_repeat_are_not_compared(build: Any, stored: Any, caplog: Any) -> None:
-    """Which of them was which cannot be told."""
-    stored.obs_names = ["same"] * stored.n_obs
+@pytest.mark.parametrize("change", ["image", "places"])
+@pytest.mark.parametrize("names", [["same"] * 5, ["same", "same", "r2", "r3", "r4"]])
+def test_rows_whose_names_repeat_are_compared(
+    build: Any, stored: Any, caplog: Any, names: list[str], change: str
+) -> None:
+    stored.obs_names = names
     sw.pp.embed_images(stored, encoder=build.Pixels(), tile_um=UM, tile_px=PX)
     assert Asked(stored, build.Pixels(), caplog).opened == 0
+    if change == "image":
+        images = stored.uns["spatial"]["L"]["images"]
+        images["fullres"] = 255 - np.asarray(images["fullres"])
+    else:
+        stored.obsm["spatial"] = stored.obsm["spatial"][::-1].copy()
+    assert Asked(stored, build.Pixels(), caplog).opened == 1
+
+
+def two_sections(build: Any, *, names: str = "{section}{i}") -> tuple[Any, Any]:
+    """Two objects of a section each, whose libraries `build.visium` names in ``.obs``."""
+    out = []
+    for seed, (section, n) in enumerate({"A": 4, "B": 5}.items()):
+        one = build.visium({section: build.noise(seed)}, {section: build.XY[:n]})
+        one.uns["spatial"][section]["scalefactors"]["microns_per_pixel"] = 0.5
+        one.obs_names = [names.format(section=section, i=i) for i in range(n)]
+        out.append(one)
+    return out[0], out[1]
+
+
+def test_the_same_names_in_two_sections_are_told_apart(build: Any, caplog: Any) -> None:
+    both = ad.concat(two_sections(build, names="barcode{i}"), uns_merge="unique")
+    sw.pp.embed_images(both, encoder=build.Pixels(), tile_um=UM, tile_px=PX)
+    assert Asked(both, build.Pixels(), caplog).opened == 0
+    one = both[(both.obs["library_id"] == "B").to_numpy()].copy()
+    assert Asked(one, build.Pixels(), caplog).opened == 0
+    both.obsm["spatial"][4:] = both.obsm["spatial"][4:][::-1].copy()
+    assert Asked(both, build.Pixels(), caplog).opened == 1
+    assert Asked(both[:4].copy(), build.Pixels(), caplog).opened == 0
+
+
+# ------------------------------------------------------------------------------------------------- joined tables
+
+
+@pytest.mark.parametrize("arguments", [{"tile_um": 64}, {"mpp": 0.51}, None])
+def test_the_record_of_one_section_does_not_stand_for_another(build: Any, caplog: Any, arguments: Any) -> None:
+    """Features of B were computed of other tiles, at another scale, or not at all."""
+    a, b = two_sections(build)
+    sw.pp.embed_images(a, encoder=build.Pixels(), tile_um=UM, tile_px=PX)
+    if arguments is not None:
+        if "mpp" in arguments:
+            b.uns["spatial"]["B"]["scalefactors"]["microns_per_pixel"] = arguments.pop("mpp")
+        sw.pp.embed_images(b, encoder=build.Pixels(), tile_px=PX, **({"tile_um": UM} | arguments))
+    both = ad.concat([a, b], join="outer", uns_merge="first")
+    got = Asked(both, build.Pixels(), caplog)
+    assert got.opened == 1
+    assert f".obsm['{KEY}'] was computed without section 'B'" in got.said
+    assert np.isfinite(got.features.values).all()
+    Slide.open(both).put(*got.features.results)
+    assert Asked(both, build.Pixels(), caplog).opened == 0
+    assert Asked(both[3:7].copy(), build.Pixels(), caplog).opened == 0
+
+
+@pytest.mark.parametrize("merge", ["same", "unique"])
+def test_features_whose_records_differ_are_replaced(build: Any, caplog: Any, merge: Any) -> None:
+    """Of the records nothing is left, and the features are the package's own all the same."""
+    a, b = two_sections(build)
+    for one in (a, b):
+        sw.pp.embed_images(one, encoder=build.Pixels(), tile_um=UM, tile_px=PX)
+    both = ad.concat([a, b], uns_merge=merge)
+    both.uns["spatial"] = a.uns["spatial"] | b.uns["spatial"]
+    got = Asked(both, build.Pixels(), caplog)
+    assert got.opened == 1
+    assert got.said.endswith("The features are computed again.")
+    Slide.open(both).put(*got.features.results)
+    assert Asked(both, build.Pixels(), caplog).opened == 0
+
+
+def test_rows_that_were_added_have_no_features_of_the_others(build: Any, stored: Any, caplog: Any) -> None:
+    """Where sections have one name, or nothing names them."""
+    more = ad.concat([stored, stored], uns_merge="first", index_unique="-")
+    assert "was computed of 5 rows, and the table has 10" in Asked(more, build.Pixels(), caplog).said
+    with pytest.warns(
+        UserWarning, match="was computed of 5 rows, and the table has 10: the others are of another object"
+    ):
+        given_features(Slide.open(more), KEY)
+    a, b = two_sections(build)
+    for one in (a, b):
+        del one.obs["library_id"]
+        sw.pp.embed_images(one, encoder=build.Pixels(), tile_um=UM, tile_px=PX)
+    with pytest.raises(ValueError, match="no column of .obs names them"):
+        Asked(ad.concat([a, b], uns_merge="first"), build.Pixels(), caplog)
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,15 @@ class Where(Stored):
     coordinate_system: str | None = None
     library_key: str | None = None
 
-    def agrees(self, other: Where) -> bool:
-        """Whether both have the same image and scale for the sections that both know."""
-        same_image = all(self.image[s] == other.image[s] for s in self.image.keys() & other.image.keys())
-        return same_image and all(self.same_scale(other, s) for s in self.mpp.keys() & other.mpp.keys())
+    def differs(self, asked: Where) -> str:
+        """How what was read differs from what is asked for, as text; empty where it holds all of it, and perhaps more."""
+        new = [section for section in asked.image if section not in self.image]
+        if new:
+            return f"was computed without section {new[0]!r}"
+        same_image = all(self.image[section] == image for section, image in asked.image.items())
+        if same_image and all(self.same_scale(asked, section) for section in self.mpp.keys() & asked.mpp.keys()):
+            return ""
+        return "was computed from another image or at another scale than is asked for"
 
     def same_scale(self, other: Where, section: str) -> bool:
         """Whether both, which state the scale of a section, state the same."""
@@ -85,7 +90,10 @@ def _one(values: Iterable[str | None]) -> str | None:
 
 @dataclass(frozen=True)
 class TilesRecord(Stored):
-    """What a call of :func:`spatialwhisperer.pp.tiles` recorded: its arguments, and scale and image of each section."""
+    """What a call of :func:`spatialwhisperer.pp.tiles` recorded: its arguments, and scale and image of each section.
+
+    ``implied`` says that nobody chose the grid: a function laid it over a slide without a table, for its model.
+    """
 
     tile_um: float
     tile_px: int | None
@@ -96,3 +104,4 @@ class TilesRecord(Stored):
     stride_um: float | None = None
     tissue: str | None = None
     min_tissue: float | None = None
+    implied: bool = False

@@ -199,8 +199,30 @@ def is_measured(rule: str) -> bool:
     return rule == _VISIUM_RULE or rule.startswith(_PITCH_RULE)
 
 
-def missing_mpp(section: str) -> str:
-    """Message of the error for a section whose scale is not known."""
+def rescaled(centres: np.ndarray, xy_px: np.ndarray) -> float | None:
+    """How many times as far apart rows lie as their recorded centres; ``None`` where it is once, or cannot be told.
+
+    Parameters
+    ----------
+    centres, xy_px
+        Recorded and present centres of the same rows in full-resolution pixels, shape (n, 2); NaN where there is none.
+    """
+    both = np.isfinite(centres).all(axis=1) & np.isfinite(xy_px).all(axis=1)
+    if not both.any():
+        return None
+    # the extent of the rows about their mean stays where they are moved, turned or mirrored
+    before, now = (float(np.sqrt(at[both].var(axis=0).sum())) for at in (centres, xy_px))
+    return now / before if min(before, now) > 0 and differ(before, now) else None
+
+
+def missing_mpp(section: str, factor: float | None = None) -> str:
+    """Message of the error for a section whose scale is not known; ``factor`` is that by which a recorded one was outdated."""
+    if factor is not None:
+        return (
+            f"The rows of section {section!r} lie {factor:.3g} times as far apart as when sw.pp.tiles recorded its microns per pixel, as "
+            "of an image that was made larger or smaller since. Run sw.pp.tiles again, or pass mpp=…, the microns per full-resolution "
+            "pixel that it has now."
+        )
     return (
         f"The microns per pixel of section {section!r} are not known. Pass mpp=…, the microns per full-resolution pixel (or a "
         "mapping from section to it), or spot_pitch_um=…, the centre-to-centre distance of the spots (100 for Visium, 200 for the "

@@ -17,7 +17,7 @@ from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.positions import array_positions
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._access.result import Result, write_results
-from spatialwhisperer._access.scale import Scale, missing_mpp, settle
+from spatialwhisperer._access.scale import Scale, missing_mpp, rescaled, settle
 from spatialwhisperer._access.section import Found, Section, check_named
 from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
@@ -199,7 +199,7 @@ class Slide:
         """
         for section in self.imaged():
             if section.scale is None:
-                raise ValueError(missing_mpp(section.name))
+                raise ValueError(missing_mpp(section.name, self._rescaled(section)))
         return self.frames
 
     def has_image(self) -> bool:
@@ -258,8 +258,19 @@ class Slide:
     def _image_key(self) -> str | Mapping[str, str] | None:
         given = self.options.get("image_key")
         if given is None and self.tiles is not None:
+            self._check_stated_images(self.tiles.where.image)
             given = self.tiles.where.image
         return self._recorded_place.image if given is None and self.drawing else given
+
+    def _check_stated_images(self, stated: Mapping[str, str]) -> None:
+        """Refuse images that `tiles` recorded of sections of this table, and that are no longer there."""
+        names = list(self.data.images) if self.is_spatialdata else rgb_names(self.data)  # type: ignore[union-attr]
+        gone = {section: image for section, image in stated.items() if image not in names}
+        for section in [name for name in gone if (self.sections == name).any()]:
+            raise KeyError(
+                f"sw.pp.tiles recorded image {gone[section]!r} for section {section!r}, which is not in this object (found: "
+                f"{listing(names)}). Where it was renamed, run sw.pp.tiles again; for another image pass image_key=… and mpp=…."
+            )
 
     def _settled(self, found: Found) -> Section:
         section = found.section
@@ -271,21 +282,32 @@ class Slide:
             mpp=self.options.get("mpp"),
             spot_pitch_um=spot_pitch_um,
             xy_px=section.xy_px,
-            stated=self._stated(section.name, image),
+            stated=self._stated(section),
             found=found.scales,
             stretch=found.stretch,
             array=None if spot_pitch_um is None else obs_of(self.table).filter(ARRAY_COLUMNS).iloc[section.rows],
         )
-        if scale is None and self.drawing:
+        if scale is None and self.drawing and self._rescaled(section) is None:
             scale = self._recorded_scale(section.name, image)
         return Section(section.name, section.rows, section.xy_px, section.image, scale, section.coordinate_system)
 
-    def _stated(self, section: str, image: str) -> Scale | None:
-        """Scale that `tiles` recorded for the same image."""
-        if self.tiles is None or self.tiles.where.image.get(section) != image:
+    def _stated(self, section: Section) -> Scale | None:
+        """Scale that `tiles` recorded for the same image, where the rows lie as far apart as then."""
+        if self.tiles is None or not self._same_image(section) or self._rescaled(section) is not None:
             return None
-        mpp = self.tiles.where.mpp.get(section)
-        return None if mpp is None else Scale(mpp, self.tiles.where.rule.get(section, "sw.pp.tiles"))
+        mpp = self.tiles.where.mpp.get(section.name)
+        return None if mpp is None else Scale(mpp, self.tiles.where.rule.get(section.name, "sw.pp.tiles"))
+
+    def _same_image(self, section: Section) -> bool:
+        image = "" if section.image is None else section.image.name
+        return self.tiles is not None and self.tiles.where.image.get(section.name) == image
+
+    def _rescaled(self, section: Section) -> float | None:
+        """How many times as far apart the rows of a section lie as when `tiles` looked; ``None`` where nothing says otherwise."""
+        centres = np.asarray(self.table.obsm.get(_keys.TILES, ()))
+        if not self._same_image(section) or centres.shape != (self.n_rows, 2):
+            return None
+        return rescaled(centres[section.rows], section.xy_px)
 
     @cached_property
     def _recorded(self) -> tuple[Where, ...]:

@@ -69,6 +69,14 @@ class FeatureRecipe(Stored):
         """Name of the encoder, or of the key that holds the features."""
         return self.encoder.name if self.encoder is not None else str(self.key)
 
+    @property
+    def tiles(self) -> str:
+        """The tiles, for a sentence."""
+        border = "" if self.border == "pad" else " without those that leave the image"
+        if self.native_px:
+            return f"tiles of {self.tile_px} pixels of the image{border}"
+        return f"tiles of {' and '.join(f'{um:g}' for um in self.tile_um)} µm in {self.tile_px} px{border}"
+
     def same_features(self, other: FeatureRecipe) -> bool:
         """Whether both recipes give the same features, wherever these are stored."""
         if self.encoder is None or other.encoder is None:

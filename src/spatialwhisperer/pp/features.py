@@ -20,8 +20,8 @@ from spatialwhisperer._access.tiles.sight import Sight
 from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._checks.values import check_tile, one_of
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._messages import inform, listing
-from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer._messages import inform, listing, warn
+from spatialwhisperer._provenance import lost_record, recorded_as
 from spatialwhisperer._schema import Stored
 from spatialwhisperer.encoders.image.base import columns_of
 from spatialwhisperer.encoders.recipe import Border, FeatureRecipe
@@ -135,6 +135,8 @@ class FeatureRecord(Stored):
         Commit on the hub that the weights of the encoder were of; ``None`` where they are not from there.
     sight
         Where some of the rows lay, and what was there.
+    n_rows
+        Number of rows of the table; ``None`` where it is not known.
     """
 
     recipe: FeatureRecipe
@@ -143,6 +145,7 @@ class FeatureRecord(Stored):
     looks: Mapping[str, tuple[float, ...]] = field(default_factory=frozen)
     commit: str | None = None
     sight: Sight = field(default_factory=Sight)
+    n_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -235,8 +238,8 @@ def image_features(
     why = _differs(slide, record, recipe) if stored else ""
     if stored and not why:
         return Features(number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32))
+    own = record is not None or lost_record(slide.table, key)
     if stored:
-        own = record is not None
         inform(
             f".obsm[{key!r}] {why}. The features are computed again"
             + (
@@ -246,7 +249,7 @@ def image_features(
             )
         )
     computed = compute_image_features(slide, recipe, load(), batch_size=batch_size, device=device)
-    return computed if not stored or record is not None else Features(computed.values)
+    return computed if not stored or own else Features(computed.values)
 
 
 def are_stored(slide: Slide, recipe: FeatureRecipe) -> bool:
@@ -272,16 +275,22 @@ def compute_image_features(slide: Slide, recipe: FeatureRecipe, encoder: ImageEn
         **options,
     )
     key = recipe.key or _keys.features(recipe.name)
+    licence, commit = encoder.spec.licence, getattr(encoder, "commit", None)
     sight = Sight.of(plan.sections, slide.table.obs_names)
-    record = FeatureRecord(recipe, encoder.spec.licence, slide.where, looks, getattr(encoder, "commit", None), sight)
+    record = FeatureRecord(recipe, licence, slide.where, looks, commit, sight, slide.n_rows)
     return Features(values, Result(key, record, obsm={key: values}, obs=columns_of(encoder, values)))
 
 
 def image_looks(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, tuple[float, ...]]:
     """What the image encoder saw of the image of each section, from features that were just computed, else from stored ones."""
-    fresh = [r.parameters for r in results if r.key == key and isinstance(r.parameters, FeatureRecord)]
-    record = fresh[0] if fresh else recorded_as(slide.table, key, FeatureRecord)
+    record = feature_record(slide, key, results)
     return {} if record is None else record.looks
+
+
+def feature_record(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> FeatureRecord | None:
+    """The record of features that were just computed, else of stored ones; ``None`` where there is none."""
+    fresh = [r.parameters for r in results if r.key == key and isinstance(r.parameters, FeatureRecord)]
+    return fresh[0] if fresh else recorded_as(slide.table, key, FeatureRecord)
 
 
 def raw_tiles(slide: Slide, recipe: FeatureRecipe) -> tuple[np.ndarray, np.ndarray]:
@@ -339,7 +348,18 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
             f"{key!r} is not in .obsm (found: {listing(slide.table.obsm)}). The model was trained on features under this key, which "
             "only you can compute: store them there first."
         )
+    record = recorded_as(slide.table, key, FeatureRecord)
+    if record is not None and _has_more_rows(slide, record):
+        warn(
+            f".obsm[{key!r}] was computed of {record.n_rows} rows, and the table has {slide.n_rows}: the others are of another object, "
+            "whose record is lost. Check that their features were computed alike."
+        )
     return number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32)
+
+
+def _has_more_rows(slide: Slide, record: FeatureRecord) -> bool:
+    """Whether rows were added, as by anndata.concat, which may keep the record of one object for all."""
+    return record.n_rows is not None and slide.n_rows > record.n_rows
 
 
 def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) -> str:
@@ -353,10 +373,12 @@ def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) 
             f"holds features of {'another ' if same else ''}{theirs.name!r}, and those of {recipe.name!r} are asked for"
         )
     if not theirs.same_features(recipe):
-        return f"holds features of {_tiles(theirs)}, and {_tiles(recipe)} are asked for"
+        return f"holds features of {theirs.tiles}, and {recipe.tiles} are asked for"
     asked = _where_asked(slide)
-    if not record.where.agrees(asked):
-        return "was computed from another image or at another scale than is asked for"
+    if where := record.where.differs(asked):
+        return where
+    if _has_more_rows(slide, record):
+        return f"was computed of {record.n_rows} rows, and the table has {slide.n_rows}"
     return record.sight.changed(slide.frames, slide.table.obs_names) if asked.image else ""
 
 
@@ -368,13 +390,6 @@ def _where_asked(slide: Slide) -> Where:
         if any(value is not None for name, value in slide.options.items() if name != "table_key"):
             raise
         return Where()
-
-
-def _tiles(recipe: FeatureRecipe) -> str:
-    border = "" if recipe.border == "pad" else " without those that leave the image"
-    if recipe.native_px:
-        return f"tiles of {recipe.tile_px} pixels of the image{border}"
-    return f"tiles of {' and '.join(f'{um:g}' for um in recipe.tile_um)} µm in {recipe.tile_px} px{border}"
 
 
 def with_key(recipe: FeatureRecipe, key: str) -> FeatureRecipe:

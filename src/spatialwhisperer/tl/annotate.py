@@ -188,7 +188,8 @@ def zero_shot_annotate(
     ------
     ValueError
         If labels are empty, repeated or fewer than two, a number lies outside its range, a term or an example does not fit, a
-        background is of another width, or no row has an embedding. Nothing is written then.
+        background is of another width, no row has an embedding, or ``embedding_key`` holds one of another model. Nothing is written
+        then.
     KeyError
         If there is neither image nor counts, or a column is missing.
     RuntimeError
@@ -355,7 +356,7 @@ def _ranges(slide: Slide, model: Whisperer, rows: Embedded) -> list[SectionRange
     """How the images differ from those of the training; a slide without any tissue is refused."""
     key = model.config.modality("image").features.key
     looks = image_looks(slide, key, rows.results)
-    ranges = section_ranges(model, rows.features, slide.sections, image_mpp(slide, key), looks)
+    ranges = section_ranges(model, rows.features, slide.sections, image_mpp(slide, key, rows.results), looks)
     if ranges and not any(r.n_tissue for r in ranges):
         raise ValueError(
             f"None of the {slide.n_rows} rows has a whole tile on tissue: they show the empty background. Check the coordinates and "

@@ -108,7 +108,7 @@ def tissue_range(
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
     key = model.config.modality("image").features.key
     looks = image_looks(opened, key, inputs.results)
-    ranges = section_ranges(model, inputs.values, opened.sections, image_mpp(opened, key), looks)
+    ranges = section_ranges(model, inputs.values, opened.sections, image_mpp(opened, key, inputs.results), looks)
     found = guard.row_ranges(reference, inputs.values, opened.sections, ranges)
     if found is None:
         raise ValueError(_without(model))

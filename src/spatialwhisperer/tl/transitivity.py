@@ -205,7 +205,7 @@ def transitivity(
         standardised = None if features is None else model.standardized("image", features, sections)[keep]
         key = model.config.modality("image").features.key
         looks = image_looks(opened, key, image.results)
-        ranges = section_ranges(model, features, opened.sections, image_mpp(opened, key), looks)
+        ranges = section_ranges(model, features, opened.sections, image_mpp(opened, key, image.results), looks)
         estimates.add_image(out, rows, reference, standardised, ranges)
         out.attrs["range"] = range_warnings(ranges, model)
     out.attrs["n"] = len(keep)

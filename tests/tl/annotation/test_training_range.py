@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.models.config import ModelConfig
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
 from spatialwhisperer.models.whisperer import Whisperer
+from spatialwhisperer.pp.features import FeatureRecord
 from spatialwhisperer.tl._annotation.training_range import (
     SectionRange,
     image_mpp,
@@ -143,6 +147,11 @@ def test_a_single_recorded_scale_holds_under_any_name(model: Any) -> None:
 def test_the_recorded_scale_of_features_counts(section: Any, adata: ad.AnnData) -> None:
     slide = Slide.open(section)
     assert image_mpp(slide, KEY) == {"P3_spots": 0.5}
+    # of features that were just computed, before they replace the stored ones
+    record = recorded_as(slide.table, KEY, FeatureRecord)
+    assert record is not None
+    fresh = replace(record, where=replace(record.where, mpp={"P3_spots": 0.7}))
+    assert image_mpp(slide, KEY, [Result(KEY, fresh)]) == {"P3_spots": 0.7}
     # without a record the scale is that of the slide
     assert image_mpp(Slide.open(adata), "X_other") == {"P3": 0.5}
 

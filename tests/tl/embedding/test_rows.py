@@ -31,6 +31,8 @@ from spatialwhisperer.tl._embedding.rows import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import anndata as ad
 
 # ------------------------------------------------------------------------------------------------- which modality
@@ -179,6 +181,41 @@ def test_an_embedding_of_another_model_is_refused(rows: ad.AnnData, given: Whisp
         given_rows(Slide.open(rows), given, "X_tiles", None)
     with pytest.raises(KeyError, match=r"'X_none' not in \.obsm.*sw\.tl\.embed"):
         given_rows(Slide.open(rows), given, "X_none", None)
+
+
+def test_an_embedding_that_is_recorded_of_another_model_is_refused(
+    rows: ad.AnnData, given: Whisperer, tmp_path: Path
+) -> None:
+    slide = Slide.open(rows)
+    slide.put(*embed_rows(slide, given, "image", key_added="X_mine").results)
+    z = rows.obsm["X_mine"]
+    assert np.array_equal(given_rows(slide, given, "X_mine", None).z, z, equal_nan=True)
+    # the same model under another folder, and with another temperature
+    again = Whisperer.load(given.save(tmp_path / "model"), encoders=dict(given.encoders))
+    again.log_scale.data += 1
+    assert np.array_equal(given_rows(slide, again, "X_mine", None).z, z, equal_nan=True)
+    with torch.no_grad():
+        next(again.heads["image"].parameters()).mul_(2)
+    message = (
+        r"\.obsm\['X_mine'\] was embedded by another model.*sw\.tl\.embed\(data, model=model, key_added='X_mine'\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        given_rows(slide, again, "X_mine", None)
+    # a model without the modality
+    other = Whisperer(ModelConfig(3, {"gene": given.config.modality("gene")}))
+    with pytest.raises(ValueError, match="another model"):
+        given_rows(slide, other, "X_mine", "gene")
+
+
+def test_a_section_without_any_embedding_is_said(rows: ad.AnnData, given: Whisperer) -> None:
+    rows.obs["library_id"] = ["A"] * 4 + ["B"] * 4
+    rows.uns["spatial"] = {"A": {}, "B": {}}
+    rows.obsm["X_mine"] = np.ones((8, 3), np.float32)
+    rows.obsm["X_mine"][2] = np.nan
+    given_rows(Slide.open(rows), given, "X_mine", None)
+    rows.obsm["X_mine"][4:] = np.nan
+    with pytest.warns(UserWarning, match=r"No row of section B has an embedding in \.obsm\['X_mine'\]"):
+        given_rows(Slide.open(rows), given, "X_mine", None)
 
 
 @pytest.mark.parametrize(

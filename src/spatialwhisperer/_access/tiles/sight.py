@@ -36,8 +36,8 @@ class Sight(Stored):
     Attributes
     ----------
     places
-        x and y of some rows by name, in full-resolution pixels. A table that holds some of its rows only, or in another order, can
-        be compared with it.
+        x and y of some rows in full-resolution pixels, by section and name: a table that holds some of its rows only, or in another
+        order, can be compared with it. Where names repeat in a section, by section and position in it.
     pixels
         CRC-32 of the pixels around each of these rows.
     """
@@ -50,37 +50,60 @@ class Sight(Stored):
         """Look at rows from all over the sections, by their names in the table."""
         places: dict[str, tuple[float, float]] = {}
         pixels: dict[str, int] = {}
-        single = ~names.duplicated(keep=False)
-        for section, at in _imaged(sections, single):
-            for i in _some(at, max(4, _ROWS // len(sections))):
+        most = max(4, _ROWS // max(1, len(sections)))
+        for section in _imaged(sections):
+            own = names[section.rows]
+            at = np.flatnonzero(np.isfinite(section.xy_px).all(axis=1))
+            named = at[~own[at].duplicated(keep=False)]
+            by_name = len(named) >= min(most, len(at))
+            for i in _some(named if by_name else at, most):
+                key = _by_name(section, own[i]) if by_name else _by_position(section, int(i))
                 x, y = (round(float(v), 2) for v in section.xy_px[i])
-                name = str(names[section.rows[i]])
-                places[name], pixels[name] = (x, y), _around(section, x, y)
+                places[key], pixels[key] = (x, y), _around(section, x, y)
         return cls(places, pixels)
 
     def changed(self, sections: Sequence[Section], names: pd.Index) -> str:
         """What has changed since, as text; empty where nothing has, or nothing can be compared."""
-        if not self.places or not any(section.image is not None for section in sections):
+        imaged = list(_imaged(sections))
+        if not self.places or not imaged:
             return ""
-        known = names.isin(list(self.places))
-        known[known] = ~names[known].duplicated(keep=False)
-        for section, at in _imaged(sections, known):
-            for i in at:
-                name = str(names[section.rows[i]])
-                if np.abs(section.xy_px[i] - self.places[name]).max() > SAME_PX:
-                    return f"was computed while row {name!r} lay elsewhere"
-            for i in _some(at, max(1, _LOOKS // len(sections))):
-                name = str(names[section.rows[i]])
-                if self.pixels.get(name) != _around(section, *self.places[name]):
+        some_known = False
+        for section in imaged:
+            known = self._known(section, names[section.rows])
+            some_known |= bool(known)
+            for key, i in known.items():
+                if np.abs(section.xy_px[i] - self.places[key]).max() > SAME_PX:
+                    return f"was computed while row {names[section.rows[i]]!r} lay elsewhere"
+            for key in _some(np.array([*known], object), max(1, _LOOKS // len(sections))):
+                if self.pixels.get(key) != _around(section, *self.places[key]):
+                    name = names[section.rows[known[key]]]
                     return f"was computed from other pixels than those of row {name!r} now"
-        return "" if known.any() else "was computed of rows with other names"
+        return "" if some_known else "was computed of rows with other names"
+
+    def _known(self, section: Section, own: pd.Index) -> dict[str, int]:
+        """Rows of a section that are recorded and have a place, as indices into its rows, in the order of these."""
+        at = np.flatnonzero(own.isin(self._after(_by_name(section, ""))))
+        at = at[~own[at].duplicated(keep=False)]
+        known = {_by_name(section, own[i]): int(i) for i in at}
+        positions = [int(i) for i in self._after(_by_position(section, "")) if i.isdecimal()]
+        known |= {_by_position(section, i): i for i in positions if i < len(own)}
+        return {key: i for key, i in known.items() if np.isfinite(section.xy_px[i]).all()}
+
+    def _after(self, prefix: str) -> list[str]:
+        """What follows a prefix in the keys that begin with it."""
+        return [key.removeprefix(prefix) for key in self.places if key.startswith(prefix)]
 
 
-def _imaged(sections: Sequence[Section], wanted: np.ndarray) -> Iterator[tuple[Section, np.ndarray]]:
-    """Sections with an image, and which of their wanted rows have a place, as indices into the rows of the section."""
-    for section in sections:
-        if section.image is not None:
-            yield section, np.flatnonzero(wanted[section.rows] & np.isfinite(section.xy_px).all(axis=1))
+def _imaged(sections: Sequence[Section]) -> Iterator[Section]:
+    return (section for section in sections if section.image is not None)
+
+
+def _by_name(section: Section, name: object) -> str:
+    return f"row {section.name}/{name}"
+
+
+def _by_position(section: Section, position: int | str) -> str:
+    return f"position {section.name}/{position}"
 
 
 def _some(values: np.ndarray, most: int) -> np.ndarray:

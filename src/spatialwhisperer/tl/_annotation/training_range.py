@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.models.training_range import on_tissue
-from spatialwhisperer.pp.features import FeatureRecord
+from spatialwhisperer.pp.features import feature_record
 from spatialwhisperer.statistics.standardize import MIN_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from spatialwhisperer._access.result import Result
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.models.reference import Reference, ReferenceConfig
     from spatialwhisperer.models.whisperer import Whisperer
@@ -146,9 +146,9 @@ def section_range(
     return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit, seen)
 
 
-def image_mpp(slide: Slide, key: str | None) -> Mapping[str, float]:
-    """Microns per full-resolution pixel by section, as recorded with the features, else as the slide states them."""
-    record = recorded_as(slide.table, key, FeatureRecord)
+def image_mpp(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, float]:
+    """Microns per full-resolution pixel by section: of features that were just computed, else of stored ones, else of the slide."""
+    record = feature_record(slide, key, results)
     if record is not None and record.where.mpp:
         return record.where.mpp
     return slide.where.mpp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,16 @@ def describe_model(model: Whisperer) -> dict[str, Any]:
             "random_state": training.random_state,
         }
     return out
+
+
+def head_checksum(model: Whisperer, modality: str) -> int:
+    """CRC-32 of the weights that map features of a modality into the joint space, without those of its encoder."""
+    ours = (f"heads.{modality}.", f"contexts.{modality}.", f"{modality}_mean", f"{modality}_std")
+    found = 0
+    for name, value in model.state_dict().items():
+        if name.startswith(ours):
+            found = zlib.crc32(value.detach().cpu().float().contiguous().numpy().data, found)
+    return found
 
 
 def encoder_of(model: Whisperer, modality: str) -> Encoder:

@@ -11,7 +11,7 @@ from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.table.counts import counts_for
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._modalities import MODALITIES, get_modality
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.encoders.gene.base import GeneEncoder
@@ -19,7 +19,7 @@ from spatialwhisperer.encoders.image.base import ImageEncoder
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.pp.features import given_features, image_features, raw_tiles
 from spatialwhisperer.pp.genes import gene_features
-from spatialwhisperer.tl._embedding.models import describe_model, encoder_of
+from spatialwhisperer.tl._embedding.models import describe_model, encoder_of, head_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,11 @@ def embed_rows(
     if inputs.missing is not None:
         z[inputs.missing] = np.nan
     key = key_added or get_modality(modality).embedding_key
-    record: dict[str, Any] = {"modality": modality, "model": describe_model(model)}
+    record: dict[str, Any] = {
+        "modality": modality,
+        "model": describe_model(model),
+        "head": head_checksum(model, modality),
+    }
     if inputs.where is not None:
         record["where"] = inputs.where
     features = None if modality in model.towers else inputs.values
@@ -162,7 +166,7 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
     KeyError
         If they are not there.
     ValueError
-        If they are of another width.
+        If they are of another width, or recorded as those of another model.
     """
     table = slide.table
     if key not in table.obsm:
@@ -173,8 +177,39 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
     width = model.config.projection_dim
     if z.shape[1] != width:
         raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: another model wrote it.")
+    record = recorded(table, key) or {}
+    _check_model(model, key, record)
+    _warn_of_empty(slide, key, z)
     named = {m.embedding_key: m.name for m in MODALITIES.values()}.get(key)
-    return Embedded(z, modality or (recorded(table, key) or {}).get("modality", named))
+    return Embedded(z, modality or record.get("modality", named))
+
+
+def _check_model(model: Whisperer, key: str, record: dict[str, Any]) -> None:
+    """Refuse an embedding that is recorded as that of other weights."""
+    if "head" not in record or "modality" not in record:
+        return
+    own = record["modality"] in model.modalities
+    if own and record["head"] == head_checksum(model, str(record["modality"])):
+        return
+    theirs, ours = record.get("model") or {}, describe_model(model)
+    facts = [f"{name} {theirs.get(name)!r}, not {value!r}" for name, value in ours.items() if theirs.get(name) != value]
+    raise ValueError(
+        f".obsm[{key!r}] was embedded by another model ({listing(facts) if facts else 'of the same kind, with other weights'}). Embed "
+        f"again: sw.tl.embed(data, model=model, key_added={key!r}), or leave embedding_key out."
+    )
+
+
+def _warn_of_empty(slide: Slide, key: str, z: np.ndarray) -> None:
+    """Say which sections have no embedding at all, as after a join with a table that was not embedded."""
+    missing = ~np.isfinite(z).all(axis=1)
+    if not missing.any() or missing.all():
+        return
+    empty = sorted(set(slide.sections[missing]) - set(slide.sections[~missing]))
+    if empty:
+        warn(
+            f"No row of {'section' if len(empty) == 1 else 'sections'} {listing(empty, 5)} has an embedding in .obsm[{key!r}]. Embed all "
+            f"rows: sw.tl.embed(data, model=model, key_added={key!r})."
+        )
 
 
 def row_inputs(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.pyramid import without_table
 from spatialwhisperer._access.images import rgb_names
+from spatialwhisperer._access.records import TilesRecord
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import inform
+from spatialwhisperer._provenance import record, recorded_as
 from spatialwhisperer.pp.tiles import tiles
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer.models.whisperer import Whisperer
-
-_OF_A_GRID = ("image_key", "coordinate_system", "mpp")
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,38 @@ def on_tissue(
     Raises
     ------
     ValueError
-        If the scale of the slide is not known, or no tile fits into the tissue.
+        If the scale of the slide is not known, no tile fits into the tissue, or an option is meant for the rows of a table.
     """
     read = model.config.modalities.get("image")
     sizes = () if read is None else read.features.tile_um
     wanted = modality in (None, "image") and options.get("table_key") is None
-    if not sizes or not wanted or not is_spatialdata(data) or data.tables or not rgb_names(data):
+    if not sizes or not wanted or not is_spatialdata(data) or not rgb_names(data):
+        return OnTissue(data)
+    if data.tables:
+        _say_implied(data, sizes[0])
         return OnTissue(data)
     copy = without_table(data)
-    tiles(copy, tile_um=sizes[0], at="grid", **{k: v for k, v in options.items() if k in _OF_A_GRID})
-    n_tiles = copy.tables[_keys.TILES].n_obs
+    tiles(copy, tile_um=sizes[0], at="grid", **options)
+    table = copy.tables[_keys.TILES]
+    stated = recorded_as(table, _keys.TILES, TilesRecord)
+    if stated is not None:
+        record(table, _keys.TILES, replace(stated, implied=True))
     inform(
-        f"The slide has no table, so {n_tiles} tiles of {sizes[0]:g} µm, the size that the model reads, were laid over its tissue "
+        f"The slide has no table, so {table.n_obs} tiles of {sizes[0]:g} µm, the size that the model reads, were laid over its tissue "
         f"(tables[{_keys.TILES!r}]). sw.pp.tiles(data, at='grid', …) chooses others."
     )
     return OnTissue(copy, data)
+
+
+def _say_implied(sdata: SpatialData, tile_um: float) -> None:
+    """Say so where the only rows are tiles that a call for a model of other tiles laid. They may hold its results, so they stay."""
+    if list(sdata.tables) != [_keys.TILES]:
+        return
+    stated = recorded_as(sdata.tables[_keys.TILES], _keys.TILES, TilesRecord)
+    if stated is None or not stated.implied or stated.tile_um == tile_um:
+        return
+    inform(
+        f"tables[{_keys.TILES!r}] holds tiles of {stated.tile_um:g} µm, which an earlier call laid over the tissue for another model. This "
+        f"model reads tiles of {tile_um:g} µm around their centres. For rows of that size make a grid of its own: "
+        f"sw.pp.tiles(data, at='grid', tile_um={tile_um:g}, key_added=…), and pass its name as table_key=…."
+    )

@@ -15,6 +15,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.intervals.auroc import auroc
+from spatialwhisperer.tl._annotation.consistency import check_labels
 from spatialwhisperer.tl.evaluation.groups import row_groups
 from spatialwhisperer.tl.evaluation.truth import Known, known_truth, label_sets
 
@@ -188,6 +189,8 @@ def label_scores(table: AnnData, key: str) -> pd.DataFrame:
     ------
     KeyError
         If the table was not annotated under this name.
+    ValueError
+        If labels and scores are of different annotations.
     """
     scores = _keys.scores(key)
     if scores not in table.obsm or key not in table.uns or key not in table.obs:
@@ -200,6 +203,7 @@ def label_scores(table: AnnData, key: str) -> pd.DataFrame:
         raise ValueError(
             f".obsm[{scores!r}] has {values.shape[1]} columns, .uns[{key!r}]['classes'] {len(classes)} labels: annotate again."
         )
+    check_labels(table, key, values, classes)
     dtype = getattr(table.obsm[scores], "dtype", np.dtype(np.float32))
     return pd.DataFrame(values.astype(dtype if dtype.kind == "f" else np.float32), columns=classes)
 

@@ -184,7 +184,8 @@ def top_labels(
     KeyError
         If there is no annotation.
     ValueError
-        If ``k`` is not between 1 and the number of labels.
+        If ``k`` is not between 1 and the number of labels, or labels and scores are of different annotations, as after
+        :func:`anndata.concat` with ``uns_merge="first"``.
 
     Examples
     --------
