@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,7 @@ def test_blocks_do_not_matter(pair: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(em, "_BLOCK_BYTES", 8 * 30 * 7)
     for form, expected in zip(forms(truth), whole, strict=True):
         np.testing.assert_allclose(em.pearson_per_gene(form, predicted), expected, rtol=1e-12, equal_nan=True)
-    assert em.hit_at_k(truth, predicted, 3) == hits
+    assert em.hit_at_k(truth, predicted, 3) == pytest.approx(hits)
 
 
 def test_rows_with_nan_are_left_out(pair: Any) -> None:
@@ -106,17 +108,38 @@ def test_rmse_z_is_of_z_scores(pair: Any) -> None:
     np.testing.assert_allclose(em.rmse_z(r), np.sqrt((difference**2).mean(axis=0)), rtol=1e-8)
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_hits_are_counted(pair: Any, k: int) -> None:
-    truth, predicted = pair
-    hits = [
-        bool(set(np.argsort(-t, kind="stable")[:k].tolist()) & set(np.argsort(-p, kind="stable")[:k].tolist()))
+def test_hits_need_a_number_of_genes(pair: Any) -> None:
+    with pytest.raises(ValueError, match="k must be between 1 and the number of genes"):
+        em.hit_at_k(*pair, 31)
+
+
+def choices(values: np.ndarray, k: int) -> list[set[int]]:
+    """All ways to take the k highest of some values."""
+    last = np.sort(values)[-k]
+    above, tied = np.flatnonzero(values > last), np.flatnonzero(values == last)
+    return [set(above) | set(some) for some in combinations(tied, k - len(above))]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
+def test_hits_are_expected_over_ties(k: int) -> None:
+    rng = np.random.default_rng(k)
+    truth, predicted = rng.integers(0, 4, (40, 7)).astype(np.float32), rng.integers(0, 5, (40, 7)).astype(np.float32)
+    expected = [
+        np.mean([bool(a & b) for a in choices(t, k) for b in choices(p, k)])
         for t, p in zip(truth, predicted, strict=True)
     ]
-    for form in forms(truth):
-        assert em.hit_at_k(form, predicted, k) == pytest.approx(np.mean(hits))
-    with pytest.raises(ValueError, match="k must be between 1 and the number of genes"):
-        em.hit_at_k(truth, predicted, 31)
+    order = rng.permutation(7)
+    for form, same in zip(forms(truth), forms(truth[:, order]), strict=True):
+        assert em.hit_at_k(form, predicted, k) == pytest.approx(np.mean(expected), abs=1e-12)
+        assert em.hit_at_k(same, predicted[:, order], k) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_hits_of_many_tied_genes_have_a_limit() -> None:
+    """Of constant values any k of g genes are the highest: 1 - C(g - k, k) / C(g, k)."""
+    flat = np.zeros((3, 20000), np.float32)
+    assert em.hit_at_k(flat, flat, 1) == pytest.approx(1 / 20000, rel=1e-6)
+    assert em.hit_at_k(flat, flat, 500) == pytest.approx(1, abs=1e-5)
+    assert em.hit_at_k(flat, flat, 5) == pytest.approx(1 - comb(19995, 5) / comb(20000, 5), rel=1e-6)
 
 
 def test_p_values_are_scipys() -> None:

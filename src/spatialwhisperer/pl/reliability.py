@@ -28,7 +28,7 @@ _COLUMNS = ("low", "high", "confidence", "accuracy", "n")
 @checked
 def reliability(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | pd.DataFrame,
-    truth: str | pd.DataFrame | None = None,
+    truth: str | pd.DataFrame | Sequence[str | pd.DataFrame] | None = None,
     *,
     key: str = _keys.LABEL,
     mapping: Mapping[str, str | Sequence[str]] | None = None,
@@ -110,7 +110,7 @@ def reliability(
 
 def _bins(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData] | pd.DataFrame,
-    truth: str | pd.DataFrame | None,
+    truth: str | pd.DataFrame | Sequence[str | pd.DataFrame] | None,
     **options: Any,
 ) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):

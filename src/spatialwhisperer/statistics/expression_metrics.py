@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import betainc, betaln
+from scipy.special import betainc, betaln, gammaln
 
 from spatialwhisperer._compute.blocks import blocks, each
 
@@ -285,7 +285,8 @@ def rmse_z(r: np.ndarray) -> np.ndarray:
 def hit_at_k(truth: Any, predicted: np.ndarray, k: int = 5) -> float:
     """Fraction of spots whose k highest predicted and k highest measured genes have at least one gene in common (HECLIP).
 
-    Of equal values the gene that comes first counts as higher. Rows with NaN in the prediction are left out.
+    Where several genes have the value that is the lowest of the k highest, each choice among them is equally likely, and the fraction
+    is the expected one: it does not depend on the order of the genes. Rows with NaN in the prediction are left out.
 
     Raises
     ------
@@ -296,23 +297,43 @@ def hit_at_k(truth: Any, predicted: np.ndarray, k: int = 5) -> float:
     n, g = predicted.shape
     if not 1 <= k <= g:
         raise ValueError(f"k must be between 1 and the number of genes ({g}), not {k}.")
-    hits = 0
+    hits = 0.0
     for rows in _blocks(n, g):
         t = truth[rows]
-        measured, guessed = top_k(t.toarray() if sp.issparse(t) else t, k), top_k(predicted[rows], k)
-        hits += int((measured[:, :, None] == guessed[:, None, :]).any(axis=(1, 2)).sum())
+        hits += float(_hit_probability(t.toarray() if sp.issparse(t) else t, predicted[rows], k).sum())
     return hits / n if n else np.nan
 
 
-def top_k(values: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k highest values of each row, highest first, the first of equal ones; shape (n, k)."""
-    left = np.array(values, dtype=np.float64)
-    out = np.empty((len(left), k), np.int64)
-    rows = np.arange(len(left))
-    for i in range(k):
-        out[:, i] = left.argmax(axis=1)
-        left[rows, out[:, i]] = -np.inf
-    return out
+def _hit_probability(truth: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:
+    """Probability that the k highest of both have a gene in common where ties are broken at random, shape (n,)."""
+    (sure_t, tied_t, free_t), (sure_p, tied_p, free_p) = _highest(truth, k), _highest(predicted, k)
+    missed = ~(sure_t & sure_p).any(axis=1)
+    # tied genes of the prediction that the truth does not hold for sure, and those among them that are tied there
+    apart_p, both = (tied_p & ~sure_t).sum(axis=1), (tied_p & tied_t).sum(axis=1)
+    apart_t = (tied_t & ~sure_p).sum(axis=1)
+    none = np.zeros(len(truth))
+    for chosen in range(min(k, int(both.max(initial=0))) + 1):
+        # of the tied genes that are chosen in the prediction, so many are tied in the truth, where others must be chosen
+        ways = (
+            _log_ways(both, chosen) + _log_ways(apart_p - both, free_p - chosen) + _log_ways(apart_t - chosen, free_t)
+        )
+        none += np.exp(ways - _log_ways(tied_p.sum(axis=1), free_p) - _log_ways(tied_t.sum(axis=1), free_t))
+    return 1 - missed * none
+
+
+def _highest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Genes above the k-th highest value of each row, genes of that value, and how many of the latter are among the k highest."""
+    last = np.partition(values, -k, axis=1)[:, [-k]]
+    above = values > last
+    return above, values == last, k - above.sum(axis=1)
+
+
+def _log_ways(n: np.ndarray, k: Any) -> np.ndarray:
+    """Logarithm of the number of ways to choose k of n, -inf where there is none."""
+    n, k = np.broadcast_arrays(n, k)
+    some = (k >= 0) & (k <= n)
+    n, k = np.where(some, n, 0), np.where(some, k, 0)
+    return np.where(some, gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0), -np.inf)
 
 
 def _pair(truth: Any, predicted: np.ndarray) -> tuple[Any, np.ndarray]:

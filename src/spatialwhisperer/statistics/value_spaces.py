@@ -17,10 +17,13 @@ TARGET = 1e4
 
 SPACES = {
     "per_spot_log1p": "each spot scaled to 10,000 counts over all its genes, ln(1 + x)",
-    "per_spot_log10": "each spot scaled to 10,000 counts over the chosen genes, log10(1 + x)",
+    "per_spot_log10": "each spot scaled to 10,000 counts over the genes of the model, log10(1 + x)",
     "per_gene_log10_peer": "each gene scaled to 10,000 counts within its section, log10(1 + x): no correction for depth",
 }
 """Name to definition. The last one is what the published evaluation of mclSTExp computes."""
+
+OVER_CHOSEN = frozenset({"per_spot_log10"})
+"""Spaces in which the value of a gene depends on which other genes are transformed with it."""
 
 
 def to_space(
@@ -35,7 +38,8 @@ def to_space(
     Parameters
     ----------
     counts
-        Raw counts of the chosen genes, CSR or dense, shape (n, g).
+        Raw counts of the chosen genes, CSR or dense, shape (n, g). For "per_spot_log10" these are all genes of a model: of some of
+        them the values would be others.
     space
         One of `SPACES`.
     library
@@ -58,7 +62,7 @@ def to_space(
         scaled = _per_gene(matrix, sections)
     else:
         own = np.asarray(matrix.sum(axis=1)).ravel()
-        total = own if library is None or space == "per_spot_log10" else np.asarray(library, dtype=np.float64)
+        total = own if library is None or space in OVER_CHOSEN else np.asarray(library, dtype=np.float64)
         scaled = sp.diags(TARGET / np.where(total > 0, total, 1.0)) @ matrix
     scaled = scaled.tocsr()
     scaled.data = np.log1p(scaled.data) if space == "per_spot_log1p" else np.log10(1 + scaled.data)

@@ -88,7 +88,7 @@ def calibrate(
         One object or several with known labels, of patients that the model was not trained on.
     truth
         Column of ``.obs`` with true classes (rows with NaN are left out), or key of ``.obsm`` with their proportions, of which the
-        largest counts; as in :func:`evaluate_annotation`.
+        largest counts; as in :func:`evaluate_annotation`. Rows in which no class is above 0, or several are the largest, are left out.
     model
         The model. It is changed in place: ``model.config.annotation`` then holds the normalisation, the background, the temperature,
         scales and offsets, the smallest confidence, the expected calibration error with them and with the temperature of the training,

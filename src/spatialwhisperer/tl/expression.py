@@ -15,6 +15,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
+from spatialwhisperer.statistics.value_spaces import OVER_CHOSEN
 from spatialwhisperer.tl._embedding.bank import own_observations
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not
@@ -160,6 +161,7 @@ def predict_expression(
     parameters = {
         "method": chosen,
         "value_space": predictor.config.value_space,
+        "library": _library(predictor),
         "gene_lists": predictor.config.gene_lists,
         "weight": predictor.config.weight if own is None else predictor.config.own_weight,
         "regression": None if chosen == "retrieval" else _regression(model, own=own is not None),
@@ -189,6 +191,13 @@ def _predictor(model: Whisperer) -> ExpressionPredictor:
             "model = sw.tl.train(sections, expression=True)."
         )
     return model.expression
+
+
+def _library(predictor: ExpressionPredictor) -> dict[str, Any] | None:
+    """All genes of the model, where a spot is scaled over them: some of them alone do not define its values."""
+    if predictor.config.value_space not in OVER_CHOSEN:
+        return None
+    return {"genes": list(predictor.genes), "gene_ids": list(predictor.config.gene_ids)}
 
 
 def _own_features(

@@ -220,6 +220,25 @@ def test_perfect_labels_get_one_where_a_class_dominates_nowhere() -> None:
     assert got.loc["c", ["precision", "recall", "f1"]].isna().all()
 
 
+def test_rows_of_no_class_count_for_the_auroc_alone(random: Any) -> None:
+    present = pd.DataFrame({name: np.asarray(random.obs["truth"] == name) for name in CLASSES}, index=random.obs_names)
+    present.iloc[:30] = False
+    got = sw.tl.evaluate_annotation(random, present)
+    pd.testing.assert_frame_equal(got, sw.tl.evaluate_annotation(random, present[CLASSES[::-1]]).loc[got.index])
+    some = random[30:].copy()
+    for metric in ("recall", "precision", "f1", "accuracy"):
+        np.testing.assert_allclose(got[metric], sw.tl.evaluate_annotation(some, "truth")[metric])
+    expected = roc_auc_score(present["a"], random.obsm["sw_label_scores"][:, 0])
+    assert got["auroc"]["a"] == pytest.approx(expected)
+
+
+def test_a_class_that_is_called_none_is_not_an_unknown_one() -> None:
+    adata = annotated(np.array([[3.0, 0, 0], [2, 1, 0], [1, 2, 0], [0, 3, 1]]))
+    frame = pd.DataFrame({"a": [1, 1, 0, 0], "b": [0, 0, 0, 1], "None": [0, 0, 0, 0]})
+    got = sw.tl.evaluate_annotation(adata, frame, mapping={"a": "a", "b": "b", "None": "c"})
+    assert got["accuracy"]["macro"] == 1
+
+
 def test_a_class_that_is_unknown_in_a_row_leaves_the_others_alone() -> None:
     adata = ad.AnnData(np.zeros((4, 0), np.float32))
     adata.obsm["sw_label_scores"] = np.array([[3, 0], [2, 1], [1, 2], [0, 3]], np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,37 @@ def test_training_data_must_not_hold_what_is_evaluated(adata: Any, train: list[A
     for leak in (adata, adata.copy(), adata[30:].copy()):
         with pytest.raises(ValueError, match=r"train\[1\] holds rows that are evaluated"):
             read_training([train[0], leak], pair, layer=None, options={})
+
+
+def test_values_that_are_no_counts_must_not_hold_what_is_evaluated(adata: Any, train: list[Any], guess: Any) -> None:
+    other = train[0]["table"].copy()
+    for table in (adata, other):
+        table.layers["mine"] = np.log1p(table.X.toarray() if sp.issparse(table.X) else table.X)
+    prediction = guess(adata, space="as given")
+    pair = make_pair(
+        Slide.open(adata), prediction, genes=None, value_space=None, layer="mine", group_key=None, key="sw_expression"
+    )
+    for leak in (adata, adata.copy(), adata[30:].copy(), adata[:, 20:].copy()):
+        with pytest.raises(ValueError, match=r"train\[1\] holds rows that are evaluated"):
+            read_training([other, leak], pair, layer="mine", options={})
+    # barcodes of another section are the same
+    other.obs_names = adata.obs_names
+    read_training([other], pair, layer="mine", options={})
+    # zeros in both say nothing
+    adata.layers["mine"][:] = other.layers["mine"][:] = 0
+    read_training([other], replace(pair, truth=pair.truth * 0), layer="mine", options={})
+
+
+def test_training_spots_are_scaled_over_all_genes_of_the_model(adata: Any, train: list[Any], guess: Any) -> None:
+    space = "per_spot_log10"
+    some = [str(g) for g in adata.var_names[[7, 3, 30]]]
+    prediction = guess(adata, space=space)
+    options = {"value_space": None, "layer": None, "group_key": None, "key": "sw_expression"}
+    every, few = (
+        read_training(train, make_pair(Slide.open(adata), prediction, genes=g, **options), layer=None, options={})
+        for g in (None, some)
+    )
+    np.testing.assert_array_equal(few.values.toarray(), every.values[:, [7, 3, 30]].toarray())
 
 
 def test_training_data_need_a_predicted_gene(adata: Any, train: list[Any], guess: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.tl.evaluation.batches import _batch_accuracy, batch_report
+from spatialwhisperer.tl.evaluation.batches import _batch_accuracy, _label_accuracy, batch_report
 
 
 @pytest.fixture
@@ -104,3 +104,28 @@ def test_two_rows_of_each_batch_are_enough_to_tell_batches_apart() -> None:
     x = np.array([[0.0], [0.1], [9.0], [9.1]])
     assert _batch_accuracy(x, np.array([0, 0, 1, 1]), 0) == 1.0
     assert np.isnan(_batch_accuracy(x, np.array([0, 0, 0, 1]), 0))
+
+
+def test_tied_votes_do_not_depend_on_the_order_of_rows() -> None:
+    # two neighbours of each row in the other batch, of two labels: a tie everywhere
+    x = np.array([[0.0], [0.1], [0.2], [0.31]])
+    batch, label = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
+        for names in (label, 1 - label):
+            assert _label_accuracy(x[order], batch[order], names[order], 2) == 0.5
+    # a row whose label has no vote among two that are tied is wrong
+    three = np.array([2, 2, 0, 1])
+    assert _label_accuracy(x, batch, three, 2) == 0
+
+
+def test_the_label_accuracy_is_that_of_sklearn_without_ties(objects: list[Any]) -> None:
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    x = np.concatenate([o.obsm["mixed"][:, :2] for o in objects])
+    label = np.concatenate([(o.obs["label"] == "y").to_numpy().astype(int) for o in objects])
+    batch = np.repeat([0, 1], [o.n_obs for o in objects])
+    guess = np.empty_like(label)
+    for b in (0, 1):
+        guess[batch == b] = KNeighborsClassifier(7).fit(x[batch != b], label[batch != b]).predict(x[batch == b])
+    assert _label_accuracy(x, batch, label, 7) == pytest.approx(balanced_accuracy_score(label, guess))

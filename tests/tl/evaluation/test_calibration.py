@@ -13,6 +13,7 @@ from spatialwhisperer._provenance import record
 from spatialwhisperer.statistics.calibration import expected_calibration_error, probabilities
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluate_calibration, top_labels
+from spatialwhisperer.tl.evaluation.errors import evaluate_errors
 
 CLASSES = ["a", "b/c", "d e"]
 
@@ -149,6 +150,60 @@ def test_several_objects_are_pooled(drawn: Any) -> None:
     halves[1].uns["sw_label"] = {"classes": np.array(["x", "y", "z"])}
     with pytest.raises(ValueError, match="annotated with different labels"):
         evaluate_calibration(halves, "truth")
+
+
+@pytest.mark.parametrize("function", [evaluate_calibration, abstention_curve])
+def test_several_objects_have_a_frame_each(drawn: Any, function: Any) -> None:
+    frame = pd.get_dummies(drawn.obs["truth"].astype(str))
+    halves = [drawn[:1000].copy(), drawn[1000:].copy()]
+    with pytest.raises(ValueError, match="one DataFrame for 2 objects"):
+        function(halves, frame)
+    frames = [frame.loc[part.obs_names[::-1]] for part in halves]
+    pd.testing.assert_frame_equal(function(halves, frames), function(drawn, "truth"))
+
+
+def test_rows_of_no_class_are_left_out(drawn: Any) -> None:
+    frame = pd.get_dummies(drawn.obs["truth"].astype(str))
+    frame.iloc[:500] = False
+    frame.iloc[500:600] = True
+    found = [evaluate_calibration(drawn, frame[order]) for order in (CLASSES, CLASSES[::-1])]
+    assert found[0].attrs["n"] == 2400
+    for one in found:
+        pd.testing.assert_frame_equal(one, evaluate_calibration(drawn[600:].copy(), "truth"))
+
+
+def of_sections(tables: dict[str, Any], *, stated: bool) -> Any:
+    """A SpatialData of spots that all lie at the same places, with or without the positions in the table."""
+    import spatialdata as sd
+
+    grid = np.argwhere(np.ones((8, 10))).astype(float)
+    parts, shapes = [], {}
+    for name, table in tables.items():
+        part = table.copy()
+        part.obs = part.obs.assign(region=pd.Categorical([name] * len(grid)), instance=np.arange(len(grid)))
+        part.obs_names = [f"{name} {i}" for i in range(len(grid))]
+        shapes[name] = sd.models.ShapesModel.parse(grid, geometry=0, radius=0.4)
+        if stated:
+            part.obsm["spatial"] = grid
+        parts.append(part)
+    whole = ad.concat(parts, uns_merge="same")
+    whole.obs["region"] = pd.Categorical(whole.obs["region"])
+    table = sd.models.TableModel.parse(whole, region=list(tables), region_key="region", instance_key="instance")
+    return sd.SpatialData(shapes=shapes, tables={"table": table})
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_sections_of_one_object_are_those_of_a_list(drawn: Any, stated: bool) -> None:
+    tables = {name: drawn[i * 80 : i * 80 + 80].copy() for i, name in enumerate("ABC")}
+    whole = of_sections(tables, stated=stated)
+    parts = [of_sections({name: table}, stated=stated) for name, table in tables.items()]
+    together, apart = evaluate_calibration(whole, "truth"), evaluate_calibration(parts, "truth")
+    for name in ("ece", "ece_low", "ece_high", "n"):
+        assert together.attrs[name] == pytest.approx(apart.attrs[name], rel=1e-6)
+    doubts = [evaluate_errors(data, "truth").loc["1 − confidence"] for data in (whole, parts)]
+    pd.testing.assert_series_equal(*doubts)
+    # the places count: without them all rows would be independent
+    assert together.attrs["ece_high"] != evaluate_calibration(whole["table"][:].copy(), "truth").attrs["ece_high"]
 
 
 def test_accuracy_rises_where_uncertain_rows_abstain(drawn: Any) -> None:

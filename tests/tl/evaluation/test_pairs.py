@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import record
 from spatialwhisperer.tl.evaluation.pairs import Pair, make_pair, values_of
 
 SPACE = "per_spot_log1p"
@@ -67,6 +68,23 @@ def test_a_gene_that_was_not_measured_counts_as_zero(table: Any, measured: Any) 
     values = values_of(Slide.open(table), np.array([2, -1, 0]), space=SPACE, layer=None).toarray()
     assert np.allclose(values[:, [0, 2]], measured(table)[:, [2, 0]], atol=1e-6)
     assert (values[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_spot_is_scaled_over_all_genes_of_the_model(table: Any, guess: Any, measured: Any, known: bool) -> None:
+    """Whichever of them are evaluated."""
+    space = "per_spot_log10"
+    all_of = measured(table[:, :5].copy(), space)
+    prediction = guess(table, space=space)[:, :5].copy()
+    if known:
+        # a model of five genes, of which two are in the table of the prediction
+        library = {"genes": ["G0", "alias", "G2", "G3", "G4"], "gene_ids": ["", "ENSG1", "", "", ""]}
+        record(prediction, _keys.EXPRESSION, {"value_space": space, "library": library})
+        prediction = prediction[:, ["G4", "G1"]].copy()
+    pair = paired(table, prediction, genes=["G4", "G1"])
+    assert np.allclose(pair.truth.toarray(), all_of[:, [4, 1]], atol=1e-6)
+    record(prediction, _keys.EXPRESSION, {"value_space": SPACE, "library": None})
+    assert paired(table, prediction).library is None
 
 
 def test_a_spatialdata_holds_its_prediction(section: Any, guess: Any) -> None:

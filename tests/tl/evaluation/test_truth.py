@@ -8,8 +8,16 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
-from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, judged, known_truth, label_sets
+from spatialwhisperer.tl.evaluation.truth import (
+    correct_labels,
+    indistinct,
+    judged,
+    known_truth,
+    label_sets,
+    truth_of_each,
+)
 
 
 @pytest.fixture
@@ -43,9 +51,70 @@ def test_proportions_have_a_dominant_class_where_they_are_complete(table: ad.Ann
     assert known_truth(table, frame).dominant.tolist() == ["a", None, "b"]
 
 
+@pytest.mark.parametrize("dtype", [float, int, bool])
+def test_a_row_without_a_largest_class_has_none(dtype: type) -> None:
+    values = np.array([[0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0]]).astype(dtype)
+    table = ad.AnnData(np.zeros((4, 0), np.float32))
+    for order in (["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"]):
+        truth = pd.DataFrame(values, columns=["a", "b", "c"])[order]
+        assert known_truth(table, truth).dominant.tolist() == ["c", None, None, "b"]
+
+
+def test_a_class_that_is_not_above_0_is_not_the_true_one(table: ad.AnnData) -> None:
+    frame = pd.DataFrame({"a": [-1.0, -0.1, np.inf], "b": [-2.0, 0.2, 0.0]})
+    assert known_truth(table, frame).dominant.tolist() == [None, "b", None]
+
+
+def test_rows_of_a_frame_are_found_by_their_names(table: ad.AnnData) -> None:
+    frame = pd.DataFrame({"a": [0.1, 0.2, 0.3]}, index=["z", "x", "y"])
+    assert known_truth(table, frame).proportions["a"].tolist() == [0.2, 0.3, 0.1]
+    # without names they are in the order of the table
+    assert known_truth(table, frame.reset_index(drop=True)).proportions["a"].tolist() == [0.1, 0.2, 0.3]
+    numbered = ad.AnnData(np.zeros((3, 0), np.float32), obs=pd.DataFrame(index=["7", "8", "9"]))
+    frame.index = pd.Index([9, 7, 8])
+    assert known_truth(numbered, frame).proportions["a"].tolist() == [0.2, 0.3, 0.1]
+    twice = ad.AnnData(np.zeros((3, 0), np.float32), obs=pd.DataFrame(index=["x", "x", "y"]))
+    frame.index = pd.Index(["x", "x", "y"])
+    assert known_truth(twice, frame).proportions["a"].tolist() == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("names", [["x", "y", "other"], ["x", "y", "y"], [1, 2, 3]])
+def test_other_rows_are_refused(table: ad.AnnData, names: Any) -> None:
+    with pytest.raises(ValueError, match=r"are not those of the table \(x, y, z\).*reset_index"):
+        known_truth(table, pd.DataFrame({"a": [0.1, 0.2, 0.3]}, index=names))
+
+
+def test_a_sparse_matrix_holds_proportions(table: ad.AnnData) -> None:
+    table.obsm["mix"] = sp.csr_matrix([[0.2, 0.8], [0, 1], [0.6, 0.4]])
+    table.uns["mix"] = {"classes": ["a", "b"]}
+    assert known_truth(table, "mix").dominant.tolist() == ["b", "b", "a"]
+    table.uns["mix"] = {"classes": ["a", "b", "c"]}
+    with pytest.raises(ValueError, match=r"shape \(3, 2\) and .* 3 names"):
+        known_truth(table, "mix")
+    table.uns["mix"] = "no record"
+    with pytest.raises(KeyError, match="without class names"):
+        known_truth(table, "mix")
+
+
+def test_each_object_has_a_truth_of_its_own() -> None:
+    frame = pd.DataFrame({"a": [0.1, 0.2, 0.3]})
+    assert truth_of_each("class", 2) == ["class", "class"]
+    assert truth_of_each(frame, 1) == [frame]
+    assert truth_of_each([frame, "class"], 2) == [frame, "class"]
+    with pytest.raises(ValueError, match=r"one DataFrame for 2 objects. Pass a list"):
+        truth_of_each(frame, 2)
+    with pytest.raises(ValueError, match="lists 1 names or DataFrames for 2 objects"):
+        truth_of_each([frame], 2)
+
+
 @pytest.mark.parametrize(
     ("truth", "error", "message"),
     [
+        (pd.DataFrame([[1, 2, 3]] * 3, columns=["a", "b", "a"]), ValueError, "Several columns of truth are named a."),
+        (pd.DataFrame([[1, 2]] * 3, columns=[1, "1"]), ValueError, "Several columns of truth are named 1."),
+        (pd.DataFrame(index=range(3)), ValueError, "truth has no columns"),
+        (pd.DataFrame({"a": [1.0] * 3, "note": ["p", "q", "r"]}), TypeError, "column 'note' of truth must hold"),
+        (pd.DataFrame({"day": pd.to_datetime(["2020-01-01"] * 3)}), TypeError, "column 'day' of truth must hold"),
         ("nowhere", KeyError, r"neither in \.obs \(found: class\) nor in \.obsm"),
         ("array", KeyError, "an array without class names"),
         (pd.DataFrame({"a": [1.0]}), ValueError, "truth has 1 rows, the table 3"),

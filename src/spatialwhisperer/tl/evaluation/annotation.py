@@ -50,7 +50,9 @@ def evaluate_annotation(
     A class is *present* in a row if it is the true label of the row, or if its true proportion or count exceeds ``threshold``. The
     AUROC of the class score against presence is computed for each group (section) and class; undefined ones are skipped. The mean
     is taken over groups within a class, then over classes. Accuracy and F1 compare the best label with the true one; a row that
-    abstained, or was rolled up to a coarser term, counts as missed. A class that is the true label of no row, such as one that is
+    abstained, or was rolled up to a coarser term, counts as missed. Of proportions, counts and Boolean values the true label is the
+    class with the largest value. A row in which no class is above 0, or several have the largest value, has no true label and counts
+    for the AUROC alone. A class that is the true label of no row, such as one that is
     present in many rows and never the largest proportion, has no F1, and does not count in its mean.
 
     Parameters
@@ -59,8 +61,9 @@ def evaluate_annotation(
         Annotated by :func:`zero_shot_annotate`.
     truth
         Column of ``.obs`` with true labels (rows with NaN are left out); or key of ``.obsm`` with proportions or counts per class
-        (a DataFrame, or an array whose class names are in ``.uns[truth]['classes']``); or such a DataFrame itself, in the
-        order of the rows. Boolean values state presence directly.
+        (a DataFrame, or an array whose class names are in ``.uns[truth]['classes']``); or such a DataFrame itself. Its rows are
+        found by the names of the table, in any order; a DataFrame without names (a default index) is in the order of the table.
+        Every column is a class. Boolean values state presence directly.
     key
         Column of ``.obs`` written by the annotation.
     mapping
@@ -86,8 +89,11 @@ def evaluate_annotation(
     ------
     KeyError
         If the annotation or the truth is not there.
+    TypeError
+        If a column of the truth holds no numbers.
     ValueError
-        If no true class is among the labels, or no row has both scores and a known truth.
+        If no true class is among the labels, no row has both scores and a known truth, or the rows of a DataFrame are not those of
+        the table.
 
     Examples
     --------
@@ -245,7 +251,7 @@ def _by_class(
         {"auroc": by["auroc"].mean(), "n_groups": by["auroc"].count(), "n_present": by["n_present"].sum()}
     ).loc[list(sets)]
     # labels are compared by the names of the annotation; a row that abstained counts as missed
-    take = scored & np.isin(dominant.astype(str), list(sets))
+    take = scored & np.isin(dominant, np.array(list(sets), dtype=object))
     true = dominant[take]
     guess = predicted.astype(object).where(predicted.notna(), "").to_numpy(dtype=object)[take]
     for name, own in sets.items():

@@ -175,9 +175,13 @@ def read_training(
         if (columns < 0).any():
             lacking = [pair.genes[i] for i in np.flatnonzero(columns < 0)]
             warn(f"train[{number}] lacks {len(lacking)} genes, which count as 0 there: {listing(lacking, 5)}.")
-        values.append(values_of(slide, columns, space=pair.space, layer=layer))
+        known = values_of(slide, columns, space=pair.space, layer=layer, library=pair.library)
+        values.append(known)
         totals = _totals(table, pair.space, layer)
-        _check_leak(table, totals, pair, layer, number)
+        if table is pair.table or _holds_evaluated(table, totals, known, columns >= 0, pair, layer):
+            raise ValueError(
+                f"train[{number}] holds rows that are evaluated. Baselines and gene lists must not see them: pass the other sections only."
+            )
         library.append(totals)
         obs.append(table.obs)
         sections.append(np.array([f"{number}:{code}" for code in slide.sections], dtype=object))
@@ -191,18 +195,29 @@ def _totals(table: AnnData, space: str, layer: str | None) -> np.ndarray:
     return np.asarray(counts_matrix(table, layer).sum(axis=1), np.float64).ravel()
 
 
-def _check_leak(table: AnnData, totals: np.ndarray, pair: Pair, layer: str | None, number: int) -> None:
-    """Refuse training data with rows that are evaluated: the same names with the same total counts (names alone repeat)."""
-    if table is not pair.table:
-        own = pd.Series(_totals(pair.table, pair.space, layer), index=pair.table.obs_names)
-        other = pd.Series(totals, index=table.obs_names)
-        own, other = own[~own.index.duplicated()], other[~other.index.duplicated()]
-        common = own.index.intersection(other.index)
-        if not len(common) or (own[common] == other[common]).mean() <= 0.5:
-            return
-    raise ValueError(
-        f"train[{number}] holds rows that are evaluated. Baselines and gene lists must not see them: pass the other sections only."
-    )
+def _holds_evaluated(
+    table: AnnData, totals: np.ndarray, values: sp.csr_matrix, present: np.ndarray, pair: Pair, layer: str | None
+) -> bool:
+    """Whether training data have rows that are evaluated: the same names with the same total counts (names alone repeat).
+
+    Values that are not counts are compared themselves, in the genes that are present, where they are not all zero.
+    """
+    own, other = _first_rows(pair.table), _first_rows(table)
+    common = own.index.intersection(other.index)
+    mine, its = own[common].to_numpy(), other[common].to_numpy()
+    if pair.space == AS_GIVEN:
+        truth, known = pair.truth[mine][:, present], values[its][:, present]
+        told = ((truth != 0).getnnz(axis=1) > 0) | ((known != 0).getnnz(axis=1) > 0)
+        same = ((truth != known).getnnz(axis=1) == 0)[told]
+    else:
+        same = _totals(pair.table, pair.space, layer)[mine] == totals[its]
+    return bool(len(same) and same.mean() > 0.5)
+
+
+def _first_rows(table: AnnData) -> pd.Series:
+    """First row of each name."""
+    names = table.obs_names
+    return pd.Series(np.arange(len(names)), index=names)[~names.duplicated()]
 
 
 def baseline_values(

@@ -26,8 +26,9 @@ CONVENTION = (
     "Columns of each embedding are standardised. mixing is the fraction of the k nearest rows from other batches, entropy that of the "
     "batches of the k nearest rows; both are divided by their expectation for randomly placed rows (1: as at random, 0: batches apart). "
     "batch_accuracy is the balanced accuracy of a logistic regression in five folds of rows, batch_chance one over the number of "
-    "batches. label_accuracy is the balanced accuracy of the majority vote of the k nearest rows of other batches. *_within_labels are "
-    "computed among rows of one label and averaged over rows, so that different labels in different batches do not count as batch effect."
+    "batches. label_accuracy is the balanced accuracy of the majority vote of the k nearest rows of other batches, expected over ties. "
+    "*_within_labels are computed among rows of one label and averaged over rows, so that different labels in different batches do not "
+    "count as batch effect."
 )
 
 
@@ -276,14 +277,14 @@ def _weighted(pairs: list[tuple[int, float]]) -> float:
 
 
 def _label_accuracy(x: np.ndarray, batch: np.ndarray, label: np.ndarray, k: int) -> float:
-    from sklearn.metrics import recall_score
-
-    guess = np.empty_like(label)
+    """Balanced accuracy of the vote; a tie is broken at random, so that the label counts as one over the number of tied ones."""
+    correct = np.empty(len(label))
     for b in np.unique(batch):
         out = batch == b
         if out.all():
             return np.nan
         near = label[~out][_neighbours(x[~out], x[out], min(k, int((~out).sum())), itself=False)]
         votes = np.stack([(near == c).sum(axis=1) for c in range(label.max() + 1)], axis=1)
-        guess[out] = votes.argmax(axis=1)
-    return float(recall_score(label, guess, average="macro", zero_division=0))
+        most = votes == votes.max(axis=1, keepdims=True)
+        correct[out] = most[np.arange(len(most)), label[out]] / most.sum(axis=1)
+    return float(np.mean([correct[label == c].mean() for c in np.unique(label)]))

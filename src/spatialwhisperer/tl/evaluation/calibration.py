@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.columns import tables_of
+from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
@@ -20,7 +20,14 @@ from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.scoring import top_codes
 from spatialwhisperer.tl.evaluation.annotation import label_scores, names_of
-from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, judged, known_truth, label_sets
+from spatialwhisperer.tl.evaluation.truth import (
+    correct_labels,
+    indistinct,
+    judged,
+    known_truth,
+    label_sets,
+    truth_of_each,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
 @checked
 def evaluate_calibration(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
-    truth: str | pd.DataFrame,
+    truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     *,
     key: str = _keys.LABEL,
     mapping: Mapping[str, str | Sequence[str]] | None = None,
@@ -51,8 +58,11 @@ def evaluate_calibration(
     ----------
     data
         One object or several, annotated by :func:`zero_shot_annotate` with the same labels.
-    truth, key
-        As in :func:`evaluate_annotation`; of proportions the largest counts.
+    truth
+        As in :func:`evaluate_annotation`; for several objects a name that all have, or a list with a name or DataFrame for each. Rows
+        that have no true label are left out.
+    key
+        As in :func:`evaluate_annotation`.
     mapping
         From true class to label, or to several that it covers.
     n_bins
@@ -74,7 +84,7 @@ def evaluate_calibration(
     KeyError
         If the annotation or the truth is not there.
     ValueError
-        If no true class has a label, or no row has both scores and a known truth.
+        If no true class has a label, no row has both scores and a known truth, or one DataFrame is given for several objects.
 
     Examples
     --------
@@ -85,10 +95,10 @@ def evaluate_calibration(
     >>> 0 < bins.attrs["ece"] < 1
     True
     """
-    tables = tables_of(data, table_key)
-    rows, taken = judged_rows(tables, truth, key, mapping)
+    slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
+    rows, taken = judged_rows(slides, truth, key, mapping)
     confidence, correct = rows.summed, rows.correct
-    sections, positions = places(tables, taken)
+    sections, positions = places(slides, taken)
     residual = SpatialErrors(positions, sections).mean(correct - confidence.astype(float))
     error = calibration_error(confidence, correct, residual, n_bins=n_bins)
     bins = pd.DataFrame(reliability_bins(confidence, correct, n_bins=n_bins)._asdict())
@@ -110,7 +120,7 @@ def evaluate_calibration(
 @checked
 def abstention_curve(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
-    truth: str | pd.DataFrame,
+    truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     *,
     key: str = _keys.LABEL,
     mapping: Mapping[str, str | Sequence[str]] | None = None,
@@ -143,7 +153,8 @@ def abstention_curve(
     >>> float(curve["coverage"].iloc[-1])
     1.0
     """
-    (confidence, _, correct), _ = judged_rows(tables_of(data, table_key), truth, key, mapping)
+    slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
+    (confidence, _, correct), _ = judged_rows(slides, truth, key, mapping)
     order = np.argsort(-confidence, kind="stable")
     n = np.arange(1, len(order) + 1)
     curve = pd.DataFrame(
@@ -232,26 +243,25 @@ def stored_probabilities(table: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(probabilities(scores.to_numpy(), record.temperature), columns=scores.columns)
 
 
-def places(tables: Sequence[AnnData], taken: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Section and position of some of the rows of all tables; no positions where a table has none."""
-    slides = [Slide.open(table) for table in tables]
+def places(slides: Sequence[Slide], taken: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Section and position of some of the rows of all slides; no positions where a slide has none."""
     sections = np.concatenate([[f"{i}:{code}" for code in slide.sections] for i, slide in enumerate(slides)])
     positions = [xy for slide in slides if (xy := slide.positions()) is not None]
     return sections[taken], np.concatenate(positions)[taken] if len(positions) == len(slides) else None
 
 
 def judged_rows(
-    tables: Sequence[AnnData],
-    truth: str | pd.DataFrame,
+    slides: Sequence[Slide],
+    truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     key: str,
     mapping: Mapping[str, str | Sequence[str]] | None,
 ) -> tuple[Judged, np.ndarray]:
-    """The best labels of all rows with scores and a known truth, and which rows these are, Boolean over the rows of all tables."""
-    stored = [stored_probabilities(t, key) for t in tables]
+    """The best labels of all rows with scores and a known truth, and which rows these are, Boolean over the rows of all slides."""
+    stored = [stored_probabilities(slide.table, key) for slide in slides]
     labels = names_of(stored[0])
     if other := next((names_of(s) for s in stored if names_of(s) != labels), None):
         raise ValueError(f"The objects were annotated with different labels: {listing(labels)}, and {listing(other)}.")
-    known = [known_truth(t, truth) for t in tables]
+    known = [known_truth(s.table, own) for s, own in zip(slides, truth_of_each(truth, len(slides)), strict=True)]
     sets = label_sets(dict.fromkeys(c for k in known for c in names_of(k.proportions)), labels, mapping)
     correct = correct_labels(np.concatenate([k.dominant for k in known]), sets, labels)
     values = np.concatenate([s.to_numpy() for s in stored])

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.columns import tables_of
+from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.contract import number_column, number_matrix
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
@@ -30,7 +31,7 @@ CONFIDENCE, AGREEMENT, WORDING = "1 − confidence", "1 − agreement", "wording
 @checked
 def evaluate_errors(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
-    truth: str | pd.DataFrame,
+    truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     *,
     key: str = _keys.LABEL,
     mapping: Mapping[str, str | Sequence[str]] | None = None,
@@ -45,7 +46,7 @@ def evaluate_errors(
     data
         One object or several, annotated by :func:`zero_shot_annotate` with the same labels.
     truth, key
-        As in :func:`evaluate_annotation`; of proportions the largest counts.
+        As in :func:`evaluate_calibration`.
     mapping
         From true class to label, or to several that it covers.
     %(table_key)s
@@ -82,8 +83,9 @@ def evaluate_errors(
     >>> sw.tl.evaluate_errors(section, "cell_type").index.tolist()
     ['1 − confidence', 'wording sd']
     """
-    tables = tables_of(data, table_key)
-    rows, taken = judged_rows(tables, truth, key, mapping)
+    slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
+    rows, taken = judged_rows(slides, truth, key, mapping)
+    tables = [slide.table for slide in slides]
     doubt = {CONFIDENCE: 1 - rows.summed.astype(np.float64)}
     named = _keys.agreement(key)
     if all(named in t.obs for t in tables):
@@ -91,7 +93,7 @@ def evaluate_errors(
     wording = [sd for t in tables if (sd := best_wording_sd(t, key)) is not None]
     if len(wording) == len(tables):
         doubt[WORDING] = np.concatenate(wording)[taken]
-    sections, positions = places(tables, taken)
+    sections, positions = places(slides, taken)
     return error_detection(doubt, ~rows.correct, SpatialErrors(positions, sections))
 
 

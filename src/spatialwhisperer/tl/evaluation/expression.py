@@ -78,7 +78,9 @@ def evaluate_expression(
     prediction
         Result of :func:`predict_expression`, the same rows in the same order; ``None`` takes the table ``key`` of a SpatialData.
     genes
-        Genes to evaluate, which are then the list "ACG"; ``None`` takes all genes that were predicted.
+        Genes to evaluate, which are then the list "ACG"; ``None`` takes all genes that were predicted. Their values do not depend on
+        which of them are chosen: in the space "per_spot_log10" a spot is scaled over all genes of the model, where the prediction
+        recorded them, else over all that it holds.
     gene_lists
         Further lists by name.
     gene_lists_from
@@ -98,7 +100,8 @@ def evaluate_expression(
     patient_key
         Column of ``.obs`` with the patient.
     hits
-        For each number k: the fraction of spots in which one of the k highest predicted genes is among the k highest measured ones.
+        For each number k: the fraction of spots in which one of the k highest predicted genes is among the k highest measured ones,
+        expected over ties.
     key
         Table of a SpatialData with the prediction.
     per_gene

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +14,7 @@ from spatialwhisperer._access.table.counts import counts_matrix, match_genes
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.statistics.value_spaces import SPACES, check_space, to_space
+from spatialwhisperer.statistics.value_spaces import OVER_CHOSEN, SPACES, check_space, to_space
 from spatialwhisperer.tl.evaluation.groups import row_groups
 
 if TYPE_CHECKING:
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 
 AS_GIVEN = "as given"
 """Recorded as the value space where a model was trained on the values of a layer rather than on counts."""
+
+
+class Library(NamedTuple):
+    """Names and Ensembl ids of the genes over which a spot is scaled in the spaces `OVER_CHOSEN`."""
+
+    genes: list[str]
+    gene_ids: list[str]
+
+    def columns(self, table: AnnData) -> np.ndarray:
+        """Column of each gene in a table, -1 where it has none."""
+        return match_genes(self.genes, self.gene_ids, table)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Pair:
         Value space of both.
     lists
         Gene lists that the prediction recorded: they were chosen on the training data of its model.
+    library
+        All genes that were predicted, also those that are not evaluated; ``None`` where values do not depend on them.
     """
 
     table: AnnData
@@ -58,6 +72,7 @@ class Pair:
     groups: np.ndarray
     space: str
     lists: dict[str, list[str]]
+    library: Library | None
 
 
 def make_pair(
@@ -86,9 +101,11 @@ def make_pair(
     known = recorded(prediction, _keys.EXPRESSION) or {}
     space = check_value_space(value_space, known.get("value_space"))
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
-    columns = match_genes([str(name) for name in prediction.var_names], ids, table)
+    names = [str(name) for name in prediction.var_names]
+    columns = match_genes(names, ids, table)
     measured = _measured_genes(prediction, table, columns)
-    truth = values_of(slide, columns[measured], space=space, layer=layer)
+    library = _library(known, names, ids) if space in OVER_CHOSEN else None
+    truth = values_of(slide, columns[measured], space=space, layer=layer, library=library)
     chosen = _chosen(np.asarray(prediction.var_names)[measured], genes)
     keep = np.flatnonzero(measured)[chosen]
     values: Any = prediction.X
@@ -104,6 +121,7 @@ def make_pair(
         row_groups(slide, group_key),
         space,
         known.get("gene_lists") or {},
+        library,
     )
 
 
@@ -123,14 +141,27 @@ def check_value_space(asked: str | None, known: str | None) -> str:
     return str(known if asked is None else asked)
 
 
-def values_of(slide: Slide, columns: np.ndarray, *, space: str, layer: str | None) -> sp.csr_matrix:
-    """Values of some genes in a space, CSR; column -1 is a gene that the table lacks and counts as 0."""
+def values_of(
+    slide: Slide, columns: np.ndarray, *, space: str, layer: str | None, library: Library | None = None
+) -> sp.csr_matrix:
+    """Values of some genes in a space, CSR; column -1 is a gene that the table lacks and counts as 0.
+
+    Parameters
+    ----------
+    slide, columns
+        The slide, and columns of its table.
+    space, layer
+        Value space, and layer with the counts.
+    library
+        Genes over which a spot is scaled; ``None`` takes all genes of the table, or in the spaces `OVER_CHOSEN` those of the columns.
+    """
     if space == AS_GIVEN:
         return _given_values(slide.table, columns, layer)
     counts = counts_matrix(slide.table, layer)
-    part = _take(counts, columns)
-    library = np.asarray(counts.sum(axis=1)).ravel()
-    return to_space(part, space, library=library, sections=slide.sections)
+    others = np.setdiff1d([] if library is None else library.columns(slide.table), [*columns, -1]).astype(int)
+    part = _take(counts, np.concatenate([columns, others]))
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    return to_space(part, space, library=total, sections=slide.sections)[:, : len(columns)]
 
 
 def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.csr_matrix:
@@ -168,6 +199,12 @@ def _prediction(data: AnnData | SpatialData, prediction: AnnData | None, key: st
             "or pass prediction=…."
         )
     return data.tables[key]
+
+
+def _library(known: Mapping[str, Any], names: list[str], ids: list[str]) -> Library:
+    """The genes that a prediction was scaled over: those it recorded, else all that it holds."""
+    stated = known.get("library")
+    return Library(stated["genes"], stated["gene_ids"]) if isinstance(stated, Mapping) else Library(names, ids)
 
 
 def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from spatialwhisperer._checks.values import check_texts
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
 
@@ -26,7 +29,8 @@ class Known(NamedTuple):
     stated
         Whether the values are 0 and 1 and say directly whether a class is present.
     dominant
-        True class of each row: the one with the largest value; ``None`` where it is unknown.
+        True class of each row: the one whose value is the largest, and above 0. ``None`` where a value is unknown, no class is above 0,
+        or several have the largest value, such as two that are stated to be present.
     """
 
     proportions: pd.DataFrame
@@ -42,7 +46,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
     KeyError
         If the name is in neither, or an array has no class names.
     TypeError, ValueError
-        If it is something else, or its rows are not those of the table.
+        If it is something else, its rows are not those of the table, or its columns are not numbers of one class each.
     """
     if isinstance(truth, str) and truth in table.obs:
         return _column_truth(table.obs[truth])
@@ -54,15 +58,31 @@ def known_truth(table: AnnData, truth: Any) -> Known:
         truth = _proportions(table, truth)
     if not isinstance(truth, pd.DataFrame):
         raise TypeError(f"truth must be a name or a DataFrame, not {type(truth).__name__}.")
-    if len(truth) != table.n_obs:
-        raise ValueError(f"truth has {len(truth)} rows, the table {table.n_obs}.")
+    truth = _in_order(truth, table)
+    names = _class_names(truth)
     stated = all(pd.api.types.is_bool_dtype(dtype) for dtype in truth.dtypes)
-    values = np.column_stack([truth[c].astype("Float64").to_numpy(dtype=float, na_value=np.nan) for c in truth])
-    names = np.array([str(c) for c in truth], dtype=object)
-    whole = np.isfinite(values).all(axis=1)
-    dominant = np.full(len(values), None, dtype=object)
-    dominant[whole] = names[values[whole].argmax(axis=1)]
-    return Known(pd.DataFrame(values, columns=names), stated, dominant)
+    values = np.column_stack([_numbers(truth.iloc[:, i], name) for i, name in enumerate(names)])
+    return Known(pd.DataFrame(values, columns=names), stated, _dominant(values, names))
+
+
+def truth_of_each(truth: Any, n: int) -> list[Any]:
+    """The ground truth of each of several objects: the same name for all, or one of a list.
+
+    Raises
+    ------
+    ValueError
+        If the list has another length, or one DataFrame is given for several objects.
+    """
+    if isinstance(truth, list | tuple):
+        if len(truth) != n:
+            raise ValueError(f"truth lists {len(truth)} names or DataFrames for {n} objects; pass one for each object.")
+        return list(truth)
+    if isinstance(truth, pd.DataFrame) and n > 1:
+        raise ValueError(
+            f"truth is one DataFrame for {n} objects. Pass a list with that of each object, such as "
+            "[truth.loc[adata.obs_names] for adata in data]."
+        )
+    return [truth] * n
 
 
 def label_sets(
@@ -175,12 +195,66 @@ def _column_truth(column: Any) -> Known:
 
 
 def _proportions(table: AnnData, key: str) -> pd.DataFrame:
-    values = table.obsm[key]
+    values: Any = table.obsm[key]
     if isinstance(values, pd.DataFrame):
         return values
-    classes = table.uns.get(key, {}).get("classes")
+    stored = table.uns.get(key)
+    classes = stored.get("classes") if isinstance(stored, Mapping) else None
     if classes is None:
         raise KeyError(
             f".obsm[{key!r}] is an array without class names. Put them in .uns[{key!r}]['classes'], or pass a DataFrame."
         )
-    return pd.DataFrame(np.asarray(values), columns=[str(c) for c in classes])
+    values = values.toarray() if sp.issparse(values) else np.asarray(values)
+    if values.ndim != 2 or np.ndim(classes) != 1 or values.shape[1] != len(classes):
+        raise ValueError(
+            f".obsm[{key!r}] has the shape {values.shape} and .uns[{key!r}]['classes'] {np.size(classes)} names. Name each column once."
+        )
+    return pd.DataFrame(values, columns=[str(c) for c in classes])
+
+
+def _in_order(truth: pd.DataFrame, table: AnnData) -> pd.DataFrame:
+    """The rows in the order of the table: by their names, or as they are where they have none."""
+    if len(truth) != table.n_obs:
+        raise ValueError(
+            f"truth has {len(truth)} rows, the table {table.n_obs}. Bring it to the same rows: truth.loc[adata.obs_names]."
+        )
+    if truth.index.equals(pd.RangeIndex(len(truth))) or truth.index.equals(table.obs_names):
+        return truth
+    names = truth.index.map(str)
+    where = names.get_indexer(table.obs_names) if names.is_unique else np.full(table.n_obs, -1)
+    if (where < 0).any() or not table.obs_names.is_unique:
+        raise ValueError(
+            f"The rows of truth ({listing(names, 3)}) are not those of the table ({listing(table.obs_names, 3)}). Name them as in "
+            ".obs_names; if they have its order, drop their names: truth.reset_index(drop=True)."
+        )
+    return truth.iloc[where]
+
+
+def _class_names(truth: pd.DataFrame) -> list[str]:
+    names = [str(c) for c in truth.columns]
+    if not names:
+        raise ValueError("truth has no columns; it needs one for each class.")
+    repeated = [name for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise ValueError(f"Several columns of truth are named {listing(repeated, 3)}. Rename or drop all but one.")
+    return names
+
+
+def _numbers(column: pd.Series, name: str) -> np.ndarray:
+    """Values of a class, float64; NaN where they are unknown."""
+    try:
+        return column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"The column {name!r} of truth must hold proportions, counts or True and False, not {column.dtype}. Leave out columns that "
+            "are no classes."
+        ) from None
+
+
+def _dominant(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    whole = np.isfinite(values).all(axis=1)
+    largest = np.where(whole, values.max(axis=1), 0.0)
+    clear = (largest > 0) & ((values == largest[:, None]).sum(axis=1) == 1)
+    out = np.full(len(values), None, dtype=object)
+    out[clear] = np.array(names, dtype=object)[values[clear].argmax(axis=1)]
+    return out
