@@ -201,7 +201,7 @@ def embed_genes(
     ``None``, or with ``inplace=False`` the embedding. In place it writes:
 
     ``.obsm[key_added]`` : :class:`numpy.ndarray` (dtype ``float32``)
-        Embedding, shape (n, dim); NaN in rows without counts in the encoder's genes.
+        Embedding, shape (n, dim); NaN in rows without counts in the encoder's genes, for ``"identity"`` in rows without any count.
     ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
         Encoder, number of genes found, and how the encoder was fitted.
 
@@ -280,19 +280,23 @@ def gene_features(
 
     Returns
     -------
-    The embedding, float32, shape (n, dim), NaN in rows without counts in the encoder's genes; and a Boolean array, shape (genes,),
-    of which genes the table has.
+    The embedding, float32, shape (n, dim), NaN in rows without counts in the encoder's genes (for "identity": in any gene); and a
+    Boolean array, shape (genes,), of which genes the table has.
     """
     counts, present = align_counts(
         encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key, fewest=encoder.fewest_genes
     )
     out = encoded(encoder, counts, absent_rows=True, present=present, batch_size=batch_size, device=device)
+    library = np.asarray(counts.sum(axis=1)).ravel()
+    if encoder.encodes_zeros and not library.all():
+        library = np.asarray(counts_matrix(table, layer).sum(axis=1)).ravel()
     # an encoder may leave out genes, which are then the only ones that a row has counts of
-    empty = (np.asarray(counts.sum(axis=1)).ravel() == 0) | ~np.isfinite(out).all(axis=1)
+    empty = (library == 0) | ~np.isfinite(out).all(axis=1)
     if empty.any():
         out[empty] = np.nan
+        where = "" if encoder.encodes_zeros else " in the encoder's genes"
         warn(
-            f"{int(empty.sum())} rows have no counts in the encoder's genes and get NaN; "
+            f"{int(empty.sum())} rows have no counts{where} and get NaN; "
             "sc.pp.filter_cells(adata, min_counts=1) drops rows that are empty altogether."
         )
     return out, present

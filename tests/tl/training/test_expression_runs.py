@@ -52,6 +52,22 @@ def snapshot(section: Any) -> Any:
     return [sorted(part) for part in (section.tables, table.obs, table.obsm, table.layers, table.uns)]
 
 
+# ------------------------------------------------------------------------------------------------- what it is trained on
+
+
+def test_rows_without_counts_in_the_chosen_genes_are_trained_on_as_zeros() -> None:
+    tables = planted(["A", "B"], n=30)
+    for table in tables:
+        x = table.X.toarray()
+        x[:12, :2] = 0
+        table.X = sp.csr_matrix(x)
+    expression = sw.tl.ExpressionOptions(genes=["G0", "G1"], cross_validate=False)
+    model: Any = sw.tl.train(tables, **GIVEN | {"max_epochs": 1}, expression=expression)
+    bank = model.expression.values.toarray()
+    assert len(bank) == 60
+    assert (bank == 0).all(axis=1).sum() == 24
+
+
 # ------------------------------------------------------------------------------------------------- how good it is
 
 
