@@ -348,6 +348,8 @@ def small(training: list[Any], genes: list[str]) -> Any:
         ({"k": 0}, ValueError, "k must be a positive whole number"),
         ({"k": 2.5}, ValueError, "k must be a positive whole number"),
         ({"genes": ["Gene of none"]}, KeyError, "Gene of none.*It predicts 40.*ExpressionOptions.genes="),
+        ({"genes": []}, ValueError, "genes is empty"),
+        ({"genes": ["GENE0001", "GENE0002", "GENE0001"]}, ValueError, "genes holds GENE0001 more than once"),
         ({"bank_scope": "other_groups", "group_key": "donor"}, KeyError, "group_key='donor' is not in .obs"),
         ({"table_key": "spots"}, KeyError, "table_key='spots' is not a table"),
         ({"model": None}, ValueError, r"embedded model 'her2st-mini' predicts no expression.*sw.tl.train"),

@@ -15,7 +15,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.counts import align_counts, counts_matrix, match_genes, names_and_ids
+from spatialwhisperer._access.table.counts import align_counts, counts_matrix, matched_genes
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_batch_size, check_key_added
@@ -373,8 +373,7 @@ def _shared_counts(
 ) -> tuple[sp.csr_matrix, list[str], list[str]]:
     """Stack the counts of the genes that all tables have."""
     matrices = [counts_matrix(table, layer) for table in tables]
-    genes, ids = names_and_ids(tables[0], gene_ids_key)
-    columns = np.stack([np.arange(len(genes)), *(match_genes(genes, ids, table, gene_ids_key) for table in tables[1:])])
+    columns, genes, ids = matched_genes(tables, gene_ids_key)
     shared = (columns >= 0).all(axis=0)
     smallest = min(table.n_vars for table in tables)
     if not shared.any():
@@ -384,9 +383,6 @@ def _shared_counts(
         )
     if shared.sum() < smallest / 2:
         warn(f"Only {int(shared.sum())} genes are in all {len(tables)} objects; the smallest has {smallest}.")
-    for table, column in zip(tables[1:], columns[1:], strict=True):
-        others = names_and_ids(table, gene_ids_key)[1]
-        ids = [known or (others[j] if j >= 0 else "") for known, j in zip(ids, column, strict=True)]
     counts = sp.vstack([m[:, c[shared]] for m, c in zip(matrices, columns, strict=True)], format="csr")
     keep = np.flatnonzero(shared)
     return counts, [genes[i] for i in keep], [ids[i] for i in keep]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access.table.counts import counts_for, counts_matrix, names_and_ids
+from spatialwhisperer._access.table.counts import counts_for, counts_matrix, find_genes, match_genes, matched_genes
 from spatialwhisperer._access.table.fingerprints import row_hash
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.models.expression.config import ExpressionConfig
@@ -43,7 +43,11 @@ LISTS = 50
 
 
 def choose_genes(
-    sources: Sequence[Source], genes: Sequence[str] | None, preset: Preset, held_out: set[str], layer: str | None
+    sources: Sequence[Source],
+    genes: str | Sequence[str] | None,
+    preset: Preset,
+    held_out: set[str],
+    layer: str | None,
 ) -> tuple[list[str], list[str]]:
     """Names and Ensembl ids of the genes that were named, or that the rule of the preset chooses on training rows.
 
@@ -63,18 +67,27 @@ def choose_genes(
         raise ValueError(
             "No training object holds both an image and counts, which the prediction of expression learns from."
         )
-    names, ids = names_and_ids(tables[0])
-    if genes is not None:
-        genes = list(dict.fromkeys(str(g) for g in genes))
-        for table in tables:
-            missing = sorted(set(genes) - set(names_and_ids(table)[0]))
-            if missing:
-                raise KeyError(f"genes not in the counts: {listing(missing)}.")
-    else:
+    columns, names, ids = matched_genes(tables)
+    if genes is None:
         spec = preset.expression
-        genes = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
-    known = dict(zip(names, ids, strict=True))
-    return list(genes), [known.get(g, "") for g in genes]
+        chosen = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
+        at = tables[0].var_names.get_indexer(chosen)
+    else:
+        at = _named(genes, names, ids, (columns >= 0).all(axis=0))
+    return [names[i] for i in at], [ids[i] for i in at]
+
+
+def _named(genes: str | Sequence[str], names: Sequence[str], ids: Sequence[str], everywhere: np.ndarray) -> np.ndarray:
+    """Positions of the genes that were named by name or Ensembl id, each once."""
+    asked = [genes] if isinstance(genes, str) else [str(g) for g in genes]
+    at = find_genes(asked, names, ids)
+    missing = [gene for gene, i in zip(asked, at, strict=True) if i < 0 or not everywhere[i]]
+    if missing:
+        raise KeyError(
+            f"genes not in the counts: {listing(sorted(set(missing)))}. Every object with images must have them, by name or Ensembl id "
+            f"(found: {listing(names, 5)})."
+        )
+    return np.array(list(dict.fromkeys(at.tolist())), dtype=np.int64)
 
 
 def _paired(sources: Sequence[Source]) -> list[Source]:
@@ -113,7 +126,7 @@ def read_values(
         inside = np.asarray(rows["source"] == number)
         if (both & inside).any():
             blocks.append(_source_values(source, genes, gene_ids, space, layer, values_layer)[both[inside]])
-        elif _serves(source, genes, values_layer) and not set(source.group.astype(str)) & held_out:
+        elif _serves(source, genes, gene_ids, values_layer) and not set(source.group.astype(str)) & held_out:
             matrix = _source_values(source, genes, gene_ids, space, layer, None)
             unpaired |= {str(code): matrix[source.section == code] for code in np.unique(source.section)}
             groups |= {
@@ -124,10 +137,10 @@ def read_values(
     return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired, groups)
 
 
-def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> bool:
+def _serves(source: Source, genes: Sequence[str], ids: Sequence[str], values_layer: str | None) -> bool:
     """Whether an object without an image can help to find components of expression: it is spatial and has nearly all genes."""
     spatial = source.xy is not None and values_layer is None and "image" not in source.has and "gene" in source.has
-    return spatial and bool(source.table.var_names.isin(list(genes)).sum() >= MOST * len(genes))
+    return spatial and bool((match_genes(genes, ids, source.table) >= 0).sum() >= MOST * len(genes))
 
 
 def _source_values(
@@ -138,7 +151,11 @@ def _source_values(
             raise KeyError(
                 f"values_layer={values_layer!r} not in .layers of {source.name} ({listing(source.table.layers)})."
             )
-        values = sp.csr_matrix(source.table[:, list(genes)].layers[values_layer], dtype=np.float32)
+        columns = match_genes(genes, ids, source.table)
+        if (columns < 0).any():
+            missing = [gene for gene, j in zip(genes, columns, strict=True) if j < 0]
+            raise KeyError(f"genes without values in .layers[{values_layer!r}] of {source.name}: {listing(missing)}.")
+        values = sp.csr_matrix(source.table[:, columns].layers[values_layer], dtype=np.float32)
         if not np.isfinite(values.data).all():
             raise ValueError(f".layers[{values_layer!r}] of {source.name} holds values that are not finite.")
         return values
