@@ -54,6 +54,18 @@ def test_empty_captions_are_none() -> None:
     assert "text" not in without.has
 
 
+def test_a_caption_is_one_text_whatever_its_blanks_and_unicode_form() -> None:
+    (one,) = look(table(text=["T  cell", "T\u00a0cell ", "\tT\ncell", "T Cell"]))
+    assert one.captions.ravel().tolist() == ["T cell"] * 3 + ["T Cell"]
+    (umlauts,) = look(table(text=pd.Categorical(["Gef\u00e4\u00df", "Gefa\u0308\u00df", None, "Fett"])))
+    assert umlauts.captions.ravel().tolist() == ["Gef\u00e4\u00df"] * 2 + [None, "Fett"]
+
+
+def test_what_str_makes_of_a_missing_value_is_no_caption() -> None:
+    (one,) = look(table(6, text=["nan", "None", "<NA>", "NaT", np.nan, "none such"]))
+    assert one.captions.ravel().tolist() == [None] * 5 + ["none such"]
+
+
 def test_named_features_stand_for_the_modality() -> None:
     given = table(image=True)
     given.obsm["X_g"] = np.zeros((4, 2))
