@@ -189,8 +189,9 @@ def zero_shot_annotate(
     Raises
     ------
     ValueError
-        If labels are empty, repeated, fewer than two or two of them have the same text or embedding, a number lies outside its range, a term or an example does not fit, a
-        background is of another width, or no row has an embedding. Nothing is written then.
+        If labels are empty, repeated or fewer than two, or two of them have the same text or the same embedding. If a number lies
+        outside its range, a term or an example does not fit, a background is of another width, or no row has an embedding. Nothing is
+        written then.
     KeyError
         If there is neither image nor counts, or a column is missing.
     RuntimeError

@@ -77,7 +77,7 @@ def predict_expression(
     genes
         Some of the genes of the model, each once, by name or Ensembl id; ``None`` takes all.
     k
-        Number of neighbours; ``None`` takes that of the preset.
+        Number of neighbours; ``None`` takes that of the preset, or all rows of a bank that is smaller.
     bank_scope
         "other_groups" leaves out the observations of the same patient.
     group_key

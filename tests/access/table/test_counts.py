@@ -152,6 +152,11 @@ def test_any_storage_of_counts_is_read() -> None:
     assert counts_matrix(ad.AnnData(parts)).toarray().tolist() == [[0, 0, 0, 3, 0]]
 
 
+def test_values_that_are_stored_for_one_entry_are_summed() -> None:
+    twice = sp.csr_matrix((np.array([200, 100], np.uint8), [0, 0], [0, 2]), shape=(1, 2))
+    assert counts_matrix(ad.AnnData(twice)).toarray().tolist() == [[300, 0]]
+
+
 def test_a_backed_file_is_read(tmp_path: Any) -> None:
     adata = table()
     for kind in ("sparse", "dense"):

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._access.table.counts import counts_for, counts_matrix, find_genes, match_genes, matched_genes
 from spatialwhisperer._access.table.fingerprints import row_hash
-from spatialwhisperer._messages import inform, listing, progress
+from spatialwhisperer._messages import inform, listing, progress, warn
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.retrieval.rule import Retrieval
     from spatialwhisperer.tl._training.inputs import Inputs
     from spatialwhisperer.tl._training.regression import OwnInputs
     from spatialwhisperer.tl._training.sources import Source
@@ -191,6 +192,11 @@ def attach_predictor(
     training = np.isin(values.rows, items.row)
     seen = fingerprints(sources, set(plan.training.validation_groups))
     model.expression = _predictor(model, inputs, values, training, plan, seen, own)
+    k, asked = model.expression.config.retrieval.k, plan.preset.expression.retrieval.k  # type: ignore[union-attr]
+    if k != asked:
+        warn(
+            f"The preset averages {asked} neighbours, and there are {k} training rows: retrieval averages all of them."
+        )
     if not cross_validate:
         return
     rows = inputs.observations.iloc[values.rows]
@@ -232,7 +238,7 @@ def _predictor(
         genes=tuple(values.genes),
         gene_ids=tuple(values.gene_ids),
         value_space=values.space,
-        retrieval=spec.retrieval,
+        retrieval=_reachable(spec.retrieval, len(rows)),
         method=spec.method,  # type: ignore[arg-type]
         regression="decoder" if model.decoder is not None else "embedding" if trained else "features",
         regression_rank=spec.regression_rank,
@@ -307,7 +313,6 @@ def _out_of_fold(
             inputs.rows_of("image", rows),
             sections=rows["section"].to_numpy(),
             positions=rows[["x", "y"]].to_numpy() if "image" in fitted.contexts else None,
-            k=_reachable(fitted.expression),
         )
         for method in fitted.expression.methods():
             if method != "both":
@@ -318,10 +323,9 @@ def _out_of_fold(
     return out
 
 
-def _reachable(predictor: ExpressionPredictor) -> int | None:
-    """Number of neighbours: that of the preset, or all rows of a bank that is smaller."""
-    k, n = predictor.config.retrieval.k, predictor.values.shape[0]
-    return None if k is None else min(k, n)
+def _reachable(retrieval: Retrieval, n: int) -> Retrieval:
+    """The rule of the preset, or with all rows of a bank of n that has fewer than its number of neighbours."""
+    return retrieval if retrieval.k is None else replace(retrieval, k=min(retrieval.k, n))
 
 
 def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray) -> dict[str, list[str]]:
