@@ -72,7 +72,7 @@ def choose_genes(
     if genes is None:
         spec = preset.expression
         chosen = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
-        at = tables[0].var_names.get_indexer(chosen)
+        at = np.flatnonzero(tables[0].var_names.isin(chosen))
     else:
         at = _named(genes, names, ids, (columns >= 0).all(axis=0))
     return [names[i] for i in at], [ids[i] for i in at]

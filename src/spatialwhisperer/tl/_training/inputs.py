@@ -205,8 +205,9 @@ def _spelt_alike(
             f"{listing((f'{other!r} is read as {first!r}' for other, first in one.items()), 4)}."
         )
         sources = [replace(s, captions=np.frompyfunc(lambda c: one.get(c, c), 1, 1)(s.captions)) for s in sources]
-    said = {name: _of_captions(getattr(request, name), one) for name in ("wordings", "negated")}
-    return sources, {**requests, "text": replace(request, **said)}, list(dict.fromkeys(one.get(c, c) for c in captions))
+    wordings, negated = (_of_captions(said, one) for said in (request.wordings, request.negated))
+    requests = {**requests, "text": replace(request, wordings=wordings, negated=negated)}
+    return sources, requests, list(dict.fromkeys(one.get(c, c) for c in captions))
 
 
 def same_captions(captions: Sequence[str], request: TextFeatures, *, pretrained: bool) -> dict[str, str]:
@@ -268,9 +269,9 @@ def _context(
     # an object without a pair is read, and no batch holds its rows
     pairs = [set(pair) for pair, weight in preset.pairs.items() if weight > 0 and modality in pair]
     needed = [number for number, s in enumerate(sources) if any(pair <= s.has for pair in pairs)]
-    missing = rows["source"][~placed & rows["source"].isin(needed).to_numpy()].value_counts(sort=False)
-    if len(missing):
-        which = listing(f"{n} rows of {sources[number].name}" for number, n in missing.items())
+    missing = {s.name: int((~placed & (rows["source"] == i)).sum()) for i, s in enumerate(sources) if i in needed}
+    if any(missing.values()):
+        which = listing(f"{n} rows of {name}" for name, n in missing.items() if n)
         raise ValueError(
             f"The {modality} part of this preset uses neighbours ({context.kind}), and {which} have no position. Give "
             ".obsm['spatial'], or .obs['array_row'] and .obs['array_col'], or leave such an object out."
