@@ -90,6 +90,7 @@ LABELS = ["tumour", "fat"]
         (["tumour", float("nan"), float("nan")], {}, TypeError, r"must be text; found nan\.$"),
         (pd.Series(["fat", "fat", "tumour"]), {}, ValueError, r"more than once.*column\.dropna\(\)\.unique\(\)"),
         (pd.Series(["fat", None, "tumour"]), {}, TypeError, r"must be text.*column\.dropna\(\)\.unique\(\)"),
+        (["fat", "Fat", "tumour"], {}, ValueError, "same embedding for the labels 'fat' and 'Fat'"),
         (LABELS, {"templates": None}, TypeError, "templates must be text"),
         (
             LABELS,

@@ -79,6 +79,18 @@ def test_genes_of_every_table_with_enough_spots() -> None:
     assert set(select_genes(parts, n_top=1000)) <= set(everything)
 
 
+@pytest.mark.parametrize("method", ["hvg", "mean", "all"])
+def test_tables_of_symbols_and_of_ids_give_the_genes_of_tables_of_symbols(method: str) -> None:
+    parts, ids = [table(0), table(1)], [f"ENSG{i:011d}" for i in range(G)]
+    expected = select_genes(parts, method=method, n_top=8)
+    of_ids = parts[1].copy()
+    of_ids.var_names, of_ids.var["symbol"] = ids, NAMES
+    assert select_genes([parts[0], of_ids], method=method, n_top=8) == expected
+    # the names are those of the first table
+    turned = select_genes([of_ids, parts[0]], method=method, n_top=8)
+    assert turned == [ids[NAMES.index(g)] for g in expected]
+
+
 def test_what_cannot_be_is_refused() -> None:
     parts = [table(0), table(1)]
     with pytest.raises(ValueError, match="method='best'"):

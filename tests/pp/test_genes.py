@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.pp.genes import batch_codes, embed_genes, fit_gene_encoder
 
 if TYPE_CHECKING:
@@ -352,6 +353,19 @@ def test_identity_writes_expression_in_its_space() -> None:
     adata = of_kinds()
     embed_genes(adata, "identity", n_top_genes=None, options={"value_space": "per_spot_log10"})
     np.testing.assert_array_equal(adata.obsm["X_identity"], to_space(adata.X.toarray(), "per_spot_log10"))
+
+
+def test_a_row_without_counts_in_the_genes_of_identity_is_a_row_of_zeros() -> None:
+    adata = table()
+    x = adata.X.toarray()
+    x[3, :2], x[5] = 0, 0
+    adata.X = sp.csr_matrix(x)
+    two = ExpressionEncoder(SYMBOLS[:2])
+    with pytest.warns(SpatialWhispererWarning, match="1 rows have no counts and get NaN"):
+        found = embed(adata, two)
+    assert found[3].tolist() == [0, 0]
+    assert np.isnan(found[5]).all()
+    assert np.isnan(found).any(axis=1).sum() == 1
 
 
 def test_rows_without_a_sentence_get_nan_and_a_warning() -> None:

@@ -8,7 +8,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from spatialwhisperer.statistics import counts as module
-from spatialwhisperer.statistics.counts import as_counts, not_counts, select_genes, training_counts
+from spatialwhisperer.statistics.counts import as_counts, not_counts, select_genes, summed, training_counts
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,16 @@ def test_counts_become_sparse_and_float32() -> None:
         assert sp.issparse(matrix)
         assert (matrix.format, matrix.dtype) == ("csr", np.float32)
         assert np.array_equal(matrix.toarray(), dense)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool", "float32"])
+def test_values_that_are_stored_for_one_entry_are_summed_without_wrapping(dtype: str) -> None:
+    values = np.array([200, 100, 3], dtype)
+    twice = sp.csr_matrix((values, [0, 0, 1], [0, 2, 3]), shape=(2, 2))
+    expected = [[values[:2].astype(int).sum(), 0], [0, values[2]]]
+    assert as_counts(twice, 2).toarray().tolist() == expected
+    assert summed(twice).toarray().tolist() == expected
+    assert twice.nnz == 3
 
 
 def test_counts_of_other_genes_or_of_logarithms_are_refused() -> None:

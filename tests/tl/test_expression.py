@@ -396,7 +396,14 @@ def small(training: list[Any], genes: list[str]) -> Any:
     """A bank of one patient, smaller than k."""
     table = alone(training[0]["table"])[:30].copy()
     expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False)
-    return sw.tl.train(table, preset=few("bleep"), image=TILES, expression=expression, max_epochs=1)
+    with pytest.warns(SpatialWhispererWarning, match="averages 50 neighbours, and there are 30 training rows"):
+        return sw.tl.train(table, preset=few("bleep"), image=TILES, expression=expression, max_epochs=1)
+
+
+def test_a_bank_that_is_smaller_than_k_is_averaged_as_a_whole(small: Any, section: Any) -> None:
+    out = predict(small, section, method="retrieval")
+    assert recorded(out, KEY)["k"] == 30  # type: ignore[index]
+    assert np.allclose(out.X, small.expression.values.toarray().mean(axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -408,6 +415,8 @@ def small(training: list[Any], genes: list[str]) -> Any:
         ({"k": 0}, ValueError, "k must be a positive whole number"),
         ({"k": 2.5}, ValueError, "k must be a positive whole number"),
         ({"genes": ["Gene of none"]}, KeyError, "Gene of none.*It predicts 40.*ExpressionOptions.genes="),
+        ({"genes": []}, ValueError, "genes is empty"),
+        ({"genes": ["GENE0001", "GENE0002", "GENE0001"]}, ValueError, "genes holds GENE0001 more than once"),
         ({"bank_scope": "other_groups", "group_key": "donor"}, KeyError, "group_key='donor' is not in .obs"),
         ({"table_key": "spots"}, KeyError, "table_key='spots' is not a table"),
         ({"model": None}, ValueError, r"embedded model 'her2st-mini' predicts no expression.*sw.tl.train"),
@@ -433,7 +442,7 @@ def test_models_that_cannot_predict_are_refused(model: Any, small: Any, section:
     ):
         sw.tl.predict_expression(section, model=model)
     with pytest.raises(ValueError, match=r"k = 50.*30 usable rows.*Lower k to 30"):
-        sw.tl.predict_expression(section, model=small)
+        sw.tl.predict_expression(section, model=small, k=50)
     section["table"].obs["patient"] = "P1"
     with pytest.raises(ValueError, match="all 30 usable rows of the bank are of the section or patient of a query"):
         sw.tl.predict_expression(section, model=small, k=1, bank_scope="other_groups")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
@@ -15,11 +17,12 @@ from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
 T = TypeVar("T")
+
+_NO_CAPTION = ("", "nan", "None", "<NA>", "NaT")
 
 
 def as_list(data: T | Sequence[T], name: str = "data") -> list[T]:
@@ -111,6 +114,19 @@ def column(
             f"{argument}={key!r} is not in .obs{where} (found: {listing(table.obs.columns)}). {remedy}".rstrip()
         )
     return read(obs_of(table)[key])
+
+
+def plain_text(text: str) -> str:
+    """A text in the Unicode form NFC, with one blank between its words and none around them."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def plain_captions(values: pd.Series) -> np.ndarray:
+    """Captions in plain form in an object array; ``None`` where one is missing, empty, or what `str` makes of a missing value."""
+    codes, distinct = pd.factorize(values)
+    plain = [plain_text(str(value)) for value in distinct]
+    # the code of a missing value is -1
+    return np.array([None if text in _NO_CAPTION else text for text in plain] + [None], dtype=object)[codes]
 
 
 def columns(

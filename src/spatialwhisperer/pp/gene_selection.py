@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.counts import counts_matrix
+from spatialwhisperer._access.table.counts import counts_matrix, matched_genes
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
@@ -27,6 +27,8 @@ _METHODS = ("hvg", "mean", "all")
 
 
 class _Section(NamedTuple):
+    """Counts of a section, and the number of the gene of each column."""
+
     counts: sp.csr_matrix
     genes: pd.Index
 
@@ -48,7 +50,8 @@ def select_genes(
 
     Each section is normalised to its median total count and log-transformed. From each, the highly variable genes are taken (scanpy's
     ``seurat``: Satija et al., Nat Biotechnol 2015) or the genes with the highest mean. The union is restricted to genes that are in
-    every table and detected in at least ``min_spots`` spots, so it can be shorter or longer than ``n_top``. Genes are matched by name.
+    every table and detected in at least ``min_spots`` spots, so it can be shorter or longer than ``n_top``. Genes are matched by name or
+    Ensembl id.
 
     The choice depends on every section that is passed. Where some sections are held out, pass the training sections only.
 
@@ -72,7 +75,7 @@ def select_genes(
 
     Returns
     -------
-    Names of the genes, in the order of the first table.
+    Names of the genes in ``.var_names`` of the first table, in its order.
 
     Raises
     ------
@@ -95,8 +98,8 @@ def select_genes(
     slides = [Slide.open(d, table_key=table_key) for d in as_list(data)]
     tables = [slide.table for slide in slides]
     counts = [counts_matrix(table, layer) for table in tables]
-    common = _common(tables)
-    sections = _sections(slides, counts, section_key)
+    keys, common = _keys(tables)
+    sections = _sections(slides, counts, keys, section_key)
     enough = {g for g, n in zip(common, _spots_with(sections, common), strict=True) if n >= min_spots}
     if method == "all":
         chosen = set(common)
@@ -105,7 +108,7 @@ def select_genes(
         among = _expressed_everywhere(sections, common) if method == "mean" else set()
         pick = [_variable(s, n_top) if method == "hvg" else _highest(s, n_top, among) for s in groups]
         chosen = set().union(*pick)
-    out = [g for g in common if g in chosen and g in enough]
+    out = [str(tables[0].var_names[g]) for g in common if g in chosen and g in enough]
     if not out:
         raise ValueError(
             f"No gene is left: {len(common)} are in all {len(tables)} tables, {len(chosen)} were chosen by method={method!r}, and "
@@ -123,64 +126,69 @@ def _check(method: str, n_top: int, min_spots: int) -> None:
         raise ValueError(f"min_spots must not be negative, and is {min_spots!r}.")
 
 
-def _common(tables: Sequence[AnnData]) -> list[str]:
-    """Genes of every table, in the order of the first."""
+def _keys(tables: Sequence[AnnData]) -> tuple[list[pd.Index], list[int]]:
+    """Number of each gene of each table, the same for a gene that several have; and those of every table, in the order of the first."""
     for i, table in enumerate(tables):
         if not table.var_names.is_unique:
             repeated = table.var_names[table.var_names.duplicated()].unique()
             raise ValueError(
                 f"Names of genes repeat in object {i}: {listing(repeated, 5)}. Run adata.var_names_make_unique() first."
             )
-    shared = set.intersection(*(set(table.var_names) for table in tables))
-    if not shared:
+    columns, *_ = matched_genes(tables)
+    shared = np.flatnonzero((columns >= 0).all(axis=0))
+    if not len(shared):
         names = "; ".join(listing(table.var_names, 4) for table in tables)
         raise ValueError(f"No gene is in all {len(tables)} tables ({names}).")
-    return [str(g) for g in tables[0].var_names if g in shared]
+    numbers = [np.flatnonzero(column >= 0) for column in columns]
+    keys = [pd.Index(n[np.argsort(column[n])]) for n, column in zip(numbers, columns, strict=True)]
+    return keys, shared.tolist()
 
 
-def _sections(slides: Sequence[Slide], counts: Sequence[sp.csr_matrix], key: str | None) -> list[_Section]:
-    """Counts and gene names of each section; a section of several tables keeps the genes that they share."""
+def _sections(
+    slides: Sequence[Slide], counts: Sequence[sp.csr_matrix], keys: Sequence[pd.Index], key: str | None
+) -> list[_Section]:
+    """Counts and genes of each section; a section of several tables keeps the genes that they share."""
     codes = batch_codes(slides, key, argument="section_key")
     out = []
     for code in dict.fromkeys(np.concatenate(codes).tolist()):
-        parts = [(s.table, m[c == code]) for s, m, c in zip(slides, counts, codes, strict=True) if (c == code).any()]
+        parts = [_Section(m[c == code], g) for g, m, c in zip(keys, counts, codes, strict=True) if (c == code).any()]
         out.append(_stack(parts))
     return out
 
 
-def _stack(parts: list[tuple[AnnData, sp.csr_matrix]]) -> _Section:
+def _stack(parts: list[_Section]) -> _Section:
     if len(parts) == 1:
-        return _Section(parts[0][1], parts[0][0].var_names)
-    genes = parts[0][0].var_names
-    for table, _ in parts[1:]:
-        genes = genes[genes.isin(table.var_names)]
-    return _Section(sp.vstack([m[:, t.var_names.get_indexer(genes)] for t, m in parts], format="csr"), genes)
+        return parts[0]
+    genes = parts[0].genes
+    for part in parts[1:]:
+        genes = genes[genes.isin(part.genes)]
+    return _Section(sp.vstack([m[:, g.get_indexer(genes)] for m, g in parts], format="csr"), genes)
 
 
-def _spots_with(sections: list[_Section], genes: list[str]) -> np.ndarray:
+def _spots_with(sections: list[_Section], genes: list[int]) -> np.ndarray:
     """Number of spots with a count of each gene, over all sections."""
     wanted = pd.Index(genes)
     seen = [np.bincount(c.indices[c.data > 0], minlength=c.shape[1])[g.get_indexer(wanted)] for c, g in sections]
     return np.sum(seen, axis=0)
 
 
-def _together(sections: list[_Section], genes: list[str]) -> list[_Section]:
+def _together(sections: list[_Section], genes: list[int]) -> list[_Section]:
     wanted = pd.Index(genes)
     return [_Section(sp.vstack([c[:, g.get_indexer(wanted)] for c, g in sections], format="csr"), wanted)]
 
 
-def _expressed_everywhere(sections: list[_Section], genes: list[str]) -> set[str]:
+def _expressed_everywhere(sections: list[_Section], genes: list[int]) -> set[int]:
     return set.intersection(*({g for g, n in zip(genes, _spots_with([s], genes), strict=True) if n} for s in sections))
 
 
-def _highest(section: _Section, n_top: int, among: set[str]) -> set[str]:
+def _highest(section: _Section, n_top: int, among: set[int]) -> set[int]:
     mean = np.asarray(_logged(section.counts).mean(axis=0)).ravel()
     candidates = np.flatnonzero(section.genes.isin(among))
     order = np.argsort(-mean[candidates], kind="stable")[:n_top]
     return set(section.genes[candidates[order]])
 
 
-def _variable(section: _Section, n_top: int) -> set[str]:
+def _variable(section: _Section, n_top: int) -> set[int]:
     """Highly variable genes by scanpy, among those with counts in the section."""
     import anndata as ad
     import scanpy as sc

@@ -15,7 +15,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import as_list
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.counts import align_counts, counts_matrix, match_genes, names_and_ids
+from spatialwhisperer._access.table.counts import align_counts, counts_matrix, matched_genes
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
@@ -202,7 +202,7 @@ def embed_genes(
     ``None``, or with ``inplace=False`` the embedding. In place it writes:
 
     ``.obsm[key_added]`` : :class:`numpy.ndarray` (dtype ``float32``)
-        Embedding, shape (n, dim); NaN in rows without counts in the encoder's genes.
+        Embedding, shape (n, dim); NaN in rows without counts in the encoder's genes, for ``"identity"`` in rows without any count.
     ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
         Encoder, number of genes found, and how the encoder was fitted.
 
@@ -281,19 +281,23 @@ def gene_features(
 
     Returns
     -------
-    The embedding, float32, shape (n, dim), NaN in rows without counts in the encoder's genes; and a Boolean array, shape (genes,),
-    of which genes the table has.
+    The embedding, float32, shape (n, dim), NaN in rows without counts in the encoder's genes (for "identity": in any gene); and a
+    Boolean array, shape (genes,), of which genes the table has.
     """
     counts, present = align_counts(
         encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key, fewest=encoder.fewest_genes
     )
     out = encoded(encoder, counts, absent_rows=True, present=present, batch_size=batch_size, device=device)
+    library = np.asarray(counts.sum(axis=1)).ravel()
+    if encoder.encodes_zeros and not library.all():
+        library = np.asarray(counts_matrix(table, layer).sum(axis=1)).ravel()
     # an encoder may leave out genes, which are then the only ones that a row has counts of
-    empty = (np.asarray(counts.sum(axis=1)).ravel() == 0) | ~np.isfinite(out).all(axis=1)
+    empty = (library == 0) | ~np.isfinite(out).all(axis=1)
     if empty.any():
         out[empty] = np.nan
+        where = "" if encoder.encodes_zeros else " in the encoder's genes"
         warn(
-            f"{int(empty.sum())} rows have no counts in the encoder's genes and get NaN; "
+            f"{int(empty.sum())} rows have no counts{where} and get NaN; "
             "sc.pp.filter_cells(adata, min_counts=1) drops rows that are empty altogether."
         )
     return out, present
@@ -370,8 +374,7 @@ def _shared_counts(
 ) -> tuple[sp.csr_matrix, list[str], list[str]]:
     """Stack the counts of the genes that all tables have."""
     matrices = [counts_matrix(table, layer) for table in tables]
-    genes, ids = names_and_ids(tables[0], gene_ids_key)
-    columns = np.stack([np.arange(len(genes)), *(match_genes(genes, ids, table, gene_ids_key) for table in tables[1:])])
+    columns, genes, ids = matched_genes(tables, gene_ids_key)
     shared = (columns >= 0).all(axis=0)
     smallest = min(table.n_vars for table in tables)
     if not shared.any():
@@ -381,9 +384,6 @@ def _shared_counts(
         )
     if shared.sum() < smallest / 2:
         warn(f"Only {int(shared.sum())} genes are in all {len(tables)} objects; the smallest has {smallest}.")
-    for table, column in zip(tables[1:], columns[1:], strict=True):
-        others = names_and_ids(table, gene_ids_key)[1]
-        ids = [known or (others[j] if j >= 0 else "") for known, j in zip(ids, column, strict=True)]
     counts = sp.vstack([m[:, c[shared]] for m, c in zip(matrices, columns, strict=True)], format="csr")
     keep = np.flatnonzero(shared)
     return counts, [genes[i] for i in keep], [ids[i] for i in keep]

@@ -26,6 +26,16 @@ def not_counts(values: np.ndarray) -> str | None:
     return None
 
 
+def summed(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """The same matrix with one value for each entry: the sum of those that are stored for it, in a type that holds it."""
+    if matrix.has_canonical_format:
+        return matrix
+    # uint8 would wrap at 256
+    matrix = matrix.astype(np.int64 if matrix.dtype.kind in "iub" else matrix.dtype, copy=True)
+    matrix.sum_duplicates()
+    return matrix
+
+
 def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
     """Check raw counts of shape (n, n_genes) and return them as CSR of float32.
 
@@ -40,7 +50,7 @@ def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
         counts = numbers("counts", counts, (None, None))
         # scipy has no sparse matrices of float16
         counts = counts.astype(np.float32) if counts.dtype == np.float16 else counts
-    matrix = sp.csr_matrix(counts)
+    matrix = summed(sp.csr_matrix(counts))
     if matrix.shape[1] != n_genes:
         raise ValueError(
             f"counts have {matrix.shape[1]} columns and the encoder takes {n_genes} genes. Align them first: "

@@ -23,6 +23,7 @@ from spatialwhisperer.tl._annotation.examples import example_rows
 from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
 from spatialwhisperer.tl._annotation.labels import (
+    check_apart,
     mean_embeddings,
     sentence_embeddings,
     wording_sd,
@@ -109,6 +110,7 @@ def zero_shot_annotate(
         length. A name alone, or the id of an ontology term, takes its descriptions from the vocabulary of the model; a name that is
         not there describes itself. ``None`` takes the labels of the model's vocabulary, or the captions that it was trained with. A
         warning with numbers names the labels whose text features are far from those of all texts that the model was trained with.
+        A Series is a list of names; one whose index is text is refused, since it may mean a mapping.
     %(model)s
     %(modality)s
     templates
@@ -187,9 +189,9 @@ def zero_shot_annotate(
     Raises
     ------
     ValueError
-        If labels are empty, repeated or fewer than two, a number lies outside its range, a term or an example does not fit, a
-        background is of another width, no row has an embedding, or ``embedding_key`` holds one of another model. Nothing is written
-        then.
+        If labels are empty, repeated or fewer than two, or two of them have the same text or the same embedding. If a number lies
+        outside its range, a term or an example does not fit, a background is of another width, no row has an embedding, or
+        ``embedding_key`` holds one of another model. Nothing is written then.
     KeyError
         If there is neither image nor counts, or a column is missing.
     RuntimeError
@@ -214,7 +216,9 @@ def zero_shot_annotate(
     one_of("unknown", unknown, Unknown)
     request = checked_request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
     parts = sentence_embeddings(model, request.sentences, device=device)
-    text, near = mean_embeddings(parts), nearness(model, request.labels, request.sentences, device=device)
+    text = mean_embeddings(parts)
+    check_apart(request.labels, text)
+    near = nearness(model, request.labels, request.sentences, device=device)
     slide = opening(slides)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)

@@ -28,7 +28,7 @@ from spatialwhisperer.statistics.labels.abstention import commonest_class, least
 from spatialwhisperer.statistics.labels.vector_scaling import Method, choose_scaling, scaling_units
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.decision import regions_of
-from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_any_row, check_modality, choose_modality, embed_rows, given_rows
 from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, judged, known_truth, label_sets
@@ -160,7 +160,7 @@ def calibrate(
     sentences = fill_templates(prompts, templates)
     regions = regions_of(model, classes, sentences)
     described = sentences if not regions else [list(region.prompts) for region in regions.values()]
-    text = class_embeddings(model, described, device=device)
+    text = label_embeddings(model, list(regions) or classes, described, device=device)
     options = {"layer": layer, "batch_size": batch_size, "device": device}
     slides = [Slide.open(d, **slide) for d in as_list(data)]
     check_names(slides, layer=layer)

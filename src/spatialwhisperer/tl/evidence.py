@@ -18,7 +18,7 @@ from spatialwhisperer.statistics.evidence import LEAST, association, darkness_ba
 from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.transitivity import centred_scores
-from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, tissue_darkness
@@ -135,7 +135,7 @@ def evidence(
     if lacking:
         raise KeyError(f"This model reads no {listing(lacking)} (it has: {listing(model.modalities)}).")
     classes, described = check_labels(labels, model)
-    text = class_embeddings(model, fill_templates(described, templates), device=device).astype(np.float64)
+    text = label_embeddings(model, classes, fill_templates(described, templates), device=device).astype(np.float64)
     opened = Slide.open(data, **slide)
     named = {"darkness_key": darkness_key} if darkness_key != DARKNESS else {}
     check_names([opened], layer=layer, **named)

@@ -10,6 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.counts import find_genes
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
@@ -42,7 +43,7 @@ def predict_expression(
     *,
     model: Whisperer | str | Path | None = None,
     method: Literal["retrieval", "regression", "both"] | None = None,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     k: int | None = None,
     bank_scope: Literal["all", "other_groups"] = "all",
     group_key: str | None = None,
@@ -76,9 +77,9 @@ def predict_expression(
     method
         "retrieval", "regression" or "both"; ``None`` takes that of the preset.
     genes
-        Some of the genes of the model; ``None`` takes all.
+        Some of the genes of the model, each once, by name or Ensembl id; ``None`` takes all.
     k
-        Number of neighbours; ``None`` takes that of the preset.
+        Number of neighbours; ``None`` takes that of the preset, or all rows of a bank that is smaller.
     bank_scope
         "other_groups" leaves out the observations of the same patient: that of ``group_key``, and of rows that the model was trained
         on the patient that they had in training.
@@ -107,8 +108,9 @@ def predict_expression(
     Raises
     ------
     ValueError
-        If the model predicts no expression, ``k`` is larger than the bank, the method is unknown, the name of the table is
-        taken by something else, or the observations of a patient are to be left out and the model was trained without patients.
+        If the model predicts no expression, ``k`` is larger than the bank, the method is unknown, or the name of the table is
+        taken by something else. If ``genes`` is empty or names a gene twice. If the observations of a patient are to be left out, and
+        the model was trained without patients.
     KeyError
         If a gene is not among those of the model, or there is no image or no column of the patients.
 
@@ -227,18 +229,23 @@ def _regression(model: Whisperer, *, own: bool) -> dict[str, Any]:
     return {"input": config.regression, "features": [recipe] if config.regression == "features" else []}
 
 
-def _columns(predictor: ExpressionPredictor, genes: Sequence[str] | None) -> np.ndarray:
-    known = {g: i for i, g in enumerate(predictor.genes)}
+def _columns(predictor: ExpressionPredictor, genes: str | Sequence[str] | None) -> np.ndarray:
     if genes is None:
-        return np.arange(len(known))
-    genes = [genes] if isinstance(genes, str) else list(genes)
-    missing = [g for g in genes if g not in known]
+        return np.arange(len(predictor.genes))
+    asked = [genes] if isinstance(genes, str) else list(genes)
+    if not asked:
+        raise ValueError("genes is empty: name at least one gene, or leave it out for all of the model.")
+    at = find_genes(asked, predictor.genes, predictor.config.gene_ids)
+    missing = [gene for gene, i in zip(asked, at, strict=True) if i < 0]
     if missing:
         raise KeyError(
-            f"genes that this model does not predict: {listing(missing)}. It predicts {len(known)}, such as "
+            f"genes that this model does not predict: {listing(missing)}. It predicts {len(predictor.genes)}, such as "
             f"{listing(predictor.genes, 5)}; to choose others, train with expression=sw.tl.ExpressionOptions(genes=…)."
         )
-    return np.array([known[g] for g in genes], dtype=np.int64)
+    if len(set(at.tolist())) < len(at):
+        repeated = dict.fromkeys(gene for gene, i in zip(asked, at, strict=True) if (at == i).sum() > 1)
+        raise ValueError(f"genes holds {listing(repeated)} more than once: genes=list(dict.fromkeys(genes)).")
+    return at
 
 
 def _group_key(slide: Slide, model: Whisperer, group_key: str | None) -> str:

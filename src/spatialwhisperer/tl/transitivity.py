@@ -17,7 +17,7 @@ from spatialwhisperer.pp.features import image_looks
 from spatialwhisperer.statistics.cross_entropy import excess_cross_entropy
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.left_out import neighbour_blocks
-from spatialwhisperer.tl._annotation.labels import check_labels, class_embeddings, fill_templates
+from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
 from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
@@ -168,7 +168,7 @@ def transitivity(
     sentences = fill_templates(described, templates)
     if isinstance(max_rows, bool) or not isinstance(max_rows, int | np.integer) or max_rows < LEAST:
         raise ValueError(f"max_rows must be a whole number of at least {LEAST}, not {max_rows!r}.")
-    text = class_embeddings(model, sentences, device=device).astype(np.float64)
+    text = label_embeddings(model, classes, sentences, device=device).astype(np.float64)
     opened = Slide.open(data, **slide)
     check_names([opened], layer=layer)
     bridge = reference.config.bridge

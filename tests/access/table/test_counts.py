@@ -13,7 +13,9 @@ from spatialwhisperer._access.table.counts import (
     align_counts,
     counts_for,
     counts_matrix,
+    find_genes,
     match_genes,
+    matched_genes,
     names_and_ids,
     other_species,
 )
@@ -88,6 +90,23 @@ def test_names_and_ids_of_a_table_are_found_in_either_order() -> None:
 # ------------------------------------------------------------------------------------------------- counts in order
 
 
+def test_genes_of_several_tables_are_the_same_by_name_or_id() -> None:
+    symbols, both = table(SYMBOLS[:3]), table(SYMBOLS[1:4], gene_ids=IDS[1:4])
+    ids = table([f"{i}.2" for i in IDS[2:5]])
+    columns, names, found = matched_genes([symbols, both, ids])
+    assert columns.tolist() == [[0, 1, 2, -1, -1], [-1, 0, 1, 2, -1], [-1, -1, 0, 1, 2]]
+    assert names == [*SYMBOLS[:4], f"{IDS[4]}.2"]
+    assert found == ["", *IDS[1:5]]
+    # symbols are the names where a table has them beside ids
+    assert matched_genes([table(IDS[:2], symbol=SYMBOLS[:2])])[1:] == (SYMBOLS[:2], IDS[:2])
+
+
+def test_a_gene_is_found_by_name_or_id() -> None:
+    asked = ["SYM1", IDS[2], f"{IDS[0]}.7", "SYM9", ""]
+    assert find_genes(asked, SYMBOLS[:3], IDS[:3]).tolist() == [1, 2, 0, -1, -1]
+    assert find_genes(["A"], ["B", "A"], ["A", ""]).tolist() == [1]
+
+
 def test_counts_are_brought_into_the_order_of_the_genes() -> None:
     adata = table()
     names = ["SYM3", "NOT", "SYM1", "SYM2"]
@@ -131,6 +150,11 @@ def test_any_storage_of_counts_is_read() -> None:
     # entries that were stored in two parts are added up
     parts = sp.csr_matrix((np.array([1, 2]), np.array([3, 3]), np.array([0, 2])), shape=(1, 5))
     assert counts_matrix(ad.AnnData(parts)).toarray().tolist() == [[0, 0, 0, 3, 0]]
+
+
+def test_values_that_are_stored_for_one_entry_are_summed() -> None:
+    twice = sp.csr_matrix((np.array([200, 100], np.uint8), [0, 0], [0, 2]), shape=(1, 2))
+    assert counts_matrix(ad.AnnData(twice)).toarray().tolist() == [[300, 0]]
 
 
 def test_a_backed_file_is_read(tmp_path: Any) -> None:

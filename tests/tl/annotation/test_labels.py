@@ -10,6 +10,7 @@ import pytest
 
 from spatialwhisperer.models.ontology import Ontology, Term
 from spatialwhisperer.tl._annotation.labels import (
+    check_apart,
     check_labels,
     class_embeddings,
     fill_templates,
@@ -84,6 +85,37 @@ def test_terms_are_found_by_any_name(ontology: Ontology) -> None:
         find_terms(ontology, [])
     with pytest.raises(TypeError, match="a list of names or ids"):
         find_terms(ontology, [3])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["T cell", " T  cell", "fat"], "'T cell' and ' T  cell', which are both described by 'T cell'"),
+        ({"a": "fat", "b": ["fat"]}, "'a' and 'b', which are both described by 'fat'. Leave one out"),
+        ({"a": ["x", "y"], "b": ["y", "x "]}, "both described by 'x', 'y'"),
+    ],
+)
+def test_labels_that_are_described_alike_are_refused(labels: Any, message: str, model: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_labels(labels, model)
+
+
+def test_two_names_of_one_term_are_refused(worded: Any) -> None:
+    with pytest.raises(ValueError, match="'leukocyte' and 'white blood cell', which are both described by 'leukocyte'"):
+        check_labels(["leukocyte", "white blood cell"], worded)
+
+
+def test_a_series_whose_index_is_text_is_refused(model: Any) -> None:
+    with pytest.raises(TypeError, match=r"names or descriptions.*dropna\(\)\.unique\(\).*to_dict\(\)"):
+        check_labels(pd.Series({"T cell": "a lymphocyte", "fat": "adipose"}), model)
+    assert check_labels(pd.Series(["T cell", "fat"]), model)[0] == ["T cell", "fat"]
+
+
+def test_labels_with_the_same_embedding_are_refused() -> None:
+    text = np.array([[0.6, 0.8], [1, 0], [0.6, 0.8 - 1e-7], [0, 0], [0, 0]], np.float32)
+    with pytest.raises(ValueError, match="the same embedding for the labels 'T cell' and 'T Cell'. Leave one out"):
+        check_apart(["T cell", "fat", "T Cell", "x", "y"], text)
+    check_apart(["T cell", "fat"], text[:2])
 
 
 # ------------------------------------------------------------------------------------------------- sentences

@@ -32,6 +32,11 @@ def test_texts_are_encoded_and_projected(given: Whisperer, letters: Any) -> None
     assert np.allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
 
 
+def test_texts_are_read_as_captions_are(given: Whisperer, letters: Any) -> None:
+    assert np.array_equal(embed_texts(given, [" abba\u00a0 cafe\n"]), embed_texts(given, ["abba cafe"]))
+    assert letters.asked == ["abba cafe"] * 2
+
+
 def test_texts_of_the_vocabulary_need_no_encoder(given: Whisperer, letters: Any, vocabulary: Vocabulary) -> None:
     given.vocabulary = vocabulary
     got = embed_texts(given, ["deaf", "abba"])

@@ -98,6 +98,15 @@ def test_only_modalities_of_the_pairs_are_asked_for() -> None:
     assert list(checks.requests(preset(pairs=[("gene", "text")]), None, None, None)) == ["gene", "text"]
 
 
+def test_a_gene_encoder_that_learns_from_labels_needs_their_column() -> None:
+    scanvi = preset("tpirbae-scanvi-clip")
+    with pytest.raises(ValueError, match=r"gene=sw\.tl\.GeneFeatures\(labels_key=…\)"):
+        checks.requests(scanvi, None, None, None)
+    named: Any = checks.requests(scanvi, None, GENE(labels_key="cell_type"), None)["gene"]
+    assert (named.encoder, named.labels_key) == ("scanvi", "cell_type")
+    assert "gene" in checks.requests(scanvi, None, GENE(key="X_scanvi"), None)
+
+
 def test_text_of_another_type_is_refused() -> None:
     with pytest.raises(TypeError, match="text must be a name, an encoder or a set of options, not int"):
         checks.requests(preset(), None, None, 3)

@@ -12,6 +12,8 @@ import spatialdata as sd
 
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
+from spatialwhisperer.tl._training.expression import choose_genes
+from spatialwhisperer.tl._training.sources import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +52,65 @@ def predict(model: Any, data: Any, **options: Any) -> Any:
 def snapshot(section: Any) -> Any:
     table = section["table"]
     return [sorted(part) for part in (section.tables, table.obs, table.obsm, table.layers, table.uns)]
+
+
+# ------------------------------------------------------------------------------------------------- what it is trained on
+
+
+def test_rows_without_counts_in_the_chosen_genes_are_trained_on_as_zeros() -> None:
+    tables = planted(["A", "B"], n=30)
+    for table in tables:
+        x = table.X.toarray()
+        x[:12, :2] = 0
+        table.X = sp.csr_matrix(x)
+    expression = sw.tl.ExpressionOptions(genes=["G0", "G1"], cross_validate=False)
+    model: Any = sw.tl.train(tables, **GIVEN | {"max_epochs": 1}, expression=expression)
+    bank = model.expression.values.toarray()
+    assert len(bank) == 60
+    assert (bank == 0).all(axis=1).sum() == 24
+
+
+def with_ids(table: Any) -> Any:
+    """The same table with Ensembl ids as names and a column of symbols."""
+    out = table.copy()
+    out.var["symbol"] = out.var_names.to_numpy()
+    out.var_names = [f"ENSG{i:011d}" for i in range(out.n_vars)]
+    return out
+
+
+def chosen(tables: list[Any], genes: Any = None) -> Any:
+    sources = describe(
+        tables, modalities=["gene", "image"], keys={"image": "X_given"}, text_keys=(), group_key="patient"
+    )
+    return choose_genes(sources, genes, GIVEN["preset"], set(), None)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_genes_have_a_name_and_an_id_whichever_a_table_has(first: int) -> None:
+    symbols = planted(["A", "B"], n=20)
+    names, ids = [f"G{i}" for i in range(40)], [f"ENSG{i:011d}" for i in range(40)]
+    mixed = [symbols[0], with_ids(symbols[1])][:: 1 - 2 * first]
+    assert sorted(zip(*chosen(mixed), strict=True)) == sorted(zip(names, ids, strict=True))
+    assert chosen(mixed, ["G3", ids[1], ids[3], "G3"]) == (["G3", "G1"], [ids[3], ids[1]])
+    assert chosen(mixed, "G12") == (["G12"], [ids[12]])
+    with pytest.raises(KeyError, match="genes not in the counts: G7. Every object with images must have them"):
+        chosen([mixed[0], mixed[1][:, [0, 1]].copy()], ["G0", "G7"])
+
+
+def test_values_of_a_layer_are_found_by_symbol_or_id() -> None:
+    tables = [with_ids(t) for t in planted(["A", "B"], n=20)]
+    for table in tables:
+        table.layers["corrected"] = table.X.toarray() / 7
+    expression = sw.tl.ExpressionOptions(genes=["G5", "G1"], values_layer="corrected", cross_validate=False)
+    model: Any = sw.tl.train(tables, expression=expression, **GIVEN | {"max_epochs": 1})
+    expected = np.concatenate([t.layers["corrected"][:, [5, 1]] for t in tables])
+    assert np.allclose(model.expression.values.toarray(), expected)
+    assert model.expression.genes == ["G5", "G1"]
+
+
+def test_no_genes_are_refused() -> None:
+    with pytest.raises(ValueError, match="genes is empty: name at least one gene, or leave it out"):
+        sw.tl.ExpressionOptions(genes=[])
 
 
 # ------------------------------------------------------------------------------------------------- how good it is

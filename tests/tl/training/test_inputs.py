@@ -37,7 +37,14 @@ def prepared(*objects: Any, preset: Preset | None = None, held_out: set[str] | N
     )
     requests = REQUESTS | changes
     keys = {"gene": "X_g", "image": "X_i"}
-    sources = describe(objects, modalities=requests, keys=keys, text_keys=(), group_key="patient")
+    sources = describe(
+        objects,
+        modalities=requests,
+        keys=keys,
+        text_keys=(),
+        group_key="patient",
+        array_positions=preset.context.array_positions,
+    )
     return prepare_inputs(sources, preset, requests, held_out=held_out or set(), random_state=0)
 
 
@@ -104,6 +111,43 @@ def test_captions_keep_their_order_and_point_to_their_features() -> None:
     assert got.modalities["text"].statistics is None
 
 
+class Letters(sw.models.TextEncoder):
+    """Codes of the letters, of lower case where ``cased`` is off."""
+
+    spec = sw.models.EncoderSpec("letters", "text", None)
+
+    def __init__(self, *, cased: bool) -> None:
+        self.cased = cased
+
+    def encode(self, inputs: Any, **options: Any) -> np.ndarray:  # noqa: ARG002
+        texts = [t if self.cased else t.lower() for t in inputs]
+        return np.array([[len(t), sum(map(ord, t))] for t in texts], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("cased", "captions", "index"),
+    [(False, ["T cell", "fat"], [0, 0, 0, 1, 0]), (True, ["T cell", "T Cell", "t cell", "fat"], [0, 1, 2, 3, 1])],
+)
+def test_captions_that_differ_in_case_alone_are_one_where_the_encoder_sees_no_difference(
+    cased: bool, captions: list[str], index: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = table(5)
+    given.obs["text"] = ["T cell", "T Cell", "t cell", "fat", "T Cell"]
+    given.obs["more"] = ["T Cell", None, None, "fat", None] if not cased else None
+    wordings = {"t  cell": ["T  lymphocyte"], "fat": ["adipose"]}
+    text = sw.tl.TextFeatures(Letters(cased=cased), wordings=wordings)
+    requests: dict[str, Any] = {"gene": REQUESTS["gene"], "text": text}
+    sources = describe(
+        [given], modalities=requests, keys={"gene": "X_g"}, text_keys=["text", "more"], group_key="patient"
+    )
+    got = prepare_inputs(sources, get_preset("spatialwhisperer"), requests, held_out=set(), random_state=0)
+    assert got.captions == captions
+    assert got.items.index["text"].tolist() == index
+    assert dict(got.wordings) == {"t cell" if cased else "T cell": ["T lymphocyte"], "fat": ["adipose"]}
+    said = "'T Cell' is read as 'T cell', 't cell' is read as 'T cell'"
+    assert (said in capsys.readouterr().err) is not cased
+
+
 # ------------------------------------------------------------------------------------------------- context
 
 
@@ -125,8 +169,22 @@ def test_neighbours_are_those_of_the_own_section() -> None:
 
 
 def test_a_context_needs_positions() -> None:
-    with pytest.raises(ValueError, match=r"gene part of this preset uses neighbours \(section_knn\), and rows have no"):
-        prepared(table(spatial=False), preset=with_context())
+    partly = table(seed=1)
+    partly.obsm["spatial"][:4, 0] = np.nan
+    with pytest.raises(
+        ValueError, match=r"\(section_knn\), and 30 rows of object 1, 4 rows of object 2 have no position"
+    ):
+        prepared(table(), table(spatial=False), partly, preset=with_context())
+
+
+def test_rows_of_no_pair_need_no_position() -> None:
+    got = prepared(table(), table(20, image=False, spatial=False), preset=with_context())
+    assert got.items.context["gene"]["neighbours"][30:, 1:].max() == -1
+    placed = table()
+    placed.obs["array_row"], placed.obs["array_col"] = np.arange(30) // 6, np.arange(30) % 6
+    array = get_preset("mclstexp", "peer").replace(standardize={}, locking="LLL")
+    got = prepared(placed, table(20, image=False, spatial=False), preset=array)
+    assert got.items.context["gene"]["positions"][30:].tolist() == [[0, 0]] * 20
 
 
 def test_a_context_needs_frozen_features(simulated: Any) -> None:

@@ -1,5 +1,3 @@
-"""What each object is to training: the groups of its rows."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -8,63 +6,168 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
-from spatialwhisperer.tl._training.sources import describe, groups_of
+from spatialwhisperer._modalities import MODALITIES, Modality, register_modality
+from spatialwhisperer.tl._training.sources import Source, describe, item_arrays, observations, stack, summary
 
 
-def table(seed: int, n: int = 6, **obs: Any) -> ad.AnnData:
-    """Counts of some rows, whose names and positions differ between seeds."""
-    rng = np.random.default_rng(seed)
+def table(n: int = 4, *, image: bool = False, spatial: bool = False, **obs: Any) -> ad.AnnData:
+    """Counts of three genes, perhaps with positions and an image."""
     out = ad.AnnData(
-        rng.poisson(2, (n, 5)).astype(np.float32), obs=pd.DataFrame(obs, index=[f"{seed}_{i}" for i in range(n)])
+        np.arange(3.0 * n).reshape(n, 3),
+        obs=pd.DataFrame(obs, index=[f"s{i}" for i in range(n)]),
+        var=pd.DataFrame(index=["A", "B", "C"]),
     )
-    out.obsm["spatial"] = rng.uniform(0, 1000, (n, 2))
+    if spatial or image:
+        out.obsm["spatial"] = np.stack([np.arange(n), np.zeros(n)], axis=1) * 10.0
+    if image:
+        pixels = np.zeros((50, 50, 3), np.uint8)
+        out.uns["spatial"] = {"L": {"images": {"fullres": pixels}, "scalefactors": {"microns_per_pixel": 0.5}}}
     return out
 
 
-def described(*objects: ad.AnnData) -> Any:
-    return describe(objects, modalities=["gene"], keys={}, text_keys=(), group_key="patient")
+def look(
+    *objects: Any, keys: Any = None, text_keys: Any = ("text",), group_key: str | None = "patient"
+) -> list[Source]:
+    return describe(
+        objects, modalities=["gene", "text", "image"], keys=keys or {}, text_keys=text_keys, group_key=group_key
+    )
 
 
-def test_one_missing_patient_does_not_rename_the_others() -> None:
-    one, two = table(0, patient=1), table(1, patient=[1.0, 1.0, 1.0, 1.0, 1.0, np.nan])
-    sources = described(one, two, table(2, patient=2))
-    assert groups_of(sources) == ["1", "2", "object 1"]
-    assert sources[1].group.tolist() == ["1"] * 5 + ["object 1"]
+# ------------------------------------------------------------------------------------------------- what an object holds
 
 
-def test_a_section_is_passed_once() -> None:
-    one, two = table(0), table(1)
-    message = r"object 0 and object 2 hold the same section \(6 rows with the same names, positions and values\)"
-    for again in (one, one.copy(), one[::-1].copy()):
-        with pytest.raises(ValueError, match=message):
-            described(one, two, again)
-    # another modality of the same patient is no leak
-    one.obs["patient"] = again.obs["patient"] = "P1"
-    assert len(described(one, two, again)) == 3
+def test_an_object_holds_what_can_be_read_from_it() -> None:
+    counts, captioned, imaged = look(table(), table(text="a b"), table(image=True))
+    assert counts.has == {"gene"}
+    assert captioned.has == {"gene", "text"}
+    assert imaged.has == {"gene", "image"}
 
 
-def test_other_sections_may_have_the_same_names_and_positions() -> None:
-    one, two = table(0), table(1)
-    two.obs_names, two.obsm["spatial"] = one.obs_names, one.obsm["spatial"]
-    assert len(described(one, two)) == 2
-    del one.obsm["spatial"], two.obsm["spatial"]
-    assert len(described(one, two)) == 2
-    # nor are rows without counts or features compared
-    assert len(described(one[:, :0].copy(), two[:, :0].copy())) == 2
+def test_empty_captions_are_none() -> None:
+    (one,) = look(
+        table(text=["a", None, " ", " b "], other=["c", "d", np.nan, None]), text_keys=("text", "other", "no")
+    )
+    assert one.captions.tolist() == [["a", "c", None], [None, "d", None], [None, None, None], ["b", None, None]]
+    (without,) = look(table(text=[None, "", "  ", np.nan]))
+    assert "text" not in without.has
 
 
-def test_the_same_features_are_the_same_section() -> None:
-    one = table(0)[:, :0].copy()
-    one.obsm["X_image"] = np.random.default_rng(0).normal(size=(6, 3))
-    with pytest.raises(ValueError, match="hold the same section"):
-        described(one, one.copy())
+def test_a_caption_is_one_text_whatever_its_blanks_and_unicode_form() -> None:
+    (one,) = look(table(text=["T  cell", "T\u00a0cell ", "\tT\ncell", "T Cell"]))
+    assert one.captions.ravel().tolist() == ["T cell"] * 3 + ["T Cell"]
+    (umlauts,) = look(table(text=pd.Categorical(["Gef\u00e4\u00df", "Gefa\u0308\u00df", None, "Fett"])))
+    assert umlauts.captions.ravel().tolist() == ["Gef\u00e4\u00df"] * 2 + [None, "Fett"]
 
 
-def test_a_table_that_is_filled_with_one_value_tells_nothing() -> None:
-    one, two = table(0), table(1)
-    for each in (one, two):
-        each.obs_names, each.obsm["spatial"] = [f"tile-{i}" for i in range(6)], np.arange(12.0).reshape(6, 2)
-        each.X[:] = 0
-        each.obsm["X_image"] = np.zeros((6, 2))
-    assert len(described(one, two)) == 2
+def test_what_str_makes_of_a_missing_value_is_no_caption() -> None:
+    (one,) = look(table(6, text=["nan", "None", "<NA>", "NaT", np.nan, "none such"]))
+    assert one.captions.ravel().tolist() == [None] * 5 + ["none such"]
+
+
+def test_named_features_stand_for_the_modality() -> None:
+    given = table(image=True)
+    given.obsm["X_g"] = np.zeros((4, 2))
+    (with_key,) = look(given, keys={"gene": "X_g"})
+    assert with_key.has == {"gene", "image"}
+    # counts are not read where other features are named
+    (other,) = look(given, keys={"gene": "X_other"})
+    assert other.has == {"image"}
+    features = table()
+    features.obsm["X_i"] = np.zeros((4, 2))
+    assert look(features, keys={"image": "X_i"})[0].has == {"gene", "image"}
+
+
+def test_an_object_without_variables_holds_no_counts() -> None:
+    assert look(ad.AnnData(obs=pd.DataFrame({"text": ["a", "b"]}, index=["0", "1"])))[0].has == {"text"}
+
+
+def test_a_matrix_is_held_under_its_key() -> None:
+    register_modality(Modality("protein", reads="matrix", key="adt"), overwrite=True)
+    try:
+        with_it, without = table(), table()
+        with_it.obsm["adt"] = np.zeros((4, 2))
+        found = describe(
+            [with_it, without], modalities=["protein"], keys={"protein": "adt"}, text_keys=(), group_key=None
+        )
+        assert [s.has for s in found] == [{"protein"}, frozenset()]
+    finally:
+        del MODALITIES["protein"]
+
+
+def test_groups_are_patients_and_else_the_object() -> None:
+    first, second, third = look(table(patient=[1, 1, 2, 2]), table(), table(patient=["a", None, "b", np.nan]))
+    assert third.group.tolist() == ["a", "object 2", "b", "object 2"]
+    assert first.group.tolist() == ["1", "1", "2", "2"]
+    assert second.group.tolist() == ["object 1"] * 4
+    assert first.of_groups(["2", "9"]).tolist() == [False, False, True, True]
+    assert look(table(patient="x"), group_key=None)[0].group.tolist() == ["object 0"] * 4
+
+
+def test_sections_of_different_objects_differ() -> None:
+    first, second = look(table(image=True), table(image=True))
+    assert len(set(first.section)) == len(set(second.section)) == 1
+    assert set(first.section).isdisjoint(second.section)
+
+
+def test_positions_are_those_of_the_object_or_of_the_array() -> None:
+    assert look(table())[0].xy is None
+    given = table(spatial=True, array_row=[3, 4, 5, 6], array_col=[1, 1, 2, 2])
+    assert look(given)[0].xy[:, 0].tolist() == [0, 10, 20, 30]  # type: ignore[index]
+    (array,) = describe([given], modalities=["gene"], keys={}, text_keys=(), group_key=None, array_positions=True)
+    assert array.xy is not None
+    assert sorted(array.xy.ravel().tolist()) == [1, 1, 2, 2, 3, 4, 5, 6]
+
+
+def test_another_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="not DataFrame"):
+        look(pd.DataFrame())
+
+
+def test_the_summary_names_what_each_object_holds() -> None:
+    assert summary(look(table(), table(2, text="a"))) == "object 0 (4 rows): gene; object 1 (2 rows): gene, text"
+
+
+# ------------------------------------------------------------------------------------------------- rows and items
+
+
+def test_inputs_of_several_objects_are_stacked() -> None:
+    a, b = np.ones((2, 3)), np.zeros((1, 3))
+    assert stack([a]) is a
+    assert stack([a, b]).tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+    assert stack([["x"], ["y", "z"]]) == ["x", "y", "z"]
+    sparse = stack([sp.csr_matrix(a), sp.csr_matrix(b)])
+    assert sparse.format == "csr"
+    assert sparse.shape == (3, 3)
+
+
+def test_every_row_knows_its_position_in_the_stacked_inputs() -> None:
+    sources = look(table(3, spatial=True), table(2, patient="p"))
+    masks: dict[str, list[np.ndarray | None]] = {
+        "gene": [np.array([True, True, False]), np.array([True, True])],
+        "image": [None, np.array([False, True])],
+    }
+    rows = observations(sources, masks)
+    assert rows["source"].tolist() == [0, 0, 0, 1, 1]
+    assert rows["gene"].tolist() == [0, 1, -1, 2, 3]
+    assert rows["image"].tolist() == [-1, -1, -1, -1, 0]
+    assert rows["group"].tolist() == ["object 0"] * 3 + ["p"] * 2
+    assert rows["x"].tolist()[:3] == [0, 10, 20]
+    assert rows["x"].isna().tolist() == [False] * 3 + [True] * 2
+
+
+def test_a_row_gives_one_item_for_each_distinct_caption() -> None:
+    sources = look(
+        table(3, text=["a", "b", None], other=["a", "c", None]), table(1, text=["a"]), text_keys=("text", "other")
+    )
+    items = item_arrays(sources, observations(sources, {"gene": [np.ones(3, bool), np.ones(1, bool)]}))
+    assert items["row"].tolist() == [0, 1, 1, 2, 3]
+    assert items["caption"].tolist() == ["a", "b", "c", None, "a"]
+    assert items["gene"].tolist() == [0, 1, 1, 2, 3]
+
+
+def test_rows_without_any_text_column_have_no_caption() -> None:
+    sources = look(table(2), text_keys=())
+    items = item_arrays(sources, observations(sources, {"gene": [np.ones(2, bool)]}))
+    assert items["caption"].tolist() == [None, None]

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.statistics.counts import not_counts
+from spatialwhisperer.statistics.counts import not_counts, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -157,6 +157,41 @@ def names_and_ids(adata: AnnData, gene_ids_key: str | None = None) -> tuple[list
     return names, ids
 
 
+def matched_genes(
+    tables: Sequence[AnnData], gene_ids_key: str | None = None
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Find the genes of several tables in each of them, matched by name or Ensembl id as in `match_genes`.
+
+    Returns
+    -------
+    Column of each gene in each table, shape (number of tables, genes), -1 where the table lacks it; and names and Ensembl ids of the
+    genes. Those of the first table come first, in its order, and are named as `names_and_ids` names them.
+    """
+    names, ids = names_and_ids(tables[0], gene_ids_key)
+    found = [np.arange(len(names))]
+    for table in tables[1:]:
+        column = match_genes(names, ids, table, gene_ids_key)
+        own_names, own_ids = names_and_ids(table, gene_ids_key)
+        ids = [known or (own_ids[j] if j >= 0 else "") for known, j in zip(ids, column, strict=True)]
+        others = np.setdiff1d(np.arange(table.n_vars), column)
+        names += [own_names[j] for j in others]
+        ids += [own_ids[j] for j in others]
+        found.append(np.concatenate([column, others]))
+    columns = np.full((len(tables), len(names)), -1)
+    for row, column in zip(columns, found, strict=True):
+        row[: len(column)] = column
+    return columns, names, ids
+
+
+def find_genes(asked: Sequence[str], names: Sequence[str], ids: Sequence[str]) -> np.ndarray:
+    """Position of each gene that is asked for by name or Ensembl id, shape (len(asked),); -1 where there is none."""
+    where: dict[str, int] = {}
+    for known in (names, ids):
+        for i, identifier in enumerate(known):
+            where.setdefault(_plain(identifier), i)
+    return np.array([where.get(_plain(gene), -1) if gene else -1 for gene in asked], dtype=np.int64)
+
+
 def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str]]:
     """All lists of identifiers of a table, in the order in which they are compared."""
     if not adata.var_names.is_unique:
@@ -293,8 +328,4 @@ def _loaded(stored: Any) -> sp.csr_matrix:
             stored = stored.compute()
         elif not isinstance(stored, np.ndarray):
             stored = stored[()] if hasattr(stored, "shape") else np.asarray(stored)
-    matrix = sp.csr_matrix(stored)
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    return matrix
+    return summed(sp.csr_matrix(stored))

@@ -47,11 +47,14 @@ class GeneEncoder(Encoder):
         How many of its genes a table must have; ``None`` asks for half of them.
     keeps_fits
         Whether a fit takes so long that it is kept for the next call on the same counts.
+    encodes_zeros
+        Whether a row without counts in its genes has an embedding, where it has counts in other genes.
     """
 
     fits: ClassVar[bool] = True
     keeps_fits: ClassVar[bool] = False
     fewest_genes: ClassVar[int | None] = None
+    encodes_zeros: ClassVar[bool] = False
 
     def __init__(
         self, genes: Sequence[str], gene_ids: Sequence[str] | None = None, fitted: Mapping[str, Any] | None = None

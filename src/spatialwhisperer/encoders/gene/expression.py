@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,8 +28,11 @@ class ExpressionEncoder(GeneEncoder):
     """Scaled and logarithmised expression of the chosen genes, the gene features of BLEEP and mclSTExp.
 
     The library size is the total over the encoder's genes, so that a row depends on these columns alone. Genes that were not measured
-    count as zero. Only the choice of genes is fitted.
+    count as zero, and a row without counts in these genes is a row of zeros. Only the choice of genes is fitted.
     """
+
+    # no counts in the chosen genes are a measurement: a spot without three marker genes is no spot that was not measured
+    encodes_zeros: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from spatialwhisperer._access.columns import plain_captions
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
@@ -220,8 +220,7 @@ def captions_of(table: AnnData, keys: list[str]) -> tuple[list[str], np.ndarray]
         if key not in table.obs:
             columns.append(np.full(table.n_obs, "", dtype=object))
             continue
-        values = table.obs[key].astype(object).to_numpy()
-        columns.append(np.array(["" if pd.isna(v) else str(v).strip() for v in values], dtype=object))
+        columns.append(np.array([text or "" for text in plain_captions(obs_of(table)[key])], dtype=object))
     stacked = np.stack(columns, axis=1) if columns else np.empty((table.n_obs, 0), dtype=object)
     texts = [text for text in dict.fromkeys(stacked.ravel().tolist()) if text]
     place = {text: i for i, text in enumerate(texts)}

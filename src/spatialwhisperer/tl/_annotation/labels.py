@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from pandas.api.types import is_list_like
 
+from spatialwhisperer._access.columns import plain_text
 from spatialwhisperer._messages import listing
 from spatialwhisperer.models.ontology import Ontology
 from spatialwhisperer.tl._embedding.texts import embed_texts
 
 if TYPE_CHECKING:
     from spatialwhisperer.models.whisperer import Whisperer
+
+_APART = "Leave one out, or describe each in words of its own: labels={name: description}."
+_SAME = 1e-5
 
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
 
@@ -29,7 +34,8 @@ def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[st
     Raises
     ------
     ValueError, TypeError
-        If they are empty, repeated, fewer than two, or not text.
+        If they are empty, repeated, fewer than two, or not text. If two of them are described by the same text. If they are a Series
+        whose index is text.
     """
     if labels is None:
         labels = model.labels
@@ -41,6 +47,12 @@ def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[st
         raise TypeError("labels must have an order, and a set has none. Pass a list: sorted(labels).")
     if not is_list_like(labels) or isinstance(labels, Iterator):
         raise TypeError(f"labels must be a list of names or a mapping from name to description, not {labels!r}.")
+    if isinstance(labels, pd.Series) and any(isinstance(name, str) for name in labels.index):
+        # a column of a table, whose index names rows, looks the same as descriptions by name
+        raise TypeError(
+            "labels is a Series whose index is text: it may mean names or descriptions of the names in the index. For names pass "
+            "labels=column.dropna().unique(), for descriptions labels=series.to_dict()."
+        )
     if isinstance(labels, Mapping):
         classes = list(labels)
         prompts = [list(d) if is_list_like(d) else [d] for d in labels.values()]
@@ -60,11 +72,24 @@ def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[st
             f"labels holds {listing(repeated)} more than once."
             + (_each_once(labels) or " To describe a label in several ways pass a mapping.")
         )
+    _check_texts(classes, prompts)
     if len(classes) < 2:
         raise ValueError(
             f"labels needs at least two names to choose from; found {listing(classes)}. For one text use sw.tl.query."
         )
     return classes, prompts
+
+
+def _check_texts(classes: Sequence[str], prompts: Sequence[Sequence[str]]) -> None:
+    """Refuse labels that are described by the same texts, where blanks and Unicode forms do not count."""
+    first: dict[frozenset[str], str] = {}
+    for name, texts in zip(classes, prompts, strict=True):
+        said = frozenset(map(plain_text, texts))
+        if said in first:
+            raise ValueError(
+                f"labels holds {first[said]!r} and {name!r}, which are both described by {listing(map(repr, sorted(said)), 3)}. {_APART}"
+            )
+        first[said] = name
 
 
 def _each_once(labels: Any) -> str:
@@ -119,6 +144,37 @@ def sentence_embeddings(
 def class_embeddings(model: Whisperer, sentences: Sequence[Sequence[str]], *, device: str | None = None) -> np.ndarray:
     """Mean embedding of the sentences of each label, scaled back to unit length; shape (number of labels, u)."""
     return mean_embeddings(sentence_embeddings(model, sentences, device=device))
+
+
+def label_embeddings(
+    model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]], *, device: str | None = None
+) -> np.ndarray:
+    """Embeddings of labels as `class_embeddings` computes them.
+
+    Raises
+    ------
+    ValueError
+        If two of them are the same; see `check_apart`.
+    """
+    text = class_embeddings(model, sentences, device=device)
+    check_apart(labels, text)
+    return text
+
+
+def check_apart(labels: Sequence[str], text: np.ndarray) -> None:
+    """Refuse labels with the same embedding, such as names that differ in case alone: every row would get the same score for both.
+
+    Raises
+    ------
+    ValueError
+        If two rows of ``text``, which are of unit length, are equal.
+    """
+    alike = np.argwhere(np.triu(text @ text.T > 1 - _SAME, 1))
+    for i, j in alike:
+        if np.allclose(text[i], text[j], rtol=0, atol=_SAME):
+            raise ValueError(
+                f"The model has the same embedding for the labels {labels[i]!r} and {labels[j]!r}. {_APART}"
+            )
 
 
 def mean_embeddings(parts: Sequence[np.ndarray]) -> np.ndarray:

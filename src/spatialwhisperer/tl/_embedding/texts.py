@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._access.columns import plain_text
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
@@ -31,7 +32,7 @@ def embed_texts(model: Whisperer, texts: Sequence[str], *, device: str | None = 
     """
     if "text" not in model.modalities:
         raise KeyError(f"This model reads no text (it has: {listing(model.modalities)}).")
-    texts = check_texts(texts)
+    texts = [plain_text(text) for text in check_texts(texts)]
     inputs = texts if "text" in model.towers else text_features(model, texts, device=device)
     return model.project("text", inputs, device=device)
 
@@ -44,8 +45,10 @@ def text_features(model: Whisperer, texts: Sequence[str], *, device: str | None 
     ImportError, FileNotFoundError
         If a text is not in the vocabulary and the text encoder is not installed, or its weights are not available.
     """
+    # as captions are read in training
+    texts = [plain_text(text) for text in texts]
     if model.vocabulary is None:
-        return _encoded(model, list(texts), device)
+        return _encoded(model, texts, device)
     features, missing = model.vocabulary.lookup(texts)
     if missing:
         row = dict(zip(missing, _encoded(model, missing, device), strict=True))

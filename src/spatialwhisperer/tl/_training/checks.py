@@ -57,6 +57,8 @@ def requests(preset: Preset, image: Any, gene: Any, text: Any) -> dict[str, Requ
     ------
     TypeError
         If an encoder is of a type that its modality does not take.
+    ValueError
+        If the gene encoder needs labels and no column is named.
     """
     gene = gene if isinstance(gene, GeneFeatures) else GeneFeatures(_encoder(gene, str | Path, "gene"))
     text = text if isinstance(text, TextFeatures) else TextFeatures(_encoder(text, str | Path, "text"))
@@ -65,6 +67,11 @@ def requests(preset: Preset, image: Any, gene: Any, text: Any) -> dict[str, Requ
         gene = replace(gene, encoder=preset.gene_encoder)
     if gene.encoder == preset.gene_encoder:
         gene = replace(gene, options={**preset.gene_options, **gene.options})
+    wanted = {m for pair in preset.pairs for m in pair}
+    if "gene" in wanted and gene.encoder == "scanvi" and gene.key is None and gene.labels_key is None:
+        raise ValueError(
+            "The gene encoder 'scanvi' learns from labels: name their column of .obs with gene=sw.tl.GeneFeatures(labels_key=…)."
+        )
     if text.encoder is None:
         text = replace(text, encoder=preset.text_encoder)
     if image.encoder is None and image.key is None:
@@ -73,7 +80,6 @@ def requests(preset: Preset, image: Any, gene: Any, text: Any) -> dict[str, Requ
     if image.tile_um is None:
         image = replace(image, tile_um=preset.tile_um)
     known: dict[str, Request] = {"gene": gene, "text": text, "image": image}
-    wanted = {m for pair in preset.pairs for m in pair}
     others = sorted(wanted - known.keys())
     return {m: known.get(m) for m in ("gene", "text", *others, "image") if m in wanted}
 

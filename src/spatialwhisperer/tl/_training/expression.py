@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access.table.counts import counts_for, counts_matrix, names_and_ids
-from spatialwhisperer._messages import inform, listing, progress
+from spatialwhisperer._access.table.counts import counts_for, counts_matrix, find_genes, match_genes, matched_genes
+from spatialwhisperer._messages import inform, listing, progress, warn
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.retrieval.rule import Retrieval
     from spatialwhisperer.tl._training.inputs import Inputs
     from spatialwhisperer.tl._training.regression import OwnInputs
     from spatialwhisperer.tl._training.sources import Source
@@ -42,7 +43,11 @@ LISTS = 50
 
 
 def choose_genes(
-    sources: Sequence[Source], genes: Sequence[str] | None, preset: Preset, held_out: set[str], layer: str | None
+    sources: Sequence[Source],
+    genes: str | Sequence[str] | None,
+    preset: Preset,
+    held_out: set[str],
+    layer: str | None,
 ) -> tuple[list[str], list[str]]:
     """Names and Ensembl ids of the genes that were named, or that the rule of the preset chooses on training rows.
 
@@ -62,18 +67,27 @@ def choose_genes(
         raise ValueError(
             "No training object holds both an image and counts, which the prediction of expression learns from."
         )
-    names, ids = names_and_ids(tables[0])
-    if genes is not None:
-        genes = list(dict.fromkeys(str(g) for g in genes))
-        for table in tables:
-            missing = sorted(set(genes) - set(names_and_ids(table)[0]))
-            if missing:
-                raise KeyError(f"genes not in the counts: {listing(missing)}.")
-    else:
+    columns, names, ids = matched_genes(tables)
+    if genes is None:
         spec = preset.expression
-        genes = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
-    known = dict(zip(names, ids, strict=True))
-    return list(genes), [known.get(g, "") for g in genes]
+        chosen = select_genes(tables, method=spec.genes, n_top=spec.n_genes, layer=layer)  # type: ignore[union-attr]
+        at = np.flatnonzero(tables[0].var_names.isin(chosen))
+    else:
+        at = _named(genes, names, ids, (columns >= 0).all(axis=0))
+    return [names[i] for i in at], [ids[i] for i in at]
+
+
+def _named(genes: str | Sequence[str], names: Sequence[str], ids: Sequence[str], everywhere: np.ndarray) -> np.ndarray:
+    """Positions of the genes that were named by name or Ensembl id, each once."""
+    asked = [genes] if isinstance(genes, str) else [str(g) for g in genes]
+    at = find_genes(asked, names, ids)
+    missing = [gene for gene, i in zip(asked, at, strict=True) if i < 0 or not everywhere[i]]
+    if missing:
+        raise KeyError(
+            f"genes not in the counts: {listing(sorted(set(missing)))}. Every object with images must have them, by name or Ensembl id "
+            f"(found: {listing(names, 5)})."
+        )
+    return np.array(list(dict.fromkeys(at.tolist())), dtype=np.int64)
 
 
 def _paired(sources: Sequence[Source]) -> list[Source]:
@@ -112,7 +126,7 @@ def read_values(
         inside = np.asarray(rows["source"] == number)
         if (both & inside).any():
             blocks.append(_source_values(source, genes, gene_ids, space, layer, values_layer)[both[inside]])
-        elif _serves(source, genes, values_layer) and not set(source.group.astype(str)) & held_out:
+        elif _serves(source, genes, gene_ids, values_layer) and not set(source.group.astype(str)) & held_out:
             matrix = _source_values(source, genes, gene_ids, space, layer, None)
             unpaired |= {str(code): matrix[source.section == code] for code in np.unique(source.section)}
             groups |= {
@@ -123,10 +137,10 @@ def read_values(
     return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired, groups)
 
 
-def _serves(source: Source, genes: Sequence[str], values_layer: str | None) -> bool:
+def _serves(source: Source, genes: Sequence[str], ids: Sequence[str], values_layer: str | None) -> bool:
     """Whether an object without an image can help to find components of expression: it is spatial and has nearly all genes."""
     spatial = source.xy is not None and values_layer is None and "image" not in source.has and "gene" in source.has
-    return spatial and bool(source.table.var_names.isin(list(genes)).sum() >= MOST * len(genes))
+    return spatial and bool((match_genes(genes, ids, source.table) >= 0).sum() >= MOST * len(genes))
 
 
 def _source_values(
@@ -137,7 +151,11 @@ def _source_values(
             raise KeyError(
                 f"values_layer={values_layer!r} not in .layers of {source.name} ({listing(source.table.layers)})."
             )
-        values = sp.csr_matrix(source.table[:, list(genes)].layers[values_layer], dtype=np.float32)
+        columns = match_genes(genes, ids, source.table)
+        if (columns < 0).any():
+            missing = [gene for gene, j in zip(genes, columns, strict=True) if j < 0]
+            raise KeyError(f"genes without values in .layers[{values_layer!r}] of {source.name}: {listing(missing)}.")
+        values = sp.csr_matrix(source.table[:, columns].layers[values_layer], dtype=np.float32)
         if not np.isfinite(values.data).all():
             raise ValueError(f".layers[{values_layer!r}] of {source.name} holds values that are not finite.")
         return values
@@ -173,6 +191,11 @@ def attach_predictor(
     training = np.isin(values.rows, items.row)
     known = np.concatenate([source.row_ids for source in sources])[values.rows[training]]
     model.expression = _predictor(model, inputs, values, training, plan, own, known)
+    k, asked = model.expression.config.retrieval.k, plan.preset.expression.retrieval.k  # type: ignore[union-attr]
+    if k != asked:
+        warn(
+            f"The preset averages {asked} neighbours, and there are {k} training rows: retrieval averages all of them."
+        )
     if not cross_validate:
         return
     rows = inputs.observations.iloc[values.rows]
@@ -214,7 +237,7 @@ def _predictor(
         genes=tuple(values.genes),
         gene_ids=tuple(values.gene_ids),
         value_space=values.space,
-        retrieval=spec.retrieval,
+        retrieval=_reachable(spec.retrieval, len(rows)),
         method=spec.method,  # type: ignore[arg-type]
         regression="decoder" if model.decoder is not None else "embedding" if trained else "features",
         regression_rank=spec.regression_rank,
@@ -289,7 +312,6 @@ def _out_of_fold(
             inputs.rows_of("image", rows),
             sections=rows["section"].to_numpy(),
             positions=rows[["x", "y"]].to_numpy() if "image" in fitted.contexts else None,
-            k=_reachable(fitted.expression),
         )
         for method in fitted.expression.methods():
             if method != "both":
@@ -300,10 +322,9 @@ def _out_of_fold(
     return out
 
 
-def _reachable(predictor: ExpressionPredictor) -> int | None:
-    """Number of neighbours: that of the preset, or all rows of a bank that is smaller."""
-    k, n = predictor.config.retrieval.k, predictor.values.shape[0]
-    return None if k is None else min(k, n)
+def _reachable(retrieval: Retrieval, n: int) -> Retrieval:
+    """The rule of the preset, or with all rows of a bank of n that has fewer than its number of neighbours."""
+    return retrieval if retrieval.k is None else replace(retrieval, k=min(retrieval.k, n))
 
 
 def gene_lists(matrix: sp.csr_matrix, genes: Sequence[str], sections: np.ndarray) -> dict[str, list[str]]:

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.columns import plain_text
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._frozen import frozen
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import isolated_rng
+from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.models.config import ContextConfig
 from spatialwhisperer.pp.text_features import TextFeatures
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.statistics.standardize import standardize, statistics
-from spatialwhisperer.tl._training.readers import Request, read_modality
+from spatialwhisperer.tl._training.readers import Request, caption_encoder, read_modality
 from spatialwhisperer.tl._training.sources import item_arrays, observations, stack
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.text.wordings import place_wordings
@@ -135,9 +138,10 @@ def prepare_inputs(
     random_state
         Seed.
     """
-    captions = list(dict.fromkeys(c for s in sources for c in s.captions.ravel() if c is not None))
-    texts, wordings = _texts(captions, requests.get("text"))
     read: dict[str, Read] = {}
+    with isolated_rng(random_state):
+        sources, requests, captions = _spelt_alike(sources, requests, preset)
+    texts, wordings = _texts(captions, requests.get("text"))
     with isolated_rng(random_state):
         for modality, request in requests.items():
             read[modality] = read_modality(
@@ -155,7 +159,7 @@ def prepare_inputs(
     for modality, one in read.items():
         stacked[modality], modalities[modality] = _finished(modality, one, preset, sources, held_out)
     index = {m: _caption_index(captions, arrays["caption"]) if m == "text" else arrays[m] for m in read}
-    seen = {m: _context(modalities[m], m, preset.context, rows) for m in preset.context.modalities if m in read}
+    seen = {m: _context(modalities[m], m, preset, rows, sources) for m in preset.context.modalities if m in read}
     for modality in seen:
         modalities[modality] = _with_context(modalities[modality], preset.context)
     places = rows["section"].to_numpy(), rows[["x", "y"]].to_numpy()
@@ -186,6 +190,53 @@ def _finished(
     return standardized, ModalityInputs(x, read.recipe, read.dim, how, (mean, std), read.encoder)
 
 
+def _spelt_alike(
+    sources: Sequence[Source], requests: Mapping[str, Request], preset: Preset
+) -> tuple[Sequence[Source], Mapping[str, Request], list[str]]:
+    """Objects and options with one spelling of each caption, and the distinct captions in order of first appearance."""
+    captions = list(dict.fromkeys(c for s in sources for c in s.captions.ravel() if c is not None))
+    request = requests.get("text")
+    if not isinstance(request, TextFeatures):
+        return sources, requests, captions
+    one = same_captions(captions, request, pretrained=preset.letter("text") != "u")
+    if one:
+        inform(
+            "Captions that differ in case alone and have the same features are one caption: "
+            f"{listing((f'{other!r} is read as {first!r}' for other, first in one.items()), 4)}."
+        )
+        sources = [replace(s, captions=np.frompyfunc(lambda c: one.get(c, c), 1, 1)(s.captions)) for s in sources]
+    wordings, negated = (_of_captions(said, one) for said in (request.wordings, request.negated))
+    requests = {**requests, "text": replace(request, wordings=wordings, negated=negated)}
+    return sources, requests, list(dict.fromkeys(one.get(c, c) for c in captions))
+
+
+def same_captions(captions: Sequence[str], request: TextFeatures, *, pretrained: bool) -> dict[str, str]:
+    """Captions that differ from an earlier one in case alone and have its features, and the earlier one of each."""
+    groups: dict[str, list[str]] = {}
+    for caption in captions:
+        groups.setdefault(caption.casefold(), []).append(caption)
+    spellings = [c for group in groups.values() if len(group) > 1 for c in group]
+    if not spellings:
+        return {}
+    features = dict(zip(spellings, encoded(caption_encoder(request, pretrained=pretrained), spellings), strict=True))
+    out: dict[str, str] = {}
+    for group in groups.values():
+        for n, caption in enumerate(group):
+            alike = (c for c in group[:n] if c not in out and np.allclose(features[c], features[caption], atol=1e-5))
+            if first := next(alike, None):
+                out[caption] = first
+    return out
+
+
+def _of_captions(said: Mapping[str, Sequence[str]], one: Mapping[str, str]) -> dict[str, list[str]]:
+    """Wordings in plain form by the spelling of their caption that is kept."""
+    out: dict[str, list[str]] = {}
+    for caption, texts in said.items():
+        plain = plain_text(caption)
+        out.setdefault(one.get(plain, plain), []).extend(map(plain_text, texts))
+    return out
+
+
 def _texts(captions: Sequence[str], request: Request) -> tuple[list[str], Wordings | None]:
     """Captions and other texts that speak of them."""
     if not isinstance(request, TextFeatures):
@@ -202,8 +253,11 @@ def _with_context(inputs: ModalityInputs, context: Context) -> ModalityInputs:
     return replace(inputs, context=ContextConfig(context.kind, context.options, context.chunk))
 
 
-def _context(inputs: ModalityInputs, modality: str, context: Context, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+def _context(
+    inputs: ModalityInputs, modality: str, preset: Preset, rows: pd.DataFrame, sources: Sequence[Source]
+) -> dict[str, np.ndarray]:
     """What the context module of a modality reads in addition to the features, for each stacked row."""
+    context = preset.context
     if inputs.unlocked is not None:
         raise ValueError(
             f"The {modality} part of this preset uses neighbours ({context.kind}), which needs frozen features. Lock the {modality} "
@@ -211,12 +265,19 @@ def _context(inputs: ModalityInputs, modality: str, context: Context, rows: pd.D
         )
     rows = rows[rows[modality] >= 0].sort_values(modality)
     xy = rows[["x", "y"]].to_numpy()
-    if not np.isfinite(xy).all():
+    placed = np.isfinite(xy).all(axis=1)
+    # an object without a pair is read, and no batch holds its rows
+    pairs = [set(pair) for pair, weight in preset.pairs.items() if weight > 0 and modality in pair]
+    needed = [number for number, s in enumerate(sources) if any(pair <= s.has for pair in pairs)]
+    missing = {s.name: int((~placed & (rows["source"] == i)).sum()) for i, s in enumerate(sources) if i in needed}
+    if any(missing.values()):
+        which = listing(f"{n} rows of {name}" for name, n in missing.items() if n)
         raise ValueError(
-            f"The {modality} part of this preset uses neighbours ({context.kind}), and rows have no position. Give "
-            ".obsm['spatial'], or .obs['array_row'] and .obs['array_col']."
+            f"The {modality} part of this preset uses neighbours ({context.kind}), and {which} have no position. Give "
+            ".obsm['spatial'], or .obs['array_row'] and .obs['array_col'], or leave such an object out."
         )
     if context.array_positions:
+        xy = np.where(placed[:, None], xy, 0)
         _check_table(xy, context)
         return {"positions": xy.astype(np.int64)}
     near = section_neighbours(xy, rows["section"].to_numpy(), context.options["n_neighbours"])

@@ -21,7 +21,8 @@ class ExpressionOptions:
     Attributes
     ----------
     genes
-        Genes to predict; ``None`` chooses them on the training groups by the rule of the preset.
+        Genes to predict, by name or Ensembl id; one that is named twice is taken once. ``None`` chooses them on the training groups by
+        the rule of the preset.
     values_layer
         Layer with values that are predicted as they are, such as batch-corrected values; ``None`` takes raw counts and transforms them
         into the value space of the preset.
@@ -38,6 +39,11 @@ class ExpressionOptions:
         that are left open are those of the model, the preset or the encoder. ``None`` takes the encoders of the preset, where that of the
         model is among them; ``()`` always reads the image features of the model.
 
+    Raises
+    ------
+    ValueError
+        If ``genes`` is empty.
+
     Examples
     --------
     >>> import spatialwhisperer as sw
@@ -45,7 +51,11 @@ class ExpressionOptions:
     ['stain_texture', 'nuclei']
     """
 
-    genes: Sequence[str] | None = None
+    genes: str | Sequence[str] | None = None
     values_layer: str | None = None
     cross_validate: bool | None = None
     image: str | ImageFeatures | Sequence[str | ImageFeatures] | None = None
+
+    def __post_init__(self) -> None:
+        if self.genes is not None and not len(self.genes):
+            raise ValueError("genes is empty: name at least one gene, or leave it out, and the preset chooses them.")

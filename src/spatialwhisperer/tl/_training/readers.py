@@ -294,7 +294,7 @@ def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> Gene
 
 def _read_captions(task: _Task) -> Read:
     request: TextFeatures = task.request
-    encoder = _text_encoder(request, pretrained=task.letter != "u")
+    encoder = caption_encoder(request, pretrained=task.letter != "u")
     recipe = FeatureRecipe(encoder.identity)
     if task.letter != "L":
         dim = module_dim(encoder, task.captions[:1])
@@ -306,7 +306,8 @@ def _read_captions(task: _Task) -> Read:
     return Read([features], [None], features.shape[1], recipe, kept)
 
 
-def _text_encoder(request: TextFeatures, *, pretrained: bool) -> TextEncoder:
+def caption_encoder(request: TextFeatures, *, pretrained: bool) -> TextEncoder:
+    """The encoder of captions; without ``pretrained`` a named one has random weights."""
     encoder = request.encoder or "minilm"
     return text_encoder(encoder, pooling=request.pooling, pretrained=pretrained or isinstance(encoder, TextEncoder))
 

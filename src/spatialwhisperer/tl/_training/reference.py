@@ -153,6 +153,10 @@ class _Filling:
             # a context module reads the neighbours, so that the whole modality is embedded
             rows = self.inputs.observations[self.inputs.observations[modality] >= 0].sort_values(modality)
             sections, xy = rows["section"].to_numpy(), rows[["x", "y"]].to_numpy()
+            context = self.model.config.modality(modality).context
+            if context is not None and context.array_positions:
+                # of objects without a pair, which may have no positions
+                xy = np.nan_to_num(xy)
             return self.model.project(modality, raw, sections=sections, positions=xy)[at].astype(np.float16)
         if modality in self.model.towers:
             return self.model.project(modality, self.inputs.raw_at(modality, at)).astype(np.float16)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.columns import plain_captions
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide, SlideOptions
 from spatialwhisperer._access.table.fingerprints import row_ids
@@ -185,11 +186,8 @@ def _holds(slide: Slide, modality: str, key: str | None, captions: np.ndarray) -
 def _captions(table: AnnData, text_keys: Sequence[str]) -> np.ndarray:
     out = np.full((table.n_obs, len(text_keys)), None, dtype=object)
     for column, key in enumerate(text_keys):
-        if key not in table.obs:
-            continue
-        values = table.obs[key].astype(object).to_numpy()
-        stated = ~pd.isna(values)
-        out[stated, column] = [str(v).strip() or None for v in values[stated]]
+        if key in table.obs:
+            out[:, column] = plain_captions(obs_of(table)[key])
     return out
 
 
