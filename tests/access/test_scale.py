@@ -358,7 +358,7 @@ def test_the_rule_of_a_scale_that_the_object_states_is_said(capsys: pytest.Captu
     ],
 )
 def test_ome_states_lengths_in_any_unit(attributes: dict[str, str], expected: tuple[float, float] | None) -> None:
-    from spatialwhisperer._access.scale import of_ome
+    from spatialwhisperer._access.elements.pixel_size import of_ome
 
     found = of_ome(attributes)
     assert (found is None) == (expected is None)
@@ -367,7 +367,7 @@ def test_ome_states_lengths_in_any_unit(attributes: dict[str, str], expected: tu
 
 
 def test_only_a_resolution_of_a_microscope_is_a_scale() -> None:
-    from spatialwhisperer._access.scale import of_openslide, of_resolution
+    from spatialwhisperer._access.elements.pixel_size import of_openslide, of_resolution
 
     kept = {dpi for dpi in (72, 96, 300, 600, 1200, 25_400, 50_800, 101_600) if of_resolution(dpi, dpi, 25_400, "dpi")}
     assert kept == {25_400, 50_800, 101_600}

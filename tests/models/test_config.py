@@ -11,15 +11,8 @@ from typing import Any
 import pytest
 
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
-from spatialwhisperer.models.config import (
-    Annotation,
-    Card,
-    ContextConfig,
-    HeadConfig,
-    ModalityConfig,
-    ModelConfig,
-    Training,
-)
+from spatialwhisperer.models.annotation import Annotation
+from spatialwhisperer.models.config import Card, ContextConfig, HeadConfig, ModalityConfig, ModelConfig, Training
 
 IMAGE = ModalityConfig(
     FeatureRecipe(EncoderIdentity("stain_texture"), "X_stain_texture", (100.0, 300.0), 64),

@@ -82,7 +82,7 @@ def stretched(image: np.ndarray, width_um: float, height_um: float, system: str 
 
 
 def test_pixels_that_are_no_squares_are_averaged_to_squares(drawn: Drawn, found: Any) -> None:
-    wide = sw.pp.nuclei(stretched(np.repeat(drawn.image, 2, axis=2), 0.25, 0.5), inplace=False)
+    wide: Any = sw.pp.nuclei(stretched(np.repeat(drawn.image, 2, axis=2), 0.25, 0.5), inplace=False)
     pd.testing.assert_frame_equal(
         wide.drop(columns=["geometry", "image"]), found.drop(columns=["geometry", "image"]), check_exact=False
     )
@@ -93,7 +93,7 @@ def test_nuclei_are_measured_in_microns_where_pixels_stay_uneven() -> None:
     fine = draw(500, 500, mpp=0.3)
     squares = find(fine.image, mpp=0.3)
     halved = fine.image.reshape(3, 500, 250, 2).mean(axis=3).astype(np.uint8)
-    uneven = sw.pp.nuclei(stretched(halved, 0.6, 0.3), inplace=False)
+    uneven: Any = sw.pp.nuclei(stretched(halved, 0.6, 0.3), inplace=False)
     assert len(uneven) == len(squares)
     for name in ("area_um2", "eccentricity", "solidity"):
         assert uneven[name].median() == pytest.approx(squares[name].median(), rel=0.08), name

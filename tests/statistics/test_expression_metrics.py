@@ -110,14 +110,14 @@ def test_rmse_z_is_of_z_scores(pair: Any) -> None:
 
 def test_hits_need_a_number_of_genes(pair: Any) -> None:
     with pytest.raises(ValueError, match="k must be between 1 and the number of genes"):
-        em.hit_at_k(*pair, 31)
+        em.hit_at_k(pair[0], pair[1], 31)
 
 
 def choices(values: np.ndarray, k: int) -> list[set[int]]:
     """All ways to take the k highest of some values."""
     last = np.sort(values)[-k]
     above, tied = np.flatnonzero(values > last), np.flatnonzero(values == last)
-    return [set(above) | set(some) for some in combinations(tied, k - len(above))]
+    return [{*above.tolist(), *some} for some in combinations(tied.tolist(), k - len(above))]
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 7])

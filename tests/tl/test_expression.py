@@ -168,12 +168,14 @@ def test_genes_may_be_named(bleep: Any, section: Any, genes: list[str]) -> None:
 def test_the_genes_of_the_model_are_recorded_where_a_spot_is_scaled_over_them(
     bleep: Any, section: Any, genes: list[str]
 ) -> None:
-    assert recorded(predict(bleep, section, genes=genes[:2]), KEY)["library"] is None
+    of_table: Any = recorded(predict(bleep, section, genes=genes[:2]), KEY)
+    assert of_table["library"] is None
     model = copy.copy(bleep)
     model.expression = copy.copy(bleep.expression)
     model.expression.config = dataclasses.replace(bleep.expression.config, value_space="per_spot_log10")
     every, few = predict(model, section), predict(model, section, genes=genes[3:5])
-    assert recorded(few, KEY)["library"]["genes"] == genes
+    of_model: Any = recorded(few, KEY)
+    assert of_model["library"]["genes"] == genes
     mse = [sw.tl.evaluate_expression(section, p, per_gene=True).set_index("gene")["mse"] for p in (every, few)]
     np.testing.assert_allclose(mse[1], mse[0][genes[3:5]], rtol=1e-5)
 

@@ -6,7 +6,7 @@ import inspect
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._access.slide import SlideOptions
+from spatialwhisperer._access.slide_options import SlideOptions
 from tests.torture import others
 from tests.torture.calls import CALLS, WITH_TRAINED, Call
 from tests.torture.frame import Campaign, Trial

@@ -18,7 +18,8 @@ from spatialwhisperer.encoders.gene.sentence import GeneSentenceEncoder
 from spatialwhisperer.encoders.gene.set_transformer import SetTransformerEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import ModelConfig, Whisperer, store
-from spatialwhisperer.models.config import Annotation, ContextConfig, HeadConfig, ModalityConfig, Training
+from spatialwhisperer.models.annotation import Annotation
+from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, Training
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.retrieval.rule import Retrieval

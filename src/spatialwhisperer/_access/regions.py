@@ -13,14 +13,7 @@ from spatialwhisperer._access.contract import check_affine, instances_of, link_o
 from spatialwhisperer._access.elements.lattice import ARRAY_COLUMNS, squared
 from spatialwhisperer._access.elements.platforms import of_bins, of_xenium
 from spatialwhisperer._access.images import XY, find_image, image_size, rgb_names
-from spatialwhisperer._access.scale import (
-    MICRONS,
-    Scale,
-    of_transformation,
-    of_visium_array,
-    stretch_of,
-    unit_scale,
-)
+from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, of_visium_array, stretch_of, unit_scale
 from spatialwhisperer._access.section import Found, Section
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing

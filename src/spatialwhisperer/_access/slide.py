@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
@@ -19,42 +19,15 @@ from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.scale import Scale, missing_mpp, rescaled, settle
 from spatialwhisperer._access.section import Found, Section, check_named
+from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
-from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-
-class SlideOptions(TypedDict, total=False):
-    """Arguments of every function that reads images or positions.
-
-    Attributes
-    ----------
-    table_key
-        Table of a SpatialData.
-    image_key
-        Image to read, one for all or by section.
-    coordinate_system
-        Coordinate system through which shapes and image of a SpatialData are aligned.
-    library_key
-        Column of ``.obs`` that names the library of each row, for an AnnData with several libraries.
-    mpp
-        Microns per full-resolution pixel, one for all or by section (or image).
-    spot_pitch_um
-        Centre-to-centre distance of the spots in microns, from which ``mpp`` follows.
-    """
-
-    table_key: str | None
-    image_key: str | Mapping[str, str] | None
-    coordinate_system: str | None
-    library_key: str | None
-    mpp: float | Mapping[str, float] | None
-    spot_pitch_um: float | None
 
 
 class Slide:
@@ -389,42 +362,3 @@ class Slide:
     def put_table(self, table: AnnData, name: str) -> None:
         """Add a table that annotates the same elements as this one, row by row. A table of that name is replaced."""
         add_annotating_table(self.data, self.table, table, name)
-
-
-def check_values(options: Mapping[str, object]) -> None:
-    """Refuse values that no object can be opened with, also where a call reads neither images nor positions.
-
-    Raises
-    ------
-    TypeError
-        If a name is not text.
-    ValueError
-        If a size is not a positive number.
-    """
-    for name, value in options.items():
-        each = value.values() if isinstance(value, Mapping) and name in ("image_key", "mpp") else (value,)
-        for one in each:
-            if one is None:
-                continue
-            if name in ("mpp", "spot_pitch_um"):
-                positive(name, one)
-            else:
-                check_text(name, one)
-
-
-def check_options(options: Mapping[str, object]) -> None:
-    """Raise an error for arguments that do not exist, with the name that was probably meant.
-
-    Raises
-    ------
-    TypeError
-        If there are any.
-    """
-    from difflib import get_close_matches
-
-    known = list(SlideOptions.__annotations__)
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"An object is opened with {listing(known)}."
-            raise TypeError(f"There is no argument {name!r}. {hint}")

@@ -15,7 +15,8 @@ from spatialwhisperer._access.elements.outlines import Outlines, shapes_on_image
 from spatialwhisperer._access.elements.pyramid import the_image
 from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.result import Result
-from spatialwhisperer._access.slide import Slide, SlideOptions, check_options, check_values
+from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_flag, check_key_added, check_text, check_texts, one_of

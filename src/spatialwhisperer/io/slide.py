@@ -16,7 +16,7 @@ from spatialwhisperer._messages import inform, listing
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.scale import PixelSize
+    from spatialwhisperer._access.elements.pixel_size import PixelSize
     from spatialwhisperer.io._formats.pixels import SlideFile
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -149,7 +149,7 @@ def _open(place: Path, page: int | None) -> SlideFile:
 
 def _settled(place: Path, found: PixelSize | None, mpp: float | None) -> PixelSize | None:
     """Size of a pixel by the caller and the file."""
-    from spatialwhisperer._access.scale import PixelSize
+    from spatialwhisperer._access.elements.pixel_size import PixelSize
 
     if mpp is None:
         return found

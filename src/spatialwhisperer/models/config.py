@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.models.annotation import Annotation, Number, check_fraction, check_positive
 from spatialwhisperer.models.augmentation import Augmentation
 from spatialwhisperer.models.refinement import Refinement
 
 Standardize = Literal["section", "global", "none"]
 Norm = Literal["l2", "none"]
-Normalize = Literal["none", "softmax", "centre"]
-Background = Literal["section", "training"]
-Number = int | float | bool | str
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,8 @@ class HeadConfig(Stored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(in_dim=self.in_dim)
-        _check_fraction(dropout=self.dropout)
+        check_positive(in_dim=self.in_dim)
+        check_fraction(dropout=self.dropout)
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class ContextConfig(Stored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction(dropout=self.options.get("dropout", 0.0))
+        check_fraction(dropout=self.options.get("dropout", 0.0))
 
     @property
     def array_positions(self) -> bool:
@@ -104,7 +100,7 @@ class ModalityConfig(Stored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(feature_dim=self.feature_dim)
+        check_positive(feature_dim=self.feature_dim)
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class RegressionFeatures(Stored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(dim=self.dim)
+        check_positive(dim=self.dim)
 
 
 @dataclass(frozen=True)
@@ -173,103 +169,6 @@ class Training(Stored):
     sections: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=frozen)
     group_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Region(Stored):
-    """A kind of tissue, which is told before the cell types in it.
-
-    Attributes
-    ----------
-    prompts
-        Descriptions of it, whose embeddings are averaged.
-    labels
-        Labels that occur in it.
-    cl
-        Id of the region in the ontology; ``None`` where it has none.
-    """
-
-    prompts: tuple[str, ...]
-    labels: tuple[str, ...]
-    cl: str | None = None
-
-
-@dataclass(frozen=True)
-class Annotation(Stored):
-    """How scores become probabilities, and which rows get a label; see :func:`spatialwhisperer.tl.calibrate`.
-
-    A score becomes the logit ``scale * score / temperature + offset``, and the softmax of the logits is the probability. Where there are
-    regions, this is done for them, and the probability of a label is that of its region times its probability inside the region, a
-    softmax over the labels of the region at the temperature.
-
-    Attributes
-    ----------
-    normalize, background
-        Correction of the scores that the temperature was fitted for; see :func:`spatialwhisperer.tl.zero_shot_annotate`.
-    temperature
-        Scores are divided by it before the softmax.
-    ece, ece_before
-        Expected calibration error: with these values, and with the temperature of the training. It is that of the rows that they were
-        fitted on, but for the embedded model that of patients that were left out.
-    n
-        Number of rows that it was fitted on.
-    labels
-        Labels that it was fitted for.
-    prompts
-        Their descriptions; empty where any description has the same temperature.
-    modality
-        What the rows were embedded from; ``None`` where any modality has the same temperature.
-    scale, offset
-        Of each region, or of each label where there are no regions; empty where there is a temperature alone.
-    regions
-        Regions by name, which hold each label once; empty where labels are compared directly.
-    min_confidence
-        Confidence below which rows get no label where the caller does not say another one.
-    """
-
-    normalize: Normalize
-    temperature: float
-    background: Background | None = None
-    ece: float | None = None
-    ece_before: float | None = None
-    n: int | None = None
-    labels: tuple[str, ...] = ()
-    prompts: tuple[tuple[str, ...], ...] = ()
-    modality: str | None = None
-    scale: tuple[float, ...] = ()
-    offset: tuple[float, ...] = ()
-    regions: Mapping[str, Region] = field(default_factory=frozen)
-    min_confidence: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_positive(temperature=self.temperature, **{f"scale[{i}]": value for i, value in enumerate(self.scale)})
-        _check_fraction(min_confidence=self.min_confidence)
-        inside = [label for region in self.regions.values() for label in region.labels]
-        if self.regions and sorted(inside) != sorted(self.labels):
-            raise ValueError(f"regions must hold each label once: {listing(self.labels)}; found {listing(inside)}.")
-        expected = len(self.regions or self.labels)
-        if len(self.scale) != len(self.offset) or (self.scale and len(self.scale) != expected):
-            raise ValueError(
-                f"scale and offset need {expected} values each, one for each {'region' if self.regions else 'label'}; found "
-                f"{len(self.scale)} and {len(self.offset)}."
-            )
-
-    @property
-    def decides(self) -> bool:
-        """Whether probabilities are more than a softmax at the temperature."""
-        return bool(self.scale or self.regions)
-
-    def in_order(self, labels: Sequence[str]) -> Annotation:
-        """The same calibration for its labels in another order."""
-        at = [self.labels.index(label) for label in labels]
-
-        def moved(values: tuple[T, ...]) -> tuple[T, ...]:
-            return tuple(values[i] for i in at) if values else ()
-
-        named = replace(self, labels=moved(self.labels), prompts=moved(self.prompts))
-        # regions have scales of their own
-        return named if self.regions else replace(named, scale=moved(self.scale), offset=moved(self.offset))
 
 
 @dataclass(frozen=True)
@@ -356,9 +255,9 @@ class ModelConfig(Stored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(projection_dim=self.projection_dim, temperature=self.temperature)
+        check_positive(projection_dim=self.projection_dim, temperature=self.temperature)
         if self.decoder_dim is not None:
-            _check_positive(decoder_dim=self.decoder_dim)
+            check_positive(decoder_dim=self.decoder_dim)
 
     @checked
     def modality(self, name: str) -> ModalityConfig:
@@ -391,15 +290,3 @@ class ModelConfig(Stored):
             If a value is missing, unknown, or of another type.
         """
         return from_plain(cls, plain, "the configuration of a model")
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive, not {value!r}.")
-
-
-def _check_fraction(**values: Number) -> None:
-    for name, value in values.items():
-        if isinstance(value, str) or not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a number between 0 and 1, not {value!r}.")

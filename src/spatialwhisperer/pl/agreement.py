@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.pl._drawing.panels import Panel
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.pl._drawing.panels import Panel
 
 

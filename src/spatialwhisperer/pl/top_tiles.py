@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.section import Section
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
 
 # more pixels than a thumbnail on the page can show only make the figure heavy
 _MOST_PX = 320

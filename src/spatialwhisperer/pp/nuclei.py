@@ -16,7 +16,7 @@ from spatialwhisperer._access.elements.cells import (
 )
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.scale import missing_mpp, say_scales
-from spatialwhisperer._access.slide import SlideOptions, check_options, check_values
+from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._checks.checked import checked

@@ -17,7 +17,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.models.config import Annotation
+from spatialwhisperer.models.annotation import Annotation
 from spatialwhisperer.statistics.calibration import (
     N_BINS,
     expected_calibration_error,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.statistics.labels.vector_scaling import Scaling
     from spatialwhisperer.tl._annotation.labels import Labels

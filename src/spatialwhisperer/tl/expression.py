@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.result import Result
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._embedding.rows import Inputs

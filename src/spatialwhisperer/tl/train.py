@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.encoders.gene.base import GeneEncoder
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.text.base import TextEncoder

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.whisperer import Whisperer
 

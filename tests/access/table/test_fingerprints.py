@@ -34,7 +34,7 @@ def test_a_row_is_its_name_and_position() -> None:
     def ids(names: list[str], xy: list[list[float]]) -> list[int]:
         one = table(len(names), xy=xy)
         one.obs_names = names
-        return row_ids(Slide.open(one)).tolist()  # type: ignore[no-any-return]
+        return row_ids(Slide.open(one)).tolist()
 
     here = ids(["a", "b"], [[0, 1], [2, 3]])
     assert ids(["b", "a"], [[2, 3.01], [0, 1]]) == here[::-1]

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 import spatialwhisperer as sw
 from spatialwhisperer.models import EncoderSpec, Whisperer
-from spatialwhisperer.models.config import Annotation, Card, Training
+from spatialwhisperer.models.annotation import Annotation
 from spatialwhisperer.models.refinement import Refinement
 from spatialwhisperer.models.sharing.licences import Part
 from spatialwhisperer.models.sharing.readme import Described, readme
@@ -19,6 +19,8 @@ from tests.models.test_card import CARD, CONFIG, TRAINING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from spatialwhisperer.models.config import Card, Training
 
 OWN = EncoderSpec("pca", "gene", 32, licence="BSD-3-Clause (no weights)", commercial=True)
 UNI = EncoderSpec(

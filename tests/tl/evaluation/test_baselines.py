@@ -149,7 +149,7 @@ def test_training_spots_are_scaled_over_all_genes_of_the_model(adata: Any, train
     space = "per_spot_log10"
     some = [str(g) for g in adata.var_names[[7, 3, 30]]]
     prediction = guess(adata, space=space)
-    options = {"value_space": None, "layer": None, "group_key": None, "key": "sw_expression"}
+    options: Any = {"value_space": None, "layer": None, "group_key": None, "key": "sw_expression"}
     every, few = (
         read_training(train, make_pair(Slide.open(adata), prediction, genes=g, **options), layer=None, options={})
         for g in (None, some)

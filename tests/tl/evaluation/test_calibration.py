@@ -186,7 +186,7 @@ def of_sections(tables: dict[str, Any], *, stated: bool) -> Any:
         if stated:
             part.obsm["spatial"] = grid
         parts.append(part)
-    whole = ad.concat(parts, uns_merge="same")
+    whole: Any = ad.concat(parts, uns_merge="same")
     whole.obs["region"] = pd.Categorical(whole.obs["region"])
     table = sd.models.TableModel.parse(whole, region=list(tables), region_key="region", instance_key="instance")
     return sd.SpatialData(shapes=shapes, tables={"table": table})
@@ -200,7 +200,7 @@ def test_sections_of_one_object_are_those_of_a_list(drawn: Any, stated: bool) ->
     together, apart = evaluate_calibration(whole, "truth"), evaluate_calibration(parts, "truth")
     for name in ("ece", "ece_low", "ece_high", "n"):
         assert together.attrs[name] == pytest.approx(apart.attrs[name], rel=1e-6)
-    doubts = [evaluate_errors(data, "truth").loc["1 − confidence"] for data in (whole, parts)]
+    doubts: Any = [evaluate_errors(data, "truth").loc["1 − confidence"] for data in (whole, parts)]
     pd.testing.assert_series_equal(*doubts)
     # the places count: without them all rows would be independent
     assert together.attrs["ece_high"] != evaluate_calibration(whole["table"][:].copy(), "truth").attrs["ece_high"]

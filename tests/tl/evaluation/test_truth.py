@@ -53,7 +53,7 @@ def test_proportions_have_a_dominant_class_where_they_are_complete(table: ad.Ann
 
 @pytest.mark.parametrize("dtype", [float, int, bool])
 def test_a_row_without_a_largest_class_has_none(dtype: type) -> None:
-    values = np.array([[0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0]]).astype(dtype)
+    values: Any = np.array([[0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0]]).astype(dtype)
     table = ad.AnnData(np.zeros((4, 0), np.float32))
     for order in (["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"]):
         truth = pd.DataFrame(values, columns=["a", "b", "c"])[order]

@@ -46,7 +46,7 @@ def test_a_section_is_passed_once() -> None:
 
 def test_other_sections_may_have_the_same_names_and_positions() -> None:
     one, two = table(0), table(1)
-    two.obs_names, two.obsm["spatial"] = one.obs_names, one.obsm["spatial"]
+    two.obs_names, two.obsm["spatial"] = list(one.obs_names), one.obsm["spatial"]
     assert len(described(one, two)) == 2
     del one.obsm["spatial"], two.obsm["spatial"]
     assert len(described(one, two)) == 2
@@ -65,6 +65,6 @@ def test_a_table_that_is_filled_with_one_value_tells_nothing() -> None:
     one, two = table(0), table(1)
     for each in (one, two):
         each.obs_names, each.obsm["spatial"] = [f"tile-{i}" for i in range(6)], np.arange(12.0).reshape(6, 2)
-        each.X[:] = 0
+        each.X = np.zeros((6, 5), np.float32)
         each.obsm["X_image"] = np.zeros((6, 2))
     assert len(described(one, two)) == 2

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataTree
 
-    from spatialwhisperer._access.scale import PixelSize
+    from spatialwhisperer._access.elements.pixel_size import PixelSize
 
 PIXELS = "global"
 MICRONS = "microns"

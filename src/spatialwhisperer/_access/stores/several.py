@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
-from spatialwhisperer._access.slide import SlideOptions
+from spatialwhisperer._access.slide_options import SlideOptions
 from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
 from spatialwhisperer._access.stores.saving import save_results
 from spatialwhisperer._access.tables import is_spatialdata

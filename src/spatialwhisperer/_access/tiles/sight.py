@@ -84,7 +84,7 @@ class Sight(Stored):
         """Rows of a section that are recorded and have a place, as indices into its rows, in the order of these."""
         at = np.flatnonzero(own.isin(self._after(_by_name(section, ""))))
         at = at[~own[at].duplicated(keep=False)]
-        known = {_by_name(section, own[i]): int(i) for i in at}
+        known = {_by_name(section, own[i]): i for i in at.tolist()}
         positions = [int(i) for i in self._after(_by_position(section, "")) if i.isdecimal()]
         known |= {_by_position(section, i): i for i in positions if i < len(own)}
         return {key: i for key, i in known.items() if np.isfinite(section.xy_px[i]).all()}

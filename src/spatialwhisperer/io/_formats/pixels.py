@@ -15,7 +15,7 @@ from spatialwhisperer._access.elements.halving import halved, halved_lazily
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spatialwhisperer._access.scale import PixelSize
+    from spatialwhisperer._access.elements.pixel_size import PixelSize
 
     Convert = Callable[[np.ndarray], np.ndarray]
 

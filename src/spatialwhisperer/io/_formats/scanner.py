@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.elements.channels import on_white
-from spatialwhisperer._access.scale import of_openslide
+from spatialwhisperer._access.elements.pixel_size import of_openslide
 from spatialwhisperer._messages import require
 from spatialwhisperer.io._formats.pixels import Pixels, SlideFile, lazy
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.elements.channels import on_white
-from spatialwhisperer._access.scale import PixelSize, of_ome, of_resolution
+from spatialwhisperer._access.elements.pixel_size import PixelSize, of_ome, of_resolution
 from spatialwhisperer.io._formats.pixels import (
     FromPalette,
     Pixels,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spatialwhisperer.models.config import Annotation
+from spatialwhisperer.models.annotation import Annotation
 from spatialwhisperer.protocols.default_model.labels import LABELS, TISSUE
 from spatialwhisperer.protocols.default_model.unseen_patients import HeldOut
 from spatialwhisperer.statistics.calibration import expected_calibration_error, probabilities

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import warn
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.statistics.calibration import probabilities
@@ -40,12 +41,13 @@ def check_labels(table: AnnData, key: str, scores: np.ndarray, classes: Sequence
     record = recorded_as(table, key, AnnotationRecord)
     if record is None or confidence not in table.obs or record.rollup:
         return
-    code = _codes(table.obs[key], classes, record.regions)
+    obs = obs_of(table)
+    code = _codes(obs[key], classes, record.regions)
     rows = np.flatnonzero((code >= 0) & np.isfinite(scores).all(axis=1))
     if not len(rows):
         return
     rows = rows[:: -(-len(rows) // _ROWS)]
-    stated = table.obs[confidence].to_numpy(dtype=np.float64)[rows]
+    stated = obs[confidence].to_numpy(dtype=np.float64)[rows]
     probability = _probabilities(table, key, scores, record, rows)[np.arange(len(rows)), code[rows]]
     wrong = np.abs(stated - probability) > _SAME
     if not wrong.any():

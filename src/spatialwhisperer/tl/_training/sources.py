@@ -13,7 +13,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import plain_captions
 from spatialwhisperer._access.names import check_names
-from spatialwhisperer._access.slide import Slide, SlideOptions
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import row_ids
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from spatialwhisperer._access.slide_options import SlideOptions
 
 
 _COMPARED = 256
@@ -102,7 +104,7 @@ def describe(
     array_positions
         Take array coordinates as positions.
     options
-        How the objects are opened; see :class:`~spatialwhisperer._access.slide.SlideOptions`.
+        How the objects are opened; see :class:`~spatialwhisperer._access.slide_options.SlideOptions`.
 
     Raises
     ------
@@ -150,7 +152,7 @@ def _same_values(one: AnnData, two: AnnData, at: np.ndarray, there: np.ndarray) 
     """Whether most of these rows of two tables have the same expression, or the same features where nothing is expressed."""
     if one is two:
         return True
-    rows = (one[at[:_COMPARED]], two[there[:_COMPARED]])
+    rows: Any = (one[at[:_COMPARED]], two[there[:_COMPARED]])
     if one.var_names.equals(two.var_names) and all(part.n_vars and part.X is not None for part in rows):
         weights = np.random.default_rng(0).uniform(1, 2, one.n_vars)
         mine, theirs = (np.asarray(part.X @ weights).ravel() for part in rows)

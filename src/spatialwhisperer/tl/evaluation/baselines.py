@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.records import OffSlide
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.tl.evaluation.pairs import Pair
 
 DARKNESS = "sw_darkness"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.tl.evaluation.baselines import TrainingSpots
     from spatialwhisperer.tl.evaluation.pairs import Pair
 

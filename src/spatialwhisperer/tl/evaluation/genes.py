@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.slide import SlideOptions
+    from spatialwhisperer._access.slide_options import SlideOptions
 
 GeneSets = Mapping[str, Sequence[str]] | str | Path
 
