@@ -100,7 +100,7 @@ def predict_expression(
     ``.X`` : :class:`numpy.ndarray` (dtype ``float32``)
         Predicted values in the value space of the model; NaN where the tile leaves the slide.
     ``.obs['sw_expression_std']`` : :class:`pandas.Series` (dtype ``float32``)
-        Standard deviation among the retrieved neighbours, mean over the genes.
+        Standard deviation among the retrieved neighbours, mean over all genes of the model.
     ``.var['held_out_pearson']`` : :class:`pandas.Series` (dtype ``float32``)
         Correlation of predicted and measured values of this gene on held-out training tissue; use it to drop genes that are
         predicted badly. :class:`ExpressionOptions` says what the held-out patient was left out of.
