@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.training.test_checkpoints import stop_at
 
 from spatialwhisperer.models.presets.catalogue import PRESETS, get_preset
 from spatialwhisperer.networks.losses import contrastive, positive_targets
@@ -23,6 +22,7 @@ from spatialwhisperer.retrieval.vectors import Vectors
 from spatialwhisperer.training.batches import ItemBatches
 from spatialwhisperer.training.fit import fit
 from tests.training.conftest import items, run, space  # noqa: F401
+from tests.training.resuming.test_checkpoints import stop_at
 from tests.training.test_lightning import step_losses, step_rates
 from tests.training.test_ranks import ONE, TWO, compare
 from tests.training.test_training_step import training

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer.datasets.folders.metadata import patients_of
+from spatialwhisperer.pp.corpus.patches import patch_features
 from spatialwhisperer.training.corpus.shards import Corpus
 from tests.corpora import HashedText
 
@@ -85,6 +87,12 @@ def test_a_query_chooses_sections(folder: Path) -> None:
         sw.datasets.hest(folder, query="patient == 'D'")
 
 
+def test_a_patient_of_two_data_sets_is_two_people() -> None:
+    metadata = {"patient": ["Patient 1", "Patient 1", "Patient 2", "Patient 2", None], "dataset_title": [*"ABBB", None]}
+    found = patients_of(pd.DataFrame(metadata, index=[*"abcde"]))
+    assert list(found.values()) == ["Patient 1 (A)", "Patient 1 (B)", "Patient 2", "Patient 2", "not stated"]
+
+
 def test_patients_of_a_section_and_its_copy_are_one(folder: Path) -> None:
     found = sw.datasets.hest(folder, join_duplicates=True)
     assert found.patients["SIM0"] == found.patients["SIM3"] == "A + C"
@@ -110,6 +118,15 @@ def test_patches_become_the_image_features_of_their_rows(folder: Path, tmp_path:
     tiles = np.random.default_rng(11).integers(0, 255, (60, 28, 28, 3), dtype=np.uint8)
     at = counts(1).obs_names.get_indexer(pd.Index(names))
     assert np.allclose(shard.block(0, 59).features["image"], tiles[at].mean(axis=(1, 2)), atol=1e-3)
+
+
+def test_patches_of_other_rows_are_refused(folder: Path) -> None:
+    table = sw.datasets.hest(folder)["SIM1"]
+    table.obs_names = [f"x{name}" for name in table.obs_names]
+    with pytest.raises(
+        ValueError, match=r"No row has a patch in .*SIM1\.h5: rows are named xAAAC0000-1, .*barcodes AAAC"
+    ):
+        patch_features(table, sw.models.open_encoder("stain_texture", "image"))
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_a_removed_shard_is_built_again(folder: Path) -> None:
 def test_a_slide_that_changed_is_refused(folder: Path) -> None:
     given = corpora.sources()
     given[0].data["S1"].obs["patient"] = "another"
-    with pytest.raises(ValueError, match="slides/S1 are in the corpus with other rows"):
+    with pytest.raises(ValueError, match=r"slides/S1 \(rows, patients or sections\) changed since they were built"):
         corpora.build(folder, given)
 
 

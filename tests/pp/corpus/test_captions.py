@@ -58,6 +58,34 @@ def test_rows_that_are_alike_have_the_same_captions_in_any_order() -> None:
     assert not changed.astype(str).equals(one.astype(str))
 
 
+def test_an_id_counts_before_the_value_of_its_row() -> None:
+    names = {"CL:0000084": "T cell", "CL:0000624": "CD4-positive T cell", "CL:0000625": "CD8-positive T cell"}
+    cells = sw.models.Ontology([sw.models.Term(*pair) for pair in names.items()])
+    organs = sw.models.Ontology([sw.models.Term("UBERON:0000084", "thymus")])
+    data = table()[:4].copy()
+    data.obs["cell_type"] = "T cell"
+    data.obs["cell_type_ontology_term_id"] = ["CL:0000624", "CL:0000625", None, "UBERON:0000084"]
+    found: Any = sw.pp.caption_metadata(data, ontologies=[cells, organs], templates=["{cell_type}"], inplace=False)
+    assert found["text"].tolist() == ["CD4-positive T cell", "CD8-positive T cell", "T cell", "thymus"]
+
+
+def test_only_a_disease_may_be_none() -> None:
+    data = table()[:3].copy()
+    data.obs["tissue"] = ["normal", "tumour", "healthy"]
+    data.obs["disease"] = ["Normal", "HEALTHY", "carcinoma"]
+    found: Any = sw.pp.caption_metadata(data, templates=["{tissue}, {disease}"], inplace=False)
+    expected = ["normal, no known disease", "tumour, no known disease", "healthy, carcinoma"]
+    assert found["text"].tolist() == expected
+
+
+def test_wordings_of_an_earlier_call_are_removed() -> None:
+    data = table()
+    data.obs["text_9"] = "the user's own"
+    sw.pp.caption_metadata(data, wordings=3)
+    sw.pp.caption_metadata(data, wordings=1)
+    assert [c for c in data.obs if c.startswith("text")] == ["text_9", "text", "text_origin"]
+
+
 def test_free_captions_stay_and_are_counted(tmp_path: Path) -> None:
     data = table()
     data.obs["note"] = ["somebody wrote this", *[None] * 11]

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
+from spatialwhisperer.tl._training.corpus import choose_pairs
 from spatialwhisperer.training.corpus import order
+from spatialwhisperer.training.corpus.shards import Corpus
 from tests import corpora
 from tests.training.resuming.test_checkpoints import same, stop_at
 
@@ -116,6 +118,14 @@ def test_what_a_corpus_does_not_allow_is_refused(
     with pytest.raises(ValueError, match=text):
         sw.tl.train(corpus, **{"preset": PRESET, "folder": tmp_path / "run", **change})
     assert not (tmp_path / "run").exists()
+
+
+def test_pairs_that_a_corpus_lacks_are_named(tmp_path: Path) -> None:
+    cells = corpora.build(tmp_path / "c", corpora.sources()[1:], image=None)
+    with pytest.warns(
+        UserWarning, match="holds no image–gene pairs; its rows hold gene–text. The model is trained on the"
+    ):
+        assert choose_pairs(PRESET, Corpus.open(cells)) == {("gene", "text"): 1.0}
 
 
 def test_a_folder_without_a_corpus_is_refused(tmp_path: Path) -> None:

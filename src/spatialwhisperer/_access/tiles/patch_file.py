@@ -86,14 +86,14 @@ class PatchFile:
                 block = h5[self._key][self.rows[start : start + at_once]]
                 yield np.ascontiguousarray(np.moveaxis(np.asarray(block), 3, 1))
 
-    def sample(self) -> tuple[np.ndarray, float]:
+    def sample(self, most: int = _SAMPLE) -> tuple[np.ndarray, float]:
         """Some patches at a coarse scale, for an encoder that looks at the whole image, and their microns per pixel.
 
         An image between the patches is not seen: what the encoder learns of it is learnt where rows are.
         """
         import h5py
 
-        some = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, _SAMPLE).astype(int))]
+        some = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, most).astype(int))]
         step = max(1, round(_SAMPLE_MPP / self.mpp))
         edge = self.tile_px // step
         with h5py.File(self.path) as h5:

@@ -56,16 +56,18 @@ def _mask(values: np.ndarray, path: Path, key: str) -> np.ndarray:
 
 
 def _rgb(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """uint8 (3, h, w). Values up to 1 are scaled by 255, uint16 is divided by 256, anything else is cut to a byte."""
+    """uint8 (3, h, w). Values up to 1 are scaled by 255, uint16 above 255 is divided by 256, anything else is cut to a byte."""
     if pixels.ndim == 3 and pixels.shape[0] != 3 and pixels.shape[2] == 3:
         pixels = np.moveaxis(pixels, 2, 0)
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"img of {path} must have the shape (3, h, w), not {pixels.shape}.")
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.max(initial=0) <= 1:
+    brightest = pixels.max(initial=0)
+    if brightest <= 1:
         return (pixels * 255).astype(np.uint8)
-    return (pixels // 256 if pixels.dtype == np.uint16 else pixels).astype(np.uint8)
+    # uint16 may hold pixels of eight bits
+    return (pixels // 256 if pixels.dtype == np.uint16 and brightest > 255 else pixels).astype(np.uint8)
 
 
 def read_classes(path: Path) -> dict[int, str]:

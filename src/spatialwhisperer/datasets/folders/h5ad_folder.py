@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets.folders.metadata import patient_of, queried, read_metadata
+from spatialwhisperer.datasets.folders.metadata import patients_of, queried, read_metadata
 from spatialwhisperer.datasets.folders.sections import SectionFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @checked
@@ -72,6 +68,8 @@ def h5ad_folder(
     chosen = [str(name) for name in queried(table, query).index if name in there]
     if not chosen:
         raise FileNotFoundError(f"{where} holds no <{id_key}>.h5ad that was asked for; found {listing(there)}.")
-    patients = {name: patient_of(cast("pd.Series", table.loc[name]), patient_key) for name in chosen}
-    found = SectionFolder({name: there[name] for name in chosen}, table.loc[chosen], patients)
+    patients = patients_of(table, patient_key)
+    found = SectionFolder(
+        {name: there[name] for name in chosen}, table.loc[chosen], {name: patients[name] for name in chosen}
+    )
     return found.with_duplicates_joined() if join_duplicates else found

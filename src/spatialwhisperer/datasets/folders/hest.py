@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import inform, listing
-from spatialwhisperer.datasets.folders.metadata import patient_of, queried, read_metadata
+from spatialwhisperer.datasets.folders.metadata import patients_of, queried, read_metadata
 from spatialwhisperer.datasets.folders.sections import SectionFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PATCH_UM = 112.0
 
@@ -43,7 +39,8 @@ def hest(
     Returns
     -------
     :class:`~spatialwhisperer.datasets.SectionFolder`, a mapping from section to AnnData, which :class:`spatialwhisperer.pp.CorpusSource`
-    takes. Sections that name no patient count as one patient of their data set. ``.uns["sw_patches"]`` of an AnnData says where its patches
+    takes. Sections that name no patient count as one patient of their data set, and a name that several data sets give is
+    followed by the title of the data set. ``.uns["sw_patches"]`` of an AnnData says where its patches
     lie, from which :func:`spatialwhisperer.pp.build_corpus` computes image features.
 
     Raises
@@ -78,13 +75,15 @@ def hest(
     chosen = [str(name) for name in queried(table, query).index if name in there]
     if not chosen:
         raise FileNotFoundError(f"{where / 'st'} holds no section that was asked for; found {listing(there)}.")
+    # of all data sets, so that a query changes no name
+    patients = patients_of(table)
     patches = {name: path for name in chosen if (path := where / "patches" / f"{name}.h5").is_file()}
     if without := [name for name in chosen if name not in patches]:
         inform(f"{len(without)} sections have no patches: {listing(without)}.")
     found = SectionFolder(
         {name: there[name] for name in chosen},
         table.loc[chosen],
-        {name: patient_of(cast("pd.Series", table.loc[name])) for name in chosen},
+        {name: patients[name] for name in chosen},
         patches=patches,
         tile_um=PATCH_UM,
     )

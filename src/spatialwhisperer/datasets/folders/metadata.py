@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -57,13 +57,26 @@ def read_metadata(folder: Path, name: str | None, *, id_key: str = "id", patient
     return table.set_index(id_key)
 
 
-def patient_of(row: pd.Series, patient_key: str = "patient") -> str:
-    """Patient of a section; sections of one data set that name none count as one patient."""
-    stated = row[patient_key]
-    if not pd.isna(stated) and str(stated).strip():
-        return str(stated).strip()
-    title = row.get("dataset_title")
-    return NOT_STATED if title is None or pd.isna(title) else f"{NOT_STATED} ({title})"
+def patients_of(metadata: pd.DataFrame, patient_key: str = "patient") -> dict[str, str]:
+    """Patient of each section; sections of one data set that name none count as one patient.
+
+    A name that several data sets (``dataset_title``) give is followed by that of the data set: "Patient 1" of two studies is two people.
+    """
+    names = [_text(value) for value in metadata[patient_key]]
+    titles = [_text(value) for value in metadata.get("dataset_title", [None] * len(metadata))]
+    given: dict[str, set[str]] = {}
+    for name, title in zip(names, titles, strict=True):
+        given.setdefault(name, set()).add(title)
+    return {
+        str(section): f"{name or NOT_STATED} ({title})"
+        if title and (not name or len(given[name]) > 1)
+        else name or NOT_STATED
+        for section, name, title in zip(metadata.index, names, titles, strict=True)
+    }
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value).strip()
 
 
 def queried(metadata: pd.DataFrame, query: str | None) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -106,12 +107,15 @@ def unpacked(path: Path, folder: Path) -> Path:
     path
         The image; one that is not packed is returned as it is.
     folder
-        Where a packed one is unpacked to, once.
+        Where a packed one is unpacked to, once for each path, size and time of change, each into a folder of its own.
     """
     if path.suffix != PACKED:
         return path
+    state = path.stat()
+    packing = f"{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}"
+    folder = folder / hashlib.sha256(os.fsencode(packing)).hexdigest()[:16]
     target = folder / path.stem
-    if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
+    if not target.is_file():
         inform(f"unpacking {path.name} into {folder}")
         folder.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}-{os.getpid()}")

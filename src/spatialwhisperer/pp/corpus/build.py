@@ -11,6 +11,7 @@ from spatialwhisperer._docs import shared as shared_docs
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.pp.corpus import checks
 from spatialwhisperer.pp.corpus.sources import CorpusSource, check_names
+from spatialwhisperer.pp.corpus.stamps import changes, to_build
 from spatialwhisperer.pp.corpus.work import BuildSlide, EncoderOptions, build_here, build_on
 from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
 from spatialwhisperer.pp.text_features import TextFeatures
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.text.base import TextEncoder
     from spatialwhisperer.pp.corpus.checks import Found
     from spatialwhisperer.pp.corpus.embedding import Encoders
+    from spatialwhisperer.training.corpus.manifest import CorpusFeature
 
 
 @shared_docs
@@ -51,7 +53,8 @@ def build_corpus(
 
     A corpus is what :func:`spatialwhisperer.tl.train` reads where data do not fit into memory. One slide is in memory at a time. Every slide is
     checked before the first one is embedded. A slide that is in the corpus is not computed again, so that the same call adds
-    slides, or continues after it was killed. Several processes, also of several machines that share the folder, may build one corpus:
+    slides, or continues after it was killed. One that holds a modality which its record lacks, because that was not asked for or not
+    there, is built again with all its modalities. Several processes, also of several machines that share the folder, may build one corpus:
     each slide is built by one of them.
 
     Parameters
@@ -110,7 +113,8 @@ def build_corpus(
         If a file of a source does not exist.
     ValueError
         If a row has no patient, no slide holds two modalities, genes are of two species, ``shared`` is on and a licence does not
-        allow it, ``client`` is given and a source holds objects in memory, the folder holds a corpus of another recipe or with a file that is missing or cut off, a slide changed since it was built, or a
+        allow it, ``client`` is given and a source holds objects in memory, the folder holds a corpus of another recipe or with a file that is missing or cut off, a slide changed since it was built
+        (its rows, patients, sections, genes, captions, places and scale are compared, and the counts, given features and pixels of some rows), or a
         gene encoder would have to be fitted. Nothing is written then, and what was built stays.
 
     Examples
@@ -144,10 +148,7 @@ def build_corpus(
     if there is not None:
         check_recipe(there, asked, where)
         _check_same_slides(there, found)
-        if other := sorted({*there.features} ^ {*features}):
-            inform(
-                f"Only some slides of the corpus have {listing(other)} features: its earlier slides, or those that are added."
-            )
+        _say_uneven(there, features, found)
     if shared:
         checks.check_licences(given, features, there)
     _begin(where, asked, encoders)
@@ -192,23 +193,36 @@ def _existing(folder: Path, *, verify: bool) -> Manifest | None:
 
 
 def _check_same_slides(there: Manifest, found: Mapping[tuple[str, str], Found]) -> None:
-    """Refuse slides that are in the corpus under the same name with other rows.
+    """Refuse slides that changed since they were built.
 
     Raises
     ------
     ValueError
         If there are some.
     """
-    changed = [
-        f"{source}/{name}"
-        for (source, name), one in found.items()
-        if (earlier := there.find(source, name)) is not None and earlier.stamp != one.stamp
-    ]
+    changed = []
+    for (source, name), one in found.items():
+        if what := changes(there.find(source, name), one.stamps):
+            changed.append(f"{source}/{name} ({listing(what)})")
     if changed:
         raise ValueError(
-            f"{listing(changed)} are in the corpus with other rows, patients, captions or genes. Give what was changed another name, or "
-            "remove the folders of its shards, and it is built again."
+            f"{listing(changed)} changed since they were built. Give what was changed another name, or remove the folders of its shards, and "
+            "it is built again."
         )
+
+
+def _say_uneven(there: Manifest, features: Mapping[str, CorpusFeature], found: Mapping[tuple[str, str], Found]) -> None:
+    """Name the modalities that only some slides of the corpus will have because not every call asked for them."""
+    new, left_out = sorted({*features} - {*there.features}), sorted({*there.features} - {*features})
+    stay = [
+        f"{s.source}/{s.name}"
+        for s in there.slides
+        if (s.source, s.name) not in found or not to_build(s, found[s.source, s.name].stamps)
+    ]
+    if new and stay:
+        inform(f"{len(stay)} slides of the corpus stay as they are, without {listing(new)} features: {listing(stay)}.")
+    if left_out:
+        inform(f"Slides that are added get no {listing(left_out)} features, which earlier slides of the corpus have.")
 
 
 def _begin(folder: Path, asked: Manifest, encoders: Encoders) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
+from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.ontology import Ontology
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ TEMPLATES = (
 )
 """Those that name more come first; a row takes of those that it has all fields for."""
 
-_HEALTHY = {"normal": "no known disease", "healthy": "no known disease", "PATO:0000461": "no known disease"}
+_HEALTHY, _NO_DISEASE = {"normal", "healthy", "pato:0000461"}, "no known disease"
 _ID = "{}_ontology_term_id"
+
+Stated = tuple[str, str]
+"""Value of a column in a row and its ontology id, which is the value itself where none is stated."""
 
 
 @shared
@@ -72,12 +76,13 @@ def caption_metadata(
     %(data)s
     ontologies
         Ontologies, such as the Cell Ontology, UBERON and MONDO, or their files (``.obo`` or ``.tsv``, see
-        :meth:`spatialwhisperer.models.Ontology.read`). The id in the column ``<column>_ontology_term_id``, else the value of the
-        column, is looked up in each, once for each distinct value. What is in none stays as it is.
+        :meth:`spatialwhisperer.models.Ontology.read`). The id in the column ``<column>_ontology_term_id`` is looked up in each, then the
+        value of the column, once for each distinct pair of both. What is in none stays as it is.
     templates
         Sentences with fields in braces.
     fields
-        Field of the templates to column of ``.obs``; ``None`` takes columns of the same name. ``"normal"`` as a disease reads "no known disease".
+        Field of the templates to column of ``.obs``; ``None`` takes columns of the same name. "normal" and "healthy" read "no known disease" in a
+        field with "disease" in its name.
     wordings
         Number of captions of a row, fewer where there are not so many different ones.
     free_key
@@ -94,11 +99,12 @@ def caption_metadata(
     ``None``, or with ``inplace=False`` a data frame of the columns. In place it writes:
 
     ``.obs[key_added]``, ``.obs[key_added + "_2"]``, …
-        The captions, to be named in ``CorpusSource(text_key=[…])``; missing where a row has none.
+        The captions, to be named in ``CorpusSource(text_key=[…])``; missing where a row has none. Those of an earlier call are
+        removed.
     ``.obs[key_added + "_origin"]``
         "free" or "templated"; missing where a row has no caption.
     ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
-        Templates, seed, fractions of free and templated captions, and how many values the ontologies know.
+        Templates, seed, columns, fractions of free and templated captions, and how many values the ontologies know.
 
     Raises
     ------
@@ -122,8 +128,9 @@ def caption_metadata(
     obs = obs_of(slide.table)
     named = _columns(obs, templates, fields, free_key)
     known = _read(ontologies)
-    words, resolved = _words(obs, named, known)
-    captions = _captions(obs, named, words, templates, wordings, random_state)
+    stated = {column: _stated(obs, column) for column in dict.fromkeys(named.values())}
+    words, resolved = _words(stated, named, known)
+    captions = _captions(stated, named, words, templates, wordings, random_state)
     columns, origin = _with_free(obs, captions, free_key, wordings)
     if not any(c is not None for c in columns[0]):
         raise ValueError(
@@ -136,16 +143,19 @@ def caption_metadata(
     frame = pd.DataFrame(out, index=obs.index)
     if not inplace:
         return frame
-    stated = {kind: float(np.mean([o == kind for o in origin])) for kind in ("free", "templated")}
+    fraction = {kind: float(np.mean([o == kind for o in origin])) for kind in ("free", "templated")}
     parameters = {
         "templates": list(templates),
         "fields": named,
         "random_state": random_state,
-        "free_fraction": stated["free"],
-        "templated_fraction": stated["templated"],
+        "free_fraction": fraction["free"],
+        "templated_fraction": fraction["templated"],
+        "columns": names,
         **resolved,
     }
-    slide.put(Result(key_added, parameters, obs=out))
+    earlier = (recorded(slide.table, key_added) or {}).get("columns")
+    gone = tuple(str(name) for name in earlier if name not in out) if isinstance(earlier, list) else ()
+    slide.put(Result(key_added, parameters, obs=out, gone=gone))
     return None
 
 
@@ -172,60 +182,68 @@ def _read(given: Ontology | str | Path | Sequence[Ontology | str | Path]) -> lis
     return [one if isinstance(one, Ontology) else Ontology.read(one) for one in several]
 
 
+def _stated(obs: pd.DataFrame, column: str) -> list[Stated | None]:
+    """What each row states in a column; ``None`` where it states nothing."""
+    ids = _ID.format(column)
+    values = [_text(value) for value in obs[column].astype(object)]
+    terms = [_text(term) for term in obs[ids].astype(object)] if ids in obs else values
+    return [(value, term or value) if value else None for value, term in zip(values, terms, strict=True)]
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value).strip()
+
+
 def _words(
-    obs: pd.DataFrame, columns: Mapping[str, str], ontologies: Sequence[Ontology]
-) -> tuple[dict[tuple[str, str], tuple[str, ...]], dict[str, int]]:
-    """Name and synonyms of each value of each column, and how many values the ontologies know."""
-    words: dict[tuple[str, str], tuple[str, ...]] = {}
+    stated: Mapping[str, Sequence[Stated | None]], columns: Mapping[str, str], ontologies: Sequence[Ontology]
+) -> tuple[dict[tuple[str, Stated], tuple[str, ...]], dict[str, int]]:
+    """Name and synonyms of what is stated in each column, and how much of it the ontologies know."""
+    diseases = {column for name, column in columns.items() if "disease" in name}
+    words: dict[tuple[str, Stated], tuple[str, ...]] = {}
     unknown: list[str] = []
-    for column in dict.fromkeys(columns.values()):
-        ids = _ID.format(column)
-        pairs = obs[[column, ids]] if ids in obs else obs[[column]]
-        for row in pairs.drop_duplicates().itertuples(index=False):
-            if pd.isna(row[0]):
+    for column, rows in stated.items():
+        for pair in dict.fromkeys(pair for pair in rows if pair is not None):
+            if column in diseases and _HEALTHY & {text.casefold() for text in pair}:
+                words[column, pair] = (_NO_DISEASE,)
                 continue
-            value = str(row[0]).strip()
-            term = str(row[1]) if len(row) > 1 and not pd.isna(row[1]) else value
-            found = _term(term, value, ontologies)
-            if found is None and term not in _HEALTHY and value not in _HEALTHY:
-                unknown.append(value)
-            healthy = _HEALTHY.get(term) or _HEALTHY.get(value)
-            words[column, value] = (healthy,) if healthy else found or (value,)
+            found = _term(pair, ontologies)
+            if found is None:
+                unknown.append(pair[0])
+            words[column, pair] = found or (pair[0],)
     if ontologies and unknown:
         warn(f"{len(unknown)} of {len(words)} values are in no ontology and stay as they are: {listing(unknown, 5)}.")
     return words, {"values": len(words), "values_in_ontologies": len(words) - len(unknown)}
 
 
-def _term(term: str, value: str, ontologies: Sequence[Ontology]) -> tuple[str, ...] | None:
-    for ontology in ontologies:
-        found = ontology.find(term) or ontology.find(value)
-        if found is not None:
-            stated = ontology.terms[found]
-            return (stated.name, *stated.synonyms)
+def _term(stated: Stated, ontologies: Sequence[Ontology]) -> tuple[str, ...] | None:
+    value, term = stated
+    # an id means one thing; a value may be the name of something else in another ontology
+    for label in (term, value):
+        for ontology in ontologies:
+            if (found := ontology.find(label)) is not None:
+                known = ontology.terms[found]
+                return (known.name, *known.synonyms)
     return None
 
 
 def _captions(
-    obs: pd.DataFrame,
+    stated: Mapping[str, Sequence[Stated | None]],
     columns: Mapping[str, str],
-    words: Mapping[tuple[str, str], tuple[str, ...]],
+    words: Mapping[tuple[str, Stated], tuple[str, ...]],
     templates: Sequence[str],
     wordings: int,
     seed: int,
 ) -> list[list[str]]:
     """Captions of each row; rows with equal metadata have the same."""
-    values = obs[list(dict.fromkeys(columns.values()))].astype(object)
-    known: dict[tuple[str, ...], list[str]] = {}
+    known: dict[tuple[Stated | None, ...], list[str]] = {}
     out = []
-    for row in values.itertuples(index=False):
-        stated = {
-            c: str(v).strip() for c, v in zip(values.columns, row, strict=True) if not pd.isna(v) and str(v).strip()
-        }
-        key = tuple(sorted(f"{c}={v}" for c, v in stated.items()))
-        if key not in known:
-            own = {name: words[c, stated[c]] for name, c in columns.items() if c in stated}
-            known[key] = _wordings(own, templates, wordings, f"{seed}|{'|'.join(key)}")
-        out.append(known[key])
+    for row in zip(*stated.values(), strict=True):
+        if row not in known:
+            own = {column: pair for column, pair in zip(stated, row, strict=True) if pair is not None}
+            values = sorted(f"{column}={value}" for column, (value, _) in own.items())
+            named = {name: words[c, own[c]] for name, c in columns.items() if c in own}
+            known[row] = _wordings(named, templates, wordings, f"{seed}|{'|'.join(values)}")
+        out.append(known[row])
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from spatialwhisperer._messages import listing, progress
 from spatialwhisperer.pp.corpus.embedding import captions_of, check_text_keys, has_genes, has_image
 from spatialwhisperer.pp.corpus.licences import shareable
 from spatialwhisperer.pp.corpus.species import check_one_species, species_of
+from spatialwhisperer.pp.corpus.stamps import stamps_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +31,8 @@ class Found:
 
     Attributes
     ----------
-    stamp
-        Digest of its rows, patients, captions and genes.
+    stamps
+        Digests of its rows and modalities; see `stamps_of`.
     species
         Species of its genes; empty where it has none, or their identifiers do not tell.
     features
@@ -41,7 +41,7 @@ class Found:
         Modalities that it holds.
     """
 
-    stamp: str
+    stamps: dict[str, str]
     species: set[str]
     features: dict[str, CorpusFeature]
     holds: set[str]
@@ -93,10 +93,8 @@ def _look(source: CorpusSource, name: str, encoders: Encoders) -> Found:
     if "gene" in holds and encoders.gene is not None and encoders.gene.key is None:
         species = _species(table)
     patients = group_names(obs_of(table)[source.patient_key])
-    stamp = hashlib.sha256()
-    for part in (table.obs_names, patients, table.var_names, texts, [] if codes is None else codes.ravel().tolist()):
-        stamp.update("\0".join(map(str, part)).encode() + b"\1")
-    return Found(stamp.hexdigest(), species, encoders.features(slide), holds)
+    features = encoders.features(slide)
+    return Found(stamps_of(slide, patients, encoders, holds, (texts, codes)), species, features, holds)
 
 
 def _check_patients(table: AnnData, source: CorpusSource, what: str) -> None:

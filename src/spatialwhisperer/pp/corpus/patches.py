@@ -11,6 +11,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.tiles.patch_file import PATCHES, PatchFile
+from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.image.base import on_image
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.recipe import FeatureRecipe
@@ -41,13 +42,18 @@ def patch_features(table: AnnData, encoder: ImageEncoder) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the file is damaged, or the encoder looks further than a patch reaches.
+        If the file is damaged, no row has a patch, or the encoder looks further than a patch reaches.
     """
     stated = json.loads(str(table.uns[PATCHES]))
     file = PatchFile(Path(stated["path"]), float(stated["tile_um"]))
     names = table.uns.get(f"{PATCHES}_rows", table.obs_names)
     at = pd.Index(file.names).get_indexer(pd.Index(names))
     rows = np.flatnonzero(at >= 0)
+    if not len(rows):
+        raise ValueError(
+            f"No row has a patch in {file.path}: rows are named {listing(names, 3)}, and barcodes {listing(file.names, 3)}. Name the rows by "
+            f"their barcodes, or leave the patches out: del table.uns[{PATCHES!r}]."
+        )
     order = np.argsort(at[rows], kind="stable")
     found = features_of_patches(file.taken(at[rows][order]), encoder)
     out = np.full((table.n_obs, found.shape[1]), np.nan, np.float32)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
+from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
@@ -46,7 +47,8 @@ class CorpusSource:
         Whether the licence allows to pass features of the data on; ``None`` takes what is known of the licence.
     prepare
         Function that changes each object after it was opened, such as one that writes captions
-        (:func:`spatialwhisperer.pp.caption_metadata`). It may be called without the counts, and must not need them.
+        (:func:`spatialwhisperer.pp.caption_metadata`). It may be called without the counts, and must not need them. It gets a copy of
+        an object in memory, whose images, shapes and points are not copied.
     options
         How the objects are opened: ``mpp``, ``image_key``, ``table_key`` and the other arguments of
         :func:`spatialwhisperer.pp.embed_images`.
@@ -96,13 +98,21 @@ class CorpusSource:
 
     def open(self, name: str) -> AnnData | SpatialData:
         """Open a slide."""
-        return self._prepared(_opened(self.data[name] if _is_mapping(self.data) else self.data))
+        data = self._data(name)
+        return self._prepared(_opened(data), own=isinstance(data, str | Path))
 
     def peek(self, name: str) -> AnnData | SpatialData:
         """Open what is needed to know the rows and columns of a slide; values of a file stay on the disk."""
         if hasattr(self.data, "peek"):
-            return self._prepared(self.data.peek(name))
-        return self._prepared(_opened(self.data[name] if _is_mapping(self.data) else self.data, values=False))
+            return self._prepared(self.data.peek(name), own=True)
+        data = self._data(name)
+        return self._prepared(_opened(data, values=False), own=isinstance(data, str | Path))
+
+    def _data(self, name: str) -> Any:
+        if not _is_mapping(self.data):
+            return self.data
+        # names are text, and keys of the caller may be numbers
+        return self.data[name if name in self.data else next(key for key in self.data if str(key) == name)]
 
     def on_disk(self) -> CorpusSource:
         """The source with paths that hold in other processes.
@@ -125,10 +135,24 @@ class CorpusSource:
             )
         return data
 
-    def _prepared(self, data: AnnData | SpatialData) -> AnnData | SpatialData:
-        if self.prepare is not None:
-            self.prepare(data)
+    def _prepared(self, data: AnnData | SpatialData, *, own: bool) -> AnnData | SpatialData:
+        if self.prepare is None:
+            return data
+        # a slide is opened twice, and where it was not read just now it is the caller's
+        data = data if own else _copied(data)
+        self.prepare(data)
         return data
+
+
+def _copied(data: AnnData | SpatialData) -> AnnData | SpatialData:
+    """A copy of the tables, with the same elements; a table whose values lie in a file is left as it is."""
+    if not is_spatialdata(data):
+        return data if data.isbacked else data.copy()
+    from spatialdata import SpatialData
+
+    tables = {name: table.copy() for name, table in data.tables.items()}
+    kept = {kind: dict(getattr(data, kind)) for kind in ("images", "labels", "points", "shapes")}
+    return SpatialData(**kept, tables=tables, attrs=dict(data.attrs))
 
 
 def _is_mapping(data: Any) -> bool:
@@ -162,6 +186,9 @@ def check_names(sources: Sequence[CorpusSource]) -> None:
         raise TypeError(f"sources must be sw.pp.CorpusSource, not {type(wrong[0]).__name__}.")
     if not sources:
         raise ValueError("No source: pass one sw.pp.CorpusSource or several.")
+    for source in sources:
+        if len(set(source.names)) < len(source.names):
+            raise ValueError(f"Slides of source {source.name!r} have the same name as text: {listing(source.names)}.")
     names = [source.name for source in sources]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Names of sources repeat: {listing(repeated)}.")

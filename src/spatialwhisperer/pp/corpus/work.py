@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from spatialwhisperer._compute.opened import opened_once
 from spatialwhisperer._compute.workers import on_workers
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.pp.corpus.embedding import Encoders, origins, with_dims
+from spatialwhisperer.pp.corpus.stamps import to_build
 from spatialwhisperer.pp.corpus.writing import slide_folder, write_shards
 from spatialwhisperer.pp.finished_batches import kept_until_done
 from spatialwhisperer.training.corpus.manifest import Manifest, SlideRecord, locked
@@ -83,7 +85,7 @@ class BuildSlide:
         except Timeout:
             return False
         try:
-            if _manifest(self.folder).find(source, name) is None:
+            if to_build(_manifest(self.folder).find(source, name), self.found[source, name].stamps):
                 with kept_until_done():
                     self._add(source, name, encoders, path)
         finally:
@@ -102,17 +104,24 @@ class BuildSlide:
         rows = encoders.rows(slide, given, what)
         free, templated = origins(slide.table, given.text_keys, rows.captions)
         with_dims({**found.features, **_manifest(self.folder).features}, rows, what)
+        self._forget(source, name, path)
         shards = write_shards(self.folder, path, rows, shard_rows=self.shard_rows, dtype=self.dtype)
         left = len(rows.names) - sum(shard.rows for shard in shards)
         if left:
             inform(f"{what}: {left} of {len(rows.names)} rows hold fewer than two modalities and are left out.")
         sections = tuple(sorted({str(s) for s in rows.section}))
         n = len(rows.names)
-        record = SlideRecord(source, name, found.stamp, n, sections, _mpp(slide), free, templated, shards)
+        record = SlideRecord(source, name, found.stamps, n, sections, _mpp(slide), free, templated, shards)
         with locked(self.folder):
             there = _manifest(self.folder)
             features = with_dims({**found.features, **there.features}, rows, what)
             Manifest(features, there.dtype, there.sources, there.slides).with_slide(record).write(self.folder)
+
+    def _forget(self, source: str, name: str, path: str) -> None:
+        """Remove what is there of a slide, so that no shard stays that its new record does not name."""
+        with locked(self.folder):
+            _manifest(self.folder).without(source, name).write(self.folder)
+        shutil.rmtree(self.folder / path, ignore_errors=True)
 
 
 def build_here(work: BuildSlide, encoders: Encoders) -> None:

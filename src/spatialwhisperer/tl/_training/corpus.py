@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.encoders.resolve import load_gene_encoder
 from spatialwhisperer.models.config import Training
 from spatialwhisperer.models.presets.catalogue import PRESETS, get_preset
@@ -134,7 +134,7 @@ def by_steps(preset: Preset) -> Preset:
 
 
 def choose_pairs(preset: Preset, corpus: Corpus) -> Pairs:
-    """The pairs of the preset that the corpus holds, with their weights.
+    """The pairs of the preset that the corpus holds, with their weights; a warning names the others.
 
     Raises
     ------
@@ -146,11 +146,12 @@ def choose_pairs(preset: Preset, corpus: Corpus) -> Pairs:
     published = PRESETS.get(preset.name)
     named = published is None or dict(published.pairs) != dict(preset.pairs)
     missing = [pair for pair in weights if pair not in held]
-    if not held or (missing and named):
+    if missing:
         kinds = sorted({"–".join(shard.modalities) for shard in corpus.manifest.shards})
-        raise ValueError(
-            f"The corpus {corpus.folder} holds no {listing('–'.join(p) for p in missing)} pairs; its rows hold {listing(kinds)}."
-        )
+        lacking = f"The corpus {corpus.folder} holds no {listing('–'.join(p) for p in missing)} pairs; its rows hold {listing(kinds)}."
+        if named or not held:
+            raise ValueError(lacking)
+        warn(f"{lacking} The model is trained on the other pairs of preset {preset.name!r}.")
     return held
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "manifest.json"
 SHARDS, ENCODERS = "shards", "encoders"
-FORMAT, FORMAT_VERSION = "spatialwhisperer corpus", 1
+FORMAT, FORMAT_VERSION = "spatialwhisperer corpus", 2
 
 _LOCK = ".manifest.lock"
 _REMEDY = "Build it in another folder, or ask for the features that it holds."
@@ -111,8 +111,9 @@ class SlideRecord(Stored):
     ----------
     source, name
         Its source and its name there.
-    stamp
-        Digest of its rows, patients, captions and genes, which tells it from another slide of the same name.
+    stamps
+        Digests of its rows and of each modality that was asked for, which tell it from what the slide is later; empty for a
+        modality that it does not hold.
     rows
         Its rows. Those that hold fewer than two modalities are in no shard.
     sections
@@ -127,7 +128,7 @@ class SlideRecord(Stored):
 
     source: str
     name: str
-    stamp: str
+    stamps: Mapping[str, str]
     rows: int
     sections: tuple[str, ...] = ()
     mpp: tuple[float, ...] = ()
@@ -182,8 +183,12 @@ class Manifest(Stored):
 
     def with_slide(self, slide: SlideRecord) -> Manifest:
         """The same with one more slide."""
-        others = [s for s in self.slides if (s.source, s.name) != (slide.source, slide.name)]
+        others = self.without(slide.source, slide.name).slides
         return replace(self, slides=tuple(sorted([*others, slide], key=lambda s: (s.source, s.name))))
+
+    def without(self, source: str, name: str) -> Manifest:
+        """The same without a slide."""
+        return replace(self, slides=tuple(s for s in self.slides if (s.source, s.name) != (source, name)))
 
     def differences(self, asked: Manifest) -> list[str]:
         """How the features that are asked for differ from those of this corpus, one text for each modality or value.

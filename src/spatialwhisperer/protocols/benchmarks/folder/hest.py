@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._storage.untrusted import opening
-from spatialwhisperer.datasets.folders.metadata import patient_of, read_metadata
+from spatialwhisperer.datasets.folders.metadata import patients_of, read_metadata
 from spatialwhisperer.protocols.benchmarks.folder.patches import Patches
 from spatialwhisperer.protocols.benchmarks.folder.sections import (
     BenchmarkSection,
@@ -59,7 +59,9 @@ def read_hest(folder: Path, options: FolderOptions) -> list[BenchmarkSection]:
         raise FileNotFoundError(f"There is no section {listing(absent)} among those asked for; found {listing(there)}.")
     if not chosen:
         raise FileNotFoundError(f"{where} holds no section that was asked for; found {listing(there)}.")
-    return [_read(folder, there[name], cast("pd.Series", metadata.loc[name]), options) for name in chosen]
+    patients = patients_of(metadata)
+    rows = {name: cast("pd.Series", metadata.loc[name]) for name in chosen}
+    return [_read(folder, there[name], row, patients[name], options) for name, row in rows.items()]
 
 
 def _matching(metadata: pd.DataFrame, options: FolderOptions) -> pd.DataFrame:
@@ -70,10 +72,10 @@ def _matching(metadata: pd.DataFrame, options: FolderOptions) -> pd.DataFrame:
     return metadata[metadata.index.isin(options.only)] if options.only else metadata
 
 
-def _read(folder: Path, path: Path, row: pd.Series, options: FolderOptions) -> BenchmarkSection:
+def _read(folder: Path, path: Path, row: pd.Series, patient: str, options: FolderOptions) -> BenchmarkSection:
     import anndata as ad
 
-    name, patient = path.stem, patient_of(row)
+    name = path.stem
     with opening(f"The table {path}"):
         table = ad.read_h5ad(path)
     if "spatial" not in table.obsm:
