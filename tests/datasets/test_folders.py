@@ -123,10 +123,11 @@ def test_patches_become_the_image_features_of_their_rows(folder: Path, tmp_path:
 def test_patches_of_other_rows_are_refused(folder: Path) -> None:
     table = sw.datasets.hest(folder)["SIM1"]
     table.obs_names = [f"x{name}" for name in table.obs_names]
+    encoder: Any = sw.models.open_encoder("stain_texture", "image")
     with pytest.raises(
         ValueError, match=r"No row has a patch in .*SIM1\.h5: rows are named xAAAC0000-1, .*barcodes AAAC"
     ):
-        patch_features(table, sw.models.open_encoder("stain_texture", "image"))
+        patch_features(table, encoder)
 
 
 @pytest.mark.parametrize(

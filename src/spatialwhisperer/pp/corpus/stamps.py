@@ -18,7 +18,6 @@ from spatialwhisperer.pp.corpus.patches import has_patches
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    import pandas as pd
     from anndata import AnnData
 
     from spatialwhisperer._access.slide import Slide
@@ -34,7 +33,7 @@ _OFF_PX = 0.3141
 
 def stamps_of(
     slide: Slide,
-    patients: pd.Series,
+    patients: np.ndarray,
     encoders: Encoders,
     holds: Collection[str],
     captions: tuple[Sequence[str], np.ndarray | None],
