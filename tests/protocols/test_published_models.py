@@ -38,7 +38,9 @@ def test_what_is_on_the_machine_is_opened_and_the_others_are_listed_with_the_rea
     assert set(baselines.models) <= set(METHODS)
 
 
-def test_scores_are_those_of_an_annotation(baselines) -> None:
+def test_scores_are_those_of_an_annotation(baselines, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the tokenizer knows few words
+    monkeypatch.setattr(captions, "TARGETS", {"adipose": "fat", "cancer": "tumour cells"})
     section = sw.datasets.simulate_sections(1, 20, n_genes=40, n_reference_cells=20, random_state=0).sections["P1"]
     scores = baselines.scores(section, "P1")["keep"]
     expected = sw.tl.zero_shot_annotate(section, captions.TARGETS, model=baselines.models["keep"], inplace=False)

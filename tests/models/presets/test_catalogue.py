@@ -321,11 +321,11 @@ def test_context_needs_positions(kind: str, training: list[Any], genes: list[str
     del lost.uns["spatialdata_attrs"], lost.obsm["spatial"]
     with pytest.raises(ValueError, match="rows have no position|sees neighbours"):
         predict(model, lost)
-    with pytest.raises(ValueError, match=r"rows have no position. Give .obsm\['spatial'\]"):
+    with pytest.raises(ValueError, match=r"120 rows of object 0 have no position. Give .obsm\['spatial'\]"):
         train([lost], preset, genes)
     lost.obsm["spatial"] = section["table"].obsm["spatial"].astype(float)
     lost.obsm["spatial"][3] = np.nan
-    with pytest.raises(ValueError, match="rows have no position"):
+    with pytest.raises(ValueError, match="1 rows of object 0 have no position"):
         train([lost], preset, genes)
 
 

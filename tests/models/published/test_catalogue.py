@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import socket
@@ -95,7 +96,7 @@ def test_models_of_images_and_texts_state_what_their_encoders_do(tmp_path: Path)
 
 def test_saved_models_of_a_folder_say_what_they_were_trained_on(model: Whisperer, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    model.save(runs / "a" / "model")
+    copy.copy(model).save(runs / "a" / "model")
     folder = model.folder
     shutil.copytree(embedded_folder(), runs / "b")
     (runs / "notes").mkdir()

@@ -94,7 +94,7 @@ def test_doubt_of_a_section_is_that_of_its_regions(section: Any, model: Any) -> 
     names = {name: [*prompts, f"a region of {name}"] for name, prompts in REGION_PROMPTS.items()}
     found, sd = doubt(section, model, names)
     table = section["table"]
-    assert np.array_equal(found, table.obs["region_agreement"])
-    assert table.uns["region"]["classes"].tolist() == list(TISSUE)
+    assert np.array_equal(found, table.obs["tissue_agreement"])
+    assert table.uns["tissue"]["classes"].tolist() == list(TISSUE)
     assert sd.shape == (table.n_obs, len(TISSUE))
     assert np.isfinite(sd).all()

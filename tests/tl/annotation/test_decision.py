@@ -155,8 +155,8 @@ def test_a_calibration_is_the_same_for_its_labels_in_another_order(regions: Any)
     np.testing.assert_allclose(there, label_probabilities(fitted, cosines, of_regions)[:, order], atol=1e-6)
 
 
-def test_labels_of_the_embedded_model_in_another_order_are_labelled_alike(simulated: Any) -> None:
-    slide = simulated.sections["P3"]
+def test_labels_of_the_embedded_model_in_another_order_are_labelled_alike(section: Any) -> None:
+    slide = section
     model: Any = sw.models.default_model()
     names = list(model.config.annotation.labels)
     first: Any
@@ -174,8 +174,8 @@ def test_labels_of_the_embedded_model_in_another_order_are_labelled_alike(simula
     assert record["calibrated"]
 
 
-def test_labels_that_a_calibration_is_not_for_are_said(simulated: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    slide = simulated.sections["P3"]
+def test_labels_that_a_calibration_is_not_for_are_said(section: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    slide = section
     model: Any = sw.models.default_model()
     names = list(model.config.annotation.labels)
     for labels, said in (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import anndata as ad
@@ -11,11 +12,14 @@ import scipy.sparse as sp
 from spatialwhisperer._modalities import MODALITIES, Modality, register_modality
 from spatialwhisperer.tl._training.sources import Source, describe, item_arrays, observations, stack, summary
 
+_SECTION = count()
+
 
 def table(n: int = 4, *, image: bool = False, spatial: bool = False, **obs: Any) -> ad.AnnData:
     """Counts of three genes, perhaps with positions and an image."""
     out = ad.AnnData(
-        np.arange(3.0 * n).reshape(n, 3),
+        # of another section each time
+        np.arange(3.0 * n).reshape(n, 3) + 100 * next(_SECTION),
         obs=pd.DataFrame(obs, index=[f"s{i}" for i in range(n)]),
         var=pd.DataFrame(index=["A", "B", "C"]),
     )

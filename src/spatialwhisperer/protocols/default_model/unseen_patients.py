@@ -122,14 +122,14 @@ def doubt(section: SpatialData, model: Whisperer, names: Mapping[str, list[str]]
     -------
     Agreement of image and genes on the region (n,), and the standard deviation of the score of each region over its names (n, regions).
     """
-    for key, prompts in (("region", REGION_PROMPTS), ("region_names", names)):
+    for key, prompts in (("tissue", REGION_PROMPTS), ("region_names", names)):
         sw.tl.zero_shot_annotate(
             section, prompts, model=model, modality="image", normalize="none", unknown="label", key_added=key
         )
-    sw.tl.agreement(section, key="region", model=model)
+    sw.tl.agreement(section, key="tissue", model=model)
     table = section["table"]
     none = np.full((table.n_obs, len(TISSUE)), np.nan)
-    return np.asarray(table.obs[_keys.agreement("region")]), table.obsm.get(_keys.wording_sd("region_names"), none)
+    return np.asarray(table.obs[_keys.agreement("tissue")]), table.obsm.get(_keys.wording_sd("region_names"), none)
 
 
 def _scores(section: SpatialData, model: Whisperer, prompts: Mapping[str, list[str]], modality: str) -> pd.DataFrame:
