@@ -298,6 +298,9 @@ def _label_or_point_centroids(element: Any, region: str) -> tuple[Any, np.ndarra
     from spatialdata import get_centroids
     from spatialdata.transformations import get_transformation
 
+    if hasattr(element, "npartitions"):
+        # points; some versions of spatialdata end in an error of pandas where a name comes twice
+        _check_unique(region, element.index.compute())
     system, transformation = next(iter(get_transformation(element, get_all=True).items()))
     centroids = get_centroids(element, coordinate_system=system).compute()
     # get_centroids returns coordinates of the system, and the intrinsic ones are needed
