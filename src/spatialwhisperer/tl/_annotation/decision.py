@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.calibration import probabilities
 from spatialwhisperer.statistics.labels.tree import best_on_path, class_probabilities, equal_classes
 from spatialwhisperer.statistics.labels.vector_scaling import Scaling
@@ -85,7 +84,7 @@ def unused(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence
     what = "words for its labels" if sorted(labels) == sorted(fitted.labels) else "labels"
     lost = ", and rows whose label is unsure keep it" if fitted.min_confidence else ""
     return (
-        f"The model was calibrated for other {what} ({listing(list(fitted.labels), 5)}), so that confidence is not calibrated here{lost}. "
+        f"The model was calibrated for other {what}, so that confidence is not calibrated here{lost}. "
         "Fit it to these: sw.tl.calibrate; or pass min_confidence=…."
     )
 
