@@ -68,12 +68,20 @@ def test_rows_of_a_library_that_is_not_there_have_no_image(build: Any) -> None:
 
 @pytest.mark.parametrize(
     ("column", "values"),
-    [("library_id", ["mouse 3"] * 3), ("library_id", ["L", np.nan, "L"]), ("library", ["x", "y", "x"])],
+    [("library_id", ["mouse 3"] * 3), ("library_id", ["mouse 3", np.nan, "mouse 3"]), ("library", ["x", "y", "x"])],
 )
 def test_other_names_of_the_rows_of_one_library_are_no_sections(build: Any, column: str, values: list[Any]) -> None:
     adata = build.library(build.XY)
     adata.obs[column] = values
     assert Slide.open(adata).sections.tolist() == ["L"] * 3
+
+
+def test_rows_that_name_no_library_beside_those_of_the_only_one_are_refused(build: Any) -> None:
+    """As after a join with a table that had no such column."""
+    adata = build.library(build.XY)
+    adata.obs["library_id"] = ["L", np.nan, "L"]
+    with pytest.raises(ValueError, match=r"1 of 3 rows name no library in .obs\['library_id'\] \(first row 1\)"):
+        Slide.open(adata).sections  # noqa: B018
 
 
 def test_the_image_of_another_library_can_be_named(two: ad.AnnData) -> None:

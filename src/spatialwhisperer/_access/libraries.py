@@ -123,8 +123,8 @@ def check_no_system(coordinate_system: str | None) -> None:
 def _column_of_several(adata: AnnData, library: str) -> str | None:
     """Column that names several libraries, where only one of them is there; one name for all rows may be worded in any way."""
     for column in (LIBRARY_COLUMN, "library"):
-        names = set(group_names(obs_of(adata)[column].dropna().drop_duplicates())) if column in adata.obs else set()
-        # "library" may also be that of the sequencing
-        if len(names) > 1 and (column == LIBRARY_COLUMN or library in names):
+        names = set(group_names(obs_of(adata)[column].drop_duplicates())) if column in adata.obs else set()
+        # rows that name none beside rows of this library came from another table; "library" may also be that of the sequencing
+        if (library in names and len(names) > 1) or (column == LIBRARY_COLUMN and len(names - {None}) > 1):
             return column
     return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-# scanpy's palette for up to 20 categories. It stands here because importing scanpy takes longer than the rest of a small annotation.
+# scanpy's palette for up to 20 categories, whose import would take a second or more of the first annotation of a process
 _TWENTY = (
     "#1f77b4 #ff7f0e #279e68 #d62728 #aa40fc #8c564b #e377c2 #b5bd61 #17becf #aec7e8 "
     "#ffbb78 #98df8a #ff9896 #c5b0d5 #c49c94 #f7b6d2 #dbdb8d #9edae5 #ad494a #8c6d31"
