@@ -25,8 +25,8 @@ import zarr
 from torch.utils.data import DataLoader
 
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer._access.scale import Scale
-from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.sections.scale import Scale
+from spatialwhisperer._access.sections.section import Section
 from spatialwhisperer._access.tiles import lazy
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.reader import TileReader

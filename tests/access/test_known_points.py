@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer._access.regions import region_codes, region_positions
+from spatialwhisperer._access.sections.regions import region_codes, region_positions
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.reader import TileReader
 

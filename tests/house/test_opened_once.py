@@ -14,7 +14,8 @@ import spatialwhisperer as sw
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a call asks for the table, the sections and the model."""
-    from spatialwhisperer._access import libraries, regions, slide
+    from spatialwhisperer._access import slide
+    from spatialwhisperer._access.sections import libraries, regions
     from spatialwhisperer.models import whisperer
 
     annotate = importlib.import_module("spatialwhisperer.tl.annotate")

@@ -47,7 +47,7 @@ def pixels_of(sdata: SpatialData, name: str | None = None) -> np.ndarray:
 
 def mpp_of(sdata: SpatialData) -> float | None:
     """Microns per pixel that the package finds."""
-    from spatialwhisperer._access.regions import image_scales
+    from spatialwhisperer._access.sections.regions import image_scales
 
     found = image_scales(sdata, next(iter(sdata.images)))
     return found[0].mpp if found else None

@@ -267,7 +267,7 @@ def test_a_magnification_is_no_scale(slide_file: Path) -> None:
 
 
 def test_pixels_that_are_not_square_keep_both_sizes(tissue: np.ndarray, tmp_path: Path) -> None:
-    from spatialwhisperer._access.regions import image_scales
+    from spatialwhisperer._access.sections.regions import image_scales
 
     tifffile.imwrite(tmp_path / "a.tif", tissue, photometric="rgb", resolution=(20_000, 40_000), resolutionunit=3)
     sdata = sw.io.read_slide(tmp_path / "a.tif")

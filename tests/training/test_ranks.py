@@ -27,8 +27,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer._access.scale import Scale
-from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.sections.scale import Scale
+from spatialwhisperer._access.sections.section import Section
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer.encoders.base import Encoder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._access.contract import libraries_of
-from spatialwhisperer._access.libraries import check_no_system
+from spatialwhisperer._access.sections.libraries import check_no_system
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:

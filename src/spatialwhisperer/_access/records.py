@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from spatialwhisperer._access.scale import is_measured
+from spatialwhisperer._access.sections.scale import is_measured
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._schema import Stored, from_plain
 

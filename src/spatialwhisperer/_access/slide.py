@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access import libraries, regions
 from spatialwhisperer._access.contract import check_table, number_matrix
-from spatialwhisperer._access.elements.lattice import ARRAY_COLUMNS
 from spatialwhisperer._access.images import rgb_names
-from spatialwhisperer._access.positions import array_positions
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._access.result import Result, write_results
-from spatialwhisperer._access.scale import Scale, missing_mpp, rescaled, settle
-from spatialwhisperer._access.section import Found, Section, check_named
+from spatialwhisperer._access.sections import libraries, regions
+from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS
+from spatialwhisperer._access.sections.positions import array_positions
+from spatialwhisperer._access.sections.scale import Scale, missing_mpp, rescaled, settle
+from spatialwhisperer._access.sections.section import Found, Section, check_named
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name

@@ -12,9 +12,9 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.colours import classes_of, colours_of
 from spatialwhisperer._access.elements.outlines import Outlines, shapes_on_image
-from spatialwhisperer._access.elements.pyramid import the_image
-from spatialwhisperer._access.images import find_image, rgb_names
+from spatialwhisperer._access.images import find_image
 from spatialwhisperer._access.result import Result
+from spatialwhisperer._access.sections.choice import the_image
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer.io._qupath.writing import Content
 
 ObjectType = Literal["tile", "detection", "cell", "annotation"]
@@ -119,7 +119,7 @@ def read_qupath(
     opened = Slide.open(data, **slide) if tables else None
     if opened is None:
         key = slide.get("image_key")
-        image = the_image(data, key if isinstance(key, str) else None, rgb_names(data))
+        image = the_image(data, key if isinstance(key, str) else None)
         one, size = None, find_image(data, image).size_px
     else:
         opened.check_column(key_added)

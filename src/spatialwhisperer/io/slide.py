@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._access.elements.pyramid import slide_of
-from spatialwhisperer._access.scale import check_mpp, differ
+from spatialwhisperer._access.sections.scale import check_mpp, differ
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._messages import inform, listing

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.contract import check_affine
-from spatialwhisperer._access.elements.pyramid import set_systems, the_image
-from spatialwhisperer._access.images import rgb_names
-from spatialwhisperer._access.regions import image_scales
-from spatialwhisperer._access.scale import differ, unit_scale
+from spatialwhisperer._access.elements.pyramid import set_systems
+from spatialwhisperer._access.sections.choice import the_image
+from spatialwhisperer._access.sections.regions import image_scales
+from spatialwhisperer._access.sections.scale import differ, unit_scale
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_text, positive
@@ -138,7 +138,7 @@ def align_xenium(
         raise TypeError("data must be a SpatialData with the H&E image. Read it: sw.io.read_slide(path).")
     pixel = positive("pixel_um", pixel_um)
     check_text("coordinate_system", coordinate_system)
-    image = the_image(data, image_key, rgb_names(data))
+    image = the_image(data, image_key)
     matrix = (
         _checked(np.asarray(alignment, float), "alignment")
         if isinstance(alignment, np.ndarray)

@@ -12,7 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
-from spatialwhisperer._access.scale import say_scales
+from spatialwhisperer._access.sections.scale import say_scales
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles

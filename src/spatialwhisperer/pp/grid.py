@@ -12,11 +12,12 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.grid import Grid, add_tile_grid, check_grid_names, grid_table
 from spatialwhisperer._access.images import RasterImage, find_image, rgb_names
-from spatialwhisperer._access.libraries import check_no_system
 from spatialwhisperer._access.records import TilesRecord, Where
-from spatialwhisperer._access.regions import check_image_system, image_scales, image_stretch
-from spatialwhisperer._access.scale import missing_mpp, of_library, say_scales, settle
-from spatialwhisperer._access.section import Section, check_named
+from spatialwhisperer._access.sections.choice import pictures
+from spatialwhisperer._access.sections.libraries import check_no_system
+from spatialwhisperer._access.sections.regions import check_image_system, image_scales, image_stretch
+from spatialwhisperer._access.sections.scale import missing_mpp, of_library, say_scales, settle
+from spatialwhisperer._access.sections.section import Section, check_named
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tiles.plan import check_resolution
 from spatialwhisperer._messages import listing
@@ -153,7 +154,7 @@ def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float
 
 
 def image_names(data: AnnData | SpatialData, image_key: str | Mapping[str, str] | None) -> list[str]:
-    """Names of the images that are meant: those that are named, else all.
+    """Names of the images that are meant: those that are named, else every picture once.
 
     Raises
     ------
@@ -162,7 +163,9 @@ def image_names(data: AnnData | SpatialData, image_key: str | Mapping[str, str] 
     """
     if isinstance(image_key, Mapping):
         return list(dict.fromkeys(image_key.values()))
-    names = rgb_names(data) if image_key is None else [image_key]
+    if image_key is not None:
+        return [image_key]
+    names = pictures(data) if is_spatialdata(data) else rgb_names(data)
     if not names:
         place = "images" if is_spatialdata(data) else ".uns['spatial']"
         raise KeyError(f"There is no H&E image in {place} to lay a grid over. Add one with three channels first.")

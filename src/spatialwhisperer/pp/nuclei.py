@@ -15,7 +15,7 @@ from spatialwhisperer._access.elements.cells import (
     check_cell_names,
 )
 from spatialwhisperer._access.records import Where
-from spatialwhisperer._access.scale import missing_mpp, say_scales
+from spatialwhisperer._access.sections.scale import missing_mpp, say_scales
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._access.tiles.intensity import check_intensity
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer.pp._nuclei.finding import Finder
     from spatialwhisperer.pp._nuclei.outlines import Nuclei
 

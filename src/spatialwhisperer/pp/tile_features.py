@@ -22,7 +22,7 @@ from spatialwhisperer.settings import settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer._access.tiles.plan import TilePlan
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.recipe import EncoderIdentity

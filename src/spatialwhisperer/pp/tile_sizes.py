@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialwhisperer._access.records import TilesRecord
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer.encoders.spec import EncoderSpec
 
 

@@ -10,7 +10,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.grid import add_instances_table
 from spatialwhisperer._access.records import At, LowRes, OffSlide, TilesRecord, Where
 from spatialwhisperer._access.result import Result
-from spatialwhisperer._access.scale import say_scales
+from spatialwhisperer._access.sections.scale import say_scales
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata, obs_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.elements.lattice import scale_differs
+from spatialwhisperer._access.sections.lattice import scale_differs
 from spatialwhisperer.protocols.output import markdown, write_text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.sections.section import Section
 from spatialwhisperer._access.tiles.intensity import BlackTiles, check_intensity
 from spatialwhisperer._messages import SpatialWhispererWarning
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer._access.scale import Scale
-from spatialwhisperer._access.section import Section
+from spatialwhisperer._access.sections.scale import Scale
+from spatialwhisperer._access.sections.section import Section
 from spatialwhisperer._access.tiles.reader import TileReader, block_edges
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.scale import MICRONS
+from spatialwhisperer._access.sections.scale import MICRONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.contract import libraries_of, link_of
-from spatialwhisperer._access.regions import region_outlines
-from spatialwhisperer._access.scale import unit_scale
+from spatialwhisperer._access.sections.regions import region_outlines
+from spatialwhisperer._access.sections.scale import unit_scale
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer._access.slide import Slide
 
 _QUARTER = 8

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.scale import Scale
+from spatialwhisperer._access.sections.scale import Scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

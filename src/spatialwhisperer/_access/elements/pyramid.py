@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._messages import listing
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -89,27 +87,6 @@ def without_table(sdata: SpatialData) -> SpatialData:
         tables=dict(sdata.tables),
         attrs=dict(sdata.attrs),
     )
-
-
-def the_image(sdata: SpatialData, image_key: str | None, names: Sequence[str]) -> str:
-    """Name of the image that is meant: the one that is named, else the only one.
-
-    Raises
-    ------
-    KeyError
-        If it does not exist, or there are several and none is named.
-    """
-    if image_key is not None:
-        if image_key not in sdata.images:
-            raise KeyError(
-                f"image_key={image_key!r} is not an image of this SpatialData (found: {listing(sdata.images)})."
-            )
-        return image_key
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise KeyError("This SpatialData holds no H&E image. Read one: sw.io.read_slide(path).")
-    raise KeyError(f"This SpatialData holds several images ({listing(names)}); choose one with image_key=….")
 
 
 def set_systems(sdata: SpatialData, image: str, matrices: dict[str, np.ndarray]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._access.libraries import LIBRARY_COLUMN, library_column
+from spatialwhisperer._access.sections.libraries import LIBRARY_COLUMN, library_column
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,7 +11,7 @@ from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
     from spatialwhisperer._access.images import Level, RasterImage
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
 
 _WHOLE_PX = 2**21
 _WINDOW_PX = 256

@@ -19,7 +19,7 @@ from spatialwhisperer._messages import warn
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer._access.slide import Slide
 
 _ENOUGH = 0.9

@@ -10,7 +10,7 @@ import numpy as np
 from spatialwhisperer._access.tiles.reader import TileReader
 
 if TYPE_CHECKING:
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
 
 SAMPLE_MPP = 2.0
 """Microns per pixel of the sample; an image that is coarser is read as it is."""

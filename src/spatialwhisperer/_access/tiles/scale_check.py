@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._access.elements.lattice import scale_differs, squared
+from spatialwhisperer._access.sections.lattice import scale_differs, squared
 from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
 
 
 def check_scale(section: Section) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
 
 SAME_PX = 0.5
 """Places that are so near each other are the same."""

@@ -12,7 +12,7 @@ from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
     from spatialwhisperer._access.images import Level, RasterImage
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
 
 _FEWEST_ROWS = 30
 _LONG_SIDE_PX = 600

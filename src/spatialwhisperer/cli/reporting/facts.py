@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer.cli.jobs import Job
     from spatialwhisperer.cli.notes import Notes
     from spatialwhisperer.models.whisperer import Whisperer

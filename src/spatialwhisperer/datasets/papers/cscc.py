@@ -92,7 +92,7 @@ def patient_of(section: str) -> str:
 
 
 def _read(paths: dict[str, tuple[Path, Path, Path | None]], name: str) -> Section:
-    from spatialwhisperer._access.elements.lattice import spot_pitch_px
+    from spatialwhisperer._access.sections.lattice import spot_pitch_px
     from spatialwhisperer.datasets._sections.section import Section
     from spatialwhisperer.datasets._sections.spots import array_obs, whole_numbers
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._access.elements.lattice import VISIUM_PITCH_UM, hexagonal_pitch_px
+from spatialwhisperer._access.sections.lattice import VISIUM_PITCH_UM, hexagonal_pitch_px
 from spatialwhisperer._storage.untrusted import opening
 from spatialwhisperer.datasets._sections.section import Section
 from spatialwhisperer.datasets._sections.spots import totals

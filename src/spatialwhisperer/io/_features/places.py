@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.elements.pyramid import the_image
 from spatialwhisperer._access.elements.squares import Squares, squares_alone, squares_on
-from spatialwhisperer._access.images import find_image, rgb_names
-from spatialwhisperer._access.regions import image_scales
-from spatialwhisperer._access.scale import check_mpp, differ
+from spatialwhisperer._access.images import find_image
+from spatialwhisperer._access.sections.choice import the_image
+from spatialwhisperer._access.sections.regions import image_scales
+from spatialwhisperer._access.sections.scale import check_mpp, differ
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.values import check_key_added
 
@@ -50,7 +50,7 @@ def find_target(slide: Any, image_key: str | None, mpp: float | None, stated: fl
     if slide is not None:
         if not is_spatialdata(slide):
             raise TypeError("slide must be a SpatialData, as sw.io.read_slide reads it, not an AnnData.")
-        image = the_image(slide, image_key, rgb_names(slide))
+        image = the_image(slide, image_key)
         size = find_image(slide, image).size_px
         scales += [(scale.mpp, f"image {image!r}") for scale in image_scales(slide, image)]
     if stated is not None:

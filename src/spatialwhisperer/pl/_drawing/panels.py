@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from spatialwhisperer._access.records import TilesRecord
-    from spatialwhisperer._access.section import Section
+    from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer._access.slide import Slide
 
 _ENOUGH_PX = 1200

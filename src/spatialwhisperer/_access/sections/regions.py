@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.contract import check_affine, instances_of, link_of
-from spatialwhisperer._access.elements.lattice import ARRAY_COLUMNS, squared
-from spatialwhisperer._access.elements.platforms import of_bins, of_xenium
-from spatialwhisperer._access.images import XY, find_image, image_size, rgb_names
-from spatialwhisperer._access.scale import MICRONS, Scale, of_transformation, of_visium_array, stretch_of, unit_scale
-from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.images import XY, find_image
+from spatialwhisperer._access.sections.choice import choose_image
+from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS, squared
+from spatialwhisperer._access.sections.platforms import of_bins, of_xenium
+from spatialwhisperer._access.sections.scale import (
+    Scale,
+    of_transformation,
+    of_visium_array,
+    stretch_of,
+    unit_scale,
+)
+from spatialwhisperer._access.sections.section import Found, Section
+from spatialwhisperer._access.sections.systems import placing_systems, systems_of, to_image
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from spatialdata import SpatialData
-
-_DEFAULT_SYSTEM = "global"
-_APART_PX, _APART_PART = 0.5, 1e-3
 
 
 def region_codes(table: AnnData) -> np.ndarray:
@@ -61,21 +66,21 @@ def region_sections(
     out = []
     annotated = _annotated(table, codes)
     elements = {region: _region_element(sdata, region) for region, _, _ in annotated}
-    placing = _placing_systems(elements)
+    placing = placing_systems(elements)
     for region, rows, instances in annotated:
         element = elements[region]
         systems = placing[region] if coordinate_system is None else [{coordinate_system}]
-        image_name = _choose_image(sdata, region, image_key, systems)
+        image_name = choose_image(sdata, region, element, image_key, coordinate_system, systems)
         if image_name is None:
             nan = np.full((len(rows), 2), np.nan)
             out.append(Found(Section(region, rows, nan, None, None), ()))
             continue
         image_element = sdata.images[image_name]
-        system, matrix = _to_image(region, element, image_name, image_element, coordinate_system)
+        system, matrix = to_image(region, element, image_name, image_element, coordinate_system)
         xy = _centroids(element, region, instances)
         xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
         scales = _stated(sdata, region, element, image_name, system, matrix)
-        its = stretch_of(_systems(image_element)[system])
+        its = stretch_of(systems_of(image_element)[system])
         stretch = scales[0].stretch if scales and scales[0].stretch != 1 else its
         diameter = _diameter(element) * unit_scale(matrix)
         scales += of_visium_array(_array_columns(table, rows), squared(xy, stretch), diameter_px=diameter)
@@ -87,15 +92,15 @@ def _stated(
     sdata: SpatialData, region: str, element: Any, image: str, system: str, matrix: np.ndarray
 ) -> tuple[Scale, ...]:
     """Every scale that elements and coordinate systems state for the image of a region."""
-    its = _systems(sdata.images[image])
+    its = systems_of(sdata.images[image])
     back = np.linalg.inv(matrix)
     # in a system where both lie, the image itself says how large its pixels are
-    own = {name: placed @ back for name, placed in _systems(element).items() if name not in its}
+    own = {name: placed @ back for name, placed in systems_of(element).items() if name not in its}
     return (
         *of_transformation(its, image),
         *of_transformation(own, region),
         *of_bins(region, element, matrix),
-        *of_xenium(sdata, system, its[system], _systems),
+        *of_xenium(sdata, system, its[system], systems_of),
     )
 
 
@@ -121,17 +126,17 @@ def region_outlines(
     if not hasattr(element, "geometry"):
         return None
     _check_unique(region, element.index)
-    return element, _to_image(region, element, image, sdata.images[image], coordinate_system)[1]
+    return element, to_image(region, element, image, sdata.images[image], coordinate_system)[1]
 
 
 def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
     """The scales that an image states, by its coordinate systems."""
-    return of_transformation(_systems(sdata.images[image]), image)
+    return of_transformation(systems_of(sdata.images[image]), image)
 
 
 def image_stretch(sdata: SpatialData, image: str, coordinate_system: str | None) -> float:
     """Width of a pixel of an image divided by its height: in microns, else in the system that is named, else in its first one."""
-    scales, its = image_scales(sdata, image), _systems(sdata.images[image])
+    scales, its = image_scales(sdata, image), systems_of(sdata.images[image])
     if scales:
         return scales[0].stretch
     return stretch_of(its[next(iter(its)) if coordinate_system is None else coordinate_system])
@@ -139,7 +144,7 @@ def image_stretch(sdata: SpatialData, image: str, coordinate_system: str | None)
 
 def check_image_system(sdata: SpatialData, image: str, coordinate_system: str | None) -> None:
     """Refuse a coordinate system in which an image does not lie."""
-    its = _systems(sdata.images[image])
+    its = systems_of(sdata.images[image])
     if coordinate_system is not None and coordinate_system not in its:
         raise ValueError(
             f"coordinate_system={coordinate_system!r} does not hold image {image!r} (in {listing(its)}). Leave it out, or align the "
@@ -176,86 +181,6 @@ def _region_element(sdata: SpatialData, region: str) -> Any:
 def _diameter(element: Any) -> float:
     """Median diameter of circles, in the intrinsic unit of the element; NaN for other shapes."""
     return 2 * float(np.median(element["radius"])) if "radius" in getattr(element, "columns", ()) else float("nan")
-
-
-def _systems(element: Any) -> dict[str, np.ndarray]:
-    from spatialdata.transformations import get_transformation
-
-    return {str(k): t.to_affine_matrix(XY, XY) for k, t in get_transformation(element, get_all=True).items()}
-
-
-def _choose_image(sdata: SpatialData, region: str, image_key: Any, systems: Sequence[set[str]]) -> str | None:
-    """The image that is named, else the only RGB image in the first of these sets of coordinate systems that holds any."""
-    wanted = image_key.get(region) if isinstance(image_key, Mapping) else image_key
-    if wanted is not None:
-        if wanted not in sdata.images:
-            raise KeyError(
-                f"image_key={wanted!r} is not an image of this SpatialData (found: {listing(sdata.images)})."
-            )
-        return str(wanted)
-    images = {name: set(_systems(sdata.images[name])) for name in rgb_names(sdata)}
-    for wide in systems:
-        names = [name for name, its in images.items() if its & wide]
-        if len(names) > 1:
-            raise ValueError(
-                f"Several images share a coordinate system with {region!r}: {listing(names)}. Choose one with image_key=… "
-                "(a name, or a mapping from region to image)."
-            )
-        if names:
-            return names[0]
-    return None
-
-
-def _placing_systems(elements: Mapping[str, Any]) -> dict[str, list[set[str]]]:
-    """Coordinate systems in which each region is placed: those of its own, then all.
-
-    The default system and those of several regions may hold other sections too. One of microns, which unrelated sections may share, is
-    left out where there are others.
-    """
-    every = {region: set(_systems(element)) for region, element in elements.items()}
-    every = {r: {name for name in names if not MICRONS.search(name)} or names for r, names in every.items()}
-    count = Counter(name for names in every.values() for name in names)
-    common = {_DEFAULT_SYSTEM, *(name for name, n in count.items() if n > 1)}
-    return {region: [names - common, names] for region, names in every.items()}
-
-
-def _to_image(
-    region: str, element: Any, image_name: str, image: Any, coordinate_system: str | None
-) -> tuple[str, np.ndarray]:
-    """Coordinate system through which a region and an image are aligned, and the affine map from the region to image pixels."""
-    own, its = _systems(element), _systems(image)
-    shared = [name for name in own if name in its]
-    if coordinate_system is not None:
-        if coordinate_system not in shared:
-            raise ValueError(
-                f"coordinate_system={coordinate_system!r} is not shared by {region!r} (in {listing(own)}) and image "
-                f"{image_name!r} (in {listing(its)})."
-            )
-        shared = [coordinate_system]
-    if not shared:
-        raise ValueError(
-            f"{region!r} (in {listing(own)}) and image {image_name!r} (in {listing(its)}) share no coordinate system. "
-            "Align them with spatialdata.transformations.set_transformation."
-        )
-    for name in shared:
-        check_affine(region, name, own[name])
-        check_affine(image_name, name, its[name])
-    maps = {name: np.linalg.inv(its[name]) @ own[name] for name in shared}
-    first = maps[shared[0]]
-    if any(_apart(image_size(image), first, other) > 1 for other in maps.values()):
-        raise ValueError(
-            f"{region!r} and image {image_name!r} are matched differently in the coordinate systems {listing(shared)}. "
-            "Choose one with coordinate_system=…."
-        )
-    return shared[0], first
-
-
-def _apart(size: tuple[int, int], one: np.ndarray, other: np.ndarray) -> float:
-    """How far apart two maps to an image place its corners, in units of what rounded numbers explain."""
-    width, height = size
-    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
-    moved = corners @ np.linalg.inv(one).T @ other.T - corners
-    return float(np.linalg.norm(moved[:, :2], axis=1).max() / (_APART_PX + _APART_PART * max(width, height)))
 
 
 def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from spatialwhisperer._access.contract import libraries_of, number_matrix
 from spatialwhisperer._access.images import find_image, rgb_names
-from spatialwhisperer._access.scale import of_library
-from spatialwhisperer._access.section import Found, Section
+from spatialwhisperer._access.sections.scale import of_library
+from spatialwhisperer._access.sections.section import Found, Section
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer._access.regions import image_scales, region_codes, region_positions
+from spatialwhisperer._access.sections.choice import pictures, the_image
+from spatialwhisperer._access.sections.regions import image_scales, region_codes, region_positions
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import SpatialWhispererWarning
 
@@ -235,3 +236,26 @@ def test_pixels_that_are_no_squares_have_the_scale_of_their_area_and_a_stretch(b
     )
     (section,) = Slide.open(data, spot_pitch_um=100).frames
     assert section.mpp == pytest.approx(20 * 2**0.5)
+
+
+def test_of_one_picture_at_several_resolutions_the_finest_is_read(build: Any) -> None:
+    maps, smooth = build.maps, np.kron(build.RGB[:, ::10, ::10], np.ones((1, 10, 10), np.uint8))
+    images = {
+        "hires": build.image(smooth[:, ::2, ::2], maps(S=2.0, hires=1.0)),
+        "full": build.image(smooth, maps(S=1.0)),
+    }
+    shapes = {"spots": build.spots(build.XY, maps(S=1.0, hires=0.5))}
+    data = build.one(images=images, shapes=shapes)
+    (section,) = Slide.open(data, mpp=1).frames
+    assert section.image is not None
+    assert section.image.name == "full"
+    assert np.allclose(section.xy_px, build.XY)
+    assert the_image(data, None) == "full"
+    assert pictures(data) == ["full"]
+    # the other can still be named
+    (section,) = Slide.open(data, mpp=1, image_key="hires").frames
+    assert np.allclose(section.xy_px, build.XY / 2)
+    data.images["hires"] = build.image(255 - smooth[:, ::2, ::2], maps(S=2.0, hires=1.0))
+    with pytest.raises(ValueError, match=r"hires, full\. They do not show one picture at several resolutions"):
+        Slide.open(data, mpp=1).frames  # noqa: B018
+    assert pictures(data) == ["full", "hires"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from spatialwhisperer._access.elements.lattice import lattice_of, scale_differs
+from spatialwhisperer._access.sections.lattice import lattice_of, scale_differs
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning

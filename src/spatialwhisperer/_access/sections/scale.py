@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.contract import check_affine
-from spatialwhisperer._access.elements.lattice import (
+from spatialwhisperer._access.sections.lattice import (
     ARRAY_COLUMNS,
     VISIUM_PITCH_UM,
     hexagonal_pitch_px,

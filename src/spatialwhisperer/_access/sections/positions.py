@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.elements.lattice import ARRAY_COLUMNS, array_indices
+from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS, array_indices
 from spatialwhisperer._access.tables import obs_of
 
 if TYPE_CHECKING:

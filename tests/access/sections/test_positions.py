@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from spatialwhisperer._access import positions
+from spatialwhisperer._access.sections import positions
 from spatialwhisperer._access.slide import Slide
 
 GRID = np.stack(np.meshgrid(np.arange(6.0), np.arange(5.0)), -1).reshape(-1, 2)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer._access.elements.lattice import hexagonal_pitch_px, spot_pitch_px
-from spatialwhisperer._access.scale import Scale, of_library, say_scales, settle
+from spatialwhisperer._access.sections.lattice import hexagonal_pitch_px, spot_pitch_px
+from spatialwhisperer._access.sections.scale import Scale, of_library, say_scales, settle
 from spatialwhisperer._access.slide import Slide
 
 if TYPE_CHECKING:

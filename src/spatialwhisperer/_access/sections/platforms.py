@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.scale import Scale, stretch_of, unit_scale
+from spatialwhisperer._access.sections.scale import Scale, stretch_of, unit_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

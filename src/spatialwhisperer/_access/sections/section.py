@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from spatialwhisperer._access.images import RasterImage
-    from spatialwhisperer._access.scale import Scale
+    from spatialwhisperer._access.sections.scale import Scale
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""Copies of one picture at several resolutions are told from images that differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, zoom
+
+from spatialwhisperer._access.images import Level, RasterImage
+from spatialwhisperer._access.sections.copies import finest_copy
+
+
+def picture(seed: int = 0, height: int = 480, width: int = 640) -> np.ndarray:
+    """Tissue-like colours that vary over tens of pixels, uint8, shape (3, y, x)."""
+    rng = np.random.default_rng(seed)
+    smooth = gaussian_filter(rng.standard_normal((3, height, width)), (0, 20, 20))
+    noise = 10 * rng.standard_normal((3, height, width))
+    return (170 + 40 * smooth / smooth.std() + noise).clip(0, 255).astype(np.uint8)
+
+
+def raster(*levels: np.ndarray) -> RasterImage:
+    _, height, width = levels[0].shape
+    each = tuple(Level(pixels, width / pixels.shape[2], height / pixels.shape[1]) for pixels in levels)
+    return RasterImage("image", each, (width, height))
+
+
+def smaller(pixels: np.ndarray, factor: float, order: int = 1) -> np.ndarray:
+    return zoom(pixels, (1, 1 / factor, 1 / factor), order=order)
+
+
+def scaled(factor: float, x: float = 0.0) -> np.ndarray:
+    """Map from full-resolution pixels to those of an image that is so many times smaller."""
+    return np.array([[1 / factor, 0, x], [0, 1 / factor, 0], [0, 0, 1]])
+
+
+FULL = picture()
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("first", ["full", "lowres"])
+def test_the_finest_of_three_copies_is_found(order: int, first: str) -> None:
+    images = {
+        "lowres": raster(smaller(FULL, 7.3, order)),
+        "full": raster(FULL, FULL[:, ::2, ::2], FULL[:, ::4, ::4]),
+        "hires": raster(smaller(FULL, 2, order)),
+    }
+    placed = {"lowres": scaled(7.3), "full": np.eye(3), "hires": scaled(2)}
+    names = sorted(images, key=lambda name: name != first)
+    assert finest_copy({name: images[name] for name in names}, placed) == "full"
+    # in any frame that they have in common
+    frame = np.array([[0.2, 0.1, 30], [-0.1, 0.2, 5], [0, 0, 1]])
+    assert finest_copy(images, {name: matrix @ frame for name, matrix in placed.items()}) == "full"
+
+
+def test_two_images_as_fine_as_each_other_are_two() -> None:
+    assert finest_copy({"a": raster(FULL), "b": raster(FULL)}, {"a": np.eye(3), "b": np.eye(3)}) is None
+
+
+COARSE = smaller(FULL, 4)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "place"),
+    [
+        (smaller(picture(seed=1), 4), scaled(4)),
+        (COARSE[::-1], scaled(4)),
+        (COARSE[:, :, ::-1], scaled(4)),
+        ((255 * (COARSE / 255) ** 1.6).astype(np.uint8), scaled(4)),
+        (COARSE[:, :, :80], scaled(4)),
+        (COARSE, scaled(4, x=-60.0)),
+        (np.full_like(COARSE, 255), scaled(4)),
+    ],
+    ids=["another picture", "other colours", "mirrored", "darker", "a part", "elsewhere", "blank"],
+)
+def test_images_that_differ_are_two(pixels: np.ndarray, place: np.ndarray) -> None:
+    assert finest_copy({"full": raster(FULL), "other": raster(pixels)}, {"full": np.eye(3), "other": place}) is None
+
+
+def test_one_that_differs_makes_all_of_them_ambiguous() -> None:
+    images = {"full": raster(FULL), "hires": raster(smaller(FULL, 2)), "other": raster(smaller(picture(seed=1), 4))}
+    assert finest_copy(images, {"full": np.eye(3), "hires": scaled(2), "other": scaled(4)}) is None
+
+
+def test_small_images_are_compared_too() -> None:
+    tiny = FULL[:, 100:124, 100:132]
+    copies = {"full": raster(tiny), "lowres": raster(tiny.reshape(3, 6, 4, 8, 4).mean(axis=(2, 4)).astype(np.uint8))}
+    assert finest_copy(copies, {"full": np.eye(3), "lowres": scaled(4)}) == "full"
