@@ -258,4 +258,4 @@ def test_of_one_picture_at_several_resolutions_the_finest_is_read(build: Any) ->
     data.images["hires"] = build.image(255 - smooth[:, ::2, ::2], maps(S=2.0, hires=1.0))
     with pytest.raises(ValueError, match=r"hires, full\. They do not show one picture at several resolutions"):
         Slide.open(data, mpp=1).frames  # noqa: B018
-    assert pictures(data) == ["full", "hires"]
+    assert set(pictures(data)) == {"full", "hires"}
