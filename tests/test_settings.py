@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,3 +119,22 @@ def test_a_cache_folder_is_a_path(tmp_path: Path) -> None:
     assert settings.cache_dir == before
     with settings.override(cache_dir=str(tmp_path)):
         assert settings.cache_dir == tmp_path
+
+
+def test_a_switch_of_the_environment_is_on_or_off(clean_env: pytest.MonkeyPatch) -> None:
+    clean_env.setenv("SPATIALWHISPERER_OFFLINE", "n")
+    with pytest.raises(ValueError, match=r"SPATIALWHISPERER_OFFLINE must be 1 or 0 .*not 'n'"):
+        Settings()
+
+
+def test_a_cache_folder_has_a_name(clean_env: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="cache_dir must be a path, not ''"):
+        settings.cache_dir = ""  # type: ignore[assignment]
+    clean_env.setenv("SPATIALWHISPERER_CACHE_DIR", "  ")
+    assert Settings().cache_dir.name == "spatialwhisperer"
+
+
+def test_a_batch_size_may_be_a_number_of_numpy() -> None:
+    with settings.override(batch_size=np.int64(5)):
+        assert settings.batch_size == 5
+        assert type(settings.batch_size) is int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,12 +17,19 @@ Precision = Literal["auto", "float32"]
 Backend = Literal["torch", "openvino"]
 
 _CHOICES = {"precision": Precision, "backend": Backend}
+_ON, _OFF = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 _FLAGS = ("compile", "offline", "progress", "verbose")
 
 
 def _flag(name: str, default: bool) -> bool:
-    value = os.environ.get(name, "").strip().lower()
-    return default if not value else value not in {"0", "false", "no", "off"}
+    text = os.environ.get(name, "").strip().lower()
+    if text in _ON or text in _OFF:
+        return text in _ON
+    if text:
+        raise ValueError(
+            f"The environment variable {name} must be 1 or 0 (or true, false, yes, no, on, off), not {text!r}."
+        )
+    return default
 
 
 def _default_batch_size() -> int:
@@ -45,7 +53,7 @@ def _either(kind: Any) -> str:
 
 
 def _default_cache() -> Path:
-    base = os.environ.get("SPATIALWHISPERER_CACHE_DIR")
+    base = os.environ.get("SPATIALWHISPERER_CACHE_DIR", "").strip()
     if base:
         return Path(base).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "spatialwhisperer"
@@ -105,13 +113,15 @@ class Settings:
             raise AttributeError(f"settings has no {name!r}; it has {', '.join(names)}.")
         if name in _FLAGS and not isinstance(value, bool):
             raise TypeError(f"settings.{name} must be True or False, not {value!r}.")
-        if name == "batch_size" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"settings.batch_size must be a positive integer, not {value!r}.")
+        if name == "batch_size":
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"settings.batch_size must be a positive integer, not {value!r}.")
+            value = int(value)
         for choice, kind in _CHOICES.items():
             if name == choice and value not in get_args(kind):
                 raise ValueError(f"settings.{name} must be {_either(kind)}, not {value!r}.")
         if name == "cache_dir":
-            if not isinstance(value, str | os.PathLike):
+            if not isinstance(value, str | os.PathLike) or not os.fspath(value).strip():
                 raise TypeError(f"settings.cache_dir must be a path, not {value!r}.")
             value = Path(value).expanduser()
         object.__setattr__(self, name, value)

@@ -162,3 +162,14 @@ def test_a_folder_of_h5ad_files_with_a_table(tmp_path: Path) -> None:
     corpus = Corpus.open(sw.pp.build_corpus(source, tmp_path / "c", gene=genes, text=HashedText()))
     assert corpus.manifest.rows("gene", "text") == 120
     assert corpus.manifest.patients() == ["A"]
+
+
+def test_a_file_without_a_row_of_metadata_is_refused(tmp_path: Path) -> None:
+    for i, name in enumerate(("001", "B")):
+        counts(i).write_h5ad(tmp_path / f"{name}.h5ad")
+    rows = pd.DataFrame({"id": ["1", "B "], "patient": ["P", "Q"]})
+    rows.to_csv(tmp_path / "samples.csv", index=False)
+    with pytest.raises(ValueError, match="no row for 001 of"):
+        sw.datasets.h5ad_folder(tmp_path)
+    rows.assign(id=["001", "B "]).to_csv(tmp_path / "samples.csv", index=False)
+    assert dict(sw.datasets.h5ad_folder(tmp_path).patients) == {"001": "P", "B": "Q"}

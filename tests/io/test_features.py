@@ -227,3 +227,32 @@ def test_a_real_file_of_features_is_read(data_folder: Path) -> None:
     assert table.obsm["X_stamp"].shape == (777, 512)
     # the corner of a tile of this slide that is named in the file of its picture
     assert (table.obsm["spatial"] == np.array([22016, 11776]) + 256).all(axis=1).any()
+
+
+def test_the_unit_that_a_file_of_stamp_states_is_the_unit(tmp_path: Path) -> None:
+    centres = CORNERS + 100
+    for stated in ({"tile_size_um": 100.0}, {"tile_size_um": None, "tile_size": 200.0}):
+        path = stamp(tmp_path, CORNERS, unit="px", **stated)
+        tiles = sw.io.from_stamp(path, mpp=0.5)
+        np.testing.assert_allclose(tiles["sw_tiles"].obsm["spatial"], centres)
+        with pytest.raises(ValueError, match="states its coordinates in 'px', and unit='um' was passed"):
+            sw.io.from_stamp(path, mpp=0.5, unit="um")
+    with pytest.raises(ValueError, match="states its coordinates in 'mm', which is neither"):
+        sw.io.from_stamp(stamp(tmp_path, unit="mm"), mpp=0.5)
+
+
+def test_two_patches_of_one_barcode_are_refused(tmp_path: Path) -> None:
+    path = hest(tmp_path)
+    with h5py.File(path, "r+") as h5:
+        h5["barcodes"][1] = h5["barcodes"][0]
+    with pytest.raises(ValueError, match="repeat: a row would have two tiles"):
+        sw.io.from_hest(path, mpp=0.5)
+
+
+def test_home_is_found(tmp_path: Path, slide_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trident(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = next(tmp_path.rglob("slide.h5")).relative_to(tmp_path)
+    assert sw.io.from_trident(f"~/{place}", name="uni_v1")["sw_tiles"].n_obs == 4
+    monkeypatch.setenv("HOME", str(slide_file.parent))
+    assert len(sw.io.read_slide(f"~/{slide_file.name}").images) == 1

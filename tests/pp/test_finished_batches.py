@@ -155,7 +155,7 @@ def kept(encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     return FinishedBatches(EncoderIdentity("a"), mpp=0.5, device="cpu").features(TILES, encode)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not numpy at all"])
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x93NUMPY", b"not numpy at all"])
 def test_a_damaged_file_is_computed_again(cache: Path, damage: bytes) -> None:
     kept(lambda _: np.ones((3, 2), np.float32))
     (path,) = files(cache)
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_computed_again(cache: Path, damage: bytes) -> None:
 def test_a_pickle_is_never_opened(cache: Path) -> None:
     kept(lambda _: np.ones((3, 2), np.float32))
     (path,) = files(cache)
-    np.save(path, np.array([{}, {}, {}], object), allow_pickle=True)
+    np.savez(path, features=np.array([{}, {}, {}], object), sha256="0")
     assert (kept(lambda _: np.zeros((3, 2), np.float32)) == 0).all()
 
 
@@ -209,3 +209,17 @@ def test_parts_of_files_go_after_an_hour(cache: Path) -> None:
     with kept_until_done():
         pass
     assert sorted(files(cache)) == sorted([path, theirs])
+
+
+def test_a_batch_that_was_changed_on_the_disk_is_computed_again(section: Any, counted: Counted, cache: Path) -> None:
+    fresh = embed(section)
+    counted.batches, counted.stop = 0, 7
+    with pytest.raises(KeyboardInterrupt):
+        embed(section)
+    for path in files(cache):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+    counted.batches, counted.stop = 0, -1
+    assert np.array_equal(embed(section), fresh)
+    assert counted.batches == 10

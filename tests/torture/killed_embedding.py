@@ -108,7 +108,7 @@ def _trial(adata: Any, fresh: np.ndarray, place: Path, event: int, seconds: floa
         return Trial("no end", f"{what}: {done.stderr[-300:]}")
     before = (place / "log").stat().st_size if (place / "log").exists() else 0
     # a call that had all batches removes them as it ends
-    ended = done.returncode == 0 or (before == BATCHES and len(list(place.glob("features/*/*.npy"))) < BATCHES)
+    ended = done.returncode == 0 or (before == BATCHES and len(list(place.glob("features/*/*.npz"))) < BATCHES)
     again, after = counted(adata, place)
     twice = max(0, before + after - BATCHES)
     left = [p.name for p in (place / "features").rglob("*") if p.is_file()]

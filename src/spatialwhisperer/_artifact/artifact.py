@@ -164,7 +164,7 @@ class Artifact:
             If it holds one of another kind, a pickle, a file that is cut off, changed, missing or not listed, or a link that leads
             elsewhere; or if it is replaced again and again while it is read.
         """
-        asked = Path(folder)
+        asked = Path(folder).expanduser()
         for again in (True, True, False):
             folder = present(asked, CONFIG) or asked
             begun = identity(folder)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer.datasets._sections.section import Section, check_inside
@@ -43,7 +42,7 @@ def read_folder(folder: Path, *, with_image: bool) -> Section:
     mpp = meta.get("um_per_px") or meta["um_per_px_orig_image"]
     section = Section(
         name=folder.name,
-        counts=sp.csr_matrix(adata.X, dtype=np.int32),
+        counts=whole_numbers(adata.X, folder / "counts.h5ad"),
         genes=cast("pd.DataFrame", adata.var),
         obs=cast("pd.DataFrame", adata.obs),
         spatial_px=np.asarray(adata.obsm["spatial"], dtype=np.float32),

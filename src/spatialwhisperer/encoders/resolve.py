@@ -184,7 +184,7 @@ def named_gene_encoder(encoder: str | Path) -> GeneEncoder:
     """
     if isinstance(encoder, str) and encoder in encoder_names("gene", fits=False):
         return _of(GeneEncoder, open_encoder(encoder, "gene"))
-    if not os.path.isdir(encoder):
+    if not os.path.isdir(os.path.expanduser(encoder)):
         raise ValueError(f"encoder={str(encoder)!r} is neither a name ({listing(encoder_names('gene'))}) nor a folder.")
     return load_gene_encoder(encoder)
 

@@ -154,7 +154,8 @@ def from_stamp(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged or of another layout, states no unit, or tiles do not fit the slide; see :func:`from_trident`.
+        If it is damaged or of another layout, states no unit or another one than ``unit``, or tiles do not fit the slide; see
+        :func:`from_trident`.
 
     Examples
     --------
@@ -369,9 +370,11 @@ def _rows_of(table: Any, tiles: Any, key: str) -> np.ndarray:
 
 def _stamp_layout(file: FeatureFile, unit: str | None, tile: float | None) -> tuple[str, float, float]:
     """Unit of the coordinates, what they are multiplied with, and the edge of a tile in that unit."""
-    stated_um = file.number("tile_size_um") or (file.number("tile_size") if file.text("unit") == "um" else None)
+    measure = _stamp_unit(file, unit)
+    edge = file.number("tile_size_um") if measure == "um" else None
+    edge = edge or (file.number("tile_size") if file.text("unit") is not None else None)
     stride = file.stride()
-    if unit is None and stated_um is None:
+    if measure is None:
         pixels, microns = _STAMP_HISTORIC
         if round(file.number("tile_size") or stride or 0) != pixels:
             raise ValueError(
@@ -380,14 +383,28 @@ def _stamp_layout(file: FeatureFile, unit: str | None, tile: float | None) -> tu
             )
         inform(f"{file.path.name} has the layout of STAMP 1: its coordinates were scaled by 256 µm per 224 pixels.")
         return "um", microns / pixels, microns
-    measure = unit or "um"
-    edge = tile or (stated_um if measure == "um" else None) or stride
-    if edge is None:
+    found = tile or edge or stride
+    if found is None:
         raise ValueError(
             f"{file.path.name} holds a single tile and does not state its size. Pass tile=…, its edge in that unit."
         )
-    if tile is None and stated_um is None:
+    if tile is None and edge is None:
         inform(
-            f"Tiles of {file.path.name} are taken to touch: their edge is the distance between neighbours, {edge:g} {measure}."
+            f"Tiles of {file.path.name} are taken to touch: their edge is the distance between neighbours, {found:g} {measure}."
         )
-    return measure, 1.0, edge
+    return measure, 1.0, found
+
+
+def _stamp_unit(file: FeatureFile, unit: str | None) -> str | None:
+    """Unit of the coordinates by the caller or the file; ``None`` where neither says it."""
+    stated = file.text("unit") or (None if file.number("tile_size_um") is None else "um")
+    if stated not in (None, "um", "px"):
+        raise ValueError(
+            f"{file.path.name} states its coordinates in {stated!r}, which is neither 'um' nor 'px'. Convert them to microns, and the "
+            "attribute 'unit' to 'um'."
+        )
+    if stated is not None and unit is not None and stated != unit:
+        raise ValueError(
+            f"{file.path.name} states its coordinates in {stated!r}, and unit={unit!r} was passed. Leave it out, or correct the file."
+        )
+    return unit or stated

@@ -119,7 +119,7 @@ def slides_in(folder: Path) -> list[Path]:
 def _file(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be the path of an image file, not {type(path).__name__}.")
-    place = Path(path)
+    place = Path(path).expanduser()
     if place.is_dir():
         if (place / ".zgroup").exists() or (place / "zarr.json").exists():
             raise ValueError(

@@ -57,7 +57,7 @@ def read_xenium_alignment(path: str | os.PathLike[str]) -> np.ndarray:
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be the path of a csv file, not {type(path).__name__}.")
-    place = Path(path)
+    place = Path(path).expanduser()
     if not place.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     try:

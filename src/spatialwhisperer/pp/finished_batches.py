@@ -10,7 +10,8 @@ import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -89,7 +90,7 @@ class FinishedBatches:
         """
         if self.folder is None:
             return encode(tiles)
-        path = self.folder / f"{_digest(tiles)}.npy"
+        path = self.folder / f"{_digest(tiles)}.npz"
         out = _read(path, len(tiles))
         if out is None:
             out = encode(tiles)
@@ -104,7 +105,7 @@ class FinishedBatches:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(suffix=_PART, dir=path.parent)
             with os.fdopen(handle, "wb") as file:
-                np.save(file, features, allow_pickle=False)
+                np.savez(file, features=features, sha256=_digest(features))
             os.replace(temporary, path)
         except OSError as error:
             inform(
@@ -127,10 +128,12 @@ def _digest(tiles: np.ndarray) -> str:
 def _read(path: Path, n: int) -> np.ndarray | None:
     """Features of ``n`` tiles; ``None`` where there are none, or the file is damaged."""
     try:
-        features: Any = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        with np.load(path, allow_pickle=False) as file:
+            features, digest = np.asarray(file["features"]), str(file["sha256"])
+    except (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, BadZipFile):
         return None
-    return features if features.dtype == np.float32 and features.ndim == 2 and len(features) == n else None
+    whole = features.dtype == np.float32 and features.ndim == 2 and len(features) == n
+    return features if whole and digest == _digest(features) else None
 
 
 def _stale() -> list[Path]:

@@ -29,6 +29,17 @@ def test_both_formats_of_counts_hold_the_same(tmp_path: Path) -> None:
         }
 
 
+def test_antibodies_are_no_genes_and_a_gene_may_be_called_na(tmp_path: Path) -> None:
+    barcodes = ["AA-1", "CC-1"]
+    matrix, names, features = files.write_triplet(tmp_path, "x", barcodes, files.counts_of(barcodes, 0))
+    rows = [line.split("\t") for line in features.read_text().splitlines()]
+    rows[0][1], rows[1][2] = "NA", "Antibody Capture"
+    features.write_text("\n".join("\t".join(row) for row in rows))
+    counts, _, genes = counts_of_triplet(matrix, names, features)
+    assert list(genes.index) == ["NA", "DUP", "DUP-1"]
+    np.testing.assert_array_equal(counts.toarray(), files.counts_of(barcodes, 0)[:, [0, 2, 3]])
+
+
 def test_files_of_two_matrices_are_refused(tmp_path: Path) -> None:
     paths = files.write_triplet(tmp_path, "x", ["AA-1", "CC-1"], files.counts_of("ab", 0))
     paths[1].write_text("AA-1\n")

@@ -69,11 +69,14 @@ def _table(sections: list[Section], record: str) -> AnnData:
     from spatialwhisperer.datasets._sections.elements import table_element
 
     var = _union_of_genes(sections)
+    counts = sp.vstack([_in_columns(s, var.index) for s in sections], format="csr")
     adata = ad.AnnData(
-        X=sp.vstack([_in_columns(s, var.index) for s in sections], format="csr"),
+        X=counts,
         obs=_stack_obs(sections),
         var=var,
     )
+    if any(s.genes.index.has_duplicates for s in sections) and "n_genes" in adata.obs:
+        adata.obs["n_genes"] = counts.getnnz(axis=1).astype(np.int32)
     adata.obsm["spatial"] = np.vstack([s.spatial_px for s in sections])
     for key in dict.fromkeys(k for s in sections for k in s.obsm):
         stacked = pd.concat([s.obsm.get(key, pd.DataFrame(index=s.obs.index)) for s in sections])
@@ -95,7 +98,8 @@ def _in_columns(section: Section, genes: pd.Index) -> sp.csr_matrix:
     counts = section.counts
     columns = genes.get_indexer(section.genes.index)
     out = sp.csr_matrix((counts.data, columns[counts.indices], counts.indptr), shape=(counts.shape[0], len(genes)))
-    out.sort_indices()
+    # of genes with one name the counts are added
+    out.sum_duplicates()
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,18 +19,27 @@ def selected(spots: pd.DataFrame) -> pd.DataFrame:
     return spots.set_axis([f"{x}x{y}" for x, y in spots[["x", "y"]].to_numpy().astype(int)])
 
 
-def whole_numbers(counts: pd.DataFrame, path: Path) -> sp.csr_matrix:
+def whole_numbers(counts: Any, path: Path) -> sp.csr_matrix:
     """Counts as CSR int32.
+
+    Parameters
+    ----------
+    counts
+        A table, an array or a sparse matrix.
+    path
+        Where they are from, for an error.
 
     Raises
     ------
     ValueError
         If a value is negative or no whole number.
     """
-    values = counts.to_numpy()
+    matrix: Any = sp.csr_matrix(counts) if sp.issparse(counts) else np.asarray(counts)
+    values: Any = matrix.data if sp.issparse(matrix) else matrix
     if not np.issubdtype(values.dtype, np.number) or (values < 0).any() or (values != np.rint(values)).any():
-        raise ValueError(f"{path} must hold counts, whole numbers from 0; its values are {values.dtype}.")
-    return sp.csr_matrix(values.astype(np.int32))
+        found = f" from {values.min():g} to {values.max():g}" if np.issubdtype(values.dtype, np.number) else ""
+        raise ValueError(f"{path} must hold counts, whole numbers from 0; its values are {values.dtype}{found}.")
+    return sp.csr_matrix(matrix.astype(np.int32))
 
 
 def array_obs(name: str, patient: str, spots: pd.DataFrame, matrix: sp.csr_matrix) -> pd.DataFrame:

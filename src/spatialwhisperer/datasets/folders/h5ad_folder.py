@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialwhisperer._checks.checked import checked
-from spatialwhisperer._messages import listing
-from spatialwhisperer.datasets.folders.metadata import patients_of, queried, read_metadata
+from spatialwhisperer.datasets.folders.metadata import patients_of, read_metadata, sections_of
 from spatialwhisperer.datasets.folders.sections import SectionFolder
 
 
@@ -42,9 +41,9 @@ def h5ad_folder(
     Raises
     ------
     FileNotFoundError
-        If there is no table of metadata with both columns, or no ``.h5ad`` file that it names.
+        If there is no table of metadata with both columns, or no ``.h5ad`` file that was asked for.
     ValueError
-        If the metadata name a table twice or not at all, or the query cannot be read or fits no table.
+        If the metadata name a table twice or not at all, a file has no row, or the query cannot be read or fits no table.
 
     Examples
     --------
@@ -65,9 +64,7 @@ def h5ad_folder(
     where = Path(folder).expanduser()
     table = read_metadata(where, metadata, id_key=id_key, patient_key=patient_key)
     there = {path.stem: path for path in sorted(where.glob("*.h5ad"))}
-    chosen = [str(name) for name in queried(table, query).index if name in there]
-    if not chosen:
-        raise FileNotFoundError(f"{where} holds no <{id_key}>.h5ad that was asked for; found {listing(there)}.")
+    chosen = sections_of(table, there, query, where)
     patients = patients_of(table, patient_key)
     found = SectionFolder(
         {name: there[name] for name in chosen}, table.loc[chosen], {name: patients[name] for name in chosen}

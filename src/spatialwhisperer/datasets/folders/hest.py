@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import inform, listing
-from spatialwhisperer.datasets.folders.metadata import patients_of, queried, read_metadata
+from spatialwhisperer.datasets.folders.metadata import patients_of, read_metadata, sections_of
 from spatialwhisperer.datasets.folders.sections import SectionFolder
 
 PATCH_UM = 112.0
@@ -67,14 +67,7 @@ def hest(
         )
     table = read_metadata(where, metadata)
     there = {path.stem: path for path in sorted((where / "st").glob("*.h5ad"))}
-    if unknown := [name for name in there if name not in table.index]:
-        raise ValueError(
-            f"The metadata have no row for {listing(unknown)} of {where / 'st'}: their patient is not known. Add the rows, or move the files "
-            "away."
-        )
-    chosen = [str(name) for name in queried(table, query).index if name in there]
-    if not chosen:
-        raise FileNotFoundError(f"{where / 'st'} holds no section that was asked for; found {listing(there)}.")
+    chosen = sections_of(table, there, query, where / "st")
     # of all data sets, so that a query changes no name
     patients = patients_of(table)
     patches = {name: path for name in chosen if (path := where / "patches" / f"{name}.h5").is_file()}

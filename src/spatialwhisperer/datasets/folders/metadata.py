@@ -10,6 +10,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.untrusted import opening
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NOT_STATED = "not stated"
@@ -51,6 +52,7 @@ def read_metadata(folder: Path, name: str | None, *, id_key: str = "id", patient
             f"{listing(p.name for p in paths)}. That of HEST-1k is HEST_v1_1_0.csv or a later one; metadata=… (--metadata) names one of several."
         )
     (table,) = tables.values()
+    table[id_key] = table[id_key].str.strip()
     repeated = table[id_key][table[id_key].duplicated()].unique()
     if len(repeated) or table[id_key].isna().any():
         raise ValueError(f"The metadata must name each section once; {listing(repeated) or 'a row without id'} is not.")
@@ -77,6 +79,36 @@ def patients_of(metadata: pd.DataFrame, patient_key: str = "patient") -> dict[st
 
 def _text(value: Any) -> str:
     return "" if pd.isna(value) else str(value).strip()
+
+
+def sections_of(metadata: pd.DataFrame, there: Mapping[str, Path], query: str | None, folder: Path) -> list[str]:
+    """Names of the sections that fit a query and have a file.
+
+    Parameters
+    ----------
+    metadata, there
+        One row for each section, and the file of each.
+    query
+        A query of pandas over the metadata.
+    folder
+        Where the files are, for an error.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If a file has no row, or the query cannot be read or fits no row.
+    """
+    if unknown := [name for name in there if name not in metadata.index]:
+        raise ValueError(
+            f"The metadata have no row for {listing(unknown)} of {folder}: their patient is not known. Add the rows, or move the files "
+            "away."
+        )
+    chosen = [str(name) for name in queried(metadata, query).index if name in there]
+    if not chosen:
+        raise FileNotFoundError(f"{folder} holds no section that was asked for; found {listing(there)}.")
+    return chosen
 
 
 def queried(metadata: pd.DataFrame, query: str | None) -> pd.DataFrame:

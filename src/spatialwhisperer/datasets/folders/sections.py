@@ -26,7 +26,7 @@ class SectionFolder(Mapping[str, Any]):
     """Sections of a folder, by name.
 
     ``folder[name]`` opens a section as AnnData: raw counts in ``.X``; in ``.obs`` its ``section``, its ``patient`` and every
-    column of the metadata. Nothing is kept in memory.
+    column of the metadata that it does not have itself. Nothing is kept in memory.
 
     Attributes
     ----------

@@ -123,7 +123,6 @@ def _matched(name: str, counts_file: Path, spots_file: Path) -> tuple[pd.DataFra
 
     with opening(f"The counts {counts_file}"):
         counts = pd.read_csv(counts_file, sep="\t", index_col=0)
-        counts = counts.loc[:, ~counts.columns.duplicated()]
     with opening(f"The spots {spots_file}"):
         table = pd.read_csv(spots_file, sep="\t")
         if absent := [c for c in _COLUMNS if c not in table]:

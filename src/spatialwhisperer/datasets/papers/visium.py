@@ -12,12 +12,13 @@ import scipy.sparse as sp
 from spatialwhisperer._access.sections.lattice import VISIUM_PITCH_UM, hexagonal_pitch_px
 from spatialwhisperer._storage.untrusted import opening
 from spatialwhisperer.datasets._sections.section import Section
-from spatialwhisperer.datasets._sections.spots import totals
+from spatialwhisperer.datasets._sections.spots import totals, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SPOT_DIAMETER_UM = 55.0
+_EXPRESSION = "Gene Expression"
 _POSITIONS = ["barcode", "in_tissue", "array_row", "array_col", "y_px", "x_px"]
 _FEWEST_SHARED = 0.95
 """Least fraction of the spots of one file that the other must hold. Analyses drop a few empty spots, another section differs in more."""
@@ -40,13 +41,16 @@ def counts_of_triplet(matrix: Path, barcodes: Path, features: Path) -> tuple[sp.
     with opening(f"The barcodes {barcodes}"):
         names = pd.Index(pd.read_csv(barcodes, sep="\t", header=None)[0].astype(str))
     with opening(f"The genes {features}"):
-        genes = pd.read_csv(features, sep="\t", header=None, dtype=str)
+        genes = pd.read_csv(features, sep="\t", header=None, dtype=str, keep_default_na=False)
     if counts.shape != (len(names), len(genes)):
         raise ValueError(
             f"{matrix} holds {counts.shape[0]} spots and {counts.shape[1]} genes, but {barcodes} names {len(names)} spots and {features} "
             f"{len(genes)} genes: they are not of one section."
         )
-    return counts.astype(np.int32), names, _genes(genes[1], genes[0])
+    # antibodies of the same run are no genes
+    expressed = np.ones(len(genes), bool) if 2 not in genes else (genes[2] == _EXPRESSION).to_numpy()
+    counts, genes = whole_numbers(counts[:, expressed], matrix), genes[expressed]
+    return counts, names, _genes(genes[1], genes[0])
 
 
 def counts_of_h5(path: Path) -> tuple[sp.csr_matrix, pd.Index, pd.DataFrame]:
@@ -56,7 +60,7 @@ def counts_of_h5(path: Path) -> tuple[sp.csr_matrix, pd.Index, pd.DataFrame]:
     with opening(f"The counts {path}"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Variable names are not unique")
         table = sc.read_10x_h5(path)
-    return sp.csr_matrix(table.X).astype(np.int32), table.obs_names, _genes(table.var_names, table.var["gene_ids"])
+    return whole_numbers(table.X, path), table.obs_names, _genes(table.var_names, table.var["gene_ids"])
 
 
 def _genes(symbols: Any, ids: Any) -> pd.DataFrame:

@@ -220,7 +220,7 @@ class GeneEncoder(Encoder):
         FileExistsError
             If the folder is not empty and ``overwrite`` is off, or it holds something else than a gene encoder.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if not overwrite and os.path.exists(folder) and (not os.path.isdir(folder) or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there already; pass overwrite=True to replace it, or another folder.")
         self.artifact().write(folder)

@@ -47,7 +47,8 @@ def text_files(encoder: str | Path, known: EncoderSpec | None = None, revision: 
     """
     if not isinstance(encoder, str | Path):
         raise TypeError(f"encoder must be 'minilm', a folder, a hub id or a TextEncoder, not {type(encoder).__name__}.")
-    if revision is not None and (encoder == MINILM or (known is None and os.path.isdir(encoder))):
+    here = Path(encoder).expanduser()
+    if revision is not None and (encoder == MINILM or (known is None and os.path.isdir(here))):
         what = f"is always that of commit {_MINILM_REVISION}" if encoder == MINILM else "is a folder"
         raise ValueError(f"revision is for encoders from the hub; {str(encoder)!r} {what}.")
     if encoder == MINILM:
@@ -56,8 +57,8 @@ def text_files(encoder: str | Path, known: EncoderSpec | None = None, revision: 
         return folder
     if isinstance(encoder, str) and known is not None and known.url.startswith(hub.HUB):
         return _download(known.url.removeprefix(hub.HUB), known, revision)
-    if os.path.isdir(encoder):
-        folder = Path(encoder)
+    if os.path.isdir(here):
+        folder = here
     elif isinstance(encoder, str) and encoder.count("/") == 1:
         return _download(encoder, None, revision)
     else:

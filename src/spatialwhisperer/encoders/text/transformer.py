@@ -173,7 +173,9 @@ class TransformerEncoder(TextEncoder):
         if name == MINILM and weights is None and pretrained:
             return _minilm(asked)
         # the place of a folder says nothing about what it holds
-        spec = known or EncoderSpec(Path(name).name if os.path.isdir(name) else str(name), "text", None)
+        spec = known or EncoderSpec(
+            Path(name).name if os.path.isdir(os.path.expanduser(name)) else str(name), "text", None
+        )
         identity = None
         if pretrained:
             by_name = known is not None and weights is None
@@ -188,7 +190,7 @@ class TransformerEncoder(TextEncoder):
         """Return facts about a folder or the id of a model on the hub; ``None`` for other names."""
         # "hf-hub:owner/model" is how timm writes its own
         on_hub = name.count("/") == 1 and ":" not in name
-        return EncoderSpec(name, "text", None) if on_hub or os.path.isdir(name) else None
+        return EncoderSpec(name, "text", None) if on_hub or os.path.isdir(os.path.expanduser(name)) else None
 
     @classmethod
     def is_here(cls, name: str) -> bool:

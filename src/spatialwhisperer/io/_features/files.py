@@ -64,7 +64,7 @@ def read_features(path: Any, features: str, names: str | None = None) -> Feature
 
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be the path of an h5 file, not {type(path).__name__}.")
-    place = Path(path)
+    place = Path(path).expanduser()
     if not place.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     try:
@@ -81,6 +81,8 @@ def read_features(path: Any, features: str, names: str | None = None) -> Feature
         values = values[0]
     if own is not None:
         own = np.array([n.decode() if isinstance(n, bytes) else str(n) for n in own], dtype=object)
+        if len(set(own)) < len(own):
+            raise ValueError(f"Names in {names!r} of {place} repeat: a row would have two tiles. Write the file again.")
     file = FeatureFile(place, values, coordinates.reshape(-1, coordinates.shape[-1]), attributes, own)
     check_rows(file)
     return file

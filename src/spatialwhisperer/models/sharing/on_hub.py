@@ -103,7 +103,7 @@ class OnHub(PyTorchModelHubMixin):
         FileExistsError
             If the folder holds files of a model.
         """
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()
         there = names_in(folder, (*_PARTS, *map(encoder_part, self.config.modalities)))
         if there:
             raise FileExistsError(
