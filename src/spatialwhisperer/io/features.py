@@ -12,9 +12,10 @@ from spatialwhisperer._access.elements.squares import Squares
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._messages import listing
 from spatialwhisperer.io._features.files import FeatureFile, check_rows, read_features
 from spatialwhisperer.io._features.places import find_target, placed
+from spatialwhisperer.io._features.stamp import stamp_layout
 
 if TYPE_CHECKING:
     import os
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     FilePath = str | os.PathLike[str]
 
 _HEST_UM = 112.0
-_STAMP_HISTORIC = (224, 256.0)
 _MAGNIFICATION_UM = 10.0
 _ALIKE = 1.6
 
@@ -180,7 +180,7 @@ def from_stamp(
             f"{file.path} holds features of a {file.text('feat_type')}, not of tiles. Read the file of tile features."
         )
     target = find_target(slide, image_key, mpp)
-    measure, factor, edge = _stamp_layout(file, unit, tile)
+    measure, factor, edge = stamp_layout(file, unit, tile)
     if measure == "um":
         if target.mpp is None:
             raise ValueError(
@@ -366,45 +366,3 @@ def _rows_of(table: Any, tiles: Any, key: str) -> np.ndarray:
             f"{int((rows < 0).sum())} of {len(rows)} rows of {key!r} name tiles that do not exist. Compute the features again."
         )
     return rows
-
-
-def _stamp_layout(file: FeatureFile, unit: str | None, tile: float | None) -> tuple[str, float, float]:
-    """Unit of the coordinates, what they are multiplied with, and the edge of a tile in that unit."""
-    measure = _stamp_unit(file, unit)
-    edge = file.number("tile_size_um") if measure == "um" else None
-    edge = edge or (file.number("tile_size") if file.text("unit") is not None else None)
-    stride = file.stride()
-    if measure is None:
-        pixels, microns = _STAMP_HISTORIC
-        if round(file.number("tile_size") or stride or 0) != pixels:
-            raise ValueError(
-                f"{file.path.name} does not state the unit of its coordinates (found: {listing(file.attributes)}). Pass unit='px', for "
-                "pixels of the full resolution, or unit='um'."
-            )
-        inform(f"{file.path.name} has the layout of STAMP 1: its coordinates were scaled by 256 µm per 224 pixels.")
-        return "um", microns / pixels, microns
-    found = tile or edge or stride
-    if found is None:
-        raise ValueError(
-            f"{file.path.name} holds a single tile and does not state its size. Pass tile=…, its edge in that unit."
-        )
-    if tile is None and edge is None:
-        inform(
-            f"Tiles of {file.path.name} are taken to touch: their edge is the distance between neighbours, {found:g} {measure}."
-        )
-    return measure, 1.0, found
-
-
-def _stamp_unit(file: FeatureFile, unit: str | None) -> str | None:
-    """Unit of the coordinates by the caller or the file; ``None`` where neither says it."""
-    stated = file.text("unit") or (None if file.number("tile_size_um") is None else "um")
-    if stated not in (None, "um", "px"):
-        raise ValueError(
-            f"{file.path.name} states its coordinates in {stated!r}, which is neither 'um' nor 'px'. Convert them to microns, and the "
-            "attribute 'unit' to 'um'."
-        )
-    if stated is not None and unit is not None and stated != unit:
-        raise ValueError(
-            f"{file.path.name} states its coordinates in {stated!r}, and unit={unit!r} was passed. Leave it out, or correct the file."
-        )
-    return unit or stated
