@@ -80,7 +80,7 @@ def facts(**changes: Any) -> Facts:
 
 
 def test_every_text_that_came_from_elsewhere_is_escaped() -> None:
-    picture = Picture(_MARKUP, _MARKUP, b"png", "score")
+    picture = Picture(_MARKUP, _MARKUP, b"jpeg", "score")
     page = Page(render(facts(), [picture], seconds=1.0))
     assert not page.all("script")
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
@@ -94,7 +94,7 @@ def test_a_report_needs_nothing_but_itself(annotated: Folder) -> None:
         page = Page(text)
         assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "base", "form")]
         addresses = [a[name] or "" for _, a in page.tags for name in ("src", "href", "action") if name in a]
-        assert all(address.startswith("data:image/png;base64,") for address in addresses)
+        assert all(re.match(r"data:image/(png|jpeg);base64,", address) for address in addresses)
         assert not re.search(r"url\(|@import|https?://", text)
         policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
         assert str(policy).startswith("default-src 'none'")
@@ -106,13 +106,39 @@ def test_a_report_shows_slide_labels_and_scores_in_pictures_with_words(annotated
     page = Page((annotated.results / "plain.html").read_text(encoding="utf-8"))
     images = page.all("img")
     assert len(images) == 2 + len(LABELS)
-    for one in images:
+    # only the colours of labels have to be exact
+    forms = ["JPEG", "PNG", *(["JPEG"] * len(LABELS))]
+    for one, form in zip(images, forms, strict=True):
         assert len(str(one["alt"])) > 15
-        picture = Image.open(io.BytesIO(base64.b64decode(str(one["src"]).partition(",")[2])))
-        assert picture.format == "PNG"
+        media, _, content = str(one["src"]).partition(";base64,")
+        picture = Image.open(io.BytesIO(base64.b64decode(content)))
+        assert picture.format == form
+        assert media == f"data:image/{form.lower()}"
         assert min(picture.size) > 200
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
     assert [str(one["alt"]).split(" over")[0] for one in images[2:]] == [f"Score of {name}" for name in LABELS]
+    assert "Labels. The fainter a mark, the lower its confidence." in page.text
+
+
+def test_the_mark_of_a_rare_label_has_the_colour_of_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from spatialwhisperer.cli.reporting import pictures
+
+    section = sw.datasets.simulate_sections(1, 200, n_genes=20, n_reference_cells=20, random_state=0).sections["P1"]
+    table = section["table"]
+    names = [f"label {i}" for i in range(12)]
+    codes = np.r_[np.arange(4, 12), np.arange(192) % 4]  # eight labels of one mark each
+    table.obs["sw_label"] = pd.Categorical.from_codes(codes, names)
+    table.obs["sw_label_confidence"] = 0.9
+    table.obsm["sw_label_scores"] = np.zeros((200, 12), np.float32)
+    table.uns["sw_label"] = {"classes": np.array(names)}
+    drawn: list[np.ndarray] = []
+    monkeypatch.setattr(pictures, "_png", lambda pixels, write=pictures._png: drawn.append(pixels) or write(pixels))
+    monkeypatch.setattr(pictures, "_MOST", 1)
+    made = pictures.draw(section, facts(table=table, section="P1_spots"), key="sw_label", opening={})
+    written = np.asarray(Image.open(io.BytesIO(made[1].content)).convert("RGB"))
+    np.testing.assert_array_equal(written, drawn[0])
 
 
 def test_a_report_says_how_it_was_made(annotated: Folder) -> None:

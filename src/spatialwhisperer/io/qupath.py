@@ -13,7 +13,6 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.colours import classes_of, colours_of
 from spatialwhisperer._access.elements.outlines import Outlines, shapes_on_image
 from spatialwhisperer._access.images import find_image
-from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.sections.choice import the_image
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
@@ -22,6 +21,9 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_flag, check_key_added, check_text, check_texts, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer.io._qupath.pixels import Pixels
+from spatialwhisperer.io._qupath.regions import areas_of, check_slide, labels_in
+from spatialwhisperer.io._qupath.writing import Content, write_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,14 +32,12 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
+    from spatialwhisperer._access.images import RasterImage
     from spatialwhisperer._access.sections.section import Section
-    from spatialwhisperer.io._qupath.writing import Content
 
 ObjectType = Literal["tile", "detection", "cell", "annotation"]
 _KEY = "qupath"
 _FILES = (".geojson", ".json", ".geojson.gz", ".json.gz")
-_AREAS = ("Polygon", "MultiPolygon")
-_LEAST_ON_IMAGE = 0.5
 
 
 @shared
@@ -48,6 +48,7 @@ def read_qupath(
     *,
     section: str | None = None,
     key_added: str = _KEY,
+    pixel_system: str | None = None,
     inplace: bool = True,
     **slide: Unpack[SlideOptions],
 ) -> GeoDataFrame | None:
@@ -60,18 +61,22 @@ def read_qupath(
     Parameters
     ----------
     path
-        A GeoJSON file as QuPath exports it, plain or compressed (``.gz``). Its coordinates are pixels of the full resolution.
+        A GeoJSON file as QuPath exports it, plain or compressed (``.gz``). Its coordinates are pixels of the full resolution. An outline
+        that crosses itself keeps all that it encloses.
     %(data)s
     section
         Section to which the file belongs; ``None`` takes the only one.
     key_added
         Column of ``.obs`` and name of the shapes.
+    pixel_system
+        Coordinate system of a SpatialData whose unit is a pixel of the slide that QuPath opened. ``None`` takes the pixels of the image; of
+        a smaller copy that spatialdata-io read for Visium, those of the full resolution. A remark says which.
     %(inplace)s
     %(slide)s
 
     Returns
     -------
-    ``None``, or with ``inplace=False`` a GeoDataFrame of all objects in pixels, with the columns ``geometry``, ``object_type``,
+    ``None``, or with ``inplace=False`` a GeoDataFrame of all objects in pixels of the image, with the columns ``geometry``, ``object_type``,
     ``classification``, ``name`` and ``color``. In place it writes:
 
     ``.obs[key_added]`` : :class:`pandas.Series` (dtype ``category``)
@@ -90,7 +95,7 @@ def read_qupath(
         If there is no image or section of a name.
     ValueError
         If this is not GeoJSON of QuPath, holds no area, belongs to another slide (most of its objects lie outside the image), a name
-        is taken, or the section is ambiguous. Nothing is written then.
+        is taken, the section is ambiguous, or the image is not in ``pixel_system``. Nothing is written then.
 
     Examples
     --------
@@ -117,22 +122,23 @@ def read_qupath(
     # what names a table or a section asks for one
     tables = not is_spatialdata(data) or bool(data.tables) or section is not None or slide.get("table_key") is not None
     opened = Slide.open(data, **slide) if tables else None
+    image: RasterImage | None
     if opened is None:
         key = slide.get("image_key")
-        image = the_image(data, key if isinstance(key, str) else None)
-        one, size = None, find_image(data, image).size_px
+        image = find_image(data, the_image(data, key if isinstance(key, str) else None))
+        one, size = None, image.size_px
     else:
         opened.check_column(key_added)
         one = _section(opened, section)
-        image = "" if one.image is None else one.image.name
-        size = _extent(one)
-    objects = _objects(place)
-    _check_slide(objects, size, place)
+        image, size = one.image, _extent(one)
+    pixels = Pixels.of(data, image, pixel_system)
+    objects = areas_of(place, pixels)
+    check_slide(objects, size, place, pixels)
     if not inplace:
         return objects
     regions = objects[objects["object_type"] == "annotation"].reset_index(drop=True)
     cells = objects[objects["object_type"] != "annotation"].reset_index(drop=True)
-    result = None if opened is None or one is None else _labels(opened, one, regions, key_added, place)
+    result = None if opened is None or one is None else labels_in(opened, one, regions, key_added, place)
     added = _add_shapes(data, image, {key_added: regions, f"{key_added}_cells": cells})
     try:
         if opened is not None and result is not None:
@@ -143,7 +149,8 @@ def read_qupath(
         raise
     n_labelled = 0 if result is None else int((result.obs[key_added].codes >= 0).sum())
     inform(
-        f"Read {len(regions)} regions and {len(cells)} cells of {place.name}; {n_labelled} rows lie in a region of a class."
+        f"Read {len(regions)} regions and {len(cells)} cells of {place.name}, whose coordinates are {pixels.words}; {n_labelled} rows lie in "
+        "a region of a class."
     )
     return None
 
@@ -157,15 +164,16 @@ def write_qupath(
     key: str = _keys.LABEL,
     measurements: str | Sequence[str] = (),
     section: str | None = None,
+    pixel_system: str | None = None,
     object_type: ObjectType | None = None,
     overwrite: bool = False,
     **slide: Unpack[SlideOptions],
 ) -> None:
     """Write labels and scores of the rows as a GeoJSON file that QuPath opens (drag it onto the slide).
 
-    Each row is one object: the square of a grid, the outline of a cell or the circle of a spot, in pixels of the full resolution, with
-    its label as class, in the colour that pictures of the package use. The scores of all labels are its measurements, by which QuPath
-    colours maps and filters.
+    Each row is one object: the square of a grid, the outline of a cell or the circle of a spot, in pixels of the full resolution
+    (rounded to a hundredth), with its label as class, in the colour that pictures of the package use. The scores of all labels are its
+    measurements, by which QuPath colours maps and filters.
 
     Parameters
     ----------
@@ -175,9 +183,12 @@ def write_qupath(
     key
         Column of ``.obs`` with labels.
     measurements
-        More columns of ``.obs`` with numbers.
+        More columns of ``.obs`` with numbers, which are written as they are.
     section
         Which section; ``None`` takes the only one. A file of QuPath belongs to one slide.
+    pixel_system
+        Coordinate system of a SpatialData whose unit is a pixel of the slide that QuPath opens. ``None`` takes the pixels of the image; of a
+        smaller copy that spatialdata-io read for Visium, those of the full resolution. A remark says which.
     object_type
         How QuPath treats the objects; ``None`` takes ``"tile"`` for a grid and ``"detection"`` for spots and cells.
     overwrite
@@ -191,7 +202,8 @@ def write_qupath(
     KeyError
         If a column or section does not exist, or there is no image.
     ValueError
-        If the name of the file has another ending, the section is ambiguous, a column holds no numbers, or a coordinate is NaN.
+        If the name of the file has another ending, the section is ambiguous, ``key`` holds measured numbers, a column of ``measurements``
+        holds no numbers, a coordinate is NaN, or the image is not in ``pixel_system``.
 
     Notes
     -----
@@ -221,11 +233,12 @@ def write_qupath(
         raise FileExistsError(f"{place} exists. Pass overwrite=True to replace it.")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(place.parent)!r}. Make it first.")
-    from spatialwhisperer.io._qupath.writing import write_features
-
     opened = Slide.open(data, **slide)
+    one = _section(opened, section)
+    pixels = Pixels.of(data, one.image, pixel_system)
     more = [measurements] if isinstance(measurements, str) else list(measurements)
-    write_features(_content(opened, _section(opened, section), key, more, object_type), place)
+    write_features(_content(opened, one, pixels, key, more, object_type), place)
+    inform(f"Wrote {len(one.rows)} objects to {place.name}. Their coordinates are {pixels.words}.")
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -271,74 +284,9 @@ def _extent(section: Section) -> tuple[float, float]:
     return float(width), float(height)
 
 
-def _objects(place: Path) -> GeoDataFrame:
-    """The objects of a file that have an area."""
-    import geopandas as gpd
-    import shapely
-
-    from spatialwhisperer.io._qupath.reading import read_objects
-
-    found = list(read_objects(place))
-    shapes = np.array([one.geometry for one in found], dtype=object)
-    # a hand-drawn outline may cross itself
-    crossed = ~shapely.is_valid(shapes) if len(shapes) else np.zeros(0, bool)
-    shapes[crossed] = shapely.buffer(shapes[crossed], 0)
-    areas = np.array([g.geom_type in _AREAS and not g.is_empty for g in shapes], dtype=bool)
-    if not areas.any():
-        raise ValueError(f"{place} holds no area: {len(found)} object(s), all of them points, lines or empty.")
-    if not areas.all():
-        inform(f"{int((~areas).sum())} objects of {place.name} are points, lines or empty, and were left out.")
-    kept = [one for one, keep in zip(found, areas, strict=True) if keep]
-    columns = {
-        "object_type": [one.kind for one in kept],
-        "classification": [one.label for one in kept],
-        "name": [one.name for one in kept],
-        "color": [one.colour for one in kept],
-    }
-    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
-    return gpd.GeoDataFrame(frame, geometry=shapes[areas])
-
-
-def _check_slide(objects: GeoDataFrame, size: tuple[float, float], place: Path) -> None:
-    """Refuse the objects of another slide."""
-    centres = objects.geometry.centroid
-    on = (centres.x.to_numpy() >= 0) & (centres.x.to_numpy() <= size[0])
-    on &= (centres.y.to_numpy() >= 0) & (centres.y.to_numpy() <= size[1])
-    if on.mean() < _LEAST_ON_IMAGE:
-        left, top, right, bottom = objects.total_bounds
-        raise ValueError(
-            f"{place.name} belongs to another slide: {int((~on).sum())} of {len(on)} objects lie outside the image of {size[0]:.0f} x "
-            f"{size[1]:.0f} pixels (they span x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}). Export the objects of this "
-            "slide, or read the image from which they were drawn: sw.io.read_slide(path)."
-        )
-
-
-def _labels(slide: Slide, section: Section, regions: GeoDataFrame, key: str, place: Path) -> Result:
-    """Class of the smallest region around each row."""
-    import shapely
-
-    named = regions[regions["classification"].notna()]
-    classes = list(dict.fromkeys(named["classification"]))
-    codes = np.full(slide.n_rows, -1)
-    if len(named):
-        # the largest first, so that a smaller region within it has the last word
-        order = np.argsort(-named.geometry.area.to_numpy(), kind="stable")
-        tree = shapely.STRtree(named.geometry.to_numpy()[order])
-        row, region = tree.query(shapely.points(section.xy_px), predicate="intersects")
-        sequence = np.lexsort([region])
-        code = np.array([classes.index(c) for c in named["classification"]])[order]
-        codes[section.rows[row[sequence]]] = code[region[sequence]]
-    own = pd.Categorical.from_codes(codes, categories=pd.Index(classes)).remove_unused_categories()
-    colours = dict(zip(named["classification"], named["color"], strict=True))
-    shown = [colours[name] for name in own.categories]
-    uns = {f"{key}_colors": shown} if shown and all(isinstance(c, str) for c in shown) else {}
-    record = {"file": place.name, "section": section.name, "n_regions": len(regions)}
-    return Result(key, record, obs={key: own}, uns=uns, gone=() if uns else (f"{key}_colors",))
-
-
-def _add_shapes(data: AnnData | SpatialData, image: str, frames: dict[str, GeoDataFrame]) -> list[str]:
+def _add_shapes(data: AnnData | SpatialData, image: RasterImage | None, frames: dict[str, GeoDataFrame]) -> list[str]:
     """Add the frames that hold something to a SpatialData: all of them, or none."""
-    if not is_spatialdata(data):
+    if not is_spatialdata(data) or image is None:
         return []
     frames = {name: frame for name, frame in frames.items() if len(frame)}
     taken = {str(name) for _, name, _ in data.gen_elements()}
@@ -348,7 +296,7 @@ def _add_shapes(data: AnnData | SpatialData, image: str, frames: dict[str, GeoDa
                 f"This SpatialData already has an element named {name!r}. Delete it (del sdata[{name!r}]), or pass another name with "
                 "key_added=…."
             )
-    shapes = {name: shapes_on_image(data, image, frame) for name, frame in frames.items()}
+    shapes = {name: shapes_on_image(data, image.name, frame) for name, frame in frames.items()}
     for name, element in shapes.items():
         data.shapes[name] = element
     return list(shapes)
@@ -358,9 +306,13 @@ def _add_shapes(data: AnnData | SpatialData, image: str, frames: dict[str, GeoDa
 
 
 def _content(
-    slide: Slide, section: Section, key: str, measurements: list[str], object_type: ObjectType | None
+    slide: Slide,
+    section: Section,
+    pixels: Pixels,
+    key: str,
+    measurements: list[str],
+    object_type: ObjectType | None,
 ) -> Content:
-    from spatialwhisperer.io._qupath.writing import Content
 
     table, obs = slide.table, obs_of(slide.table)
     for name in (key, *measurements):
@@ -368,11 +320,13 @@ def _content(
             raise KeyError(
                 f"{name!r} not in .obs (found: {listing(obs.columns)}). sw.tl.zero_shot_annotate(data) writes {_keys.LABEL!r}."
             )
+    _check_labels(obs[key])
     labels = obs[key].astype("category").cat
     classes = [str(c) for c in labels.categories]
     kind = object_type or ("tile" if slide.tiles is not None and slide.tiles.at == "grid" else "detection")
     return Content(
         outlines=Outlines(slide, section),
+        pixels=pixels,
         names=np.asarray(table.obs_names)[section.rows],
         codes=labels.codes.to_numpy()[section.rows],
         classes=classes,
@@ -391,7 +345,28 @@ def _measurements(slide: Slide, section: Section, key: str, columns: list[str]) 
         out |= {name: np.asarray(scores)[rows, i] for i, name in enumerate(classes)}
     own = [name for name in (_keys.confidence(key), _keys.margin(key)) if name in obs and name not in columns]
     for name in (*own, *columns):
-        if not pd.api.types.is_numeric_dtype(obs[name]):
-            raise ValueError(f"measurements must be columns of numbers; .obs[{name!r}] is {obs[name].dtype}.")
-        out[name] = obs[name].to_numpy(dtype=float)[rows]
+        out[name] = _numbers(obs[name])[rows]
     return out
+
+
+def _check_labels(column: pd.Series) -> None:
+    """Refuse numbers that were measured: each would be a class of its own."""
+    if not pd.api.types.is_float_dtype(column.dtype):
+        return
+    values = column.to_numpy(dtype=float, na_value=np.nan)
+    if not (np.isnan(values) | (values == np.round(values))).all():
+        raise ValueError(
+            f"key must name a column of labels; .obs[{column.name!r}] holds {column.dtype} numbers with decimals. Pass it as "
+            f"measurements={column.name!r}, by which QuPath colours the objects."
+        )
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    """The numbers of a column, whole ones as such."""
+    kind = column.dtype
+    if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
+        raise ValueError(f"measurements must be columns of numbers; .obs[{column.name!r}] is {kind}.")
+    if not isinstance(kind, np.dtype):  # one of pandas, with NA
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    values = column.to_numpy()
+    return values.astype(np.uint8) if kind.kind == "b" else values

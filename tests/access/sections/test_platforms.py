@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spatialwhisperer._access.sections.platforms import full_resolution_system, of_bins
 from spatialwhisperer._access.slide import Slide
 
 if TYPE_CHECKING:
@@ -144,3 +145,26 @@ def test_the_rule_is_said_once_and_recorded(build: Any, capsys: pytest.CaptureFi
     assert record.where.rule == {"sample_square_008um": "bins of 8 µm"}
     sw.pp.embed_images(data)
     assert "bins of 8 µm" not in capsys.readouterr().err
+
+
+def test_a_column_of_squares_does_not_change_their_size() -> None:
+    from geopandas import GeoDataFrame, points_from_xy
+
+    boxes = GeoDataFrame({"radius": [1.0] * 3}, geometry=points_from_xy(*XY.T).buffer(14.6, cap_style=3))
+    (scale,) = of_bins("sample_square_008um", boxes, np.eye(3))
+    assert scale.mpp == pytest.approx(8 / 29.2)
+
+
+@pytest.mark.parametrize(
+    ("systems", "found"),
+    [
+        (["V1_downscaled_hires", "V1"], "V1"),
+        (["V1", "global", "V1_downscaled_lowres"], "V1"),
+        (["global", "downscaled_hires"], "global"),
+        (["V1_downscaled_hires", "global"], None),
+        (["V1"], None),
+        ([], None),
+    ],
+)
+def test_a_smaller_copy_names_the_system_of_the_full_resolution(systems: list[str], found: str | None) -> None:
+    assert full_resolution_system(systems) == found

@@ -169,11 +169,16 @@ def test_bad_gene_sets_are_refused(tmp_path: Any) -> None:
     (tmp_path / "broken.gmt").write_text("SET one two\n")
     with pytest.raises(ValueError, match="Line 1 of .* is not GMT"):
         read_gene_sets(tmp_path / "broken.gmt")
+    (tmp_path / "twice.gmt").write_text("ONE\t\tA\nTWO\t\tB\nONE\t\tC\n")
+    with pytest.raises(ValueError, match="Line 3 of .* names the gene set 'ONE' a second time"):
+        read_gene_sets(tmp_path / "twice.gmt")
 
 
 def test_gene_sets_are_read_from_gmt(tmp_path: Any) -> None:
     path = tmp_path / "sets.gmt"
     path.write_text("ONE\thttp://x\tA\tB\n\nTWO\t\tC\tD\t\n")
+    assert read_gene_sets(path) == {"ONE": ["A", "B"], "TWO": ["C", "D"]}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # of an editor on Windows
     assert read_gene_sets(path) == {"ONE": ["A", "B"], "TWO": ["C", "D"]}
 
 

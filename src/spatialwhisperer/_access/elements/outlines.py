@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.contract import libraries_of, link_of
+from spatialwhisperer._access.elements.circles import radii_of
 from spatialwhisperer._access.sections.regions import region_outlines
-from spatialwhisperer._access.sections.scale import unit_scale
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -47,18 +47,19 @@ class Outlines:
         """Polygons of rows, given by their positions in the section; an array of shapely geometries."""
         import shapely
 
-        xy = self.section.xy_px[positions]
         if self._places is None:
+            xy = self.section.xy_px[positions]
             if self._square is not None:
                 half = self._square / 2
                 return shapely.box(*(xy - half).T, *(xy + half).T)
             return shapely.buffer(shapely.points(xy), self._radius, quad_segs=_QUARTER)
         shapes = self._shapes.iloc[self._places[positions]]
-        if "radius" in shapes:
-            radius = shapes["radius"].to_numpy() * unit_scale(self._matrix)
-            return shapely.buffer(shapely.points(xy), radius, quad_segs=_QUARTER)
+        radii, polygons = radii_of(shapes), shapes.geometry.to_numpy()
+        if radii is not None:
+            # a circle on the slide is an ellipse in pixels that are not square
+            polygons = shapely.buffer(polygons, radii, quad_segs=_QUARTER)
         linear, shift = self._matrix[:2, :2], self._matrix[:2, 2]
-        return shapely.transform(shapes.geometry.to_numpy(), lambda c: c @ linear.T + shift)
+        return shapely.transform(polygons, lambda c: c @ linear.T + shift)
 
 
 def _edge_px(slide: Slide, section: Section) -> float | None:

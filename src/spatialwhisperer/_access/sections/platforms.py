@@ -1,4 +1,4 @@
-"""Scales of objects that readers of spatialdata-io made: Visium HD and Xenium register nothing to microns, but their elements tell."""
+"""What objects tell that readers of spatialdata-io made: Visium HD and Xenium register nothing to microns, and Visium reads smaller copies of a slide."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.elements.circles import radii_of
 from spatialwhisperer._access.sections.scale import Scale, stretch_of, unit_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from spatialdata import SpatialData
 
@@ -18,6 +19,23 @@ XENIUM_PIXEL_UM = 0.2125
 _BINS = re.compile(r"square_(\d{3})um(?![0-9A-Za-z])")
 _IN_MICRONS = ("cell_circles", "cell_boundaries", "nucleus_boundaries", "transcripts")
 _ALIKE = 1e-3
+_DOWNSCALED = re.compile(r"(?:(.+)_)?downscaled_(?:hires|lowres)")
+_WITHOUT_NAME = "global"
+
+
+def full_resolution_system(systems: Iterable[str]) -> str | None:
+    """The coordinate system whose unit is a pixel of the full resolution; ``None`` where the image of these systems is no smaller copy.
+
+    The reader of Visium registers the image ``hires`` to ``<dataset>_downscaled_hires`` and to ``<dataset>``.
+
+    Parameters
+    ----------
+    systems
+        Coordinate systems of an image.
+    """
+    names = list(systems)
+    found = (_DOWNSCALED.fullmatch(name) for name in names)
+    return next((name for match in found if match and (name := match.group(1) or _WITHOUT_NAME) in names), None)
 
 
 def of_bins(region: str, element: Any, matrix: np.ndarray) -> tuple[Scale, ...]:
@@ -33,10 +51,8 @@ def of_bins(region: str, element: Any, matrix: np.ndarray) -> tuple[Scale, ...]:
     found = _BINS.search(region)
     if found is None or not hasattr(element, "geometry"):
         return ()
-    if "radius" in element.columns:
-        edge = 2 * float(np.median(element["radius"]))
-    else:
-        edge = float(np.sqrt(np.median(element.geometry.area)))
+    radii = radii_of(element)
+    edge = float(np.sqrt(np.median(element.geometry.area)) if radii is None else 2 * np.median(radii))
     um = float(found.group(1))
     return (Scale(um / (edge * unit_scale(matrix)), f"bins of {um:g} µm"),) if edge > 0 else ()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.contract import check_affine, instances_of, link_of
+from spatialwhisperer._access.elements.circles import radii_of
 from spatialwhisperer._access.images import XY, find_image
 from spatialwhisperer._access.sections.choice import choose_image
 from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS, squared
@@ -180,7 +181,8 @@ def _region_element(sdata: SpatialData, region: str) -> Any:
 
 def _diameter(element: Any) -> float:
     """Median diameter of circles, in the intrinsic unit of the element; NaN for other shapes."""
-    return 2 * float(np.median(element["radius"])) if "radius" in getattr(element, "columns", ()) else float("nan")
+    radii = radii_of(element)
+    return float("nan") if radii is None else 2 * float(np.median(radii))
 
 
 def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:

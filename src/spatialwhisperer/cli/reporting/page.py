@@ -133,7 +133,7 @@ def _pictures(title: str, pictures: Sequence[Picture], kind: str) -> str:
         return ""
     figures = "".join(
         f"<figure><figcaption>{escape(one.title)}</figcaption>"
-        f'<img alt="{escape(one.alt)}" src="data:image/png;base64,{base64.b64encode(one.png).decode("ascii")}"></figure>'
+        f'<img alt="{escape(one.alt)}" src="data:{one.media};base64,{base64.b64encode(one.content).decode("ascii")}"></figure>'
         for one in pictures
     )
     return f'<section><h2>{escape(title)}</h2><div class="{kind}">{figures}</div></section>'

@@ -1,4 +1,4 @@
-"""Pictures for a report: each a PNG of its own, so that a narrow window can show them one below the other."""
+"""Pictures for a report: each a file of its own, so that a narrow window can show them one below the other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.cli.reporting.facts import Facts
 
 _DPI = 160
-_COLOURS = 256
+_QUALITY = 90
 _MOST = 24
 """Scores of at most so many labels are drawn."""
 
@@ -38,7 +38,7 @@ class Picture:
         Heading.
     alt
         What is seen, for a reader who does not see it.
-    png
+    content
         The file.
     kind
         "slide", "labels" or "score".
@@ -46,8 +46,13 @@ class Picture:
 
     title: str
     alt: str
-    png: bytes
+    content: bytes
     kind: str
+
+    @property
+    def media(self) -> str:
+        """Media type of the file."""
+        return "image/png" if self.kind == "labels" else "image/jpeg"
 
 
 def draw(data: AnnData | SpatialData, facts: Facts, *, key: str, opening: Mapping[str, Any]) -> list[Picture]:
@@ -83,9 +88,14 @@ def draw(data: AnnData | SpatialData, facts: Facts, *, key: str, opening: Mappin
     named = [f"{label.name} {percent(label.n, facts.n_labelled)}" for label in facts.labels if label.n]
     found = f"Of the rows with a label: {', '.join(named)}." if named else "No row has a label."
     return [
-        Picture("Slide", f"The H&E slide {facts.file}.", slide, "slide"),
-        Picture("Labels", f"The labels over the slide, each in its colour. {found}", labels, "labels"),
-        *(_score(name, png, _values(facts.table, key, name)) for name, png in zip(classes, each, strict=True)),
+        Picture("Slide", f"The H&E slide {facts.file}.", _jpeg(slide), "slide"),
+        Picture(
+            "Labels. The fainter a mark, the lower its confidence.",
+            f"The labels over the slide, each in its colour. {found}",
+            _png(labels),
+            "labels",
+        ),
+        *(_score(name, pixels, _values(facts.table, key, name)) for name, pixels in zip(classes, each, strict=True)),
     ]
 
 
@@ -94,14 +104,14 @@ def _values(table: AnnData, key: str, name: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _score(name: str, png: bytes, values: np.ndarray) -> Picture:
+def _score(name: str, pixels: np.ndarray, values: np.ndarray) -> Picture:
     low, high = np.percentile(values, [2, 98]) if len(values) else (float("nan"), float("nan"))
     alt = f"Score of {name} over the slide. The yellower, the higher; most scores lie between {low:.2f} and {high:.2f}."
-    return Picture(name, alt, png, "score")
+    return Picture(name, alt, _jpeg(pixels), "score")
 
 
-def _cut(axes: Sequence[Axes]) -> list[bytes]:
-    """A PNG of each of the axes of one figure, with its colour bar, and without title and legend."""
+def _cut(axes: Sequence[Axes]) -> list[np.ndarray]:
+    """The pixels of each of the axes of one figure, with its colour bar, and without title and legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
 
@@ -123,7 +133,7 @@ def _cut(axes: Sequence[Axes]) -> list[bytes]:
         box = Bbox.union(boxes)
         left, right = int(max(box.x0, 0)), int(np.ceil(box.x1))
         top, bottom = int(max(len(pixels) - box.y1, 0)), int(np.ceil(len(pixels) - box.y0))
-        out.append(_png(pixels[top:bottom, left:right]))
+        out.append(pixels[top:bottom, left:right])
     return out
 
 
@@ -138,6 +148,15 @@ def _png(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    # few colours make a third of the file and look the same
-    Image.fromarray(pixels).quantize(_COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    # of all colours: a label of few marks would take the colour of another one
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    """A third of the size of a PNG. Colours keep the resolution of the brightness, so that small marks do not run."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
     return file.getvalue()

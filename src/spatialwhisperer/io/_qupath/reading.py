@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK = 2**20
-_FEATURES = re.compile(r'"features"\s*:\s*\[')
 _BETWEEN = re.compile(r"[\s,]*")
 _OLD_KINDS = {
     "PathAnnotationObject": "annotation",
@@ -33,7 +32,7 @@ class QuPathObject:
     kind
         "annotation", "detection", "cell", "tile" or another type of QuPath.
     geometry
-        A shapely geometry in pixels of the full resolution.
+        A shapely geometry in the coordinates of the file; an empty one where there is none.
     label
         Name of its class, or ``None``.
     colour
@@ -61,7 +60,7 @@ def read_objects(path: Path) -> Iterator[QuPathObject]:
 
     with path.open("rb") as raw:
         packed = raw.read(2) == _GZIP
-    opened: Any = gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8")
+    opened: Any = gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig")
     number = 0
     try:
         with opened as text:
@@ -75,44 +74,81 @@ def read_objects(path: Path) -> Iterator[QuPathObject]:
         ) from error
 
 
+class _Source:
+    """Values of a JSON text, one after the other."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text, self._buffer, self._position = text, "", 0
+        self._decoder = json.JSONDecoder()
+
+    def ahead(self) -> str:
+        """The sign with which the next value starts, or that stands in its place; empty at the end."""
+        while True:
+            gap = _BETWEEN.match(self._buffer, self._position)
+            self._position = self._position if gap is None else gap.end()
+            if self._position < len(self._buffer):
+                return self._buffer[self._position]
+            if not self._more():
+                return ""
+
+    def skip(self, sign: str) -> None:
+        """Pass a sign that is expected."""
+        if self.ahead() != sign:
+            raise ValueError(f"expected {sign!r}, found {self.ahead()!r}")
+        self._position += 1
+
+    def value(self) -> Any:
+        """The next value."""
+        self.ahead()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._position)
+            except ValueError:
+                if not self._more():
+                    raise ValueError("it ends within an object: the file is truncated") from None
+                continue
+            # a number may go on in the next block
+            if end < len(self._buffer) or isinstance(value, str | list | dict) or not self._more():
+                self._position = end
+                return value
+
+    def _more(self) -> bool:
+        # as much again as is held, so that a large value is not decoded many times
+        more = self._text.read(_BLOCK + len(self._buffer) - self._position)
+        self._buffer, self._position = self._buffer[self._position :] + more, 0
+        return bool(more)
+
+
 def _features(text: IO[str]) -> Iterator[dict[str, Any]]:
     """Features in the order of the file."""
-    decoder = json.JSONDecoder()
-    buffer = text.read(_BLOCK)
-    start = buffer.lstrip()[:1]
-    if start == "[":
-        position = buffer.index("[") + 1
-    elif start == "{":
-        found = _FEATURES.search(buffer)
-        if found is None:
-            whole = json.loads(buffer + text.read())
-            if whole.get("type") != "Feature":
-                raise ValueError("it holds neither a FeatureCollection nor a Feature")
-            yield whole
-            return
-        position = found.end()
-    else:
+    source = _Source(text)
+    if source.ahead() == "[":
+        yield from _listed(source)
+        return
+    if source.ahead() != "{":
         raise ValueError("it is not JSON")
-    while True:
-        gap = _BETWEEN.match(buffer, position)
-        position = position if gap is None else gap.end()
-        if position < len(buffer) and buffer[position] == "]":
+    source.skip("{")
+    members: dict[str, Any] = {}
+    while source.ahead() != "}":
+        name = source.value()
+        source.skip(":")
+        if name == "features" and source.ahead() == "[":
+            yield from _listed(source)
             return
-        try:
-            feature, position = decoder.raw_decode(buffer, position)
-        except ValueError:
-            more = text.read(_BLOCK + len(buffer) - position)
-            if not more:
-                raise ValueError("it ends within an object: the file is truncated") from None
-            buffer, position = buffer[position:] + more, 0
-            continue
-        yield feature
-        if position > _BLOCK:
-            buffer, position = buffer[position:], 0
+        members[name] = source.value()
+    if members.get("type") != "Feature":
+        raise ValueError("it holds neither a FeatureCollection nor a Feature")
+    yield members
+
+
+def _listed(source: _Source) -> Iterator[Any]:
+    source.skip("[")
+    while source.ahead() != "]":
+        yield source.value()
 
 
 def _object(feature: dict[str, Any]) -> QuPathObject:
-    from shapely.geometry import shape
+    from shapely.geometry import GeometryCollection, shape
 
     if feature.get("type") != "Feature":
         raise ValueError(f"found a {feature.get('type')!r} where a Feature should be")
@@ -123,8 +159,9 @@ def _object(feature: dict[str, Any]) -> QuPathObject:
         or _OLD_KINDS.get(str(feature.get("id")), "annotation")
     )
     label, colour = _class(properties.get("classification"))
-    name = properties.get("name")
-    return QuPathObject(str(kind), shape(feature["geometry"]), label, colour, None if name is None else str(name))
+    name, stated = properties.get("name"), feature["geometry"]
+    geometry = GeometryCollection() if stated is None else shape(stated)
+    return QuPathObject(str(kind), geometry, label, colour, None if name is None else str(name))
 
 
 def _class(stated: Any) -> tuple[str | None, str | None]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spatialwhisperer._access.elements.outlines import Outlines
+    from spatialwhisperer.io._qupath.pixels import Pixels
 
 ROWS_AT_A_TIME = 4096
 _DECIMALS = 2
@@ -32,6 +33,8 @@ class Content:
     ----------
     outlines
         Their polygons.
+    pixels
+        The pixels in which they are written.
     names
         Their names, shape (n,).
     codes
@@ -47,6 +50,7 @@ class Content:
     """
 
     outlines: Outlines
+    pixels: Pixels
     names: np.ndarray
     codes: np.ndarray
     classes: Sequence[str]
@@ -70,7 +74,7 @@ def _lines(content: Content, rows: np.ndarray) -> Iterator[str]:
     """The features of some rows as JSON."""
     import shapely
 
-    polygons = shapely.transform(content.outlines.of(rows), lambda xy: np.round(xy, _DECIMALS))
+    polygons = shapely.transform(content.outlines.of(rows), lambda xy: np.round(content.pixels.of_image(xy), _DECIMALS))
     geometries = shapely.to_geojson(polygons)
     kind = json.dumps(content.kind)
     classes = [
@@ -78,11 +82,13 @@ def _lines(content: Content, rows: np.ndarray) -> Iterator[str]:
         for name, colour in zip(content.classes, content.colours, strict=True)
     ] + [""]
     names = [json.dumps(name, ensure_ascii=False) for name in content.measurements]
-    values = [numbers[rows] for numbers in content.measurements.values()]
+    # the shortest text that is read as the same number
+    values = [
+        [str(number) if finite else None for number, finite in zip(part, np.isfinite(part), strict=True)]
+        for part in (numbers[rows] for numbers in content.measurements.values())
+    ]
     for i, row in enumerate(rows):
-        measured = ",".join(
-            f"{name}:{number[i]:.5g}" for name, number in zip(names, values, strict=True) if np.isfinite(number[i])
-        )
+        measured = ",".join(f"{name}:{texts[i]}" for name, texts in zip(names, values, strict=True) if texts[i])
         name = str(content.names[row])
         yield (
             f'{{"type":"Feature","id":"{uuid.uuid5(_NAMES, name)}","geometry":{geometries[i]},"properties":{{"objectType":{kind},'

@@ -261,7 +261,7 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If there is no set, or a line has no genes.
+        If there is no set, a line has no genes, or a file names a set twice.
     """
     if isinstance(gene_sets, Mapping):
         out = {str(name): _genes_of(str(name), genes) for name, genes in gene_sets.items()}
@@ -275,6 +275,10 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
             if len(rest) < 2:
                 raise ValueError(
                     f"Line {number} of {path} is not GMT: expected a name, a description and genes, with tabs."
+                )
+            if name in out:
+                raise ValueError(
+                    f"Line {number} of {path} names the gene set {name!r} a second time. Give each set a name of its own, or join their genes."
                 )
             out[name] = [g.strip() for g in rest[1:] if g.strip()]
     if not out:
@@ -293,6 +297,6 @@ def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path} to read gene sets from.")
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text file ({error}). Gene sets are read from GMT.") from error

@@ -31,7 +31,9 @@ def test_all_forms_say_the_same(mappings: Any, tmp_path: Path) -> None:
             (tmp_path / f"{name}_{protocol}.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
         files.append(name)
-    read = [read_gene_tokens(tmp_path / name) for name in ("genes.tsv", "genes.tsv.gz", "genes.csv", "genes.json")]
+    (tmp_path / "marked.tsv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "genes.tsv").read_bytes())
+    names = ("genes.tsv", "genes.tsv.gz", "genes.csv", "genes.json", "marked.tsv")
+    read = [read_gene_tokens(tmp_path / name) for name in names]
     read += [read_gene_tokens([tmp_path / f"{n}{end}" for n in files]) for end in ("_2.pkl", "_4.pkl", ".json")]
     assert all(one == read[0] for one in read)
     first = read[0]

@@ -122,7 +122,7 @@ def _table(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] |
                 content = stream.read(_LARGEST_TABLE + 1)
         if len(content) > _LARGEST_TABLE:
             raise ValueError(f"more than {_LARGEST_TABLE} bytes")
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
         rows = list(csv.reader(io.StringIO(text), delimiter="," if ".csv" in path.suffixes else "\t"))
     except (OSError, EOFError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is not a table that can be read ({error}).") from error
