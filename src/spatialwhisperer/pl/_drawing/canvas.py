@@ -102,7 +102,7 @@ def dots(colours: Mapping[str, Any], size: float = 5.0) -> list[Artist]:
     return [Line2D([], [], ls="", marker="o", ms=size, mew=0, color=c, label=name) for name, c in colours.items()]
 
 
-def legend(ax: Axes, handles: Sequence[Artist]) -> None:
+def legend(ax: Axes, handles: Sequence[Artist], title: str | None = None) -> None:
     """Put a legend to the right of the axes, in as many columns as its entries need."""
     tall = ax.bbox.height / ax.figure.dpi / _AXES_OF_ROW
     ax.legend(
@@ -111,7 +111,8 @@ def legend(ax: Axes, handles: Sequence[Artist]) -> None:
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,
         fontsize=8,
-        ncols=_legend_columns(len(handles), tall),
+        title=title,
+        ncols=_legend_columns(len(handles) + (title is not None), tall),
     )
 
 
@@ -160,14 +161,14 @@ def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None)
 
 
 def label_colours(
-    table: AnnData, key: str, names: Sequence[str], palette: Mapping[str, str] | None = None
+    data: AnnData | Sequence[AnnData], key: str, names: Sequence[str], palette: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Colour of each category of a column: that of the palette, that of ``.uns``, or one by its place among all labels.
+    """Colour of each name in a column: that of the palette, that of ``.uns``, or one by its place among all labels.
 
     Raises
     ------
     KeyError
-        If the palette lacks a category.
+        If the palette lacks a name.
     ValueError
         If the palette holds something else than colours.
     """
@@ -176,7 +177,7 @@ def label_colours(
     if palette is not None:
         colours = [to_hex(c) for c in name_colours(names, palette).values()]
     else:
-        colours = colours_of(table, key, names)
+        colours = colours_of(data, key, names)
     return dict(zip(names, colours, strict=True))
 
 
