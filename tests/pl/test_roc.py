@@ -58,7 +58,10 @@ def test_curves_and_legend_have_room_on_the_figure(n_classes: int, n_groups: int
     rng = np.random.default_rng(0)
     names = [f"tissue of kind {i}" for i in range(n_classes)]
     rows = np.arange(20 * n_classes)
-    truth, scores = pd.Categorical.from_codes(rows % n_classes, names), rng.normal(size=(len(rows), n_classes))
+    truth, scores = (
+        pd.Categorical.from_codes(rows % n_classes, pd.Index(names)),
+        rng.normal(size=(len(rows), n_classes)),
+    )
     obs = pd.DataFrame(
         {"truth": truth, "sw_label": truth, "group": rows // n_classes % n_groups}, index=rows.astype(str)
     )

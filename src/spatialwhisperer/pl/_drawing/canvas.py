@@ -188,7 +188,7 @@ def keep_colours(table: AnnData, colours: Mapping[str, Mapping[str, str]]) -> No
 
 
 def value_range(values: np.ndarray) -> Normalize:
-    """Colour range from the 2nd to the 98th percentile of finite values."""
+    """Colour range from the 2nd to the 98th percentile of finite values; where these coincide, of all."""
     from matplotlib.colors import Normalize
 
     return Normalize(*_percentiles(values))
@@ -207,12 +207,19 @@ def equally_wide(values: Mapping[str, np.ndarray]) -> dict[str, Normalize | None
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
     low, high = (float(x) for x in np.percentile(values, [2, 98]))
+    if high <= low:  # nearly all are one value, and the others are what there is to see
+        low, high = float(values.min()), float(values.max())
     return low, high if high > low else low + 1e-6
 
 
-def colour_bar(ax: Axes, norm: Normalize, cmap: str, **options: Any) -> None:
-    """Put a small colour bar beside the axes."""
+def colour_bar(ax: Axes, norm: Normalize, cmap: str, values: np.ndarray) -> None:
+    """Put a small colour bar beside the axes, with an arrow where drawn values lie beyond its end."""
     import matplotlib as mpl
 
-    bar = ax.figure.colorbar(mpl.cm.ScalarMappable(norm, cmap), ax=ax, fraction=0.04, pad=0.02, **options)
+    low, high = float(norm.vmin or 0), float(norm.vmax or 0)
+    rounding = 1e-6 * (high - low)
+    below, above = bool((values < low - rounding).any()), bool((values > high + rounding).any())
+    extend = ("both" if above else "min") if below else ("max" if above else "neither")
+    mappable = mpl.cm.ScalarMappable(norm, cmap)
+    bar = ax.figure.colorbar(mappable, ax=ax, fraction=0.04, pad=0.02, extend=extend)
     bar.ax.tick_params(labelsize=7)
