@@ -45,11 +45,11 @@ def test_roc_of_one_class_alone(made: ad.AnnData) -> None:
 
 
 def test_classes_have_the_colours_that_are_stored(made: ad.AnnData) -> None:
-    made.uns |= {"truth_colors": ["red", "lime", "blue"], "sw_label_colors": ["black", "white", "gray"]}
+    made.uns["truth_colors"], made.uns["sw_label_colors"] = ["red", "lime", "blue"], ["black", "white", "gray"]
     shown = [line.get_color() for line in roc(made, "truth").lines[:3]]
     assert shown == ["#ff0000", "#00ff00", "#0000ff"]
     # a truth that is no column has those of the labels
-    table = pd.get_dummies(made.obs["truth"])
+    table = pd.get_dummies(pd.Series(made.obs["truth"]))
     assert [line.get_color() for line in roc(made, table).lines[:3]] == ["#000000", "#ffffff", "#808080"]
 
 

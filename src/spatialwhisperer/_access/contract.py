@@ -180,8 +180,8 @@ def check_classes(values: Any, where: str, remedy: str) -> None:
     """
     if getattr(values.dtype, "kind", "O") != "f":
         return
-    found = values.dropna().unique()
-    if len(found) > _MOST_CLASSES or (np.asarray(found, dtype=np.float64) % 1 != 0).any():
+    found = np.asarray(values.dropna().unique(), dtype=np.float64)
+    if len(found) > _MOST_CLASSES or (found != np.round(found)).any():
         raise ValueError(
             f"{where} holds {len(found)} different numbers, such as {found[0]:g}, and no classes. {remedy} If each number is a class, store "
             "the column again with .astype('category')."
