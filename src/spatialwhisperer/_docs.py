@@ -84,11 +84,11 @@ with_image
 """,
     "sections": """
 sections
-    Which sections to draw; ``None`` takes all.
+    Which sections to draw, in which order; ``None`` takes all.
 """,
     "section": """
 section
-    Which section; ``None`` takes the first.
+    Which section; ``None`` takes the first, and says so where there are several.
 """,
     "random_state": """
 random_state

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.contract import (
     Link,
     check_affine,
+    check_classes,
     check_table,
     holds_numbers,
     instances_of,
@@ -126,3 +127,33 @@ def test_a_transformation_can_be_inverted() -> None:
             ValueError, match="The transformation of 'spots' to the coordinate system 'S' cannot be inverted"
         ):
             check_affine("spots", "S", matrix)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series([0.5, 1.0]),
+        pd.Series([0.5, None], dtype="Float64"),
+        pd.Series(np.arange(101.0)),
+    ],
+)
+def test_decimals_are_no_classes(values: Any) -> None:
+    with pytest.raises(ValueError, match=r"\.obs\['x'\] holds \d+ different numbers.* and no classes\. Do this\."):
+        check_classes(values, ".obs['x']", "Do this.")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series([1.0, np.nan, 2.0]),
+        pd.Series([np.nan, np.nan]),
+        pd.Series(np.arange(100.0)),
+        pd.Series(np.arange(500)),
+        pd.Series([0.5, 1.5]).astype("category"),
+        pd.Series(["0.5", None]),
+        pd.Series([True, False]),
+        pd.Series([1, None], dtype="Int64"),
+    ],
+)
+def test_names_and_whole_numbers_are_classes(values: Any) -> None:
+    check_classes(values, ".obs['x']", "Do this.")

@@ -34,6 +34,25 @@ def _entries(ax: Any) -> Any:
     return zip(legend.get_texts(), legend.get_patches(), strict=True)
 
 
+def test_stored_colours_hold_where_the_genes_give_other_labels_too(section: Any, model: Any, labels: Any) -> None:
+    sw.tl.zero_shot_annotate(section, labels, model=model, modality="image", unknown="label")
+    sw.tl.agreement(section, model=model)
+    table = section["table"]
+    rare = table.obs["sw_label"].cat.categories[0]
+    table.obs["sw_label"] = table.obs["sw_label"].cat.remove_categories(rare)
+    assert rare in table.obs["sw_label_gene"].cat.categories
+    palette = dict(
+        zip(table.obs["sw_label"].cat.categories, ["#010203", "#040506", "#070809", "#0a0b0c"], strict=False)
+    )
+    sw.pl.annotation(section, with_image=False, palette=palette)
+    for ax in agreement(section)[:2]:
+        shown = {t.get_text(): mpl.colors.to_hex(h.get_facecolor()) for t, h in _entries(ax)}
+        assert {name: colour for name, colour in shown.items() if name in palette} == {
+            name: colour for name, colour in palette.items() if name in shown
+        }
+        assert len(set(shown.values())) == len(shown)
+
+
 def test_wording_is_drawn_where_labels_have_several_sentences(section: Any, model: Any, labels: Any) -> None:
     several = {name: [text, f"many {text}"] for name, text in labels.items()}
     sw.tl.zero_shot_annotate(section, several, model=model, modality="image", unknown="label")

@@ -198,3 +198,44 @@ def test_a_flat_map_of_scores_looks_flat(section: Any) -> None:
     assert spread[0] > 0.8
     assert spread[1] < 0.05
     assert not missing.collections
+
+
+def test_few_scores_beside_many_of_one_value_are_seen(section: Any) -> None:
+    table = section["table"]
+    table.obs["rare"] = np.r_[np.zeros(table.n_obs - 2), 5.0, 10.0]
+    _, ax = sw.pl.scores(section, key="rare")
+    (bar,) = (other for other in ax.figure.axes if hasattr(other, "_colorbar"))
+    assert (bar._colorbar.vmin, bar._colorbar.vmax, bar._colorbar.extend) == (0, 10, "neither")
+    assert len(np.unique(np.asarray(ax.collections[0].get_facecolor()).round(3), axis=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("ends", "arrows"), [((), "neither"), ((-9.0,), "min"), ((9.0,), "max"), ((-9.0, 9.0), "both")]
+)
+def test_scores_beyond_the_colour_bar_are_said_by_an_arrow(section: Any, ends: Any, arrows: str) -> None:
+    table = section["table"]
+    # two percent at either end are cut off, and here they are like their neighbours
+    table.obs["score"] = np.r_[np.repeat([0.0, 1.0], 4), ends, np.linspace(0, 1, table.n_obs - 8 - len(ends))]
+    _, ax = sw.pl.scores(section, key="score")
+    (bar,) = (other for other in ax.figure.axes if hasattr(other, "_colorbar"))
+    assert bar._colorbar.extend == arrows
+
+
+def test_decimals_are_no_classes(section: Any) -> None:
+    table = section["table"]
+    table.obs["score"] = np.linspace(0, 1, table.n_obs)
+    table.obs["counts"] = np.arange(table.n_obs, dtype=np.float32)
+    for key in ("score", "counts"):
+        for draw in (sw.pl.annotation, sw.pl.domains):
+            with pytest.raises(
+                ValueError, match=rf"{key}.* holds 120 different numbers.*sw\.pl\.scores\(data, key='{key}'\)"
+            ):
+                draw(section, key=key)
+        assert f"{key}_colors" not in table.uns
+        assert sw.pl.scores(section, key=key)
+    # integers beside a missing value, and decimals that are called classes
+    table.obs["cluster"] = np.where(np.arange(table.n_obs), np.arange(table.n_obs) % 3, np.nan)
+    table.obs["dose"] = pd.Categorical(np.array([0.5, 1.5])[np.arange(table.n_obs) % 2])
+    for key, n in (("cluster", 3), ("dose", 2)):
+        sw.pl.annotation(section, key=key, with_image=False)
+        assert len(table.uns[f"{key}_colors"]) == n

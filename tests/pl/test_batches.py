@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import anndata as ad
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,6 +43,18 @@ def test_each_embedding_has_a_row_of_batches_labels_and_bars(objects: list[Any])
     # dots of 250 rows are as large as dots get
     assert axes[0].collections[0].get_sizes().tolist() == [30]
     axes[0].figure.canvas.draw()
+
+
+def test_columns_have_the_colours_that_are_stored(objects: list[Any]) -> None:
+    for adata, colours in zip(objects, (["red"], ["blue"]), strict=True):
+        adata.obs["patient"] = adata.obs["patient"].astype("category")
+        adata.uns["patient_colors"] = colours
+    objects[1].uns["label_colors"] = ["lime", "black"]
+    axes: Any = batches(objects, batch_key="patient", embeddings="mixed", labels_key="label", reduction="pca", k=5)
+    shown = [[mpl.colors.to_hex(dot.get_color()) for dot in ax.get_legend().get_lines()] for ax in axes[:2]]
+    assert shown == [["#ff0000", "#0000ff"], ["#00ff00", "#000000"]]
+    drawn = axes[0].collections[0]
+    assert {mpl.colors.to_hex(c) for c in drawn.get_facecolor()} == set(shown[0])
 
 
 def test_a_report_that_is_given_is_not_computed_again(

@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 from spatialwhisperer.pl.domains import domains, match_domains
@@ -54,3 +55,11 @@ def test_without_truth_and_several_keys(section: Any) -> None:
         domains(section, key="nothing")
     with pytest.raises(KeyError, match=r"'tissue' is not in \.obs"):
         domains(section, truth="tissue")
+
+
+def test_domains_left_over_have_colours_of_their_own_whatever_colours_are_called(section: Any) -> None:
+    table = section["table"]
+    table.obs["seven"] = pd.Categorical((np.arange(table.n_obs) % 7).astype(str))
+    table.uns["cell_type_colors"] = [f"C{i}" for i in range(5)]
+    domains(section, key="seven", truth="cell_type")
+    assert len(set(map(mpl.colors.to_hex, table.uns["seven_colors"]))) == 7

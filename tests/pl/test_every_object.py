@@ -199,6 +199,22 @@ def test_transitivity(annotated: Annotated) -> None:
     assert len(sw.pl.transitivity(report)) == (2 if annotated.prediction is None else 4)
 
 
+def test_pictures_are_drawn_into_the_axes_of_the_caller(annotated: Annotated) -> None:
+    import matplotlib.pyplot as plt
+
+    data = annotated.data
+    _, (row, (below, *_)) = plt.subplots(2, 3)
+    assert sw.pl.annotation(data, axes=row) == list(row[:2])
+    assert sw.pl.domains(data, truth="known", axes=iter(row)) == list(row)
+    assert sw.pl.reliability(data, "known", axes=row) == list(row[:2])
+    assert sw.pl.roc(data, "known", ax=below) is below
+    assert sw.pl.confusion(data, labels_key="known", key="sw_label", ax=below) is below
+    report = pd.DataFrame({"pearson": [0.6, 0.4], "pearson_sd": [0.1, 0.2]}, index=["GNAS", "FN1"])
+    assert sw.pl.gene_ranking(report, ax=below) is below
+    assert len(plt.get_fignums()) == 1
+    below.figure.canvas.draw()
+
+
 def test_every_picture_of_an_object_is_drawn_here() -> None:
     drawn = set(re.findall(r"sw\.pl\.(\w+)\(", Path(__file__).read_text(encoding="utf-8")))
     assert drawn == set(sw.pl.__all__) - {"training"}  # which is of a model

@@ -11,6 +11,10 @@ def test_a_phase_of_one_epoch_has_no_panel(model: Any) -> None:
     (ax,) = sw.pl.training(model)
     assert ax.get_title() == "gene-text"
     assert ax.get_xlabel() == "step"
+    import matplotlib.pyplot as plt
+
+    _, own = plt.subplots()
+    assert sw.pl.training(model, axes=own) == [own]
     opened = sw.models.Whisperer.load(model.folder)
     with pytest.raises(ValueError, match="no training history"):
         sw.pl.training(opened)

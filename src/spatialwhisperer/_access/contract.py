@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-9, 1e9
 _LEAST_AREA = 1e-9
+_MOST_CLASSES = 100
 
 
 def check_table(table: AnnData) -> None:
@@ -158,6 +159,33 @@ def number_column(values: Any, where: str) -> np.ndarray:
 def holds_numbers(values: Any) -> bool:
     """Whether a Series holds real numbers."""
     return getattr(values.dtype, "kind", "O") in "iuf"
+
+
+def check_classes(values: Any, where: str, remedy: str) -> None:
+    """Refuse decimals where classes are needed: each would be a class of its own. Integers with a missing value are whole decimals.
+
+    Parameters
+    ----------
+    values
+        A column.
+    where
+        Where it is stored, for the message.
+    remedy
+        The call for such numbers, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it holds decimals that are not whole, or more than a hundred different ones.
+    """
+    if getattr(values.dtype, "kind", "O") != "f":
+        return
+    found = np.asarray(values.dropna().unique(), dtype=np.float64)
+    if len(found) > _MOST_CLASSES or (found != np.round(found)).any():
+        raise ValueError(
+            f"{where} holds {len(found)} different numbers, such as {found[0]:g}, and no classes. {remedy} If each number is a class, store "
+            "the column again with .astype('category')."
+        )
 
 
 def check_affine(name: str, system: str, matrix: np.ndarray) -> None:

@@ -261,7 +261,7 @@ class Slide:
             array=None if spot_pitch_um is None else obs_of(self.table).filter(ARRAY_COLUMNS).iloc[section.rows],
         )
         if scale is None and self.drawing and self._rescaled(section) is None:
-            scale = self._recorded_scale(section.name, image)
+            scale = self._recorded_scale(section.name, image, found.stretch)
         return Section(section.name, section.rows, section.xy_px, section.image, scale, section.coordinate_system)
 
     def _stated(self, section: Section) -> Scale | None:
@@ -298,10 +298,10 @@ class Slide:
             library_key=None if self.is_spatialdata or place.library_key not in self.table.obs else place.library_key,
         )
 
-    def _recorded_scale(self, section: str, image: str) -> Scale | None:
+    def _recorded_scale(self, section: str, image: str, stretch: float) -> Scale | None:
         """Scale at which all recorded features and tiles of a section were read from this image; ``None`` where they differ."""
         mpp = agreed([place for place in self._recorded if place.image.get(section) == image]).mpp.get(section)
-        return None if mpp is None else Scale(mpp, "the records of features and tiles")
+        return None if mpp is None else Scale(mpp, "the records of features and tiles", stretch)
 
     def _check_image(self, section: Section) -> None:
         if section.image is None:

@@ -17,7 +17,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.pl._drawing.marks import draw_marks
-from spatialwhisperer.pl._drawing.panels import draw_background, panels_of
+from spatialwhisperer.pl._drawing.panels import draw_background, panel_of
 from spatialwhisperer.tl.evaluation.errors import best_wording_sd
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def agreement(
     values = {"agreement": number_column(pd.Series(table.obs[named]), f".obs[{named!r}]")}
     if (wording := best_wording_sd(table, key)) is not None:
         values["wording sd"] = wording
-    panel = panels_of(opened, only=section, diameter_um=diameter_um)[0]
+    panel = panel_of(opened, section=section, diameter_um=diameter_um)
     every = list(dict.fromkeys(str(c) for column in labels.values() for c in column.cat.categories))
     colours = canvas.label_colours(table, key, every)
     n = len(labels) + len(values)
@@ -129,4 +129,4 @@ def _draw_numbers(ax: Axes, panel: Panel, numbers: np.ndarray, cmap: str, alpha:
         return
     norm = canvas.value_range(inside[rows])
     draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(inside[rows])), alpha)
-    canvas.colour_bar(ax, norm, cmap)
+    canvas.colour_bar(ax, norm, cmap, inside[rows])

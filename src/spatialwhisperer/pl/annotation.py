@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.contract import holds_numbers, number_column, number_matrix
+from spatialwhisperer._access.contract import check_classes, holds_numbers, number_column, number_matrix
 from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
@@ -19,7 +19,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.pl._drawing.marks import draw_marks
-from spatialwhisperer.pl._drawing.panels import draw_background, panels_of
+from spatialwhisperer.pl._drawing.panels import draw_background, panel_of, panels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def annotation(
     Parameters
     ----------
     data
-        Annotated by :func:`spatialwhisperer.tl.zero_shot_annotate`; any categorical column of ``.obs`` works.
+        Annotated by :func:`spatialwhisperer.tl.zero_shot_annotate`; any column of ``.obs`` with classes works.
     key
         Column of ``.obs``.
     %(sections)s
@@ -80,7 +80,8 @@ def annotation(
     KeyError
         If the column, or with ``confidence`` that of the confidence, does not exist, or there is no such section or no image.
     ValueError
-        If there are no rows or too few axes, or ``diameter_um`` is given and the scale is not known.
+        If there are no rows or too few axes, a section is named twice, the column holds decimals, which :func:`scores` draws, or
+        ``diameter_um`` is given and the scale is not known.
 
     Examples
     --------
@@ -99,6 +100,7 @@ def annotation(
     stored = pd.Series(table.obs[key])
     if stored.dtype == object and any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
         raise ValueError(f".obs[{key!r}] holds lists or other containers; a picture shows one label for each row.")
+    check_classes(stored, f".obs[{key!r}]", f"Draw numbers with sw.pl.scores(data, key={key!r}).")
     labels = stored.astype("category")
     shaded = _has_confidence(table, key) if confidence is None else confidence
     opacity = _Opacity(table, key, labels, alpha) if shaded else None
@@ -144,7 +146,8 @@ def scores(
     """Draw the score of each class over the H&E, one panel per class.
 
     Scores rank rows within a class; their level is not comparable between classes. So each panel has a colour range of its own, around
-    the middle of its scores (2nd to 98th percentile), and all ranges are as wide as the widest: a flat map looks flat.
+    the middle of its scores (2nd to 98th percentile; all of them where nearly all are one value), and all ranges are as wide as the
+    widest: a flat map looks flat. An arrow at the end of a colour bar says that scores lie beyond it.
 
     Parameters
     ----------
@@ -191,7 +194,7 @@ def scores(
     missing = [c for c in classes if c not in values]
     if missing:
         raise KeyError(f"There are no scores for {listing(missing)} (found: {listing(values)}).")
-    panel = panels_of(opened, only=section, diameter_um=diameter_um)[0]
+    panel = panel_of(opened, section=section, diameter_um=diameter_um)
     shown = {name: values[name].to_numpy()[panel.section.rows] for name in classes}
     ranges = canvas.equally_wide(shown)
     axes = canvas.make_axes(None, len(classes) + 1, min(n_columns, len(classes) + 1), tallest=panel.tallness)
@@ -215,7 +218,7 @@ def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, norm: Normalize | No
     colours = mpl.colormaps[cmap](height)
     colours[:, 3] = alpha * (0.15 + 0.85 * height)
     draw_marks(ax, panel, rows, colours, None)
-    canvas.colour_bar(ax, norm, cmap)
+    canvas.colour_bar(ax, norm, cmap, score[rows])
 
 
 def _score_table(table: AnnData, key: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spatialwhisperer._access.columns import tables_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
@@ -14,7 +15,7 @@ from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.tl.evaluation.batches import batch_report, report_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
@@ -50,6 +51,8 @@ def batches(
     random_state: int = 0,
 ) -> list[Axes]:
     """Draw each embedding coloured by batch and by label, and the numbers of the batch report as bars.
+
+    Batches and labels have the colours of ``.uns['<key>_colors']``, of several objects those of the first that has some.
 
     Parameters
     ----------
@@ -110,8 +113,12 @@ def batches(
     import matplotlib.pyplot as plt
 
     n_columns = 2 + (labels_key is not None)
-    legends = [_names(values) for values in (rows.batch, rows.label) if values is not None]
-    room = sum(canvas.legend_inches([*names, "no label"], _ROW) for names in legends)
+    tables = tables_of(data, table_key)
+    columns = [(batch_key, rows.batch)]
+    if labels_key is not None and rows.label is not None:
+        columns.append((labels_key, rows.label))
+    colours = [canvas.label_colours(tables, name, _names(values)) for name, values in columns]
+    room = sum(canvas.legend_inches([*names, "no label"], _ROW) for names in colours)
     widths = [1.0] * (n_columns - 1) + [0.75]
     figure, grid = plt.subplots(
         len(keys),
@@ -125,9 +132,9 @@ def batches(
     shown = [c for c in _BARS if c in report]
     for line, key in zip(grid, keys, strict=True):
         xy = _plane(rows.values[key], reduction, random_state)
-        _scatter(line[0], xy, rows.batch, order, f"{key} by {batch_key}", reduction)
-        if rows.label is not None:
-            _scatter(line[1], xy, rows.label, order, f"{key} by {labels_key}", reduction)
+        for ax, (name, values), chosen in zip(line, columns, colours, strict=False):
+            _scatter(ax, xy, values, chosen, order, reduction)
+            ax.set_title(f"{key} by {name}", fontsize=10)
         _bars(line[-1], report.T[key], shown, float(report[shown].max().max()))
     return list(grid.ravel())
 
@@ -153,15 +160,15 @@ def _plane(x: np.ndarray, reduction: str, random_state: int) -> np.ndarray:
     return np.asarray(adata.obsm["X_umap"])
 
 
-def _scatter(ax: Axes, xy: np.ndarray, values: np.ndarray, order: np.ndarray, title: str, reduction: str) -> None:
-    colours = canvas.name_colours(_names(values))
+def _scatter(
+    ax: Axes, xy: np.ndarray, values: np.ndarray, colours: Mapping[str, str], order: np.ndarray, reduction: str
+) -> None:
     # in random order, so that no batch lies on top of the others; unknown rows below
     unknown = np.array([v is None for v in values])
     order = np.concatenate([order[unknown[order]], order[~unknown[order]]])
     size = float(np.clip(16000 / len(xy), 2, 30))
     x, y = xy[order].T
     ax.scatter(x, y, s=size, c=[colours.get(values[i], canvas.GREY) for i in order], linewidths=0, alpha=0.8)
-    ax.set_title(title, fontsize=10)
     ax.set_xlabel(f"{reduction.upper()} 1", fontsize=8)
     ax.set_ylabel(f"{reduction.upper()} 2", fontsize=8)
     ax.set_xticks([])

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import texts
+from spatialwhisperer._access.contract import check_classes
 from spatialwhisperer._access.elements.colours import unlike
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
@@ -78,7 +79,8 @@ def domains(
     KeyError
         If a column does not exist, or there is no such section or no image.
     ValueError
-        If there are no rows or too few axes, or ``diameter_um`` is given and the scale is not known.
+        If there are no rows or too few axes, a section is named twice, a column holds decimals, or ``diameter_um`` is given and the
+        scale is not known.
 
     Examples
     --------
@@ -96,6 +98,9 @@ def domains(
         if name not in table.obs:
             remedy = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
             raise KeyError(f"{name!r} is not in .obs (found: {listing(table.obs)}).{remedy}")
+        check_classes(
+            pd.Series(table.obs[name]), f".obs[{name!r}]", f"Draw numbers with sw.pl.scores(data, key={name!r})."
+        )
     panels = panels_of(opened, only=sections, diameter_um=diameter_um)
     values = {name: texts(pd.Series(table.obs[name])) for name in shown}
     known = None if truth is None else _without(values[truth], ignore)

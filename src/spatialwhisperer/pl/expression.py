@@ -14,7 +14,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.pl._drawing.marks import draw_marks
-from spatialwhisperer.pl._drawing.panels import draw_background, panels_of
+from spatialwhisperer.pl._drawing.panels import draw_background, panel_of
 from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
 from spatialwhisperer.statistics.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
@@ -112,7 +112,7 @@ def expression(
         group_key=None,
         key=key,
     )
-    panel = panels_of(opened, only=section, diameter_um=diameter_um)[0]
+    panel = panel_of(opened, section=section, diameter_um=diameter_um)
     rows = panel.section.rows
     truth, predicted = pair.truth[rows], pair.predicted[rows]
     r = pearson_per_gene(truth, predicted)
@@ -164,7 +164,7 @@ def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, norm: Normalize, cm
     if not len(rows):
         return
     draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha)
-    canvas.colour_bar(ax, norm, cmap, extend="both")
+    canvas.colour_bar(ax, norm, cmap, values[rows])
 
 
 def _scatter(ax: Axes, measured: np.ndarray, guess: np.ndarray, r: float, unit: str) -> None:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.tl.evaluation.annotation import Pair
 
+_INCHES = 4.2
+"""Height of the figure, and width of what stands beside the legend."""
+
+_LEGEND = "AUROC"
+"""Title of the legend."""
+
 
 @shared
 @checked
@@ -50,7 +56,7 @@ def roc(
     data, truth, key, mapping, threshold, min_rows, group_key
         As in :func:`spatialwhisperer.tl.evaluate_annotation`.
     palette
-        Colour of each true class; ``None`` takes distinct ones.
+        Colour of each true class; ``None`` takes ``.uns['<truth>_colors']``, or new colours where there are none.
     %(table_key)s
     ax
         Axes to draw into.
@@ -83,27 +89,27 @@ def roc(
         raise ValueError(
             f"None of the classes ({listing(compared.sets)}) has {max(1, min_rows)} rows with it and as many without it in any group."
         )
-    colours = canvas.name_colours(classes, palette)
+    # a truth that is no column has no colours of its own, and its classes those of the labels
+    column = truth if isinstance(truth, str) and truth in slide.table.obs else key
+    colours = canvas.label_colours(slide.table, column, classes, palette)
+    own = {name: [p for p in pairs if p.name == name] for name in classes}
+    curves = {name: _mean_curve(its) for name, its in own.items()}
+    words = {name: f"{name}  {area:.2f}{_count(own[name])}" for name, (_, _, area) in curves.items()}
     if ax is None:
         import matplotlib.pyplot as plt
 
-        # the legend stands beside the square and needs room of its own
-        _, ax = plt.subplots(figsize=(5.9 + 0.065 * max(len(c) for c in classes), 4.2), layout="constrained")
-    areas = []
-    for name in classes:
-        own = [p for p in pairs if p.name == name]
-        x, y, area = _mean_curve(own)
-        areas.append(area)
-        ax.plot(x, y, color=colours[name], lw=1.6, label=f"{name}  {area:.2f}{_count(own)}")
+        room = canvas.legend_inches([*words.values(), _LEGEND], _INCHES)
+        _, ax = plt.subplots(figsize=(_INCHES + room, _INCHES), layout="constrained")
+    lines = [ax.plot(x, y, color=colours[name], lw=1.6, label=words[name])[0] for name, (x, y, _) in curves.items()]
     ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--", zorder=0)
     ax.set_xlim(-0.01, 1.01)
     ax.set_ylim(-0.01, 1.01)
     ax.set_aspect("equal", anchor="W")
     ax.set_xlabel("false positive rate")
     ax.set_ylabel("true positive rate")
-    ax.set_title(f"macro AUROC {np.mean(areas):.2f}", fontsize=10, loc="left")
+    ax.set_title(f"macro AUROC {np.mean([area for _, _, area in curves.values()]):.2f}", fontsize=10, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), title="AUROC")
+    canvas.legend(ax, lines, title=_LEGEND)
     return ax
 
 

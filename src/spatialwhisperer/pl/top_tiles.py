@@ -88,7 +88,7 @@ def top_tiles(
     per_section
         Draw ``n`` tiles from each section, instead of the best of all sections.
     sections
-        Which sections to look at; ``None`` takes all.
+        Which sections to look at, in which order; ``None`` takes all.
     caption
         Column of ``.obs`` to write under each tile, such as known labels.
     tile_um
@@ -107,8 +107,8 @@ def top_tiles(
     KeyError
         If there is no such label, column or section, or no image.
     ValueError
-        If no row has a score, a number is not positive, the size or scale of tiles is not known, or the image holds nothing or other
-        numbers than its type states.
+        If no row has a score, a section is named twice, a number is not positive, the size or scale of tiles is not known, or the
+        image holds nothing or other numbers than its type states.
 
     Examples
     --------
@@ -185,9 +185,9 @@ def spread_out(
 
 def _overlapping(section: Section, position: int, tile_um: float) -> np.ndarray:
     """Rows of a section whose tiles overlap the tile at a position, itself among them."""
-    apart = np.abs(section.xy_px - section.xy_px[position]).max(axis=1)
+    apart_um = (np.abs(section.xy_px - section.xy_px[position]) * section.pixel_um(section.mpp or 1.0)).max(axis=1)
     # tiles of a grid touch, and rounding must not make them overlap
-    return apart < 0.999 * tile_um / (section.mpp or 1.0)
+    return apart_um < 0.999 * tile_um
 
 
 def _scores(table: AnnData, label: str, key: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scanpy.plotting import palettes
 
@@ -49,11 +50,45 @@ def test_what_names_no_labels_names_none(stated: Any) -> None:
     assert classes_of(table(x=stated) if stated is not None else table(), "x") == []
 
 
-def test_stored_colours_count_where_there_is_one_for_each_label() -> None:
-    stored = table(x_colors=np.array(["red", "#00ff00"], object))
-    assert colours_of(stored, "x", ["a", "b"]) == ["red", "#00ff00"]
-    assert colours_of(stored, "x", ["a", "b", "c"]) == distinct(3)
-    assert stored_colours(table(x_colors=[(1, 0, 0), "blue"]), "x") == ["#ff0000", "blue"]
+def column(categories: str, **uns: Any) -> ad.AnnData:
+    """A table whose column x has a row of each category."""
+    obs = pd.DataFrame({"x": pd.Categorical(list(categories))}, index=[f"r{i}" for i in range(len(categories))])
+    return ad.AnnData(np.zeros((len(obs), 0)), obs=obs, uns=uns)
+
+
+def test_stored_colours_count_where_there_is_one_for_each_category() -> None:
+    assert colours_of(column("ab", x_colors=np.array(["red", "#00FF00"], object)), "x", ["b", "a"]) == [
+        "#00ff00",
+        "#ff0000",
+    ]
+    assert colours_of(column("abc", x_colors=["red", "blue"]), "x", list("abc")) == distinct(3)
+
+
+def test_names_beside_the_categories_get_colours_that_are_not_stored() -> None:
+    second = distinct(4)[1]
+    stored = column("bd", x_colors=[second.upper(), "red"], x={"classes": ["a", "b", "c", "d"]})
+    # by place among all labels
+    assert colours_of(stored, "x", list("abcd")) == [distinct(4)[0], second, distinct(4)[2], "#ff0000"]
+    # and another where that place is taken
+    stored.uns["x_colors"] = [distinct(4)[2], "red"]
+    shown = colours_of(stored, "x", list("abcd"))
+    assert shown[1::2] == [distinct(4)[2], "#ff0000"]
+    assert len(set(shown)) == 4
+
+
+def test_several_tables_give_a_name_one_colour_and_no_two_names_the_same() -> None:
+    first, second = column("ab", x_colors=["red", "red"]), column("bc", x_colors=["blue", "red"])
+    third = column("d", x_colors=["#0F0"])
+    assert colours_of([first, second, third], "x", list("abcd")) == ["#ff0000", "#ff0000", distinct(4)[2], "#00ff00"]
+
+
+def test_colours_repeat_where_all_are_taken() -> None:
+    every = [*distinct(20), *distinct(102)]
+    assert set(unlike(every, 3)) <= set(every)
+
+
+def test_stored_colours_are_written_in_one_way() -> None:
+    assert stored_colours(table(x_colors=[(1, 0, 0), "blue", "C0"]), "x") == ["#ff0000", "#0000ff", distinct(1)[0]]
 
 
 @pytest.mark.parametrize("odd", ["red", 3, np.array(2), ["red", "no colour"]])

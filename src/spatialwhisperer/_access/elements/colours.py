@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +10,6 @@ import numpy as np
 from spatialwhisperer import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
 
 
@@ -32,7 +30,7 @@ def unlike(taken: Sequence[str], n: int) -> list[str]:
     """``n`` colours that are not among those taken; they repeat where there are no more."""
     free = _without(_TWENTY, taken)
     if len(free) < n:
-        free = _without([*_TWENTY, *_hundred()], taken)
+        free = _without([*_TWENTY, *_hundred()], taken) or _hundred()
     return [free[i % len(free)] for i in range(n)]
 
 
@@ -54,25 +52,59 @@ def classes_of(table: AnnData, key: str) -> list[str]:
     return [] if isinstance(named, str) or np.ndim(named) != 1 else [str(c) for c in named]
 
 
-def colours_of(table: AnnData, key: str, names: Sequence[str]) -> list[str]:
-    """Colour of each category of a column: that of ``.uns['<key>_colors']``, else one by its place among all labels."""
-    stored = stored_colours(table, key)
-    if len(stored) == len(names) > 0:
-        return stored
+def colours_of(data: AnnData | Sequence[AnnData], key: str, names: Sequence[str]) -> list[str]:
+    """Colour of each name in a column: that of ``.uns['<key>_colors']``, else one by its place among all labels.
+
+    Parameters
+    ----------
+    data
+        A table or several. The first that stores a colour for a name settles it, and a colour that an earlier one gave to another
+        name does not count.
+    key
+        The column.
+    names
+        Its categories, and others that a picture shows beside them.
+    """
+    tables: list[AnnData] = list(data) if isinstance(data, Sequence) else [data]
+    stored: dict[str, str] = {}
+    for table in tables:
+        former = set(stored.values())
+        stored |= {n: c for n, c in _by_category(table, key).items() if n not in stored and c not in former}
+    missing = [name for name in names if name not in stored]
+    chosen = stored | _by_place(tables, key, names, missing, list(stored.values()))
+    return [chosen[name] for name in names]
+
+
+def _by_category(table: AnnData, key: str) -> dict[str, str]:
+    """The colours that are stored for the categories of a column; none where they are more or fewer."""
+    colours = stored_colours(table, key)
+    if not colours or key not in table.obs:
+        return {}
+    names = [str(c) for c in table.obs[key].astype("category").cat.categories]
+    return dict(zip(names, colours, strict=True)) if len(names) == len(colours) else {}
+
+
+def _by_place(
+    tables: Sequence[AnnData], key: str, names: Sequence[str], missing: Sequence[str], taken: Sequence[str]
+) -> dict[str, str]:
+    """Colours for the names without one: by their place, but those that are taken."""
     # by place among all labels, so that a label has one colour in every section, in the annotation and in the ground truth
-    every = list(dict.fromkeys([*classes_of(table, key), *classes_of(table, _keys.LABEL), *names]))
-    by_name = dict(zip(every, distinct(len(every)), strict=True))
-    return [by_name[name] for name in names]
+    known = [name for column in (key, _keys.LABEL) for table in tables for name in classes_of(table, column)]
+    every = list(dict.fromkeys([*known, *names]))
+    place = dict(zip(every, distinct(len(every)), strict=True))
+    free = set(_without(list(place.values()), taken))
+    clashing = [name for name in missing if place[name] not in free]
+    others = unlike([*taken, *place.values()], len(clashing))
+    return {name: place[name] for name in missing} | dict(zip(clashing, others, strict=True))
 
 
 def stored_colours(table: AnnData, key: str) -> list[str]:
-    """The colours that are stored for a column; none where they are no colours."""
+    """The colours that are stored for a column, as ``#rrggbb``; none where they are no colours."""
     from matplotlib.colors import is_color_like, to_hex
 
     stored = table.uns.get(f"{key}_colors", ())
     if isinstance(stored, str) or not hasattr(stored, "__iter__") or getattr(stored, "ndim", 1) == 0:
         return []
     colours = list(stored)
-    if not all(is_color_like(c) for c in colours):
-        return []
-    return [str(c) if isinstance(c, str) else to_hex(c) for c in colours]
+    # names such as "red" and "C0" would hide that two colours are one
+    return [to_hex(c) for c in colours] if all(is_color_like(c) for c in colours) else []

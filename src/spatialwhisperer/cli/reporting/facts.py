@@ -228,20 +228,16 @@ def _image(frame: Section) -> str:
 
 
 def _labels(table: AnnData, key: str) -> list[Label]:
-    from matplotlib.colors import to_hex
-
     given = pd.Series(table.obs[key]).astype("category")
     confidence = pd.Series(table.obs[_keys.confidence(key)]).to_numpy(dtype=float)
     categories = [str(name) for name in given.cat.categories]
     every = list(dict.fromkeys([*categories, *classes_of(table, key)]))
-    # labels without rows have their place among all, those with rows perhaps colours of their own
     colours = dict(zip(every, colours_of(table, key, every), strict=True))
-    colours |= dict(zip(categories, colours_of(table, key, categories), strict=True))
     out = []
     for name in every:
         rows = (given.astype(object) == name).to_numpy() & np.isfinite(confidence)
         mean = float(confidence[rows].mean()) if rows.any() else float("nan")
-        out.append(Label(name, to_hex(colours[name]), int((given.astype(object) == name).sum()), mean))
+        out.append(Label(name, colours[name], int((given.astype(object) == name).sum()), mean))
     return sorted(out, key=lambda label: -label.n)
 
 

@@ -102,7 +102,7 @@ def dots(colours: Mapping[str, Any], size: float = 5.0) -> list[Artist]:
     return [Line2D([], [], ls="", marker="o", ms=size, mew=0, color=c, label=name) for name, c in colours.items()]
 
 
-def legend(ax: Axes, handles: Sequence[Artist]) -> None:
+def legend(ax: Axes, handles: Sequence[Artist], title: str | None = None) -> None:
     """Put a legend to the right of the axes, in as many columns as its entries need."""
     tall = ax.bbox.height / ax.figure.dpi / _AXES_OF_ROW
     ax.legend(
@@ -111,7 +111,8 @@ def legend(ax: Axes, handles: Sequence[Artist]) -> None:
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,
         fontsize=8,
-        ncols=_legend_columns(len(handles), tall),
+        title=title,
+        ncols=_legend_columns(len(handles) + (title is not None), tall),
     )
 
 
@@ -160,14 +161,14 @@ def name_colours(names: Sequence[str], palette: Mapping[str, str] | None = None)
 
 
 def label_colours(
-    table: AnnData, key: str, names: Sequence[str], palette: Mapping[str, str] | None = None
+    data: AnnData | Sequence[AnnData], key: str, names: Sequence[str], palette: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Colour of each category of a column: that of the palette, that of ``.uns``, or one by its place among all labels.
+    """Colour of each name in a column: that of the palette, that of ``.uns``, or one by its place among all labels.
 
     Raises
     ------
     KeyError
-        If the palette lacks a category.
+        If the palette lacks a name.
     ValueError
         If the palette holds something else than colours.
     """
@@ -176,7 +177,7 @@ def label_colours(
     if palette is not None:
         colours = [to_hex(c) for c in name_colours(names, palette).values()]
     else:
-        colours = colours_of(table, key, names)
+        colours = colours_of(data, key, names)
     return dict(zip(names, colours, strict=True))
 
 
@@ -187,7 +188,7 @@ def keep_colours(table: AnnData, colours: Mapping[str, Mapping[str, str]]) -> No
 
 
 def value_range(values: np.ndarray) -> Normalize:
-    """Colour range from the 2nd to the 98th percentile of finite values."""
+    """Colour range from the 2nd to the 98th percentile of finite values; where these coincide, of all."""
     from matplotlib.colors import Normalize
 
     return Normalize(*_percentiles(values))
@@ -206,12 +207,19 @@ def equally_wide(values: Mapping[str, np.ndarray]) -> dict[str, Normalize | None
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
     low, high = (float(x) for x in np.percentile(values, [2, 98]))
+    if high <= low:  # nearly all are one value, and the others are what there is to see
+        low, high = float(values.min()), float(values.max())
     return low, high if high > low else low + 1e-6
 
 
-def colour_bar(ax: Axes, norm: Normalize, cmap: str, **options: Any) -> None:
-    """Put a small colour bar beside the axes."""
+def colour_bar(ax: Axes, norm: Normalize, cmap: str, values: np.ndarray) -> None:
+    """Put a small colour bar beside the axes, with an arrow where drawn values lie beyond its end."""
     import matplotlib as mpl
 
-    bar = ax.figure.colorbar(mpl.cm.ScalarMappable(norm, cmap), ax=ax, fraction=0.04, pad=0.02, **options)
+    low, high = float(norm.vmin or 0), float(norm.vmax or 0)
+    rounding = 1e-6 * (high - low)
+    below, above = bool((values < low - rounding).any()), bool((values > high + rounding).any())
+    extend = ("both" if above else "min") if below else ("max" if above else "neither")
+    mappable = mpl.cm.ScalarMappable(norm, cmap)
+    bar = ax.figure.colorbar(mappable, ax=ax, fraction=0.04, pad=0.02, extend=extend)
     bar.ax.tick_params(labelsize=7)

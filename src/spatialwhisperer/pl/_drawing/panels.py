@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._access.images import read_thinned
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import inform, listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ class Panel:
     box_px
         Left, top, right and bottom of the shown part, in full-resolution pixels.
     diameter_px
-        Size of a mark, in full-resolution pixels.
+        Size of a mark, in widths of full-resolution pixels.
     square
         Whether marks are squares, as the tiles of a grid are, or circles.
     """
@@ -55,9 +55,15 @@ class Panel:
 
     @property
     def tallness(self) -> float:
-        """Height of the shown part over its width."""
+        """Height of the shown part over its width, on the tissue."""
         left, top, right, bottom = self.box_px
-        return (bottom - top) / max(right - left, 1e-9)
+        return (bottom - top) * _pixel_tallness(self.section) / max(right - left, 1e-9)
+
+
+def _pixel_tallness(section: Section) -> float:
+    """Height of a pixel over its width, on the tissue."""
+    width, height = section.pixel_um(1.0)
+    return height / width
 
 
 def panels_of(
@@ -89,38 +95,58 @@ def panels_of(
     ]
 
 
+def panel_of(slide: Slide, *, section: str | None = None, diameter_um: float | None = None) -> Panel:
+    """One section of a slide with its background: the one that is asked for, else the first, which is said where there are others.
+
+    Parameters
+    ----------
+    slide, diameter_um
+        As in :func:`panels_of`, which also says what errors are raised.
+    section
+        Which section.
+    """
+    names = [s.name for s in slide.imaged()]
+    if section is None and len(names) > 1:
+        inform(
+            f"{names[0]!r} is drawn, the first of {len(names)} sections ({listing(names, 6)}). Draw another one with section=…."
+        )
+    return panels_of(slide, only=names[:1] if section is None else section, diameter_um=diameter_um)[0]
+
+
 def _grid_um(tiles: TilesRecord) -> float:
     """Size of the marks of a grid: tiles that overlap would hide each other."""
     return min(tiles.tile_um, tiles.stride_um or tiles.tile_um)
 
 
 def choose_sections(sections: Sequence[Section], only: Iterable[str] | str | None) -> list[Section]:
-    """The sections that are asked for, in the order of the slide; ``None`` takes all.
+    """The sections that are asked for, in that order; ``None`` takes all, in the order of the slide.
 
     Raises
     ------
     KeyError
         If one does not exist, or none is asked for.
     ValueError
-        If the slide has no rows.
+        If the slide has no rows, or one is asked for twice.
     """
     if not sections:
         raise ValueError("The table has no rows, so there is nothing to draw.")
     if only is None:
         return list(sections)
     wanted = [only] if isinstance(only, str) else list(only)
-    names = [s.name for s in sections]
-    missing = [name for name in wanted if name not in names]
+    by_name = {s.name: s for s in sections}
+    missing = [name for name in wanted if name not in by_name]
     if missing or not wanted:
-        raise KeyError(f"There are no sections {listing(missing)} (found: {listing(names)}).")
-    return [s for s in sections if s.name in wanted]
+        raise KeyError(f"There are no sections {listing(missing)} (found: {listing(by_name)}).")
+    if twice := [name for name in by_name if wanted.count(name) > 1]:
+        raise ValueError(f"sections names {listing(twice)} more than once. Name each section once.")
+    return [by_name[name] for name in wanted]
 
 
 def _panel(section: Section, diameter: float, *, square: bool) -> Panel:
     image = section.image
     if image is None:  # `imaged` has checked that there is one
         raise KeyError(f"Section {section.name!r} has no image.")
-    margin = max(2 * diameter, 0.03 * max(image.size_px))
+    margin = max(2 * diameter, 0.03 * max(image.size_px)) * np.array([1, 1 / _pixel_tallness(section)])
     left, top = np.maximum(section.xy_px.min(axis=0) - margin, 0)
     right, bottom = np.minimum(section.xy_px.max(axis=0) + margin, image.size_px)
     if right <= left or bottom <= top:
@@ -141,22 +167,22 @@ def _panel(section: Section, diameter: float, *, square: bool) -> Panel:
 
 
 def _diameter_px(section: Section, asked_um: float | None, tile_um: float | None) -> float:
-    """Size of a mark: as asked, as the tiles, or as the rows lie."""
-    if asked_um is not None:
-        if section.mpp is None:
-            raise ValueError(
-                f"diameter_um needs the microns per pixel of section {section.name!r}, which are not known. Leave it out, or pass mpp=…."
-            )
-        return asked_um / section.mpp
-    if tile_um is not None and section.mpp is not None:
-        return tile_um / section.mpp
+    """Size of a mark in widths of pixels: as asked, as the tiles, or as the rows lie."""
+    if asked_um is not None and section.mpp is None:
+        raise ValueError(
+            f"diameter_um needs the microns per pixel of section {section.name!r}, which are not known. Leave it out, or pass mpp=…."
+        )
+    um = tile_um if asked_um is None else asked_um
+    if um is not None and section.mpp is not None:
+        return um / section.pixel_um(section.mpp)[0]
     from scipy.spatial import cKDTree
 
     if len(section.xy_px) < 3:
         return 0.02 * max(section.image.size_px) if section.image else 50.0
     # a median of some rows is as good where there are very many
-    asked = section.xy_px[:: max(1, len(section.xy_px) // _ENOUGH_ROWS)]
-    distance, _ = cKDTree(section.xy_px, balanced_tree=False, compact_nodes=False).query(asked, k=2)
+    xy = section.xy_px * [1, _pixel_tallness(section)]
+    asked = xy[:: max(1, len(xy) // _ENOUGH_ROWS)]
+    distance, _ = cKDTree(xy, balanced_tree=False, compact_nodes=False).query(asked, k=2)
     return _MARK * float(np.median(distance[:, 1]))
 
 
@@ -168,33 +194,34 @@ def draw_background(ax: Axes, panel: Panel) -> None:
     ax.set_ylim(bottom, top)
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_aspect("equal")
+    ax.set_aspect(_pixel_tallness(panel.section))
     for spine in ax.spines.values():
         spine.set_visible(False)
     if panel.section.mpp is not None:
-        draw_scale_bar(ax, panel.section.mpp, most=0.22)
+        width_um, _ = panel.section.pixel_um(panel.section.mpp)
+        draw_scale_bar(ax, width_um, most=0.22)
 
 
-def draw_scale_bar(ax: Axes, mpp: float, *, most: float) -> None:
+def draw_scale_bar(ax: Axes, unit_um: float, *, most: float) -> None:
     """Draw a bar of a round length into the lower left corner of an image.
 
     Parameters
     ----------
     ax
         Axes whose y axis points down.
-    mpp
-        Microns per unit of the axes.
+    unit_um
+        Microns per unit of the x axis.
     most
         Longest bar, as a fraction of the width.
     """
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     wide, tall = right - left, bottom - top
     lengths_um = [m * 10.0**power for power in range(6) for m in (1, 2, 5)]
-    length = max((um for um in lengths_um if um <= most * wide * mpp), default=most * wide * mpp)
+    length = max((um for um in lengths_um if um <= most * wide * unit_um), default=most * wide * unit_um)
     x0, y0 = left + 0.03 * wide, bottom - 0.03 * tall
     # white below black, so that it is seen on any tissue
     for width, colour in ((4.5, "white"), (3, "black")):
-        ax.plot([x0, x0 + length / mpp], [y0, y0], color=colour, lw=width, solid_capstyle="butt")
+        ax.plot([x0, x0 + length / unit_um], [y0, y0], color=colour, lw=width, solid_capstyle="butt")
     text = f"{length:g} µm" if length < 1000 else f"{length / 1000:g} mm"
     box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
     ax.annotate(
