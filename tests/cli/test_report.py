@@ -129,12 +129,18 @@ def test_the_mark_of_a_rare_label_has_the_colour_of_its_label(monkeypatch: pytes
     table = section["table"]
     names = [f"label {i}" for i in range(12)]
     codes = np.r_[np.arange(4, 12), np.arange(192) % 4]  # eight labels of one mark each
-    table.obs["sw_label"] = pd.Categorical.from_codes(codes, names)
+    table.obs["sw_label"] = pd.Categorical.from_codes(codes.tolist(), pd.Index(names))
     table.obs["sw_label_confidence"] = 0.9
     table.obsm["sw_label_scores"] = np.zeros((200, 12), np.float32)
     table.uns["sw_label"] = {"classes": np.array(names)}
     drawn: list[np.ndarray] = []
-    monkeypatch.setattr(pictures, "_png", lambda pixels, write=pictures._png: drawn.append(pixels) or write(pixels))
+    write = pictures._png
+
+    def keep(pixels: np.ndarray) -> bytes:
+        drawn.append(pixels)
+        return write(pixels)
+
+    monkeypatch.setattr(pictures, "_png", keep)
     monkeypatch.setattr(pictures, "_MOST", 1)
     made = pictures.draw(section, facts(table=table, section="P1_spots"), key="sw_label", opening={})
     written = np.asarray(Image.open(io.BytesIO(made[1].content)).convert("RGB"))

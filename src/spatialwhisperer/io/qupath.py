@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import check_classes
 from spatialwhisperer._access.elements.colours import classes_of, colours_of
 from spatialwhisperer._access.elements.outlines import Outlines, shapes_on_image
 from spatialwhisperer._access.images import find_image
@@ -221,7 +222,7 @@ def write_qupath(
     >>> len(features), features[0]["properties"]["objectType"]
     (40, 'detection')
     """
-    place = Path(path)
+    place = Path(path).expanduser()
     if not place.name.endswith(_FILES):
         raise ValueError(f"path must end with {' or '.join(_FILES)}, which QuPath opens; found {place.name!r}.")
     check_flag("overwrite", overwrite)
@@ -247,7 +248,7 @@ def write_qupath(
 def _existing(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be the path of a GeoJSON file, not {type(path).__name__}.")
-    place = Path(path)
+    place = Path(path).expanduser()
     if not place.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     return place
@@ -313,14 +314,15 @@ def _content(
     measurements: list[str],
     object_type: ObjectType | None,
 ) -> Content:
-
     table, obs = slide.table, obs_of(slide.table)
     for name in (key, *measurements):
         if name not in obs:
             raise KeyError(
                 f"{name!r} not in .obs (found: {listing(obs.columns)}). sw.tl.zero_shot_annotate(data) writes {_keys.LABEL!r}."
             )
-    _check_labels(obs[key])
+    check_classes(
+        obs[key], f".obs[{key!r}]", f"Pass it as measurements=[{key!r}], by which QuPath colours the objects."
+    )
     labels = obs[key].astype("category").cat
     classes = [str(c) for c in labels.categories]
     kind = object_type or ("tile" if slide.tiles is not None and slide.tiles.at == "grid" else "detection")
@@ -347,18 +349,6 @@ def _measurements(slide: Slide, section: Section, key: str, columns: list[str]) 
     for name in (*own, *columns):
         out[name] = _numbers(obs[name])[rows]
     return out
-
-
-def _check_labels(column: pd.Series) -> None:
-    """Refuse numbers that were measured: each would be a class of its own."""
-    if not pd.api.types.is_float_dtype(column.dtype):
-        return
-    values = column.to_numpy(dtype=float, na_value=np.nan)
-    if not (np.isnan(values) | (values == np.round(values))).all():
-        raise ValueError(
-            f"key must name a column of labels; .obs[{column.name!r}] holds {column.dtype} numbers with decimals. Pass it as "
-            f"measurements={column.name!r}, by which QuPath colours the objects."
-        )
 
 
 def _numbers(column: pd.Series) -> np.ndarray:

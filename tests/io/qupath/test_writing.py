@@ -24,7 +24,7 @@ def rows() -> ad.AnnData:
 
 
 def test_measurements_are_written_as_they_are(rows: ad.AnnData, tmp_path: Path) -> None:
-    columns = {
+    columns: dict[str, Any] = {
         "whole": np.array([1234567, -5, 2**53 + 1]),
         "short": np.array([0.1, 1e-7, 1234567.2], np.float32),
         "long": np.array([1 / 3, 20987639.25, 1e22]),
@@ -48,7 +48,7 @@ def test_measurements_are_written_as_they_are(rows: ad.AnnData, tmp_path: Path) 
 
 def test_measured_numbers_are_no_labels(rows: ad.AnnData, tmp_path: Path) -> None:
     rows.obs["n_counts"] = [10.5, np.nan, 3.25]
-    with pytest.raises(ValueError, match=r"\.obs\['n_counts'\] holds float64 .* Pass it as measurements='n_counts'"):
+    with pytest.raises(ValueError, match=r"\.obs\['n_counts'\] holds 2 different numbers.*Pass it as measurements=\['n_counts'\]"):
         sw.io.write_qupath(rows, tmp_path / "a.geojson", key="n_counts")
     assert not (tmp_path / "a.geojson").exists()
     rows.obs["cluster"] = [1.0, np.nan, 2.0]
