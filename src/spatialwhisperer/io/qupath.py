@@ -17,6 +17,7 @@ from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.sections.choice import the_image
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
+from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_flag, check_key_added, check_text, check_texts, one_of
@@ -369,7 +370,7 @@ def _content(
                 f"{name!r} not in .obs (found: {listing(obs.columns)}). sw.tl.zero_shot_annotate(data) writes {_keys.LABEL!r}."
             )
     labels = obs[key].astype("category").cat
-    classes = [str(c) for c in labels.categories]
+    classes = [group_name(c) for c in labels.categories]
     kind = object_type or ("tile" if slide.tiles is not None and slide.tiles.at == "grid" else "detection")
     return Content(
         outlines=Outlines(slide, section),

@@ -12,6 +12,7 @@ import pandas as pd
 
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
@@ -191,7 +192,7 @@ def _stated(obs: pd.DataFrame, column: str) -> list[Stated | None]:
 
 
 def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value).strip()
+    return "" if pd.isna(value) else group_name(value).strip()
 
 
 def _words(

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import columns, stacked, tables_of
-from spatialwhisperer._access.table.groups import group_names
+from spatialwhisperer._access.table.groups import known_labels
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import scale
-from spatialwhisperer.tl.classify import known_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +150,7 @@ def report_rows(
     """Rows with a batch and without NaN in any embedding, at most ``max_rows`` of them, in the order of the data."""
     tables = tables_of(data, table_key)
     values = {key: stacked(tables, key) for key in keys}
-    batch = columns(tables, batch_key, "batch_key", read=group_names)
+    batch = columns(tables, batch_key, "batch_key")
     label = None if labels_key is None else known_labels(columns(tables, labels_key, "labels_key"), ignore)
     take = np.flatnonzero((batch != None) & np.all([np.isfinite(x).all(axis=1) for x in values.values()], axis=0))  # noqa: E711
     if max_rows < len(take):
