@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +13,7 @@ from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._messages import listing
 
@@ -98,11 +98,6 @@ def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str
             f"{argument}={key!r} is not in .obs{where} (found: {listing(table.obs.columns)}). {remedy}".rstrip()
         )
     return group_names(obs_of(table)[key])
-
-
-def plain_text(text: str) -> str:
-    """A text in the Unicode form NFC, with one blank between its words and none around them."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def plain_captions(values: pd.Series) -> np.ndarray:

@@ -15,6 +15,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
@@ -192,7 +193,8 @@ def _stated(obs: pd.DataFrame, column: str) -> list[Stated | None]:
 
 
 def _text(value: Any) -> str:
-    return "" if pd.isna(value) else group_name(value).strip()
+    text = "" if pd.isna(value) else group_name(value).strip()
+    return text if plain_text(text) else ""
 
 
 def _words(
@@ -274,7 +276,7 @@ def _with_free(
     origin: list[str | None] = []
     free = [None] * len(captions) if free_key is None else obs[free_key].astype(object).tolist()
     for own, text in zip(captions, free, strict=True):
-        written = "" if text is None or pd.isna(text) else str(text).strip()
+        written = _text(text)
         chosen = [written] if written else list(own)
         origin.append("free" if written else "templated" if chosen else None)
         for i, column in enumerate(columns):
