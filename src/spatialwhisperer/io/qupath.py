@@ -123,7 +123,8 @@ def read_qupath(
         image = the_image(data, key if isinstance(key, str) else None)
         one, size = None, find_image(data, image).size_px
     else:
-        opened.check_column(key_added)
+        if inplace:
+            opened.check_column(key_added)
         one = _section(opened, section)
         image = "" if one.image is None else one.image.name
         size = _extent(one)

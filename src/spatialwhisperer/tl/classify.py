@@ -127,7 +127,8 @@ def classify(
             f"key_added={key_added!r} is the column of known labels, which the result would replace. Pass another name."
         )
     slide = Slide.open(data, table_key=table_key)
-    slide.check_column(key_added)
+    if inplace:
+        slide.check_column(key_added)
     table = slide.table
     sources = [table] if train is None else tables_of(train, table_key, "train")
     x = matrix(table, use)

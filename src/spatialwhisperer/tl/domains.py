@@ -114,7 +114,8 @@ def spatial_domains(
     check_key_added(key_added)
     opened = Slide.open(data, **slide)
     check_names([opened], layer=layer, group_key=group_key)
-    opened.check_column(key_added)
+    if inplace:
+        opened.check_column(key_added)
     table = opened.table
     smoothing = as_smoothing(smooth)
     check_clustering(method, n_pcs, n_init)

@@ -102,7 +102,8 @@ def query(
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
-    opened.check_column(key_added)
+    if inplace:
+        opened.check_column(key_added)
     if embedding_key is not None:
         embedded = given_rows(opened, model, embedding_key, modality)
     else:

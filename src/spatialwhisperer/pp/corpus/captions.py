@@ -126,7 +126,8 @@ def caption_metadata(
     ['T cell of breast', 'B cell of breast']
     """
     slide = Slide.open(data, table_key=table_key)
-    slide.check_column(key_added)
+    if inplace:
+        slide.check_column(key_added)
     obs = obs_of(slide.table)
     named = _columns(obs, templates, fields, free_key)
     known = _read(ontologies)

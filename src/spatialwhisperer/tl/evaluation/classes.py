@@ -11,6 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.table.groups import known_labels, names_in_order
+from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
@@ -114,6 +115,9 @@ def evaluate_classes(
     if key_added is not None and len(keys) > 1:
         raise ValueError(f"key_added={key_added!r} holds the predictions of one key; {len(keys)} were given.")
     tables = tables_of(data, table_key)
+    if key_added is not None:
+        for table in tables:
+            check_kept(table, key_added, [key_added])
     features = {name: stacked(tables, name) for name in keys}
     labels = known_labels(columns(tables, labels_key, "labels_key"), ignore)
     remedy = "Pass group_key='section' to leave sections out instead."
