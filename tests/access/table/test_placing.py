@@ -63,6 +63,15 @@ def test_a_column_of_the_caller_stays_until_it_is_dropped(build: Any) -> None:
     Slide.open(adata).put(Result("cell_type", {}, obs={"cell_type": [1, 2, 3]}))
 
 
+def test_a_column_that_tells_sections_without_images_apart_stays(build: Any) -> None:
+    adata = build.library(build.XY)
+    del adata.uns["spatial"]
+    assert not placing_columns(adata)
+    adata.obs["sample"] = ["a", "b", "a"]
+    assert set(placing_columns(adata)) == {"sample"}
+    refused(adata, "sample", obs={"sample": [1, 2, 3]})
+
+
 def test_what_is_damaged_or_missing_places_nothing(build: Any) -> None:
     adata = build.library(build.XY)
     adata.uns["spatial"] = adata.uns["spatialdata_attrs"] = "damaged"

@@ -28,15 +28,14 @@ def placing_columns(table: AnnData, library_key: str | None = None) -> dict[str,
     if isinstance(attrs, Mapping):
         out[str(attrs.get("region_key"))] = "the element of a SpatialData that each row annotates"
         out[str(attrs.get("instance_key"))] = "the instance of its element that each row annotates"
-    if isinstance(table.uns.get("spatial"), Mapping):
-        try:
-            column = library_column(table, library_key)
-        except (KeyError, ValueError):
-            # what is missing or damaged places no row
-            column = None
-        # one library needs no column, until several are named in it
-        out |= dict.fromkeys({LIBRARY_COLUMN, column or LIBRARY_COLUMN}, "the library (section) of each row")
-    return out
+    try:
+        column = library_column(table, library_key)
+    except (KeyError, ValueError):
+        # what is missing or damaged places no row
+        column = None
+    # one library needs no column, until several are named in it
+    named = [LIBRARY_COLUMN] if isinstance(table.uns.get("spatial"), Mapping) else []
+    return dict.fromkeys([*named, *([column] if column else [])], "the library (section) of each row") | out
 
 
 def check_kept(table: AnnData, key: str, names: Iterable[str], library_key: str | None = None) -> None:
