@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._checks.checked import checked, checked_fields, checked_options
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._checks.values import check_batch_size, check_key_added, check_path, check_tile, one_of, positive
 
 
@@ -139,3 +140,18 @@ def test_fields_are_checked_whenever_one_is_made() -> None:
 def test_what_names_no_file_is_refused(path: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="folder must"):
         check_path("folder", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("  fat \t tissue\n", "fat tissue"),
+        ("Sjo\u0308gren", "Sj\u00f6gren"),
+        (" \u200b", ""),
+        ("\ufeff\u2060\u200d", ""),
+        # within words such a character has a meaning
+        ("\u0646\u200c\u0646", "\u0646\u200c\u0646"),
+    ],
+)
+def test_a_text_in_which_nothing_can_be_seen_is_empty(text: str, plain: str) -> None:
+    assert plain_text(text) == plain

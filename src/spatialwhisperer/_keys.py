@@ -5,6 +5,9 @@ from __future__ import annotations
 UNS = "spatialwhisperer"
 """``.uns[UNS][key]`` holds the provenance of the result stored under ``key``."""
 
+PREFIX = "sw_"
+"""With what the columns begin that the package writes where the caller names no other."""
+
 TILES = "sw_tiles"
 """``.obsm[TILES]``: tile centres, x and y in full-resolution pixels of the row's image. Also the grid's element name."""
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer._access.columns import as_list, column, columns, matrix, stacked, tables_of, texts
+from spatialwhisperer._access.columns import as_list, column, columns, matrix, stacked, tables_of
 
 
 @pytest.fixture
@@ -67,10 +67,11 @@ def test_matrices_of_several_tables_stand_one_below_the_other(table: Any) -> Non
 def test_a_column_is_text_with_none_where_it_is_missing(table: Any) -> None:
     assert column(table, "label", "labels_key").tolist() == ["a", None, "b"]
     assert columns([table, table], "label", "labels_key").tolist() == ["a", None, "b"] * 2
-    assert texts(pd.Series([1, np.nan, 2.5])).tolist() == ["1.0", None, "2.5"]
-    with pytest.raises(KeyError, match=r"labels_key='type' is not in \.obs \(found: label\)\. Make one"):
+    table.obs["code"] = [1, np.nan, 2.5]
+    assert column(table, "code", "labels_key").tolist() == ["1", None, "2.5"]
+    with pytest.raises(KeyError, match=r"labels_key='type' is not in \.obs \(found: label, code\)\. Make one"):
         column(table, "type", "labels_key", remedy="Make one.")
     other = table.copy()
     del other.obs["label"]
-    with pytest.raises(KeyError, match=r"labels_key='label' is not in \.obs of object 1 \(found: none\)\."):
+    with pytest.raises(KeyError, match=r"labels_key='label' is not in \.obs of object 1 \(found: code\)\."):
         columns([table, other], "label", "labels_key")

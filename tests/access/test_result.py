@@ -25,7 +25,8 @@ def table() -> Any:
     adata.uns["label_colors"] = ["#000000", "#ffffff"]
     adata.uns["left_over"] = 3
     adata.uns["own"] = {"nested": 1}
-    write_results(adata, (Result("earlier", {"n": 1}),))
+    # the columns are results of these keys
+    write_results(adata, (Result("earlier", {"n": 1}), *(Result(key, {}) for key in ("new", "bad", "good", "x"))))
     return adata
 
 

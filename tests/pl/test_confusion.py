@@ -42,3 +42,10 @@ def test_ticks_have_names_and_no_strokes() -> None:
     # every row has a class
     assert [t.get_text() for t in ax.get_xticklabels()] == ["a"]
     assert {line.get_markersize() for line in [*ax.get_xticklines(), *ax.get_yticklines()]} == {0}
+
+
+def test_whole_numbers_have_one_name_in_known_and_given_classes() -> None:
+    obs = pd.DataFrame({"truth": [1, 2, np.nan], "sw_class": ["1", "2", "2"]}, index=["r0", "r1", "r2"])
+    ax = confusion(ad.AnnData(obs=obs), labels_key="truth")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["1 (1)", "2 (1)"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2"]

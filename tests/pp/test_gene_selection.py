@@ -107,6 +107,10 @@ def test_what_cannot_be_is_refused() -> None:
         select_genes(parts, min_spots=10_000)
     with pytest.raises(KeyError, match="section_key='slide'"):
         select_genes(parts, section_key="slide")
+    parts[1].obs["slide"] = parts[0].obs["slide"] = "a"
+    parts[1].obs.loc[parts[1].obs_names[0], "slide"] = None
+    with pytest.raises(ValueError, match=r"\.obs\['slide'\] of object 1 has missing values; every row needs a section"):
+        select_genes(parts, section_key="slide")
     with pytest.raises(KeyError, match="layer='raw'"):
         select_genes(parts, layer="raw")
     logged = table(0)

@@ -129,6 +129,16 @@ def test_a_patient_is_known_whatever_the_type_of_its_number(patients: list[Any])
         classify(new, labels_key="label", train=train, group_key="donor")
 
 
+def test_a_class_is_known_whatever_the_type_of_its_number(patients: list[Any]) -> None:
+    new, *train = patients
+    for one in train:
+        one.obs["code"] = (one.obs["label"] == CLASSES[1]).astype(int)
+    train[0].obs.loc[train[0].obs_names[0], "code"] = np.nan
+    found = classify(new, labels_key="code", train=train, inplace=False)
+    assert found is not None
+    assert found.columns.tolist() == ["0", "1"]
+
+
 def test_rows_in_both_data_and_train_are_refused_without_a_patient_too(patients: list[Any]) -> None:
     new, *train = patients
     for one in patients:

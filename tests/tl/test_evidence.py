@@ -81,6 +81,9 @@ def test_without_expression_the_darkness_is_all_that_is_known(section: Any, mode
     scores = sw.tl.zero_shot_annotate(bare, labels, model=model, normalize="none", inplace=False)
     assert scores is not None
     bare.obs["own"] = scores.iloc[:, 0].to_numpy()
+    bare.obs["words"] = "dark"
+    with pytest.raises(ValueError, match=r"\.obs\['words'\] must be a column of numbers"):
+        evidence(bare, model=model, labels=labels, darkness_key="words")
     by_score = evidence(bare, model=model, labels=labels, darkness_key="own")
     assert by_score["r2_darkness"].iloc[0] > 0.95
     assert (

@@ -48,7 +48,7 @@ def test_rows_that_fit_the_text_score_high(section: Any, model: Any, labels: dic
     assert roc_auc_score(section["table"].obs["cell_type"] == "T cell", score) > 0.8
 
 
-@pytest.mark.parametrize("text", ["", "  ", [], ["fat", ""]])
+@pytest.mark.parametrize("text", ["", "  ", " \u200b", [], ["fat", ""]])
 def test_an_empty_text_is_refused(section: Any, model: Any, text: Any) -> None:
     with pytest.raises(ValueError, match="text must be a sentence"):
         sw.tl.query(section, text, model=model)

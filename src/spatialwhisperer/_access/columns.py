@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -12,7 +11,9 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._messages import listing
 
@@ -81,25 +82,8 @@ def stacked(tables: Sequence[AnnData], use: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def texts(values: pd.Series) -> np.ndarray:
-    """Values as strings in an object array; ``None`` where they are missing."""
-    stated = values.notna().to_numpy()
-    out = np.full(len(values), None, dtype=object)
-    out[stated] = [str(v) for v in values[stated]]
-    return out
-
-
-def column(
-    table: AnnData,
-    key: str,
-    argument: str,
-    where: str = "",
-    remedy: str = "",
-    read: Callable[[pd.Series], np.ndarray] = texts,
-) -> np.ndarray:
-    """A column of ``.obs`` as strings; ``None`` where it is missing.
-
-    Groups are read with :func:`~spatialwhisperer._access.table.groups.group_names`.
+def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str = "") -> np.ndarray:
+    """A column of ``.obs`` with groups or labels, as their names; ``None`` where it is missing.
 
     Raises
     ------
@@ -113,12 +97,7 @@ def column(
         raise KeyError(
             f"{argument}={key!r} is not in .obs{where} (found: {listing(table.obs.columns)}). {remedy}".rstrip()
         )
-    return read(obs_of(table)[key])
-
-
-def plain_text(text: str) -> str:
-    """A text in the Unicode form NFC, with one blank between its words and none around them."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return group_names(obs_of(table)[key])
 
 
 def plain_captions(values: pd.Series) -> np.ndarray:
@@ -129,15 +108,9 @@ def plain_captions(values: pd.Series) -> np.ndarray:
     return np.array([None if text in _NO_CAPTION else text for text in plain] + [None], dtype=object)[codes]
 
 
-def columns(
-    tables: Sequence[AnnData],
-    key: str,
-    argument: str,
-    remedy: str = "",
-    read: Callable[[pd.Series], np.ndarray] = texts,
-) -> np.ndarray:
+def columns(tables: Sequence[AnnData], key: str, argument: str, remedy: str = "") -> np.ndarray:
     """The same column of several tables, one below the other."""
-    return np.concatenate([column(t, key, argument, _of(i, tables), remedy, read) for i, t in enumerate(tables)])
+    return np.concatenate([column(t, key, argument, _of(i, tables), remedy) for i, t in enumerate(tables)])
 
 
 def _of(number: int, tables: Sequence[AnnData]) -> str:

@@ -65,7 +65,7 @@ def write_results(table: AnnData, results: tuple[Result, ...], *, library_key: s
     Raises
     ------
     ValueError
-        If a result would replace what places the rows: a column, or the record of the tiles.
+        If a result would replace what places the rows (a column, or the record of the tiles), or a column of the caller.
     """
     for result in results:
         check_kept(table, result.key, [*result.obs, *result.gone], library_key)

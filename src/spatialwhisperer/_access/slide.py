@@ -335,12 +335,12 @@ class Slide:
         Raises
         ------
         ValueError
-            If a result would replace what places the rows.
+            If a result would replace what places the rows, or a column that the package did not write.
         """
         write_results(self.table, results, library_key=self._option("library_key"))
 
     def check_column(self, name: str) -> None:
-        """Raise an error where a result of that name would replace a column that places the rows.
+        """Raise an error where a result of that name would replace a column that places the rows, or that the package did not write.
 
         Raises
         ------

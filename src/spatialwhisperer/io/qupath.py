@@ -17,6 +17,7 @@ from spatialwhisperer._access.images import find_image
 from spatialwhisperer._access.sections.choice import the_image
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
+from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_flag, check_key_added, check_text, check_texts, one_of
@@ -129,7 +130,8 @@ def read_qupath(
         image = find_image(data, the_image(data, key if isinstance(key, str) else None))
         one, size = None, image.size_px
     else:
-        opened.check_column(key_added)
+        if inplace:
+            opened.check_column(key_added)
         one = _section(opened, section)
         image, size = one.image, _extent(one)
     pixels = Pixels.of(data, image, pixel_system)
@@ -324,7 +326,7 @@ def _content(
         obs[key], f".obs[{key!r}]", f"Pass it as measurements=[{key!r}], by which QuPath colours the objects."
     )
     labels = obs[key].astype("category").cat
-    classes = [str(c) for c in labels.categories]
+    classes = [group_name(c) for c in labels.categories]
     kind = object_type or ("tile" if slide.tiles is not None and slide.tiles.at == "grid" else "detection")
     return Content(
         outlines=Outlines(slide, section),

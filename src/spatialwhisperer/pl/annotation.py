@@ -12,6 +12,7 @@ from spatialwhisperer._access.contract import check_classes, holds_numbers, numb
 from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._docs import shared
@@ -105,14 +106,15 @@ def annotation(
     shaded = _has_confidence(table, key) if confidence is None else confidence
     opacity = _Opacity(table, key, labels, alpha) if shaded else None
     panels = panels_of(opened, only=sections, diameter_um=diameter_um)
-    colours = canvas.label_colours(table, key, [str(c) for c in labels.cat.categories], palette)
+    shown_as = [group_name(c) for c in labels.cat.categories]
+    colours = canvas.label_colours(table, key, shown_as, palette)
     n = 1 + with_image
     tallest = max(p.tallness for p in panels)
     steps = [] if opacity is None else opacity.steps()
     names = [*colours, "no label", *(str(step.get_label()) for step in steps)]
     axes = canvas.make_axes(axes, n * len(panels), n, tallest=tallest, legends=[names])
     codes = labels.cat.codes.to_numpy()
-    values = np.array([*(colours[str(c)] for c in labels.cat.categories), canvas.GREY])
+    values = np.array([*(colours[name] for name in shown_as), canvas.GREY])
     for i, panel in enumerate(panels):
         if with_image:
             draw_background(axes[n * i], panel)

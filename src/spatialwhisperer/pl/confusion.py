@@ -9,6 +9,8 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, tables_of
+from spatialwhisperer._access.table.groups import known_labels, names_in_order
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 
@@ -74,27 +76,18 @@ def confusion(
     >>> ax = sw.pl.confusion(section, labels_key="cell_type")
     """
     tables = tables_of(data, table_key)
-    truth = columns(tables, labels_key, "labels_key")
+    truth = known_labels(columns(tables, labels_key, "labels_key"), ignore)
     guess = columns(tables, key, "key", "Run sw.tl.classify(data, labels_key=…) first.")
-    truth[np.isin(truth.astype(str), [str(name) for name in ignore])] = None
     known = truth != None  # noqa: E711
     if not known.any():
         raise ValueError(f"No row has a known class in labels_key={labels_key!r}.")
-    rows = _in_order(tables, labels_key, truth[known])
-    columns_ = list(dict.fromkeys([*(r for r in rows if r in set(guess)), *_in_order(tables, key, guess)]))
+    rows = names_in_order(truth[known], [obs_of(t)[labels_key] for t in tables])
+    guesses = names_in_order(guess, [obs_of(t)[key] for t in tables])
+    columns_ = list(dict.fromkeys([*(r for r in rows if r in guesses), *guesses]))
     counts = pd.crosstab(truth[known], np.where(guess[known] == None, "no class", guess[known]))  # noqa: E711
     columns_ = [*columns_, *(["no class"] if "no class" in counts and "no class" not in columns_ else [])]
     counts = counts.reindex(index=rows, columns=columns_, fill_value=0)
     return _draw(counts, normalize, cmap, ax, labels_key, key)
-
-
-def _in_order(tables: Sequence[AnnData], key: str, values: np.ndarray) -> list[str]:
-    """Values that occur, in the order of the categories."""
-    present = {v for v in values if v is not None}
-    order = [
-        str(c) for t in tables if isinstance(t.obs[key].dtype, pd.CategoricalDtype) for c in t.obs[key].cat.categories
-    ]
-    return [v for v in dict.fromkeys([*order, *sorted(present)]) if v in present]
 
 
 def _draw(counts: pd.DataFrame, normalize: bool, cmap: str, ax: Any, labels_key: str, key: str) -> Axes:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.columns import texts
 from spatialwhisperer._access.contract import check_classes
 from spatialwhisperer._access.elements.colours import unlike
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_name, group_names, known_labels
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
@@ -102,8 +102,8 @@ def domains(
             pd.Series(table.obs[name]), f".obs[{name!r}]", f"Draw numbers with sw.pl.scores(data, key={name!r})."
         )
     panels = panels_of(opened, only=sections, diameter_um=diameter_um)
-    values = {name: texts(pd.Series(table.obs[name])) for name in shown}
-    known = None if truth is None else _without(values[truth], ignore)
+    values = {name: group_names(pd.Series(table.obs[name])) for name in shown}
+    known = None if truth is None else known_labels(values[truth], ignore)
     matched = {} if known is None else {k: match_domains(values[k], known) for k in keys}
     colours = _colours(table, truth, keys, matched)
     n = len(shown) + with_image
@@ -129,13 +129,6 @@ def domains(
             canvas.legend(ax, canvas.patches(entries))
     canvas.keep_colours(table, colours)
     return axes
-
-
-def _without(values: np.ndarray, ignore: Sequence[str]) -> np.ndarray:
-    """Names, ``None`` also where they are to be ignored."""
-    out = values.copy()
-    out[np.isin(values.astype(str), [str(name) for name in ignore])] = None
-    return out
 
 
 def match_domains(domain: np.ndarray, truth: np.ndarray) -> dict[str, str]:
@@ -176,7 +169,7 @@ def _colours(
 
 
 def _names(table: AnnData, key: str) -> list[str]:
-    return [str(c) for c in table.obs[key].astype("category").cat.categories]
+    return [group_name(c) for c in table.obs[key].astype("category").cat.categories]
 
 
 def _words(domain: str, matched: Mapping[str, str]) -> str:

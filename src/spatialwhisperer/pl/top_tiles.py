@@ -14,6 +14,7 @@ from spatialwhisperer._access.contract import holds_numbers, number_column, numb
 from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tiles.intensity import BlackTiles, check_intensity
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._access.tiles.reader import TileReader
@@ -278,7 +279,7 @@ def _draw(
             under += [pick.section.name] if named else []
             if texts is not None:
                 value = texts.iloc[pick.row]
-                under.append("–" if pd.isna(value) else shorten(str(value), 24, placeholder="…"))
+                under.append("–" if pd.isna(value) else shorten(group_name(value), 24, placeholder="…"))
             ax.set_xlabel("\n".join(under), fontsize=8, labelpad=2)
             axes.append(ax)
         row_axes[0].set_ylabel(name, fontsize=9)

@@ -354,7 +354,8 @@ def batch_codes(slides: Sequence[Slide], batch_key: str | None, *, argument: str
                 f"{argument}={batch_key!r} is not in .obs of object {i} (found: {listing(table.obs.columns)})."
             )
         if table.obs[batch_key].isna().any():
-            raise ValueError(f".obs[{batch_key!r}] of object {i} has missing values; every row needs a batch.")
+            what = argument.removesuffix("_key")
+            raise ValueError(f".obs[{batch_key!r}] of object {i} has missing values; every row needs a {what}.")
     return [group_names(obs_of(table)[batch_key]).astype(str) for table in tables]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from spatialwhisperer._annotations import is_text
 from spatialwhisperer._checks.checked import checked_options
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.text.transformer import POOLINGS
@@ -76,7 +77,7 @@ class TextFeatures:
             for caption, texts in getattr(self, name).items():
                 if isinstance(texts, str) or not all(map(is_text, texts)):
                     raise TypeError(f"{name}[{caption!r}] must be a list of texts, not {texts!r}.")
-                if any(not text.strip() for text in texts):
+                if not all(map(plain_text, texts)):
                     raise ValueError(
                         f"{name}[{caption!r}] holds an empty text (found: {listing(map(repr, texts), 4)})."
                     )

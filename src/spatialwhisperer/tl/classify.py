@@ -11,7 +11,8 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, matrix, stacked, tables_of
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.groups import group_names
+from spatialwhisperer._access.table.groups import group_names, known_labels, names_in_order
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
@@ -126,7 +127,8 @@ def classify(
             f"key_added={key_added!r} is the column of known labels, which the result would replace. Pass another name."
         )
     slide = Slide.open(data, table_key=table_key)
-    slide.check_column(key_added)
+    if inplace:
+        slide.check_column(key_added)
     table = slide.table
     sources = [table] if train is None else tables_of(train, table_key, "train")
     x = matrix(table, use)
@@ -142,7 +144,7 @@ def classify(
         _refuse_overlap(table, sources, group_key)
         _refuse_same_rows(table, x, sources, known)
     rows = np.flatnonzero((labels != None) & np.isfinite(known).all(axis=1))  # noqa: E711
-    classes = class_names(labels[rows], sources, labels_key)
+    classes = names_in_order(labels[rows], [obs_of(t)[labels_key] for t in sources])
     check_classes(classes, labels_key, len(rows))
 
     y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
@@ -200,27 +202,6 @@ def check_probe(method: str, n_shots: int | None, n_neighbors: int) -> None:
     for name, value in (("n_shots", n_shots), ("n_neighbors", n_neighbors)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}.")
-
-
-def known_labels(labels: np.ndarray, ignore: Sequence[str]) -> np.ndarray:
-    """Labels with those to ignore turned into ``None``."""
-    if isinstance(ignore, str):
-        raise TypeError(f"ignore must be a list of labels, not the string {ignore!r}.")
-    out = labels.copy()
-    out[np.isin(labels.astype(str), [str(name) for name in ignore])] = None
-    return out
-
-
-def class_names(labels: np.ndarray, tables: Sequence[AnnData], labels_key: str) -> list[str]:
-    """Classes that occur, in the order of the categories of the tables, then of the alphabet."""
-    present = set(labels)
-    order = [
-        str(c)
-        for t in tables
-        if isinstance(t.obs[labels_key].dtype, pd.CategoricalDtype)
-        for c in t.obs[labels_key].cat.categories
-    ]
-    return [c for c in dict.fromkeys([*order, *sorted(present)]) if c in present]
 
 
 def check_classes(classes: Sequence[str], labels_key: str, n_rows: int) -> None:

@@ -12,7 +12,6 @@ from spatialwhisperer._access.columns import column, matrix
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added, check_text
@@ -115,17 +114,14 @@ def spatial_domains(
     check_key_added(key_added)
     opened = Slide.open(data, **slide)
     check_names([opened], layer=layer, group_key=group_key)
-    opened.check_column(key_added)
+    if inplace:
+        opened.check_column(key_added)
     table = opened.table
     smoothing = as_smoothing(smooth)
     check_clustering(method, n_pcs, n_init)
     if isinstance(n_domains, bool) or not isinstance(n_domains, int | np.integer) or n_domains < 2:
         raise ValueError(f"n_domains must be a whole number above 1, not {n_domains!r}.")
-    groups = (
-        np.full(table.n_obs, "all", object)
-        if group_key is None
-        else column(table, group_key, "group_key", read=group_names)
-    )
+    groups = np.full(table.n_obs, "all", object) if group_key is None else column(table, group_key, "group_key")
     values = domain_values(opened, use, prediction=prediction, layer=layer, n_top_genes=n_top_genes)
     whole = np.isfinite(values).all(axis=1) & (groups != None)  # noqa: E711
     names = pd.unique(groups[whole])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.contract import number_column
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
@@ -106,7 +107,7 @@ def evidence(
     Raises
     ------
     ValueError
-        If fewer than 20 rows have an embedding and a darkness.
+        If fewer than 20 rows have an embedding and a darkness, or ``darkness_key`` holds something else than numbers.
     KeyError
         If the model reads no text or no image, or the data hold no image for it.
 
@@ -186,7 +187,7 @@ def _darkness(data: Any, opened: Slide, model: Whisperer, key: str, slide: Any) 
     """The column, or the mean optical density of the tiles that the model reads."""
     obs = opened.table.obs
     if key in obs:
-        return np.asarray(obs[key], np.float64)
+        return number_column(pd.Series(obs[key]), f".obs[{key!r}]")
     if not rgb_names(opened.data):
         raise KeyError(
             f"The darkness of the tiles is not known: .obs has no {key!r}, and there is no image. Run sw.tl.tissue_darkness(data) "

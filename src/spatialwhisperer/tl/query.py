@@ -14,6 +14,7 @@ from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._annotations import is_text
 from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.tl._annotation.known_texts import nearness
@@ -101,7 +102,8 @@ def query(
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
-    opened.check_column(key_added)
+    if inplace:
+        opened.check_column(key_added)
     if embedding_key is not None:
         embedded = given_rows(opened, model, embedding_key, modality)
     else:
@@ -127,6 +129,6 @@ def _texts(text: Any) -> list[str]:
         raise TypeError(
             f"text must be a sentence, or a list of several descriptions of the same thing; found {listing(wrong, 3)}."
         )
-    if not texts or any(not t.strip() for t in texts):
+    if not texts or not all(map(plain_text, texts)):
         raise ValueError(f"text must be a sentence or several; found {text!r}.")
     return texts

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import SpatialWhispererWarning
 
 
 @pytest.fixture
@@ -51,6 +52,77 @@ def test_one_library_is_one_section(build: Any) -> None:
     assert Slide.open(adata).sections.tolist() == ["L"] * 3
     del adata.uns["spatial"]
     assert Slide.open(adata).sections.tolist() == ["all"] * 3
+
+
+@pytest.fixture
+def joined() -> ad.AnnData:
+    """Two sections of six spots without images, joined; both have the same positions."""
+    adata = ad.AnnData(np.zeros((12, 1), np.float32))
+    adata.obsm["spatial"] = np.tile(np.stack(np.divmod(np.arange(6.0), 3), 1), (2, 1))
+    return adata
+
+
+TWO = np.repeat(["s1", "s2"], 6)
+
+
+@pytest.mark.parametrize("column", ["library_id", "library", "section", "sample", "sample_id", "batch"])
+def test_sections_without_images_are_those_of_a_usual_column(
+    joined: ad.AnnData, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joined.obs[column] = pd.Categorical(TWO)
+    assert Slide.open(joined).sections.tolist() == TWO.tolist()
+    # what squidpy reads too needs no remark
+    assert (f".obs['{column}'] (s1, s2)" in capsys.readouterr().err) == (column != "library_id")
+    joined.obs["other"] = np.tile(["x", "y", "z"], 4)
+    assert set(Slide.open(joined, library_key="other").sections) == {"x", "y", "z"}
+    del joined.obsm["spatial"]
+    # single cells of several donors
+    assert Slide.open(joined).sections.tolist() == ["all"] * 12
+
+
+def test_sections_on_an_array_or_of_a_table_alone_are_told_apart(joined: ad.AnnData) -> None:
+    joined.obs["region"], joined.obs["sample"] = TWO, ["x", *["y"] * 11]
+    joined.uns["spatialdata_attrs"] = {"region": ["s1", "s2"], "region_key": "region", "instance_key": "sample"}
+    assert Slide.open(joined).sections.tolist() == TWO.tolist()
+    del joined.uns["spatialdata_attrs"]
+    joined.obs["array_row"], joined.obs["array_col"] = joined.obsm.pop("spatial").T.astype(int)
+    joined.obs["sample"] = TWO
+    assert Slide.open(joined).sections.tolist() == TWO.tolist()
+
+
+@pytest.mark.parametrize("values", [["s1"] * 12, [f"cell {i}" for i in range(12)]])
+def test_a_column_with_one_name_or_one_for_each_row_names_no_sections(joined: ad.AnnData, values: list[str]) -> None:
+    joined.obs["sample"] = values
+    joined.obsm["spatial"] = np.arange(24.0).reshape(12, 2)
+    assert Slide.open(joined).sections.tolist() == ["all"] * 12
+
+
+def test_a_section_of_which_rows_name_no_library_is_refused(joined: ad.AnnData) -> None:
+    joined.obs["sample"] = [*TWO[:11], None]
+    with pytest.raises(ValueError, match=r"1 of 12 rows name no library in .obs\['sample'\] .*library_key="):
+        Slide.open(joined).sections  # noqa: B018
+
+
+def test_rows_upon_each_other_that_no_usual_column_tells_apart_are_said(joined: ad.AnnData) -> None:
+    joined.obs["slide"] = TWO
+    with pytest.warns(
+        SpatialWhispererWarning, match=r"12 of 12 rows lie at the very places of other rows.*library_key="
+    ):
+        Slide.open(joined).sections  # noqa: B018
+    joined.obs["array_row"], joined.obs["array_col"] = joined.obsm["spatial"].T.astype(int)
+    joined.obsm["spatial"] = np.arange(24.0).reshape(12, 2)
+    with pytest.warns(SpatialWhispererWarning, match="12 of 12 rows"):
+        Slide.open(joined).sections  # noqa: B018
+
+
+@pytest.mark.filterwarnings("error::spatialwhisperer._messages.SpatialWhispererWarning")
+def test_other_tables_are_not_said_to_be_joined(joined: ad.AnnData) -> None:
+    joined.obs["slide"] = TWO
+    assert set(Slide.open(joined, library_key="slide").sections) == {"s1", "s2"}
+    apart: Any = np.arange(24.0).reshape(12, 2)
+    for xy in (np.zeros((12, 2)), np.full((12, 2), np.nan), apart, apart[:, :1]):
+        joined.obsm["spatial"] = xy
+        assert Slide.open(joined).sections.tolist() == ["all"] * 12
 
 
 def test_rows_of_a_library_that_is_not_there_have_no_image(build: Any) -> None:

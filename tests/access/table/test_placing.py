@@ -42,7 +42,34 @@ def test_the_column_with_the_libraries_stays(build: Any) -> None:
     refused(adata, "sample", obs={"sample": [1, 2, 3]})
     with pytest.raises(ValueError, match=r"\.obs\['slide'\], which names the library"):
         Slide.open(adata, library_key="slide").put(Result("slide", {}, obs={"slide": [1, 2, 3]}))
+    write_results(adata, (Result("slide", {}),))
     Slide.open(adata).put(Result("slide", {}, obs={"slide": [1, 2, 3]}))
+
+
+def test_a_column_of_the_caller_stays_until_it_is_dropped(build: Any) -> None:
+    adata = build.library(build.XY)
+    adata.obs["cell_type"] = adata.obs["type_confidence"] = adata.obs["sw_label"] = ["a", "b", "a"]
+    refused(adata, "cell_type", obs={"cell_type": [1, 2, 3]})
+    refused(adata, "type", obs={"type": [1, 2, 3], "type_confidence": [1, 2, 3]})
+    refused(adata, "type", obs={"type": [1, 2, 3]}, gone=("type_confidence",))
+    with pytest.raises(
+        ValueError, match=r"such as key_added='sw_cell_type', or drop the column first: del adata\.obs\['cell_type'\]"
+    ):
+        Slide.open(adata).check_column("cell_type")
+    # joining tables loses the record, and the name says by itself that the package wrote it
+    for key in ("sw_label", "new", "new"):
+        Slide.open(adata).put(Result(key, {}, obs={key: [1, 2, 3]}))
+    del adata.obs["cell_type"]
+    Slide.open(adata).put(Result("cell_type", {}, obs={"cell_type": [1, 2, 3]}))
+
+
+def test_a_column_that_tells_sections_without_images_apart_stays(build: Any) -> None:
+    adata = build.library(build.XY)
+    del adata.uns["spatial"]
+    assert not placing_columns(adata)
+    adata.obs["sample"] = ["a", "b", "a"]
+    assert set(placing_columns(adata)) == {"sample"}
+    refused(adata, "sample", obs={"sample": [1, 2, 3]})
 
 
 def test_what_is_damaged_or_missing_places_nothing(build: Any) -> None:
@@ -70,5 +97,9 @@ CALLS = [
 def test_it_is_refused_before_anything_is_computed(call: Any, build: Any) -> None:
     with pytest.raises(ValueError, match="key_added='where' would replace"):
         call(build.one(), "where")
+    data = build.one()
+    data["table"].obs["mine"] = "a"
+    with pytest.raises(ValueError, match=r"would replace \.obs\['mine'\], which is not recorded as a result"):
+        call(data, "mine")
     with pytest.raises(ValueError, match="key_added must be another name than 'spatial'"):
         call(build.one(), "spatial")

@@ -22,6 +22,7 @@ def test_anything_that_holds_strings_is_a_list_of_them(texts: Any) -> None:
         ([], ValueError, "texts is empty"),
         (["fat", float("nan")], TypeError, r"texts\[1\] is nan, of type float"),
         (["fat", "  "], ValueError, r"texts\[1\] is empty"),
+        (["\ufeff"], ValueError, r"texts\[0\] is empty"),
         (3, TypeError, "list of strings, not int"),
     ],
 )

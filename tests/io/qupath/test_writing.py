@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -48,7 +48,9 @@ def test_measurements_are_written_as_they_are(rows: ad.AnnData, tmp_path: Path) 
 
 def test_measured_numbers_are_no_labels(rows: ad.AnnData, tmp_path: Path) -> None:
     rows.obs["n_counts"] = [10.5, np.nan, 3.25]
-    with pytest.raises(ValueError, match=r"\.obs\['n_counts'\] holds 2 different numbers.*Pass it as measurements=\['n_counts'\]"):
+    with pytest.raises(
+        ValueError, match=r"\.obs\['n_counts'\] holds 2 different numbers.*Pass it as measurements=\['n_counts'\]"
+    ):
         sw.io.write_qupath(rows, tmp_path / "a.geojson", key="n_counts")
     assert not (tmp_path / "a.geojson").exists()
     rows.obs["cluster"] = [1.0, np.nan, 2.0]

@@ -53,6 +53,12 @@ def test_without_a_vocabulary_names_describe_themselves(model: Any) -> None:
     assert check_labels(["T cells", "CL:4"], model) == (["T cells", "CL:4"], [["T cells"], ["CL:4"]])
 
 
+@pytest.mark.parametrize("labels", [["a", " \u200b"], {"a": "x", "b": ["y", "\u200b"]}])
+def test_a_label_in_which_nothing_can_be_seen_is_refused(model: Any, labels: Any) -> None:
+    with pytest.raises(ValueError, match="an empty name or a label without a description"):
+        check_labels(labels, model)
+
+
 def test_a_term_may_be_named_once_only(worded: Any) -> None:
     with pytest.raises(ValueError, match="holds B cell more than once"):
         check_labels(["CL:4", "B cell"], worded)

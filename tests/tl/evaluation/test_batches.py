@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer.tl.evaluation.batches import _batch_accuracy, _label_accuracy, batch_report
+from spatialwhisperer.tl.evaluation.batches import (
+    _batch_accuracy,
+    _expected_entropy,
+    _label_accuracy,
+    batch_report,
+)
 
 
 @pytest.fixture
@@ -45,6 +50,45 @@ def test_mixed_batches_differ_from_separate_ones(objects: list[Any]) -> None:
     assert mixed["label_silhouette"] > apart["label_silhouette"]
     assert report.attrs["batch_label_nmi"] < 0.05
     assert report.attrs["n"] == 250
+
+
+def test_randomly_placed_rows_have_an_entropy_of_one() -> None:
+    rng = np.random.default_rng(0)
+    adata = ad.AnnData(np.zeros((600, 1), np.float32))
+    adata.obsm["noise"] = rng.normal(size=(600, 4))
+    adata.obs["batch"] = rng.choice(8, 600, p=[0.3, 0.2, *[1 / 12] * 6])
+    for k in (2, 5, 30):
+        report = batch_report(adata, batch_key="batch", embedding="noise", k=k)
+        assert report["entropy"]["noise"] == pytest.approx(1, abs=0.04)
+    assert np.isnan(batch_report(adata, batch_key="batch", embedding="noise", k=1)["entropy"]["noise"])
+
+
+def test_the_expected_entropy_is_that_of_all_draws() -> None:
+    from itertools import combinations
+
+    batch = np.array([0, 0, 0, 1, 1, 2])
+    found = []
+    for own in range(6):
+        for drawn in combinations([i for i in range(6) if i != own], 3):
+            p = np.bincount(batch[list(drawn)]) / 3
+            found.append(-(p[p > 0] * np.log(p[p > 0])).sum())
+    assert _expected_entropy(np.bincount(batch), 3) == pytest.approx(np.mean(found))
+
+
+def test_a_label_of_a_single_batch_does_not_count(objects: list[Any]) -> None:
+    both = batch_report(objects, batch_key="patient", embedding="mixed", labels_key="label", k=15)
+    alone = objects[0].copy()
+    alone.obs_names = [f"C{i}" for i in range(alone.n_obs)]
+    alone.obs["label"] = "z"
+    alone.obsm["mixed"] = alone.obsm["mixed"] + 50
+    options: Any = {"batch_key": "patient", "embedding": "mixed", "k": 15}
+    report = batch_report([*objects, alone], labels_key="label", **options)
+    assert report["label_accuracy"]["mixed"] == pytest.approx(both["label_accuracy"]["mixed"], abs=0.01)
+    assert report["label_chance"]["mixed"] == 0.5
+    for one in objects:
+        one.obs["label"] = "of " + one.obs["patient"].astype(str)
+    apart = batch_report(objects, labels_key="label", **options)
+    assert apart[["label_accuracy", "label_chance"]].isna().all(axis=None)
 
 
 def test_a_batch_that_is_a_label_is_no_batch_effect(objects: list[Any]) -> None:
@@ -112,10 +156,10 @@ def test_tied_votes_do_not_depend_on_the_order_of_rows() -> None:
     batch, label = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
         for names in (label, 1 - label):
-            assert _label_accuracy(x[order], batch[order], names[order], 2) == 0.5
+            assert _label_accuracy(x[order], batch[order], names[order], 2, np.array([0, 1])) == 0.5
     # a row whose label has no vote among two that are tied is wrong
     three = np.array([2, 2, 0, 1])
-    assert _label_accuracy(x, batch, three, 2) == 0
+    assert _label_accuracy(x, batch, three, 2, np.arange(3)) == 0
 
 
 def test_the_label_accuracy_is_that_of_sklearn_without_ties(objects: list[Any]) -> None:
@@ -128,4 +172,4 @@ def test_the_label_accuracy_is_that_of_sklearn_without_ties(objects: list[Any]) 
     guess = np.empty_like(label)
     for b in (0, 1):
         guess[batch == b] = KNeighborsClassifier(7).fit(x[batch != b], label[batch != b]).predict(x[batch == b])
-    assert _label_accuracy(x, batch, label, 7) == pytest.approx(balanced_accuracy_score(label, guess))
+    assert _label_accuracy(x, batch, label, 7, np.array([0, 1])) == pytest.approx(balanced_accuracy_score(label, guess))

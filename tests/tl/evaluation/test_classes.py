@@ -40,6 +40,13 @@ def test_predictions_of_left_out_patients_are_pooled(patients: list[Any]) -> Non
     assert one.obs["sw_class"].tolist() == patients[0].obs["guess"].tolist()
 
 
+def test_no_table_is_written_where_one_has_a_column_of_that_name(patients: list[Any]) -> None:
+    patients[1].obs["mine"] = 1
+    with pytest.raises(ValueError, match=r"would replace \.obs\['mine'\]"):
+        evaluate_classes(patients, labels_key="label", key_added="mine")
+    assert "mine" not in patients[0].obs
+
+
 def test_figures_of_imperfect_predictions_are_those_of_sklearn(patients: list[Any]) -> None:
     """With few fat rows that are often taken for stroma, precision and recall of both differ."""
     rng = np.random.default_rng(1)

@@ -40,6 +40,16 @@ def test_a_column_states_presence(table: ad.AnnData) -> None:
     assert known.proportions.iloc[1].isna().all()
 
 
+@pytest.mark.parametrize("dtype", [float, object, "category", "Int64"])
+def test_a_whole_number_is_one_class_beside_missing_values(table: ad.AnnData, dtype: Any) -> None:
+    table.obs["code"] = pd.Series([2, None, 1], index=table.obs_names).astype(dtype)
+    known = known_truth(table, "code")
+    assert known.dominant.tolist() == ["2", None, "1"]
+    assert set(known.proportions) == {"1", "2"}
+    assert known.proportions["1"].tolist()[::2] == [0, 1]
+    assert list(known_truth(table, pd.DataFrame({1.0: [0.0, 1, 1], 2.0: [1.0, 0, 0]})).proportions) == ["1", "2"]
+
+
 def test_proportions_have_a_dominant_class_where_they_are_complete(table: ad.AnnData) -> None:
     table.obsm["mix"] = np.array([[0.2, 0.8], [np.nan, 1], [0.6, 0.4]])
     table.uns["mix"] = {"classes": ["a", "b"]}
@@ -138,6 +148,9 @@ def test_a_class_may_have_several_labels_or_none() -> None:
     assert label_sets(["cancer", "immune", "fat"], labels, mapping) == {"cancer": ["tumour"], "immune": ["T", "B"]}
     with pytest.raises(ValueError, match=r"None of the true classes \(fat\) is among the labels.*Pass mapping="):
         label_sets(["fat"], labels, None)
+    assert label_sets(["1"], labels, {1: "T"}) == label_sets(["1"], labels, {1.0: "T"}) == {"1": ["T"]}
+    with pytest.raises(ValueError, match=r"mapping is for 1\.0, and none of these is a true class \(found: 1, 2\)"):
+        label_sets(["1", "2"], labels, {"1.0": "T"})
     with pytest.raises(TypeError, match="mapping must be a mapping from true class to label, not list"):
         label_sets(["fat"], labels, ["T"])  # type: ignore[arg-type]
 

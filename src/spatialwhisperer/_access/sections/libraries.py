@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.contract import libraries_of, number_matrix
+from spatialwhisperer._access.contract import holds_numbers, libraries_of, link_of, number_matrix
 from spatialwhisperer._access.images import find_image, rgb_names
+from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS
 from spatialwhisperer._access.sections.scale import of_library
 from spatialwhisperer._access.sections.section import Found, Section
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import inform, listing, warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,11 +25,15 @@ LIBRARY_COLUMN = "library_id"
 
 _COLUMNS = (LIBRARY_COLUMN, "library", "section", "sample", "sample_id", "batch")
 
+_UPON_EACH_OTHER = 0.1
+"""Fraction of rows at the place of another row from which on a table may hold several sections that nothing tells apart."""
+
 
 def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
     """Library of each row; one for all where there are not several.
 
-    Where there is one library and a column names several, those others are sections without an image.
+    Where there is one library and a column names several, those others are sections without an image. Where there is none, and the
+    rows have positions, so are all that one of the usual columns names.
 
     Raises
     ------
@@ -39,13 +44,20 @@ def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
     """
     column = library_column(adata, library_key)
     if column is None:
-        return np.full(adata.n_obs, next(iter(libraries_of(adata)), "all"), object)
+        libraries = libraries_of(adata)
+        if not libraries:
+            _warn_of_joined(adata)
+        return np.full(adata.n_obs, next(iter(libraries), "all"), object)
     names = group_names(obs_of(adata)[column])
     missing = names == None  # noqa: E711
     if missing.any():
         raise ValueError(
             f"{int(missing.sum())} of {adata.n_obs} rows name no library in .obs[{column!r}] (first row "
-            f"{int(np.flatnonzero(missing)[0])}). Fill it in, or drop the rows."
+            f"{int(np.flatnonzero(missing)[0])}). Fill it in, drop the rows, or name another column with library_key=…."
+        )
+    if library_key is None and column in _COLUMNS[1:] and not libraries_of(adata):
+        inform(
+            f"Sections are those of .obs[{column!r}] ({listing(pd.unique(names), 4)}); library_key=… names another column."
         )
     return names
 
@@ -65,8 +77,10 @@ def library_column(adata: AnnData, library_key: str | None) -> str | None:
         if library_key not in adata.obs:
             raise KeyError(f"library_key={library_key!r} not in .obs (found: {listing(adata.obs)}).")
         return library_key
+    if not libraries:
+        return _column_of_sections(adata)
     if len(libraries) < 2:
-        return _column_of_several(adata, libraries[0]) if libraries else None
+        return _column_of_several(adata, libraries[0])
     for column in _COLUMNS:
         if column in adata.obs and set(group_names(obs_of(adata)[column].drop_duplicates())) <= set(libraries):
             return column
@@ -128,3 +142,45 @@ def _column_of_several(adata: AnnData, library: str) -> str | None:
         if (library in names and len(names) > 1) or (column == LIBRARY_COLUMN and len(names - {None}) > 1):
             return column
     return None
+
+
+def _column_of_sections(adata: AnnData) -> str | None:
+    """Column that names several sections of rows with positions, where no library is there.
+
+    That of a SpatialData's table names the elements that the rows annotate. The usual columns of single cells name donors or
+    sequencing runs, and cells without positions are one section.
+    """
+    if "spatialdata_attrs" in adata.uns:
+        link = link_of(adata)
+        usual: tuple[str, ...] = () if link is None else (link.region_key,)
+    else:
+        usual = _COLUMNS if "spatial" in adata.obsm or _on_array(adata) else ()
+    for column in usual:
+        names = set(group_names(obs_of(adata)[column].drop_duplicates())) - {None} if column in adata.obs else set()
+        # a column with another value in each row names rows
+        if 1 < len(names) < adata.n_obs:
+            return column
+    return None
+
+
+def _on_array(adata: AnnData) -> bool:
+    return all(column in adata.obs and holds_numbers(obs_of(adata)[column]) for column in ARRAY_COLUMNS)
+
+
+def _warn_of_joined(adata: AnnData) -> None:
+    """Say where many rows of the only section lie at the very places of others, as after a join."""
+    if _on_array(adata):
+        xy = obs_of(adata)[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        xy = np.asarray(adata.obsm["spatial"]) if "spatial" in adata.obsm else np.empty((0, 2))
+    # what is damaged is said where it is read
+    if xy.ndim != 2 or xy.shape[1] < 2 or xy.dtype.kind not in "iuf":
+        return
+    places = pd.Series(xy[:, :2] @ np.array([1, 1j])).dropna()
+    same = int(places.duplicated(keep=False).sum())
+    # positions that are all the same are none
+    if same >= max(_UPON_EACH_OTHER * adata.n_obs, 2) and (places != places.iloc[0]).any():
+        warn(
+            f"{same} of {adata.n_obs} rows lie at the very places of other rows, and all count as one section. Where several sections were "
+            "joined, pass library_key=… with the column that names them."
+        )

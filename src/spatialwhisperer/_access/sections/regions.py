@@ -22,6 +22,7 @@ from spatialwhisperer._access.sections.scale import (
 )
 from spatialwhisperer._access.sections.section import Found, Section
 from spatialwhisperer._access.sections.systems import placing_systems, systems_of, to_image
+from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
@@ -37,14 +38,14 @@ def region_codes(table: AnnData) -> np.ndarray:
     link = link_of(table)
     if link is None:
         return np.full(table.n_obs, "all", object)
-    column = obs_of(table)[link.region_key]
-    missing = column.isna().to_numpy()
+    names = group_names(obs_of(table)[link.region_key])
+    missing = names == None  # noqa: E711
     if missing.any():
         raise ValueError(
             f"{int(missing.sum())} of {table.n_obs} rows name no region in .obs[{link.region_key!r}] (first row "
             f"{int(np.flatnonzero(missing)[0])}). Fill it in, or drop the rows."
         )
-    return column.astype(str).to_numpy(dtype=object)
+    return names
 
 
 def region_sections(

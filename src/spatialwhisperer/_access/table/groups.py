@@ -1,4 +1,4 @@
-"""Names of groups of rows: patients, batches, sections."""
+"""Names of groups of rows: patients, batches, sections, and the classes of known labels."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def group_name(value: Any) -> str:
     """A value of a column as the name of a group.
 
-    A whole number has no decimal point. One missing value turns a column of integers into decimals, and patient 1 of one table would
-    not be patient 1.0 of another.
+    A whole number has no decimal point. One missing value turns a column of integers into decimals, and patient (or class) 1 of one
+    table would not be patient 1.0 of another.
     """
     if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
@@ -28,3 +28,19 @@ def group_names(values: Iterable[Any]) -> np.ndarray:
     names = np.array([*(group_name(value) for value in found), None], dtype=object)
     # the code of a missing value is -1, and ``None`` stands last
     return names[codes]
+
+
+def known_labels(labels: np.ndarray, ignore: Sequence[str]) -> np.ndarray:
+    """Names of classes, with those to ignore turned into ``None``."""
+    if isinstance(ignore, str):
+        raise TypeError(f"ignore must be a list of labels, not the string {ignore!r}.")
+    out = labels.copy()
+    out[np.isin(labels, np.array([group_name(name) for name in ignore], dtype=object))] = None
+    return out
+
+
+def names_in_order(names: Iterable[str | None], columns: Iterable[pd.Series]) -> list[str]:
+    """Names that occur, each once, in the order of the categories of the columns, then of the alphabet."""
+    present = {name for name in names if name is not None}
+    order = [group_name(c) for column in columns if hasattr(column, "cat") for c in column.cat.categories]
+    return [name for name in dict.fromkeys([*order, *sorted(present)]) if name in present]

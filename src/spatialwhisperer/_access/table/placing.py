@@ -1,11 +1,13 @@
-"""What places the rows of a table, which no result may replace."""
+"""Columns that no result may replace: what places the rows of a table, and what the package did not write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from spatialwhisperer import _keys
 from spatialwhisperer._access.sections.libraries import LIBRARY_COLUMN, library_column
+from spatialwhisperer._provenance import provenance_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,19 +28,21 @@ def placing_columns(table: AnnData, library_key: str | None = None) -> dict[str,
     if isinstance(attrs, Mapping):
         out[str(attrs.get("region_key"))] = "the element of a SpatialData that each row annotates"
         out[str(attrs.get("instance_key"))] = "the instance of its element that each row annotates"
-    if isinstance(table.uns.get("spatial"), Mapping):
-        try:
-            column = library_column(table, library_key)
-        except (KeyError, ValueError):
-            # what is missing or damaged places no row
-            column = None
-        # one library needs no column, until several are named in it
-        out |= dict.fromkeys({LIBRARY_COLUMN, column or LIBRARY_COLUMN}, "the library (section) of each row")
-    return out
+    try:
+        column = library_column(table, library_key)
+    except (KeyError, ValueError):
+        # what is missing or damaged places no row
+        column = None
+    # one library needs no column, until several are named in it
+    named = [LIBRARY_COLUMN] if isinstance(table.uns.get("spatial"), Mapping) else []
+    return dict.fromkeys([*named, *([column] if column else [])], "the library (section) of each row") | out
 
 
 def check_kept(table: AnnData, key: str, names: Iterable[str], library_key: str | None = None) -> None:
-    """Refuse to write columns that place the rows.
+    """Refuse to write columns that place the rows, or that are there and were not written by the package.
+
+    A column counts as its own where a result of that key is recorded, and where its name begins as those of the package do: the
+    record is lost when tables are joined.
 
     Parameters
     ----------
@@ -54,12 +58,18 @@ def check_kept(table: AnnData, key: str, names: Iterable[str], library_key: str 
     Raises
     ------
     ValueError
-        If one of them places the rows.
+        If one of them places the rows, or is not the package's own.
     """
     placing = placing_columns(table, library_key)
+    recorded = key in provenance_of(table)
     for name in names:
         if name in placing:
             raise ValueError(
                 f"key_added={key!r} would replace .obs[{name!r}], which names {placing[name]}. Pass another name, such as "
-                f"key_added={f'sw_{key}'!r}."
+                f"key_added={_keys.PREFIX + key!r}."
+            )
+        if name in table.obs and not recorded and not name.startswith(_keys.PREFIX):
+            raise ValueError(
+                f"key_added={key!r} would replace .obs[{name!r}], which is not recorded as a result of this package. Pass another name, such "
+                f"as key_added={_keys.PREFIX + key!r}, or drop the column first: del adata.obs[{name!r}]."
             )

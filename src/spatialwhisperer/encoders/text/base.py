@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._annotations import is_text
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer.encoders.base import Encoder
 
 if TYPE_CHECKING:
@@ -57,6 +58,6 @@ def check_texts(texts: Any) -> list[str]:
     for i, text in enumerate(texts):
         if not is_text(text):
             raise TypeError(f"texts[{i}] is {text!r}, of type {type(text).__name__}, not a string.")
-        if not text.strip():
+        if not plain_text(text):
             raise ValueError(f"texts[{i}] is empty: there is nothing to embed. Leave it out or describe it.")
     return texts

@@ -12,8 +12,10 @@ import pandas as pd
 
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
@@ -124,7 +126,8 @@ def caption_metadata(
     ['T cell of breast', 'B cell of breast']
     """
     slide = Slide.open(data, table_key=table_key)
-    slide.check_column(key_added)
+    if inplace:
+        slide.check_column(key_added)
     obs = obs_of(slide.table)
     named = _columns(obs, templates, fields, free_key)
     known = _read(ontologies)
@@ -191,7 +194,8 @@ def _stated(obs: pd.DataFrame, column: str) -> list[Stated | None]:
 
 
 def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value).strip()
+    text = "" if pd.isna(value) else group_name(value).strip()
+    return text if plain_text(text) else ""
 
 
 def _words(
@@ -273,7 +277,7 @@ def _with_free(
     origin: list[str | None] = []
     free = [None] * len(captions) if free_key is None else obs[free_key].astype(object).tolist()
     for own, text in zip(captions, free, strict=True):
-        written = "" if text is None or pd.isna(text) else str(text).strip()
+        written = _text(text)
         chosen = [written] if written else list(own)
         origin.append("free" if written else "templated" if chosen else None)
         for i, column in enumerate(columns):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_list_like
 
-from spatialwhisperer._access.columns import plain_text
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._messages import listing
 from spatialwhisperer.models.ontology import Ontology
 from spatialwhisperer.tl._embedding.texts import embed_texts
@@ -64,7 +64,7 @@ def check_labels(labels: Any, model: Whisperer) -> tuple[list[str], list[list[st
         raise TypeError(
             f"Labels and descriptions must be text; found {listing(dict.fromkeys(map(str, wrong)), 3)}.{_each_once(labels)}"
         )
-    if any(not c.strip() for c in classes) or any(not p or any(not d.strip() for d in p) for p in prompts):
+    if not all(map(plain_text, classes)) or not all(p and all(map(plain_text, p)) for p in prompts):
         raise ValueError("labels holds an empty name or a label without a description.")
     repeated = sorted({c for c in classes if classes.count(c) > 1})
     if repeated:

@@ -9,7 +9,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._access.columns import column
-from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._compute.blocks import blocks, each
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
@@ -276,4 +275,4 @@ def check_groups(table: AnnData, group_key: str | None) -> np.ndarray | None:
     KeyError
         If the column does not exist.
     """
-    return None if group_key is None else column(table, group_key, "group_key", read=group_names)
+    return None if group_key is None else column(table, group_key, "group_key")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._access.columns import plain_text
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts

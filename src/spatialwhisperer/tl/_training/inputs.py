@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.columns import plain_text
 from spatialwhisperer._access.tiles.lazy import LazyTiles
+from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import isolated_rng

@@ -124,6 +124,8 @@ def tissue_darkness(
     check_key_added(key_added)
     opened = Slide.open(data, **slide)
     check_names([opened])
+    if inplace:
+        opened.check_column(key_added)
     plan = plan_tiles(opened, off_slide)
     if tile_um is None and opened.tiles is not None:
         tile_um = opened.tiles.tile_um

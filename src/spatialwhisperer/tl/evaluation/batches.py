@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import columns, stacked, tables_of
-from spatialwhisperer._access.table.groups import group_names
+from spatialwhisperer._access.table.groups import known_labels
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.tl._tissue.probes import scale
-from spatialwhisperer.tl.classify import known_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +23,11 @@ if TYPE_CHECKING:
 
 CONVENTION = (
     "Columns of each embedding are standardised. mixing is the fraction of the k nearest rows from other batches, entropy that of the "
-    "batches of the k nearest rows; both are divided by their expectation for randomly placed rows (1: as at random, 0: batches apart). "
+    "batches of the k nearest rows; both are divided by their expectation for k neighbours drawn at random from the other rows (1: as at "
+    "random, 0: batches apart). "
     "batch_accuracy is the balanced accuracy of a logistic regression in five folds of rows, batch_chance one over the number of "
-    "batches. label_accuracy is the balanced accuracy of the majority vote of the k nearest rows of other batches, expected over ties. "
+    "batches. label_accuracy is the balanced accuracy of the majority vote of the k nearest rows of other batches, expected over ties, and label_chance one over the number of labels; both "
+    "count the labels that are in at least two batches, as one of a single batch cannot be learnt from others. "
     "*_within_labels are computed among rows of one label and averaged over rows, so that different labels in different batches do not "
     "count as batch effect."
 )
@@ -75,7 +76,8 @@ def batch_report(
     -------
     DataFrame by embedding: ``batch_silhouette`` (-1 to 1, high: apart), ``mixing``, ``entropy``, ``batch_accuracy``,
     ``batch_chance``; with ``labels_key`` also ``mixing_within_labels``, ``batch_silhouette_within_labels``, ``label_silhouette``,
-    ``label_accuracy``, ``label_chance``. ``.attrs["convention"]`` defines them, ``.attrs["batch_label_nmi"]`` is the normalised
+    ``label_accuracy``, ``label_chance``. ``entropy`` is NaN with ``k=1``, and the last two are where no label is in two batches.
+    ``.attrs["convention"]`` defines the columns, ``.attrs["batch_label_nmi"]`` is the normalised
     mutual information of batch and label, ``.attrs["n"]`` the number of rows that were used.
 
     Raises
@@ -151,7 +153,7 @@ def report_rows(
     """Rows with a batch and without NaN in any embedding, at most ``max_rows`` of them, in the order of the data."""
     tables = tables_of(data, table_key)
     values = {key: stacked(tables, key) for key in keys}
-    batch = columns(tables, batch_key, "batch_key", read=group_names)
+    batch = columns(tables, batch_key, "batch_key")
     label = None if labels_key is None else known_labels(columns(tables, labels_key, "labels_key"), ignore)
     take = np.flatnonzero((batch != None) & np.all([np.isfinite(x).all(axis=1) for x in values.values()], axis=0))  # noqa: E711
     if max_rows < len(take):
@@ -193,11 +195,11 @@ def _check_shared(values: np.ndarray, argument: str, key: str) -> None:
 def _measure(x: np.ndarray, batch: np.ndarray, label: np.ndarray | None, k: int, random_state: int) -> dict[str, float]:
     from sklearn.metrics import silhouette_score
 
-    mixing, entropy = _mixing(x, batch, k)
+    near = batch[_neighbours(x, x, k, itself=True)]
     out = {
         "batch_silhouette": float(silhouette_score(x, batch)),
-        "mixing": mixing,
-        "entropy": entropy,
+        "mixing": _mixing(near, batch),
+        "entropy": _evenness(near, batch),
         "batch_accuracy": _batch_accuracy(x, batch, random_state),
         "batch_chance": 1 / (batch.max() + 1),
     }
@@ -206,24 +208,45 @@ def _measure(x: np.ndarray, batch: np.ndarray, label: np.ndarray | None, k: int,
         x, batch, label = x[known], batch[known], label[known]
         out |= _within(x, batch, label, k)
         out["label_silhouette"] = float(silhouette_score(x, label))
-        out["label_accuracy"] = _label_accuracy(x, batch, label, k)
-        out["label_chance"] = 1 / (label.max() + 1)
+        there = pd.crosstab(label, batch).to_numpy() > 0
+        common = np.flatnonzero(there.sum(axis=1) > 1)
+        out["label_accuracy"] = _label_accuracy(x, batch, label, k, common)
+        out["label_chance"] = 1 / len(common) if len(common) else np.nan
     return out
 
 
-def _mixing(x: np.ndarray, batch: np.ndarray, k: int) -> tuple[float, float]:
-    """Fraction of neighbours from other batches, and entropy of the neighbours' batches, both over their expectation."""
-    near = batch[_neighbours(x, x, k, itself=True)]
-    size = np.bincount(batch)
-    other = (near != batch[:, None]).mean(axis=1)
-    expected = (len(batch) - size[batch]) / (len(batch) - 1)
-    counts = np.stack([(near == b).sum(axis=1) for b in np.flatnonzero(size)], axis=1)
-    expected_entropy = _entropy(size[None, size > 0] / len(batch))[0]
-    return float(other.mean() / expected.mean()), float(_entropy(counts / k).mean() / expected_entropy)
+def _mixing(near: np.ndarray, batch: np.ndarray) -> float:
+    """Fraction of neighbours from other batches over its expectation, from the batches of the neighbours, shape (n, k)."""
+    expected = (len(batch) - np.bincount(batch)[batch]) / (len(batch) - 1)
+    return float((near != batch[:, None]).mean() / expected.mean())
 
 
-def _entropy(p: np.ndarray) -> np.ndarray:
-    return -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1)
+def _evenness(near: np.ndarray, batch: np.ndarray) -> float:
+    """Entropy of the batches of the neighbours over its expectation; NaN where that is 0, as for a single neighbour."""
+    k = near.shape[1]
+    expected = _expected_entropy(np.bincount(batch), k)
+    if not expected:
+        return np.nan
+    counts = np.stack([(near == b).sum(axis=1) for b in range(batch.max() + 1)], axis=1)
+    return float(_terms(counts / k).sum(axis=1).mean() / expected)
+
+
+def _expected_entropy(size: np.ndarray, k: int) -> float:
+    """Entropy of the batches of ``k`` rows that are drawn without replacement from all but one, averaged over that one.
+
+    The number from one batch is hypergeometric, and the entropy is a sum over batches.
+    """
+    from scipy.stats import hypergeom
+
+    n, drawn = int(size.sum()), np.arange(k + 1)
+    # the rows of a batch, which lack the one that it has left out, and all other rows
+    left, weight = np.stack([size - 1, size]), np.stack([size, n - size]) / n
+    chance = hypergeom.pmf(drawn, n - 1, left[..., None], k)
+    return float((weight * (chance * _terms(drawn / k)).sum(axis=-1)).sum())
+
+
+def _terms(p: np.ndarray) -> np.ndarray:
+    return -p * np.log(np.where(p > 0, p, 1))
 
 
 def _neighbours(x: np.ndarray, queries: np.ndarray, k: int, *, itself: bool) -> np.ndarray:
@@ -260,8 +283,9 @@ def _within(x: np.ndarray, batch: np.ndarray, label: np.ndarray, k: int) -> dict
         if codes.max() == 0 or len(codes) <= codes.max() + 1 or len(codes) < 3:
             continue
         # of a label with few rows not all rows should be neighbours
-        near = min(k, max(1, len(codes) // 3))
-        mixing.append((len(codes), _mixing(x[rows], codes, near)[0]))
+        few = min(k, max(1, len(codes) // 3))
+        near = codes[_neighbours(x[rows], x[rows], few, itself=True)]
+        mixing.append((len(codes), _mixing(near, codes)))
         silhouette.append((len(codes), silhouette_samples(x[rows], codes).mean()))
     return {
         "mixing_within_labels": _weighted(mixing),
@@ -276,15 +300,15 @@ def _weighted(pairs: list[tuple[int, float]]) -> float:
     return float(np.average(values, weights=weights))
 
 
-def _label_accuracy(x: np.ndarray, batch: np.ndarray, label: np.ndarray, k: int) -> float:
-    """Balanced accuracy of the vote; a tie is broken at random, so that the label counts as one over the number of tied ones."""
+def _label_accuracy(x: np.ndarray, batch: np.ndarray, label: np.ndarray, k: int, common: np.ndarray) -> float:
+    """Mean recall of some labels by the vote; a tie is broken at random, so that the label counts as one over the number of tied ones."""
+    if not len(common):
+        return np.nan
     correct = np.empty(len(label))
     for b in np.unique(batch):
         out = batch == b
-        if out.all():
-            return np.nan
         near = label[~out][_neighbours(x[~out], x[out], min(k, int((~out).sum())), itself=False)]
         votes = np.stack([(near == c).sum(axis=1) for c in range(label.max() + 1)], axis=1)
         most = votes == votes.max(axis=1, keepdims=True)
         correct[out] = most[np.arange(len(most)), label[out]] / most.sum(axis=1)
-    return float(np.mean([correct[label == c].mean() for c in np.unique(label)]))
+    return float(np.mean([correct[label == c].mean() for c in common]))

@@ -10,7 +10,9 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
-from spatialwhisperer._access.table.groups import group_names
+from spatialwhisperer._access.table.groups import known_labels, names_in_order
+from spatialwhisperer._access.table.placing import check_kept
+from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
 from spatialwhisperer._docs import shared
@@ -18,7 +20,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.intervals.auroc import aurocs
 from spatialwhisperer.statistics.intervals.uncertainty import jackknife
 from spatialwhisperer.tl._tissue.probes import Method, fit_probe, take_shots
-from spatialwhisperer.tl.classify import check_classes, check_probe, class_names, known_labels, repeated
+from spatialwhisperer.tl.classify import check_classes, check_probe, repeated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,12 +115,15 @@ def evaluate_classes(
     if key_added is not None and len(keys) > 1:
         raise ValueError(f"key_added={key_added!r} holds the predictions of one key; {len(keys)} were given.")
     tables = tables_of(data, table_key)
+    if key_added is not None:
+        for table in tables:
+            check_kept(table, key_added, [key_added])
     features = {name: stacked(tables, name) for name in keys}
     labels = known_labels(columns(tables, labels_key, "labels_key"), ignore)
     remedy = "Pass group_key='section' to leave sections out instead."
-    groups = columns(tables, group_key, "group_key", remedy, group_names)
+    groups = columns(tables, group_key, "group_key", remedy)
     rows = np.flatnonzero((labels != None) & np.all([np.isfinite(x).all(axis=1) for x in features.values()], axis=0))  # noqa: E711
-    classes = class_names(labels[rows], tables, labels_key)
+    classes = names_in_order(labels[rows], [obs_of(t)[labels_key] for t in tables])
     check_classes(classes, labels_key, len(rows))
     y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
     _check_groups(groups[rows], y, group_key)

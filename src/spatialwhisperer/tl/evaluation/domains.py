@@ -10,12 +10,11 @@ import pandas as pd
 from spatialwhisperer._access.columns import as_list, column
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.groups import group_names
+from spatialwhisperer._access.table.groups import known_labels
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.tl._tissue.clusters import components
 from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
-from spatialwhisperer.tl.classify import known_labels
 from spatialwhisperer.tl.domains import Method, check_clustering, domain_values, partition
 
 if TYPE_CHECKING:
@@ -122,9 +121,7 @@ def evaluate_domains(
         where = "" if len(objects) == 1 else f" of object {number}"
         table = opened.table
         labels = known_labels(column(table, truth, "truth", where), ignore)
-        groups = (
-            opened.sections if group_key is None else column(table, group_key, "group_key", where, read=group_names)
-        )
+        groups = opened.sections if group_key is None else column(table, group_key, "group_key", where)
         graph = spatial_graph(opened, smoothing)
         for name in names:
             given = predicted if name == "expression" else None

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from spatialwhisperer._access.table.groups import group_name, group_names
 from spatialwhisperer._checks.values import check_texts
 from spatialwhisperer._messages import listing
 
@@ -104,7 +105,7 @@ def label_sets(
     TypeError
         If ``mapping`` is not a mapping.
     ValueError
-        If no class has a label.
+        If ``mapping`` names none of the classes, or no class has a label.
     """
     true = list(true)
     mapping = {c: c for c in true} if mapping is None else mapping
@@ -112,7 +113,11 @@ def label_sets(
         raise TypeError(f"mapping must be a mapping from true class to label, not {type(mapping).__name__}.")
     for name, value in mapping.items():
         check_texts(f"mapping[{name!r}]", value)
-    wanted = {str(c): [v] if isinstance(v, str) else list(v) for c, v in mapping.items()}
+    wanted = {group_name(c): [v] if isinstance(v, str) else list(v) for c, v in mapping.items()}
+    if wanted.keys().isdisjoint(true):
+        raise ValueError(
+            f"mapping is for {listing(wanted)}, and none of these is a true class (found: {listing(true)})."
+        )
     sets = {c: [label for label in labels if label in wanted.get(c, ())] for c in true}
     sets = {c: own for c, own in sets.items() if own}
     if not sets:
@@ -187,10 +192,9 @@ def _column_truth(column: Any) -> Known:
             f".obs[{column.name!r}] holds lists or other containers; the ground truth is one class for each row."
         )
     known = ~values.isna().to_numpy()
-    order = column.cat.categories if hasattr(column, "cat") else pd.unique(values[known])
-    labels = np.full(len(values), None, dtype=object)
-    labels[known] = values[known].astype(str)
-    proportions = {str(c): np.where(known, labels == str(c), np.nan) for c in order}
+    labels = group_names(column)
+    classes = map(group_name, column.cat.categories) if hasattr(column, "cat") else pd.unique(labels[known])
+    proportions = {c: np.where(known, labels == c, np.nan) for c in classes}
     return Known(pd.DataFrame(proportions), True, labels)
 
 
@@ -209,7 +213,7 @@ def _proportions(table: AnnData, key: str) -> pd.DataFrame:
         raise ValueError(
             f".obsm[{key!r}] has the shape {values.shape} and .uns[{key!r}]['classes'] {np.size(classes)} names. Name each column once."
         )
-    return pd.DataFrame(values, columns=[str(c) for c in classes])
+    return pd.DataFrame(values, columns=[group_name(c) for c in classes])
 
 
 def _in_order(truth: pd.DataFrame, table: AnnData) -> pd.DataFrame:
@@ -231,7 +235,7 @@ def _in_order(truth: pd.DataFrame, table: AnnData) -> pd.DataFrame:
 
 
 def _class_names(truth: pd.DataFrame) -> list[str]:
-    names = [str(c) for c in truth.columns]
+    names = [group_name(c) for c in truth.columns]
     if not names:
         raise ValueError("truth has no columns; it needs one for each class.")
     repeated = [name for name, n in Counter(names).items() if n > 1]
