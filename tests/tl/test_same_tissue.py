@@ -134,6 +134,7 @@ def test_labels_hardly_depend_on_the_staining(
 ) -> None:
     section = sections[name]
     other = restained(section, *change)
+    sw.tl.embed(other, modality="image")
     assert changed(scores(section), scores(other)) <= 0.10
     truth = captions.targets(section["table"])
     before, after = (

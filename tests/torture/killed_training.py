@@ -59,7 +59,7 @@ index = {m: np.arange(n) for m in inputs}
 items = Items(inputs, index, np.arange(n), np.full(n, "a"))
 pairs = {("image", "gene"): 1.0, ("gene", "text"): 1.0}
 heads = dict.fromkeys(widths, "bn_shortcut")
-recipe = Recipe(heads, 8, 1e-2, 1e-5, 0.01, (0.9, 0.98), 0.1, 0.1, 16, 12, 1)
+recipe = Recipe(heads, 8, 1e-2, 1e-5, 0.01, (0.9, 0.98), 0.1, 0.1, 16, 6, 1)
 
 
 class Scaled(torch.nn.Module):

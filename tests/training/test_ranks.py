@@ -1,17 +1,17 @@
-"""Several processes train like one; each test starts a process of its own, because torch cannot be forked after its threads ran."""
+"""Several processes train like one."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.training.forked import Forked
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _RANKS = '''
@@ -210,8 +210,9 @@ def hand_made(self):
     return np.concatenate([x for batch in batches for x in batch])
 
 
-if __name__ == "__main__":
-    folder, cases, results, done = Path(sys.argv[1]), json.loads(sys.argv[2]), [], {}
+def main(folder, cases):
+    """Train both of each case."""
+    folder, cases, results, done = Path(folder), json.loads(cases), [], {}
     for case in cases:
         if case.pop("hand_made", False):
             ShuffledBatches._order = hand_made
@@ -237,26 +238,30 @@ if __name__ == "__main__":
 ONE, TWO = {"ranks": 1}, {"ranks": 2}
 
 
-def compare(folder: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Train both sides of each case in one process of their own."""
-    (folder / "ranks.py").write_text(_RANKS)
-    command = [sys.executable, str(folder / "ranks.py"), str(folder), json.dumps(cases)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            error = process.communicate(timeout=300)[1]
-        except subprocess.TimeoutExpired:
-            # its ranks wait for each other
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert process.returncode == 0, error[-3000:]
-    found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text())
-    return found
+Compare = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    with Forked(_RANKS, tmp_path_factory.mktemp("ranks")) as script:
+        yield script
+
+
+@pytest.fixture
+def compare(forked: Forked, tmp_path: Path) -> Compare:
+    """Train both sides of each case, all in one process of their own."""
+
+    def compare(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        log = tmp_path / "log"
+        assert forked(log, tmp_path, json.dumps(cases)) == 0, log.read_text()[-3000:]
+        found: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())
+        return found
+
+    return compare
 
 
 @pytest.mark.slow
-def test_two_ranks_train_like_one(tmp_path: Path) -> None:
+def test_two_ranks_train_like_one(compare: Compare) -> None:
     """The same pairs in a step give the same losses and weights: negatives, statistics of a batch norm and captions are gathered."""
     cases: list[dict[str, Any]] = [
         {},
@@ -272,40 +277,40 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
         {"batch": 16, "hand_made": True, "head": "bn_shortcut", "tower": "U"},
         {"batch": 16, "hand_made": True, "head": "bn_shortcut", "text_loss": "sigmoid", "tower": "u"},
     ]
-    for case, found in zip(cases, compare(tmp_path, [c | {"sides": [ONE, TWO]} for c in cases]), strict=True):
+    for case, found in zip(cases, compare([c | {"sides": [ONE, TWO]} for c in cases]), strict=True):
         assert found["names"] == ["loss", "loss_image_gene", "loss_gene_text"]
         assert found["weights"] < 1e-5, (case, found)
         assert found["losses"] < 1e-5, (case, found)
 
 
 @pytest.mark.slow
-def test_ranks_see_the_augmented_tiles_of_one_process(tmp_path: Path) -> None:
+def test_ranks_see_the_augmented_tiles_of_one_process(compare: Compare) -> None:
     """Tiles are read from zarr by threads of each rank, also where the ranks are forked."""
     small = {"tiles": True, "batch": 16, "epochs": 2}
     cases: list[dict[str, Any]] = [
         small | {"tower": "u", "sides": [ONE, TWO]},
         small | {"tower": "U", "text_loss": "sigmoid", "sides": [ONE, TWO]},
     ]
-    for case, found in zip(cases, compare(tmp_path, cases), strict=True):
+    for case, found in zip(cases, compare(cases), strict=True):
         assert found["weights"] < 1e-5, (case, found)
         assert found["losses"] < 1e-5, (case, found)
 
 
 @pytest.mark.slow
-def test_processes_that_are_spawned_get_everything_they_need(tmp_path: Path) -> None:
+def test_processes_that_are_spawned_get_everything_they_need(compare: Compare) -> None:
     small = {"tiles": True, "batch": 16, "epochs": 2}
-    (found,) = compare(tmp_path, [small | {"tower": "u", "sides": [ONE, TWO | {"strategy": "ddp_spawn"}]}])
+    (found,) = compare([small | {"tower": "u", "sides": [ONE, TWO | {"strategy": "ddp_spawn"}]}])
     assert found["weights"] < 1e-5
     assert found["losses"] < 1e-5
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_killed_ends_the_run_which_resumes_to_the_same_model(tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_ends_the_run_which_resumes_to_the_same_model(compare: Compare) -> None:
     """The other rank does not wait for it, by whatever signal it ended, and an own error says how to go on."""
     case: dict[str, Any] = {"head": "bn_shortcut", "text_loss": "sigmoid", "batch": 16, "epochs": 2}
     ends = (("U", "SIGKILL"), ("u", "SIGKILL"), ("u", "SIGTERM"))
     cases = [case | {"tower": tower, "sides": [TWO, TWO | {"by": by}]} for tower, by in ends]
-    for case, found in zip(cases, compare(tmp_path, cases), strict=True):
+    for case, found in zip(cases, compare(cases), strict=True):
         assert found["weights"] == found["losses"] == 0, (case, found)
 
 
@@ -316,7 +321,7 @@ TOLERANCES = {"32-true": 1e-5, "64-true": 1e-5, "bf16-mixed": 0.05, "bf16-true":
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [1, 4])
 def test_precision_locking_ranks_and_kills_give_the_float32_run_of_one_process(
-    tmp_path: Path, accumulated: int
+    compare: Compare, accumulated: int
 ) -> None:
     """Cells are trained straight on, and killed with SIGKILL within an epoch and resumed, which changes nothing at all.
 
@@ -334,7 +339,7 @@ def test_precision_locking_ranks_and_kills_give_the_float32_run_of_one_process(
         cases.append(case | {"sides": [reference, straight]})
         if ranks == 1 or tower == "U":
             cases.append(case | {"sides": [straight, straight | {"by": "SIGKILL"}]})
-    for case, found in zip(cases, compare(tmp_path, cases), strict=True):
+    for case, found in zip(cases, compare(cases), strict=True):
         if case["sides"][1].get("by"):
             assert found["weights"] == found["losses"] == 0, (case, found)
         else:

@@ -7,6 +7,7 @@ expression and the confidences. Nothing of the package's data is used.
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -285,6 +286,7 @@ def measure(repeats: int, names: tuple[str, ...] = (), sigmas: tuple[float, ...]
     return pd.DataFrame(rows, columns=["what", "sigma", "coverage", "given", "width"])
 
 
+@cache
 def _truth(name: str, estimate: Callable[[Section, bool], Estimate]) -> float:
     """The value that infinitely many independent spots would give."""
     if name == "calibration error, calibrated":
@@ -294,7 +296,7 @@ def _truth(name: str, estimate: Callable[[Section, bool], Estimate]) -> float:
     if name == f"ratio over {PATIENTS} patients, jackknife":
         return 0.5
     large = Independent(_MANY)
-    large.errors = SpatialErrors(None, np.zeros(_MANY))
+    large.errors = SpatialErrors(None, np.zeros(_MANY, int))
     return estimate(large, False).value
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.training.forked import Forked
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _RUN = '''
@@ -73,21 +74,30 @@ def train(corpus, folder, ranks=1, joined=False, head="bn_shortcut", text_loss="
     return {"weights": weights, "history": history.to_dict("list"), "parts": feed.parts}
 
 
-if __name__ == "__main__":
-    corpus, folder, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    Path(sys.argv[4]).write_text(json.dumps(train(corpus, folder, **options)))
+def main(corpus, folder, options, out):
+    Path(out).write_text(json.dumps(train(corpus, folder, **json.loads(options))))
 '''
 
 
-def run(corpus: Path, folder: Path, *, code: int = 0, **options: Any) -> dict[str, Any]:
-    """Train in a process of its own: torch cannot be forked after its threads ran."""
-    folder.mkdir(exist_ok=True)
-    (folder / "run.py").write_text(_RUN)
-    out = folder / "out.json"
-    command = [sys.executable, str(folder / "run.py"), str(corpus), str(folder / "run"), json.dumps(options), str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ)
-    assert ended.returncode == code, ended.stderr[-3000:]
-    return json.loads(out.read_text()) if code == 0 else {}
+Train = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    with Forked(_RUN, tmp_path_factory.mktemp("runs")) as script:
+        yield script
+
+
+@pytest.fixture
+def run(forked: Forked, folder: Path, tmp_path: Path) -> Train:
+    """Train on the corpus in a process of its own, in a folder of that name."""
+
+    def run(name: str, *, code: int = 0, **options: Any) -> dict[str, Any]:
+        log, out = tmp_path / "log", tmp_path / "out.json"
+        assert forked(log, folder, tmp_path / name, json.dumps(options), out) == code, log.read_text()[-3000:]
+        return json.loads(out.read_text()) if code == 0 else {}
+
+    return run
 
 
 def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -106,9 +116,9 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
-def test_two_processes_are_one_on_the_joined_batch(folder: Path, tmp_path: Path, loss: str) -> None:
-    one = run(folder, tmp_path / "one", joined=True, text_loss=loss)
-    two = run(folder, tmp_path / "two", ranks=2, text_loss=loss)
+def test_two_processes_are_one_on_the_joined_batch(run: Train, loss: str) -> None:
+    one = run("one", joined=True, text_loss=loss)
+    two = run("two", ranks=2, text_loss=loss)
     assert apart(one, two) < 1e-5
     losses = [name for name in one["history"] if name.startswith(("loss", "val_loss"))]
     assert {"loss", "loss_image_gene", "loss_gene_text", "val_loss"} <= set(losses)
@@ -117,12 +127,12 @@ def test_two_processes_are_one_on_the_joined_batch(folder: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_in_the_middle_of_a_pass_continues_to_the_same_model(folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_in_the_middle_of_a_pass_continues_to_the_same_model(run: Train) -> None:
     how: dict[str, Any] = {"head": "rmlp", "dropout": 0.2}
-    whole = run(folder, tmp_path / "whole", **how)
+    whole = run("whole", **how)
     assert whole["parts"] > 1
     assert whole["history"]["epoch"] == sorted([0, 1] * whole["parts"])
-    run(folder, tmp_path / "killed", code=-9, killed=True, **how)
-    resumed = run(folder, tmp_path / "killed", resume=True, **how)
+    run("killed", code=-9, killed=True, **how)
+    resumed = run("killed", resume=True, **how)
     assert apart(whole, resumed) == 0
     assert resumed["history"] == whole["history"]

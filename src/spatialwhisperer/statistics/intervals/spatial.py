@@ -8,12 +8,11 @@ ranges are not underestimated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import numpy as np
+import pandas as pd
 
 from spatialwhisperer.statistics.intervals.auroc import auroc, influence, placements
+from spatialwhisperer.statistics.intervals.covariance import Covariance, Kernel, Term, Terms, by_lag
 from spatialwhisperer.statistics.intervals.uncertainty import Uncertainty
 
 SAMPLE = 700
@@ -22,40 +21,6 @@ SAMPLE = 700
 _SHORTEST = 0.7
 _RANGES = 8
 _CHUNK = 512
-
-
-class Kernel(NamedTuple):
-    """How correlation falls with distance: ``exp(-d / range)``, or ``exp(-(d / 2 range)²)`` where it is smooth."""
-
-    smooth: bool
-    range: float
-
-    def __call__(self, distance: np.ndarray) -> np.ndarray:
-        """Correlation at distances, of which those between sections are infinite."""
-        return np.exp(-((distance / (2 * self.range)) ** 2)) if self.smooth else np.exp(-distance / self.range)
-
-
-@dataclass(frozen=True)
-class Covariance:
-    """``a I + b K``: the part of single rows, and the part that neighbours have in common."""
-
-    alone: float
-    common: float
-    kernel: Kernel
-
-    @property
-    def variance(self) -> float:
-        """Variance of one row."""
-        return self.alone + self.common
-
-
-class _Term(NamedTuple):
-    """What a covariance matrix looks like after the design is taken out: its mean by lag, its trace, the trace of its square."""
-
-    kernel: Kernel
-    by_lag: np.ndarray
-    trace: float
-    square: float
 
 
 class SpatialErrors:
@@ -91,7 +56,7 @@ class SpatialErrors:
 
     def __init__(self, positions: np.ndarray | None, sections: np.ndarray, random_state: int = 0) -> None:
         n = len(sections)
-        self._codes = np.unique(np.asarray(sections).astype(str), return_inverse=True)[1]
+        self._codes = pd.factorize(np.asarray(sections).astype(str))[0]
         self.independent = positions is None or not np.isfinite(positions).all()
         self._xy = np.zeros((n, 2)) if positions is None or self.independent else self._in_spots(positions)
         rng = np.random.default_rng(random_state)
@@ -100,7 +65,8 @@ class SpatialErrors:
         self._kernels: list[Kernel] = []
         if n and not self.independent:
             self._set_lags()
-        self._designs: dict[bytes, list[_Term]] = {}
+        self._designs: dict[bytes, list[Term]] = {}
+        self._last: tuple[np.ndarray, Terms] | None = None
 
     def _in_spots(self, positions: np.ndarray) -> np.ndarray:
         """Positions in units of the median distance to the nearest row of the section."""
@@ -309,9 +275,9 @@ class SpatialErrors:
             return Covariance(float(e @ e) / df, 0.0, Kernel(False, _SHORTEST)), df
         single, *terms = self._terms(rows, basis)
         lags = self._lags_of(rows)
-        counts = self._by_lag(lags)
+        counts = self._on(rows).counts
         weight = np.sqrt(counts)
-        products = self._by_lag(lags, np.outer(e, e)) / counts.clip(min=1)
+        products = by_lag(lags, self._n_lags, np.outer(e, e)) / counts.clip(min=1)
         fits = []
         for term in terms:
             design = np.stack([single.by_lag, term.by_lag], axis=1)
@@ -322,30 +288,25 @@ class SpatialErrors:
         square = alone**2 * single.square + 2 * alone * common * term.trace + common**2 * term.square
         return Covariance(float(alone), float(common), term.kernel), float(trace**2 / square) if square else 1.0
 
-    def _terms(self, rows: np.ndarray, basis: np.ndarray) -> list[_Term]:
+    def _terms(self, rows: np.ndarray, basis: np.ndarray) -> list[Term]:
         """The identity and every kernel on some rows, after the basis is taken out; kept for the next estimate."""
         key = basis[self.sample].tobytes()
         if key not in self._designs:
-            own, distance, lags = _orthonormal(basis[rows]), self._distance(rows, rows), self._lags_of(rows)
-            counts = self._by_lag(lags).clip(min=1)
-            out = []
-            for kernel in (None, *self._kernels):
-                left = without(np.eye(len(rows)) if kernel is None else kernel(distance), own)
-                by_lag = self._by_lag(lags, left) / counts
-                out.append(_Term(kernel or Kernel(False, 1.0), by_lag, float(np.trace(left)), float((left**2).sum())))
-            self._designs[key] = out
+            self._designs[key] = self._on(rows).without(_orthonormal(basis[rows]))
         return self._designs[key]
+
+    def _on(self, rows: np.ndarray) -> Terms:
+        """Those of the rows of the last estimate are kept: estimates mostly have the same."""
+        if self._last is None or not np.array_equal(self._last[0], rows):
+            terms = Terms(self._kernels, self._distance(rows, rows), self._lags_of(rows), self._n_lags)
+            self._last = (rows, terms)
+        return self._last[1]
 
     def _lags_of(self, rows: np.ndarray) -> np.ndarray:
         if len(rows) == len(self.sample):
             return self._lags
         at = np.searchsorted(self.sample, rows)
         return self._lags[np.ix_(at, at)]
-
-    def _by_lag(self, lags: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-        """Number of pairs of rows by lag, or the sum of values over them."""
-        weights = None if values is None else values.ravel()
-        return np.bincount(lags.ravel(), weights=weights, minlength=self._n_lags + 1)[:-1].astype(float)
 
 
 def _errors(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
