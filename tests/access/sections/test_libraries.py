@@ -85,7 +85,7 @@ def test_sections_on_an_array_or_of_a_table_alone_are_told_apart(joined: ad.AnnD
     joined.uns["spatialdata_attrs"] = {"region": ["s1", "s2"], "region_key": "region", "instance_key": "sample"}
     assert Slide.open(joined).sections.tolist() == TWO.tolist()
     del joined.uns["spatialdata_attrs"]
-    joined.obs["array_row"], joined.obs["array_col"] = joined.obsm.pop("spatial").T.astype(int)
+    joined.obs["array_row"], joined.obs["array_col"] = np.asarray(joined.obsm.pop("spatial"), int).T
     joined.obs["sample"] = TWO
     assert Slide.open(joined).sections.tolist() == TWO.tolist()
 
@@ -109,7 +109,7 @@ def test_rows_upon_each_other_that_no_usual_column_tells_apart_are_said(joined: 
         SpatialWhispererWarning, match=r"12 of 12 rows lie at the very places of other rows.*library_key="
     ):
         Slide.open(joined).sections  # noqa: B018
-    joined.obs["array_row"], joined.obs["array_col"] = joined.obsm["spatial"].T.astype(int)
+    joined.obs["array_row"], joined.obs["array_col"] = np.asarray(joined.obsm["spatial"], int).T
     joined.obsm["spatial"] = np.arange(24.0).reshape(12, 2)
     with pytest.warns(SpatialWhispererWarning, match="12 of 12 rows"):
         Slide.open(joined).sections  # noqa: B018

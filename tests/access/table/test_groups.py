@@ -49,7 +49,8 @@ def test_other_values_are_named_as_they_are() -> None:
 
 def test_labels_to_ignore_are_named_in_any_form() -> None:
     labels = group_names(pd.Series([1, np.nan, 2]))
-    for ignore in ([1], ["1"], [1.0]):
+    each: list[Any] = [[1], ["1"], [1.0]]
+    for ignore in each:
         assert known_labels(labels, ignore).tolist() == [None, None, "2"]
     assert known_labels(labels, ["1.0"]).tolist() == known_labels(labels, []).tolist() == ["1", None, "2"]
     with pytest.raises(TypeError, match="ignore must be a list of labels, not the string '1'"):
@@ -57,5 +58,5 @@ def test_labels_to_ignore_are_named_in_any_form() -> None:
 
 
 def test_names_stand_in_the_order_of_the_categories_then_of_the_alphabet() -> None:
-    columns = [pd.Series([2.0, 1.0], dtype=pd.CategoricalDtype([3.0, 2.0, 1.0])), pd.Series(["b", "a"])]
+    columns: list[Any] = [pd.Series([2.0, 1.0], dtype=pd.CategoricalDtype([3.0, 2.0, 1.0])), pd.Series(["b", "a"])]
     assert names_in_order(["1", "b", None, "2", "a", "1"], columns) == ["2", "1", "a", "b"]
