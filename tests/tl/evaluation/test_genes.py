@@ -155,6 +155,19 @@ def test_enrichment_has_the_figures_of_scipy() -> None:
     np.testing.assert_allclose(out["p_adjusted"], stats.false_discovery_control(out["p"]))
 
 
+def test_genes_that_are_tied_with_the_last_of_the_highest_count_too() -> None:
+    report = pd.DataFrame(
+        {"pearson": [*np.ones(5), *np.full(20, 0.5), *np.zeros(35)]}, index=[f"G{i}" for i in range(60)]
+    )
+    sets = {"a": [f"G{i}" for i in range(3, 13)]}
+    one, other = (gene_set_enrichment(r, sets, n_top=10).loc["a"] for r in (report, report.iloc[::-1]))
+    pd.testing.assert_series_equal(one, other)
+    assert one["n_top"] == 10
+    assert one["p_top"] == pytest.approx(stats.hypergeom.sf(9, 60, 10, 25))
+    level = gene_set_enrichment(report.assign(pearson=0.5), sets, n_top=10).loc["a"]
+    assert level["p_top"] == 1
+
+
 def test_bad_gene_sets_are_refused(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="No gene set has at least 5"):
         gene_set_enrichment(scores(), {"a": ["X"]})

@@ -185,7 +185,7 @@ def gene_set_enrichment(
     by
         Column with the score, higher is better.
     n_top
-        Number of the highest genes that the hypergeometric test counts.
+        Number of the highest genes that the hypergeometric test counts. Genes that score as high as the last of them count too.
     min_genes
         Sets with fewer genes in the report are left out.
 
@@ -222,8 +222,9 @@ def gene_set_enrichment(
     if n_top < 1 or min_genes < 1:
         raise ValueError(f"n_top and min_genes must be at least 1, not {n_top!r} and {min_genes!r}.")
     score = report[by].dropna()
-    score = score[~score.index.duplicated()].astype(float).sort_values(ascending=False, kind="stable")
-    n_top = min(n_top, len(score))
+    score = score[~score.index.duplicated()].astype(float)
+    # with all that are tied at the end, so that the order of the rows does not decide which of them count
+    top = (score.rank(ascending=False, method="min") <= n_top).to_numpy()
     rows = {}
     for name, genes in read_gene_sets(gene_sets).items():
         inside = score.index.isin([str(g) for g in genes])
@@ -231,14 +232,14 @@ def gene_set_enrichment(
         if size < min_genes or size == len(score):
             continue
         test = mannwhitneyu(score[inside], score[~inside], alternative="greater")
-        hits = int(inside[:n_top].sum())
+        hits = int((inside & top).sum())
         rows[name] = {
             "n_genes": size,
             "mean": score[inside].mean(),
             "auroc": test.statistic / (size * (len(score) - size)),
             "p": test.pvalue,
             "n_top": hits,
-            "p_top": hypergeom.sf(hits - 1, len(score), size, n_top),
+            "p_top": hypergeom.sf(hits - 1, len(score), size, top.sum()),
         }
     if not rows:
         raise ValueError(
