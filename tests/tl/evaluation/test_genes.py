@@ -111,6 +111,21 @@ def test_genes_of_some_objects_are_reported_over_those(objects: Any) -> None:
     assert np.isnan(report["pearson_sd"]["G8"])
 
 
+def test_a_gene_that_is_named_need_not_be_in_every_object(objects: Any) -> None:
+    tables, predictions = objects
+    predictions[1] = predictions[1][:, :5].copy()
+    # of the second object nothing is asked
+    predictions[0].X[0, 3] = np.nan
+    whole = gene_report(tables[:1], predictions[:1], genes=["G8"])
+    pd.testing.assert_frame_equal(gene_report(tables, predictions, genes=["G8"]), whole)
+    both = gene_report(tables, predictions, genes=["G8", "G1"])
+    assert both["n_sections"].to_dict() == {"G1": 2, "G8": 1}
+    with pytest.raises(KeyError, match="no object has both predicted and measured: NOPE"):
+        gene_report(tables, predictions, genes=["G8", "NOPE"])
+    with pytest.raises(KeyError, match="no object has both predicted and measured: NOPE"):
+        gene_report(tables, predictions, genes="NOPE")
+
+
 def test_one_object_needs_no_list(objects: Any) -> None:
     tables, predictions = objects
     one = gene_report(tables[0], predictions[0], genes=["G0", "G2"])
