@@ -104,8 +104,7 @@ def tiles(
     ValueError
         If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive, a coordinate is NaN,
         centres lie outside the image, an argument does not apply, a name is taken, a mask holds fractions, NaN or negative numbers,
-        or no tile of a grid fits into the tissue.
-        Nothing is written then.
+        or no tile of a grid fits into the tissue. Nothing is written then.
 
     Examples
     --------

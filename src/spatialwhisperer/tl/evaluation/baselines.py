@@ -213,8 +213,8 @@ def _holds_evaluated(table: AnnData, columns: np.ndarray, values: sp.csr_matrix,
     else:
         # values depend on the other genes and rows of a table, and counts do not
         at = match_genes(pair.genes, pair.gene_ids, pair.table)
-        truth = counts_matrix(pair.table, layer)[mine][:, at[present]]
-        known = counts_matrix(table, layer)[its][:, columns[present]]
+        truth = counts_matrix(pair.table[mine], layer)[:, at[present]]
+        known = counts_matrix(table[its], layer)[:, columns[present]]
     told = ((truth != 0).getnnz(axis=1) > 0) | ((known != 0).getnnz(axis=1) > 0)
     same = ((truth != known).getnnz(axis=1) == 0)[told]
     return bool(len(same) and same.mean() > 0.5)
