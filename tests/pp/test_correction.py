@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -58,6 +59,17 @@ def test_genes_come_in_the_order_asked_for_and_batches_from_a_column() -> None:
     together = harmonize_expression(joined, genes=GENES[::-1], batch_key="section", ridge=None)
     assert len(together) == 1
     np.testing.assert_allclose(together[0], np.vstack(apart), atol=1e-5)
+
+
+def test_genes_are_scaled_within_sections_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    harmonypy = pytest.importorskip("harmonypy")
+    monkeypatch.setattr(harmonypy, "run_harmony", lambda x, *_, **__: SimpleNamespace(Z_corr=np.asarray(x).T))
+    space = "per_gene_log10_peer"
+    parts = [table(0, 1.0), table(1, 4.0, n=60), table(2, 2.0)]
+    parts[2].obs["patient"] = "q"
+    got = harmonize_expression(parts, genes=GENES, batch_key="patient", value_space=space)
+    for values, part in zip(got, parts, strict=True):
+        np.testing.assert_allclose(values, to_space(part.X.toarray(), space), rtol=1e-6)
 
 
 def test_as_many_genes_as_rows_are_not_transposed() -> None:

@@ -67,3 +67,32 @@ def test_a_mask_covers_the_whole_image() -> None:
         TissueMask.over(image, mask.T)
     with pytest.raises(ValueError, match="shape"):
         TissueMask.over(image, mask[0])
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int64", "float32"])
+def test_a_mask_may_hold_labels_of_which_0_is_the_background(kind: str) -> None:
+    labels = np.zeros((60, 80), int)
+    labels[:20], labels[20:40] = 3, 255
+    got = TissueMask.over(raster(np.zeros((3, 600, 800), np.uint8)), labels.astype(kind))
+    assert np.array_equal(got.mask, labels > 0)
+
+
+@pytest.mark.parametrize(
+    ("tissue", "background", "problem"),
+    [
+        (0.9, 0.1, "non-integer values such as"),
+        (1.0, np.nan, "NaN or infinite values"),
+        (1, -1, "negative values such as -1"),
+    ],
+)
+def test_a_mask_that_must_be_thresholded_is_refused(tissue: float, background: float, problem: str) -> None:
+    image, inside = raster(np.zeros((3, 600, 800), np.uint8)), np.arange(80) < 40
+    mask = np.where(np.tile(inside, (60, 1)), tissue, background)
+    with pytest.raises(ValueError, match=f"whole numbers of which 0 is the background; .*{problem}.*mask > 0.5"):
+        TissueMask.over(image, mask)
+
+
+def test_a_mask_of_words_is_refused() -> None:
+    image = raster(np.zeros((3, 600, 800), np.uint8))
+    with pytest.raises(TypeError, match="A tissue mask must be an array of numbers"):
+        TissueMask.over(image, np.full((60, 80), "tissue"))

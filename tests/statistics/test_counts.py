@@ -8,7 +8,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from spatialwhisperer.statistics import counts as module
-from spatialwhisperer.statistics.counts import as_counts, not_counts, select_genes, summed, training_counts
+from spatialwhisperer.statistics.counts import as_counts, not_counts, select_genes, stored_once, training_counts
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,17 @@ def test_values_that_are_stored_for_one_entry_are_summed_without_wrapping(dtype:
     twice = sp.csr_matrix((values, [0, 0, 1], [0, 2, 3]), shape=(2, 2))
     expected = [[values[:2].astype(int).sum(), 0], [0, values[2]]]
     assert as_counts(twice, 2).toarray().tolist() == expected
-    assert summed(twice).toarray().tolist() == expected
+    assert stored_once(twice).toarray().tolist() == expected
     assert twice.nnz == 3
+
+
+def test_zeros_that_are_stored_are_dropped_from_a_copy() -> None:
+    given = sp.csr_matrix((np.array([2, 0, 3], np.int32), [0, 1, 1], [0, 2, 3]), shape=(2, 2))
+    got = stored_once(given)
+    assert (got.data.tolist(), got.indices.tolist(), got.indptr.tolist()) == ([2, 3], [0, 1], [0, 1, 2])
+    assert given.nnz == 3
+    assert stored_once(got) is got
+    assert as_counts(given, 2).nnz == 2
 
 
 def test_counts_of_other_genes_or_of_logarithms_are_refused() -> None:

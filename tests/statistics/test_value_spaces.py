@@ -33,6 +33,14 @@ def test_sparse_stays_sparse_and_equals_dense(space: str) -> None:
     np.testing.assert_array_equal(sparse.toarray(), to_space(COUNTS, space))
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_zeros_that_are_stored_change_nothing(space: str) -> None:
+    stored = sp.csr_matrix(COUNTS + 1)
+    stored.data -= 1
+    got = to_space(stored, space, sections=["a", "a", "b", "b"])
+    np.testing.assert_array_equal(got.toarray(), to_space(COUNTS, space, sections=["a", "a", "b", "b"]))
+
+
 def test_an_unknown_space_is_refused() -> None:
     with pytest.raises(ValueError, match="Unknown value space 'tpm'; choose one of per_spot_log1p"):
         to_space(COUNTS, "tpm")

@@ -236,6 +236,20 @@ def test_a_training_section_never_retrieves_itself(marked: Any) -> None:
         assert (predict(model, renamed, method="retrieval").X[:, 0] > 0).any()
 
 
+def test_a_regression_needs_no_neighbours(marked: Any, section: Any) -> None:
+    """Half of the bank is of the section of a row: no standard deviation is known of more neighbours than the rest."""
+    (one, _), model = marked
+    with pytest.warns(SpatialWhispererWarning, match="trained on"):
+        own = predict(model, one, method="regression", k=120)
+    with pytest.warns(SpatialWhispererWarning, match="trained on"):
+        out = predict(model, one, method="regression", k=121)
+    assert own.obs[STD].notna().all()
+    assert np.array_equal(out.X, own.X)
+    assert out.obs[STD].isna().all()
+    with pytest.raises(ValueError, match=r"k = 241 .*240 usable rows"):
+        predict(model, alone(section["table"]), method="regression", k=241)
+
+
 def test_a_part_of_a_training_section_never_retrieves_itself(marked: Any) -> None:
     (one, _), model = marked
     message = r"trained on (these|\d+ of these \d+) rows"

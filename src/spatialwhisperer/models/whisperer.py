@@ -170,8 +170,8 @@ class Whisperer(JointSpace, OnHub):
 
         Returns
         -------
-        Predicted values float32 (n, g), and the standard deviation among the retrieved neighbours, mean over the genes (n,).
-        Rows with NaN in the features are NaN.
+        Predicted values float32 (n, g), and the standard deviation among the retrieved neighbours, mean over the genes (n,), as
+        `ExpressionPredictor.predict` does. Rows with NaN in the features are NaN.
 
         Raises
         ------

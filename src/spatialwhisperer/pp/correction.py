@@ -116,7 +116,9 @@ def harmonize_expression(
         counts = counts_matrix(table, layer)
         parts.append(counts[:, table.var_names.get_indexer(pd.Index(genes))])
         depth.append(np.asarray(counts.sum(axis=1)).ravel())
-    values = to_space(sp.vstack(parts, format="csr"), value_space, library=np.concatenate(depth), sections=batch)
+    # a batch may hold several sections, and values that are scaled within sections are scaled as elsewhere
+    sections = np.concatenate(batch_codes(slides, None))
+    values = to_space(sp.vstack(parts, format="csr"), value_space, library=np.concatenate(depth), sections=sections)
     # genes x rows: the other orientation is misread where there are as many genes as rows
     out = harmonypy.run_harmony(
         values.toarray().T, {"batch": batch}, "batch", lamb=ridge, random_state=random_state, verbose=False

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._access.images import Level, RasterImage, as_spatialdata, find_image, read_pixels
+from spatialwhisperer._annotations import numbers
+from spatialwhisperer.statistics.counts import not_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +46,17 @@ class TissueMask:
 
     @classmethod
     def over(cls, image: RasterImage, mask: np.ndarray) -> TissueMask:
-        """Lay a mask over the whole of an image, whatever the resolution of the mask."""
-        mask = np.asarray(mask)
+        """Lay a mask over the whole of an image, whatever the resolution of the mask.
+
+        Raises
+        ------
+        TypeError
+            If the mask does not hold numbers.
+        ValueError
+            If it has another shape than the image, or holds something else than whole numbers from 0: which of two probabilities is tissue,
+            the caller must say.
+        """
+        mask = numbers("A tissue mask", mask)
         if mask.ndim != 2 or 0 in mask.shape:
             raise ValueError(
                 f"A tissue mask must have shape (height, width) and cover the whole image; found shape {mask.shape}."
@@ -55,6 +66,11 @@ class TissueMask:
             raise ValueError(
                 f"The tissue mask of shape {mask.shape} does not have the proportions of image {image.name!r} "
                 f"({height:.0f} x {width:.0f} pixels). Pass a mask that covers the whole image, rows first."
+            )
+        if mask.dtype.kind not in "bu" and (problem := not_counts(mask.ravel())):
+            raise ValueError(
+                "A tissue mask holds True and False, or whole numbers of which 0 is the background; this one holds "
+                f"{problem}. Threshold it first: tissue=mask > 0.5."
             )
         return cls(mask.astype(bool), width / mask.shape[1], height / mask.shape[0])
 

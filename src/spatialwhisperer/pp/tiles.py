@@ -67,8 +67,9 @@ def tiles(
     shapes_key
         Shapes or labels of a SpatialData to put the tiles on. The table that annotates them is used; one is made if there is none.
     tissue
-        For a grid: ``"auto"`` finds the tissue, ``None`` takes the whole image. Or a Boolean mask of shape (height, width) that
-        covers the whole image at any resolution, or a mapping from image to mask.
+        For a grid: ``"auto"`` finds the tissue, ``None`` takes the whole image. Or a mask of shape (height, width) that covers the
+        whole image at any resolution, or a mapping from image to mask. A mask is Boolean, or holds whole numbers of which 0 is the
+        background; threshold probabilities first: ``mask > 0.5``.
     min_tissue
         For a grid: smallest fraction of a tile that must be tissue.
     off_slide
@@ -99,11 +100,11 @@ def tiles(
     KeyError
         If there is no image, or an element that is named does not exist.
     TypeError
-        If there is no argument of a name, or ``tile_um`` is not one number.
+        If there is no argument of a name, ``tile_um`` is not one number, or a mask does not hold numbers.
     ValueError
         If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive, a coordinate is NaN,
-        centres lie outside the image, an argument does not apply, a name is taken, or no tile of a grid fits into the tissue.
-        Nothing is written then.
+        centres lie outside the image, an argument does not apply, a name is taken, a mask holds fractions, NaN or negative numbers,
+        or no tile of a grid fits into the tissue. Nothing is written then.
 
     Examples
     --------

@@ -26,13 +26,18 @@ def not_counts(values: np.ndarray) -> str | None:
     return None
 
 
-def summed(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """The same matrix with one value for each entry: the sum of those that are stored for it, in a type that holds it."""
-    if matrix.has_canonical_format:
-        return matrix
-    # uint8 would wrap at 256
-    matrix = matrix.astype(np.int64 if matrix.dtype.kind in "iub" else matrix.dtype, copy=True)
-    matrix.sum_duplicates()
+def stored_once(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """The same matrix with one value stored for each entry that is not zero, so that equal matrices are stored alike.
+
+    Values that are stored for one entry are added, in a type that holds their sum.
+    """
+    if not matrix.has_canonical_format:
+        # uint8 would wrap at 256
+        matrix = matrix.astype(np.int64 if matrix.dtype.kind in "iub" else matrix.dtype, copy=True)
+        matrix.sum_duplicates()
+    if np.count_nonzero(matrix.data) < matrix.nnz:
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
     return matrix
 
 
@@ -50,7 +55,7 @@ def as_counts(counts: Any, n_genes: int) -> sp.csr_matrix:
         counts = numbers("counts", counts, (None, None))
         # scipy has no sparse matrices of float16
         counts = counts.astype(np.float32) if counts.dtype == np.float16 else counts
-    matrix = summed(sp.csr_matrix(counts))
+    matrix = stored_once(sp.csr_matrix(counts))
     if matrix.shape[1] != n_genes:
         raise ValueError(
             f"counts have {matrix.shape[1]} columns and the encoder takes {n_genes} genes. Align them first: "

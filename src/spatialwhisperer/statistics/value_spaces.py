@@ -77,7 +77,10 @@ def _per_gene(matrix: sp.csr_matrix, sections: Any) -> sp.csr_matrix:
     out = matrix.tocoo()
     totals = np.zeros((codes.max(initial=0) + 1, matrix.shape[1]))
     np.add.at(totals, (codes[out.row], out.col), out.data)
-    return sp.csr_matrix((TARGET * out.data / totals[codes[out.row], out.col], (out.row, out.col)), shape=matrix.shape)
+    total = totals[codes[out.row], out.col]
+    # a zero may be stored for a gene that has no count
+    scaled = TARGET * out.data / np.where(total > 0, total, 1.0)
+    return sp.csr_matrix((scaled, (out.row, out.col)), shape=matrix.shape)
 
 
 def check_space(space: str) -> None:

@@ -79,7 +79,8 @@ def predict_expression(
     genes
         Some of the genes of the model, each once, by name or Ensembl id; ``None`` takes all.
     k
-        Number of neighbours; ``None`` takes that of the preset, or all rows of a bank that is smaller.
+        Number of neighbours; ``None`` takes that of the preset, or all rows of a bank that is smaller. Of "regression" the standard
+        deviation alone depends on it.
     bank_scope
         "other_groups" leaves out the observations of the same patient: that of ``group_key``, and of rows that the model was trained
         on the patient that they had in training.
@@ -100,7 +101,10 @@ def predict_expression(
     ``.X`` : :class:`numpy.ndarray` (dtype ``float32``)
         Predicted values in the value space of the model; NaN where the tile leaves the slide.
     ``.obs['sw_expression_std']`` : :class:`pandas.Series` (dtype ``float32``)
-        Standard deviation among the retrieved neighbours, mean over all genes of the model.
+        Standard deviation among the retrieved neighbours, mean over all genes of the model, with every method. It says how much
+        similar training tissue differs, noise of the counts included. It is not the error of the prediction, and no interval follows
+        from it: the mean of k neighbours varies less than they do, and tissue unlike any in the bank may have neighbours that agree.
+        Of "regression" it is NaN where a row may use fewer than ``k`` neighbours.
     ``.var['held_out_pearson']`` : :class:`pandas.Series` (dtype ``float32``)
         Correlation of predicted and measured values of this gene on held-out training tissue; use it to drop genes that are
         predicted badly. :class:`ExpressionOptions` says what the held-out patient was left out of.
@@ -108,9 +112,9 @@ def predict_expression(
     Raises
     ------
     ValueError
-        If the model predicts no expression, ``k`` is larger than the bank, the method is unknown, or the name of the table is
-        taken by something else. If ``genes`` is empty or names a gene twice. If the observations of a patient are to be left out, and
-        the model was trained without patients.
+        If the model predicts no expression, ``k`` is larger than the bank, a row may use fewer than ``k`` neighbours (but by
+        "regression"), the method is unknown, or the name of the table is taken by something else. If ``genes`` is empty or names a
+        gene twice. If the observations of a patient are to be left out, and the model was trained without patients.
     KeyError
         If a gene is not among those of the model, or there is no image or no column of the patients.
 

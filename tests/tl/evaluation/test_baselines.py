@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._provenance import record
 from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.tl.evaluation.baselines import (
     TrainingSpots,
@@ -121,9 +123,23 @@ def test_training_spots_of_all_objects_are_read(section: Any, train: list[Any], 
 
 def test_training_data_must_not_hold_what_is_evaluated(adata: Any, train: list[Any], guess: Any) -> None:
     pair = paired(adata, guess(adata))
-    for leak in (adata, adata.copy(), adata[30:].copy()):
+    for leak in (adata, adata.copy(), adata[30:].copy(), adata[:, 20:].copy()):
         with pytest.raises(ValueError, match=r"train\[1\] holds rows that are evaluated"):
             read_training([train[0], leak], pair, layer=None, options={})
+
+
+@pytest.mark.parametrize("counts_of_a_row", [0.2, 1.0])
+def test_shallow_sections_with_the_same_names_are_not_the_same(counts_of_a_row: float) -> None:
+    rng = np.random.default_rng(0)
+    one, other = (
+        ad.AnnData(sp.csr_matrix(rng.poisson(counts_of_a_row / 60, (500, 60)), dtype=np.float32)) for _ in "ab"
+    )
+    prediction = ad.AnnData(rng.normal(size=one.shape).astype(np.float32), obs=one.obs.copy(), var=one.var.copy())
+    record(prediction, "sw_expression", {"value_space": SPACE})
+    pair = paired(one, prediction)
+    assert len(read_training([other], pair, layer=None, options={}).totals) == 500
+    with pytest.raises(ValueError, match="holds rows that are evaluated"):
+        read_training([one.copy()], pair, layer=None, options={})
 
 
 def test_values_that_are_no_counts_must_not_hold_what_is_evaluated(adata: Any, train: list[Any], guess: Any) -> None:

@@ -111,6 +111,21 @@ def test_genes_of_some_objects_are_reported_over_those(objects: Any) -> None:
     assert np.isnan(report["pearson_sd"]["G8"])
 
 
+def test_a_gene_that_is_named_need_not_be_in_every_object(objects: Any) -> None:
+    tables, predictions = objects
+    predictions[1] = predictions[1][:, :5].copy()
+    # of the second object nothing is asked
+    predictions[0].X[0, 3] = np.nan
+    whole = gene_report(tables[:1], predictions[:1], genes=["G8"])
+    pd.testing.assert_frame_equal(gene_report(tables, predictions, genes=["G8"]), whole)
+    both = gene_report(tables, predictions, genes=["G8", "G1"])
+    assert both["n_sections"].to_dict() == {"G1": 2, "G8": 1}
+    with pytest.raises(KeyError, match="no object has both predicted and measured: NOPE"):
+        gene_report(tables, predictions, genes=["G8", "NOPE"])
+    with pytest.raises(KeyError, match="no object has both predicted and measured: NOPE"):
+        gene_report(tables, predictions, genes="NOPE")
+
+
 def test_one_object_needs_no_list(objects: Any) -> None:
     tables, predictions = objects
     one = gene_report(tables[0], predictions[0], genes=["G0", "G2"])
@@ -153,6 +168,19 @@ def test_enrichment_has_the_figures_of_scipy() -> None:
         assert out.loc[name, "p_top"] == pytest.approx(stats.hypergeom.sf(hits - 1, 199, inside.sum(), 20))
     assert out["auroc"]["best"] == pytest.approx(1)
     np.testing.assert_allclose(out["p_adjusted"], stats.false_discovery_control(out["p"]))
+
+
+def test_genes_that_are_tied_with_the_last_of_the_highest_count_too() -> None:
+    report = pd.DataFrame(
+        {"pearson": [*np.ones(5), *np.full(20, 0.5), *np.zeros(35)]}, index=[f"G{i}" for i in range(60)]
+    )
+    sets = {"a": [f"G{i}" for i in range(3, 13)]}
+    one, other = (gene_set_enrichment(r, sets, n_top=10).loc["a"] for r in (report, report.iloc[::-1]))
+    pd.testing.assert_series_equal(one, other)
+    assert one["n_top"] == 10
+    assert one["p_top"] == pytest.approx(stats.hypergeom.sf(9, 60, 10, 25))
+    level = gene_set_enrichment(report.assign(pearson=0.5), sets, n_top=10).loc["a"]
+    assert level["p_top"] == 1
 
 
 def test_bad_gene_sets_are_refused(tmp_path: Any) -> None:

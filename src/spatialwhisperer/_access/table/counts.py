@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.statistics.counts import not_counts, summed
+from spatialwhisperer.statistics.counts import not_counts, stored_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -328,4 +328,4 @@ def _loaded(stored: Any) -> sp.csr_matrix:
             stored = stored.compute()
         elif not isinstance(stored, np.ndarray):
             stored = stored[()] if hasattr(stored, "shape") else np.asarray(stored)
-    return summed(sp.csr_matrix(stored))
+    return stored_once(sp.csr_matrix(stored))

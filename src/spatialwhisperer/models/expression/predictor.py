@@ -107,7 +107,7 @@ class ExpressionPredictor:
         method
             "retrieval", "regression" or "both"; ``None`` takes the default of the model.
         k
-            Number of neighbours; ``None`` takes that of the model.
+            Number of neighbours; ``None`` takes that of the model. Of "regression" the standard deviation alone depends on it.
         own
             Whether ``regressed`` is of the regression on features of its own, which has another weight in "both".
         exclude
@@ -118,20 +118,21 @@ class ExpressionPredictor:
         Returns
         -------
         Predicted values float32 (n, g), and the standard deviation among the retrieved neighbours, mean over the genes (n,).
-        Rows with NaN are NaN.
+        Rows with NaN are NaN. Of "regression" the standard deviation is NaN too where ``exclude`` leaves fewer than ``k`` neighbours.
 
         Raises
         ------
         ValueError
-            If the method is unknown or ``k`` is larger than the bank.
+            If the method is unknown, ``k`` is larger than the bank, or another method than "regression" has fewer neighbours than
+            ``k`` for a row.
         """
         method = self.check_method(method)
         retrieval = self.config.retrieval if k is None else replace(self.config.retrieval, k=k)
-        if method == "regression" and retrieval.k is not None:
-            # only the standard deviation is taken from the bank
-            retrieval = replace(retrieval, k=min(retrieval.k, self.values.shape[0]))
         z = numbers("z", z, (None, self.arrays[retrieval.key].shape[1]))
         groups = {} if exclude is None else self._groups(exclude, len(z))
+        if method == "regression" and groups:
+            # only the standard deviation is taken from the bank
+            z = np.where(self._has_neighbours(retrieval.k, **groups)[:, None], z, np.nan)
         mean, std = retrieve_mean(
             z, self.arrays[retrieval.key], self.values, retrieval=retrieval, device=device, **groups
         )
@@ -226,6 +227,13 @@ class ExpressionPredictor:
         known = self.config.sections if kind == "section" else self.config.groups
         code = {name: i for i, name in enumerate(known)}
         return {"query_group": np.array([code.get(str(n), -1) for n in names]), "key_group": self.arrays[kind]}
+
+    def _has_neighbours(self, k: int | None, query_group: np.ndarray, key_group: np.ndarray) -> np.ndarray:
+        """Whether a row has as many neighbours as are asked for beside those of its own group, or as the bank has; shape (n,)."""
+        m = len(key_group)
+        sizes = np.bincount(key_group, minlength=int(query_group.max(initial=0)) + 1)
+        left = m - np.where(query_group < 0, 0, sizes[query_group])
+        return left >= (1 if k is None else min(k, m))
 
     def artifact(self) -> Artifact:
         """Return everything that is stored of the predictor."""

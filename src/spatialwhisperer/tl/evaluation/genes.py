@@ -85,7 +85,7 @@ def gene_report(
     Raises
     ------
     KeyError
-        If there is no prediction, or a column, layer or gene does not exist.
+        If there is no prediction, a column or layer does not exist, or no object has a gene that is named.
     ValueError
         If the numbers of objects and predictions differ, or as in :func:`evaluate_expression`.
 
@@ -111,6 +111,7 @@ def gene_report(
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}.")
     pairs = [(Slide.open(one, **slide), its) for one, its in _objects(data, prediction)]
     check_names([opened for opened, _ in pairs], layer=layer, group_key=group_key)
+    asked = None if genes is None else [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
     columns = [
         column
         for number, (opened, its) in enumerate(pairs)
@@ -118,13 +119,14 @@ def gene_report(
             opened,
             its,
             number,
-            genes=genes,
+            genes=asked,
             value_space=value_space,
             layer=layer,
             group_key=group_key,
             key=key,
         )
     ]
+    _check_found(asked, columns)
     r = pd.concat([c[0] for c in columns], axis=1)
     p = pd.concat([c[1] for c in columns], axis=1)
     score, between = metrics.random_effects(r.to_numpy().T, np.array([c[2] for c in columns]))
@@ -158,8 +160,10 @@ def _sections(
     slide: Slide, prediction: AnnData | None, number: int, **options: Any
 ) -> list[tuple[pd.Series, pd.Series, int]]:
     """Correlations and -log10 p of the genes in each section of one object, and its number of spots."""
-    pair = make_pair(slide, prediction, **options)
-    out = []
+    pair = make_pair(slide, prediction, all_genes=False, **options)
+    out: list[tuple[pd.Series, pd.Series, int]] = []
+    if not pair.genes:
+        return out
     for group in pd.unique(pair.groups):
         take = np.flatnonzero(pair.groups == group)
         m = metrics.moments(pair.truth[take], pair.predicted[take])
@@ -168,6 +172,13 @@ def _sections(
         series = [pd.Series(v, index=pair.genes, name=name) for v in (r, metrics.neg_log10_p(r, m.n))]
         out.append((series[0], series[1], m.n))
     return out
+
+
+def _check_found(asked: Sequence[str] | None, columns: Sequence[tuple[pd.Series, pd.Series, int]]) -> None:
+    """Refuse a gene that is asked for and that no object has."""
+    found = {gene for column in columns for gene in column[0].index}
+    if missing := [gene for gene in asked or () if gene not in found]:
+        raise KeyError(f"genes that no object has both predicted and measured: {listing(missing)}.")
 
 
 @checked
@@ -185,7 +196,7 @@ def gene_set_enrichment(
     by
         Column with the score, higher is better.
     n_top
-        Number of the highest genes that the hypergeometric test counts.
+        Number of the highest genes that the hypergeometric test counts. Genes that score as high as the last of them count too.
     min_genes
         Sets with fewer genes in the report are left out.
 
@@ -222,8 +233,9 @@ def gene_set_enrichment(
     if n_top < 1 or min_genes < 1:
         raise ValueError(f"n_top and min_genes must be at least 1, not {n_top!r} and {min_genes!r}.")
     score = report[by].dropna()
-    score = score[~score.index.duplicated()].astype(float).sort_values(ascending=False, kind="stable")
-    n_top = min(n_top, len(score))
+    score = score[~score.index.duplicated()].astype(float)
+    # with all that are tied at the end, so that the order of the rows does not decide which of them count
+    top = (score.rank(ascending=False, method="min") <= n_top).to_numpy()
     rows = {}
     for name, genes in read_gene_sets(gene_sets).items():
         inside = score.index.isin([str(g) for g in genes])
@@ -231,14 +243,14 @@ def gene_set_enrichment(
         if size < min_genes or size == len(score):
             continue
         test = mannwhitneyu(score[inside], score[~inside], alternative="greater")
-        hits = int(inside[:n_top].sum())
+        hits = int((inside & top).sum())
         rows[name] = {
             "n_genes": size,
             "mean": score[inside].mean(),
             "auroc": test.statistic / (size * (len(score) - size)),
             "p": test.pvalue,
             "n_top": hits,
-            "p_top": hypergeom.sf(hits - 1, len(score), size, n_top),
+            "p_top": hypergeom.sf(hits - 1, len(score), size, top.sum()),
         }
     if not rows:
         raise ValueError(

@@ -84,8 +84,11 @@ def make_pair(
     layer: str | None,
     group_key: str | None,
     key: str,
+    all_genes: bool = True,
 ) -> Pair:
     """Find measured values and prediction, check that they belong together, and bring the former into the space of the latter.
+
+    Without ``all_genes``, those of ``genes`` that were not both predicted and measured are left out, which may be every one.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def make_pair(
     measured = _measured_genes(prediction, table, columns)
     library = _library(known, names, ids) if space in OVER_CHOSEN else None
     truth = values_of(slide, columns[measured], space=space, layer=layer, library=library)
-    chosen = _chosen(np.asarray(prediction.var_names)[measured], genes)
+    chosen = _chosen(np.asarray(prediction.var_names)[measured], genes, all_genes)
     keep = np.flatnonzero(measured)[chosen]
     values: Any = prediction.X
     predicted = values[:, keep]
@@ -239,15 +242,15 @@ def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) ->
     return measured
 
 
-def _chosen(names: np.ndarray, genes: Sequence[str] | None) -> np.ndarray:
+def _chosen(names: np.ndarray, genes: Sequence[str] | None, all_genes: bool) -> np.ndarray:
     if genes is None:
         return np.arange(len(names))
     wanted = [genes] if isinstance(genes, str) else list(dict.fromkeys(str(g) for g in genes))
     where = {str(g): i for i, g in enumerate(names)}
     missing = [g for g in wanted if g not in where]
-    if missing or not wanted:
+    if (missing and all_genes) or not wanted:
         raise KeyError(f"genes not both predicted and measured: {listing(missing)} (there are {listing(names, 5)}).")
-    return np.array([where[g] for g in wanted])
+    return np.array([where[g] for g in wanted if g in where], dtype=int)
 
 
 def _check_values(predicted: np.ndarray) -> None:
