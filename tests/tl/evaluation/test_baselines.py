@@ -29,7 +29,7 @@ SPACE = "per_spot_log1p"
 
 
 def paired(data: Any, prediction: Any) -> Pair:
-    options = dict.fromkeys(("genes", "value_space", "layer", "group_key"))
+    options: dict[str, Any] = dict.fromkeys(("genes", "value_space", "layer", "group_key"))
     return make_pair(Slide.open(data), prediction, key="sw_expression", **options)
 
 
@@ -134,7 +134,11 @@ def test_shallow_sections_with_the_same_names_are_not_the_same(counts_of_a_row: 
     one, other = (
         ad.AnnData(sp.csr_matrix(rng.poisson(counts_of_a_row / 60, (500, 60)), dtype=np.float32)) for _ in "ab"
     )
-    prediction = ad.AnnData(rng.normal(size=one.shape).astype(np.float32), obs=one.obs.copy(), var=one.var.copy())
+    prediction = ad.AnnData(
+        rng.normal(size=one.shape).astype(np.float32),
+        obs=pd.DataFrame(index=one.obs_names),
+        var=pd.DataFrame(index=one.var_names),
+    )
     record(prediction, "sw_expression", {"value_space": SPACE})
     pair = paired(one, prediction)
     assert len(read_training([other], pair, layer=None, options={}).totals) == 500
