@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models.whisperer import Whisperer
 
-_NUMBERS = 2**19
+_NUMBERS = 2**21
 """Most numbers of a block of embeddings or of scores that is computed at a time."""
 
 _FEW = 16
@@ -165,7 +165,7 @@ def score_rows(
     offsets, code = _offsets(z, text, sections, correction)
     temperature = positive_temperature(correction.temperature)
     columns = torch.from_numpy(text).T
-    # each block is written where it belongs, and its softmax follows while it is in the cache
+    # each block is written where it belongs, and its softmax follows while it is in the cache; products of fewer rows are slow
     for rows in blocks(len(z), len(text), _NUMBERS):
         part, soft = torch.from_numpy(scores[rows]), torch.from_numpy(probability[rows])
         torch.mm(torch.from_numpy(z[rows]), columns, out=part)
