@@ -6,7 +6,7 @@ UNS = "spatialwhisperer"
 """``.uns[UNS][key]`` holds the provenance of the result stored under ``key``."""
 
 PREFIX = "sw_"
-"""With what the columns begin that the package writes where the caller names no other."""
+"""Prefix of the columns that the package writes by default."""
 
 TILES = "sw_tiles"
 """``.obsm[TILES]``: tile centres, x and y in full-resolution pixels of the row's image. Also the grid's element name."""

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from spatialwhisperer._access.contract import (
     Link,
     check_affine,
-    check_classes,
+    check_label_column,
     check_table,
     holds_numbers,
     instances_of,
@@ -139,7 +139,7 @@ def test_a_transformation_can_be_inverted() -> None:
 )
 def test_decimals_are_no_classes(values: Any) -> None:
     with pytest.raises(ValueError, match=r"\.obs\['x'\] holds \d+ different numbers.* and no classes\. Do this\."):
-        check_classes(values, ".obs['x']", "Do this.")
+        check_label_column(values, ".obs['x']", "Do this.")
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_decimals_are_no_classes(values: Any) -> None:
     ],
 )
 def test_names_and_whole_numbers_are_classes(values: Any) -> None:
-    check_classes(values, ".obs['x']", "Do this.")
+    check_label_column(values, ".obs['x']", "Do this.")

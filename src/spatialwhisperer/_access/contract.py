@@ -161,7 +161,7 @@ def holds_numbers(values: Any) -> bool:
     return getattr(values.dtype, "kind", "O") in "iuf"
 
 
-def check_classes(values: Any, where: str, remedy: str) -> None:
+def check_label_column(values: Any, where: str, remedy: str) -> None:
     """Refuse decimals where classes are needed: each would be a class of its own. Integers with a missing value are whole decimals.
 
     Parameters

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.contract import check_classes
+from spatialwhisperer._access.contract import check_label_column
 from spatialwhisperer._access.elements.colours import classes_of, colours_of
 from spatialwhisperer._access.elements.outlines import Outlines, shapes_on_image
 from spatialwhisperer._access.images import find_image
@@ -322,7 +322,7 @@ def _content(
             raise KeyError(
                 f"{name!r} not in .obs (found: {listing(obs.columns)}). sw.tl.zero_shot_annotate(data) writes {_keys.LABEL!r}."
             )
-    check_classes(
+    check_label_column(
         obs[key], f".obs[{key!r}]", f"Pass it as measurements=[{key!r}], by which QuPath colours the objects."
     )
     labels = obs[key].astype("category").cat

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.contract import check_classes, holds_numbers, number_column, number_matrix
+from spatialwhisperer._access.contract import check_label_column, holds_numbers, number_column, number_matrix
 from spatialwhisperer._access.elements.colours import classes_of
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
@@ -101,7 +101,7 @@ def annotation(
     stored = pd.Series(table.obs[key])
     if stored.dtype == object and any(isinstance(value, list | dict | set | np.ndarray) for value in stored):
         raise ValueError(f".obs[{key!r}] holds lists or other containers; a picture shows one label for each row.")
-    check_classes(stored, f".obs[{key!r}]", f"Draw numbers with sw.pl.scores(data, key={key!r}).")
+    check_label_column(stored, f".obs[{key!r}]", f"Draw numbers with sw.pl.scores(data, key={key!r}).")
     labels = stored.astype("category")
     shaded = _has_confidence(table, key) if confidence is None else confidence
     opacity = _Opacity(table, key, labels, alpha) if shaded else None

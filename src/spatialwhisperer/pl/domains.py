@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.contract import check_classes
+from spatialwhisperer._access.contract import check_label_column
 from spatialwhisperer._access.elements.colours import unlike
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
@@ -98,7 +98,7 @@ def domains(
         if name not in table.obs:
             remedy = "" if name == truth else " Run sw.tl.spatial_domains(data, n_domains=…) first."
             raise KeyError(f"{name!r} is not in .obs (found: {listing(table.obs)}).{remedy}")
-        check_classes(
+        check_label_column(
             pd.Series(table.obs[name]), f".obs[{name!r}]", f"Draw numbers with sw.pl.scores(data, key={name!r})."
         )
     panels = panels_of(opened, only=sections, diameter_um=diameter_um)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from spatialwhisperer._access.images import Level, RasterImage
+from spatialwhisperer._access.images import Level, RasterImage, find_image, read_pixels
 from spatialwhisperer._access.sections.copies import finest_copy
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def picture(seed: int = 0, height: int = 480, width: int = 640) -> np.ndarray:
@@ -85,3 +90,22 @@ def test_small_images_are_compared_too() -> None:
     tiny = FULL[:, 100:124, 100:132]
     copies = {"full": raster(tiny), "lowres": raster(tiny.reshape(3, 6, 4, 8, 4).mean(axis=(2, 4)).astype(np.uint8))}
     assert finest_copy(copies, {"full": np.eye(3), "lowres": scaled(4)}) == "full"
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_copies_of_real_sections_are_one_picture_and_neighbouring_sections_are_not(
+    data_folder: Path, order: int
+) -> None:
+    import spatialwhisperer as sw
+
+    sections = {name: sw.datasets.her2st(name, data_dir=data_folder / "her2st") for name in ("C2", "C3")}
+    full = {name: find_image(section, f"{name}_image") for name, section in sections.items()}
+    level = full["C2"].levels[-2]
+    _, height, width = level.pixels.shape
+    pixels = read_pixels(level, 0, 0, width, height)
+    placed = {"full": np.eye(3), "lowres": scaled(level.scale_x * 2)}
+    copy = raster(smaller(pixels, 2, order))
+    assert finest_copy({"full": full["C2"], "lowres": copy}, placed) == "full"
+    assert finest_copy({"full": full["C3"], "lowres": copy}, placed) is None
+    darker = raster((255 * (copy.levels[0].pixels / 255) ** 1.5).astype(np.uint8))
+    assert finest_copy({"full": full["C2"], "lowres": darker}, placed) is None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._access.sections.systems import moved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ _APART_PX, _APART_PART = 2.0, 5e-3
 _WINDOWS, _WINDOW_PX = 8, 8
 # a level of a pyramid is read where its pixels are so many times smaller than those of the coarser image
 _FINE_ENOUGH = 4
-# of the variance of the colours; of real sections, copies by any way of resampling leave at most .007, and neighbouring sections .7
+# of the variance of the colours: copies differ by how they were resampled, which is less, and other pictures by more
 _LEFT_OVER = 0.015
 
 
@@ -55,7 +56,7 @@ def _pixels_per_unit(matrix: np.ndarray) -> float:
 
 def _covers(finest: RasterImage, coarser: RasterImage, to_finest: np.ndarray) -> bool:
     """Whether the corners of both images are the same, up to the rounding of their sizes."""
-    apart = _moved(to_finest, _corners(coarser)) - _corners(finest)
+    apart = moved(_corners(coarser), to_finest) - _corners(finest)
     tolerance = _APART_PX * _pixels_per_unit(to_finest) + _APART_PART * max(finest.size_px)
     return bool((np.linalg.norm(apart, axis=1) <= tolerance).all())
 
@@ -65,10 +66,6 @@ def _corners(image: RasterImage) -> np.ndarray:
     return np.array([[0.0, 0.0], [width, 0.0], [0.0, height], [width, height]])
 
 
-def _moved(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    return xy @ matrix[:2, :2].T + matrix[:2, 2]
-
-
 def _shows(finest: RasterImage, coarser: RasterImage, to_finest: np.ndarray) -> bool:
     """Whether windows all over the two images have the same colours."""
     starts, edge = _windows(coarser)
@@ -76,7 +73,7 @@ def _shows(finest: RasterImage, coarser: RasterImage, to_finest: np.ndarray) -> 
     level = _level(finest, _pixels_per_unit(to_finest) / _FINE_ENOUGH)
     scale = np.array([level.scale_x, level.scale_y])
     own = np.array([coarser.levels[0].scale_x, coarser.levels[0].scale_y])
-    corners = (np.rint(_moved(to_finest, at * own) / scale).astype(int) for at in (starts, starts + edge))
+    corners = (np.rint(moved(at * own, to_finest) / scale).astype(int) for at in (starts, starts + edge))
     other = _colours(level, *corners)
     varies = ((one - one.mean(axis=0)) ** 2).sum()
     return bool(varies > 0 and ((one - other) ** 2).sum() <= _LEFT_OVER * varies)

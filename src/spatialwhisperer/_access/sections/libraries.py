@@ -13,7 +13,7 @@ from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS
 from spatialwhisperer._access.sections.scale import of_library
 from spatialwhisperer._access.sections.section import Found, Section
-from spatialwhisperer._access.table.groups import group_names
+from spatialwhisperer._access.table.groups import check_all_named, group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import inform, listing, warn
 
@@ -49,12 +49,7 @@ def library_codes(adata: AnnData, library_key: str | None) -> np.ndarray:
             _warn_of_joined(adata)
         return np.full(adata.n_obs, next(iter(libraries), "all"), object)
     names = group_names(obs_of(adata)[column])
-    missing = names == None  # noqa: E711
-    if missing.any():
-        raise ValueError(
-            f"{int(missing.sum())} of {adata.n_obs} rows name no library in .obs[{column!r}] (first row "
-            f"{int(np.flatnonzero(missing)[0])}). Fill it in, drop the rows, or name another column with library_key=…."
-        )
+    check_all_named(names, "library", column, "Fill it in, drop the rows, or name another column with library_key=….")
     if library_key is None and column in _COLUMNS[1:] and not libraries_of(adata):
         inform(
             f"Sections are those of .obs[{column!r}] ({listing(pd.unique(names), 4)}); library_key=… names another column."

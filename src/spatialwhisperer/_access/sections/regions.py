@@ -21,8 +21,8 @@ from spatialwhisperer._access.sections.scale import (
     unit_scale,
 )
 from spatialwhisperer._access.sections.section import Found, Section
-from spatialwhisperer._access.sections.systems import placing_systems, systems_of, to_image
-from spatialwhisperer._access.table.groups import group_names
+from spatialwhisperer._access.sections.systems import moved, placing_systems, systems_of, to_image
+from spatialwhisperer._access.table.groups import check_all_named, group_names
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
@@ -39,12 +39,7 @@ def region_codes(table: AnnData) -> np.ndarray:
     if link is None:
         return np.full(table.n_obs, "all", object)
     names = group_names(obs_of(table)[link.region_key])
-    missing = names == None  # noqa: E711
-    if missing.any():
-        raise ValueError(
-            f"{int(missing.sum())} of {table.n_obs} rows name no region in .obs[{link.region_key!r}] (first row "
-            f"{int(np.flatnonzero(missing)[0])}). Fill it in, or drop the rows."
-        )
+    check_all_named(names, "region", link.region_key, "Fill it in, or drop the rows.")
     return names
 
 
@@ -80,7 +75,7 @@ def region_sections(
         image_element = sdata.images[image_name]
         system, matrix = to_image(region, element, image_name, image_element, coordinate_system)
         xy = _centroids(element, region, instances)
-        xy = xy @ matrix[:2, :2].T + matrix[:2, 2]
+        xy = moved(xy, matrix)
         scales = _stated(sdata, region, element, image_name, system, matrix)
         its = stretch_of(systems_of(image_element)[system])
         stretch = scales[0].stretch if scales and scales[0].stretch != 1 else its
@@ -235,5 +230,5 @@ def _label_or_point_centroids(element: Any, region: str) -> tuple[Any, np.ndarra
     matrix = transformation.to_affine_matrix(XY, XY)
     check_affine(region, str(system), matrix)
     inverse = np.linalg.inv(matrix)
-    xy = centroids[["x", "y"]].to_numpy() @ inverse[:2, :2].T + inverse[:2, 2]
+    xy = moved(centroids[["x", "y"]].to_numpy(), inverse)
     return centroids.index, xy

@@ -26,6 +26,11 @@ def systems_of(element: Any) -> dict[str, np.ndarray]:
     return {str(k): t.to_affine_matrix(XY, XY) for k, t in get_transformation(element, get_all=True).items()}
 
 
+def moved(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points after an affine map, shape (n, 2)."""
+    return xy @ matrix[:2, :2].T + matrix[:2, 2]
+
+
 def placing_systems(elements: Mapping[str, Any]) -> dict[str, list[set[str]]]:
     """Coordinate systems in which each region is placed: those of its own, then all.
 

@@ -30,6 +30,31 @@ def group_names(values: Iterable[Any]) -> np.ndarray:
     return names[codes]
 
 
+def check_all_named(names: np.ndarray, what: str, column: str, remedy: str) -> None:
+    """Refuse rows whose column names no group.
+
+    Parameters
+    ----------
+    names
+        As of :func:`group_names`.
+    what, column
+        What a group is, and the column of ``.obs``, for the message.
+    remedy
+        What to do about it.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    missing = names == None  # noqa: E711
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {len(names)} rows name no {what} in .obs[{column!r}] (first row {int(np.flatnonzero(missing)[0])}). "
+            f"{remedy}"
+        )
+
+
 def known_labels(labels: np.ndarray, ignore: Sequence[str]) -> np.ndarray:
     """Names of classes, with those to ignore turned into ``None``."""
     if isinstance(ignore, str):

@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialwhisperer._access.contract import check_affine
 from spatialwhisperer._access.sections.platforms import full_resolution_system
-from spatialwhisperer._access.sections.systems import systems_of
+from spatialwhisperer._access.sections.systems import moved, systems_of
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing
 
@@ -74,15 +74,11 @@ class Pixels:
 
     def of_image(self, xy: np.ndarray) -> np.ndarray:
         """Points that are given in pixels of the image, shape (n, 2)."""
-        return _moved(xy, self.matrix)
+        return moved(xy, self.matrix)
 
     def on_image(self, geometries: Any) -> Any:
         """Geometries of the file in pixels of the image."""
         import shapely
 
         back = np.linalg.inv(self.matrix)
-        return shapely.transform(geometries, lambda xy: _moved(xy, back))
-
-
-def _moved(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    return xy @ matrix[:2, :2].T + matrix[:2, 2]
+        return shapely.transform(geometries, lambda xy: moved(xy, back))
