@@ -17,7 +17,7 @@ from _measure import OURS, arguments, compare, processor
 from PIL import Image
 from torchvision.transforms import v2
 
-from spatialwhisperer.models.augmentation import Augmentation
+from spatialwhisperer.models.configuration.augmentation import Augmentation
 from spatialwhisperer.training.augment import TileAugmenter
 
 if TYPE_CHECKING:

@@ -96,7 +96,7 @@ def train(folder: Path, pairs: int) -> dict[str, float]:  # noqa: ARG001
     from lightning.pytorch.profilers import SimpleProfiler
 
     import spatialwhisperer as sw
-    from spatialwhisperer.tl._training import corpus as _  # noqa: F401 - imports are not measured
+    from spatialwhisperer.tl._training.corpus import run as _  # noqa: F401 - imports are not measured
     from spatialwhisperer.training import callbacks, lightning  # noqa: F401
 
     sw.settings.verbose = False

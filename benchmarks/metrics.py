@@ -13,7 +13,7 @@ from _measure import OURS, arguments, compare, processor
 from scipy.stats import pearsonr
 from sklearn.metrics import roc_auc_score
 
-from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
+from spatialwhisperer.statistics.expression.metrics import pearson_per_gene
 from spatialwhisperer.statistics.intervals.auroc import aurocs
 
 

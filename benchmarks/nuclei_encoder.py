@@ -53,7 +53,7 @@ def real(folder: Path, n: int) -> np.ndarray:
     """Tiles around evenly chosen spots of C3."""
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer._access.tiles.plan import plan_tiles
-    from spatialwhisperer.pp.tile_features import read_tiles
+    from spatialwhisperer.pp.features.tile_features import read_tiles
 
     tiles = read_tiles(plan_tiles(Slide.open(sw.datasets.her2st("C3", data_dir=folder))), TILE_UM, TILE_PX)
     return np.array(tiles[np.linspace(0, len(tiles) - 1, n).astype(int)])

@@ -36,7 +36,7 @@ def switched_off():
     from unittest import mock
     from spatialwhisperer._artifact import artifact, verify
     from spatialwhisperer.models import opening
-    from spatialwhisperer.pp import finished_batches
+    from spatialwhisperer.pp.features import finished_batches
     nothing = lambda *_, **__: None
     stack = contextlib.ExitStack()
     for owner, name, instead in [

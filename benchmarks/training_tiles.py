@@ -31,7 +31,7 @@ from spatialwhisperer._access.tiles import lazy
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer.encoders.base import Encoder
-from spatialwhisperer.models.augmentation import Augmentation
+from spatialwhisperer.models.configuration.augmentation import Augmentation
 from spatialwhisperer.training.augment import TileAugmenter
 from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches
 from spatialwhisperer.training.loader import BatchLoader

@@ -195,7 +195,7 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path: Path, run: Run) -> None:
 def test_an_error_while_writing_keeps_the_former_result(
     annotated: Folder, results: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spatialwhisperer.cli import results as writing
+    from spatialwhisperer.cli.slides import results as writing
 
     def broken(_: Path) -> None:
         raise OSError("no space left on device")

@@ -8,7 +8,14 @@ import pytest
 
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models.card import describe, introduction
-from spatialwhisperer.models.config import Card, ContextConfig, HeadConfig, ModalityConfig, ModelConfig, Training
+from spatialwhisperer.models.configuration.config import (
+    Card,
+    ContextConfig,
+    HeadConfig,
+    ModalityConfig,
+    ModelConfig,
+    Training,
+)
 
 GENE = ModalityConfig(FeatureRecipe(EncoderIdentity("pca", digest="0")), 32, HeadConfig("linear_norm", 32))
 IMAGE = ModalityConfig(

@@ -13,7 +13,13 @@ import torch
 from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import ExpressionPredictor, Retrieval, Whisperer
-from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig, RegressionFeatures
+from spatialwhisperer.models.configuration.config import (
+    ContextConfig,
+    HeadConfig,
+    ModalityConfig,
+    ModelConfig,
+    RegressionFeatures,
+)
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.models.expression.predictor import KIND

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.encoders.image.network import ModuleEncoder
+from spatialwhisperer.encoders.image._networks.network import ModuleEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.networks.heads import make_head
 from spatialwhisperer.settings import settings

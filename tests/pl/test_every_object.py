@@ -14,7 +14,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import pytest
 from spatialwhisperer import _keys
 from spatialwhisperer._provenance import record
 from spatialwhisperer.pl.expression import expression, gene_ranking
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 
 @pytest.fixture

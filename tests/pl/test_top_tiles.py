@@ -10,7 +10,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.pl.top_tiles import top_tiles
-from spatialwhisperer.pp.tile_features import read_tiles
+from spatialwhisperer.pp.features.tile_features import read_tiles
 
 
 def table_of(data: Any) -> Any:

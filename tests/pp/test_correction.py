@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from spatialwhisperer.pp.correction import harmonize_expression
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 GENES = [f"G{i}" for i in range(30)]
 

@@ -348,7 +348,7 @@ def test_scanvi_takes_a_column_with_unlabelled_rows() -> None:
 
 
 def test_identity_writes_expression_in_its_space() -> None:
-    from spatialwhisperer.statistics.value_spaces import to_space
+    from spatialwhisperer.statistics.expression.value_spaces import to_space
 
     adata = of_kinds()
     embed_genes(adata, "identity", n_top_genes=None, options={"value_space": "per_spot_log10"})

@@ -13,9 +13,9 @@ from spatialwhisperer._access.records import TilesRecord
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer.pp.features.tile_features import read_tiles
 from spatialwhisperer.pp.grid import grid_centres
 from spatialwhisperer.pp.stain import TissueMask, tissue_mask
-from spatialwhisperer.pp.tile_features import read_tiles
 
 if TYPE_CHECKING:
     from pathlib import Path

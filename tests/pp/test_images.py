@@ -11,7 +11,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded, recorded_as
-from spatialwhisperer.pp.features import FeatureRecord
+from spatialwhisperer.pp.features.images import FeatureRecord
 
 if TYPE_CHECKING:
     from pathlib import Path

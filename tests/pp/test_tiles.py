@@ -11,7 +11,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer.pp.tile_features import read_tiles
+from spatialwhisperer.pp.features.tile_features import read_tiles
 
 XY = np.array([[150.0, 120.0], [300.5, 410.2], [477.0, 222.0], [90.0, 505.0]])
 

@@ -14,7 +14,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer._schema import to_plain
-from spatialwhisperer.models.annotation import Annotation, Region
+from spatialwhisperer.models.configuration.annotation import Annotation, Region
 from spatialwhisperer.statistics.calibration import expected_calibration_error, fit_temperature, probabilities
 from spatialwhisperer.tl.calibrate import calibrate
 from spatialwhisperer.tl.evaluation.calibration import evaluate_calibration

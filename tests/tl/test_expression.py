@@ -18,7 +18,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.expression.predictor import ExpressionPredictor
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
 KEY, STD = "sw_expression", "sw_expression_std"

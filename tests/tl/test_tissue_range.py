@@ -213,8 +213,8 @@ def test_training_measures_the_range_and_recognises_its_sections(
 
 @pytest.mark.slow
 def test_breast_is_in_range_and_the_olfactory_bulb_is_not(data_folder: Path) -> None:
-    from spatialwhisperer.protocols.annotation.guard import fraction, judge, reference_of
-    from spatialwhisperer.protocols.annotation.guard_tissue import breast, foreign
+    from spatialwhisperer.protocols.annotation.guard.measure import fraction, judge, reference_of
+    from spatialwhisperer.protocols.annotation.guard.tissue import breast, foreign
 
     others = foreign(data_folder, smoke=True)
     bulbs = [part for name, parts in others.items() if "olfactory" in name for part in parts.values()]

@@ -38,10 +38,10 @@ import torch
 
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.augmentation import Augmentation
-from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.augmentation import Augmentation
+from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.parts import PairLoss
+from spatialwhisperer.models.configuration.parts import PairLoss
 from spatialwhisperer.models.presets.recipe import Recipe
 from spatialwhisperer.training import augment, callbacks, lightning  # imported before the processes are forked, for speed
 from spatialwhisperer.training.batches import Items

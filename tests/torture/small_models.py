@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 import spatialwhisperer as sw
-from spatialwhisperer.encoders.gene._set_network import SetNetwork
+from spatialwhisperer.encoders.gene._networks.set_network import SetNetwork
 from spatialwhisperer.encoders.gene.sentence import GeneSentenceEncoder
 from spatialwhisperer.encoders.gene.set_transformer import SetTransformerEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import ModelConfig, Whisperer, store
-from spatialwhisperer.models.annotation import Annotation
-from spatialwhisperer.models.config import ContextConfig, HeadConfig, ModalityConfig, Training
+from spatialwhisperer.models.configuration.annotation import Annotation
+from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig, ModalityConfig, Training
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.retrieval.rule import Retrieval

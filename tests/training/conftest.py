@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.parts import PairLoss
 from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.parts import PairLoss
 from spatialwhisperer.models.presets.recipe import Recipe
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.fit import Run

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
-from spatialwhisperer.models.augmentation import Augmentation
+from spatialwhisperer.models.configuration.augmentation import Augmentation
 from spatialwhisperer.training.augment import TileAugmenter
 
 NOTHING = Augmentation(

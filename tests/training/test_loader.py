@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spatialwhisperer.encoders.base import Encoder
-from spatialwhisperer.models.augmentation import Augmentation
+from spatialwhisperer.models.configuration.augmentation import Augmentation
 from spatialwhisperer.training.augment import TileAugmenter
 from spatialwhisperer.training.batches import ItemBatches, Items, ShuffledBatches, WholeBatches
 from spatialwhisperer.training.loader import BatchLoader, pinned, workers_of

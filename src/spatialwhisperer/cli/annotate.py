@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from spatialwhisperer._messages import listing, progress
-from spatialwhisperer.cli import cluster, results, slides
+from spatialwhisperer.cli import cluster
 from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
-from spatialwhisperer.cli.jobs import plan
 from spatialwhisperer.cli.notes import collected
+from spatialwhisperer.cli.slides import results
+from spatialwhisperer.cli.slides import sources as slides
+from spatialwhisperer.cli.slides.sources.jobs import plan
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.cli.jobs import Job
+    from spatialwhisperer.cli.slides.sources.jobs import Job
     from spatialwhisperer.models.whisperer import Whisperer
 
 _OPENING = ("table_key", "image_key", "coordinate_system", "library_key", "spot_pitch_um")

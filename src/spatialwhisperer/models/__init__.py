@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.resolve import image_encoder, load_gene_encoder, text_encoder
     from spatialwhisperer.encoders.spec import EncoderSpec
     from spatialwhisperer.encoders.text.base import TextEncoder
-    from spatialwhisperer.models.augmentation import Augmentation
-    from spatialwhisperer.models.config import ModelConfig
+    from spatialwhisperer.models.configuration.augmentation import Augmentation
+    from spatialwhisperer.models.configuration.config import ModelConfig
+    from spatialwhisperer.models.configuration.parts import Context, Evaluation, Expression, PairLoss, Preset
     from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.ontology import Ontology, Term
-    from spatialwhisperer.models.parts import Context, Evaluation, Expression, PairLoss, Preset
     from spatialwhisperer.models.presets.catalogue import get_preset, presets
     from spatialwhisperer.models.presets.comparison import compare_protocols
     from spatialwhisperer.models.presets.recipe import Recipe
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from spatialwhisperer.retrieval.rule import Retrieval
 
 _PLACES = {
-    "Augmentation": "models.augmentation",
-    "Context": "models.parts",
+    "Augmentation": "models.configuration.augmentation",
+    "Context": "models.configuration.parts",
     "Encoder": "encoders.base",
     "EncoderIdentity": "encoders.recipe",
     "EncoderSpec": "encoders.spec",
-    "Evaluation": "models.parts",
-    "Expression": "models.parts",
+    "Evaluation": "models.configuration.parts",
+    "Expression": "models.configuration.parts",
     "ExpressionPredictor": "models.expression.predictor",
     "FeatureRecipe": "encoders.recipe",
     "GeneEncoder": "encoders.gene.base",
     "ImageEncoder": "encoders.image.base",
     "Label": "models.vocabulary",
     "Modality": "_modalities",
-    "ModelConfig": "models.config",
+    "ModelConfig": "models.configuration.config",
     "Ontology": "models.ontology",
-    "PairLoss": "models.parts",
-    "Preset": "models.parts",
+    "PairLoss": "models.configuration.parts",
+    "Preset": "models.configuration.parts",
     "Recipe": "models.presets.recipe",
     "Reference": "models.reference",
     "Retrieval": "retrieval.rule",

@@ -15,10 +15,10 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.pl._drawing.marks import draw_marks
 from spatialwhisperer.pl._drawing.panels import draw_background, panel_of
-from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
-from spatialwhisperer.statistics.value_spaces import SPACES
+from spatialwhisperer.statistics.expression.metrics import pearson_per_gene
+from spatialwhisperer.statistics.expression.value_spaces import SPACES
+from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
-from spatialwhisperer.tl.evaluation.pairs import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def expression(
     Examples
     --------
     >>> import anndata as ad, spatialwhisperer as sw
-    >>> from spatialwhisperer.statistics.value_spaces import to_space
+    >>> from spatialwhisperer.statistics.expression.value_spaces import to_space
     >>> sections, _ = sw.datasets.simulate_sections(1, 60, n_genes=50, n_reference_cells=50, random_state=0)
     >>> truth = sections["P1"]["table"]
     >>> values = to_space(truth.X)

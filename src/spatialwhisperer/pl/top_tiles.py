@@ -26,7 +26,7 @@ from spatialwhisperer._provenance import recorded, recorded_as
 from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.pl._drawing.panels import choose_sections, draw_scale_bar
 from spatialwhisperer.pl.annotation import asked
-from spatialwhisperer.pp.features import FeatureRecord
+from spatialwhisperer.pp.features.images import FeatureRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, require
 from spatialwhisperer.pp.genes import batch_codes
-from spatialwhisperer.statistics.value_spaces import check_space, to_space
+from spatialwhisperer.statistics.expression.value_spaces import check_space, to_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def harmonize_expression(
         Column of ``.obs`` with the batch. Equal values in several objects are one batch. ``None`` takes each object, and each section
         within it, as a batch.
     value_space
-        Transformation of the counts, for input and output: one of `spatialwhisperer.statistics.value_spaces.SPACES`.
+        Transformation of the counts, for input and output: one of `spatialwhisperer.statistics.expression.value_spaces.SPACES`.
     ridge
         Ridge penalty on the correction, as in the paper; ``None`` lets harmonypy estimate one per cluster.
     %(layer)s

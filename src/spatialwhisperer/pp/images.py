@@ -11,9 +11,9 @@ from spatialwhisperer._access.stores.several import SlidesOptions, opening, over
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
-from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
-from spatialwhisperer.pp.features import compute_image_features, image_recipe
-from spatialwhisperer.pp.tile_sizes import check_own_sizes
+from spatialwhisperer.pp.features.encoder_choice import choose_encoder, fine_enough
+from spatialwhisperer.pp.features.images import compute_image_features, image_recipe
+from spatialwhisperer.pp.features.tile_sizes import check_own_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

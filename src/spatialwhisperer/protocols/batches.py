@@ -68,7 +68,7 @@ def _components(tables: list[AnnData]) -> None:
     """Write the principal components of log1p(CP10k) over all sections, which is the expression before any correction."""
     from sklearn.decomposition import PCA
 
-    from spatialwhisperer.statistics.value_spaces import to_space
+    from spatialwhisperer.statistics.expression.value_spaces import to_space
 
     genes = sw.pp.select_genes(tables, method="hvg", n_top=500)
     totals = [np.asarray(sp.csr_matrix(t.X).sum(axis=1)).ravel() for t in tables]

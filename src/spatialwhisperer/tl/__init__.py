@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from spatialwhisperer._lazy import lazy_namespace
 
 if TYPE_CHECKING:
-    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
-    from spatialwhisperer.pp.text_features import TextFeatures
+    from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
     from spatialwhisperer.tl._annotation.rollup import Hierarchy
     from spatialwhisperer.tl._tissue.neighbours import Smoothing
     from spatialwhisperer.tl._training.options import ExpressionOptions
@@ -37,11 +36,11 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "ExpressionOptions": "tl._training.options",
-    "GeneFeatures": "pp.features",
+    "GeneFeatures": "pp.features.options",
     "Hierarchy": "tl._annotation.rollup",
-    "ImageFeatures": "pp.features",
+    "ImageFeatures": "pp.features.options",
     "Smoothing": "tl._tissue.neighbours",
-    "TextFeatures": "pp.text_features",
+    "TextFeatures": "pp.features.options",
     "abstention_curve": "tl.evaluation.calibration",
     "agreement": "tl.agreement",
     "batch_report": "tl.evaluation.batches",

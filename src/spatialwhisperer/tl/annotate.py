@@ -16,8 +16,8 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
-from spatialwhisperer.pp.features import image_looks
-from spatialwhisperer.tl._annotation import decision, guard, scoring
+from spatialwhisperer.pp.features.images import image_looks
+from spatialwhisperer.tl._annotation import decision, scoring
 from spatialwhisperer.tl._annotation.answers import answers
 from spatialwhisperer.tl._annotation.examples import example_rows
 from spatialwhisperer.tl._annotation.known_texts import nearness
@@ -28,10 +28,11 @@ from spatialwhisperer.tl._annotation.labels import (
     sentence_embeddings,
     wording_sd,
 )
+from spatialwhisperer.tl._annotation.range import guard
+from spatialwhisperer.tl._annotation.range.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.request import checked_request, limits_of
 from spatialwhisperer.tl._annotation.rollup import Hierarchy
-from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import (
     check_any_row,
@@ -54,9 +55,9 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.labels import Labels
+    from spatialwhisperer.tl._annotation.range.training_range import SectionRange
     from spatialwhisperer.tl._annotation.request import Request
     from spatialwhisperer.tl._annotation.scoring import Normalize
-    from spatialwhisperer.tl._annotation.training_range import SectionRange
     from spatialwhisperer.tl._embedding.rows import Embedded
 
 

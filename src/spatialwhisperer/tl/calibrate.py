@@ -17,7 +17,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.models.annotation import Annotation
+from spatialwhisperer.models.configuration.annotation import Annotation
 from spatialwhisperer.statistics.calibration import (
     N_BINS,
     expected_calibration_error,
@@ -31,7 +31,7 @@ from spatialwhisperer.tl._annotation.decision import regions_of
 from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_any_row, check_modality, choose_modality, embed_rows, given_rows
-from spatialwhisperer.tl.evaluation.truth import correct_labels, indistinct, judged, known_truth, label_sets
+from spatialwhisperer.tl.evaluation._rows.truth import correct_labels, indistinct, judged, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

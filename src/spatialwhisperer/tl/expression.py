@@ -16,7 +16,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
-from spatialwhisperer.statistics.value_spaces import OVER_CHOSEN
+from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN
 from spatialwhisperer.tl._embedding.bank import own_observations
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not

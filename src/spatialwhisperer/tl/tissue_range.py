@@ -12,9 +12,9 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer.pp.features import image_looks
-from spatialwhisperer.tl._annotation import guard
-from spatialwhisperer.tl._annotation.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.pp.features.images import image_looks
+from spatialwhisperer.tl._annotation.range import guard
+from spatialwhisperer.tl._annotation.range.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import row_inputs
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.models.whisperer import Whisperer
-    from spatialwhisperer.tl._annotation.training_range import SectionRange
+    from spatialwhisperer.tl._annotation.range.training_range import SectionRange
 
 
 @shared

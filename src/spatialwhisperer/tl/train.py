@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer.pp.finished_batches import kept_until_done
+from spatialwhisperer.pp.features.finished_batches import kept_until_done
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.gene.base import GeneEncoder
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.text.base import TextEncoder
-    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.configuration.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
-    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
-    from spatialwhisperer.pp.text_features import TextFeatures
+    from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
     from spatialwhisperer.tl._training.options import ExpressionOptions
 
 
@@ -142,7 +141,7 @@ def train(
     ('gene', 'image', 'text')
     """
     # torch and Lightning are imported by the call, not by whoever looks at the namespace
-    from spatialwhisperer.tl._training.corpus import run_corpus
+    from spatialwhisperer.tl._training.corpus.run import run_corpus
     from spatialwhisperer.tl._training.run import run_training
 
     given: dict[str, Any] = {

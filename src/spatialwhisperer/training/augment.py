@@ -11,7 +11,7 @@ from spatialwhisperer._compute.kernels import kernel
 from spatialwhisperer.encoders.image.stain import EOSIN, HAEMATOXYLIN
 
 if TYPE_CHECKING:
-    from spatialwhisperer.models.augmentation import Augmentation
+    from spatialwhisperer.models.configuration.augmentation import Augmentation
 
 _STREAM = 0x7469
 """Tells the numbers of augmentation from those of the order of an epoch, which has the same seed."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from spatialwhisperer._frozen import FrozenMapping
-from spatialwhisperer.models.config import ContextConfig, HeadConfig
+from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig
 from spatialwhisperer.networks.heads import fixed_linear_head, fixed_signed_head
 from spatialwhisperer.training.fitted import Fitted, one_step
 from spatialwhisperer.training.ridge_link import linked_pairs, pair_units, solve_ridge

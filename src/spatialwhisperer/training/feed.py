@@ -12,7 +12,7 @@ from spatialwhisperer.training.loader import BatchLoader, workers_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spatialwhisperer.models.augmentation import Augmentation
+    from spatialwhisperer.models.configuration.augmentation import Augmentation
     from spatialwhisperer.models.joint_space import JointSpace
     from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.training.batches import Items

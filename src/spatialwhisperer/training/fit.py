@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from spatialwhisperer.models.augmentation import Augmentation
+    from spatialwhisperer.models.configuration.augmentation import Augmentation
+    from spatialwhisperer.models.configuration.parts import PairLoss
     from spatialwhisperer.models.joint_space import JointSpace
-    from spatialwhisperer.models.parts import PairLoss
     from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.training.batches import Items
     from spatialwhisperer.training.callbacks import Checkpoints

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from spatialwhisperer.models.refinement import Refinement
+    from spatialwhisperer.models.configuration.refinement import Refinement
 
 
 @dataclass(frozen=True)

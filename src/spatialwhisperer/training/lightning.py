@@ -14,8 +14,8 @@ from spatialwhisperer.training.optimizer import optimizer_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from spatialwhisperer.models.configuration.parts import PairLoss
     from spatialwhisperer.models.joint_space import JointSpace
-    from spatialwhisperer.models.parts import PairLoss
     from spatialwhisperer.models.presets.recipe import Recipe
 
 

@@ -35,7 +35,7 @@ def pca() -> PCAEncoder:
 @pytest.fixture(scope="session")
 def scvi_fit() -> tuple[Any, Any]:
     """The encoder and the scvi-tools model that it was taken from."""
-    from spatialwhisperer.encoders.gene._scvi_training import train
+    from spatialwhisperer.encoders.gene._networks.scvi_training import train
     from spatialwhisperer.encoders.gene.scvi import SCVIEncoder
 
     batch = np.repeat(["a", "b"], N // 2)

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.encoders.resolve import load_gene_encoder
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 N, G = 120, 50
 GENES = [f"G{i}" for i in range(G)]

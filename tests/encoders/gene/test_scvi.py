@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialwhisperer.encoders.gene import _scvi_training
-from spatialwhisperer.encoders.gene._scvi_training import minibatch_rows
+from spatialwhisperer.encoders.gene._networks import scvi_training as _scvi_training
+from spatialwhisperer.encoders.gene._networks.scvi_training import minibatch_rows
 from spatialwhisperer.encoders.gene.drvi import DRVIEncoder
 from spatialwhisperer.encoders.gene.scanvi import SCANVIEncoder
 from spatialwhisperer.encoders.gene.scvi import SCVIEncoder

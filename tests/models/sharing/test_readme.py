@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 
 import spatialwhisperer as sw
 from spatialwhisperer.models import EncoderSpec, Whisperer
-from spatialwhisperer.models.annotation import Annotation
-from spatialwhisperer.models.refinement import Refinement
+from spatialwhisperer.models.configuration.annotation import Annotation
+from spatialwhisperer.models.configuration.refinement import Refinement
 from spatialwhisperer.models.sharing.licences import Part
 from spatialwhisperer.models.sharing.readme import Described, readme
 from tests.models.test_card import CARD, CONFIG, TRAINING
@@ -20,7 +20,7 @@ from tests.models.test_card import CARD, CONFIG, TRAINING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spatialwhisperer.models.config import Card, Training
+    from spatialwhisperer.models.configuration.config import Card, Training
 
 OWN = EncoderSpec("pca", "gene", 32, licence="BSD-3-Clause (no weights)", commercial=True)
 UNI = EncoderSpec(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from spatialwhisperer.protocols.annotation.low_data import BRIDGING, JOINT
+from spatialwhisperer.protocols.annotation.low_data.measure import BRIDGING, JOINT
 from spatialwhisperer.protocols.annotation.methods import METHODS, NULLS, TRAINED
 
 

@@ -9,7 +9,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
-from spatialwhisperer.pp.tile_features import read_tiles
+from spatialwhisperer.pp.features.tile_features import read_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

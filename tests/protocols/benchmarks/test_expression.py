@@ -22,7 +22,7 @@ from spatialwhisperer.protocols.benchmarks.folder.folds import units_of
 from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
 from spatialwhisperer.protocols.benchmarks.genes import Genes, values_of
 from spatialwhisperer.protocols.benchmarks.regressions import FIXED, OURS
-from spatialwhisperer.statistics.expression_structure import neighbour_weights
+from spatialwhisperer.statistics.expression.structure import neighbour_weights
 
 GENES = [f"G{i}" for i in range(30)]
 

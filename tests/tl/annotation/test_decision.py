@@ -10,7 +10,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.models.annotation import Annotation, Region
+from spatialwhisperer.models.configuration.annotation import Annotation, Region
 from spatialwhisperer.tl._annotation.decision import decide, label_probabilities, membership
 from spatialwhisperer.tl._annotation.rollup import Classes
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialwhisperer.tl._annotation import guard
 from spatialwhisperer.tl._annotation.decision import Decided
 from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
+from spatialwhisperer.tl._annotation.range import guard
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.rollup import Classes
 

@@ -14,7 +14,7 @@ from spatialwhisperer._compute import blocks as parallel
 from spatialwhisperer._compute.blocks import blocks
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer.models.annotation import Annotation
+from spatialwhisperer.models.configuration.annotation import Annotation
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.labels import class_embeddings

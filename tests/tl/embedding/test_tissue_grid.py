@@ -9,7 +9,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
-from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 

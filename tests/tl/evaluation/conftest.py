@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._provenance import record
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 SPACE = "per_spot_log1p"
 

@@ -13,7 +13,8 @@ import scipy.sparse as sp
 
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._provenance import record
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
+from spatialwhisperer.tl.evaluation._rows.pairs import Pair, make_pair
 from spatialwhisperer.tl.evaluation.baselines import (
     TrainingSpots,
     _ranks,
@@ -23,7 +24,6 @@ from spatialwhisperer.tl.evaluation.baselines import (
     tissue_darkness,
 )
 from spatialwhisperer.tl.evaluation.expression import evaluate_expression
-from spatialwhisperer.tl.evaluation.pairs import Pair, make_pair
 
 SPACE = "per_spot_log1p"
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 from spatialwhisperer import _keys
 from spatialwhisperer._provenance import record
-from spatialwhisperer.statistics import expression_metrics as metrics
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression import metrics
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 from spatialwhisperer.tl.evaluation.genes import gene_report, gene_set_enrichment, read_gene_sets
 
 SPACE = "per_spot_log1p"

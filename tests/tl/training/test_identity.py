@@ -10,8 +10,8 @@ import pytest
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import Augmentation, get_preset
-from spatialwhisperer.models.config import Training
-from spatialwhisperer.pp.features import GeneFeatures
+from spatialwhisperer.models.configuration.config import Training
+from spatialwhisperer.pp.features.options import GeneFeatures
 from spatialwhisperer.tl._training.fitting import Plan
 from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify
 from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs

@@ -21,7 +21,7 @@ from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text.base import TextEncoder
-from spatialwhisperer.pp.features import FeatureRecord, raw_tiles
+from spatialwhisperer.pp.features.images import FeatureRecord, raw_tiles
 from spatialwhisperer.tl._training import readers
 from spatialwhisperer.tl._training.readers import key_of, module_dim, read_modality
 from spatialwhisperer.tl._training.sources import describe

@@ -9,7 +9,7 @@ import pytest
 
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
-from spatialwhisperer.tl._annotation.training_range import SectionRange
+from spatialwhisperer.tl._annotation.range.training_range import SectionRange
 from spatialwhisperer.tl._transitivity import estimates
 from spatialwhisperer.tl._transitivity.estimates import SHOWN, Report, Rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spatialwhisperer.tl._annotation.training_range import SectionRange
+from spatialwhisperer.tl._annotation.range.training_range import SectionRange
 from spatialwhisperer.tl._transitivity import sentences as words
 
 EVEN = (0.4, 0.9)

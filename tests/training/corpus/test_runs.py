@@ -26,9 +26,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
-from spatialwhisperer.models.parts import PairLoss
+from spatialwhisperer.models.configuration.parts import PairLoss
 from spatialwhisperer.models.presets.recipe import Recipe
 from spatialwhisperer.training.corpus import order
 from spatialwhisperer.training.corpus.batches import Standard

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.sections.section import Section
-    from spatialwhisperer.cli.jobs import Job
     from spatialwhisperer.cli.notes import Notes
+    from spatialwhisperer.cli.slides.sources.jobs import Job
     from spatialwhisperer.models.whisperer import Whisperer
 
 _PACKAGES = ("spatialwhisperer", "torch", "anndata", "spatialdata", "numpy")

@@ -13,7 +13,7 @@ from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.statistics.counts import training_counts
-from spatialwhisperer.statistics.value_spaces import SPACES, check_space, to_space
+from spatialwhisperer.statistics.expression.value_spaces import SPACES, check_space, to_space
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ class ExpressionEncoder(GeneEncoder):
         %(training_counts)s
         %(n_top_genes)s
         value_space
-            A space of `spatialwhisperer.statistics.value_spaces.SPACES` in which a row depends on itself alone.
+            A space of `spatialwhisperer.statistics.expression.value_spaces.SPACES` in which a row depends on itself alone.
 
         Raises
         ------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialwhisperer._docs import shared
-from spatialwhisperer.encoders.gene._scvi_training import train
+from spatialwhisperer.encoders.gene._networks.scvi_training import train
 from spatialwhisperer.encoders.gene.scvi import SCVIEncoder, how_fitted
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from spatialwhisperer._docs import shared
-from spatialwhisperer.encoders.gene._network_rows import network_rows
-from spatialwhisperer.encoders.gene._scvi_training import train
+from spatialwhisperer.encoders.gene._networks.rows import network_rows
+from spatialwhisperer.encoders.gene._networks.scvi_training import train
 from spatialwhisperer.encoders.gene.base import GeneEncoder, fraction, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec

@@ -12,7 +12,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import progress
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer._storage.sketches import without_memory
-from spatialwhisperer.encoders.gene._network_rows import network_rows
+from spatialwhisperer.encoders.gene._networks.rows import network_rows
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors, whole_number
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
@@ -126,7 +126,7 @@ class SetTransformerEncoder(GeneEncoder):
         """
         import torch
 
-        from spatialwhisperer.encoders.gene._set_network import SetNetwork
+        from spatialwhisperer.encoders.gene._networks.set_network import SetNetwork
         from spatialwhisperer.settings import settings
 
         sizes = {
@@ -193,7 +193,7 @@ class SetTransformerEncoder(GeneEncoder):
     def _network(self, device: str | None) -> torch.nn.Module:
         import torch
 
-        from spatialwhisperer.encoders.gene._set_network import SetNetwork
+        from spatialwhisperer.encoders.gene._networks.set_network import SetNetwork
 
         # the initial values are thrown away, so they must not cost the process its random state
         with isolated_rng(0), nullcontext() if device is None else torch.device(device):
@@ -231,7 +231,7 @@ def _train(
     """Train network and decoder together; return the unexplained fraction of variance in the last epoch."""
     import torch
 
-    from spatialwhisperer.encoders.gene._set_network import log_normalise
+    from spatialwhisperer.encoders.gene._networks.set_network import log_normalise
 
     mean, weight = _moments(counts, codes)
     decoder = torch.nn.Linear(network.out.out_features, counts.shape[1], bias=False).to(device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 from spatialwhisperer._schema import Stored
-from spatialwhisperer.models.config import RegressionFeatures
+from spatialwhisperer.models.configuration.config import RegressionFeatures
 from spatialwhisperer.retrieval.rule import Retrieval
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class ExpressionConfig(Stored):
     genes, gene_ids
         Names and Ensembl ids of the genes.
     value_space
-        Space of the predicted values (:mod:`spatialwhisperer.statistics.value_spaces`), or "as given".
+        Space of the predicted values (:mod:`spatialwhisperer.statistics.expression.value_spaces`), or "as given".
     retrieval
         How values are retrieved from the bank.
     method

@@ -20,7 +20,7 @@ from spatialwhisperer.statistics.standardize import standardize
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer.models.config import RegressionFeatures
+    from spatialwhisperer.models.configuration.config import RegressionFeatures
 
 KIND = "predictor of expression"
 _CSR = ("data", "indices", "indptr")

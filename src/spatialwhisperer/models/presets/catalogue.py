@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer.encoders.catalogue import get_spec
-from spatialwhisperer.models.parts import Context, Expression, PairLoss, Preset
+from spatialwhisperer.models.configuration.parts import Context, Expression, PairLoss, Preset
 from spatialwhisperer.models.presets.peer import PEER, as_published_code
 from spatialwhisperer.models.presets.recipe import Recipe
 from spatialwhisperer.retrieval.rule import Retrieval

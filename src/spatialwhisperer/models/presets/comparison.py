@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.configuration.parts import Preset
 
 _UNKNOWN = "not stated"
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer.models.augmentation import Augmentation
-from spatialwhisperer.models.parts import Context, Evaluation, Expression
+from spatialwhisperer.models.configuration.augmentation import Augmentation
+from spatialwhisperer.models.configuration.parts import Context, Evaluation, Expression
 from spatialwhisperer.retrieval.rule import Retrieval
 
 if TYPE_CHECKING:
-    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.configuration.parts import Preset
 
 _GLOBAL = frozen(image="global", gene="none", text="none")
 _HARMONY = Evaluation(gene_fit="all", correction="harmony", heg_from="test")

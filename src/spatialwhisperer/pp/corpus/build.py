@@ -13,8 +13,7 @@ from spatialwhisperer.pp.corpus import checks
 from spatialwhisperer.pp.corpus.sources import CorpusSource, check_names
 from spatialwhisperer.pp.corpus.stamps import changes, to_build
 from spatialwhisperer.pp.corpus.work import BuildSlide, EncoderOptions, build_here, build_on
-from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
-from spatialwhisperer.pp.text_features import TextFeatures
+from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
 from spatialwhisperer.training.corpus.manifest import ENCODERS, NAME, Manifest, SourceRecord, check_recipe, locked
 from spatialwhisperer.training.corpus.shards import check_digests, check_sizes
 

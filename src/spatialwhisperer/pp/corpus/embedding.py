@@ -21,8 +21,8 @@ from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.resolve import named_gene_encoder, text_encoder
 from spatialwhisperer.pp.corpus.patches import has_patches, patch_features, patch_recipe
 from spatialwhisperer.pp.corpus.writing import Rows
-from spatialwhisperer.pp.encoder_choice import choose_encoder, why_unfit
-from spatialwhisperer.pp.features import FeatureRecord, given_features, image_features, image_recipe
+from spatialwhisperer.pp.features.encoder_choice import choose_encoder, why_unfit
+from spatialwhisperer.pp.features.images import FeatureRecord, given_features, image_features, image_recipe
 from spatialwhisperer.pp.genes import gene_features
 from spatialwhisperer.training.corpus.manifest import CorpusFeature
 
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.image.base import ImageEncoder
     from spatialwhisperer.encoders.text.base import TextEncoder
     from spatialwhisperer.pp.corpus.sources import CorpusSource
-    from spatialwhisperer.pp.encoder_choice import EncoderChoice
-    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
-    from spatialwhisperer.pp.text_features import TextFeatures
+    from spatialwhisperer.pp.features.encoder_choice import EncoderChoice
+    from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from spatialwhisperer.encoders.image.base import ImageEncoder
-    from spatialwhisperer.pp.encoder_choice import EncoderChoice
+    from spatialwhisperer.pp.features.encoder_choice import EncoderChoice
 
 
 def has_patches(table: AnnData) -> bool:

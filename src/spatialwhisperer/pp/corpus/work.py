@@ -17,7 +17,7 @@ from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.pp.corpus.embedding import Encoders, origins, with_dims
 from spatialwhisperer.pp.corpus.stamps import to_build
 from spatialwhisperer.pp.corpus.writing import slide_folder, write_shards
-from spatialwhisperer.pp.finished_batches import kept_until_done
+from spatialwhisperer.pp.features.finished_batches import kept_until_done
 from spatialwhisperer.training.corpus.manifest import Manifest, SlideRecord, locked
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.pp.corpus.checks import Found
     from spatialwhisperer.pp.corpus.sources import CorpusSource
-    from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
-    from spatialwhisperer.pp.text_features import TextFeatures
+    from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
 
 _LOCKS = ".locks"
 

@@ -13,7 +13,7 @@ from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
 from spatialwhisperer.encoders.resolve import text_encoder
 from spatialwhisperer.encoders.text.base import TextEncoder
-from spatialwhisperer.pp.tile_sizes import coarse_sections
+from spatialwhisperer.pp.features.tile_sizes import coarse_sections
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import spatialwhisperer as sw
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer.models.parts import PairLoss
+from spatialwhisperer.models.configuration.parts import PairLoss
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.splits import TILE_UM
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe

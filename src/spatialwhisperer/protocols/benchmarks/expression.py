@@ -14,18 +14,18 @@ from spatialwhisperer.protocols.benchmarks.folder.folds import codes
 from spatialwhisperer.protocols.benchmarks.genes import SPACE, values_of
 from spatialwhisperer.protocols.benchmarks.regressions import FIXED, OURS, Reduction, fit_by_patient, fit_fixed
 from spatialwhisperer.statistics.count_splitting import halves, reliability
-from spatialwhisperer.statistics.expression_metrics import pearson_per_gene
-from spatialwhisperer.statistics.expression_structure import (
+from spatialwhisperer.statistics.expression.metrics import pearson_per_gene
+from spatialwhisperer.statistics.expression.structure import (
     correlation,
     gene_gene_agreement,
     morans_i,
     neighbour_weights,
     set_scores,
 )
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 from spatialwhisperer.statistics.left_out import left_out_units
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, baseline_values, read_training
-from spatialwhisperer.tl.evaluation.pairs import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.protocols.benchmarks.folder.folds import Units
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
     from spatialwhisperer.protocols.benchmarks.genes import Genes
-    from spatialwhisperer.tl.evaluation.pairs import Pair
+    from spatialwhisperer.tl.evaluation._rows.pairs import Pair
 
 LEAST_OF_SET = 5
 """Sets with fewer of their genes among those predicted have no score."""

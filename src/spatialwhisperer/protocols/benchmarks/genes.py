@@ -11,7 +11,7 @@ import pandas as pd
 
 from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import listing
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

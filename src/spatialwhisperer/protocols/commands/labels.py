@@ -97,7 +97,7 @@ def _run_annotation(o: dict[str, Any]) -> None:
     if o["dataset"] == "her2st":
         if o["model"] is not None:
             raise SystemExit("--model belongs to --dataset lizard, pannuke or pathocell; her2st trains its own models.")
-        from spatialwhisperer.protocols.annotation import zero_shot
+        from spatialwhisperer.protocols.annotation.zero_shot import measure as zero_shot
 
         zero_shot.run(
             o["data"], o["out"], n_seeds=o["seeds"], n_nulls=o["nulls"], baselines=o["baselines"], smoke=o["smoke"]
@@ -109,7 +109,7 @@ def _run_annotation(o: dict[str, Any]) -> None:
         raise SystemExit(
             f"--dataset {o['dataset']} needs --model FOLDER, a model that sw.tl.train or model.save wrote."
         )
-    from spatialwhisperer.protocols.annotation import cell_images
+    from spatialwhisperer.protocols.annotation.cell_images import measure as cell_images
 
     options = cell_images.Options(
         tuple(o["images"]), o["field"], o["statistics"], o["windows"], o["weights"], smoke=o["smoke"]
@@ -126,7 +126,7 @@ def _low_data(commands: Commands) -> None:
 
 
 def _run_low_data(o: dict[str, Any]) -> None:
-    from spatialwhisperer.protocols.annotation import low_data
+    from spatialwhisperer.protocols.annotation.low_data import measure as low_data
 
     low_data.run(o["data"], o["out"], n_seeds=o["seeds"], smoke=o["smoke"])
 
@@ -191,6 +191,6 @@ def _guard(commands: Commands) -> None:
 
 
 def _run_guard(o: dict[str, Any]) -> None:
-    from spatialwhisperer.protocols.annotation import guard
+    from spatialwhisperer.protocols.annotation.guard import measure as guard
 
     guard.run(o["data"], o["out"], smoke=o["smoke"])

@@ -13,8 +13,8 @@ from spatialwhisperer._access.table.fingerprints import name_hashes, row_ids, tr
 from spatialwhisperer.models.reference import Reference
 from spatialwhisperer.models.training_range import unseen_distances, unseen_looks
 from spatialwhisperer.models.whisperer import Whisperer
-from spatialwhisperer.pp.encoder_choice import choose_encoder
-from spatialwhisperer.pp.features import compute_image_features, image_looks, image_recipe
+from spatialwhisperer.pp.features.encoder_choice import choose_encoder
+from spatialwhisperer.pp.features.images import compute_image_features, image_looks, image_recipe
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe
 
 if TYPE_CHECKING:

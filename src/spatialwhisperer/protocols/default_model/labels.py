@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spatialwhisperer.models.annotation import Region
+from spatialwhisperer.models.configuration.annotation import Region
 from spatialwhisperer.models.vocabulary import Label
 from spatialwhisperer.protocols import captions
 

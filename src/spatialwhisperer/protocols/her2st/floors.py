@@ -11,9 +11,9 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer.statistics.count_splitting import reliability
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 from spatialwhisperer.statistics.left_out import left_out_units
 from spatialwhisperer.statistics.standardize import standardize, statistics
-from spatialwhisperer.statistics.value_spaces import to_space
 from spatialwhisperer.training.ridge_link import solve_ridge
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def ridge(train: Sequence[AnnData], test: AnnData, genes: Sequence[str], key: st
     key
         Key of ``.obsm`` with the image features.
     space
-        Value space, see :mod:`spatialwhisperer.statistics.value_spaces`.
+        Value space, see :mod:`spatialwhisperer.statistics.expression.value_spaces`.
     """
     x = np.concatenate([_standardised(t, key) for t in train])
     y = np.concatenate([_values(t, genes, space) for t in train])

@@ -19,10 +19,10 @@ from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols.her2st.frozen_features import choose_genes, predict
 from spatialwhisperer.protocols.output import markdown, write_text
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 from spatialwhisperer.statistics.grouped_ridge import grouped_ridge
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.standardize import standardize, statistics
-from spatialwhisperer.statistics.value_spaces import to_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ import numpy as np
 
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer.pp.encoder_choice import choose_encoder
-from spatialwhisperer.pp.tile_sizes import coarse_sections
+from spatialwhisperer.pp.features.encoder_choice import choose_encoder
+from spatialwhisperer.pp.features.tile_sizes import coarse_sections
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.splits import (
     COARSE,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spatialwhisperer.protocols.annotation.zero_shot_tables import ALPHA
+from spatialwhisperer.protocols.annotation.zero_shot.tables import ALPHA
 from spatialwhisperer.protocols.nested.folds import NEW_PATIENTS
 from spatialwhisperer.protocols.output import markdown
 

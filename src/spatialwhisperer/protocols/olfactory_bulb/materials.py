@@ -11,7 +11,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._messages import inform
-from spatialwhisperer.pp.tile_features import read_tiles
+from spatialwhisperer.pp.features.tile_features import read_tiles
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -217,8 +217,8 @@ def _labels(row: Row, data: Path, out: Path, options: Options) -> Done | str:
         return f"it is not there; {HOW_TO_GET[row.dataset]}"
     if options.model is None:
         return "it needs a model: --model FOLDER, or the published one, --model Good-Lab/spatialwhisperer"
-    from spatialwhisperer.protocols.annotation import cell_images
-    from spatialwhisperer.protocols.annotation.cell_image_tables import macro
+    from spatialwhisperer.protocols.annotation.cell_images import measure as cell_images
+    from spatialwhisperer.protocols.annotation.cell_images.tables import macro
 
     how = cell_images.Options(smoke=options.smoke)
     tidy = cell_images.run(row.dataset, place, out / "papers" / row.paper, model=options.model, options=how)

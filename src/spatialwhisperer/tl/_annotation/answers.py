@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from spatialwhisperer.models.annotation import Annotation
+    from spatialwhisperer.models.configuration.annotation import Annotation
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.scoring import Correction
 

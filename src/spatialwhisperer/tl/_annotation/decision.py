@@ -16,7 +16,7 @@ from spatialwhisperer.tl._annotation.rollup import Coarse
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer.models.annotation import Annotation, Region
+    from spatialwhisperer.models.configuration.annotation import Annotation, Region
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.rollup import Classes
     from spatialwhisperer.tl._annotation.scoring import Correction

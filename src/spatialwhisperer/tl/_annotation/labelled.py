@@ -11,7 +11,8 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.colours import distinct
 from spatialwhisperer._access.result import Result
-from spatialwhisperer.tl._annotation import guard, scoring
+from spatialwhisperer.tl._annotation import scoring
+from spatialwhisperer.tl._annotation.range import guard
 from spatialwhisperer.tl._annotation.rollup import roll_up
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates
 from spatialwhisperer.tl._annotation.rollup import Hierarchy, place_classes
 
 if TYPE_CHECKING:
-    from spatialwhisperer.models.annotation import Annotation
+    from spatialwhisperer.models.configuration.annotation import Annotation
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.rollup import Classes
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from spatialwhisperer.encoders.catalogue import get_spec, open_encoder, opens_by_name
 from spatialwhisperer.encoders.image.base import ImageEncoder
-from spatialwhisperer.pp.encoder_choice import why_unfit
-from spatialwhisperer.pp.features import are_stored, image_features
+from spatialwhisperer.pp.features.encoder_choice import why_unfit
+from spatialwhisperer.pp.features.images import are_stored, image_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

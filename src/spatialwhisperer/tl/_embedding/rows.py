@@ -17,7 +17,7 @@ from spatialwhisperer._provenance import recorded
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.encoders.image.base import ImageEncoder
 from spatialwhisperer.encoders.outputs import encoded
-from spatialwhisperer.pp.features import given_features, image_features, raw_tiles
+from spatialwhisperer.pp.features.images import given_features, image_features, raw_tiles
 from spatialwhisperer.pp.genes import gene_features
 from spatialwhisperer.tl._embedding.models import describe_model, encoder_of, head_checksum
 

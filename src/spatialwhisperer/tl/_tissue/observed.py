@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.table.counts import counts_matrix
-from spatialwhisperer.statistics.value_spaces import to_space
+from spatialwhisperer.statistics.expression.value_spaces import to_space
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -16,9 +16,8 @@ from spatialwhisperer.encoders.catalogue import get_spec
 from spatialwhisperer.encoders.gene.expression import ExpressionEncoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.models.presets.catalogue import PRESETS, get_preset
-from spatialwhisperer.pp.features import GeneFeatures, ImageFeatures
-from spatialwhisperer.pp.text_features import TextFeatures
-from spatialwhisperer.pp.tile_sizes import check_own_sizes
+from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
+from spatialwhisperer.pp.features.tile_sizes import check_own_sizes
 from spatialwhisperer.tl._training.options import ExpressionOptions
 from spatialwhisperer.tl._training.sources import summary
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.configuration.parts import Preset
     from spatialwhisperer.tl._training.readers import Request
     from spatialwhisperer.tl._training.sources import Source
     from spatialwhisperer.training.batches import Items

@@ -13,7 +13,7 @@ import numpy as np
 
 from spatialwhisperer._random import isolated_rng, untouched_rng
 from spatialwhisperer._storage.folders import left_in, of_this_process
-from spatialwhisperer.models.config import HeadConfig, ModalityConfig, ModelConfig, Training
+from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig, Training
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.networks.context import make_context
 from spatialwhisperer.settings import settings
@@ -22,7 +22,7 @@ from spatialwhisperer.training.fit import Run, fit
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.configuration.parts import Preset
     from spatialwhisperer.models.presets.recipe import Recipe
     from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.training.batches import Items

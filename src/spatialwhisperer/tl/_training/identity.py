@@ -17,13 +17,13 @@ from spatialwhisperer.training.resuming.run_identity import RunIdentity, fingerp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.configuration.parts import Preset
+    from spatialwhisperer.tl._training.expression.regression import OwnInputs
+    from spatialwhisperer.tl._training.expression.values import Values
     from spatialwhisperer.tl._training.fitting import Plan
     from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
     from spatialwhisperer.tl._training.options import ExpressionOptions
     from spatialwhisperer.tl._training.readers import Request
-    from spatialwhisperer.tl._training.regression import OwnInputs
-    from spatialwhisperer.tl._training.values import Values
     from spatialwhisperer.training.batches import Items
 
 _FIRST = 20

@@ -13,8 +13,8 @@ from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.encoders.outputs import encoded
-from spatialwhisperer.models.config import ContextConfig
-from spatialwhisperer.pp.text_features import TextFeatures
+from spatialwhisperer.models.configuration.config import ContextConfig
+from spatialwhisperer.pp.features.options import TextFeatures
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.statistics.standardize import standardize, statistics
 from spatialwhisperer.tl._training.readers import Request, caption_encoder, read_modality
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.slide import Slide
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.encoders.recipe import FeatureRecipe
-    from spatialwhisperer.models.parts import Context, Preset
+    from spatialwhisperer.models.configuration.parts import Context, Preset
     from spatialwhisperer.tl._training.readers import Read
     from spatialwhisperer.tl._training.sources import Source
     from spatialwhisperer.training.text.wordings import Wordings

@@ -10,7 +10,7 @@ from spatialwhisperer._checks.checked import checked_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spatialwhisperer.pp.features import ImageFeatures
+    from spatialwhisperer.pp.features.options import ImageFeatures
 
 
 @checked_options

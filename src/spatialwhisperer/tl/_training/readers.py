@@ -22,18 +22,16 @@ from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.resolve import image_encoder, named_gene_encoder, text_encoder
 from spatialwhisperer.encoders.text.base import TextEncoder
 from spatialwhisperer.encoders.text.kept_features import encoded_or_kept
-from spatialwhisperer.pp.encoder_choice import choose_encoder, fine_enough
-from spatialwhisperer.pp.features import (
+from spatialwhisperer.pp.features.encoder_choice import choose_encoder, fine_enough
+from spatialwhisperer.pp.features.images import (
     FeatureRecord,
-    GeneFeatures,
-    ImageFeatures,
     image_features,
     image_recipe,
     lazy_tiles,
 )
+from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
+from spatialwhisperer.pp.features.tile_sizes import has_own_sizes
 from spatialwhisperer.pp.genes import fit_gene_encoder, gene_features
-from spatialwhisperer.pp.text_features import TextFeatures
-from spatialwhisperer.pp.tile_sizes import has_own_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

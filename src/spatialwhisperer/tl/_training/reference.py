@@ -13,7 +13,7 @@ from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
 from spatialwhisperer.models.training_range import unseen_distances, unseen_looks
-from spatialwhisperer.pp.features import FeatureRecord
+from spatialwhisperer.pp.features.images import FeatureRecord
 from spatialwhisperer.statistics.cross_entropy import left_out_excess, log_profiles
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import inform
-from spatialwhisperer.models.config import Training
+from spatialwhisperer.models.configuration.config import Training
 from spatialwhisperer.models.presets.catalogue import get_preset
 from spatialwhisperer.tl._training import checks, fitting
-from spatialwhisperer.tl._training import expression as predictor
+from spatialwhisperer.tl._training.expression import predictor
+from spatialwhisperer.tl._training.expression.regression import own_requests, read_own
 from spatialwhisperer.tl._training.identity import (
     PACKAGES,
     argument_parts,
@@ -21,7 +22,6 @@ from spatialwhisperer.tl._training.identity import (
 from spatialwhisperer.tl._training.inputs import prepare_inputs
 from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
-from spatialwhisperer.tl._training.regression import own_requests, read_own
 from spatialwhisperer.tl._training.sources import describe, groups_of, section_names
 from spatialwhisperer.training.fit import in_closed_form
 from spatialwhisperer.training.trainer import trainer_options
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide_options import SlideOptions
-    from spatialwhisperer.models.parts import Preset
+    from spatialwhisperer.models.configuration.parts import Preset
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._training.inputs import Inputs
     from spatialwhisperer.tl._training.options import ExpressionOptions

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
-    from spatialwhisperer.tl._annotation.training_range import SectionRange
+    from spatialwhisperer.tl._annotation.range.training_range import SectionRange
 
 SAMPLE = 500
 """Rows of either sample in a two-sample test."""

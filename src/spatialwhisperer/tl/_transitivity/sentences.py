@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer.tl._annotation.training_range import SectionRange
+    from spatialwhisperer.tl._annotation.range.training_range import SectionRange
 
 NO_PAIRS = {
     "expression": (
@@ -171,7 +171,7 @@ def image_distance(one: SectionRange) -> str:
 
 def image_scale(one: SectionRange) -> str:
     """Scale of the section that differs most."""
-    from spatialwhisperer.tl._annotation.training_range import SAME_MPP
+    from spatialwhisperer.tl._annotation.range.training_range import SAME_MPP
 
     if 1 / SAME_MPP <= one.factor <= SAME_MPP:  # type: ignore[operator]
         return f"Tiles are read at the scale of the training images ({one.mpp:.2g} µm per pixel)."

@@ -14,10 +14,10 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_whole, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
-from spatialwhisperer.statistics import expression_metrics as metrics
-from spatialwhisperer.statistics.value_spaces import SPACES
+from spatialwhisperer.statistics.expression import metrics
+from spatialwhisperer.statistics.expression.value_spaces import SPACES
+from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, baseline_values, read_training
-from spatialwhisperer.tl.evaluation.pairs import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide_options import SlideOptions
+    from spatialwhisperer.tl.evaluation._rows.pairs import Pair
     from spatialwhisperer.tl.evaluation.baselines import TrainingSpots
-    from spatialwhisperer.tl.evaluation.pairs import Pair
 
 ListOrigin = Literal["training", "test"]
 
@@ -87,7 +87,7 @@ def evaluate_expression(
         Where "HEG50" and "HVG50" (the 50 genes of highest mean and of highest variance) come from: "training", ``train`` or the lists
         that the prediction recorded; or "test", the measured values of the evaluated section itself.
     value_space
-        Space of the values, see :mod:`spatialwhisperer.statistics.value_spaces`; ``None`` takes the one that the prediction recorded.
+        Space of the values, see :mod:`spatialwhisperer.statistics.expression.value_spaces`; ``None`` takes the one that the prediction recorded.
     %(layer)s
     group_key
         Column of ``.obs`` with the group; ``None`` takes the section.
@@ -135,7 +135,7 @@ def evaluate_expression(
     Examples
     --------
     >>> import anndata as ad, spatialwhisperer as sw
-    >>> from spatialwhisperer.statistics.value_spaces import to_space
+    >>> from spatialwhisperer.statistics.expression.value_spaces import to_space
     >>> sections, _ = sw.datasets.simulate_sections(2, 60, n_genes=80, n_reference_cells=50, random_state=0)
     >>> truth = sections["P2"]["table"]
     >>> values = to_space(truth.X, "per_spot_log1p")
@@ -250,7 +250,7 @@ def _lists(
     """Columns of each list that is the same for all sections."""
     named: dict[str, Any] = {}
     if origin == "training" and training is not None:
-        from spatialwhisperer.tl._training.expression import gene_lists
+        from spatialwhisperer.tl._training.expression.predictor import gene_lists
 
         named = dict(gene_lists(training.values, pair.genes, training.sections))
     elif origin == "training":
@@ -281,7 +281,7 @@ def _lists(
 
 
 def _own_lists(pair: Pair, truth: Any) -> dict[str, np.ndarray]:
-    from spatialwhisperer.tl._training.expression import gene_lists
+    from spatialwhisperer.tl._training.expression.predictor import gene_lists
 
     where = {g: i for i, g in enumerate(pair.genes)}
     chosen = gene_lists(truth, pair.genes, np.zeros(truth.shape[0], int))

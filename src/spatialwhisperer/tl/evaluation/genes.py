@@ -17,8 +17,8 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_path
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.statistics import expression_metrics as metrics
-from spatialwhisperer.tl.evaluation.pairs import make_pair
+from spatialwhisperer.statistics.expression import metrics
+from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,7 +98,7 @@ def gene_report(
     Examples
     --------
     >>> import numpy as np, anndata as ad, spatialwhisperer as sw
-    >>> from spatialwhisperer.statistics.value_spaces import to_space
+    >>> from spatialwhisperer.statistics.expression.value_spaces import to_space
     >>> rng = np.random.default_rng(0)
     >>> truth = ad.AnnData(rng.poisson(3.0, (50, 4)).astype("float32"))
     >>> values = to_space(truth.X)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spatialwhisperer.models.config import HeadConfig
-from spatialwhisperer.models.refinement import Refinement
+from spatialwhisperer.models.configuration.config import HeadConfig
+from spatialwhisperer.models.configuration.refinement import Refinement
 from spatialwhisperer.networks.heads import with_constant
 from spatialwhisperer.statistics.grouped_ridge import left_out_in_turn
 from spatialwhisperer.training.closed_form import length_of_typical_row, neighbour_columns

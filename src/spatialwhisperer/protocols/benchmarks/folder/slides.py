@@ -10,7 +10,7 @@ import numpy as np
 import spatialwhisperer as sw
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import listing
-from spatialwhisperer.pp.encoder_choice import why_unfit
+from spatialwhisperer.pp.features.encoder_choice import why_unfit
 from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection, bare_table, even_rows, pitch_of
 from spatialwhisperer.protocols.her2st.folds import with_rows
 

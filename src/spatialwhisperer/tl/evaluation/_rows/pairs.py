@@ -1,0 +1,264 @@
+"""Measured and predicted expression of the same rows and genes, in one value space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from spatialwhisperer import _keys
+from spatialwhisperer._access.table.counts import counts_matrix, match_genes
+from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._messages import listing, warn
+from spatialwhisperer._provenance import recorded
+from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN, SPACES, check_space, to_space
+from spatialwhisperer.tl.evaluation._rows.groups import row_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spatialwhisperer._access.slide import Slide
+
+AS_GIVEN = "as given"
+"""Recorded as the value space where a model was trained on the values of a layer rather than on counts."""
+
+
+class Library(NamedTuple):
+    """Names and Ensembl ids of the genes over which a spot is scaled in the spaces `OVER_CHOSEN`."""
+
+    genes: list[str]
+    gene_ids: list[str]
+
+    def columns(self, table: AnnData) -> np.ndarray:
+        """Column of each gene in a table, -1 where it has none."""
+        return match_genes(self.genes, self.gene_ids, table)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Measured and predicted values of the same spots and genes.
+
+    Attributes
+    ----------
+    table
+        The table with the measured values.
+    genes, gene_ids
+        Names of the predicted genes that were measured, and their Ensembl ids ("" where unknown).
+    truth
+        Measured values, CSR float32 of shape (n, g).
+    predicted
+        Predicted values, shape (n, g); NaN where there is no prediction.
+    groups
+        Group (section) of each row.
+    space
+        Value space of both.
+    lists
+        Gene lists that the prediction recorded: they were chosen on the training data of its model.
+    library
+        All genes that were predicted, also those that are not evaluated; ``None`` where values do not depend on them.
+    """
+
+    table: AnnData
+    genes: list[str]
+    gene_ids: list[str]
+    truth: sp.csr_matrix
+    predicted: np.ndarray
+    groups: np.ndarray
+    space: str
+    lists: dict[str, list[str]]
+    library: Library | None
+
+
+def make_pair(
+    slide: Slide,
+    prediction: AnnData | None,
+    *,
+    genes: Sequence[str] | None,
+    value_space: str | None,
+    layer: str | None,
+    group_key: str | None,
+    key: str,
+    all_genes: bool = True,
+) -> Pair:
+    """Find measured values and prediction, check that they belong together, and bring the former into the space of the latter.
+
+    Without ``all_genes``, those of ``genes`` that were not both predicted and measured are left out, which may be every one.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction, or a column, layer or gene that is named does not exist.
+    ValueError
+        If rows differ, no predicted gene was measured, the prediction holds no value, or the value space is unknown or not that of
+        the prediction.
+    """
+    table = slide.table
+    prediction = _prediction(slide.data, prediction, key)
+    _check_rows(table, prediction, key)
+    known = recorded(prediction, _keys.EXPRESSION) or {}
+    space = check_value_space(value_space, known.get("value_space"))
+    ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
+    names = [str(name) for name in prediction.var_names]
+    columns = match_genes(names, ids, table)
+    measured = _measured_genes(prediction, table, columns)
+    library = _library(known, names, ids) if space in OVER_CHOSEN else None
+    truth = values_of(slide, columns[measured], space=space, layer=layer, library=library)
+    chosen = _chosen(np.asarray(prediction.var_names)[measured], genes, all_genes)
+    keep = np.flatnonzero(measured)[chosen]
+    values: Any = prediction.X
+    predicted = values[:, keep]
+    predicted = np.asarray(predicted.toarray() if sp.issparse(predicted) else predicted, np.float32)
+    _check_values(predicted)
+    return Pair(
+        table,
+        [str(g) for g in prediction.var_names[keep]],
+        [ids[i] for i in keep],
+        truth[:, chosen],
+        predicted,
+        row_groups(slide, group_key),
+        space,
+        known.get("gene_lists") or {},
+        library,
+    )
+
+
+def check_value_space(asked: str | None, known: str | None) -> str:
+    """The value space of the prediction, as it was recorded or as the caller states it."""
+    if known is None and asked is None:
+        raise ValueError(
+            f"The value space of the prediction is not recorded; pass value_space=…, one of {listing(SPACES)}."
+        )
+    if asked is not None and asked != AS_GIVEN:
+        check_space(asked)
+    if known is not None and asked is not None and asked != known:
+        raise ValueError(
+            f"The prediction is in value space {known!r}, and predicted values cannot be converted to {asked!r} without the counts "
+            "behind them. Leave value_space out, or train a model with that value space and predict again."
+        )
+    return str(known if asked is None else asked)
+
+
+def values_of(
+    slide: Slide, columns: np.ndarray, *, space: str, layer: str | None, library: Library | None = None
+) -> sp.csr_matrix:
+    """Values of some genes in a space, CSR; column -1 is a gene that the table lacks and counts as 0.
+
+    Parameters
+    ----------
+    slide, columns
+        The slide, and columns of its table.
+    space, layer
+        Value space, and layer with the counts.
+    library
+        Genes over which a spot is scaled; ``None`` takes all genes of the table, or in the spaces `OVER_CHOSEN` those of the columns.
+    """
+    if space == AS_GIVEN:
+        return _given_values(slide.table, columns, layer)
+    counts = counts_matrix(slide.table, layer)
+    others = np.setdiff1d([] if library is None else library.columns(slide.table), [*columns, -1]).astype(int)
+    part = _take(counts, np.concatenate([columns, others]))
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    return to_space(part, space, library=total, sections=slide.sections)[:, : len(columns)]
+
+
+def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.csr_matrix:
+    if layer is None or layer not in table.layers:
+        raise KeyError(
+            "The model was trained on the values of a layer, not on counts: name the layer with the same values, "
+            f"layer=… (.layers holds: {listing(sorted(k for k in table.layers.keys() if k is not None))})."
+        )
+    values = _take(sp.csr_matrix(table.layers[layer], dtype=np.float32), columns)
+    if not np.isfinite(values.data).all():
+        raise ValueError(f".layers[{layer!r}] holds values that are not finite.")
+    return values
+
+
+def _take(matrix: sp.csr_matrix, columns: np.ndarray) -> sp.csr_matrix:
+    present = np.flatnonzero(columns >= 0)
+    part = matrix[:, columns[present]].tocsr()
+    out = sp.csr_matrix((part.data, present[part.indices], part.indptr), shape=(matrix.shape[0], len(columns)))
+    out.sort_indices()
+    return out
+
+
+def _prediction(data: AnnData | SpatialData, prediction: AnnData | None, key: str) -> AnnData:
+    if prediction is not None:
+        if is_spatialdata(prediction):
+            raise TypeError(f"prediction must be the table itself: prediction=sdata[{key!r}].")
+        return prediction
+    if not is_spatialdata(data):
+        raise KeyError(
+            "The prediction for an AnnData is a table of its own. Pass prediction=sw.tl.predict_expression(adata, model=…)."
+        )
+    if key not in data.tables:
+        raise KeyError(
+            f"There is no table {key!r} (found: {listing(data.tables)}). Run sw.tl.predict_expression(sdata, model=…) first, "
+            "or pass prediction=…."
+        )
+    return data.tables[key]
+
+
+def _library(known: Mapping[str, Any], names: list[str], ids: list[str]) -> Library:
+    """The genes that a prediction was scaled over: those it recorded, else all that it holds."""
+    stated = known.get("library")
+    return Library(stated["genes"], stated["gene_ids"]) if isinstance(stated, Mapping) else Library(names, ids)
+
+
+def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
+    if prediction is table:
+        raise ValueError(
+            f"Measured and predicted values are the same table ({key!r}); name the measured one with table_key=…."
+        )
+    if prediction.n_obs != table.n_obs:
+        raise ValueError(
+            f"The prediction has {prediction.n_obs} rows, the measured table {table.n_obs}. Bring them to the same rows first: "
+            "adata[prediction.obs_names].copy()."
+        )
+    differ = np.flatnonzero(np.asarray(prediction.obs_names != table.obs_names))
+    if len(differ):
+        i = int(differ[0])
+        raise ValueError(
+            f"Rows of prediction and measured table differ in {len(differ)} names, first at row {i}: "
+            f"{prediction.obs_names[i]!r} against {table.obs_names[i]!r}. If only the order differs, pass "
+            "prediction[adata.obs_names]."
+        )
+
+
+def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) -> np.ndarray:
+    measured = columns >= 0
+    if not measured.any():
+        raise ValueError(
+            f"No predicted gene ({listing(prediction.var_names, 5)}) is in the measured table ({listing(table.var_names, 5)})."
+        )
+    if not measured.all():
+        absent = prediction.var_names[~measured]
+        warn(f"{len(absent)} predicted genes were not measured and are left out: {listing(absent, 5)}.")
+    return measured
+
+
+def _chosen(names: np.ndarray, genes: Sequence[str] | None, all_genes: bool) -> np.ndarray:
+    if genes is None:
+        return np.arange(len(names))
+    wanted = [genes] if isinstance(genes, str) else list(dict.fromkeys(str(g) for g in genes))
+    where = {str(g): i for i, g in enumerate(names)}
+    missing = [g for g in wanted if g not in where]
+    if (missing and all_genes) or not wanted:
+        raise KeyError(f"genes not both predicted and measured: {listing(missing)} (there are {listing(names, 5)}).")
+    return np.array([where[g] for g in wanted if g in where], dtype=int)
+
+
+def _check_values(predicted: np.ndarray) -> None:
+    if np.isinf(predicted).any():
+        raise ValueError(f"The prediction holds {int(np.isinf(predicted).sum())} infinite values.")
+    empty = np.isnan(predicted)
+    if empty.any(axis=1).all():
+        raise ValueError(
+            f"Every row of the prediction has a NaN ({int(empty.all(axis=1).sum())} of {len(predicted)} rows are NaN "
+            "altogether), so there is nothing to compare. Predict again, or leave genes without values out with genes=…."
+        )
