@@ -14,9 +14,8 @@ from spatialwhisperer._messages import listing, progress
 from spatialwhisperer.cli import cluster
 from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
 from spatialwhisperer.cli.notes import collected
-from spatialwhisperer.cli.slides import results
-from spatialwhisperer.cli.slides import sources as slides
-from spatialwhisperer.cli.slides.sources.jobs import plan
+from spatialwhisperer.cli.slides import results, sources
+from spatialwhisperer.cli.slides.jobs import plan
 from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.cli.slides.sources.jobs import Job
+    from spatialwhisperer.cli.slides.jobs import Job
     from spatialwhisperer.models.whisperer import Whisperer
 
 _OPENING = ("table_key", "image_key", "coordinate_system", "library_key", "spot_pitch_um")
@@ -175,7 +174,7 @@ def _annotated(
     start = time.monotonic()
     opening = {name: getattr(options, name) for name in _OPENING if getattr(options, name) is not None}
     with collected(others=options.debug) as notes:
-        data = slides.read(job.source, mpp=options.mpp if job.source.kind == "image" else None, page=options.page)
+        data = sources.read(job.source, mpp=options.mpp if job.source.kind == "image" else None, page=options.page)
         if options.mpp is not None and job.source.kind != "image":
             opening["mpp"] = options.mpp
         _lay_tiles(data, options, opening)

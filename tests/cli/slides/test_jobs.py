@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from spatialwhisperer.cli.slides.sources.jobs import Job, plan
 
 from spatialwhisperer.cli.errors import UsageError
 from spatialwhisperer.cli.parser import make_parser
+from spatialwhisperer.cli.slides.jobs import Job, plan
 from spatialwhisperer.cli.slides.sources import find
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.sections.section import Section
     from spatialwhisperer.cli.notes import Notes
-    from spatialwhisperer.cli.slides.sources.jobs import Job
+    from spatialwhisperer.cli.slides.jobs import Job
     from spatialwhisperer.models.whisperer import Whisperer
 
 _PACKAGES = ("spatialwhisperer", "torch", "anndata", "spatialdata", "numpy")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from spatialwhisperer.cli.slides.jobs import Job
     from spatialwhisperer.cli.slides.sources import Source
-    from spatialwhisperer.cli.slides.sources.jobs import Job
 
 RUN = "sw_command"
 """Key under which a result records the command that wrote it."""
