@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spatialwhisperer.encoders.gene.pca import PCAEncoder
-from spatialwhisperer.encoders.image._networks.network import ModuleEncoder
 from spatialwhisperer.encoders.image.base import GivenEncoder
+from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
 from spatialwhisperer.encoders.image.timm import TimmEncoder
 from spatialwhisperer.encoders.resolve import (
     any_encoder,

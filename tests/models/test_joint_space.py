@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.encoders.image._networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig

@@ -11,7 +11,7 @@ import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.encoders.image._networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.models import ModelConfig, Whisperer

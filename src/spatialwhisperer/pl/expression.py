@@ -17,8 +17,8 @@ from spatialwhisperer.pl._drawing.marks import draw_marks
 from spatialwhisperer.pl._drawing.panels import draw_background, panel_of
 from spatialwhisperer.statistics.expression.metrics import pearson_per_gene
 from spatialwhisperer.statistics.expression.value_spaces import SPACES
-from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
+from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -31,7 +31,7 @@ from spatialwhisperer.tl._annotation.decision import regions_of
 from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_any_row, check_modality, choose_modality, embed_rows, given_rows
-from spatialwhisperer.tl.evaluation._rows.truth import correct_labels, indistinct, judged, known_truth, label_sets
+from spatialwhisperer.tl.evaluation.rows.truth import correct_labels, indistinct, judged, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

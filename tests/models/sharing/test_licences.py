@@ -12,7 +12,7 @@ import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.encoders.image._networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import EncoderSpec, ModelConfig, Whisperer
 from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig

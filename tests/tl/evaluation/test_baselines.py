@@ -14,7 +14,6 @@ import scipy.sparse as sp
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._provenance import record
 from spatialwhisperer.statistics.expression.value_spaces import to_space
-from spatialwhisperer.tl.evaluation._rows.pairs import Pair, make_pair
 from spatialwhisperer.tl.evaluation.baselines import (
     TrainingSpots,
     _ranks,
@@ -24,6 +23,7 @@ from spatialwhisperer.tl.evaluation.baselines import (
     tissue_darkness,
 )
 from spatialwhisperer.tl.evaluation.expression import evaluate_expression
+from spatialwhisperer.tl.evaluation.rows.pairs import Pair, make_pair
 
 SPACE = "per_spot_log1p"
 

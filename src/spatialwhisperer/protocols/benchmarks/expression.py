@@ -24,8 +24,8 @@ from spatialwhisperer.statistics.expression.structure import (
 )
 from spatialwhisperer.statistics.expression.value_spaces import to_space
 from spatialwhisperer.statistics.left_out import left_out_units
-from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, baseline_values, read_training
+from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.protocols.benchmarks.folder.folds import Units
     from spatialwhisperer.protocols.benchmarks.folder.sections import BenchmarkSection
     from spatialwhisperer.protocols.benchmarks.genes import Genes
-    from spatialwhisperer.tl.evaluation._rows.pairs import Pair
+    from spatialwhisperer.tl.evaluation.rows.pairs import Pair
 
 LEAST_OF_SET = 5
 """Sets with fewer of their genes among those predicted have no score."""

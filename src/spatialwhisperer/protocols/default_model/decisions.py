@@ -13,7 +13,7 @@ from spatialwhisperer.protocols.default_model.unseen_patients import HeldOut
 from spatialwhisperer.statistics.calibration import expected_calibration_error, probabilities
 from spatialwhisperer.statistics.labels.abstention import commonest_class, least_confidence
 from spatialwhisperer.statistics.labels.vector_scaling import LeftOut, choose_scaling, scaling_units
-from spatialwhisperer.tl.evaluation._rows.truth import Judged, judged
+from spatialwhisperer.tl.evaluation.rows.truth import Judged, judged
 
 ByPatient = Mapping[str, Sequence[HeldOut]]
 """Held-out sections by patient."""

@@ -14,7 +14,7 @@ from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.scores import aurocs
 from spatialwhisperer.protocols.default_model.labels import LABELS, PATHOLOGIST, TISSUE
-from spatialwhisperer.tl.evaluation._rows.truth import correct_labels
+from spatialwhisperer.tl.evaluation.rows.truth import correct_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

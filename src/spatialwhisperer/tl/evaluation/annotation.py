@@ -16,8 +16,8 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.tl._annotation.consistency import check_labels
-from spatialwhisperer.tl.evaluation._rows.groups import row_groups
-from spatialwhisperer.tl.evaluation._rows.truth import Known, known_truth, label_sets
+from spatialwhisperer.tl.evaluation.rows.groups import row_groups
+from spatialwhisperer.tl.evaluation.rows.truth import Known, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ from spatialwhisperer._checks.values import check_key_added, check_tile
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.features.tile_features import read_tiles
-from spatialwhisperer.tl.evaluation._rows.pairs import AS_GIVEN, values_of
+from spatialwhisperer.tl.evaluation.rows.pairs import AS_GIVEN, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.records import OffSlide
     from spatialwhisperer._access.slide_options import SlideOptions
-    from spatialwhisperer.tl.evaluation._rows.pairs import Pair
+    from spatialwhisperer.tl.evaluation.rows.pairs import Pair
 
 DARKNESS = "sw_darkness"
 """Column of ``.obs`` with the mean optical density of the tile."""

@@ -19,7 +19,8 @@ from spatialwhisperer.statistics.calibration import N_BINS, calibration_error, p
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.scoring import top_codes
-from spatialwhisperer.tl.evaluation._rows.truth import (
+from spatialwhisperer.tl.evaluation.annotation import label_scores, names_of
+from spatialwhisperer.tl.evaluation.rows.truth import (
     correct_labels,
     indistinct,
     judged,
@@ -27,7 +28,6 @@ from spatialwhisperer.tl.evaluation._rows.truth import (
     label_sets,
     truth_of_each,
 )
-from spatialwhisperer.tl.evaluation.annotation import label_scores, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spatialwhisperer.tl.evaluation._rows.truth import Judged
+    from spatialwhisperer.tl.evaluation.rows.truth import Judged
 
 
 @shared

@@ -16,8 +16,8 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.statistics.expression import metrics
 from spatialwhisperer.statistics.expression.value_spaces import SPACES
-from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, baseline_values, read_training
+from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spatialwhisperer._access.slide_options import SlideOptions
-    from spatialwhisperer.tl.evaluation._rows.pairs import Pair
     from spatialwhisperer.tl.evaluation.baselines import TrainingSpots
+    from spatialwhisperer.tl.evaluation.rows.pairs import Pair
 
 ListOrigin = Literal["training", "test"]
 

@@ -18,7 +18,7 @@ from spatialwhisperer._checks.values import check_path
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.expression import metrics
-from spatialwhisperer.tl.evaluation._rows.pairs import make_pair
+from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,7 +13,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.retrieval.recall import partner_ranks
-from spatialwhisperer.tl.evaluation._rows.groups import row_groups
+from spatialwhisperer.tl.evaluation.rows.groups import row_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

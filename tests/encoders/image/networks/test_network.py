@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.encoders.image._networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
 from spatialwhisperer.models import EncoderSpec
 from spatialwhisperer.settings import settings
 

@@ -11,8 +11,8 @@ import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._compute import precision
-from spatialwhisperer.encoders.image._networks import openvino as _openvino_network
-from spatialwhisperer.encoders.image._networks.openvino import computed_by_openvino
+from spatialwhisperer.encoders.image.networks import openvino as _openvino_network
+from spatialwhisperer.encoders.image.networks.openvino import computed_by_openvino
 from spatialwhisperer.encoders.image.timm import TimmEncoder
 
 
@@ -99,7 +99,7 @@ def test_a_network_that_takes_one_size_of_batch_alone_is_refused() -> None:
 
 REPORTS = """
 import torch
-from spatialwhisperer.encoders.image._networks.openvino import computed_by_openvino
+from spatialwhisperer.encoders.image.networks.openvino import computed_by_openvino
 
 computed_by_openvino(torch.nn.Flatten(), "flatten")(torch.rand(2, 3, 8, 8))
 from openvino.tools.ovc import telemetry_utils

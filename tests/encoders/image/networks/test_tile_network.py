@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from spatialwhisperer.encoders.image._networks.tile_network import TileNetwork
+from spatialwhisperer.encoders.image.networks.tile_network import TileNetwork
 from spatialwhisperer.models import get_spec
 
 

@@ -14,7 +14,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import record
-from spatialwhisperer.tl.evaluation._rows.pairs import Pair, make_pair, values_of
+from spatialwhisperer.tl.evaluation.rows.pairs import Pair, make_pair, values_of
 
 SPACE = "per_spot_log1p"
 

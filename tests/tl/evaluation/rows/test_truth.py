@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spatialwhisperer.tl.evaluation._rows.truth import (
+from spatialwhisperer.tl.evaluation.rows.truth import (
     correct_labels,
     indistinct,
     judged,

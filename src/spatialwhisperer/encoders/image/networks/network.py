@@ -42,7 +42,7 @@ class ModuleEncoder(ImageEncoder):
     --------
     >>> import numpy as np, torch
     >>> from spatialwhisperer.models import EncoderSpec
-    >>> from spatialwhisperer.encoders.image._networks.network import ModuleEncoder
+    >>> from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
     >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
     >>> tiles = np.zeros((4, 3, 32, 32), np.uint8)
     >>> ModuleEncoder(net, EncoderSpec("pooled", "image", 12)).encode(tiles, mpp=0.5).shape
@@ -109,8 +109,8 @@ class ModuleEncoder(ImageEncoder):
         from spatialwhisperer._compute.batched import Computing
         from spatialwhisperer._compute.compiled import compiled_where_asked
         from spatialwhisperer._compute.devices import ready
-        from spatialwhisperer.encoders.image._networks.openvino import computed_by_openvino
-        from spatialwhisperer.encoders.image._networks.tile_network import TileNetwork
+        from spatialwhisperer.encoders.image.networks.openvino import computed_by_openvino
+        from spatialwhisperer.encoders.image.networks.tile_network import TileNetwork
 
         with ready(self.network, str(device)) as own:
             if self.channels_last and own is not self.network:
@@ -146,6 +146,6 @@ class ModuleEncoder(ImageEncoder):
 
     def module(self) -> torch.nn.Module:
         """Return a copy of the network that takes uint8 tiles, normalises them, and does not resize them."""
-        from spatialwhisperer.encoders.image._networks.tile_network import TileNetwork
+        from spatialwhisperer.encoders.image.networks.tile_network import TileNetwork
 
         return TileNetwork(copy.deepcopy(self.network).requires_grad_(True), self.spec)

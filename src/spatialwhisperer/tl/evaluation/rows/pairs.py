@@ -15,7 +15,7 @@ from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN, SPACES, check_space, to_space
-from spatialwhisperer.tl.evaluation._rows.groups import row_groups
+from spatialwhisperer.tl.evaluation.rows.groups import row_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
