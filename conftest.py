@@ -29,7 +29,7 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Runs and downloads of the tests stay out of the user's cache."""
-    from spatialwhisperer.settings import settings
+    from spatialwhisperer._settings import settings
 
     settings.cache_dir = tmp_path_factory.mktemp("cache")
 

@@ -173,7 +173,7 @@ def test_every_namespace_has_a_page() -> None:
 
 def test_settings_page_names_every_setting() -> None:
     """The page lists the environment variables, one for each setting."""
-    from spatialwhisperer.settings import Settings
+    from spatialwhisperer._settings import Settings
 
     text = (API / "settings.md").read_text(encoding="utf-8")
     for field in fields(Settings):

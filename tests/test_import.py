@@ -75,7 +75,7 @@ def test_settings_stay_the_settings() -> None:
     """A module of the package that imports the settings first must not replace them by their module."""
     code = (
         "import spatialwhisperer as sw\n"
-        "from spatialwhisperer.settings import settings\n"
+        "from spatialwhisperer._settings import settings\n"
         "assert sw.settings is settings, type(sw.settings)"
     )
     in_fresh_process(code)

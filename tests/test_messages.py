@@ -19,7 +19,7 @@ from spatialwhisperer._messages import (
     require,
     warn,
 )
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 
 def test_require_imports_or_names_the_extra() -> None:
@@ -82,7 +82,7 @@ def test_progress_is_silent_when_off_or_not_a_terminal() -> None:
     """Run apart, since pytest replaces stderr."""
     code = (
         "from spatialwhisperer._messages import progress\n"
-        "from spatialwhisperer.settings import settings\n"
+        "from spatialwhisperer._settings import settings\n"
         "assert sum(progress(range(5), desc='sum')) == 10\n"
         "settings.progress = False\n"
         "assert sum(progress(range(5))) == 10"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialwhisperer.settings import Settings, settings
+from spatialwhisperer._settings import Settings, settings
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def warn(message: str) -> None:
 
 def inform(message: str) -> None:
     """Tell the user which choice was made for them; silent when ``settings.verbose`` is off."""
-    from spatialwhisperer.settings import settings
+    from spatialwhisperer._settings import settings
 
     logger.info(message)
     if settings.verbose:
@@ -86,7 +86,7 @@ def progress(
     """Wrap in a tqdm bar on stderr, off when the settings say so or stderr is not a terminal; ``initial`` are done already."""
     from tqdm.auto import tqdm
 
-    from spatialwhisperer.settings import settings
+    from spatialwhisperer._settings import settings
 
     # disable=None lets tqdm decide from the terminal
     off = None if settings.progress else True

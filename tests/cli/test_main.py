@@ -137,3 +137,13 @@ def test_arguments_that_a_message_names_are_given_as_options() -> None:
     assert as_typed("Pass mpp=0.5, or mpp=1.", options) == "Pass mpp=0.5, or mpp=1. On the command line: --mpp."
     assert as_typed("Pass spot_pitch_um=….", options).endswith(" --spot-pitch-um.")
     assert as_typed("Pass model=… and 0.5=x.", options) == "Pass model=… and 0.5=x."
+
+
+def test_a_wrong_environment_is_one_line() -> None:
+    code = "import os\nos.environ['SPATIALWHISPERER_OFFLINE'] = 'perhaps'\nfrom spatialwhisperer.cli.main import main\n"
+    ended = python("-c", code + "raise SystemExit(main(['encoders']))")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "spatialwhisperer: error: The environment variable SPATIALWHISPERER_OFFLINE must be 1 or 0 (or true, false, yes, no, "
+        "on, off), not 'perhaps'."
+    ]

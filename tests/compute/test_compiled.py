@@ -8,9 +8,9 @@ import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._compute.compiled import compiled_where_asked
+from spatialwhisperer._settings import Settings
 from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
 from spatialwhisperer.encoders.image.timm import TimmEncoder
-from spatialwhisperer.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

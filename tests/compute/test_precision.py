@@ -66,7 +66,7 @@ def test_a_module_of_ones_own_computes_in_float32_on_a_processor(tiles, monkeypa
 def test_other_words_are_refused(monkeypatch) -> None:
     with pytest.raises(ValueError, match='precision must be "auto" or "float32", not \'half\''):
         sw.settings.precision = "half"  # type: ignore[assignment]
-    from spatialwhisperer.settings import Settings
+    from spatialwhisperer._settings import Settings
 
     monkeypatch.setenv("SPATIALWHISPERER_PRECISION", "float16")
     with pytest.raises(ValueError, match="SPATIALWHISPERER_PRECISION must be"):

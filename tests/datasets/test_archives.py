@@ -9,9 +9,9 @@ from importlib import import_module
 
 import pytest
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.datasets.lizard import lizard
 from spatialwhisperer.datasets.pannuke import pannuke
-from spatialwhisperer.settings import settings
 
 
 @pytest.fixture

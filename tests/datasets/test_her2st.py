@@ -18,8 +18,8 @@ from PIL import Image
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._settings import settings
 from spatialwhisperer.datasets._files.download import git_blob_sha1
-from spatialwhisperer.settings import settings
 
 MODULE = import_module("spatialwhisperer.datasets.her2st")
 PITCH_PX = 50.0  # 200 um, so 4 um per pixel

@@ -15,7 +15,7 @@ from PIL import Image
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 MODULE = import_module("spatialwhisperer.datasets.olfactory_bulb")
 TREE = "tare/Splotch/0/tutorials/olfactory_bulb_st"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import spatialwhisperer
+from spatialwhisperer._settings import settings
 from spatialwhisperer.datasets._files import archives, download
-from spatialwhisperer.settings import settings
 from tests.torture import bad_server
 from tests.torture.frame import Campaign, Trial
 

@@ -11,7 +11,7 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._annotations import is_number, is_path, is_text, is_whole, iterated, shown
 from spatialwhisperer._messages import listing
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 _MOST = 2**31 - 1
 _MOST_SEED = 2**32 - 1

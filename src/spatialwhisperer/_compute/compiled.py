@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numba
 
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialwhisperer._compute.opened import keeping_opened
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence

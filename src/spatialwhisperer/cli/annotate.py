@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from spatialwhisperer._messages import listing, progress
+from spatialwhisperer._settings import settings
 from spatialwhisperer.cli import cluster
 from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
 from spatialwhisperer.cli.notes import collected
 from spatialwhisperer.cli.slides import results, sources
 from spatialwhisperer.cli.slides.jobs import plan
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from argparse import Namespace

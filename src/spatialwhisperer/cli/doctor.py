@@ -16,9 +16,9 @@ from packaging.requirements import Requirement
 
 from spatialwhisperer._compute.blocks import cores
 from spatialwhisperer._messages import import_torch_stack
+from spatialwhisperer._settings import settings
 from spatialwhisperer.cli.errors import one_line
 from spatialwhisperer.cli.text_table import text_table
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from argparse import Namespace

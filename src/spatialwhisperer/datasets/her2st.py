@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

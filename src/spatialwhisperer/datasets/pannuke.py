@@ -10,10 +10,10 @@ import pandas as pd
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer.datasets._nuclei.assemble import assemble
 from spatialwhisperer.datasets._nuclei.layout import LabelledImage, Layout, choose, folder_of
 from spatialwhisperer.datasets.cells import TILE_PX, CellImages
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

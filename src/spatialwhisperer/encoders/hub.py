@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.hub_record import files_of_commit, note_files, say_if_moved
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import warn
+from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.files import whole_file
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,10 +15,10 @@ from torch.nn import functional
 from spatialwhisperer._annotations import numbers, one_for_each
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._compute.devices import ready
+from spatialwhisperer._settings import settings
 from spatialwhisperer.networks.context import apply_context, make_context
 from spatialwhisperer.networks.heads import make_decoder, make_head
 from spatialwhisperer.retrieval.neighbours import section_neighbours
-from spatialwhisperer.settings import settings
 from spatialwhisperer.statistics.standardize import CLIP, standardize
 
 if TYPE_CHECKING:

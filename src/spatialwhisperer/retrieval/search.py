@@ -23,7 +23,7 @@ def search(
 
     Both results have shape (queries, n). The search is exact up to the rounding of float32.
     """
-    from spatialwhisperer.settings import settings
+    from spatialwhisperer._settings import settings
 
     where = settings.resolve_device(device)
     if str(where).startswith("cpu"):

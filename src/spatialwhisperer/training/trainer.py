@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spatialwhisperer._messages import import_torch_stack, listing
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import spatialwhisperer as sw
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 from tests.datasets.papers import files
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.image import timm as timm_module
 from spatialwhisperer.encoders.image.timm import TimmEncoder
 from spatialwhisperer.models import EncoderIdentity, image_encoder, open_encoder
-from spatialwhisperer.settings import settings
 
 TINY = "test_vit"  # a model of 160 px that timm keeps for tests
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.image.timm import TimmEncoder
 from spatialwhisperer.models import image_encoder
-from spatialwhisperer.settings import settings
 
 TINY = "test_vit"  # a model of 160 px that timm keeps for tests
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text import kept_features
 from spatialwhisperer.encoders.text.base import TextEncoder
 from spatialwhisperer.encoders.text.kept_features import encoded_or_kept
-from spatialwhisperer.settings import settings
 
 TEXTS = ["fat tissue", "a lymph node"]
 

@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("transformers")
 
 from spatialwhisperer._artifact.artifact import Artifact
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.resolve import stored_encoder, text_encoder
 from spatialwhisperer.encoders.text import files as text_files
 from spatialwhisperer.encoders.text import transformer as transformer_file
 from spatialwhisperer.encoders.text.transformer import TransformerEncoder
 from spatialwhisperer.models import EncoderIdentity, EncoderSpec
-from spatialwhisperer.settings import settings
 
 TEXTS = ["invasive carcinoma", "fat", "a long description of connective tissue with many spindle cells", "fat", "Fat"]
 

@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.folders import beside, put, sweep
 from spatialwhisperer.datasets._files.download import download, of_the_server
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

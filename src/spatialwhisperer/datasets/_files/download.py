@@ -8,8 +8,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.folders import beside, sweep, sync
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,9 +10,9 @@ import pandas as pd
 
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
+from spatialwhisperer._settings import settings
 from spatialwhisperer.datasets.papers.files import PublishedFiles, unpacked
 from spatialwhisperer.datasets.papers.sections import PublishedSections
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -234,8 +234,8 @@ class GeneformerEncoder(GeneEncoder):
         import torch
 
         from spatialwhisperer._compute.devices import ready
+        from spatialwhisperer._settings import settings
         from spatialwhisperer.encoders.gene._geneformer.network import padded
-        from spatialwhisperer.settings import settings
 
         device = settings.resolve_device(device)
         tokens = self.rank_tokens(counts, present)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.digests import object_digest
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

@@ -126,8 +126,8 @@ class SetTransformerEncoder(GeneEncoder):
         """
         import torch
 
+        from spatialwhisperer._settings import settings
         from spatialwhisperer.encoders.gene._networks.set_network import SetNetwork
-        from spatialwhisperer.settings import settings
 
         sizes = {
             "n_hidden": n_hidden,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._messages import require
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
 from spatialwhisperer.encoders.published.table import LENT, row_of, specs
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from pathlib import Path

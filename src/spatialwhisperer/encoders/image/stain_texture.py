@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._compute.blocks import each
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
 from spatialwhisperer.encoders.image.stain import BLANK, REFERENCE_STAINS, SlideStain, unmixing_matrix
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, parse_json, read_bytes
 from spatialwhisperer.encoders.hub import HUB, hub_answers
 from spatialwhisperer.encoders.registry import registered
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text._stored import build_network, open_tokenizer
 from spatialwhisperer.encoders.text.transformer import TransformerEncoder
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.settings import settings
 
 MINILM = "minilm"
 MINILM_TOKENS = 256

@@ -10,13 +10,13 @@ import numpy as np
 
 from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._messages import require
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image_text import clip, open_clip
 from spatialwhisperer.encoders.published.table import paired, row_of
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import register_encoder, registered
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.outputs import encoded
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -19,6 +19,7 @@ from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._messages import listing, require
 from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders._transformers import quiet
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity
@@ -34,7 +35,6 @@ from spatialwhisperer.encoders.text.files import (
     files_are_here,
     text_files,
 )
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,7 @@ from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of
 from spatialwhisperer._artifact.verify import stated_config
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing, warn
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
 from spatialwhisperer.encoders.hub import HUB, Wanted, in_cache
 from spatialwhisperer.encoders.published.table import paired
@@ -27,7 +28,6 @@ from spatialwhisperer.models.published.names import (
 )
 from spatialwhisperer.models.sharing.licences import Part, parts_of
 from spatialwhisperer.models.store import EMBEDDED, embedded_folder
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
+from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.files import whole_file
 from spatialwhisperer._storage.folders import present
 from spatialwhisperer._storage.torch_files import TorchFile
@@ -23,7 +24,6 @@ from spatialwhisperer.models.published.image_text import IMAGE_ONLY, image_text_
 from spatialwhisperer.models.published.layout import PACKAGES, find_layout
 from spatialwhisperer.models.published.names import FILE, PUBLISHED, TEXT, image_text_names
 from spatialwhisperer.models.whisperer import Whisperer
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of
 from spatialwhisperer._messages import inform
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.hub import HUB, first_line, hub_answers
 from spatialwhisperer.encoders.hub_record import say_if_moved
 from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

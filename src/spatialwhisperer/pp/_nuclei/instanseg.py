@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._messages import require
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from spatialwhisperer.pp._nuclei.canvas import Canvas

@@ -12,10 +12,10 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.tiles.patch_file import PATCHES, PatchFile
 from spatialwhisperer._messages import listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.image.base import on_image
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -17,7 +17,7 @@ import numpy as np
 
 from spatialwhisperer._messages import inform
 from spatialwhisperer._schema import to_plain
-from spatialwhisperer.settings import settings
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

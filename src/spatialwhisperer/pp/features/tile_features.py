@@ -13,11 +13,11 @@ from spatialwhisperer._access.tiles.sample import image_sample
 from spatialwhisperer._compute.batched import batches_of
 from spatialwhisperer._compute.devices import devices_of, keeping_copies
 from spatialwhisperer._messages import progress
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.digests import object_digest
 from spatialwhisperer.encoders.image.base import on_image
 from spatialwhisperer.encoders.outputs import encoded, is_foreign
 from spatialwhisperer.pp.features.finished_batches import FinishedBatches, kept_until_done
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

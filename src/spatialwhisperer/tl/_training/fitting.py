@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._random import isolated_rng, untouched_rng
+from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.folders import left_in, of_this_process
 from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig, Training
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.networks.context import make_context
-from spatialwhisperer.settings import settings
 from spatialwhisperer.training.fit import Run, fit
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
 from spatialwhisperer.models import EncoderSpec
-from spatialwhisperer.settings import settings
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, opening, parse_json, read_bytes
 from spatialwhisperer.encoders.gene._geneformer.architecture import Architecture
 from spatialwhisperer.encoders.gene._geneformer.dictionaries import TABLES, check_published, read_gene_tokens
 from spatialwhisperer.encoders.hub import first_line, hub_answers
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from spatialwhisperer.encoders.gene._geneformer.dictionaries import GeneTokens

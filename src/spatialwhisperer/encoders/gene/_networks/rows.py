@@ -39,7 +39,7 @@ def network_rows(
     """
     import torch
 
-    from spatialwhisperer.settings import settings
+    from spatialwhisperer._settings import settings
 
     device = settings.resolve_device(device)
     if present is not None:

@@ -66,7 +66,7 @@ def train(
     import anndata as ad
     import pandas as pd
 
-    from spatialwhisperer.settings import settings
+    from spatialwhisperer._settings import settings
 
     accelerator, devices = _lightning_device(settings.resolve_device(device))
     scvi = import_torch_stack("scvi")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from spatialwhisperer._compute.precision import precision
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
 from spatialwhisperer.encoders.recipe import EncoderIdentity
-from spatialwhisperer.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
