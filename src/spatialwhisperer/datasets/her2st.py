@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +11,11 @@ from typing import TYPE_CHECKING
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._settings import settings
+from spatialwhisperer.datasets._sections.names import checked_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spatialdata import SpatialData
 
     from spatialwhisperer.datasets._sections.section import Section
@@ -83,7 +85,7 @@ def her2st(
     >>> import spatialwhisperer as sw
     >>> sdata = sw.datasets.her2st(["C2", "C3"])  # doctest: +SKIP
     """
-    names = _names(sections)
+    names = checked_names(sections, _known())
     if data_dir is None:
         from spatialwhisperer.datasets._files.download import fetch
 
@@ -101,17 +103,8 @@ def her2st(
     return assemble(read)
 
 
-def _names(sections: str | Sequence[str]) -> list[str]:
-    if not isinstance(sections, str | Sequence) or not all(isinstance(s, str) for s in sections):
-        raise TypeError(f"sections must be a name such as 'C2' or a sequence of names, not {sections!r}.")
-    names = [sections] if isinstance(sections, str) else list(sections)
-    known = sorted(Path(p).name.split(".")[0] for p in _registry() if p.startswith("data/ST-cnts/"))
-    unknown = [n for n in names if n not in known]
-    if unknown or not names:
-        raise ValueError(f"No such section: {listing(unknown)}. The data set has {listing(known, limit=len(known))}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"Each section can be asked for once; got {listing(names)}.")
-    return names
+def _known() -> list[str]:
+    return sorted(Path(p).name.split(".")[0] for p in _registry() if p.startswith("data/ST-cnts/"))
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._settings import settings
+from spatialwhisperer.datasets._sections.names import checked_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spatialdata import SpatialData
 
     from spatialwhisperer.datasets._sections.section import Section
@@ -93,23 +95,11 @@ def olfactory_bulb(
     """
     from spatialwhisperer.datasets._sections.section import assemble
 
-    names = _names(sections)
+    names = checked_names(sections, NAMES)
     read = _downloaded(names, with_image, base_url) if data_dir is None else _local(Path(data_dir), names, with_image)
     out = assemble(_with_common_genes(read), record="olfactory_bulb")
     _order_layers(out)
     return out
-
-
-def _names(sections: str | Sequence[str]) -> list[str]:
-    if not isinstance(sections, str | Sequence) or not all(isinstance(s, str) for s in sections):
-        raise TypeError(f"sections must be a name such as '11' or a sequence of names, not {sections!r}.")
-    names = [sections] if isinstance(sections, str) else list(sections)
-    unknown = [n for n in names if n not in NAMES]
-    if unknown or not names:
-        raise ValueError(f"No such section: {listing(unknown)}. The data set has {listing(NAMES, limit=len(NAMES))}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"Each section can be asked for once; got {listing(names)}.")
-    return names
 
 
 @lru_cache(maxsize=1)
