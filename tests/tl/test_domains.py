@@ -146,3 +146,34 @@ def test_fewer_domains_are_warned_of(halves: Any) -> None:
     with pytest.warns(SpatialWhispererWarning, match="Only 2 domains"):
         spatial_domains(halves, n_domains=3, use="values")
     assert halves.obs["sw_domain"].cat.categories.tolist() == ["0", "1"]
+
+
+@pytest.mark.parametrize("method", ["kmeans", "leiden"])
+def test_domains_do_not_depend_on_the_order_of_the_rows(halves: Any, method: Any) -> None:
+    rng = np.random.default_rng(0)
+    # values in which nothing is apart, on a lattice where neighbours are equally near: any dependence shows
+    halves.obsm["values"] = rng.normal(size=(halves.n_obs, 12))
+    shuffled = halves[rng.permutation(halves.n_obs)].copy()
+    options: dict[str, Any] = {
+        "n_domains": 5,
+        "use": "values",
+        "library_key": "section",
+        "method": method,
+        "smooth": 0.4,
+    }
+    one, other = (spatial_domains(x, **options, inplace=False) for x in (halves, shuffled))
+    assert one.nunique() == 5
+    assert (one == other.loc[one.index]).all()
+
+
+@pytest.mark.parametrize(
+    ("found", "message"), [(2, "Only 2 domains were found in section t"), (4, "4 domains were found in section t")]
+)
+def test_another_number_of_domains_is_said_of_its_group(
+    halves: Any, monkeypatch: pytest.MonkeyPatch, found: int, message: str
+) -> None:
+    numbers = iter([3, found])
+    monkeypatch.setattr(domains, "leiden", lambda z, *_, **__: np.arange(len(z)) % next(numbers))
+    with pytest.warns(SpatialWhispererWarning, match=message) as said:
+        spatial_domains(halves, n_domains=3, use="values", method="leiden", group_key="section")
+    assert len(said) == 1

@@ -148,7 +148,7 @@ def classify(
     check_classes(classes, labels_key, len(rows))
 
     y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
-    take = take_shots(y, n_shots, random_state)
+    take = take_shots(known[rows], y, n_shots, random_state)
     probe = fit_probe(
         known[rows[take]],
         y[take],

@@ -17,8 +17,9 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added, check_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
+from spatialwhisperer.statistics.row_order import row_order
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
-from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
+from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, part_of, spatial_graph
 from spatialwhisperer.tl._tissue.observed import variable_expression
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def spatial_domains(
     ``smooth`` = a > 0 the components z of a row are first mixed with the mean of its neighbours on the tissue,
     z <- (1 - a) z + a (mean of the neighbours), ``n_rings`` times. ``"leiden"`` finds communities (Traag et al., 2019) in the graph
     (1 - a) E + a S, where E is scanpy's neighbourhood graph of the components and S that of the neighbours on the tissue, at the
-    resolution that gives ``n_domains``.
+    resolution that gives ``n_domains``; where none of those tried does, a warning says how many there are. The domains are the same
+    in whatever order the rows stand.
 
     Parameters
     ----------
@@ -130,19 +132,18 @@ def spatial_domains(
     codes = np.full(table.n_obs, -1)
     for name in names:
         rows = np.flatnonzero(whole & (groups == name))
+        rows = rows[row_order(values[rows])]
         codes[rows] = partition(
             components(values[rows], n_pcs, random_state),
-            None if graph is None else graph[rows][:, rows],
+            part_of(graph, rows),
             n_domains,
             method=method,
             smoothing=smoothing,
             n_init=n_init,
             random_state=random_state,
         )
-    if (reached := int(codes.max()) + 1) < n_domains:
-        warn(f"Only {reached} domains were found: the rows do not split into {n_domains}.")
-    result = pd.Categorical.from_codes(codes, categories=pd.Index([str(i) for i in range(max(reached, n_domains))]))
-    result = result.remove_unused_categories()
+        _say_number(int(codes[rows].max()) + 1, n_domains, "" if group_key is None else f" in {group_key} {name}")
+    result = pd.Categorical.from_codes(codes, categories=pd.Index([str(i) for i in range(int(codes.max()) + 1)]))
     if not inplace:
         return pd.Series(result, index=table.obs_names, name=key_added)
     record = {
@@ -160,6 +161,16 @@ def spatial_domains(
     # the colours of an earlier partition would belong to other domains
     opened.put(Result(key_added, record, obs={key_added: result}, gone=(f"{key_added}_colors",)))
     return None
+
+
+def _say_number(found: int, asked: int, where: str) -> None:
+    if found < asked:
+        warn(f"Only {found} domains were found{where}: the rows do not split into {asked}.")
+    elif found > asked:
+        warn(
+            f"{found} domains were found{where}, and not {asked}: no resolution that was tried gives {asked} communities. "
+            "Pass another random_state, or method='kmeans', which always gives the number that is asked for."
+        )
 
 
 def partition(

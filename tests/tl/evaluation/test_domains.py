@@ -36,6 +36,8 @@ def test_agreement_and_its_deviation_are_those_of_single_runs_over_seeds(halves:
     expected: list[Any] = []
     for rows in (slice(0, 144), slice(144, 288)):
         z, region = halves.obsm["values"][rows].astype(float), halves.obs["region"].iloc[rows]
+        order = sorted(range(len(z)), key=lambda i: z[i].tobytes())
+        z, region = z[order], region.iloc[order]
         runs = [KMeans(3, n_init=1, random_state=seed).fit_predict(z - z.mean(axis=0)) for seed in (4, 5, 6)]
         expected.append([(adjusted_rand_score(region, c), normalized_mutual_info_score(region, c)) for c in runs])
     expected.append(np.mean(expected, axis=0))
@@ -64,3 +66,15 @@ def test_real_sections_agree_as_published(data_folder: Any) -> None:
     assert result["n"].tolist()[:2] == [269, 255]
     assert result["n_domains"].tolist()[:2] == [4, 3]
     assert result["ari"].between(0.15, 0.45).all()
+
+
+def test_a_prediction_that_is_not_used_is_refused(halves: Any) -> None:
+    with pytest.raises(ValueError, match="prediction applies to use='expression', which is not among 'values'"):
+        evaluate_domains(halves, "region", use="values", prediction=halves)
+
+
+def test_agreement_does_not_depend_on_the_order_of_the_rows(halves: Any) -> None:
+    shuffled = halves[np.random.default_rng(0).permutation(halves.n_obs)].copy()
+    options: dict[str, Any] = {"use": "values", "library_key": "section", "n_seeds": 2, "smooth": 0.4}
+    one, other = (evaluate_domains(x, "region", **options).set_index("section") for x in (halves, shuffled))
+    assert (one["ari"] == other.loc[one.index, "ari"]).all()

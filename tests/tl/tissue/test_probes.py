@@ -20,8 +20,12 @@ from spatialwhisperer.tl._tissue.probes import (
 
 def test_shots_are_taken_from_every_class() -> None:
     y = np.array([0] * 10 + [1] * 2 + [2] * 5)
-    assert np.bincount(y[take_shots(y, 4, 0)]).tolist() == [4, 2, 4]
-    assert take_shots(y, None, 0).tolist() == list(range(17))
+    x = np.random.default_rng(0).normal(size=(17, 3))
+    assert np.bincount(y[take_shots(x, y, 4, 0)]).tolist() == [4, 2, 4]
+    assert take_shots(x, y, None, 0).tolist() == list(range(17))
+    order = np.random.default_rng(1).permutation(17)
+    shuffled = order[take_shots(x[order], y[order], 4, 0)]
+    assert sorted(shuffled.tolist()) == take_shots(x, y, 4, 0).tolist()
 
 
 def test_columns_that_are_constant_are_not_scaled() -> None:

@@ -14,6 +14,7 @@ METHODS = ("kmeans", "leiden")
 
 _EXACT_UP_TO = 2000
 _STEPS = 16
+_AROUND = (0.99, 1.01, 0.97, 1.03, 0.94, 1.06, 0.9, 1.1, 0.85, 1.15, 0.75, 1.25)
 
 
 def components(values: np.ndarray, n_pcs: int | None, random_state: int) -> np.ndarray:
@@ -47,8 +48,9 @@ def kmeans(z: np.ndarray, n_clusters: int, *, n_init: int, random_state: int) ->
 def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_state: int) -> np.ndarray:
     """Leiden communities at the resolution whose number comes closest to the one asked for, largest first.
 
-    The number of communities mostly grows with the resolution, so the resolution is found by bisection; of equally close numbers
-    the first that was found is kept.
+    The number of communities mostly grows with the resolution, so the resolution is found by bisection. It does not always, so where
+    bisection misses the number, resolutions around the one where it ended are tried too. Of equally close numbers the first that was
+    found is kept.
     """
     require("igraph", extra="leiden")
     import anndata as ad
@@ -62,8 +64,8 @@ def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_
         joint = sp.csr_matrix(adata.obsp["connectivities"], dtype=np.float64)
         if graph is not None and weight > 0:
             joint = (1 - weight) * _symmetric(joint) + weight * _symmetric(graph)
-        for _ in range(_STEPS):
-            resolution = (low + high) / 2
+        for step in range(_STEPS + len(_AROUND)):
+            resolution = (low + high) / 2 if step < _STEPS else (low + high) / 2 * _AROUND[step - _STEPS]
             sc.tl.leiden(
                 adata,
                 resolution,
@@ -79,7 +81,8 @@ def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_
                 best = codes
             if n == n_clusters:
                 break
-            low, high = (resolution, high) if n < n_clusters else (low, resolution)
+            if step < _STEPS:
+                low, high = (resolution, high) if n < n_clusters else (low, resolution)
     return by_size(best)
 
 

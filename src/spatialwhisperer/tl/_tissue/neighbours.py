@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._messages import listing
+from spatialwhisperer.statistics.row_order import row_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,12 +96,25 @@ def spatial_graph(slide: Slide, smoothing: Smoothing) -> sp.csr_matrix | None:
             "no positions."
         )
     names = slide.sections.astype(str)
-    blocks = [
-        (rows, _nearest(xy[rows], n_neighs)) for name in np.unique(names) for rows in [np.flatnonzero(names == name)]
-    ]
+    blocks = []
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        # on a lattice many neighbours are equally near: the order of the table must not choose among them
+        rows = rows[row_order(xy[rows])]
+        blocks.append((rows, _nearest(xy[rows], n_neighs)))
     row = np.concatenate([rows[b.row] for rows, b in blocks])
     col = np.concatenate([rows[b.col] for rows, b in blocks])
     return sp.csr_matrix((np.ones(len(row)), (row, col)), shape=(table.n_obs, table.n_obs))
+
+
+def part_of(graph: sp.csr_matrix | None, rows: np.ndarray) -> sp.csr_matrix | None:
+    """The graph among some rows, in their order; ``None`` where there is no graph."""
+    if graph is None:
+        return None
+    part = graph[rows][:, rows]
+    # sums over neighbours are rounded alike whatever order the whole graph has
+    part.sort_indices()
+    return part
 
 
 def _nearest(xy: np.ndarray, n_neighs: int) -> sp.coo_matrix:

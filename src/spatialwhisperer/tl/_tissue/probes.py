@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from spatialwhisperer.statistics.row_order import row_order
+
 Method = Literal["logistic", "knn", "prototypes"]
 METHODS = ("logistic", "knn", "prototypes")
 
@@ -96,12 +98,13 @@ def choose_penalty(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, n_classe
     return PENALTIES[int(np.argmax(f1))]
 
 
-def take_shots(y: np.ndarray, n_shots: int | None, random_state: int) -> np.ndarray:
-    """Positions of at most ``n_shots`` rows of each class, ascending."""
+def take_shots(x: np.ndarray, y: np.ndarray, n_shots: int | None, random_state: int) -> np.ndarray:
+    """Positions of at most ``n_shots`` rows of each class, ascending; the same rows in whatever order they stand."""
     if n_shots is None:
         return np.arange(len(y))
     rng = np.random.default_rng(random_state)
-    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(y == c))[:n_shots] for c in np.unique(y)]))
+    order = row_order(x)
+    return np.sort(np.concatenate([rng.permutation(order[y[order] == c])[:n_shots] for c in np.unique(y)]))
 
 
 def scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

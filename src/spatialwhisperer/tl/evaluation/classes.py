@@ -129,7 +129,8 @@ def evaluate_classes(
     _check_groups(groups[rows], y, group_key)
     names = np.concatenate([t.obs_names for t in tables])
     _check_repeated(names[rows], features[keys[0]][rows], groups[rows], group_key)
-    codes = pd.factorize(groups[rows])[0]
+    # in the order of their names: folds and draws of a group do not depend on which object was passed first
+    codes = np.unique(groups[rows].astype(str), return_inverse=True)[1]
     options: dict[str, Any] = {
         "n_classes": len(classes),
         "method": method,
@@ -155,7 +156,7 @@ def out_of_fold(
     for group in np.unique(codes):
         out = codes == group
         rest = np.flatnonzero(~out)
-        rest = rest[take_shots(y[rest], n_shots, random_state + int(group))]
+        rest = rest[take_shots(x[rest], y[rest], n_shots, random_state + int(group))]
         probe = fit_probe(x[rest], y[rest], codes[rest], random_state=random_state, **options)
         scores[out] = probe.score(x[out])
     return scores

@@ -13,8 +13,10 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.groups import known_labels
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
+from spatialwhisperer._messages import listing
+from spatialwhisperer.statistics.row_order import row_order
 from spatialwhisperer.tl._tissue.clusters import components
-from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
+from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, part_of, spatial_graph
 from spatialwhisperer.tl.domains import Method, check_clustering, domain_values, partition
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ def evaluate_domains(
         predictions = [None] * len(objects)
     if len(predictions) != len(objects):
         raise ValueError(f"{len(predictions)} predictions were given for {len(objects)} objects.")
+    if any(p is not None for p in predictions) and "expression" not in names:
+        raise ValueError(f"prediction applies to use='expression', which is not among {listing(map(repr, names))}.")
     slides = [Slide.open(one, **slide) for one in objects]
     check_names(slides, layer=layer)
     tasks: list[_Task] = []
@@ -161,6 +165,7 @@ def _tasks(
     out = []
     for section in pd.unique(groups[kept]):
         rows = np.flatnonzero(kept & (groups == section))
+        rows = rows[row_order(values[rows])]
         distinct = pd.unique(labels[rows])
         if len(distinct) < 2:
             raise ValueError(
@@ -169,7 +174,7 @@ def _tasks(
         n = len(distinct) if n_domains is None else n_domains
         if not 2 <= n <= len(rows):
             raise ValueError(f"n_domains={n} does not fit the {len(rows)} labelled rows of section {section}.")
-        part = None if graph is None else graph[rows][:, rows]
+        part = part_of(graph, rows)
         out.append(_Task(str(section), use, components(values[rows], n_pcs, 0), labels[rows], part, n))
     return out
 
