@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import anndata as ad
 import numpy as np
@@ -161,7 +161,7 @@ def test_domains_do_not_depend_on_the_order_of_the_rows(halves: Any, method: Any
         "method": method,
         "smooth": 0.4,
     }
-    one, other = (spatial_domains(x, **options, inplace=False) for x in (halves, shuffled))
+    one, other = (cast("pd.Series[Any]", spatial_domains(x, **options, inplace=False)) for x in (halves, shuffled))
     assert one.nunique() == 5
     assert (one == other.loc[one.index]).all()
 

@@ -179,7 +179,9 @@ def test_scores_do_not_depend_on_the_order_of_objects_and_rows(n_shots: int | No
         x = rng.normal(size=(30, 12))
         label = np.where(x[:, 0] + 1.5 * rng.normal(size=30) > 0, "a", "b")
         obs = pd.DataFrame({"patient": f"p{i}", "label": label}, index=[f"p{i}_{j}" for j in range(30)])
-        made.append(ad.AnnData(np.ones((30, 2), np.float32), obs=obs, obsm={"X_f": x + rng.normal(size=12)}))
+        table = ad.AnnData(np.ones((30, 2), np.float32), obs=obs)
+        table.obsm["X_f"] = x + rng.normal(size=12)
+        made.append(table)
     shuffled = [made[i][rng.permutation(30)].copy() for i in (4, 0, 5, 2, 1, 3)]
     options: dict[str, Any] = {"labels_key": "label", "use": "X_f", "n_shots": n_shots}
     one, other = (evaluate_classes(x, **options).loc["macro", ["f1", "auroc"]] for x in (made, shuffled))
