@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -211,6 +212,44 @@ def _encoder_row(spec: dict[Any, Any], modality: str) -> str:
     kind = [spec["loader"] or "–", spec["pooling"] or "–", known(spec["dim"], "–")]
     gate = "yes" if spec["gated"] else "no"
     return f"| {' | '.join(['`' + spec['name'] + '`', *kind, *sizes, spec['licence'], use, gate])} |"
+
+
+def test_pages_list_every_extra() -> None:
+    """The README, the page of the installation and `pyproject.toml` name the same."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = set(tomllib.loads(text)["project"]["optional-dependencies"])
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", page, flags=re.MULTILINE)
+    assert set(re.findall(r"`([\w-]+)`", " ".join(rows))) == extras
+    (install,) = re.findall(
+        r"^## Install\n(.*?)^The targets", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert set(re.findall(r"`([a-z-]+)`", install)) | {"demo"} == extras
+
+
+def test_the_page_on_labels_repeats_what_was_measured() -> None:
+    """Its figures are those of the tables in `annotation.md`."""
+    text = (ROOT / "docs" / "platforms" / "which_labels.md").read_text(encoding="utf-8")
+    held_out = _table("| section | macro AUROC |")
+    for column in ("commonest class", "correct, 100% kept", "correct, 25% kept"):
+        values = [100 * float(row[column]) for row in held_out]
+        assert f"{min(values):.0f} to {max(values):.0f} %" in text, column
+    words, examples = "regions, words", "regions, 5 examples each"
+    worst, best = (choose(held_out, key=lambda row: float(row[words])) for choose in (min, max))
+    assert f"from {worst[words][1:]} to {worst[examples][1:]} on the section where words alone did worst" in text
+    assert f"words alone had {best[words][1:]}, they lowered it to {best[examples][1:]}" in text
+    classes = {(row["split"], row["class"]): row["product"][1:] for row in _table("| split | class | product |")}
+    for name, before in {"tumour": "is ", "connective": "and ", "B-cells": "is ", "T-cells": "and "}.items():
+        a, c = (classes[f"new patient {patient}", name] for patient in "AC")
+        assert f"{before}{a} and {c} " in re.sub(r"\s+", " ", text), name
+
+
+def _table(start: str) -> list[dict[str, str]]:
+    """Rows of the table of `annotation.md` whose first line begins so."""
+    page = (ROOT / "docs" / "annotation.md").read_text(encoding="utf-8")
+    lines = page[page.index(start) :].partition("\n\n")[0].splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 # ------------------------------------------------------------------------------------------- code on pages

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +12,6 @@ from spatialwhisperer.cli import doctor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def test_a_sound_installation_is_found_sound(run: Callable[..., Any]) -> None:
@@ -51,6 +52,13 @@ def test_an_extra_that_is_missing_names_the_line_that_installs_it(
 def test_extras_add_what_the_package_itself_does_not_need() -> None:
     assert {one.name for one in doctor._requirements("harmony")} == {"harmonypy"}
     assert "harmonypy" not in {one.name for one in doctor._requirements()}
+
+
+def test_every_extra_that_users_install_has_a_line() -> None:
+    stated = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert set(doctor._EXTRAS) == set(stated) - {"bench", "doc", "lint", "test"}
 
 
 def test_a_model_that_does_not_open_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,21 @@ def test_the_report_names_each_section(data: Any, middle: float) -> None:
     assert sw.tl.tissue_range(data, model=with_limits(middle, 5.0))["verdict"].tolist() == ["in range"]
 
 
+def test_the_distance_of_a_section_is_the_larger_one_of_its_rows_and_its_image(data: Any) -> None:
+    """Both are shown, so that the reader sees which of them is out of range."""
+    model = sw.models.default_model()
+    assert model.reference is not None
+    of_rows = model.reference.image_distance(data["table"].obsm["X_stain_texture"])
+    report = sw.tl.tissue_range(data, model=model)
+    of_image = report["image_distance"].item()
+    assert of_image > 0
+    assert report["distance"].item() == pytest.approx(max(of_rows, of_image))
+    # without what the encoder saw of the images of the training, the rows alone decide
+    without = sw.tl.tissue_range(data, model=with_limits(2.0, 1.0))
+    assert np.isnan(without["image_distance"].item())
+    assert without["distance"].item() == pytest.approx(of_rows)
+
+
 def test_the_distance_of_each_row_is_written_where_asked(data: Any) -> None:
     sw.tl.tissue_range(data, key_added="distance")
     model = sw.models.default_model()

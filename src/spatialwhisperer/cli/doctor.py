@@ -27,12 +27,18 @@ if TYPE_CHECKING:
 _OWN = "spatialwhisperer"
 _EXTRAS = {
     "text": "sentence encoders, for labels that the embedded model does not know",
-    "wsi": "SVS, NDPI, MRXS and other files of slide scanners",
+    "wsi": "SVS, NDPI, MRXS and other files of slide scanners; image encoders of lazyslide-models",
+    "nuclei": "nuclei by InstanSeg",
+    "open-clip": "QuiltNet, BiomedCLIP, OmiCLIP and other encoders of open_clip",
+    "efficientnet": "a pretrained image encoder without a download",
+    "openvino": "faster image networks on a CPU",
+    "census": "cells of the CELLxGENE Census",
     "plot": "pictures by spatialdata-plot",
     "leiden": "spatial domains by Leiden clustering",
     "harmony": "batch correction by Harmony",
     "demo": "the demo",
 }
+"""What each extra is for; those of development are left out."""
 _GIB = 2**30
 _LEAST_PYTHON = (3, 11)
 

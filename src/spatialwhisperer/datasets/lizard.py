@@ -66,7 +66,8 @@ def lizard(
     Mapping from name to SpatialData, read when asked for. ``table`` has one row per tile with a nucleus:
 
     - ``obs``: ``section``, ``x_array``, ``y_array`` (column and row of the grid), ``n_cells``, ``cell_type`` (most frequent);
-    - ``obsm["cell_counts"]``: nuclei by class, int32 (n, 7), names in ``uns["cell_counts"]["classes"]``;
+    - ``obsm["cell_counts"]``: nuclei by class, int32 (n, 7), names in ``uns["cell_counts"]["classes"]``. The first of the seven columns
+      is "Background", the class 0 of the files, which is no class of nuclei; the six others are;
     - ``obsm["spatial"]``: centre of the tile in pixels.
 
     ``nuclei`` has ``cell_type``, ``area_px`` and the centre of each nucleus.

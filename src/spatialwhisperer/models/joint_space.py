@@ -254,7 +254,7 @@ class JointSpace(nn.Module):
 
     @checked
     def standardized(self, modality: str, features: np.ndarray, sections: Any = None) -> np.ndarray:
-        """Standardise features as in training; see :mod:`spatialwhisperer.statistics.standardize`."""
+        """Standardise features as in training."""
         config = self.config.modality(modality)
         features = _of_encoder(modality, config, features)
         if sections is not None:

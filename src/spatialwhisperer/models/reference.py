@@ -106,8 +106,7 @@ class Reference:
         ``caption`` of each; ``text_group``: code of the patient (group) of each
 
         ``profile`` : logarithm of the fraction of each gene of the gene encoder in the counts of a caption's rows, shape (p, genes);
-        ``excess_cross_entropy``: of single training rows under the profiles of the other groups
-        (:func:`~spatialwhisperer.statistics.cross_entropy.left_out_excess`), shape (r,)
+        ``excess_cross_entropy``: of single training rows under the profiles of the other groups, shape (r,)
 
         ``caption`` : unit embeddings of the captions, shape (c, u)
 

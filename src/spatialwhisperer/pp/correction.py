@@ -60,7 +60,8 @@ def harmonize_expression(
         Column of ``.obs`` with the batch. Equal values in several objects are one batch. ``None`` takes each object, and each section
         within it, as a batch.
     value_space
-        Transformation of the counts, for input and output: one of `spatialwhisperer.statistics.expression.value_spaces.SPACES`.
+        Transformation of the counts, for input and output: "per_spot_log1p", "per_spot_log10" or "per_gene_log10_peer", which
+        :doc:`/concepts` defines.
     ridge
         Ridge penalty on the correction, as in the paper; ``None`` lets harmonypy estimate one per cluster.
     %(layer)s

@@ -58,7 +58,7 @@ def embed_images(
         (.zarr) and AnnData files (.h5ad), into which results are written. Each store holds its old table or its new one at any moment.
     encoder
         Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object. ``"nuclei"`` describes
-        the nuclei within 100, 154 and 300 µm of each row, and takes no other sizes; where an image is coarser than 0.75 µm per pixel,
+        the nuclei in squares of 100, 154 and 300 µm around each row, and takes no other sizes; where an image is coarser than 0.75 µm per pixel,
         ``"stain_texture"`` is taken instead, and a line on stderr says so.
     tile_um
         Edge of a tile in microns, or several edges. The features of several sizes are joined column-wise in the order given.
@@ -89,7 +89,7 @@ def embed_images(
     ``.uns["spatialwhisperer"][key_added]`` : :class:`dict`
         Encoder, licence and tile sizes; scale and image of each section.
 
-    The encoder ``"nuclei"`` also writes what people read of the square of 100 µm around each row, float32:
+    The encoder ``"nuclei"`` also writes three columns to be read directly, of the square of 100 µm around each row, float32:
 
     ``.obs["sw_nuclei_per_mm2"]``
         Nuclei per mm².

@@ -103,7 +103,7 @@ def zero_shot_annotate(
     ----------
     data
         What to annotate: a slide with spots or cells, a grid made by :func:`spatialwhisperer.pp.tiles`, or a slide without a table
-        (:func:`spatialwhisperer.io.read_slide`), over whose tissue tiles of the size that the model reads are laid.
+        (:func:`spatialwhisperer.io.read_slide`), over whose tissue a grid of tiles is laid, as far apart as the first tile size of the model.
         A list of slides is worked on one after another: objects, whose results are written in place, or paths of SpatialData stores
         (.zarr) and AnnData files (.h5ad), into which results are written. Each store holds its old table or its new one at any moment.
     labels
@@ -354,7 +354,7 @@ def _say_unsure(record: AnnotationRecord) -> None:
     if n:
         inform(
             f"{n} rows get no label, because their confidence is below {record.min_confidence:.2f}, which was chosen when the model was "
-            "calibrated. min_confidence=0 labels them all the same."
+            "calibrated. min_confidence=0 labels them nevertheless."
         )
 
 

@@ -59,10 +59,10 @@ def evidence(
     random_state: int = 0,
     **slide: Unpack[SlideOptions],
 ) -> pd.DataFrame:
-    """Report, for each label, whether its scores show more than how dark the tissue is.
+    """Report, for each label, whether its scores show more than the darkness of the tissue.
 
-    How dark a tile is alone ranks many labels of a section well, because cells are dense where some types are common. For each label
-    this reports how much of its score map the darkness explains. Where expression is measured on the same rows, it also tests whether
+    The darkness of a tile, its mean optical density, ranks many labels of a section well by itself, because cells are dense where some
+    types are common. This function reports for each label how much of its score map darkness explains. Where expression is measured on the same rows, it also tests whether
     the scores of the image agree with those of the expression, and whether they still do once darkness is taken out of both.
 
     Parameters
@@ -86,8 +86,7 @@ def evidence(
     DataFrame with one row per label:
 
     ``r2_darkness``
-        Fraction of the variance of the scores, within sections, that darkness explains
-        (:func:`spatialwhisperer.statistics.evidence.darkness_report`).
+        Fraction of the variance of the scores, within sections, that darkness explains.
     ``auroc_vs_expression``
         AUROC of the scores of the image against the quarter of the rows with the highest scores of the expression.
     ``auroc_darkness``

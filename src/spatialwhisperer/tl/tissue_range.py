@@ -43,16 +43,24 @@ def tissue_range(
 ) -> pd.DataFrame:
     """Report whether the images are like the training tissue of a model, without a label for any row.
 
-    The distance of a row is the root mean square difference of its image features from the mean of the nearest training section,
-    in standard deviations of the rows within a section, where no feature counts for more than 10. That of a section is the same of
-    its mean. The features are those before they are standardised within the section, because that would remove the difference.
+    Three distances are compared with limits. All are root mean square differences over features from the nearest training section, in
+    standard deviations within training sections, and no feature counts for more than 10. The features are those before they are
+    standardised within the section, because that would remove the difference.
+
+    - A *row*: its image features, compared with the mean of the training section.
+    - A *section*: the mean of its rows, compared in the same way.
+    - Its *image*, for encoders that look at the whole image (``"stain_texture"``): the mean over up to 100 tiles of tissue from all of
+      it, before stains are normalised. It does not depend on the rows. This distance is multiplied by a constant, so that it has the
+      same limit as that of the section.
 
     The limits come from training tissue alone: each patient is left out in turn, and its tissue is compared with that of the others.
-    A row is out of range above the 97.5 % quantile of their rows, a section above 1.5 times the largest distance of their sections
-    (and above 1). :func:`zero_shot_annotate` gives no label to rows that are out of range, nor to any row of such a section.
+    A row is out of range above the 97.5 % quantile of their rows; a section above 1.5 times the largest distance of their sections, and
+    at least 1. The limit of images, before it is multiplied, is 1.5 times their largest distance, and at least 1.25.
+    :func:`zero_shot_annotate` gives no label to rows that are out of range, nor to any row of a section that is, by its rows or by its
+    image.
 
     A model of one patient cannot tell how much patients differ. There the limit of rows is 1.25 times the quantile within the
-    patient, and that of sections at least 2.
+    patient, and those of sections and images are at least 2.
 
     Parameters
     ----------
@@ -74,9 +82,11 @@ def tissue_range(
     ``out_of_range``
         fraction of the rows with a tile that are out of range by themselves
     ``distance``, ``limit``
-        of the section as a whole
+        of the section as a whole: the distance of its rows or of its image, whichever is larger, and the limit of both
+    ``image_distance``
+        of its image alone, with the same limit; NaN where the encoder does not look at the whole image
     ``verdict``
-        "in range", "out of range", or "too few rows" (fewer than 20 on tissue; only rows are judged then)
+        "in range", "out of range", or "too few rows" (fewer than 20 on tissue, and an image in range; only rows are judged then)
     ``trained_on``
         whether the model was trained on this section
 
@@ -151,6 +161,7 @@ def _row(one: SectionRange, found: guard.RowRange, inside: np.ndarray, *, traine
         "out_of_range": float(found.row[has].mean()) if has.any() else np.nan,
         "distance": np.nan if one.distance is None else one.distance,
         "limit": np.nan if one.limit is None else one.limit,
+        "image_distance": np.nan if one.look is None else one.look,
         "verdict": guard.verdict(one),
         "trained_on": trained,
     }

@@ -39,14 +39,15 @@ def said(caplog: Any, *args: Any) -> tuple[Any, str]:
 
 def test_a_grid_that_was_laid_for_another_model_is_said(slide: Any, caplog: Any) -> None:
     found, text = said(caplog, slide, reading(80), None, {"mpp": None})
-    assert "tiles of 80 µm, the size that the model reads, were laid over its tissue" in text
+    assert "tiles, 80 µm apart, was laid over its tissue" in text
+    assert "the model reads a square of 80 µm." in text
     assert not slide.tables
     found.keep()
     again, text = said(caplog, slide, reading(80), None, {})
     assert (again.data, text) == (slide, "")
     again, text = said(caplog, slide, reading(120), None, {})
     assert again.data is slide
-    assert "tables['sw_tiles'] holds tiles of 80 µm, which an earlier call laid" in text
+    assert "tables['sw_tiles'] holds a grid of tiles 80 µm apart, which an earlier call laid" in text
     assert "sw.pp.tiles(data, at='grid', tile_um=120, key_added=…)" in text
     # a name says which rows are meant, and an embedding is taken as it is
     assert said(caplog, slide, reading(120), None, {"table_key": "sw_tiles"})[1] == ""

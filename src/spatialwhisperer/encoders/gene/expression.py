@@ -65,7 +65,7 @@ class ExpressionEncoder(GeneEncoder):
         %(training_counts)s
         %(n_top_genes)s
         value_space
-            A space of `spatialwhisperer.statistics.expression.value_spaces.SPACES` in which a row depends on itself alone.
+            "per_spot_log1p" or "per_spot_log10": spaces in which a row depends on itself alone.
 
         Raises
         ------

@@ -81,9 +81,10 @@ class Expression:
     Attributes
     ----------
     value_space
-        Space of the predicted values; see :mod:`spatialwhisperer.statistics.expression.value_spaces`.
+        How predicted values are scaled and transformed: "per_spot_log1p", "per_spot_log10" or "per_gene_log10_peer", which
+        :doc:`/concepts` defines.
     input_space
-        Space of the expression that the gene encoder "identity" returns.
+        The same of the expression that the gene encoder "identity" returns.
     genes, n_genes
         How genes are chosen where none are named: "hvg" (union of the most variable genes of each section), "mean" (union of the
         most expressed genes of each section) or "all"; and how many of each section.

@@ -31,7 +31,8 @@ class ExpressionConfig(Stored):
     genes, gene_ids
         Names and Ensembl ids of the genes.
     value_space
-        Space of the predicted values (:mod:`spatialwhisperer.statistics.expression.value_spaces`), or "as given".
+        How predicted values are scaled and transformed: "per_spot_log1p", "per_spot_log10" or "per_gene_log10_peer", which
+        :doc:`/concepts` defines; or "as given".
     retrieval
         How values are retrieved from the bank.
     method

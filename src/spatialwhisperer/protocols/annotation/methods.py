@@ -23,7 +23,7 @@ METHODS = {
     "sequential": "sequential (the default at this size)",
     "joint": "joint InfoNCE, published heads",
     "joint linear": "joint InfoNCE, linear heads with strong dropout",
-    "darkness": "darkness of the tile alone, one sign per class learnt from training",
+    "darkness": "darkness (mean optical density) of the tile alone; whether a class is darker or lighter is learnt from training",
     "probe": "supervised probe on the same image features",
     "own probe": "the same probe trained on the test section's own labels (ceiling of the features)",
     "two-stage": "two-stage: image → expression → label",

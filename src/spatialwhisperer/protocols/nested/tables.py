@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "product": "whisperer, its recipe chosen on the training sections",
-    "darkness": "darkness of the tile alone, one sign per class learnt from training",
+    "darkness": "darkness (mean optical density) of the tile alone; whether a class is darker or lighter is learnt from training",
     "ridge": "plain ridge on the same features: image → expression → label",
     "probe": "supervised probe on the same features, labels of the training sections",
     "own probe": "the same probe on the section's own labels, blocks left out (ceiling of the features)",

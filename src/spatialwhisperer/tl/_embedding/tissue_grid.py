@@ -1,4 +1,4 @@
-"""A slide without a table gets tiles over its tissue, of the size that the model reads."""
+"""A slide without a table gets a grid of tiles over its tissue, as far apart as the first tile size of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spatialwhisperer._provenance import record, recorded_as
 from spatialwhisperer.pp.tiles import tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -81,7 +81,7 @@ def on_tissue(
     if not sizes or not wanted or not is_spatialdata(data) or not rgb_names(data):
         return OnTissue(data)
     if data.tables:
-        _say_implied(data, sizes[0])
+        _say_implied(data, sizes)
         return OnTissue(data)
     copy = without_table(data)
     tiles(copy, tile_um=sizes[0], at="grid", **options)
@@ -90,21 +90,26 @@ def on_tissue(
     if stated is not None:
         record(table, _keys.TILES, replace(stated, implied=True))
     inform(
-        f"The slide has no table, so {table.n_obs} tiles of {sizes[0]:g} µm, the size that the model reads, were laid over its tissue "
-        f"(tables[{_keys.TILES!r}]). sw.pp.tiles(data, at='grid', …) chooses others."
+        f"The slide has no table, so a grid of {table.n_obs} tiles, {sizes[0]:g} µm apart, was laid over its tissue "
+        f"(tables[{_keys.TILES!r}]). Around each centre the model reads {_squares(sizes)}. sw.pp.tiles(data, at='grid', …) makes another grid."
     )
     return OnTissue(copy, data)
 
 
-def _say_implied(sdata: SpatialData, tile_um: float) -> None:
+def _squares(sizes: Sequence[float]) -> str:
+    """The tiles of a row, in words."""
+    return f"{'squares' if len(sizes) > 1 else 'a square'} of {' and '.join(f'{size:g}' for size in sizes)} µm"
+
+
+def _say_implied(sdata: SpatialData, sizes: Sequence[float]) -> None:
     """Say so where the only rows are tiles that a call for a model of other tiles laid. They may hold its results, so they stay."""
     if list(sdata.tables) != [_keys.TILES]:
         return
     stated = recorded_as(sdata.tables[_keys.TILES], _keys.TILES, TilesRecord)
-    if stated is None or not stated.implied or stated.tile_um == tile_um:
+    if stated is None or not stated.implied or stated.tile_um == sizes[0]:
         return
     inform(
-        f"tables[{_keys.TILES!r}] holds tiles of {stated.tile_um:g} µm, which an earlier call laid over the tissue for another model. This "
-        f"model reads tiles of {tile_um:g} µm around their centres. For rows of that size make a grid of its own: "
-        f"sw.pp.tiles(data, at='grid', tile_um={tile_um:g}, key_added=…), and pass its name as table_key=…."
+        f"tables[{_keys.TILES!r}] holds a grid of tiles {stated.tile_um:g} µm apart, which an earlier call laid over the tissue for another "
+        f"model. It is used here too: around each centre this model reads {_squares(sizes)}. For a grid as this model would lay it: "
+        f"sw.pp.tiles(data, at='grid', tile_um={sizes[0]:g}, key_added=…), and pass its name as table_key=…."
     )

@@ -42,6 +42,15 @@ class Smoothing:
     ------
     ValueError
         If a number is out of range.
+
+    Examples
+    --------
+    >>> import spatialwhisperer as sw
+    >>> section = sw.datasets.simulate_sections(1, 60, n_genes=60, n_reference_cells=50, random_state=0).sections["P1"]
+    >>> smooth = sw.tl.Smoothing(0.3, n_rings=2)
+    >>> sw.tl.spatial_domains(section, use="observed", n_domains=3, smooth=smooth)
+    >>> section["table"].obs["sw_domain"].nunique()
+    3
     """
 
     weight: float = 0.0

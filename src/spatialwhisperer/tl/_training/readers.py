@@ -261,7 +261,7 @@ def _with_default_gene_encoder(task: _Task, holders: Sequence[Source]) -> _Task:
         return replace(task, request=replace(request, encoder="pca"))
     epochs = int(np.clip(SEEN_ROWS // n_rows, *FEWEST_MOST_EPOCHS))
     options = {"max_epochs": epochs, **request.options}
-    inform(f"Genes: scVI, {options['max_epochs']} epochs over {n_rows} rows (gene='pca' takes seconds).")
+    inform(f"Genes: fitting scVI, {options['max_epochs']} epochs over {n_rows} rows. gene='pca' is much faster.")
     return replace(task, request=replace(request, encoder="scvi", options=options))
 
 

@@ -75,9 +75,8 @@ def evaluate_calibration(
     none) and ``n``. ``.attrs`` holds "ece" (expected calibration error: mean over rows of the difference of the two; Guo et al.,
     ICML 2017), "accuracy", "confidence", "n" and "convention". The error is biased upwards where rows are few: "ece_by_chance" is
     what perfectly calibrated confidences would get, "ece_debiased" the error without what chance adds to each bin, and "ece_low" and
-    "ece_high" are a 95 % interval, for which neighbouring rows are not independent
-    (:func:`spatialwhisperer.statistics.calibration.calibration_error`). It is NaN where rows form fewer than three independent
-    patches. Other patients differ by more than the interval says.
+    "ece_high" are a 95 % interval that accounts for the dependence of neighbouring rows. It is NaN where rows form fewer than three
+    independent patches. Other patients differ by more than the interval says.
 
     Raises
     ------

@@ -63,9 +63,8 @@ def evaluate_errors(
         ``.obsm['sw_label_wording_sd']`` of the label: how much its score depends on the sentence.
 
     ``auroc`` is the area under the ROC curve of error detection: the probability that a row with a wrong label is in more doubt than one
-    with a correct label, 0.5 for a measure that says nothing. ``low`` and ``high`` are its 95 % interval, for which neighbouring rows are
-    not independent (:class:`spatialwhisperer.statistics.intervals.spatial.SpatialErrors`); NaN where there are too few independent
-    patches. ``difference`` is the AUROC minus that of the confidence on the same rows, ``difference_low`` and ``difference_high`` its
+    with a correct label, 0.5 for a measure that says nothing. ``low`` and ``high`` are its 95 % interval, which accounts for the
+    dependence of neighbouring rows; NaN where there are too few independent patches. ``difference`` is the AUROC minus that of the confidence on the same rows, ``difference_low`` and ``difference_high`` its
     paired interval. ``n`` rows have the measure, ``n_wrong`` of them a wrong label.
 
     Raises

@@ -85,7 +85,12 @@ def test_one_line_counts_the_rows() -> None:
     line = report(found, [section("x", 1.5), section("y", 0.5)])
     assert line is not None
     assert line.startswith("3 of 4 rows get no label")
-    assert "2 in sections further than 1.2: x (1.5); 1 that lie further than 2.0 themselves" in line
+    assert "2 rows are of sections whose distance is above the limit of 1.2 standard deviations: x (1.5). " in line
+    assert "1 further row is above the limit of single rows, 2.0 standard deviations. " in line
+    assert "sw.tl.tissue_range" in line
     assert "unknown='label'" in line
+    alone = report(RowRange(found.distance, 2.0, np.zeros(4, bool)), [section("y", 0.5)])
+    assert alone is not None
+    assert "tissue. 2 rows are above the limit of single rows" in alone
     assert report(RowRange(found.distance, 5.0, np.zeros(4, bool)), []) is None
     assert report(None, []) is None

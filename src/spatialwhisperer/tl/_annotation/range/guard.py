@@ -106,14 +106,22 @@ def report(found: RowRange | None, ranges: Sequence[SectionRange]) -> str | None
             f"{r.name} ({r.distance:.1f})" for r in ranges if r.distance is not None and verdict(r) == "out of range"
         ]
         limit = next(r.limit for r in ranges if r.limit is not None)
-        parts.append(f"{int(found.section.sum())} in sections further than {limit:.1f}: {listing(out, 5)}")
+        parts.append(
+            f"{_rows(int(found.section.sum()))} of sections whose distance is above the limit of {limit:.1f} standard deviations: "
+            f"{listing(out, 5)}."
+        )
     alone = int((found.row & ~found.section).sum())
     if alone:
-        parts.append(f"{alone} that lie further than {found.limit:.1f} themselves")
+        further = "further " if parts else ""
+        parts.append(f"{_rows(alone, further)} above the limit of single rows, {found.limit:.1f} standard deviations.")
     return (
         f"{int(found.outside.sum())} of {len(found.distance)} rows get no label, because their images are unlike the training "
-        f"tissue (in standard deviations; {'; '.join(parts)}). unknown='label' labels them all the same."
+        f"tissue. {' '.join(parts)} sw.tl.tissue_range reports the distances; unknown='label' labels these rows nevertheless."
     )
+
+
+def _rows(n: int, further: str = "") -> str:
+    return f"{n} {further}{'row is' if n == 1 else 'rows are'}"
 
 
 def reasons(code: np.ndarray, labelled: np.ndarray, found: RowRange | None, low: np.ndarray) -> np.ndarray:
