@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,3 +85,27 @@ def adata(section: Any) -> Any:
     pixels = np.moveaxis(section.images["P3_image"]["scale0"]["image"].to_numpy(), 0, -1)
     table.uns["spatial"] = {"P3": {"images": {"fullres": pixels}, "scalefactors": {"microns_per_pixel": 0.5}}}
     return table
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], None]]:
+    """Set the umask until the end of the test."""
+    before = os.umask(0o022)
+    os.umask(before)
+
+    def set_it(mask: int) -> None:
+        os.umask(mask)
+
+    yield set_it
+    os.umask(before)
+
+
+@pytest.fixture
+def ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions count, also where the tests run as a user who may write everywhere."""
+    can = os.access
+
+    def access(path: Any, wanted: int) -> bool:
+        return can(path, wanted) and (not wanted & os.W_OK or bool(os.stat(path).st_mode & 0o200))
+
+    monkeypatch.setattr(os, "access", access)

@@ -204,6 +204,10 @@ def test_others_may_read_what_the_umask_allows(tmp_path: Path, umask: int, file:
         assert path.stat().st_mode & 0o777 == (directory if path.is_dir() else file), path
     # a folder that was there keeps its own
     assert (tmp_path / "theirs").stat().st_mode & 0o777 == 0o700
+    # and so does one that is replaced
+    folder.chmod(0o700)
+    assert small().write(folder).stat().st_mode & 0o777 == 0o700
+    assert (folder / "config.json").stat().st_mode & 0o777 == 0o600
     assert same(Artifact.read(tmp_path / "theirs", "thing"), small())
 
 

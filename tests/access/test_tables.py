@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, table_name
+from spatialwhisperer._access.tables import add_annotating_table, check_free, check_name, is_spatialdata, table_name
 from spatialwhisperer._provenance import record
 
 
@@ -26,6 +26,21 @@ def test_table_is_found_by_name_or_because_it_is_the_only_one(build: Any) -> Non
         table_name(build.sdata())
     with pytest.raises(KeyError, match="table_key='x'"):
         table_name(two, "x")
+
+
+def test_predicted_expression_is_left_out_unless_there_is_no_other_table(build: Any) -> None:
+    tables = {name: build.table({"spots": ["i0"]}) for name in ("bins", "predicted", "table", "more")}
+    for name in ("predicted", "table"):
+        record(tables[name], "sw_expression", {})
+    data = build.one(tables={name: tables[name] for name in ("bins", "predicted")})
+    assert table_name(data) == "bins"
+    assert table_name(data, "predicted") == "predicted"
+    data.tables["table"] = tables["table"]
+    assert table_name(data) == "bins"
+    data.tables["more"] = tables["more"]
+    with pytest.raises(KeyError, match=r"several tables \(.*bins.*choose one"):
+        table_name(data)
+    assert table_name(build.one(tables={"predicted": tables["predicted"]})) == "predicted"
 
 
 def test_an_anndata_is_its_own_table() -> None:
@@ -51,6 +66,11 @@ def test_telling_the_types_apart_imports_nothing_heavy() -> None:
 def test_a_name_is_free_or_belongs_to_an_earlier_result_of_the_same_key(build: Any) -> None:
     data = build.one()
     check_name(data, "new", key="new")
+    data.shapes["both"] = data.shapes["spots"]
+    with pytest.raises(
+        ValueError, match=r"elements named 'spots', 'both'\. Delete them \(del sdata\['spots'\], sdata\['both'\]\)"
+    ):
+        check_free(data, ["spots", "free", "both"])
     for taken in ("he", "spots", "table"):
         with pytest.raises(ValueError, match=f"already has an element named '{taken}'"):
             check_name(data, taken, key="mine")

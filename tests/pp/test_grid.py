@@ -95,7 +95,7 @@ def test_a_grid_over_several_images_has_one_region_each(build: Any, tmp_path: Pa
     again = sd.read_zarr(tmp_path / "grid.zarr")
     assert stated(again.tables["sw_tiles"]) == stated(table)
     assert np.array_equal(read(again), read(sdata))
-    with pytest.raises(ValueError, match="already has an element named 'sw_tiles'"):
+    with pytest.raises(ValueError, match="'sw_tiles', 'A_image_tiles', 'B_image_tiles', a grid over other"):
         sw.pp.tiles(sdata, at="grid", image_key="A_image", tile_um=20, mpp=mpp)
     sw.pp.tiles(sdata, at="grid", image_key="A_image", tile_um=20, key_added="again", mpp=mpp)
     assert {"A_image_tiles", "A_image_again"} <= set(sdata.shapes)
@@ -162,9 +162,23 @@ def test_a_grid_over_an_anndata_is_an_object_of_its_own(build: Any) -> None:
 def test_a_name_that_is_taken_is_refused_before_any_pixel_is_read(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sdata = build.spatialdata(build.disc()[0])
     sw.pp.tiles(sdata, at="grid", tile_um=200, tissue=None)
+    sdata["sw_tiles"].obs["mine"] = 1
     monkeypatch.setattr("spatialwhisperer.pp.grid.tissue_mask", lambda *_: pytest.fail("the image was read"))
-    with pytest.raises(ValueError, match="already has an element named 'sw_tiles'"):
+    with pytest.raises(ValueError, match=r"'sw_tiles', 'S_image_tiles', a grid with results \(mine\)"):
         sw.pp.tiles(sdata, at="grid", tile_um=20)
+
+
+def test_a_grid_may_be_laid_again_until_there_are_results_on_it(build: Any) -> None:
+    sdata = build.spatialdata({"A": build.disc()[0], "B": build.disc(500, 700)[0]})
+    sw.pp.tiles(sdata, at="grid", tile_um=200, tissue=None)
+    assert {"A_image_tiles", "B_image_tiles"} <= set(sdata.shapes)
+    # the second image has no tile now, and loses its squares
+    masks = {"A_image": np.ones((600, 800), bool), "B_image": np.zeros((500, 700), bool)}
+    sw.pp.tiles(sdata, at="grid", tile_um=50, tissue=masks)
+    assert "A_image_tiles" in sdata.shapes
+    assert "B_image_tiles" not in sdata.shapes
+    assert stated(sdata["sw_tiles"]).tile_um == 50
+    assert sdata["sw_tiles"].n_obs == len(sdata["A_image_tiles"])
 
 
 def test_a_blank_slide_has_no_grid(build: Any) -> None:

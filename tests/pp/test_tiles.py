@@ -10,7 +10,7 @@ from spatialwhisperer._access.records import TilesRecord
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer._provenance import recorded_as
+from spatialwhisperer._provenance import record, recorded_as
 from spatialwhisperer.pp.features.tile_features import read_tiles
 
 XY = np.array([[150.0, 120.0], [300.5, 410.2], [477.0, 222.0], [90.0, 505.0]])
@@ -110,10 +110,18 @@ def test_labels_without_a_table_get_one(build: Any, image: np.ndarray) -> None:
 
 def test_a_table_must_annotate_the_shapes_that_are_named(sdata: Any) -> None:
     sdata.tables["again"] = sdata.tables["table"].copy()
+    # predictions stand beside the table that is meant
+    sdata.tables["predicted"] = sdata.tables["table"].copy()
+    record(sdata.tables["predicted"], "sw_expression", {})
     with pytest.raises(ValueError, match=r"Several tables annotate 'S_spots': .*table_key=…"):
         sw.pp.tiles(sdata, tile_um=32, shapes_key="S_spots")
     sw.pp.tiles(sdata, tile_um=32, shapes_key="S_spots", table_key="again")
     assert "sw_tiles" in sdata.tables["again"].obsm
+    del sdata.tables["again"]
+    sw.pp.tiles(sdata, tile_um=32, shapes_key="S_spots")
+    assert "sw_tiles" in sdata.tables["table"].obsm
+    assert "sw_tiles" not in sdata.tables["predicted"].obsm
+    sdata.tables["again"] = sdata.tables["table"].copy()
     sdata.shapes["others"] = sdata.shapes["S_spots"]
     with pytest.raises(ValueError, match=r"Table 'again' does not annotate 'others'"):
         sw.pp.tiles(sdata, tile_um=32, shapes_key="others", table_key="again")

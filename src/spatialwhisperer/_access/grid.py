@@ -9,7 +9,11 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import link_of
+from spatialwhisperer._access.records import TilesRecord
+from spatialwhisperer._access.tables import check_free, regions_of
 from spatialwhisperer._messages import listing
+from spatialwhisperer._provenance import provenance_of, recorded_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,7 +67,7 @@ def add_instances_table(sdata: SpatialData, region: str, key_added: str) -> AnnD
     elements = {**sdata.shapes, **sdata.labels}
     if region not in elements:
         raise KeyError(f"There are no shapes {region!r} (found: {listing(elements)}).")
-    _check_free(sdata, [key_added])
+    check_free(sdata, [key_added])
     table = _empty_table({region: get_element_instances(elements[region])})
     sdata.tables[key_added] = table
     return table
@@ -77,13 +81,30 @@ def grid_table(grids: Mapping[str, Grid], key_added: str = _keys.TILES) -> AnnDa
     return table
 
 
-def check_grid_names(sdata: SpatialData, images: Iterable[str], key_added: str) -> None:
-    """Raise `ValueError` where an element that a grid would write exists already."""
-    _check_free(sdata, [key_added, *(_grid_shapes(image, key_added) for image in images)])
+def check_grid_names(sdata: SpatialData, images: Iterable[str], key_added: str) -> list[str]:
+    """Names of the elements that a grid replaces: an earlier one of its name, over no other images and without results.
+
+    Raises
+    ------
+    ValueError
+        If the name of an element is taken by anything else.
+    """
+    earlier, results = _earlier_grid(sdata, key_added)
+    names = [key_added, *(_grid_shapes(image, key_added) for image in images)]
+    others = [name for name in earlier if name not in names]
+    if results or others:
+        hint = f", a grid with results ({listing(results)})" if results else ", a grid over other images too"
+        check_free(sdata, dict.fromkeys([*earlier, *names]), hint)
+    check_free(sdata, [name for name in names if name not in earlier])
+    return earlier
 
 
-def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str) -> AnnData:
+def add_tile_grid(
+    sdata: SpatialData, grids: Mapping[str, Grid], key_added: str, images: Iterable[str] | None = None
+) -> AnnData:
     """Add squares over images as shapes ``<image>_tiles`` (``<image>_<key_added>`` for a table of another name), registered like their image, and one table.
+
+    An earlier grid of that name is replaced, where it is over no other images and there are no results on it.
 
     Parameters
     ----------
@@ -93,6 +114,8 @@ def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str)
         Tiles by image name.
     key_added
         Name of the table.
+    images
+        Images that the grid is over, where some of them have no tiles.
 
     Raises
     ------
@@ -104,26 +127,46 @@ def add_tile_grid(sdata: SpatialData, grids: Mapping[str, Grid], key_added: str)
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import get_transformation
 
-    check_grid_names(sdata, grids, key_added)
+    before = {name: sdata[name] for name in check_grid_names(sdata, images or grids, key_added)}
     shapes = {}
     for image, grid in grids.items():
         squares = gpd.GeoDataFrame(geometry=shapely.box(*grid.boxes.T))
         transformations = get_transformation(sdata.images[image], get_all=True)
         shapes[_grid_shapes(image, key_added)] = ShapesModel.parse(squares, transformations=dict(transformations))
     table = grid_table(grids, key_added)
-    before = {name: sdata.shapes.get(name) for name in shapes}
     try:
+        for name in before:
+            del sdata[name]
         for region, element in shapes.items():
             sdata.shapes[region] = element
         sdata.tables[key_added] = table
     except BaseException:
-        for region, element in before.items():
-            if element is not None:
-                sdata.shapes[region] = element
-            elif region in sdata.shapes:
-                del sdata.shapes[region]
+        for name in (*shapes, *before):
+            if name in sdata:
+                del sdata[name]
+        for name, former in before.items():
+            sdata[name] = former
         raise
     return table
+
+
+def _earlier_grid(sdata: SpatialData, key: str) -> tuple[list[str], list[str]]:
+    """Elements of a grid that this package laid under a name, and what there is on it besides its tiles; both empty where there is none."""
+    table = sdata.tables.get(key)
+    stated = None if table is None else recorded_as(table, _keys.TILES, TilesRecord)
+    link = None if table is None else link_of(table)
+    if table is None or link is None or stated is None or stated.at != "grid":
+        return [], []
+    regions = set(table.obs[link.region_key])
+    results = [
+        *(name for name in table.obs if name not in link),
+        *(name for name in table.obsm if name not in ("spatial", _keys.TILES)),
+        *(name for name in table.uns if name not in ("spatialdata_attrs", _keys.UNS)),
+        *(name for name in provenance_of(table) if name != _keys.TILES),
+        *(name for part in (table.var_names, table.layers, table.obsp) for name in part if name is not None),
+        *(name for name, other in sdata.tables.items() if name != key and regions & set(regions_of(other))),
+    ]
+    return [key, *sorted(regions & set(sdata.shapes))], list(dict.fromkeys(map(str, results)))
 
 
 def _grid_shapes(image: str, key_added: str) -> str:
@@ -145,12 +188,3 @@ def _empty_table(instances: Mapping[str, pd.Index]) -> AnnData:
     )
     table = AnnData(csr_matrix((len(obs), 0), dtype=np.float32), obs=obs)
     return TableModel.parse(table, region=list(instances), region_key="region", instance_key="instance_id")
-
-
-def _check_free(sdata: SpatialData, names: list[str]) -> None:
-    taken = {str(name) for _, name, _ in sdata.gen_elements()}
-    for name in names:
-        if name in taken:
-            raise ValueError(
-                f"This SpatialData already has an element named {name!r}. Delete it, or pass another name with key_added=…."
-            )

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import link_of
 from spatialwhisperer._messages import listing
-from spatialwhisperer._provenance import recorded
+from spatialwhisperer._provenance import provenance_of, recorded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -55,6 +58,8 @@ def obs_of(table: AnnData) -> pd.DataFrame:
 def table_name(data: AnnData | SpatialData, table_key: str | None = None) -> str | None:
     """Name of the table in a SpatialData: the one that is named, else "table", else the only one. ``None`` for an AnnData.
 
+    Tables that hold predicted expression are left out, unless there is no other.
+
     Raises
     ------
     KeyError
@@ -69,13 +74,26 @@ def table_name(data: AnnData | SpatialData, table_key: str | None = None) -> str
                 f"table_key={table_key!r} is not a table of this SpatialData (found: {listing(names)}). {_no_table(names)}"
             )
         return table_key
-    if "table" in names:
+    found = without_predictions(data, names)
+    if "table" in found:
         return "table"
-    if len(names) == 1:
-        return names[0]
+    if len(found) == 1:
+        return found[0]
     if not names:
         raise KeyError(f"This SpatialData holds no table. {_no_table(names)}")
     raise KeyError(f"This SpatialData holds several tables ({listing(names)}); choose one with table_key=….")
+
+
+def regions_of(table: AnnData) -> list[str]:
+    """Names of the elements that a table annotates."""
+    regions = table.uns.get("spatialdata_attrs", {}).get("region", [])
+    return [regions] if isinstance(regions, str) else [str(region) for region in regions]
+
+
+def without_predictions(sdata: SpatialData, names: list[str]) -> list[str]:
+    """Those of some tables that this package did not predict; all of them where it predicted all."""
+    others = [name for name in names if _keys.EXPRESSION not in provenance_of(sdata.tables[name])]
+    return others or names
 
 
 def _no_table(names: list[str]) -> str:
@@ -100,11 +118,36 @@ def check_name(sdata: SpatialData, name: str, *, key: str) -> None:
     ValueError
         If the name is taken by something else.
     """
-    taken = {str(n): e for _, n, e in sdata.gen_elements()}
     # a measured table has provenance too, of the features that were stored in it
-    if name in taken and (name not in sdata.tables or recorded(taken[name], key) is None):
+    if name not in sdata.tables or recorded(sdata.tables[name], key) is None:
+        check_free(sdata, [name])
+
+
+def check_free(sdata: SpatialData, names: Iterable[str], hint: str = "") -> None:
+    """Raise an error where names of new elements are taken.
+
+    Parameters
+    ----------
+    sdata
+        The object.
+    names
+        The names.
+    hint
+        Why what is there is not replaced, for the message.
+
+    Raises
+    ------
+    ValueError
+        If elements of these names exist.
+    """
+    there = {str(name) for _, name, _ in sdata.gen_elements()}
+    taken = [name for name in names if name in there]
+    if taken:
+        what, it = ("an element", "it") if len(taken) == 1 else ("elements", "them")
+        calls = ", ".join(f"sdata[{name!r}]" for name in taken)
         raise ValueError(
-            f"This SpatialData already has an element named {name!r}. Delete it, or pass another name with key_added=…."
+            f"This SpatialData already has {what} named {listing(map(repr, taken))}{hint}. Delete {it} (del {calls}), or pass another name with "
+            "key_added=…."
         )
 
 

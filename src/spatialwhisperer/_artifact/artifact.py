@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -32,10 +31,11 @@ from spatialwhisperer._artifact.verify import (
 )
 from spatialwhisperer._schema import to_plain
 from spatialwhisperer._storage.folders import beside, make_durable, present, put, sweep
+from spatialwhisperer._storage.permissions import as_usual, take_over
 from spatialwhisperer._storage.untrusted import REMEDY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
 
@@ -97,7 +97,8 @@ class Artifact:
         temporary = beside(folder)
         try:
             self.write_into(temporary, notes=notes)
-            _open_to_others(temporary, [temporary])
+            as_usual(temporary, [temporary])
+            take_over(folder, temporary)
             make_durable(temporary)
             put(temporary, folder)
         finally:
@@ -114,7 +115,7 @@ class Artifact:
         for path, text in zip(written, notes.values(), strict=True):
             path.write_text(text, encoding="utf-8")
         sha = self._write(folder, written)
-        _open_to_others(folder, written)
+        as_usual(folder, written)
         return sha
 
     def _write(self, folder: Path, written: list[Path]) -> str:
@@ -213,18 +214,3 @@ def _holds_another(folder: Path, kind: str) -> bool:
     except FileNotFoundError:
         return False
     return os.path.exists(folder) and kind_of(folder) != kind
-
-
-def _open_to_others(place: Path, paths: Iterable[Path]) -> None:
-    """Give files and folders the permissions that the user's umask allows.
-
-    safetensors and temporary folders keep them to the user alone, so that colleagues could not open a model on a shared disk.
-    """
-    # what a new file gets; asking for the umask would change it for the whole process
-    with tempfile.TemporaryDirectory(dir=place) as within:
-        probe = Path(within) / "probe"
-        probe.touch()
-        mode = probe.stat().st_mode & 0o666
-    for path in paths:
-        # a folder that may be read must be entered too
-        path.chmod(mode | (mode & 0o444) >> 2 if os.path.isdir(path) else mode)

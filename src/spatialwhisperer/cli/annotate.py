@@ -124,6 +124,7 @@ class _Labelling:
                 missing = _missing(job, wanted, options)
                 if not missing:
                     return End("skipped", [(f"{job.source.file}: skipped, {job.result} is complete.", False)])
+                results.check_places(missing)
                 summary = _annotated(job, options, model, wanted, missing, lines)
         except Exception as error:
             if options.debug:

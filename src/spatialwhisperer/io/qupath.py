@@ -18,11 +18,12 @@ from spatialwhisperer._access.sections.choice import the_image
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.table.groups import group_name
-from spatialwhisperer._access.tables import is_spatialdata, obs_of
+from spatialwhisperer._access.tables import check_free, is_spatialdata, obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_flag, check_key_added, check_text, check_texts, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._storage.permissions import check_writable
 from spatialwhisperer.io._qupath.pixels import Pixels
 from spatialwhisperer.io._qupath.regions import areas_of, check_slide, labels_in
 from spatialwhisperer.io._qupath.writing import Content, write_features
@@ -204,6 +205,8 @@ def write_qupath(
         If the file exists and ``overwrite`` is off.
     KeyError
         If a column or section does not exist, or there is no image.
+    PermissionError
+        If the file or its folder is read-only.
     ValueError
         If the name of the file has another ending, the section is ambiguous, ``key`` holds measured numbers, a column of ``measurements``
         holds no numbers, a coordinate is NaN, or the image is not in ``pixel_system``.
@@ -236,6 +239,7 @@ def write_qupath(
         raise FileExistsError(f"{place} exists. Pass overwrite=True to replace it.")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(place.parent)!r}. Make it first.")
+    check_writable(place.resolve().parent, place, remedy="Choose another path.")
     opened = Slide.open(data, **slide)
     one = _section(opened, section)
     pixels = Pixels.of(data, one.image, pixel_system)
@@ -292,13 +296,7 @@ def _add_shapes(data: AnnData | SpatialData, image: RasterImage | None, frames: 
     if not is_spatialdata(data) or image is None:
         return []
     frames = {name: frame for name, frame in frames.items() if len(frame)}
-    taken = {str(name) for _, name, _ in data.gen_elements()}
-    for name in frames:
-        if name in taken:
-            raise ValueError(
-                f"This SpatialData already has an element named {name!r}. Delete it (del sdata[{name!r}]), or pass another name with "
-                "key_added=…."
-            )
+    check_free(data, frames)
     shapes = {name: shapes_on_image(data, image.name, frame) for name, frame in frames.items()}
     for name, element in shapes.items():
         data.shapes[name] = element

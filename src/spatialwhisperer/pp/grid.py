@@ -70,7 +70,7 @@ def tile_grid(
             f"No tile of {stated.tile_um:g} um fits into the tissue of {listing(names)} (min_tissue={min_tissue:g}). Check mpp, "
             "take smaller tiles, lower min_tissue, or take the whole image with tissue=None."
         )
-    table = _write(data, grids, key_added, inplace)
+    table = _write(data, grids, names, key_added, inplace)
     scales = {frame.name: frame.scale for frame in frames if frame.scale is not None}
     regions = pd.unique(obs_of(table)["region" if is_spatialdata(data) else _LIBRARY].astype(str))
     where = Where(
@@ -186,11 +186,13 @@ def _mask(data: AnnData | SpatialData, image: RasterImage, tissue: Tissue) -> Ti
     return TissueMask.over(image, tissue)
 
 
-def _write(data: AnnData | SpatialData, grids: Mapping[str, Grid], key_added: str, inplace: bool) -> AnnData:
+def _write(
+    data: AnnData | SpatialData, grids: Mapping[str, Grid], images: Sequence[str], key_added: str, inplace: bool
+) -> AnnData:
     if not is_spatialdata(data):
         table = _library_table(data, grids)
     else:
-        table = add_tile_grid(data, grids, key_added) if inplace else grid_table(grids, key_added)
+        table = add_tile_grid(data, grids, key_added, images) if inplace else grid_table(grids, key_added)
     table.obsm[_keys.TILES] = np.array(table.obsm["spatial"])
     return table
 

@@ -13,7 +13,7 @@ from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.sections.scale import say_scales
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
-from spatialwhisperer._access.tables import is_spatialdata, obs_of
+from spatialwhisperer._access.tables import is_spatialdata, obs_of, regions_of, without_predictions
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added, check_tile, one_of, positive
@@ -93,7 +93,8 @@ def tiles(
         Tile sizes and options; scale, the rule that stated it, and image of each section.
     ``tables[key_added]``, ``shapes["<image>_tiles"]``
         For a grid over a SpatialData: the new table, which also has ``.obsm["spatial"]``, and the squares that it annotates. With
-        another ``key_added`` these are ``shapes["<image>_<key_added>"]``, so that an image can have several grids.
+        another ``key_added`` these are ``shapes["<image>_<key_added>"]``, so that an image can have several grids. A grid of an earlier
+        call is replaced where it is over no other images and there are no results on it.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def tiles(
         If there is no argument of a name, ``tile_um`` is not one number, or a mask does not hold numbers.
     ValueError
         If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive, a coordinate is NaN,
-        centres lie outside the image, an argument does not apply, a name is taken, a mask holds fractions, NaN or negative numbers,
+        centres lie outside the image, an argument does not apply, a name is taken (also by a grid that is not replaced), a mask holds fractions, NaN or negative numbers,
         or no tile of a grid fits into the tissue. Nothing is written then.
 
     Examples
@@ -202,7 +203,7 @@ def _annotating(data: AnnData | SpatialData, table_key: str | None, shapes_key: 
         raise ValueError("shapes_key applies to SpatialData; an AnnData keeps its positions in .obsm['spatial'].")
     if shapes_key not in data.shapes and shapes_key not in data.labels:
         raise KeyError(f"There are no shapes {shapes_key!r} (found: {listing([*data.shapes, *data.labels])}).")
-    names = [name for name, table in data.tables.items() if shapes_key in _regions(table)]
+    names = [name for name, table in data.tables.items() if shapes_key in regions_of(table)]
     if table_key is not None:
         if table_key not in names:
             raise ValueError(
@@ -210,14 +211,10 @@ def _annotating(data: AnnData | SpatialData, table_key: str | None, shapes_key: 
                 "Leave table_key out, or link them with spatialdata.models.TableModel.parse."
             )
         return [table_key]
+    names = without_predictions(data, names)
     if len(names) > 1:
         raise ValueError(f"Several tables annotate {shapes_key!r}: {listing(names)}. Choose one with table_key=….")
     return names
-
-
-def _regions(table: AnnData) -> list[str]:
-    regions = table.uns.get("spatialdata_attrs", {}).get("region", [])
-    return [regions] if isinstance(regions, str) else [str(region) for region in regions]
 
 
 def _bare_copy(slide: Slide, stated: TilesRecord, centres: np.ndarray) -> AnnData:

@@ -80,10 +80,14 @@ def test_stores_hold_their_results_and_images_afterwards(stores, sections, expec
     assert not [p for p in stores[0].parent.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.parametrize("container", ["0.1", "0.2"])
 @pytest.mark.slow
-def test_a_slide_without_a_table_gets_one_with_its_squares(tmp_path, sections) -> None:
+def test_a_slide_without_a_table_gets_one_with_its_squares(container, tmp_path, sections) -> None:
+    from spatialdata._io.format import SpatialDataContainerFormats
+
     section = sections["P1"]
-    type(section)(images=dict(section.images)).write(tmp_path / "bare.zarr")
+    written_as = SpatialDataContainerFormats[container]
+    type(section)(images=dict(section.images)).write(tmp_path / "bare.zarr", sdata_formats=written_as)
     sw.tl.zero_shot_annotate([tmp_path / "bare.zarr"], LABELS, unknown="label")
     kept: Any = read_object(tmp_path / "bare.zarr")
     assert set(kept.tables) == {"sw_tiles"}
@@ -120,6 +124,21 @@ def test_a_wrong_argument_ends_as_it_does_for_one_slide(stores) -> None:
         sw.pp.embed_images(stores, mmp=0.5)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="at least two"):
         sw.tl.zero_shot_annotate(stores, ["fat cell"])
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_store_that_cannot_be_written_is_refused_before_it_is_read(stores) -> None:
+    for path, closed, read in (
+        (stores[0], stores[0] / "tables" / "table", r"data = spatialdata\.read_zarr\('.*first\.zarr'\)"),
+        (stores[1], stores[1], r"data = anndata\.read_h5ad\('.*second\.h5ad'\).*--out"),
+        (stores[1], stores[1].parent, "cannot be written"),
+    ):
+        before = closed.stat().st_mode
+        closed.chmod(before & ~0o222)
+        with pytest.raises(PermissionError, match=read):
+            sw.pp.embed_images([path], encoder="no encoder of this name")
+        closed.chmod(before)
+    assert "X_stain_texture" not in table_of(stores[0]).obsm
 
 
 def test_what_is_wrong_with_a_list_is_said_before_a_slide_is_read(stores, sections, tmp_path) -> None:

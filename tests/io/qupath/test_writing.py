@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer.io._qupath import writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +46,44 @@ def test_measurements_are_written_as_they_are(rows: ad.AnnData, tmp_path: Path) 
     assert [one["flag"] for one in written] == [1, 0, 1]
     assert [one.get("gaps") for one in written] == [7654321, None, 1]
     assert [one.get("some") for one in written] == [None, None, 2.5]
+
+
+def ids(data: ad.AnnData, path: Path) -> list[str]:
+    sw.io.write_qupath(data, path, key="kind", overwrite=True)
+    return [one["id"] for one in json.loads(path.read_text())["features"]]
+
+
+def test_each_object_has_an_id_of_its_own_which_stays(rows: ad.AnnData, tmp_path: Path) -> None:
+    first = ids(rows, tmp_path / "a.geojson")
+    assert len(set(first)) == 3
+    rows.obs_names = ["x", "y", "x"]
+    repeated = ids(rows, tmp_path / "a.geojson")
+    assert len(set(repeated)) == 3
+    assert repeated[:2] == first[:2]
+    assert ids(rows, tmp_path / "b.geojson") == repeated
+
+
+def test_ids_are_unique_beyond_the_rows_that_are_written_at_a_time(
+    rows: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows.obs_names = ["x", "x", "x"]
+    whole = ids(rows, tmp_path / "a.geojson")
+    monkeypatch.setattr(writing, "ROWS_AT_A_TIME", 2)
+    assert ids(rows, tmp_path / "a.geojson") == whole
+    assert len(set(whole)) == 3
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_read_only_place_is_named_before_anything_is_written(rows: ad.AnnData, tmp_path: Path) -> None:
+    place = tmp_path / "a.geojson"
+    place.touch()
+    for closed in (place, tmp_path):
+        before = closed.stat().st_mode
+        closed.chmod(before & ~0o222)
+        with pytest.raises(PermissionError, match=rf"{re.escape(str(closed))} cannot be written.*Choose another path"):
+            sw.io.write_qupath(rows, place, key="kind", overwrite=True)
+        closed.chmod(before)
+    assert place.read_text() == ""
 
 
 def test_measured_numbers_are_no_labels(rows: ad.AnnData, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.sections.scale import MICRONS
+from spatialwhisperer._access.tables import check_free
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,13 +36,7 @@ def check_cell_names(sdata: SpatialData, images: Any, key: str) -> None:
     ValueError
         If shapes or table exist.
     """
-    taken = {str(name) for _, name, _ in sdata.gen_elements()}
-    for name in (cell_table_name(key), *(cell_shapes(image, images, key) for image in images)):
-        if name in taken:
-            raise ValueError(
-                f"This SpatialData already has an element named {name!r}. Delete it (del sdata[{name!r}]), or pass another name with "
-                "key_added=…."
-            )
+    check_free(sdata, [cell_table_name(key), *(cell_shapes(image, images, key) for image in images)])
 
 
 def cell_table(cells: Mapping[str, GeoDataFrame]) -> AnnData:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from spatialwhisperer._access.slide_options import SlideOptions
 from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
-from spatialwhisperer._access.stores.saving import save_results
+from spatialwhisperer._access.stores.saving import check_can_save, save_results
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._compute.opened import keeping_opened
 from spatialwhisperer._compute.workers import check_client, on_workers
@@ -98,6 +98,8 @@ def _checked(data: Sequence[Any], client: Any, options: dict[str, Any]) -> list[
         If there is none, one is named twice, a path is no store, results are not to be written, or a client gets objects in memory.
     FileNotFoundError
         If a path does not exist.
+    PermissionError
+        If results cannot be written into the store of a path.
     """
     if not data:
         raise ValueError("data must hold at least one slide; the list is empty.")
@@ -141,6 +143,7 @@ def _slide(one: Any, name: str) -> Any:
             f"{name} is {path}, which holds no results: results of a path are written into a SpatialData store (.zarr) or an AnnData file "
             f"(.h5ad). Make a store of a slide first: sw.io.read_slide({str(path)!r}).write('slide.zarr')."
         )
+    check_can_save(path)
     return path
 
 

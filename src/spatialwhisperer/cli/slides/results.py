@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._access.contract import libraries_of
 from spatialwhisperer._access.elements.pyramid import without_table
 from spatialwhisperer._access.stores.reading import ROOTS, is_store, read_object
+from spatialwhisperer._access.stores.saving import compression_of
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._provenance import record, recorded
 from spatialwhisperer._storage.files import whole_file
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
+from spatialwhisperer._storage.permissions import check_writable, take_over
 from spatialwhisperer.cli.slides.content import content_digest
 
 if TYPE_CHECKING:
@@ -78,7 +80,21 @@ def _digest(model: Path | None) -> str | None:
 def tidy(job: Job) -> None:
     """Remove what a killed run left beside a result."""
     if job.result.parent.is_dir():
-        sweep(job.result)
+        sweep(job.result.resolve())
+
+
+def check_places(paths: Sequence[Path]) -> None:
+    """Raise an error where files or stores cannot be written, before they are computed.
+
+    Raises
+    ------
+    PermissionError
+        If one that is there, or the folder that it would be made in, is read-only.
+    """
+    for path in paths:
+        place = path.resolve()
+        folder = next(one for one in place.parents if one.exists())
+        check_writable(folder, place, remedy="Choose another --out, --geojson or --report.")
 
 
 def older(paths: Sequence[Path], result: Path) -> list[Path]:
@@ -157,13 +173,16 @@ def write(
     kept = without_table(data)
     for name in () if image else tuple(kept.images):
         del kept.images[name]
-    temporary = beside(job.result)
+    # of a symbolic link it is the store that the link points to
+    place = job.result.resolve()
+    temporary = beside(place)
     try:
-        store = temporary / job.result.name
+        store = temporary / place.name
         kept.write(store)
+        take_over(place, store)
         make_durable(store)
         _remove_files(job)
-        put(store, job.result)
+        put(store, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -179,7 +198,7 @@ def _write_file(adata: AnnData, job: Job) -> None:
     if job.result.is_dir():
         raise FileExistsError(f"{job.result} is a folder. It is left alone; choose another --out.")
     with whole_file(job.result) as temporary:
-        adata.write_h5ad(temporary)
+        adata.write_h5ad(temporary, **compression_of(job.source.path))
         _remove_files(job)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.folders import beside, put, sweep
+from spatialwhisperer._storage.permissions import as_usual
 from spatialwhisperer.datasets._files.download import download, of_the_server
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ def _unpack(path: Path, target: Path, suffixes: tuple[str, ...]) -> None:
         try:
             archive.extractall(temporary, members)
             (temporary / _DONE).touch()
-            # the permissions of a folder that was made as usual, and not of a temporary one
-            temporary.chmod(path.parent.stat().st_mode & 0o777)
+            as_usual(temporary, [temporary])
             put(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

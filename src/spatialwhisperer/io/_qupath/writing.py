@@ -61,16 +61,17 @@ class Content:
 
 def write_features(content: Content, path: Path) -> None:
     """Write a FeatureCollection. The file is there as a whole, or not at all."""
+    repeats = _repeats(content.names)
     with _whole(path) as file:
         file.write('{"type":"FeatureCollection","features":[')
         for start in range(0, len(content.names), ROWS_AT_A_TIME):
             rows = np.arange(start, min(start + ROWS_AT_A_TIME, len(content.names)))
-            lines = _lines(content, rows)
+            lines = _lines(content, rows, repeats[rows])
             file.write(("\n" if start == 0 else ",\n") + ",\n".join(lines))
         file.write("\n]}\n")
 
 
-def _lines(content: Content, rows: np.ndarray) -> Iterator[str]:
+def _lines(content: Content, rows: np.ndarray, repeats: np.ndarray) -> Iterator[str]:
     """The features of some rows as JSON."""
     import shapely
 
@@ -91,9 +92,23 @@ def _lines(content: Content, rows: np.ndarray) -> Iterator[str]:
         measured = ",".join(f"{name}:{texts[i]}" for name, texts in zip(names, values, strict=True) if texts[i])
         name = str(content.names[row])
         yield (
-            f'{{"type":"Feature","id":"{uuid.uuid5(_NAMES, name)}","geometry":{geometries[i]},"properties":{{"objectType":{kind},'
+            f'{{"type":"Feature","id":"{_id(name, repeats[i])}","geometry":{geometries[i]},"properties":{{"objectType":{kind},'
             f'"name":{json.dumps(name, ensure_ascii=False)},{classes[content.codes[row]]}"measurements":{{{measured}}}}}}}'
         )
+
+
+def _repeats(names: np.ndarray) -> np.ndarray:
+    """How many rows before each one have its name, shape (n,)."""
+    import pandas as pd
+
+    column = pd.Series(names.astype(str), dtype=object)
+    return column.groupby(column).cumcount().to_numpy()
+
+
+def _id(name: str, repeat: int) -> uuid.UUID:
+    """Id of an object: the same in each file of a slide, and another one for each row of a name."""
+    one = uuid.uuid5(_NAMES, name)
+    return uuid.uuid5(one, str(repeat)) if repeat else one
 
 
 def _rgb(colour: str) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 from spatialwhisperer._messages import inform, progress
 from spatialwhisperer._random import untouched_rng
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
+from spatialwhisperer._storage.permissions import as_usual
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.text.bert import pooled_bert
@@ -151,6 +152,7 @@ def extract_image_tower(source: Source, file: TorchFile, layout: Layout, folder:
     try:
         arrays = {name: file.array(tensor) for name, tensor in layout.image_tower.items()}
         save_file(arrays, temporary / "model.safetensors")
+        as_usual(temporary, [temporary, temporary / "model.safetensors"])
         make_durable(temporary)
         put(temporary, folder)
     finally:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
+from spatialwhisperer._storage.permissions import as_usual
 from spatialwhisperer.statistics.standardize import statistics
 from spatialwhisperer.training.corpus.manifest import SHARDS, ShardRecord
 from spatialwhisperer.training.corpus.shards import BLOCK_ROWS, CAPTIONS, ROWS, SECTIONS, feature_key, file_digest
@@ -154,7 +155,7 @@ def _write(corpus: Path, path: str, content: _Content) -> ShardRecord:
             for p in sorted(temporary.rglob("*"))
             if p.is_file()
         }
-        temporary.chmod(0o755)
+        as_usual(temporary, [temporary])
         put(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,7 +9,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.pyramid import without_table
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.records import TilesRecord
-from spatialwhisperer._access.tables import is_spatialdata
+from spatialwhisperer._access.tables import is_spatialdata, without_predictions
 from spatialwhisperer._messages import inform
 from spatialwhisperer._provenance import record, recorded_as
 from spatialwhisperer.pp.tiles import tiles
@@ -103,7 +103,7 @@ def _squares(sizes: Sequence[float]) -> str:
 
 def _say_implied(sdata: SpatialData, sizes: Sequence[float]) -> None:
     """Say so where the only rows are tiles that a call for a model of other tiles laid. They may hold its results, so they stay."""
-    if list(sdata.tables) != [_keys.TILES]:
+    if without_predictions(sdata, list(sdata.tables)) != [_keys.TILES]:
         return
     stated = recorded_as(sdata.tables[_keys.TILES], _keys.TILES, TilesRecord)
     if stated is None or not stated.implied or stated.tile_um == sizes[0]:
