@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.contract import check_affine
+from spatialwhisperer._access.contract import check_affine, scale_factor
 from spatialwhisperer._access.sections.lattice import (
     ARRAY_COLUMNS,
     VISIUM_PITCH_UM,
     hexagonal_pitch_px,
     lattice_of,
+    say_unread_indices,
     spot_pitch_px,
     squared,
 )
@@ -240,24 +241,27 @@ def of_library(
     obs, xy_px
         Its rows, with ``array_col`` and ``array_row``, and their centres in full-resolution pixels, shape (n, 2).
     """
-    factors = entry.get("scalefactors", {})
-    stated = factors.get("microns_per_pixel")
+    stated = scale_factor(entry, "microns_per_pixel")
+    diameter_px = scale_factor(entry, "spot_diameter_fullres")
     rules = []
     if stated is not None:
         rules.append(Scale(positive("microns_per_pixel", stated), "microns_per_pixel in the scale factors"))
-    if obs is not None and xy_px is not None and "spot_diameter_fullres" in factors:
+    if obs is not None and xy_px is not None and diameter_px is not None:
         pitch = _array_pitch_px(obs, xy_px)
         # measured between places, a pitch is not exact enough to contradict what is stated
         if pitch is None and not rules and not any(column in obs for column in ARRAY_COLUMNS):
-            pitch = _pitch_of_places(xy_px, float(factors["spot_diameter_fullres"]))
+            pitch = _pitch_of_places(xy_px, float(diameter_px))
         if pitch is not None:
-            rules += _of_pitch(pitch, factors.get("fiducial_diameter_fullres"))
+            rules += _of_pitch(pitch, scale_factor(entry, "fiducial_diameter_fullres"))
     return tuple(rules)
 
 
 def _array_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     # the largest array of Visium has 14,336 spots; more are the bins of another platform, whose indices take long to look at
-    return hexagonal_pitch_px(obs, xy_px) if len(obs) <= _MOST_SPOTS else None
+    if len(obs) > _MOST_SPOTS:
+        return None
+    say_unread_indices(obs)
+    return hexagonal_pitch_px(obs, xy_px)
 
 
 def _of_pitch(pitch_px: float, fiducial_px: float | None) -> list[Scale]:
