@@ -144,6 +144,20 @@ def test_a_visium_library_states_the_pitch_of_its_array() -> None:
     assert "fiducial" in both[1].rule
 
 
+def test_array_indices_in_text_are_read_where_they_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    obs, xy = array("hexagonal")
+    entry = {"scalefactors": {"spot_diameter_fullres": np.array([52.0])}}
+    expected = of_library(entry, obs, xy)
+    for kind in (str, "string", "category", object):
+        assert of_library(entry, obs.astype(kind), xy) == expected
+    assert of_library(entry, obs.astype(str).astype("category"), xy) == expected
+    assert capsys.readouterr().err == ""
+    words = obs.astype(str).assign(array_row="A1")
+    assert of_library(entry, words, xy) == ()
+    assert ".obs['array_row'] holds values that are no numbers" in capsys.readouterr().err
+    assert spot_pitch_px("S", xy, words) == pytest.approx(PITCH)
+
+
 def test_microns_per_pixel_of_visium_hd_are_taken_as_they_are() -> None:
     factors = {"microns_per_pixel": 0.27, "spot_diameter_fullres": 7.3}
     (scale,) = of_library({"scalefactors": factors}, *array("square"))
