@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from spatialwhisperer._access.sections.lattice import hexagonal_pitch_px, spot_pitch_px
-from spatialwhisperer._access.sections.scale import Scale, of_library, say_scales, settle
+from spatialwhisperer._access.sections.scale import GivenPixel, Scale, of_library, settle
+from spatialwhisperer._access.sections.section import Section, say_scales
 from spatialwhisperer._access.slide import Slide
 
 if TYPE_CHECKING:
@@ -350,10 +351,17 @@ def test_other_circles_in_a_spatialdata_state_no_scale(kind: str, diameter_px: f
 
 
 def test_the_rule_of_a_scale_that_the_object_states_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    say_scales({"A": Scale(0.5, "coordinate system 'microns'"), "B": Scale(0.25, "mpp=…"), "C": None})
+    def section(scale: Scale | None, pixel: GivenPixel = GivenPixel()) -> Section:
+        return Section("A", np.empty(0, np.int64), np.empty((0, 2)), None, scale, pixel=pixel)
+
+    given, image = Scale(0.25, "mpp=…"), GivenPixel("pixel of image 'he'", "image 'he' (100 x 60 pixels)")
+    say_scales([section(Scale(0.5, "coordinate system 'microns'"), image), section(given), section(None)])
     assert "Scale of A: 0.5 µm per pixel by coordinate system 'microns'." in capsys.readouterr().err
-    say_scales({"B": Scale(0.25, "mpp=…")})
+    say_scales([section(given), section(Scale(0.25, "spot_pitch_um=100"), image)])
     assert capsys.readouterr().err == ""
+    # the caller may have meant the pixels of another image
+    say_scales([section(given, image)])
+    assert "Scale of A: 0.25 µm per pixel of image 'he' (100 x 60 pixels) by mpp=…." in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------- what files state
