@@ -164,3 +164,41 @@ def test_images_without_a_scale_factor_are_left_out() -> None:
     adata = ad.AnnData(np.zeros((1, 1), np.float32))
     adata.uns["spatial"] = {"L": {"images": {"hires": np.zeros((6, 10, 3), np.uint8)}, "scalefactors": {}}}
     assert rgb_names(adata) == []
+
+
+@pytest.mark.parametrize("other", [np.zeros((6, 10)), np.zeros((6, 10, 1)), np.zeros((0, 10, 3)), np.zeros((6, 10, 5))])
+def test_a_smaller_image_that_is_no_rgb_does_not_stop_the_call(build: Any, other: np.ndarray) -> None:
+    adata = build.library(build.XY, tissue_lowres_scalef=0.1)
+    alone = find_image(adata, "L")
+    adata.uns["spatial"]["L"]["images"] = {"lowres": other} | adata.uns["spatial"]["L"]["images"]
+    image = find_image(adata, "L")
+    assert [level.scale_x for level in image.levels] == [level.scale_x for level in alone.levels] == [1]
+    # the image that is read must be one
+    adata.uns["spatial"]["L"]["images"]["fullres"] = np.zeros((60, 100))
+    with pytest.raises(ValueError, match=r"Image 'fullres' of library 'L' has shape \(60, 100\)"):
+        find_image(adata, "L")
+
+
+def test_a_library_that_is_not_read_does_not_stop_the_call(build: Any) -> None:
+    adata = build.library(build.XY)
+    adata.uns["spatial"]["other"] = {"images": {"fullres": np.zeros((6, 10))}}
+    adata.obs["library_id"] = "L"
+    (section,) = Slide.open(adata, mpp=1).scaled()
+    assert section.image is not None
+    adata.obs["library_id"] = "other"
+    with pytest.raises(ValueError, match=r"Image 'fullres' of library 'other' has shape \(6, 10\)"):
+        Slide.open(adata, mpp=1).scaled()
+
+
+@pytest.mark.parametrize("form", [np.array, lambda value: np.array([value]), lambda value: np.array([[value]])])
+def test_a_scale_factor_may_be_an_array_of_one_number(build: Any, form: Any) -> None:
+    adata = build.library(build.XY, tissue_hires_scalef=form(0.5), microns_per_pixel=form(0.25))
+    images = adata.uns["spatial"]["L"]["images"]
+    images["hires"] = images.pop("fullres")
+    (section,) = Slide.open(adata).scaled()
+    assert section.image is not None
+    assert (section.image.size_px, section.mpp) == ((200, 120), 0.25)
+    for wrong in (np.array([0.5, 0.5]), np.array([np.nan]), np.array(["0.5"]), np.array([])):
+        adata.uns["spatial"]["L"]["scalefactors"]["tissue_hires_scalef"] = wrong
+        with pytest.raises(ValueError, match="scale factor of image 'hires' of library 'L' must be a positive number"):
+            find_image(adata, "L")

@@ -256,3 +256,15 @@ def test_home_is_found(tmp_path: Path, slide_file: Path, monkeypatch: pytest.Mon
     assert sw.io.from_trident(f"~/{place}", name="uni_v1")["sw_tiles"].n_obs == 4
     monkeypatch.setenv("HOME", str(slide_file.parent))
     assert len(sw.io.read_slide(f"~/{slide_file.name}").images) == 1
+
+
+@pytest.mark.parametrize("tool", READERS)
+def test_a_smaller_copy_of_a_slide_is_refused(tool: str, slide_file: Path, tmp_path: Path) -> None:
+    """Tiles and ``mpp`` are in pixels of the full resolution, and those of the copy are larger."""
+    from spatialdata.transformations import Scale, set_transformation
+
+    slide = sw.io.read_slide(slide_file)
+    systems = {"downscaled_hires": Scale([1.0, 1.0], ("x", "y")), "global": Scale([4.0, 4.0], ("x", "y"))}
+    set_transformation(slide["slide"], systems, set_all=True)
+    with pytest.raises(ValueError, match=r"image 'slide' \(1200 x 900 pixels\) is a smaller copy .* 4 of these wide"):
+        READERS[tool][0](tmp_path, slide=slide, mpp=0.5)

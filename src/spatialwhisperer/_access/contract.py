@@ -115,6 +115,12 @@ def libraries_of(adata: AnnData) -> dict[str, Mapping[str, Any]]:
     return libraries
 
 
+def scale_factor(entry: Mapping[str, Any], name: str) -> Any:
+    """A scale factor of a library; ``None`` where it is not there. An array of one number, as files keep some, is that number."""
+    value = entry.get("scalefactors", {}).get(name)
+    return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+
+
 def number_matrix(values: Any, where: str, *, least_columns: int = 1) -> np.ndarray:
     """A stored matrix as float64, shape (n, d), whether it is an array, a DataFrame or sparse.
 

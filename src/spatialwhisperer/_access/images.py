@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.contract import libraries_of
+from spatialwhisperer._access.contract import libraries_of, scale_factor
 from spatialwhisperer._access.elements.channels import colour_order, laid_on_white
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.values import positive
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 XY = ("x", "y")
 _STRIP_PX = 2**24
+_CHANNELS = (3, 4)
 _LOCAL_SCHEDULERS = ("threads", "threading", "synchronous", "sync", "single-threaded")
 
 
@@ -182,10 +183,13 @@ def raster_images(data: AnnData | SpatialData) -> dict[str, RasterImage]:
 
 
 def rgb_names(data: AnnData | SpatialData) -> list[str]:
-    """Names of the RGB and RGBA images; others, such as fluorescence and stacks along z, are left out."""
+    """Names of the RGB and RGBA images; others, such as fluorescence and stacks along z, are left out.
+
+    Libraries of an AnnData are named by their images with a scale factor. Whether they can be read is said where one is chosen.
+    """
     if is_spatialdata(data):
         return [str(name) for name, element in data.images.items() if _is_rgb(element)]
-    return [name for name, entry in libraries_of(data).items() if _library_levels(name, entry)]
+    return [name for name, entry in libraries_of(data).items() if _with_factor(entry)]
 
 
 def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
@@ -211,7 +215,7 @@ def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
 def _raster(name: str, levels: list[Level]) -> RasterImage:
     levels = sorted(levels, key=lambda level: level.scale_x)
     channels, height, width = levels[0].pixels.shape
-    if channels not in (3, 4):
+    if channels not in _CHANNELS:
         raise ValueError(
             f"Image {name!r} has {channels} channels; an H&E image must have 3 (RGB) or 4 (RGBA). "
             "Name the H&E image with image_key=…."
@@ -268,18 +272,32 @@ def _computed_from(array: Any, source: Any) -> bool:
 
 
 def _library_levels(library: str, entry: Mapping[str, Any]) -> list[Level]:
-    levels = []
-    scalefactors = entry.get("scalefactors", {})
-    for key, image in entry.get("images", {}).items():
-        factor = 1.0 if key == "fullres" else scalefactors.get(f"tissue_{key}_scalef")
-        if factor is None:
+    """The images of a library, the largest first. Smaller ones that are no RGB are left out: the call does not rest on them."""
+    levels: list[Level] = []
+    images = _with_factor(entry)
+    for key, (image, factor) in sorted(images.items(), key=lambda one: np.prod(np.shape(one[1][0])[:2]), reverse=True):
+        try:
+            level = _library_level(f"image {key!r} of library {library!r}", image, factor)
+        except ValueError:
+            if not levels:
+                raise
             continue
-        factor = positive(f"The scale factor of image {key!r} of library {library!r}", factor)
-        image = np.asarray(image)
-        if image.ndim != 3 or 0 in image.shape:
-            raise ValueError(
-                f"Image {key!r} of library {library!r} has shape {image.shape}; expected (height, width, 3)."
-            )
-        order = (0, 1, 2, 3) if image.shape[-1] == 4 else (0, 1, 2)
-        levels.append(Level(np.moveaxis(image, -1, 0), 1 / factor, 1 / factor, order))
+        if not levels or len(level.pixels) in _CHANNELS:
+            levels.append(level)
     return levels
+
+
+def _with_factor(entry: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Images of a library that state a scale factor, and the factor, both as they are stored."""
+    images = entry.get("images", {})
+    factors = {key: 1.0 if key == "fullres" else scale_factor(entry, f"tissue_{key}_scalef") for key in images}
+    return {key: (images[key], factor) for key, factor in factors.items() if factor is not None}
+
+
+def _library_level(name: str, image: Any, factor: Any) -> Level:
+    factor = positive(f"The scale factor of {name}", factor)
+    image = np.asarray(image)
+    if image.ndim != 3 or 0 in image.shape:
+        raise ValueError(f"I{name[1:]} has shape {image.shape}; expected (height, width, 3).")
+    order = (0, 1, 2, 3) if image.shape[-1] == 4 else (0, 1, 2)
+    return Level(np.moveaxis(image, -1, 0), 1 / factor, 1 / factor, order)

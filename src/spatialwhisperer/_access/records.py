@@ -28,7 +28,7 @@ class Where(Stored):
     Attributes
     ----------
     mpp, rule
-        Microns per full-resolution pixel of each section, and the rule that stated them.
+        Microns per pixel of the image of each section (of the full resolution in an AnnData), and the rule that stated them.
     image
         Image of each section.
     coordinate_system, library_key

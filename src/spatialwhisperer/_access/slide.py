@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 
@@ -17,8 +18,8 @@ from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.sections import libraries, regions
 from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS
 from spatialwhisperer._access.sections.positions import array_positions
-from spatialwhisperer._access.sections.scale import Scale, missing_mpp, rescaled, settle
-from spatialwhisperer._access.sections.section import Found, Section, check_named
+from spatialwhisperer._access.sections.scale import Scale, rescaled, settle
+from spatialwhisperer._access.sections.section import Found, Section, check_named, missing_mpp
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.table.placing import check_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
@@ -172,7 +173,7 @@ class Slide:
         """
         for section in self.imaged():
             if section.scale is None:
-                raise ValueError(missing_mpp(section.name, self._rescaled(section)))
+                raise ValueError(missing_mpp(section, self._rescaled(section)))
         return self.frames
 
     def has_image(self) -> bool:
@@ -259,10 +260,11 @@ class Slide:
             found=found.scales,
             stretch=found.stretch,
             array=None if spot_pitch_um is None else obs_of(self.table).filter(ARRAY_COLUMNS).iloc[section.rows],
+            pixel=section.pixel,
         )
         if scale is None and self.drawing and self._rescaled(section) is None:
             scale = self._recorded_scale(section.name, image, found.stretch)
-        return Section(section.name, section.rows, section.xy_px, section.image, scale, section.coordinate_system)
+        return replace(section, scale=scale)
 
     def _stated(self, section: Section) -> Scale | None:
         """Scale that `tiles` recorded for the same image, where the rows lie as far apart as then."""

@@ -23,7 +23,8 @@ class SlideOptions(TypedDict, total=False):
     library_key
         Column of ``.obs`` that names the library of each row, for an AnnData with several libraries.
     mpp
-        Microns per full-resolution pixel, one for all or by section (or image).
+        Microns per full-resolution pixel, one for all or by section (or image). Where a SpatialData does not tell the full resolution,
+        the pixels are those of the image.
     spot_pitch_um
         Centre-to-centre distance of the spots in microns, from which ``mpp`` follows.
     """

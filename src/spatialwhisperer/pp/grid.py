@@ -15,9 +15,10 @@ from spatialwhisperer._access.images import RasterImage, find_image, rgb_names
 from spatialwhisperer._access.records import TilesRecord, Where
 from spatialwhisperer._access.sections.choice import pictures
 from spatialwhisperer._access.sections.libraries import check_no_system
+from spatialwhisperer._access.sections.platforms import pixel_of
 from spatialwhisperer._access.sections.regions import check_image_system, image_scales, image_stretch
-from spatialwhisperer._access.sections.scale import missing_mpp, of_library, say_scales, settle
-from spatialwhisperer._access.sections.section import Section, check_named
+from spatialwhisperer._access.sections.scale import GivenPixel, of_library, settle
+from spatialwhisperer._access.sections.section import Section, check_named, missing_mpp, say_scales
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tiles.plan import check_resolution
 from spatialwhisperer._messages import listing
@@ -60,7 +61,7 @@ def tile_grid(
     if inplace:
         check_grid_names(data, names, key_added)
     frames = image_frames(data, names, mpp, coordinate_system)
-    say_scales({frame.name: frame.scale for frame in frames})
+    say_scales(frames)
     if stated.tile_px is not None:
         check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
     grids = {frame.name: _grid(data, frame, stated.tile_um, stride_um, tissue, min_tissue) for frame in frames}
@@ -92,7 +93,7 @@ def _grid(
     """Tiles over the tissue of one image."""
     image, scale = frame.image, frame.scale
     if image is None or scale is None:
-        raise ValueError(missing_mpp(frame.name))
+        raise ValueError(missing_mpp(frame))
     size_px, squares = tile_um / scale.mpp, scale.stretch**0.5
     # laid over the image in square pixels
     width, height = image.size_px
@@ -132,9 +133,11 @@ def _image_frame(
     else:
         check_no_system(coordinate_system)
         found, stretch = of_library(data.uns["spatial"][name]), 1.0
-    none = np.empty((0, 2))
-    scale = settle(name, name, mpp=mpp, spot_pitch_um=None, xy_px=none, stated=None, found=found, stretch=stretch)
-    return Section(name, np.empty(0, np.int64), none, image, scale)
+    none, pixel = np.empty((0, 2)), pixel_of(data, name) if is_spatialdata(data) else GivenPixel()
+    scale = settle(
+        name, name, mpp=mpp, spot_pitch_um=None, xy_px=none, stated=None, found=found, stretch=stretch, pixel=pixel
+    )
+    return Section(name, np.empty(0, np.int64), none, image, scale, pixel=pixel)
 
 
 def grid_centres(image_px: tuple[float, float], size_px: float, stride_px: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from spatialwhisperer._access.elements.cells import (
     check_cell_names,
 )
 from spatialwhisperer._access.records import Where
-from spatialwhisperer._access.sections.scale import missing_mpp, say_scales
+from spatialwhisperer._access.sections.section import missing_mpp, say_scales
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._access.tiles.intensity import check_intensity
@@ -94,8 +94,9 @@ def nuclei(
         Name of the shapes. The table is named ``<key_added>_table``.
     %(inplace)s
     **slide
-        ``mpp`` (microns per full-resolution pixel, one for all or by image), ``image_key`` (which image; all by default) and
-        ``coordinate_system``. What is left out is taken from the object.
+        ``mpp`` (microns per full-resolution pixel, one for all or by image; where a SpatialData does not tell the full resolution of its
+        image, per pixel of the image), ``image_key`` (which image; all by default) and ``coordinate_system``. What is left out is taken
+        from the object.
 
     Returns
     -------
@@ -211,11 +212,11 @@ def _scales(frames: list[Section]) -> dict[str, float]:
     """Microns per pixel of each image, all of them fine enough."""
     from spatialwhisperer.pp._nuclei.canvas import Canvas
 
-    say_scales({frame.name: frame.scale for frame in frames})
+    say_scales(frames)
     out = {}
     for frame in frames:
         if frame.scale is None or frame.image is None:
-            raise ValueError(missing_mpp(frame.name))
+            raise ValueError(missing_mpp(frame))
         Canvas(frame.image, frame.scale.mpp, frame.scale.stretch)
         width, height = frame.image.size_px
         # a large image is looked at around places, which a slide without rows has not
@@ -242,7 +243,7 @@ def _found(frame: Section, finder: Finder) -> Nuclei:
     from spatialwhisperer.pp._nuclei.finding import find_nuclei
 
     if frame.image is None or frame.scale is None:
-        raise ValueError(missing_mpp(frame.name))
+        raise ValueError(missing_mpp(frame))
     return find_nuclei(Canvas(frame.image, frame.scale.mpp, frame.scale.stretch), finder)
 
 

@@ -10,7 +10,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.grid import add_instances_table
 from spatialwhisperer._access.records import At, LowRes, OffSlide, TilesRecord, Where
 from spatialwhisperer._access.result import Result
-from spatialwhisperer._access.sections.scale import say_scales
+from spatialwhisperer._access.sections.section import say_scales
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
 from spatialwhisperer._access.tables import is_spatialdata, obs_of, regions_of, without_predictions
@@ -155,7 +155,7 @@ def tiles(
     try:
         opened = Slide.open(data, use_tiles=False, **options)
         plan = plan_tiles(opened, off_slide)
-        say_scales({section.name: section.scale for section in plan.sections})
+        say_scales(plan.sections)
         if tile_px is not None:
             check_resolution(plan.sections, tile_um, tile_px, on_low_res)
         stated = TilesRecord(float(tile_um), tile_px, at, off_slide, on_low_res, opened.where)

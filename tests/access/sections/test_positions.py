@@ -64,6 +64,15 @@ def test_array_indices_alone_are_positions_too(array: bool) -> None:
     assert got.tolist() == [[1, 5], [2, 6]]
 
 
+def test_array_indices_that_are_no_numbers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert positions_of(table(2, array_row=["5", "6"], array_col=["1", "2"])).tolist() == [[1, 5], [2, 6]]
+    words = table(2, array_row=["A", "B"], array_col=[1, 2])
+    assert positions_of(words) is None
+    assert ".obs['array_row'] holds values that are no numbers" in capsys.readouterr().err
+    words.obsm["spatial"] = np.array([[10.0, 10.0], [10.0, 20.0]])
+    assert positions_of(words, array=True).tolist() == [[1, 1], [1, 2]]
+
+
 def test_positions_come_from_the_shapes_where_the_table_has_none(build: Any) -> None:
     data = build.one(tables={"table": build.table({"spots": ["i2", "i0"]})})
     assert "spatial" not in data.tables["table"].obsm

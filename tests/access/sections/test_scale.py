@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from spatialwhisperer._access.sections.lattice import hexagonal_pitch_px, spot_pitch_px
-from spatialwhisperer._access.sections.scale import Scale, of_library, say_scales, settle
+from spatialwhisperer._access.sections.scale import GivenPixel, Scale, of_library, settle
+from spatialwhisperer._access.sections.section import Section, say_scales
 from spatialwhisperer._access.slide import Slide
 
 if TYPE_CHECKING:
@@ -142,6 +143,20 @@ def test_a_visium_library_states_the_pitch_of_its_array() -> None:
     both = of_library({"scalefactors": factors | {"fiducial_diameter_fullres": 84.0}}, obs, xy)
     assert [s.mpp for s in both] == pytest.approx([1.25, 1.25])
     assert "fiducial" in both[1].rule
+
+
+def test_array_indices_in_text_are_read_where_they_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    obs, xy = array("hexagonal")
+    entry = {"scalefactors": {"spot_diameter_fullres": np.array([52.0])}}
+    expected = of_library(entry, obs, xy)
+    for kind in (str, "string", "category", object):
+        assert of_library(entry, obs.astype(kind), xy) == expected
+    assert of_library(entry, obs.astype(str).astype("category"), xy) == expected
+    assert capsys.readouterr().err == ""
+    words = obs.astype(str).assign(array_row="A1")
+    assert of_library(entry, words, xy) == ()
+    assert ".obs['array_row'] holds values that are no numbers" in capsys.readouterr().err
+    assert spot_pitch_px("S", xy, words) == pytest.approx(PITCH)
 
 
 def test_microns_per_pixel_of_visium_hd_are_taken_as_they_are() -> None:
@@ -336,10 +351,17 @@ def test_other_circles_in_a_spatialdata_state_no_scale(kind: str, diameter_px: f
 
 
 def test_the_rule_of_a_scale_that_the_object_states_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    say_scales({"A": Scale(0.5, "coordinate system 'microns'"), "B": Scale(0.25, "mpp=…"), "C": None})
+    def section(scale: Scale | None, pixel: GivenPixel = GivenPixel()) -> Section:
+        return Section("A", np.empty(0, np.int64), np.empty((0, 2)), None, scale, pixel=pixel)
+
+    given, image = Scale(0.25, "mpp=…"), GivenPixel("pixel of image 'he'", "image 'he' (100 x 60 pixels)")
+    say_scales([section(Scale(0.5, "coordinate system 'microns'"), image), section(given), section(None)])
     assert "Scale of A: 0.5 µm per pixel by coordinate system 'microns'." in capsys.readouterr().err
-    say_scales({"B": Scale(0.25, "mpp=…")})
+    say_scales([section(given), section(Scale(0.25, "spot_pitch_um=100"), image)])
     assert capsys.readouterr().err == ""
+    # the caller may have meant the pixels of another image
+    say_scales([section(given, image)])
+    assert "Scale of A: 0.25 µm per pixel of image 'he' (100 x 60 pixels) by mpp=…." in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------- what files state

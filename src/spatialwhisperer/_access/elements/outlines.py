@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.contract import libraries_of, link_of
+from spatialwhisperer._access.contract import libraries_of, link_of, scale_factor
 from spatialwhisperer._access.elements.circles import radii_of
 from spatialwhisperer._access.sections.regions import region_outlines
 
@@ -74,7 +74,7 @@ def _radius_px(slide: Slide, section: Section) -> float:
     from scipy.spatial import cKDTree
 
     if not slide.is_spatialdata and section.image is not None:
-        stated = libraries_of(slide.table)[section.image.name].get("scalefactors", {}).get("spot_diameter_fullres")
+        stated = scale_factor(libraries_of(slide.table)[section.image.name], "spot_diameter_fullres")
         if stated:
             return float(stated) / 2
     places = np.unique(section.xy_px[np.isfinite(section.xy_px).all(axis=1)], axis=0)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from spatialwhisperer._access.contract import holds_numbers, number_matrix
+from spatialwhisperer._access.contract import holds_numbers
+from spatialwhisperer._messages import inform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,15 +41,36 @@ def squared(xy_px: np.ndarray, stretch: float) -> np.ndarray:
     return xy_px * [stretch**0.5, stretch**-0.5]
 
 
-def array_indices(obs: pd.DataFrame) -> np.ndarray:
-    """Column and row of each spot on the array, float64, shape (n, 2).
+def array_indices(obs: pd.DataFrame) -> np.ndarray | None:
+    """Column and row of each spot on the array, float64, shape (n, 2); ``None`` where nothing states both in numbers.
 
-    Raises
-    ------
-    ValueError
-        If they are not numbers.
+    Numbers that are stored as text are read as :func:`pandas.to_numeric` reads them.
     """
-    return number_matrix(obs[list(ARRAY_COLUMNS)], ".obs[['array_col', 'array_row']]")
+    if not all(column in obs for column in ARRAY_COLUMNS):
+        return None
+    read = [_as_numbers(obs[column]) for column in ARRAY_COLUMNS]
+    return None if any(values is None for values in read) else np.column_stack(read)  # type: ignore[arg-type]
+
+
+def _as_numbers(column: pd.Series) -> np.ndarray | None:
+    import pandas as pd
+
+    if not holds_numbers(column):
+        try:
+            # a categorical column is that of its values
+            column = pd.to_numeric(column.astype(object))
+        except (TypeError, ValueError):
+            return None
+    return column.to_numpy(dtype=np.float64, na_value=np.nan) if holds_numbers(column) else None
+
+
+def say_unread_indices(obs: pd.DataFrame) -> None:
+    """Say that the array indices are left out, where they are there and hold no numbers."""
+    if all(column in obs for column in ARRAY_COLUMNS) and array_indices(obs) is None:
+        column = next(name for name in ARRAY_COLUMNS if _as_numbers(obs[name]) is None)
+        inform(
+            f".obs[{column!r}] holds values that are no numbers: nothing is read from the places on the array. Store it as integers, or drop it."
+        )
 
 
 def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
@@ -65,8 +87,6 @@ def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     xy_px
         Their centres in full-resolution pixels, shape (n, 2).
     """
-    if not all(column in obs for column in ARRAY_COLUMNS):
-        return None
     fit = _fitted(obs, xy_px)
     if fit is None or len(np.unique(fit.array.sum(axis=1) % 2)) > 1:
         return None
@@ -126,6 +146,8 @@ class _Fit(NamedTuple):
 def _fitted(obs: pd.DataFrame, xy_px: np.ndarray) -> _Fit | None:
     """The map of the spots with indices and places; ``None`` where they are too few, or in one line."""
     indices = array_indices(obs)
+    if indices is None:
+        return None
     known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
     array, xy = indices[known], xy_px[known]
     design = np.column_stack([np.ones(len(array)), array])
@@ -156,7 +178,7 @@ def spot_pitch_px(section: str, xy_px: np.ndarray, obs: pd.DataFrame | None = No
     ValueError
         If there are too few spots, or too few neighbours among them.
     """
-    if obs is not None and all(column in obs and holds_numbers(obs[column]) for column in ARRAY_COLUMNS):
+    if obs is not None:
         pitch = hexagonal_pitch_px(obs, xy_px) or square_pitch_px(section, obs, xy_px)
         if pitch is not None:
             return pitch

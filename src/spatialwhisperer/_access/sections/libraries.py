@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.contract import holds_numbers, libraries_of, link_of, number_matrix
+from spatialwhisperer._access.contract import libraries_of, link_of, number_matrix
 from spatialwhisperer._access.images import find_image, rgb_names
-from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS
+from spatialwhisperer._access.sections.lattice import array_indices
 from spatialwhisperer._access.sections.scale import of_library
 from spatialwhisperer._access.sections.section import Found, Section
 from spatialwhisperer._access.table.groups import check_all_named, group_names
@@ -159,14 +159,13 @@ def _column_of_sections(adata: AnnData) -> str | None:
 
 
 def _on_array(adata: AnnData) -> bool:
-    return all(column in adata.obs and holds_numbers(obs_of(adata)[column]) for column in ARRAY_COLUMNS)
+    return array_indices(obs_of(adata)) is not None
 
 
 def _warn_of_joined(adata: AnnData) -> None:
     """Say where many rows of the only section lie at the very places of others, as after a join."""
-    if _on_array(adata):
-        xy = obs_of(adata)[list(ARRAY_COLUMNS)].to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
+    xy = array_indices(obs_of(adata))
+    if xy is None:
         xy = np.asarray(adata.obsm["spatial"]) if "spatial" in adata.obsm else np.empty((0, 2))
     # what is damaged is said where it is read
     if xy.ndim != 2 or xy.shape[1] < 2 or xy.dtype.kind not in "iuf":

@@ -1,17 +1,24 @@
-"""What objects tell that readers of spatialdata-io made: Visium HD and Xenium register nothing to microns, and Visium reads smaller copies of a slide."""
+"""What objects tell that other tools made.
+
+Readers of spatialdata-io register Visium HD and Xenium to nothing in microns, and keep smaller copies of a slide; wsidata keeps a thumbnail.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._access.contract import check_affine
 from spatialwhisperer._access.elements.circles import radii_of
-from spatialwhisperer._access.sections.scale import Scale, stretch_of, unit_scale
+from spatialwhisperer._access.images import image_size
+from spatialwhisperer._access.sections.scale import GivenPixel, Scale, stretch_of, unit_scale
+from spatialwhisperer._access.sections.systems import moved, systems_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from spatialdata import SpatialData
 
@@ -21,6 +28,7 @@ _IN_MICRONS = ("cell_circles", "cell_boundaries", "nucleus_boundaries", "transcr
 _ALIKE = 1e-3
 _DOWNSCALED = re.compile(r"(?:(.+)_)?downscaled_(?:hires|lowres)")
 _WITHOUT_NAME = "global"
+_WSIDATA = "slide_properties"
 
 
 def full_resolution_system(systems: Iterable[str]) -> str | None:
@@ -36,6 +44,45 @@ def full_resolution_system(systems: Iterable[str]) -> str | None:
     names = list(systems)
     found = (_DOWNSCALED.fullmatch(name) for name in names)
     return next((name for match in found if match and (name := match.group(1) or _WITHOUT_NAME) in names), None)
+
+
+def slide_system(sdata: SpatialData, image: str) -> str | None:
+    """The coordinate system whose unit is a pixel of the slide, as far as the object tells; else ``None``.
+
+    It is that of a smaller copy, or the one in which an image fills the slide whose size wsidata (LazySlide) states.
+    """
+    its = systems_of(sdata.images[image])
+    found = full_resolution_system(its)
+    size = _size_by_wsidata(sdata)
+    if found is not None or size is None:
+        return found
+    return next((name for name, matrix in its.items() if _fills(image_size(sdata.images[image]), matrix, size)), None)
+
+
+def _size_by_wsidata(sdata: SpatialData) -> np.ndarray | None:
+    """Width and height of the slide; ``None`` where the object is not from wsidata."""
+    properties = sdata.attrs.get(_WSIDATA)
+    shape = properties.get("shape") if isinstance(properties, Mapping) else None
+    size = np.array(() if shape is None else shape)[::-1]
+    return size if size.shape == (2,) and size.dtype.kind in "iuf" else None
+
+
+def _fills(image: tuple[int, int], matrix: np.ndarray, slide: np.ndarray) -> bool:
+    """Whether an image reaches from the origin of a system to the size of the slide, to one of its pixels."""
+    ends = moved(np.array([[0.0, 0.0], image]), matrix)
+    return bool((abs(ends - [[0.0, 0.0], slide]) <= np.linalg.norm(matrix[:2, :2], axis=0)).all())
+
+
+def pixel_of(sdata: SpatialData, image: str) -> GivenPixel:
+    """The pixel that an ``mpp`` of the caller is about: one of the slide where the object tells these, else one of the image."""
+    width, height = image_size(sdata.images[image])
+    own = f"image {image!r} ({width} x {height} pixels)"
+    system = slide_system(sdata, image)
+    if system is None:
+        return GivenPixel(f"pixel of {own}", own)
+    matrix = systems_of(sdata.images[image])[system]
+    check_affine(image, system, matrix)
+    return GivenPixel(f"pixel of the full resolution, coordinate system {system!r}", own, unit_scale(matrix))
 
 
 def of_bins(region: str, element: Any, matrix: np.ndarray) -> tuple[Scale, ...]:

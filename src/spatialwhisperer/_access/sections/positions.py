@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS, array_indices
+from spatialwhisperer._access.sections.lattice import array_indices, say_unread_indices
 from spatialwhisperer._access.tables import obs_of
 
 if TYPE_CHECKING:
@@ -20,14 +20,16 @@ def array_positions(table: AnnData, xy: np.ndarray | None, sections: np.ndarray)
     Parameters
     ----------
     table
-        The table, whose columns ``.obs['array_col']`` and ``.obs['array_row']`` are taken where they exist.
+        The table, whose columns ``.obs['array_col']`` and ``.obs['array_row']`` are taken where they hold numbers.
     xy
         Position of each row, shape (n, 2). Without these columns it is counted in units of the distance between neighbours.
     sections
         Section of each row, shape (n,). The distance between neighbours is that of the section.
     """
-    if all(c in table.obs for c in ARRAY_COLUMNS):
-        return array_indices(obs_of(table))
+    indices = array_indices(obs_of(table))
+    if indices is not None:
+        return indices
+    say_unread_indices(obs_of(table))
     if xy is None:
         return None
     out = np.full(xy.shape, np.nan)

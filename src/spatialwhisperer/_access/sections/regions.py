@@ -12,7 +12,7 @@ from spatialwhisperer._access.elements.circles import radii_of
 from spatialwhisperer._access.images import XY, find_image
 from spatialwhisperer._access.sections.choice import choose_image
 from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS, squared
-from spatialwhisperer._access.sections.platforms import of_bins, of_xenium
+from spatialwhisperer._access.sections.platforms import of_bins, of_xenium, pixel_of
 from spatialwhisperer._access.sections.scale import (
     Scale,
     of_transformation,
@@ -81,7 +81,8 @@ def region_sections(
         stretch = scales[0].stretch if scales and scales[0].stretch != 1 else its
         diameter = _diameter(element) * unit_scale(matrix)
         scales += of_visium_array(_array_columns(table, rows), squared(xy, stretch), diameter_px=diameter)
-        out.append(Found(Section(region, rows, xy, find_image(sdata, image_name), None, system), scales, stretch))
+        image, pixel = find_image(sdata, image_name), pixel_of(sdata, image_name)
+        out.append(Found(Section(region, rows, xy, image, None, system, pixel), scales, stretch))
     return out
 
 

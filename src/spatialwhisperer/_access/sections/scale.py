@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.contract import check_affine
+from spatialwhisperer._access.contract import check_affine, scale_factor
 from spatialwhisperer._access.sections.lattice import (
     ARRAY_COLUMNS,
     VISIUM_PITCH_UM,
     hexagonal_pitch_px,
     lattice_of,
+    say_unread_indices,
     spot_pitch_px,
     squared,
 )
 from spatialwhisperer._checks.values import positive
-from spatialwhisperer._messages import inform, listing, warn
+from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +44,13 @@ _PITCH_RULE = "spot_pitch_um="
 
 @dataclass(frozen=True)
 class Scale:
-    """Microns per full-resolution pixel, and the rule that states them.
+    """Microns per pixel, and the rule that states them.
 
     Attributes
     ----------
     mpp
-        Edge of a square pixel of the same area, in microns.
+        Edge of a square pixel of the same area, in microns. A pixel is one of the full resolution in an AnnData, and one of the image in
+        a SpatialData.
     rule
         What states it.
     stretch
@@ -58,6 +60,25 @@ class Scale:
     mpp: float
     rule: str
     stretch: float = 1.0
+
+
+@dataclass(frozen=True)
+class GivenPixel:
+    """The pixel that an ``mpp`` of the caller is about.
+
+    Attributes
+    ----------
+    words
+        What it is.
+    image
+        The image that is read, with its size in pixels; empty where the words leave no doubt.
+    per_pixel
+        How many of them a pixel of the image is wide: the root of its area.
+    """
+
+    words: str = "full-resolution pixel"
+    image: str = ""
+    per_pixel: float = 1.0
 
 
 def settle(
@@ -71,6 +92,7 @@ def settle(
     found: Sequence[Scale],
     stretch: float = 1.0,
     array: pd.DataFrame | None = None,
+    pixel: GivenPixel | None = None,
 ) -> Scale | None:
     """Choose the scale of one section: that of the caller, else the one that `tiles` recorded, else the one that the object states.
 
@@ -90,6 +112,8 @@ def settle(
         Width of a pixel of the image divided by its height.
     array
         Rows of the table, with ``array_col`` and ``array_row`` where they have them.
+    pixel
+        What ``mpp`` is about; ``None`` for a full-resolution pixel.
 
     Returns
     -------
@@ -101,8 +125,9 @@ def settle(
         If a value is not a scale, or two of the scales differ by more than 5 %, also where one is what `tiles` recorded. Scales of the
         object may differ where the caller gives one of them.
     """
-    given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch), array)
-    said = stated if given is None and _of_caller(stated) else given
+    pixel = GivenPixel() if pixel is None else pixel
+    given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch), array, pixel)
+    said = stated if given is None and of_caller(stated) else given
     if said is not None:
         # what the caller says settles it between statements of the object that disagree
         found = [one for one in found if not differ(one.mpp, said.mpp)] or found
@@ -117,9 +142,12 @@ def settle(
     rules = [*([] if given is None else [given]), *found]
     for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):
         if differ(a.mpp, b.mpp):
-            remedy = "Say which one is right with mpp=…" if given is None else "Leave out the argument that is wrong"
+            its, per = ("", "") if pixel.per_pixel == 1 else (f" of {pixel.image}", f", the microns per {pixel.words}")
+            remedy = (
+                f"Say which one is right with mpp=…{per}" if given is None else "Leave out the argument that is wrong"
+            )
             raise ValueError(
-                f"Two statements about the scale of section {section!r} disagree: {a.mpp:.4g} µm per pixel by {a.rule}, {b.mpp:.4g} "
+                f"Two statements about the scale of section {section!r} disagree: {a.mpp:.4g} µm per pixel{its} by {a.rule}, {b.mpp:.4g} "
                 f"by {b.rule}. {remedy}, or correct the object: the scale factors in .uns['spatial'][library] of an AnnData, or "
                 "spatialdata.transformations.set_transformation for a SpatialData."
             )
@@ -156,11 +184,13 @@ def _given(
     spot_pitch_um: float | None,
     xy_px: np.ndarray,
     array: pd.DataFrame | None,
+    pixel: GivenPixel,
 ) -> Scale | None:
     value = mpp.get(section, mpp.get(image)) if isinstance(mpp, Mapping) else mpp
     if value is not None:
         check_mpp(value)
-        return Scale(float(value), _MPP_RULE)
+        said = "" if pixel.per_pixel == 1 else f" ({value:g} µm per {pixel.words})"
+        return Scale(float(value) * pixel.per_pixel, f"{_MPP_RULE}{said}")
     if spot_pitch_um is not None:
         pitch = positive("spot_pitch_um", spot_pitch_um)
         # without an image there are no pixels to measure
@@ -169,23 +199,14 @@ def _given(
     return None
 
 
-def say_scales(scales: Mapping[str, Scale | None]) -> None:
-    """Tell the user which scale of each section was taken from the object, and by which rule."""
-    taken = [
-        f"{name}: {scale.mpp:.4g} µm per pixel by {scale.rule}{_said(scale.stretch)}"
-        for name, scale in scales.items()
-        if scale is not None and not _of_caller(scale)
-    ]
-    if taken:
-        inform(f"Scale of {listing(taken, 3)}.")
-
-
-def _of_caller(scale: Scale | None) -> bool:
+def of_caller(scale: Scale | None) -> bool:
+    """Whether the caller stated a scale."""
     return scale is not None and scale.rule.startswith((_MPP_RULE, _PITCH_RULE))
 
 
-def _said(stretch: float) -> str:
-    return "" if stretch == 1 else f" (a pixel is {stretch:.3g} times as wide as high; tiles are resampled to squares)"
+def is_given(scale: Scale) -> bool:
+    """Whether an ``mpp`` of the caller stated a scale."""
+    return scale.rule.startswith(_MPP_RULE)
 
 
 def is_measured(rule: str) -> bool:
@@ -209,22 +230,6 @@ def rescaled(centres: np.ndarray, xy_px: np.ndarray) -> float | None:
     return now / before if min(before, now) > 0 and differ(before, now) else None
 
 
-def missing_mpp(section: str, factor: float | None = None) -> str:
-    """Message of the error for a section whose scale is not known; ``factor`` is that by which a recorded one was outdated."""
-    if factor is not None:
-        return (
-            f"The rows of section {section!r} lie {factor:.3g} times as far apart as when sw.pp.tiles recorded its microns per pixel, as "
-            "of an image that was made larger or smaller since. Run sw.pp.tiles again, or pass mpp=…, the microns per full-resolution "
-            "pixel that it has now."
-        )
-    return (
-        f"The microns per pixel of section {section!r} are not known. Pass mpp=…, the microns per full-resolution pixel (or a "
-        "mapping from section to it), or spot_pitch_um=…, the centre-to-centre distance of the spots (100 for Visium, 200 for the "
-        "first Spatial Transcriptomics arrays). sw.pp.tiles(data, tile_um=…, mpp=…) states it once for all later calls. Or "
-        "register the image to a coordinate system named 'microns'."
-    )
-
-
 # ------------------------------------------------------------------------------------------------- what objects state
 
 
@@ -240,24 +245,27 @@ def of_library(
     obs, xy_px
         Its rows, with ``array_col`` and ``array_row``, and their centres in full-resolution pixels, shape (n, 2).
     """
-    factors = entry.get("scalefactors", {})
-    stated = factors.get("microns_per_pixel")
+    stated = scale_factor(entry, "microns_per_pixel")
+    diameter_px = scale_factor(entry, "spot_diameter_fullres")
     rules = []
     if stated is not None:
         rules.append(Scale(positive("microns_per_pixel", stated), "microns_per_pixel in the scale factors"))
-    if obs is not None and xy_px is not None and "spot_diameter_fullres" in factors:
+    if obs is not None and xy_px is not None and diameter_px is not None:
         pitch = _array_pitch_px(obs, xy_px)
         # measured between places, a pitch is not exact enough to contradict what is stated
         if pitch is None and not rules and not any(column in obs for column in ARRAY_COLUMNS):
-            pitch = _pitch_of_places(xy_px, float(factors["spot_diameter_fullres"]))
+            pitch = _pitch_of_places(xy_px, float(diameter_px))
         if pitch is not None:
-            rules += _of_pitch(pitch, factors.get("fiducial_diameter_fullres"))
+            rules += _of_pitch(pitch, scale_factor(entry, "fiducial_diameter_fullres"))
     return tuple(rules)
 
 
 def _array_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     # the largest array of Visium has 14,336 spots; more are the bins of another platform, whose indices take long to look at
-    return hexagonal_pitch_px(obs, xy_px) if len(obs) <= _MOST_SPOTS else None
+    if len(obs) > _MOST_SPOTS:
+        return None
+    say_unread_indices(obs)
+    return hexagonal_pitch_px(obs, xy_px)
 
 
 def _of_pitch(pitch_px: float, fiducial_px: float | None) -> list[Scale]:

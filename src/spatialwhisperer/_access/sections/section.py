@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._messages import listing
+from spatialwhisperer._access.sections.scale import GivenPixel, is_given, of_caller
+from spatialwhisperer._messages import inform, listing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
 
     from spatialwhisperer._access.images import RasterImage
@@ -34,6 +37,8 @@ class Section:
         Microns per full-resolution pixel and the rule that states them, or ``None`` where they are not known.
     coordinate_system
         Coordinate system through which shapes and image were aligned (SpatialData only).
+    pixel
+        The pixel that an ``mpp`` of the caller is about.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Section:
     image: RasterImage | None
     scale: Scale | None
     coordinate_system: str | None = None
+    pixel: GivenPixel = GivenPixel()
 
     @property
     def mpp(self) -> float | None:
@@ -61,6 +67,41 @@ class Found:
     section: Section
     scales: tuple[Scale, ...]
     stretch: float = 1.0
+
+
+def say_scales(sections: Iterable[Section]) -> None:
+    """Tell the user which scale of each section was taken from the object and by which rule, and of which image's pixels an ``mpp`` is."""
+    taken = [
+        f"{one.name}: {one.scale.mpp:.4g} µm per pixel{_whose(one.pixel, one.scale)} by {one.scale.rule}{_said(one.scale.stretch)}"
+        for one in sections
+        if one.scale is not None and (not of_caller(one.scale) or (is_given(one.scale) and one.pixel.image))
+    ]
+    if taken:
+        inform(f"Scale of {listing(taken, 3)}.")
+
+
+def _whose(pixel: GivenPixel, scale: Scale) -> str:
+    return f" of {pixel.image}" if is_given(scale) else ""
+
+
+def _said(stretch: float) -> str:
+    return "" if stretch == 1 else f" (a pixel is {stretch:.3g} times as wide as high; tiles are resampled to squares)"
+
+
+def missing_mpp(section: Section, factor: float | None = None) -> str:
+    """Message of the error for a section whose scale is not known; ``factor`` is that by which a recorded one was outdated."""
+    if factor is not None:
+        return (
+            f"The rows of section {section.name!r} lie {factor:.3g} times as far apart as when sw.pp.tiles recorded its microns per pixel, as "
+            f"of an image that was made larger or smaller since. Run sw.pp.tiles again, or pass mpp=…, the microns per {section.pixel.words} "
+            "that it has now."
+        )
+    return (
+        f"The microns per pixel of section {section.name!r} are not known. Pass mpp=…, the microns per {section.pixel.words} (or a "
+        "mapping from section to it), or spot_pitch_um=…, the centre-to-centre distance of the spots (100 for Visium, 200 for the "
+        "first Spatial Transcriptomics arrays). sw.pp.tiles(data, tile_um=…, mpp=…) states it once for all later calls. Or "
+        "register the image to a coordinate system named 'microns'."
+    )
 
 
 def check_named(argument: str, given: object, sections: Mapping[str, str | None]) -> None:

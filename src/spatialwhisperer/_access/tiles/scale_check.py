@@ -21,7 +21,9 @@ def check_scale(section: Section) -> None:
     apart, lattice = found
     name = "Visium" if lattice.kind == "hexagonal" else "the first Spatial Transcriptomics arrays"
     known = " or ".join(f"{um:.0f}" for um in lattice.known_um)
-    scales = " or ".join(f"{um / lattice.pitch_px:.4g}" for um in lattice.known_um)
+    # in the pixels that an mpp of the caller is about
+    pitch = lattice.pitch_px * section.pixel.per_pixel
+    scales = " or ".join(f"{um / pitch:.4g}" for um in lattice.known_um)
     warn(
         f"With {section.scale.mpp:.4g} µm per pixel (by {section.scale.rule}) the spots of section {section.name!r} are {apart:.4g} µm apart. "
         f"They lie on a {lattice.kind} lattice like that of {name}, whose spots are {known} µm apart: mpp would be {scales}. Check it; where the "

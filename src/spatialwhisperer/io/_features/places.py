@@ -12,6 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.squares import Squares, squares_alone, squares_on
 from spatialwhisperer._access.images import find_image
 from spatialwhisperer._access.sections.choice import the_image
+from spatialwhisperer._access.sections.platforms import pixel_of
 from spatialwhisperer._access.sections.regions import image_scales
 from spatialwhisperer._access.sections.scale import check_mpp, differ
 from spatialwhisperer._access.tables import is_spatialdata
@@ -43,7 +44,7 @@ class Target:
 
 
 def find_target(slide: Any, image_key: str | None, mpp: float | None, stated: float | None = None) -> Target:
-    """The slide, and the scale by the caller, its image and the other tool; two that differ raise an error."""
+    """The slide, and the scale by the caller, its image and the other tool; two that differ raise an error, and so does a smaller copy."""
     check_mpp(mpp)
     scales = [] if mpp is None else [(float(mpp), "mpp=…")]
     image, size = None, None
@@ -51,6 +52,12 @@ def find_target(slide: Any, image_key: str | None, mpp: float | None, stated: fl
         if not is_spatialdata(slide):
             raise TypeError("slide must be a SpatialData, as sw.io.read_slide reads it, not an AnnData.")
         image = the_image(slide, image_key)
+        pixel = pixel_of(slide, image)
+        if differ(pixel.per_pixel, 1.0):
+            raise ValueError(
+                f"Tiles lie in pixels of the full resolution, and {pixel.image} is a smaller copy of the slide: a pixel is {pixel.per_pixel:.4g} "
+                f"of these wide. Pass the slide at its full resolution, slide=sw.io.read_slide(path), or leave slide out and pass mpp=…."
+            )
         size = find_image(slide, image).size_px
         scales += [(scale.mpp, f"image {image!r}") for scale in image_scales(slide, image)]
     if stated is not None:

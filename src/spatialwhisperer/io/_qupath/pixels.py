@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._access.contract import check_affine
-from spatialwhisperer._access.sections.platforms import full_resolution_system
+from spatialwhisperer._access.sections.platforms import slide_system
 from spatialwhisperer._access.sections.systems import moved, systems_of
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing
@@ -61,7 +61,7 @@ class Pixels:
                 )
             return cls(np.eye(3), "pixels of the full resolution")
         its = systems_of(data.images[image.name])
-        chosen = full_resolution_system(its) if system is None else system
+        chosen = slide_system(data, image.name) if system is None else system
         if chosen is None:
             width, height = image.size_px
             return cls(np.eye(3), f"pixels of the image {image.name!r} ({width:.0f} x {height:.0f})")

@@ -12,7 +12,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
-from spatialwhisperer._access.sections.scale import say_scales
+from spatialwhisperer._access.sections.section import say_scales
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.lazy import LazyTiles
 from spatialwhisperer._access.tiles.plan import check_resolution, plan_tiles
@@ -237,7 +237,7 @@ def _checked_plan(
     plan = plan_tiles(slide, off_slide)
     stated, px = slide.tiles, _tile_px(recipe)
     if stated is None:
-        say_scales({section.name: section.scale for section in plan.sections})
+        say_scales(plan.sections)
     for section in plan.sections:
         check_intensity(section)
     if spec is not None and has_own_sizes(spec):
