@@ -14,8 +14,6 @@ from spatialwhisperer.training.corpus.shards import Corpus
 from tests import corpora
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spatialwhisperer.tl._training.inputs import Inputs
 
 N = 2000

@@ -61,6 +61,7 @@ def run_corpus(
     check_others(others)
     fitting.check_folder(folder, resume=resume)
     fitting.check_free(folder)
+    fitting.check_writable(folder)
     corpus = Corpus.open(data.expanduser())
     preset = by_steps(preset)
     pairs = choose_pairs(preset, corpus)
