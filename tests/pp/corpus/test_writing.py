@@ -35,7 +35,9 @@ def two(tmp_path: Path) -> Path:
     return corpora.build(tmp_path / "c", cells(), image=None, shard_rows=30)
 
 
-def test_an_error_while_a_slide_is_built_again_leaves_what_was_there(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_a_slide_is_built_again_leaves_what_was_there(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, slides = content(two / "shards"), open_manifest(two).slides
     fill, calls = writing._fill, []
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    import numpy as np
+
     from spatialwhisperer.pp.corpus.checks import Found
     from spatialwhisperer.pp.corpus.sources import CorpusSource
     from spatialwhisperer.pp.features.options import GeneFeatures, ImageFeatures, TextFeatures
@@ -99,23 +101,33 @@ class BuildSlide:
     def _add(self, source: str, name: str, encoders: Encoders, path: str) -> None:
         """Embed a slide, write its shards beside those that are there, and let its record name the new ones."""
         given, found, what = self.sources[source], self.found[source, name], f"{source}/{name}"
-        slide = Slide.open(given.open(name), **given.options)
+        data = given.open(name)
+        if not getattr(data, "n_obs", 1):
+            inform(f"{what}: no row of the table is left, and the slide is recorded with 0 rows.")
+            self._record(SlideRecord(source, name, found.stamps, 0), {})
+            return
+        slide = Slide.open(data, **given.options)
         rows = encoders.rows(slide, given, what)
         free, templated = origins(slide.table, given.text_keys, rows.captions)
-        with_dims({**found.features, **_manifest(self.folder).features}, rows, what)
+        with_dims({**found.features, **_manifest(self.folder).features}, rows.features, what)
         check_dtype(rows, self.dtype, what)
+        n, sections = len(rows.names), tuple(sorted({str(s) for s in rows.section}))
         try:
             shards = write_shards(self.folder, path, rows, shard_rows=self.shard_rows, dtype=self.dtype)
-            n, sections = len(rows.names), tuple(sorted({str(s) for s in rows.section}))
             record = SlideRecord(source, name, found.stamps, n, sections, _mpp(slide), free, templated, shards)
-            with locked(self.folder):
-                there = _manifest(self.folder)
-                features = with_dims({**found.features, **there.features}, rows, what)
-                Manifest(features, there.dtype, there.sources, there.slides).with_slide(record).write(self.folder)
+            self._record(record, rows.features)
         finally:
             self._sweep(source, name)
         if left := n - sum(shard.rows for shard in shards):
             inform(f"{what}: {left} of {n} rows hold fewer than two modalities and are left out.")
+
+    def _record(self, record: SlideRecord, features: Mapping[str, np.ndarray]) -> None:
+        """Put the record of a slide into the manifest, in place of an earlier one."""
+        source, name = record.source, record.name
+        with locked(self.folder):
+            there = _manifest(self.folder)
+            known = with_dims({**self.found[source, name].features, **there.features}, features, f"{source}/{name}")
+            Manifest(known, there.dtype, there.sources, there.slides).with_slide(record).write(self.folder)
 
     def _sweep(self, source: str, name: str) -> SlideRecord | None:
         """Remove the shards of a slide that its record does not name: earlier ones, or those of a process that did not finish."""
