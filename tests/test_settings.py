@@ -18,12 +18,22 @@ def clean_env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_defaults(clean_env: pytest.MonkeyPatch) -> None:
-    clean_env.setenv("XDG_CACHE_HOME", "cache-home")
+def test_defaults(clean_env: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean_env.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
     fresh = Settings()
     assert (fresh.device, fresh.offline, fresh.progress) == (None, False, True)
     assert fresh.batch_size > 0
-    assert fresh.cache_dir == Path("cache-home", "spatialwhisperer")
+    assert fresh.cache_dir == tmp_path / "cache-home" / "spatialwhisperer"
+
+
+@pytest.mark.parametrize("value", [None, "", "cache-home", "./cache-home"])
+def test_a_cache_folder_of_the_system_that_is_no_absolute_path_is_ignored(
+    value: str | None, clean_env: pytest.MonkeyPatch
+) -> None:
+    clean_env.delenv("XDG_CACHE_HOME", raising=False)
+    if value is not None:
+        clean_env.setenv("XDG_CACHE_HOME", value)
+    assert Settings().cache_dir == Path("~/.cache/spatialwhisperer").expanduser()
 
 
 def test_environment_sets_each_value(clean_env: pytest.MonkeyPatch) -> None:

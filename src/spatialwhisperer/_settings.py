@@ -56,7 +56,9 @@ def _default_cache() -> Path:
     base = os.environ.get("SPATIALWHISPERER_CACHE_DIR", "").strip()
     if base:
         return Path(base).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "spatialwhisperer"
+    # by its specification an empty value is none, and a relative one is ignored
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
+    return (xdg if xdg.is_absolute() else Path("~/.cache").expanduser()) / "spatialwhisperer"
 
 
 @dataclass

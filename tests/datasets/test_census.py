@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse as sp
 
 import spatialwhisperer as sw
+from spatialwhisperer.training.corpus.manifest import open_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,50 @@ def test_cells_of_the_census_become_a_corpus(uri: str, tmp_path: Path) -> None:
     model: Any = sw.tl.train(folder, preset="spatialwhisperer", max_epochs=1)
     assert model.config.training.pairs == {"gene–text": 54}
     assert set(model.config.labels) == {"B cell", "T cell"}
+
+
+def test_a_data_set_without_a_row_of_enough_genes_does_not_stop_a_corpus(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = read(uri)
+    most = {name: int((found[name].X != 0).sum(axis=1).max()) for name in found}
+    none, some = sorted(most, key=lambda name: most[name])
+    tables = sw.datasets.census(uri=uri, min_genes=most[none] + 1)
+    left = tables[some].n_obs
+    assert (tables[none].n_obs, left > 0) == (0, True)
+    encoder = sw.pp.fit_gene_encoder(found[some], "pca", n_latent=4, n_top_genes=None)
+    source = sw.pp.CorpusSource("census", tables, "CC BY 4.0", prepare=sw.pp.caption_metadata)
+    with sw.settings.override(verbose=True):
+        folder = sw.pp.build_corpus(source, tmp_path / "c", gene=encoder, text="minilm")
+    assert f"census/{none}: no row of the table is left" in capsys.readouterr().err
+    assert {s.name: s.rows for s in open_manifest(folder).slides} == {some: left, none: 0}
+
+
+def test_offline_reads_a_local_folder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import SimpleNamespace
+
+    def open_soma(**given: Any) -> Any:
+        raise ConnectionError(f"asked for {given}")
+
+    monkeypatch.setitem(sys.modules, "cellxgene_census", SimpleNamespace(open_soma=open_soma))
+    from spatialwhisperer.datasets.census import CensusTables
+
+    with sw.settings.override(offline=True):
+        for uri in (None, "s3://bucket/census"):
+            tables = CensusTables(uri, "2023-12-15", "homo_sapiens", None, {"d1": 3})
+            for call in (
+                partial(sw.datasets.census, uri=uri),
+                partial(tables.__getitem__, "d1"),
+                partial(tables.peek, "d1"),
+            ):
+                with pytest.raises(FileNotFoundError, match=r"settings\.offline is set.*uri=…"):
+                    call()
+        for uri in ("/data/census", "file:///data/census"):
+            with pytest.raises(ConnectionError, match="asked for .*/data/census"):
+                sw.datasets.census(uri=uri)
+    with sw.settings.override(offline=False), pytest.raises(ConnectionError, match="2023-12-15"):
+        sw.datasets.census()
 
 
 def test_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

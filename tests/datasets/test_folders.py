@@ -120,6 +120,17 @@ def test_patches_become_the_image_features_of_their_rows(folder: Path, tmp_path:
     assert np.allclose(shard.block(0, 59).features["image"], tiles[at].mean(axis=(1, 2)), atol=1e-3)
 
 
+def test_rows_of_one_name_have_the_same_patch(folder: Path) -> None:
+    table = sw.datasets.hest(folder)["SIM1"]
+    alone = patch_features(table, sw.models.open_encoder("stain_texture", "image"))
+    at = np.array([5, 2, 7, 2, 2, 40, 5])
+    # the encoder looks at all patches that are read, so that the whole table is read too
+    rows = np.r_[np.arange(table.n_obs), at]
+    twice = table[rows].copy()
+    found = patch_features(twice, sw.models.open_encoder("stain_texture", "image"))
+    np.testing.assert_array_equal(found, alone[rows])
+
+
 def test_patches_of_other_rows_are_refused(folder: Path) -> None:
     table = sw.datasets.hest(folder)["SIM1"]
     table.obs_names = [f"x{name}" for name in table.obs_names]

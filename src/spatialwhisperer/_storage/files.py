@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -14,6 +15,12 @@ from spatialwhisperer._storage.permissions import take_over
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+def cannot_write(folder: Path, error: OSError, remedy: str) -> OSError:
+    """The same kind of error, of a folder that is full or read-only, with what helps."""
+    why = error.strerror or str(error)
+    return OSError(error.errno or errno.EIO, f"Cannot write into {folder} ({why}). {remedy}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pandas as pd
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing, require
+from spatialwhisperer._settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,6 +161,8 @@ def census(
     ------
     ImportError
         If ``cellxgene-census`` is not installed.
+    FileNotFoundError
+        If ``settings.offline`` is set and the Census is not in a local folder.
     ValueError
         If no cell fits, or the query cannot be read.
 
@@ -188,6 +191,11 @@ def census(
 
 def _opened(uri: str | None, version: str) -> Any:
     client = require("cellxgene_census", extra="census")
+    if settings.offline and (uri is None or ("://" in uri and not uri.startswith("file://"))):
+        raise FileNotFoundError(
+            f"settings.offline is set, and the Census {uri or version} is read over the network. Pass uri=…, the local folder of a Census, "
+            "or set spatialwhisperer.settings.offline = False."
+        )
     return client.open_soma(uri=uri) if uri is not None else client.open_soma(census_version=version)
 
 

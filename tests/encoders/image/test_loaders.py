@@ -317,6 +317,39 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_
         sw.models.open_encoder("lazyslide:virchow2", "image")
 
 
+def test_a_model_that_only_lazyslide_knows_is_not_opened_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    opened: list[Any] = []
+
+    class Model:
+        encode_dim = 4
+
+        def __init__(self, model_path: str | None = None) -> None:
+            opened.append(model_path)
+
+        def get_transform(self) -> Any:
+            return None
+
+        def encode_image(self, x: Any) -> Any:
+            return x
+
+    package: Any = ModuleType("lazyslide_models")
+    package.MODEL_REGISTRY = {"tiny": Model}
+    monkeypatch.setitem(sys.modules, "lazyslide_models", package)
+    with sw.settings.override(offline=True):
+        with pytest.raises(
+            FileNotFoundError, match=r"'lazyslide:tiny'.*offline.*weights=.*sw\.settings\.offline = False"
+        ):
+            sw.models.open_encoder("lazyslide:tiny", "image")
+        assert not opened
+        sw.models.open_encoder("lazyslide:tiny", "image", weights="weights.pt")
+    with sw.settings.override(offline=False):
+        sw.models.open_encoder("lazyslide:tiny", "image")
+    assert opened == ["weights.pt", None]
+
+
 def test_a_model_of_lazyslide_is_asked_through_its_own_transform(
     monkeypatch: pytest.MonkeyPatch, tiles: np.ndarray
 ) -> None:

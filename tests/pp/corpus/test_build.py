@@ -193,6 +193,26 @@ def test_a_corpus_that_is_shared_later_names_sources_that_are_there_already(tmp_
         corpora.build(folder, corpora.sources()[1:], shared=True)
 
 
+class Filtered(dict):
+    """Tables whose values are looked at before rows are left out, as those of the Census are."""
+
+    def peek(self, name: str) -> Any:
+        return corpora.slide(9, 30, ["C"], image=False, captions=["tumour", "fat"]) if name == "none" else self[name]
+
+
+def test_a_table_of_which_no_row_is_left_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = corpora.sources()[1].data
+    given = sw.pp.CorpusSource("cells", Filtered(some=cells, none=cells[:0].copy()), licence="CC0")
+    with sw.settings.override(verbose=True):
+        folder = corpora.build(tmp_path / "c", [given], image=None)
+    assert "cells/none: no row of the table is left" in capsys.readouterr().err
+    corpus = Corpus.open(folder)
+    assert {s.name: (s.rows, len(s.shards)) for s in corpus.manifest.slides} == {"none": (0, 0), "some": (90, 1)}
+    before = files(folder)
+    corpora.build(folder, [given], image=None)
+    assert files(folder) == before
+
+
 def counted(seed: int, names: list[str]) -> ad.AnnData:
     x = np.random.default_rng(seed).poisson(1.0, (30, len(names))).astype(np.float32)
     out = ad.AnnData(x, obs=pd.DataFrame({"patient": "A", "text": "a tumour"}, index=[f"{i}" for i in range(30)]))

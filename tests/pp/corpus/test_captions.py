@@ -125,6 +125,14 @@ def test_rows_without_a_field_take_a_template_that_has_fewer() -> None:
         sw.pp.caption_metadata(data, templates=["a cell"])
 
 
+def test_a_table_without_rows_gets_no_captions() -> None:
+    data = table()[:0].copy()
+    sw.pp.caption_metadata(data, templates=["{cell_type}"])
+    assert data.obs["text"].tolist() == []
+    stated: Any = recorded(data, "text")
+    assert (stated["free_fraction"], stated["templated_fraction"]) == (0, 0)
+
+
 def test_the_cell_ontology_gives_names_and_synonyms(data_folder: Path) -> None:
     data = table()
     path = data_folder / "text" / "cell_ontology_2022-09-15.tsv.gz"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +23,7 @@ from spatialwhisperer.tl._training.fitting import (
     build_model,
     check_folder,
     check_free,
+    check_writable,
     fit_model,
     locked,
     run_folder,
@@ -164,6 +166,25 @@ def test_a_run_has_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first, second = run_folder(None), run_folder(None)
     assert first != second
     assert first.parent == sw.settings.cache_dir / "runs"
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_folder_that_cannot_be_written_is_refused_with_the_remedy(given: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "run" if given else None
+    remedy = r"folder=…\.$" if given else r"folder=…, or another cache with sw\.settings\.cache_dir"
+    with sw.settings.override(cache_dir=tmp_path / "file" / "cache"):
+        for call in (check_writable, run_folder):
+            with pytest.raises(OSError, match=rf"Cannot write into {tmp_path}/file/.*{remedy}"):
+                call(folder)
+    check_writable(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_cache_that_cannot_be_written_is_noticed_before_objects_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with sw.settings.override(cache_dir=tmp_path / "file"), pytest.raises(OSError, match="Cannot write into"):
+        sw.tl.train([ad.AnnData(np.ones((3, 2)))])
 
 
 _KILLED = """

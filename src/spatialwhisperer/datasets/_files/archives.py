@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._settings import settings
+from spatialwhisperer._storage.files import cannot_write
 from spatialwhisperer._storage.folders import beside, put, sweep
 from spatialwhisperer._storage.permissions import as_usual
-from spatialwhisperer.datasets._files.download import download, of_the_server
+from spatialwhisperer.datasets._files.download import ELSEWHERE, download, of_the_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -43,6 +45,8 @@ def fetch_archives(
         An archive is not there and ``settings.offline`` is set.
     ConnectionError
         The server does not answer, or not with the file.
+    OSError
+        The folder is full or read-only.
     ValueError
         The server's file is not the published one, or names a place outside the folder.
     """
@@ -58,16 +62,36 @@ def fetch_archives(
         for target in (path, place):
             sweep(target)
         if name in missing:
-            check = _known(f"{base_url.rstrip('/')}/{name}", archives[name])
-            if not _passes(path, check):
-                inform(f"downloading {name} from {base_url}")
-                _download(name, check, base_url, folder, page)
-            _unpack(path, place, suffixes)
+            with _locked(path):
+                # another process may have unpacked it meanwhile
+                if not (place / _DONE).is_file():
+                    check = _known(f"{base_url.rstrip('/')}/{name}", archives[name])
+                    if not _passes(path, check):
+                        inform(f"downloading {name} from {base_url}")
+                        _download(name, check, base_url, folder, page)
+                    _unpack(path, place, suffixes)
         # also that of a process which was killed after it had unpacked it
         path.unlink(missing_ok=True)
 
 
 _DONE = ".unpacked"
+
+
+@contextmanager
+def _locked(archive: Path) -> Iterator[None]:
+    """Let one process at a time download and unpack an archive. The lock ends with the process, however it ends."""
+    from filelock import FileLock
+
+    lock = FileLock(archive.with_name(f".{archive.name}.lock"))
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise cannot_write(archive.parent, error, ELSEWHERE) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _download(name: str, check: Callable[[Path], None], base_url: str, folder: Path, page: str) -> None:
@@ -80,7 +104,7 @@ def _download(name: str, check: Callable[[Path], None], base_url: str, folder: P
                 f"Cannot download {name} from {base_url} ({error}). Get it from {page} and pass data_dir=…."
             ) from error
         if isinstance(error, OSError):
-            raise
+            raise cannot_write(folder, error, ELSEWHERE) from error
         raise ValueError(f"{error} Nothing was kept. Try again, or get it from {page} and pass data_dir=….") from error
 
 
@@ -123,5 +147,7 @@ def _unpack(path: Path, target: Path, suffixes: tuple[str, ...]) -> None:
             (temporary / _DONE).touch()
             as_usual(temporary, [temporary])
             put(temporary, target)
+        except OSError as error:
+            raise cannot_write(target.parent, error, ELSEWHERE) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

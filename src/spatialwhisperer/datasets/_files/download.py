@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._settings import settings
+from spatialwhisperer._storage.files import cannot_write
 from spatialwhisperer._storage.folders import beside, sweep, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import BinaryIO
+
+ELSEWHERE = "Name another folder with sw.settings.cache_dir = …, or pass data_dir=…, a folder that holds the files."
+"""What helps where a download cannot be written."""
 
 _TIMEOUT = 60
 _LARGEST = 8 * 2**30
@@ -105,6 +109,8 @@ def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
         A file is missing or damaged and ``settings.offline`` is set.
     ConnectionError
         The server does not answer, or not with the file.
+    OSError
+        The folder is full or read-only.
     ValueError
         The server's file is not the published one.
     """
@@ -126,7 +132,7 @@ def fetch(files: Mapping[str, str], *, base_url: str, folder: Path) -> None:
                     f"Cannot download {path} from {base_url} ({error}). Check the connection, or put the file into {folder} yourself."
                 ) from error
             if isinstance(error, OSError):
-                raise
+                raise cannot_write(folder, error, ELSEWHERE) from error
             raise ValueError(
                 f"{error} Nothing was kept; try again, or check the connection and the base URL."
             ) from error

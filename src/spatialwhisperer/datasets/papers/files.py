@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._storage.files import cannot_write
 from spatialwhisperer._storage.untrusted import opening
 
 if TYPE_CHECKING:
@@ -117,7 +118,11 @@ def unpacked(path: Path, folder: Path) -> Path:
     target = folder / path.stem
     if not target.is_file():
         inform(f"unpacking {path.name} into {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            remedy = "Name another cache with sw.settings.cache_dir = …, or unpack the image beside the packed one."
+            raise cannot_write(folder, error, remedy) from error
         part = target.with_name(f".{target.name}-{os.getpid()}")
         try:
             with opening(f"The image {path}"), gzip.open(path) as packed, part.open("wb") as out:

@@ -64,6 +64,8 @@ class LazySlideEncoder(ImageEncoder):
         if weights is None:
             _check_download(spec)
         kind = _model_class(spec, _key(name))
+        if weights is None:
+            _check_offline(spec)
         try:
             self.model: Any = kind() if weights is None else kind(model_path=str(weights))
         except (OSError, RuntimeError) as error:
@@ -156,6 +158,21 @@ def _check_download(spec: EncoderSpec) -> None:
     if find_spec("lazyslide_models") is not None:
         hub.check_network(spec)
         hub.announce(spec)
+
+
+def _check_offline(spec: EncoderSpec) -> None:
+    """Refuse a name of the other package alone: nothing says which files it takes, so that none is known to be here.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the settings say offline.
+    """
+    if settings.offline and row_of(spec.name) is None:
+        raise FileNotFoundError(
+            f"lazyslide-models downloads the weights of {spec.name!r}, and the settings say offline. {hub.local_copy(spec)}, or set "
+            "sw.settings.offline = False."
+        )
 
 
 def _model_class(spec: EncoderSpec, key: str) -> Any:

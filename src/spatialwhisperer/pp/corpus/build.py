@@ -53,7 +53,7 @@ def build_corpus(
     A corpus is what :func:`spatialwhisperer.tl.train` reads where data do not fit into memory. One slide is in memory at a time. Every slide is
     checked before the first one is embedded. A slide that is in the corpus is not computed again, so that the same call adds
     slides, or continues after it was killed. One that holds a modality which its record lacks, because that was not asked for or not
-    there, is built again with all its modalities. Several processes, also of several machines that share the folder, may build one corpus:
+    there, is built again with all its modalities, and its former rows stay until it is finished. Several processes, also of several machines that share the folder, may build one corpus:
     each slide is built by one of them.
 
     Parameters
@@ -115,6 +115,7 @@ def build_corpus(
         allow it, ``client`` is given and a source holds objects in memory, the folder holds a corpus of another recipe or with a file that is missing or cut off, a slide changed since it was built
         (its rows, patients, sections, genes, captions, places and scale are compared, and the counts, given features and pixels of some rows), or a
         gene encoder would have to be fitted. Nothing is written then, and what was built stays.
+        Also if features are too large for ``dtype``; the slides before this one are in the corpus then.
 
     Examples
     --------

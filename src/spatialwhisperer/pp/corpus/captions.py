@@ -135,7 +135,7 @@ def caption_metadata(
     words, resolved = _words(stated, named, known)
     captions = _captions(stated, named, words, templates, wordings, random_state)
     columns, origin = _with_free(obs, captions, free_key, wordings)
-    if not any(c is not None for c in columns[0]):
+    if len(obs) and not any(c is not None for c in columns[0]):
         raise ValueError(
             f"No row has all fields of one of the templates. Fields with values: {listing(named)}; templates: {listing(templates, 20)}. Pass "
             "fields={'cell_type': '<column>', …}."
@@ -146,7 +146,7 @@ def caption_metadata(
     frame = pd.DataFrame(out, index=obs.index)
     if not inplace:
         return frame
-    fraction = {kind: float(np.mean([o == kind for o in origin])) for kind in ("free", "templated")}
+    fraction = {kind: origin.count(kind) / max(len(origin), 1) for kind in ("free", "templated")}
     parameters = {
         "templates": list(templates),
         "fields": named,

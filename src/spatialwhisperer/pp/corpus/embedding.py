@@ -27,7 +27,7 @@ from spatialwhisperer.pp.genes import gene_features
 from spatialwhisperer.training.corpus.manifest import CorpusFeature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from anndata import AnnData
 
@@ -230,7 +230,9 @@ def captions_of(table: AnnData, keys: list[str]) -> tuple[list[str], np.ndarray]
     return texts, codes
 
 
-def with_dims(features: dict[str, CorpusFeature], rows: Rows, what: str) -> dict[str, CorpusFeature]:
+def with_dims(
+    features: dict[str, CorpusFeature], found: Mapping[str, np.ndarray], what: str
+) -> dict[str, CorpusFeature]:
     """The number of features where it was not known.
 
     Raises
@@ -239,7 +241,7 @@ def with_dims(features: dict[str, CorpusFeature], rows: Rows, what: str) -> dict
         If features of a slide have another width than those of the corpus.
     """
     out = dict(features)
-    for modality, x in rows.features.items():
+    for modality, x in found.items():
         feature = out[modality]
         if feature.dim not in (0, x.shape[1]):
             raise ValueError(

@@ -54,10 +54,11 @@ def patch_features(table: AnnData, encoder: ImageEncoder) -> np.ndarray:
             f"No row has a patch in {file.path}: rows are named {listing(names, 3)}, and barcodes {listing(file.names, 3)}. Name the rows by "
             f"their barcodes, or leave the patches out: del table.uns[{PATCHES!r}]."
         )
-    order = np.argsort(at[rows], kind="stable")
-    found = features_of_patches(file.taken(at[rows][order]), encoder)
+    # a file is read in its own order, and each patch once, where rows have the same name
+    taken, place = np.unique(at[rows], return_inverse=True)
+    found = features_of_patches(file.taken(taken), encoder)
     out = np.full((table.n_obs, found.shape[1]), np.nan, np.float32)
-    out[rows[order]] = found
+    out[rows] = found[place]
     return out
 
 

@@ -16,13 +16,15 @@ from spatialwhisperer._compute.workers import on_workers
 from spatialwhisperer._messages import inform, listing, progress
 from spatialwhisperer.pp.corpus.embedding import Encoders, origins, with_dims
 from spatialwhisperer.pp.corpus.stamps import to_build
-from spatialwhisperer.pp.corpus.writing import slide_folder, write_shards
+from spatialwhisperer.pp.corpus.writing import check_dtype, free_folder, slide_folder, unnamed_folders, write_shards
 from spatialwhisperer.pp.features.finished_batches import kept_until_done
 from spatialwhisperer.training.corpus.manifest import Manifest, SlideRecord, locked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    import numpy as np
 
     from spatialwhisperer.pp.corpus.checks import Found
     from spatialwhisperer.pp.corpus.sources import CorpusSource
@@ -77,16 +79,16 @@ class BuildSlide:
 
     def build(self, source: str, name: str, encoders: Encoders) -> bool:
         """Build a slide, and return whether it is in the corpus now."""
-        path = slide_folder(source, name)
-        lock = FileLock(self._locks() / f"{Path(path).name}.lock")
+        lock = FileLock(self._locks() / f"{Path(slide_folder(source, name)).name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return False
         try:
-            if to_build(_manifest(self.folder).find(source, name), self.found[source, name].stamps):
+            record = self._sweep(source, name)
+            if to_build(record, self.found[source, name].stamps):
                 with kept_until_done():
-                    self._add(source, name, encoders, path)
+                    self._add(source, name, encoders, free_folder(source, name, record))
         finally:
             lock.release()
         return True
@@ -97,30 +99,42 @@ class BuildSlide:
         return locks
 
     def _add(self, source: str, name: str, encoders: Encoders, path: str) -> None:
-        """Embed a slide, write its shards, and add it to the manifest."""
+        """Embed a slide, write its shards beside those that are there, and let its record name the new ones."""
         given, found, what = self.sources[source], self.found[source, name], f"{source}/{name}"
-        slide = Slide.open(given.open(name), **given.options)
+        data = given.open(name)
+        if not getattr(data, "n_obs", 1):
+            inform(f"{what}: no row of the table is left, and the slide is recorded with 0 rows.")
+            self._record(SlideRecord(source, name, found.stamps, 0), {})
+            return
+        slide = Slide.open(data, **given.options)
         rows = encoders.rows(slide, given, what)
         free, templated = origins(slide.table, given.text_keys, rows.captions)
-        with_dims({**found.features, **_manifest(self.folder).features}, rows, what)
-        self._forget(source, name, path)
-        shards = write_shards(self.folder, path, rows, shard_rows=self.shard_rows, dtype=self.dtype)
-        left = len(rows.names) - sum(shard.rows for shard in shards)
-        if left:
-            inform(f"{what}: {left} of {len(rows.names)} rows hold fewer than two modalities and are left out.")
-        sections = tuple(sorted({str(s) for s in rows.section}))
-        n = len(rows.names)
-        record = SlideRecord(source, name, found.stamps, n, sections, _mpp(slide), free, templated, shards)
+        with_dims({**found.features, **_manifest(self.folder).features}, rows.features, what)
+        check_dtype(rows, self.dtype, what)
+        n, sections = len(rows.names), tuple(sorted({str(s) for s in rows.section}))
+        try:
+            shards = write_shards(self.folder, path, rows, shard_rows=self.shard_rows, dtype=self.dtype)
+            record = SlideRecord(source, name, found.stamps, n, sections, _mpp(slide), free, templated, shards)
+            self._record(record, rows.features)
+        finally:
+            self._sweep(source, name)
+        if left := n - sum(shard.rows for shard in shards):
+            inform(f"{what}: {left} of {n} rows hold fewer than two modalities and are left out.")
+
+    def _record(self, record: SlideRecord, features: Mapping[str, np.ndarray]) -> None:
+        """Put the record of a slide into the manifest, in place of an earlier one."""
+        source, name = record.source, record.name
         with locked(self.folder):
             there = _manifest(self.folder)
-            features = with_dims({**found.features, **there.features}, rows, what)
-            Manifest(features, there.dtype, there.sources, there.slides).with_slide(record).write(self.folder)
+            known = with_dims({**self.found[source, name].features, **there.features}, features, f"{source}/{name}")
+            Manifest(known, there.dtype, there.sources, there.slides).with_slide(record).write(self.folder)
 
-    def _forget(self, source: str, name: str, path: str) -> None:
-        """Remove what is there of a slide, so that no shard stays that its new record does not name."""
-        with locked(self.folder):
-            _manifest(self.folder).without(source, name).write(self.folder)
-        shutil.rmtree(self.folder / path, ignore_errors=True)
+    def _sweep(self, source: str, name: str) -> SlideRecord | None:
+        """Remove the shards of a slide that its record does not name: earlier ones, or those of a process that did not finish."""
+        record = _manifest(self.folder).find(source, name)
+        for path in unnamed_folders(source, name, record):
+            shutil.rmtree(self.folder / path, ignore_errors=True)
+        return record
 
 
 def build_here(work: BuildSlide, encoders: Encoders) -> None:

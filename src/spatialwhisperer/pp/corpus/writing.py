@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from spatialwhisperer.training.corpus.manifest import SlideRecord
+
 _NAME_LENGTH = 60
+_OTHER = ".2"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,39 @@ def slide_folder(source: str, name: str) -> str:
     digest = hashlib.sha256(f"{source}\0{name}".encode()).hexdigest()[:8]
     plain = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{source}-{name}").lstrip(".")
     return f"{SHARDS}/{plain[:_NAME_LENGTH]}-{digest}"
+
+
+def unnamed_folders(source: str, name: str, record: SlideRecord | None) -> list[str]:
+    """Of the two folders that shards of a slide can lie in, those that its record does not name."""
+    named = set() if record is None else {shard.path.rpartition("/")[0] for shard in record.shards}
+    first = slide_folder(source, name)
+    return [path for path in (first, f"{first}{_OTHER}") if path not in named]
+
+
+def free_folder(source: str, name: str, record: SlideRecord | None) -> str:
+    """Folder for new shards of a slide, relative to the corpus, so that those that its record names stay until it names the new ones."""
+    return unnamed_folders(source, name, record)[0]
+
+
+def check_dtype(rows: Rows, dtype: str, what: str) -> None:
+    """Refuse features that are too large for the type that they are stored in.
+
+    Raises
+    ------
+    ValueError
+        If a finite value would become infinite.
+    """
+    for modality, x in rows.features.items():
+        complete = np.isfinite(x).all(axis=1)[:, None]
+        ends = np.max(x, where=complete, initial=0), np.min(x, where=complete, initial=0)
+        largest = max(ends, key=abs)
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(np.asarray(largest).astype(dtype))
+        if not fits:
+            raise ValueError(
+                f"The {modality} features of {what} reach {largest:g}, and {dtype} ends at {np.finfo(dtype).max:g}. Build the corpus "
+                'with dtype="float32" in another folder, or pass features of another scale.'
+            )
 
 
 def write_shards(corpus: Path, folder: str, rows: Rows, *, shard_rows: int, dtype: str) -> tuple[ShardRecord, ...]:

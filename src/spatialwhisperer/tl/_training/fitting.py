@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from spatialwhisperer._random import isolated_rng, untouched_rng
 from spatialwhisperer._settings import settings
+from spatialwhisperer._storage.files import cannot_write
 from spatialwhisperer._storage.folders import left_in, of_this_process
 from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig, Training
 from spatialwhisperer.models.whisperer import Whisperer
@@ -161,18 +163,51 @@ def joins_a_run() -> bool:
     return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
+def check_writable(folder: str | Path | None) -> None:
+    """Refuse a folder that cannot be written, before any work. Nothing stays there.
+
+    Raises
+    ------
+    OSError
+        If it cannot.
+    """
+    where = _place(folder)
+    here = next((p for p in (where, *where.parents) if p.exists()), Path.cwd())
+    with _written(folder), tempfile.TemporaryDirectory(prefix=".spatialwhisperer-", dir=here):
+        pass
+
+
 def run_folder(folder: str | Path | None) -> Path:
-    """The folder that was given, or a new one in the cache folder."""
-    if folder is not None:
-        where = Path(folder).expanduser()
+    """The folder that was given, or a new one in the cache folder.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    where = _place(folder)
+    with _written(folder):
         where.mkdir(parents=True, exist_ok=True)
-        return where
-    runs = settings.cache_dir / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    for left in left_in(runs, "run"):
-        # a run that was killed cannot be resumed there; one that has its model is finished
-        shutil.rmtree(left / "phases" if (left / "model").exists() else left, ignore_errors=True)
-    return of_this_process("run", runs)
+        if folder is not None:
+            return where
+        for left in left_in(where, "run"):
+            # a run that was killed cannot be resumed there; one that has its model is finished
+            shutil.rmtree(left / "phases" if (left / "model").exists() else left, ignore_errors=True)
+        return of_this_process("run", where)
+
+
+def _place(folder: str | Path | None) -> Path:
+    return settings.cache_dir / "runs" if folder is None else Path(folder).expanduser()
+
+
+@contextmanager
+def _written(folder: str | Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "Name another folder with folder=…"
+        remedy += "." if folder is not None else ", or another cache with sw.settings.cache_dir = …."
+        raise cannot_write(_place(folder), error, remedy) from error
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def run_training(
     requests = checks.requests(preset, image, gene, text)
     fitting.check_folder(folder, resume=resume)
     fitting.check_free(folder)
+    fitting.check_writable(folder)
     sources = describe(
         checks.objects(data),
         modalities=requests,

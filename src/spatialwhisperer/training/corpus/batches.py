@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ from spatialwhisperer.statistics.standardize import CLIP, MIN_ROWS, standardize
 from spatialwhisperer.training.corpus.shards import read_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from spatialwhisperer.training.corpus.order import Piece, Window
-    from spatialwhisperer.training.corpus.shards import Block, Shard
+    from spatialwhisperer.training.corpus.shards import Block, SectionStatistics, Shard
 
 _SHARD_STATISTICS = 256
 
@@ -39,6 +39,27 @@ class Standard:
     how: str
     mean: np.ndarray
     std: np.ndarray
+
+    def of_block(self, x: np.ndarray, section: np.ndarray, statistics: Callable[[], SectionStatistics]) -> np.ndarray:
+        """Standardised features of some rows of a shard, float32 (n, d).
+
+        A block holds a strip of a section. Its rows are standardised by the statistics of the whole section, which the shard states.
+
+        Parameters
+        ----------
+        x
+            Features as they are stored, shape (n, d).
+        section
+            Section of each row, as a position in the statistics, shape (n,).
+        statistics
+            Returns what `Shard.statistics` does; called where it is needed.
+        """
+        if self.how != "section":
+            return standardize(x, how=self.how, mean=self.mean, std=self.std)
+        means, stds, rows = statistics()
+        few = rows < MIN_ROWS
+        means, stds = np.where(few[:, None], self.mean, means), np.where(few[:, None], self.std, stds)
+        return np.clip((x - means[section]) / stds[section], -CLIP, CLIP).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -195,12 +216,13 @@ class CorpusItems(Dataset):
             number[at] = self.firsts[shard] + np.arange(start, stop)
             for modality, x in block.features.items():
                 if modality in features:
-                    features[modality][at] = self._standardized(modality, x, shard, block.section)
+                    statistics = partial(self._statistics, shard, modality)
+                    features[modality][at] = self.standards[modality].of_block(x, block.section, statistics)
                     holds[modality][at] = True
             if "text" in self.dims and block.captions is not None and block.caption_id is not None:
                 there = block.captions >= 0
                 captions[at[:, None], np.arange(there.shape[1])] = np.where(there, block.captions + text_rows, -1)
-                texts.append(self._standardized("text", block.features["text"], shard, None))
+                texts.append(np.asarray(block.features["text"], np.float32))
                 text_rows += len(texts[-1])
                 caption_id[at], holds["text"][at] = block.caption_id, True
 
@@ -209,18 +231,7 @@ class CorpusItems(Dataset):
             features["text"] = np.concatenate(texts)
         return Rows(number, features, holds, captions, caption_id)
 
-    def _standardized(self, modality: str, x: np.ndarray, shard: int, section: np.ndarray | None) -> np.ndarray:
-        """Standardised features, float32."""
-        given = self.standards[modality]
-        if given.how != "section" or section is None:
-            how = "none" if section is None else given.how
-            return standardize(x, how=how, mean=given.mean, std=given.std)
-        means, stds, rows = self._statistics(shard, modality)
-        few = rows < MIN_ROWS
-        means, stds = np.where(few[:, None], given.mean, means), np.where(few[:, None], given.std, stds)
-        return np.clip((x - means[section]) / stds[section], -CLIP, CLIP).astype(np.float32)
-
-    def _read_statistics(self, shard: int, modality: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read_statistics(self, shard: int, modality: str) -> SectionStatistics:
         return self.shards[shard].statistics(modality)
 
 

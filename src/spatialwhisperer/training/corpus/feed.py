@@ -13,7 +13,7 @@ from spatialwhisperer.training.corpus.shards import read_blocks
 from spatialwhisperer.training.loader import BatchLoader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from spatialwhisperer.training.corpus.batches import Standard
     from spatialwhisperer.training.corpus.order import Stream
@@ -98,6 +98,32 @@ class CorpusFeed:
         return streams_of(
             records, self.pairs, keep=lambda p: (p not in self.held_out) is training, balanced=self.balanced
         )
+
+    def pair_rows(self) -> dict[tuple[str, str], int]:
+        """Number of rows of each pair that are trained on."""
+        out = dict.fromkeys(self.pairs, 0)
+        for number, blocks in self._blocks():
+            held = self.corpus.shards[number].record.modalities
+            for pair in self.pairs:
+                if set(pair) <= set(held):
+                    out[pair] += int((blocks[:, 1] - blocks[:, 0]).sum())
+        return out
+
+    def sections(self) -> list[str]:
+        """Names of the sections with a row that is trained on, sorted."""
+        out: set[str] = set()
+        for number, blocks in self._blocks():
+            shard = self.corpus.shards[number]
+            names, codes = shard.section_names(), shard.section_codes()
+            used = np.unique(np.concatenate([codes[start:stop] for start, stop in blocks.tolist()]))
+            out |= {names[code] for code in used}
+        return sorted(out)
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Position of each shard with rows to train on, and their first and last rows (exclusive), shape (n, 2)."""
+        for stream in self.streams(training=True):
+            for number in np.unique(stream.blocks[:, 0]):
+                yield int(number), stream.blocks[stream.blocks[:, 0] == number, 1:]
 
     def sampler(self, world: int) -> CorpusBatches:
         """Order of the batches."""

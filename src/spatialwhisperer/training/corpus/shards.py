@@ -38,6 +38,10 @@ _READERS = 2
 _DENSE = 4
 
 
+SectionStatistics = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Mean and standard deviation of the features of each section, both (sections, d), and its number of rows, shape (sections,)."""
+
+
 def feature_key(modality: str) -> str:
     """Key of ``.obsm`` with the features of a modality."""
     return f"X_{modality}"
@@ -138,8 +142,8 @@ class Shard:
         (found,) = read_blocks([(self, start, stop)])
         return found
 
-    def statistics(self, modality: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean and standard deviation of each section, both (sections, d), and its number of rows, shape (sections,)."""
+    def statistics(self, modality: str) -> SectionStatistics:
+        """Statistics of the features of a modality in each whole section, of which the shard may hold a part."""
         with opening(f"The shard {self.path}"):
             mean, std, rows = (
                 _whole(self.path / "uns" / SECTIONS / f"{modality}_{w}") for w in ("mean", "std", "rows")
@@ -165,6 +169,11 @@ class Shard:
         """The distinct captions."""
         with opening(f"The shard {self.path}"):
             return _strings(self.path / "uns" / CAPTIONS / "text")
+
+    def section_codes(self) -> np.ndarray:
+        """Section of each row, as a position in the statistics, shape (n,)."""
+        with opening(f"The shard {self.path}"):
+            return _whole(self.path / "obsm" / ROWS)[:, 0]
 
     def section_names(self) -> list[str]:
         """Names of the sections, in the order of the statistics."""

@@ -86,6 +86,9 @@ def test_held_out_patients_give_a_validation_loss(corpus: Path) -> None:
     model: Any = sw.tl.train(corpus, preset=PRESET, max_epochs=1, validation=["P1", "C2"])
     assert np.isfinite(model.history["val_loss_image_gene"]).all()
     assert model.config.training.validation_groups == ("C2", "P1")
+    # rows of held-out patients are not counted: 50 of P1, and every second of the 90 cells
+    assert model.config.training.pairs == {"image–gene": 100, "gene–text": 45}
+    assert model.config.training.sections == ("cells/cells:all", "slides/S0:all", "slides/S2:all")
     best: Any = sw.tl.train(corpus, preset=PRESET.replace(select="best"), max_epochs=2, validation=0.4)
     assert len(best.config.training.validation_groups) == 2
 

@@ -61,6 +61,7 @@ def run_corpus(
     check_others(others)
     fitting.check_folder(folder, resume=resume)
     fitting.check_free(folder)
+    fitting.check_writable(folder)
     corpus = Corpus.open(data.expanduser())
     preset = by_steps(preset)
     pairs = choose_pairs(preset, corpus)
@@ -69,7 +70,7 @@ def run_corpus(
     if preset.joint.select == "best" and not held_out:
         raise ValueError("select='best' chooses the epoch on held-out patients: name some with validation=….")
     feed = _feed(corpus, preset, pairs, held_out, random_state)
-    check_left(feed, pairs)
+    check_left(feed)
     arguments = argument_parts(preset, {}, set(held_out), random_state, trainer)
     arguments["corpus"] = {"digest": corpus.manifest.digest, "rows": sum(s.rows for s in corpus.manifest.shards)}
     check_arguments(arguments, folder, resume=resume)
@@ -82,7 +83,7 @@ def run_corpus(
         fitting.check_folder(folder, resume=resume)
         if folder is not None:
             begin_run(identity, where)
-        plan = _plan(preset, corpus, pairs, held_out, max_epochs, random_state, trainer)
+        plan = _plan(preset, feed, pairs, max_epochs, random_state, trainer)
         model = _fit(inputs, feed, plan, where / "phases", resume=resume)
         _attach(model, inputs, corpus, preset, random_state)
         fitting.save_model(model, where / "model")
@@ -176,7 +177,7 @@ def check_frozen(preset: Preset, pairs: Pairs) -> None:
         )
 
 
-def check_left(feed: CorpusFeed, pairs: Pairs) -> None:
+def check_left(feed: CorpusFeed) -> None:
     """Refuse fewer than two rows of a pair outside the held-out patients: training needs negatives.
 
     Raises
@@ -184,13 +185,7 @@ def check_left(feed: CorpusFeed, pairs: Pairs) -> None:
     ValueError
         If there are too few.
     """
-    shards = feed.corpus.shards
-    left = dict.fromkeys(pairs, 0)
-    for stream in feed.streams(training=True):
-        size = np.bincount(stream.blocks[:, 0], stream.blocks[:, 2] - stream.blocks[:, 1], len(shards))
-        for pair in pairs:
-            left[pair] += int(sum(size[i] for i, s in enumerate(shards) if set(pair) <= set(s.record.modalities)))
-    if few := {"–".join(pair): n for pair, n in left.items() if n < 2}:
+    if few := {"–".join(pair): n for pair, n in feed.pair_rows().items() if n < 2}:
         counts = ", ".join(f"{n} {pair}" for pair, n in few.items())
         raise ValueError(f"Too few pairs to train on: {counts}. Hold out fewer patients with validation=….")
 
@@ -224,25 +219,24 @@ def _encoders(corpus: Corpus, pairs: Pairs) -> dict[str, Encoder]:
 
 def _plan(
     preset: Preset,
-    corpus: Corpus,
+    feed: CorpusFeed,
     pairs: Pairs,
-    held_out: frozenset[str],
     max_epochs: int | None,
     random_state: int,
     trainer: Mapping[str, Any],
 ) -> fitting.Plan:
-    patients = corpus.manifest.patients()
+    patients, held_out = feed.corpus.manifest.patients(), feed.held_out
     training = Training(
         preset=preset.name,
         protocol=preset.protocol,
         schedule="joint",
         image_link=None,
         locking=preset.locking,
-        pairs={f"{a}–{b}": corpus.manifest.rows(a, b) for a, b in pairs},
+        pairs={f"{a}–{b}": n for (a, b), n in feed.pair_rows().items()},
         groups=tuple(p for p in patients if p not in held_out),
         validation_groups=tuple(sorted(held_out)),
         random_state=random_state,
-        sections=tuple(sorted({name for slide in corpus.manifest.slides for name in slide.sections})),
+        sections=tuple(feed.sections()),
         versions={name: version(name) for name in PACKAGES},
         group_key=_keys.PATIENT,
     )
@@ -271,5 +265,6 @@ def _fit(inputs: Inputs, feed: CorpusFeed, plan: fitting.Plan, folder: Path, *, 
 
 
 def _attach(model: Whisperer, inputs: Inputs, corpus: Corpus, preset: Preset, random_state: int) -> None:
-    mpp = sorted({value for slide in corpus.manifest.slides for value in slide.mpp})
+    trained = set(model.config.training.sections)
+    mpp = sorted({value for slide in corpus.manifest.slides if trained & {*slide.sections} for value in slide.mpp})
     attach_reference(model, inputs, inputs.items, (), bridge=preset.bridge, mpp=mpp, random_state=random_state)

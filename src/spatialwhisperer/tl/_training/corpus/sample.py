@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer.statistics.standardize import standardize
 from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.corpus.feed import drawn_blocks
@@ -50,6 +50,7 @@ def sample_inputs(
         Seed of the draw.
     """
     raw: dict[str, list[np.ndarray]] = {m: [] for m in standards}
+    scaled: dict[str, list[np.ndarray]] = {m: [] for m in standards}
     columns: dict[str, list[Any]] = {name: [] for name in ("group", "section", "caption", *standards)}
     texts: dict[str, np.ndarray] = {}
     count = dict.fromkeys(standards, 0)
@@ -68,27 +69,21 @@ def sample_inputs(
             held = m in block.features and m != "text"
             columns[m] += range(count[m], count[m] + n) if held else [-1] * n
             if held:
-                raw[m].append(np.asarray(block.features[m], np.float32))
+                x = np.asarray(block.features[m], np.float32)
+                raw[m].append(x)
+                scaled[m].append(standards[m].of_block(x, block.section, partial(shard.statistics, m)))
                 count[m] += n
     rows = pd.DataFrame({"source": 0, **columns, "x": np.nan, "y": np.nan})
     if "text" in standards:
-        raw["text"] = [np.asarray(list(texts.values()), np.float32)]
+        raw["text"] = scaled["text"] = [np.asarray(list(texts.values()), np.float32)]
         place = {caption: i for i, caption in enumerate(texts)}
         rows["text"] = [place.get(c, -1) for c in columns["caption"]]
     stacked = {m: np.concatenate(parts) for m, parts in raw.items()}
-    inputs = {m: _standardized(m, x, rows, standards[m]) for m, x in stacked.items()}
+    inputs = {m: np.concatenate(parts) for m, parts in scaled.items()}
     index = {m: rows[m].to_numpy() for m in standards}
     items = Items(inputs, index, np.arange(len(rows)), rows["group"].to_numpy())
     modalities = {m: _modality(corpus, m, stacked[m], standards[m], encoders.get(m)) for m in standards}
     return Inputs(items, modalities, list(texts), rows)
-
-
-def _standardized(modality: str, x: np.ndarray, rows: pd.DataFrame, standard: Standard) -> np.ndarray:
-    at = rows[modality].to_numpy()
-    sections = None
-    if modality != "text":
-        sections = rows["section"].to_numpy()[at >= 0]
-    return standardize(x, how=standard.how, mean=standard.mean, std=standard.std, sections=sections)
 
 
 def _modality(
