@@ -136,16 +136,34 @@ def test_epochs_are_raised_for_steps_of_the_optimiser(items: Items, space: Space
     assert history["step"].tolist() == [2, 4, 6, 8, 10]
 
 
-def test_held_out_items_give_a_validation_loss_and_change_nothing(items: Items, space: Space, run: Runs) -> None:
+@pytest.mark.parametrize(
+    "trainer", [{}, {"check_val_every_n_epoch": 2}, {"num_sanity_val_steps": 2}, {"val_check_interval": 1}]
+)
+def test_held_out_items_give_a_validation_loss_and_change_nothing(
+    items: Items, space: Space, run: Runs, trainer: dict[str, int]
+) -> None:
     own, other = items.subset(np.flatnonzero(items.group == "a")), items.subset(np.flatnonzero(items.group == "b"))
-    plain, validated = space(), space()
+    # with dropout, a number that is drawn for the held-out items would change the steps that follow
+    plain, validated = space(dropout=0.3), space(dropout=0.3)
     without = fit(plain, own, None, run(folder=run().folder / "1"), schedule="joint", image_link=None).history
-    history = fit(validated, own, other, run(folder=run().folder / "2"), schedule="joint", image_link=None).history
+    measured = run(trainer, folder=run().folder / "2")
+    history = fit(validated, own, other, measured, schedule="joint", image_link=None).history
     assert {"val_loss", "val_loss_image_gene", "val_loss_gene_text"} <= set(history)
-    assert history["val_loss"].notna().all()
+    assert history["val_loss"].iloc[1:].notna().all()
     assert "val_loss" not in without
     assert same(plain, validated)
     assert np.array_equal(without["loss"], history["loss"])
+
+
+def test_loaders_that_are_opened_again_change_nothing(items: Items, space: Space, run: Runs, tmp_path: Path) -> None:
+    plain, again = space(dropout=0.3), space(dropout=0.3)
+    fit(plain, items, None, run(folder=tmp_path / "1"), schedule="joint", image_link=None)
+    often = {"reload_dataloaders_every_n_epochs": 1}
+    stopping = run({**often, "callbacks": stop_at(2)}, folder=tmp_path / "2")
+    with pytest.raises(KeyboardInterrupt):
+        fit(space(dropout=0.3), items, None, stopping, schedule="joint", image_link=None)
+    fit(again, items, None, run(often, folder=tmp_path / "2", resume=True), schedule="joint", image_link=None)
+    assert same(plain, again)
 
 
 def test_a_phase_without_held_out_pairs_has_no_validation_loss(items: Items, space: Space, run: Runs) -> None:
