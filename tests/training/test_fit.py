@@ -166,6 +166,17 @@ def test_loaders_that_are_opened_again_change_nothing(items: Items, space: Space
     assert same(plain, again)
 
 
+@pytest.mark.parametrize("closed_form", [False, True])
+def test_a_link_in_closed_form_has_an_error_on_held_out_items(
+    items: Items, space: Space, run: Runs, closed_form: bool
+) -> None:
+    own, other = items.subset(np.flatnonzero(items.group == "a")), items.subset(np.flatnonzero(items.group == "b"))
+    how = run(closed_form=closed_form)
+    history = fit(space(), own, other, how, schedule="sequential", image_link="ridge").history
+    assert history["val_loss"].notna().all()
+    assert history["phase"].iloc[-1] == "image-gene"
+
+
 def test_a_phase_without_held_out_pairs_has_no_validation_loss(items: Items, space: Space, run: Runs) -> None:
     images = items.subset(np.arange(8))
     history = fit(space(), items, images, run(), schedule="sequential", image_link="contrastive").history
@@ -173,6 +184,14 @@ def test_a_phase_without_held_out_pairs_has_no_validation_loss(items: Items, spa
         "gene-text": False,
         "image-gene": True,
     }
+
+
+def test_a_phase_that_ends_before_its_first_step_is_an_error(items: Items, space: Space, run: Runs) -> None:
+    limited = run({"max_time": {"seconds": 0}})
+    with pytest.raises(ValueError, match=r"'joint' ended before its first step.*trainer={'max_time': {'seconds': 0}}"):
+        fit(space(), items, None, limited, schedule="joint", image_link=None)
+    history = fit(space(), items, None, run({"max_steps": 1}), schedule="joint", image_link=None).history
+    assert history["step"].tolist() == [1]
 
 
 # ------------------------------------------------------------------------------------------------- the process
