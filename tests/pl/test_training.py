@@ -7,7 +7,7 @@ import pytest
 import spatialwhisperer as sw
 
 
-def test_a_phase_of_one_epoch_has_no_panel(model: Any) -> None:
+def test_a_link_in_closed_form_has_no_panel_beside_a_phase_with_steps(model: Any) -> None:
     (ax,) = sw.pl.training(model)
     assert ax.get_title() == "gene-text"
     assert ax.get_xlabel() == "step"
@@ -49,12 +49,48 @@ def test_of_a_refinement_the_agreement_is_drawn() -> None:
     assert ax.lines[0].get_xdata() == pytest.approx(part["step"])
 
 
-def test_of_a_closed_form_the_errors_are_drawn() -> None:
-    sections, reference = sw.datasets.simulate_sections(1, 60, n_genes=60, n_reference_cells=120, random_state=0)
+@pytest.mark.parametrize("limit", [{"max_epochs": 1}, {"max_epochs": 3, "trainer": {"max_steps": 1}}])
+def test_of_one_epoch_the_loss_is_a_point(limit: dict[str, Any]) -> None:
+    sections = sw.datasets.simulate_sections(2, 40, n_genes=40, n_reference_cells=40, random_state=0).sections
     tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=32)
-    model = sw.tl.train([sections["P1"], reference], image=tiles, expression=False)
+    preset = sw.models.get_preset("spatialwhisperer").replace(
+        schedule="joint", pairs={("image", "gene"): 1.0}, gene_encoder="pca"
+    )
+    model = sw.tl.train(
+        list(sections.values()), preset=preset, image=tiles, expression=False, validation="P2", random_state=0, **limit
+    )
+    ax: Any
+    (ax,) = sw.pl.training(model)
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("joint", "step", "loss")
+    drawn = {line.get_label(): (line.get_marker(), *line.get_ydata()) for line in ax.lines}
+    row = model.history.iloc[0]
+    assert drawn == {"image–gene": ("o", row["loss"]), "image–gene, held out": ("s", row["val_loss"])}
+    assert all(tick == int(tick) for tick in ax.get_xticks())
+
+
+def closed_form(**training: Any) -> Any:
+    sections, reference = sw.datasets.simulate_sections(2, 60, n_genes=60, n_reference_cells=120, random_state=0)
+    tiles = sw.tl.ImageFeatures(tile_um=80, tile_px=32)
+    return sw.tl.train([*sections.values(), reference], image=tiles, expression=False, **training)
+
+
+def test_of_a_closed_form_the_errors_are_drawn() -> None:
+    model = closed_form()
     ax: Any
     (ax,) = sw.pl.training(model)
     assert ax.get_title() == "closed form"
     assert [t.get_text() for t in ax.get_yticklabels()] == list(model.history["phase"])
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(model.history["loss"])
+    assert ax.get_legend() is None
+
+
+def test_of_a_closed_form_held_out_errors_are_drawn_where_they_were_measured() -> None:
+    model = closed_form(validation=["P2"])
+    ax: Any
+    (ax,) = sw.pl.training(model)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["training", "held out"]
+    first, second = (bars.datavalues for bars in ax.containers)
+    assert first == pytest.approx(model.history["loss"])
+    # the captions are those of cells, and none of them was held out
+    assert second == pytest.approx(model.history["val_loss"].iloc[1:])
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(model.history["phase"])

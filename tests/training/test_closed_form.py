@@ -157,6 +157,55 @@ def test_the_joint_space_holds_the_bridge_features_and_a_constant(items: Items, 
     assert model.scale == pytest.approx(max(1, np.sqrt(5) * np.median(np.linalg.norm(z["text"], axis=1))), rel=1e-5)
 
 
+def of_groups(items: Items) -> tuple[Items, Items]:
+    """Items of two patients, whose rows have no caption in common."""
+    own, other = (items.subset(np.flatnonzero(items.group == g)) for g in "ab")
+    return own, other
+
+
+def test_the_errors_on_held_out_items_are_those_of_the_same_maps(items: Items, space: Space) -> None:
+    own, other = of_groups(items)
+    plain, measured = space(), space()
+    without = fit_closed_form(plain, own, bridge="gene").history
+    history = fit_closed_form(measured, own, bridge="gene", validation=other).history.set_index("phase")
+    assert "val_loss" not in without
+    assert without["loss"].tolist() == history["loss"].tolist()
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), measured.parameters(), strict=True))
+    y = items.inputs["gene"].astype(float)
+    z = {m: measured.project(m, items.inputs[m], unit=False)[:, :-1] for m in ("image", "text")}
+    mean = y[1:32:2].mean(axis=0)
+    for start, column in ((1, "loss"), (0, "val_loss")):
+        expected = np.square(z["image"][start::2] + mean - y[start:32:2]).mean()
+        assert history[column]["image-gene"] == pytest.approx(expected, rel=1e-4)
+        rows = np.arange(32 + start, 48, 2)
+        holds = np.eye(4, dtype=bool)[items.index["text"][rows]]
+        directions = caption_directions(y[rows], holds, np.repeat("p", len(rows)))
+        seen = holds.any(axis=0)
+        expected = np.square(z["text"][seen] - directions.T[seen]).mean()
+        assert history[column]["gene-text"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_link_that_held_out_items_do_not_hold_has_no_error(items: Items, space: Space) -> None:
+    own, other = of_groups(items)
+    images = other.subset(np.flatnonzero(other.index["image"] >= 0))
+    history = fit_closed_form(space(), own, bridge="gene", validation=images).history.set_index("phase")
+    assert history["val_loss"].isna().to_dict() == {"gene-text": True, "image-gene": False}
+    single = fit_closed_form(space(), own, bridge="gene", validation=images.subset(np.arange(1))).history
+    assert "val_loss" not in single
+
+
+def test_captions_of_held_out_rows_alone_change_nothing(items: Items, space: Space) -> None:
+    own, _ = of_groups(items)
+    seen = np.unique(own.index["text"][own.index["text"] >= 0])
+    assert seen.tolist() == [1, 3]
+    place = np.where(own.index["text"] < 0, -1, np.searchsorted(seen, own.index["text"]))
+    alone = replace(own, inputs={**own.inputs, "text": own.inputs["text"][seen]}, index={**own.index, "text": place})
+    models = space(), space()
+    fits = [fit_closed_form(model, some, bridge="gene") for model, some in zip(models, (own, alone), strict=True)]
+    assert fits[0].history["loss"].tolist() == pytest.approx(fits[1].history["loss"].tolist())
+    assert models[0].scale == pytest.approx(models[1].scale)
+
+
 def test_rows_of_a_caption_score_higher_on_it_than_on_others(items: Items, space: Space) -> None:
     model = space()
     fit_closed_form(model, items, bridge="gene")

@@ -136,16 +136,45 @@ def test_epochs_are_raised_for_steps_of_the_optimiser(items: Items, space: Space
     assert history["step"].tolist() == [2, 4, 6, 8, 10]
 
 
-def test_held_out_items_give_a_validation_loss_and_change_nothing(items: Items, space: Space, run: Runs) -> None:
+@pytest.mark.parametrize(
+    "trainer", [{}, {"check_val_every_n_epoch": 2}, {"num_sanity_val_steps": 2}, {"val_check_interval": 1}]
+)
+def test_held_out_items_give_a_validation_loss_and_change_nothing(
+    items: Items, space: Space, run: Runs, trainer: dict[str, int]
+) -> None:
     own, other = items.subset(np.flatnonzero(items.group == "a")), items.subset(np.flatnonzero(items.group == "b"))
-    plain, validated = space(), space()
+    # with dropout, a number that is drawn for the held-out items would change the steps that follow
+    plain, validated = space(dropout=0.3), space(dropout=0.3)
     without = fit(plain, own, None, run(folder=run().folder / "1"), schedule="joint", image_link=None).history
-    history = fit(validated, own, other, run(folder=run().folder / "2"), schedule="joint", image_link=None).history
+    measured = run(trainer, folder=run().folder / "2")
+    history = fit(validated, own, other, measured, schedule="joint", image_link=None).history
     assert {"val_loss", "val_loss_image_gene", "val_loss_gene_text"} <= set(history)
-    assert history["val_loss"].notna().all()
+    assert history["val_loss"].iloc[1:].notna().all()
     assert "val_loss" not in without
     assert same(plain, validated)
     assert np.array_equal(without["loss"], history["loss"])
+
+
+def test_loaders_that_are_opened_again_change_nothing(items: Items, space: Space, run: Runs, tmp_path: Path) -> None:
+    plain, again = space(dropout=0.3), space(dropout=0.3)
+    fit(plain, items, None, run(folder=tmp_path / "1"), schedule="joint", image_link=None)
+    often = {"reload_dataloaders_every_n_epochs": 1}
+    stopping = run({**often, "callbacks": stop_at(2)}, folder=tmp_path / "2")
+    with pytest.raises(KeyboardInterrupt):
+        fit(space(dropout=0.3), items, None, stopping, schedule="joint", image_link=None)
+    fit(again, items, None, run(often, folder=tmp_path / "2", resume=True), schedule="joint", image_link=None)
+    assert same(plain, again)
+
+
+@pytest.mark.parametrize("closed_form", [False, True])
+def test_a_link_in_closed_form_has_an_error_on_held_out_items(
+    items: Items, space: Space, run: Runs, closed_form: bool
+) -> None:
+    own, other = items.subset(np.flatnonzero(items.group == "a")), items.subset(np.flatnonzero(items.group == "b"))
+    how = run(closed_form=closed_form)
+    history = fit(space(), own, other, how, schedule="sequential", image_link="ridge").history
+    assert history["val_loss"].notna().all()
+    assert history["phase"].iloc[-1] == "image-gene"
 
 
 def test_a_phase_without_held_out_pairs_has_no_validation_loss(items: Items, space: Space, run: Runs) -> None:
@@ -155,6 +184,14 @@ def test_a_phase_without_held_out_pairs_has_no_validation_loss(items: Items, spa
         "gene-text": False,
         "image-gene": True,
     }
+
+
+def test_a_phase_that_ends_before_its_first_step_is_an_error(items: Items, space: Space, run: Runs) -> None:
+    limited = run({"max_time": {"seconds": 0}})
+    with pytest.raises(ValueError, match=r"'joint' ended before its first step.*trainer={'max_time': {'seconds': 0}}"):
+        fit(space(), items, None, limited, schedule="joint", image_link=None)
+    history = fit(space(), items, None, run({"max_steps": 1}), schedule="joint", image_link=None).history
+    assert history["step"].tolist() == [1]
 
 
 # ------------------------------------------------------------------------------------------------- the process

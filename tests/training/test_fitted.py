@@ -12,6 +12,13 @@ def test_a_solution_in_closed_form_has_one_row_for_each_phase() -> None:
     pd.testing.assert_frame_equal(history, pd.DataFrame(expected))
 
 
+def test_an_error_on_held_out_items_stands_beside_that_of_training() -> None:
+    history = one_step({"gene-text": 0.5, "image-gene": 2}, {"image-gene": 3})
+    assert history["val_loss"].isna().tolist() == [True, False]
+    assert history["val_loss"].iloc[1] == 3
+    assert "val_loss" not in one_step({"gene-text": 0.5}, {})
+
+
 def test_two_fits_follow_each_other() -> None:
     trained = pd.DataFrame(
         {"phase": ["p", "p"], "epoch": [0, 1], "step": [4, 8], "loss": [2.0, 1.0], "scale": [14.0, 15.0]}

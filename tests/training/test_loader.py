@@ -94,21 +94,30 @@ def test_the_epoch_is_that_of_the_first_batch() -> None:
     assert same(late, list(loader))
 
 
-def test_opening_draws_the_number_that_every_loader_draws() -> None:
+def drawn(loader: Any, opened: int = 0) -> torch.Tensor:
+    """State of torch's generator after a pass over the loader, which is opened a few times more."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(opened):
+            iter(loader)
+        list(loader)
+        return torch.get_rng_state()
+
+
+@pytest.mark.parametrize("opened", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_draws_the_number_that_a_pass_of_any_loader_draws(workers: int, opened: int) -> None:
     from torch.utils.data import DataLoader
 
-    states = []
-    for loader in (
-        DataLoader(dataset(False), sampler=WholeBatches(N, 5, seed=0), batch_size=None),
-        BatchLoader(dataset(), WholeBatches(N, 5, seed=0), workers=2),
-        BatchLoader(dataset(), WholeBatches(N, 5, seed=0)),
-    ):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            list(loader)
-            states.append(torch.get_rng_state())
-    assert torch.equal(states[0], states[1])
-    assert torch.equal(states[0], states[2])
+    sampler = WholeBatches(N, 5, seed=0)
+    expected = drawn(DataLoader(dataset(False), sampler=sampler, batch_size=None))
+    assert torch.equal(drawn(BatchLoader(dataset(), sampler, workers=workers), opened), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_over_held_out_batches_draws_nothing(workers: int) -> None:
+    held_out = BatchLoader(dataset(False), WholeBatches(N, 5, seed=0), workers=workers, training=False)
+    assert torch.equal(drawn(held_out), drawn([]))
 
 
 def test_an_error_in_a_thread_reaches_the_caller_after_the_batches_before_it() -> None:

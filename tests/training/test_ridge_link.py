@@ -82,6 +82,18 @@ def test_the_image_head_is_the_regression_on_the_embedding_of_the_bridge(items: 
         assert torch.equal(value, before[name])
 
 
+def test_the_error_on_held_out_items_is_that_of_the_same_map(items: Items, space: Space) -> None:
+    own, other = (items.subset(np.flatnonzero(items.group == g)) for g in "ab")
+    model = space()
+    fitted = ridge_link(model, own, bridge="gene", validation=other)
+    z = {m: model.project(m, items.inputs[m][:32], unit=m == "gene") for m in ("image", "gene")}
+    expected = np.square(z["image"][::2] + z["gene"][1::2].mean(axis=0) - z["gene"][::2]).mean()
+    assert fitted.history["val_loss"].tolist() == pytest.approx([expected], rel=1e-4)
+    assert "val_loss" not in ridge_link(space(), own, bridge="gene").history
+    captions = other.subset(np.flatnonzero(other.index["image"] < 0))
+    assert "val_loss" not in ridge_link(space(), own, bridge="gene", validation=captions).history
+
+
 def test_a_trained_bridge_is_embedded_by_its_encoder(items: Items, space: Space) -> None:
     class Halved(Encoder):
         def encode(self, inputs: Any, **options: Any) -> np.ndarray:

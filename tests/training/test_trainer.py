@@ -9,7 +9,14 @@ import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 import spatialwhisperer as sw
-from spatialwhisperer.training.trainer import SILENCE, ending_together, limit_silence, optimiser_steps, trainer_options
+from spatialwhisperer.training.trainer import (
+    SILENCE,
+    checked_options,
+    ending_together,
+    limit_silence,
+    optimiser_steps,
+    trainer_options,
+)
 
 
 @pytest.fixture
@@ -76,6 +83,87 @@ def test_other_precisions_are_those_of_the_trainer(precision: Any) -> None:
     assert Trainer(**options).precision
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"overfit_batches": 1}, r"cannot be trained with trainer={'overfit_batches': 1}\. It takes another loader"),
+        ({"overfit_batches": 0.5}, "give limit_train_batches"),
+        ({"barebones": True}, r"trainer={'barebones': True}\. It trains without callbacks"),
+        ({"enable_checkpointing": False}, r"{'enable_checkpointing': False}.* without folder=… keeps no checkpoints"),
+        ({"limit_train_batches": 0}, r"{'limit_train_batches': 0} makes no training step"),
+        ({"limit_train_batches": 0.0}, "makes no training step"),
+        ({"max_steps": 0}, r"{'max_steps': 0} makes no training step"),
+        ({"accumulate_grad_batches": 0}, "makes no training step"),
+    ],
+)
+def test_what_models_cannot_be_trained_with_is_refused_by_name(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer_options(given)
+
+
+def test_the_same_arguments_are_taken_where_they_change_nothing() -> None:
+    trainer_options({"overfit_batches": 0.0, "barebones": False, "enable_checkpointing": True, "max_steps": -1})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"callbacks": [1]}, r"'callbacks': …} takes objects of .*\.Callback, not int: 1"),
+        ({"callbacks": "x"}, "takes objects of .*Callback, not str: 'x'"),
+        ({"logger": 3}, "'logger': …} takes objects of .*Logger, not int: 3"),
+    ],
+)
+def test_callbacks_and_loggers_are_objects_of_lightning(given: dict[str, Any], message: str) -> None:
+    from lightning.pytorch.callbacks import Timer
+    from lightning.pytorch.loggers import CSVLogger
+
+    with pytest.raises(TypeError, match=message):
+        trainer_options(given)
+    timer, logger = Timer("00:00:01:00"), CSVLogger(".")
+    trainer_options({"callbacks": timer, "logger": logger})
+    trainer_options({"callbacks": [timer], "logger": [logger]})
+    trainer_options({"callbacks": None, "logger": True})
+
+
+# ------------------------------------------------------------------------------------------------- this machine
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"devices": 0}, {"devices": []}, {"max_time": "x"}, {"limit_train_batches": 1.5}, {"strategy": "x"}],
+)
+def test_what_lightning_refuses_is_refused_before_the_data_are_read(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"Lightning's Trainer refuses trainer={{.*'{next(iter(given))}': .+}}: .+"):
+        checked_options({"accelerator": "cpu", **given})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("accelerator", ["cuda", "gpu"])
+def test_an_accelerator_that_is_not_there_is_refused(accelerator: str) -> None:
+    if accelerator == "gpu" and torch.backends.mps.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match=rf"refuses trainer={{'accelerator': '{accelerator}'}}"):
+        checked_options({"accelerator": accelerator})
+    with (
+        sw.settings.override(device="cuda"),
+        pytest.raises(ValueError, match=r"settings\.device='cuda' is not available"),
+    ):
+        checked_options(None)
+
+
+def test_what_lightning_takes_is_returned_unchanged(capfd: pytest.CaptureFixture[str]) -> None:
+    from lightning.pytorch.callbacks import Timer
+    from lightning.pytorch.strategies import DDPStrategy
+
+    callbacks: list[Any] = [Timer("00:00:01:00")]
+    strategy = DDPStrategy()
+    given = {"accelerator": "cpu", "callbacks": callbacks, "strategy": strategy, "devices": 2}
+    assert checked_options(given) == trainer_options(given)
+    assert len(callbacks) == 1
+    assert strategy.accelerator is None
+    assert capfd.readouterr().err == ""
+
+
 # ------------------------------------------------------------------------------------------------- values
 
 
@@ -134,7 +222,6 @@ def test_without_a_setting_lightning_chooses(cuda: bool, monkeypatch: pytest.Mon
         ({"limit_train_batches": 5, "accumulate_grad_batches": 2}, 9),
         ({"max_steps": 7}, 7),
         ({"max_steps": 70}, 30),
-        ({"overfit_batches": 2}, 6),
     ],
 )
 def test_steps_of_the_optimiser_are_counted(options: dict[str, Any], expected: int) -> None:

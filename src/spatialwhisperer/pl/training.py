@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer.pl._drawing.canvas import given_axes
 
@@ -23,16 +25,17 @@ REFINEMENT = "refinement"
 def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> list[Axes]:
     """Draw the losses of a training run, the mean of each epoch, one panel per phase.
 
-    The panel of a contrastive refinement shows what decides about it: how far the scores of the images agree with those of the genes
-    in patients that were left out, after each number of steps. A model in closed form without a refinement has no steps: one panel shows
-    the mean squared error that each of its links leaves.
+    Dashed lines are losses of groups that were held out (``validation=`` of :func:`spatialwhisperer.tl.train`). The panel of a
+    contrastive refinement shows what decides about it: how far the scores of the images agree with those of the genes in patients that
+    were left out, after each number of steps. A model in closed form without a refinement has no steps: one panel shows the mean squared
+    error that each of its links leaves, in training and in groups that were held out.
 
     Parameters
     ----------
     model
         A model fresh from :func:`spatialwhisperer.tl.train`.
     axes
-        Axes to draw into, one per phase with more than one epoch; one for a model in closed form without a refinement.
+        Axes to draw into, one per phase with steps; one for a model in closed form without a refinement.
 
     Returns
     -------
@@ -54,10 +57,10 @@ def training(model: Whisperer, *, axes: Axes | Sequence[Axes] | None = None) -> 
     history = getattr(model, "history", None)
     if history is None:
         raise TypeError(f"model must be a model that sw.tl.train returned, not {type(model).__name__}.")
-    # a closed-form link has one row and no curve
-    phases = [] if history.empty else [name for name, part in history.groupby("phase", sort=False) if len(part) > 1]
     if history.empty:
         raise ValueError("This model has no training history; only a model returned by sw.tl.train has one.")
+    # of a link in closed form no step is made
+    phases = [name for name, part in history.groupby("phase", sort=False) if part["step"].any()]
     panels = _new_axes(len(phases) or 1) if axes is None else given_axes(axes, len(phases) or 1)
     if not phases:
         _draw_errors(panels[0], history)
@@ -86,8 +89,17 @@ def _draw_agreement(ax: Axes, part: pd.DataFrame) -> None:
 
 
 def _draw_errors(ax: Axes, links: pd.DataFrame) -> None:
-    bars = ax.barh(links["phase"].astype(str), links["loss"], height=0.5, color="C0")
-    ax.bar_label(bars, fmt="%.2g", padding=3, fontsize=9)
+    errors = {"training": links["loss"]}
+    if "val_loss" in links:
+        errors["held out"] = links["val_loss"]
+    height = 0.5 if len(errors) == 1 else 0.35
+    for number, (name, values) in enumerate(errors.items()):
+        known = np.flatnonzero(values.notna())
+        bars = ax.barh(known + number * height, values.iloc[known], height=height, color=f"C{number}", label=name)
+        ax.bar_label(bars, fmt="%.2g", padding=3, fontsize=9)
+    ax.set_yticks(np.arange(len(links)) + (len(errors) - 1) * height / 2, links["phase"].astype(str))
+    if len(errors) > 1:
+        ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     ax.invert_yaxis()
     ax.margins(x=0.12)
     ax.set_xlabel("mean squared error")
@@ -102,13 +114,16 @@ def _draw(ax: Axes, part: pd.DataFrame) -> None:
         # the whole loss is that of the only pair
         columns = [c for c in columns if "loss_" in c]
     colours: dict[str, str] = {}
+    # one point is no line
+    markers = {True: "s", False: "o"} if len(part) == 1 else {}
     for column in columns:
         held_out = column.startswith("val_")
         name = column.removeprefix("val_").removeprefix("loss").strip("_").replace("_", "–") or "mean of the pairs"
         colour = colours.setdefault(name, f"C{len(colours)}")
         label = f"{name}, held out" if held_out else name
         style: dict[str, Any] = {"ls": "--" if held_out else "-", "lw": 2 if "–" not in name else 1.2}
-        ax.plot(part["step"], part[column], color=colour, label=label, **style)
+        ax.plot(part["step"], part[column], color=colour, label=label, marker=markers.get(held_out), **style)
+    ax.locator_params(axis="x", integer=True, min_n_ticks=1)
     ax.set_xlabel("step")
     ax.set_ylabel("loss")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -76,7 +76,8 @@ def train(
     group_key
         Column of ``.obs`` with the patient. An object without this column is a group of its own.
     validation
-        Groups held out for a validation loss: their names, or the fraction of groups; ``None`` holds out none.
+        Groups held out for a validation loss, ``val_loss`` in ``model.history``: their names, or the fraction of groups; ``None`` holds
+        out none. Of a link in closed form the loss is the mean squared error that it leaves, before a refinement.
     expression
         Whether the model is trained to predict expression (:func:`predict_expression`), or :class:`ExpressionOptions`; ``None`` takes
         the default of the preset.
@@ -107,8 +108,9 @@ def train(
     Raises
     ------
     ValueError
-        If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts. If two objects hold the
-        same section as two patients, or twice with an image. If ``resume`` is on and the folder holds another run (the message names
+        If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts. If models cannot be
+        trained with an argument of ``trainer``, this machine lacks a device of it, or it ends the training before the first step. If two
+        objects hold the same section as two patients, or twice with an image. If ``resume`` is on and the folder holds another run (the message names
         each difference), or a run whose checkpoints are all damaged.
     RuntimeError
         If one of several processes is gone.

@@ -194,7 +194,7 @@ class Checkpoints(Checkpoint):
         checkpoint[_OWN] = {"epochs": self.epochs, "random": states_of_ranks(pl_module.device)}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Keep the random states for the start of the first epoch, because the trainer draws before it.
+        """Keep the random states for the start of the first epoch, because what comes before it may draw.
 
         Raises
         ------
@@ -216,8 +216,6 @@ class Checkpoints(Checkpoint):
             return
         restore_random_states(self._states[trainer.global_rank], pl_module.device)
         self._states = None
-        # a loader draws a number when an epoch opens it; that of a resumed run was opened before
-        iter(trainer.train_dataloader)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Note whether this is the last batch of the epoch."""

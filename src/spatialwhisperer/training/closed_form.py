@@ -16,7 +16,7 @@ from spatialwhisperer._frozen import FrozenMapping
 from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig
 from spatialwhisperer.networks.heads import fixed_linear_head, fixed_signed_head
 from spatialwhisperer.training.fitted import Fitted, one_step
-from spatialwhisperer.training.ridge_link import linked_pairs, pair_units, solve_ridge
+from spatialwhisperer.training.ridge_link import link_error, linked_pairs, measurable, pair_units, solve_ridge
 from spatialwhisperer.training.text.text_map import TEXT_PENALTY, fit_text_map
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ NEIGHBOURHOOD = {"n_neighbours": 8, "bandwidth": 1.0}
 """Neighbours whose mean enters an image embedding; their weights are exp(-r²/2), with r in units of the spacing."""
 
 
-def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_weight: float = 0.0) -> Fitted:
+def fit_closed_form(
+    model: JointSpace, items: Items, *, bridge: str, neighbour_weight: float = 0.0, validation: Items | None = None
+) -> Fitted:
     """Replace all heads by closed-form solutions.
 
     The joint space holds the standardised features of the bridge modality and one constant coordinate. The length of a predicted row
@@ -53,18 +55,20 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
         The modality that images and texts are linked to.
     neighbour_weight
         Weight of the mean of the nearest rows in an image embedding. The regression is fitted on single rows.
+    validation
+        Held-out items, on which the errors are measured too; ``None`` measures none.
 
     Returns
     -------
-    History with one row for each link and its mean squared error, and the penalties.
+    History with one row for each link and its mean squared error, and the penalties. The error of the text link is that of the mapped
+    captions, as estimates of the directions that the rows give them.
     """
     features = np.asarray(items.inputs[bridge], dtype=np.float64)
     text = np.asarray(items.inputs["text"], dtype=np.float64)
     rows, holds, group = captioned_rows(items, bridge)
     directions = text_directions(features[rows], holds, group, len(text), items.wordings)
     mapped = fit_text_map(text, directions, items.wordings)
-    image_rows, bridge_rows = linked_pairs(items, bridge)
-    x, y = np.asarray(items.inputs["image"], dtype=np.float64)[image_rows], features[bridge_rows]
+    x, y = _linked(items, bridge)
     image_weight, alpha = solve_ridge(x, y, pair_units(items, bridge))
 
     constant = length_of_typical_row(features.shape[1])
@@ -72,19 +76,40 @@ def fit_closed_form(model: JointSpace, items: Items, *, bridge: str, neighbour_w
     _install(model, bridge, np.eye(features.shape[1]), constant, projection_dim=dim)
     _install_text(model, mapped)
     install_image_link(model, image_weight, neighbour_weight=neighbour_weight)
-    # logits are then in standard deviations of the scores of training rows
-    found = mapped(text[: holds.shape[1]])
+    # logits are then in standard deviations of the scores of training rows; a caption of held-out rows alone has no part
+    stated = np.flatnonzero(holds.any(axis=0))
+    found = mapped(text[stated])
     length = float(np.median(np.linalg.norm(found, axis=1)))
     with torch.no_grad():
         model.log_scale.fill_(math.log(max(constant * length, 1.0)))
-    errors = {
-        f"{bridge}-text": np.mean((found - directions[:, : holds.shape[1]].T) ** 2),
-        f"image-{bridge}": np.mean((x @ image_weight.T - (y - y.mean(axis=0))) ** 2),
-    }
+    names, mean = (f"{bridge}-text", f"image-{bridge}"), y.mean(axis=0)
+    errors = (np.mean((found - directions[:, stated].T) ** 2), link_error(x, y, image_weight, mean))
+    held_out = {}
+    if measurable(validation, bridge, "text"):
+        held_out[names[0]] = _text_error(validation, bridge, mapped)
+    if measurable(validation, "image", bridge):
+        held_out[names[1]] = link_error(*_linked(validation, bridge), image_weight, mean)
     penalties = {"ridge_alpha": alpha, "caption_penalty": CAPTION_PENALTY, "text_penalty": TEXT_PENALTY}
     if mapped.penalty is not None:
         penalties["wording_penalty"] = mapped.penalty
-    return Fitted(one_step(errors), penalties)
+    return Fitted(one_step(dict(zip(names, errors, strict=True)), held_out), penalties)
+
+
+def _linked(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the pairs of image (n, d) and bridge modality (n, p)."""
+    image_rows, bridge_rows = linked_pairs(items, bridge)
+    x, y = (np.asarray(items.inputs[m], dtype=np.float64) for m in ("image", bridge))
+    return x[image_rows], y[bridge_rows]
+
+
+def _text_error(held_out: Items, bridge: str, mapped: TextMap) -> float:
+    """Mean squared difference of the mapped captions from the directions of held-out rows; NaN where these give none a direction."""
+    rows, holds, group = captioned_rows(held_out, bridge)
+    features = np.asarray(held_out.inputs[bridge], dtype=np.float64)[rows]
+    directions = caption_directions(features, holds, group).T
+    known = np.abs(directions).sum(axis=1) > 0
+    text = np.asarray(held_out.inputs["text"], dtype=np.float64)[: len(directions)]
+    return float(np.mean((mapped(text[known]) - directions[known]) ** 2)) if known.any() else math.nan
 
 
 def captioned_rows(items: Items, bridge: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

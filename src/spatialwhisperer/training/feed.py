@@ -117,7 +117,7 @@ class ItemFeed:
             return train, None
         items = self.validation.with_pairs(self.pairs)
         whole = WholeBatches(len(items), self.recipe.batch_size, seed=self.seed)
-        return train, BatchLoader(ItemBatches(items, **inputs), whole, **how)
+        return train, BatchLoader(ItemBatches(items, **inputs), whole, **how, training=False)
 
     def _augment(self) -> dict[str, Any]:
         """What changes the inputs of an encoder that is trained in this phase: tiles only."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
-import warnings
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +18,7 @@ from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.resuming.checkpoints import sweep
 from spatialwhisperer.training.resuming.run_identity import check_epochs
 from spatialwhisperer.training.ridge_link import ridge_link
-from spatialwhisperer.training.trainer import ending_together, limit_silence, optimiser_steps
+from spatialwhisperer.training.trainer import ending_together, limit_silence, optimiser_steps, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,14 +34,8 @@ if TYPE_CHECKING:
     from spatialwhisperer.training.callbacks import Checkpoints
     from spatialwhisperer.training.feed import Feed
 
-_NOISE = (
-    "does not have many workers",
-    "have no `val_dataloader`",
-    "isinstance(treespec, LeafSpec)",
-    "eval mode",
-    "checkpoint directory",
-    "logging interval",
-)
+_LIMITS = ("max_time", "max_steps", "limit_train_batches", "callbacks")
+"""Arguments of the Trainer that may end a phase before its first step."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ def fit(
     items
         Training items.
     validation
-        Items of held-out groups for a validation loss, or ``None``.
+        Items of held-out groups for a validation loss, or ``None``. Of a link in closed form it is the mean squared error.
     run
         How it is trained.
     schedule
@@ -153,7 +145,8 @@ def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, r
     if run.bridge is None:
         raise ValueError("The sequential schedule needs a modality that is part of all pairs. Use schedule='joint'.")
     if in_closed_form(run.recipe, image_link, model.towers):
-        solved = fit_closed_form(model, items, bridge=run.bridge, neighbour_weight=run.recipe.neighbour_weight)
+        weight = run.recipe.neighbour_weight
+        solved = fit_closed_form(model, items, bridge=run.bridge, neighbour_weight=weight, validation=validation)
         if run.recipe.refine == "never":
             return solved
         return solved.then(
@@ -161,7 +154,7 @@ def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, r
                 model,
                 items,
                 bridge=run.bridge,
-                neighbour_weight=run.recipe.neighbour_weight,
+                neighbour_weight=weight,
                 random_state=run.random_state,
             )
         )
@@ -173,7 +166,7 @@ def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, r
         phases.append(Phase(name, pairs, heads, unlocked))
     first = Fitted(fit_phase(model, items, validation, phases[0], run))
     if image_link == "ridge":
-        return first.then(ridge_link(model, items, bridge=run.bridge))
+        return first.then(ridge_link(model, items, bridge=run.bridge, validation=validation))
     return first.then(Fitted(fit_phase(model, items, validation, phases[1], run)))
 
 
@@ -199,7 +192,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
 
 def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataFrame:
     """Train the heads and encoders of one phase on what it is fed with, and return its history."""
-    with isolated_rng(run.random_state), _quiet():
+    with isolated_rng(run.random_state), quiet():
         pytorch = import_torch_stack("lightning.pytorch")
         from spatialwhisperer.training.callbacks import (
             AtOnce,
@@ -245,7 +238,18 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
                 trainer.precision_plugin.convert_module(training)
             trainer.fit(training, train, val, ckpt_path=last, weights_only=True)
         model.eval().requires_grad_(True).to("cpu")
-        return history.frame()
+        losses = history.frame()
+        if losses.empty and not trainer.global_step:
+            raise ValueError(_no_step(phase, run))
+        return losses
+
+
+def _no_step(phase: Phase, run: Run) -> str:
+    limits = {name: run.trainer[name] for name in _LIMITS if run.trainer.get(name) is not None}
+    return (
+        f"The training of {phase.name!r} ended before its first step, so that there is no trained model. Raise what limits it: "
+        f"trainer={limits}."
+    )
 
 
 def _listed(given: Any) -> list[Any]:
@@ -316,20 +320,3 @@ def _world_size(pytorch: Any, options: Mapping[str, Any]) -> int:
         **devices, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
     )
     return counting.num_devices * counting.num_nodes
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's hints, which do not apply to batches that are looked up in memory."""
-    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
-    levels = [log.level for log in loggers]
-    with warnings.catch_warnings():
-        for text in _NOISE:
-            warnings.filterwarnings("ignore", message=f".*{text}.*".replace("(", r"\(").replace(")", r"\)"))
-        try:
-            for log in loggers:
-                log.setLevel(logging.WARNING)
-            yield
-        finally:
-            for log, level in zip(loggers, levels, strict=True):
-                log.setLevel(level)

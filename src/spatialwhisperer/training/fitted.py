@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spatialwhisperer._frozen import frozen
 
 if TYPE_CHECKING:
@@ -42,8 +44,19 @@ class Fitted:
         return Fitted(history, {**self.penalties, **other.penalties}, other.refinement or self.refinement)
 
 
-def one_step(losses: Mapping[str, float]) -> pd.DataFrame:
-    """History of what was solved in closed form: one row for each phase, at epoch and step 0."""
+def one_step(losses: Mapping[str, float], held_out: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """History of what was solved in closed form: one row for each phase, at epoch and step 0.
+
+    Parameters
+    ----------
+    losses
+        Error on the training items, by phase.
+    held_out
+        Error on held-out items, for the phases in which it could be measured.
+    """
     import pandas as pd
 
-    return pd.DataFrame([{"phase": p, "epoch": 0, "step": 0, "loss": float(e)} for p, e in losses.items()])
+    history = pd.DataFrame([{"phase": p, "epoch": 0, "step": 0, "loss": float(e)} for p, e in losses.items()])
+    if held_out:
+        history["val_loss"] = [float(held_out.get(phase, np.nan)) for phase in losses]
+    return history

@@ -12,7 +12,7 @@ from spatialwhisperer._access.tiles.prefetch import in_order
 from spatialwhisperer._compute.blocks import cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from torch.utils.data import Sampler
 
@@ -20,15 +20,7 @@ _MOST_WORKERS = 4
 
 
 class BatchSource(Protocol):
-    """Looks up batches by what a sampler yields.
-
-    Attributes
-    ----------
-    augment
-        What changes inputs at random, by modality.
-    """
-
-    augment: Mapping[str, Any]
+    """Looks up batches by what a sampler yields."""
 
     def __getitem__(self, positions: Any) -> dict[str, Any]: ...
 
@@ -54,23 +46,33 @@ class BatchLoader(DataLoader):
         Number of threads; 0 looks each batch up when it is asked for, which is faster where that is an index into an array.
     pin
         Put the batches into pinned memory, from which they are copied to a CUDA device while it computes.
+    training
+        Whether these are the batches to train on. Each pass over them draws one number from torch's generator, as a pass of any loader
+        does. A pass over held-out batches draws none: what is measured must not change the dropout of the steps that follow.
     """
 
-    def __init__(self, dataset: BatchSource, sampler: Sampler[Any], *, workers: int = 0, pin: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: BatchSource,
+        sampler: Sampler[Any],
+        *,
+        workers: int = 0,
+        pin: bool = False,
+        training: bool = True,
+    ) -> None:
         super().__init__(dataset, sampler=sampler, batch_size=None, num_workers=0)  # type: ignore[arg-type]
-        self.items, self.workers, self.pin = dataset, workers, pin
+        self.items, self.workers, self.pin, self.training = dataset, workers, pin, training
         self._open: list[Any] = []
 
     def __iter__(self) -> Any:
-        # it draws a number from torch's generator, as every loader does
-        plain = super().__iter__()
-        if not self.workers and not self.pin and not self.items.augment:
-            return plain
         batches = self._batches()
         self._open = [*(one for one in self._open if one() is not None), weakref.ref(batches)]
         return batches
 
     def _batches(self) -> Iterator[Any]:
+        # with the first batch: the trainer may open a loader more than once, and a resumed run sets its random state after that
+        if self.training:
+            torch.empty((), dtype=torch.int64).random_()
         # the trainer states the epoch after it has opened the loader
         epoch = getattr(self.sampler, "epoch", 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.training.batches import Items
 
 
-def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
+def ridge_link(model: JointSpace, items: Items, *, bridge: str, validation: Items | None = None) -> Fitted:
     """Replace the image head by the ridge regression onto the embedding of the bridge modality.
 
     The map has no intercept. Image features are standardised, so that an intercept would be the mean embedding, which is the same for
@@ -32,18 +32,36 @@ def ridge_link(model: JointSpace, items: Items, *, bridge: str) -> Fitted:
         Training items.
     bridge
         The modality that images are linked to.
+    validation
+        Held-out items, on which the error is measured too; ``None`` measures none.
 
     Returns
     -------
     History with the mean squared error of the link, and its penalty.
     """
-    pairs = linked_pairs(items, bridge)
-    x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
-    y = _embedding(model, bridge, items.inputs[bridge][pairs[1]])
+
+    def read(items: Items) -> tuple[np.ndarray, np.ndarray]:
+        pairs = linked_pairs(items, bridge)
+        x = np.asarray(items.inputs["image"], dtype=np.float64)[pairs[0]]
+        return x, _embedding(model, bridge, items.inputs[bridge][pairs[1]])
+
+    x, y = read(items)
     weight, alpha = solve_ridge(x, y, pair_units(items, bridge))
     model.install_head("image", fixed_linear_head(weight), HeadConfig("linear", x.shape[1]))
-    error = float(np.mean((x @ weight.T - (y - y.mean(axis=0))) ** 2))
-    return Fitted(one_step({f"image-{bridge}": error}), {"ridge_alpha": alpha})
+    name, held_out = f"image-{bridge}", {}
+    if measurable(validation, "image", bridge):
+        held_out[name] = link_error(*read(validation), weight, y.mean(axis=0))
+    return Fitted(one_step({name: link_error(x, y, weight, y.mean(axis=0))}, held_out), {"ridge_alpha": alpha})
+
+
+def link_error(x: np.ndarray, y: np.ndarray, weight: np.ndarray, mean: np.ndarray) -> float:
+    """Mean squared error of a link on pairs of image features (n, d) and targets (n, u), of which the training mean is known (u,)."""
+    return float(np.mean((x @ weight.T - (y - mean)) ** 2))
+
+
+def measurable(validation: Items | None, a: str, b: str) -> TypeGuard[Items]:
+    """Whether held-out items have at least two pairs of two modalities, as a contrastive loss needs."""
+    return validation is not None and validation.count(a, b) > 1
 
 
 def linked_pairs(items: Items, bridge: str) -> np.ndarray:

@@ -6,6 +6,8 @@ Beside them, what happens to several processes that train together when one of t
 from __future__ import annotations
 
 import inspect
+import logging
+import warnings
 from contextlib import contextmanager
 from datetime import timedelta
 from difflib import SequenceMatcher
@@ -37,11 +39,58 @@ _REFUSED = {
     "transformer-engine-float16": "The heads are no layers of the Transformer Engine.",
 }
 
+_NOISE = (
+    "does not have many workers",
+    "have no `val_dataloader`",
+    "isinstance(treespec, LeafSpec)",
+    "eval mode",
+    "checkpoint directory",
+    "logging interval",
+)
+"""Words of Lightning's hints, which do not apply to batches that are looked up in memory."""
+
 _GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "timeout")
 """Words of the errors of torch.distributed for a process that does not answer."""
 
 _SIMILAR = 0.6
 """Names that are less similar than this are not suggested."""
+
+
+_UNUSABLE = {
+    "overfit_batches": "It takes another loader; give limit_train_batches=… and no validation.",
+    "barebones": "It trains without callbacks, which collect the losses and save the checkpoints.",
+}
+"""Arguments that the Trainer takes, and why a model cannot be trained with them."""
+
+_STEPPING = ("max_steps", "limit_train_batches", "accumulate_grad_batches")
+"""Arguments of which 0 makes no step."""
+
+
+def checked_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The same as `trainer_options`, for which Lightning has made a Trainer on this machine.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `trainer_options` does, and where Lightning refuses a value, or this machine lacks a device.
+    """
+    options = trainer_options(given)
+    if dict(given or {}).get("accelerator", "auto") == "auto":
+        settings.resolve_device()
+    pytorch = import_torch_stack("lightning.pytorch")
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    # a strategy that the caller has made belongs to the Trainer of the run
+    tried = {k: v for k, v in options.items() if k != "callbacks" and (k != "strategy" or isinstance(v, str))}
+    try:
+        with quiet(), warnings.catch_warnings():
+            # the Trainer of the run says them again
+            warnings.simplefilter("ignore")
+            pytorch.Trainer(max_epochs=1, **tried)
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        shown = ", ".join(f"{name!r}: {value!r}" for name, value in dict(given or {}).items())
+        raise ValueError(f"Lightning's Trainer refuses trainer={{{shown}}}: {error}") from error
+    return options
 
 
 def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -60,9 +109,10 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If the Trainer has no argument of a name, or it is an argument of `train`.
+        If the Trainer has no argument of a name, or it is an argument of `train`; or if a callback is no Callback, or a logger no
+        Logger.
     ValueError
-        If models cannot be trained in the precision.
+        If models cannot be trained with an argument, or no step would be made.
     """
     given = dict(given or {})
     trainer = import_torch_stack("lightning.pytorch").Trainer
@@ -70,6 +120,8 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     for name in given:
         _check_name(name, known)
     _check_precision(given.get("precision"))
+    _check_usable(given)
+    _check_objects(given)
     accelerator: Any = given.pop("accelerator", "auto")
     devices: int | list[int] = 1
     if accelerator == "auto" and settings.device is not None:
@@ -91,6 +143,23 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
         "num_sanity_val_steps": 0,
     }
     return ours | given
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning's hints, which do not apply to batches that are looked up in memory."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
+    levels = [log.level for log in loggers]
+    with warnings.catch_warnings():
+        for text in _NOISE:
+            warnings.filterwarnings("ignore", message=f".*{text}.*".replace("(", r"\(").replace(")", r"\)"))
+        try:
+            for log in loggers:
+                log.setLevel(logging.WARNING)
+            yield
+        finally:
+            for log, level in zip(loggers, levels, strict=True):
+                log.setLevel(level)
 
 
 def optimiser_steps(trainer: Any, batches: int) -> int:
@@ -185,6 +254,35 @@ def _check_name(name: str, known: Sequence[str]) -> None:
         raise TypeError(f"Lightning's Trainer has no argument {name!r}. It has {listing(known, 60)}.")
     own = f" Pass it as {_OWN[near]}." if near in _OWN else ""
     raise TypeError(f"Lightning's Trainer has no argument {name!r}. Did you mean {near}?{own}")
+
+
+def _check_usable(given: Mapping[str, Any]) -> None:
+    for name, reason in _UNUSABLE.items():
+        if given.get(name):
+            raise ValueError(f"Models cannot be trained with trainer={{{name!r}: {given[name]!r}}}. {reason}")
+    if given.get("enable_checkpointing") is False:
+        raise ValueError(
+            "Models cannot be trained with trainer={'enable_checkpointing': False}. A run without folder=… keeps no checkpoints."
+        )
+    for name in _STEPPING:
+        if isinstance(given.get(name), int | float) and given[name] == 0:
+            raise ValueError(f"trainer={{{name!r}: {given[name]!r}}} makes no training step. Give a larger number.")
+
+
+def _check_objects(given: Mapping[str, Any]) -> None:
+    """Refuse callbacks and loggers that are none: Lightning notices only when it calls them."""
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.loggers import Logger
+
+    for name, kind in (("callbacks", Callback), ("logger", Logger)):
+        value = given.get(name)
+        if value is None or (name == "logger" and isinstance(value, bool)):
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(one, kind):
+                raise TypeError(
+                    f"trainer={{{name!r}: …}} takes objects of {kind.__module__}.{kind.__name__}, not {type(one).__name__}: {one!r}."
+                )
 
 
 def _check_precision(precision: Any) -> None:

@@ -13,6 +13,15 @@ def test_units_of_one_row_give_the_interval_of_student() -> None:
     assert over_units(values, np.arange(12)).interval(values.mean()) == pytest.approx(expected)
 
 
+def test_an_interval_ends_where_its_quantity_does() -> None:
+    few = over_units(np.array([0.0, 0.0, 0.0, 1.0]), np.arange(4))
+    low, high = few.interval(0.25)
+    assert low < 0
+    assert high > 1
+    assert few.interval(0.25, within=(0, np.inf)) == (0, high)
+    assert few.interval(0.25, within=(-1, 1)) == (low, 1)
+
+
 def test_rows_of_a_unit_count_once() -> None:
     values = np.random.default_rng(0).normal(size=6)
     once = over_units(values, np.arange(6))

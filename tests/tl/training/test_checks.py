@@ -209,6 +209,16 @@ def test_items_are_split_by_group() -> None:
     assert checks.split(given, set()) == (given, None)
 
 
+def test_held_out_groups_without_pairs_are_named(recwarn: pytest.WarningsRecorder) -> None:
+    checks.warn_of_unmeasured(None, set(), BOTH)
+    checks.warn_of_unmeasured(items(2, 0), {"b"}, BOTH)
+    checks.warn_of_unmeasured(items(1, 2), {"b"}, BOTH)
+    assert not len(recwarn)
+    message = r"No validation loss: .*\(b, c\) hold fewer than two pairs of each kind \(image–gene, gene–text\)"
+    with pytest.warns(SpatialWhispererWarning, match=message):
+        checks.warn_of_unmeasured(items(1, 1), {"c", "b"}, BOTH)
+
+
 def test_two_pairs_of_each_kind_must_be_left() -> None:
     checks.check_left(items(2, 2), BOTH)
     with pytest.raises(ValueError, match="Too few pairs to train on: 1 image–gene, 0 gene–text"):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch.callbacks import Callback
 
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.encoders.recipe import FeatureRecipe
@@ -59,7 +60,7 @@ def test_epochs_are_no_part_of_the_identity() -> None:
     "trainer",
     [
         {"enable_progress_bar": True},
-        {"callbacks": [object()]},
+        {"callbacks": [Callback()]},
         {"log_every_n_steps": 1},
         {"max_time": "00:01:00:00"},
         {"devices": [0]},

@@ -174,6 +174,23 @@ def test_the_bridge_to_the_same_tissue_is_short(label: np.ndarray, reference: Re
     assert same["expression_cross_entropy"] == pytest.approx(0.2)
 
 
+def test_intervals_end_where_their_quantities_do(reference: Reference) -> None:
+    """Few blocks of rows of which one is unlike the others have wide intervals."""
+    which = np.zeros(N, int)
+    gene, image = near(which, 1, width=1e-3), near(which, 2, width=1e-3)
+    gene[:10] = -gene[:10]
+    apart = unit(gene + 6 * np.eye(U)[10])
+    apart[:4] = reference.unit("text_bridge")[:4]
+    out = reported()
+    estimates.add_links(out, rows(image, gene))
+    assert out.quantities["image_gene_error"][1] == 0
+    assert out.quantities["image_gene_error"][0] == pytest.approx(0.25, abs=0.01)
+    out = reported()
+    estimates.add_bridge(out, rows(None, apart), reference, 0)
+    value, low, high, _ = out.quantities["bridge_mixing"]
+    assert low == 0 < value < high
+
+
 # ------------------------------------------------------------------------------------------------- prompts, chain, image
 
 

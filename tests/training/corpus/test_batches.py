@@ -152,6 +152,7 @@ def test_rows_of_held_out_patients_are_in_the_validation_batches_alone(corpus: C
     feed = CorpusFeed(corpus, corpora.DIMS, standards(corpus, "none"), PAIRS, frozenset({"P1", "C2"}), 16, True, 0)
     train, val = feed.loaders(feed.sampler(1), processes=1, pin=False)
     assert val is not None
+    assert [loader.training for loader in (train, val)] == [True, False]
     seen = [{int(row) for batch in loader for row in batch["row"]} for loader in (train, val)]
     for loader in (train, val):
         loader.close()

@@ -48,7 +48,9 @@ class Uncertainty:
 
         return float(t.ppf((1 + NOMINAL) / 2, max(self.df, 1.0)) * np.sqrt(self.variance)) if self.known else np.nan
 
-    def interval(self, value: float, *, bounded: bool = False) -> tuple[float, float]:
+    def interval(
+        self, value: float, *, bounded: bool = False, within: tuple[float, float] = (-np.inf, np.inf)
+    ) -> tuple[float, float]:
         """95 % confidence interval: Student's t with these degrees of freedom.
 
         Parameters
@@ -57,6 +59,8 @@ class Uncertainty:
             The estimate.
         bounded
             Whether it lies between 0 and 1. The interval is then made on the logit scale.
+        within
+            Smallest and largest value that the quantity can have. An end beyond them is moved there.
 
         Returns
         -------
@@ -66,7 +70,8 @@ class Uncertainty:
         if not (np.isfinite(half) and np.isfinite(value)):
             return np.nan, np.nan
         if not bounded:
-            return float(value - half), float(value + half)
+            low, high = np.clip([value - half, value + half], *within)
+            return float(low), float(high)
         if not 0 < value < 1:
             return np.nan, np.nan
         slope = value * (1 - value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,6 +231,21 @@ def split(items: Items, held_out: set[str]) -> tuple[Items, Items | None]:
         return items, None
     inside = np.isin(items.group.astype(str), sorted(held_out))
     return items.subset(np.flatnonzero(~inside)), items.subset(np.flatnonzero(inside))
+
+
+def warn_of_unmeasured(validation: Items | None, held_out: set[str], pairs: Iterable[tuple[str, str]]) -> None:
+    """Say where held-out groups hold no two pairs of a kind, so that no validation loss can be measured."""
+    if validation is None or any(validation.count(a, b) > 1 for a, b in pairs):
+        return
+    say_unmeasured(held_out, pairs)
+
+
+def say_unmeasured(held_out: Iterable[str], pairs: Iterable[tuple[str, str]]) -> None:
+    """Warn that there is no validation loss."""
+    kinds = listing("–".join(pair) for pair in pairs)
+    warn(
+        f"No validation loss: the held-out groups ({listing(sorted(held_out))}) hold fewer than two pairs of each kind ({kinds})."
+    )
 
 
 def check_left(items: Items, weights: Mapping[tuple[str, str], float]) -> None:

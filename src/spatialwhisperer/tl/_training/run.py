@@ -24,7 +24,7 @@ from spatialwhisperer.tl._training.readers import key_of
 from spatialwhisperer.tl._training.reference import attach_reference
 from spatialwhisperer.tl._training.sources import describe, groups_of, section_names
 from spatialwhisperer.training.fit import in_closed_form
-from spatialwhisperer.training.trainer import trainer_options
+from spatialwhisperer.training.trainer import checked_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def run_training(
 ) -> Whisperer:
     """Check the arguments, prepare the inputs, fit and store the model; see :func:`spatialwhisperer.tl.train`."""
     preset = get_preset(preset)
-    trainer = trainer_options(trainer)
+    trainer = checked_options(trainer)
     checks.check_epochs(max_epochs)
     requests = checks.requests(preset, image, gene, text)
     fitting.check_folder(folder, resume=resume)
@@ -91,6 +91,7 @@ def run_training(
     inputs = prepare_inputs(sources, preset, requests, held_out=held_out, random_state=random_state)
     items, val_items = checks.split(inputs.items, held_out)
     checks.check_left(items, pairs)
+    checks.warn_of_unmeasured(val_items, held_out, pairs)
     known = group_key if any(group_key in source.table.obs for source in sources) else None
     plan = _plan(
         preset, inputs, items, pairs, held_out, known, genes if asked else None, max_epochs, random_state, trainer

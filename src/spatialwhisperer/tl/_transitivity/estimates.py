@@ -29,6 +29,9 @@ REACH = 0.95
 
 SHOWN = 2000
 
+ANY, COSINE_ERROR, KAPPA, RATIO = (-np.inf, np.inf), (0.0, 2.0), (-1.0, 1.0), (0.0, np.inf)
+"""Values that a quantity can have; a cosine error is one minus a cosine."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -53,10 +56,12 @@ class Rows:
     errors: SpatialErrors
     cross_entropy: np.ndarray | None = None
 
-    def mean(self, values: np.ndarray, *, bounded: bool = False) -> tuple[float, float]:
+    def mean(
+        self, values: np.ndarray, *, bounded: bool = False, within: tuple[float, float] = ANY
+    ) -> tuple[float, float]:
         """Interval of the mean of the values that are known, shape (n,); bounded ones lie between 0 and 1."""
         found = self.errors.fraction(values) if values.dtype == bool else self.errors.mean(values)
-        return found.interval(float(np.nanmean(values)), bounded=bounded or values.dtype == bool)
+        return found.interval(float(np.nanmean(values)), bounded=bounded or values.dtype == bool, within=within)
 
 
 @dataclass
@@ -151,7 +156,7 @@ def _kappa(out: Report, rows: Rows, image: np.ndarray, gene: np.ndarray, text: n
     a, b = (tr.centred_scores(z, text, rows.sections).argmax(axis=1) for z in (image, gene))
     value, moved = tr.kappa(a, b, len(text))
     same = float((a == b).mean())
-    ends = rows.errors.labels(moved, b).interval(value) if np.isfinite(value) else (np.nan, np.nan)
+    ends = rows.errors.labels(moved, b).interval(value, within=KAPPA) if np.isfinite(value) else (np.nan, np.nan)
     out.add("label_kappa", value, words.kappa(same), ends)
 
 
@@ -167,7 +172,12 @@ def add_links(out: Report, rows: Rows) -> None:
         ("image_gene_error_centred", bridge.centred(rows.image), bridge.centred(rows.gene)),
     ):
         errors = tr.link_errors(a, b)
-        out.add(name, errors.mean(), words.link(errors.mean(), "image", "expression"), rows.mean(errors))
+        out.add(
+            name,
+            errors.mean(),
+            words.link(errors.mean(), "image", "expression"),
+            rows.mean(errors, within=COSINE_ERROR),
+        )
     ranked = tr.retrieval(bridge.centred(rows.image), bridge.centred(rows.gene), rows.sections)
     value, ends = np.nanmean(ranked.above), rows.mean(ranked.above, bounded=True)
     out.add("image_gene_rank", value, words.rank(value, ends), ends)
@@ -182,7 +192,7 @@ def add_gene_text(out: Report, reference: Reference) -> None:
     gene, caption = reference.unit("text_bridge"), reference.unit("caption")
     index, patients = reference.arrays["text_caption"], reference.arrays["text_group"]
     errors = tr.link_errors(gene, caption[index])
-    ends = over_units(errors, patients).interval(errors.mean())
+    ends = over_units(errors, patients).interval(errors.mean(), within=COSINE_ERROR)
     out.add("gene_text_error", errors.mean(), words.link(errors.mean(), "expression", "caption"), ends)
     if len(caption) > 1:
         ranks = tr.caption_ranks(gene, caption, index)
@@ -202,9 +212,9 @@ def add_bridge(out: Report, rows: Rows, reference: Reference, random_state: int)
     own = bridge.to_other_groups(known, reference.arrays["text_group"]) ** 2 / 2
     out.attrs["bridge"] = {"data": _some(plain.error), "training": _some(own)}
     value = plain.error.mean()
-    out.add("bridge_error", value, words.bridge(value, float(own.mean())), rows.mean(plain.error))
+    out.add("bridge_error", value, words.bridge(value, float(own.mean())), rows.mean(plain.error, within=COSINE_ERROR))
     centred = bridge.overlap(bridge.centred(rows.gene), bridge.centred(known))
-    out.add("bridge_error_centred", centred.error.mean(), words.CENTRED, rows.mean(centred.error))
+    out.add("bridge_error_centred", centred.error.mean(), words.CENTRED, rows.mean(centred.error, within=COSINE_ERROR))
     _two_samples(out, rows, known, reference.arrays["text_group"], random_state)
     out.add("bridge_reach", plain.covered.mean(), words.REACH, rows.mean(plain.covered))
     out.add("bridge_reach_centred", centred.covered.mean(), words.CENTRED, rows.mean(centred.covered))
@@ -237,9 +247,8 @@ def _two_samples(out: Report, rows: Rows, known: np.ndarray, patients: np.ndarra
         error = _of_sample(rows, first, placed[own]) + over_units(placed[~own], patients[second])
         out.add(name, value, words.separable(float(value), name), error.interval(value, bounded=True))
     near = bridge.mixing(plain, own)
-    out.add(
-        "bridge_mixing", near.mean(), words.mixing(near.mean()), _of_sample(rows, first, near).interval(near.mean())
-    )
+    ends = _of_sample(rows, first, near).interval(near.mean(), within=RATIO)
+    out.add("bridge_mixing", near.mean(), words.mixing(near.mean()), ends)
     statistic, p = bridge.mmd(plain, own, random_state=random_state)
     out.attrs["bridge_mmd"] = statistic
     out.add("bridge_mmd_p", p, words.mmd(p))
@@ -285,7 +294,9 @@ def add_chain(out: Report, rows: Rows, reference: Reference) -> None:
     nearest = bridge.overlap(rows.gene, reference.unit("text_bridge")).nearest
     caption = reference.unit("caption")[reference.arrays["text_caption"][nearest]]
     chain = tr.link_errors(rows.image, caption)
-    out.add("chain_error", chain.mean(), words.link(chain.mean(), "image", "caption"), rows.mean(chain))
+    out.add(
+        "chain_error", chain.mean(), words.link(chain.mean(), "image", "caption"), rows.mean(chain, within=COSINE_ERROR)
+    )
 
 
 # ------------------------------------------------------------------------------------------------- image

@@ -102,8 +102,6 @@ class CorpusItems(Dataset):
         How features are standardised, by modality.
     """
 
-    augment: Mapping[str, Any] = {}
-
     def __init__(self, shards: Sequence[Shard], dims: Mapping[str, int], standards: Mapping[str, Standard]) -> None:
         self.shards, self.dims, self.standards = list(shards), dict(dims), dict(standards)
         self.firsts = np.r_[0, np.cumsum([shard.record.rows for shard in self.shards])]

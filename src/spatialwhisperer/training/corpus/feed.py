@@ -37,10 +37,12 @@ class CorpusLoader(BatchLoader):
         Rows of each batch.
     pin
         Put the batches into pinned memory.
+    training
+        Whether these are the batches to train on.
     """
 
-    def __init__(self, corpus_items: CorpusItems, sampler: CorpusBatches, *, pin: bool) -> None:
-        super().__init__(corpus_items, sampler, workers=1, pin=pin)
+    def __init__(self, corpus_items: CorpusItems, sampler: CorpusBatches, *, pin: bool, training: bool = True) -> None:
+        super().__init__(corpus_items, sampler, workers=1, pin=pin, training=training)
         self.corpus_items = corpus_items
 
     def close(self) -> None:
@@ -141,7 +143,7 @@ class CorpusFeed:
         if sum(stream.rows for stream in held_out) < 2:
             return train, None
         fixed = CorpusBatches(held_out, self.batch_size, seed=self.seed, fixed=VALIDATION_STEPS)
-        return train, CorpusLoader(self.items(), fixed, pin=pin)
+        return train, CorpusLoader(self.items(), fixed, pin=pin, training=False)
 
     def items(self) -> CorpusItems:
         """What looks up the batches."""

@@ -29,7 +29,7 @@ from spatialwhisperer.training.corpus.manifest import ENCODERS
 from spatialwhisperer.training.corpus.shards import Corpus
 from spatialwhisperer.training.fit import Phase, Run, run_phase
 from spatialwhisperer.training.resuming.run_identity import RunIdentity
-from spatialwhisperer.training.trainer import trainer_options
+from spatialwhisperer.training.trainer import checked_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def run_corpus(
     **others: Any,
 ) -> Whisperer:
     """Check the arguments, open the corpus, fit and store the model; see :func:`spatialwhisperer.tl.train`."""
-    preset, trainer = get_preset(preset), trainer_options(trainer)
+    preset, trainer = get_preset(preset), checked_options(trainer)
     checks.check_epochs(max_epochs)
     check_others(others)
     fitting.check_folder(folder, resume=resume)
@@ -71,6 +71,8 @@ def run_corpus(
         raise ValueError("select='best' chooses the epoch on held-out patients: name some with validation=….")
     feed = _feed(corpus, preset, pairs, held_out, random_state)
     check_left(feed)
+    if held_out and sum(stream.rows for stream in feed.streams(training=False)) < 2:
+        checks.say_unmeasured(held_out, pairs)
     arguments = argument_parts(preset, {}, set(held_out), random_state, trainer)
     arguments["corpus"] = {"digest": corpus.manifest.digest, "rows": sum(s.rows for s in corpus.manifest.shards)}
     check_arguments(arguments, folder, resume=resume)
