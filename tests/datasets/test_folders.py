@@ -121,13 +121,14 @@ def test_patches_become_the_image_features_of_their_rows(folder: Path, tmp_path:
 
 
 def test_rows_of_one_name_have_the_same_patch(folder: Path) -> None:
-    table = sw.datasets.hest(folder)["SIM1"]
-    alone = patch_features(table, sw.models.open_encoder("stain_texture", "image"))
+    table: Any = sw.datasets.hest(folder)["SIM1"]
+    encoder: Any = sw.models.open_encoder("stain_texture", "image")
+    alone = patch_features(table, encoder)
     at = np.array([5, 2, 7, 2, 2, 40, 5])
     # the encoder looks at all patches that are read, so that the whole table is read too
     rows = np.r_[np.arange(table.n_obs), at]
     twice = table[rows].copy()
-    found = patch_features(twice, sw.models.open_encoder("stain_texture", "image"))
+    found = patch_features(twice, encoder)
     np.testing.assert_array_equal(found, alone[rows])
 
 

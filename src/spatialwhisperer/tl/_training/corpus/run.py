@@ -87,7 +87,7 @@ def run_corpus(
             begin_run(identity, where)
         plan = _plan(preset, feed, pairs, max_epochs, random_state, trainer)
         model = _fit(inputs, feed, plan, where / "phases", resume=resume)
-        _attach(model, inputs, corpus, preset, random_state)
+        _attach(model, inputs, corpus, plan)
         fitting.save_model(model, where / "model")
         if folder is None:
             fitting.remove_phases(where)
@@ -266,7 +266,7 @@ def _fit(inputs: Inputs, feed: CorpusFeed, plan: fitting.Plan, folder: Path, *, 
     return model
 
 
-def _attach(model: Whisperer, inputs: Inputs, corpus: Corpus, preset: Preset, random_state: int) -> None:
-    trained = set(model.config.training.sections)
+def _attach(model: Whisperer, inputs: Inputs, corpus: Corpus, plan: fitting.Plan) -> None:
+    trained, bridge = set(plan.training.sections), plan.preset.bridge
     mpp = sorted({value for slide in corpus.manifest.slides if trained & {*slide.sections} for value in slide.mpp})
-    attach_reference(model, inputs, inputs.items, (), bridge=preset.bridge, mpp=mpp, random_state=random_state)
+    attach_reference(model, inputs, inputs.items, (), bridge=bridge, mpp=mpp, random_state=plan.random_state)
