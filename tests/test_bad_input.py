@@ -153,6 +153,8 @@ def test_several_sections_at_once(simulated: Any, model: Any) -> None:
             function(list(simulated.sections.values()), *arguments, model=model)
         with pytest.raises(TypeError, match=r"not dict\. .* for section in sections\.values\(\): "):
             function(simulated.sections, *arguments, model=model)
+    with pytest.raises(TypeError, match=r"not dict_values\. .* as a list: list\(sections\.values\(\)\)"):
+        sw.tl.train(simulated.sections.values())
 
 
 def test_not_data_at_all(model: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, cast
 
 from spatialwhisperer import _keys
@@ -43,8 +43,11 @@ def _remedy(data: object) -> str:
         return f" Read the slide first: sdata = sw.io.read_slide({str(data)!r})."
     if getattr(data, "ndim", 0) in (2, 3) and not hasattr(data, "columns"):
         return " Pixels alone have no scale. Save them as a TIFF, and read that: sdata = sw.io.read_slide(path, mpp=…)."
-    if isinstance(data, Mapping):
-        return " Pass its values one at a time: for section in sections.values(): …."
+    if isinstance(data, Mapping | ValuesView | Iterator):
+        return (
+            " Pass its objects one at a time, for section in sections.values(): …, or, where a function takes several, as a list: "
+            "list(sections.values())."
+        )
     if isinstance(data, list | tuple):
         return " Pass its objects one at a time: for section in sections: …."
     return ""
