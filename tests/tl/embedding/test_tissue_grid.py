@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._provenance import record
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.whisperer import Whisperer
@@ -49,6 +50,10 @@ def test_a_grid_that_was_laid_for_another_model_is_said(slide: Any, caplog: Any)
     assert again.data is slide
     assert "tables['sw_tiles'] holds a grid of tiles 80 µm apart, which an earlier call laid" in text
     assert "sw.pp.tiles(data, at='grid', tile_um=120, key_added=…)" in text
+    # predictions on these tiles are no other rows
+    slide.tables["predicted"] = slide.tables["sw_tiles"].copy()
+    record(slide.tables["predicted"], "sw_expression", {})
+    assert said(caplog, slide, reading(120), None, {})[1] == text
     # a name says which rows are meant, and an embedding is taken as it is
     assert said(caplog, slide, reading(120), None, {"table_key": "sw_tiles"})[1] == ""
     assert said(caplog, slide, reading(120), "stored", {})[1] == ""
