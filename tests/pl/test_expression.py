@@ -85,6 +85,48 @@ def test_without_a_prediction(section: Any, adata: Any) -> None:
         expression(adata)
 
 
+@pytest.fixture
+def unmeasured(section: Any) -> Any:
+    """The image of the section alone, with a grid of tiles and values that were predicted for them."""
+    import anndata as ad
+    from spatialdata import SpatialData
+
+    import spatialwhisperer as sw
+
+    slide = SpatialData(images=dict(section.images))
+    sw.pp.tiles(slide, at="grid", tile_um=80)
+    rows = slide["sw_tiles"].obs_names
+    values = np.random.default_rng(0).normal(size=(len(rows), 4)).astype(np.float32)
+    values[0] = np.nan
+    var = pd.DataFrame({"held_out_pearson": np.float32([0.1, np.nan, 0.4, 0.2])}, index=["A", "B", "C", "D"])
+    predicted = ad.AnnData(values, obs=pd.DataFrame(index=rows), var=var)
+    record(predicted, _keys.EXPRESSION, {"value_space": "per_spot_log1p"})
+    slide["sw_expression"] = predicted
+    return slide
+
+
+def test_a_slide_without_expression_has_the_prediction_alone(unmeasured: Any) -> None:
+    axes = expression(unmeasured)
+    assert [ax.get_title().split(": ")[1] for ax in axes] == [
+        "C\npredicted, r = 0.40 held out",
+        "D\npredicted, r = 0.20 held out",
+        "A\npredicted, r = 0.10 held out",
+    ]
+    assert axes[0].figure.axes[:3] == axes
+    axes[0].figure.canvas.draw()
+
+
+def test_named_genes_of_a_slide_without_expression(unmeasured: Any) -> None:
+    axes = expression(unmeasured, genes=["B", "A", "D", "C"])
+    assert [ax.get_title().split(": ")[1].split("\n")[0] for ax in axes] == ["B", "A", "D", "C"]
+    assert "held out" not in axes[0].get_title()
+    with pytest.raises(KeyError, match=r"genes that were not predicted: E \(there are A, B, C, D\)"):
+        expression(unmeasured, genes=["A", "E"])
+    del unmeasured["sw_expression"].var["held_out_pearson"]
+    unmeasured["sw_expression"].X[:, 1] *= 100
+    assert ": B\n" in expression(unmeasured, n_genes=1)[0].get_title()
+
+
 def test_genes_are_ranked_and_coloured_by_their_set(report: pd.DataFrame) -> None:
     import matplotlib.pyplot as plt
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
@@ -18,7 +19,7 @@ from spatialwhisperer.pl._drawing.panels import draw_background, panel_of
 from spatialwhisperer.statistics.expression.metrics import pearson_per_gene
 from spatialwhisperer.statistics.expression.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
-from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
+from spatialwhisperer.tl.evaluation.rows.pairs import make_pair, prediction_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +59,16 @@ def expression(
     Both maps of a gene have one colour range (2nd to 98th percentile of all their values): predictions that average neighbours vary less
     than what is measured, and look flatter. How much less is seen in the third panel, against the dashed line of equal values.
 
+    A slide whose table holds no genes, such as an H&E slide without expression, has the map of the prediction alone. Its title states the
+    correlation of the gene on held-out training tissue, where that is known.
+
     Parameters
     ----------
     data
-        Object with measured counts and image.
+        Object with an image, and with measured counts where there are any.
     genes
-        Which genes; ``None`` takes those with the highest correlation in this section.
+        Which genes; ``None`` takes those with the highest correlation in this section, and where nothing was measured those with the
+        highest correlation on held-out training tissue.
     n_genes
         How many, where ``genes`` is ``None``.
     prediction
@@ -80,7 +85,7 @@ def expression(
 
     Returns
     -------
-    The axes, three for each gene: measured, predicted, one against the other.
+    The axes, three for each gene: measured, predicted, one against the other. One for each gene where nothing was measured.
 
     Raises
     ------
@@ -103,6 +108,9 @@ def expression(
     """
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened], layer=layer)
+    if not opened.table.n_vars:
+        panel = panel_of(opened, section=section, diameter_um=diameter_um)
+        return _predicted_alone(panel, prediction_of(opened, prediction, key), genes, n_genes, cmap, alpha)
     pair = make_pair(
         opened,
         prediction,
@@ -117,7 +125,7 @@ def expression(
     truth, predicted = pair.truth[rows], pair.predicted[rows]
     r = pearson_per_gene(truth, predicted)
     chosen = np.arange(len(pair.genes)) if genes is not None else _best(r, n_genes, panel.section.name)
-    axes = _grid(len(chosen), panel.tallness)
+    axes = _grid(3 * len(chosen), panel.tallness)
     unit = _UNITS.get(pair.space, SPACES.get(pair.space, "value").split(",")[-1].split(":")[0].strip())
     for i, g in enumerate(chosen):
         measured = truth[:, [g]].toarray().ravel()
@@ -132,6 +140,44 @@ def expression(
     return axes
 
 
+def _predicted_alone(
+    panel: Panel, prediction: AnnData, genes: Sequence[str] | None, n_genes: int, cmap: str, alpha: float
+) -> list[Axes]:
+    names = [str(name) for name in prediction.var_names]
+    held_out = prediction.var.get("held_out_pearson")
+    r = np.full(len(names), np.nan) if held_out is None else held_out.to_numpy(dtype=float)
+    values: Any = prediction.X
+    predicted = np.asarray(values.toarray() if sp.issparse(values) else values)[panel.section.rows]
+    chosen = _named(names, genes) if genes is not None else _most_certain(r, predicted, n_genes)
+    axes = _grid(len(chosen), panel.tallness, n_columns=min(3, len(chosen)))
+    for ax, g in zip(axes, chosen, strict=False):
+        draw_background(ax, panel)
+        known = predicted[:, g][np.isfinite(predicted[:, g])]
+        if len(known):
+            _draw_values(ax, panel, predicted[:, g], canvas.value_range(known), cmap, alpha)
+        trust = "" if np.isnan(r[g]) else f", r = {r[g]:.2f} held out"
+        ax.set_title(f"{panel.section.name}: {names[g]}\npredicted{trust}", fontsize=10)
+    for ax in axes[len(chosen) :]:
+        ax.remove()
+    return axes[: len(chosen)]
+
+
+def _named(names: list[str], genes: Sequence[str]) -> list[int]:
+    wanted = [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
+    missing = [name for name in wanted if name not in names]
+    if missing or not wanted:
+        raise KeyError(f"genes that were not predicted: {listing(missing)} (there are {listing(names, 5)}).")
+    return [names.index(name) for name in wanted]
+
+
+def _most_certain(r: np.ndarray, predicted: np.ndarray, n: int) -> np.ndarray:
+    """Genes with the highest held-out correlation; those that vary most, where none is known."""
+    if np.isnan(r).all():
+        r = predicted[np.isfinite(predicted).all(axis=1)].std(axis=0)
+    order = np.argsort(np.where(np.isnan(r), -np.inf, r), kind="stable")[::-1]
+    return order[:n]
+
+
 def _best(r: np.ndarray, n: int, section: str) -> np.ndarray:
     if np.isnan(r).all():
         raise ValueError(
@@ -141,13 +187,14 @@ def _best(r: np.ndarray, n: int, section: str) -> np.ndarray:
     return order[: min(n, int((~np.isnan(r)).sum()))]
 
 
-def _grid(n_rows: int, tallness: float) -> list[Axes]:
+def _grid(n_panels: int, tallness: float, n_columns: int = 3) -> list[Axes]:
     import matplotlib.pyplot as plt
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    size = (13, (3.7 * min(max(tallness, 0.75), 2.0) + 0.4) * n_rows)
+    n_rows = -(-n_panels // n_columns)
+    size = (13 / 3 * n_columns, (3.7 * min(max(tallness, 0.75), 2.0) + 0.4) * n_rows)
     layout = ConstrainedLayoutEngine(wspace=0.05, hspace=0.05)
-    _, grid = plt.subplots(n_rows, 3, figsize=size, squeeze=False, layout=layout)
+    _, grid = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout=layout)
     return list(grid.ravel())
 
 

@@ -99,8 +99,7 @@ def make_pair(
         the prediction.
     """
     table = slide.table
-    prediction = _prediction(slide.data, prediction, key)
-    _check_rows(table, prediction, key)
+    prediction = prediction_of(slide, prediction, key)
     known = recorded(prediction, _keys.EXPRESSION) or {}
     space = check_value_space(value_space, known.get("value_space"))
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
@@ -126,6 +125,21 @@ def make_pair(
         known.get("gene_lists") or {},
         library,
     )
+
+
+def prediction_of(slide: Slide, prediction: AnnData | None, key: str) -> AnnData:
+    """The prediction for a slide: the one that is given, else the table of a SpatialData.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    ValueError
+        If its rows are not those of the slide.
+    """
+    prediction = _prediction(slide.data, prediction, key)
+    _check_rows(slide.table, prediction, key)
+    return prediction
 
 
 def check_value_space(asked: str | None, known: str | None) -> str:
