@@ -436,7 +436,7 @@ def test_a_slide_is_annotated_in_one_call(slide_file: Path, capsys: pytest.Captu
         sw.tl.zero_shot_annotate(sdata)
     said = [line for line in capsys.readouterr().err.splitlines() if "no table" in line]
     assert len(said) == 1
-    assert "tiles of 100 µm" in said[0]
+    assert "100 µm apart" in said[0]
     table = sdata["sw_tiles"]
     assert set(sdata.shapes) == {"slide_tiles"}
     assert table.n_obs > 5

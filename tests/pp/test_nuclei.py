@@ -379,7 +379,7 @@ def test_wrong_arguments_are_refused_and_nothing_is_written(
 
 def test_a_second_call_needs_another_name(slide: Any) -> None:
     sw.pp.nuclei(slide)
-    with pytest.raises(ValueError, match="already has an element named 'nuclei_table'"):
+    with pytest.raises(ValueError, match="already has elements named 'nuclei_table', 'nuclei'"):
         sw.pp.nuclei(slide)
     sw.pp.nuclei(slide, key_added="again")
     assert same(slide["nuclei"], slide["again"])

@@ -98,7 +98,8 @@ def on_tissue(
 
 def _squares(sizes: Sequence[float]) -> str:
     """The tiles of a row, in words."""
-    return f"{'squares' if len(sizes) > 1 else 'a square'} of {' and '.join(f'{size:g}' for size in sizes)} µm"
+    *others, last = [f"{size:g}" for size in sizes]
+    return f"squares of {', '.join(others)} and {last} µm" if others else f"a square of {last} µm"
 
 
 def _say_implied(sdata: SpatialData, sizes: Sequence[float]) -> None:
