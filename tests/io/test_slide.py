@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import struct
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,65 +137,6 @@ def test_sixteen_bits_are_kept(tissue: np.ndarray, tmp_path: Path) -> None:
     read = pixels_of(sw.io.read_slide(tmp_path / "a.tif"))
     assert read.dtype == np.uint16
     np.testing.assert_array_equal(read, deep)
-
-
-# ------------------------------------------------------------------------------------------------- large slides
-
-
-@pytest.fixture(scope="module")
-def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pyramid of 100,000 x 100,000 pixels whose tiles are left out, but for two of each level."""
-    path = tmp_path_factory.mktemp("huge") / "huge.tif"
-
-    def tiles(size: int) -> Any:
-        n = -(-size // 1024)
-        for i in range(n * n):
-            there = i in (0, (n // 2) * n + n // 2)
-            yield np.full((1024, 1024, 3), 200, np.uint8) if there else None
-
-    options: dict[str, Any] = {"tile": (1024, 1024), "photometric": "rgb", "dtype": "uint8", "compression": "zlib"}
-    with tifffile.TiffWriter(path, bigtiff=True) as file:
-        sizes = [100_000 // 4**k for k in range(4)]
-        resolution: dict[str, Any] = {"resolution": (2 * PER_CM, 2 * PER_CM), "resolutionunit": 3}
-        file.write(tiles(sizes[0]), shape=(sizes[0], sizes[0], 3), subifds=3, **options, **resolution)
-        for size in sizes[1:]:
-            file.write(tiles(size), shape=(size, size, 3), subfiletype=1, **options)
-    return path
-
-
-def test_a_large_pyramid_opens_at_once_and_is_never_read_whole(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spatialwhisperer.io._formats.tiff import TiffPixels
-
-    reads: list[int] = []
-    read = TiffPixels.read
-
-    def counting(self: TiffPixels, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        reads.append((bottom - top) * (right - left))
-        return read(self, top, bottom, left, right)
-
-    monkeypatch.setattr(TiffPixels, "read", counting)
-    start = time.process_time()
-    sdata = sw.io.read_slide(huge)
-    assert time.process_time() - start < 1
-    assert not reads
-    tree: Any = sdata["huge"]
-    assert [tree[level]["image"].shape[1] for level in tree] == [100_000, 25_000, 6_250, 1_562]
-    assert mpp_of(sdata) == pytest.approx(0.25)
-    level = tree["scale0"]["image"]
-    block = level.data[:, 50_200:50_300, 50_200:50_400].compute()
-    assert block.shape == (3, 100, 200)
-    assert (block == 200).all()
-    assert sum(reads) == 100 * 200
-    grid = sw.pp.tiles(sdata, tile_um=256, at="grid", tissue=np.ones((1000, 1000), bool), inplace=False)
-    assert grid is not None
-    assert grid.n_obs == 97**2
-    assert sum(reads) == 100 * 200
-
-
-def test_levels_can_be_sent_to_another_process(slide_file: Path) -> None:
-    element: Any = sw.io.read_slide(slide_file)["slide"]
-    copy = pickle.loads(pickle.dumps(element.data))
-    np.testing.assert_array_equal(copy[:, 10:20, 30:50].compute(), element.data[:, 10:20, 30:50].compute())
 
 
 # ------------------------------------------------------------------------------------------------- scale
@@ -425,85 +364,3 @@ def test_a_slide_of_a_scanner_is_read_through_openslide(tmp_path: Path) -> None:
         assert [tree[level]["image"].shape[:0:-1] for level in tree] == list(slide.level_dimensions)
     path.write_bytes(b"II*\0" + b"\0" * 100)
     refused(path, "could not be read by openslide")
-
-
-# ------------------------------------------------------------------------------------------------- from file to labels
-
-
-def test_a_slide_is_annotated_in_one_call(slide_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sdata = sw.io.read_slide(slide_file)
-    with sw.settings.override(verbose=True):
-        sw.tl.zero_shot_annotate(sdata)
-    said = [line for line in capsys.readouterr().err.splitlines() if "no table" in line]
-    assert len(said) == 1
-    assert "100 µm apart" in said[0]
-    table = sdata["sw_tiles"]
-    assert set(sdata.shapes) == {"slide_tiles"}
-    assert table.n_obs > 5
-    assert table.obsm["sw_label_scores"].shape[0] == table.n_obs
-    assert sdata["slide_tiles"].area.to_numpy() == pytest.approx(200.0**2)
-    before = table.obsm["sw_label_scores"].copy()
-    sw.tl.zero_shot_annotate(sdata)
-    np.testing.assert_array_equal(sdata["sw_tiles"].obsm["sw_label_scores"], before)
-
-
-def test_nothing_is_written_where_nothing_shall_be_or_the_call_fails(slide_file: Path) -> None:
-    sdata = sw.io.read_slide(slide_file)
-    scores = sw.tl.zero_shot_annotate(sdata, ["fat", "tumour"], inplace=False)
-    assert scores is not None
-    assert len(scores) > 5
-    with pytest.raises(KeyError):
-        sw.tl.zero_shot_annotate(sdata, ["fat", "tumour"], group_key="misspelt")
-    assert not sdata.tables
-    assert not sdata.shapes
-
-
-def test_a_search_and_an_embedding_lay_the_same_tiles(slide_file: Path) -> None:
-    sdata = sw.io.read_slide(slide_file)
-    sw.tl.embed(sdata)
-    other = sw.io.read_slide(slide_file)
-    sw.tl.query(other, "fat")
-    np.testing.assert_array_equal(sdata["sw_tiles"].obsm["X_sw_image"], other["sw_tiles"].obsm["X_sw_image"])
-
-
-def test_a_slide_without_a_scale_asks_for_it(tmp_path: Path) -> None:
-    Image.fromarray(some_tissue(900, 1200)).save(tmp_path / "a.png")
-    sdata = sw.io.read_slide(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="microns per pixel of section 'a' are not known"):
-        sw.tl.zero_shot_annotate(sdata)
-    sw.tl.zero_shot_annotate(sdata, mpp=0.5)
-    assert sdata["sw_tiles"].n_obs > 5
-
-
-@pytest.mark.parametrize("data", ["slide.tif", np.zeros((40, 40, 3), np.uint8)], ids=["path", "array"])
-def test_a_path_or_pixels_in_the_place_of_an_object_name_the_reader(data: Any) -> None:
-    for call in (sw.tl.zero_shot_annotate, sw.tl.embed, sw.pp.embed_images):
-        with pytest.raises(TypeError, match=r"sw\.io\.read_slide"):
-            call(data)
-
-
-@pytest.mark.slow
-def test_a_slide_survives_zarr(slide_file: Path, tmp_path: Path) -> None:
-    import spatialdata as sd
-
-    sdata = sw.io.read_slide(slide_file)
-    sw.tl.zero_shot_annotate(sdata)
-    sdata.write(tmp_path / "a.zarr")
-    back = sd.read_zarr(tmp_path / "a.zarr")
-    np.testing.assert_array_equal(pixels_of(back), pixels_of(sdata))
-    assert mpp_of(back) == pytest.approx(0.5)
-    np.testing.assert_array_equal(back["sw_tiles"].obsm["sw_label_scores"], sdata["sw_tiles"].obsm["sw_label_scores"])
-
-
-def test_a_real_jpeg_is_read(data_folder: Path) -> None:
-    sdata = sw.io.read_slide(data_folder / "her2st" / "A1" / "image.jpg", mpp=3.19)
-    assert mpp_of(sdata) == pytest.approx(3.19)
-
-
-def test_a_real_ome_tiff_states_its_scale(data_folder: Path) -> None:
-    path = data_folder / "he_patches" / "instanseg_HE_example.tif"
-    if not path.is_file():
-        pytest.skip("needs he_patches")
-    sdata = sw.io.read_slide(path)
-    assert mpp_of(sdata) == pytest.approx(0.5, rel=1e-2)
-    np.testing.assert_array_equal(pixels_of(sdata), tifffile.imread(path))
