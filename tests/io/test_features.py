@@ -268,3 +268,13 @@ def test_a_smaller_copy_of_a_slide_is_refused(tool: str, slide_file: Path, tmp_p
     set_transformation(slide["slide"], systems, set_all=True)
     with pytest.raises(ValueError, match=r"image 'slide' \(1200 x 900 pixels\) is a smaller copy .* 4 of these wide"):
         READERS[tool][0](tmp_path, slide=slide, mpp=0.5)
+
+
+def test_a_store_of_wsidata_states_its_scale_however_it_was_read() -> None:
+    wsi = wsidata()
+    stored = SimpleNamespace(shapes=wsi.shapes, tables=wsi.tables, attrs={"slide_properties": {"mpp": 0.25}})
+    with pytest.raises(
+        ValueError, match=r"disagree: 0\.5 µm per pixel by mpp=…, 0\.25 by the object of the other tool"
+    ):
+        sw.io.from_wsidata(stored, "uni", mpp=0.5)
+    assert sw.io.from_wsidata(stored, "uni")["sw_tiles"].n_obs == len(CORNERS)

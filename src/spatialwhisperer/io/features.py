@@ -9,6 +9,7 @@ import numpy as np
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.squares import Squares
+from spatialwhisperer._access.sections.platforms import mpp_by_wsidata
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._docs import shared
@@ -334,9 +335,10 @@ def from_wsidata(
     edges = bounds[:, 2:] - bounds[:, :2]
     if not len(edges) or np.ptp(edges) > 1:
         raise ValueError(f"The tiles {tile_key!r} are not squares of one size; make them with a single tile size.")
-    properties = getattr(wsi, "properties", None)
-    own = getattr(properties, "mpp", None)
-    target = find_target(slide, image_key, mpp, None if own is None else float(own))
+    own = getattr(getattr(wsi, "properties", None), "mpp", None)
+    # a store that spatialdata read has no such attribute
+    stated = mpp_by_wsidata(wsi) if own is None else float(own)
+    target = find_target(slide, image_key, mpp, stated)
     features = table.X.toarray() if hasattr(table.X, "toarray") else np.asarray(table.X)
     file = FeatureFile(Path(wanted), np.asarray(features, np.float32), bounds[rows, :2], {}, None)
     check_rows(file)

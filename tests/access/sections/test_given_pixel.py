@@ -126,6 +126,12 @@ def test_the_thumbnail_of_wsidata_takes_microns_per_pixel_of_the_slide(build: An
     data.write(tmp_path / "s.zarr")
     for one in (data, sd.read_zarr(tmp_path / "s.zarr")):
         assert scale_of(one, mpp=0.5).mpp == pytest.approx(0.5 * (16 * 16.1) ** 0.5)
+        found = scale_of(one)
+        assert (found.mpp, found.rule) == (pytest.approx(0.5 * (16 * 16.1) ** 0.5), "slide_properties of wsidata")
+        with pytest.raises(
+            ValueError, match=r"disagree: 4\.012 µm per pixel .* by mpp=.*, 8\.025 by slide_properties of wsidata"
+        ):
+            scale_of(one, mpp=0.25)
     path = tmp_path / "q.geojson"
     data["table"].obs["kind"] = list("aab")
     sw.io.write_qupath(data, path, key="kind")
@@ -151,6 +157,20 @@ def test_any_other_image_takes_microns_per_pixel_of_the_image(build: Any, attrs:
     assert scale_of(data, mpp=8.0).mpp == 8.0
     own = "image 'wsi_thumbnail' (100 x 60 pixels)"
     assert (pixel_of(data, "wsi_thumbnail").words, pixel_of(data, "wsi_thumbnail").image) == (f"pixel of {own}", own)
+
+
+@pytest.mark.parametrize("mpp", [None, 0, -1.0, float("nan"), "0.5", True])
+def test_wsidata_may_know_no_scale(build: Any, mpp: Any) -> None:
+    data = thumbnail(build, attrs={"slide_properties": {"shape": [966, 1600], "mpp": mpp}})
+    with pytest.raises(ValueError, match="The microns per pixel of section 'spots' are not known"):
+        scale_of(data)
+
+
+def test_a_grid_on_the_thumbnail_of_wsidata_has_its_scale(build: Any) -> None:
+    data = thumbnail(build, attrs={"slide_properties": {"shape": [960, 1600], "mpp": 0.5}}, scale=(16.0, 16.0))
+    del data["table"]
+    sw.pp.tiles(data, at="grid", tile_um=80, tissue=None)
+    assert data["wsi_thumbnail_tiles"].area.to_numpy() == pytest.approx(10.0**2)
 
 
 def test_an_anndata_takes_microns_per_full_resolution_pixel(build: Any, capsys: pytest.CaptureFixture[str]) -> None:

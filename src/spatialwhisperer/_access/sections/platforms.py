@@ -67,6 +67,14 @@ def _size_by_wsidata(sdata: SpatialData) -> np.ndarray | None:
     return size if size.shape == (2,) and size.dtype.kind in "iuf" else None
 
 
+def mpp_by_wsidata(sdata: SpatialData) -> float | None:
+    """Microns per pixel of the slide; ``None`` where the object is not from wsidata, or the file of the slide states none."""
+    properties = getattr(sdata, "attrs", {}).get(_WSIDATA)
+    mpp = properties.get("mpp") if isinstance(properties, Mapping) else None
+    known = isinstance(mpp, int | float) and not isinstance(mpp, bool) and 0 < mpp < np.inf
+    return float(mpp) if known else None
+
+
 def _fills(image: tuple[int, int], matrix: np.ndarray, slide: np.ndarray) -> bool:
     """Whether an image reaches from the origin of a system to the size of the slide, to one of its pixels."""
     ends = moved(np.array([[0.0, 0.0], image]), matrix)
@@ -83,6 +91,17 @@ def pixel_of(sdata: SpatialData, image: str) -> GivenPixel:
     matrix = systems_of(sdata.images[image])[system]
     check_affine(image, system, matrix)
     return GivenPixel(f"pixel of the full resolution, coordinate system {system!r}", own, unit_scale(matrix))
+
+
+def of_wsidata(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
+    """Scale by the microns per pixel of the slide that wsidata (LazySlide) states, for an image that fills the slide."""
+    mpp = mpp_by_wsidata(sdata)
+    system = None if mpp is None or _size_by_wsidata(sdata) is None else slide_system(sdata, image)
+    if mpp is None or system is None:
+        return ()
+    matrix = systems_of(sdata.images[image])[system]
+    check_affine(image, system, matrix)
+    return (Scale(mpp * unit_scale(matrix), f"{_WSIDATA} of wsidata", stretch_of(matrix)),)
 
 
 def of_bins(region: str, element: Any, matrix: np.ndarray) -> tuple[Scale, ...]:

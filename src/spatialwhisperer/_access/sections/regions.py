@@ -12,7 +12,7 @@ from spatialwhisperer._access.elements.circles import radii_of
 from spatialwhisperer._access.images import XY, find_image
 from spatialwhisperer._access.sections.choice import choose_image
 from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS, squared
-from spatialwhisperer._access.sections.platforms import of_bins, of_xenium, pixel_of
+from spatialwhisperer._access.sections.platforms import of_bins, of_wsidata, of_xenium, pixel_of
 from spatialwhisperer._access.sections.scale import (
     Scale,
     of_transformation,
@@ -97,6 +97,7 @@ def _stated(
     return (
         *of_transformation(its, image),
         *of_transformation(own, region),
+        *of_wsidata(sdata, image),
         *of_bins(region, element, matrix),
         *of_xenium(sdata, system, its[system], systems_of),
     )
@@ -129,7 +130,7 @@ def region_outlines(
 
 def image_scales(sdata: SpatialData, image: str) -> tuple[Scale, ...]:
     """The scales that an image states, by its coordinate systems."""
-    return of_transformation(systems_of(sdata.images[image]), image)
+    return (*of_transformation(systems_of(sdata.images[image]), image), *of_wsidata(sdata, image))
 
 
 def image_stretch(sdata: SpatialData, image: str, coordinate_system: str | None) -> float:
