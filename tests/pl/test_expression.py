@@ -98,7 +98,7 @@ def unmeasured(section: Any) -> Any:
     rows = slide["sw_tiles"].obs_names
     values = np.random.default_rng(0).normal(size=(len(rows), 4)).astype(np.float32)
     values[0] = np.nan
-    var = pd.DataFrame({"held_out_pearson": np.float32([0.1, np.nan, 0.4, 0.2])}, index=["A", "B", "C", "D"])
+    var = pd.DataFrame({"held_out_pearson": np.array([0.1, np.nan, 0.4, 0.2], np.float32)}, index=["A", "B", "C", "D"])
     predicted = ad.AnnData(values, obs=pd.DataFrame(index=rows), var=var)
     record(predicted, _keys.EXPRESSION, {"value_space": "per_spot_log1p"})
     slide["sw_expression"] = predicted

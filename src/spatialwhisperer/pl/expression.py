@@ -144,7 +144,7 @@ def _predicted_alone(
     panel: Panel, prediction: AnnData, genes: Sequence[str] | None, n_genes: int, cmap: str, alpha: float
 ) -> list[Axes]:
     names = [str(name) for name in prediction.var_names]
-    held_out = prediction.var.get("held_out_pearson")
+    held_out: Any = prediction.var.get("held_out_pearson")
     r = np.full(len(names), np.nan) if held_out is None else held_out.to_numpy(dtype=float)
     values: Any = prediction.X
     predicted = np.asarray(values.toarray() if sp.issparse(values) else values)[panel.section.rows]

@@ -71,8 +71,9 @@ def mpp_by_wsidata(sdata: SpatialData) -> float | None:
     """Microns per pixel of the slide; ``None`` where the object is not from wsidata, or the file of the slide states none."""
     properties = getattr(sdata, "attrs", {}).get(_WSIDATA)
     mpp = properties.get("mpp") if isinstance(properties, Mapping) else None
-    known = isinstance(mpp, int | float) and not isinstance(mpp, bool) and 0 < mpp < np.inf
-    return float(mpp) if known else None
+    if isinstance(mpp, bool) or not isinstance(mpp, int | float):
+        return None
+    return float(mpp) if 0 < mpp < np.inf else None
 
 
 def _fills(image: tuple[int, int], matrix: np.ndarray, slide: np.ndarray) -> bool:
