@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,8 @@ def _locked(archive: Path) -> Iterator[None]:
     """Let one process at a time download and unpack an archive. The lock ends with the process, however it ends."""
     from filelock import FileLock
 
-    lock = FileLock(archive.with_name(f".{archive.name}.lock"))
+    file = archive.with_name(f".{archive.name}.lock")
+    lock = FileLock(file)
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -92,6 +93,9 @@ def _locked(archive: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        # a process that waits for it looks again whether the archive was unpacked, so that no two have to see the same file
+        with suppress(OSError):
+            file.unlink()
 
 
 def _download(name: str, check: Callable[[Path], None], base_url: str, folder: Path, page: str) -> None:

@@ -59,6 +59,9 @@ class ModalityInputs:
         Letter of an encoder that is trained ("U" or "u"), else ``None``.
     context
         Context module, where there is one.
+    whole_sections
+        Mean and standard deviation of the raw features of each whole section, both (d,), where `raw` holds some of its rows; else
+        ``None``.
     """
 
     raw: Any
@@ -69,6 +72,7 @@ class ModalityInputs:
     encoder: Encoder | None = None
     unlocked: str | None = None
     context: ContextConfig | None = None
+    whole_sections: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
 
 
 @dataclass(frozen=True)

@@ -241,13 +241,17 @@ class _Filling:
         rows = self.items.row[has][first]
         codes = self.inputs.observations["section"].to_numpy().astype(str)[rows]
         groups = self.inputs.observations["group"].to_numpy().astype(str)[rows]
-        raw = self.inputs.modalities["image"].raw
+        raw, whole = self.inputs.modalities["image"].raw, self.inputs.modalities["image"].whole_sections
         names = np.unique(codes)
         names = names[self._draw(len(names), max(8, BLOCK_BYTES // (8 * raw.shape[1])))]
         parts = [raw[at[codes == name]] for name in names]
         config["sections"], config["section_rows"] = tuple(names.tolist()), tuple(len(p) for p in parts)
-        arrays["feature_mean"] = np.stack([p.mean(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
-        arrays["feature_std"] = np.stack([p.std(axis=0, dtype=np.float64) for p in parts]).astype(np.float32)
+        if whole is None:
+            moments = [(p.mean(axis=0, dtype=np.float64), p.std(axis=0, dtype=np.float64)) for p in parts]
+        else:
+            moments = [whole[name] for name in names.tolist()]
+        arrays["feature_mean"] = np.stack([mean for mean, _ in moments]).astype(np.float32)
+        arrays["feature_std"] = np.stack([std for _, std in moments]).astype(np.float32)
         self._unseen(config, arrays, parts, [str(groups[codes == name][0]) for name in names])
         self._looks(arrays, names, [str(groups[codes == name][0]) for name in names])
         keep = at[self._draw(len(at), self._rows(SAMPLE, raw.shape[1]))]

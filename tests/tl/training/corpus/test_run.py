@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
+from spatialwhisperer.tl._training.corpus import sample
 from spatialwhisperer.tl._training.corpus.run import choose_pairs
 from spatialwhisperer.training.corpus import order
 from spatialwhisperer.training.corpus.shards import Corpus
@@ -48,6 +49,21 @@ def test_it_is_stored_with_a_reference_and_its_captions(trained: Any) -> None:
     assert set(stored.config.labels) == {"tumour", "stroma", "fat", "T cells"}
     assert stored.reference.config.n == {"image–gene": 150, "gene–text": 90}
     assert stored.config.training.sections == ("cells/cells:all", "slides/S0:all", "slides/S1:all", "slides/S2:all")
+
+
+def test_its_training_range_is_that_of_whole_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "ROWS", 300)
+    slides = {f"S{i}": corpora.slide(i, 900, [f"P{i}"]) for i in range(3)}
+    for one in slides.values():
+        # two tissues, one after the other: a block of rows holds one of them
+        one.obsm["X_image"][450:] += 8
+    corpus = corpora.build(tmp_path / "c", [sw.pp.CorpusSource("s", slides, licence="CC0")])
+    model = sw.tl.train(corpus, preset=PRESET, max_epochs=1)
+    reference = model.reference
+    assert reference is not None
+    for name, mean in zip(reference.config.sections, reference.arrays["feature_mean"], strict=True):
+        values = slides[name.removeprefix("s/").removesuffix(":all")].obsm["X_image"]
+        np.testing.assert_allclose(mean, values.mean(axis=0), atol=1e-4)
 
 
 def test_it_depends_on_the_seed_alone(corpus: Path) -> None:

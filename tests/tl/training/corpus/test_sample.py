@@ -52,6 +52,18 @@ def test_a_sampled_strip_has_the_z_scores_of_the_whole_section(
     np.testing.assert_allclose(z[own], (raw[own] - large.mean(0)) / large.std(0), atol=1e-4)
 
 
+def test_sections_keep_the_moments_of_all_their_rows(
+    corpus: Corpus, slides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = inputs(corpus, "section", monkeypatch, 500)
+    whole = some.modalities["image"].whole_sections
+    assert whole is not None
+    assert set(whole) == set(some.observations["section"])
+    large = slides["large"].obsm["X_image"].astype(np.float64)
+    np.testing.assert_allclose(whole["s/large:all"], (large.mean(0), large.std(0)), rtol=1e-5)
+    assert some.modalities["text"].whole_sections is None
+
+
 def test_sections_with_few_rows_have_training_statistics(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     every = inputs(corpus, "section", monkeypatch, 2 * N)
     raw, z = every.modalities["image"].raw, every.items.inputs["image"]

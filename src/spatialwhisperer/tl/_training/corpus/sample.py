@@ -53,6 +53,7 @@ def sample_inputs(
     scaled: dict[str, list[np.ndarray]] = {m: [] for m in standards}
     columns: dict[str, list[Any]] = {name: [] for name in ("group", "section", "caption", *standards)}
     texts: dict[str, np.ndarray] = {}
+    whole: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {m: {} for m in standards}
     count = dict.fromkeys(standards, 0)
     for number, start, stop in drawn_blocks(corpus, standards, held_out=held_out, rows=ROWS, seed=seed).tolist():
         shard = corpus.shards[number]
@@ -72,6 +73,8 @@ def sample_inputs(
                 x = np.asarray(block.features[m], np.float32)
                 raw[m].append(x)
                 scaled[m].append(standards[m].of_block(x, block.section, partial(shard.statistics, m)))
+                mean, std, _ = shard.statistics(m)
+                whole[m] |= {names[code]: (mean[code], std[code]) for code in np.unique(block.section).tolist()}
                 count[m] += n
     rows = pd.DataFrame({"source": 0, **columns, "x": np.nan, "y": np.nan})
     if "text" in standards:
@@ -82,13 +85,20 @@ def sample_inputs(
     inputs = {m: np.concatenate(parts) for m, parts in scaled.items()}
     index = {m: rows[m].to_numpy() for m in standards}
     items = Items(inputs, index, np.arange(len(rows)), rows["group"].to_numpy())
-    modalities = {m: _modality(corpus, m, stacked[m], standards[m], encoders.get(m)) for m in standards}
+    modalities = {m: _modality(corpus, m, stacked[m], standards[m], encoders.get(m), whole[m]) for m in standards}
     return Inputs(items, modalities, list(texts), rows)
 
 
 def _modality(
-    corpus: Corpus, modality: str, x: np.ndarray, standard: Standard, encoder: Encoder | None
+    corpus: Corpus,
+    modality: str,
+    x: np.ndarray,
+    standard: Standard,
+    encoder: Encoder | None,
+    whole: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> ModalityInputs:
     feature = corpus.manifest.features[modality]
     statistics = None if modality == "text" else (standard.mean, standard.std)
-    return ModalityInputs(x, feature.recipe, feature.dim, standard.how, statistics, encoder)
+    return ModalityInputs(
+        x, feature.recipe, feature.dim, standard.how, statistics, encoder, whole_sections=whole or None
+    )
