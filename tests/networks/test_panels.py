@@ -145,6 +145,8 @@ for bounds in ((0, 9, 23), (0, 0, 23)):
                 gradient /= 2
             for value, right in zip(found, expected, strict=True):
                 torch.testing.assert_close(value, right, rtol=1e-9, atol=1e-10)
+# threads of a group that is left open may end the interpreter by a signal
+distributed.destroy_process_group()
 """
 
 
