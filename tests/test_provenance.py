@@ -11,7 +11,7 @@ import pytest
 
 from spatialwhisperer import _keys
 from spatialwhisperer._provenance import entry, record, recorded, recorded_as
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ _OPENING = """\
     How an object is opened: ``table_key`` (table of a SpatialData), ``image_key`` (image, one for all or by section),
     ``coordinate_system`` (in which shapes and image meet), ``library_key`` (column of ``.obs`` that names the library of each row),
     ``mpp`` (microns per full-resolution pixel, one for all or by section; where a SpatialData does not tell the full resolution of its
-    image, per pixel of the image) and ``spot_pitch_um`` (centre-to-centre distance of the spots, from which ``mpp`` follows). What is left out is taken from :func:`spatialwhisperer.pp.tiles`, else from the object.
+    image, per pixel of the image) and ``spot_pitch_um`` (centre-to-centre distance of the spots, from which ``mpp`` follows). What is
+    left out is taken from :func:`spatialwhisperer.pp.tiles`, else from the object.
 """
 
 PARAMETERS = {

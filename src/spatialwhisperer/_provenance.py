@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialwhisperer import _keys
-from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer._storage.schema import from_plain, to_plain
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import product
 
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
-from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer._storage.schema import from_plain, to_plain
 
 
 def test_a_record_holds_what_is_asked_for_and_perhaps_more() -> None:

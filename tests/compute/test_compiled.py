@@ -9,7 +9,7 @@ import torch
 import spatialwhisperer as sw
 from spatialwhisperer._compute.compiled import compiled_where_asked
 from spatialwhisperer._settings import Settings
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.image.timm import TimmEncoder
 
 if TYPE_CHECKING:

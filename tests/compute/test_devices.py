@@ -13,7 +13,7 @@ from torch import nn
 
 import spatialwhisperer as sw
 from spatialwhisperer._compute.devices import keeping_copies, ready
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 
 
 def network() -> nn.Sequential:

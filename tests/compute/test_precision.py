@@ -8,7 +8,7 @@ import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._compute import precision
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.image.timm import TimmEncoder
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer._storage.schema import from_plain, to_plain
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 
 RECIPE = FeatureRecipe(EncoderIdentity("resnet18", revision="a1"), "X_resnet18", (112.0, 224.0), 224)

@@ -10,7 +10,7 @@ import torch
 
 from spatialwhisperer.encoders.gene.pca import PCAEncoder
 from spatialwhisperer.encoders.image.base import GivenEncoder
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.image.timm import TimmEncoder
 from spatialwhisperer.encoders.resolve import (
     any_encoder,

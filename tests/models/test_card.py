@@ -8,7 +8,7 @@ import pytest
 
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models.card import describe, introduction
-from spatialwhisperer.models.configuration.config import (
+from spatialwhisperer.models.configuration.model import (
     Card,
     ContextConfig,
     HeadConfig,

@@ -16,7 +16,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer.models import Label, Whisperer, default, store, whisperer
 from spatialwhisperer.models.card import introduction
-from spatialwhisperer.models.configuration.config import Card
+from spatialwhisperer.models.configuration.model import Card
 from spatialwhisperer.models.ontology import Ontology, Term
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
 from spatialwhisperer.models.vocabulary import Vocabulary

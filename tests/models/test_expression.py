@@ -13,7 +13,7 @@ import torch
 from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import ExpressionPredictor, Retrieval, Whisperer
-from spatialwhisperer.models.configuration.config import (
+from spatialwhisperer.models.configuration.model import (
     ContextConfig,
     HeadConfig,
     ModalityConfig,

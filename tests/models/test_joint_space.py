@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from spatialwhisperer._settings import settings
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.networks.heads import make_head
 from spatialwhisperer.statistics.standardize import CLIP

@@ -19,7 +19,7 @@ from spatialwhisperer.encoders.gene.pca import PCAEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import Label, ModelConfig, Ontology, Reference, Term, Vocabulary, Whisperer, store
 from spatialwhisperer.models.configuration.annotation import Annotation
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig
 from spatialwhisperer.models.reference import ReferenceConfig
 
 PLAIN = {".json", ".safetensors", ".txt", ".md"}

@@ -11,11 +11,11 @@ import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.models import ModelConfig, Whisperer
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -108,9 +108,9 @@ def unmeasured(section: Any) -> Any:
 def test_a_slide_without_expression_has_the_prediction_alone(unmeasured: Any) -> None:
     axes = expression(unmeasured)
     assert [ax.get_title().split(": ")[1] for ax in axes] == [
-        "C\npredicted, r = 0.40 held out",
-        "D\npredicted, r = 0.20 held out",
-        "A\npredicted, r = 0.10 held out",
+        "C\npredicted, ln(1 + CP10k), r = 0.40 held out",
+        "D\npredicted, ln(1 + CP10k), r = 0.20 held out",
+        "A\npredicted, ln(1 + CP10k), r = 0.10 held out",
     ]
     assert axes[0].figure.axes[:3] == axes
     axes[0].figure.canvas.draw()
@@ -120,11 +120,19 @@ def test_named_genes_of_a_slide_without_expression(unmeasured: Any) -> None:
     axes = expression(unmeasured, genes=["B", "A", "D", "C"])
     assert [ax.get_title().split(": ")[1].split("\n")[0] for ax in axes] == ["B", "A", "D", "C"]
     assert "held out" not in axes[0].get_title()
-    with pytest.raises(KeyError, match=r"genes that were not predicted: E \(there are A, B, C, D\)"):
+    with pytest.raises(KeyError, match=r"genes not predicted: E \(there are A, B, C, D\)"):
         expression(unmeasured, genes=["A", "E"])
+    with pytest.raises(ValueError, match="is in value space 'per_spot_log1p'"):
+        expression(unmeasured, value_space="per_spot_log10")
     del unmeasured["sw_expression"].var["held_out_pearson"]
     unmeasured["sw_expression"].X[:, 1] *= 100
     assert ": B\n" in expression(unmeasured, n_genes=1)[0].get_title()
+
+
+def test_a_prediction_without_values_is_refused_on_a_slide_without_expression(unmeasured: Any) -> None:
+    unmeasured["sw_expression"].X[:] = np.nan
+    with pytest.raises(ValueError, match="Every row of the prediction has a NaN"):
+        expression(unmeasured)
 
 
 def test_genes_are_ranked_and_coloured_by_their_set(report: pd.DataFrame) -> None:

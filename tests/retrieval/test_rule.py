@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer._storage.schema import from_plain, to_plain
 from spatialwhisperer.retrieval.rule import Retrieval
 
 

@@ -13,7 +13,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
-from spatialwhisperer._schema import to_plain
+from spatialwhisperer._storage.schema import to_plain
 from spatialwhisperer.models.configuration.annotation import Annotation, Region
 from spatialwhisperer.statistics.calibration import expected_calibration_error, fit_temperature, probabilities
 from spatialwhisperer.tl.calibrate import calibrate

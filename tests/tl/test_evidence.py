@@ -93,7 +93,7 @@ def test_without_expression_the_darkness_is_all_that_is_known(section: Any, mode
 
 
 def test_a_model_without_images_is_refused(section: Any, own: Any, labels: Any) -> None:
-    from spatialwhisperer.models.configuration.config import ModelConfig
+    from spatialwhisperer.models.configuration.model import ModelConfig
     from spatialwhisperer.models.whisperer import Whisperer
 
     config = ModelConfig(own.config.projection_dim, {m: own.config.modalities[m] for m in ("gene", "text")})

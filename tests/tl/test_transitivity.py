@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer.models.configuration.config import ModelConfig
+from spatialwhisperer.models.configuration.model import ModelConfig
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.tl.transitivity import transitivity
 

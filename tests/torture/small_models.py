@@ -19,7 +19,7 @@ from spatialwhisperer.encoders.gene.set_transformer import SetTransformerEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import ModelConfig, Whisperer, store
 from spatialwhisperer.models.configuration.annotation import Annotation
-from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig, ModalityConfig, Training
+from spatialwhisperer.models.configuration.model import ContextConfig, HeadConfig, ModalityConfig, Training
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.retrieval.rule import Retrieval

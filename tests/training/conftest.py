@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.configuration.parts import PairLoss
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.presets.recipe import Recipe

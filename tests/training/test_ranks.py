@@ -34,7 +34,7 @@ from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models.configuration.augmentation import Augmentation
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.configuration.parts import PairLoss
 from spatialwhisperer.models.presets.recipe import Recipe

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from spatialwhisperer._access.sections.scale import is_measured
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._schema import Stored, from_plain
+from spatialwhisperer._storage.schema import Stored, from_plain
 
 At = Literal["spots", "cells", "grid"]
 OffSlide = Literal["raise", "nan"]

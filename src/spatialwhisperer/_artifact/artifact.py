@@ -29,9 +29,9 @@ from spatialwhisperer._artifact.verify import (
     tensors_of,
     verified,
 )
-from spatialwhisperer._schema import to_plain
 from spatialwhisperer._storage.folders import beside, make_durable, present, put, sweep
 from spatialwhisperer._storage.permissions import as_usual, take_over
+from spatialwhisperer._storage.schema import to_plain
 from spatialwhisperer._storage.untrusted import REMEDY
 
 if TYPE_CHECKING:

@@ -85,8 +85,8 @@ def olfactory_bulb(
 
     References
     ----------
-    Ståhl et al., Science 353, 78 (2016). Layers and images: github.com/tare/Splotch (BSD-3-Clause; Äijö et al., bioRxiv 757096). Counts of section 11:
-    github.com/almaan/sepal (MIT). MOB1 to MOB4: github.com/jbergenstrahle/STUtility (MIT).
+    Ståhl et al., Science 353, 78 (2016). Layers and images: github.com/tare/Splotch (BSD-3-Clause; Äijö et al., bioRxiv 757096). Counts
+    of section 11: github.com/almaan/sepal (MIT). MOB1 to MOB4: github.com/jbergenstrahle/STUtility (MIT).
 
     Examples
     --------

@@ -55,8 +55,8 @@ def pannuke(
     ----------
     data_dir
         Folder with ``images.npy`` and ``types.npy`` in ``Fold k/images/foldk`` and ``masks.npy`` in ``Fold k/masks/foldk`` (``Foldk``,
-        ``foldk`` and ``fold_k`` are found too), or with canvases ``batch_*.hdf`` (arrays ``img``, ``gt_inst``, ``gt_ct``) as the published benchmark makes them.
-        ``None`` downloads the archives of the folds once into ``settings.cache_dir / "pannuke"``.
+        ``foldk`` and ``fold_k`` are found too), or with canvases ``batch_*.hdf`` (arrays ``img``, ``gt_inst``, ``gt_ct``) as the
+        published benchmark makes them. ``None`` downloads the archives of the folds once into ``settings.cache_dir / "pannuke"``.
     images
         Names such as ``"fold2_00050"``, the canvas that starts with the 51st patch; ``None`` takes all.
     folds

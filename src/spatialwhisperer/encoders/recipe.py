@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 
 Border = Literal["pad", "nan"]
 

@@ -16,7 +16,7 @@ from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.catalogue import encoder_class, encoder_names, open_encoder, stored_class
 from spatialwhisperer.encoders.gene.base import KIND, GeneEncoder
 from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD, GivenEncoder, ImageEncoder
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.outputs import opened
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text.base import TextEncoder
@@ -46,7 +46,7 @@ def image_encoder(
         ``"stain_texture"`` (no weights), another registered name, any timm model id, ``"hf-hub:owner/model"``, a torch module
         that takes (n, 3, h, w) ImageNet-normalised floats and returns (n, d), or an object that is an encoder already. For a
         module with another input size or normalisation pass
-        ``spatialwhisperer.encoders.image.networks.network.ModuleEncoder(module, EncoderSpec(…))``.
+        ``spatialwhisperer.encoders.image.networks.module.ModuleEncoder(module, EncoderSpec(…))``.
     weights
         A ``.safetensors`` file, or a folder with exactly one, for a timm model. Pickled files are refused.
     pretrained

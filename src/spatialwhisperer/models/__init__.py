@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.spec import EncoderSpec
     from spatialwhisperer.encoders.text.base import TextEncoder
     from spatialwhisperer.models.configuration.augmentation import Augmentation
-    from spatialwhisperer.models.configuration.config import ModelConfig
+    from spatialwhisperer.models.configuration.model import ModelConfig
     from spatialwhisperer.models.configuration.parts import Context, Evaluation, Expression, PairLoss, Preset
     from spatialwhisperer.models.default import default_model
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
@@ -48,7 +48,7 @@ _PLACES = {
     "ImageEncoder": "encoders.image.base",
     "Label": "models.vocabulary",
     "Modality": "_modalities",
-    "ModelConfig": "models.configuration.config",
+    "ModelConfig": "models.configuration.model",
     "Ontology": "models.ontology",
     "PairLoss": "models.configuration.parts",
     "Preset": "models.configuration.parts",

@@ -9,7 +9,7 @@ from spatialwhisperer._messages import listing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spatialwhisperer.models.configuration.config import ModelConfig
+    from spatialwhisperer.models.configuration.model import ModelConfig
 
 
 def describe(config: ModelConfig, expression: str | None = None) -> str:

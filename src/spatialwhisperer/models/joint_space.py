@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from spatialwhisperer.encoders.base import Encoder
-    from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
+    from spatialwhisperer.models.configuration.model import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
 
 
 class JointSpace(nn.Module):

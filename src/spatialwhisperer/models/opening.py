@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._artifact.artifact import Artifact
     from spatialwhisperer.encoders.base import Encoder
-    from spatialwhisperer.models.configuration.config import ModalityConfig, ModelConfig
+    from spatialwhisperer.models.configuration.model import ModalityConfig, ModelConfig
     from spatialwhisperer.models.joint_space import JointSpace
 
     Given = Encoder | torch.nn.Module | str | Path

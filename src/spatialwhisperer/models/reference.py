@@ -11,7 +11,7 @@ import numpy as np
 from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._frozen import FrozenMapping, frozen
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 from spatialwhisperer.models.training_range import (
     FAR,
     LEAST_LOOK,

@@ -13,7 +13,7 @@ from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_text, check_texts
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 from spatialwhisperer.models.ontology import Ontology
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from spatialwhisperer._storage.untrusted import opening
 from spatialwhisperer.encoders.resolve import check_allowed
 from spatialwhisperer.models import store
 from spatialwhisperer.models.card import describe, introduction
-from spatialwhisperer.models.configuration.config import ModelConfig
+from spatialwhisperer.models.configuration.model import ModelConfig
 from spatialwhisperer.models.expression.predictor import ExpressionPredictor
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.opening import check_sizes, encoder_part, fill, open_encoders, sketched

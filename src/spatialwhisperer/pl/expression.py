@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
-import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
@@ -19,7 +18,7 @@ from spatialwhisperer.pl._drawing.panels import draw_background, panel_of
 from spatialwhisperer.statistics.expression.metrics import pearson_per_gene
 from spatialwhisperer.statistics.expression.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation.genes import read_gene_sets
-from spatialwhisperer.tl.evaluation.rows.pairs import make_pair, prediction_of
+from spatialwhisperer.tl.evaluation.rows.pairs import make_pair, make_predicted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.pl._drawing.panels import Panel
     from spatialwhisperer.tl.evaluation.genes import GeneSets
+    from spatialwhisperer.tl.evaluation.rows.pairs import Predicted
 
 _UNITS = {"per_spot_log1p": "ln(1 + CP10k)", "per_spot_log10": "log10(1 + CP10k)"}
 
@@ -60,7 +60,7 @@ def expression(
     than what is measured, and look flatter. How much less is seen in the third panel, against the dashed line of equal values.
 
     A slide whose table holds no genes, such as an H&E slide without expression, has the map of the prediction alone. Its title states the
-    correlation of the gene on held-out training tissue, where that is known.
+    correlation of the gene on held-out training tissue, where that is known. Each map has a colour range of its own.
 
     Parameters
     ----------
@@ -109,8 +109,10 @@ def expression(
     opened = Slide.open(data, drawing=True, **slide)
     check_names([opened], layer=layer)
     if not opened.table.n_vars:
+        found = make_predicted(opened, prediction, genes=genes, value_space=value_space, key=key)
+        chosen = np.arange(len(found.genes)) if genes is not None else _most_certain(found, n_genes)
         panel = panel_of(opened, section=section, diameter_um=diameter_um)
-        return _predicted_alone(panel, prediction_of(opened, prediction, key), genes, n_genes, cmap, alpha)
+        return _predicted_alone(panel, found, chosen, cmap, alpha)
     pair = make_pair(
         opened,
         prediction,
@@ -126,7 +128,7 @@ def expression(
     r = pearson_per_gene(truth, predicted)
     chosen = np.arange(len(pair.genes)) if genes is not None else _best(r, n_genes, panel.section.name)
     axes = _grid(3 * len(chosen), panel.tallness)
-    unit = _UNITS.get(pair.space, SPACES.get(pair.space, "value").split(",")[-1].split(":")[0].strip())
+    unit = _unit(pair.space)
     for i, g in enumerate(chosen):
         measured = truth[:, [g]].toarray().ravel()
         guess = predicted[:, g]
@@ -140,42 +142,32 @@ def expression(
     return axes
 
 
-def _predicted_alone(
-    panel: Panel, prediction: AnnData, genes: Sequence[str] | None, n_genes: int, cmap: str, alpha: float
-) -> list[Axes]:
-    names = [str(name) for name in prediction.var_names]
-    held_out: Any = prediction.var.get("held_out_pearson")
-    r = np.full(len(names), np.nan) if held_out is None else held_out.to_numpy(dtype=float)
-    values: Any = prediction.X
-    predicted = np.asarray(values.toarray() if sp.issparse(values) else values)[panel.section.rows]
-    chosen = _named(names, genes) if genes is not None else _most_certain(r, predicted, n_genes)
+def _unit(space: str) -> str:
+    return _UNITS.get(space, SPACES.get(space, "value").split(",")[-1].split(":")[0].strip())
+
+
+def _predicted_alone(panel: Panel, found: Predicted, chosen: np.ndarray, cmap: str, alpha: float) -> list[Axes]:
+    """One map for each gene, with its own colour range."""
     axes = _grid(len(chosen), panel.tallness, n_columns=min(3, len(chosen)))
+    unit = "" if found.space is None else f", {_unit(found.space)}"
     for ax, g in zip(axes, chosen, strict=False):
         draw_background(ax, panel)
-        known = predicted[:, g][np.isfinite(predicted[:, g])]
-        if len(known):
-            _draw_values(ax, panel, predicted[:, g], canvas.value_range(known), cmap, alpha)
-        trust = "" if np.isnan(r[g]) else f", r = {r[g]:.2f} held out"
-        ax.set_title(f"{panel.section.name}: {names[g]}\npredicted{trust}", fontsize=10)
+        values = found.values[panel.section.rows, g]
+        if np.isfinite(values).any():
+            _draw_values(ax, panel, values, canvas.value_range(values[np.isfinite(values)]), cmap, alpha)
+        r = "" if np.isnan(found.held_out[g]) else f", r = {found.held_out[g]:.2f} held out"
+        ax.set_title(f"{panel.section.name}: {found.genes[g]}\npredicted{unit}{r}", fontsize=10)
     for ax in axes[len(chosen) :]:
         ax.remove()
     return axes[: len(chosen)]
 
 
-def _named(names: list[str], genes: Sequence[str]) -> list[int]:
-    wanted = [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
-    missing = [name for name in wanted if name not in names]
-    if missing or not wanted:
-        raise KeyError(f"genes that were not predicted: {listing(missing)} (there are {listing(names, 5)}).")
-    return [names.index(name) for name in wanted]
-
-
-def _most_certain(r: np.ndarray, predicted: np.ndarray, n: int) -> np.ndarray:
+def _most_certain(found: Predicted, n: int) -> np.ndarray:
     """Genes with the highest held-out correlation; those that vary most, where none is known."""
-    if np.isnan(r).all():
-        r = predicted[np.isfinite(predicted).all(axis=1)].std(axis=0)
-    order = np.argsort(np.where(np.isnan(r), -np.inf, r), kind="stable")[::-1]
-    return order[:n]
+    known = found.held_out
+    if np.isnan(known).all():
+        known = found.values[np.isfinite(found.values).all(axis=1)].std(axis=0)
+    return np.argsort(np.where(np.isnan(known), -np.inf, known), kind="stable")[::-1][:n]
 
 
 def _best(r: np.ndarray, n: int, section: str) -> np.ndarray:

@@ -57,7 +57,8 @@ def fit_gene_encoder(
 
     Genes are chosen and parameters are learnt on the given data alone. Where some sections are held out, pass the training sections
     only, and apply the encoder to the others with :func:`embed_genes`. Nothing is written to ``data``. The last four fits of scVI, scANVI,
-    DRVI and the set transformer are kept in the process: another call on the same counts with the same arguments returns the same encoder at once.
+    DRVI and the set transformer are kept in the process: another call on the same counts with the same arguments returns the same encoder
+    at once.
 
     Parameters
     ----------
@@ -65,8 +66,9 @@ def fit_gene_encoder(
         One object or several with raw counts. Of several, the genes that all of them have are used, matched by name or Ensembl id.
     encoder
         ``"pca"``: principal components of log1p(CP10k). ``"scvi"``: scVI (Lopez et al., Nat Methods 2018). ``"scanvi"``: scANVI (Xu
-        et al., Mol Syst Biol 2021). ``"drvi"``: DRVI (Moinfar & Theis, bioRxiv 2024; scvi-tools 1.5 or later). ``"identity"``: the log expression itself. ``"set_transformer"``: attention over the expressed
-        genes. ``"gene_sentence"``: a text encoder applied to the names of the most expressed genes.
+        et al., Mol Syst Biol 2021). ``"drvi"``: DRVI (Moinfar & Theis, bioRxiv 2024; scvi-tools 1.5 or later). ``"identity"``: the log
+        expression itself. ``"set_transformer"``: attention over the expressed genes. ``"gene_sentence"``: a text encoder applied to the
+        names of the most expressed genes.
     %(table_key)s
     %(layer)s
     batch_key

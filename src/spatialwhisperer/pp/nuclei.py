@@ -24,7 +24,7 @@ from spatialwhisperer._checks.values import check_flag, check_key_added, one_of,
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import record
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 from spatialwhisperer.pp.grid import image_frames, image_names
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def nuclei(
     TypeError
         If there is no argument of a name.
     ValueError
-        If the scale is not known or coarser than 0.75 µm per pixel, the image holds nothing or 12-bit values, a name is taken, an argument does not apply, or there is no nucleus.
-        Nothing is written then, nor where the call is interrupted.
+        If the scale is not known or coarser than 0.75 µm per pixel, the image holds nothing or 12-bit values, a name is taken, an
+        argument does not apply, or there is no nucleus. Nothing is written then, nor where the call is interrupted.
 
     See Also
     --------
@@ -130,8 +130,8 @@ def nuclei(
     Notes
     -----
     The measure is haematoxylin relative to the slide: the optical density in red, which haematoxylin absorbs and eosin hardly does, in
-    units of what 1 % of the tissue exceeds. Nuclei are at most 40 µm long. Images finer than 0.5 µm per pixel are averaged to about that. ``python -m
-    spatialwhisperer.protocols nuclei`` measures the agreement with nuclei that people drew.
+    units of what 1 % of the tissue exceeds. Nuclei are at most 40 µm long. Images finer than 0.5 µm per pixel are averaged to about that.
+    ``python -m spatialwhisperer.protocols nuclei`` measures the agreement with nuclei that people drew.
 
     Examples
     --------

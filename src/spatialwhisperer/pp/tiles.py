@@ -104,8 +104,8 @@ def tiles(
         If there is no argument of a name, ``tile_um`` is not one number, or a mask does not hold numbers.
     ValueError
         If the scale is not known or stated in two ways that differ by more than 5 %, a size is not positive, a coordinate is NaN,
-        centres lie outside the image, an argument does not apply, a name is taken (also by a grid that is not replaced), a mask holds fractions, NaN or negative numbers,
-        or no tile of a grid fits into the tissue. Nothing is written then.
+        centres lie outside the image, an argument does not apply, a name is taken (also by a grid that is not replaced), a mask holds
+        fractions, NaN or negative numbers, or no tile of a grid fits into the tissue. Nothing is written then.
 
     Examples
     --------

@@ -22,7 +22,7 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
-from spatialwhisperer.models.configuration.config import Card
+from spatialwhisperer.models.configuration.model import Card
 from spatialwhisperer.models.store import EMBEDDED, embedded_folder
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.default_model.decisions import calibration

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spatialwhisperer._annotations import is_number
 from spatialwhisperer._messages import listing
 from spatialwhisperer._modalities import get_modality
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 from spatialwhisperer.retrieval.weights import WEIGHTS
 
 

@@ -19,7 +19,7 @@ from spatialwhisperer._checks.values import check_text, one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 from spatialwhisperer.statistics.labels import agreement as statistic
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.labels import class_embeddings

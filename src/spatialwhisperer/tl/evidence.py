@@ -62,8 +62,9 @@ def evidence(
     """Report, for each label, whether its scores show more than the darkness of the tissue.
 
     The darkness of a tile, its mean optical density, ranks many labels of a section well by itself, because cells are dense where some
-    types are common. This function reports for each label how much of its score map darkness explains. Where expression is measured on the same rows, it also tests whether
-    the scores of the image agree with those of the expression, and whether they still do once darkness is taken out of both.
+    types are common. This function reports for each label how much of its score map darkness explains. Where expression is measured on
+    the same rows, it also tests whether the scores of the image agree with those of the expression, and whether they still do once
+    darkness is taken out of both.
 
     Parameters
     ----------
@@ -101,7 +102,8 @@ def evidence(
 
     Columns that need expression are NaN without it. ``.attrs`` holds ``effective_rank`` of the score maps (exponential of the entropy
     of the eigenvalues of their correlation; 1 where all labels show one map), ``not_told_apart`` (the labels whose scores show no more
-    than the density of the tissue), ``trained_on`` (sections of these that the model was trained on), ``n`` and ``model``. Nothing is written to ``data``.
+    than the density of the tissue), ``trained_on`` (sections of these that the model was trained on), ``n`` and ``model``. Nothing is
+    written to ``data``.
 
     Raises
     ------

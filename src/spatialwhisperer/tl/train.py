@@ -110,8 +110,8 @@ def train(
     ValueError
         If no object holds a pair of modalities, arguments do not fit each other, or counts are not raw counts. If models cannot be
         trained with an argument of ``trainer``, this machine lacks a device of it, or it ends the training before the first step. If two
-        objects hold the same section as two patients, or twice with an image. If ``resume`` is on and the folder holds another run (the message names
-        each difference), or a run whose checkpoints are all damaged.
+        objects hold the same section as two patients, or twice with an image. If ``resume`` is on and the folder holds another run (the
+        message names each difference), or a run whose checkpoints are all damaged.
     RuntimeError
         If one of several processes is gone.
     KeyError
@@ -127,11 +127,12 @@ def train(
     features, captions and patients, so that ``image``, ``gene``, ``text``, ``group_key`` and what opens slides are left out, encoders stay
     frozen, and no expression is predicted. All pairs are trained together by contrastive steps (``schedule="joint"``), also where a
     preset is solved in closed form on objects. Every batch holds the sets of modalities in equal parts, unless the recipe says
-    ``mixture="natural"``; rows that do not fill a last batch are left out of a pass. Blocks of 256 rows are permuted over all shards, and rows are
-    shuffled within 32 blocks; the order depends on the seed alone. Training statistics are those of 100,000 rows. Of several
+    ``mixture="natural"``; rows that do not fill a last batch are left out of a pass. Blocks of 256 rows are permuted over all shards, and
+    rows are shuffled within 32 blocks; the order depends on the seed alone. Training statistics are those of 100,000 rows. Of several
     processes, each reads shards of its own where that is even, else blocks of its own. A pass is trained in parts of about 1,000 steps:
-    after each, the history gets a row and a run with ``folder`` a checkpoint, so that ``resume=True`` continues in the middle of a pass, to
-    the last bit. ``mpp`` of the model is that of all slides, and the reference is drawn from 10,000 rows; it has no profiles of counts.
+    after each, the history gets a row and a run with ``folder`` a checkpoint, so that ``resume=True`` continues in the middle of a pass,
+    to the last bit. ``mpp`` of the model is that of all slides, and the reference is drawn from 10,000 rows; it has no profiles of
+    counts.
 
     Examples
     --------

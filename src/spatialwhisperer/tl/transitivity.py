@@ -143,11 +143,11 @@ def transitivity(
     Notes
     -----
     Neighbouring spots are alike. The covariance of the residuals of each quantity is fitted by distance, and intervals follow from it
-    with Student's t; where there are no positions, rows are taken to be independent, and intervals are too narrow. Quantities of training rows have intervals over their patients. There is none where a
-    quantity rests on fewer than three independent patches, or patients, and a label in fewer than three patches or ten rows has no
-    AUROC. The coverage of the intervals is measured by ``python -m spatialwhisperer.protocols coverage``. They are about more tissue
-    of the same sections: the model, the training sample and the held-out scores of a classifier are kept fixed, and other patients
-    differ by more.
+    with Student's t; where there are no positions, rows are taken to be independent, and intervals are too narrow. Quantities of training
+    rows have intervals over their patients. There is none where a quantity rests on fewer than three independent patches, or patients,
+    and a label in fewer than three patches or ten rows has no AUROC. The coverage of the intervals is measured by ``python -m
+    spatialwhisperer.protocols coverage``. They are about more tissue of the same sections: the model, the training sample and the
+    held-out scores of a classifier are kept fixed, and other patients differ by more.
 
     Examples
     --------

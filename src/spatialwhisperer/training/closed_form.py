@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from spatialwhisperer._frozen import FrozenMapping
-from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig
+from spatialwhisperer.models.configuration.model import ContextConfig, HeadConfig
 from spatialwhisperer.networks.heads import fixed_linear_head, fixed_signed_head
 from spatialwhisperer.training.fitted import Fitted, one_step
 from spatialwhisperer.training.ridge_link import link_error, linked_pairs, measurable, pair_units, solve_ridge

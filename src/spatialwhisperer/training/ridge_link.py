@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 import torch
 
-from spatialwhisperer.models.configuration.config import HeadConfig
+from spatialwhisperer.models.configuration.model import HeadConfig
 from spatialwhisperer.networks.heads import fixed_linear_head
 from spatialwhisperer.statistics.grouped_ridge import grouped_ridge
 from spatialwhisperer.statistics.left_out import left_out_units

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import spatialwhisperer as sw
-from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer._storage.schema import from_plain, to_plain
 from spatialwhisperer.models.configuration.augmentation import Augmentation
 
 

@@ -23,7 +23,7 @@ import spatialwhisperer as sw
 from spatialwhisperer.encoders.hub_record import record_file
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import Whisperer
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from tests.encoders.hub_mirror import set_token
 from tests.loopback_hub import files_in
 

@@ -12,10 +12,10 @@ import torch
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import EncoderSpec, ModelConfig, Whisperer
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig
 from spatialwhisperer.models.sharing.licences import Part, check_may_be_passed_on, parts_of
 
 if TYPE_CHECKING:

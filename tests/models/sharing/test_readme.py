@@ -20,7 +20,7 @@ from tests.models.test_card import CARD, CONFIG, TRAINING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spatialwhisperer.models.configuration.config import Card, Training
+    from spatialwhisperer.models.configuration.model import Card, Training
 
 OWN = EncoderSpec("pca", "gene", 32, licence="BSD-3-Clause (no weights)", commercial=True)
 UNI = EncoderSpec(

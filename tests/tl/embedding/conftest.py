@@ -13,7 +13,7 @@ import torch
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
 from spatialwhisperer.encoders.text.base import TextEncoder
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.whisperer import Whisperer
 
 

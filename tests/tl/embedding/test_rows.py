@@ -13,10 +13,10 @@ from spatialwhisperer import _modalities
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._modalities import Modality
 from spatialwhisperer._provenance import record
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.encoders.spec import EncoderSpec
-from spatialwhisperer.models.configuration.config import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import ContextConfig, HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.tl._embedding.rows import (
     Embedded,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from spatialwhisperer.models.configuration.config import ModelConfig
+from spatialwhisperer.models.configuration.model import ModelConfig
 from spatialwhisperer.models.ontology import Ontology, Term
 from spatialwhisperer.models.vocabulary import Label, Vocabulary
 from spatialwhisperer.models.whisperer import Whisperer

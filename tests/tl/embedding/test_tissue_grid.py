@@ -10,7 +10,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import record
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 

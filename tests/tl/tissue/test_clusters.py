@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from spatialwhisperer.tl._tissue import clusters
 from spatialwhisperer.tl._tissue.clusters import by_size, components, kmeans, leiden, smoothed
 
 
@@ -55,3 +56,20 @@ def test_leiden_follows_the_neighbours_on_the_tissue() -> None:
     z = np.random.default_rng(0).normal(size=(40, 3))
     graph = sp.block_diag([np.ones((25, 25)), np.ones((15, 15))], format="csr")
     assert leiden(z, graph, 1.0, 2, random_state=0).tolist() == [0] * 25 + [1] * 15
+
+
+def test_a_number_that_bisection_misses_is_looked_for_around_where_it_ended() -> None:
+    asked: list[float] = []
+
+    def communities(resolution: float) -> np.ndarray:
+        """Three up to a resolution of 1, then five, and four in between for one small range alone."""
+        asked.append(resolution)
+        n = 4 if 0.9855 < resolution < 0.9905 else 3 if resolution < 1 else 5
+        return np.arange(20) % n
+
+    assert clusters.closest_in_number(4, communities).max() + 1 == 4
+    assert asked[-1] == pytest.approx(0.99, abs=0.001)
+    # there are no two: the closest number is given, after all resolutions were tried
+    asked.clear()
+    assert clusters.closest_in_number(2, communities).max() + 1 == 3
+    assert len(asked) > 16

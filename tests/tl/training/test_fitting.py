@@ -17,7 +17,7 @@ import torch
 import spatialwhisperer as sw
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import Context, get_preset
-from spatialwhisperer.models.configuration.config import ContextConfig, Training
+from spatialwhisperer.models.configuration.model import ContextConfig, Training
 from spatialwhisperer.tl._training.fitting import (
     Plan,
     build_model,

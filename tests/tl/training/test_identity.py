@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models import Augmentation, get_preset
-from spatialwhisperer.models.configuration.config import Training
+from spatialwhisperer.models.configuration.model import Training
 from spatialwhisperer.pp.features.options import GeneFeatures
 from spatialwhisperer.tl._training.fitting import Plan
 from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify

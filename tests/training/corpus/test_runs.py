@@ -26,7 +26,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.models.configuration.parts import PairLoss
 from spatialwhisperer.models.presets.recipe import Recipe

@@ -11,7 +11,7 @@ import numpy as np
 
 from spatialwhisperer._access.images import read_pixels
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,8 +15,8 @@ from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import to_plain
 from spatialwhisperer._settings import settings
+from spatialwhisperer._storage.schema import to_plain
 from spatialwhisperer.encoders.base import Encoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.statistics.counts import as_counts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._checks.checked import checked
-from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer._storage.schema import from_plain, to_plain
 from spatialwhisperer._storage.sketches import compare_shapes
 from spatialwhisperer._storage.untrusted import networks_within, opening
 from spatialwhisperer.encoders.gene._geneformer.architecture import Architecture

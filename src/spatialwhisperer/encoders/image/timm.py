@@ -10,7 +10,7 @@ from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer.encoders.hub import HUB
 from spatialwhisperer.encoders.image._published.timm_source import HUB_PREFIX, Source
 from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.image.weights import load_weights, weight_file
 from spatialwhisperer.encoders.published.table import row_of, specs
 from spatialwhisperer.encoders.recipe import EncoderIdentity

@@ -18,8 +18,8 @@ import numpy as np
 from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._checks.values import check_batch_size
 from spatialwhisperer._messages import listing, require
-from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer._settings import settings
+from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders._transformers import quiet
 from spatialwhisperer.encoders.digests import module_digest
 from spatialwhisperer.encoders.recipe import EncoderIdentity

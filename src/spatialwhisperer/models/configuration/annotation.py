@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 
 Normalize = Literal["none", "softmax", "centre"]
 Background = Literal["section", "training"]

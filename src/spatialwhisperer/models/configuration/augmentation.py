@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 
 _AT_MOST_ONE = ("stain_scale", "brightness", "contrast", "saturation", "colour_probability")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import Stored
-from spatialwhisperer.models.configuration.config import RegressionFeatures
+from spatialwhisperer._storage.schema import Stored
+from spatialwhisperer.models.configuration.model import RegressionFeatures
 from spatialwhisperer.retrieval.rule import Retrieval
 
 if TYPE_CHECKING:

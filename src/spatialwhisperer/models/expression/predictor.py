@@ -12,7 +12,7 @@ from spatialwhisperer._annotations import numbers, one_for_each, shown
 from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import from_plain, to_plain
+from spatialwhisperer._storage.schema import from_plain, to_plain
 from spatialwhisperer.models.expression.config import METHODS, ExpressionConfig, Method, check_arrays
 from spatialwhisperer.retrieval.retrieval import retrieve_mean
 from spatialwhisperer.statistics.standardize import standardize
@@ -20,7 +20,7 @@ from spatialwhisperer.statistics.standardize import standardize
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from spatialwhisperer.models.configuration.config import RegressionFeatures
+    from spatialwhisperer.models.configuration.model import RegressionFeatures
 
 KIND = "predictor of expression"
 _CSR = ("data", "indices", "indptr")

@@ -39,8 +39,8 @@ class Recipe:
     decay
         Parameters that the weight decay of "adamw" applies to: "matrices", so not biases and norms, or "all".
     warmup
-        Fraction of the steps, or from 1 on their number, over which the learning rate of the heads rises. Encoders that start from pretrained weights (``U``) stay
-        frozen during it; their learning rate rises afterwards, over as many steps.
+        Fraction of the steps, or from 1 on their number, over which the learning rate of the heads rises. Encoders that start from
+        pretrained weights (``U``) stay frozen during it; their learning rate rises afterwards, over as many steps.
     final_learning_rate
         Learning rate at the end of the cosine, as a fraction of the highest one.
     batch_size

@@ -14,7 +14,7 @@ from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
 from spatialwhisperer.encoders.hub import HUB, Wanted, in_cache
 from spatialwhisperer.encoders.published.table import paired
-from spatialwhisperer.models.configuration.config import ModelConfig
+from spatialwhisperer.models.configuration.model import ModelConfig
 from spatialwhisperer.models.published.names import (
     DOWNLOAD_MB,
     FILE,

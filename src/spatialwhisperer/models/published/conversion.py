@@ -16,7 +16,7 @@ from spatialwhisperer._storage.permissions import as_usual
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.encoders.text.bert import pooled_bert
-from spatialwhisperer.models.configuration.config import Card, HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import Card, HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.opening import fill
 from spatialwhisperer.models.published.names import GENE, IMAGE, LICENCE, TEXT, TRAINED_ON
 from spatialwhisperer.models.whisperer import Whisperer

@@ -8,7 +8,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import open_encoder
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.published.names import image_text_names
 from spatialwhisperer.models.whisperer import Whisperer
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from spatialwhisperer.encoders.base import Encoder
-    from spatialwhisperer.models.configuration.config import ModelConfig
+    from spatialwhisperer.models.configuration.model import ModelConfig
 
 Held = Literal["no", "fitted", "copied", "trained"]
 

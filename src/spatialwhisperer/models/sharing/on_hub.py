@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._artifact.artifact import Artifact
     from spatialwhisperer.encoders.base import Encoder
-    from spatialwhisperer.models.configuration.config import ModelConfig
+    from spatialwhisperer.models.configuration.model import ModelConfig
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.sharing.licences import Part

@@ -14,7 +14,7 @@ from spatialwhisperer.models.sharing.licences import hub_licence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from spatialwhisperer.models.configuration.config import Card, ModelConfig, Training
+    from spatialwhisperer.models.configuration.model import Card, ModelConfig, Training
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.reference import Reference
     from spatialwhisperer.models.sharing.licences import Part

@@ -53,8 +53,8 @@ def build_corpus(
     A corpus is what :func:`spatialwhisperer.tl.train` reads where data do not fit into memory. One slide is in memory at a time. Every slide is
     checked before the first one is embedded. A slide that is in the corpus is not computed again, so that the same call adds
     slides, or continues after it was killed. One that holds a modality which its record lacks, because that was not asked for or not
-    there, is built again with all its modalities, and its former rows stay until it is finished. Several processes, also of several machines that share the folder, may build one corpus:
-    each slide is built by one of them.
+    there, is built again with all its modalities, and its former rows stay until it is finished. Several processes, also of several
+    machines that share the folder, may build one corpus: each slide is built by one of them.
 
     Parameters
     ----------
@@ -90,13 +90,14 @@ def build_corpus(
 
     ``manifest.json``
         For each modality the recipe of its features, their number and the licence of the encoder. For each source its licence.
-        For each slide its sections, and how many rows have free and templated captions. For each shard its patients, and the size and SHA-256 of its files.
+        For each slide its sections, and how many rows have free and templated captions. For each shard its patients, and the size and
+        SHA-256 of its files.
     ``shards/<slide>/<modalities>-<number>/``
         An AnnData in zarr (``anndata.read_zarr``) of rows that hold the same modalities, sorted by patient: ``.obs`` has ``patient`` and
         ``section``, ``.obsm["X_image"]`` and ``.obsm["X_gene"]`` the features, and ``.uns["sw_captions"]`` the distinct captions with theirs.
         ``.obsm["sw_rows"]`` has the number of the section of each row, a number that is the same for rows with the same captions, and the
-        rows of its captions in ``.uns["sw_captions"]``. Matrices are chunks of 256 rows in one file, each chunk with a CRC-32C. Rows with fewer than two
-        modalities are left out.
+        rows of its captions in ``.uns["sw_captions"]``. Matrices are chunks of 256 rows in one file, each chunk with a CRC-32C. Rows with
+        fewer than two modalities are left out.
     ``encoders/gene/``
         The gene encoder, where its name alone does not define it.
 
@@ -112,10 +113,11 @@ def build_corpus(
         If a file of a source does not exist.
     ValueError
         If a row has no patient, no slide holds two modalities, genes are of two species, ``shared`` is on and a licence does not
-        allow it, ``client`` is given and a source holds objects in memory, the folder holds a corpus of another recipe or with a file that is missing or cut off, a slide changed since it was built
-        (its rows, patients, sections, genes, captions, places and scale are compared, and the counts, given features and pixels of some rows), or a
-        gene encoder would have to be fitted. Nothing is written then, and what was built stays.
-        Also if features are too large for ``dtype``; the slides before this one are in the corpus then.
+        allow it, ``client`` is given and a source holds objects in memory, the folder holds a corpus of another recipe or with a file
+        that is missing or cut off, a slide changed since it was built (its rows, patients, sections, genes, captions, places and scale
+        are compared, and the counts, given features and pixels of some rows), or a gene encoder would have to be fitted. Nothing is
+        written then, and what was built stays. Also if features are too large for ``dtype``; the slides before this one are in the corpus
+        then.
 
     Examples
     --------

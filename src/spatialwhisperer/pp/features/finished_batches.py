@@ -16,8 +16,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from spatialwhisperer._messages import inform
-from spatialwhisperer._schema import to_plain
 from spatialwhisperer._settings import settings
+from spatialwhisperer._storage.schema import to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,7 +21,7 @@ from spatialwhisperer._checks.values import check_tile, one_of
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import lost_record, recorded_as
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 from spatialwhisperer.encoders.image.base import columns_of
 from spatialwhisperer.encoders.recipe import Border, FeatureRecipe
 from spatialwhisperer.pp.features.tile_features import embed_tiles, read_tiles

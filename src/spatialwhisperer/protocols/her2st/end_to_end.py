@@ -16,7 +16,7 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
 from spatialwhisperer._random import isolated_rng
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.protocols.her2st.folds import FOLDS, TILE_UM, with_rows
 from spatialwhisperer.protocols.her2st.frozen_features import choose_genes, predict
 from spatialwhisperer.protocols.output import markdown, write_text

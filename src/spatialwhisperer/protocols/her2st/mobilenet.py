@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 
 if TYPE_CHECKING:

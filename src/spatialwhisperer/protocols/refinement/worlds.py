@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from spatialwhisperer.encoders.recipe import FeatureRecipe
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig
 from spatialwhisperer.models.joint_space import JointSpace
 from spatialwhisperer.statistics.standardize import standardize
 from spatialwhisperer.training.batches import Items

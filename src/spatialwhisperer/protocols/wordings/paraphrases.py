@@ -1,6 +1,7 @@
 """How well classes are found by words that training has not seen.
 
-Each patient with an image is left out in turn. The image link is fitted once for each; only the text map is fitted anew, without a fifth of the names and everything that is built from them, or without all texts of a class.
+Each patient with an image is left out in turn. The image link is fitted once for each; only the text map is fitted anew, without a fifth
+of the names and everything that is built from them, or without all texts of a class.
 """
 
 from __future__ import annotations

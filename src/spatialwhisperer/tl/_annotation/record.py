@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._schema import Stored
+from spatialwhisperer._storage.schema import Stored
 
 
 @dataclass(frozen=True)

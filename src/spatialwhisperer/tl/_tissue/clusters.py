@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,10 +10,13 @@ import scipy.sparse as sp
 from spatialwhisperer._messages import require
 from spatialwhisperer._random import isolated_rng
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 METHODS = ("kmeans", "leiden")
 
 _EXACT_UP_TO = 2000
-_STEPS = 16
+_STEPS, _HIGHEST = 16, 4.0
 _AROUND = (0.99, 1.01, 0.97, 1.03, 0.94, 1.06, 0.9, 1.1, 0.85, 1.15, 0.75, 1.25)
 
 
@@ -57,15 +60,13 @@ def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_
     import scanpy as sc
 
     adata = ad.AnnData(z.astype(np.float32))
-    best = np.zeros(len(z), int)
-    low, high = 0.0, 4.0
     with isolated_rng(random_state):
         sc.pp.neighbors(adata, n_neighbors=min(15, len(z) - 1), use_rep="X", random_state=random_state)
         joint = sp.csr_matrix(adata.obsp["connectivities"], dtype=np.float64)
         if graph is not None and weight > 0:
             joint = (1 - weight) * _symmetric(joint) + weight * _symmetric(graph)
-        for step in range(_STEPS + len(_AROUND)):
-            resolution = (low + high) / 2 if step < _STEPS else (low + high) / 2 * _AROUND[step - _STEPS]
+
+        def communities(resolution: float) -> np.ndarray:
             sc.tl.leiden(
                 adata,
                 resolution,
@@ -75,15 +76,33 @@ def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_
                 n_iterations=2,
                 random_state=random_state,
             )
-            codes = adata.obs["leiden"].astype(int).to_numpy()
-            n = int(codes.max()) + 1
-            if abs(n - n_clusters) < abs(best.max() + 1 - n_clusters):
-                best = codes
-            if n == n_clusters:
-                break
-            if step < _STEPS:
-                low, high = (resolution, high) if n < n_clusters else (low, resolution)
+            return adata.obs["leiden"].astype(int).to_numpy()
+
+        best = closest_in_number(n_clusters, communities)
     return by_size(best)
+
+
+def closest_in_number(n: int, communities: Callable[[float], np.ndarray]) -> np.ndarray:
+    """Communities at the resolution whose number comes closest to ``n``."""
+    low, high, best = 0.0, _HIGHEST, None
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        codes = communities(middle)
+        best = _closer(best, codes, n)
+        if best.max() + 1 == n:
+            return best
+        low, high = (middle, high) if codes.max() + 1 < n else (low, middle)
+    for factor in _AROUND:
+        best = _closer(best, communities((low + high) / 2 * factor), n)
+        if best.max() + 1 == n:
+            break
+    return best
+
+
+def _closer(best: np.ndarray | None, codes: np.ndarray, n: int) -> np.ndarray:
+    if best is None or abs(codes.max() + 1 - n) < abs(best.max() + 1 - n):
+        return codes
+    return best
 
 
 def by_size(codes: np.ndarray) -> np.ndarray:

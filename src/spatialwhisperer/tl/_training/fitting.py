@@ -16,7 +16,7 @@ from spatialwhisperer._random import isolated_rng, untouched_rng
 from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.files import cannot_write
 from spatialwhisperer._storage.folders import left_in, of_this_process
-from spatialwhisperer.models.configuration.config import HeadConfig, ModalityConfig, ModelConfig, Training
+from spatialwhisperer.models.configuration.model import HeadConfig, ModalityConfig, ModelConfig, Training
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.networks.context import make_context
 from spatialwhisperer.training.fit import Run, fit

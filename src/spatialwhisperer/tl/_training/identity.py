@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._messages import warn
-from spatialwhisperer._schema import to_plain
+from spatialwhisperer._storage.schema import to_plain
 from spatialwhisperer.tl._training.fitting import joins_a_run
 from spatialwhisperer.training.resuming.run_identity import RunIdentity, fingerprint, sweep_run
 

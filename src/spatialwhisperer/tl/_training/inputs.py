@@ -13,7 +13,7 @@ from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._random import isolated_rng
 from spatialwhisperer.encoders.outputs import encoded
-from spatialwhisperer.models.configuration.config import ContextConfig
+from spatialwhisperer.models.configuration.model import ContextConfig
 from spatialwhisperer.pp.features.options import TextFeatures
 from spatialwhisperer.retrieval.neighbours import section_neighbours
 from spatialwhisperer.statistics.standardize import standardize, statistics

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import inform
-from spatialwhisperer.models.configuration.config import Training
+from spatialwhisperer.models.configuration.model import Training
 from spatialwhisperer.models.presets.catalogue import get_preset
 from spatialwhisperer.tl._training import checks, fitting
 from spatialwhisperer.tl._training.expression import predictor

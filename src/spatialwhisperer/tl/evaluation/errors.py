@@ -64,8 +64,9 @@ def evaluate_errors(
 
     ``auroc`` is the area under the ROC curve of error detection: the probability that a row with a wrong label is in more doubt than one
     with a correct label, 0.5 for a measure that says nothing. ``low`` and ``high`` are its 95 % interval, which accounts for the
-    dependence of neighbouring rows; NaN where there are too few independent patches. ``difference`` is the AUROC minus that of the confidence on the same rows, ``difference_low`` and ``difference_high`` its
-    paired interval. ``n`` rows have the measure, ``n_wrong`` of them a wrong label.
+    dependence of neighbouring rows; NaN where there are too few independent patches. ``difference`` is the AUROC minus that of the
+    confidence on the same rows, ``difference_low`` and ``difference_high`` its paired interval. ``n`` rows have the measure, ``n_wrong``
+    of them a wrong label.
 
     Raises
     ------

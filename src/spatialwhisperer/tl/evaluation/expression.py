@@ -87,8 +87,8 @@ def evaluate_expression(
         Where "HEG50" and "HVG50" (the 50 genes of highest mean and of highest variance) come from: "training", ``train`` or the lists
         that the prediction recorded; or "test", the measured values of the evaluated section itself.
     value_space
-        How the values are scaled and transformed: "per_spot_log1p", "per_spot_log10" or "per_gene_log10_peer", which :doc:`/concepts` defines. ``None`` takes
-        what the prediction recorded.
+        How the values are scaled and transformed: "per_spot_log1p", "per_spot_log10" or "per_gene_log10_peer", which :doc:`/concepts`
+        defines. ``None`` takes what the prediction recorded.
     %(layer)s
     group_key
         Column of ``.obs`` with the group; ``None`` takes the section.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import Stored, from_plain, to_plain
 from spatialwhisperer._storage.files import whole_file
+from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, parse_json, read_bytes
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 

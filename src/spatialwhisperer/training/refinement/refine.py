@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spatialwhisperer.models.configuration.config import HeadConfig
+from spatialwhisperer.models.configuration.model import HeadConfig
 from spatialwhisperer.models.configuration.refinement import Refinement
 from spatialwhisperer.networks.heads import with_constant
 from spatialwhisperer.statistics.grouped_ridge import left_out_in_turn

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._schema import to_plain
+from spatialwhisperer._storage.schema import to_plain
 from spatialwhisperer.training.resuming.files import leftovers, write_whole
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import spatialwhisperer as sw
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer.models.configuration.config import ModelConfig
+from spatialwhisperer.models.configuration.model import ModelConfig
 from spatialwhisperer.models.reference import Reference, ReferenceConfig
 from spatialwhisperer.models.whisperer import Whisperer
 from spatialwhisperer.pp.features.images import FeatureRecord

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from spatialwhisperer.encoders import hub
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.published.table import row_of
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import registered

@@ -21,7 +21,7 @@ import spatialwhisperer as sw
 from spatialwhisperer import _keys
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._provenance import record
-from spatialwhisperer._schema import to_plain
+from spatialwhisperer._storage.schema import to_plain
 from spatialwhisperer.datasets.cells import COUNTS, TILE_PX
 from spatialwhisperer.models import Whisperer
 from spatialwhisperer.pp.features.images import FeatureRecord

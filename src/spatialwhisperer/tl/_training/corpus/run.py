@@ -11,7 +11,7 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.encoders.resolve import load_gene_encoder
-from spatialwhisperer.models.configuration.config import Training
+from spatialwhisperer.models.configuration.model import Training
 from spatialwhisperer.models.presets.catalogue import PRESETS, get_preset
 from spatialwhisperer.tl._training import checks, fitting
 from spatialwhisperer.tl._training.corpus.sample import MOST_LABELS, sample_inputs

@@ -10,7 +10,7 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import encoder_class, opens_by_name
-from spatialwhisperer.models.configuration.config import RegressionFeatures
+from spatialwhisperer.models.configuration.model import RegressionFeatures
 from spatialwhisperer.models.expression.predictor import standardized_blocks
 from spatialwhisperer.pp.features.encoder_choice import choose_encoder
 from spatialwhisperer.pp.features.images import image_recipe, with_key

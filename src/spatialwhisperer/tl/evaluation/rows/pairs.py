@@ -75,6 +75,52 @@ class Pair:
     library: Library | None
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """Predicted values of a slide on which nothing was measured.
+
+    Attributes
+    ----------
+    genes
+        Names of the genes.
+    values
+        Predicted values, shape (n, g); NaN where there is no prediction.
+    held_out
+        Correlation of each gene on held-out training tissue, shape (g,); NaN where it is not known.
+    space
+        Value space; ``None`` where it is neither recorded nor stated.
+    """
+
+    genes: list[str]
+    values: np.ndarray
+    held_out: np.ndarray
+    space: str | None
+
+
+def make_predicted(
+    slide: Slide, prediction: AnnData | None, *, genes: Sequence[str] | None, value_space: str | None, key: str
+) -> Predicted:
+    """Find the prediction for a slide on which nothing was measured.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction, or a gene that is named was not predicted.
+    ValueError
+        If its rows are not those of the slide, it holds no value, or the value space is unknown or not that of the prediction.
+    """
+    prediction = _prediction_of(slide, prediction, key)
+    space = (recorded(prediction, _keys.EXPRESSION) or {}).get("value_space")
+    if value_space is not None:
+        space = check_value_space(value_space, space)
+    keep = _chosen(np.asarray(prediction.var_names), genes, True, "predicted")
+    values = _dense(prediction, keep)
+    _check_values(values)
+    held_out: Any = prediction.var.get("held_out_pearson")
+    r = np.full(len(keep), np.nan) if held_out is None else held_out.to_numpy(dtype=float)[keep]
+    return Predicted([str(g) for g in prediction.var_names[keep]], values, r, space)
+
+
 def make_pair(
     slide: Slide,
     prediction: AnnData | None,
@@ -99,7 +145,7 @@ def make_pair(
         the prediction.
     """
     table = slide.table
-    prediction = prediction_of(slide, prediction, key)
+    prediction = _prediction_of(slide, prediction, key)
     known = recorded(prediction, _keys.EXPRESSION) or {}
     space = check_value_space(value_space, known.get("value_space"))
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
@@ -108,11 +154,9 @@ def make_pair(
     measured = _measured_genes(prediction, table, columns)
     library = _library(known, names, ids) if space in OVER_CHOSEN else None
     truth = values_of(slide, columns[measured], space=space, layer=layer, library=library)
-    chosen = _chosen(np.asarray(prediction.var_names)[measured], genes, all_genes)
+    chosen = _chosen(np.asarray(prediction.var_names)[measured], genes, all_genes, "both predicted and measured")
     keep = np.flatnonzero(measured)[chosen]
-    values: Any = prediction.X
-    predicted = values[:, keep]
-    predicted = np.asarray(predicted.toarray() if sp.issparse(predicted) else predicted, np.float32)
+    predicted = _dense(prediction, keep)
     _check_values(predicted)
     return Pair(
         table,
@@ -127,16 +171,8 @@ def make_pair(
     )
 
 
-def prediction_of(slide: Slide, prediction: AnnData | None, key: str) -> AnnData:
-    """The prediction for a slide: the one that is given, else the table of a SpatialData.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    ValueError
-        If its rows are not those of the slide.
-    """
+def _prediction_of(slide: Slide, prediction: AnnData | None, key: str) -> AnnData:
+    """The prediction for a slide: the one that is given, else the table of a SpatialData, whose rows must be those of the slide."""
     prediction = _prediction(slide.data, prediction, key)
     _check_rows(slide.table, prediction, key)
     return prediction
@@ -256,14 +292,21 @@ def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) ->
     return measured
 
 
-def _chosen(names: np.ndarray, genes: Sequence[str] | None, all_genes: bool) -> np.ndarray:
+def _dense(prediction: AnnData, columns: np.ndarray) -> np.ndarray:
+    """Predicted values of some genes, float32."""
+    values: Any = prediction.X
+    values = values[:, columns]
+    return np.asarray(values.toarray() if sp.issparse(values) else values, np.float32)
+
+
+def _chosen(names: np.ndarray, genes: Sequence[str] | None, all_genes: bool, what: str) -> np.ndarray:
     if genes is None:
         return np.arange(len(names))
     wanted = [genes] if isinstance(genes, str) else list(dict.fromkeys(str(g) for g in genes))
     where = {str(g): i for i, g in enumerate(names)}
     missing = [g for g in wanted if g not in where]
     if (missing and all_genes) or not wanted:
-        raise KeyError(f"genes not both predicted and measured: {listing(missing)} (there are {listing(names, 5)}).")
+        raise KeyError(f"genes not {what}: {listing(missing)} (there are {listing(names, 5)}).")
     return np.array([where[g] for g in wanted if g in where], dtype=int)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
-from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders.recipe import FeatureRecipe
 from spatialwhisperer.models.configuration.annotation import Annotation, Number, check_fraction, check_positive
 from spatialwhisperer.models.configuration.augmentation import Augmentation

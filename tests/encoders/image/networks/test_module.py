@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spatialwhisperer._settings import settings
-from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.models import EncoderSpec
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._frozen import FrozenMapping, frozen
-from spatialwhisperer._schema import Stored, from_plain, to_plain
+from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models.configuration.annotation import Annotation
-from spatialwhisperer.models.configuration.config import (
+from spatialwhisperer.models.configuration.model import (
     Card,
     ContextConfig,
     HeadConfig,

@@ -42,7 +42,7 @@ class ModuleEncoder(ImageEncoder):
     --------
     >>> import numpy as np, torch
     >>> from spatialwhisperer.models import EncoderSpec
-    >>> from spatialwhisperer.encoders.image.networks.network import ModuleEncoder
+    >>> from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
     >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
     >>> tiles = np.zeros((4, 3, 32, 32), np.uint8)
     >>> ModuleEncoder(net, EncoderSpec("pooled", "image", 12)).encode(tiles, mpp=0.5).shape
