@@ -83,26 +83,22 @@ def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_
 
 
 def closest_in_number(n: int, communities: Callable[[float], np.ndarray]) -> np.ndarray:
-    """Communities at the resolution whose number comes closest to ``n``."""
-    low, high, best = 0.0, _HIGHEST, None
+    """Communities at the resolution whose number comes closest to ``n``, of those that bisection and a look around its end try."""
+    low, high = 0.0, _HIGHEST
+    tried: list[np.ndarray] = []
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        codes = communities(middle)
-        best = _closer(best, codes, n)
-        if best.max() + 1 == n:
-            return best
-        low, high = (middle, high) if codes.max() + 1 < n else (low, middle)
+        tried.append(communities(middle))
+        found = int(tried[-1].max()) + 1
+        if found == n:
+            return tried[-1]
+        low, high = (middle, high) if found < n else (low, middle)
     for factor in _AROUND:
-        best = _closer(best, communities((low + high) / 2 * factor), n)
-        if best.max() + 1 == n:
-            break
-    return best
-
-
-def _closer(best: np.ndarray | None, codes: np.ndarray, n: int) -> np.ndarray:
-    if best is None or abs(codes.max() + 1 - n) < abs(best.max() + 1 - n):
-        return codes
-    return best
+        tried.append(communities((low + high) / 2 * factor))
+        if tried[-1].max() + 1 == n:
+            return tried[-1]
+    # of equally close numbers the first
+    return min(tried, key=lambda codes: abs(int(codes.max()) + 1 - n))
 
 
 def by_size(codes: np.ndarray) -> np.ndarray:
