@@ -14,6 +14,7 @@ from spatialwhisperer._messages import (
     SpatialWhispererWarning,
     import_torch_stack,
     inform,
+    joined,
     listing,
     progress,
     require,
@@ -94,3 +95,11 @@ def test_progress_is_silent_when_off_or_not_a_terminal() -> None:
 def test_progress_counts_by_hand() -> None:
     with settings.override(progress=False), progress(total=3, unit="tile") as bar:
         bar.update(2)
+
+
+def test_numbers_are_joined_as_in_a_sentence() -> None:
+    assert [joined([100.0]), joined([100, 154.5]), joined((100, 154, 300))] == [
+        "100",
+        "100 and 154.5",
+        "100, 154 and 300",
+    ]

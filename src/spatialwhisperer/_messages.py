@@ -75,6 +75,12 @@ def listing(names: Iterable[Any], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
 
 
+def joined(values: Iterable[float]) -> str:
+    """Numbers in a sentence: 100, 154 and 300."""
+    *others, last = [f"{value:g}" for value in values]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def progress(
     iterable: Iterable[Any] | None = None,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from spatialwhisperer._messages import joined
 from spatialwhisperer._storage.schema import Stored
 
 Border = Literal["pad", "nan"]
@@ -75,7 +76,7 @@ class FeatureRecipe(Stored):
         border = "" if self.border == "pad" else " without those that leave the image"
         if self.native_px:
             return f"tiles of {self.tile_px} pixels of the image{border}"
-        return f"tiles of {' and '.join(f'{um:g}' for um in self.tile_um)} µm in {self.tile_px} px{border}"
+        return f"tiles of {joined(self.tile_um)} µm in {self.tile_px} px{border}"
 
     def same_features(self, other: FeatureRecipe) -> bool:
         """Whether both recipes give the same features, wherever these are stored."""

@@ -10,7 +10,7 @@ from spatialwhisperer._access.elements.pyramid import without_table
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.records import TilesRecord
 from spatialwhisperer._access.tables import is_spatialdata, without_predictions
-from spatialwhisperer._messages import inform
+from spatialwhisperer._messages import inform, joined
 from spatialwhisperer._provenance import record, recorded_as
 from spatialwhisperer.pp.tiles import tiles
 
@@ -98,8 +98,7 @@ def on_tissue(
 
 def _squares(sizes: Sequence[float]) -> str:
     """The tiles of a row, in words."""
-    *others, last = [f"{size:g}" for size in sizes]
-    return f"squares of {', '.join(others)} and {last} µm" if others else f"a square of {last} µm"
+    return f"{'squares' if len(sizes) > 1 else 'a square'} of {joined(sizes)} µm"
 
 
 def _say_implied(sdata: SpatialData, sizes: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._frozen import frozen
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import joined, listing
 from spatialwhisperer._storage.files import whole_file
 from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, parse_json, read_bytes
@@ -287,5 +287,5 @@ def _recipe(recipe: FeatureRecipe) -> str:
         parts += [f"revision {encoder.revision}"] if encoder.revision else []
         parts += [f"sha256 {encoder.digest[:12]}…"] if encoder.digest else []
     if recipe.tile_um:
-        parts.append(f"tiles of {' and '.join(f'{um:g}' for um in recipe.tile_um)} µm in {recipe.tile_px} px")
+        parts.append(f"tiles of {joined(recipe.tile_um)} µm in {recipe.tile_px} px")
     return f"{', '.join(parts)}" + ("" if recipe.border == "pad" else f", border {recipe.border}")
