@@ -70,3 +70,13 @@ def halves() -> ad.AnnData:
     adata.obsm["spatial"] = np.vstack([xy, xy])
     adata.obsm["values"] = (np.tile(region == "left", 2)[:, None] + rng.normal(0, 0.55, (288, 3))).astype(np.float32)
     return adata
+
+
+@pytest.fixture(scope="session")
+def training(simulated: Any) -> list[Any]:
+    return [simulated.sections["P1"], simulated.sections["P2"]]
+
+
+@pytest.fixture(scope="session")
+def genes(training: list[Any]) -> list[str]:
+    return [str(g) for g in training[0]["table"].var_names[:40]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
+import logging
 from typing import Any
 
 import anndata as ad
@@ -19,22 +19,9 @@ from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.expression.predictor import ExpressionPredictor
 from spatialwhisperer.statistics.expression.value_spaces import to_space
+from tests.tl.small_models import TILES, alone, few, predict
 
-TILES = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
 KEY, STD = "sw_expression", "sw_expression_std"
-
-
-def few(name: str, protocol: str = "strict") -> Any:
-    """A preset for small data."""
-    frozen = {"locking": "LLL", "image_encoder": "stain_texture"}
-    return sw.models.get_preset(name, protocol).replace(batch_size=64, **frozen)
-
-
-def alone(table: Any) -> Any:
-    """The table as an AnnData of its own."""
-    out = table.copy()
-    out.uns.pop("spatialdata_attrs", None)
-    return out
 
 
 def snapshot(data: Any) -> Any:
@@ -49,16 +36,6 @@ def snapshot(data: Any) -> Any:
         )
         for name, t in tables.items()
     }
-
-
-@pytest.fixture(scope="module")
-def training(simulated: Any) -> list[Any]:
-    return [simulated.sections["P1"], simulated.sections["P2"]]
-
-
-@pytest.fixture(scope="module")
-def genes(training: list[Any]) -> list[str]:
-    return [str(g) for g in training[0]["table"].var_names[:40]]
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +58,6 @@ def bleep(training: list[Any], genes: list[str]) -> Any:
     """A model with its accuracy on held-out patients."""
     expression = sw.tl.ExpressionOptions(genes=genes)
     return sw.tl.train(training, preset=few("bleep"), image=TILES, expression=expression, max_epochs=2)
-
-
-def predict(model: Any, data: Any, **options: Any) -> Any:
-    return sw.tl.predict_expression(data, model=model, inplace=False, **options)
 
 
 # ------------------------------------------------------------------------------------------------- what is computed
@@ -201,132 +174,6 @@ def test_rows_without_features_are_nan(bleep: Any, section: Any) -> None:
         assert np.isnan(out.obs[STD].iloc[[2, 9]]).all()
 
 
-# ------------------------------------------------------------------------------------------------- the bank
-
-
-@pytest.fixture(scope="module")
-def marked(training: list[Any], genes: list[str]) -> Any:
-    """Two sections of two patients, each with a gene that no other has; and a model of them."""
-    tables = []
-    for number, s in enumerate(training):
-        table = alone(s["table"])
-        x = table.X.toarray()
-        x[:, :2] = 0
-        x[:, number] = 50
-        table.X = sp.csr_matrix(x)
-        tables.append(table)
-    expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False)
-    return tables, sw.tl.train(tables, preset=few("bleep"), image=TILES, expression=expression, max_epochs=2)
-
-
-def test_a_training_section_never_retrieves_itself(marked: Any) -> None:
-    tables, model = marked
-    for own, table in enumerate(tables):
-        with pytest.warns(SpatialWhispererWarning, match="trained on .* says nothing about new tissue"):
-            out = predict(model, table, method="retrieval")
-        assert (out.X[:, own] == 0).all()
-        assert (out.X[:, 1 - own] > 0).all()
-        # whatever the order of its rows
-        with pytest.warns(SpatialWhispererWarning, match="trained on"):
-            assert (predict(model, table[::-1].copy(), method="retrieval").X[:, own] == 0).all()
-    renamed = tables[0].copy()
-    renamed.obs_names = [f"new_{i}" for i in range(renamed.n_obs)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", SpatialWhispererWarning)
-        assert (predict(model, renamed, method="retrieval").X[:, 0] > 0).any()
-
-
-def test_a_regression_needs_no_neighbours(marked: Any, section: Any) -> None:
-    """Half of the bank is of the section of a row: no standard deviation is known of more neighbours than the rest."""
-    (one, _), model = marked
-    with pytest.warns(SpatialWhispererWarning, match="trained on"):
-        own = predict(model, one, method="regression", k=120)
-    with pytest.warns(SpatialWhispererWarning, match="trained on"):
-        out = predict(model, one, method="regression", k=121)
-    assert own.obs[STD].notna().all()
-    assert np.array_equal(out.X, own.X)
-    assert out.obs[STD].isna().all()
-    with pytest.raises(ValueError, match=r"k = 241 .*240 usable rows"):
-        predict(model, alone(section["table"]), method="regression", k=241)
-
-
-def test_a_part_of_a_training_section_never_retrieves_itself(marked: Any) -> None:
-    (one, _), model = marked
-    message = r"trained on (these|\d+ of these \d+) rows"
-    for table in (one[1:].copy(), one[40:60].copy()):
-        with pytest.warns(SpatialWhispererWarning, match=message):
-            out = predict(model, table, method="retrieval")
-        assert (out.X[:, 0] == 0).all()
-        assert (out.X[:, 1] > 0).all()
-    # a row that was left out of the training is of the same tissue
-    more = one.copy()
-    more.obs_names = ["new", *one.obs_names[1:]]
-    with pytest.warns(SpatialWhispererWarning, match="trained on 119 of these 120 rows"):
-        assert (predict(model, more, method="retrieval").X[:, 0] == 0).all()
-
-
-def test_a_recognised_row_has_the_patient_of_its_training(marked: Any) -> None:
-    """Its own section stays left out, whatever the column of patients says."""
-    (one, _), model = marked
-    again = one.copy()
-    again.obs["donor"] = "D7"
-    with pytest.warns(SpatialWhispererWarning, match="trained on"):
-        out = predict(model, again, method="retrieval", bank_scope="other_groups", group_key="donor")
-    assert (out.X[:, 0] == 0).all()
-    assert (out.X[:, 1] > 0).all()
-    record: Any = recorded(out, KEY)
-    assert record["group_key"] == "donor"
-
-
-def test_the_patient_is_read_from_the_column_of_the_training(marked: Any) -> None:
-    """Patient 1 of the training is 1.0 in a column with missing values, and a row without a patient leaves nothing out."""
-    (one, _), model = marked
-    model = copy.deepcopy(model)
-    model.update(training=dataclasses.replace(model.config.training, group_key="pid"))
-    config = dataclasses.replace(model.expression.config, groups=("1", "2"))
-    model.expression = ExpressionPredictor(config, model.expression.values, model.expression.arrays)
-    again = one.copy()
-    again.obs_names = [f"second_{i}" for i in range(again.n_obs)]
-    with pytest.raises(KeyError, match="group_key='pid' not in .obs"):
-        predict(model, again, bank_scope="other_groups")
-    again.obs["pid"] = [float("nan")] * 2 + [1.0] * 118
-    out = predict(model, again, method="retrieval", bank_scope="other_groups")
-    assert (out.X[2:, 0] == 0).all()
-    model.update(training=dataclasses.replace(model.config.training, group_key=None))
-    with pytest.raises(ValueError, match="trained without a column of patients"):
-        predict(model, again, bank_scope="other_groups", group_key="pid")
-
-
-def test_observations_of_the_same_group_may_be_left_out(marked: Any) -> None:
-    tables, model = marked
-    again = tables[0].copy()
-    again.obs_names = [f"second_{i}" for i in range(again.n_obs)]
-    out = predict(model, again, method="retrieval", bank_scope="other_groups")
-    assert (out.X[:, 0] == 0).all()
-    record: Any = recorded(out, KEY)
-    assert record["bank_scope"] == "other_groups"
-    again.obs["donor"] = "P2"
-    out = predict(model, again, method="retrieval", bank_scope="other_groups", group_key="donor")
-    assert (out.X[:, 0] > 0).all()
-    assert (out.X[:, 1] == 0).all()
-    again.obs["donor"] = ["P1"] * 60 + ["P2"] * 60
-    out = predict(model, again, method="retrieval", bank_scope="other_groups", group_key="donor")
-    assert (out.X[:60, 0] == 0).all()
-    assert (out.X[60:, 1] == 0).all()
-
-
-def test_a_validation_patient_is_not_training_tissue(training: list[Any], genes: list[str], section: Any) -> None:
-    expression = sw.tl.ExpressionOptions(genes=genes, cross_validate=False)
-    model: Any = sw.tl.train(
-        [*training, section], preset=few("bleep"), image=TILES, expression=expression, validation="P3", max_epochs=2
-    )
-    assert model.expression.values.shape[0] == 240
-    assert sorted(model.expression.config.groups) == ["P1", "P2"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", SpatialWhispererWarning)
-        predict(model, section)
-
-
 # ------------------------------------------------------------------------------------------------- what is written
 
 
@@ -402,6 +249,33 @@ def test_nothing_but_the_image_is_read(bleep: Any, section: Any, genes: list[str
     out = predict(bleep, bare)
     assert list(out.var_names) == genes
     assert np.array_equal(out.X, predict(bleep, section).X)
+
+
+def test_a_slide_without_a_table_gets_a_grid(bleep: Any, section: Any, genes: list[str], caplog: Any) -> None:
+    slide = section.subset(["P3_image"])
+    with caplog.at_level(logging.INFO, logger="spatialwhisperer"):
+        returned = predict(bleep, slide)
+    assert not slide.tables
+    assert not slide.shapes
+    assert "The slide has no table, so a grid of" in " ".join(caplog.messages)
+    sw.tl.predict_expression(slide, model=bleep)
+    assert set(slide.tables) == {"sw_tiles", KEY}
+    assert list(slide[KEY].var_names) == genes
+    assert np.array_equal(slide[KEY].X, returned.X)
+    assert list(slide[KEY].obs_names) == list(slide["sw_tiles"].obs_names)
+    sd.models.TableModel().validate(slide[KEY])
+    # a grid that the user lays gives the same
+    again = section.subset(["P3_image"])
+    sw.pp.tiles(again, tile_um=80, at="grid")
+    sw.tl.predict_expression(again, model=bleep)
+    assert np.array_equal(slide[KEY].X, again[KEY].X)
+    # and nothing is added before an error
+    bare = section.subset(["P3_image"])
+    for name in ("P3_image", "sw_tiles"):
+        with pytest.raises(ValueError, match=f"already has an element named '{name}'"):
+            sw.tl.predict_expression(bare, model=bleep, key_added=name)
+    assert not bare.tables
+    assert not bare.shapes
 
 
 # ------------------------------------------------------------------------------------------------- what is refused

@@ -21,6 +21,7 @@ from spatialwhisperer.tl._embedding.bank import own_observations
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not
 from spatialwhisperer.tl._embedding.rows import context_positions, row_inputs
+from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,8 @@ def predict_expression(
     Parameters
     ----------
     data
-        Slide with tiles; see :func:`spatialwhisperer.pp.tiles`. It needs no expression.
+        Slide with spots, cells or tiles, or a slide without a table (:func:`spatialwhisperer.io.read_slide`), over whose tissue a grid of
+        tiles is laid, as far apart as the first tile size of the model. It needs no expression.
     model
         A model trained with ``expression=True`` or with a preset that predicts expression, its folder or its name on the hub. The
         embedded model predicts none.
@@ -136,7 +138,8 @@ def predict_expression(
     columns = _columns(predictor, genes)
     if bank_scope not in ("all", "other_groups"):
         raise ValueError(f"bank_scope must be 'all' or 'other_groups', not {bank_scope!r}.")
-    opened = Slide.open(data, **slide)
+    tissue = on_tissue(data, model, "image", slide)
+    opened = Slide.open(tissue.data, **slide)
     check_names([opened], group_key=group_key)
     others = bank_scope == "other_groups"
     key = _group_key(opened, model, group_key) if others else None
@@ -184,6 +187,7 @@ def predict_expression(
         return out
     opened.put_table(out, key_added)
     opened.put(*inputs.results, *computed)
+    tissue.keep()
     return None
 
 

@@ -39,18 +39,18 @@ class OnTissue:
     caller: SpatialData | None = None
 
     def keep(self) -> None:
-        """Add the grid to the object of the caller: all of it, or nothing after an error."""
+        """Add the grid and the tables beside it to the object of the caller: all of them, or nothing after an error."""
         if self.caller is None or not is_spatialdata(self.data):
             return
-        squares = {name: shapes for name, shapes in self.data.shapes.items() if name not in self.caller.shapes}
+        added: list[tuple[Any, str]] = []
         try:
-            for name, shapes in squares.items():
-                self.caller.shapes[name] = shapes
-            self.caller.tables[_keys.TILES] = self.data.tables[_keys.TILES]
+            for own, theirs in ((self.data.shapes, self.caller.shapes), (self.data.tables, self.caller.tables)):
+                for name in own.keys() - theirs.keys():
+                    theirs[name] = own[name]
+                    added.append((theirs, name))
         except BaseException:
-            for name in squares:
-                if name in self.caller.shapes:
-                    del self.caller.shapes[name]
+            for theirs, name in added:
+                del theirs[name]
             raise
 
 
