@@ -14,6 +14,7 @@ from spatialwhisperer._access.contract import (
     check_affine,
     check_label_column,
     check_table,
+    feature_matrix,
     holds_numbers,
     instances_of,
     libraries_of,
@@ -105,6 +106,17 @@ def test_other_matrices_are_refused(values: Any) -> None:
 def test_a_matrix_has_columns() -> None:
     with pytest.raises(ValueError, match="at least 2 columns"):
         number_matrix(np.ones((3, 1)), "here", least_columns=2)
+
+
+def test_features_are_finite_in_float32_or_missing() -> None:
+    given = np.array([[1, 2], [np.nan, np.nan]])
+    for stored in (given, pd.DataFrame(given), given.astype(np.float32), sp.csr_matrix(given)):
+        found = feature_matrix(stored, ".obsm['x']")
+        assert found.dtype == np.float32
+        assert np.array_equal(found, given, equal_nan=True)
+    for wrong in (np.inf, -np.inf, 1e300):
+        with pytest.raises(ValueError, match=r"\.obsm\['x'\] is infinite, or beyond .* in 1 of 3 rows.*set them to NaN"):
+            feature_matrix(np.vstack([given, [0, wrong]]), ".obsm['x']")
 
 
 def test_a_column_is_real_numbers() -> None:

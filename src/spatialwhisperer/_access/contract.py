@@ -138,15 +138,40 @@ def number_matrix(values: Any, where: str, *, least_columns: int = 1) -> np.ndar
     ValueError
         If it is not a matrix of numbers, or has fewer columns.
     """
+    array = _matrix(values, where)
+    if array.shape[1] < least_columns:
+        raise ValueError(f"{where} must have at least {least_columns} columns; it has shape {array.shape}.")
+    return array.astype(np.float64)
+
+
+def feature_matrix(values: Any, where: str) -> np.ndarray:
+    """Stored features as float32, shape (n, d); NaN where a row has none.
+
+    Raises
+    ------
+    ValueError
+        If it is not a matrix of numbers, or holds a number that float32 cannot hold.
+    """
+    array = _matrix(values, where)
+    with np.errstate(over="ignore"):
+        features = array.astype(np.float32)
+    if rows := int(np.isinf(features).any(axis=1).sum()):
+        raise ValueError(
+            f"{where} is infinite, or beyond the largest number of float32 ({np.finfo(np.float32).max:.2g}), in {rows} of {len(features)} "
+            "rows. Compute these rows again, or set them to NaN, which stands for a row without features."
+        )
+    return features
+
+
+def _matrix(values: Any, where: str) -> np.ndarray:
+    """A stored matrix of numbers as an array, of the type that it has."""
     array = values.toarray() if sp.issparse(values) else np.asarray(values)
     numbers = array.dtype.kind in "iuf" or (array.dtype == object and _are_numbers(array))
     if array.ndim != 2 or not numbers:
         raise ValueError(
             f"{where} must be a matrix of numbers, not {array.dtype} of shape {array.shape}. Store it again as an array of floats."
         )
-    if array.shape[1] < least_columns:
-        raise ValueError(f"{where} must have at least {least_columns} columns; it has shape {array.shape}.")
-    return array.astype(np.float64)
+    return array
 
 
 def number_column(values: Any, where: str) -> np.ndarray:

@@ -87,6 +87,12 @@ def test_named_features_must_exist_and_be_complete_somewhere() -> None:
 
 
 @pytest.mark.parametrize(("modality", "request_"), [("gene", GENE(key="X")), ("image", IMAGE(key="X"))])
+def test_infinite_features_are_refused(modality: str, request_: Any) -> None:
+    with pytest.raises(ValueError, match=r".obsm\['X'\] is infinite, or beyond .* in 6 of 6 rows"):
+        read(modality, request_, table(X=np.full((6, 2), 1e300)))
+
+
+@pytest.mark.parametrize(("modality", "request_"), [("gene", GENE(key="X")), ("image", IMAGE(key="X"))])
 def test_named_features_cannot_be_trained(modality: str, request_: Any) -> None:
     with pytest.raises(ValueError, match=f"fixed, and the locking code asks to train the {modality} encoder"):
         read(modality, request_, table(X=np.zeros((6, 2))), letter="U")

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spatialwhisperer import _keys
-from spatialwhisperer._access.contract import number_matrix
+from spatialwhisperer._access.contract import feature_matrix
 from spatialwhisperer._access.records import Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.sections.section import say_scales
@@ -29,6 +27,8 @@ from spatialwhisperer.pp.features.tile_sizes import check_fine_enough, has_own_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy as np
 
     from spatialwhisperer._access.records import OffSlide
     from spatialwhisperer._access.slide import Slide
@@ -156,7 +156,7 @@ def image_features(
     record = recorded_as(slide.table, key, FeatureRecord)
     why = _differs(slide, record, recipe) if stored else ""
     if stored and not why:
-        return Features(number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32))
+        return Features(feature_matrix(slide.table.obsm[key], f".obsm[{key!r}]"))
     own = record is not None or lost_record(slide.table, key)
     if stored:
         inform(
@@ -261,6 +261,8 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
     ------
     KeyError
         If the key does not exist.
+    ValueError
+        If it holds no numbers, or infinite ones.
     """
     if key not in slide.table.obsm:
         raise KeyError(
@@ -273,7 +275,7 @@ def given_features(slide: Slide, key: str) -> np.ndarray:
             f".obsm[{key!r}] was computed of {record.n_rows} rows, and the table has {slide.n_rows}: the others are of another object, "
             "whose record is lost. Check that their features were computed alike."
         )
-    return number_matrix(slide.table.obsm[key], f".obsm[{key!r}]").astype(np.float32)
+    return feature_matrix(slide.table.obsm[key], f".obsm[{key!r}]")
 
 
 def _has_more_rows(slide: Slide, record: FeatureRecord) -> bool:

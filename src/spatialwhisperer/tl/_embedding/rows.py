@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.contract import number_matrix
+from spatialwhisperer._access.contract import feature_matrix
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.table.counts import counts_for
@@ -166,14 +166,14 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
     KeyError
         If they are not there.
     ValueError
-        If they are of another width, or recorded as those of another model.
+        If they are infinite, of another width, or recorded as those of another model.
     """
     table = slide.table
     if key not in table.obsm:
         raise KeyError(
             f"{key!r} not in .obsm (found: {listing(table.obsm)}). Run sw.tl.embed(data, model=model) first."
         )
-    z = number_matrix(table.obsm[key], f".obsm[{key!r}]").astype(np.float32)
+    z = feature_matrix(table.obsm[key], f".obsm[{key!r}]")
     width = model.config.projection_dim
     if z.shape[1] != width:
         raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: another model wrote it.")

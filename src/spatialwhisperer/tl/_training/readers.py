@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import feature_matrix
 from spatialwhisperer._access.table.counts import counts_for
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._modalities import get_modality
@@ -355,7 +356,7 @@ def _given_recipe(sources: Sequence[Source], key: str) -> FeatureRecipe:
 
 def _complete(features: Sequence[Any], modality: str, origin: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """Features of each object without rows with NaN, and which rows are left."""
-    given = [None if x is None else np.asarray(_dense(x), dtype=np.float32) for x in features]
+    given = [None if x is None else feature_matrix(x, origin) for x in features]
     widths = {x.shape[1] for x in given if x is not None}
     if len(widths) > 1:
         raise ValueError(f"{origin} has different widths in the objects: {listing(sorted(widths))}.")
@@ -364,10 +365,6 @@ def _complete(features: Sequence[Any], modality: str, origin: str) -> tuple[list
     if not sum(len(p) for p in parts):
         raise ValueError(f"No object has complete {modality} features in {origin}.")
     return parts, masks
-
-
-def _dense(x: Any) -> Any:
-    return x.toarray() if hasattr(x, "toarray") else x
 
 
 _READERS: dict[str, Callable[[_Task], Read]] = {
