@@ -36,6 +36,16 @@ def test_a_table_names_its_columns_once(linked: Any) -> None:
         check_table(linked)
 
 
+def test_a_table_that_is_read_lazily_has_to_be_loaded(linked: Any, tmp_path: Any) -> None:
+    ad = pytest.importorskip("anndata.experimental")
+    pytest.importorskip("xarray")
+    linked.write_zarr(tmp_path / "table.zarr")
+    lazy = ad.read_lazy(tmp_path / "table.zarr")
+    with pytest.raises(TypeError, match=r"read lazily.*table = table.to_memory\(\)"):
+        check_table(lazy)
+    check_table(lazy.to_memory())
+
+
 def test_a_table_with_damaged_provenance_is_refused(linked: Any) -> None:
     linked.uns["spatialwhisperer"] = "x"
     with pytest.raises(ValueError, match="must be a dictionary with the provenance"):

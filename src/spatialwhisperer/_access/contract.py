@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from pandas.api.types import is_hashable
 
@@ -21,13 +22,20 @@ _MOST_CLASSES = 100
 
 
 def check_table(table: AnnData) -> None:
-    """Refuse a table whose columns cannot be told apart, or whose provenance is damaged.
+    """Refuse a table that is not in memory, whose columns cannot be told apart, or whose provenance is damaged.
 
     Raises
     ------
+    TypeError
+        If ``.obs`` or ``.var`` is no DataFrame.
     ValueError
         If two columns of ``.obs`` have one name, or the provenance is not a dictionary.
     """
+    if any(not isinstance(part, pd.DataFrame) for part in (table.obs, table.var)):
+        raise TypeError(
+            "The table was read lazily: its .obs and .var are no DataFrames, and results are written to them. Load it first: "
+            "table = table.to_memory()."
+        )
     provenance_of(table)
     columns: Any = table.obs.columns
     if not columns.is_unique:
