@@ -136,6 +136,15 @@ def test_a_killed_build_continues_with_what_it_had(built: Path, tmp_path: Path) 
     assert not [p for p in folder.rglob(".*") if p.is_dir() and p.name != ".locks"]
 
 
+def test_an_error_names_the_slide_that_it_was_found_in(tmp_path: Path) -> None:
+    given = corpora.sources()
+    table = given[0].data["S1"]
+    table.obs = pd.concat([table.obs, table.obs[["patient"]]], axis=1)
+    with pytest.raises(ValueError, match="Several columns") as caught:
+        corpora.build(tmp_path / "c", given)
+    assert any("This was found in" in note and "/S1." in note for note in caught.value.__notes__)
+
+
 def patientless(given: list[sw.pp.CorpusSource]) -> None:
     del given[1].data.obs["patient"]
 

@@ -60,7 +60,11 @@ def look_at(sources: Sequence[CorpusSource], encoders: Encoders) -> dict[tuple[s
     names = list(slides_of(sources))
     found = {}
     for source, name in progress(names, total=len(names), desc="checking", unit="slide"):
-        found[source.name, name] = _look(source, name, encoders)
+        try:
+            found[source.name, name] = _look(source, name, encoders)
+        except Exception as error:
+            error.add_note(f"This was found in {_what(source.name, name)}.")
+            raise
     check_one_species({_what(*key): one.species for key, one in found.items() if one.species})
     if not any(len(one.holds) > 1 for one in found.values()):
         held = "; ".join(f"{_what(*key)}: {listing(sorted(one.holds))}" for key, one in list(found.items())[:5])
