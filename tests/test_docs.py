@@ -228,7 +228,7 @@ def test_pages_list_every_extra() -> None:
 
 
 def test_the_page_on_labels_repeats_what_was_measured() -> None:
-    """Its figures are those of the tables in `annotation.md`."""
+    """Its figures are those of the tables on the two pages about annotation."""
     text = (ROOT / "docs" / "platforms" / "which_labels.md").read_text(encoding="utf-8")
     held_out = _table("| section | macro AUROC |")
     for column in ("commonest class", "correct, 100% kept", "correct, 25% kept"):
@@ -245,8 +245,8 @@ def test_the_page_on_labels_repeats_what_was_measured() -> None:
 
 
 def _table(start: str) -> list[dict[str, str]]:
-    """Rows of the table of `annotation.md` whose first line begins so."""
-    page = (ROOT / "docs" / "annotation.md").read_text(encoding="utf-8")
+    """Rows of the table whose first line begins so, on one of the two pages about annotation."""
+    page = "\n\n".join((ROOT / "docs" / name).read_text("utf-8") for name in ("annotation.md", "annotation_evidence.md"))
     lines = page[page.index(start) :].partition("\n\n")[0].splitlines()
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return [dict(zip(head, row, strict=True)) for row in rows]
