@@ -246,7 +246,9 @@ def test_the_page_on_labels_repeats_what_was_measured() -> None:
 
 def _table(start: str) -> list[dict[str, str]]:
     """Rows of the table whose first line begins so, on one of the two pages about annotation."""
-    page = "\n\n".join((ROOT / "docs" / name).read_text("utf-8") for name in ("annotation.md", "annotation_evidence.md"))
+    page = "\n\n".join(
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("annotation.md", "annotation_evidence.md")
+    )
     lines = page[page.index(start) :].partition("\n\n")[0].splitlines()
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return [dict(zip(head, row, strict=True)) for row in rows]

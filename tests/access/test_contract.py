@@ -125,7 +125,9 @@ def test_features_are_finite_in_float32_or_missing() -> None:
         assert found.dtype == np.float32
         assert np.array_equal(found, given, equal_nan=True)
     for wrong in (np.inf, -np.inf, 1e300):
-        with pytest.raises(ValueError, match=r"\.obsm\['x'\] is infinite, or beyond .* in 1 of 3 rows.*set them to NaN"):
+        with pytest.raises(
+            ValueError, match=r"\.obsm\['x'\] is infinite, or beyond .* in 1 of 3 rows.*set them to NaN"
+        ):
             feature_matrix(np.vstack([given, [0, wrong]]), ".obsm['x']")
 
 

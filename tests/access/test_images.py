@@ -179,6 +179,17 @@ def test_a_smaller_image_that_is_no_rgb_does_not_stop_the_call(build: Any, other
         find_image(adata, "L")
 
 
+@pytest.mark.parametrize(("factor", "fits"), [(0.5, True), (0.49, True), (0.25, False), (5.0, False)])
+def test_images_of_a_library_are_one_picture(build: Any, factor: float, fits: bool) -> None:
+    adata = build.library(build.XY, tissue_hires_scalef=factor)
+    adata.uns["spatial"]["L"]["images"]["hires"] = np.zeros((30, 50, 3), np.uint8)
+    if fits:
+        assert [level.scale_x for level in find_image(adata, "L").levels] == [1, 1 / factor]
+        return
+    with pytest.raises(ValueError, match=r"library 'L' are one picture.*'fullres' 100 × 60; 'hires' .*Correct .uns"):
+        find_image(adata, "L")
+
+
 def test_a_library_that_is_not_read_does_not_stop_the_call(build: Any) -> None:
     adata = build.library(build.XY)
     adata.uns["spatial"]["other"] = {"images": {"fullres": np.zeros((6, 10))}}

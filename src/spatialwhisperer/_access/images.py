@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 XY = ("x", "y")
 _STRIP_PX = 2**24
 _CHANNELS = (3, 4)
+_SAME_SIZE = 0.05
 _LOCAL_SCHEDULERS = ("threads", "threading", "synchronous", "sync", "single-threaded")
 
 
@@ -273,7 +274,7 @@ def _computed_from(array: Any, source: Any) -> bool:
 
 def _library_levels(library: str, entry: Mapping[str, Any]) -> list[Level]:
     """The images of a library, the largest first. Smaller ones that are no RGB are left out: the call does not rest on them."""
-    levels: list[Level] = []
+    levels: dict[str, Level] = {}
     images = _with_factor(entry)
     for key, (image, factor) in sorted(images.items(), key=lambda one: np.prod(np.shape(one[1][0])[:2]), reverse=True):
         try:
@@ -283,8 +284,27 @@ def _library_levels(library: str, entry: Mapping[str, Any]) -> list[Level]:
                 raise
             continue
         if not levels or len(level.pixels) in _CHANNELS:
-            levels.append(level)
-    return levels
+            levels[key] = level
+    _check_one_size(library, levels)
+    return list(levels.values())
+
+
+def _check_one_size(library: str, levels: Mapping[str, Level]) -> None:
+    """Refuse images of a library whose scale factors make slides of different sizes of them: one of these factors is wrong."""
+    sizes = {
+        key: (level.pixels.shape[2] * level.scale_x, level.pixels.shape[1] * level.scale_y)
+        for key, level in levels.items()
+    }
+    largest = next(iter(sizes.values()), None)
+    for key, size in sizes.items():
+        rounding = 2 * levels[key].scale_x
+        if any(abs(a - b) > max(rounding, _SAME_SIZE * a) for a, b in zip(largest or size, size, strict=True)):
+            stated = "; ".join(f"{name!r} {w:.0f} × {h:.0f}" for name, (w, h) in sizes.items())
+            raise ValueError(
+                f"The images of library {library!r} are one picture, and their scale factors make different slides of them, in "
+                f"full-resolution pixels: {stated}. Correct .uns['spatial'][{library!r}]['scalefactors'] (the length of an image over that "
+                "of the full-resolution image), or delete the image that is not of this slide."
+            )
 
 
 def _with_factor(entry: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -95,6 +95,27 @@ def test_a_row_is_trained_on_what_it_says(sections: Sections, monkeypatch: pytes
     assert (plain.image.key, small.image.key) == ("X_3", "X_1")
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_texts_that_negate_a_caption_are_left_to_rows_in_closed_form(
+    variant: Any, sections: Sections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contrastive training refuses them."""
+    calls: list[SimpleNamespace] = []
+
+    def fit(_data: list[Any], **options: Any) -> Any:
+        calls.append(SimpleNamespace(**options))
+        return SimpleNamespace(encoders={"gene": "fitted PCA"})
+
+    monkeypatch.setattr(sw.tl, "train", fit)
+    monkeypatch.setattr(sw.tl, "GeneFeatures", lambda encoder, batch_key: (encoder, batch_key))
+    monkeypatch.setattr(sections, "with_features", lambda _: "X")
+    for given in (sections.data.texts["D6"], sections.data.cells):
+        given.obs = given.obs.assign(**dict.fromkeys(variant.recipe.text_key, "adipose tissue with fat cells"))
+    train(variant, "A", sections, {}, 0)
+    (call,) = calls
+    assert not call.text.negated or call.preset.solved_in_closed_form
+
+
 def test_rows_that_cannot_be_trained_are_named(
     sections: Sections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -79,9 +79,19 @@ class Variant:
 
 _RECIPE = replace(TrainingRecipe(), gene_encoder="pca")
 _CONTRASTIVE: dict[str, Any] = {"closed_form": False, "image_link": "contrastive", "text_loss": "info_nce"}
-_INFO_NCE = Variant("loss", "InfoNCE from random heads, genes and text first", _CONTRASTIVE)
+# texts that negate a caption are learnt in closed form alone, so that contrastive rows are compared with the recipe without them
+_POSITIVE = Variant("captions", "with wordings, without negations", negations=False)
+_INFO_NCE = Variant(
+    "loss", "InfoNCE from random heads, genes and text first", _CONTRASTIVE, negations=False, against=_POSITIVE.name
+)
 _JOINT: dict[str, Any] = {"schedule": "joint", "joint": sw.models.get_preset("spatialwhisperer").joint}
-_ALL_PAIRS = Variant("loss", "InfoNCE from random heads, all pairs together, published heads", _JOINT)
+_ALL_PAIRS = Variant(
+    "loss",
+    "InfoNCE from random heads, all pairs together, published heads",
+    _JOINT,
+    negations=False,
+    against=_POSITIVE.name,
+)
 _AS_STAINED = Images(encoder="as stained")
 
 
@@ -91,25 +101,39 @@ def _weighted(gene_text: float) -> dict[str, Any]:
 
 VARIANTS = (
     Variant("", BASE),
-    Variant("locking", "text encoder trained", _CONTRASTIVE | {"locking": "LUL"}, against=_INFO_NCE.name, slow=True),
+    Variant(
+        "locking",
+        "text encoder trained",
+        _CONTRASTIVE | {"locking": "LUL"},
+        negations=False,
+        against=_INFO_NCE.name,
+        slow=True,
+    ),
     _INFO_NCE,
-    Variant("loss", "sigmoid for texts, InfoNCE for images", _CONTRASTIVE | {"text_loss": "sigmoid"}),
+    Variant(
+        "loss",
+        "sigmoid for texts, InfoNCE for images",
+        _CONTRASTIVE | {"text_loss": "sigmoid"},
+        negations=False,
+        against=_POSITIVE.name,
+    ),
     Variant(
         "loss",
         "soft targets for images",
         _CONTRASTIVE | {"loss": PairLoss(alpha=0.5, beta=0.5, targets="soft")},
+        negations=False,
         against=_INFO_NCE.name,
     ),
     _ALL_PAIRS,
-    Variant("pairs", "weight of gene–text pairs 0.25", _weighted(0.25), against=_ALL_PAIRS.name),
-    Variant("pairs", "weight of gene–text pairs 4", _weighted(4.0), against=_ALL_PAIRS.name),
+    Variant("pairs", "weight of gene–text pairs 0.25", _weighted(0.25), negations=False, against=_ALL_PAIRS.name),
+    Variant("pairs", "weight of gene–text pairs 4", _weighted(4.0), negations=False, against=_ALL_PAIRS.name),
     Variant("pairs", "no single cells", cells=False),
     Variant("pairs", "one caption of each kind per row", recipe=replace(_RECIPE, text_key=captions.CAPTION_COLUMNS)),
     Variant("image encoder", "tiles of 154 µm", images=Images((TILE_UM,))),
     Variant("image encoder", "tiles of 100 to 600 µm", images=Images((*TrainingRecipe().tile_um, 600.0))),
     Variant("image encoder", "nuclei", images=Images((), "nuclei")),
     Variant("captions", "16 captions alone", recipe=replace(_RECIPE, wordings=False)),
-    Variant("captions", "with wordings, without negations", negations=False),
+    _POSITIVE,
     Variant("normalisation", "z-scores within the section", standardize="section"),
     Variant("normalisation", "stains as they are", images=_AS_STAINED),
     Variant(
@@ -134,5 +158,11 @@ def chosen(parts: tuple[str, ...], *, slow: bool) -> list[Variant]:
         Whether slow changes are among them.
     """
     asked = [v for v in VARIANTS if (not parts or v.part in parts) and (slow or not v.slow)]
-    needed = {v.name for v in asked} | {v.against for v in asked} | {BASE}
+    by_name = {v.name: v for v in VARIANTS}
+    needed = {BASE}
+    for one in asked:
+        name: str | None = one.name
+        while name is not None:
+            needed.add(name)
+            name = by_name[name].against
     return [v for v in VARIANTS if v.name in needed]
