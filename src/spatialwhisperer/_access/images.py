@@ -14,7 +14,7 @@ from spatialwhisperer._checks.values import positive
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -86,17 +86,31 @@ def read_pixels(
     -------
     uint8, shape (3, y1 - y0, x1 - x0). Read-only where it may be a view of the image itself.
     """
+    return read_boxes(level, [(x0, y0, x1, y1)], fill=fill, threads=threads)[0]
+
+
+def read_boxes(
+    level: Level, boxes: Sequence[tuple[int, int, int, int]], *, fill: int = 255, threads: bool = True
+) -> list[np.ndarray]:
+    """Read boxes of a level as `read_pixels` does, all at once: a chunk that several lie in is decoded or computed once."""
     _, height, width = level.pixels.shape
-    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        block = _as_uint8(load_block(level, slice(y0, y1), slice(x0, x1), threads=threads)).view()
-        block.flags.writeable = False
-        return block
-    out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
-    top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
-    if bottom > top and right > left:
-        block = load_block(level, slice(top, bottom), slice(left, right), threads=threads)
-        out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(block)
-    return out
+    inside = [(max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)) for x0, y0, x1, y1 in boxes]
+    there = [i for i, (left, top, right, bottom) in enumerate(inside) if bottom > top and right > left]
+    places = [(slice(inside[i][1], inside[i][3]), slice(inside[i][0], inside[i][2])) for i in there]
+    blocks = dict(zip(there, load_blocks(level, places, threads=threads), strict=True))
+    found = []
+    for i, (box, (left, top, right, bottom)) in enumerate(zip(boxes, inside, strict=True)):
+        if i in blocks and box == inside[i]:
+            whole = _as_uint8(blocks[i]).view()
+            whole.flags.writeable = False
+            found.append(whole)
+            continue
+        x0, y0, x1, y1 = box
+        out = np.full((3, y1 - y0, x1 - x0), fill, np.uint8)
+        if i in blocks:
+            out[:, top - y0 : bottom - y0, left - x0 : right - x0] = _as_uint8(blocks[i])
+        found.append(out)
+    return found
 
 
 def read_thinned(level: Level, x0: int, y0: int, x1: int, y1: int, step: int) -> np.ndarray:
@@ -127,15 +141,27 @@ def load_block(level: Level, y: slice, x: slice, *, threads: bool = True) -> np.
     ValueError
         If they cannot be read.
     """
+    return load_blocks(level, [(y, x)], threads=threads)[0]
+
+
+def load_blocks(level: Level, places: Sequence[tuple[slice, slice]], *, threads: bool = True) -> list[np.ndarray]:
+    """Several boxes, as `load_block` reads one."""
+    if not places:
+        return []
     try:
-        block = _computed(level.pixels[: len(level.order), y, x], threads=threads)
+        blocks = _computed([level.pixels[: len(level.order), y, x] for y, x in places], threads=threads)
     except MemoryError:
         raise
     except Exception as error:
         raise ValueError(
-            f"{_place(level, y, x)} could not be read: {type(error).__name__}: {error}. A chunk is damaged or missing, or the file was "
-            "moved: write or read the image again."
+            f"{_place(level, *places[0])} {'' if len(places) == 1 else f'or {len(places) - 1} other boxes '}could not be read: "
+            f"{type(error).__name__}: {error}. A chunk is damaged or missing, or the file was moved: write or read the image again."
         ) from error
+    return [_checked(level, block, *place) for block, place in zip(blocks, places, strict=True)]
+
+
+def _checked(level: Level, block: np.ndarray, y: slice, x: slice) -> np.ndarray:
+    """A block in the order red, green, blue, if it has the shape that was asked for."""
     if block.shape[1:] != (y.stop - y.start, x.stop - x.start):
         raise ValueError(
             f"{_place(level, y, x)} have the wrong shape, {block.shape}: the image states other sizes than its chunks hold. Write it "
@@ -146,16 +172,15 @@ def load_block(level: Level, y: slice, x: slice, *, threads: bool = True) -> np.
     return block if len(level.order) == 3 else laid_on_white(block)
 
 
-def _computed(block: Any, *, threads: bool) -> np.ndarray:
-    if not hasattr(block, "compute"):
-        return np.asarray(block)
-    if not threads:
-        return np.asarray(block.compute(scheduler="synchronous"))
+def _computed(blocks: list[Any], *, threads: bool) -> list[np.ndarray]:
+    if not hasattr(blocks[0], "compute"):
+        return [np.asarray(block) for block in blocks]
     import dask
 
     # with a distributed client as the default scheduler, every block would be sent over the network
     chosen = dask.config.get("scheduler", None)
-    return np.asarray(block.compute(scheduler=chosen if chosen in _LOCAL_SCHEDULERS else "threads"))
+    scheduler = "synchronous" if not threads else chosen if chosen in _LOCAL_SCHEDULERS else "threads"
+    return [np.asarray(block) for block in dask.compute(*blocks, scheduler=scheduler)]
 
 
 def _place(level: Level, y: slice, x: slice) -> str:

@@ -63,7 +63,7 @@ def tile_grid(
     frames = image_frames(data, names, mpp, coordinate_system)
     say_scales(frames)
     if stated.tile_px is not None:
-        check_resolution(frames, stated.tile_um, stated.tile_px, stated.on_low_res)
+        check_resolution(frames, (stated.tile_um,), stated.tile_px, stated.on_low_res)
     grids = {frame.name: _grid(data, frame, stated.tile_um, stride_um, tissue, min_tissue) for frame in frames}
     grids = {name: grid for name, grid in grids.items() if len(grid.centres_px)}
     if not grids:

@@ -157,7 +157,7 @@ def tiles(
         plan = plan_tiles(opened, off_slide)
         say_scales(plan.sections)
         if tile_px is not None:
-            check_resolution(plan.sections, tile_um, tile_px, on_low_res)
+            check_resolution(plan.sections, (tile_um,), tile_px, on_low_res)
         stated = TilesRecord(float(tile_um), tile_px, at, off_slide, on_low_res, opened.where)
         centres = plan.centres()
         if not inplace:

@@ -54,6 +54,29 @@ def test_a_centre_off_the_image_can_be_left_empty(away: ad.AnnData) -> None:
     assert 3 not in np.concatenate([rows for rows, _ in plan.read(8, 8)])
 
 
+@pytest.mark.parametrize(("radius", "reaches"), [(8.0, True), (3.0, False)])
+def test_a_shape_that_reaches_onto_the_image_may_have_its_centre_off_it(
+    build: Any, radius: float, reaches: bool, caplog: Any
+) -> None:
+    """As in a part that was cut out of a slide by a query of spatialdata."""
+    xy = np.concatenate([build.XY, [[105.0, 20.0]]])
+    data = build.sdata(
+        images={"he": build.image(build.RGB, build.maps(S=1.0))},
+        shapes={"a": build.spots(xy, build.maps(S=1.0))},
+        tables={"table": build.table({"a": [f"i{i}" for i in range(len(xy))]})},
+    )
+    data.shapes["a"]["radius"] = radius
+    slide = Slide.open(data, mpp=1)
+    if not reaches:
+        with pytest.raises(ValueError, match=r"1 of 4 tile centres .* off image 'he'.*off_slide='nan'"):
+            plan_tiles(slide)
+        return
+    with caplog.at_level("INFO", logger="spatialwhisperer"):
+        plan = plan_tiles(slide)
+    assert plan.off.tolist() == [False, False, False, True]
+    assert "1 of 4 tile centres of section 'a' lie off image 'he', and their shapes reach onto it" in caplog.text
+
+
 def test_what_tiles_stated_about_such_centres_counts_where_nothing_is_asked(away: ad.AnnData) -> None:
     where = Where(mpp={"L": 1.0}, image={"L": "L"})
     record(away, "sw_tiles", TilesRecord(8.0, 8, "spots", "nan", "allow", where))
@@ -80,15 +103,18 @@ def test_there_must_be_rows_on_an_image(build: Any) -> None:
 
 def test_enlarging_is_said_refused_or_allowed(build: Any, recwarn: Any) -> None:
     sections = Slide.open(build.library(build.XY), mpp=0.5).scaled()
-    check_resolution(sections, 32, 64, "warn")
-    check_resolution(sections, 32, 640, "allow")
+    check_resolution(sections, [32], 64, "warn")
+    check_resolution(sections, [32], 640, "allow")
     # a tenth is lost in the rounding of scales
-    check_resolution(sections, 32, 70, "error")
+    check_resolution(sections, [32], 70, "error")
     assert not len(recwarn)
-    text = r"224 pixels over 56 um ask for 0.25 um per pixel, image 'L' has 0.5: a tile of 112 pixels would be enlarged"
+    text = (
+        r"to 224 pixels.*image 'L' has 0.5 um per pixel, and tiles ask for less: 56 um for 0.25 \(at most tile_px=112\)"
+    )
     with pytest.warns(SpatialWhispererWarning, match=text):
-        check_resolution(sections, 56, 224, "warn")
-    with pytest.raises(
-        ValueError, match=text + r".*tile_px=112 .*sw\.pp\.tiles\(data, tile_um=56, on_low_res='allow'\)"
-    ):
-        check_resolution(sections, 56, 224, "error")
+        check_resolution(sections, [56], 224, "warn")
+    with pytest.raises(ValueError, match=text + r".*sw\.pp\.tiles\(data, tile_um=56, on_low_res='allow'\)"):
+        check_resolution(sections, [56], 224, "error")
+    with pytest.warns(SpatialWhispererWarning, match=r"56 um for 0.25 \(at most tile_px=112\) and 80 um for") as caught:
+        check_resolution([*sections, *sections], [56, 80, 200], 224, "warn")
+    assert len(caught) == 1

@@ -178,7 +178,7 @@ def test_only_the_size_that_would_be_enlarged_warns(crowd: Any) -> None:
         sw.pp.embed_images(crowd, tile_um=(20, 160), tile_px=64, inplace=False)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert "over 20 um" in str(caught[0].message)
+    assert "less: 20 um for" in str(caught[0].message)
 
 
 # ------------------------------------------------------------------------------------------------- several batches

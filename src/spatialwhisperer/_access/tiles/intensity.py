@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._access.images import load_block
+from spatialwhisperer._access.images import load_block, load_blocks
 from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
@@ -123,15 +123,15 @@ def _sample(image: RasterImage, xy_px: np.ndarray) -> np.ndarray:
         return load_block(level, slice(0, height), slice(0, width)).reshape(3, -1)
     places = xy_px[np.isfinite(xy_px).all(axis=1)]
     some = np.unique(np.linspace(0, max(len(places) - 1, 0), _N_WINDOWS).astype(int))
-    return np.concatenate([_window(level, *place) for place in places[some]] or [np.zeros((3, 0), np.uint8)], axis=1)
+    blocks = load_blocks(level, [_window(level, *place) for place in places[some]])
+    return np.concatenate([block.reshape(3, -1) for block in blocks] or [np.zeros((3, 0), np.uint8)], axis=1)
 
 
-def _window(level: Level, x: float, y: float) -> np.ndarray:
-    """Values around a place in full-resolution pixels, as far as the image reaches."""
+def _window(level: Level, x: float, y: float) -> tuple[slice, slice]:
+    """Rows and columns around a place in full-resolution pixels, as far as the image reaches."""
     _, height, width = level.pixels.shape
     left, top = (
         int(np.clip(at / scale - _WINDOW_PX / 2, 0, max(length - _WINDOW_PX, 0)))
         for at, scale, length in ((x, level.scale_x, width), (y, level.scale_y, height))
     )
-    rows, columns = slice(top, min(top + _WINDOW_PX, height)), slice(left, min(left + _WINDOW_PX, width))
-    return load_block(level, rows, columns).reshape(3, -1)
+    return slice(top, min(top + _WINDOW_PX, height)), slice(left, min(left + _WINDOW_PX, width))

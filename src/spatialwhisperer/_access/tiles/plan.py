@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.elements.outlines import Outlines
 from spatialwhisperer._access.records import LowRes, OffSlide
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._access.tiles.scale_check import check_scale
 from spatialwhisperer._access.tiles.sight import SAME_PX
 from spatialwhisperer._access.tiles.swapped import check_axes
 from spatialwhisperer._checks.values import one_of
-from spatialwhisperer._messages import warn
+from spatialwhisperer._messages import inform, listing, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -111,7 +112,7 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
             if slide.table.n_vars:
                 check_scale(section)
     for section in sections:
-        off[section.rows] = _off_image(section, how)
+        off[section.rows] = _off_image(slide, section, how)
     if off.all():
         raise ValueError("No tile centre lies on an image. Check image_key and coordinate_system.")
     return TilePlan(slide, sections, off)
@@ -136,42 +137,76 @@ def _native(section: Section, tile_px: int) -> tuple[Section, float]:
     return replace(section, xy_px=np.floor(section.xy_px)), tile_px * mpp
 
 
-def _off_image(section: Section, off_slide: OffSlide) -> np.ndarray:
+def _off_image(slide: Slide, section: Section, off_slide: OffSlide) -> np.ndarray:
     image = section.image
     if image is None:  # `scaled` has checked that there is one
         return np.ones(len(section.rows), bool)
     width, height = image.size_px
     x, y = section.xy_px.T
     off = (x < 0) | (y < 0) | (x > width) | (y > height)
-    if off.any() and off_slide == "raise":
-        first = np.flatnonzero(off)[0]
-        raise ValueError(
-            f"{int(off.sum())} of {len(off)} tile centres of section {section.name!r} are off image {image.name!r} "
-            f"({width:.0f} x {height:.0f} pixels), such as row {int(section.rows[first])} at x = {x[first]:.0f}, "
-            f"y = {y[first]:.0f}. Usual causes: another image is meant (image_key=…), another coordinate_system=…, or "
-            "positions that are not in full-resolution pixels. Pass off_slide='nan' to leave such rows empty."
+    if not off.any() or off_slide == "nan":
+        return off
+    where = f"{int(off.sum())} of {len(off)} tile centres of section {section.name!r}"
+    if _across_edge(slide, section, off):
+        inform(
+            f"{where} lie off image {image.name!r}, and their shapes reach onto it, as where a part was cut out of a slide: these rows stay empty."
         )
-    return off
+        return off
+    first = np.flatnonzero(off)[0]
+    raise ValueError(
+        f"{where} are off image {image.name!r} ({width:.0f} x {height:.0f} pixels), such as row {int(section.rows[first])} at x = "
+        f"{x[first]:.0f}, y = {y[first]:.0f}. Usual causes: another image is meant (image_key=…), another coordinate_system=…, positions "
+        "that are not in full-resolution pixels, or an image that was cropped. sw.pp.tiles(data, tile_um=…, off_slide='nan') leaves such "
+        "rows empty, also in later calls."
+    )
 
 
-def check_resolution(sections: Sequence[Section], tile_um: float, tile_px: int, on_low_res: LowRes) -> None:
-    """Warn or raise where tiles must be enlarged to ``tile_px`` pixels, because the image is too coarse."""
-    for section in sections:
-        if section.image is None or section.mpp is None or on_low_res == "allow":
-            continue
-        finest = section.image.levels[0]
-        width_um, height_um = section.pixel_um(section.mpp)
-        level_mpp = max(width_um * finest.scale_x, height_um * finest.scale_y)
-        native = tile_um / level_mpp
-        if native >= _ENOUGH * tile_px:
-            continue
-        text = (
-            f"Section {section.name!r}: {tile_px} pixels over {tile_um:g} um ask for {tile_um / tile_px:.3g} um per pixel, "
-            f"image {section.image.name!r} has {level_mpp:.3g}: a tile of {max(1, round(native))} pixels would be enlarged to "
-            f"{tile_px}. Add the full-resolution image. Or, where no model prescribes the tiles, pass "
-            f"tile_px={max(1, int(native))} or a larger tile_um to sw.pp.embed_images or sw.pp.tiles. "
-            f"sw.pp.tiles(data, tile_um={tile_um:g}, on_low_res='allow') takes them as they are."
-        )
-        if on_low_res == "error":
-            raise ValueError(text)
-        warn(text)
+def _across_edge(slide: Slide, section: Section, off: np.ndarray) -> bool:
+    """Whether all rows whose centre lies off the image, fewer than half, have shapes of their own that reach onto it.
+
+    Queries of spatialdata keep every shape that the box touches, and cut the image at the box.
+    """
+    import shapely
+
+    if (
+        section.image is None
+        or 2 * off.sum() >= len(off)
+        or not slide.is_spatialdata
+        or section.name not in slide.data.shapes
+    ):
+        return False
+    outlines = Outlines(slide, section).of(np.flatnonzero(off))
+    return bool(shapely.intersects(outlines, shapely.box(0, 0, *section.image.size_px)).all())
+
+
+def check_resolution(sections: Sequence[Section], sizes_um: Sequence[float], tile_px: int, on_low_res: LowRes) -> None:
+    """Warn or raise, once for all sections and tile sizes, where tiles must be enlarged to ``tile_px`` pixels."""
+    if on_low_res == "allow":
+        return
+    coarse = [text for section in sections if (text := _enlarged(section, sizes_um, tile_px))]
+    if not coarse:
+        return
+    text = (
+        f"Tiles would be enlarged to {tile_px} pixels, because the image is too coarse ({listing(coarse, 3)}). Add the full-resolution "
+        "image. Or, where no model prescribes the tiles, pass a smaller tile_px or a larger tile_um to sw.pp.embed_images or sw.pp.tiles. "
+        f"sw.pp.tiles(data, tile_um={sizes_um[0]:g}, on_low_res='allow') takes them as they are."
+    )
+    if on_low_res == "error":
+        raise ValueError(text)
+    warn(text)
+
+
+def _enlarged(section: Section, sizes_um: Sequence[float], tile_px: int) -> str:
+    """Which tiles of a section have fewer pixels than are asked for, as text; empty where none has."""
+    if section.image is None or section.mpp is None:
+        return ""
+    finest = section.image.levels[0]
+    width_um, height_um = section.pixel_um(section.mpp)
+    level_mpp = max(width_um * finest.scale_x, height_um * finest.scale_y)
+    few = [um for um in sizes_um if um / level_mpp < _ENOUGH * tile_px]
+    if not few:
+        return ""
+    asked = " and ".join(
+        f"{um:g} um for {um / tile_px:.3g} (at most tile_px={max(1, int(um / level_mpp))})" for um in few
+    )
+    return f"section {section.name!r}: image {section.image.name!r} has {level_mpp:.3g} um per pixel, and tiles ask for less: {asked}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._access.images import read_boxes
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._storage.schema import Stored
 
@@ -56,10 +56,13 @@ class Sight(Stored):
             at = np.flatnonzero(np.isfinite(section.xy_px).all(axis=1))
             named = at[~own[at].duplicated(keep=False)]
             by_name = len(named) >= min(most, len(at))
+            here: dict[str, tuple[float, float]] = {}
             for i in _some(named if by_name else at, most):
                 key = _by_name(section, own[i]) if by_name else _by_position(section, int(i))
                 x, y = (round(float(v), 2) for v in section.xy_px[i])
-                places[key], pixels[key] = (x, y), _around(section, x, y)
+                here[key] = x, y
+            places |= here
+            pixels |= zip(here, _around(section, [*here.values()]), strict=True)
         return cls(places, pixels)
 
     def changed(self, sections: Sequence[Section], names: pd.Index) -> str:
@@ -71,13 +74,23 @@ class Sight(Stored):
         for section in imaged:
             known = self._known(section, names[section.rows])
             some_known |= bool(known)
-            for key, i in known.items():
-                if np.abs(section.xy_px[i] - self.places[key]).max() > SAME_PX:
-                    return f"was computed while row {names[section.rows[i]]!r} lay elsewhere"
-            for key in _some(np.array([*known], object), max(1, _LOOKS // len(sections))):
-                if self.pixels.get(key) != _around(section, *self.places[key]):
-                    name = names[section.rows[known[key]]]
-                    return f"was computed from other pixels than those of row {name!r} now"
+            if not known:
+                continue
+            looked = _some(np.array([*known], object), max(1, _LOOKS // len(sections))).tolist()
+            moves = np.array([section.xy_px[i] - self.places[key] for key, i in known.items()])
+            shift = _common(moves)
+            same = [False] * len(looked)
+            if shift is not None:
+                places = [(x + shift[0], y + shift[1]) for x, y in (self.places[key] for key in looked)]
+                same = [self.pixels.get(key) == crc for key, crc in zip(looked, _around(section, places), strict=True)]
+            if all(same):
+                # also where rows and pixels moved together, as in a part that was cut out of a slide
+                continue
+            if np.abs(moves).max() > SAME_PX:
+                row = [*known.values()][int(np.abs(moves).max(axis=1).argmax())]
+                return f"was computed while row {names[section.rows[row]]!r} lay elsewhere on the image"
+            name = names[section.rows[known[looked[same.index(False)]]]]
+            return f"was computed from other pixels than those of row {name!r} now"
         return "" if some_known else "was computed of rows with other names"
 
     def _known(self, section: Section, own: pd.Index) -> dict[str, int]:
@@ -92,6 +105,15 @@ class Sight(Stored):
     def _after(self, prefix: str) -> list[str]:
         """What follows a prefix in the keys that begin with it."""
         return [key.removeprefix(prefix) for key in self.places if key.startswith(prefix)]
+
+
+def _common(moves: np.ndarray) -> np.ndarray | None:
+    """The whole pixels by which all rows moved, shape (2,); ``None`` where they moved apart, or by parts of a pixel."""
+    if np.ptp(moves, axis=0).max() > SAME_PX:
+        return None
+    middle = np.median(moves, axis=0)
+    whole = np.rint(middle)
+    return whole if np.abs(middle - whole).max() <= SAME_PX / 5 or np.abs(moves).max() <= SAME_PX else None
 
 
 def _imaged(sections: Sequence[Section]) -> Iterator[Section]:
@@ -113,9 +135,10 @@ def _some(values: np.ndarray, most: int) -> np.ndarray:
     return values[np.linspace(0, len(values) - 1, most).round().astype(int)]
 
 
-def _around(section: Section, x: float, y: float) -> int:
+def _around(section: Section, places: Sequence[tuple[float, float]]) -> list[int]:
+    """CRC-32 of the pixels around places."""
     assert section.image is not None
     level = section.image.levels[0]
-    column, row = int(x / level.scale_x), int(y / level.scale_y)
-    box = read_pixels(level, column - _REACH_PX, row - _REACH_PX, column + _REACH_PX + 1, row + _REACH_PX + 1)
-    return zlib.crc32(np.ascontiguousarray(box).data)
+    at = [(int(x / level.scale_x), int(y / level.scale_y)) for x, y in places]
+    boxes = [(x - _REACH_PX, y - _REACH_PX, x + _REACH_PX + 1, y + _REACH_PX + 1) for x, y in at]
+    return [zlib.crc32(np.ascontiguousarray(box).data) for box in read_boxes(level, boxes)]

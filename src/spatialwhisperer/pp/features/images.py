@@ -245,8 +245,7 @@ def _checked_plan(
         return plan
     # `tiles` has checked what it stated
     if not recipe.native_px and (stated is None or (stated.tile_px, (stated.tile_um,)) != (px, recipe.tile_um)):
-        for um in recipe.tile_um:
-            check_resolution(plan.sections, um, px, "warn" if stated is None else stated.on_low_res)
+        check_resolution(plan.sections, recipe.tile_um, px, "warn" if stated is None else stated.on_low_res)
     return plan
 
 
