@@ -186,6 +186,12 @@ def test_a_blank_slide_has_no_grid(build: Any) -> None:
         sw.pp.tiles(build.spatialdata(np.full((3, 300, 300), 243, np.uint8)), at="grid", tile_um=20)
 
 
+def test_values_of_another_range_are_named_where_no_tissue_is_seen(build: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4000, (3, 1800, 1500)).astype(np.uint16)
+    with pytest.raises(ValueError, match="uint16 and its values reach 3999 of 65535"):
+        sw.pp.tiles(build.spatialdata(pixels), at="grid", tile_um=50)
+
+
 def test_a_slide_without_images_has_no_grid(build: Any) -> None:
     import spatialdata as sd
 

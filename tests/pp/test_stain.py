@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,12 @@ def test_tissue_is_found_on_a_light_background_and_on_a_black_mask(build: Any, b
     assert build.state(sdata) == before
     with pytest.raises(KeyError, match="no image 'nope'"):
         tissue_mask(sdata, "nope")
+
+
+def test_what_squidpy_says_to_its_makers_does_not_reach_the_user(build: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert tissue_mask(build.spatialdata(build.disc()[0]), "S_image").mask.any()
 
 
 def test_a_blank_slide_has_no_tissue(build: Any) -> None:

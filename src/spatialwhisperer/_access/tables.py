@@ -100,8 +100,11 @@ def without_predictions(sdata: SpatialData, names: list[str]) -> list[str]:
 
 
 def _no_table(names: list[str]) -> str:
-    hint = "Run sw.pp.tiles(sdata, at='grid', tile_um=…) to make a table of tiles for a slide without expression"
-    return f"{hint}, or pass table_key=…." if names else f"{hint}."
+    hint = (
+        "A slide without expression gets one from sw.tl.zero_shot_annotate(sdata), which lays tiles over its tissue and labels them, or "
+        "from sw.pp.tiles(sdata, at='grid', tile_um=…), which lays tiles alone"
+    )
+    return f"{hint}. Or pass table_key=…." if names else f"{hint}."
 
 
 def check_name(sdata: SpatialData, name: str, *, key: str) -> None:

@@ -20,6 +20,7 @@ from spatialwhisperer._access.sections.regions import check_image_system, image_
 from spatialwhisperer._access.sections.scale import GivenPixel, of_library, settle
 from spatialwhisperer._access.sections.section import Section, check_named, missing_mpp, say_scales
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
+from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import check_resolution
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import record
@@ -67,6 +68,8 @@ def tile_grid(
     grids = {frame.name: _grid(data, frame, stated.tile_um, stride_um, tissue, min_tissue) for frame in frames}
     grids = {name: grid for name, grid in grids.items() if len(grid.centres_px)}
     if not grids:
+        for frame in frames:
+            check_intensity(frame)  # which explains why no tissue was seen, where it is not the tiles
         raise ValueError(
             f"No tile of {stated.tile_um:g} um fits into the tissue of {listing(names)} (min_tissue={min_tissue:g}). Check mpp, "
             "take smaller tiles, lower min_tissue, or take the whole image with tissue=None."

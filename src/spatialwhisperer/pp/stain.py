@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -161,7 +162,11 @@ def _detect(raster: np.ndarray) -> np.ndarray:
     from squidpy.experimental.im import detect_tissue
 
     sdata, name = as_spatialdata(raster)
-    with _quiet("spatialdata._logging"):
+    with _quiet("spatialdata._logging"), warnings.catch_warnings():
+        # of squidpy about scikit-image, which the caller can do nothing about
+        warnings.filterwarnings(
+            "ignore", message="Parameter `area_threshold`|Parameter `min_size`", category=FutureWarning
+        )
         labels = detect_tissue(
             sdata,
             name,

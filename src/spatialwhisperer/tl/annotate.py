@@ -221,7 +221,7 @@ def zero_shot_annotate(
     check_apart(request.labels, text)
     near = nearness(model, request.labels, request.sentences, device=device)
     slide = opening(slides)
-    tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
+    tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide, keeps=inplace)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer, group_key=group_key)
     if inplace:

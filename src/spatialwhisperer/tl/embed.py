@@ -79,7 +79,7 @@ def embed(
     """
     check_modality(modality)
     model = open_model(model)
-    tissue = on_tissue(data, model, modality, slide)
+    tissue = on_tissue(data, model, modality, slide, keeps=inplace)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
     embedded = embed_rows(

@@ -138,7 +138,7 @@ def predict_expression(
     columns = _columns(predictor, genes)
     if bank_scope not in ("all", "other_groups"):
         raise ValueError(f"bank_scope must be 'all' or 'other_groups', not {bank_scope!r}.")
-    tissue = on_tissue(data, model, "image", slide)
+    tissue = on_tissue(data, model, "image", slide, keeps=inplace)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], group_key=group_key)
     others = bank_scope == "other_groups"

@@ -99,7 +99,7 @@ def query(
     model = open_model(model)
     wanted = class_embeddings(model, [texts], device=device)[0]
     near = nearness(model, [listing(texts)], [texts], device=device)
-    tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide)
+    tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide, keeps=inplace)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
     if inplace:

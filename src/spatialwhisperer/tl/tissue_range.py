@@ -111,7 +111,7 @@ def tissue_range(
     """
     model = open_model(model)
     reference = _checked(model)
-    tissue = on_tissue(data, model, "image", slide)
+    tissue = on_tissue(data, model, "image", slide, keeps=key_added is not None)
     opened = Slide.open(tissue.data, **slide)
     if key_added is not None:
         opened.check_column(key_added)

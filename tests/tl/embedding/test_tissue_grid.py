@@ -34,16 +34,29 @@ def slide() -> sd.SpatialData:
 def said(caplog: Any, *args: Any) -> tuple[Any, str]:
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="spatialwhisperer"):
-        found = on_tissue(*args)
+        found = on_tissue(*args, keeps=True)
+        found.keep()
     return found, " ".join(caplog.messages)
+
+
+def test_a_grid_that_is_not_kept_is_said_to_be_of_this_call(slide: Any, caplog: Any) -> None:
+    with caplog.at_level(logging.INFO, logger="spatialwhisperer"):
+        on_tissue(slide, reading(80), None, {}, keeps=False)
+        assert "tiles, 80 µm apart, was laid over its tissue for this call alone. " in caplog.text
+        assert "sw.pp.tiles(data, at='grid', tile_um=80) makes one that is kept" in caplog.text
+        caplog.clear()
+        laid = on_tissue(slide, reading(80), None, {}, keeps=True)
+        assert caplog.text == "" or "tables[" not in caplog.text
+    assert not slide.tables
+    laid.keep()
+    assert "sw_tiles" in slide.tables
 
 
 def test_a_grid_that_was_laid_for_another_model_is_said(slide: Any, caplog: Any) -> None:
     found, text = said(caplog, slide, reading(80), None, {"mpp": None})
     assert "tiles, 80 µm apart, was laid over its tissue" in text
     assert "the model reads a square of 80 µm." in text
-    assert not slide.tables
-    found.keep()
+    assert found.caller is slide
     again, text = said(caplog, slide, reading(80), None, {})
     assert (again.data, text) == (slide, "")
     again, text = said(caplog, slide, reading(120), None, {})
@@ -67,5 +80,5 @@ def test_a_grid_that_the_user_chose_needs_no_word(slide: Any, caplog: Any) -> No
 @pytest.mark.parametrize("option", [{"spot_pitch_um": 100.0}, {"library_key": "section"}])
 def test_options_of_rows_do_not_apply_to_a_slide_without_any(slide: Any, option: Any) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(option))} is meant for tiles on the rows of a table"):
-        on_tissue(slide, reading(80), None, option)
+        on_tissue(slide, reading(80), None, option, keeps=True)
     assert not slide.tables

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _WHOLE_PX = 2**21
 _WINDOW_PX = 256
 _N_WINDOWS = 9
+_PLACES = (0.2, 0.5, 0.8)
 _12_BIT = 4095
 _DARK = 0.25
 _BLACK_FRACTION = 0.05
@@ -26,7 +27,8 @@ _EVERY_PX = 4
 def check_intensity(section: Section) -> None:
     """Refuse an image that holds nothing or other numbers than its type states, and warn of one that is dark or black in part.
 
-    The coarsest level of the image is read, or where that is large up to nine windows of it around rows of the section.
+    The coarsest level of the image is read, or where that is large up to nine windows of it: around rows of the section, or all over
+    the image where it has none.
 
     Parameters
     ----------
@@ -41,8 +43,6 @@ def check_intensity(section: Section) -> None:
     if section.image is None:
         return
     values = _sample(section.image, section.xy_px)
-    if not values.size:
-        return
     where = f"Image {section.image.name!r} of section {section.name!r}"
     again = "A chunk is missing or was never written: read or write the image again."
     if values.dtype.kind == "f" and np.isnan(values).all():
@@ -122,9 +122,11 @@ def _sample(image: RasterImage, xy_px: np.ndarray) -> np.ndarray:
     if height * width <= _WHOLE_PX:
         return load_block(level, slice(0, height), slice(0, width)).reshape(3, -1)
     places = xy_px[np.isfinite(xy_px).all(axis=1)]
+    if not len(places):
+        places = np.array([(x * image.size_px[0], y * image.size_px[1]) for y in _PLACES for x in _PLACES])
     some = np.unique(np.linspace(0, max(len(places) - 1, 0), _N_WINDOWS).astype(int))
     blocks = load_blocks(level, [_window(level, *place) for place in places[some]])
-    return np.concatenate([block.reshape(3, -1) for block in blocks] or [np.zeros((3, 0), np.uint8)], axis=1)
+    return np.concatenate([block.reshape(3, -1) for block in blocks], axis=1)
 
 
 def _window(level: Level, x: float, y: float) -> tuple[slice, slice]:

@@ -33,10 +33,13 @@ class OnTissue:
         The object of the caller; where that holds no table, a copy of it with a grid.
     caller
         The object of the caller, where ``data`` is such a copy.
+    said
+        What is said once the grid is kept.
     """
 
     data: AnnData | SpatialData
     caller: SpatialData | None = None
+    said: str = ""
 
     def keep(self) -> None:
         """Add the grid and the tables beside it to the object of the caller: all of them, or nothing after an error."""
@@ -52,10 +55,11 @@ class OnTissue:
             for theirs, name in added:
                 del theirs[name]
             raise
+        inform(self.said)
 
 
 def on_tissue(
-    data: AnnData | SpatialData, model: Whisperer, modality: str | None, options: Mapping[str, Any]
+    data: AnnData | SpatialData, model: Whisperer, modality: str | None, options: Mapping[str, Any], *, keeps: bool
 ) -> OnTissue:
     """Lay tiles over the tissue of a slide that holds no table, as :func:`spatialwhisperer.pp.tiles` does.
 
@@ -69,14 +73,16 @@ def on_tissue(
         Modality that is asked for; only the image is read from tiles.
     options
         How the object is opened; see `SlideOptions`.
+    keeps
+        Whether the caller calls `OnTissue.keep` when it is done.
 
     Raises
     ------
     ValueError
         If the scale of the slide is not known, no tile fits into the tissue, or an option is meant for the rows of a table.
     """
-    read = model.config.modalities.get("image")
-    sizes = () if read is None else read.features.tile_um
+    image = model.config.modalities.get("image")
+    sizes = () if image is None else image.features.tile_um
     wanted = modality in (None, "image") and options.get("table_key") is None
     if not sizes or not wanted or not is_spatialdata(data) or not rgb_names(data):
         return OnTissue(data)
@@ -89,9 +95,13 @@ def on_tissue(
     stated = recorded_as(table, _keys.TILES, TilesRecord)
     if stated is not None:
         record(table, _keys.TILES, replace(stated, implied=True))
+    laid = f"The slide has no table, so a grid of {table.n_obs} tiles, {sizes[0]:g} µm apart, was laid over its tissue"
+    read = f"Around each centre the model reads {_squares(sizes)}."
+    if keeps:
+        said = f"{laid} (tables[{_keys.TILES!r}]). {read} sw.pp.tiles(data, at='grid', …) makes another grid."
+        return OnTissue(copy, data, said)
     inform(
-        f"The slide has no table, so a grid of {table.n_obs} tiles, {sizes[0]:g} µm apart, was laid over its tissue "
-        f"(tables[{_keys.TILES!r}]). Around each centre the model reads {_squares(sizes)}. sw.pp.tiles(data, at='grid', …) makes another grid."
+        f"{laid} for this call alone. {read} sw.pp.tiles(data, at='grid', tile_um={sizes[0]:g}) makes one that is kept."
     )
     return OnTissue(copy, data)
 

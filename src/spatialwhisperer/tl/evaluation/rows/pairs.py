@@ -267,8 +267,7 @@ def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
         )
     if prediction.n_obs != table.n_obs:
         raise ValueError(
-            f"The prediction has {prediction.n_obs} rows, the measured table {table.n_obs}. Bring them to the same rows first: "
-            "adata[prediction.obs_names].copy()."
+            f"The prediction has {prediction.n_obs} rows, the measured table {table.n_obs}. {_same_rows(table, prediction)}"
         )
     differ = np.flatnonzero(np.asarray(prediction.obs_names != table.obs_names))
     if len(differ):
@@ -278,6 +277,15 @@ def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
             f"{prediction.obs_names[i]!r} against {table.obs_names[i]!r}. If only the order differs, pass "
             "prediction[adata.obs_names]."
         )
+
+
+def _same_rows(table: AnnData, prediction: AnnData) -> str:
+    """The call that brings both to the same rows, by which of them holds the names of the other."""
+    if table.obs_names.isin(prediction.obs_names).all():
+        return "Pass that of the rows that are left: prediction=prediction[adata.obs_names].copy(), or predict again."
+    if prediction.obs_names.isin(table.obs_names).all():
+        return "Pass the rows that were predicted: adata[prediction.obs_names].copy()."
+    return "Their names differ too, so that one of them is of other rows: predict again, sw.tl.predict_expression(…)."
 
 
 def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) -> np.ndarray:
