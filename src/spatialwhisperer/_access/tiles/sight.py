@@ -76,17 +76,20 @@ class Sight(Stored):
             some_known |= bool(known)
             if not known:
                 continue
-            looked = _some(np.array([*known], object), max(1, _LOOKS // len(sections))).tolist()
             moves = np.array([section.xy_px[i] - self.places[key] for key, i in known.items()])
+            moved = np.abs(moves).max() > SAME_PX
+            # of what is cut off nothing is seen
+            seen = [key for key, i in known.items() if not moved or _on_image(section, i)]
+            looked = _some(np.array(seen, object), max(1, _LOOKS // len(sections))).tolist()
             shift = _common(moves)
             same = [False] * len(looked)
             if shift is not None:
                 places = [(x + shift[0], y + shift[1]) for x, y in (self.places[key] for key in looked)]
                 same = [self.pixels.get(key) == crc for key, crc in zip(looked, _around(section, places), strict=True)]
-            if all(same):
+            if looked and all(same):
                 # also where rows and pixels moved together, as in a part that was cut out of a slide
                 continue
-            if np.abs(moves).max() > SAME_PX:
+            if moved:
                 row = [*known.values()][int(np.abs(moves).max(axis=1).argmax())]
                 return f"was computed while row {names[section.rows[row]]!r} lay elsewhere on the image"
             name = names[section.rows[known[looked[same.index(False)]]]]
@@ -114,6 +117,14 @@ def _common(moves: np.ndarray) -> np.ndarray | None:
     middle = np.median(moves, axis=0)
     whole = np.rint(middle)
     return whole if np.abs(middle - whole).max() <= SAME_PX / 5 or np.abs(moves).max() <= SAME_PX else None
+
+
+def _on_image(section: Section, i: int) -> bool:
+    """Whether the pixels around a row lie on the image, and not across its edge."""
+    assert section.image is not None
+    level, size = section.image.levels[0], np.array(section.image.size_px)
+    reach = (_REACH_PX + 1) * np.array([level.scale_x, level.scale_y])
+    return bool(((section.xy_px[i] >= reach) & (section.xy_px[i] <= size - reach)).all())
 
 
 def _imaged(sections: Sequence[Section]) -> Iterator[Section]:
