@@ -110,7 +110,8 @@ def test_texts_that_negate_a_caption_are_left_to_rows_in_closed_form(
     monkeypatch.setattr(sw.tl, "GeneFeatures", lambda encoder, batch_key: (encoder, batch_key))
     monkeypatch.setattr(sections, "with_features", lambda _: "X")
     for given in (sections.data.texts["D6"], sections.data.cells):
-        given.obs = given.obs.assign(**dict.fromkeys(variant.recipe.text_key, "adipose tissue with fat cells"))
+        for key in variant.recipe.text_key:
+            given.obs[key] = "adipose tissue with fat cells"
     train(variant, "A", sections, {}, 0)
     (call,) = calls
     assert not call.text.negated or call.preset.solved_in_closed_form

@@ -10,6 +10,7 @@ import numpy as np
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.outlines import Outlines
 from spatialwhisperer._access.records import LowRes, OffSlide
+from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._access.tiles.reader import TileReader
 from spatialwhisperer._access.tiles.scale_check import check_scale
 from spatialwhisperer._access.tiles.sight import SAME_PX
@@ -168,12 +169,9 @@ def _across_edge(slide: Slide, section: Section, off: np.ndarray) -> bool:
     """
     import shapely
 
-    if (
-        section.image is None
-        or 2 * off.sum() >= len(off)
-        or not slide.is_spatialdata
-        or section.name not in slide.data.shapes
-    ):
+    if section.image is None or 2 * off.sum() >= len(off):
+        return False
+    if not is_spatialdata(slide.data) or section.name not in slide.data.shapes:
         return False
     outlines = Outlines(slide, section).of(np.flatnonzero(off))
     return bool(shapely.intersects(outlines, shapely.box(0, 0, *section.image.size_px)).all())
