@@ -31,6 +31,9 @@ EDGE = 18
 SIGMAS = (0.0, 1.0, 2.0, 3.0)
 """Standard deviation of the smoothing, in spots; 0 is independent spots."""
 
+LARGE_EDGE = 40
+"""The same of a section of 1600 spots, of which covariances are fitted on a sample only."""
+
 CLASSES = 4
 AGREEMENT = 0.5
 """Correlation of a score with what it is compared with."""
@@ -203,6 +206,14 @@ OVER_PATIENTS: dict[str, Callable[[Section, bool], Estimate]] = {
 }
 """Intervals over patients, to which the smoothness of a section does not matter."""
 
+TESTS = {
+    "test of two unrelated maps": (EDGE, False),
+    "test beyond darkness": (EDGE, True),
+    f"test of two unrelated maps, {LARGE_EDGE**2} spots": (LARGE_EDGE, False),
+    f"test beyond darkness, {LARGE_EDGE**2} spots": (LARGE_EDGE, True),
+}
+"""Tests, by their name in the table: spots along the edge of a section, and whether darkness is taken out."""
+
 
 def rejections(section: Section, repeats: int, *, beyond_darkness: bool) -> float:
     """How often two unrelated maps are said to go together, at 5 %; with darkness taken out, which both maps follow."""
@@ -279,9 +290,9 @@ def measure(repeats: int, names: tuple[str, ...] = (), sigmas: tuple[float, ...]
             inside = (low <= truth) & (truth <= high)
             coverage = inside[known].mean() if known.any() else np.nan
             rows.append((name, sigma, coverage, known.mean(), np.nanmedian(high - low) if known.any() else np.nan))
-        for name, beyond in (("test of two unrelated maps", False), ("test beyond darkness", True)):
+        for name, (edge, beyond) in TESTS.items():
             if not names or name in names:
-                section = Section(sigma, np.random.default_rng(int(sigma) + 1))
+                section = Section(sigma, np.random.default_rng(int(sigma) + 1), edge)
                 rows.append((name, sigma, 1 - rejections(section, repeats, beyond_darkness=beyond), 1.0, np.nan))
     return pd.DataFrame(rows, columns=["what", "sigma", "coverage", "given", "width"])
 
