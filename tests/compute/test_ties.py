@@ -15,7 +15,7 @@ def test_ranks_are_the_mean_over_all_orders_of_what_is_tied() -> None:
     assert (found.above.tolist(), found.equal.tolist()) == ([1], [3])
     places = []
     for order in permutations(range(5)):
-        by_rank = sorted(range(5), key=lambda i: (-round(similar[i], 6), order[i]))
+        by_rank = sorted(range(5), key=lambda i: (-round(float(similar[i]), 6), order[i]))
         places.append(by_rank.index(2) + 1)
     assert found.mean[0] == pytest.approx(np.mean(places))
     for k in range(1, 6):
