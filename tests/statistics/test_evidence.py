@@ -85,6 +85,32 @@ def test_agreement_through_darkness_alone_is_taken_out() -> None:
     assert association(errors, x + both, y + both, beyond).p_value < 1e-4
 
 
+def test_a_sample_of_the_rows_has_the_patches_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A section that is sampled has about the effective number of rows that all of its rows give."""
+    section = Section(3.0, np.random.default_rng(0), edge=26)
+    x, y = section.map(2)
+    flat = darkness_basis(np.zeros(section.n), np.zeros(section.n))
+    assert len(section.errors.sample) == section.n
+    whole = association(section.errors, x, y, flat)
+    monkeypatch.setattr("spatialwhisperer.statistics.intervals.spatial.SAMPLE", 200)
+    sampled = association(Section(3.0, np.random.default_rng(0), edge=26).errors, x, y, flat)
+    assert sampled.r == whole.r
+    assert sampled.n_effective == pytest.approx(whole.n_effective, rel=0.3)
+
+
+def test_rows_beyond_the_sample_count_where_they_are_independent() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 5000))
+    found = association(SpatialErrors(None, np.zeros(5000)), x, y, darkness_basis(np.zeros(5000), np.zeros(5000)))
+    assert found.n_effective == pytest.approx(5000, rel=0.02)
+
+
+@pytest.mark.slow
+def test_false_alarms_of_a_large_section_are_as_frequent_as_stated() -> None:
+    """Of 1600 spots, at 5 %; the standard error over 200 sections is .015."""
+    section = Section(3.0, np.random.default_rng(0), edge=40)
+    assert rejections(section, 200, beyond_darkness=False) < 0.1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 2.0])
 @pytest.mark.parametrize("beyond", [False, True])

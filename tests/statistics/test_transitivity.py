@@ -51,6 +51,16 @@ def test_random_pairs_rank_in_the_middle_and_are_found_by_chance() -> None:
     assert got.found.mean() == pytest.approx(got.chance.mean(), abs=0.05)
 
 
+@pytest.mark.parametrize("n", [15, 29, 100])
+def test_collapsed_embeddings_are_found_by_chance(n: int) -> None:
+    one, other = np.random.default_rng(n).normal(size=(2, 37))
+    got = tr.retrieval(
+        np.tile(one, (n, 1)) / np.linalg.norm(one), np.tile(other, (n, 1)) / np.linalg.norm(other), np.zeros(n)
+    )
+    assert got.found == pytest.approx(got.chance)
+    assert got.above == pytest.approx(np.full(n, 0.5))
+
+
 def test_rank_of_captions() -> None:
     caption = np.eye(4)
     assert (tr.caption_ranks(caption, caption, np.arange(4)) == 1).all()

@@ -31,7 +31,7 @@ def reliability(
     truth: str | pd.DataFrame | Sequence[str | pd.DataFrame] | None = None,
     *,
     key: str = _keys.LABEL,
-    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    mapping: Mapping[Any, str | Sequence[str]] | None = None,
     n_bins: int = N_BINS,
     table_key: str | None = None,
     axes: Axes | Sequence[Axes] | None = None,

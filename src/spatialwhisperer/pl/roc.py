@@ -37,7 +37,7 @@ def roc(
     truth: str | pd.DataFrame,
     *,
     key: str = _keys.LABEL,
-    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    mapping: Mapping[Any, str | Sequence[str]] | None = None,
     threshold: float = 0.0,
     min_rows: int = 1,
     group_key: str | None = None,

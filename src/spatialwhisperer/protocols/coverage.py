@@ -7,7 +7,7 @@ expression and the confidences. Nothing of the package's data is used.
 from __future__ import annotations
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,11 +31,17 @@ EDGE = 18
 SIGMAS = (0.0, 1.0, 2.0, 3.0)
 """Standard deviation of the smoothing, in spots; 0 is independent spots."""
 
+LARGE_EDGE = 40
+"""The same of a section of 1600 spots, of which covariances are fitted on a sample only."""
+
 CLASSES = 4
 AGREEMENT = 0.5
 """Correlation of a score with what it is compared with."""
 
 PATIENTS = 5
+EQUAL, UNEQUAL = (4, 4, 4, 4, 4), (20, 3, 3, 3, 3)
+"""Sections of each of the patients."""
+
 _MANY = 400_000
 
 Ends = tuple[float, float]
@@ -167,22 +173,23 @@ def _calibration(section: Section, too_high: float, interval: bool) -> Estimate:
     return Estimate(found.value, (found.low, found.high) if interval else (np.nan, np.nan))
 
 
-def patients(section: Section, interval: bool) -> Estimate:
+def patients(section: Section, interval: bool, sizes: tuple[int, ...] = EQUAL) -> Estimate:
     """A mean over a few patients that differ, with several sections each."""
-    units = np.repeat(np.arange(PATIENTS), 4) if interval else np.arange(_MANY)
+    units = np.repeat(np.arange(PATIENTS), sizes) if interval else np.arange(_MANY)
     values = section.rng.normal(size=units.max() + 1)[units] + section.rng.normal(size=len(units))
     return Estimate(values.mean(), over_units(values, units).interval(values.mean()) if interval else (np.nan, np.nan))
 
 
-def patients_jackknife(section: Section, interval: bool) -> Estimate:
+def patients_jackknife(section: Section, interval: bool, sizes: tuple[int, ...] = EQUAL) -> Estimate:
     """A ratio of sums over a few patients, such as an F1 of pooled predictions."""
     n = PATIENTS if interval else _MANY
-    hits, all_rows = (np.exp(0.3 * section.rng.normal(size=n)) * scale for scale in (30.0, 60.0))
+    rows = np.array(sizes) * 15.0 if interval else np.full(n, 60.0)
+    hits, all_rows = (np.exp(0.3 * section.rng.normal(size=n)) * scale for scale in (rows / 2, rows))
     value = hits.sum() / all_rows.sum()
     if not interval:
         return Estimate(value)
     without = np.array([np.delete(hits, i).sum() / np.delete(all_rows, i).sum() for i in range(n)])
-    return Estimate(value, jackknife(without).interval(value))
+    return Estimate(value, jackknife(without, all_rows).interval(value))
 
 
 INTERVALS: dict[str, Callable[[Section, bool], Estimate]] = {
@@ -199,9 +206,19 @@ INTERVALS: dict[str, Callable[[Section, bool], Estimate]] = {
 
 OVER_PATIENTS: dict[str, Callable[[Section, bool], Estimate]] = {
     f"mean over {PATIENTS} patients": patients,
+    f"mean over {PATIENTS} patients, one with most rows": partial(patients, sizes=UNEQUAL),
     f"ratio over {PATIENTS} patients, jackknife": patients_jackknife,
+    f"ratio over {PATIENTS} patients, jackknife, one with most rows": partial(patients_jackknife, sizes=UNEQUAL),
 }
 """Intervals over patients, to which the smoothness of a section does not matter."""
+
+TESTS = {
+    "test of two unrelated maps": (EDGE, False),
+    "test beyond darkness": (EDGE, True),
+    f"test of two unrelated maps, {LARGE_EDGE**2} spots": (LARGE_EDGE, False),
+    f"test beyond darkness, {LARGE_EDGE**2} spots": (LARGE_EDGE, True),
+}
+"""Tests, by their name in the table: spots along the edge of a section, and whether darkness is taken out."""
 
 
 def rejections(section: Section, repeats: int, *, beyond_darkness: bool) -> float:
@@ -279,9 +296,9 @@ def measure(repeats: int, names: tuple[str, ...] = (), sigmas: tuple[float, ...]
             inside = (low <= truth) & (truth <= high)
             coverage = inside[known].mean() if known.any() else np.nan
             rows.append((name, sigma, coverage, known.mean(), np.nanmedian(high - low) if known.any() else np.nan))
-        for name, beyond in (("test of two unrelated maps", False), ("test beyond darkness", True)):
+        for name, (edge, beyond) in TESTS.items():
             if not names or name in names:
-                section = Section(sigma, np.random.default_rng(int(sigma) + 1))
+                section = Section(sigma, np.random.default_rng(int(sigma) + 1), edge)
                 rows.append((name, sigma, 1 - rejections(section, repeats, beyond_darkness=beyond), 1.0, np.nan))
     return pd.DataFrame(rows, columns=["what", "sigma", "coverage", "given", "width"])
 
@@ -291,9 +308,9 @@ def _truth(name: str, estimate: Callable[[Section, bool], Estimate]) -> float:
     """The value that infinitely many independent spots would give."""
     if name == "calibration error, calibrated":
         return 0.0
-    if name == "mean" or name == f"mean over {PATIENTS} patients":
+    if name == "mean" or name.startswith("mean over"):
         return 0.0
-    if name == f"ratio over {PATIENTS} patients, jackknife":
+    if name.startswith("ratio over"):
         return 0.5
     large = Independent(_MANY)
     large.errors = SpatialErrors(None, np.zeros(_MANY, int))

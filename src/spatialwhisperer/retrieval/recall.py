@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from spatialwhisperer._compute.ties import Ranks, ranks
+
 _FLOATS = 2**24
 """Numbers of one block of similarities."""
 
 
-def partner_ranks(queries: np.ndarray, keys: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def partner_ranks(queries: np.ndarray, keys: np.ndarray, groups: np.ndarray) -> Ranks:
     """Rank of each query's own key among the keys of its group, by cosine similarity.
 
     Parameters
@@ -20,27 +22,26 @@ def partner_ranks(queries: np.ndarray, keys: np.ndarray, groups: np.ndarray) -> 
 
     Returns
     -------
-    Ranks from 1, shape (n,). Keys that are as similar as the own one count half, so that a constant embedding is as good as chance.
+    How many keys are more similar than the own one, and how many as similar. Of the latter each is equally likely to come first, so
+    that a constant embedding is as good as chance.
 
     Examples
     --------
     >>> import numpy as np
     >>> from spatialwhisperer.retrieval.recall import partner_ranks
     >>> a, b = np.eye(3), np.eye(3)[[0, 2, 1]]
-    >>> partner_ranks(a, b, np.zeros(3)).tolist()
-    [1.0, 2.5, 2.5]
+    >>> found = partner_ranks(a, b, np.zeros(3))
+    >>> found.mean.tolist(), found.within(1).tolist()
+    ([1.0, 2.5, 2.5], [1.0, 0.0, 0.0])
     """
     queries, keys = _unit(queries), _unit(keys)
-    ranks = np.empty(len(queries))
+    out = Ranks(np.empty(len(queries)), np.empty(len(queries)))
     for group in np.unique(groups):
         inside = np.flatnonzero(groups == group)
         own_keys = keys[inside].T
         for rows in np.array_split(inside, -(-(len(inside) ** 2) // _FLOATS)):
-            similarity = queries[rows] @ own_keys
-            own = similarity[np.arange(len(rows)), np.searchsorted(inside, rows)][:, None]
-            above, equal = (similarity > own).sum(axis=1), (similarity == own).sum(axis=1)
-            ranks[rows] = above + (equal + 1) / 2
-    return ranks
+            out.above[rows], out.equal[rows] = ranks(queries[rows] @ own_keys, np.searchsorted(inside, rows))
+    return out
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -151,16 +151,28 @@ def association(errors: SpatialErrors, x: np.ndarray, y: np.ndarray, basis: np.n
     """
     from scipy.stats import t
 
-    rows = errors.sample
     a, b = (_left(np.asarray(v, np.float64), basis) for v in (x, y))
     scale = np.sqrt((a @ a) * (b @ b))
     if not scale > 1e-12 * len(a):
         return Association(np.nan, np.nan, np.nan)
     r = float(np.clip(a @ b / scale, -1, 1))
     one, other = (errors.covariance_matrix(v, basis) for v in (a, b))
-    variance = (one * other).sum() / (np.trace(one) * np.trace(other)) * len(rows) / len(a)
+    variance = _variance(one, other, len(a))
     n_effective = 1 + 1 / variance
     df = n_effective - 2
     if df < 1:
         return Association(r, float(n_effective), np.nan)
     return Association(r, float(n_effective), float(t.sf(r * np.sqrt(df / max(1 - r * r, 1e-12)), df)))
+
+
+def _variance(one: np.ndarray, other: np.ndarray, n: int) -> float:
+    """Variance of the correlation of unrelated maps of n rows, from the covariances of both over a sample of the rows.
+
+    The sum over single rows grows with n, that over pairs of rows with n (n - 1). What neighbours contribute to the variance thus
+    stays as large as in the sample: more rows of the same section do not make more patches of it.
+    """
+    m = len(one)
+    products = one * other
+    single = np.trace(products)
+    pairs = products.sum() - single
+    return float((single * m / n + pairs * (m / n) * ((n - 1) / (m - 1))) / (np.trace(one) * np.trace(other)))

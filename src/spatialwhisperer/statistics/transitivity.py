@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spatialwhisperer._compute.ties import ranks
 from spatialwhisperer.statistics.intervals import auroc as roc
 
 FEWEST = 10
@@ -37,7 +38,7 @@ class Retrieval:
     above
         Fraction of the other rows that are less similar than the partner, ties counting half; 0.5 for random pairs. Shape (n,).
     found
-        Whether the partner is among the k most similar, shape (n,).
+        Probability that the partner is among the k most similar where ties are broken at random, shape (n,): 0 or 1 without ties.
     chance
         Probability that random pairs are among the k most similar, shape (n,).
     """
@@ -65,11 +66,9 @@ def retrieval(a: np.ndarray, b: np.ndarray, sections: np.ndarray, k: int = 10) -
         rows = np.flatnonzero(sections.astype(str) == name)
         if len(rows) < 2:
             continue
-        similar = a[rows] @ b[rows].T
-        own = np.diag(similar)[:, None]
-        higher, ties = (similar > own).sum(axis=1), (similar == own).sum(axis=1) - 1
-        above[rows] = 1 - (higher + ties / 2) / (len(rows) - 1)
-        hit[rows] = higher + ties / 2 < k
+        found = ranks(a[rows] @ b[rows].T, np.arange(len(rows)))
+        above[rows] = 1 - (found.mean - 1) / (len(rows) - 1)
+        hit[rows] = found.within(k)
         chance[rows] = min(1.0, k / len(rows))
     return Retrieval(above, hit, chance)
 
@@ -92,10 +91,7 @@ def caption_ranks(gene: np.ndarray, caption: np.ndarray, index: np.ndarray) -> n
     """
     if len(caption) < 2:
         return np.full(len(gene), np.nan)
-    similar = gene @ caption.T
-    own = similar[np.arange(len(gene)), index][:, None]
-    higher, ties = (similar > own).sum(axis=1), (similar == own).sum(axis=1) - 1
-    return 1 - (higher + ties / 2) / (len(caption) - 1)
+    return 1 - (ranks(gene @ caption.T, index).mean - 1) / (len(caption) - 1)
 
 
 # ------------------------------------------------------------------------------------------------- prompts

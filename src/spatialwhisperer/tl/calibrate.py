@@ -59,7 +59,7 @@ def calibrate(
     *,
     model: Whisperer,
     labels: Labels | None = None,
-    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    mapping: Mapping[Any, str | Sequence[str]] | None = None,
     templates: str | Sequence[str] = "{}",
     normalize: Normalize | None = None,
     background: Literal["section", "training"] = "section",

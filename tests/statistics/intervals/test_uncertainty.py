@@ -37,9 +37,50 @@ def test_two_patients_are_too_few() -> None:
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=9)
-    found = jackknife(np.array([np.delete(values, i).mean() for i in range(9)]))
+    found = jackknife(np.array([np.delete(values, i).mean() for i in range(9)]), np.ones(9))
     assert np.sqrt(found.variance) == pytest.approx(stats.sem(values))
     assert found.df == 8
+
+
+def cr2(values: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+    """Variance of a mean and its degrees of freedom, by the matrices of Bell and McCaffrey for a regression on a constant."""
+    n = len(values)
+    x = np.ones((n, 1))
+    hat = x @ x.T / n
+    rest, variance, columns = np.eye(n) - hat, 0.0, []
+    for unit in np.unique(units):
+        own = np.flatnonzero(units == unit)
+        size, vectors = np.linalg.eigh(rest[np.ix_(own, own)])
+        adjusted = vectors @ np.diag(size**-0.5) @ vectors.T
+        variance += float((adjusted.sum(axis=0) @ (rest @ values)[own] / n) ** 2)
+        columns.append(rest[:, own] @ adjusted.sum(axis=0) / n)
+    found = np.linalg.eigvalsh(np.array(columns) @ np.array(columns).T)
+    return variance, float(found.sum() ** 2 / (found**2).sum())
+
+
+def test_units_with_unequal_numbers_of_rows_are_those_of_cr2() -> None:
+    units = np.repeat(np.arange(4), [9, 3, 2, 1])
+    values = np.random.default_rng(0).normal(size=15) + units
+    variance, df = cr2(values, units)
+    found = over_units(values, units)
+    assert found.variance == pytest.approx(variance)
+    assert found.df == pytest.approx(df)
+    without = np.array([values[units != unit].mean() for unit in range(4)])
+    again = jackknife(without, np.bincount(units))
+    assert (again.variance, again.df) == (pytest.approx(variance), pytest.approx(df))
+
+
+@pytest.mark.parametrize("sizes", [(60, 60, 60), (732, 346, 90), (400, 60, 60, 60, 60), (100, 10, 10, 10)])
+def test_intervals_over_unequal_patients_hold_as_often_as_stated(sizes: tuple[int, ...]) -> None:
+    """Patients differ, with one variance; the standard error of a coverage of .95 over 1000 samples is .007."""
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(len(sizes)), sizes)
+    inside = []
+    for _ in range(1000):
+        values = rng.normal(size=len(sizes))[units] + rng.normal(size=len(units))
+        low, high = over_units(values, units).interval(values.mean())
+        inside.append(low <= 0 <= high)
+    assert 0.93 < np.mean(inside) < 0.975
 
 
 def test_bounded_intervals_stay_inside() -> None:

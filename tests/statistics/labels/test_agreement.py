@@ -52,6 +52,17 @@ def test_doubt_is_judged_by_the_rows_that_have_it(errors: SpatialErrors) -> None
     assert all(np.isnan(found[c]["noise"]) for c in ("difference", "difference_low", "difference_high"))
 
 
+def test_an_interval_of_a_difference_ends_where_a_difference_does() -> None:
+    """One of four wrong rows is in the least doubt by the good measure, and the other way round by its opposite."""
+    wrong = np.arange(16) % 4 == 0
+    good = wrong + 0.0
+    good[0] = -1
+    found = error_detection({"opposite": -good, "good": good}, wrong, SpatialErrors(None, np.zeros(16)))
+    assert found["difference"]["good"] == 0.5
+    assert found["difference_low"]["good"] < 0
+    assert found["difference_high"]["good"] == 1
+
+
 def test_without_an_error_there_is_nothing_to_detect(errors: SpatialErrors) -> None:
     found = error_detection({"doubt": np.arange(144.0)}, np.zeros(144, bool), errors)
     assert all(np.isnan(found[c]["doubt"]) for c in ("auroc", "low", "high"))

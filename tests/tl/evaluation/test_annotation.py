@@ -123,6 +123,15 @@ def test_a_mapping_joins_other_names(random: Any) -> None:
         sw.tl.evaluate_annotation(random, "other", mapping={"A": "x"})
 
 
+def test_classes_that_are_whole_numbers_are_mapped_by_them(random: Any) -> None:
+    random.obs["number"] = random.obs["truth"].cat.codes.to_numpy()
+    got = sw.tl.evaluate_annotation(random, "number", mapping=dict(enumerate(CLASSES)))
+    plain = sw.tl.evaluate_annotation(random, "truth")
+    assert got.loc[["0", "1", "2"], "f1"].tolist() == plain.loc[CLASSES, "f1"].tolist()
+    with pytest.raises(ValueError, match=r"names a class twice \(found: 0, '0'\)"):
+        sw.tl.evaluate_annotation(random, "number", mapping={0: "a", "0": "b"})
+
+
 def test_two_true_classes_may_have_one_label(random: Any) -> None:
     """Both are compared with the same score; a row of either is correct when it gets the label."""
     got = sw.tl.evaluate_annotation(random, "truth", mapping={"a": "a", "b": "a"})

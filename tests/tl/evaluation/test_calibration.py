@@ -136,6 +136,13 @@ def test_labels_that_the_truth_cannot_tell_apart_are_summed(drawn: Any) -> None:
     assert some.attrs["confidence"] == pytest.approx(p[known].max(1).mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize("function", [evaluate_calibration, abstention_curve, evaluate_errors])
+def test_classes_that_are_whole_numbers_are_mapped_by_them(drawn: Any, function: Any) -> None:
+    drawn.obs["number"] = drawn.obs["truth"].cat.codes.to_numpy()
+    got = function(drawn, "number", mapping=dict(enumerate(CLASSES)))
+    pd.testing.assert_frame_equal(got, function(drawn, "truth"))
+
+
 def test_rows_without_truth_or_scores_are_left_out(drawn: Any) -> None:
     drawn.obs.loc["r0", "truth"] = np.nan
     drawn.obsm["sw_label_scores"][1] = np.nan

@@ -88,6 +88,17 @@ def test_embeddings_are_compared_on_the_same_groups(patients: list[Any]) -> None
     assert again["f1_low"]["macro"] == noise["f1_low"]
 
 
+def test_an_interval_of_a_gain_ends_where_a_gain_does(patients: list[Any]) -> None:
+    """What is learnt from two patients is the opposite in the third, and in the fourth."""
+    for p, sign in zip(patients, (1, 1, -1, -1), strict=True):
+        p.obsm["turned"] = sign * p.obsm["X_sw_image"]
+    uses = ["X_sw_image", "turned"]
+    result = evaluate_classes(patients[:3], labels_key="label", use=uses, method="knn", n_neighbors=40, intervals=True)
+    turned: Any = result.loc[("turned", "macro")]
+    assert -1 < turned["f1_gain"] < 0
+    assert turned["f1_gain_low"] == -1
+
+
 def test_a_class_of_a_single_patient_counts_as_missed(patients: list[Any]) -> None:
     rare = patients[0].obs["label"].cat.add_categories("glands")
     rare.iloc[:10] = "glands"

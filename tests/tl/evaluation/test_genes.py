@@ -28,20 +28,24 @@ def predicted(table: Any, noise: np.ndarray) -> Any:
     return out
 
 
-@pytest.fixture
-def objects() -> tuple[list[Any], list[Any]]:
-    """Two sections of 12 genes, predicted with more noise from gene to gene; G11 is absent in both."""
+def sections(*sizes: int) -> tuple[list[Any], list[Any]]:
+    """Sections of 12 genes, predicted with more noise from gene to gene; G11 is absent in all."""
     import anndata as ad
 
     rng = np.random.default_rng(0)
     tables = []
-    for n in (60, 40):
+    for n in sizes:
         counts = rng.poisson(4.0, (n, 12)).astype(np.float32)
         counts[:, 11] = 0
         obs = pd.DataFrame(index=[f"{n}_{i}" for i in range(n)])
         tables.append(ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(12)])))
     noise = np.linspace(0.1, 20, 12)
     return tables, [predicted(t, noise) for t in tables]
+
+
+@pytest.fixture
+def objects() -> tuple[list[Any], list[Any]]:
+    return sections(60, 40)
 
 
 def test_figures_are_those_of_a_loop_over_sections(objects: Any) -> None:
@@ -64,11 +68,21 @@ def test_figures_are_those_of_a_loop_over_sections(objects: Any) -> None:
         np.testing.assert_allclose(row["pearson_sd"], r.std(ddof=1), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(row["mean_neg_log10_p"], -np.log10(p).mean(), rtol=1e-3)
         score = metrics.random_effects(r[:, None], sizes)[0]
-        np.testing.assert_allclose(row["neg_log10_p"], -np.log10(2 * stats.norm.sf(abs(score[0]))), rtol=1e-3)
+        np.testing.assert_allclose(row["neg_log10_p"], -np.log10(2 * stats.t.sf(abs(score[0]), df=1)), rtol=1e-3)
         assert row["n_sections"] == 2
     known = report["p_adjusted"].notna()
     expected = stats.false_discovery_control(10 ** -report.loc[known, "neg_log10_p"])
     np.testing.assert_allclose(report.loc[known, "p_adjusted"], expected, rtol=1e-6)
+
+
+def test_genes_that_several_sections_agree_on_are_significant() -> None:
+    assert gene_report(*sections(60, 40, 50, 70))["significant"]["G0"]
+
+
+def test_p_values_of_one_section_are_those_of_its_correlations(objects: Any) -> None:
+    report = gene_report(objects[0][:1], objects[1][:1])
+    z = np.arctanh(report["pearson"].iloc[1:-1]) * np.sqrt(60 - 3)
+    np.testing.assert_allclose(report["neg_log10_p"].iloc[1:-1], -np.log10(2 * stats.norm.sf(abs(z))), rtol=1e-6)
     assert report["significant"]["G0"]
 
 
@@ -82,25 +96,26 @@ def test_an_undefined_gene_comes_last(objects: Any) -> None:
     assert not last["significant"]
 
 
-def test_a_negative_correlation_is_not_significant(objects: Any) -> None:
-    tables, predictions = objects
+def test_a_negative_correlation_is_not_significant() -> None:
+    tables, predictions = sections(60, 40, 50, 70)
     for p in predictions:
         p.X = -p.X
     report = gene_report(tables, predictions)
-    assert report["neg_log10_p"]["G0"] > 5
+    assert report["p_adjusted"]["G0"] < 0.05
     assert not report["significant"]["G0"]
 
 
-def test_a_gene_whose_sections_disagree_is_not_significant(objects: Any) -> None:
-    """Both sections have p below 1e-4; combined without their signs that is p below 1e-8."""
-    tables, predictions = objects
-    predictions[1].X[:, 0] *= -1
+def test_a_gene_whose_sections_disagree_is_not_significant() -> None:
+    """Each section has p below 1e-4; combined without their signs that is p below 1e-16."""
+    tables, predictions = sections(60, 40, 50, 70)
+    for p in predictions[1::2]:
+        p.X[:, 0] *= -1
     report = gene_report(tables, predictions)
     assert report["mean_neg_log10_p"]["G0"] > 4
     assert report["p_adjusted"]["G0"] > 0.5
     assert report["between_sections"]["G0"] > 1
     assert not report["significant"]["G0"]
-    assert report["significant"]["G2"]
+    assert report["neg_log10_p"]["G1"] > report["neg_log10_p"]["G0"]
 
 
 def test_genes_of_some_objects_are_reported_over_those(objects: Any) -> None:

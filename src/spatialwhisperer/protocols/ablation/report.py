@@ -40,7 +40,7 @@ def summary(scored: pd.DataFrame) -> pd.DataFrame:
         if isinstance(against, str):
             gaps = (own - macro[against]).to_numpy()
             mean = float(gaps.mean())
-            low, high = over_units(gaps, np.arange(len(gaps))).interval(mean)
+            low, high = over_units(gaps, np.arange(len(gaps))).interval(mean, within=(-1, 1))
             gain = {"difference": mean, "low": low, "high": high}
         known = {name: part[name].iloc[0] for name in ("part", "change", "against")}
         out.append({"row": row, **known, **values, **gain})

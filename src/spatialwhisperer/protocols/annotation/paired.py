@@ -49,7 +49,7 @@ def paired(
         rank = effective_rank(scores[np.isfinite(scores).all(axis=1)].to_numpy(np.float64))
         for reference in against:
             value, error = _difference(scores, scored[reference], truth, errors)
-            rows.append((name, reference, value, *error.interval(value), error.variance, rank))
+            rows.append((name, reference, value, *error.interval(value, within=(-1, 1)), error.variance, rank))
     columns = ["method", "against", "difference", "low", "high", "variance", "effective_rank"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -98,7 +98,9 @@ def over_sections(table: pd.DataFrame) -> pd.DataFrame:
         mean = float(values.mean())
         several = len(values) >= 3
         low, high = (
-            over_units(values, np.arange(len(values))).interval(mean) if several else part[["low", "high"]].iloc[0]
+            over_units(values, np.arange(len(values))).interval(mean, within=(-1, 1))
+            if several
+            else part[["low", "high"]].iloc[0]
         )
         over = f"{len(values)} sections" if several else "spots"
         rows.append((split, method, against, mean, low, high, over, part["effective_rank"].mean()))

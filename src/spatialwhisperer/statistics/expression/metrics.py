@@ -149,15 +149,28 @@ def neg_log10_p(r: np.ndarray, n: int | np.ndarray) -> np.ndarray:
     r, n = np.broadcast_arrays(np.asarray(r, np.float64), np.asarray(n, np.float64))
     out = np.full(r.shape, np.nan)
     defined = np.isfinite(r) & (n > 2)
-    a, x = (n[defined] - 2) / 2, 1 - np.square(r[defined])
+    out[defined] = _neg_log10_betainc((n[defined] - 2) / 2, 1 - np.square(r[defined]))
+    return out
+
+
+def neg_log10_p_of_t(t: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """Two-sided p-values of Student's t, as -log10 p, which does not underflow; NaN stays NaN. Infinite ``df`` is the normal distribution."""
+    from scipy.special import log_ndtr
+
+    out = np.abs((log_ndtr(-np.abs(t)) + np.log(2.0)).clip(max=0)) / _LOG_10
+    some = np.isfinite(t) & np.isfinite(df)
+    out[some] = _neg_log10_betainc(df[some] / 2, df[some] / (df[some] + np.square(t[some])))
+    return out
+
+
+def _neg_log10_betainc(a: np.ndarray, x: np.ndarray) -> np.ndarray:
     p = betainc(a, 0.5, x)
     tiny = p < 1e-250
     with np.errstate(divide="ignore"):
         value = -np.log10(p)
         value[tiny] = -_log_betainc_half(a[tiny], x[tiny]) / _LOG_10
-    # not "-0.0" for r = 0
-    out[defined] = np.abs(value)
-    return out
+    # not "-0.0" for p = 1
+    return np.abs(value)
 
 
 def _log_betainc_half(a: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -178,11 +191,12 @@ def _log_betainc_half(a: np.ndarray, x: np.ndarray) -> np.ndarray:
     return a * np.log(x) + b * np.log1p(-x) - np.log(a) - betaln(a, b) + np.log(fraction)
 
 
-def random_effects(r: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Combine correlations of sections that may truly differ (DerSimonian and Laird, 1986, on Fisher's z).
+def random_effects(r: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Combine correlations of sections that may truly differ, on Fisher's z.
 
     Each ``arctanh r`` has the variance ``1 / (n - 3)`` within its section, and all have the variance between sections that explains
-    how much more they differ. Where sections agree, this is the weighted mean of Fisher's z.
+    how much more they differ (DerSimonian and Laird, 1986). A few sections tell that variance badly: the mean is compared with
+    Student's t, and its variance is that of the sections around it where this is larger (Hartung and Knapp, Stat Med 2001).
 
     Parameters
     ----------
@@ -193,8 +207,9 @@ def random_effects(r: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     Returns
     -------
-    z-score of the mean over sections, and the standard deviation between sections on the scale of z; shape (genes,), NaN where no
-    section has a correlation.
+    Mean over sections divided by its standard error, the degrees of freedom of that, and the standard deviation between sections on
+    the scale of z; shape (genes,), NaN where no section has a correlation. One section tells nothing of others: its degrees of
+    freedom are infinite, for a z-score of the variance within it.
     """
     n = np.asarray(n, np.float64)[:, None]
     known = np.isfinite(r) & (n > 3)
@@ -207,15 +222,10 @@ def random_effects(r: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray
         between = np.where(k > 1, (excess / (total - (weight**2).sum(axis=0) / total)).clip(min=0), 0.0)
         shared = np.where(known, 1 / (1 / np.where(known, weight, 1.0) + between), 0.0)
         mean = (shared * z).sum(axis=0) / shared.sum(axis=0)
-    score = np.where(k > 0, mean * np.sqrt(shared.sum(axis=0)), np.nan)
-    return score, np.where(k > 0, np.sqrt(between), np.nan)
-
-
-def neg_log10_p_of_z(z: np.ndarray) -> np.ndarray:
-    """Two-sided p-values of z-scores, as -log10 p, which does not underflow; NaN stays NaN."""
-    from scipy.special import log_ndtr
-
-    return np.abs((log_ndtr(-np.abs(z)) + np.log(2.0)).clip(max=0)) / _LOG_10
+        around = np.where(k > 1, (shared * (z - mean) ** 2).sum(axis=0) / (k - 1), 1.0).clip(min=1)
+    score = np.where(k > 0, mean * np.sqrt(shared.sum(axis=0) / around), np.nan)
+    df = np.where(k > 1, k - 1.0, np.where(k > 0, np.inf, np.nan))
+    return score, df, np.where(k > 0, np.sqrt(between), np.nan)
 
 
 def benjamini_hochberg(neg_log10: np.ndarray) -> np.ndarray:

@@ -89,8 +89,10 @@ class Uncertainty:
 def over_units(values: np.ndarray, units: np.ndarray) -> Uncertainty:
     """Uncertainty of a mean of rows that come in units, such as patients or sections.
 
-    Rows of a unit may be correlated in any way: the variance is that of the totals of the units (cluster-robust), with one degree of
-    freedom fewer than there are units.
+    Rows of a unit may be correlated in any way: the variance is that of the totals of the units (cluster-robust). A unit with many
+    rows pulls the mean towards itself, so that its total looks smaller than it is, and few units with most of the rows determine the
+    variance badly. Both are accounted for by CR2 and its Satterthwaite degrees of freedom (Bell and McCaffrey, Survey Methodology
+    2002). With as many rows in each unit these are one fewer than there are units.
 
     Parameters
     ----------
@@ -113,14 +115,36 @@ def over_units(values: np.ndarray, units: np.ndarray) -> Uncertainty:
     n = int(codes.max(initial=-1)) + 1
     if n < 2:
         return Uncertainty(0.0, 1.0, n)
-    totals = np.bincount(codes, weights=values[known] - values[known].mean())
-    return Uncertainty(float(n / (n - 1) * (totals**2).sum() / known.sum() ** 2), n - 1, n)
+    totals = np.bincount(codes, weights=values[known] - values[known].mean()) / known.sum()
+    weights = np.bincount(codes) / known.sum()
+    return Uncertainty(float((totals**2 / (1 - weights)).sum()), _df(weights), n)
 
 
-def jackknife(without: np.ndarray) -> Uncertainty:
-    """Uncertainty of a statistic from its values without each unit in turn (Efron and Stein, 1981), shape (units,)."""
-    without = np.asarray(without, np.float64)
+def jackknife(without: np.ndarray, sizes: np.ndarray) -> Uncertainty:
+    """Uncertainty of a statistic of pooled rows from its values without each unit in turn (Efron and Stein, 1981).
+
+    Of a mean it is that of :func:`over_units`, whose remarks on units with unequal numbers of rows hold here too.
+
+    Parameters
+    ----------
+    without
+        Values of the statistic, shape (units,).
+    sizes
+        Number of rows of each unit, shape (units,).
+    """
+    without, sizes = np.asarray(without, np.float64), np.asarray(sizes, np.float64)
     n = len(without)
     if n < 2 or not np.isfinite(without).all():
         return Uncertainty(0.0, 1.0, n)
-    return Uncertainty(float((n - 1) / n * ((without - without.mean()) ** 2).sum()), n - 1, n)
+    weights = sizes / sizes.sum()
+    centre = ((1 - weights) * without).sum() / (n - 1)
+    return Uncertainty(float(((1 - weights) * (without - centre) ** 2).sum()), _df(weights), n)
+
+
+def _df(weights: np.ndarray) -> float:
+    """Satterthwaite degrees of freedom of the CR2 variance of a mean, from the fraction of the rows that each unit has.
+
+    They are ``tr(B)^2 / tr(B^2)``, where B maps independent rows of equal variance to the variance; its traces are written out.
+    """
+    scale = weights**2 / (1 - weights)
+    return float(1 / ((weights**2).sum() + scale.sum() ** 2 - (scale**2).sum()))

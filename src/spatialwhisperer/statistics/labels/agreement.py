@@ -81,5 +81,5 @@ def _detected(values: np.ndarray, first: np.ndarray, wrong: np.ndarray, errors: 
     if values is not first:
         own, reference = (np.where(both, x, 0) for x in (values, first))
         gain = auroc(own[both], wrong[both]) - auroc(reference[both], wrong[both])
-        paired = [gain, *errors.auroc(own, wrong, reference, both).interval(gain)]
+        paired = [gain, *errors.auroc(own, wrong, reference, both).interval(gain, within=(-1, 1))]
     return [value, *interval, *paired, int(used.sum()), int((wrong & used).sum())]

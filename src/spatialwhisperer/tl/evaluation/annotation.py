@@ -38,7 +38,7 @@ def evaluate_annotation(
     truth: str | pd.DataFrame,
     *,
     key: str = _keys.LABEL,
-    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    mapping: Mapping[Any, str | Sequence[str]] | None = None,
     threshold: float = 0.0,
     min_rows: int = 1,
     group_key: str | None = None,
@@ -154,7 +154,7 @@ def compare(
     truth: str | pd.DataFrame,
     *,
     key: str,
-    mapping: Mapping[str, str | Sequence[str]] | None,
+    mapping: Mapping[Any, str | Sequence[str]] | None,
     threshold: float,
     group_key: str | None,
 ) -> Comparison:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ def evaluate_calibration(
     truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     *,
     key: str = _keys.LABEL,
-    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    mapping: Mapping[Any, str | Sequence[str]] | None = None,
     n_bins: int = N_BINS,
     table_key: str | None = None,
 ) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def abstention_curve(
     truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     *,
     key: str = _keys.LABEL,
-    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    mapping: Mapping[Any, str | Sequence[str]] | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
     """Fraction of rows that keep their label at each ``min_confidence``, and accuracy among them.
@@ -253,7 +253,7 @@ def judged_rows(
     slides: Sequence[Slide],
     truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     key: str,
-    mapping: Mapping[str, str | Sequence[str]] | None,
+    mapping: Mapping[Any, str | Sequence[str]] | None,
 ) -> tuple[Judged, np.ndarray]:
     """The best labels of all rows with scores and a known truth, and which rows these are, Boolean over the rows of all slides."""
     stored = [stored_probabilities(slide.table, key) for slide in slides]

@@ -217,7 +217,7 @@ def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list
     if intervals:
         without = pd.DataFrame(_without_each(tables))
         for name in _MACRO:
-            ends = jackknife(without[name].to_numpy()).interval(totals[name], bounded=True)
+            ends = jackknife(without[name].to_numpy(), np.bincount(codes)).interval(totals[name], bounded=True)
             out.loc["macro", [f"{name}_low", f"{name}_high"]] = ends
     return out.astype({"n": int, "n_groups": int})
 
@@ -259,7 +259,7 @@ def _add_gains(
         pairs = zip(_without_each(tables[other]), _without_each(tables[first]), strict=True)
         without = np.array([one["f1"] - base["f1"] for one, base in pairs])
         gain = _macro(tables[other].sum(axis=0))["f1"] - _macro(tables[first].sum(axis=0))["f1"]
-        low, high = jackknife(without).interval(gain)
+        low, high = jackknife(without, np.bincount(codes)).interval(gain, within=(-1, 1))
         for column, value in (("f1_gain", gain), ("f1_gain_low", low), ("f1_gain_high", high)):
             results[other].loc["macro", column] = value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def evaluate_errors(
     truth: str | pd.DataFrame | Sequence[str | pd.DataFrame],
     *,
     key: str = _keys.LABEL,
-    mapping: Mapping[str, str | Sequence[str]] | None = None,
+    mapping: Mapping[Any, str | Sequence[str]] | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
     """Report how well each measure of doubt tells the rows with a wrong label from those with a correct one.

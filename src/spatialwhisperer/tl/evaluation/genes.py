@@ -70,7 +70,8 @@ def gene_report(
         Number of sections in which the correlation is defined.
     ``neg_log10_p``
         Two-sided p-value of the mean over sections, as -log10 p. Sections may truly differ (random effects of Fisher's z;
-        DerSimonian and Laird, 1986): a gene with a high correlation in one section and a low one in another is not significant.
+        DerSimonian and Laird, 1986; Student's t after Hartung and Knapp, 2001): a gene with a high correlation in one section and a
+        low one in another is not significant. Of a gene with one section it is the p-value within that section.
     ``between_sections``
         Standard deviation of Fisher's z between sections, beyond what spots explain.
     ``mean_neg_log10_p``
@@ -91,6 +92,10 @@ def gene_report(
 
     Notes
     -----
+    With several sections, ``neg_log10_p``, ``p_adjusted`` and ``significant`` are about further sections like these; two sections can
+    hardly show anything, because their difference has one degree of freedom. With one section (``n_sections``) they are about more
+    tissue of that section only. How a gene is predicted in other sections is then unknown, even where it is called significant.
+
     The variance within a section is that of independent spots. Neighbouring spots are similar, and so are serial sections of a
     patient, so that the p-values are too small, most of all with one section: use them to rank genes, not as evidence for a single
     gene.
@@ -129,9 +134,9 @@ def gene_report(
     _check_found(asked, columns)
     r = pd.concat([c[0] for c in columns], axis=1)
     p = pd.concat([c[1] for c in columns], axis=1)
-    score, between = metrics.random_effects(r.to_numpy().T, np.array([c[2] for c in columns]))
+    score, df, between = metrics.random_effects(r.to_numpy().T, np.array([c[2] for c in columns]))
     out = pd.DataFrame({"pearson": r.mean(axis=1), "pearson_sd": r.std(axis=1), "n_sections": r.notna().sum(axis=1)})
-    out["neg_log10_p"] = metrics.neg_log10_p_of_z(score)
+    out["neg_log10_p"] = metrics.neg_log10_p_of_t(score, df)
     out["between_sections"] = between
     out["mean_neg_log10_p"] = p.mean(axis=1)
     out["p_adjusted"] = 10 ** -metrics.benjamini_hochberg(out["neg_log10_p"].to_numpy())

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from spatialwhisperer._compute.ties import Ranks
+
 K = (1, 5, 10)
 
 CONVENTION = (
-    "Recall@k: fraction of the rows whose own partner is among the k rows of the other modality with the highest cosine similarity; a "
-    "partner that ties with others takes the mean of their ranks. 'section': candidates are the rows of the same section, and the "
+    "Recall@k: fraction of the rows whose own partner is among the k rows of the other modality with the highest cosine similarity; "
+    "where a partner ties with others, the probability of that with ties broken at random. 'section': candidates are the rows of the same section, and the "
     "fraction is the mean over sections. 'all': candidates are all rows. 'chance' is the same for random ranks."
 )
 
@@ -101,12 +103,12 @@ def evaluate_retrieval(
     return table
 
 
-def _summary(ranks: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+def _summary(found: Ranks, groups: np.ndarray) -> dict[str, float]:
     """Recall at each k, its expectation by chance, and the median rank, averaged over groups."""
-    each = [ranks[groups == g] for g in np.unique(groups)]
-    row: dict[str, float] = {"n": len(ranks)}
+    each = [groups == g for g in np.unique(groups)]
+    row: dict[str, float] = {"n": len(groups)}
     for k in K:
-        row[f"recall@{k}"] = float(np.mean([(r <= k).mean() for r in each]))
-        row[f"chance@{k}"] = float(np.mean([min(1.0, k / len(r)) for r in each]))
-    row["median_rank"] = float(np.mean([np.median(r) for r in each]))
+        row[f"recall@{k}"] = float(np.mean([found.within(k)[g].mean() for g in each]))
+        row[f"chance@{k}"] = float(np.mean([min(1.0, k / g.sum()) for g in each]))
+    row["median_rank"] = float(np.mean([np.median(found.mean[g]) for g in each]))
     return row

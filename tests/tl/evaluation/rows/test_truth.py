@@ -149,7 +149,7 @@ def test_a_class_may_have_several_labels_or_none() -> None:
     with pytest.raises(ValueError, match=r"None of the true classes \(fat\) is among the labels.*Pass mapping="):
         label_sets(["fat"], labels, None)
     for number in (1, 1.0):
-        assert label_sets(["1"], labels, {number: "T"}) == {"1": ["T"]}  # type: ignore[dict-item]
+        assert label_sets(["1"], labels, {number: "T"}) == {"1": ["T"]}
     with pytest.raises(ValueError, match=r"mapping is for 1\.0, and none of these is a true class \(found: 1, 2\)"):
         label_sets(["1", "2"], labels, {"1.0": "T"})
     with pytest.raises(TypeError, match="mapping must be a mapping from true class to label, not list"):

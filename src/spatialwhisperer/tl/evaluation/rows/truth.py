@@ -87,7 +87,7 @@ def truth_of_each(truth: Any, n: int) -> list[Any]:
 
 
 def label_sets(
-    true: Iterable[str], labels: Sequence[str], mapping: Mapping[str, str | Sequence[str]] | None
+    true: Iterable[str], labels: Sequence[str], mapping: Mapping[Any, str | Sequence[str]] | None
 ) -> dict[str, list[str]]:
     """Labels that are correct for each true class; classes without one are left out.
 
@@ -98,14 +98,15 @@ def label_sets(
     labels
         Labels that rows were scored for.
     mapping
-        From true class to label, or to several that it covers; ``None`` matches equal names.
+        From true class to label, or to several that it covers; ``None`` matches equal names. A class that is a whole number may be
+        named by it.
 
     Raises
     ------
     TypeError
         If ``mapping`` is not a mapping.
     ValueError
-        If ``mapping`` names none of the classes, or no class has a label.
+        If ``mapping`` names none of the classes or one of them twice, or no class has a label.
     """
     true = list(true)
     mapping = {c: c for c in true} if mapping is None else mapping
@@ -114,6 +115,8 @@ def label_sets(
     for name, value in mapping.items():
         check_texts(f"mapping[{name!r}]", value)
     wanted = {group_name(c): [v] if isinstance(v, str) else list(v) for c, v in mapping.items()}
+    if len(wanted) < len(mapping):
+        raise ValueError(f"mapping names a class twice (found: {listing(map(repr, mapping))}); keep one of its keys.")
     if wanted.keys().isdisjoint(true):
         raise ValueError(
             f"mapping is for {listing(wanted)}, and none of these is a true class (found: {listing(true)})."
