@@ -177,8 +177,8 @@ def embed_genes(
     Given a name, it fits an encoder on this object, applies it and discards it. To keep the encoder, and whenever some data are held
     out, call :func:`fit_gene_encoder` first and pass what it returns.
 
-    Genes are matched by name or Ensembl id; their order in the table does not matter. For genes that the table lacks, the PCA assumes
-    the mean of its training data, the other encoders zero.
+    Genes are matched by Ensembl id where both the encoder and the table state one, else by name; their order in the table does not
+    matter. For genes that the table lacks, the PCA assumes the mean of its training data, the other encoders zero.
 
     Parameters
     ----------
