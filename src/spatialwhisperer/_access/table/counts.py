@@ -23,10 +23,11 @@ _ENOUGH, _FEW = 0.5, 0.9
 
 
 class AlignedCounts(NamedTuple):
-    """Counts in an encoder's gene order, and which of its genes the table has."""
+    """Counts in an encoder's gene order, which of its genes the table has, and total counts of each row over all genes of the table."""
 
     counts: sp.csr_matrix
     present: np.ndarray
+    library: np.ndarray
 
 
 def align_counts(
@@ -57,8 +58,9 @@ def align_counts(
 
     Returns
     -------
-    Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table lacks; and a Boolean array,
-    shape (len(encoder_genes),), of which genes the table has.
+    Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table lacks; a Boolean array,
+    shape (len(encoder_genes),), of which genes the table has; and the total counts of each row over all genes of the table, float64,
+    shape (n,).
 
     Raises
     ------
@@ -75,7 +77,8 @@ def align_counts(
     shape = (matrix.shape[0], len(encoder_genes))
     counts = sp.csr_matrix((part.data, np.flatnonzero(present)[part.indices], part.indptr), shape=shape)
     counts.sort_indices()
-    return AlignedCounts(counts.astype(np.float32, copy=False), present)
+    library = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    return AlignedCounts(counts.astype(np.float32, copy=False), present, library)
 
 
 def counts_for(
