@@ -127,7 +127,7 @@ def test_the_bank_holds_the_training_values(trained: Any, training: list[Any], g
         assert sorted(predictor.config.groups) == ["P1", "P2"]
 
 
-def test_the_gene_input_is_the_matrix_that_is_predicted(bleep: Any, training: list[Any], genes: list[str]) -> None:
+def test_the_gene_input_is_the_matrix_that_is_predicted(bleep: Any, training: list[Any]) -> None:
     """BLEEP normalises all genes and then takes some: one matrix is input, bank and truth."""
     predictor = bleep.expression
     assert predictor.config.retrieval.key == "gene"

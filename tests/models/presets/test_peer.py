@@ -49,6 +49,16 @@ def test_omiclip_is_tuned_in_small_steps() -> None:
     assert (recipe.learning_rate, recipe.weight_decay, recipe.warmup, recipe.max_epochs) == (5e-6, 0.1, 10, 5)
 
 
+def test_omiclip_leaves_symbols_with_a_dot_or_a_hyphen_out_of_its_sentences() -> None:
+    assert dict(peer("omiclip-predex").gene_options) == {"n_top_genes": None, "drop": "peer"}
+    assert dict(sw.models.get_preset("omiclip-predex").gene_options) == {"n_top_genes": None}
+    published, theirs, ours = sw.models.compare_protocols().loc[("omiclip-predex", "gene encoder")].tolist()
+    assert "housekeeping" in published
+    assert "housekeeping" not in theirs
+    assert theirs == "gene_sentence, without symbols with '.' or '-', frozen"
+    assert ours == "gene_sentence, frozen"
+
+
 def test_tpirbae_has_the_likelihood_of_scvi_tools() -> None:
     for name in ("tpirbae-scvi-clip", "tpirbae-scanvi-soft"):
         assert dict(peer(name).gene_options) == {"n_latent": 10, "gene_likelihood": "zinb"}

@@ -111,7 +111,7 @@ class ExpressionEncoder(GeneEncoder):
         present: np.ndarray | None = None,
         library: np.ndarray | None = None,
         batch_size: int | None = None,
-        device: str | None = None,
+        device: str | None = None,  # noqa: ARG002
     ) -> np.ndarray:
         """Scale and transform raw counts.
 
