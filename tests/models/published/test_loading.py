@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -10,9 +11,11 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer.encoders.recipe import EncoderIdentity
+from spatialwhisperer.encoders.text.transformer import TransformerEncoder
 from spatialwhisperer.tl._embedding.texts import embed_texts
 from tests.models.published.conftest import converted
-from tests.models.published.generator import BLOCKS, FULL, Sizes, state_dict, towers, write_checkpoint
+from tests.models.published.generator import BLOCKS, FULL, Sizes, new_bert, state_dict, towers, write_checkpoint
 from tests.models.published.reference import doubles, pooled, project
 
 if TYPE_CHECKING:
@@ -182,8 +185,32 @@ def test_the_full_size_with_a_locked_text_tower(tmp_path: Path, cache: Path) -> 
         x = rows(6, d)
         embedded[modality] = project(double, modality, x)
         np.testing.assert_allclose(model.project(modality, x, device="cpu"), embedded[modality], atol=1e-5)
-    with pytest.raises(ValueError, match="encoders={'text'"):
-        embed_texts(model, ["T cells"])
+    assert model.config.modality("text").features.encoder == EncoderIdentity("biobert")
+
+
+def test_a_locked_text_tower_is_the_registered_encoder(tmp_path: Path, vocabulary: Path, cache: Path) -> None:  # noqa: ARG001
+    """The pooler output of BioBERT goes with its name, so that it is opened by the name, and taken without a warning."""
+    state = state_dict(Sizes())
+    double = doubles(state)
+    locked = {key: value for key, value in state.items() if "text_model" not in key}
+    bert = new_bert(Sizes())
+    bert.load_state_dict({k.removeprefix("model.text_model."): v for k, v in state.items() if k not in locked})
+    bert.save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text(vocabulary.read_text(encoding="utf-8"), encoding="utf-8")
+    cased = '{"do_lower_case": false, "tokenizer_class": "BertTokenizer"}'
+    (tmp_path / "bert" / "tokenizer_config.json").write_text(cased, encoding="utf-8")
+    path = write_checkpoint(tmp_path / "locked.ckpt", locked)
+    texts = ["T cells", "a sample of tumor"]
+    expected = project(double, "text", np.stack([pooled(double, IDS[text], 2) for text in texts]))
+    for how in ("by name", "from a folder"):
+        encoder = TransformerEncoder.open("biobert", weights=tmp_path / "bert")
+        if how == "by name":
+            encoder._identity = EncoderIdentity("biobert")
+            assert encoder.identity == EncoderIdentity("biobert")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SpatialWhispererWarning)
+            model = sw.models.load(path, encoders={"text": encoder})
+            np.testing.assert_allclose(embed_texts(model, texts), expected, atol=1e-5)
 
 
 def test_a_full_checkpoint_gives_its_image_tower(

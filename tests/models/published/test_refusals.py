@@ -93,6 +93,18 @@ CHANGES: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda s: {**s, f"{HEAD}.feature_shortcut.bias": s[f"{HEAD}.feature_shortcut.bias"] * np.nan},
         "not finite",
     ),
+    "a variance below zero": (
+        lambda s: {**s, f"{HEAD}.feature_nonlinear.1.running_var": s[f"{HEAD}.feature_nonlinear.1.running_var"] - 3},
+        r"holds variances below zero \(heads.image.nonlinear.1.running_var, -",
+    ),
+    "a scale that is infinite": (
+        lambda s: {**s, "model.discriminator.temperature": s["model.discriminator.temperature"] * 0 + 200},
+        "states a temperature of 200, whose exponential.* is inf",
+    ),
+    "a scale that is zero": (
+        lambda s: {**s, "model.discriminator.temperature": s["model.discriminator.temperature"] * 0 - 200},
+        "states a temperature of -200, whose exponential.* is 0",
+    ),
     "no tensors": (lambda s: list(s), "has no 'state_dict'"),
     "a number": (lambda s: {**s, f"{HEAD}.feature_shortcut.bias": 1.0}, "something else than a tensor"),
     "whole numbers": (
