@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -213,13 +214,15 @@ def test_a_locked_text_tower_is_the_registered_encoder(tmp_path: Path, vocabular
             np.testing.assert_allclose(embed_texts(model, texts), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrapper", ["", "_orig_mod."])
 def test_a_full_checkpoint_gives_its_image_tower(
-    tmp_path: Path, cache: Path, state: Any, vocabulary: Path, capsys: pytest.CaptureFixture
+    wrapper: str, tmp_path: Path, cache: Path, state: Any, vocabulary: Path, capsys: pytest.CaptureFixture
 ) -> None:
     from safetensors.numpy import load_file
 
     full = towers()
-    path = write_checkpoint(tmp_path / "full.ckpt", {**state, **full})
+    named = {key.replace("image_model.model.", f"image_model.model.{wrapper}"): value for key, value in full.items()}
+    path = write_checkpoint(tmp_path / "full.ckpt", {**state, **named})
     with sw.settings.override(verbose=True):
         model = sw.models.load(path, tokenizer=vocabulary)
         assert "holds the image tower too" in capsys.readouterr().err
@@ -236,7 +239,7 @@ def test_a_full_checkpoint_gives_its_image_tower(
         np.testing.assert_array_equal(value, full[start + key].numpy())
 
 
-@pytest.mark.parametrize("change", ["prefix", "position ids", "half", "views"])
+@pytest.mark.parametrize("change", ["prefix", "position ids", "half", "views", "compiled", "parallel", "settings"])
 def test_other_forms_of_the_same_file_are_read(
     change: str,
     tmp_path: Path,
@@ -246,9 +249,15 @@ def test_other_forms_of_the_same_file_are_read(
 ) -> None:
     import torch
 
-    other = dict(state)
+    other, others = dict(state), {}
     if change == "prefix":
         other = {name.removeprefix("model."): value for name, value in other.items()}
+    elif change == "compiled":
+        other = {name.replace("text_model.", "text_model._orig_mod."): value for name, value in other.items()}
+    elif change == "parallel":
+        other = {f"module.{name.replace('image_block.', 'image_block.module.')}": v for name, v in other.items()}
+    elif change == "settings":
+        others = {"hyper_parameters": {"lr": np.float64(1e-5), "x": collections.defaultdict(list, a=[np.int64(1)])}}
     elif change == "position ids":
         other["model.text_model.embeddings.position_ids"] = torch.arange(40)[None]
     elif change == "half":
@@ -263,7 +272,7 @@ def test_other_forms_of_the_same_file_are_read(
         other["model.discriminator.image_block.feature_shortcut.weight"] = torch.nn.Parameter(
             other["model.discriminator.image_block.feature_shortcut.weight"]
         )
-    model = sw.models.load(write_checkpoint(tmp_path / "other.ckpt", other), tokenizer=vocabulary)
+    model = sw.models.load(write_checkpoint(tmp_path / "other.ckpt", other, **others), tokenizer=vocabulary)
     x = rows(7, 1536)
     np.testing.assert_allclose(model.project("image", x, device="cpu"), project(doubles(state), "image", x), atol=1e-5)
 

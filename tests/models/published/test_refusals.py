@@ -65,6 +65,14 @@ CHANGES: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda _: shaped("encoder.weight", 3)({}),
         "another model's checkpoint: it has no discriminator.temp",
     ),
+    "two models": (
+        lambda s: {**s, **{f"ema.{key}": value for key, value in s.items()}},
+        r"holds 2 models, of which model.discriminator.temperature, ema.model.discriminator.temperature are",
+    ),
+    "a tensor under two names": (
+        lambda s: {**s, f"{HEAD}._orig_mod.feature_shortcut.bias": s[f"{HEAD}.feature_shortcut.bias"]},
+        r"holds 2 tensors under two names each: .*_orig_mod.feature_shortcut.bias",
+    ),
     "no heads": (without("_block"), "lacks the matrix discriminator.transcriptome_block.feature_shortcut.weight"),
     "no image head": (without("image_block"), "lacks the matrix discriminator.image_block"),
     "a key is missing": (
