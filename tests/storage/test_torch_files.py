@@ -187,6 +187,7 @@ def test_what_makes_the_values_of_a_dictionary_is_never_called(tmp_path: Path) -
     for attack in (Attack(int, "1"), Attack(dict, [(1, 2)]), Attack(np.ndarray, (2,))):
         with pytest.raises(ValueError, match="not a pickle that can be read"):
             TorchFile(forged(tmp_path / "f.pt", written([attack])))
+    evil: Any
     for evil in (
         collections.defaultdict(os.getcwd),
         np.array([Attack(os.system, f"touch {tmp_path / 'ran'}")], object),

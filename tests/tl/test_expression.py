@@ -132,7 +132,7 @@ def test_the_gene_input_is_the_matrix_that_is_predicted(bleep: Any, training: li
     predictor = bleep.expression
     assert predictor.config.retrieval.key == "gene"
     values = predictor.values.toarray()
-    found = [sw.pp.embed_genes(s["table"], bleep.encoders["gene"], inplace=False) for s in training]
+    found: Any = [sw.pp.embed_genes(s["table"], bleep.encoders["gene"], inplace=False) for s in training]
     assert np.allclose(np.concatenate(found), values, atol=1e-6)
     bank = predictor.arrays["gene"].astype(np.float32)
     assert np.allclose(bleep.project("gene", values, unit=False), bank, atol=1e-2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import spatialwhisperer as sw
@@ -52,7 +54,8 @@ def test_omiclip_is_tuned_in_small_steps() -> None:
 def test_omiclip_leaves_symbols_with_a_dot_or_a_hyphen_out_of_its_sentences() -> None:
     assert dict(peer("omiclip-predex").gene_options) == {"n_top_genes": None, "drop": "peer"}
     assert dict(sw.models.get_preset("omiclip-predex").gene_options) == {"n_top_genes": None}
-    published, theirs, ours = sw.models.compare_protocols().loc[("omiclip-predex", "gene encoder")].tolist()
+    row: Any = sw.models.compare_protocols().loc[("omiclip-predex", "gene encoder")]
+    published, theirs, ours = row.tolist()
     assert "housekeeping" in published
     assert "housekeeping" not in theirs
     assert theirs == "gene_sentence, without symbols with '.' or '-', frozen"

@@ -249,7 +249,7 @@ def test_other_forms_of_the_same_file_are_read(
 ) -> None:
     import torch
 
-    other, others = dict(state), {}
+    other, others = dict(state), dict[str, Any]()
     if change == "prefix":
         other = {name.removeprefix("model."): value for name, value in other.items()}
     elif change == "compiled":

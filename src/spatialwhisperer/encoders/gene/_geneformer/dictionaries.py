@@ -15,7 +15,7 @@ import numpy as np
 
 from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.numpy_pickles import NUMBERS
-from spatialwhisperer._storage.pickles import read_pickle
+from spatialwhisperer._storage.pickles import Call, read_pickle
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _mapping(path: Path) -> dict[Any, Any]:
     return found
 
 
-_CALLS = {"collections.OrderedDict": lambda *_: {}, **NUMBERS}
+_CALLS: dict[str, Call] = {"collections.OrderedDict": lambda *_: {}, **NUMBERS}
 
 
 # ------------------------------------------------------------------------------------------------- what they say
