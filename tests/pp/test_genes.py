@@ -355,6 +355,18 @@ def test_identity_writes_expression_in_its_space() -> None:
     np.testing.assert_array_equal(adata.obsm["X_identity"], to_space(adata.X.toarray(), "per_spot_log10"))
 
 
+def test_the_library_of_identity_is_over_all_genes_of_the_table() -> None:
+    adata = table()
+    x = adata.X.toarray().astype(float)
+    some = ExpressionEncoder(SYMBOLS[:6])
+    expected = np.log1p(x[:, :6] / x.sum(axis=1, keepdims=True) * 1e4)
+    np.testing.assert_allclose(embed(adata, some), expected, rtol=1e-5)
+    np.testing.assert_array_equal(embed(adata[::-1].copy(), some, batch_size=5)[::-1], embed(adata, some))
+    # a table of a panel has no other genes
+    panel = np.log1p(x[:, :6] / x[:, :6].sum(axis=1, keepdims=True) * 1e4)
+    np.testing.assert_allclose(embed(adata[:, :6].copy(), some), panel, rtol=1e-5)
+
+
 def test_a_row_without_counts_in_the_genes_of_identity_is_a_row_of_zeros() -> None:
     adata = table()
     x = adata.X.toarray()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import os
 import pickle
@@ -147,12 +148,63 @@ def test_files_that_are_cut_off_or_changed_are_refused(tmp_path: Path) -> None:
         file.array(file.values["x"])
 
 
+def test_numbers_of_numpy_and_dictionaries_with_a_default_become_plain_values(tmp_path: Path) -> None:
+    kinds = "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8".split()
+    stored = {
+        "numbers": {kind: np.dtype(kind).type(3) for kind in kinds},
+        "yes": np.bool_(True),
+        "lists": collections.defaultdict(list, a=[1]),
+        "counts": collections.defaultdict(int, a=2),
+        "texts": collections.defaultdict(str),
+        "dicts": collections.defaultdict(dict, b={"c": np.float64(0.1)}),
+        "array": np.arange(3),
+        "x": torch.ones(2),
+    }
+    for protocol in (2, 4):
+        torch.save(stored, tmp_path / "f.pt", pickle_protocol=protocol)
+        with TorchFile(tmp_path / "f.pt") as file:
+            values = dict(file.values)
+            # an array is nothing but its name and what was stored of it
+            array = values.pop("array")
+            assert isinstance(array, StandIn)
+            assert str(array.named) == "numpy.ndarray"
+            np.testing.assert_array_equal(file.array(values.pop("x")), [1, 1])
+        numbers = values.pop("numbers")
+        assert numbers == dict.fromkeys(kinds, 3)
+        assert set(map(type, numbers.values())) == {int, float}
+        assert values == {"yes": True, "lists": {"a": [1]}, "counts": {"a": 2}, "texts": {}, "dicts": {"b": {"c": 0.1}}}
+        assert type(values["lists"]) is dict
+
+
+def test_what_makes_the_values_of_a_dictionary_is_never_called(tmp_path: Path) -> None:
+    class Attack:
+        def __init__(self, function: Any, *args: Any) -> None:
+            self.call = function, args
+
+        def __reduce__(self) -> Any:
+            return self.call
+
+    for attack in (Attack(int, "1"), Attack(dict, [(1, 2)]), Attack(np.ndarray, (2,))):
+        with pytest.raises(ValueError, match="not a pickle that can be read"):
+            TorchFile(forged(tmp_path / "f.pt", written([attack])))
+    evil: Any
+    for evil in (
+        collections.defaultdict(os.getcwd),
+        np.array([Attack(os.system, f"touch {tmp_path / 'ran'}")], object),
+    ):
+        with pytest.raises(UnsafePickle, match="nothing of it was run"):
+            TorchFile(forged(tmp_path / "f.pt", written([evil])))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_other_archives_are_refused(tmp_path: Path) -> None:
     content = written({"x": Tensor(4, 0, (2, 2), (2, 1))})
     with pytest.raises(FileNotFoundError, match="There is no file"):
         TorchFile(tmp_path / "none.pt")
     torch.save([1], tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match="torch 1.6 or later"):
+    with pytest.raises(
+        ValueError, match=r"old format of torch.save \(before torch 1.6\).* save it again with torch.save"
+    ):
         TorchFile(tmp_path / "old.pt")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("a.txt", "x")

@@ -127,6 +127,20 @@ def test_the_bank_holds_the_training_values(trained: Any, training: list[Any], g
         assert sorted(predictor.config.groups) == ["P1", "P2"]
 
 
+def test_the_gene_input_is_the_matrix_that_is_predicted(bleep: Any, training: list[Any]) -> None:
+    """BLEEP normalises all genes and then takes some: one matrix is input, bank and truth."""
+    predictor = bleep.expression
+    assert predictor.config.retrieval.key == "gene"
+    values = predictor.values.toarray()
+    found: Any = [sw.pp.embed_genes(s["table"], bleep.encoders["gene"], inplace=False) for s in training]
+    assert np.allclose(np.concatenate(found), values, atol=1e-6)
+    bank = predictor.arrays["gene"].astype(np.float32)
+    assert np.allclose(bleep.project("gene", values, unit=False), bank, atol=1e-2)
+    embedded = [sw.tl.embed(s, model=bleep, modality="gene", inplace=False) for s in training]
+    unit = bank / np.linalg.norm(bank, axis=1, keepdims=True)
+    assert np.allclose(np.concatenate([np.asarray(e) for e in embedded]), unit, atol=1e-2)
+
+
 def test_genes_may_be_named(bleep: Any, section: Any, genes: list[str]) -> None:
     whole = predict(bleep, section)
     some = [genes[5], genes[0], genes[17]]

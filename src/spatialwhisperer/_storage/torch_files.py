@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._messages import listing
+from spatialwhisperer._storage.numpy_pickles import ARRAYS, NUMBERS
 from spatialwhisperer._storage.pickles import LARGEST_PICKLE, Named, read_pickle
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ _KINDS = {
     "ByteStorage": "|u1",
     "BoolStorage": "|b1",
 }
+# the last two are int and str in the second version of the format
+_FACTORIES = ("bool", "dict", "float", "int", "list", "str", "tuple", "long", "unicode")
+# number that torch.save wrote first before torch 1.6
+_OLD_FORMAT = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _REMEDY = "Copy or download the file again."
 
 
@@ -77,6 +82,11 @@ class TorchFile:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            if _OLD_FORMAT in _head(path):
+                raise ValueError(
+                    f"{path} is in the old format of torch.save (before torch 1.6), which is not read. If you trust whoever wrote it, "
+                    "open it with torch.load and save it again with torch.save, which writes the new format."
+                ) from error
             raise ValueError(
                 f"{path} is cut off, or not a file that torch.save of torch 1.6 or later wrote ({error}). {_REMEDY}"
             ) from error
@@ -156,11 +166,24 @@ class TorchFile:
             "torch._utils._rebuild_tensor_v2": _tensor,
             "torch._utils._rebuild_parameter": _parameter,
             "collections.OrderedDict": _dictionary,
+            "collections.defaultdict": _with_default,
             # so are sets written in the second version of the format
             **dict.fromkeys(("__builtin__.set", "builtins.set"), list),
+            # what makes the values of a defaultdict, which is never called
+            **{f"{module}.{kind}": _not_called for module in ("__builtin__", "builtins") for kind in _FACTORIES},
+            **NUMBERS,
+            **ARRAYS,
             **{f"torch.{kind}": _refused for kind in _KINDS},
         }
         return read_pickle(content, str(self.path), calls=calls, packages=packages, persistent=_storage)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(32)
+    except OSError:
+        return b""
 
 
 def _item_size(kind: str) -> int:
@@ -198,6 +221,16 @@ def _dictionary(*args: Any) -> dict[Any, Any]:
     if args not in ((), ([],)):
         raise ValueError("an ordered dictionary is not stated as torch.save does")
     return {}
+
+
+def _with_default(*args: Any) -> dict[Any, Any]:
+    if len(args) > 1:
+        raise ValueError("a defaultdict is not stated as Python does")
+    return {}
+
+
+def _not_called(*_args: Any) -> Any:
+    raise ValueError("a type of Python is called, which plain values do not need")
 
 
 def _refused(*_args: Any) -> Any:

@@ -177,8 +177,8 @@ def embed_genes(
     Given a name, it fits an encoder on this object, applies it and discards it. To keep the encoder, and whenever some data are held
     out, call :func:`fit_gene_encoder` first and pass what it returns.
 
-    Genes are matched by name or Ensembl id; their order in the table does not matter. For genes that the table lacks, the PCA assumes
-    the mean of its training data, the other encoders zero.
+    Genes are matched by Ensembl id where both the encoder and the table state one, else by name; their order in the table does not
+    matter. For genes that the table lacks, the PCA assumes the mean of its training data, the other encoders zero.
 
     Parameters
     ----------
@@ -286,15 +286,14 @@ def gene_features(
     The embedding, float32, shape (n, dim), NaN in rows without counts in the encoder's genes (for "identity": in any gene); and a
     Boolean array, shape (genes,), of which genes the table has.
     """
-    counts, present = align_counts(
+    counts, present, library = align_counts(
         encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key, fewest=encoder.fewest_genes
     )
-    out = encoded(encoder, counts, absent_rows=True, present=present, batch_size=batch_size, device=device)
-    library = np.asarray(counts.sum(axis=1)).ravel()
-    if encoder.encodes_zeros and not library.all():
-        library = np.asarray(counts_matrix(table, layer).sum(axis=1)).ravel()
+    options = {"library": library} if encoder.reads_library else {}
+    out = encoded(encoder, counts, absent_rows=True, present=present, batch_size=batch_size, device=device, **options)
+    total = library if encoder.encodes_zeros else np.asarray(counts.sum(axis=1)).ravel()
     # an encoder may leave out genes, which are then the only ones that a row has counts of
-    empty = (library == 0) | ~np.isfinite(out).all(axis=1)
+    empty = (total == 0) | ~np.isfinite(out).all(axis=1)
     if empty.any():
         out[empty] = np.nan
         where = "" if encoder.encodes_zeros else " in the encoder's genes"

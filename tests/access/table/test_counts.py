@@ -17,7 +17,6 @@ from spatialwhisperer._access.table.counts import (
     match_genes,
     matched_genes,
     names_and_ids,
-    other_species,
 )
 from spatialwhisperer._messages import SpatialWhispererWarning
 
@@ -56,7 +55,51 @@ def test_clone_names_keep_their_suffix() -> None:
 
 
 def test_no_column_serves_two_genes() -> None:
-    assert match_genes(["OTHER", "SYM0"], [IDS[0], ""], table(gene_ids=IDS)).tolist() == [-1, 0]
+    assert match_genes(["SYM0", "SYM0"], ["", ""], table()).tolist() == [0, -1]
+
+
+def test_an_id_on_both_sides_decides_before_a_name() -> None:
+    # the symbol of the second gene belongs to the first one in the table
+    genes, ids = ["OLD", "CCL5", "ALB"], IDS[:3]
+    adata = table(["CCL5", "ALB"], ensembl_id=[f"{IDS[0]}.4", IDS[2]])
+    assert match_genes(genes, ids, adata).tolist() == [0, -1, 1]
+    # and where the table has no gene that is called so
+    assert match_genes(["CCL5"], [IDS[1]], adata).tolist() == [-1]
+    assert match_genes(["OTHER", "SYM0"], [IDS[0], ""], table(gene_ids=IDS)).tolist() == [0, -1]
+    # the column that the caller names comes first
+    assert match_genes(["CCL5"], [IDS[1]], table(["a", "b"], symbol=["CCL5", "x"], gene_ids=IDS[:2]), "symbol") == [0]
+
+
+def test_names_decide_where_an_id_is_missing_or_of_another_kind() -> None:
+    genes, ids = ["A", "B", "C"], [IDS[0], "", IDS[2]]
+    assert match_genes(genes, ids, table(["C", "B", "A"], gene_ids=["", IDS[7], None])).tolist() == [2, 1, 0]
+    for other in ("6352", "ENSMUSG00000000007", "FBgn0000007"):
+        assert match_genes(genes, ids, table(["C", "B", "A"], gene_ids=[other] * 3)).tolist() == [2, 1, 0]
+
+
+def test_of_columns_with_the_same_id_the_one_with_the_name_of_the_gene_is_taken() -> None:
+    adata = table(["X", "Y", "Z"], gene_ids=[IDS[0], IDS[0], IDS[0]])
+    assert match_genes(["Y", "W", "V"], [IDS[0]] * 3, adata).tolist() == [1, 0, -1]
+
+
+def test_an_ensembl_id_in_any_known_column_is_the_one_that_is_stated() -> None:
+    adata = table(["CCL5", "ALB"], gene_id=["6352", "213"], ensembl_id=IDS[:2])
+    assert names_and_ids(adata) == (["CCL5", "ALB"], IDS[:2])
+    assert match_genes(["CCL5", "x"], [IDS[5], IDS[0]], adata).tolist() == [-1, 0]
+    assert names_and_ids(adata, "gene_id")[1] == ["6352", "213"]
+
+
+def test_an_encoder_of_a_table_finds_every_gene_of_that_table() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        names = [*rng.permutation(SYMBOLS)[:20], *rng.permutation(IDS)[:4]]
+        columns: dict[str, Any] = {
+            key: [rng.choice([*IDS[:9], "", "6352", "ENSMUSG00000000001"]) for _ in names]
+            for key in rng.permutation(["gene_ids", "ensembl_id", "gene_symbols"])[: rng.integers(0, 4)]
+        }
+        adata = table(names, **columns)
+        genes, ids = names_and_ids(adata)
+        assert match_genes(genes, ids, adata).tolist() == list(range(len(names))), columns
 
 
 def test_the_first_of_repeated_identifiers_is_taken_and_missing_ones_match_nothing() -> None:
@@ -101,6 +144,15 @@ def test_genes_of_several_tables_are_the_same_by_name_or_id() -> None:
     assert matched_genes([table(IDS[:2], symbol=SYMBOLS[:2])])[1:] == (SYMBOLS[:2], IDS[:2])
 
 
+def test_a_name_of_two_genes_is_given_once() -> None:
+    first = table(["A", "B", "C"], gene_ids=[IDS[0], IDS[1], ""])
+    second = table(["A", "B", "D", "C"], gene_ids=[IDS[5], IDS[1], "", ""])
+    columns, names, ids = matched_genes([first, second])
+    assert columns.tolist() == [[0, 1, 2, -1, -1], [-1, 1, 3, 0, 2]]
+    assert names == ["A", "B", "C", IDS[5], "D"]
+    assert ids == [IDS[0], IDS[1], "", IDS[5], ""]
+
+
 def test_a_gene_is_found_by_name_or_id() -> None:
     asked = ["SYM1", IDS[2], f"{IDS[0]}.7", "SYM9", ""]
     assert find_genes(asked, SYMBOLS[:3], IDS[:3]).tolist() == [1, 2, 0, -1, -1]
@@ -110,7 +162,8 @@ def test_a_gene_is_found_by_name_or_id() -> None:
 def test_counts_are_brought_into_the_order_of_the_genes() -> None:
     adata = table()
     names = ["SYM3", "NOT", "SYM1", "SYM2"]
-    counts, present = align_counts(names, [""] * 4, adata)
+    counts, present, library = align_counts(names, [""] * 4, adata)
+    np.testing.assert_array_equal(library, adata.X.toarray().sum(axis=1))
     assert present.tolist() == [True, False, True, True]
     expected = adata.X.toarray()[:, [3, 0, 1, 2]]
     expected[:, 1] = 0
@@ -131,6 +184,14 @@ def test_few_genes_in_common_warn_and_fewer_raise() -> None:
         match=r"Only 10 of the encoder's 40 genes .* knows SYM10.* ids such as ENSG0.*adata.var_names = adata.var",
     ):
         align_counts(SYMBOLS, IDS, table(SYMBOLS[:10]))
+
+
+def test_too_few_genes_because_ids_differ_is_said() -> None:
+    with pytest.raises(
+        ValueError,
+        match=rf"Only 10 .* 30 others have the same name and another Ensembl id .* SYM10 \({IDS[0]} here, {IDS[10]} there\).*del adata\.var",
+    ):
+        align_counts(SYMBOLS, IDS, table(gene_ids=[*IDS[:10], *[IDS[0]] * 30]))
 
 
 def test_any_storage_of_counts_is_read() -> None:
@@ -206,24 +267,7 @@ def test_an_empty_table_holds_no_counts() -> None:
         counts_matrix(ad.AnnData(obs=pd.DataFrame(index=["a"]), var=pd.DataFrame(index=["b"])))
 
 
-# ------------------------------------------------------------------------------------------------- another species
-
-
-def test_symbols_of_another_species_are_recognised_by_their_case() -> None:
-    ours = ["EPCAM", "KRT8", "CD3E", "MS4A1", "COL1A1", "H19", "PTPRC"]
-    theirs = [g.capitalize() for g in ours]
-    text = other_species(ours, theirs)
-    assert "1 names are the same, and 7 when upper and lower case are taken as one (" in text
-    assert "one-to-one orthologs" in text
-    # a few names differ in case within a species
-    assert other_species(ours, [*ours[:5], "h19"]) == ""
-    assert other_species(ours, ["X1", "X2"]) == ""
-
-
-def test_ensembl_ids_name_the_species() -> None:
+def test_genes_of_another_species_are_named() -> None:
     mouse = [i.replace("ENSG", "ENSMUSG") for i in IDS]
-    text = other_species([*SYMBOLS, *IDS], mouse)
-    assert "40 of the table's Ensembl ids start with ENSMUSG, 40 of the encoder's with ENSG" in text
-    assert other_species(IDS, IDS) == ""
     with pytest.raises(ValueError, match="fewer than half. The genes look like those of another species"):
         align_counts(SYMBOLS, IDS, table(mouse))

@@ -45,3 +45,30 @@ def test_identity_refuses_a_space_that_depends_on_the_section():
         ExpressionEncoder.fit(counts()[0], GENES, value_space="per_gene_log10_peer")
     with pytest.raises(ValueError, match="Unknown value space"):
         ExpressionEncoder(GENES, value_space="raw")
+
+
+def test_the_library_may_count_more_genes_than_the_encoder_reads():
+    x = counts()[0].toarray()
+    chosen, library = x[:, :20], x.sum(axis=1)
+    expected = np.log1p(chosen / library[:, None] * 1e4)
+    got = ExpressionEncoder(GENES[:20]).encode(chosen, library=library, batch_size=7)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    # a row without these genes is zero, and no row depends on the others
+    chosen[3] = 0
+    got = ExpressionEncoder(GENES[:20]).encode(chosen[::-1], library=library[::-1])[::-1]
+    np.testing.assert_allclose(got[4:], expected[4:], rtol=1e-5)
+    assert not got[3].any()
+    # this space is over the genes of the model
+    panel = ExpressionEncoder(GENES[:20], value_space="per_spot_log10")
+    np.testing.assert_array_equal(panel.encode(chosen, library=library), panel.encode(chosen))
+
+
+def test_a_library_that_is_smaller_than_its_row_is_refused():
+    encoder, x = ExpressionEncoder(GENES), counts()[0]
+    library = np.asarray(x.sum(axis=1)).ravel()
+    encoder.encode(x, library=library)
+    for bad in (library[2] - 1, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"library\[2\] is .* Pass the total over all genes of the table"):
+            encoder.encode(x, library=np.where(np.arange(N) == 2, bad, library))
+    with pytest.raises(ValueError, match="library"):
+        encoder.encode(x, library=library[:5])

@@ -182,9 +182,23 @@ def test_the_older_format_is_read(bert: Path) -> None:
     assert (encoder.pooling, encoder.normalize, encoder.max_length) == ("cls", False, 7)
 
 
+def test_a_pooling_that_is_given_stands_for_the_one_of_the_folder(bert: Path) -> None:
+    plain: Any = text_encoder(bert)
+    layers = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    folder = sentence_folder(bert, *layers, pooling_mode_max_tokens=True)
+    (bert / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 7}))
+    given: Any = text_encoder(folder, pooling="mean")
+    # everything else is still what the folder states
+    assert (given.pooling, given.normalize, given.max_length) == ("mean", True, 7)
+    short = ["a b"]
+    np.testing.assert_allclose(given.encode(short, device="cpu"), plain.encode(short, device="cpu"), atol=1e-6)
+    (bert / "1_Pooling" / "config.json").unlink()
+    assert text_encoder(folder, pooling="cls").pooling == "cls"  # type: ignore[attr-defined]
+
+
 def test_what_is_not_supported_is_named(bert: Path) -> None:
     layers = [("Transformer", ""), ("Pooling", "1_Pooling")]
-    with pytest.raises(ValueError, match="pools tokens by max_tokens; only 'mean' and 'cls'"):
+    with pytest.raises(ValueError, match=r"pools tokens by max_tokens; only 'mean' and 'cls' .* Pass pooling="):
         text_encoder(sentence_folder(bert, *layers, pooling_mode_max_tokens=True))
     with pytest.raises(ValueError, match="has a layer 'Dense' behind its pooling"):
         text_encoder(sentence_folder(bert, *layers, ("Dense", "2_Dense"), pooling_mode="mean"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import spatialwhisperer as sw
@@ -47,6 +49,17 @@ def test_spatialwhisperer_is_the_published_one() -> None:
 def test_omiclip_is_tuned_in_small_steps() -> None:
     recipe = peer("omiclip-predex").joint
     assert (recipe.learning_rate, recipe.weight_decay, recipe.warmup, recipe.max_epochs) == (5e-6, 0.1, 10, 5)
+
+
+def test_omiclip_leaves_symbols_with_a_dot_or_a_hyphen_out_of_its_sentences() -> None:
+    assert dict(peer("omiclip-predex").gene_options) == {"n_top_genes": None, "drop": "peer"}
+    assert dict(sw.models.get_preset("omiclip-predex").gene_options) == {"n_top_genes": None}
+    row: Any = sw.models.compare_protocols().loc[("omiclip-predex", "gene encoder")]
+    published, theirs, ours = row.tolist()
+    assert "housekeeping" in published
+    assert "housekeeping" not in theirs
+    assert theirs == "gene_sentence, without symbols with '.' or '-', frozen"
+    assert ours == "gene_sentence, frozen"
 
 
 def test_tpirbae_has_the_likelihood_of_scvi_tools() -> None:

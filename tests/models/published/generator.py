@@ -52,23 +52,27 @@ class _Block(nn.Module):
         self.feature_block_ln = nn.LayerNorm(u)
 
 
+def new_bert(sizes: Sizes) -> Any:
+    from transformers import BertConfig, BertModel
+
+    config: Any = {
+        "vocab_size": sizes.vocabulary,
+        "hidden_size": sizes.text,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.text // 64,
+        "intermediate_size": sizes.inner,
+        "max_position_embeddings": sizes.positions,
+    }
+    return BertModel(BertConfig(**config))
+
+
 def state_dict(sizes: Sizes, seed: int = 0) -> OrderedDict[str, torch.Tensor]:
     """Random weights by their published names; batch norms have seen data."""
     out: OrderedDict[str, torch.Tensor] = OrderedDict()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if sizes.layers:
-            from transformers import BertConfig, BertModel
-
-            config: Any = {
-                "vocab_size": sizes.vocabulary,
-                "hidden_size": sizes.text,
-                "num_hidden_layers": sizes.layers,
-                "num_attention_heads": sizes.text // 64,
-                "intermediate_size": sizes.inner,
-                "max_position_embeddings": sizes.positions,
-            }
-            bert = BertModel(BertConfig(**config)).state_dict()
+            bert = new_bert(sizes).state_dict()
             out |= {
                 f"model.text_model.{name}": v + 0.05 * torch.randn_like(v)
                 for name, v in bert.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -10,9 +12,11 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer.encoders.recipe import EncoderIdentity
+from spatialwhisperer.encoders.text.transformer import TransformerEncoder
 from spatialwhisperer.tl._embedding.texts import embed_texts
 from tests.models.published.conftest import converted
-from tests.models.published.generator import BLOCKS, FULL, Sizes, state_dict, towers, write_checkpoint
+from tests.models.published.generator import BLOCKS, FULL, Sizes, new_bert, state_dict, towers, write_checkpoint
 from tests.models.published.reference import doubles, pooled, project
 
 if TYPE_CHECKING:
@@ -182,17 +186,43 @@ def test_the_full_size_with_a_locked_text_tower(tmp_path: Path, cache: Path) -> 
         x = rows(6, d)
         embedded[modality] = project(double, modality, x)
         np.testing.assert_allclose(model.project(modality, x, device="cpu"), embedded[modality], atol=1e-5)
-    with pytest.raises(ValueError, match="encoders={'text'"):
-        embed_texts(model, ["T cells"])
+    assert model.config.modality("text").features.encoder == EncoderIdentity("biobert")
 
 
+def test_a_locked_text_tower_is_the_registered_encoder(tmp_path: Path, vocabulary: Path, cache: Path) -> None:  # noqa: ARG001
+    """The pooler output of BioBERT goes with its name, so that it is opened by the name, and taken without a warning."""
+    state = state_dict(Sizes())
+    double = doubles(state)
+    locked = {key: value for key, value in state.items() if "text_model" not in key}
+    bert = new_bert(Sizes())
+    bert.load_state_dict({k.removeprefix("model.text_model."): v for k, v in state.items() if k not in locked})
+    bert.save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text(vocabulary.read_text(encoding="utf-8"), encoding="utf-8")
+    cased = '{"do_lower_case": false, "tokenizer_class": "BertTokenizer"}'
+    (tmp_path / "bert" / "tokenizer_config.json").write_text(cased, encoding="utf-8")
+    path = write_checkpoint(tmp_path / "locked.ckpt", locked)
+    texts = ["T cells", "a sample of tumor"]
+    expected = project(double, "text", np.stack([pooled(double, IDS[text], 2) for text in texts]))
+    for how in ("by name", "from a folder"):
+        encoder = TransformerEncoder.open("biobert", weights=tmp_path / "bert")
+        if how == "by name":
+            encoder._identity = EncoderIdentity("biobert")
+            assert encoder.identity == EncoderIdentity("biobert")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SpatialWhispererWarning)
+            model = sw.models.load(path, encoders={"text": encoder})
+            np.testing.assert_allclose(embed_texts(model, texts), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrapper", ["", "_orig_mod."])
 def test_a_full_checkpoint_gives_its_image_tower(
-    tmp_path: Path, cache: Path, state: Any, vocabulary: Path, capsys: pytest.CaptureFixture
+    wrapper: str, tmp_path: Path, cache: Path, state: Any, vocabulary: Path, capsys: pytest.CaptureFixture
 ) -> None:
     from safetensors.numpy import load_file
 
     full = towers()
-    path = write_checkpoint(tmp_path / "full.ckpt", {**state, **full})
+    named = {key.replace("image_model.model.", f"image_model.model.{wrapper}"): value for key, value in full.items()}
+    path = write_checkpoint(tmp_path / "full.ckpt", {**state, **named})
     with sw.settings.override(verbose=True):
         model = sw.models.load(path, tokenizer=vocabulary)
         assert "holds the image tower too" in capsys.readouterr().err
@@ -209,7 +239,7 @@ def test_a_full_checkpoint_gives_its_image_tower(
         np.testing.assert_array_equal(value, full[start + key].numpy())
 
 
-@pytest.mark.parametrize("change", ["prefix", "position ids", "half", "views"])
+@pytest.mark.parametrize("change", ["prefix", "position ids", "half", "views", "compiled", "parallel", "settings"])
 def test_other_forms_of_the_same_file_are_read(
     change: str,
     tmp_path: Path,
@@ -219,9 +249,15 @@ def test_other_forms_of_the_same_file_are_read(
 ) -> None:
     import torch
 
-    other = dict(state)
+    other, others = dict(state), dict[str, Any]()
     if change == "prefix":
         other = {name.removeprefix("model."): value for name, value in other.items()}
+    elif change == "compiled":
+        other = {name.replace("text_model.", "text_model._orig_mod."): value for name, value in other.items()}
+    elif change == "parallel":
+        other = {f"module.{name.replace('image_block.', 'image_block.module.')}": v for name, v in other.items()}
+    elif change == "settings":
+        others = {"hyper_parameters": {"lr": np.float64(1e-5), "x": collections.defaultdict(list, a=[np.int64(1)])}}
     elif change == "position ids":
         other["model.text_model.embeddings.position_ids"] = torch.arange(40)[None]
     elif change == "half":
@@ -236,7 +272,7 @@ def test_other_forms_of_the_same_file_are_read(
         other["model.discriminator.image_block.feature_shortcut.weight"] = torch.nn.Parameter(
             other["model.discriminator.image_block.feature_shortcut.weight"]
         )
-    model = sw.models.load(write_checkpoint(tmp_path / "other.ckpt", other), tokenizer=vocabulary)
+    model = sw.models.load(write_checkpoint(tmp_path / "other.ckpt", other, **others), tokenizer=vocabulary)
     x = rows(7, 1536)
     np.testing.assert_allclose(model.project("image", x, device="cpu"), project(doubles(state), "image", x), atol=1e-5)
 

@@ -65,6 +65,14 @@ CHANGES: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda _: shaped("encoder.weight", 3)({}),
         "another model's checkpoint: it has no discriminator.temp",
     ),
+    "two models": (
+        lambda s: {**s, **{f"ema.{key}": value for key, value in s.items()}},
+        r"holds 2 models, of which model.discriminator.temperature, ema.model.discriminator.temperature are",
+    ),
+    "a tensor under two names": (
+        lambda s: {**s, f"{HEAD}._orig_mod.feature_shortcut.bias": s[f"{HEAD}.feature_shortcut.bias"]},
+        r"holds 2 tensors under two names each: .*_orig_mod.feature_shortcut.bias",
+    ),
     "no heads": (without("_block"), "lacks the matrix discriminator.transcriptome_block.feature_shortcut.weight"),
     "no image head": (without("image_block"), "lacks the matrix discriminator.image_block"),
     "a key is missing": (
@@ -92,6 +100,18 @@ CHANGES: dict[str, tuple[Callable[[dict], Any], str]] = {
     "not finite": (
         lambda s: {**s, f"{HEAD}.feature_shortcut.bias": s[f"{HEAD}.feature_shortcut.bias"] * np.nan},
         "not finite",
+    ),
+    "a variance below zero": (
+        lambda s: {**s, f"{HEAD}.feature_nonlinear.1.running_var": s[f"{HEAD}.feature_nonlinear.1.running_var"] - 3},
+        r"holds variances below zero \(heads.image.nonlinear.1.running_var, -",
+    ),
+    "a scale that is infinite": (
+        lambda s: {**s, "model.discriminator.temperature": s["model.discriminator.temperature"] * 0 + 200},
+        "states a temperature of 200, whose exponential.* is inf",
+    ),
+    "a scale that is zero": (
+        lambda s: {**s, "model.discriminator.temperature": s["model.discriminator.temperature"] * 0 - 200},
+        "states a temperature of -200, whose exponential.* is 0",
     ),
     "no tensors": (lambda s: list(s), "has no 'state_dict'"),
     "a number": (lambda s: {**s, f"{HEAD}.feature_shortcut.bias": 1.0}, "something else than a tensor"),

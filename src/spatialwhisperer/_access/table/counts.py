@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from spatialwhisperer._access.table.identifiers import free_names, mostly_ensembl, other_species, plain, species_part
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.statistics.counts import not_counts, stored_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from anndata import AnnData
 
-_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
-_SPECIES = re.compile(r"(ENS[A-Z]*G)\d{11}$")
 _ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id")
 _NAME_COLUMNS = ("gene_symbols", "gene_symbol", "symbol", "symbols", "feature_name", "gene_name", "gene_names")
 _ENOUGH, _FEW = 0.5, 0.9
 
 
 class AlignedCounts(NamedTuple):
-    """Counts in an encoder's gene order, and which of its genes the table has."""
+    """Counts in an encoder's gene order, which of its genes the table has, and total counts of each row over all genes of the table."""
 
     counts: sp.csr_matrix
     present: np.ndarray
+    library: np.ndarray
 
 
 def align_counts(
@@ -60,8 +58,9 @@ def align_counts(
 
     Returns
     -------
-    Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table lacks; and a Boolean array,
-    shape (len(encoder_genes),), of which genes the table has.
+    Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table lacks; a Boolean array,
+    shape (len(encoder_genes),), of which genes the table has; and the total counts of each row over all genes of the table, float64,
+    shape (n,).
 
     Raises
     ------
@@ -78,7 +77,8 @@ def align_counts(
     shape = (matrix.shape[0], len(encoder_genes))
     counts = sp.csr_matrix((part.data, np.flatnonzero(present)[part.indices], part.indptr), shape=shape)
     counts.sort_indices()
-    return AlignedCounts(counts.astype(np.float32, copy=False), present)
+    library = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    return AlignedCounts(counts.astype(np.float32, copy=False), present, library)
 
 
 def counts_for(
@@ -116,21 +116,47 @@ def match_genes(
 ) -> np.ndarray:
     """Find the column of the table for each gene, shape (len(genes),); -1 where there is none.
 
-    The identifiers of the table are compared with the names of the genes and then with their ids: first those in ``gene_ids_key``,
-    then its gene names, then known columns of ids and symbols. The first match is kept. Versions of Ensembl ids are ignored, of
-    repeated identifiers the first one is taken, and no column is used for two genes.
+    Identifiers in ``gene_ids_key`` come first. Then a gene with an Ensembl id takes the column that states this id, because a symbol
+    may belong to another gene in another annotation. Only what is left is matched by name: the identifiers of the table (its gene
+    names, then known columns of ids and symbols) are compared with the names of the genes and then with their ids. A column that
+    states another Ensembl id of the same species than the gene is never the gene's, whatever its name.
+
+    Versions of Ensembl ids are ignored, of repeated identifiers the first one is taken, and no column is used for two genes.
     """
-    keys = ([_plain(g) for g in genes], [_plain(g) for g in gene_ids])
+    lists = _identifiers(adata, gene_ids_key)
+    names, ids = [plain(g) for g in genes], [plain(g) for g in gene_ids]
     columns = np.full(len(genes), -1)
     used: set[int] = set()
-    for values in _identifiers(adata, gene_ids_key).values():
-        where = {value: j for j, value in zip(range(len(values))[::-1], values[::-1], strict=True) if value}
-        for names in keys:
-            for i in np.flatnonzero(columns < 0):
-                j = where.get(names[i], -1) if names[i] else -1
-                if j >= 0 and j not in used:
-                    columns[i] = j
-                    used.add(j)
+
+    def take(values: Sequence[str], keys: Sequence[str], agree: Callable[[int, int], bool] | None = None) -> None:
+        where = dict(zip(values[::-1], range(len(values))[::-1], strict=True))
+        for i in np.flatnonzero(columns < 0).tolist():
+            j = where.get(keys[i], -1) if keys[i] else -1
+            if j >= 0 and j not in used and (agree is None or agree(i, j)):
+                columns[i] = j
+                used.add(j)
+
+    if gene_ids_key is not None:
+        take(lists[gene_ids_key], names)
+        take(lists[gene_ids_key], ids)
+    stated = _stated_ids(lists, gene_ids_key)
+    known = [next((k for k in both if species_part(k)), "") for both in zip(ids, names, strict=True)]
+    # of columns with the same id, the one that has the gene's name too
+    take(lists["var_names"], names, lambda i, j: bool(known[i]) and known[i] == stated[j])
+    for key in ("var_names", *_ID_COLUMNS):
+        take(lists.get(key, []), known)
+
+    def not_another(i: int, j: int) -> bool:
+        # a name that is an Ensembl id is no symbol
+        return (
+            known[i] in ("", stated[j])
+            or species_part(known[i]) != species_part(stated[j])
+            or species_part(names[i]) != ""
+        )
+
+    for values in lists.values():
+        take(values, names, not_another)
+        take(values, ids)
     return columns
 
 
@@ -142,13 +168,9 @@ def names_and_ids(adata: AnnData, gene_ids_key: str | None = None) -> tuple[list
     """
     lists = _identifiers(adata, gene_ids_key)
     names = _names(adata)
-    by_id = _mostly_ensembl(lists["var_names"])
-    id_key = gene_ids_key or next((k for k in _ID_COLUMNS if k in lists), None)
-    ids = lists["var_names"] if by_id else [""] * len(names)
-    if id_key is not None:
-        ids = [given or known for given, known in zip(lists[id_key], ids, strict=True)]
-    symbol_key = next((k for k in _NAME_COLUMNS if k in lists and k != id_key), None)
-    if by_id and symbol_key is not None:
+    ids = _stated_ids(lists, gene_ids_key)
+    symbol_key = next((k for k in _NAME_COLUMNS if k in lists and k != gene_ids_key), None)
+    if mostly_ensembl(lists["var_names"]) and symbol_key is not None:
         taken = set(names)
         for i, symbol in enumerate(lists[symbol_key]):
             if symbol and symbol not in taken:
@@ -165,7 +187,8 @@ def matched_genes(
     Returns
     -------
     Column of each gene in each table, shape (number of tables, genes), -1 where the table lacks it; and names and Ensembl ids of the
-    genes. Those of the first table come first, in its order, and are named as `names_and_ids` names them.
+    genes. Those of the first table come first, in its order, and are named as `names_and_ids` names them. A gene whose name an earlier
+    table gives to another gene is named by its Ensembl id.
     """
     names, ids = names_and_ids(tables[0], gene_ids_key)
     found = [np.arange(len(names))]
@@ -174,7 +197,7 @@ def matched_genes(
         own_names, own_ids = names_and_ids(table, gene_ids_key)
         ids = [known or (own_ids[j] if j >= 0 else "") for known, j in zip(ids, column, strict=True)]
         others = np.setdiff1d(np.arange(table.n_vars), column)
-        names += [own_names[j] for j in others]
+        names += free_names([own_names[j] for j in others], [own_ids[j] for j in others], names)
         ids += [own_ids[j] for j in others]
         found.append(np.concatenate([column, others]))
     columns = np.full((len(tables), len(names)), -1)
@@ -188,8 +211,8 @@ def find_genes(asked: Sequence[str], names: Sequence[str], ids: Sequence[str]) -
     where: dict[str, int] = {}
     for known in (names, ids):
         for i, identifier in enumerate(known):
-            where.setdefault(_plain(identifier), i)
-    return np.array([where.get(_plain(gene), -1) if gene else -1 for gene in asked], dtype=np.int64)
+            where.setdefault(plain(identifier), i)
+    return np.array([where.get(plain(gene), -1) if gene else -1 for gene in asked], dtype=np.int64)
 
 
 def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str]]:
@@ -203,8 +226,20 @@ def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str
         raise KeyError(f"gene_ids_key={gene_ids_key!r} is not in .var (found: {listing(adata.var.columns)}).")
     var = cast("pd.DataFrame", adata.var)
     lists = {} if gene_ids_key is None else {gene_ids_key: _column(var[gene_ids_key])}
-    lists["var_names"] = [_plain(n) for n in _names(adata)]
+    lists["var_names"] = [plain(n) for n in _names(adata)]
     return lists | {k: _column(var[k]) for k in (*_ID_COLUMNS, *_NAME_COLUMNS) if k in var and k != gene_ids_key}
+
+
+def _stated_ids(lists: Mapping[str, Sequence[str]], gene_ids_key: str | None) -> list[str]:
+    """Id that the table states for each column: that of ``gene_ids_key``, else an Ensembl id, else any; ``""`` where there is none."""
+    ids = [""] * len(lists["var_names"]) if gene_ids_key is None else list(lists[gene_ids_key])
+    others = [lists[k] for k in _ID_COLUMNS if k in lists]
+    if mostly_ensembl(lists["var_names"]):
+        others.append(lists["var_names"])
+    for accepted in (species_part, str):
+        for values in others:
+            ids = [known or (value if accepted(value) else "") for known, value in zip(ids, values, strict=True)]
+    return ids
 
 
 def _names(adata: AnnData) -> list[str]:
@@ -214,19 +249,7 @@ def _names(adata: AnnData) -> list[str]:
 
 def _column(values: pd.Series) -> list[str]:
     missing = pd.isna(values).to_numpy()
-    return ["" if m else _plain(v) for v, m in zip(values.to_numpy(dtype=object), missing, strict=True)]
-
-
-def _plain(identifier: Any) -> str:
-    """Drop the version of an Ensembl id. Clone names such as FO538757.2 keep theirs, because it distinguishes genes."""
-    text = str(identifier)
-    match = _ENSEMBL.fullmatch(text)
-    return match[1] if match else text
-
-
-def _mostly_ensembl(values: Iterable[str]) -> bool:
-    known = [_ENSEMBL.fullmatch(v) is not None for v in values]
-    return sum(known) > len(known) / 2
+    return ["" if m else plain(v) for v, m in zip(values.to_numpy(dtype=object), missing, strict=True)]
 
 
 def _check_overlap(
@@ -247,6 +270,8 @@ def _check_overlap(
     species = other_species([*genes, *ids], [n for names in _identifiers(adata, None).values() for n in names])
     if species:
         raise ValueError(f"Only {text}, {too_few}. {species}")
+    if contradiction := _contradicted(genes, gene_ids, adata, lacking):
+        raise ValueError(f"Only {text}, {too_few}. {contradiction}")
     raise ValueError(
         f"Only {text}, {too_few}. The encoder knows {listing(lacking, 5)}"
         f"{f' and ids such as {ids[0]}' if ids else ''}; the table has {listing(adata.var_names, 5)} and columns "
@@ -255,36 +280,17 @@ def _check_overlap(
     )
 
 
-def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
-    """Describe how gene names look like those of another species; ``""`` where they do not.
-
-    Symbols of most mouse and rat genes differ from those of their human orthologs in case alone (Epcam, EPCAM), and Ensembl ids
-    contain the species (ENSMUSG, ENSG).
-    """
-    ours, theirs = {_plain(g) for g in genes if g}, {_plain(g) for g in others if g}
-    species = [
-        Counter(found[1] for name in names if (found := _SPECIES.match(name))).most_common(1)
-        for names in (ours, theirs)
-    ]
-    remedy = (
-        "Map the table's genes to the model's species first (one-to-one orthologs, for example from Ensembl BioMart)."
-    )
-    if all(species) and species[0][0][0] != species[1][0][0]:
-        (here, n), (there, m) = species[0][0], species[1][0]
-        return (
-            f"The genes look like those of another species: {m} of the table's Ensembl ids start with {there}, {n} of the "
-            f"encoder's with {here}. {remedy}"
-        )
-    folded = {g.casefold(): g for g in theirs - ours}
-    pairs = [(folded[g.casefold()], g) for g in sorted(ours - theirs) if g.casefold() in folded]
-    same = len(ours & theirs)
-    # a few names that differ in case alone occur within a species too
-    if len(pairs) < 5 or len(pairs) <= same:
+def _contradicted(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData, lacking: Sequence[str]) -> str:
+    """Describe how most genes that were not found have their name in the table beside another Ensembl id; ``""`` where they do not."""
+    stated = dict(zip(*names_and_ids(adata), strict=True))
+    known = dict(zip(genes, gene_ids, strict=True))
+    others = [gene for gene in lacking if known[gene] and stated.get(gene)]
+    if len(others) <= len(lacking) / 2:
         return ""
-    examples = ", ".join(f"{there} for {here}" for there, here in pairs[:3])
+    examples = listing((f"{gene} ({stated[gene]} here, {known[gene]} there)" for gene in others), 2)
     return (
-        f"The genes look like another species' symbols: {same} names are the same, and {same + len(pairs)} when upper and lower "
-        f"case are taken as one ({examples}). {remedy} If it is the same species, give the table's genes their usual case."
+        f"{len(others)} others have the same name and another Ensembl id in the table than in the encoder, such as {examples}, and the id "
+        "decides. If the table's ids are wrong, drop their column: del adata.var[column]."
     )
 
 

@@ -49,12 +49,15 @@ class GeneEncoder(Encoder):
         Whether a fit takes so long that it is kept for the next call on the same counts.
     encodes_zeros
         Whether a row without counts in its genes has an embedding, where it has counts in other genes.
+    reads_library
+        Whether ``encode`` takes ``library`` too, the total counts of each row over all genes of its table.
     """
 
     fits: ClassVar[bool] = True
     keeps_fits: ClassVar[bool] = False
     fewest_genes: ClassVar[int | None] = None
     encodes_zeros: ClassVar[bool] = False
+    reads_library: ClassVar[bool] = False
 
     def __init__(
         self, genes: Sequence[str], gene_ids: Sequence[str] | None = None, fitted: Mapping[str, Any] | None = None
@@ -145,6 +148,13 @@ class GeneEncoder(Encoder):
         ValueError
             If the number of columns differs, or values are negative, fractional or not finite.
         """
+        matrix, present, batch_size = self._checked(inputs, present, batch_size)
+        return self.encode_counts(matrix, present, batch_size, device)
+
+    def _checked(
+        self, inputs: Any, present: np.ndarray | None, batch_size: int | None
+    ) -> tuple[sp.csr_matrix, np.ndarray | None, int]:
+        """Counts, which genes were measured (``None`` means all), and the size of a batch, after checks."""
         check_batch_size(batch_size)
         matrix = as_counts(inputs, len(self.genes))
         if present is not None:
@@ -152,8 +162,7 @@ class GeneEncoder(Encoder):
             if present.shape != (len(self.genes),):
                 raise ValueError(f"present has shape {present.shape}, not ({len(self.genes)},).")
             present = None if present.all() else present
-        batch_size = settings.batch_size if batch_size is None else batch_size
-        return self.encode_counts(matrix, present, batch_size, device)
+        return matrix, present, settings.batch_size if batch_size is None else batch_size
 
     @property
     def identity(self) -> EncoderIdentity:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from spatialwhisperer._annotations import numbers
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.gene.base import GeneEncoder, take_tensors
@@ -27,12 +28,14 @@ _PEER = "per_gene_log10_peer"
 class ExpressionEncoder(GeneEncoder):
     """Scaled and logarithmised expression of the chosen genes, the gene features of BLEEP and mclSTExp.
 
-    The library size is the total over the encoder's genes, so that a row depends on these columns alone. Genes that were not measured
-    count as zero, and a row without counts in these genes is a row of zeros. Only the choice of genes is fitted.
+    In "per_spot_log1p" the library size is the total over all genes of the table, as for predicted values, and the total over the
+    panel where the table holds a panel. In "per_spot_log10" it is the total over the encoder's genes. Genes that were not measured
+    count as zero, and a row without counts in the encoder's genes is a row of zeros. Only the choice of genes is fitted.
     """
 
     # no counts in the chosen genes are a measurement: a spot without three marker genes is no spot that was not measured
     encodes_zeros: ClassVar[bool] = True
+    reads_library: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -101,6 +104,45 @@ class ExpressionEncoder(GeneEncoder):
         space = str(config.get("value_space"))
         return cls(config["genes"], config["gene_ids"], value_space=space, fitted=config.get("fitted"))
 
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        present: np.ndarray | None = None,
+        library: np.ndarray | None = None,
+        batch_size: int | None = None,
+        device: str | None = None,  # noqa: ARG002
+    ) -> np.ndarray:
+        """Scale and transform raw counts.
+
+        Parameters
+        ----------
+        inputs
+            Raw counts, CSR or dense, shape (n, len(genes)), columns in the order of ``genes``.
+        present
+            Which genes were measured, bool, shape (len(genes),); ``None`` means all. The others count as zero.
+        library
+            Total counts of each row over all genes of its table, shape (n,), for "per_spot_log1p". ``None`` takes the total over
+            ``inputs``; :func:`~spatialwhisperer.pp.embed_genes` takes that of the table.
+        batch_size
+            Rows in one pass; ``None`` takes ``settings.batch_size``. It does not change the result.
+        device
+            Not used.
+
+        Returns
+        -------
+        Expression, float32, shape (n, dim). Row i depends on row i of the arguments alone.
+
+        Raises
+        ------
+        ValueError
+            If the number of columns differs, values are negative, fractional or not finite, or a library is smaller than the counts of
+            its row.
+        """
+        counts, present, batch_size = self._checked(inputs, present, batch_size)
+        total = None if library is None else _libraries(library, counts)
+        return self._values(counts, present, total, batch_size)
+
     def encode_counts(
         self,
         counts: sp.csr_matrix,
@@ -108,13 +150,34 @@ class ExpressionEncoder(GeneEncoder):
         batch_size: int,
         device: str | None,  # noqa: ARG002
     ) -> np.ndarray:
-        """Embed checked counts."""
+        """Embed checked counts; the library is the total over the encoder's genes."""
+        return self._values(counts, present, None, batch_size)
+
+    def _values(
+        self, counts: sp.csr_matrix, present: np.ndarray | None, library: np.ndarray | None, batch_size: int
+    ) -> np.ndarray:
         if present is not None:
             counts = counts @ sp.diags_array(present.astype(np.float32), format="csr")
         out = np.empty((counts.shape[0], self.dim), np.float32)
         for start in range(0, counts.shape[0], batch_size):
-            out[start : start + batch_size] = to_space(counts[start : start + batch_size], self.value_space).toarray()
+            rows = slice(start, start + batch_size)
+            total = None if library is None else library[rows]
+            out[rows] = to_space(counts[rows], self.value_space, library=total).toarray()
         return out
+
+
+def _libraries(library: Any, counts: sp.csr_matrix) -> np.ndarray:
+    own = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    given = numbers("library", library, (len(own),)).astype(np.float64)
+    # float32 holds whole numbers up to 2**24
+    small = ~(given >= own * (1 - 1e-6)) | ~np.isfinite(given)
+    if small.any():
+        i = int(np.flatnonzero(small)[0])
+        raise ValueError(
+            f"library[{i}] is {given[i]:g}, and the row has {own[i]:g} counts in the encoder's genes alone. Pass the total over all "
+            "genes of the table, before genes are chosen."
+        )
+    return given
 
 
 def _check(value_space: str) -> None:

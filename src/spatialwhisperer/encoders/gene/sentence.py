@@ -42,7 +42,7 @@ def gene_sentences(
     drop
         ``"none"``, or ``"peer"``, as published: symbols with "." or "-" are dropped, and with them all HLA-* and MT-* genes.
     exclude
-        Symbols never to write, such as housekeeping genes.
+        Symbols never to write, such as housekeeping genes. The list that OmiCLIP leaves out is not included.
 
     Returns
     -------

@@ -84,7 +84,7 @@ def open_parts(asked: Opened, known: EncoderSpec) -> Parts:
     ValueError
         If the folder holds no text encoder, its pooling is not supported, or weights are missing.
     """
-    stated = None if known.pooling else _sentences(asked.folder)
+    stated = None if known.pooling else _sentences(asked.folder, asked.pooling)
     usual = usual_pooling(known) if stated is None else (stated.pooling, stated.normalize)
     pooling = usual[0] if asked.pooling is None else asked.pooling
     normalize = usual[1] if asked.normalize is None else asked.normalize
@@ -122,18 +122,21 @@ def _tokenizer(folder: Path) -> Any:
 # --------------------------------------------------------------------------------------------- sentence-transformers
 
 
-def _sentences(folder: Path) -> _Sentences | None:
-    """What sentence-transformers states of a folder; ``None`` where it is none of its folders."""
+def _sentences(folder: Path, given: Pooling | None) -> _Sentences | None:
+    """What sentence-transformers states of a folder; ``None`` where it is none of its folders.
+
+    How the folder pools is not looked at where the caller says it.
+    """
     modules = _read(folder / _MODULES)
     if not isinstance(modules, list):
         return None
-    transformer, pooling, normalize = folder, _OWN_WAY[0], False
+    transformer, pooling, normalize = folder, given or _OWN_WAY[0], False
     for module in modules:
         kind, place = str(module.get("type", "")).rpartition(".")[2], folder / str(module.get("path", ""))
         if kind == "Transformer":
             transformer = place
         elif kind == "Pooling":
-            pooling = _pooling(place)
+            pooling = given or _pooling(place)
         elif kind == "Normalize":
             normalize = True
         else:
@@ -148,7 +151,7 @@ def _sentences(folder: Path) -> _Sentences | None:
 def _pooling(place: Path) -> Pooling:
     stated = _read(place / "config.json")
     if not isinstance(stated, dict):
-        raise ValueError(f"{place} states no pooling.")
+        raise ValueError(f"{place} states no pooling. Pass pooling=….")
     modes = _modes(stated)
     match modes:
         case ["mean"] | ["mean_tokens"]:

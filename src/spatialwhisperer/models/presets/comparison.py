@@ -66,7 +66,7 @@ PUBLISHED: dict[str, dict[str, str]] = {
     "bleep": _BLEEP,
     "omiclip-predex": {
         "image encoder": "CoCa ViT-L/14, trained",
-        "gene encoder": "sentences of genes",
+        "gene encoder": "sentences of the 50 strongest genes, without symbols with '.' or '-' and housekeeping genes",
         "learning rate, heads": "5e-06",
         "learning rate, encoders": "5e-06",
         "weight decay": "0.1",
@@ -111,13 +111,12 @@ def compare_protocols() -> pd.DataFrame:
 def _parts(preset: Preset) -> Mapping[str, str]:
     """The parts of a preset in words."""
     recipe = preset.joint
-    likelihood = preset.gene_options.get("gene_likelihood")
     batch = [f"{recipe.batch_size}", f"last one {'kept' if recipe.last_batch == 'keep' else 'dropped'}"]
     if "text" in recipe.heads and any("text" in pair for pair in preset.pairs):
         batch.append(f"{recipe.mixture} mixture")
     return {
         "image encoder": f"{preset.image_encoder}, {_TRAINED[preset.letter('image')]}",
-        "gene encoder": f"{preset.gene_encoder}{f', {likelihood}' if likelihood else ''}, {_TRAINED[preset.letter('gene')]}",
+        "gene encoder": _gene_encoder(preset),
         "text encoder": f"{preset.text_encoder}, {_TRAINED[preset.letter('text')]}",
         "joint space": "expression" if recipe.projection_dim is None else f"{recipe.projection_dim}",
         "learning rate, heads": f"{recipe.learning_rate:g}",
@@ -135,6 +134,15 @@ def _parts(preset: Preset) -> Mapping[str, str]:
 
 _TRAINED = {"L": "frozen", "U": "trained", "u": "trained from random weights"}
 _STANDARDIZED = {"none": "as they are", "global": "training z-scores", "section": "z-scores within each section"}
+
+
+def _gene_encoder(preset: Preset) -> str:
+    parts = [preset.gene_encoder]
+    if likelihood := preset.gene_options.get("gene_likelihood"):
+        parts.append(str(likelihood))
+    if preset.gene_options.get("drop") == "peer":
+        parts.append("without symbols with '.' or '-'")
+    return ", ".join([*parts, _TRAINED[preset.letter("gene")]])
 
 
 def _decay(preset: Preset) -> str:

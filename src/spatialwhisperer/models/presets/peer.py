@@ -78,6 +78,8 @@ PEER: dict[str, dict[str, Any]] = {
         ),
     },
     "omiclip-predex": {
+        # its list of housekeeping genes is not included
+        "gene_options": frozen(n_top_genes=None, drop="peer"),
         "standardize": frozen(image="global", gene="global", text="none"),
         "expression": Expression(retrieval=Retrieval(k=None, weights="raw_cosine")),
         "evaluation": Evaluation(gene_fit="all", heg_from="test"),

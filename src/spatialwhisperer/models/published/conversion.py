@@ -69,7 +69,7 @@ def convert(
     Raises
     ------
     ValueError
-        If tensors are cut off, changed or not finite, or the tokenizer is another one. Nothing is written then.
+        If tensors are cut off, changed, not finite or impossible, or the tokenizer is another one. Nothing is written then.
     """
     encoders: dict[str, Encoder] = {}
     with untouched_rng():
@@ -82,7 +82,25 @@ def convert(
     for name, d in layout.dims.items():
         arrays |= {f"{name}_mean": np.zeros(d, np.float32), f"{name}_std": np.ones(d, np.float32)}
     fill(model, arrays)
+    _check_possible(arrays, source)
     return model.save(folder)
+
+
+def _check_possible(arrays: Mapping[str, np.ndarray], source: Source) -> None:
+    """Refuse finite numbers that no training leaves: a variance below zero, and a scale that is zero or infinite in float32."""
+    for name, array in arrays.items():
+        if name.endswith("running_var") and (array < 0).any():
+            raise ValueError(
+                f"{source.name} holds variances below zero ({name}, {array.min():g}): it was changed or damaged. Copy or download the "
+                "file again."
+            )
+    with np.errstate(over="ignore", under="ignore"):
+        scale = float(np.exp(np.asarray(arrays["log_scale"], np.float32)))
+    if not 0 < scale < np.inf:
+        raise ValueError(
+            f"{source.name} states a temperature of {float(arrays['log_scale']):g}, whose exponential, the scale of the scores, is {scale:g} in "
+            "float32 (training starts at 2.66): it was changed or damaged. Copy or download the file again."
+        )
 
 
 def config_of(layout: Layout, source: Source) -> ModelConfig:
@@ -90,7 +108,8 @@ def config_of(layout: Layout, source: Source) -> ModelConfig:
     recipes = {
         "gene": FeatureRecipe(_identity(GENE, "gene")),
         "image": FeatureRecipe(_identity(IMAGE, "image"), f"X_{IMAGE}", (TILE_UM,), TILE_PX, "nan"),
-        "text": FeatureRecipe(EncoderIdentity(TEXT) if layout.text else locked_text()),
+        # a locked tower is the published one, whose name stands for its pooler output
+        "text": FeatureRecipe(EncoderIdentity(TEXT)),
     }
     for name, encoder in (("gene", GENE), ("image", IMAGE)):
         # features of another width are those of another encoder, which only the caller knows
@@ -106,11 +125,6 @@ def config_of(layout: Layout, source: Source) -> ModelConfig:
         for name, recipe in recipes.items()
     }
     return ModelConfig(layout.projection_dim, modalities, card=_card(source))
-
-
-def locked_text() -> EncoderIdentity:
-    """Identity of the text encoder of a checkpoint whose text tower was locked: the published one with its pooler output."""
-    return EncoderIdentity(TEXT, digest=hashlib.sha256(b"None pooler False").hexdigest())
 
 
 def _identity(encoder: str, modality: str) -> EncoderIdentity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ _RENAMED = {
 _FROZEN = ("image_model.", "transcriptome_model.")
 # what the published code wraps around a network
 _WRAPPED = re.compile(r"image_model\.(?:_models\.(?:\d+\.)?)?(?:model\.)?")
+_WRAPPERS = ("_orig_mod", "module")
 Shape = tuple[int, ...]
 
 
@@ -123,9 +125,20 @@ def _state(values: Any, path: Path) -> dict[str, StoredTensor]:
     if not isinstance(stored, dict):
         found = listing(values, 6) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{path} is not a checkpoint of Lightning: it has no 'state_dict' (found: {found}).")
-    named = {str(key): value for key, value in stored.items()}
+    named = {_unwrapped(str(key)): value for key, value in stored.items()}
+    if len(named) < len(stored):
+        count = Counter(_unwrapped(str(key)) for key in stored)
+        twice = [str(key) for key in stored if count[_unwrapped(str(key))] > 1]
+        raise ValueError(
+            f"{path} holds {len(twice)} tensors under two names each: {listing(twice, 4)}. Keep one of each."
+        )
     ends = [key for key in named if key.endswith(_TEMPERATURE)]
-    if len(ends) != 1:
+    if len(ends) > 1:
+        raise ValueError(
+            f"{path} holds {len(ends)} models, of which {listing(ends)} are the temperatures; one may be an average of the weights. Keep the "
+            "tensors of one in 'state_dict', and save the file again with torch.save."
+        )
+    if not ends:
         raise ValueError(
             f"{path} is another model's checkpoint: it has no {_TEMPERATURE} (found {len(named)} tensors: {listing(sorted(named), 4)})."
         )
@@ -135,6 +148,11 @@ def _state(values: Any, path: Path) -> dict[str, StoredTensor]:
         raise ValueError(f"{path} holds something else than a tensor as {listing(odd, 4)}.")
     # a key without the prefix keeps its name, and is reported as unknown
     return {key.removeprefix(prefix) if key.startswith(prefix) else key: value for key, value in named.items()}
+
+
+def _unwrapped(key: str) -> str:
+    """Name of a tensor without what torch.compile and DataParallel put before the names of what they wrap."""
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 
 
 def _block(name: str, block: str, d: int, u: int) -> dict[str, tuple[str, Shape]]:

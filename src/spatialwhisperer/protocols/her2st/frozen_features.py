@@ -220,10 +220,12 @@ def _gene_features(preset: Preset, materials: Materials, task: Task, sections: S
         return sw.tl.GeneFeatures(materials.gene_encoder(preset.gene_encoder, task.fold, likelihood))
     if preset.gene_encoder == "gene_sentence":
         # sentences do not depend on the fold, and reading them takes longer than training
+        drop = str(preset.gene_options.get("drop", "none"))
+        key = f"{X_SENTENCES}_{drop}"
         for table in sections.tables:
-            if X_SENTENCES not in table.obsm:
-                sw.pp.embed_genes(table, "gene_sentence", n_top_genes=None)
-        return sw.tl.GeneFeatures(key=X_SENTENCES)
+            if key not in table.obsm:
+                sw.pp.embed_genes(table, "gene_sentence", n_top_genes=None, options={"drop": drop}, key_added=key)
+        return sw.tl.GeneFeatures(key=key)
     return None
 
 

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer._messages import listing
-from spatialwhisperer._storage.pickles import Named, StandIn, read_pickle
+from spatialwhisperer._storage.numpy_pickles import NUMBERS
+from spatialwhisperer._storage.pickles import Call, read_pickle
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _COLUMNS = {
     "median": ("median", "geneformer_median"),
     "symbol": ("symbol", "gene_name", "gene_symbol"),
 }
-_SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}
 _LARGEST_TABLE = 64 * 2**20
 _TOKENS_SHA256 = "190ec752f1a9220c22ea07605622ac2f105d1443eb483bcbd87aa4c403c37b8c"
 _MEAN_LOG_MEDIAN = 1.16354
@@ -161,34 +160,7 @@ def _mapping(path: Path) -> dict[Any, Any]:
     return found
 
 
-def _dtype(*args: Any) -> StandIn:
-    return StandIn(Named("numpy", "dtype"), args)
-
-
-def _scalar(kind: Any, content: Any = b"") -> float | int:
-    """A number that NumPy pickled."""
-    code = kind.args[0] if isinstance(kind, StandIn) and kind.args else None
-    order = (
-        kind.state[1] if isinstance(kind, StandIn) and isinstance(kind.state, tuple) and len(kind.state) > 1 else "<"
-    )
-    if not isinstance(code, str) or code not in _SCALARS or order not in ("<", "|") or not isinstance(content, bytes):
-        raise ValueError("a number of NumPy is not stated as NumPy does")
-    return struct.unpack(_SCALARS[code], content)[0]
-
-
-def _latin(text: Any, _encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str):
-        raise ValueError("bytes are not stated as Python does")
-    return text.encode("latin1")
-
-
-_CALLS = {
-    "collections.OrderedDict": lambda *_: {},
-    "numpy.dtype": _dtype,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    "_codecs.encode": _latin,
-}
+_CALLS: dict[str, Call] = {"collections.OrderedDict": lambda *_: {}, **NUMBERS}
 
 
 # ------------------------------------------------------------------------------------------------- what they say

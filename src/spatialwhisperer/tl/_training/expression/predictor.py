@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access.table.counts import counts_for, counts_matrix, find_genes, match_genes, matched_genes
+from spatialwhisperer._access.table.counts import align_counts, find_genes, match_genes, matched_genes
 from spatialwhisperer._messages import inform, listing, progress, warn
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
@@ -159,8 +159,7 @@ def _source_values(
         if not np.isfinite(values.data).all():
             raise ValueError(f".layers[{values_layer!r}] of {source.name} holds values that are not finite.")
         return values
-    counts = counts_for(list(genes), list(ids), source.table, layer)
-    library = np.asarray(counts_matrix(source.table, layer).sum(axis=1)).ravel()
+    counts, _, library = align_counts(list(genes), list(ids), source.table, layer)
     return to_space(sp.csr_matrix(counts), space, library=library, sections=source.section)
 
 
