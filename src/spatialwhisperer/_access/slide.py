@@ -21,7 +21,7 @@ from spatialwhisperer._access.sections.positions import array_positions
 from spatialwhisperer._access.sections.scale import Scale, rescaled, settle
 from spatialwhisperer._access.sections.section import Found, Section, check_named, missing_mpp
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
-from spatialwhisperer._access.table.placing import check_kept
+from spatialwhisperer._access.table.placing import check_kept, check_others_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
 from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
@@ -337,12 +337,19 @@ class Slide:
         Raises
         ------
         ValueError
-            If a result would replace what places the rows, or a column that the package did not write.
+            If a result would replace what places the rows, a column that the package did not write, or another result.
         """
         write_results(self.table, results, library_key=self._option("library_key"))
 
-    def check_column(self, name: str) -> None:
-        """Raise an error where a result of that name would replace a column that places the rows, or that the package did not write.
+    def check_column(self, name: str, *, beside: tuple[str, ...] = ()) -> None:
+        """Raise an error where a result of that name would replace what places the rows, what the package did not write, or another result.
+
+        Parameters
+        ----------
+        name
+            The column.
+        beside
+            Names of what the call writes or removes beside it.
 
         Raises
         ------
@@ -350,6 +357,7 @@ class Slide:
             If it would.
         """
         check_kept(self.table, name, [name], self._option("library_key"))
+        check_others_kept(self.table, name, [name, *beside])
 
     def check_table(self, name: str, *, key: str) -> None:
         """Raise an error where the name of a new table is taken by anything but an earlier result of that key.
