@@ -127,7 +127,8 @@ def test_both_arguments_of_the_caller_are_compared() -> None:
         # what cannot be measured contradicts nothing
         assert settle("S", "he", mpp=2.5, spot_pitch_um=200, xy_px=places, **nothing) == Scale(2.5, "mpp=…")
     with pytest.raises(
-        ValueError, match=r"'S' disagree: 0\.25 .* by mpp=…, 2\.5 by spot_pitch_um=200\. Leave out the argument .* wrong\.$"
+        ValueError,
+        match=r"'S' disagree: 0\.25 .* by mpp=…, 2\.5 by spot_pitch_um=200\. Leave out the argument .* wrong\.$",
     ):
         settle("S", "he", mpp={"S": 0.25}, spot_pitch_um=200, xy_px=xy, **nothing)
 

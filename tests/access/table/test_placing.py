@@ -86,7 +86,10 @@ def test_the_record_of_the_tiles_stays(build: Any) -> None:
 def labelled(key: str) -> Result:
     """What an annotation writes."""
     return Result(
-        key, {}, obs={key: ["a", "b", "a"], f"{key}_confidence": [0.1, 0.2, 0.3]}, obsm={f"{key}_scores": np.ones((3, 2))}
+        key,
+        {},
+        obs={key: ["a", "b", "a"], f"{key}_confidence": [0.1, 0.2, 0.3]},
+        obsm={f"{key}_scores": np.ones((3, 2))},
     )
 
 
@@ -95,7 +98,9 @@ def test_what_lies_beside_the_labels_of_another_result_stays(build: Any) -> None
     write_results(adata, (labelled("sw_label"), Result("sw_query", {}, obs={"sw_query": [1, 2, 3]})))
     for key in ("sw_label_confidence", "sw_label_gene", "sw_label_agreement", "sw_label_cl"):
         refused(adata, key, obs={key: [1, 2, 3]})
-        with pytest.raises(ValueError, match=rf"'{key}', which belongs to the result 'sw_label' .* key_added='{key}_2'"):
+        with pytest.raises(
+            ValueError, match=rf"'{key}', which belongs to the result 'sw_label' .* key_added='{key}_2'"
+        ):
             Slide.open(adata).check_column(key)
     refused(adata, "sw_label_scores", obsm={"sw_label_scores": np.ones((3, 4))})
     # the result itself may be replaced, and its agreement written, whose name is no longer free for labels either

@@ -95,7 +95,9 @@ def check_others_kept(table: AnnData, key: str, names: Iterable[str], of: str | 
         If one of them belongs to another result.
     """
     others = [other for other in provenance_of(table) if other not in (key, of)]
-    parts = {part: other for other in others if _keys.scores(other) in table.obsm for part in _keys.beside_labels(other)}
+    parts = {
+        part: other for other in others if _keys.scores(other) in table.obsm for part in _keys.beside_labels(other)
+    }
     there = [other for other in others if other in table.obs or other in table.obsm]
     # the agreement of labels is a part of them that has a record of its own
     owners = parts | {other: other for other in there if other != _keys.agreement(key)}
