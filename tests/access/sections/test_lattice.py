@@ -113,7 +113,8 @@ def test_a_narrow_part_of_a_real_square_array_has_the_scale_of_all_its_spots(dat
     scales = {}
     for file in sorted((data_folder / "her2st").glob("*/counts.h5ad")):
         table = ad.read_h5ad(file, backed="r")
-        obs, xy = table.obs[["array_col", "array_row"]], np.asarray(table.obsm["spatial"], float)
+        obs: Any = table.obs[["array_col", "array_row"]]
+        xy = np.asarray(table.obsm["spatial"], float)
         scales[file.parent.name] = [200 / spot_pitch_px("S", xy[:n], obs[:n]) for n in (len(xy), 40, 19)]
     assert scales
     for name, (of_all, *parts) in scales.items():
@@ -122,7 +123,7 @@ def test_a_narrow_part_of_a_real_square_array_has_the_scale_of_all_its_spots(dat
 
 def test_both_arguments_of_the_caller_are_compared() -> None:
     obs, xy = array("square")
-    nothing = {"stated": None, "found": (), "array": obs}
+    nothing: dict[str, Any] = {"stated": None, "found": (), "array": obs}
     for places in (xy, xy[:2]):
         # what cannot be measured contradicts nothing
         assert settle("S", "he", mpp=2.5, spot_pitch_um=200, xy_px=places, **nothing) == Scale(2.5, "mpp=…")

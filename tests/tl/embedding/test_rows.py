@@ -60,6 +60,7 @@ def test_an_image_without_its_scale_factor_is_not_passed_over_in_silence(
     ):
         assert choose_modality(Slide.open(adata), model) == "gene"
     assert "No H&E image was found: 'gene' is the modality that is read" in capsys.readouterr().err
+    meant: Any
     for meant in ({"mpp": 0.5}, {"spot_pitch_um": 100.0}):
         with pytest.raises(
             ValueError, match=rf"{next(iter(meant))}=… is about an image that cannot be read\. Library 'P3'"
