@@ -83,3 +83,10 @@ def ontology(label: str) -> str:
 def std(expression: str) -> str:
     """Column of ``.obs`` with the standard deviation among retrieved neighbours."""
     return f"{expression}_std"
+
+
+def beside_labels(label: str) -> tuple[str, ...]:
+    """All names under which parts of a label column may be stored beside it, in ``.obs``, ``.obsm`` or ``.uns``."""
+    genes = gene_label(label)
+    parts = (confidence, scores, wording_sd, agreement, probability, margin, reason, ontology)
+    return (*(part(label) for part in parts), genes, f"{label}_colors", f"{genes}_colors")

@@ -6,7 +6,15 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from spatialwhisperer._access.images import Level, find_image, raster_images, read_pixels, read_thinned, rgb_names
+from spatialwhisperer._access.images import (
+    Level,
+    find_image,
+    missing_factor,
+    raster_images,
+    read_pixels,
+    read_thinned,
+    rgb_names,
+)
 from spatialwhisperer._access.slide import Slide
 from tests.pyramids import computed
 
@@ -164,6 +172,34 @@ def test_images_without_a_scale_factor_are_left_out() -> None:
     adata = ad.AnnData(np.zeros((1, 1), np.float32))
     adata.uns["spatial"] = {"L": {"images": {"hires": np.zeros((6, 10, 3), np.uint8)}, "scalefactors": {}}}
     assert rgb_names(adata) == []
+    with pytest.raises(
+        KeyError, match=r"'L' holds the image 'hires' without a scale factor.*\['tissue_hires_scalef'\]"
+    ):
+        find_image(adata, "L")
+
+
+def test_only_libraries_none_of_whose_images_has_a_factor_miss_one(build: Any) -> None:
+    adata = build.library(build.XY)
+    entry = adata.uns["spatial"]["L"]
+    entry["images"]["lowres"] = np.zeros((6, 10, 3), np.uint8)
+    assert missing_factor(adata) == ""
+    entry["images"] = {"hires": np.zeros((6, 10, 4)), "lowres": np.zeros((6, 10, 3)), "mask": np.zeros((6, 10))}
+    assert "the images 'hires', 'lowres' without" in missing_factor(adata, "L") == missing_factor(adata)
+    entry["images"] = {"mask": np.zeros((6, 10))}
+    for none in (adata, build.one(), ad.AnnData(np.zeros((1, 1)))):
+        assert missing_factor(none) == missing_factor(none, "L") == ""
+
+
+def test_the_section_whose_image_misses_its_factor_is_named(build: Any) -> None:
+    adata = build.library(build.XY)
+    adata.uns["spatial"]["M"] = {"images": {"hires": np.zeros((6, 10, 3), np.uint8)}}
+    adata.obs["library_id"] = ["L", "L", "M"]
+    with pytest.raises(
+        KeyError, match=r"Section 'M' has no image that can be read\. Library 'M' holds the image 'hires'"
+    ):
+        Slide.open(adata, mpp=1).scaled()
+    adata.obs["library_id"] = "L"
+    assert [section.name for section in Slide.open(adata, mpp=1).scaled()] == ["L"]
 
 
 @pytest.mark.parametrize("other", [np.zeros((6, 10)), np.zeros((6, 10, 1)), np.zeros((0, 10, 3)), np.zeros((6, 10, 5))])

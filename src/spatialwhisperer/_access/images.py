@@ -224,7 +224,7 @@ def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
     Raises
     ------
     KeyError
-        If there is no such image.
+        If there is no such image, or nothing says its scale factor.
     ValueError
         If it is not an RGB or RGBA image. Three channels are taken as red, green and blue whatever their names.
     """
@@ -234,6 +234,8 @@ def find_image(data: AnnData | SpatialData, name: str) -> RasterImage:
         return _from_element(name, data.images[name])
     levels = _library_levels(name, libraries_of(data).get(name, {}))
     if not levels:
+        if without := missing_factor(data, name):
+            raise KeyError(without)
         raise KeyError(f"There is no image {name!r} (found: {listing(rgb_names(data))}).")
     return _raster(name, levels)
 
@@ -337,6 +339,40 @@ def _with_factor(entry: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     images = entry.get("images", {})
     factors = {key: 1.0 if key == "fullres" else scale_factor(entry, f"tissue_{key}_scalef") for key in images}
     return {key: (images[key], factor) for key, factor in factors.items() if factor is not None}
+
+
+def missing_factor(data: AnnData | SpatialData, library: str | None = None) -> str:
+    """Which images of a library are not read because none of them states a scale factor, and what to store, as text.
+
+    Parameters
+    ----------
+    data
+        The object.
+    library
+        The library; ``None`` takes the first that holds such images.
+
+    Returns
+    -------
+    A sentence or two; empty where there are none.
+    """
+    libraries = {} if is_spatialdata(data) else libraries_of(data)
+    if library is None:
+        return next((text for name in libraries if (text := missing_factor(data, name))), "")
+    entry = libraries.get(library, {})
+    images = [str(key) for key, image in entry.get("images", {}).items() if _has_colours(image)]
+    if not images or _with_factor(entry):
+        return ""
+    what = "image" if len(images) == 1 else "images"
+    return (
+        f"Library {library!r} holds the {what} {listing(map(repr, images))} without a scale factor, so that nothing says where the rows lie in "
+        f"it. Store the length of the image over that of the full-resolution image as "
+        f"adata.uns['spatial'][{library!r}]['scalefactors']['tissue_{images[0]}_scalef']: 1 where .obsm['spatial'] is in pixels of this image."
+    )
+
+
+def _has_colours(image: Any) -> bool:
+    shape = np.shape(image)
+    return len(shape) == 3 and shape[-1] in _CHANNELS and 0 not in shape
 
 
 def _library_level(name: str, image: Any, factor: Any) -> Level:

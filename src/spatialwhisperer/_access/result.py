@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.colours import stored_colours
 from spatialwhisperer._access.records import TilesRecord
-from spatialwhisperer._access.table.placing import check_kept
+from spatialwhisperer._access.table.placing import check_kept, check_others_kept
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._provenance import entry
 
@@ -37,6 +37,8 @@ class Result:
         Values by name. Where the categories of a column of ``.obs`` change, its colours are removed.
     colours
         Of a column of ``.obs``, the colour of each of its categories; colours that fit already are kept.
+    of
+        Key of the labels that it is a part of, if it is.
     gone
         Names in ``.obs``, ``.obsm`` or ``.uns`` to remove, which an earlier result of this key may have written.
     """
@@ -48,6 +50,7 @@ class Result:
     uns: Mapping[str, Any] = field(default_factory=frozen)
     gone: tuple[str, ...] = ()
     colours: Mapping[str, Mapping[str, str]] = field(default_factory=frozen)
+    of: str | None = None
 
 
 def write_results(table: AnnData, results: tuple[Result, ...], *, library_key: str | None = None) -> None:
@@ -65,10 +68,12 @@ def write_results(table: AnnData, results: tuple[Result, ...], *, library_key: s
     Raises
     ------
     ValueError
-        If a result would replace what places the rows (a column, or the record of the tiles), or a column of the caller.
+        If a result would replace what places the rows (a column, or the record of the tiles), a column of the caller, or a result of
+        another name.
     """
     for result in results:
         check_kept(table, result.key, [*result.obs, *result.gone], library_key)
+        check_others_kept(table, result.key, [*result.obs, *result.obsm, *result.gone], result.of)
         if result.key == _keys.TILES and not isinstance(result.parameters, TilesRecord):
             raise ValueError(
                 f"key_added={result.key!r} would replace the tiles that sw.pp.tiles stores under that key. Pass another name."

@@ -12,7 +12,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import check_table, number_matrix
-from spatialwhisperer._access.images import rgb_names
+from spatialwhisperer._access.images import missing_factor, rgb_names
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.sections import libraries, regions
@@ -21,9 +21,9 @@ from spatialwhisperer._access.sections.positions import array_positions
 from spatialwhisperer._access.sections.scale import Scale, rescaled, settle
 from spatialwhisperer._access.sections.section import Found, Section, check_named, missing_mpp
 from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
-from spatialwhisperer._access.table.placing import check_kept
+from spatialwhisperer._access.table.placing import check_kept, check_others_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded, recorded_as
 
 if TYPE_CHECKING:
@@ -176,10 +176,29 @@ class Slide:
                 raise ValueError(missing_mpp(section, self._rescaled(section)))
         return self.frames
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether its rows have positions."""
+        return "spatialdata_attrs" in self.table.uns if self.is_spatialdata else "spatial" in self.table.obsm
+
     def has_image(self) -> bool:
         """Whether any section has an image. An image that is ambiguous or cannot be aligned raises an error."""
-        placed = "spatialdata_attrs" in self.table.uns if self.is_spatialdata else "spatial" in self.table.obsm
-        return placed and any(section.image is not None for section in self.frames)
+        return self.is_placed and any(section.image is not None for section in self.frames)
+
+    def say_left_out(self) -> None:
+        """Warn where an image is there and not read, before a call goes on without one.
+
+        Raises
+        ------
+        ValueError
+            If ``mpp`` or ``spot_pitch_um`` shows that it was meant.
+        """
+        if not (why := missing_factor(self.data)):
+            return
+        for name in ("mpp", "spot_pitch_um"):
+            if self.options.get(name) is not None:
+                raise ValueError(f"{name}=… is about an image that cannot be read. {why}")
+        warn(f"The call goes on without an image. {why}")
 
     @property
     def where(self) -> Where:
@@ -307,6 +326,8 @@ class Slide:
 
     def _check_image(self, section: Section) -> None:
         if section.image is None:
+            if without := missing_factor(self.data, section.name):
+                raise KeyError(f"Section {section.name!r} has no image that can be read. {without}")
             place, rgb = (
                 "image elements" if self.is_spatialdata else ".uns['spatial'][library]['images']",
                 rgb_names(self.data),
@@ -337,12 +358,19 @@ class Slide:
         Raises
         ------
         ValueError
-            If a result would replace what places the rows, or a column that the package did not write.
+            If a result would replace what places the rows, a column that the package did not write, or another result.
         """
         write_results(self.table, results, library_key=self._option("library_key"))
 
-    def check_column(self, name: str) -> None:
-        """Raise an error where a result of that name would replace a column that places the rows, or that the package did not write.
+    def check_column(self, name: str, *, beside: tuple[str, ...] = ()) -> None:
+        """Raise an error where a result of that name would replace what places the rows, what the package did not write, or another result.
+
+        Parameters
+        ----------
+        name
+            The column.
+        beside
+            Names of what the call writes or removes beside it.
 
         Raises
         ------
@@ -350,6 +378,7 @@ class Slide:
             If it would.
         """
         check_kept(self.table, name, [name], self._option("library_key"))
+        check_others_kept(self.table, name, [name, *beside])
 
     def check_table(self, name: str, *, key: str) -> None:
         """Raise an error where the name of a new table is taken by anything but an earlier result of that key.

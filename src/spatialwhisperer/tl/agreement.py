@@ -181,7 +181,9 @@ def agreement(
     )
     names = _keys.agreement(key), _keys.gene_label(key)
     colours = dict(zip(asked.labels, distinct(len(asked.labels)), strict=True))
-    result = Result(names[0], record, obs=dict(zip(names, (value, gene), strict=True)), colours={names[1]: colours})
+    result = Result(
+        names[0], record, obs=dict(zip(names, (value, gene), strict=True)), colours={names[1]: colours}, of=key
+    )
     opened.put(*(r for one in rows.values() for r in one.results), result)
     return None
 

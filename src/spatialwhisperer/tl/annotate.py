@@ -225,7 +225,7 @@ def zero_shot_annotate(
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer, group_key=group_key)
     if inplace:
-        opened.check_column(key_added)
+        opened.check_column(key_added, beside=_keys.beside_labels(key_added))
     stored = None if embedding_key is None else given_rows(opened, model, embedding_key, modality)
     read = stored.modality if stored is not None else modality or choose_modality(opened, model)
     correction = scoring.choose_correction(model, normalize, background, modality=read)

@@ -128,7 +128,7 @@ def classify(
         )
     slide = Slide.open(data, table_key=table_key)
     if inplace:
-        slide.check_column(key_added)
+        slide.check_column(key_added, beside=(_keys.confidence(key_added), _keys.scores(key_added)))
     table = slide.table
     sources = [table] if train is None else tables_of(train, table_key, "train")
     x = matrix(table, use)

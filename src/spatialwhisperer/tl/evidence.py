@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.contract import number_column
-from spatialwhisperer._access.images import rgb_names
+from spatialwhisperer._access.images import missing_factor, rgb_names
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.fingerprints import trained_sections
@@ -191,8 +191,8 @@ def _darkness(data: Any, opened: Slide, model: Whisperer, key: str, slide: Any) 
         return number_column(pd.Series(obs[key]), f".obs[{key!r}]")
     if not rgb_names(opened.data):
         raise KeyError(
-            f"The darkness of the tiles is not known: .obs has no {key!r}, and there is no image. Run sw.tl.tissue_darkness(data) "
-            "on the object with the image first."
+            f"The darkness of the tiles is not known: .obs has no {key!r}, and there is no image. "
+            f"{missing_factor(opened.data) or 'Run sw.tl.tissue_darkness(data) on the object with the image first.'}"
         )
     sizes = model.config.modality("image").features.tile_um
     found = tissue_darkness(data, tile_um=min(sizes) if sizes else None, off_slide="nan", inplace=False, **slide)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
-from spatialwhisperer._access.sections.lattice import lattice_of, scale_differs
+from spatialwhisperer._access.sections.lattice import hexagonal_pitch_px, lattice_of, scale_differs, spot_pitch_px
+from spatialwhisperer._access.sections.scale import Scale, settle
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.tiles.plan import plan_tiles
 from spatialwhisperer._messages import SpatialWhispererWarning
@@ -70,6 +73,65 @@ def test_the_warning_names_the_numbers_once(build: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plan_tiles(Slide.open(build.library(xy, pixels=pixels), mpp=10.0))
+
+
+# ------------------------------------------------------------------------------------------------- array indices
+
+
+def array(kind: str, n: int = 20) -> tuple[pd.DataFrame, np.ndarray]:
+    """Array indices of n x n spots, and their centres in pixels, 80 apart, turned and mirrored."""
+    row, col = (i.ravel() for i in np.mgrid[:n, :n])
+    xy = np.column_stack([col, row]).astype(float)
+    if kind == "hexagonal":
+        col = 2 * col + row % 2
+        xy = np.column_stack([col / 2, row * 0.75**0.5])
+    a = np.deg2rad(17)
+    obs = pd.DataFrame({"array_row": row, "array_col": col}, index=[f"s{i}" for i in range(n * n)])
+    return obs, 80 * xy @ np.array([[np.cos(a), np.sin(a)], [np.sin(a), -np.cos(a)]]) + 3000
+
+
+@pytest.mark.parametrize("kind", ["square", "hexagonal"])
+@pytest.mark.parametrize("place", [-50.0, 1e6, 3000.0])
+def test_a_few_misplaced_spots_change_no_pitch_and_are_named(kind: str, place: float) -> None:
+    obs, xy = array(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert spot_pitch_px("S", xy, obs) == pytest.approx(80)
+    for n in (1, 8):
+        wrong = xy.copy()
+        wrong[60 : 60 + n] = place
+        with pytest.warns(SpatialWhispererWarning, match=rf"^{n} of 400 spots .* elsewhere than \.obs.*: 's60'"):
+            assert spot_pitch_px("S", wrong, obs) == pytest.approx(80)
+    # where many are misplaced, nobody knows which ones
+    wrong = xy.copy()
+    wrong[::5] = np.random.default_rng(0).permutation(xy[::5]) + 1e5
+    assert hexagonal_pitch_px(obs, wrong) is None
+
+
+def test_a_narrow_part_of_a_real_square_array_has_the_scale_of_all_its_spots(data_folder: Path) -> None:
+    """Printed spots miss their places by about a twentieth of their pitch."""
+    scales = {}
+    for file in sorted((data_folder / "her2st").glob("*/counts.h5ad")):
+        table = ad.read_h5ad(file, backed="r")
+        obs: Any = table.obs[["array_col", "array_row"]]
+        xy = np.asarray(table.obsm["spatial"], float)
+        scales[file.parent.name] = [200 / spot_pitch_px("S", xy[:n], obs[:n]) for n in (len(xy), 40, 19)]
+    assert scales
+    for name, (of_all, *parts) in scales.items():
+        assert parts == pytest.approx([of_all] * 2, rel=0.012), name
+
+
+def test_both_arguments_of_the_caller_are_compared() -> None:
+    obs, xy = array("square")
+    nothing: dict[str, Any] = {"stated": None, "found": (), "array": obs}
+    for places in (xy, xy[:2]):
+        # what cannot be measured contradicts nothing
+        assert settle("S", "he", mpp=2.5, spot_pitch_um=200, xy_px=places, **nothing) == Scale(2.5, "mpp=…")
+    with pytest.raises(
+        ValueError,
+        match=r"'S' disagree: 0\.25 .* by mpp=…, 2\.5 by spot_pitch_um=200\. Leave out the argument .* wrong\.$",
+    ):
+        settle("S", "he", mpp={"S": 0.25}, spot_pitch_um=200, xy_px=xy, **nothing)
 
 
 @pytest.mark.slow

@@ -247,7 +247,7 @@ def test_the_argument_counts_then_tiles_then_the_object() -> None:
     assert one_scale(found=found, stated=stated) == stated
     assert one_scale(found=found, stated=stated, mpp=0.52) == Scale(0.52, "mpp=…")
     assert one_scale(spot_pitch_um=100) == Scale(100 / PITCH, "spot_pitch_um=100")
-    assert one_scale(spot_pitch_um=100, mpp=2) == Scale(2.0, "mpp=…")
+    assert one_scale(spot_pitch_um=100, mpp=1.2) == Scale(1.2, "mpp=…")
 
 
 def test_an_object_that_was_changed_after_tiles_were_laid_is_refused() -> None:

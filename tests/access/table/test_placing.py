@@ -83,6 +83,46 @@ def test_the_record_of_the_tiles_stays(build: Any) -> None:
     refused(build.library(build.XY), "sw_tiles", obsm={"sw_tiles": np.ones((3, 4))})
 
 
+def labelled(key: str) -> Result:
+    """What an annotation writes."""
+    return Result(
+        key,
+        {},
+        obs={key: ["a", "b", "a"], f"{key}_confidence": [0.1, 0.2, 0.3]},
+        obsm={f"{key}_scores": np.ones((3, 2))},
+    )
+
+
+def test_what_lies_beside_the_labels_of_another_result_stays(build: Any) -> None:
+    adata = build.library(build.XY)
+    write_results(adata, (labelled("sw_label"), Result("sw_query", {}, obs={"sw_query": [1, 2, 3]})))
+    for key in ("sw_label_confidence", "sw_label_gene", "sw_label_agreement", "sw_label_cl"):
+        refused(adata, key, obs={key: [1, 2, 3]})
+        with pytest.raises(
+            ValueError, match=rf"'{key}', which belongs to the result 'sw_label' .* key_added='{key}_2'"
+        ):
+            Slide.open(adata).check_column(key)
+    refused(adata, "sw_label_scores", obsm={"sw_label_scores": np.ones((3, 4))})
+    # the result itself may be replaced, and its agreement written, whose name is no longer free for labels either
+    write_results(adata, (labelled("sw_label"), labelled("sw_label_2")))
+    parts = {"sw_label_agreement": [1, 2, 3], "sw_label_gene": ["a", "b", "a"]}
+    write_results(adata, (Result("sw_label_agreement", {}, obs=parts, of="sw_label"), labelled("sw_label")))
+    refused(adata, "sw_label_gene", obs={"sw_label_gene": [1, 2, 3]})
+    # a query has nothing beside it
+    write_results(adata, (Result("sw_query_gene", {}, obs={"sw_query_gene": [1, 2, 3]}),))
+
+
+def test_labels_beside_which_another_result_lies_are_refused(build: Any) -> None:
+    adata = build.library(build.XY)
+    write_results(adata, (labelled("sw_label_gene"), labelled("sw_class_confidence")))
+    refused(adata, "sw_class", obs=labelled("sw_class").obs)
+    refused(adata, "sw_label", obs={"sw_label": [1, 2, 3]}, gone=("sw_label_gene",))
+    with pytest.raises(ValueError, match="'sw_label_gene', which is a result of an earlier call"):
+        sw.tl.zero_shot_annotate(adata, L, mpp=1.0)
+    with pytest.raises(ValueError, match="'sw_class_confidence', which is a result of an earlier call"):
+        sw.tl.classify(adata, labels_key="cell_type", use="X_none")
+
+
 CALLS = [
     lambda data, key: sw.tl.zero_shot_annotate(data, L, key_added=key),
     lambda data, key: sw.tl.query(data, L[0], key_added=key),

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.training.corpus.shards import Corpus
 from tests import corpora
 
@@ -299,6 +300,17 @@ def test_features_of_another_width_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="image features of more have 9 columns, and those of the slides before 6"):
         corpora.build(folder, [corpora.sources()[0], source])
     assert files(folder) == before
+
+
+def test_an_image_without_its_scale_factor_is_said(tmp_path: Path) -> None:
+    cells = corpora.sources()[1:]
+    table = cells[0].data
+    table.obsm["spatial"] = np.random.default_rng(0).uniform(0, 50, (table.n_obs, 2))
+    table.uns["spatial"] = {"L": {"images": {"hires": np.zeros((50, 50, 3), np.uint8)}, "scalefactors": {}}}
+    image = sw.tl.ImageFeatures(tile_um=80, tile_px=64)
+    with pytest.warns(SpatialWhispererWarning, match="Library 'L' holds the image 'hires' without a scale factor"):
+        corpus = Corpus.open(corpora.build(tmp_path / "c", cells, image=image))
+    assert corpus.manifest.rows("gene", "text") == 90
 
 
 def test_one_modality_gives_no_pairs(tmp_path: Path) -> None:

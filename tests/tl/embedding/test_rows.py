@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import spatialwhisperer as sw
 from spatialwhisperer import _modalities
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._modalities import Modality
 from spatialwhisperer._provenance import record
 from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
@@ -45,6 +47,36 @@ def test_the_image_is_read_before_the_genes(rows: ad.AnnData, given: Whisperer) 
     del rows.obsm["X_genes"]
     with pytest.raises(KeyError, match=r"nothing to embed: the model has .*no \.obsm\['X_tiles'\]\) and 0 genes"):
         choose_modality(Slide.open(rows), given)
+
+
+def test_an_image_without_its_scale_factor_is_not_passed_over_in_silence(
+    model: Any, adata: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del adata.obsm["X_stain_texture"]
+    library = adata.uns["spatial"]["P3"]
+    library["images"] = {"hires": library["images"]["fullres"]}
+    with pytest.warns(
+        SpatialWhispererWarning, match=r"without an image\. Library 'P3' holds the image 'hires' without"
+    ):
+        assert choose_modality(Slide.open(adata), model) == "gene"
+    assert "No H&E image was found: 'gene' is the modality that is read" in capsys.readouterr().err
+    meant: Any
+    for meant in ({"mpp": 0.5}, {"spot_pitch_um": 100.0}):
+        with pytest.raises(
+            ValueError, match=rf"{next(iter(meant))}=… is about an image that cannot be read\. Library 'P3'"
+        ):
+            choose_modality(Slide.open(adata, **meant), model)
+    library["scalefactors"]["tissue_hires_scalef"] = 1.0
+    assert choose_modality(Slide.open(adata, mpp=0.5), model) == "image"
+    # without an image and its scale, and without positions
+    del adata.uns["spatial"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_modality(Slide.open(adata, mpp=0.5), model) == "gene"
+        assert "No H&E image was found" in capsys.readouterr().err
+        del adata.obsm["spatial"]
+        assert choose_modality(Slide.open(adata), model) == "gene"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_modality_is_held_where_its_input_is_there(

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._modalities import MODALITIES, Modality, register_modality
 from spatialwhisperer.tl._training.sources import Source, describe, item_arrays, observations, stack, summary
 
@@ -47,6 +48,15 @@ def test_an_object_holds_what_can_be_read_from_it() -> None:
     assert counts.has == {"gene"}
     assert captioned.has == {"gene", "text"}
     assert imaged.has == {"gene", "image"}
+
+
+def test_an_image_without_its_scale_factor_is_said() -> None:
+    one = table(image=True)
+    library = one.uns["spatial"]["L"]
+    library["images"] = {"hires": library["images"]["fullres"]}
+    with pytest.warns(SpatialWhispererWarning, match="Library 'L' holds the image 'hires' without a scale factor"):
+        (found,) = look(one)
+    assert found.has == {"gene"}
 
 
 def test_empty_captions_are_none() -> None:

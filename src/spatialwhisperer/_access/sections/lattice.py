@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from spatialwhisperer._access.contract import holds_numbers
-from spatialwhisperer._messages import inform
+from spatialwhisperer._messages import inform, listing, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ _ROUNDS = 10
 _LEAST_MEASURED, _CLOSER = 1.5, 0.1
 _FEWEST_INDEXED = 10
 _MISPLACED = 0.1
+_MOST_MISPLACED = 0.02
 
 
 def squared(xy_px: np.ndarray, stretch: float) -> np.ndarray:
@@ -77,8 +78,8 @@ def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     """Centre-to-centre distance in pixels of spots on a hexagonal array; ``None`` where the indices describe another one.
 
     Within a row of a hexagonal array, column indices go up by two, and rows alternate between even and odd columns. An affine map from
-    indices to pixels is fitted to all spots, and the pitch is the length of two columns under it. Rounded pixel coordinates average
-    out, and a subset of the spots gives the same pitch.
+    indices to pixels is fitted to all spots but the few that lie on the place of another one, and the pitch is the length of two
+    columns under it. Rounded pixel coordinates average out, and a subset of the spots gives the same pitch.
 
     Parameters
     ----------
@@ -100,7 +101,9 @@ def hexagonal_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
 def square_pitch_px(section: str, obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     """Centre-to-centre distance in pixels of spots on a square array; ``None`` where the indices describe another one.
 
-    Within a row of a square array, column indices go up by one.
+    Within a row of a square array, column indices go up by one. Printed spots miss their places. The pitch is therefore that of the
+    square grid that fits the places of all spots best: far pairs of spots decide, and a narrow part of a section gives nearly the same
+    pitch as all of it.
 
     Parameters
     ----------
@@ -131,16 +134,39 @@ def square_pitch_px(section: str, obs: pd.DataFrame, xy_px: np.ndarray) -> float
             ".obs[['array_col', 'array_row']] describe, or on fewer. Whether spot_pitch_um is the distance between these spots or between "
             "places of the array cannot be told. Pass mpp=… instead."
         )
-    return pitch
+    return _edge_of_squares(fit)
+
+
+def _edge_of_squares(fit: _Fit) -> float:
+    """Edge of the squares of the grid, turned and mirrored in any way, that has its places nearest to the spots."""
+    array, xy = fit.array - fit.array.mean(axis=0), fit.xy - fit.xy.mean(axis=0)
+    mirrored = np.linalg.det(np.stack([fit.column, fit.row])) < 0
+    # in complex numbers, such a grid is one factor times the indices
+    places, indices = xy @ [1, 1j], array @ [1, -1j if mirrored else 1j]
+    return float(abs(np.vdot(indices, places)) / np.vdot(indices, indices).real)
 
 
 class _Fit(NamedTuple):
-    """An affine map from array indices to pixels: the steps of a column and of a row, and by how far spots miss their places."""
+    """An affine map from array indices to pixels, of the spots that lie near their places.
+
+    Attributes
+    ----------
+    array, xy
+        Their indices and their centres in pixels, shape (n, 2).
+    column, row
+        Steps of a column and of a row in pixels.
+    misplaced
+        By how far they miss their places, as a median.
+    elsewhere
+        Rows of the table of the spots that were left out.
+    """
 
     array: np.ndarray
+    xy: np.ndarray
     column: np.ndarray
     row: np.ndarray
     misplaced: float
+    elsewhere: np.ndarray
 
 
 def _fitted(obs: pd.DataFrame, xy_px: np.ndarray) -> _Fit | None:
@@ -148,14 +174,43 @@ def _fitted(obs: pd.DataFrame, xy_px: np.ndarray) -> _Fit | None:
     indices = array_indices(obs)
     if indices is None:
         return None
-    known = np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1)
+    known = np.flatnonzero(np.isfinite(indices).all(axis=1) & np.isfinite(xy_px).all(axis=1))
     array, xy = indices[known], xy_px[known]
     design = np.column_stack([np.ones(len(array)), array])
     if len(array) < _FEWEST_INDEXED or np.linalg.matrix_rank(design) < 3:
         return None
-    fitted = np.linalg.lstsq(design, xy)[0]
-    misplaced = float(np.median(np.linalg.norm(design @ fitted - xy, axis=1)))
-    return _Fit(array, fitted[1], fitted[2], misplaced)
+    near = _near_their_places(design, xy)
+    fitted = np.linalg.lstsq(design[near], xy[near])[0]
+    misplaced = float(np.median(np.linalg.norm(design[near] @ fitted - xy[near], axis=1)))
+    return _Fit(array[near], xy[near], fitted[1], fitted[2], misplaced, known[~near])
+
+
+def _near_their_places(design: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """All spots but the few that lie as far from their place as the next place of the array, Boolean; all where they are not few.
+
+    The one that is furthest off is left out first, because it moves the places of the others.
+    """
+    near = np.ones(len(xy), bool)
+    for _ in range(1 + int(_MOST_MISPLACED * len(xy))):
+        fitted = np.linalg.lstsq(design[near], xy[near])[0]
+        off = np.where(near, np.linalg.norm(design @ fitted - xy, axis=1), 0)
+        if off.max() <= abs(np.linalg.det(fitted[1:])) ** 0.5:
+            return near
+        near[off.argmax()] = False
+    return np.ones(len(xy), bool)
+
+
+def say_misplaced(obs: pd.DataFrame, xy_px: np.ndarray) -> None:
+    """Warn of the few spots of an array that lie elsewhere than their indices say."""
+    fit = _fitted(obs, xy_px)
+    if fit is None or not len(fit.elsewhere):
+        return
+    n = len(fit.elsewhere)
+    warn(
+        f"{n} of {len(fit.array) + n} spots {'lies' if n == 1 else 'lie'} elsewhere than .obs[['array_col', 'array_row']] say: "
+        f"{listing(map(repr, map(str, obs.index[fit.elsewhere])), 3)}. The scale is that of the other spots. Correct the positions of these "
+        "rows, or drop them."
+    )
 
 
 def spot_pitch_px(section: str, xy_px: np.ndarray, obs: pd.DataFrame | None = None) -> float:
@@ -181,6 +236,7 @@ def spot_pitch_px(section: str, xy_px: np.ndarray, obs: pd.DataFrame | None = No
     if obs is not None:
         pitch = hexagonal_pitch_px(obs, xy_px) or square_pitch_px(section, obs, xy_px)
         if pitch is not None:
+            say_misplaced(obs, xy_px)
             return pitch
     return _measured_pitch_px(section, xy_px)
 

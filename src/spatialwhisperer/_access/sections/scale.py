@@ -15,6 +15,7 @@ from spatialwhisperer._access.sections.lattice import (
     VISIUM_PITCH_UM,
     hexagonal_pitch_px,
     lattice_of,
+    say_misplaced,
     say_unread_indices,
     spot_pitch_px,
     squared,
@@ -122,11 +123,12 @@ def settle(
     Raises
     ------
     ValueError
-        If a value is not a scale, or two of the scales differ by more than 5 %, also where one is what `tiles` recorded. Scales of the
-        object may differ where the caller gives one of them.
+        If a value is not a scale, or two of the scales differ by more than 5 %, also where both are arguments, or one is what `tiles`
+        recorded. Scales of the object may differ where the caller gives one of them.
     """
     pixel = GivenPixel() if pixel is None else pixel
-    given = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch), array, pixel)
+    of_call = _given(section, image, mpp, spot_pitch_um, squared(xy_px, stretch), array, pixel)
+    given = of_call[0] if of_call else None
     said = stated if given is None and of_caller(stated) else given
     if said is not None:
         # what the caller says settles it between statements of the object that disagree
@@ -139,17 +141,21 @@ def settle(
                     f"{other.mpp:.4g} by {other.rule}. Run sw.pp.tiles again, or correct the object."
                 )
         return replace(stated, stretch=stretch)
-    rules = [*([] if given is None else [given]), *found]
+    rules = [*of_call, *found]
     for a, b in ((a, b) for i, a in enumerate(rules) for b in rules[i + 1 :]):
         if differ(a.mpp, b.mpp):
             its, per = ("", "") if pixel.per_pixel == 1 else (f" of {pixel.image}", f", the microns per {pixel.words}")
             remedy = (
                 f"Say which one is right with mpp=…{per}" if given is None else "Leave out the argument that is wrong"
             )
+            if b not in of_call:
+                remedy += (
+                    ", or correct the object: the scale factors in .uns['spatial'][library] of an AnnData, or "
+                    "spatialdata.transformations.set_transformation for a SpatialData"
+                )
             raise ValueError(
                 f"Two statements about the scale of section {section!r} disagree: {a.mpp:.4g} µm per pixel{its} by {a.rule}, {b.mpp:.4g} "
-                f"by {b.rule}. {remedy}, or correct the object: the scale factors in .uns['spatial'][library] of an AnnData, or "
-                "spatialdata.transformations.set_transformation for a SpatialData."
+                f"by {b.rule}. {remedy}."
             )
     return replace(rules[0], stretch=stretch) if rules else None
 
@@ -185,18 +191,24 @@ def _given(
     xy_px: np.ndarray,
     array: pd.DataFrame | None,
     pixel: GivenPixel,
-) -> Scale | None:
+) -> list[Scale]:
+    """What the arguments of the caller state, ``mpp`` first. Beside it, spots whose pitch cannot be measured contradict nothing."""
+    out = []
     value = mpp.get(section, mpp.get(image)) if isinstance(mpp, Mapping) else mpp
     if value is not None:
         check_mpp(value)
         said = "" if pixel.per_pixel == 1 else f" ({value:g} µm per {pixel.words})"
-        return Scale(float(value) * pixel.per_pixel, f"{_MPP_RULE}{said}")
+        out.append(Scale(float(value) * pixel.per_pixel, f"{_MPP_RULE}{said}"))
     if spot_pitch_um is not None:
         pitch = positive("spot_pitch_um", spot_pitch_um)
         # without an image there are no pixels to measure
         if np.isfinite(xy_px).all(axis=1).any():
-            return Scale(pitch / spot_pitch_px(section, xy_px, array), f"{_PITCH_RULE}{pitch:g}")
-    return None
+            try:
+                out.append(Scale(pitch / spot_pitch_px(section, xy_px, array), f"{_PITCH_RULE}{pitch:g}"))
+            except ValueError:
+                if not out:
+                    raise
+    return out
 
 
 def of_caller(scale: Scale | None) -> bool:
@@ -265,7 +277,10 @@ def _array_pitch_px(obs: pd.DataFrame, xy_px: np.ndarray) -> float | None:
     if len(obs) > _MOST_SPOTS:
         return None
     say_unread_indices(obs)
-    return hexagonal_pitch_px(obs, xy_px)
+    pitch = hexagonal_pitch_px(obs, xy_px)
+    if pitch is not None:
+        say_misplaced(obs, xy_px)
+    return pitch
 
 
 def _of_pitch(pitch_px: float, fiducial_px: float | None) -> list[Scale]:

@@ -1,4 +1,4 @@
-"""Columns that no result may replace: what places the rows of a table, and what the package did not write."""
+"""What no result may replace: what places the rows of a table, what the package did not write, and the parts of other results."""
 
 from __future__ import annotations
 
@@ -72,4 +72,38 @@ def check_kept(table: AnnData, key: str, names: Iterable[str], library_key: str 
             raise ValueError(
                 f"key_added={key!r} would replace .obs[{name!r}], which is not recorded as a result of this package. Pass another name, such "
                 f"as key_added={_keys.PREFIX + key!r}, or drop the column first: del adata.obs[{name!r}]."
+            )
+
+
+def check_others_kept(table: AnnData, key: str, names: Iterable[str], of: str | None = None) -> None:
+    """Refuse to write or remove what belongs to a result of another name: itself, or what lies beside its labels.
+
+    Parameters
+    ----------
+    table
+        The table.
+    key
+        Key of the result.
+    names
+        Names in ``.obs`` and ``.obsm`` that it would write or remove.
+    of
+        Key of the labels that it is a part of.
+
+    Raises
+    ------
+    ValueError
+        If one of them belongs to another result.
+    """
+    others = [other for other in provenance_of(table) if other not in (key, of)]
+    parts = {
+        part: other for other in others if _keys.scores(other) in table.obsm for part in _keys.beside_labels(other)
+    }
+    there = [other for other in others if other in table.obs or other in table.obsm]
+    # the agreement of labels is a part of them that has a record of its own
+    owners = parts | {other: other for other in there if other != _keys.agreement(key)}
+    for name in names:
+        if name in owners:
+            whose = "is a result" if owners[name] == name else f"belongs to the result {owners[name]!r}"
+            raise ValueError(
+                f"key_added={key!r} would replace {name!r}, which {whose} of an earlier call. Pass another name, such as key_added='{key}_2'."
             )

@@ -91,6 +91,8 @@ def _look(source: CorpusSource, name: str, encoders: Encoders) -> Found:
     if encoders.text is not None:
         check_text_keys(table, source.text_keys, what)
     holds = {"image"} if encoders.image is not None and has_image(slide, encoders.image) else set()
+    if encoders.image is not None and encoders.image.key is None and not holds:
+        slide.say_left_out()
     holds |= {"gene"} if encoders.gene is not None and has_genes(table, encoders.gene) else set()
     holds |= {"text"} if texts else set()
     species: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._access.images import missing_factor
 from spatialwhisperer._compute.opened import opened_once
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.encoders.catalogue import encoder_class, get_spec
@@ -86,7 +87,7 @@ def why_unfit(slide: Slide, spec: EncoderSpec) -> str:
     """Why the images of a slide do not serve an encoder, as text; empty where they do."""
     try:
         if not slide.has_image():
-            return "there is no image"
+            return missing_factor(slide.data) or "there is no image"
         sections = slide.scaled()
     except (KeyError, ValueError) as error:
         return str(error.args[0] if error.args else error)

@@ -11,7 +11,7 @@ from spatialwhisperer._access.contract import feature_matrix
 from spatialwhisperer._access.images import rgb_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.table.counts import counts_for
-from spatialwhisperer._messages import listing, warn
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._modalities import MODALITIES, get_modality
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.encoders.gene.base import GeneEncoder
@@ -90,16 +90,27 @@ def choose_modality(slide: Slide, model: Whisperer) -> str:
     ------
     KeyError
         If the data hold nothing that the model reads.
+    ValueError
+        If a scale is given for an image that cannot be read.
     """
     others = [m for m in model.modalities if m not in ("image", "gene", "text")]
     for modality in ("image", "gene", *others):
         if modality in model.modalities and holds(slide, model, modality):
+            if "image" in model.modalities and modality != "image":
+                _say_without_image(slide, modality)
             return modality
     image = model.config.modalities.get("image")
     raise KeyError(
         f"There is nothing to embed: the model has {listing(model.modalities)}, the data hold no H&E image (no image element, "
         f"no .uns['spatial'], no .obsm[{None if image is None else image.features.key!r}]) and {slide.table.n_vars} genes."
     )
+
+
+def _say_without_image(slide: Slide, modality: str) -> None:
+    """Say that rows with positions are read without an image, and why where an image is there."""
+    slide.say_left_out()
+    if slide.is_placed:
+        inform(f"No H&E image was found: {modality!r} is the modality that is read. modality=… chooses one.")
 
 
 def holds(slide: Slide, model: Whisperer, modality: str) -> bool:

@@ -180,7 +180,10 @@ def _holds(slide: Slide, modality: str, key: str | None, captions: np.ndarray) -
     if key is not None and key in slide.table.obsm:
         return True
     if reads == "tiles":
-        return slide.has_image()
+        there = slide.has_image()
+        if not there:
+            slide.say_left_out()
+        return there
     # an object with variables holds counts, unless features are named instead
     return reads == "counts" and key is None and slide.table.n_vars > 0
 

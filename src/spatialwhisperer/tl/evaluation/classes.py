@@ -11,7 +11,7 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.columns import columns, stacked, tables_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.table.groups import known_labels, names_in_order
-from spatialwhisperer._access.table.placing import check_kept
+from spatialwhisperer._access.table.placing import check_kept, check_others_kept
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added
@@ -118,6 +118,7 @@ def evaluate_classes(
     if key_added is not None:
         for table in tables:
             check_kept(table, key_added, [key_added])
+            check_others_kept(table, key_added, [key_added])
     features = {name: stacked(tables, name) for name in keys}
     labels = known_labels(columns(tables, labels_key, "labels_key"), ignore)
     remedy = "Pass group_key='section' to leave sections out instead."
