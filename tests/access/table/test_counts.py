@@ -63,8 +63,11 @@ def test_an_id_on_both_sides_decides_before_a_name() -> None:
     genes, ids = ["OLD", "CCL5", "ALB"], IDS[:3]
     adata = table(["CCL5", "ALB"], ensembl_id=[f"{IDS[0]}.4", IDS[2]])
     assert match_genes(genes, ids, adata).tolist() == [0, -1, 1]
-    # and where the table has no gene that is called so
-    assert match_genes(["CCL5"], [IDS[1]], adata).tolist() == [-1]
+    # also where the gene itself is not in the table, or the column's not in the encoder
+    assert match_genes(["OLD", "CCL5"], [IDS[0], IDS[5]], adata).tolist() == [0, -1]
+    assert match_genes(["CCL5"], [IDS[2]], adata).tolist() == [1]
+    # an id that only one of both has may be the old one of the same gene
+    assert match_genes(["CCL5"], [IDS[1]], adata).tolist() == [0]
     assert match_genes(["OTHER", "SYM0"], [IDS[0], ""], table(gene_ids=IDS)).tolist() == [0, -1]
     # the column that the caller names comes first
     assert match_genes(["CCL5"], [IDS[1]], table(["a", "b"], symbol=["CCL5", "x"], gene_ids=IDS[:2]), "symbol") == [0]
@@ -146,9 +149,9 @@ def test_genes_of_several_tables_are_the_same_by_name_or_id() -> None:
 
 def test_a_name_of_two_genes_is_given_once() -> None:
     first = table(["A", "B", "C"], gene_ids=[IDS[0], IDS[1], ""])
-    second = table(["A", "B", "D", "C"], gene_ids=[IDS[5], IDS[1], "", ""])
+    second = table(["A", "B", "D", "C", "Q"], gene_ids=[IDS[5], IDS[1], "", "", IDS[0]])
     columns, names, ids = matched_genes([first, second])
-    assert columns.tolist() == [[0, 1, 2, -1, -1], [-1, 1, 3, 0, 2]]
+    assert columns.tolist() == [[0, 1, 2, -1, -1], [4, 1, 3, 0, 2]]
     assert names == ["A", "B", "C", IDS[5], "D"]
     assert ids == [IDS[0], IDS[1], "", IDS[5], ""]
 

@@ -119,7 +119,8 @@ def match_genes(
     Identifiers in ``gene_ids_key`` come first. Then a gene with an Ensembl id takes the column that states this id, because a symbol
     may belong to another gene in another annotation. Only what is left is matched by name: the identifiers of the table (its gene
     names, then known columns of ids and symbols) are compared with the names of the genes and then with their ids. A column that
-    states another Ensembl id of the same species than the gene is never the gene's, whatever its name.
+    states the Ensembl id of another gene is never this gene's, whatever its name. Where the gene's id is not in the table and the column's
+    not among the genes, the name decides: ids are renewed between releases of Ensembl.
 
     Versions of Ensembl ids are ignored, of repeated identifiers the first one is taken, and no column is used for two genes.
     """
@@ -146,10 +147,15 @@ def match_genes(
     for key in ("var_names", *_ID_COLUMNS):
         take(lists.get(key, []), known)
 
+    in_encoder, in_table = set(known), set(stated)
+
     def not_another(i: int, j: int) -> bool:
+        # ids that only one of the two has may be the gene's old one and its new one
+        known_apart = stated[j] in in_encoder or known[i] in in_table
         # a name that is an Ensembl id is no symbol
         return (
             known[i] in ("", stated[j])
+            or not known_apart
             or species_part(known[i]) != species_part(stated[j])
             or species_part(names[i]) != ""
         )
