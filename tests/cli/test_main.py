@@ -99,6 +99,7 @@ def test_what_is_typed_wrongly_is_one_line_and_exit_code_two(
     assert len(done.err) == 1
     assert done.err[0].startswith("spatialwhisperer: error: ")
     assert re.search(says, done.err[0])
+    assert ".. " not in done.err[0]
 
 
 def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

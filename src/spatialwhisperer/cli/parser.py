@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        print(f"spatialwhisperer: error: {message}. See {self.prog} --help", file=sys.stderr)
+        print(f"spatialwhisperer: error: {message.rstrip('.')}. See {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
 
 
