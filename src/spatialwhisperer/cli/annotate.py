@@ -210,7 +210,7 @@ def _annotated(
     return f"{facts.summary(_TOPMOST)} -> {job.result}"
 
 
-def _grid(options: Namespace) -> dict[str, float]:
+def _grid(options: Namespace) -> dict[str, Any]:
     """What was typed about tiles."""
     given = {name: getattr(options, name) for name in ("tile_um", "stride_um", "min_tissue")}
     return {name: value for name, value in given.items() if value is not None}

@@ -76,7 +76,7 @@ class TiffPixels(Pixels):
                 import tifffile
                 import zarr
 
-                store = tifffile.imread(self.path, aszarr=True, series=self.page, level=self.level)
+                store: Any = tifffile.imread(self.path, aszarr=True, series=self.page, level=self.level)
                 # the store keeps the file open as long as these pixels exist
                 weakref.finalize(self, store.close)
                 self._array = zarr.open(store, mode="r")
