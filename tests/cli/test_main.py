@@ -77,6 +77,14 @@ def test_the_command_that_is_installed_is_this_one() -> None:
         (["annotate", "a.tif", "--out", "a.zarr", "--labels", "T cell,T cell"], "T cell stands there more than once"),
         (["annotate", "a.tif", "--out", "a.zarr", "--page", "-1"], "expected one argument|must be a whole number"),
         (["annotate", "a.tif", "--out", "a.zarr", "--batch-size", "0"], "must be 1 or more"),
+        (["annotate", "a.tif", "--out", "a.zarr", "--batch-size", "9999999999"], "must be at most"),
+        (["annotate", "a.tif", "--out", "a.zarr", "--mpp", "40"], "--mpp: mpp=40 looks like the magnification"),
+        (["annotate", "a.tif", "--out", "a.zarr", "--key-added", "a/b"], "--key-added: .* letters, digits"),
+        (["annotate", "a.tif", "--out", "a.zarr", "--stride-um", "50"], "belong to --tile-um"),
+        (
+            ["annotate", "a.tif", "--out", "a.zarr", "--quiet", "--modality", "smell"],
+            "the model reads .*; found 'smell'",
+        ),
     ],
     ids=lambda value: " ".join(value)[-30:] if isinstance(value, list) else None,
 )
@@ -91,6 +99,7 @@ def test_what_is_typed_wrongly_is_one_line_and_exit_code_two(
     assert len(done.err) == 1
     assert done.err[0].startswith("spatialwhisperer: error: ")
     assert re.search(says, done.err[0])
+    assert ".. " not in done.err[0]
 
 
 def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

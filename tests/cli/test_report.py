@@ -69,6 +69,7 @@ def facts(**changes: Any) -> Facts:
         "labels": (Label(_MARKUP, "#ff0000", 30, 0.5), Label("none of them", "#00ff00", 0, float("nan"))),
         "n_rows": 40,
         "unlabelled": {_MARKUP: 10},
+        "tissue": _MARKUP,
         "warnings": (_MARKUP,),
         "remarks": (_MARKUP,),
         "model": {"name": _MARKUP},
@@ -84,7 +85,7 @@ def test_every_text_that_came_from_elsewhere_is_escaped() -> None:
     page = Page(render(facts(), [picture], seconds=1.0))
     assert not page.all("script")
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    assert page.text.count(_MARKUP) >= 14
+    assert page.text.count(_MARKUP) >= 15
     assert page.all("img")[0]["alt"] == _MARKUP
 
 
@@ -188,19 +189,38 @@ def test_rows_without_a_label_are_counted_by_their_reason() -> None:
     table = facts().table[:6].copy()
     table.obs["sw_label"] = pd.Categorical(["a", None, None, None, None, None])
     table.obs["sw_label_confidence"] = np.array([0.9, 0.2, 0.3, np.nan, np.nan, np.nan])
-    assert sum(module._unlabelled(table, "sw_label").values()) == 5
-    assert module._unlabelled(table, "sw_label") == {
+    assert sum(module._unlabelled(table, "sw_label", {}).values()) == 5
+    assert module._unlabelled(table, "sw_label", {}) == {
         "no whole tile on the slide could be read there": 3,
         "the confidence or the margin is below what was asked for": 2,
     }
     why = [None, "row out of range", "row out of range", "no embedding", "something new", None]
     table.obs["sw_label_reason"] = pd.Categorical(why)
-    assert module._unlabelled(table, "sw_label") == {
+    assert module._unlabelled(table, "sw_label", {}) == {
         "the tile is unlike the training tissue of the model": 2,
         "no whole tile on the slide could be read there": 1,
         "something new": 1,
         "no reason is recorded": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (None, "the confidence is below 0.64, the threshold of the model"),
+        (0.8, "the confidence is below the --min-confidence of 0.8"),
+    ],
+)
+def test_a_threshold_is_named_with_its_value_and_who_chose_it(typed: float | None, words: str) -> None:
+    from spatialwhisperer.cli.reporting import facts as module
+
+    table = facts().table[:2].copy()
+    table.obs["sw_label"] = pd.Categorical(["a", None])
+    table.obs["sw_label_reason"] = pd.Categorical([None, "below min_confidence"])
+    options: Any = SimpleNamespace(min_confidence=typed, min_margin=0.25)
+    said = module._thresholds({"min_confidence": 0.64 if typed is None else typed, "min_margin": 0.25}, options)
+    assert module._unlabelled(table, "sw_label", said) == {words: 1}
+    assert said["below min_margin"] == "the margin to the next label is below the --min-margin of 0.25"
 
 
 def test_a_slide_on_which_no_row_has_a_label_has_a_report() -> None:

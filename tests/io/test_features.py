@@ -49,7 +49,7 @@ def stamp(path: Path, corners: np.ndarray = CORNERS / 2, **attributes: Any) -> P
     """As STAMP 2 writes it: microns, float16."""
     stated = {"unit": "um", "tile_size_um": 100.0, "tile_size_px": 224, "extractor": "ctranspath", "feat_type": "tile"}
     with h5py.File(path / "slide.h5", "w") as h5:
-        h5["feats"], h5["coords"] = FEATURES.astype(np.float16), corners
+        h5["feats"], h5["coords"] = FEATURES[: len(corners)].astype(np.float16), corners
         h5.attrs.update({k: v for k, v in {**stated, **attributes}.items() if v is not None})
     return path / "slide.h5"
 
@@ -146,7 +146,7 @@ def test_the_edge_of_touching_tiles_is_not_that_of_a_rounding_error(tmp_path: Pa
     noise = np.random.default_rng(0).normal(0, 1e-4, CORNERS.shape)
     tiles = sw.io.from_stamp(stamp(tmp_path, CORNERS / 2 + noise, **nothing), unit="um", mpp=0.5)
     np.testing.assert_allclose(tiles["sw_tiles"].obsm["spatial"], CORNERS + 100, atol=0.01)
-    single = stamp(tmp_path, np.zeros((4, 2)), **nothing)
+    single = stamp(tmp_path, np.zeros((1, 2)), **nothing)
     with pytest.raises(ValueError, match="holds a single tile and does not state its size"):
         sw.io.from_stamp(single, unit="um", mpp=0.5)
 
@@ -278,3 +278,18 @@ def test_a_store_of_wsidata_states_its_scale_however_it_was_read() -> None:
     ):
         sw.io.from_wsidata(stored, "uni", mpp=0.5)
     assert sw.io.from_wsidata(stored, "uni")["sw_tiles"].n_obs == len(CORNERS)
+
+
+@pytest.mark.parametrize("tool", ["trident", "stamp", "hest", "wsidata"])
+def test_two_tiles_at_one_place_are_refused(tool: str, tmp_path: Path) -> None:
+    corners = CORNERS.copy()
+    corners[2] = corners[1]
+    made: dict[str, Callable[[], Any]] = {
+        "trident": lambda: sw.io.from_trident(trident(tmp_path, corners)),
+        "stamp": lambda: sw.io.from_stamp(stamp(tmp_path, corners / 2), mpp=0.5),
+        "hest": lambda: sw.io.from_hest(hest(tmp_path, corners), mpp=0.5),
+        "wsidata": lambda: sw.io.from_wsidata(wsidata(corners), "uni"),
+    }
+    at = "100, 0" if tool == "stamp" else "200, 0"
+    with pytest.raises(ValueError, match=rf"4 tiles at 3 places: rows 1 and 2 both lie at \({at}\)"):
+        made[tool]()

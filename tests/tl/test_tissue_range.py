@@ -87,6 +87,7 @@ def test_the_distance_of_a_section_is_the_larger_one_of_its_rows_and_its_image(d
     report = sw.tl.tissue_range(data, model=model)
     of_image = report["image_distance"].item()
     assert of_image > 0
+    assert report["mean_distance"].item() == pytest.approx(of_rows)
     assert report["distance"].item() == pytest.approx(max(of_rows, of_image))
     # without what the encoder saw of the images of the training, the rows alone decide
     without = sw.tl.tissue_range(data, model=with_limits(2.0, 1.0))

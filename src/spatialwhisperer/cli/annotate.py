@@ -40,6 +40,7 @@ _TOPMOST = 3
 
 def run(options: Namespace) -> int:
     """Annotate every slide that was named; 0 where all have a result, 1 where some slide failed."""
+    _check_grid(options)
     jobs = plan(options)
     ends = []
     with _typed(options):
@@ -82,14 +83,18 @@ def _bar(n: int) -> Any:
 
 
 def _model(options: Namespace) -> Whisperer:
-    """The model, and whether the device is there: known before the first slide is read."""
+    """The model, and whether it reads the modality and the device is there: known before the first slide is read."""
     from spatialwhisperer.models import default_model, load
 
     try:
         settings.resolve_device(options.device)
-        return default_model() if options.model is None else load(options.model)
+        model = default_model() if options.model is None else load(options.model)
     except (FileNotFoundError, ImportError, ValueError) as error:
         raise UsageError(one_line(error)) from error
+    read = [name for name in model.modalities if name != "text"]
+    if options.modality not in (None, *read):
+        raise UsageError(f"--modality must be one that the model reads ({listing(read)}); found {options.modality!r}.")
+    return model
 
 
 class End(NamedTuple):
@@ -171,6 +176,7 @@ def _annotated(
 ) -> str:
     """Annotate a slide and write what is missing; adds warnings to the lines, and returns what became of it in one line."""
     from spatialwhisperer.cli.reporting.facts import Facts
+    from spatialwhisperer.cli.reporting.tissue import compared
 
     start = time.monotonic()
     opening = {name: getattr(options, name) for name in _OPENING if getattr(options, name) is not None}
@@ -184,7 +190,8 @@ def _annotated(
     for path in (job.result, *job.files):
         # the folder of several results is made by the first of them
         path.parent.mkdir(parents=True, exist_ok=True)
-    facts = Facts.of(data, job, options, model, notes, opening)
+    tissue = compared(data, model, options, opening) if job.report in missing else None
+    facts = Facts.of(data, job, options, model, notes, opening, tissue)
     if job.geojson in missing and options.section is None and len(facts.images) > 1:
         raise ValueError(
             f"There are {len(facts.images)} sections ({listing(facts.images)}), and a file of QuPath belongs to one. Pass --section."
@@ -203,10 +210,21 @@ def _annotated(
     return f"{facts.summary(_TOPMOST)} -> {job.result}"
 
 
+def _grid(options: Namespace) -> dict[str, Any]:
+    """What was typed about tiles."""
+    given = {name: getattr(options, name) for name in ("tile_um", "stride_um", "min_tissue")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_grid(options: Namespace) -> None:
+    asked = _grid(options)
+    if asked and "tile_um" not in asked:
+        raise UsageError("--stride-um and --min-tissue belong to --tile-um. Pass it too.")
+
+
 def _lay_tiles(data: AnnData | SpatialData, options: Namespace, opening: Mapping[str, Any]) -> None:
     """Tiles of the size that was asked for, over a slide without a table."""
-    asked = {name: getattr(options, name) for name in ("tile_um", "stride_um", "min_tissue")}
-    asked = {name: value for name, value in asked.items() if value is not None}
+    asked = _grid(options)
     if not asked:
         return
     if not hasattr(data, "tables") or data.tables:
@@ -214,8 +232,6 @@ def _lay_tiles(data: AnnData | SpatialData, options: Namespace, opening: Mapping
         raise ValueError(
             f"{names} lays tiles over a slide that has no rows yet, and this object has a table. Leave it out."
         )
-    if "tile_um" not in asked:
-        raise ValueError("--stride-um and --min-tissue belong to --tile-um. Pass it too.")
     from spatialwhisperer.pp import tiles
 
     tiles(data, at="grid", **asked, **{name: value for name, value in opening.items() if name in _OF_A_GRID})

@@ -6,12 +6,15 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from spatialwhisperer import __version__
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup, _SubParsersAction
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 BESIDE = ""
 """Value of ``--geojson`` and ``--report`` without a path: the file is written beside the result."""
@@ -35,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        print(f"spatialwhisperer: error: {message}. See {self.prog} --help", file=sys.stderr)
+        print(f"spatialwhisperer: error: {message.rstrip('.')}. See {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -153,12 +156,12 @@ def _labels(group: _ArgumentGroup) -> None:
     group.add_argument("--embedding-key", metavar="KEY", help="key of .obsm with an embedding by this model")
     group.add_argument("--layer", metavar="NAME", help="layer with raw counts")
     group.add_argument(
-        "--key-added", default="sw_label", metavar="NAME", help="column of .obs to write (default: sw_label)"
+        "--key-added", type=_key, default="sw_label", metavar="NAME", help="column of .obs to write (default: sw_label)"
     )
 
 
 def _reading(group: _ArgumentGroup) -> None:
-    group.add_argument("--mpp", type=_size, metavar="UM", help="microns per pixel (default: what the file states)")
+    group.add_argument("--mpp", type=_mpp, metavar="UM", help="microns per pixel (default: what the file states)")
     group.add_argument("--page", type=_whole, metavar="N", help="which image of a file that holds several, from 0")
     group.add_argument(
         "--tile-um", type=_size, metavar="UM", help="edge of the tiles in microns (default: that of the model)"
@@ -230,6 +233,27 @@ def _size(text: str) -> float:
     return value
 
 
+def _mpp(text: str) -> float:
+    from spatialwhisperer._access.sections.scale import check_mpp
+
+    return _checked(_size(text), check_mpp)
+
+
+def _key(text: str) -> str:
+    from spatialwhisperer._checks.values import check_key_added
+
+    return _checked(text, check_key_added)
+
+
+def _checked(value: T, check: Callable[[Any], None]) -> T:
+    """The value, where the check of the package lets it pass. Checks are imported where they are used, for the sake of a quick help."""
+    try:
+        check(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return value
+
+
 def _fraction(text: str) -> float:
     value = _number(text)
     if not 0 <= value <= 1:
@@ -261,7 +285,9 @@ def _cluster(text: str) -> str:
 
 
 def _positive_whole(text: str) -> int:
+    from spatialwhisperer._checks.values import check_batch_size
+
     value = _whole(text)
     if not value:
         raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
+    return _checked(value, check_batch_size)

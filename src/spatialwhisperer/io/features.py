@@ -69,8 +69,8 @@ def from_trident(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged or of another layout, features and coordinates have different numbers of rows, or tiles do not fit the slide:
-        another size, another scale, or tiles outside the image.
+        If it is damaged or of another layout, features and coordinates have different numbers of rows, two tiles lie at one place, or
+        tiles do not fit the slide: another size, another scale, or tiles outside the image.
 
     Examples
     --------
@@ -155,8 +155,8 @@ def from_stamp(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged or of another layout, states no unit or another one than ``unit``, or tiles do not fit the slide; see
-        :func:`from_trident`.
+        If it is damaged or of another layout, states no unit or another one than ``unit``, two tiles lie at one place, or tiles do not
+        fit the slide; see :func:`from_trident`.
 
     Examples
     --------
@@ -231,7 +231,8 @@ def from_hest(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged or of another layout, the scale is not known, or tiles do not fit the slide; see :func:`from_trident`.
+        If it is damaged or of another layout, the scale is not known, two tiles lie at one place, or tiles do not fit the slide; see
+        :func:`from_trident`.
 
     Examples
     --------
@@ -301,8 +302,8 @@ def from_wsidata(
     TypeError
         If ``wsi`` has no shapes and tables.
     ValueError
-        If rows of features name tiles that do not exist, tiles differ in size, two scales differ by more than 5 %, or tiles lie outside
-        the image.
+        If rows of features name tiles that do not exist, tiles differ in size, two of them lie at one place, two scales differ by more
+        than 5 %, or tiles lie outside the image.
 
     Examples
     --------

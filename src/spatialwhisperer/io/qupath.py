@@ -83,8 +83,8 @@ def read_qupath(
     ``classification``, ``name`` and ``color``. In place it writes:
 
     ``.obs[key_added]`` : :class:`pandas.Series` (dtype ``category``)
-        Class of the smallest region that holds the centre of the row; NaN where there is none, and in other sections. Not written
-        where a SpatialData has no table. Their colours are written to ``.uns['<key_added>_colors']``.
+        Class of the smallest region that holds the centre of the row (of equally large ones, the class whose name comes first); NaN
+        where there is none, and in other sections. Not written where a SpatialData has no table. Their colours are written to ``.uns['<key_added>_colors']``.
     ``shapes[key_added]``
         The regions of a SpatialData (annotations of QuPath), with the columns named above.
     ``shapes['<key_added>_cells']``

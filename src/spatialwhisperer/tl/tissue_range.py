@@ -83,6 +83,8 @@ def tissue_range(
         fraction of the rows with a tile that are out of range by themselves
     ``distance``, ``limit``
         of the section as a whole: the distance of its rows or of its image, whichever is larger, and the limit of both
+    ``mean_distance``
+        of the mean of its rows alone, with the same limit
     ``image_distance``
         of its image alone, with the same limit; NaN where the encoder does not look at the whole image
     ``verdict``
@@ -161,6 +163,7 @@ def _row(one: SectionRange, found: guard.RowRange, inside: np.ndarray, *, traine
         "out_of_range": float(found.row[has].mean()) if has.any() else np.nan,
         "distance": np.nan if one.distance is None else one.distance,
         "limit": np.nan if one.limit is None else one.limit,
+        "mean_distance": np.nan if one.mean is None else one.mean,
         "image_distance": np.nan if one.look is None else one.look,
         "verdict": guard.verdict(one),
         "trained_on": trained,

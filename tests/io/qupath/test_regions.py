@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
+import pytest
 import shapely
 
 import spatialwhisperer as sw
@@ -17,7 +18,6 @@ from tests.io.qupath.test_reading import SQUARE, feature
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
     from geopandas import GeoDataFrame
 
 BOW = [[100, 100], [500, 300], [500, 100], [100, 300], [100, 100]]
@@ -68,3 +68,42 @@ def test_a_class_has_the_first_colour_that_a_region_of_it_has(tmp_path: Path) ->
     colours = dict(zip(adata.obs["qupath"].cat.categories, adata.uns["qupath_colors"], strict=True))
     assert colours["a"] == "#c80000"
     assert colours["b"] not in ("#c80000", None)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_regions_of_several_classes_the_smallest_counts_whatever_their_order(
+    turned: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adata = ad.AnnData(np.zeros((4, 0), np.float32))
+    adata.obsm["spatial"] = np.array([[5.0, 5.0], [25.0, 5.0], [45.0, 5.0], [46.0, 5.0]])
+    box = shapely.box
+    drawn = [
+        ("Tumor", box(0, 0, 10, 10)),
+        ("Tumor", box(20, 0, 30, 10)),
+        # the same square from another corner
+        ("Stroma", shapely.Polygon([(30, 0), (30, 10), (20, 10), (20, 0)])),
+        ("Fat", box(40, 0, 60, 20)),
+        ("Tumor", box(40, 0, 50, 10)),
+        ("Tumor", box(40, 0, 49, 9)),
+    ]
+    features = [
+        feature(f"{i}", shapely.geometry.mapping(shape), classification=name) for i, (name, shape) in enumerate(drawn)
+    ]
+    (tmp_path / "a.geojson").write_text(json.dumps(features[::-1] if turned else features))
+    sw.io.read_qupath(tmp_path / "a.geojson", adata)
+    assert adata.obs["qupath"].tolist() == ["Tumor", "Stroma", "Tumor", "Tumor"]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "several classes" in line]
+    assert len(lines) == 1
+    assert "3 rows lie in regions of several classes of a.geojson, and got that of the smallest one: " in lines[0]
+    assert "Tumor (2), Stroma (1)" in lines[0]
+    assert "Around 1 of them the smallest regions are equally large" in lines[0]
+
+
+def test_regions_of_one_class_that_overlap_are_not_spoken_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    adata = ad.AnnData(np.zeros((1, 0), np.float32))
+    adata.obsm["spatial"] = np.array([[5.0, 5.0]])
+    boxes = [shapely.geometry.mapping(shapely.box(0, 0, x, x)) for x in (10, 20)]
+    (tmp_path / "a.geojson").write_text(json.dumps([feature("", one, classification="a") for one in boxes]))
+    sw.io.read_qupath(tmp_path / "a.geojson", adata)
+    assert adata.obs["qupath"].tolist() == ["a"]
+    assert "several classes" not in capfd.readouterr().err

@@ -34,10 +34,8 @@ _REASONS = {
     "no embedding": "no whole tile on the slide could be read there",
     "section out of range": "the slide as a whole is unlike the training tissue of the model",
     "row out of range": "the tile is unlike the training tissue of the model",
-    "below min_confidence": "the confidence is below --min-confidence",
-    "below min_margin": "the margin to the next label is below --min-margin",
 }
-"""What the reasons of :func:`spatialwhisperer.tl.zero_shot_annotate` mean."""
+"""What reasons of :func:`spatialwhisperer.tl.zero_shot_annotate` mean; those of a threshold name its value."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,9 @@ class Facts:
         Rows of the table.
     unlabelled
         Rows without a label, by the reason in words.
+    tissue
+        How each section compares with the training tissue, as :func:`spatialwhisperer.tl.tissue_range` reports it, or why that is not
+        known; ``None`` where it was not asked.
     warnings, remarks
         What the package said.
     model
@@ -101,6 +102,7 @@ class Facts:
     labels: tuple[Label, ...]
     n_rows: int
     unlabelled: Mapping[str, int]
+    tissue: pd.DataFrame | str | None
     warnings: tuple[str, ...]
     remarks: tuple[str, ...]
     model: Mapping[str, str]
@@ -117,6 +119,7 @@ class Facts:
         model: Whisperer,
         notes: Notes,
         opening: Mapping[str, Any],
+        tissue: pd.DataFrame | str | None = None,
     ) -> Facts:
         """Gather the facts of an annotated object.
 
@@ -134,6 +137,8 @@ class Facts:
             What the package said.
         opening
             How the object is opened.
+        tissue
+            How its sections compare with the training tissue.
 
         Raises
         ------
@@ -142,6 +147,7 @@ class Facts:
         """
         opened = Slide.open(data, drawing=True, **opening)
         key = options.key_added
+        record = recorded(opened.table, key) or {}
         frames = list(opened.frames) if opened.has_image() else []
         return cls(
             file=job.source.file,
@@ -153,11 +159,12 @@ class Facts:
             reading=notes.remarks[0] if job.source.kind == "image" and notes.remarks else None,
             labels=tuple(_labels(opened.table, key)),
             n_rows=opened.n_rows,
-            unlabelled=_unlabelled(opened.table, key),
+            unlabelled=_unlabelled(opened.table, key, _thresholds(record, options)),
+            tissue=tissue,
             warnings=tuple(notes.warnings),
             remarks=tuple(notes.remarks),
             model=_model(model),
-            parameters=_parameters(recorded(opened.table, key) or {}),
+            parameters=_parameters(record),
             run=_run(options),
             versions=versions(),
         )
@@ -190,7 +197,7 @@ class Facts:
         return "; ".join(parts)
 
 
-def percent(n: int, of: int) -> str:
+def percent(n: float, of: float) -> str:
     """A fraction in words that does not hide a few rows, nor the lack of a few."""
     value = 100 * n / max(of, 1)
     if 0 < value < 1:
@@ -241,7 +248,19 @@ def _labels(table: AnnData, key: str) -> list[Label]:
     return sorted(out, key=lambda label: -label.n)
 
 
-def _unlabelled(table: AnnData, key: str) -> dict[str, int]:
+def _thresholds(record: Mapping[str, Any], options: Namespace) -> dict[str, str]:
+    """Reasons of thresholds in words: the value, and who chose it."""
+    what = {"min_confidence": "confidence", "min_margin": "margin to the next label"}
+    out = {}
+    for name, measured in what.items():
+        typed = getattr(options, name) is not None
+        limit = f"{record.get(name, float('nan')):.4g}"
+        chosen = f"the --{name.replace('_', '-')} of {limit}" if typed else f"{limit}, the threshold of the model"
+        out[f"below {name}"] = f"the {measured} is below {chosen}"
+    return out
+
+
+def _unlabelled(table: AnnData, key: str, thresholds: Mapping[str, str]) -> dict[str, int]:
     """Number of rows without a label, by the reason; the reason that is recorded, else what the confidence tells."""
     missing = pd.Series(table.obs[key]).isna().to_numpy()
     if not missing.any():
@@ -254,7 +273,8 @@ def _unlabelled(table: AnnData, key: str) -> dict[str, int]:
         empty = ~np.isfinite(pd.Series(table.obs[_keys.confidence(key)]).to_numpy(dtype=float))
         reasons = np.where(empty, "no embedding", "the confidence or the margin is below what was asked for")
     counted = pd.Series(reasons[missing]).value_counts()
-    return {_REASONS.get(str(reason), str(reason)): int(n) for reason, n in counted.items()}
+    words = _REASONS | dict(thresholds)
+    return {words.get(str(reason), str(reason)): int(n) for reason, n in counted.items()}
 
 
 def _model(model: Whisperer) -> dict[str, str]:

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from spatialwhisperer.cli.reporting.facts import percent
+from spatialwhisperer.cli.reporting.tissue import tissue_section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ thead th { font-weight: 600; color: var(--quiet); overflow-wrap: normal; }
 th { font-weight: normal; }
 tbody th:has(.swatch) { padding-left: 1.5em; text-indent: -1.5em; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+thead .number { white-space: normal; }
 .swatch { display: inline-block; width: .9em; height: .9em; margin-right: .5em; border-radius: .2em; vertical-align: -.08em;
   border: 1px solid rgb(0 0 0 / .25); }
 .bar { width: 30%; min-width: 5rem; }
@@ -80,6 +82,7 @@ def render(facts: Facts, pictures: Sequence[Picture], *, seconds: float) -> str:
         _no_picture(pictures),
         _labels(facts),
         _unlabelled(facts),
+        tissue_section(facts.tissue, labelled_anyway=facts.parameters.get("unknown") == "label"),
         _pictures("Scores", [p for p in pictures if p.kind == "score"], "pictures scores"),
         _provenance(facts, seconds),
     ]

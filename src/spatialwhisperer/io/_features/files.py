@@ -99,3 +99,19 @@ def check_rows(file: FeatureFile) -> None:
         raise ValueError(f"{file.path} does not hold one row of features for each tile: {shapes}. Compute it again.")
     if not np.isfinite(file.coordinates).all():
         raise ValueError(f"{file.path} holds coordinates that are NaN or infinite. Compute it again.")
+    _check_places(file)
+
+
+def _check_places(file: FeatureFile) -> None:
+    """Refuse two tiles at one place: one of them belongs to another place, and nothing tells which."""
+    places, first, own = np.unique(file.coordinates, axis=0, return_index=True, return_inverse=True)
+    first_row = first[own.reshape(-1)]
+    repeated = np.flatnonzero(first_row != np.arange(len(first_row)))
+    if not len(repeated):
+        return
+    row = int(repeated[0])
+    x, y = file.coordinates[row]
+    raise ValueError(
+        f"{file.path} holds {len(first_row)} tiles at {len(places)} places: rows {int(first_row[row])} and {row} both lie at "
+        f"({x:.10g}, {y:.10g}). Compute it again, or keep one row for each place."
+    )

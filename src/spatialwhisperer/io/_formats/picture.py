@@ -31,14 +31,16 @@ _ONE_FRAME = ("JPEG", "MPO")
 _TAIL = 2**16
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _OPENING = threading.Lock()
+_PNG_HEADER = 26
+_GREY_AND_ALPHA = 4
 
 
 class PicturePixels(Pixels):
-    """A picture, decoded when it is first read and kept in memory from then on."""
+    """A picture, decoded when it is first read and kept in memory from then on; as uint16 where all 16 bits of a PNG are wanted."""
 
-    def __init__(self, path: Path, page: int, size: tuple[int, int]) -> None:
-        super().__init__(*size, np.uint8, as_stored)
-        self.path, self.page = path, page
+    def __init__(self, path: Path, page: int, size: tuple[int, int], *, deep: bool = False) -> None:
+        super().__init__(*size, np.uint16 if deep else np.uint8, as_stored)
+        self.path, self.page, self.deep = path, page, deep
         self._decoded: np.ndarray | None = None
         self._lock = threading.Lock()
 
@@ -51,10 +53,13 @@ class PicturePixels(Pixels):
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         with self._lock:
             if self._decoded is None:
-                with _opened(self.path) as image:
-                    image.seek(self.page)
-                    self._decoded = _rgb(image)
+                self._decoded = _deep_rgb(self.path) if self.deep else self._by_pillow()
         return self._decoded[top:bottom, left:right]
+
+    def _by_pillow(self) -> np.ndarray:
+        with _opened(self.path) as image:
+            image.seek(self.page)
+            return _rgb(image)
 
 
 def open_picture(path: Path, page: int | None) -> SlideFile:
@@ -78,6 +83,10 @@ def open_picture(path: Path, page: int | None) -> SlideFile:
     except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"{path} could not be read as an image: {type(error).__name__}: {error}.") from error
     _check_end(path, kind)
+    bits, colours = _png_header(path) if kind == "PNG" else (8, None)
+    if bits == 16 and colours == _GREY_AND_ALPHA:
+        # Pillow shows it as colours
+        mode = "LA"
     if mode not in _COLOURED:
         raise ValueError(
             f"{path} is a grey image (mode {mode}): a slide stained with H&E has three channels, red, green and blue. Read the "
@@ -90,7 +99,12 @@ def open_picture(path: Path, page: int | None) -> SlideFile:
         remarks.append("what is transparent was laid over white")
     if orientation in range(2, 9):
         remarks.append(f"it was turned as its EXIF orientation {orientation} asks for")
-    levels = tuple(turned(lazy(one), orientation) for one in halves(PicturePixels(path, number, (height, width))))
+    # only the first frame of an animation can be decoded with all its bits
+    deep = bits == 16 and frames == 1
+    if bits == 16 and not deep:
+        remarks.append("its 16-bit values were cut to 8 bits")
+    pixels = PicturePixels(path, number, (height, width), deep=deep)
+    levels = tuple(turned(lazy(one), orientation) for one in halves(pixels))
     pixel = None if dpi is None else of_resolution(dpi[0], dpi[1], _INCH_UM, f"the resolution in the {kind}")
     if pixel is not None and swaps_axes(orientation):
         pixel = PixelSize(pixel.y, pixel.x, pixel.rule)
@@ -132,6 +146,21 @@ def _check_end(path: Path, kind: str) -> None:
         file.seek(max(0, file.tell() - _TAIL))
         if end not in file.read():
             raise ValueError(f"{path} is truncated: the end of the {kind} is missing. Copy or download it again.")
+
+
+def _png_header(path: Path) -> tuple[int, int]:
+    """Bits of a sample of a PNG, and its colour type."""
+    with path.open("rb") as file:
+        header = file.read(_PNG_HEADER)
+    return header[-2], header[-1]
+
+
+def _deep_rgb(path: Path) -> np.ndarray:
+    """Decode a PNG of 16 bits as uint16, shape (height, width, 3), which Pillow cannot; what is transparent is laid over white."""
+    import imagecodecs
+
+    values = imagecodecs.png_decode(path.read_bytes())
+    return on_white(values) if values.shape[-1] == 4 else values
 
 
 def _rgb(image: Any) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,9 @@ class TiffPixels(Pixels):
                 import tifffile
                 import zarr
 
-                # the store keeps the file open
-                store = tifffile.imread(self.path, aszarr=True, series=self.page, level=self.level)
+                store: Any = tifffile.imread(self.path, aszarr=True, series=self.page, level=self.level)
+                # the store keeps the file open as long as these pixels exist
+                weakref.finalize(self, store.close)
                 self._array = zarr.open(store, mode="r")
             return self._array
 

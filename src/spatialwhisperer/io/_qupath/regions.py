@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer._access.elements.colours import unlike
 from spatialwhisperer._access.result import Result
-from spatialwhisperer._messages import inform
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.io._qupath.reading import read_objects
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 _LEAST_ON_IMAGE = 0.5
+_AREA_DECIMALS = 3
 
 
 def areas_of(place: Path, pixels: Pixels) -> GeoDataFrame:
@@ -119,25 +120,73 @@ def check_slide(objects: GeoDataFrame, size: tuple[float, float], place: Path, p
 
 
 def labels_in(slide: Slide, section: Section, regions: GeoDataFrame, key: str, place: Path) -> Result:
-    """Class of the smallest region around each row."""
-    import shapely
-
+    """Class of the smallest region around each row; of equally large regions that of the class whose name comes first."""
     named = regions[regions["classification"].notna()]
     classes = list(dict.fromkeys(named["classification"]))
     codes = np.full(slide.n_rows, -1)
     if len(named):
-        # the largest first, so that a smaller region within it has the last word
-        order = np.argsort(-named.geometry.area.to_numpy(), kind="stable")
-        tree = shapely.STRtree(named.geometry.to_numpy()[order])
-        row, region = tree.query(shapely.points(section.xy_px), predicate="intersects")
-        sequence = np.lexsort([region])
-        code = np.array([classes.index(c) for c in named["classification"]])[order]
-        codes[section.rows[row[sequence]]] = code[region[sequence]]
+        codes[section.rows] = _smallest(named, classes, section.xy_px, place)
     own = pd.Categorical.from_codes(codes, categories=pd.Index(classes)).remove_unused_categories()
     shown = _colours(named, list(own.categories))
     uns = {f"{key}_colors": shown} if shown else {}
     record = {"file": place.name, "section": section.name, "n_regions": len(regions)}
     return Result(key, record, obs={key: own}, uns=uns, gone=() if uns else (f"{key}_colors",))
+
+
+def _smallest(named: GeoDataFrame, classes: list[str], points: np.ndarray, place: Path) -> np.ndarray:
+    """Code of the class of each point, shape (n,), -1 where no region lies around it; a line tells of points in several classes."""
+    import shapely
+
+    # one outline that starts at another corner has another sum of rounding errors
+    area = named.geometry.area.to_numpy().round(_AREA_DECIMALS)
+    code = np.array([classes.index(one) for one in named["classification"]])
+    by_name = np.argsort(np.argsort(classes))
+    # the largest first, so that a smaller region within it has the last word; the order in the file decides nothing
+    order = np.lexsort([-by_name[code], -area])
+    code, area = code[order], area[order]
+    tree = shapely.STRtree(named.geometry.to_numpy()[order])
+    row, region = tree.query(shapely.points(points), predicate="intersects")
+    sequence = np.lexsort([region])
+    out = np.full(len(points), -1)
+    out[row[sequence]] = code[region[sequence]]
+    around = pd.DataFrame({"row": row, "class": code[region], "area": area[region]})
+    _say_several(around, [classes[i] for i in out], place)
+    return out
+
+
+def _say_several(around: pd.DataFrame, given: list[str], place: Path) -> None:
+    """Say how many rows lie in regions of several classes, and which class they got.
+
+    Parameters
+    ----------
+    around
+        Row, class and area of each region around a row.
+    given
+        Class of each row.
+    place
+        The file.
+    """
+    rows = _in_several(around)
+    if not len(rows):
+        return
+    smallest = around[around["area"] == around.groupby("row")["area"].transform("min")]
+    n_equal = len(_in_several(smallest))
+    counts = pd.Series([given[row] for row in rows]).value_counts()
+    got = listing([f"{name} ({n})" for name, n in counts.items()], 5)
+    equal = (
+        f" Around {n_equal} of them the smallest regions are equally large, and the class whose name comes first was taken."
+        if n_equal
+        else ""
+    )
+    inform(
+        f"{len(rows)} rows lie in regions of several classes of {place.name}, and got that of the smallest one: {got}.{equal}"
+    )
+
+
+def _in_several(around: pd.DataFrame) -> np.ndarray:
+    """Rows with regions of several classes around them."""
+    n_classes = around.groupby("row")["class"].nunique()
+    return n_classes.index[n_classes > 1].to_numpy()
 
 
 def _colours(named: GeoDataFrame, classes: list[str]) -> list[str]:

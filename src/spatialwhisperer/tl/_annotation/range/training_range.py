@@ -44,6 +44,8 @@ class SectionRange:
         no features.
     look
         Distance of what was seen of its image, which does not depend on the rows, with the same limit.
+    mean
+        Distance of its mean features alone, with the same limit.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SectionRange:
     distance: float | None
     limit: float | None
     look: float | None = None
+    mean: float | None = None
 
 
 def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str]:
@@ -138,12 +141,12 @@ def section_range(
     if x is None:
         return SectionRange(name, n, n, read_at, factor, None, None)
     tissue = on_tissue(x, reference.config.encoder)
-    distance = limit = seen = None
+    distance = limit = seen = mean = None
     if reference.has("feature_mean") and tissue.any():
-        distance, limit = reference.image_distance(x[tissue]), reference.image_limit()
+        mean, limit = reference.image_distance(x[tissue]), reference.image_limit()
         seen = reference.look_distance(look)
-        distance = distance if seen is None else max(distance, seen)
-    return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit, seen)
+        distance = mean if seen is None else max(mean, seen)
+    return SectionRange(name, n, int(tissue.sum()), read_at, factor, distance, limit, seen, mean)
 
 
 def image_mpp(slide: Slide, key: str | None, results: Sequence[Result] = ()) -> Mapping[str, float]:
