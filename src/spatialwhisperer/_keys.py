@@ -88,5 +88,10 @@ def std(expression: str) -> str:
 def beside_labels(label: str) -> tuple[str, ...]:
     """All names under which parts of a label column may be stored beside it, in ``.obs``, ``.obsm`` or ``.uns``."""
     genes = gene_label(label)
-    parts = (confidence, scores, wording_sd, agreement, probability, margin, reason, ontology)
-    return (*(part(label) for part in parts), genes, f"{label}_colors", f"{genes}_colors")
+    return (*written_beside(label), agreement(label), genes, f"{genes}_colors")
+
+
+def written_beside(label: str) -> tuple[str, ...]:
+    """Those of them that an annotation writes itself; the agreement with the genes is another call's."""
+    parts = (confidence, scores, wording_sd, probability, margin, reason, ontology)
+    return (*(part(label) for part in parts), f"{label}_colors")

@@ -10,6 +10,7 @@ import pytest
 from spatialwhisperer._access.records import TilesRecord, Where
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import record, recorded
 
 
@@ -18,6 +19,23 @@ def test_arguments_that_no_function_has_are_refused_with_the_name_that_was_meant
         Slide.open(build.one(), image_keys="he")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"no argument 'xyz'\. An object is opened with table_key, image_key"):
         Slide.open(build.one(), xyz=1)  # type: ignore[call-arg]
+
+
+def test_an_image_without_a_scale_factor_is_said_where_rows_have_places(build: Any, recwarn: Any) -> None:
+    adata = build.library(build.XY)
+    library = adata.uns["spatial"]["L"]
+    library["images"] = {"hires": library["images"]["fullres"]}
+    with pytest.warns(SpatialWhispererWarning, match="goes on without an image. Library 'L' holds the image 'hires'"):
+        Slide.open(adata).say_left_out()
+    with pytest.raises(ValueError, match="mpp=… is about an image that cannot be read. Library 'L'"):
+        Slide.open(adata, mpp=0.5).say_left_out()
+    # a mapping says which images are meant, and rows without places have none
+    with pytest.warns(SpatialWhispererWarning, match="goes on without an image"):
+        Slide.open(adata, mpp={"other": 0.5}).say_left_out()
+    del adata.obsm["spatial"]
+    recwarn.clear()
+    Slide.open(adata, mpp=0.5).say_left_out()
+    assert not len(recwarn)
 
 
 def test_rows_and_kind_of_the_object(build: Any) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.elements.colours import stored_colours
 from spatialwhisperer._access.records import TilesRecord
-from spatialwhisperer._access.table.placing import check_kept, check_others_kept
+from spatialwhisperer._access.table.placing import check_kept, check_others_kept, without_others
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._provenance import entry
 
@@ -72,8 +72,9 @@ def write_results(table: AnnData, results: tuple[Result, ...], *, library_key: s
         another name.
     """
     for result in results:
-        check_kept(table, result.key, [*result.obs, *result.gone], library_key)
-        check_others_kept(table, result.key, [*result.obs, *result.obsm, *result.gone], result.of)
+        check_others_kept(table, result.key, [*result.obs, *result.obsm], result.of)
+        gone = without_others(table, result.key, result.gone)
+        check_kept(table, result.key, [*result.obs, *gone], library_key)
         if result.key == _keys.TILES and not isinstance(result.parameters, TilesRecord):
             raise ValueError(
                 f"key_added={result.key!r} would replace the tiles that sw.pp.tiles stores under that key. Pass another name."
@@ -109,7 +110,7 @@ def _write(table: AnnData, result: Result) -> None:
         table.obsm[name] = values
     for name, values in result.uns.items():
         table.uns[name] = values
-    for name in result.gone:
+    for name in without_others(table, result.key, result.gone):
         for part in (getattr(table, place) for place in _PARTS):
             if name in part:
                 del part[name]

@@ -193,10 +193,12 @@ class Slide:
         ValueError
             If ``mpp`` or ``spot_pitch_um`` shows that it was meant.
         """
-        if not (why := missing_factor(self.data)):
+        # rows without positions have no place in any image
+        if not self.is_placed or not (why := missing_factor(self.data)):
             return
         for name in ("mpp", "spot_pitch_um"):
-            if self.options.get(name) is not None:
+            # a mapping names images, and those that do not exist are named where it is read
+            if self.options.get(name) is not None and not isinstance(self.options.get(name), Mapping):
                 raise ValueError(f"{name}=… is about an image that cannot be read. {why}")
         warn(f"The call goes on without an image. {why}")
 

@@ -73,7 +73,9 @@ def tiles(
     min_tissue
         For a grid: smallest fraction of a tile that must be tissue.
     off_slide
-        What to do with rows whose centre lies outside the image: ``"raise"`` an error, or set them to ``"nan"``.
+        What to do with rows whose centre lies outside the image: ``"raise"`` an error, or set them to ``"nan"``. Shapes of a
+        SpatialData that reach onto the image from outside, fewer than half, are set to NaN with either: they lie across the edge of a
+        part that was cut out of a slide.
     on_low_res
         What to do where the image has fewer than ``tile_px`` pixels across a tile: ``"warn"``, raise an ``"error"``, or ``"allow"``
         it.

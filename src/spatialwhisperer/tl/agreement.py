@@ -159,6 +159,9 @@ def agreement(
                 f"are in .obs[{_keys.confidence(key)!r}]."
             )
     corrections = {m: scoring.choose_correction(model, "centre", background, modality=m) for m in MODALITIES}
+    if not all(c.calibrated for c in corrections.values()):
+        # probabilities of both are as sharp: what was fitted for one modality alone would set them apart
+        corrections = {m: c._replace(temperature=1 / model.scale) for m, c in corrections.items()}
     text = class_embeddings(model, asked.prompts, device=device)
     options: dict[str, Any] = {"batch_size": batch_size, "device": device}
     rows = {m: embed_rows(opened, model, m, layer=layer if m == "gene" else None, **options) for m in MODALITIES}

@@ -225,7 +225,7 @@ def zero_shot_annotate(
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer, group_key=group_key)
     if inplace:
-        opened.check_column(key_added, beside=_keys.beside_labels(key_added))
+        opened.check_column(key_added, beside=_keys.written_beside(key_added))
     stored = None if embedding_key is None else given_rows(opened, model, embedding_key, modality)
     read = stored.modality if stored is not None else modality or choose_modality(opened, model)
     correction = scoring.choose_correction(model, normalize, background, modality=read)
@@ -290,7 +290,7 @@ def zero_shot_annotate(
     _say(guard.report(found, ranges), trained)
     if request.min_confidence is None:
         _say_unsure(result.parameters)
-        if chosen is None and (other := decision.unused(model, request.labels, request.sentences)):
+        if chosen is None and (other := decision.unused(model, request.labels, request.sentences, read)):
             inform(other)
     return None
 
@@ -313,7 +313,7 @@ def _record(
         normalize=correction.normalize,
         background=correction.background,
         temperature=correction.temperature,
-        calibrated=correction.calibrated and _calibrated_for(model, request.labels),
+        calibrated=correction.calibrated and decision.fitted_for(model, request.labels, request.sentences),
         examples=n_examples,
         group_key=group_key,
         level=None if request.hierarchy.level is None else tuple(request.classes.ids),
@@ -323,12 +323,6 @@ def _record(
         rollup=request.hierarchy.rollup,
         model=describe_model(model),
     )
-
-
-def _calibrated_for(model: Whisperer, labels: list[str]) -> bool:
-    """Whether the temperature was fitted for these labels."""
-    fitted = model.config.annotation
-    return fitted is not None and (not fitted.labels or sorted(fitted.labels) == sorted(labels))
 
 
 def _trained_on(slide: Slide, model: Whisperer) -> list[str]:

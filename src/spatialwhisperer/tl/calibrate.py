@@ -77,8 +77,9 @@ def calibrate(
     the order of its labels. Vector scaling (section 4.2 there) adds a scale and an offset for each label, shrunk towards one scale and no
     offset; it changes the order too. Each section has the same weight, and in it each class that of the square root of its rows, so that
     a section full of one class does not set the offsets. The result is stored in ``model.config.annotation``, is saved with the model,
-    and is used by :func:`zero_shot_annotate` for the same labels, in any order, and normalisation. It holds for tissue and labels like
-    those that it was fitted on; measure it on other sections with :func:`evaluate_calibration`.
+    and is used by :func:`zero_shot_annotate` for the same modality, normalisation and labels, in any order. Other labels of that
+    modality get the temperature alone, and a line says that it was not fitted for them. It holds for tissue and labels like those that
+    it was fitted on; measure it on other sections with :func:`evaluate_calibration`.
 
     Where the model tells regions before labels, and ``labels`` are its own, the regions are kept, and are what is fitted.
 

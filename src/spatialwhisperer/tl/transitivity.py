@@ -99,7 +99,7 @@ def transitivity(
         (contrastive training leaves a gap between the modalities)
     ``image_gene_rank``, ``image_gene_recall_10``
         how often a row's own expression is nearer to its image than that of another row of the section (.5 by chance), and
-        how often it is among the ten nearest
+        how often it is among the ten nearest, after the mean of each modality is subtracted
     ``bridge_error``, ``bridge_error_centred``
         δ, mean 1 - cosine to the nearest training row with a caption
     ``bridge_auroc``, ``bridge_auroc_knn``
@@ -117,7 +117,7 @@ def transitivity(
     ``gene_text_error``, ``gene_text_rank``
         ε₂ and the rank of a row's own caption among all captions, on training rows
     ``prompt_margin``
-        smallest distance between two labels
+        smallest Euclidean distance between the embeddings of two labels
     ``largest_hub``
         fraction of the rows whose best label is the most frequent one
     ``chain_error``

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,12 +97,13 @@ def labelled(key: str) -> Result:
 def test_what_lies_beside_the_labels_of_another_result_stays(build: Any) -> None:
     adata = build.library(build.XY)
     write_results(adata, (labelled("sw_label"), Result("sw_query", {}, obs={"sw_query": [1, 2, 3]})))
-    for key in ("sw_label_confidence", "sw_label_gene", "sw_label_agreement", "sw_label_cl"):
-        refused(adata, key, obs={key: [1, 2, 3]})
-        with pytest.raises(
-            ValueError, match=rf"'{key}', which belongs to the result 'sw_label' .* key_added='{key}_2'"
-        ):
-            Slide.open(adata).check_column(key)
+    key = "sw_label_confidence"
+    refused(adata, key, obs={key: [1, 2, 3]})
+    with pytest.raises(ValueError, match=rf"'{key}', which belongs to the result 'sw_label' .* key_added='{key}_2'"):
+        Slide.open(adata).check_column(key)
+    # a name that no call has written is free
+    for key in ("sw_label_gene", "sw_label_agreement", "sw_label_cl"):
+        Slide.open(adata).check_column(key)
     refused(adata, "sw_label_scores", obsm={"sw_label_scores": np.ones((3, 4))})
     # the result itself may be replaced, and its agreement written, whose name is no longer free for labels either
     write_results(adata, (labelled("sw_label"), labelled("sw_label_2")))
@@ -116,11 +118,31 @@ def test_labels_beside_which_another_result_lies_are_refused(build: Any) -> None
     adata = build.library(build.XY)
     write_results(adata, (labelled("sw_label_gene"), labelled("sw_class_confidence")))
     refused(adata, "sw_class", obs=labelled("sw_class").obs)
-    refused(adata, "sw_label", obs={"sw_label": [1, 2, 3]}, gone=("sw_label_gene",))
-    with pytest.raises(ValueError, match="'sw_label_gene', which is a result of an earlier call"):
-        sw.tl.zero_shot_annotate(adata, L, mpp=1.0)
+    with pytest.raises(ValueError, match="'sw_class_confidence', which is a result of an earlier call"):
+        sw.tl.zero_shot_annotate(adata, L, mpp=1.0, key_added="sw_class")
     with pytest.raises(ValueError, match="'sw_class_confidence', which is a result of an earlier call"):
         sw.tl.classify(adata, labels_key="cell_type", use="X_none")
+
+
+def test_labels_of_the_genes_stay_where_they_are_a_result_of_their_own(build: Any) -> None:
+    """As where image and genes are annotated as "img" and "img_gene", in any order and again."""
+    adata = build.library(build.XY)
+    colours = Result("img_gene", {}, obs={"img_gene": ["a", "b", "a"]}, uns={"img_gene_colors": ["#000000", "#ffffff"]})
+    gone = ("img_gene", "img_gene_colors", "img_agreement")
+    for _ in range(2):
+        write_results(adata, (colours,))
+        write_results(adata, (Result("img", {}, obs={"img": ["b", "b", "a"]}, gone=gone),))
+        assert list(adata.obs["img_gene"]) == ["a", "b", "a"]
+        assert "img_gene_colors" in adata.uns
+    # the agreement of the labels would need the name
+    refused(adata, "img_agreement", obs={"img_agreement": [1, 2, 3], "img_gene": ["a", "b", "a"]}, of="img")
+    # what the agreement wrote goes with the labels
+    other = build.library(build.XY)
+    parts = {"sw_label_agreement": [1, 2, 3], "sw_label_gene": ["a", "b", "a"]}
+    write_results(other, (labelled("sw_label"), Result("sw_label_agreement", {}, obs=parts, of="sw_label")))
+    gone = ("sw_label_gene", "sw_label_gene_colors", "sw_label_agreement")
+    write_results(other, (replace(labelled("sw_label"), gone=gone),))
+    assert not {"sw_label_gene", "sw_label_agreement"} & set(other.obs)
 
 
 CALLS = [

@@ -74,6 +74,27 @@ def test_rows_that_moved_on_the_image_are_not(section: Section, change: Callable
     assert "lay elsewhere on the image" in seen.changed([change(section)], NAMES)
 
 
+@pytest.mark.parametrize("n", [1, 5, 9])
+def test_pixels_of_one_colour_do_not_tell_that_rows_and_pixels_moved_together(section: Section, n: int) -> None:
+    assert section.image is not None
+    pixels = section.image.levels[0].pixels.copy()
+    pixels[:, :, :200] = 255
+    blank = on(replace(section, xy_px=np.sort(section.xy_px, axis=0)), pixels)
+    sections = [replace(blank, name=f"s{i}") for i in range(n)]
+    seen = Sight.of(sections, NAMES)
+    assert seen.changed(sections, NAMES) == ""
+    last = replace(sections[-1], xy_px=sections[-1].xy_px + [-40, 0])
+    assert "lay elsewhere on the image" in seen.changed([*sections[:-1], last], NAMES)
+    white = on(sections[-1], np.full_like(pixels, 255))
+    seen = Sight.of([white], NAMES)
+    assert "lay elsewhere" in seen.changed([replace(white, xy_px=white.xy_px + 20)], NAMES)
+
+
+def test_places_that_were_rounded_are_the_same(section: Section) -> None:
+    seen = Sight.of([section], NAMES)
+    assert seen.changed([replace(section, xy_px=np.rint(section.xy_px))], NAMES) == ""
+
+
 def test_other_pixels_are_noticed(section: Section) -> None:
     assert section.image is not None
     seen = Sight.of([section], NAMES)

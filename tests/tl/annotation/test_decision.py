@@ -174,6 +174,31 @@ def test_labels_of_the_embedded_model_in_another_order_are_labelled_alike(sectio
     assert record["calibrated"]
 
 
+@pytest.mark.parametrize("normalize", ["none", "centre"])
+def test_a_calibration_is_for_the_modality_that_it_was_fitted_for(
+    section: Any, decided: Any, normalize: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = replace(
+        FITTED, modality="image", normalize=normalize, background="section" if normalize == "centre" else None
+    )
+    decided.update(annotation=fitted)
+    table = section["table"]
+    sw.tl.zero_shot_annotate(section, model=decided, modality="image", unknown="label")
+    record: Any = recorded(table, "sw_label")
+    assert (record["calibrated"], record["temperature"]) == (True, fitted.temperature)
+    capsys.readouterr()
+    sw.tl.zero_shot_annotate(section, model=decided, modality="gene", key_added="by_gene")
+    assert "calibrated for image embeddings, so that confidence is not calibrated here" in capsys.readouterr().err
+    record = recorded(table, "by_gene")
+    assert (record["calibrated"], record["normalize"]) == (False, "none")
+    assert record["temperature"] == pytest.approx(1 / decided.scale)
+    assert table.obs["by_gene"].notna().all()
+    # both answers are as sharp where they are compared
+    sw.tl.agreement(section, model=decided)
+    of_both: Any = recorded(table, "sw_label_agreement")
+    assert len(set(of_both["temperature"].values())) == 1
+
+
 def test_labels_that_a_calibration_is_not_for_are_said(section: Any, capsys: pytest.CaptureFixture[str]) -> None:
     slide = section
     model: Any = sw.models.default_model()
@@ -186,3 +211,5 @@ def test_labels_that_a_calibration_is_not_for_are_said(section: Any, capsys: pyt
         capsys.readouterr()
         sw.tl.zero_shot_annotate(slide, labels, unknown="label")
         assert ("calibrated for" in capsys.readouterr().err) == bool(said)
+        record: Any = recorded(slide["table"], "sw_label")
+        assert record["calibrated"] == (not said)

@@ -35,6 +35,7 @@ _LEAST_MEASURED, _CLOSER = 1.5, 0.1
 _FEWEST_INDEXED = 10
 _MISPLACED = 0.1
 _MOST_MISPLACED = 0.02
+_MOST_FITS = 8
 
 
 def squared(xy_px: np.ndarray, stretch: float) -> np.ndarray:
@@ -188,15 +189,20 @@ def _fitted(obs: pd.DataFrame, xy_px: np.ndarray) -> _Fit | None:
 def _near_their_places(design: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """All spots but the few that lie as far from their place as the next place of the array, Boolean; all where they are not few.
 
-    The one that is furthest off is left out first, because it moves the places of the others.
+    A spot that is far off moves the places of all others. Where more seem misplaced than may be, as many as may be are left out,
+    those that are furthest off, and the others are looked at again from the places without them.
     """
-    near = np.ones(len(xy), bool)
-    for _ in range(1 + int(_MOST_MISPLACED * len(xy))):
+    most, near = int(_MOST_MISPLACED * len(xy)), np.ones(len(xy), bool)
+    for _ in range(_MOST_FITS):
         fitted = np.linalg.lstsq(design[near], xy[near])[0]
-        off = np.where(near, np.linalg.norm(design @ fitted - xy, axis=1), 0)
-        if off.max() <= abs(np.linalg.det(fitted[1:])) ** 0.5:
+        off = np.linalg.norm(design @ fitted - xy, axis=1)
+        found = off <= abs(np.linalg.det(fitted[1:])) ** 0.5
+        if (~found).sum() > most:
+            found = np.ones(len(xy), bool)
+            found[np.argsort(-off, kind="stable")[:most]] = False
+        elif (found == near).all():
             return near
-        near[off.argmax()] = False
+        near = found
     return np.ones(len(xy), bool)
 
 

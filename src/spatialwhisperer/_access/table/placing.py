@@ -95,9 +95,9 @@ def check_others_kept(table: AnnData, key: str, names: Iterable[str], of: str | 
         If one of them belongs to another result.
     """
     others = [other for other in provenance_of(table) if other not in (key, of)]
-    parts = {
-        part: other for other in others if _keys.scores(other) in table.obsm for part in _keys.beside_labels(other)
-    }
+    labels = [other for other in others if _keys.scores(other) in table.obsm]
+    stored = {*table.obs, *table.obsm, *table.uns}
+    parts = {part: other for other in labels for part in _keys.beside_labels(other) if part in stored}
     there = [other for other in others if other in table.obs or other in table.obsm]
     # the agreement of labels is a part of them that has a record of its own
     owners = parts | {other: other for other in there if other != _keys.agreement(key)}
@@ -107,3 +107,10 @@ def check_others_kept(table: AnnData, key: str, names: Iterable[str], of: str | 
             raise ValueError(
                 f"key_added={key!r} would replace {name!r}, which {whose} of an earlier call. Pass another name, such as key_added='{key}_2'."
             )
+
+
+def without_others(table: AnnData, key: str, names: Iterable[str]) -> list[str]:
+    """Those of the names beside the labels of a result that are no result of their own, and not the colours of one."""
+    others = [other for other in provenance_of(table) if other not in (key, _keys.agreement(key))]
+    kept = {*others, *(f"{other}_colors" for other in others)}
+    return [name for name in names if name not in kept]

@@ -26,6 +26,9 @@ SAME_PX = 0.5
 _ROWS, _LOOKS = 64, 8
 """Rows that are recorded, and those of them whose pixels a comparison reads, of all sections together; each has four and one at least."""
 
+_TELLING = 3
+"""Rows at least whose pixels are of several colours, before a section that was moved is taken for the same."""
+
 _REACH_PX = 4
 
 
@@ -62,7 +65,7 @@ class Sight(Stored):
                 x, y = (round(float(v), 2) for v in section.xy_px[i])
                 here[key] = x, y
             places |= here
-            pixels |= zip(here, _around(section, [*here.values()]), strict=True)
+            pixels |= zip(here, map(_checksum, _around(section, [*here.values()])), strict=True)
         return cls(places, pixels)
 
     def changed(self, sections: Sequence[Section], names: pd.Index) -> str:
@@ -74,27 +77,37 @@ class Sight(Stored):
         for section in imaged:
             known = self._known(section, names[section.rows])
             some_known |= bool(known)
-            if not known:
-                continue
-            moves = np.array([section.xy_px[i] - self.places[key] for key, i in known.items()])
-            moved = np.abs(moves).max() > SAME_PX
-            # of what is cut off nothing is seen
-            seen = [key for key, i in known.items() if not moved or _on_image(section, i)]
-            looked = _some(np.array(seen, object), max(1, _LOOKS // len(sections))).tolist()
-            shift = _common(moves)
-            same = [False] * len(looked)
-            if shift is not None:
-                places = [(x + shift[0], y + shift[1]) for x, y in (self.places[key] for key in looked)]
-                same = [self.pixels.get(key) == crc for key, crc in zip(looked, _around(section, places), strict=True)]
-            if looked and all(same):
-                # also where rows and pixels moved together, as in a part that was cut out of a slide
-                continue
-            if moved:
-                row = [*known.values()][int(np.abs(moves).max(axis=1).argmax())]
-                return f"was computed while row {names[section.rows[row]]!r} lay elsewhere on the image"
-            name = names[section.rows[known[looked[same.index(False)]]]]
-            return f"was computed from other pixels than those of row {name!r} now"
+            if known and (why := self._differs(section, known, names[section.rows], max(1, _LOOKS // len(sections)))):
+                return why
         return "" if some_known else "was computed of rows with other names"
+
+    def _differs(self, section: Section, known: Mapping[str, int], own: pd.Index, most: int) -> str:
+        """What has changed in a section, as text; pixels around so many rows at most are compared where no row moved."""
+        moves = np.array([section.xy_px[i] - self.places[key] for key, i in known.items()])
+        far = np.abs(moves).max(axis=1)
+        if far.max() > SAME_PX:
+            row = own[[*known.values()][int(far.argmax())]]
+            together = self._moved_together(section, known, moves)
+            return "" if together else f"was computed while row {row!r} lay elsewhere on the image"
+        looked = _some(np.array([*known], object), most).tolist()
+        boxes = _around(section, [self.places[key] for key in looked])
+        other = [key for key, box in zip(looked, boxes, strict=True) if self.pixels.get(key) != _checksum(box)]
+        return f"was computed from other pixels than those of row {own[known[other[0]]]!r} now" if other else ""
+
+    def _moved_together(self, section: Section, known: Mapping[str, int], moves: np.ndarray) -> bool:
+        """Whether rows and pixels moved by the same whole pixels, as in a part that was cut out of a slide."""
+        shift = np.rint(np.median(moves, axis=0))
+        if np.abs(moves - shift).max() > SAME_PX / 5:
+            return False
+        # of what is cut off nothing is seen
+        seen = [key for key, i in known.items() if _on_image(section, i)]
+        looked = _some(np.array(seen, object), _LOOKS).tolist()
+        places = [(x + shift[0], y + shift[1]) for x, y in (self.places[key] for key in looked)]
+        boxes = _around(section, places)
+        if any(self.pixels.get(key) != _checksum(box) for key, box in zip(looked, boxes, strict=True)):
+            return False
+        # pixels of one colour are the same in many places
+        return sum(np.ptp(box) > 0 for box in boxes) >= min(_TELLING, len(known))
 
     def _known(self, section: Section, own: pd.Index) -> dict[str, int]:
         """Rows of a section that are recorded and have a place, as indices into its rows, in the order of these."""
@@ -108,15 +121,6 @@ class Sight(Stored):
     def _after(self, prefix: str) -> list[str]:
         """What follows a prefix in the keys that begin with it."""
         return [key.removeprefix(prefix) for key in self.places if key.startswith(prefix)]
-
-
-def _common(moves: np.ndarray) -> np.ndarray | None:
-    """The whole pixels by which all rows moved, shape (2,); ``None`` where they moved apart, or by parts of a pixel."""
-    if np.ptp(moves, axis=0).max() > SAME_PX:
-        return None
-    middle = np.median(moves, axis=0)
-    whole = np.rint(middle)
-    return whole if np.abs(middle - whole).max() <= SAME_PX / 5 or np.abs(moves).max() <= SAME_PX else None
 
 
 def _on_image(section: Section, i: int) -> bool:
@@ -146,10 +150,14 @@ def _some(values: np.ndarray, most: int) -> np.ndarray:
     return values[np.linspace(0, len(values) - 1, most).round().astype(int)]
 
 
-def _around(section: Section, places: Sequence[tuple[float, float]]) -> list[int]:
-    """CRC-32 of the pixels around places."""
+def _around(section: Section, places: Sequence[tuple[float, float]]) -> list[np.ndarray]:
+    """The pixels around places, uint8, each of shape (3, y, x)."""
     assert section.image is not None
     level = section.image.levels[0]
     at = [(int(x / level.scale_x), int(y / level.scale_y)) for x, y in places]
-    boxes = [(x - _REACH_PX, y - _REACH_PX, x + _REACH_PX + 1, y + _REACH_PX + 1) for x, y in at]
-    return [zlib.crc32(np.ascontiguousarray(box).data) for box in read_boxes(level, boxes)]
+    reach = _REACH_PX
+    return read_boxes(level, [(x - reach, y - reach, x + reach + 1, y + reach + 1) for x, y in at])
+
+
+def _checksum(pixels: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(pixels).data)

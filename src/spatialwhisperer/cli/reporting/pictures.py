@@ -158,5 +158,5 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
+    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, subsampling=0)
     return file.getvalue()

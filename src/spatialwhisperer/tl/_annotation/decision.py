@@ -66,7 +66,14 @@ def regions_of(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequ
     return {} if fitted is None else fitted.regions
 
 
+def fitted_for(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> bool:
+    """Whether the temperature of the model was fitted for these labels, in these words, or for any."""
+    fitted = model.config.annotation
+    return fitted is not None and (not fitted.labels or _same_words(model, labels, sentences) is not None)
+
+
 def _same_words(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> Annotation | None:
+    """The calibration of the model in the order of the labels; ``None`` where it is for other labels, or for other words for them."""
     fitted = model.config.annotation
     if fitted is None or sorted(labels) != sorted(fitted.labels):
         return None
@@ -76,15 +83,20 @@ def _same_words(model: Whisperer, labels: Sequence[str], sentences: Sequence[Seq
     return fitted if not fitted.prompts or [sorted(group) for group in fitted.prompts] == asked else None
 
 
-def unused(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> str:
-    """What to say of a calibrated decision that is for other labels, or other words for them; empty where there is none."""
+def unused(model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]], modality: str | None) -> str:
+    """What to say of a calibrated decision that is for another modality, other labels, or other words; empty where there is none."""
     fitted = model.config.annotation
-    if fitted is None or not (fitted.decides or fitted.min_confidence) or _same_words(model, labels, sentences):
+    if fitted is None or not (fitted.decides or fitted.min_confidence):
         return ""
-    what = "words for its labels" if sorted(labels) == sorted(fitted.labels) else "labels"
+    if fitted.modality not in (None, modality):
+        what = f"{fitted.modality} embeddings"
+    elif _same_words(model, labels, sentences):
+        return ""
+    else:
+        what = "other words for its labels" if sorted(labels) == sorted(fitted.labels) else "other labels"
     lost = ", and rows whose label is unsure keep it" if fitted.min_confidence else ""
     return (
-        f"The model was calibrated for other {what}, so that confidence is not calibrated here{lost}. "
+        f"The model was calibrated for {what}, so that confidence is not calibrated here{lost}. "
         "Fit it to these: sw.tl.calibrate; or pass min_confidence=…."
     )
 

@@ -53,7 +53,7 @@ class Correction(NamedTuple):
 
 
 def choose_correction(model: Whisperer, normalize: str | None, background: Any, *, modality: str | None) -> Correction:
-    """The correction that the caller asks for; what is left open is that of the model's calibration.
+    """The correction that the caller asks for; what is left open is that of the model's calibration for this modality.
 
     Raises
     ------
@@ -61,6 +61,8 @@ def choose_correction(model: Whisperer, normalize: str | None, background: Any, 
         If the normalisation or the background is unknown, or a background is given that the normalisation does not use.
     """
     known = model.config.annotation
+    if known is not None and known.modality not in (None, modality):
+        known = None
     if normalize is None:
         normalize = "none" if known is None else known.normalize
     if normalize not in get_args(Normalize):
