@@ -63,6 +63,7 @@ def run_training(
     trainer = checked_options(trainer)
     checks.check_epochs(max_epochs)
     requests = checks.requests(preset, image, gene, text)
+    checks.check_negated(requests, closed_form=preset.solved_in_closed_form)
     fitting.check_folder(folder, resume=resume)
     fitting.check_free(folder)
     fitting.check_writable(folder)
