@@ -77,6 +77,18 @@ def test_a_shape_that_reaches_onto_the_image_may_have_its_centre_off_it(
     assert "1 of 4 tile centres of section 'a' lie off image 'he', and their shapes reach onto it" in caplog.text
 
 
+def test_shapes_of_which_half_lie_off_the_image_are_no_part_of_a_slide(build: Any) -> None:
+    xy = np.concatenate([build.XY, build.XY + [100, 0]])
+    data = build.sdata(
+        images={"he": build.image(build.RGB, build.maps(S=1.0))},
+        shapes={"a": build.spots(xy, build.maps(S=1.0))},
+        tables={"table": build.table({"a": [f"i{i}" for i in range(len(xy))]})},
+    )
+    data.shapes["a"]["radius"] = 500.0
+    with pytest.raises(ValueError, match=r"3 of 6 tile centres .* off image 'he'"):
+        plan_tiles(Slide.open(data, mpp=1))
+
+
 def test_what_tiles_stated_about_such_centres_counts_where_nothing_is_asked(away: ad.AnnData) -> None:
     where = Where(mpp={"L": 1.0}, image={"L": "L"})
     record(away, "sw_tiles", TilesRecord(8.0, 8, "spots", "nan", "allow", where))
