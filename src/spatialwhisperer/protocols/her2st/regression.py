@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 import spatialwhisperer as sw
 from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import inform
-from spatialwhisperer.protocols.her2st.frozen_features import choose_genes, predict
+from spatialwhisperer.protocols.her2st.frozen_features import choose_genes
 from spatialwhisperer.protocols.output import markdown, write_text
 from spatialwhisperer.statistics.expression.value_spaces import to_space
 from spatialwhisperer.statistics.grouped_ridge import grouped_ridge
@@ -37,6 +37,7 @@ OTHERS = ("B1", "D1", "E1", "F1", "G2", "H1")
 """Sections of other patients, without an image, from which the regression learns how genes vary together."""
 LISTS = ("HEG50", "HVG50")
 OWN = ("X_stain_texture", "X_nuclei")
+_PREDICTION = "predicted"
 NEW, BEFORE = "whisperer", "whisperer, features of the model"
 RIDGE, RIDGE_BEFORE = "ridge, stain_texture + nuclei", "ridge, stain_texture"
 PAIRS = {NEW: BEFORE, RIDGE: RIDGE_BEFORE}
@@ -119,7 +120,9 @@ def _fold(
     if model.expression is None:
         raise ValueError("This model predicts no expression.")
     lists = model.expression.config.gene_lists
-    predicted = {NEW: pd.DataFrame(predict(test, model).to_df().to_numpy(), columns=genes)}
+    # in place, which keeps the features of the section for the other predictors
+    sw.tl.predict_expression(test, model=model, key_added=_PREDICTION)
+    predicted = {NEW: pd.DataFrame(test.tables.pop(_PREDICTION).to_df().to_numpy(), columns=genes)}
     # the other regression of the model is the one that there would be without features of its own
     before = model.predict_expression(test["table"].obsm[OWN[0]], sections=np.repeat(name, test["table"].n_obs))[0]
     predicted[BEFORE] = pd.DataFrame(before, columns=genes)
