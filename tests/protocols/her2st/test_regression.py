@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import spatialwhisperer as sw
 from spatialwhisperer.protocols.her2st import regression
 
 
@@ -39,3 +40,18 @@ def test_a_predictor_is_compared_with_its_counterpart_on_the_same_spots() -> Non
     assert before["difference"] == ""
     low, high = (float(x) for x in new["difference"].split("[")[1].rstrip("]").split(", "))
     assert 0.2 < low < 1 - float(before["r"]) < high < 0.4
+
+
+@pytest.mark.slow
+def test_every_predictor_is_measured_on_a_section_that_is_left_out() -> None:
+    made = sw.datasets.simulate_sections(4, 60, n_genes=80, n_reference_cells=50, random_state=0)
+    *train, test = made.sections.values()
+    others = [train.pop()["table"].copy()]
+    measured = regression.Measured()
+    regression._fold(train, others, test, "P4", measured, n_genes=20)
+    predictors = {predictor for _, _, predictor in measured.predicted}
+    assert predictors == {regression.NEW, regression.BEFORE, regression.RIDGE, regression.RIDGE_BEFORE}
+    for (name, each, _), values in measured.predicted.items():
+        assert values.shape == measured.truth[name, each].shape
+        assert np.isfinite(values).all()
+    assert set(test.tables) == {"table", "cells"}
