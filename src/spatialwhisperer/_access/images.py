@@ -322,10 +322,10 @@ def _check_one_size(library: str, levels: Mapping[str, Level]) -> None:
         key: (level.pixels.shape[2] * level.scale_x, level.pixels.shape[1] * level.scale_y)
         for key, level in levels.items()
     }
-    largest = next(iter(sizes.values()), None)
+    finest = next(iter(sizes.values()), (0.0, 0.0))
     for key, size in sizes.items():
         rounding = 2 * levels[key].scale_x
-        if any(abs(a - b) > max(rounding, _SAME_SIZE * a) for a, b in zip(largest or size, size, strict=True)):
+        if any(abs(a - b) > max(rounding, _SAME_SIZE * a) for a, b in zip(finest, size, strict=True)):
             stated = "; ".join(f"{name!r} {w:.0f} × {h:.0f}" for name, (w, h) in sizes.items())
             raise ValueError(
                 f"The images of library {library!r} are one picture, and their scale factors make different slides of them, in "

@@ -165,7 +165,8 @@ def zero_shot_annotate(
         Your own colours are kept while the categories are the same.
     ``.obs['sw_label_confidence']`` : :class:`pandas.Series` (dtype ``float32``)
         Probability of that label, region or term, also where the row abstains: by the calibrated decision, else a softmax over the
-        labels, at the temperature that :func:`calibrate` fitted for this normalisation, else at that of the training.
+        labels, at the temperature that :func:`calibrate` fitted for this modality and normalisation, else at that of the
+        training.
     ``.obs['sw_label_margin']`` : :class:`pandas.Series` (dtype ``float32``)
         Its probability minus that of the next best label; 0 where another label, outside its region, is more probable.
     ``.obs['sw_label_cl']`` : :class:`pandas.Series` (dtype ``category``)

@@ -48,7 +48,7 @@ class OnTissue:
         added: list[tuple[Any, str]] = []
         try:
             for own, theirs in ((self.data.shapes, self.caller.shapes), (self.data.tables, self.caller.tables)):
-                for name in own.keys() - theirs.keys():
+                for name in [name for name in own if name not in theirs]:
                     theirs[name] = own[name]
                     added.append((theirs, name))
         except BaseException:

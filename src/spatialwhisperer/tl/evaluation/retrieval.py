@@ -27,8 +27,8 @@ K = (1, 5, 10)
 
 CONVENTION = (
     "Recall@k: fraction of the rows whose own partner is among the k rows of the other modality with the highest cosine similarity; "
-    "where a partner ties with others, the probability of that with ties broken at random. 'section': candidates are the rows of the same section, and the "
-    "fraction is the mean over sections. 'all': candidates are all rows. 'chance' is the same for random ranks."
+    "where a partner ties with others, the probability of that with ties broken at random. 'section': candidates are the rows of the same "
+    "section, and the fraction is the mean over sections. 'all': candidates are all rows. 'chance' is the same for random ranks."
 )
 
 
