@@ -239,7 +239,9 @@ def test_a_full_checkpoint_gives_its_image_tower(
         np.testing.assert_array_equal(value, full[start + key].numpy())
 
 
-@pytest.mark.parametrize("change", ["prefix", "position ids", "half", "views", "compiled", "parallel", "settings"])
+@pytest.mark.parametrize(
+    "change", ["prefix", "position ids", "half", "views", "compiled", "parallel", "settings", "bare"]
+)
 def test_other_forms_of_the_same_file_are_read(
     change: str,
     tmp_path: Path,
@@ -263,8 +265,8 @@ def test_other_forms_of_the_same_file_are_read(
     elif change == "half":
         other = {name: v.to(torch.bfloat16) if v.is_floating_point() else v for name, v in other.items()}
         state = {name: v.float() if v.is_floating_point() else v for name, v in other.items()}
-    else:
-        # views of one storage, transposed, and with an offset
+    elif change == "views":
+        # one storage, transposed, and with an offset
         name = "model.discriminator.image_block.feature_nonlinear.3.weight"
         whole = torch.zeros(40, 40)
         whole[3:35, 5:37] = other[name].T
@@ -272,7 +274,13 @@ def test_other_forms_of_the_same_file_are_read(
         other["model.discriminator.image_block.feature_shortcut.weight"] = torch.nn.Parameter(
             other["model.discriminator.image_block.feature_shortcut.weight"]
         )
-    model = sw.models.load(write_checkpoint(tmp_path / "other.ckpt", other, **others), tokenizer=vocabulary)
+    path = write_checkpoint(tmp_path / "other.ckpt", other, **others)
+    if change == "bare":
+        weights = collections.OrderedDict(other)
+        # as Module.state_dict leaves it
+        weights._metadata = collections.OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]
+        torch.save(weights, path)
+    model = sw.models.load(path, tokenizer=vocabulary)
     x = rows(7, 1536)
     np.testing.assert_allclose(model.project("image", x, device="cpu"), project(doubles(state), "image", x), atol=1e-5)
 

@@ -113,7 +113,7 @@ CHANGES: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda s: {**s, "model.discriminator.temperature": s["model.discriminator.temperature"] * 0 - 200},
         "states a temperature of -200, whose exponential.* is 0",
     ),
-    "no tensors": (lambda s: list(s), "has no 'state_dict'"),
+    "no tensors": (lambda s: list(s), "holds neither a checkpoint of Lightning .'state_dict'. nor the weights"),
     "a number": (lambda s: {**s, f"{HEAD}.feature_shortcut.bias": 1.0}, "something else than a tensor"),
     "whole numbers": (
         lambda s: {**s, f"{HEAD}.feature_shortcut.bias": s[f"{HEAD}.feature_shortcut.bias"].long()},
@@ -141,6 +141,12 @@ def test_a_file_that_is_cut_off_says_so(
     with pytest.raises(ValueError, match="cut off"):
         sw.models.load(path, tokenizer=vocabulary)
     assert converted(cache) == []
+
+
+def test_a_file_of_weights_alone_names_its_folder(tmp_path: Path) -> None:
+    path = sw.models.load("her2st-mini").save(tmp_path / "model") / "model.safetensors"
+    with pytest.raises(ValueError, match=f"holds weights without a configuration.*load.'{path.parent}'.$"):
+        sw.models.load(path)
 
 
 def test_changed_weights_say_so(tmp_path: Path, checkpoint: Path, state: Any, vocabulary: Path, cache: Path) -> None:

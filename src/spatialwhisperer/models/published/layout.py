@@ -121,10 +121,13 @@ _WHICH = "It is not a checkpoint of SpatialWhisperer, or it was changed."
 
 def _state(values: Any, path: Path) -> dict[str, StoredTensor]:
     """Tensors by their names, without what the training code put before each of them."""
-    stored = values.get("state_dict") if isinstance(values, dict) else None
+    stored = values.get("state_dict", _bare(values)) if isinstance(values, dict) else None
     if not isinstance(stored, dict):
         found = listing(values, 6) if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"{path} is not a checkpoint of Lightning: it has no 'state_dict' (found: {found}).")
+        raise ValueError(
+            f"{path} holds neither a checkpoint of Lightning ('state_dict') nor the weights of a model by their names (found: {found}). "
+            "Save the model again with torch.save(model.state_dict(), path)."
+        )
     named = {_unwrapped(str(key)): value for key, value in stored.items()}
     if len(named) < len(stored):
         count = Counter(_unwrapped(str(key)) for key in stored)
@@ -148,6 +151,11 @@ def _state(values: Any, path: Path) -> dict[str, StoredTensor]:
         raise ValueError(f"{path} holds something else than a tensor as {listing(odd, 4)}.")
     # a key without the prefix keeps its name, and is reported as unknown
     return {key.removeprefix(prefix) if key.startswith(prefix) else key: value for key, value in named.items()}
+
+
+def _bare(values: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
+    """The values themselves where they are the weights of a model, saved without what Lightning stores beside them."""
+    return values if values and all(isinstance(value, StoredTensor) for value in values.values()) else None
 
 
 def _unwrapped(key: str) -> str:

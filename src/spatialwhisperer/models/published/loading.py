@@ -130,6 +130,10 @@ def find_checkpoint(source: str | Path, **hub: Any) -> Source | None:
     if os.path.isfile(path) or (path.suffix in _SUFFIXES and not os.path.isdir(path)):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file {path} to open a model from.")
+        if path.suffix == ".safetensors":
+            raise ValueError(
+                f"{path} holds weights without a configuration. Open the folder of the model: sw.models.load({str(path.parent)!r})"
+            )
         return Source.of(path, path.name)
     if str(source) not in PUBLISHED or present(path, "config.json") is not None:
         return None
