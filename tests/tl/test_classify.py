@@ -149,3 +149,29 @@ def test_rows_in_both_data_and_train_are_refused_without_a_patient_too(patients:
     with pytest.raises(ValueError, match="60 of the 60 rows of data are also in train"):
         classify(new, labels_key="label", train=again)
     classify(new, labels_key="label", train=again, allow_overlap=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_neither_the_type_of_the_labels_nor_the_order_of_objects_matters(patients: list[Any], method: Any) -> None:
+    new, *train = patients
+    options: dict[str, Any] = {"labels_key": "label", "method": method, "n_shots": 3, "inplace": False}
+    for one in train:
+        one.obsm["X_sw_image"] = np.round(one.obsm["X_sw_image"])  # ties
+        one.obs["label"] = pd.Categorical(one.obs["label"], categories=CLASSES[::-1])
+    a: Any = classify(new, train=train, **options)
+    for one in train:
+        one.obs["label"] = one.obs["label"].astype(object)
+    b: Any = classify(new, train=train[::-1], **options)
+    assert a.columns.tolist() == CLASSES[::-1]
+    assert b.columns.tolist() == sorted(CLASSES)
+    pd.testing.assert_frame_equal(a[b.columns], b, atol=1e-5)
+    assert (a.idxmax(axis=1) == b.idxmax(axis=1)).all()
+
+
+def test_the_number_of_neighbours_that_voted_is_recorded(patients: list[Any]) -> None:
+    new, *train = patients
+    truth = new.obs["label"].astype(object)
+    classify(new, labels_key="label", train=train, method="knn", n_shots=5)
+    record: Any = recorded(new, "sw_class")
+    assert record["n_neighbors"] == 5
+    assert (new.obs["sw_class"].astype(object) == truth).mean() > 0.7
