@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import anndata as ad
@@ -12,6 +13,7 @@ import pytest
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.tl._tissue.probes import METHODS
 from spatialwhisperer.tl.classify import classify
+from spatialwhisperer.tl.evaluation.classes import evaluate_classes
 
 CLASSES = ["stroma", "fat", "tumour/in situ"]
 
@@ -175,3 +177,17 @@ def test_the_number_of_neighbours_that_voted_is_recorded(patients: list[Any]) ->
     record: Any = recorded(new, "sw_class")
     assert record["n_neighbors"] == 5
     assert (new.obs["sw_class"].astype(object) == truth).mean() > 0.7
+
+
+def test_undetermined_is_no_class_unless_asked_for(patients: list[Any]) -> None:
+    new, *train = patients
+    for one in train:
+        one.obs["label"] = one.obs["label"].astype(object)
+        one.obs.loc[one.obs_names[:20], "label"] = "undetermined"
+    classify(new, labels_key="label", train=train)
+    assert new.obs["sw_class"].cat.categories.tolist() == sorted(CLASSES)
+    found: Any = classify(new, labels_key="label", train=train, ignore=(), inplace=False)
+    assert "undetermined" in found
+    # the classes are those that are measured
+    default = {f: inspect.signature(f).parameters["ignore"].default for f in (classify, evaluate_classes)}
+    assert default[classify] == default[evaluate_classes]

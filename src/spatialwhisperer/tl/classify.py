@@ -39,7 +39,7 @@ def classify(
     use: str = _keys.IMAGE,
     method: Method = "logistic",
     n_shots: int | None = None,
-    ignore: Sequence[str] = (),
+    ignore: Sequence[str] = ("undetermined",),
     group_key: str = "patient",
     allow_overlap: bool = False,
     n_neighbors: int = 15,
