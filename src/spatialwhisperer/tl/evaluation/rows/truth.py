@@ -256,7 +256,7 @@ def _class_names(truth: pd.DataFrame) -> list[str]:
 def _numbers(column: pd.Series, name: str) -> np.ndarray:
     """Values of a class, in their own precision; float64 where they are no decimals. NaN where they are unknown."""
     # of nullable, sparse and plain columns
-    dtype = getattr(column.dtype, "numpy_dtype", getattr(column.dtype, "subtype", column.dtype))
+    dtype: Any = getattr(column.dtype, "numpy_dtype", getattr(column.dtype, "subtype", column.dtype))
     try:
         values = column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
         return values.astype(dtype) if dtype.kind == "f" else values
