@@ -178,6 +178,23 @@ def test_regions_of_the_model_are_kept_and_are_what_is_fitted(section: Any, own:
     assert (len(fitted.scale), fitted.labels) == (2, tuple(names))
 
 
+def test_labels_that_no_row_has_are_named(section: Any, own: Any, labels: dict[str, str]) -> None:
+    truth = section["table"].obs["cell_type"].astype(object)
+    absent = list(labels)[1]
+    section["table"].obs["known"] = truth.where(truth != absent)
+    with pytest.warns(SpatialWhispererWarning, match=f"No row that was calibrated on has the label {absent}, so"):
+        calibrate(section, "known", model=own, labels=labels, normalize="none", method="vector")
+    fitted = own.config.annotation
+    others = np.delete(fitted.offset, 1)
+    assert fitted.offset[1] == pytest.approx(others.mean())
+    assert fitted.scale[1] == pytest.approx(1)
+    assert np.ptp(others) > 0.01
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SpatialWhispererWarning)
+        calibrate(section, "known", model=own, labels=labels, normalize="none", method="temperature")
+        calibrate(section, "cell_type", model=own, labels=labels, normalize="none", method="vector")
+
+
 def test_patients_of_the_training_are_named(simulated: Any, section: Any, own: Any, labels: dict[str, str]) -> None:
     trained = simulated.sections["P1"]["table"].copy()
     options = {"model": own, "labels": labels, "normalize": "none"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import anndata as ad
@@ -12,6 +13,7 @@ import pytest
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.tl._tissue.probes import METHODS
 from spatialwhisperer.tl.classify import classify
+from spatialwhisperer.tl.evaluation.classes import evaluate_classes
 
 CLASSES = ["stroma", "fat", "tumour/in situ"]
 
@@ -149,3 +151,43 @@ def test_rows_in_both_data_and_train_are_refused_without_a_patient_too(patients:
     with pytest.raises(ValueError, match="60 of the 60 rows of data are also in train"):
         classify(new, labels_key="label", train=again)
     classify(new, labels_key="label", train=again, allow_overlap=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_neither_the_type_of_the_labels_nor_the_order_of_objects_matters(patients: list[Any], method: Any) -> None:
+    new, *train = patients
+    options: dict[str, Any] = {"labels_key": "label", "method": method, "n_shots": 3, "inplace": False}
+    for one in train:
+        one.obsm["X_sw_image"] = np.round(one.obsm["X_sw_image"])  # ties
+        one.obs["label"] = pd.Categorical(one.obs["label"], categories=CLASSES[::-1])
+    a: Any = classify(new, train=train, **options)
+    for one in train:
+        one.obs["label"] = one.obs["label"].astype(object)
+    b: Any = classify(new, train=train[::-1], **options)
+    assert a.columns.tolist() == CLASSES[::-1]
+    assert b.columns.tolist() == sorted(CLASSES)
+    pd.testing.assert_frame_equal(a[b.columns], b, atol=1e-5)
+    assert (a.idxmax(axis=1) == b.idxmax(axis=1)).all()
+
+
+def test_the_number_of_neighbours_that_voted_is_recorded(patients: list[Any]) -> None:
+    new, *train = patients
+    truth = new.obs["label"].astype(object)
+    classify(new, labels_key="label", train=train, method="knn", n_shots=5)
+    record: Any = recorded(new, "sw_class")
+    assert record["n_neighbors"] == 5
+    assert (new.obs["sw_class"].astype(object) == truth).mean() > 0.7
+
+
+def test_undetermined_is_no_class_unless_asked_for(patients: list[Any]) -> None:
+    new, *train = patients
+    for one in train:
+        one.obs["label"] = one.obs["label"].astype(object)
+        one.obs.loc[one.obs_names[:20], "label"] = "undetermined"
+    classify(new, labels_key="label", train=train)
+    assert new.obs["sw_class"].cat.categories.tolist() == sorted(CLASSES)
+    found: Any = classify(new, labels_key="label", train=train, ignore=(), inplace=False)
+    assert "undetermined" in found
+    # the classes are those that are measured
+    default = {f: inspect.signature(f).parameters["ignore"].default for f in (classify, evaluate_classes)}
+    assert default[classify] == default[evaluate_classes]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from spatialwhisperer import _keys
@@ -75,7 +74,8 @@ def fit_gene_encoder(
         Column of ``.obs`` with the batch. Equal values in several objects are one batch. ``None`` takes each object, and each section
         within it, as a batch. Batches are used to choose genes and to fit; the fitted encoder does not need them.
     labels_key
-        Column of ``.obs`` with labels for ``"scanvi"``. Missing values, and objects without the column, count as unlabelled.
+        Column of ``.obs`` with labels for ``"scanvi"``, compared by their names. Missing values, and objects without the column, count as
+        unlabelled.
     n_latent
         Columns of the embedding. ``"identity"`` and ``"gene_sentence"`` have their own number.
     n_top_genes
@@ -361,13 +361,14 @@ def batch_codes(slides: Sequence[Slide], batch_key: str | None, *, argument: str
 
 
 def _labels(tables: list[AnnData], labels_key: str) -> np.ndarray:
+    """Name of the label of each row, so that 1 in one table and "1" in another are one label; ``None`` where it is missing."""
     if not any(labels_key in table.obs for table in tables):
         columns = dict.fromkeys(c for table in tables for c in table.obs.columns)
         raise KeyError(f"labels_key={labels_key!r} is not in .obs (found: {listing(columns)}).")
     parts = []
     for table in tables:
-        column = obs_of(table)[labels_key] if labels_key in table.obs else pd.Series([None] * table.n_obs)
-        parts.append(column.astype(object).where(column.notna().to_numpy(), None).to_numpy(object))
+        named = labels_key in table.obs
+        parts.append(group_names(obs_of(table)[labels_key]) if named else np.full(table.n_obs, None, object))
     return np.concatenate(parts)
 
 

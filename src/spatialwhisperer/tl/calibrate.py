@@ -114,7 +114,8 @@ def calibrate(
     Warns
     -----
     SpatialWhispererWarning
-        If ``.obs["patient"]`` holds a patient that the model was trained on.
+        If ``.obs["patient"]`` holds a patient that the model was trained on, or scales and offsets are fitted and no row has one of the
+        labels, which then gets the mean offset of the others.
 
     Returns
     -------
@@ -171,10 +172,12 @@ def calibrate(
     if regions:
         names = list(regions)
         sets = {c: [n for n, region in regions.items() if set(region.labels) & set(own)] for c, own in sets.items()}
-    rows, scalings = {}, {}
+    rows, scalings, absent = {}, {}, {}
     for kind in ("none", "centre") if normalize is None else (normalize,):
         corrections = [_correction(model, kind, background, part.modality) for part in parts]
-        rows[kind], scalings[kind] = _fitted(parts, corrections, text, sets, names, 1 / model.scale, method)
+        rows[kind], scalings[kind], absent[kind] = _fitted(
+            parts, corrections, text, sets, names, 1 / model.scale, method
+        )
     _warn_trained(parts, model)
     report = pd.DataFrame.from_dict(rows, orient="index")
     best = str(report["nll_left_out"].astype(float).idxmin())
@@ -183,6 +186,8 @@ def calibrate(
     report.attrs["convention"] = CONVENTION
     chosen, scaling = rows[best], scalings[best]
     plain = chosen["method"] == "temperature"
+    if not plain:
+        _warn_absent(absent[best])
     modalities = {part.modality for part in parts}
     model.update(
         annotation=Annotation(
@@ -211,6 +216,14 @@ def _warn_trained(parts: Sequence[_Part], model: Whisperer) -> None:
         warn(
             f"The model was trained on rows of {listing(sorted(trained))}. It is more confident there than on new patients, so the "
             "temperature will be too low. Calibrate on patients that were not in training."
+        )
+
+
+def _warn_absent(labels: Sequence[str]) -> None:
+    if labels:
+        warn(
+            f"No row that was calibrated on has the label {listing(labels)}, so its scale and offset are the means of those of the other "
+            "labels. Add sections that have it, pass method='temperature', or leave it out of labels."
         )
 
 
@@ -261,8 +274,8 @@ def _fitted(
     classes: Sequence[str],
     before: float,
     method: Method | None,
-) -> tuple[dict[str, Any], Scaling]:
-    """Figures and scaling of one normalisation."""
+) -> tuple[dict[str, Any], Scaling, list[str]]:
+    """Figures and scaling of one normalisation, and the labels that no row has."""
     # scores are cosines here: "softmax" stores the probabilities of the same cosines
     of_cosines = [scoring.of_cosines(c) for c in corrections]
     scores = np.concatenate(
@@ -291,7 +304,7 @@ def _fitted(
     probability = found.scaling.probabilities(scores)
     ece, accuracy = _calibration(probability, correct, together)
     best = judged(probability, correct, together)
-    return {
+    figures = {
         "temperature": found.scaling.temperature,
         "temperature_before": before,
         "nll": negative_log_likelihood(logits, correct, 1.0),
@@ -304,7 +317,12 @@ def _fitted(
         "nll_left_out": found.loss,
         "nll_left_out_temperature": found.loss_temperature,
         "min_confidence": least_confidence(best.confidence, best.correct, sections, commonest_class(correct, sections)),
-    }, found.scaling
+    }
+    return (
+        figures,
+        found.scaling,
+        [name for name, occurs in zip(classes, correct.any(axis=0), strict=True) if not occurs],
+    )
 
 
 def _units(parts: Sequence[_Part], take: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ def classify(
     use: str = _keys.IMAGE,
     method: Method = "logistic",
     n_shots: int | None = None,
-    ignore: Sequence[str] = (),
+    ignore: Sequence[str] = ("undetermined",),
     group_key: str = "patient",
     allow_overlap: bool = False,
     n_neighbors: int = 15,
@@ -56,7 +56,7 @@ def classify(
     - ``"logistic"``: multinomial logistic regression with a ridge penalty, classes weighted by the inverse of their frequency. The
       penalty is the one with the best macro-F1 on left-out groups where the training rows come from at least two groups, else a
       fixed one.
-    - ``"knn"``: fraction of each class among the nearest training rows.
+    - ``"knn"``: fraction of each class among the nearest training rows; of classes with equally many, the one of the nearest row.
     - ``"prototypes"``: softmax of the cosines with the mean unit vector of each class (after Wang et al., SimpleShot, 2019); for
       a handful of labels.
 
@@ -74,7 +74,7 @@ def classify(
     method
         The classifier.
     n_shots
-        Learn from at most this many rows of each class, drawn at random.
+        Learn from at most this many rows of each class, drawn at random by the name of the class.
     ignore
         Labels that count as unlabelled.
     group_key
@@ -82,7 +82,7 @@ def classify(
     allow_overlap
         Accept a group that is both in ``train`` and in ``data``.
     n_neighbors
-        Neighbours that vote in ``"knn"``.
+        Neighbours that vote in ``"knn"``; at most as many as there are training rows of a class on average.
     %(table_key)s
     key_added
         Column of ``.obs`` to write.
@@ -147,13 +147,12 @@ def classify(
     classes = names_in_order(labels[rows], [obs_of(t)[labels_key] for t in sources])
     check_classes(classes, labels_key, len(rows))
 
-    y = pd.Categorical(labels[rows], categories=classes).codes.astype(int)
-    take = take_shots(known[rows], y, n_shots, random_state)
+    rows = rows[take_shots(known[rows], labels[rows], n_shots, random_state)]
     probe = fit_probe(
-        known[rows[take]],
-        y[take],
-        groups[rows[take]],
-        n_classes=len(classes),
+        known[rows],
+        labels[rows],
+        groups[rows],
+        classes=classes,
         method=method,
         n_neighbors=n_neighbors,
         random_state=random_state,
@@ -172,11 +171,11 @@ def classify(
         "use": use,
         "method": method,
         "penalty": probe.penalty,
-        "n_neighbors": n_neighbors if method == "knn" else None,
+        "n_neighbors": probe.n_neighbors,
         "n_shots": n_shots,
         "ignore": list(ignore),
-        "training_rows": {c: int((y[take] == i).sum()) for i, c in enumerate(classes)},
-        "training_groups": sorted(set(groups[rows[take]])),
+        "training_rows": {c: int((labels[rows] == c).sum()) for c in classes},
+        "training_groups": sorted(set(groups[rows])),
         "own_labels": train is None,
         "random_state": random_state,
     }

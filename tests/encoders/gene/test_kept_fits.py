@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -86,6 +87,16 @@ def test_the_last_four_are_kept() -> None:
     for n in (1, 2, 3, 4, 5):
         fit_or_kept(Slow, counts(), GENES, IDS, {"n_latent": n})
     assert [fit_or_kept(Slow, counts(), GENES, IDS, {"n_latent": n})[1] for n in (2, 5, 1)] == [True, True, False]
+
+
+@pytest.mark.parametrize("value", [pd.Interval(0, 1), object(), [{"a": pd.Timestamp(0)}], np.array(["a", {2, pd.NA}])])
+def test_a_fit_with_values_that_cannot_be_compared_is_not_kept(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = PCAEncoder.fit(counts(), GENES, IDS, n_latent=3)
+    monkeypatch.setattr(Slow, "fit", lambda *_, **__: made)
+    assert not fit_or_kept(Slow, counts(), GENES, IDS, {"labels": value})[1]
+    assert not fit_or_kept(Slow, counts(), GENES, IDS, {"labels": value})[1]
+    assert fit_or_kept(Slow, counts(), GENES, IDS, {"labels": np.array(["a", None])})[0] is made
+    assert fit_or_kept(Slow, counts(), GENES, IDS, {"labels": np.array(["a", None])})[1]
 
 
 def test_a_quick_fit_is_not_kept() -> None:

@@ -78,6 +78,10 @@ def test_scanvi_takes_missing_labels_and_labels_called_unknown(counts):
         SCANVIEncoder.fit(x, GENES, labels=["a"] * N)
     with pytest.raises(ValueError, match="3 labels for 150 rows"):
         SCANVIEncoder.fit(x, GENES, labels=["a", "b", "c"])
+    # rows without counts are left out, and their labels with them
+    some = np.arange(N) < 100
+    with pytest.raises(ValueError, match="at least two labels; the 100 rows with counts have 1"):
+        SCANVIEncoder.fit(x.multiply(some[:, None]).tocsr(), GENES, labels=["a"] * 100 + ["b"] * 50)
 
 
 def test_drvi_encoder_equals_scvi_tools(counts, monkeypatch, tmp_path):

@@ -51,6 +51,29 @@ def test_several_labels_may_be_correct() -> None:
     assert found.probabilities(scores)[:, 0].mean() == pytest.approx(coarse[:, 0].mean(), abs=0.01)
 
 
+def test_a_label_that_no_row_has_is_neither_raised_nor_lowered() -> None:
+    rng = np.random.default_rng(0)
+    truth, new = rng.integers(0, 3, 4000), rng.integers(0, 4, 4000)
+    scores, unseen = (np.eye(4)[y] + rng.normal(0, 0.4, (4000, 4)) + [0.3, 0, 0, 0] for y in (truth, new))
+    found = fit_scaling(scores, np.eye(4, dtype=bool)[truth], np.full(4000, 1 / 4000), 1e-3)
+    # the first label is too high and gets a lower offset; the last is like the others on average
+    assert found.offset[0] < found.offset[1:3].min() - 0.5
+    assert found.offset[3] == pytest.approx(found.offset[:3].mean())
+    assert found.scale[3] == pytest.approx(1)
+    assert np.prod(found.scale) == pytest.approx(1)
+    recall = [(found.probabilities(unseen)[new == c].argmax(axis=1) == c).mean() for c in range(4)]
+    assert min(recall) > 0.85
+    # the fit is a minimum of the loss in what is free
+    eye, weights = np.eye(4, dtype=bool)[truth], np.full(4000, 1 / 4000)
+
+    def loss(shift: np.ndarray) -> float:
+        offset = found.offset[:3] + shift
+        logits = Scaling(found.temperature, found.scale, np.r_[offset, offset.mean()]).probabilities(scores)
+        return float(-(weights * np.log(logits[eye])).sum() + 1e-3 * offset @ offset)
+
+    assert all(loss(np.zeros(3)) < loss(step * np.eye(3)[k]) for k in range(3) for step in (-0.05, 0.05))
+
+
 def test_a_section_full_of_one_class_does_not_set_the_offset() -> None:
     correct = np.eye(2, dtype=bool)[np.r_[np.zeros(900, int), np.ones(100, int), [0, 1]]]
     sections = np.r_[np.full(1000, "full"), np.full(2, "even")]

@@ -262,3 +262,13 @@ def test_a_class_that_is_unknown_in_a_row_leaves_the_others_alone() -> None:
     result = sw.tl.evaluate_annotation(adata, truth, per_group=True).set_index("class")
     assert result["n"].to_dict() == {"a": 3, "b": 4}
     assert result["auroc"].to_dict() == {"a": 0.5, "b": 1.0}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "Float32", "Sparse[float32]"])
+@pytest.mark.parametrize("threshold", [0.2, np.float64(0.3)])
+def test_a_proportion_at_the_threshold_is_not_above_it_in_any_precision(dtype: Any, threshold: float) -> None:
+    adata = annotated(np.random.default_rng(0).normal(size=(4, 3)))
+    # 0.2 and 0.3 are larger in single precision than in double, 0.2 is smaller in half
+    truth = pd.DataFrame({"a": [float(threshold)] * 3 + [0.4], "b": [0.5] * 4}, index=adata.obs_names)
+    result = sw.tl.evaluate_annotation(adata, truth.astype(dtype), threshold=threshold)
+    assert result["n_present"].to_dict() == {"a": 1, "b": 4, "macro": 5}

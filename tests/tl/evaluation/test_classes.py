@@ -59,7 +59,7 @@ def test_figures_of_imperfect_predictions_are_those_of_sklearn(patients: list[An
     known = obs["label"].notna()
     truth, guess = (obs.loc[known, name].astype(str) for name in ("label", "guess"))
     precision, recall, f1, n = precision_recall_fscore_support(truth, guess, labels=CLASSES, zero_division=0)
-    assert abs(precision - recall).max() > 0.1
+    assert abs(precision - recall).max() > 0.05
     assert np.allclose(result.loc[CLASSES, "precision"], precision)
     assert np.allclose(result.loc[CLASSES, "recall"], recall)
     assert result.loc[CLASSES, "n"].tolist() == n.tolist()

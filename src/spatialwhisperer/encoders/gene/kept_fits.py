@@ -36,7 +36,7 @@ def fit_or_kept(
 ) -> tuple[GeneEncoder, bool]:
     """Fit an encoder, or return a copy of one of the last fits where that was made of the same.
 
-    A fit is seeded, so that the copy is what another fit would give. The device and the number of threads, which decide how sums are
+    Fits with values of kinds whose content cannot be compared, such as intervals of pandas, are not kept. A fit is seeded, so that the copy is what another fit would give. The device and the number of threads, which decide how sums are
     rounded, have to be the same too.
 
     Returns
@@ -44,7 +44,7 @@ def fit_or_kept(
     The encoder, and whether it was kept.
     """
     fit = kind.fit  # type: ignore[attr-defined]
-    if not kind.keeps_fits:
+    if not (kind.keeps_fits and _plain(dict(values))):
         return fit(counts, genes, gene_ids, **values), False
     key = _key(kind, counts, genes, gene_ids, values)
     with _LOCK:
@@ -74,6 +74,15 @@ def _key(
     rest = [list(genes), list(gene_ids), dict(values), settings.resolve_device(values.get("device"))]
     # the class itself: one that is defined again under its name is another
     return kind, sha.hexdigest(), object_digest(rest), torch.get_num_threads()
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is made of numbers, texts and containers of these alone, which are told apart by what they hold."""
+    if isinstance(value, dict):
+        return all(_plain(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.dtype == object):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | bytes | np.generic | np.ndarray)
 
 
 def _copied(artifact: Artifact) -> Artifact:

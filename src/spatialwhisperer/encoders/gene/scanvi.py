@@ -81,21 +81,24 @@ class SCANVIEncoder(SCVIEncoder):
         Raises
         ------
         ValueError
-            If values are not counts, rows are too few, or fewer than two labels occur.
+            If values are not counts, rows are too few, or rows with counts have fewer than two labels.
         """
         import pandas as pd
 
-        codes, classes = pd.factorize(pd.Series(list(labels), dtype=object), sort=False)
-        if len(codes) != np.shape(counts)[0]:
-            raise ValueError(f"There are {len(codes)} labels for {np.shape(counts)[0]} rows.")
-        if len(classes) < 2:
-            raise ValueError(f"scANVI needs at least two labels; these rows have {len(classes)}. Use encoder='scvi'.")
+        given = pd.Series(list(labels), dtype=object)
+        if len(given) != np.shape(counts)[0]:
+            raise ValueError(f"There are {len(given)} labels for {np.shape(counts)[0]} rows.")
         matrix, chosen, rows = training_counts(counts, len(genes), n_top_genes, batch)
+        codes, classes = pd.factorize(given[rows], sort=False)
+        if len(classes) < 2:
+            raise ValueError(
+                f"scANVI needs at least two labels; the {len(codes)} rows with counts have {len(classes)}. Use encoder='scvi'."
+            )
         batch = None if batch is None else np.asarray(batch)[rows]
         model, epochs = train(
             matrix,
             batch,
-            codes[rows],
+            codes,
             cls._parameters(n_latent, n_hidden, n_layers, dropout_rate, gene_likelihood),
             max_epochs,
             device,

@@ -29,7 +29,7 @@ _BLEEP = {
     "augmentation": "flips, right angles",
 }
 _TPIRBAE = {
-    "image encoder": "ResNet, trained for patch classes first",
+    "image encoder": "ResNet-50, as we infer; frozen or trained: not stated",
     "gene encoder": "scVI or scANVI; ZINB is the default of scvi-tools",
     "augmentation": _UNKNOWN,
 }

@@ -99,7 +99,9 @@ def fit_scaling(scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, pe
     """Scales and offsets at which the correct labels are most likely, shrunk towards one scale and no offset.
 
     The loss is the weighted negative log-likelihood, plus ``penalty`` times the sum of the squared offsets, plus ten times
-    ``penalty`` times the sum of the squared logarithms of the scales.
+    ``penalty`` times the sum of the squared logarithms of the scales. A label that is correct in no row has the mean offset of the
+    others, and their geometric mean as its scale: an offset of its own would fall as far as the penalty lets it, although nothing is known
+    of its rows.
 
     Parameters
     ----------
@@ -126,28 +128,36 @@ def fit_scaling(scores: np.ndarray, correct: np.ndarray, weights: np.ndarray, pe
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
-    n_labels = scores.shape[1]
-    start = np.zeros(1 + 2 * n_labels)
+    to_all = _of_all_labels(correct.any(axis=0))
+    n_free = to_all.shape[1]
+    start = np.zeros(1 + 2 * n_free)
     start[0] = np.log(max(float(np.std(scores)), 1e-3))
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        scale, offset = x[1 : 1 + n_labels], x[1 + n_labels :]
-        steep = np.exp(scale - x[0])
-        logits = scores * steep + offset
+        scale, offset = x[1 : 1 + n_free], x[1 + n_free :]
+        steep = np.exp(to_all @ scale - x[0])
+        logits = scores * steep + to_all @ offset
         whole = logsumexp(logits, axis=1, keepdims=True)
         right = logsumexp(np.where(correct, logits, -np.inf), axis=1, keepdims=True)
         wrong = (np.exp(logits - whole) - np.where(correct, np.exp(logits - right), 0)) * weights[:, None]
         by_scale = (wrong * scores * steep).sum(axis=0)
         value = float((weights * (whole - right)[:, 0]).sum())
         value += penalty * float(offset @ offset + SCALE * scale @ scale)
-        gradient = [[-by_scale.sum()], by_scale + 2 * SCALE * penalty * scale, wrong.sum(axis=0) + 2 * penalty * offset]
+        by_free, by_offset = by_scale @ to_all, wrong.sum(axis=0) @ to_all
+        gradient = [[-by_scale.sum()], by_free + 2 * SCALE * penalty * scale, by_offset + 2 * penalty * offset]
         return value, np.concatenate(gradient)
 
     # a long first step would overflow
-    bounds = [_LOG_TEMPERATURE, *[(-_FURTHEST, _FURTHEST)] * (2 * n_labels)]
+    bounds = [_LOG_TEMPERATURE, *[(-_FURTHEST, _FURTHEST)] * (2 * n_free)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    scale, offset = found[1 : 1 + n_labels], found[1 + n_labels :]
+    scale, offset = to_all @ found[1 : 1 + n_free], to_all @ found[1 + n_free :]
     return Scaling(float(np.exp(found[0] - scale.mean())), np.exp(scale - scale.mean()), offset)
+
+
+def _of_all_labels(occurs: np.ndarray) -> np.ndarray:
+    """Matrix from values of the labels that occur to those of all labels, shape (labels, occurring labels); others have the mean."""
+    own = np.eye(len(occurs))[:, occurs]
+    return np.where(occurs[:, None], own, 1 / occurs.sum())
 
 
 def only_temperature(scores: np.ndarray, correct: np.ndarray) -> Scaling:

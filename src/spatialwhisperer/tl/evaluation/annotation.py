@@ -17,7 +17,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.tl._annotation.consistency import check_labels
 from spatialwhisperer.tl.evaluation.rows.groups import row_groups
-from spatialwhisperer.tl.evaluation.rows.truth import Known, known_truth, label_sets
+from spatialwhisperer.tl.evaluation.rows.truth import Known, above, known_truth, label_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def evaluate_annotation(
         From true class to the label it is compared with, where the names differ, or to several labels that it covers, of which the
         highest score counts. Classes without a label are left out.
     threshold
-        Proportion or count above which a class is present.
+        Proportion or count above which a class is present; rounded to the precision of the ground truth.
     min_rows
         Smallest number of rows with and without a class in a group for which its AUROC is computed.
     group_key
@@ -177,7 +177,7 @@ def compare(
         raise ValueError(
             f"No row has both scores and a known truth ({int(known.proportions.notna().any(axis=1).sum())} rows have a known truth)."
         )
-    present = {c: known.proportions[c].to_numpy() > (0.5 if known.stated else threshold) for c in sets}
+    present = {c: above(known.proportions[c].to_numpy(), 0.5 if known.stated else threshold) for c in sets}
     groups = row_groups(slide, group_key)
     pairs = [
         Pair(group, c, present[c][take], scores[own].max(axis=1).to_numpy()[take])

@@ -133,12 +133,13 @@ def evaluate_classes(
     # in the order of their names: folds and draws of a group do not depend on which object was passed first
     codes = np.unique(groups[rows].astype(str), return_inverse=True)[1]
     options: dict[str, Any] = {
-        "n_classes": len(classes),
+        "classes": classes,
         "method": method,
         "n_neighbors": n_neighbors,
+        "n_shots": n_shots,
         "random_state": random_state,
     }
-    scores = {s: out_of_fold(x[rows], y, codes, n_shots=n_shots, **options) for s, x in features.items()}
+    scores = {s: out_of_fold(x[rows], labels[rows], codes, **options) for s, x in features.items()}
     results = {s: _summary(z, y, codes, classes, intervals) for s, z in scores.items()}
     if intervals and len(keys) > 1:
         _add_gains(results, scores, y, codes, len(classes))
@@ -150,15 +151,15 @@ def evaluate_classes(
 
 
 def out_of_fold(
-    x: np.ndarray, y: np.ndarray, codes: np.ndarray, *, n_shots: int | None, random_state: int, **options: Any
+    x: np.ndarray, labels: np.ndarray, codes: np.ndarray, *, n_shots: int | None, random_state: int, **options: Any
 ) -> np.ndarray:
     """Scores (n, number of classes) of the rows of each group by a classifier of the other groups."""
-    scores = np.zeros((len(y), options["n_classes"]))
+    scores = np.zeros((len(labels), len(options["classes"])))
     for group in np.unique(codes):
         out = codes == group
         rest = np.flatnonzero(~out)
-        rest = rest[take_shots(x[rest], y[rest], n_shots, random_state + int(group))]
-        probe = fit_probe(x[rest], y[rest], codes[rest], random_state=random_state, **options)
+        rest = rest[take_shots(x[rest], labels[rest], n_shots, random_state + int(group))]
+        probe = fit_probe(x[rest], labels[rest], codes[rest], random_state=random_state, **options)
         scores[out] = probe.score(x[out])
     return scores
 
@@ -213,7 +214,10 @@ def _summary(scores: np.ndarray, y: np.ndarray, codes: np.ndarray, classes: list
     tables = confusions(y, guess, codes, k)
     totals = _macro(tables.sum(axis=0))
     out.loc["macro"] = counts | means | totals
-    common = np.array([np.bincount(y[codes != g], minlength=k).argmax() for g in range(codes.max() + 1)])[codes]
+    # of equally frequent classes the first of the alphabet, whatever the order of the categories
+    ordered = np.argsort(classes)
+    counted = [np.bincount(y[codes != g], minlength=k)[ordered] for g in range(codes.max() + 1)]
+    common = ordered[np.argmax(counted, axis=1)][codes]
     out.loc["majority"] = counts | {"auroc": 0.5} | _macro(confusions(y, common, codes, k).sum(axis=0))
     if intervals:
         without = pd.DataFrame(_without_each(tables))

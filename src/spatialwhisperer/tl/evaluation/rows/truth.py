@@ -26,7 +26,7 @@ class Known(NamedTuple):
     Attributes
     ----------
     proportions
-        Proportion or count of each class, one column per class; NaN where it is unknown.
+        Proportion or count of each class, one column per class, in the precision in which it was given; NaN where it is unknown.
     stated
         Whether the values are 0 and 1 and say directly whether a class is present.
     dominant
@@ -62,8 +62,14 @@ def known_truth(table: AnnData, truth: Any) -> Known:
     truth = _in_order(truth, table)
     names = _class_names(truth)
     stated = all(pd.api.types.is_bool_dtype(dtype) for dtype in truth.dtypes)
-    values = np.column_stack([_numbers(truth.iloc[:, i], name) for i, name in enumerate(names)])
-    return Known(pd.DataFrame(values, columns=names), stated, _dominant(values, names))
+    values = {name: _numbers(truth.iloc[:, i], name) for i, name in enumerate(names)}
+    return Known(pd.DataFrame(values), stated, _dominant(np.column_stack(list(values.values())), names))
+
+
+def above(values: np.ndarray, threshold: float) -> np.ndarray:
+    """Whether each value of a class exceeds the threshold; one that was stored as the threshold in single precision does not."""
+    with np.errstate(over="ignore"):
+        return values > values.dtype.type(threshold)
 
 
 def truth_of_each(truth: Any, n: int) -> list[Any]:
@@ -248,9 +254,12 @@ def _class_names(truth: pd.DataFrame) -> list[str]:
 
 
 def _numbers(column: pd.Series, name: str) -> np.ndarray:
-    """Values of a class, float64; NaN where they are unknown."""
+    """Values of a class, in their own precision; float64 where they are no decimals. NaN where they are unknown."""
+    # of nullable, sparse and plain columns
+    dtype: Any = getattr(column.dtype, "numpy_dtype", getattr(column.dtype, "subtype", column.dtype))
     try:
-        return column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        values = column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        return values.astype(dtype) if dtype.kind == "f" else values
     except (TypeError, ValueError):
         raise TypeError(
             f"The column {name!r} of truth must hold proportions, counts or True and False, not {column.dtype}. Leave out columns that "
