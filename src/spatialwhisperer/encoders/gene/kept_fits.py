@@ -36,8 +36,8 @@ def fit_or_kept(
 ) -> tuple[GeneEncoder, bool]:
     """Fit an encoder, or return a copy of one of the last fits where that was made of the same.
 
-    Fits with values of kinds whose content cannot be compared, such as intervals of pandas, are not kept. A fit is seeded, so that the copy is what another fit would give. The device and the number of threads, which decide how sums are
-    rounded, have to be the same too.
+    A fit is seeded, so that the copy is what another fit would give. The device and the number of threads, which decide how sums are
+    rounded, have to be the same too. Fits with values whose content cannot be compared, such as intervals of pandas, are not kept.
 
     Returns
     -------
