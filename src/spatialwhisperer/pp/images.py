@@ -94,9 +94,9 @@ def embed_images(
     ``.obs["sw_nuclei_per_mm2"]``
         Nuclei per mm².
     ``.obs["sw_nucleus_median_area_um2"]``
-        Their median area in µm²; NaN with fewer than three nuclei.
+        Their median area in µm², without the 0.5 µm that the mask of the encoder reaches beyond nuclei; NaN with fewer than three nuclei.
     ``.obs["sw_lymphocyte_like_fraction"]``
-        Fraction of nuclei that are small (20 to 50 µm²) and round, as those of lymphocytes are; NaN with fewer than three nuclei. It is a
+        Fraction of nuclei that are small (13 to 38 µm²) and round, as those of lymphocytes are; NaN with fewer than three nuclei. It is a
         hint of lymphocytes, not a cell type.
 
     Raises
