@@ -68,6 +68,14 @@ def test_nuclei_without_an_area_have_none_to_read(encoder):
     assert encoder.columns(features)["sw_nucleus_median_area_um2"][0] == 0
 
 
+def test_evenly_dark_nuclei_count_once_up_to_11_um(encoder):
+    """A known limit: the response to blobs has several maxima in larger ones."""
+    centres = lattice(24)
+    once, several = (len(encoder.measure(tile(centres, r)[None], mpp=MPP)[0].places) for r in (5.5, 7.0))
+    assert once == len(centres)
+    assert 3 * len(centres) < several < 4 * len(centres)
+
+
 def test_large_nuclei_are_larger_and_not_lymphocyte_like(encoder):
     found = encoder.encode(tile(lattice(25), 5.5)[None], mpp=MPP)
     got = encoder.columns(found)

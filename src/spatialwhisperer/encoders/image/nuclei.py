@@ -178,6 +178,9 @@ class NucleiEncoder(ImageEncoder):
 
         The mask of nuclei reaches 0.5 µm beyond them. The areas here are those of discs whose radius is 0.5 µm smaller; the features, on
         which models were trained, keep the areas of the mask, in which a small nucleus has 20 to 50 µm².
+
+        Evenly dark nuclei of more than 11 µm across are divided: discs of 14 µm count three to four times, with areas that are too small.
+        The response to blobs of 2.2 µm has several maxima in them. Call :func:`spatialwhisperer.pp.nuclei` where nuclei are that large.
         """
         names = self.feature_names()
         density, area, lymphocytes = (
