@@ -126,7 +126,7 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
     it to :func:`spatialwhisperer.pp.tiles`.
     """
     image = find_image(data, image_key)
-    raster = white_for_black(glass_for_white(coarse_raster(image)))
+    raster = white_for_black(background_for_white(coarse_raster(image)))
     return TissueMask.over(image, _detect(raster))
 
 
@@ -157,14 +157,14 @@ def white_for_black(raster: np.ndarray) -> np.ndarray:
     return np.where(black, np.uint8(255), raster) if border.mean() > _BLACK_BORDER_FRACTION else raster
 
 
-def glass_for_white(raster: np.ndarray) -> np.ndarray:
-    """Turn a pure white margin into glass, which the threshold would else tell from it; other images are returned unchanged."""
+def background_for_white(raster: np.ndarray) -> np.ndarray:
+    """Turn a pure white margin into background, which the threshold would else tell from it; other images are returned unchanged."""
     pixels = raster.reshape(3, -1).T
     filler = is_filler(pixels)
     if not filler.any():
         return raster
-    glass = brightest(pixels[~filler]).astype(np.uint8)
-    return np.where(filler.reshape(raster.shape[1:]), glass[:, None, None], raster)
+    background = brightest(pixels[~filler]).astype(np.uint8)
+    return np.where(filler.reshape(raster.shape[1:]), background[:, None, None], raster)
 
 
 def _detect(raster: np.ndarray) -> np.ndarray:

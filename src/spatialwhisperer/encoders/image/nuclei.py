@@ -85,7 +85,7 @@ class NucleiEncoder(ImageEncoder):
     -----
     This describes texture. To find single cells call :func:`spatialwhisperer.pp.nuclei`, which is slower and outlines them better.
     Pixels of 20 or less in R, G and B are taken for masked background, and count as white. A pure white margin does not change the stains
-    where the glass is darker.
+    where the background is darker.
 
     Examples
     --------

@@ -145,11 +145,11 @@ def optical_density(rgb: np.ndarray, white: tuple[float, float, float]) -> np.nd
 
 
 def is_filler(rgb: np.ndarray) -> np.ndarray:
-    """Which pixels (n, 3) are pure white that was laid around or under an image whose glass is darker, Boolean (n,).
+    """Which pixels (n, 3) are pure white that was laid around or under an image whose background is darker, Boolean (n,).
 
     Exports are padded with white, and transparent parts are laid over it. Both would be taken for the white point. A scanner that is
-    exposed until its glass is white gives such pixels too; they are no filler. The two differ in what is darker than pure white, by the
-    darkest of R, G and B: around filler hardly any pixel is nearly white, and the glass is a peak well below.
+    exposed until its background is white gives such pixels too; they are no filler. The two differ in what is darker than pure white, by the
+    darkest of R, G and B: around filler hardly any pixel is nearly white, and the background is a peak well below.
     """
     darkest = rgb.min(axis=1)
     pure = darkest == _PURE
@@ -157,10 +157,10 @@ def is_filler(rgb: np.ndarray) -> np.ndarray:
     if len(rest) in (0, len(rgb)):
         return np.zeros(len(rgb), bool)
     palest = rest[rest >= np.quantile(rest, 1 - _WHITEST)]
-    glass = np.median(palest)
+    background = np.median(palest)
     apart = np.mean(palest >= _NEARLY_PURE) < _MOST_NEARLY_PURE
-    at_glass, below = (np.count_nonzero((rest > top - _BAND) & (rest <= top)) for top in (glass, glass - _BAND))
-    return pure & bool(apart and at_glass >= _LEAST_PEAK * below)
+    near, below = (np.count_nonzero((rest > top - _BAND) & (rest <= top)) for top in (background, background - _BAND))
+    return pure & bool(apart and near >= _LEAST_PEAK * below)
 
 
 def brightest(rgb: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ class StainTextureEncoder(ImageEncoder):
     - granulometry: what grey openings and closings of growing width remove (sizes of nuclei, nests and gaps)
 
     Pixels of 20 or less in R, G and B are taken for masked background, and count as white. A pure white margin does not change the stains
-    where the glass is darker.
+    where the background is darker.
 
     On CUDA the same is computed by torch. Numbers are those of the CPU but for rounding; where a pixel lies within rounding of a
     threshold, it may count on its other side.
