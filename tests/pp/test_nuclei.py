@@ -179,6 +179,12 @@ def test_other_tissue_on_the_slide_does_not_matter(drawn: Drawn) -> None:
     assert abs(len(half[half.geometry.centroid.x < 300]) - len(inside)) <= 1
 
 
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_margin_of_one_colour_does_not_matter(drawn: Drawn, found: Any, colour: int) -> None:
+    framed = find(np.pad(drawn.image, ((0, 0), (0, 0), (0, 200)), constant_values=colour))
+    assert same(found, framed[framed.geometry.centroid.x < drawn.image.shape[2]])
+
+
 # --------------------------------------------------------------------------------- images that hold no nuclei
 
 

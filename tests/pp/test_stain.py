@@ -29,6 +29,15 @@ def test_tissue_is_found_on_a_light_background_and_on_a_black_mask(build: Any, b
         tissue_mask(sdata, "nope")
 
 
+@pytest.mark.parametrize("margin", [100, 500])
+def test_a_pure_white_margin_is_background(build: Any, margin: int) -> None:
+    image, _ = build.disc(background=190)
+    wide = np.pad(image, ((0, 0), (0, 0), (0, margin)), constant_values=255)
+    alone, framed = (tissue_mask(build.spatialdata(pixels), "S_image").mask for pixels in (image, wide))
+    assert np.array_equal(framed[:, : image.shape[2]], alone)
+    assert not framed[:, image.shape[2] :].any()
+
+
 def test_what_squidpy_says_to_its_makers_does_not_reach_the_user(build: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)

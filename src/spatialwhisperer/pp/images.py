@@ -92,11 +92,12 @@ def embed_images(
     The encoder ``"nuclei"`` also writes three columns to be read directly, of the square of 100 µm around each row, float32:
 
     ``.obs["sw_nuclei_per_mm2"]``
-        Nuclei per mm².
+        Nuclei per mm². Evenly dark nuclei of more than 11 µm across count several times; :func:`spatialwhisperer.pp.nuclei` counts them
+        once.
     ``.obs["sw_nucleus_median_area_um2"]``
-        Their median area in µm²; NaN with fewer than three nuclei.
+        Their median area in µm², without the 0.5 µm that the mask of the encoder reaches beyond nuclei; NaN with fewer than three nuclei.
     ``.obs["sw_lymphocyte_like_fraction"]``
-        Fraction of nuclei that are small (20 to 50 µm²) and round, as those of lymphocytes are; NaN with fewer than three nuclei. It is a
+        Fraction of nuclei that are small (13 to 38 µm²) and round, as those of lymphocytes are; NaN with fewer than three nuclei. It is a
         hint of lymphocytes, not a cell type.
 
     Raises

@@ -12,6 +12,7 @@ import numpy as np
 
 from spatialwhisperer._access.images import Level, RasterImage, as_spatialdata, find_image, read_pixels
 from spatialwhisperer._annotations import numbers
+from spatialwhisperer.encoders.image.stain import brightest, is_filler
 from spatialwhisperer.statistics.counts import not_counts
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
     """Find the tissue of one image with Otsu's threshold (:func:`squidpy.experimental.im.detect_tissue`).
 
     The image is read at a coarse level, so that the time does not depend on its size. Nothing is added to ``data``. A background that
-    was masked black counts as background, as long as black fills most of the border of the image.
+    was masked black counts as background, as long as black fills most of the border of the image. So does a pure white margin.
 
     Parameters
     ----------
@@ -125,7 +126,7 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
     it to :func:`spatialwhisperer.pp.tiles`.
     """
     image = find_image(data, image_key)
-    raster = white_for_black(coarse_raster(image))
+    raster = white_for_black(background_for_white(coarse_raster(image)))
     return TissueMask.over(image, _detect(raster))
 
 
@@ -154,6 +155,16 @@ def white_for_black(raster: np.ndarray) -> np.ndarray:
     black = raster.max(axis=0) < _BLACK
     border = np.concatenate([black[0], black[-1], black[:, 0], black[:, -1]])
     return np.where(black, np.uint8(255), raster) if border.mean() > _BLACK_BORDER_FRACTION else raster
+
+
+def background_for_white(raster: np.ndarray) -> np.ndarray:
+    """Turn a pure white margin into background, which the threshold would else tell from it; other images are returned unchanged."""
+    pixels = raster.reshape(3, -1).T
+    filler = is_filler(pixels)
+    if not filler.any():
+        return raster
+    background = brightest(pixels[~filler]).astype(np.uint8)
+    return np.where(filler.reshape(raster.shape[1:]), background[:, None, None], raster)
 
 
 def _detect(raster: np.ndarray) -> np.ndarray:

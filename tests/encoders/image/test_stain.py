@@ -10,6 +10,7 @@ from spatialwhisperer.encoders.image.stain import (
     REFERENCE_STAINS,
     REFERENCE_STRENGTHS,
     SlideStain,
+    is_filler,
     optical_density,
     unmixing_matrix,
 )
@@ -90,6 +91,47 @@ def test_masked_background_is_white_and_no_glass():
     masked[:, :, :8] = 5
     np.testing.assert_allclose(SlideStain.estimate(masked, mpp=2.0).white, GLASS, atol=1)
     assert (SlideStain.estimate(masked, mpp=2.0).normalize(masked[0])[:, :8] == 255).all()
+
+
+def test_a_pure_white_margin_is_no_glass():
+    """Exports are padded with it, and transparent parts are laid over it."""
+    tiles = image(white=GLASS)
+    margin = np.full((8, *tiles.shape[1:]), 255, np.uint8)
+    assert SlideStain.estimate(np.concatenate([tiles, margin]), mpp=2.0) == SlideStain.estimate(tiles, mpp=2.0)
+
+
+def test_around_a_section_too(data_folder):
+    """Its glass is uneven, and its margin ends within tiles."""
+    from PIL import Image
+
+    with Image.open(data_folder / "her2st" / "A1" / "image.jpg") as file:
+        section = np.asarray(file.convert("RGB"))[:1024, :1984]
+    wide = np.pad(section, ((0, 0), (0, 576), (0, 0)), constant_values=255)
+    one, two = (
+        SlideStain.estimate(
+            np.ascontiguousarray(pixels.reshape(64, 32, -1, 32, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32)),
+            mpp=3.19,
+        )
+        for pixels in (section, wide)
+    )
+    assert one.white == two.white
+    assert max(one.white) < 235
+    # tiles come in another order, and sums are rounded
+    np.testing.assert_allclose(one.stains, two.stains, rtol=1e-6)
+    np.testing.assert_allclose(one.strengths, two.strengths, rtol=1e-6)
+
+
+def test_glass_that_the_scanner_shows_white_stays_the_white_point():
+    """Most of its pixels are pure white, and the others nearly so."""
+    tiles = image().astype(float) + np.random.default_rng(0).normal(3, 4, (24, 3, 32, 32))
+    clipped = tiles.clip(0, 255).round().astype(np.uint8)
+    assert not is_filler(clipped.transpose(0, 2, 3, 1).reshape(-1, 3)).any()
+    assert SlideStain.estimate(clipped, mpp=2.0).white == (255.0, 255.0, 255.0)
+
+
+def test_white_around_tissue_without_glass_stays_the_white_point():
+    """Nothing else tells how bright the background is."""
+    assert SlideStain.estimate(image(), mpp=2.0).white == (255.0, 255.0, 255.0)
 
 
 @pytest.mark.parametrize(

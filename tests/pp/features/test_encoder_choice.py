@@ -51,7 +51,7 @@ def test_people_read_columns_of_obs(embedded, tmp_path):
     assert COLUMNS <= set(embedded.obs)
     np.testing.assert_allclose(embedded.obs["sw_nuclei_per_mm2"], [3600, 0], rtol=1e-4)
     area = embedded.obs["sw_nucleus_median_area_um2"].to_numpy()
-    assert area[0] == pytest.approx(np.pi * 4**2, rel=0.1)
+    assert area[0] == pytest.approx(np.pi * 3.5**2, rel=0.05)
     assert np.isnan(area[1])
     embedded.write_h5ad(tmp_path / "slide.h5ad")
     again = ad.read_h5ad(tmp_path / "slide.h5ad")

@@ -34,6 +34,8 @@ _MOST_DEGREES = 25.0
 _LEAST_DEGREES = 8.0
 _MOST_FACTOR = 4.0
 _LEAST_WHITE = 190.0
+_PURE, _NEARLY_PURE, _MOST_NEARLY_PURE = 255, 250, 0.1
+_BAND, _LEAST_PEAK = 15, 0.5
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class SlideStain:
     def estimate(cls, tiles: np.ndarray, *, mpp: float) -> SlideStain:
         """Estimate the stains from tiles that cover an image.
 
-        The estimate falls back on the reference stains, with the white point of the image, where there is too little tissue, or where
+        Masked background and a pure white margin do not count. The estimate falls back on the reference stains, with the white point of the image, where there is too little tissue, or where
         what it finds are not the colours of haematoxylin and eosin.
 
         Parameters
@@ -81,7 +83,7 @@ class SlideStain:
         rgb = rgb[rgb.max(axis=1) > BLANK]
         if not len(rgb):
             return cls.reference()
-        white = _white(rgb)
+        white = _white(rgb[~is_filler(rgb)])
         density = optical_density(rgb, white)
         tissue = density[density.mean(axis=1) > _TISSUE_OD]
         if len(tissue) * mpp**2 < _FEWEST_UM2:
@@ -142,11 +144,34 @@ def optical_density(rgb: np.ndarray, white: tuple[float, float, float]) -> np.nd
     return np.maximum(np.log10(background) - np.log10(rgb.astype(np.float32) + 1), 0).astype(np.float32)
 
 
+def is_filler(rgb: np.ndarray) -> np.ndarray:
+    """Which pixels (n, 3) are pure white that was laid around or under an image whose background is darker, Boolean (n,).
+
+    Exports are padded with white, and transparent parts are laid over it. Both would be taken for the white point. A scanner that is
+    exposed until its background is white gives such pixels too; they are no filler. The two differ in what is darker than pure white, by the
+    darkest of R, G and B: around filler hardly any pixel is nearly white, and the background is a peak well below.
+    """
+    darkest = rgb.min(axis=1)
+    pure = darkest == _PURE
+    rest = darkest[~pure]
+    if len(rest) in (0, len(rgb)):
+        return np.zeros(len(rgb), bool)
+    palest = rest[rest >= np.quantile(rest, 1 - _WHITEST)]
+    background = np.median(palest)
+    apart = np.mean(palest >= _NEARLY_PURE) < _MOST_NEARLY_PURE
+    near, below = (np.count_nonzero((rest > top - _BAND) & (rest <= top)) for top in (background, background - _BAND))
+    return pure & bool(apart and near >= _LEAST_PEAK * below)
+
+
+def brightest(rgb: np.ndarray) -> np.ndarray:
+    """Median of the brightest hundredth of the pixels (n, 3)."""
+    darkest = rgb.min(axis=1)
+    return np.median(rgb[darkest >= np.quantile(darkest, 1 - _WHITEST)], axis=0)
+
+
 def _white(rgb: np.ndarray) -> tuple[float, float, float]:
     """Median of the brightest hundredth of the pixels; white where these are tissue, too dark for a background."""
-    darkest = rgb.min(axis=1)
-    brightest = rgb[darkest >= np.quantile(darkest, 1 - _WHITEST)]
-    white = np.median(brightest, axis=0)
+    white = brightest(rgb)
     return _triple(white) if white.min() >= _LEAST_WHITE else (255.0, 255.0, 255.0)
 
 

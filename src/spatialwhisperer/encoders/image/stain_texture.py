@@ -65,7 +65,8 @@ class StainTextureEncoder(ImageEncoder):
     - local maxima of haematoxylin: how many, how high
     - granulometry: what grey openings and closings of growing width remove (sizes of nuclei, nests and gaps)
 
-    Pixels of 20 or less in R, G and B are taken for masked background, and count as white.
+    Pixels of 20 or less in R, G and B are taken for masked background, and count as white. A pure white margin does not change the stains
+    where the background is darker.
 
     On CUDA the same is computed by torch. Numbers are those of the CPU but for rounding; where a pixel lies within rounding of a
     threshold, it may count on its other side.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._access.images import read_pixels
-from spatialwhisperer.encoders.image.stain import unmixing_matrix
+from spatialwhisperer.encoders.image.stain import is_filler, unmixing_matrix
 from spatialwhisperer.pp.stain import TissueMask, coarse_raster
 
 if TYPE_CHECKING:
@@ -190,8 +190,9 @@ def _optical_density(values: np.ndarray, white: np.ndarray | float) -> np.ndarra
 
 
 def _white_point(pixels: np.ndarray) -> np.ndarray:
-    """The typical colour of the brightest tenth of the pixels, of shape (3, n); black ones are not counted."""
+    """The typical colour of the brightest tenth of the pixels, of shape (3, n); black ones and white filler are not counted."""
     pixels = pixels[:, pixels.max(axis=0) > _BLACK]
+    pixels = pixels[:, ~is_filler(pixels.T)]
     if not pixels.size:
         return np.full(3, 255.0)
     darkest = pixels.min(axis=0)
