@@ -69,8 +69,8 @@ class SlideStain:
     def estimate(cls, tiles: np.ndarray, *, mpp: float) -> SlideStain:
         """Estimate the stains from tiles that cover an image.
 
-        Masked background and a pure white margin do not count. The estimate falls back on the reference stains, with the white point of the image, where there is too little tissue, or where
-        what it finds are not the colours of haematoxylin and eosin.
+        Masked background and a pure white margin do not count. The estimate falls back on the reference stains, with the white point of
+        the image, where there is too little tissue, or where what it finds are not the colours of haematoxylin and eosin.
 
         Parameters
         ----------

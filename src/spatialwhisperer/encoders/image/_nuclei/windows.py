@@ -85,7 +85,10 @@ def from_centre(nuclei: Nuclei, edge_px: int) -> np.ndarray:
 
 
 def is_lymphocyte_like(measures: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Which nuclei are small and round: 20 to 50 µm² in the mask, axis ratio of at least 0.65, circularity of at least the training median."""
+    """Which nuclei are small and round.
+
+    They have 20 to 50 µm² in the mask, an axis ratio of at least 0.65, and at least the median circularity of the training.
+    """
     least, most = np.log(_LYMPHOCYTE_UM2)
     small = (measures[:, _LOG_AREA] >= least) & (measures[:, _LOG_AREA] <= most)
     return small & (measures[:, _AXIS] >= _LYMPHOCYTE_AXIS) & (measures[:, _CIRCULARITY] >= centre[_CIRCULARITY])
