@@ -1,0 +1,51 @@
+"""Rows of a table by their names: what a caller passes in another order is brought into that of the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatialwhisperer._messages import listing
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def order_of(index: pd.Index, table: AnnData, what: str, name: str) -> np.ndarray:
+    """Where the rows of a table are in a Series or DataFrame: by their names, or as they are where they have none (0, 1, 2, …).
+
+    Parameters
+    ----------
+    index
+        Of the Series or DataFrame.
+    table
+        The table.
+    what, name
+        What it is, and the name of its variable, for the message.
+
+    Returns
+    -------
+    Positions, shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If its rows are not those of the table.
+    """
+    n = table.n_obs
+    if len(index) != n:
+        raise ValueError(
+            f"{what} has {len(index)} rows, the table {n}. Bring it to the same rows: {name}.loc[adata.obs_names]."
+        )
+    if index.equals(pd.RangeIndex(n)) or index.equals(table.obs_names):
+        return np.arange(n)
+    names = index.map(str)
+    where = names.get_indexer(table.obs_names) if names.is_unique else np.full(n, -1)
+    if (where < 0).any() or not table.obs_names.is_unique:
+        raise ValueError(
+            f"The rows of {what[0].lower()}{what[1:]} ({listing(names, 3)}) are not those of the table ({listing(table.obs_names, 3)}). Name them "
+            f"as in .obs_names; if they have its order, drop their names: {name}.reset_index(drop=True)."
+        )
+    return np.asarray(where)
