@@ -122,6 +122,18 @@ def test_a_mask_with_names_belongs_to_these_rows(adata: Any) -> None:
             example_rows(adata, {"fat": mask}, ["fat"])
 
 
+def test_a_name_that_is_asked_for_is_that_of_one_row(adata: Any) -> None:
+    names = adata.obs_names.to_list()
+    adata.obs_names = [*names[:-2], names[0], names[1]]
+    rows = example_rows(adata, {"fat": [names[3], names[2]], "bone": [names[117]]}, ["fat", "bone"])
+    assert {label: own.tolist() for label, own in rows.items()} == {"fat": [2, 3], "bone": [117]}
+    message = rf"examples of 'fat' name '{names[1]}', which 2 rows.*positions of rows, or run adata\.obs_names_make_unique"
+    with pytest.raises(ValueError, match=message):
+        example_rows(adata, {"fat": [names[3], names[1]]}, ["fat"])
+    with pytest.raises(KeyError, match=r"not in \.obs_names: elsewhere"):
+        example_rows(adata, {"fat": [names[1], "elsewhere"]}, ["fat"])
+
+
 def test_examples_make_up_for_poor_words(section: Any, model: Any) -> None:
     table = section["table"]
     truth = table.obs["cell_type"].astype(str).to_numpy()

@@ -49,3 +49,37 @@ def order_of(index: pd.Index, table: AnnData, what: str, name: str) -> np.ndarra
             f"as in .obs_names; if they have its order, drop their names: {name}.reset_index(drop=True)."
         )
     return np.asarray(where)
+
+
+def places_of(names: pd.Index, table: AnnData, what: str) -> np.ndarray:
+    """Where rows that are named are in a table, shape (len(names),).
+
+    Parameters
+    ----------
+    names
+        The names, as text.
+    table
+        The table. Other names may repeat in it.
+    what
+        What names the rows, for the message.
+
+    Raises
+    ------
+    KeyError
+        If a name is not there.
+    ValueError
+        If several rows have a name that is asked for.
+    """
+    own = table.obs_names
+    first = np.flatnonzero(~own.duplicated())
+    at = own[first].get_indexer(names)
+    if (at < 0).any():
+        raise KeyError(f"{what} name rows that are not in .obs_names: {listing(names[at < 0], 4)}.")
+    repeated = own[own.duplicated()]
+    several = names[names.isin(repeated)].unique()
+    if len(several):
+        raise ValueError(
+            f"{what} name {several[0]!r}, which {int((own == several[0]).sum())} rows of the table are named. Pass positions of rows, or run "
+            "adata.obs_names_make_unique() first."
+        )
+    return np.asarray(first[at])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import column
-from spatialwhisperer._access.table.row_names import order_of
+from spatialwhisperer._access.table.row_names import order_of, places_of
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.labels.few_shot import fit_few_shot, standardized
 
@@ -37,8 +37,8 @@ def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[
     KeyError
         If the column, or a row that is named, does not exist.
     ValueError
-        If a label is not among the labels, a position is out of range, the rows of a mask are others, a row is an example of two labels,
-        or there is none.
+        If a label is not among the labels, a position is out of range, a name that is asked for repeats, the rows of a mask are others, a
+        row is an example of two labels, or there is none.
     TypeError
         If ``examples`` is neither.
     """
@@ -85,10 +85,7 @@ def _positions(table: AnnData, rows: Any, label: str) -> np.ndarray:
                 f"examples of {label!r} hold row {listing(off, 4)}; the table has rows 0 to {table.n_obs - 1}."
             )
         return rows.astype(np.int64)
-    at = table.obs_names.get_indexer(rows.astype(str))
-    if (at < 0).any():
-        raise KeyError(f"examples of {label!r} name rows that are not in .obs_names: {listing(rows[at < 0], 4)}.")
-    return at
+    return places_of(pd.Index(rows.astype(str)), table, f"examples of {label!r}")
 
 
 class Refined(NamedTuple):
