@@ -83,3 +83,34 @@ def places_of(names: pd.Index, table: AnnData, what: str) -> np.ndarray:
             "adata.obs_names_make_unique() first."
         )
     return np.asarray(first[at])
+
+
+def check_same_rows(prediction: AnnData, table: AnnData) -> None:
+    """Refuse a prediction whose rows are not those of the table, in its order.
+
+    Raises
+    ------
+    ValueError
+        If they are not. The message names the call that brings both to the same rows.
+    """
+    if prediction.n_obs != table.n_obs:
+        raise ValueError(
+            f"The prediction has {prediction.n_obs} rows, the table {table.n_obs}. {_how_to_match(prediction, table)}"
+        )
+    differ = np.flatnonzero(np.asarray(prediction.obs_names != table.obs_names))
+    if len(differ):
+        i = int(differ[0])
+        raise ValueError(
+            f"The rows of prediction and table differ in {len(differ)} names, first at row {i}: "
+            f"{prediction.obs_names[i]!r} against {table.obs_names[i]!r}. {_how_to_match(prediction, table)}"
+        )
+
+
+def _how_to_match(prediction: AnnData, table: AnnData) -> str:
+    """The call that brings both to the same rows, by which of them holds the names of the other."""
+    known, asked = prediction.obs_names, table.obs_names
+    if asked.isin(known).all() and known.is_unique:
+        return "Pass that of these rows, in their order: prediction=prediction[adata.obs_names].copy(), or predict again."
+    if known.isin(asked).all() and known.is_unique and asked.is_unique:
+        return "Pass the rows that were predicted: adata[prediction.obs_names].copy()."
+    return "Their names differ too, so that one of them is of other rows: predict again, sw.tl.predict_expression(…)."
