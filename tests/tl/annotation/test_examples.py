@@ -127,7 +127,9 @@ def test_a_name_that_is_asked_for_is_that_of_one_row(adata: Any) -> None:
     adata.obs_names = [*names[:-2], names[0], names[1]]
     rows = example_rows(adata, {"fat": [names[3], names[2]], "bone": [names[117]]}, ["fat", "bone"])
     assert {label: own.tolist() for label, own in rows.items()} == {"fat": [2, 3], "bone": [117]}
-    message = rf"examples of 'fat' name '{names[1]}', which 2 rows.*positions of rows, or run adata\.obs_names_make_unique"
+    message = (
+        rf"examples of 'fat' name '{names[1]}', which 2 rows.*positions of rows, or run adata\.obs_names_make_unique"
+    )
     with pytest.raises(ValueError, match=message):
         example_rows(adata, {"fat": [names[3], names[1]]}, ["fat"])
     with pytest.raises(KeyError, match=r"not in \.obs_names: elsewhere"):

@@ -110,7 +110,9 @@ def _how_to_match(prediction: AnnData, table: AnnData) -> str:
     """The call that brings both to the same rows, by which of them holds the names of the other."""
     known, asked = prediction.obs_names, table.obs_names
     if asked.isin(known).all() and known.is_unique:
-        return "Pass that of these rows, in their order: prediction=prediction[adata.obs_names].copy(), or predict again."
+        return (
+            "Pass that of these rows, in their order: prediction=prediction[adata.obs_names].copy(), or predict again."
+        )
     if known.isin(asked).all() and known.is_unique and asked.is_unique:
         return "Pass the rows that were predicted: adata[prediction.obs_names].copy()."
     return "Their names differ too, so that one of them is of other rows: predict again, sw.tl.predict_expression(…)."

@@ -119,9 +119,7 @@ def test_rows_must_be_the_same_in_the_same_order(table: Any, guess: Any) -> None
         paired(table)
     with pytest.raises(ValueError, match=r"has 10 rows, the table 30.*: adata\[prediction.obs_names\].copy"):
         paired(table, prediction[:10].copy())
-    with pytest.raises(
-        ValueError, match=r"has 30 rows, the table 10.*prediction=prediction\[adata.obs_names\].copy"
-    ):
+    with pytest.raises(ValueError, match=r"has 30 rows, the table 10.*prediction=prediction\[adata.obs_names\].copy"):
         paired(table[:10].copy(), prediction)
     other = prediction[:10].copy()
     other.obs_names = [f"other_{name}" for name in other.obs_names]
