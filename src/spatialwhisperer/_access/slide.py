@@ -20,7 +20,7 @@ from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS
 from spatialwhisperer._access.sections.positions import array_positions, stored_positions
 from spatialwhisperer._access.sections.scale import Scale, rescaled, settle
 from spatialwhisperer._access.sections.section import Found, Section, check_named, missing_mpp
-from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
+from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values, named_options
 from spatialwhisperer._access.table.placing import check_kept, check_others_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
 from spatialwhisperer._messages import listing, warn
@@ -64,7 +64,7 @@ class Slide:
         check_table(self.table)
         self.tiles = recorded_as(self.table, _keys.TILES, TilesRecord) if use_tiles else None
         self.drawing = drawing
-        self.options = options
+        self.options = named_options(options)
 
     @classmethod
     def open(

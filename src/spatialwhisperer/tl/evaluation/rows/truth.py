@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._access.table.groups import group_name, group_names
+from spatialwhisperer._access.table.groups import by_group, group_name, group_names
 from spatialwhisperer._access.table.row_names import order_of
 from spatialwhisperer._checks.values import check_texts
 from spatialwhisperer._messages import listing
@@ -115,9 +115,8 @@ def label_sets(
         raise TypeError(f"mapping must be a mapping from true class to label, not {type(mapping).__name__}.")
     for name, value in mapping.items():
         check_texts(f"mapping[{name!r}]", value)
-    wanted = {group_name(c): [v] if isinstance(v, str) else list(v) for c, v in mapping.items()}
-    if len(wanted) < len(mapping):
-        raise ValueError(f"mapping names a class twice (found: {listing(map(repr, mapping))}); keep one of its keys.")
+    named = by_group("mapping", mapping, "class")
+    wanted = {c: [v] if isinstance(v, str) else list(v) for c, v in named.items()}
     if wanted.keys().isdisjoint(true):
         raise ValueError(
             f"mapping is for {listing(wanted)}, and none of these is a true class (found: {listing(true)})."
