@@ -9,7 +9,6 @@ from spatialwhisperer._access.table.groups import by_group
 from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import listing
 
-
 _BY_SECTION = ("image_key", "mpp")
 
 
