@@ -197,7 +197,8 @@ def test_positions_are_written_x_first(bleep: Any, section: Any) -> None:
     table = section["table"]
     xy = np.array(table.obsm["spatial"])
     table.obsm["spatial"] = pd.DataFrame(xy[:, ::-1], index=table.obs_names, columns=["y", "x"])
-    assert np.array_equal(sw.tl.predict_expression(section, model=bleep, inplace=False).obsm["spatial"], xy)
+    got: Any = sw.tl.predict_expression(section, model=bleep, inplace=False)
+    assert np.array_equal(got.obsm["spatial"], xy)
 
 
 def test_a_table_is_written_beside_the_others(bleep: Any, section: Any, genes: list[str], tmp_path: Any) -> None:

@@ -104,10 +104,11 @@ def test_the_call_that_is_named_leaves_out_rows_of_what_was_cut_away(build: Any,
     maps = build.maps(S=1.0)
     pixels = np.zeros((30, 50), np.int64)
     pixels[4:8, 10:14] = 3
-    element, kept = {
+    made: dict[str, tuple[Any, list[Any]]] = {
         "shapes": (build.spots(build.XY, maps).iloc[:2], ["i1", "i0"]),
         "labels": (Labels2DModel.parse(pixels, dims=("y", "x"), transformations=maps), [3]),
-    }[kind]
+    }
+    element, kept = made[kind]
     sdata = build.sdata(
         images={"he": build.image(build.RGB, maps)},
         tables={"own": build.table(dict.fromkeys(regions, ["i2", "i1", "i0"] if kind == "shapes" else [9, 3]))},

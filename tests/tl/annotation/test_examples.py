@@ -109,7 +109,7 @@ def test_a_mask_with_names_belongs_to_these_rows(adata: Any) -> None:
     few = pd.Series(False, index=adata.obs_names)
     few.iloc[[3, 9]] = True
     nullable = few.astype("boolean")
-    nullable.iloc[:3] = pd.NA
+    nullable.iloc[[0, 1, 2]] = None
     shuffled = few.sample(frac=1, random_state=0)
     for mask in (few, few[::-1], shuffled, shuffled.astype("boolean"), nullable[::-1], few.reset_index(drop=True)):
         assert example_rows(adata, {"fat": mask}, ["fat"])["fat"].tolist() == [3, 9]
