@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import anndata as ad
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._messages import SpatialWhispererWarning
 
 
 def table_of(data: Any) -> Any:
@@ -163,6 +165,30 @@ def test_scores_are_real_numbers_with_a_name_each(section: Any) -> None:
     del table.obsm["own_scores"]
     with pytest.raises(KeyError, match="There are no scores"):
         sw.pl.scores(section, key="own")
+
+
+def test_scores_whose_class_names_were_lost_in_a_join_are_named(
+    adata: Any, model: Any, labels: Any, tmp_path: Any
+) -> None:
+    sw.tl.zero_shot_annotate(adata, labels, model=model, unknown="label")
+    joined = ad.concat({"P3": adata, "P4": adata}, label="library_id", index_unique="-")
+    joined.uns["spatial"] = dict.fromkeys(("P3", "P4"), adata.uns["spatial"]["P3"])
+    message = r"names of its classes in \.uns\['sw_label'\] were lost, .* Annotate the joined object again"
+    calls: list[Any] = [
+        sw.pl.scores,
+        lambda data: sw.pl.top_tiles(data, "fat", key="sw_label"),
+        lambda data: sw.tl.evaluate_annotation(data, "cell_type"),
+        lambda data: sw.tl.agreement(data, model=model),
+    ]
+    for call in calls:
+        with pytest.raises(KeyError, match=message):
+            call(joined)
+    with pytest.warns(SpatialWhispererWarning, match=message):
+        sw.io.write_qupath(joined, tmp_path / "joined.geojson", section="P3")
+    # labels need no names of classes
+    assert len(sw.pl.annotation(joined, with_image=False)) == 2
+    sw.tl.zero_shot_annotate(joined, labels, model=model, unknown="label")
+    assert len(sw.pl.scores(joined, section="P4")) == 1 + len(labels)
 
 
 def test_low_confidence_is_transparent_by_default(section: Any, model: Any, labels: dict[str, str]) -> None:

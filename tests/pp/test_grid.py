@@ -217,3 +217,17 @@ def test_a_grid_on_real_sections_covers_the_spots(build: Any, data_folder: Path)
         assert (spots > 0.5).mean() > 0.95
         grid = sw.pp.tiles(adata, at="grid", tile_um=154, tile_px=40, mpp=meta["um_per_px"], inplace=False)
         assert (read(grid).mean(axis=(1, 2, 3)) > 60).all(), "a tile of the grid is black"
+
+
+def test_libraries_that_are_whole_numbers_may_be_named_by_these() -> None:
+    entry = {"images": {"fullres": np.full((200, 300, 3), 200, np.uint8)}, "scalefactors": {}}
+    adata = ad.AnnData(np.zeros((2, 1), np.float32))
+    adata.uns["spatial"] = {1: entry, 2: entry}
+    mask = np.zeros((200, 300), bool)
+    mask[:, :100] = True
+    masks: dict[Any, Any] = {1: mask, 2: np.ones_like(mask)}
+    mpp: dict[Any, float] = {1: 0.5, 2: 1.0}
+    grid = sw.pp.tiles(adata, at="grid", tile_um=50, mpp=mpp, tissue=masks, inplace=False)
+    assert grid is not None
+    # 100 px are 50 um of the first one, where a third is tissue
+    assert grid.obs["library_id"].value_counts().to_dict() == {"1": 2, "2": 24}

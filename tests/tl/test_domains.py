@@ -87,11 +87,21 @@ def test_observed_and_predicted_expression_are_partitioned(section: Any) -> None
     section.tables["sw_expression"] = predicted
     spatial_domains(section, n_domains=3, key_added="from_prediction")
     assert section["table"].obs["from_prediction"].tolist() == bare.obs["sw_domain"].tolist()
-    with pytest.raises(ValueError, match="has 5 rows and the table 120"):
+    with pytest.raises(ValueError, match="has 5 rows, the table 120"):
         spatial_domains(bare, n_domains=3, prediction=predicted[:5].copy())
     result = evaluate_domains(section, "cell_type", use=["observed", "expression"], n_seeds=2)
     assert result["use"].tolist() == ["observed", "expression", "observed", "expression"]
     assert result["n"].tolist() == [120, 119, 120, 119]
+
+
+def test_the_error_about_rows_in_another_order_names_the_call_that_helps(halves: Any) -> None:
+    prediction = ad.AnnData(halves.obsm["values"].astype(np.float32), obs=halves.obs[[]].copy())
+    options: dict[str, Any] = {"n_domains": 2, "library_key": "section", "inplace": False}
+    with pytest.raises(ValueError, match=r"differ in 288 names.*prediction=prediction\[adata\.obs_names\]"):
+        spatial_domains(halves, prediction=prediction[::-1].copy(), **options)
+    expected = spatial_domains(halves, prediction=prediction, **options)
+    again = spatial_domains(halves, prediction=prediction[::-1].copy()[halves.obs_names], **options)
+    assert (cast("pd.Series[Any]", expected) == again).all()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import spatialdata as sd
@@ -192,6 +193,14 @@ def test_rows_without_features_are_nan(bleep: Any, section: Any) -> None:
 
 
 @pytest.mark.slow
+def test_positions_are_written_x_first(bleep: Any, section: Any) -> None:
+    table = section["table"]
+    xy = np.array(table.obsm["spatial"])
+    table.obsm["spatial"] = pd.DataFrame(xy[:, ::-1], index=table.obs_names, columns=["y", "x"])
+    got: Any = sw.tl.predict_expression(section, model=bleep, inplace=False)
+    assert np.array_equal(got.obsm["spatial"], xy)
+
+
 def test_a_table_is_written_beside_the_others(bleep: Any, section: Any, genes: list[str], tmp_path: Any) -> None:
     before = snapshot(section)
     assert sw.tl.predict_expression(section, model=bleep) is None

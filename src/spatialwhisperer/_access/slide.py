@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.contract import check_table, number_matrix
+from spatialwhisperer._access.contract import check_table
 from spatialwhisperer._access.images import missing_factor, rgb_names
 from spatialwhisperer._access.records import TilesRecord, Where, agreed, places_of
 from spatialwhisperer._access.result import Result, write_results
 from spatialwhisperer._access.sections import libraries, regions
 from spatialwhisperer._access.sections.lattice import ARRAY_COLUMNS
-from spatialwhisperer._access.sections.positions import array_positions
+from spatialwhisperer._access.sections.positions import array_positions, stored_positions
 from spatialwhisperer._access.sections.scale import Scale, rescaled, settle
 from spatialwhisperer._access.sections.section import Found, Section, check_named, missing_mpp
-from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values
+from spatialwhisperer._access.slide_options import SlideOptions, check_options, check_values, named_options
 from spatialwhisperer._access.table.placing import check_kept, check_others_kept
 from spatialwhisperer._access.tables import add_annotating_table, check_name, is_spatialdata, obs_of, table_name
 from spatialwhisperer._messages import listing, warn
@@ -64,7 +64,7 @@ class Slide:
         check_table(self.table)
         self.tiles = recorded_as(self.table, _keys.TILES, TilesRecord) if use_tiles else None
         self.drawing = drawing
-        self.options = options
+        self.options = named_options(options)
 
     @classmethod
     def open(
@@ -236,7 +236,7 @@ class Slide:
     @cached_property
     def _xy(self) -> np.ndarray | None:
         if "spatial" in self.table.obsm:
-            return number_matrix(self.table.obsm["spatial"], ".obsm['spatial']", least_columns=2)[:, :2]
+            return stored_positions(self.table)
         if self.is_spatialdata and "spatialdata_attrs" in self.table.uns:
             return regions.region_positions(self.data, self.table, self.sections)
         return None

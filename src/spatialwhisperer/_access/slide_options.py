@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import TypedDict, cast
 
+from spatialwhisperer._access.table.groups import by_group
 from spatialwhisperer._checks.values import check_text, positive
 from spatialwhisperer._messages import listing
+
+_BY_SECTION = ("image_key", "mpp")
 
 
 class SlideOptions(TypedDict, total=False):
@@ -48,7 +51,7 @@ def check_values(options: Mapping[str, object]) -> None:
         If a size is not a positive number.
     """
     for name, value in options.items():
-        each = value.values() if isinstance(value, Mapping) and name in ("image_key", "mpp") else (value,)
+        each = value.values() if isinstance(value, Mapping) and name in _BY_SECTION else (value,)
         for one in each:
             if one is None:
                 continue
@@ -56,6 +59,21 @@ def check_values(options: Mapping[str, object]) -> None:
                 positive(name, one)
             else:
                 check_text(name, one)
+
+
+def named_options(options: SlideOptions) -> SlideOptions:
+    """The same options, in which mappings from section have their names as keys, also where a column holds whole numbers.
+
+    Raises
+    ------
+    ValueError
+        If two keys name one section.
+    """
+    named = {
+        name: by_group(name, value) if isinstance(value, Mapping) and name in _BY_SECTION else value
+        for name, value in options.items()
+    }
+    return cast("SlideOptions", named)
 
 
 def check_options(options: Mapping[str, object]) -> None:

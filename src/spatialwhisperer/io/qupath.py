@@ -11,7 +11,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import check_label_column
-from spatialwhisperer._access.elements.colours import classes_of, colours_of
+from spatialwhisperer._access.elements.colours import classes_of, colours_of, lost_classes
 from spatialwhisperer._access.elements.outlines import Outlines, shapes_on_image
 from spatialwhisperer._access.images import find_image
 from spatialwhisperer._access.sections.choice import the_image
@@ -22,7 +22,7 @@ from spatialwhisperer._access.tables import check_free, is_spatialdata, obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_flag, check_key_added, check_text, check_texts, one_of
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import inform, listing
+from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._storage.permissions import check_writable
 from spatialwhisperer.io._qupath.pixels import Pixels
 from spatialwhisperer.io._qupath.regions import areas_of, check_slide, labels_in
@@ -343,6 +343,8 @@ def _measurements(slide: Slide, section: Section, key: str, columns: list[str]) 
     table, obs, rows = slide.table, obs_of(slide.table), section.rows
     out: dict[str, np.ndarray] = {}
     classes, scores = classes_of(table, key), table.obsm.get(_keys.scores(key))
+    if lost := lost_classes(table, key):
+        warn(f"The file gets no scores of the labels. {lost}")
     if scores is not None and np.shape(scores) == (slide.n_rows, len(classes)):
         out |= {name: np.asarray(scores)[rows, i] for i, name in enumerate(classes)}
     own = [name for name in (_keys.confidence(key), _keys.margin(key)) if name in obs and name not in columns]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import check_label_column, holds_numbers, number_column, number_matrix
-from spatialwhisperer._access.elements.colours import classes_of
+from spatialwhisperer._access.elements.colours import classes_of, lost_classes
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.groups import group_name
@@ -235,6 +235,8 @@ def _score_table(table: AnnData, key: str) -> pd.DataFrame:
         return pd.DataFrame(values, columns=names)
     if key in table.obs and holds_numbers(pd.Series(table.obs[key])):
         return pd.DataFrame({key: number_column(pd.Series(table.obs[key]), f".obs[{key!r}]")})
+    if lost := lost_classes(table, key):
+        raise KeyError(f"There are no class names for the scores of {key!r}: {lost}")
     raise KeyError(
         f"There are no scores for {key!r} (.obsm holds {listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, …) first."
     )

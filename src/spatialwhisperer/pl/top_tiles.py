@@ -11,7 +11,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import holds_numbers, number_column, number_matrix
-from spatialwhisperer._access.elements.colours import classes_of
+from spatialwhisperer._access.elements.colours import classes_of, lost_classes
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.groups import group_name
@@ -204,6 +204,8 @@ def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
         raise KeyError(
             f".obs[{label!r}] holds no numbers. Name one label (found: {listing(classes)}) or a column of numbers."
         )
+    if lost := lost_classes(table, key):
+        raise KeyError(f"There are no class names for the scores of {key!r}: {lost}")
     raise KeyError(
         f"There are no scores for {label!r} (labels of {key!r}: {listing(classes)}). Run "
         f"sw.tl.zero_shot_annotate(data, [{label!r}, …]) or sw.tl.query(data, {label!r}) first; the result of a query is "

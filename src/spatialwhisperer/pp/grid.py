@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
+from spatialwhisperer._access.contract import libraries_of
 from spatialwhisperer._access.grid import Grid, add_tile_grid, check_grid_names, grid_table
 from spatialwhisperer._access.images import RasterImage, find_image, rgb_names
 from spatialwhisperer._access.records import TilesRecord, Where
@@ -19,6 +20,7 @@ from spatialwhisperer._access.sections.platforms import pixel_of
 from spatialwhisperer._access.sections.regions import check_image_system, image_scales, image_stretch
 from spatialwhisperer._access.sections.scale import GivenPixel, of_library, settle
 from spatialwhisperer._access.sections.section import Section, check_named, missing_mpp, say_scales
+from spatialwhisperer._access.table.groups import by_group
 from spatialwhisperer._access.tables import is_spatialdata, obs_of
 from spatialwhisperer._access.tiles.intensity import check_intensity
 from spatialwhisperer._access.tiles.plan import check_resolution
@@ -122,6 +124,7 @@ def image_frames(
     ValueError
         If two scales of an image differ, or it does not lie in the coordinate system.
     """
+    mpp = by_group("mpp", mpp, "image") if isinstance(mpp, Mapping) else mpp
     check_named("mpp", mpp, {name: name for name in names})
     return [_image_frame(data, name, mpp, coordinate_system) for name in names]
 
@@ -135,7 +138,7 @@ def _image_frame(
         found, stretch = image_scales(data, name), image_stretch(data, name, coordinate_system)
     else:
         check_no_system(coordinate_system)
-        found, stretch = of_library(data.uns["spatial"][name]), 1.0
+        found, stretch = of_library(libraries_of(data)[name]), 1.0
     none, pixel = np.empty((0, 2)), pixel_of(data, name) if is_spatialdata(data) else GivenPixel()
     scale = settle(
         name, name, mpp=mpp, spot_pitch_um=None, xy_px=none, stated=None, found=found, stretch=stretch, pixel=pixel
@@ -186,6 +189,7 @@ def _mask(data: AnnData | SpatialData, image: RasterImage, tissue: Tissue) -> Ti
             raise ValueError(f"tissue must be 'auto', None or a mask of shape (height, width), not {tissue!r}.")
         return tissue_mask(data, image.name)
     if isinstance(tissue, Mapping):
+        tissue = by_group("tissue", tissue, "image")
         if image.name not in tissue:
             raise KeyError(f"tissue has no mask for image {image.name!r} (found: {listing(tissue)}).")
         tissue = tissue[image.name]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.elements.colours import distinct
+from spatialwhisperer._access.elements.colours import distinct, lost_classes
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
@@ -148,6 +148,8 @@ def agreement(
     check_names([opened], layer=layer)
     asked = recorded_as(opened.table, key, AnnotationRecord)
     if asked is None:
+        if lost := lost_classes(opened.table, key):
+            raise KeyError(f"Nothing says how the labels {key!r} were made: {lost}")
         raise KeyError(
             f"There is no annotation {key!r} (.obs holds {listing(opened.table.obs)}). Run sw.tl.zero_shot_annotate(data, labels, "
             "model=model) first."

@@ -73,7 +73,7 @@ def zero_shot_annotate(
     templates: str | Sequence[str] = "{}",
     normalize: Normalize | None = None,
     background: Literal["section", "training"] | np.ndarray | AnnData | None = None,
-    examples: str | Mapping[str, Sequence[str] | Sequence[int] | np.ndarray] | None = None,
+    examples: str | Mapping[str, Sequence[str] | Sequence[int] | np.ndarray | pd.Series] | None = None,
     group_key: str | None = None,
     min_confidence: float | None = None,
     min_margin: float = 0.0,
@@ -126,7 +126,8 @@ def zero_shot_annotate(
         else "section".
     examples
         A few labelled rows of two labels or more: a column of ``.obs`` that is NaN in all other rows, or a mapping from label to row
-        names or positions. A logistic regression with an offset for each label is fitted to their embeddings. The scores of the words
+        names, positions or a Boolean mask of all rows. A mask that is a Series is brought into the order of the rows by its index, and
+        taken as it is where that only counts (0, 1, 2, …). A logistic regression with an offset for each label is fitted to their embeddings. The scores of the words
         are where it starts from, and weigh as much as a quarter of an example. Leave these rows out of the ground truth when you
         evaluate.
     group_key

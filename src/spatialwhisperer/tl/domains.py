@@ -12,6 +12,7 @@ from spatialwhisperer._access.columns import column, matrix
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.row_names import check_same_rows
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added, check_text
@@ -223,11 +224,7 @@ def _predicted(slide: Slide, prediction: AnnData | None) -> np.ndarray:
         raise TypeError(
             f"prediction must be an AnnData, not {type(prediction).__name__}: what sw.tl.predict_expression returns."
         )
-    if prediction.n_obs != table.n_obs or not prediction.obs_names.equals(table.obs_names):
-        raise ValueError(
-            f"The predicted expression has {prediction.n_obs} rows and the table {table.n_obs}, or their names differ: "
-            "predict again, or pass the prediction of these rows."
-        )
+    check_same_rows(prediction, table)
     values: Any = prediction.X
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
 

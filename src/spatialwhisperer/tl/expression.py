@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
+from spatialwhisperer._access.sections.positions import xy_part
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.counts import find_genes
 from spatialwhisperer._access.table.groups import group_names
@@ -110,6 +111,8 @@ def predict_expression(
     ``.var['held_out_pearson']`` : :class:`pandas.Series` (dtype ``float32``)
         Correlation of predicted and measured values of this gene on held-out training tissue; use it to drop genes that are
         predicted badly. :class:`ExpressionOptions` says what the held-out patient was left out of.
+    ``.obsm['spatial']`` : :class:`numpy.ndarray`
+        The positions, where the slide's table has them: x, then y, also where the columns of a DataFrame are named in another order.
 
     Raises
     ------
@@ -324,5 +327,5 @@ def _table(
     obs[_keys.std(_keys.EXPRESSION)] = std.astype(np.float32)
     out = AnnData(np.ascontiguousarray(values, dtype=np.float32), obs=obs, var=var)
     if "spatial" in table.obsm:
-        out.obsm["spatial"] = np.asarray(table.obsm["spatial"]).copy()
+        out.obsm["spatial"] = np.array(xy_part(table.obsm["spatial"]))
     return out

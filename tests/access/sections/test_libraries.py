@@ -41,6 +41,19 @@ def test_the_column_of_the_libraries_can_be_named(two: ad.AnnData) -> None:
         Slide.open(two, library_key="nope").frames  # noqa: B018
 
 
+def test_sections_that_are_whole_numbers_may_be_named_by_these(two: ad.AnnData) -> None:
+    two.uns["spatial"] = {"1": two.uns["spatial"]["A"], "2": two.uns["spatial"]["B"]}
+    two.obs["library_id"] = [2, 1, 2, 1]
+    slide = Slide.open(two, mpp={1: 0.3, 2.0: 2.0})  # type: ignore[dict-item]
+    assert [(s.name, s.mpp) for s in slide.scaled()] == [("2", 2.0), ("1", 0.3)]
+    slide = Slide.open(two, image_key={1: "1", 2: "1"})  # type: ignore[dict-item]
+    assert [(s.name, s.image and s.image.name) for s in slide.frames] == [("2", "1"), ("1", "1")]
+    with pytest.raises(ValueError, match="mpp names a section twice"):
+        Slide.open(two, mpp={1: 0.3, "1": 2.0})  # type: ignore[dict-item]
+    with pytest.raises(KeyError, match=r"mpp names '3', which is no section of this object, and says nothing of 2, 1"):
+        Slide.open(two, mpp={3: 0.3}).frames  # type: ignore[dict-item]  # noqa: B018
+
+
 def test_a_usual_column_whose_values_are_libraries_is_found(two: ad.AnnData) -> None:
     two.obs["batch"] = ["x", "y", "x", "y"]
     two.obs["sample"] = CODES

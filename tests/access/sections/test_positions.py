@@ -4,6 +4,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from spatialwhisperer._access.sections import positions
@@ -71,6 +72,24 @@ def test_array_indices_that_are_no_numbers_are_left_out(capsys: pytest.CaptureFi
     assert ".obs['array_row'] holds values that are no numbers" in capsys.readouterr().err
     words.obsm["spatial"] = np.array([[10.0, 10.0], [10.0, 20.0]])
     assert positions_of(words, array=True).tolist() == [[1, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("names", [["y", "x"], ["array_row", " Y", "X "], ["pxl_row_in_fullres", "pxl_col_in_fullres"]])
+def test_columns_of_a_frame_are_found_by_their_names(build: Any, names: list[str]) -> None:
+    adata = build.library(build.XY)
+    columns = np.column_stack([np.ones(3), build.XY[:, ::-1]])[:, -len(names) :]
+    adata.obsm["spatial"] = pd.DataFrame(columns, index=adata.obs_names, columns=names)
+    slide = Slide.open(adata, mpp=1)
+    assert np.array_equal(slide.frames[0].xy_px, build.XY)
+    assert np.array_equal(positions_of(adata), build.XY)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], [0, 1], ["x", "x"], ["y", "z"], ["x", "pxl_row"]])
+def test_without_these_names_the_first_two_columns_count(build: Any, names: list[Any]) -> None:
+    adata = build.library(build.XY)
+    adata.obsm["spatial"] = pd.DataFrame(build.XY, index=adata.obs_names, columns=names)
+    assert np.array_equal(positions_of(adata), build.XY)
+    assert np.array_equal(Slide.open(adata, mpp=1).frames[0].xy_px, build.XY)
 
 
 def test_positions_come_from_the_shapes_where_the_table_has_none(build: Any) -> None:

@@ -94,6 +94,42 @@ def test_what_is_ambiguous_or_missing_is_said(build: Any) -> None:
     assert np.isnan(blind.xy_px).all()
 
 
+@pytest.mark.parametrize("kind", ["shapes", "labels"])
+@pytest.mark.parametrize("regions", [["a"], ["a", "b"]])
+def test_the_call_that_is_named_leaves_out_rows_of_what_was_cut_away(build: Any, kind: str, regions: list[str]) -> None:
+    """Of another region, or of instances of this one."""
+    import spatialdata
+    from spatialdata.models import Labels2DModel
+
+    maps = build.maps(S=1.0)
+    pixels = np.zeros((30, 50), np.int64)
+    pixels[4:8, 10:14] = 3
+    made: dict[str, tuple[Any, list[Any]]] = {
+        "shapes": (build.spots(build.XY, maps).iloc[:2], ["i1", "i0"]),
+        "labels": (Labels2DModel.parse(pixels, dims=("y", "x"), transformations=maps), [3]),
+    }
+    element, kept = made[kind]
+    sdata = build.sdata(
+        images={"he": build.image(build.RGB, maps)},
+        tables={"own": build.table(dict.fromkeys(regions, ["i2", "i1", "i0"] if kind == "shapes" else [9, 3]))},
+        **{kind: {"a": element}},
+    )
+    with pytest.raises(KeyError, match="Leave such rows out: ") as caught:
+        Slide.open(sdata, mpp=1).frames  # noqa: B018
+    call = str(caught.value.args[0]).split("Leave such rows out: ")[1].removesuffix(".")
+    exec(call, {"sdata": sdata, "spatialdata": spatialdata})
+    (section,) = Slide.open(sdata, mpp=1).frames
+    assert section.name == "a"
+    assert len(section.rows) == len(kept)
+    assert sorted(sdata["own"].obs["which"]) == sorted(kept)
+
+
+def test_a_table_of_which_nothing_is_left_names_another_remedy(build: Any) -> None:
+    sdata = build.one(tables={"table": build.table({"gone": ["i0"]})})
+    with pytest.raises(KeyError, match=r"annotates 'gone'.*Add it under this name, or leave the table out"):
+        Slide.open(sdata, mpp=1).frames  # noqa: B018
+
+
 def test_an_image_may_be_chosen_for_each_region(build: Any) -> None:
     maps, table = build.maps(S=1.0), build.table({"a": ["i0"], "b": ["i1"]})
     data = build.sdata(

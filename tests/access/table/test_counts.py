@@ -26,6 +26,20 @@ IDS = [f"ENSG{i:011d}" for i in range(G)]
 NONE = [""] * G
 
 
+@pytest.mark.parametrize("kind", ["array", "dask", "backed"])
+def test_counts_of_half_precision_are_read_as_they_are(kind: str, tmp_path: Any) -> None:
+    import dask.array as da
+
+    adata = table()
+    expected = adata.X.toarray() if sp.issparse(adata.X) else np.asarray(adata.X)
+    expected[0, 0] = 2048  # the largest count before which half precision leaves none out
+    adata.X = da.from_array(expected.astype(np.float16)) if kind == "dask" else expected.astype(np.float16)
+    if kind == "backed":
+        adata.write_h5ad(tmp_path / "half.h5ad")
+        adata = ad.read_h5ad(tmp_path / "half.h5ad", backed="r")
+    assert np.array_equal(counts_matrix(adata).toarray(), expected)
+
+
 def table(names: list[str] = SYMBOLS, **var: list[Any]) -> Any:
     x = np.random.default_rng(0).poisson(1.5, (12, len(names))).astype(np.int32)
     return ad.AnnData(sp.csr_matrix(x), var=pd.DataFrame(var, index=names))

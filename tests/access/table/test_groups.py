@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatialwhisperer._access.table.groups import group_name, group_names, known_labels, names_in_order
+from spatialwhisperer._access.table.groups import by_group, group_name, group_names, known_labels, names_in_order
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,9 @@ def test_labels_to_ignore_are_named_in_any_form() -> None:
 def test_names_stand_in_the_order_of_the_categories_then_of_the_alphabet() -> None:
     columns: list[Any] = [pd.Series([2.0, 1.0], dtype=pd.CategoricalDtype([3.0, 2.0, 1.0])), pd.Series(["b", "a"])]
     assert names_in_order(["1", "b", None, "2", "a", "1"], columns) == ["2", "1", "a", "b"]
+
+
+def test_keys_of_a_caller_are_names_of_groups() -> None:
+    assert by_group("mpp", {1: 0.5, 2.0: 0.4, np.int64(3): 0.3, "a": 0.2}) == {"1": 0.5, "2": 0.4, "3": 0.3, "a": 0.2}
+    with pytest.raises(ValueError, match=r"mpp names a section twice \(found: 1, '1'\); keep one of its keys"):
+        by_group("mpp", {1: 0.5, "1": 0.4})

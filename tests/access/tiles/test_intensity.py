@@ -30,7 +30,7 @@ def section(pixels: Any) -> Section:
         (np.zeros_like(PIXELS), "is black .0. wherever it was looked at.*read or write the image again"),
         (np.full(PIXELS.shape, np.nan, np.float32), "nothing but NaN"),
         (PIXELS.astype(np.uint16) * 16, r"reach 3984 of 65535.*12-bit values.*pixels // 16.\.astype\('uint8'\)"),
-        (PIXELS.astype(np.uint16), r"8-bit values.*pixels // 1.\.astype"),
+        (PIXELS.astype(np.uint16), r"8-bit values.*: pixels\.astype\('uint8'\)"),
     ],
     ids=["black", "nan", "12-bit", "8-bit"],
 )

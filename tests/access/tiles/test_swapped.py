@@ -80,6 +80,20 @@ def test_the_call_that_is_named_mends_shapes(build: Any) -> None:
     assert np.allclose(section.xy_px, xy)
 
 
+@pytest.mark.parametrize("names", [None, ["x", "y"], ["y", "x"], ["a", "b"]])
+def test_the_call_that_is_named_mends_a_table(build: Any, names: list[str] | None) -> None:
+    pixels, xy = tissue(400, 300)
+    adata = build.library(xy[:, ::-1], pixels=pixels)
+    if names is not None:
+        stored = xy if names == ["y", "x"] else xy[:, ::-1]
+        adata.obsm["spatial"] = pd.DataFrame(stored, index=adata.obs_names, columns=names)
+    with pytest.raises(ValueError, match="Exchange them") as caught:
+        plan_tiles(Slide.open(adata, mpp=0.5))
+    exec(str(caught.value).split("Exchange them: ")[1].removesuffix("."), {"adata": adata})
+    (section,) = plan_tiles(Slide.open(adata, mpp=0.5)).sections
+    assert np.allclose(section.xy_px, xy)
+
+
 def breast(folder: Path) -> Iterator[tuple[str, Path, np.ndarray]]:
     for name in ("A1", "C2", "C3", "C4", "C5"):
         own = folder / "her2st" / name

@@ -105,6 +105,37 @@ def test_rows_may_be_named_in_any_form(adata: Any) -> None:
     assert {k: v.tolist() for k, v in got.items()} == {"a/b": [3], "fat": [9]}
 
 
+def test_a_mask_with_names_belongs_to_these_rows(adata: Any) -> None:
+    few = pd.Series(False, index=adata.obs_names)
+    few.iloc[[3, 9]] = True
+    nullable = few.astype("boolean")
+    nullable.iloc[[0, 1, 2]] = None
+    shuffled = few.sample(frac=1, random_state=0)
+    for mask in (few, few[::-1], shuffled, shuffled.astype("boolean"), nullable[::-1], few.reset_index(drop=True)):
+        assert example_rows(adata, {"fat": mask}, ["fat"])["fat"].tolist() == [3, 9]
+    for mask, message in (
+        (few[:-1], r"mask of 'fat' in examples has 119 rows, the table 120.*mask\.loc\[adata\.obs_names\]"),
+        (few.rename({adata.obs_names[0]: "other"}), r"are not those of the table.*mask\.reset_index"),
+        (few.reset_index(drop=True)[::-1], "are not those of the table"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            example_rows(adata, {"fat": mask}, ["fat"])
+
+
+def test_a_name_that_is_asked_for_is_that_of_one_row(adata: Any) -> None:
+    names = adata.obs_names.to_list()
+    adata.obs_names = [*names[:-2], names[0], names[1]]
+    rows = example_rows(adata, {"fat": [names[3], names[2]], "bone": [names[117]]}, ["fat", "bone"])
+    assert {label: own.tolist() for label, own in rows.items()} == {"fat": [2, 3], "bone": [117]}
+    message = (
+        rf"examples of 'fat' name '{names[1]}', which 2 rows.*positions of rows, or run adata\.obs_names_make_unique"
+    )
+    with pytest.raises(ValueError, match=message):
+        example_rows(adata, {"fat": [names[3], names[1]]}, ["fat"])
+    with pytest.raises(KeyError, match=r"not in \.obs_names: elsewhere"):
+        example_rows(adata, {"fat": [names[1], "elsewhere"]}, ["fat"])
+
+
 def test_examples_make_up_for_poor_words(section: Any, model: Any) -> None:
     table = section["table"]
     truth = table.obs["cell_type"].astype(str).to_numpy()

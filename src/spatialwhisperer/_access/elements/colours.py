@@ -52,6 +52,17 @@ def classes_of(table: AnnData, key: str) -> list[str]:
     return [] if isinstance(named, str) or np.ndim(named) != 1 else [str(c) for c in named]
 
 
+def lost_classes(table: AnnData, key: str) -> str:
+    """What to do about scores whose class names are gone, for a message; empty where they are not."""
+    scores = _keys.scores(key)
+    if scores not in table.obsm or key in table.uns:
+        return ""
+    return (
+        f".obsm[{scores!r}] is there, and the names of its classes in .uns[{key!r}] were lost, as where tables are joined. Annotate the joined "
+        "object again: sw.tl.zero_shot_annotate(data, …)."
+    )
+
+
 def colours_of(data: AnnData | Sequence[AnnData], key: str, names: Sequence[str]) -> list[str]:
     """Colour of each name in a column: that of ``.uns['<key>_colors']``, else one by its place among all labels.
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialwhisperer._access.contract import libraries_of, link_of, number_matrix
+from spatialwhisperer._access.contract import libraries_of, link_of
 from spatialwhisperer._access.images import find_image, rgb_names
 from spatialwhisperer._access.sections.lattice import array_indices
+from spatialwhisperer._access.sections.positions import stored_positions, xy_part
 from spatialwhisperer._access.sections.scale import of_library
 from spatialwhisperer._access.sections.section import Found, Section
 from spatialwhisperer._access.table.groups import check_all_named, group_names
@@ -107,7 +108,7 @@ def library_sections(
             f"'spatial' not in .obsm (found: {listing(adata.obsm)}). Tiles need the positions of the rows: x and y in "
             "full-resolution pixels, as sc.read_visium or sq.read.visium store them."
         )
-    xy = number_matrix(adata.obsm["spatial"], ".obsm['spatial']", least_columns=2)[:, :2]
+    xy = stored_positions(adata)
     images = rgb_names(adata)
     libraries = libraries_of(adata)
     out = []
@@ -166,7 +167,7 @@ def _warn_of_joined(adata: AnnData) -> None:
     """Say where many rows of the only section lie at the very places of others, as after a join."""
     xy = array_indices(obs_of(adata))
     if xy is None:
-        xy = np.asarray(adata.obsm["spatial"]) if "spatial" in adata.obsm else np.empty((0, 2))
+        xy = np.asarray(xy_part(adata.obsm["spatial"])) if "spatial" in adata.obsm else np.empty((0, 2))
     # what is damaged is said where it is read
     if xy.ndim != 2 or xy.shape[1] < 2 or xy.dtype.kind not in "iuf":
         return

@@ -27,7 +27,7 @@ from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -62,7 +62,7 @@ def region_sections(
     """
     out = []
     annotated = _annotated(table, codes)
-    elements = {region: _region_element(sdata, region) for region, _, _ in annotated}
+    elements = _region_elements(sdata, table, [region for region, _, _ in annotated])
     placing = placing_systems(elements)
     for region, rows, instances in annotated:
         element = elements[region]
@@ -74,7 +74,7 @@ def region_sections(
             continue
         image_element = sdata.images[image_name]
         system, matrix = to_image(region, element, image_name, image_element, coordinate_system)
-        xy = _centroids(element, region, instances)
+        xy = _centroids(element, region, instances, _leave_out(sdata, table, list(elements)))
         xy = moved(xy, matrix)
         scales = _stated(sdata, region, element, image_name, system, matrix)
         its = stretch_of(systems_of(image_element)[system])
@@ -112,8 +112,10 @@ def _array_columns(table: AnnData, rows: np.ndarray) -> pd.DataFrame:
 def region_positions(sdata: SpatialData, table: AnnData, codes: np.ndarray) -> np.ndarray:
     """Centroid of each row in the intrinsic coordinates of its element, shape (n, 2). The unit may differ between sections."""
     xy = np.full((table.n_obs, 2), np.nan)
-    for region, rows, instances in _annotated(table, codes):
-        xy[rows] = _centroids(_region_element(sdata, region), region, instances)
+    annotated = _annotated(table, codes)
+    elements = _region_elements(sdata, table, [region for region, _, _ in annotated])
+    for region, rows, instances in annotated:
+        xy[rows] = _centroids(elements[region], region, instances, _leave_out(sdata, table, list(elements)))
     return xy
 
 
@@ -121,7 +123,7 @@ def region_outlines(
     sdata: SpatialData, region: str, image: str, coordinate_system: str | None
 ) -> tuple[Any, np.ndarray] | None:
     """Shapes of a region, as a GeoDataFrame, and the affine map from them to the pixels of an image; ``None`` for labels and points."""
-    element = _region_element(sdata, region)
+    element = sdata[region]
     if not hasattr(element, "geometry"):
         return None
     _check_unique(region, element.index)
@@ -167,13 +169,34 @@ def _annotated(table: AnnData, codes: np.ndarray) -> list[tuple[str, np.ndarray,
     ]
 
 
-def _region_element(sdata: SpatialData, region: str) -> Any:
-    for group in (sdata.shapes, sdata.labels, sdata.points):
-        if region in group:
-            return group[region]
-    raise KeyError(
-        f"The table annotates {region!r}, which is not in this SpatialData (shapes: {listing(sdata.shapes)}; "
-        f"labels: {listing(sdata.labels)})."
+def _region_elements(sdata: SpatialData, table: AnnData, regions: Sequence[str]) -> dict[str, Any]:
+    """The elements that a table annotates, by name.
+
+    Raises
+    ------
+    KeyError
+        If one is not there. The message names the call that leaves its rows out.
+    """
+    elements = {name: group[name] for group in (sdata.points, sdata.labels, sdata.shapes) for name in group}
+    gone = [region for region in regions if region not in elements]
+    if gone:
+        left = [region for region in regions if region in elements]
+        raise KeyError(
+            f"The table annotates {listing(map(repr, gone), 3)}, which is not in this SpatialData (shapes: {listing(sdata.shapes)}; "
+            f"labels: {listing(sdata.labels)}). {_leave_out(sdata, table, left)}"
+        )
+    return {region: elements[region] for region in regions}
+
+
+def _leave_out(sdata: SpatialData, table: AnnData, regions: Sequence[str]) -> str:
+    """The call that keeps the rows of the elements that are named; another remedy where there are none."""
+    if not regions:
+        return "Add it under this name, or leave the table out: del sdata.tables[…]."
+    name = next((name for name, own in sdata.tables.items() if own is table), "table")
+    # an inner join leaves out labels
+    return (
+        f"Leave such rows out: sdata[{name!r}] = spatialdata.join_spatialelement_table(sdata=sdata, spatial_element_names={list(regions)!r}, "
+        f"table_name={name!r}, how='left')[1]."
     )
 
 
@@ -183,8 +206,8 @@ def _diameter(element: Any) -> float:
     return float("nan") if radii is None else 2 * float(np.median(radii))
 
 
-def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:
-    """Centroids in the intrinsic coordinates of an element, in the order of the rows."""
+def _centroids(element: Any, region: str, instances: np.ndarray, remedy: str) -> np.ndarray:
+    """Centroids in the intrinsic coordinates of an element, in the order of the rows; ``remedy`` is for rows that it does not hold."""
     if hasattr(element, "geometry"):
         points = element.geometry.centroid
         index, xy = element.index, np.column_stack([points.x, points.y])
@@ -196,20 +219,20 @@ def _centroids(element: Any, region: str, instances: np.ndarray) -> np.ndarray:
         missing = instances[position < 0]
         raise KeyError(
             f"{len(missing)} rows of the table name instances that {region!r} does not hold (such as {listing(missing, 3)}). "
-            + _how_to_match(pd.Index(missing), pd.Index(index), region)
+            + (_how_to_convert(pd.Index(missing), pd.Index(index), region) or remedy)
         )
     return np.asarray(xy, dtype=np.float64)[position]
 
 
-def _how_to_match(missing: pd.Index, held: pd.Index, region: str) -> str:
-    """What to do about instances that were not found: of the same text, they have another type."""
+def _how_to_convert(missing: pd.Index, held: pd.Index, region: str) -> str:
+    """What to do about instances that were not found where, of the same text, they have another type; else empty."""
     if missing.astype(str).isin(held.astype(str)).any():
         kind = "str" if held.inferred_type == "string" else str(held.dtype)
         return (
             f"They are {missing.inferred_type} ({missing.dtype}) in the table and {held.inferred_type} ({held.dtype}) in {region!r}: convert "
             f"the column of the table with .astype({kind!r})."
         )
-    return "Match them with spatialdata.match_element_to_table."
+    return ""
 
 
 def _check_unique(region: str, index: pd.Index) -> None:

@@ -340,4 +340,6 @@ def _loaded(stored: Any) -> sp.csr_matrix:
             stored = stored.compute()
         elif not isinstance(stored, np.ndarray):
             stored = stored[()] if hasattr(stored, "shape") else np.asarray(stored)
+        # scipy has no sparse matrices of half precision, whose numbers single precision holds exactly
+        stored = stored.astype(np.float32) if getattr(stored, "dtype", None) == np.float16 else stored
     return stored_once(sp.csr_matrix(stored))

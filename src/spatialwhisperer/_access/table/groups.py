@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._messages import listing
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+T = TypeVar("T")
 
 
 def group_name(value: Any) -> str:
@@ -28,6 +32,29 @@ def group_names(values: Iterable[Any]) -> np.ndarray:
     names = np.array([*(group_name(value) for value in found), None], dtype=object)
     # the code of a missing value is -1, and ``None`` stands last
     return names[codes]
+
+
+def by_group(argument: str, given: Mapping[Any, T], what: str = "section") -> dict[str, T]:
+    """What a caller states for each group, by its name: a key may be the whole number that a column holds.
+
+    Parameters
+    ----------
+    argument
+        Its name, for the message.
+    given
+        What was passed.
+    what
+        What a group is, for the message.
+
+    Raises
+    ------
+    ValueError
+        If two keys name one group.
+    """
+    named = {group_name(key): value for key, value in given.items()}
+    if len(named) < len(given):
+        raise ValueError(f"{argument} names a {what} twice (found: {listing(map(repr, given))}); keep one of its keys.")
+    return named
 
 
 def check_all_named(names: np.ndarray, what: str, column: str, remedy: str) -> None:

@@ -53,9 +53,10 @@ def check_intensity(section: Section) -> None:
     full = float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0
     if values.dtype == np.uint16 and top <= _12_BIT:
         bits = max(8, int(top).bit_length())
+        shifted = "pixels" if bits == 8 else f"(pixels // {2 ** (bits - 8)})"
         raise ValueError(
             f"{where} is uint16 and its values reach {top:g} of 65535, so it would be read as almost black: these are {bits}-bit values. "
-            f"Store it as 8-bit: (pixels // {2 ** (bits - 8)}).astype('uint8')."
+            f"Store it as 8-bit: {shifted}.astype('uint8')."
         )
     if top < _DARK * full:
         warn(

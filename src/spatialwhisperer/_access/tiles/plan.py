@@ -108,7 +108,7 @@ def plan_tiles(slide: Slide, off_slide: OffSlide | None = None) -> TilePlan:
     # once: what `tiles` recorded was checked by it, where rows lie as they did
     if not slide.drawing and (slide.tiles is None or _moved(slide, sections)):
         for section in sections:
-            check_axes(section, in_table=not slide.is_spatialdata)
+            check_axes(section, None if slide.is_spatialdata else slide.table.obsm["spatial"])
             # squares that another tool laid have no genes, and lie as it pleased
             if slide.table.n_vars:
                 check_scale(section)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._access.sections.positions import xy_columns
 from spatialwhisperer._messages import warn
 
 if TYPE_CHECKING:
@@ -60,15 +62,15 @@ class BothWays:
         return self.tissue < _MOST_ON_TISSUE and better
 
 
-def check_axes(section: Section, *, in_table: bool) -> None:
+def check_axes(section: Section, stored: Any) -> None:
     """Refuse rows whose x and y were exchanged without doubt, and warn where it is likely.
 
     Parameters
     ----------
     section
         The section; one without an image, or with few rows, passes.
-    in_table
-        Whether the positions are those of the table (AnnData), and not of an element.
+    stored
+        Positions of the table (AnnData) as they are stored; ``None`` where they are those of an element.
 
     Raises
     ------
@@ -83,16 +85,20 @@ def check_axes(section: Section, *, in_table: bool) -> None:
     text = (
         f"x and y of section {section.name!r} seem to be exchanged: {100 * found.tissue:.0f} % of the rows lie on tissue as they are, and "
         f"{100 * found.tissue_swapped:.0f} % with x and y exchanged (off the image: {100 * found.off:.0f} % and {100 * found.off_swapped:.0f} %). "
-        f"Positions are x (column), y (row). {remedy(section.name, in_table=in_table)}"
+        f"Positions are x (column), y (row). {remedy(section.name, stored)}"
     )
     if found.is_certain:
         raise ValueError(text)
     warn(text)
 
 
-def remedy(section: str, *, in_table: bool) -> str:
+def remedy(section: str, stored: Any) -> str:
     """The call that exchanges x and y."""
-    if in_table:
+    if isinstance(stored, pd.DataFrame):
+        # without names, which would tell x and y as before
+        order = (xy_columns(stored) or [0, 1])[::-1]
+        return f"Exchange them: adata.obsm['spatial'] = adata.obsm['spatial'].to_numpy()[:, {order}]."
+    if stored is not None:
         return "Exchange them: adata.obsm['spatial'] = adata.obsm['spatial'][:, ::-1]."
     return (
         f"Exchange them: swap = Affine([[0, 1, 0], [1, 0, 0], [0, 0, 1]], ('x', 'y'), ('x', 'y')); old = "

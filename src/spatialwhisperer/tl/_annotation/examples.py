@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialwhisperer._access.columns import column
+from spatialwhisperer._access.table.row_names import order_of, places_of
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.labels.few_shot import fit_few_shot, standardized
 
@@ -26,7 +27,8 @@ def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[
     table
         The rows.
     examples
-        Column of ``.obs`` with labels (missing: no example), or a mapping from label to names or positions of rows.
+        Column of ``.obs`` with labels (missing: no example), or a mapping from label to names or positions of rows, or to a mask.
+        A mask that is a Series is brought into the order of the rows by their names.
     classes
         The labels.
 
@@ -35,7 +37,8 @@ def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[
     KeyError
         If the column, or a row that is named, does not exist.
     ValueError
-        If a label is not among the labels, a position is out of range, a row is an example of two labels, or there is none.
+        If a label is not among the labels, a position is out of range, a name that is asked for repeats, the rows of a mask are others, a
+        row is an example of two labels, or there is none.
     TypeError
         If ``examples`` is neither.
     """
@@ -62,6 +65,10 @@ def example_rows(table: AnnData, examples: Any, classes: Sequence[str]) -> dict[
 
 
 def _positions(table: AnnData, rows: Any, label: str) -> np.ndarray:
+    if isinstance(rows, pd.Series) and pd.api.types.is_bool_dtype(rows.dtype):
+        # a missing value is no example
+        mask = rows.to_numpy(dtype=bool, na_value=False)
+        return np.flatnonzero(mask[order_of(rows.index, table, f"The mask of {label!r} in examples", "mask")])
     rows = np.atleast_1d(np.asarray(rows))
     if not rows.size:
         return np.zeros(0, np.int64)
@@ -78,10 +85,7 @@ def _positions(table: AnnData, rows: Any, label: str) -> np.ndarray:
                 f"examples of {label!r} hold row {listing(off, 4)}; the table has rows 0 to {table.n_obs - 1}."
             )
         return rows.astype(np.int64)
-    at = table.obs_names.get_indexer(rows.astype(str))
-    if (at < 0).any():
-        raise KeyError(f"examples of {label!r} name rows that are not in .obs_names: {listing(rows[at < 0], 4)}.")
-    return at
+    return places_of(pd.Index(rows.astype(str)), table, f"examples of {label!r}")
 
 
 class Refined(NamedTuple):

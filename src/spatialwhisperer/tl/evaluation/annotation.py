@@ -10,6 +10,7 @@ import pandas as pd
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.contract import number_matrix
+from spatialwhisperer._access.elements.colours import lost_classes
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
@@ -199,6 +200,8 @@ def label_scores(table: AnnData, key: str) -> pd.DataFrame:
         If labels and scores are of different annotations.
     """
     scores = _keys.scores(key)
+    if key in table.obs and (lost := lost_classes(table, key)):
+        raise KeyError(f"There are no class names for the scores of {key!r}: {lost}")
     if scores not in table.obsm or key not in table.uns or key not in table.obs:
         raise KeyError(
             f"There is no annotation {key!r} (needs .obs[{key!r}], .obsm[{scores!r}] and .uns[{key!r}]; .obsm holds "

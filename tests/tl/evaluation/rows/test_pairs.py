@@ -117,15 +117,13 @@ def test_rows_must_be_the_same_in_the_same_order(table: Any, guess: Any) -> None
     prediction = guess(table)
     with pytest.raises(KeyError, match="a table of its own. Pass prediction="):
         paired(table)
-    with pytest.raises(ValueError, match=r"has 10 rows, the measured table 30.*: adata\[prediction.obs_names\].copy"):
+    with pytest.raises(ValueError, match=r"has 10 rows, the table 30.*: adata\[prediction.obs_names\].copy"):
         paired(table, prediction[:10].copy())
-    with pytest.raises(
-        ValueError, match=r"has 30 rows, the measured table 10.*prediction=prediction\[adata.obs_names\].copy"
-    ):
+    with pytest.raises(ValueError, match=r"has 30 rows, the table 10.*prediction=prediction\[adata.obs_names\].copy"):
         paired(table[:10].copy(), prediction)
     other = prediction[:10].copy()
     other.obs_names = [f"other_{name}" for name in other.obs_names]
-    with pytest.raises(ValueError, match="has 10 rows, the measured table 30.*predict again"):
+    with pytest.raises(ValueError, match="has 10 rows, the table 30.*predict again"):
         paired(table, other)
     with pytest.raises(ValueError, match="differ in 30 names"):
         paired(table, prediction[::-1].copy())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.sections.positions import stored_positions
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._storage.untrusted import opening
 from spatialwhisperer.datasets.folders.metadata import patients_of, read_metadata
@@ -80,7 +81,7 @@ def _read(folder: Path, path: Path, row: pd.Series, patient: str, options: Folde
         table = ad.read_h5ad(path)
     if "spatial" not in table.obsm:
         raise ValueError(f"{path} has no positions: .obsm['spatial'] is missing (found: {listing(table.obsm)}).")
-    pitch = pitch_of(np.asarray(table.obsm["spatial"], np.float64)[:, :2])
+    pitch = pitch_of(stored_positions(table))
     # of genes with one symbol the first keeps the name, in every section alike
     table.var_names_make_unique()
     file = folder / "patches" / f"{name}.h5"

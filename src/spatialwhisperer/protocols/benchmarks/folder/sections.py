@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
+from spatialwhisperer._access.sections.positions import stored_positions
 from spatialwhisperer._access.table.counts import counts_matrix
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def bare_table(table: AnnData, *, section: str, patient: str, keep: Sequence[str
     """
     import anndata as ad
 
-    xy = np.asarray(table.obsm["spatial"], np.float64)[:, :2]
+    xy = stored_positions(table)
     if lost := int((~np.isfinite(xy)).any(axis=1).sum()):
         raise ValueError(f"{lost} rows of section {section} have no position. Remove them.")
 

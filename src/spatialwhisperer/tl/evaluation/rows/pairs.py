@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.table.counts import counts_matrix, match_genes
+from spatialwhisperer._access.table.row_names import check_same_rows
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
@@ -265,27 +266,7 @@ def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
         raise ValueError(
             f"Measured and predicted values are the same table ({key!r}); name the measured one with table_key=…."
         )
-    if prediction.n_obs != table.n_obs:
-        raise ValueError(
-            f"The prediction has {prediction.n_obs} rows, the measured table {table.n_obs}. {_same_rows(table, prediction)}"
-        )
-    differ = np.flatnonzero(np.asarray(prediction.obs_names != table.obs_names))
-    if len(differ):
-        i = int(differ[0])
-        raise ValueError(
-            f"Rows of prediction and measured table differ in {len(differ)} names, first at row {i}: "
-            f"{prediction.obs_names[i]!r} against {table.obs_names[i]!r}. If only the order differs, pass "
-            "prediction[adata.obs_names]."
-        )
-
-
-def _same_rows(table: AnnData, prediction: AnnData) -> str:
-    """The call that brings both to the same rows, by which of them holds the names of the other."""
-    if table.obs_names.isin(prediction.obs_names).all():
-        return "Pass that of the rows that are left: prediction=prediction[adata.obs_names].copy(), or predict again."
-    if prediction.obs_names.isin(table.obs_names).all():
-        return "Pass the rows that were predicted: adata[prediction.obs_names].copy()."
-    return "Their names differ too, so that one of them is of other rows: predict again, sw.tl.predict_expression(…)."
+    check_same_rows(prediction, table)
 
 
 def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spatialwhisperer._access.table.groups import group_name, group_names
+from spatialwhisperer._access.table.groups import by_group, group_name, group_names
+from spatialwhisperer._access.table.row_names import order_of
 from spatialwhisperer._checks.values import check_texts
 from spatialwhisperer._messages import listing
 
@@ -59,7 +60,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
         truth = _proportions(table, truth)
     if not isinstance(truth, pd.DataFrame):
         raise TypeError(f"truth must be a name or a DataFrame, not {type(truth).__name__}.")
-    truth = _in_order(truth, table)
+    truth = truth.iloc[order_of(truth.index, table, "truth", "truth")]
     names = _class_names(truth)
     stated = all(pd.api.types.is_bool_dtype(dtype) for dtype in truth.dtypes)
     values = {name: _numbers(truth.iloc[:, i], name) for i, name in enumerate(names)}
@@ -120,9 +121,8 @@ def label_sets(
         raise TypeError(f"mapping must be a mapping from true class to label, not {type(mapping).__name__}.")
     for name, value in mapping.items():
         check_texts(f"mapping[{name!r}]", value)
-    wanted = {group_name(c): [v] if isinstance(v, str) else list(v) for c, v in mapping.items()}
-    if len(wanted) < len(mapping):
-        raise ValueError(f"mapping names a class twice (found: {listing(map(repr, mapping))}); keep one of its keys.")
+    named = by_group("mapping", mapping, "class")
+    wanted = {c: [v] if isinstance(v, str) else list(v) for c, v in named.items()}
     if wanted.keys().isdisjoint(true):
         raise ValueError(
             f"mapping is for {listing(wanted)}, and none of these is a true class (found: {listing(true)})."
@@ -223,24 +223,6 @@ def _proportions(table: AnnData, key: str) -> pd.DataFrame:
             f".obsm[{key!r}] has the shape {values.shape} and .uns[{key!r}]['classes'] {np.size(classes)} names. Name each column once."
         )
     return pd.DataFrame(values, columns=[group_name(c) for c in classes])
-
-
-def _in_order(truth: pd.DataFrame, table: AnnData) -> pd.DataFrame:
-    """The rows in the order of the table: by their names, or as they are where they have none."""
-    if len(truth) != table.n_obs:
-        raise ValueError(
-            f"truth has {len(truth)} rows, the table {table.n_obs}. Bring it to the same rows: truth.loc[adata.obs_names]."
-        )
-    if truth.index.equals(pd.RangeIndex(len(truth))) or truth.index.equals(table.obs_names):
-        return truth
-    names = truth.index.map(str)
-    where = names.get_indexer(table.obs_names) if names.is_unique else np.full(table.n_obs, -1)
-    if (where < 0).any() or not table.obs_names.is_unique:
-        raise ValueError(
-            f"The rows of truth ({listing(names, 3)}) are not those of the table ({listing(table.obs_names, 3)}). Name them as in "
-            ".obs_names; if they have its order, drop their names: truth.reset_index(drop=True)."
-        )
-    return truth.iloc[where]
 
 
 def _class_names(truth: pd.DataFrame) -> list[str]:
