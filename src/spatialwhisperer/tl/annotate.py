@@ -127,9 +127,9 @@ def zero_shot_annotate(
     examples
         A few labelled rows of two labels or more: a column of ``.obs`` that is NaN in all other rows, or a mapping from label to row
         names, positions or a Boolean mask of all rows. A mask that is a Series is brought into the order of the rows by its index, and
-        taken as it is where that only counts (0, 1, 2, …). A logistic regression with an offset for each label is fitted to their embeddings. The scores of the words
-        are where it starts from, and weigh as much as a quarter of an example. Leave these rows out of the ground truth when you
-        evaluate.
+        taken as it is where that only counts (0, 1, 2, …). A logistic regression with an offset for each label is fitted to their
+        embeddings. The scores of the words are where it starts from, and weigh as much as a quarter of an example. Leave these rows out
+        of the ground truth when you evaluate.
     group_key
         Column of ``.obs``. All rows of a group are scored with the mean of their embeddings, scaled back to unit length (Schaefer et
         al. do not scale it back). Rows without a group keep their own embedding.
