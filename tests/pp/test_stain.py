@@ -29,6 +29,23 @@ def test_tissue_is_found_on_a_light_background_and_on_a_black_mask(build: Any, b
         tissue_mask(sdata, "nope")
 
 
+@pytest.mark.parametrize("shade", [30, 150])
+def test_dark_corners_do_not_turn_tissue_and_background_over(build: Any, shade: int) -> None:
+    image, tissue = build.disc(background=220)
+    image[:, :25, :25] = image[:, :25, -25:] = shade
+    image[:, -25:, :25] = image[:, -25:, -25:] = shade
+    got = tissue_mask(build.spatialdata(image), "S_image").mask
+    assert (got & tissue).sum() / (got | tissue).sum() > 0.98
+
+
+@pytest.mark.parametrize("shade", [90, 205])
+def test_a_grey_margin_does_not_turn_tissue_and_background_over(build: Any, shade: int) -> None:
+    image, tissue = build.disc()
+    pasted = np.pad(image, ((0, 0), (30, 30), (30, 30)), constant_values=shade)
+    got = tissue_mask(build.spatialdata(pasted), "S_image").mask[30:-30, 30:-30]
+    assert (got & tissue).sum() / (got | tissue).sum() > 0.98
+
+
 def test_what_squidpy_says_to_its_makers_does_not_reach_the_user(build: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)

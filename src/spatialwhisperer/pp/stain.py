@@ -174,6 +174,8 @@ def _detect(raster: np.ndarray) -> np.ndarray:
             min_specimen_area_frac=_SMALLEST_SPECIMEN,
             # without a number, a second threshold drops the smaller one of two pieces of tissue
             n_samples=_ALL_SPECIMENS,
+            # it would take the background for the dark part where dark corners, such as those of a camera, say so
+            corners_are_background=False,
             inplace=False,
         )
     return np.asarray(labels) > 0
