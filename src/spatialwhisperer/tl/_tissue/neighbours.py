@@ -116,6 +116,29 @@ def spatial_graph(slide: Slide, smoothing: Smoothing) -> sp.csr_matrix | None:
     return sp.csr_matrix((np.ones(len(row)), (row, col)), shape=(table.n_obs, table.n_obs))
 
 
+def order_on_tissue(slide: Slide, rows: np.ndarray, values: np.ndarray, graph: sp.csr_matrix | None) -> np.ndarray:
+    """The rows in the order of their values; with a graph, equal ones in that of section and position.
+
+    Equal rows change places without a trace only where they have no neighbours of their own.
+
+    Parameters
+    ----------
+    slide
+        The table.
+    rows
+        Positions of some of its rows, shape (k,).
+    values
+        What is clustered, of all rows, shape (n, d).
+    graph
+        As :func:`spatial_graph` gives it.
+    """
+    if graph is not None:
+        if (xy := slide.positions()) is not None:
+            rows = rows[row_order(xy[rows])]
+        rows = rows[np.argsort(slide.sections[rows].astype(str), kind="stable")]
+    return rows[row_order(values[rows])]
+
+
 def part_of(graph: sp.csr_matrix | None, rows: np.ndarray) -> sp.csr_matrix | None:
     """The graph among some rows, in their order; ``None`` where there is no graph."""
     if graph is None:
