@@ -173,7 +173,13 @@ def test_domains_of_a_lattice_turn_with_it(halves: Any) -> None:
     rng = np.random.default_rng(0)
     halves.obsm["values"] = rng.normal(size=(halves.n_obs, 4))
     x, y = halves.obsm["spatial"].T.copy()
-    options: dict[str, Any] = {"n_domains": 3, "use": "values", "library_key": "section", "smooth": 0.6, "inplace": False}
+    options: dict[str, Any] = {
+        "n_domains": 3,
+        "use": "values",
+        "library_key": "section",
+        "smooth": 0.6,
+        "inplace": False,
+    }
     domain: Any = spatial_domains(halves, **options)
     for moved in (np.c_[11 - y, x], np.c_[11 - x, y]):
         halves.obsm["spatial"] = moved
