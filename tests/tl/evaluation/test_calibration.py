@@ -256,7 +256,7 @@ def test_labels_that_were_chosen_along_a_path_are_judged() -> None:
     table = annotated(p, ["a", "d e", "a"], kind="probability")
     table.obs["sw_label"] = pd.Categorical(["a", "d e", None], categories=CLASSES)
     record(table, "sw_label", replace(made(1.0, "probability"), path=(("a", "b/c"),)))
-    top = top_labels(table, 3)
+    top: Any = top_labels(table, 3)
     assert top.loc["r0", ["label_1", "label_2", "label_3"]].tolist() == ["a", "d e", "b/c"]
     assert np.allclose(
         top.loc["r0", ["probability_1", "probability_2", "probability_3"]].astype(float), [0.3, 0.4, 0.3]

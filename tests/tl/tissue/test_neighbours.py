@@ -39,10 +39,12 @@ def test_the_nearest_rows_are_those_of_squidpy_where_none_are_equally_near() -> 
     import squidpy as sq
 
     rng = np.random.default_rng(0)
-    bare = ad.AnnData(np.zeros((200, 1), np.float32), obsm={"spatial": rng.random((200, 2))})
+    xy = rng.random((200, 2))
+    bare = ad.AnnData(np.zeros((200, 1), np.float32))
+    bare.obsm["spatial"] = xy
     for k in (1, 6, 30):
         graph: Any = sq.gr.spatial_neighbors_knn(bare, n_neighs=k, copy=True).connectivities
-        assert np.array_equal(_nearest(bare.obsm["spatial"], k).toarray(), ((graph + graph.T) > 0).toarray())
+        assert np.array_equal(_nearest(xy, k).toarray(), ((graph + graph.T) > 0).toarray())
 
 
 def test_rows_at_one_place_have_as_many_neighbours_as_asked_for() -> None:
