@@ -27,7 +27,7 @@ _BLACK_BORDER_FRACTION = 0.5
 _SMALLEST_SPECIMEN = 0.002
 _ALL_SPECIMENS = 10_000
 _FLAT = 3.0
-_GLASS_PERCENTILE = 95
+_BACKGROUND_PERCENTILE = 95
 _DARK = 20
 _LEAST_EXCESS = 0.05
 _LESS_RED = 25
@@ -136,7 +136,7 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
 
 
 def stain_darkness(raster: np.ndarray) -> np.ndarray:
-    """Green channel against that of the glass, white where the colour is neither that of haematoxylin nor of eosin.
+    """Green channel against that of the background, white where the colour is neither that of haematoxylin nor of eosin.
 
     Both stains absorb more green than red and blue together, on average. Dark pixels that do not are black or grey, or, with less red
     than green, blue or green. Brown ones, such as pigment, stay. An image in which nothing has the colour of the stains, such as a grey
@@ -149,10 +149,10 @@ def stain_darkness(raster: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    uint8 of shape (height, width), 255 the glass.
+    uint8 of shape (height, width), 255 the background.
     """
-    glass = np.percentile(raster.reshape(3, -1), _GLASS_PERCENTILE, axis=1).clip(1)
-    red, green, blue = np.minimum(raster / glass[:, None, None], 1) * 255
+    background = np.percentile(raster.reshape(3, -1), _BACKGROUND_PERCENTILE, axis=1).clip(1)
+    red, green, blue = np.minimum(raster / background[:, None, None], 1) * 255
     absorbed = 255 - green
     excess = (red + blue) / 2 - green
     grey = (excess < _LEAST_EXCESS * absorbed) & (green - blue < _LEAST_EXCESS * absorbed)
