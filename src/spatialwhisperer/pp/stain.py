@@ -104,9 +104,10 @@ class TissueMask:
 def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
     """Find the tissue of one image with Otsu's threshold of the green channel (:func:`squidpy.experimental.im.detect_tissue`).
 
-    Haematoxylin and eosin both absorb green the most. What has none of their colours, such as marks of a black, blue or green pen, a
-    dark margin or fiducial frames, is background and does not move the threshold (:func:`stain_darkness`). The image is read at a coarse level, so that the time does not depend on its size. Nothing is added to ``data``. A background that
-    was masked black counts as background, as long as black fills most of the border of the image.
+    Haematoxylin and eosin both absorb green the most. What has none of their colours, such as marks of a black, blue or green pen, a dark
+    margin or fiducial frames, is background and does not move the threshold (:func:`stain_darkness`). The image is read at a coarse
+    level, so that the time does not depend on its size. Nothing is added to ``data``. A background that was masked black counts as
+    background, as long as black fills most of the border of the image.
 
     Parameters
     ----------
