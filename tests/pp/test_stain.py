@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer.pp.stain import TissueMask, coarse_raster, tissue_mask, white_for_black
+from spatialwhisperer.pp.stain import TissueMask, coarse_raster, stain_darkness, tissue_mask, white_for_black
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def raster(image: np.ndarray) -> RasterImage:
@@ -36,6 +39,95 @@ def test_a_pure_white_margin_is_background(build: Any, margin: int) -> None:
     alone, framed = (tissue_mask(build.spatialdata(pixels), "S_image").mask for pixels in (image, wide))
     assert np.array_equal(framed[:, : image.shape[2]], alone)
     assert not framed[:, image.shape[2] :].any()
+
+
+@pytest.mark.parametrize("shade", [30, 150])
+def test_dark_corners_do_not_turn_tissue_and_background_over(build: Any, shade: int) -> None:
+    image, tissue = build.disc(background=220)
+    image[:, :25, :25] = image[:, :25, -25:] = shade
+    image[:, -25:, :25] = image[:, -25:, -25:] = shade
+    got = tissue_mask(build.spatialdata(image), "S_image").mask
+    assert (got & tissue).sum() / (got | tissue).sum() > 0.98
+
+
+@pytest.mark.parametrize("shade", [90, 205])
+def test_a_grey_margin_does_not_turn_tissue_and_background_over(build: Any, shade: int) -> None:
+    image, tissue = build.disc()
+    pasted = np.pad(image, ((0, 0), (30, 30), (30, 30)), constant_values=shade)
+    got = tissue_mask(build.spatialdata(pasted), "S_image").mask[30:-30, 30:-30]
+    assert (got & tissue).sum() / (got | tissue).sum() > 0.98
+
+
+PENS = {"black": (10, 10, 10), "grey": (70, 72, 75), "blue": (20, 60, 200), "green": (30, 140, 60)}
+
+
+@pytest.mark.parametrize("pen", PENS)
+@pytest.mark.parametrize("glass", [(240, 240, 240), (240, 240, 205), (216, 222, 214)], ids=["white", "yellow", "dim"])
+def test_marks_of_a_pen_are_no_tissue_and_hide_none(build: Any, pen: str, glass: tuple[int, int, int]) -> None:
+    image, tissue = build.disc()
+    # pale tissue, of which a threshold between the mark and the glass would leave nothing
+    image = np.where(tissue, 0.4 * image + 0.6 * 240, image)
+    image[:, 20:80, 60:600] = np.array(PENS[pen])[:, None, None]
+    image *= np.array(glass)[:, None, None] / 240
+    got = tissue_mask(build.spatialdata(image.clip(0, 255).astype(np.uint8)), "S_image").mask
+    assert not got[:100].any()
+    assert (got & tissue).sum() / (got | tissue).sum() > 0.98
+
+
+def test_darkness_is_that_of_green_against_the_glass() -> None:
+    colours = {
+        "glass": (200, 220, 180),
+        "eosin": (180, 120, 150),
+        "haematoxylin": (90, 80, 130),
+        "pigment": (80, 60, 40),
+        "ink": (30, 33, 30),
+        "blue": (20, 70, 170),
+    }
+    columns = np.repeat(np.array([*colours.values()], np.uint8).T[:, None], [94, 2, 1, 1, 1, 1], axis=2)
+    got = dict(zip(colours, stain_darkness(columns)[0, [0, 94, 96, 97, 98, 99]].tolist(), strict=True))
+    assert got == {"glass": 255, "eosin": 139, "haematoxylin": 93, "pigment": 70, "ink": 255, "blue": 255}
+
+
+def test_tissue_of_a_grey_image_is_found(build: Any) -> None:
+    image, tissue = build.disc()
+    grey = np.repeat(image.mean(axis=0, keepdims=True), 3, axis=0).astype(np.uint8)
+    got = tissue_mask(build.spatialdata(grey), "S_image").mask
+    assert (got & tissue).sum() / (got | tissue).sum() > 0.98
+
+
+def bulb(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A section of the mouse olfactory bulb, and the spots that lie under its tissue, in pixels."""
+    import pandas as pd
+    from PIL import Image
+
+    file = folder / "mob_regions" / "images" / f"{name}.jpg"
+    if not file.is_file():
+        pytest.skip(f"{file} is not there")
+    pixels = np.moveaxis(np.asarray(Image.open(file).convert("RGB")), -1, 0)
+    spots = pd.read_csv(folder / "mob_regions" / "annotations" / f"{name}_01.tsv", sep="\t", index_col=0).columns
+    at = np.array([[float(v) for v in spot.split("_")] for spot in spots])
+    return pixels, (at - 1) / (32, 34) * (pixels.shape[2], pixels.shape[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("01", 0.95), ("03", 0.9), ("06", 0.85), ("08", 0.9), ("09", 0.75), ("10", 0.9), ("11", 0.7)],
+)
+def test_tissue_of_real_sections_is_found_in_spite_of_dark_corners_and_pens(
+    build: Any, data_folder: Path, name: str, least: float
+) -> None:
+    """Of 01, 03, 08 and 11 the corners are darker than the rest of the slide; 09 and 11 are pale."""
+    pixels, xy = bulb(data_folder, name)
+    marked = pixels.copy()
+    height, width = pixels.shape[1:]
+    marked[:, height - 160 : height - 80, width // 2 : width - 100] = 10
+    marked[:, 40:120, 100 : width // 2] = np.array([20, 60, 200])[:, None, None]
+    for image in (pixels, marked):
+        mask = tissue_mask(build.spatialdata(image), "S_image")
+        under = mask.fraction(xy, 100 / 2.76) > 0.5
+        assert under.mean() > least
+        assert mask.mask.mean() < 0.3
 
 
 def test_what_squidpy_says_to_its_makers_does_not_reach_the_user(build: Any) -> None:

@@ -158,11 +158,14 @@ def test_fewer_domains_are_warned_of(halves: Any) -> None:
     assert halves.obs["sw_domain"].cat.categories.tolist() == ["0", "1"]
 
 
+@pytest.mark.parametrize("equal", [False, True], ids=["distinct rows", "equal rows"])
 @pytest.mark.parametrize("method", ["kmeans", "leiden"])
-def test_domains_do_not_depend_on_the_order_of_the_rows(halves: Any, method: Any) -> None:
+def test_domains_do_not_depend_on_the_order_of_the_rows(halves: Any, method: Any, equal: bool) -> None:
     rng = np.random.default_rng(0)
     # values in which nothing is apart, on a lattice where neighbours are equally near: any dependence shows
     halves.obsm["values"] = rng.normal(size=(halves.n_obs, 12))
+    if equal:  # as in a small panel of genes: the same values at different places
+        halves.obsm["values"] = (rng.random((halves.n_obs, 6)) < 0.2) + 1.0
     shuffled = halves[rng.permutation(halves.n_obs)].copy()
     options: dict[str, Any] = {
         "n_domains": 5,
@@ -174,6 +177,23 @@ def test_domains_do_not_depend_on_the_order_of_the_rows(halves: Any, method: Any
     one, other = (cast("pd.Series[Any]", spatial_domains(x, **options, inplace=False)) for x in (halves, shuffled))
     assert one.nunique() == 5
     assert (one == other.loc[one.index]).all()
+
+
+def test_domains_of_a_lattice_turn_with_it(halves: Any) -> None:
+    rng = np.random.default_rng(0)
+    halves.obsm["values"] = rng.normal(size=(halves.n_obs, 4))
+    x, y = halves.obsm["spatial"].T.copy()
+    options: dict[str, Any] = {
+        "n_domains": 3,
+        "use": "values",
+        "library_key": "section",
+        "smooth": 0.6,
+        "inplace": False,
+    }
+    domain: Any = spatial_domains(halves, **options)
+    for moved in (np.c_[11 - y, x], np.c_[11 - x, y]):
+        halves.obsm["spatial"] = moved
+        pd.testing.assert_series_equal(cast("pd.Series[Any]", spatial_domains(halves, **options)), domain)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def agreement(
     Returns
     -------
     The axes: labels of the annotation, labels of the genes, agreement, and where labels have several sentences the standard deviation of
-    the score of the most probable label over its sentences.
+    the score of the label over its sentences.
 
     Raises
     ------

@@ -28,6 +28,10 @@ _BLACK_BORDER_FRACTION = 0.5
 _SMALLEST_SPECIMEN = 0.002
 _ALL_SPECIMENS = 10_000
 _FLAT = 3.0
+_BACKGROUND_PERCENTILE = 95
+_DARK = 20
+_LEAST_EXCESS = 0.05
+_LESS_RED = 25
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ class TissueMask:
 
 
 def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
-    """Find the tissue of one image with Otsu's threshold (:func:`squidpy.experimental.im.detect_tissue`).
+    """Find the tissue of one image with Otsu's threshold of the green channel (:func:`squidpy.experimental.im.detect_tissue`).
 
-    The image is read at a coarse level, so that the time does not depend on its size. Nothing is added to ``data``. A background that
-    was masked black counts as background, as long as black fills most of the border of the image. So does a pure white margin.
+    Haematoxylin and eosin both absorb green the most. What has none of their colours, such as marks of a black, blue or green pen, a dark
+    margin or fiducial frames, is background and does not move the threshold (:func:`stain_darkness`). The image is read at a coarse
+    level, so that the time does not depend on its size. Nothing is added to ``data``. A background that was masked black counts as
+    background, as long as black fills most of the border of the image. So does a pure white margin.
 
     Parameters
     ----------
@@ -122,12 +128,41 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
 
     Notes
     -----
-    The threshold assumes that the image shows some background. Where tissue fills it to the corners, make the mask yourself and pass
+    The threshold assumes that the image shows some background. Layers that are much paler than the rest of the tissue may fall below it,
+    and marks of a red pen count as tissue. Where tissue fills it to the corners, make the mask yourself and pass
     it to :func:`spatialwhisperer.pp.tiles`.
     """
     image = find_image(data, image_key)
     raster = white_for_black(background_for_white(coarse_raster(image)))
     return TissueMask.over(image, _detect(raster))
+
+
+def stain_darkness(raster: np.ndarray) -> np.ndarray:
+    """Green channel against that of the background, white where the colour is neither that of haematoxylin nor of eosin.
+
+    Both stains absorb more green than red and blue together, on average. Dark pixels that do not are black or grey, or, with less red
+    than green, blue or green. Brown ones, such as pigment, stay. An image in which nothing has the colour of the stains, such as a grey
+    one, is taken as it is.
+
+    Parameters
+    ----------
+    raster
+        uint8 of shape (3, height, width).
+
+    Returns
+    -------
+    uint8 of shape (height, width), 255 the background.
+    """
+    background = np.percentile(raster.reshape(3, -1), _BACKGROUND_PERCENTILE, axis=1).clip(1)
+    red, green, blue = np.minimum(raster / background[:, None, None], 1) * 255
+    absorbed = 255 - green
+    excess = (red + blue) / 2 - green
+    grey = (excess < _LEAST_EXCESS * absorbed) & (green - blue < _LEAST_EXCESS * absorbed)
+    dark = absorbed > _DARK
+    other = dark & (grey | (green - red > _LESS_RED))
+    if (dark & ~other).mean() >= _SMALLEST_SPECIMEN:
+        green = np.where(other, 255, green)
+    return green.round().astype(np.uint8)
 
 
 def coarse_raster(image: RasterImage) -> np.ndarray:
@@ -172,7 +207,7 @@ def _detect(raster: np.ndarray) -> np.ndarray:
         return np.zeros(raster.shape[1:], bool)
     from squidpy.experimental.im import detect_tissue
 
-    sdata, name = as_spatialdata(raster)
+    sdata, name = as_spatialdata(np.repeat(stain_darkness(raster)[None], 3, axis=0))
     with _quiet("spatialdata._logging"), warnings.catch_warnings():
         # of squidpy about scikit-image, which the caller can do nothing about
         warnings.filterwarnings(
@@ -185,6 +220,8 @@ def _detect(raster: np.ndarray) -> np.ndarray:
             min_specimen_area_frac=_SMALLEST_SPECIMEN,
             # without a number, a second threshold drops the smaller one of two pieces of tissue
             n_samples=_ALL_SPECIMENS,
+            # it would take the background for the dark part where dark corners, such as those of a camera, say so
+            corners_are_background=False,
             inplace=False,
         )
     return np.asarray(labels) > 0

@@ -275,6 +275,7 @@ def zero_shot_annotate(
         _record(model, request, limits, correction, n_examples, group_key),
         examples_weight=answer.words,
         regions=() if answer.fitted is None else tuple(answer.fitted.regions),
+        path=decided.path,
         probabilities="stored" if decided.stored and scores is not decided.probability else "softmax",
         unknown=None if stored is not None or read != "image" else unknown,
         row_limit=None if found is None else found.limit,

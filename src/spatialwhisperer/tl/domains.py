@@ -18,9 +18,8 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_key_added, check_text
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.statistics.row_order import row_order
 from spatialwhisperer.tl._tissue.clusters import METHODS, components, kmeans, leiden, smoothed
-from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, part_of, spatial_graph
+from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, order_on_tissue, part_of, spatial_graph
 from spatialwhisperer.tl._tissue.observed import variable_expression
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def spatial_domains(
     codes = np.full(table.n_obs, -1)
     for name in names:
         rows = np.flatnonzero(whole & (groups == name))
-        rows = rows[row_order(values[rows])]
+        rows = order_on_tissue(opened, rows, values, graph)
         codes[rows] = partition(
             components(values[rows], n_pcs, random_state),
             part_of(graph, rows),

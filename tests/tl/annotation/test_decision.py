@@ -118,6 +118,32 @@ def test_every_row_gets_a_cell_type_where_no_confidence_is_asked_for(section: An
     assert (section["table"].obs["sw_label_margin"] >= 0).all()
 
 
+@pytest.mark.parametrize("rollup", [False, True], ids=["regions", "rollup"])
+def test_the_label_that_was_written_is_the_one_that_is_judged(
+    section: Any, decided: Any, worded: Any, rollup: bool
+) -> None:
+    table = section["table"]
+    options: Any = {"model": decided, "min_confidence": 0}
+    if rollup:
+        # no row is rolled up at so small a confidence, and labels are chosen along the tree
+        options = {"model": worded, "hierarchy": sw.tl.Hierarchy(rollup=True), "min_confidence": 1e-6}
+        options["labels"] = ["T cells", "B/plasma", "macrophage", "fat", "tumour"]
+    sw.tl.zero_shot_annotate(section, unknown="label", **options)
+    written = table.obs["sw_label"].astype(str).to_numpy()
+    table.obs["truth"] = written
+    top = sw.tl.top_labels(section, 2)
+    assert (top["probability_2"] > top["probability_1"]).any(), "nothing to tell apart"
+    assert top["label_1"].tolist() == written.tolist()
+    assert np.allclose(top["probability_1"], table.obs["sw_label_confidence"])
+    curve = sw.tl.abstention_curve(section, "truth")
+    assert (curve["accuracy"] == 1).all()
+    confidence = table.obs["sw_label_confidence"].to_numpy()
+    for threshold, coverage in zip(curve["threshold"], curve["coverage"], strict=True):
+        assert coverage == pytest.approx((confidence >= threshold).mean())
+    assert sw.tl.evaluate_calibration(section, "truth").attrs["accuracy"] == 1
+    assert sw.tl.evaluate_annotation(section, "truth").loc["macro", "accuracy"] == 1
+
+
 def test_a_level_sums_what_was_calibrated(section: Any, decided: Any) -> None:
     fine: Any = sw.tl.zero_shot_annotate(section, model=decided, normalize="softmax", inplace=False)
     level = sw.tl.Hierarchy(level=["leukocyte"])

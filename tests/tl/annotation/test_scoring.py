@@ -86,9 +86,10 @@ def test_the_best_label_has_a_margin_and_the_top_labels_an_order() -> None:
     assert best.code.tolist() == [0, 2, -1]
     assert np.allclose(best.confidence, [0.5, 0.8, np.nan], equal_nan=True)
     assert np.allclose(best.margin, [0.2, 0.7, np.nan], equal_nan=True)
-    top = top_codes(probability, 2)
+    top = top_codes(probability, 2, best.code)
     assert top.dtype == np.int16
     assert top.tolist() == [[0, 2], [2, 0], [-1, -1]]
+    assert top_codes(probability, 3, np.array([2, 1, -1])).tolist() == [[2, 0, 1], [1, 2, 0], [-1] * 3]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -116,7 +117,7 @@ def test_blocks_and_threads_change_nothing(seed: int, monkeypatch: pytest.Monkey
         best = best_labels(rounded)
         order = np.argsort(-rounded, axis=1, kind="stable")
         for k in (1, 3, 30):
-            assert np.array_equal(top_codes(rounded, k), np.where(known[:, None], order[:, :k], -1))
+            assert np.array_equal(top_codes(rounded, k, best.code), np.where(known[:, None], order[:, :k], -1))
         ranked = np.take_along_axis(rounded, order, 1)[known]
         assert np.array_equal(best.code, np.where(known, order[:, 0], -1))
         assert np.array_equal(best.confidence[known], ranked[:, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anndata as ad
@@ -13,7 +14,7 @@ from spatialwhisperer._provenance import record
 from spatialwhisperer.statistics.calibration import expected_calibration_error, probabilities
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl.evaluation.calibration import abstention_curve, evaluate_calibration, top_labels
-from spatialwhisperer.tl.evaluation.errors import evaluate_errors
+from spatialwhisperer.tl.evaluation.errors import best_wording_sd, evaluate_errors
 
 CLASSES = ["a", "b/c", "d e"]
 
@@ -248,6 +249,26 @@ def test_top_labels_come_with_their_probabilities() -> None:
     assert top.index.tolist() == ["r0", "r1", "r2"]
     with pytest.raises(ValueError, match="k must be a whole number between 1 and the 3"):
         top_labels(annotated(scores, ["a", "a", "a"]), 4)
+
+
+def test_labels_that_were_chosen_along_a_path_are_judged() -> None:
+    p = np.array([[0.3, 0.3, 0.4], [0.25, 0.15, 0.6], [np.nan] * 3])
+    table = annotated(p, ["a", "d e", "a"], kind="probability")
+    table.obs["sw_label"] = pd.Categorical(["a", "d e", None], categories=CLASSES)
+    record(table, "sw_label", replace(made(1.0, "probability"), path=(("a", "b/c"),)))
+    top: Any = top_labels(table, 3)
+    assert top.loc["r0", ["label_1", "label_2", "label_3"]].tolist() == ["a", "d e", "b/c"]
+    assert np.allclose(
+        top.loc["r0", ["probability_1", "probability_2", "probability_3"]].astype(float), [0.3, 0.4, 0.3]
+    )
+    assert top.loc["r1", ["label_1", "label_2", "label_3"]].tolist() == ["d e", "a", "b/c"]
+    assert top.loc["r2"].isna().all()
+    assert abstention_curve(table, "truth")[["threshold", "accuracy"]].to_numpy() == pytest.approx(
+        np.array([[0.6, 1], [0.3, 1]])
+    )
+    assert evaluate_calibration(table, "truth").attrs["confidence"] == pytest.approx(0.45)
+    table.obsm["sw_label_wording_sd"] = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
+    assert np.array_equal(np.asarray(best_wording_sd(table, "sw_label")), [1, 6, np.nan], equal_nan=True)
 
 
 @pytest.mark.parametrize("function", [evaluate_calibration, abstention_curve])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, spatial_graph
+from spatialwhisperer.tl._tissue.neighbours import Smoothing, _nearest, as_smoothing, spatial_graph
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -19,6 +19,43 @@ def test_the_graph_keeps_to_sections(halves: ad.AnnData) -> None:
     assert (graph != graph.T).nnz == 0
     assert graph[:144, 144:].nnz == 0
     assert graph.sum(axis=1).min() >= 4
+
+
+def test_rows_that_are_as_near_as_the_last_neighbour_are_neighbours_too() -> None:
+    x, y = (i.ravel() for i in np.meshgrid(range(8), range(7)))
+    xy = np.c_[x, y] * 100.0
+    steps = np.abs(xy[:, None] - xy[None]).max(axis=2)
+    got = _nearest(xy, 6).toarray()
+    # six of the eight around a place would be a matter of how the slide is turned; rows at the edge reach two steps inwards
+    inside = np.flatnonzero((x > 2) & (x < 5) & (y == 3))
+    assert len(inside) == 2
+    assert np.array_equal(got[inside], steps[inside] == 100)
+    for moved in (np.c_[600 - xy[:, 1], xy[:, 0]], np.c_[-xy[:, 0], xy[:, 1]], xy * (1 + 1e-9 * (x[:, None] % 2))):
+        assert np.array_equal(_nearest(moved, 6).toarray(), got)
+
+
+def test_the_nearest_rows_are_those_of_squidpy_where_none_are_equally_near() -> None:
+    import anndata as ad
+    import squidpy as sq
+
+    rng = np.random.default_rng(0)
+    xy = rng.random((200, 2))
+    bare = ad.AnnData(np.zeros((200, 1), np.float32))
+    bare.obsm["spatial"] = xy
+    for k in (1, 6, 30):
+        graph: Any = sq.gr.spatial_neighbors_knn(bare, n_neighs=k, copy=True).connectivities
+        assert np.array_equal(_nearest(xy, k).toarray(), ((graph + graph.T) > 0).toarray())
+
+
+def test_rows_at_one_place_have_as_many_neighbours_as_asked_for() -> None:
+    xy = np.array([[0.0, 0.0]] * 50 + [[1.0, 0.0]])
+    graph = _nearest(xy, 3).tocsr()
+    assert graph.diagonal().sum() == 0
+    assert (graph != graph.T).nnz == 0
+    assert 3 <= graph[:50].sum(axis=1).min()
+    assert graph[:50, :50].nnz <= 2 * 3 * 50
+    assert graph[50].nnz == 50
+    assert _nearest(xy[:3], 6).nnz == 6
 
 
 def test_a_graph_of_the_object_is_taken(halves: ad.AnnData) -> None:

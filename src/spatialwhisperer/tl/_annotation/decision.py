@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from spatialwhisperer.statistics.calibration import probabilities
-from spatialwhisperer.statistics.labels.tree import best_on_path, class_probabilities, equal_classes
+from spatialwhisperer.statistics.labels.tree import best_on_path, class_probabilities, equal_classes, nested
 from spatialwhisperer.statistics.labels.vector_scaling import Scaling
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.labels import class_embeddings
@@ -35,12 +35,15 @@ class Decided(NamedTuple):
         What is scored, with the coarser terms that rows may get.
     stored
         Whether the probabilities are more than a softmax of the scores.
+    path
+        As in :class:`~spatialwhisperer.tl._annotation.record.AnnotationRecord`.
     """
 
     probability: np.ndarray
     code: np.ndarray
     classes: Classes
     stored: bool
+    path: tuple[tuple[str, ...], ...] = ()
 
 
 def fitted_decision(
@@ -178,8 +181,26 @@ def decide(probability: np.ndarray, classes: Classes, fitted: Annotation | None)
         tree = membership(fitted)
         if classes.coarse is None:
             classes = _with_regions(classes, fitted)
-    code = scoring.best_labels(probability).code if tree is None else best_on_path(probability, tree)
-    return Decided(probability, code, classes, stored)
+    names = classes.classes
+    path = () if tree is None else tuple(tuple(names[i] for i in sorted(inside)) for inside in nested(tree))
+    return Decided(probability, chosen(probability, names, path), classes, stored, path)
+
+
+def chosen(probability: np.ndarray, classes: Sequence[str], path: Sequence[Sequence[str]]) -> np.ndarray:
+    """The class that each row gets, shape (n,); -1 in rows without probabilities.
+
+    Parameters
+    ----------
+    probability
+        Of each class, shape (n, classes).
+    classes
+        Their names.
+    path
+        As in :class:`~spatialwhisperer.tl._annotation.record.AnnotationRecord`.
+    """
+    if not path:
+        return scoring.best_labels(probability).code
+    return best_on_path(probability, np.array([[name in inside for inside in path] for name in classes]))
 
 
 def _with_regions(classes: Classes, fitted: Annotation) -> Classes:

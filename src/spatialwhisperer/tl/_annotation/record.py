@@ -48,6 +48,9 @@ class AnnotationRecord(Stored):
         "softmax" where they follow from the scores and the temperature, "stored" where they are in ``.obsm``.
     regions
         Regions that were told before the labels in them.
+    path
+        Classes that were chosen among before the ones in them, each by the names of its classes; empty where the label is the most
+        probable class of all.
     examples_weight
         Weight of the words beside the examples; ``None`` without examples.
     """
@@ -78,4 +81,5 @@ class AnnotationRecord(Stored):
     text_limit: float | None = None
     probabilities: Literal["softmax", "stored"] = "softmax"
     regions: tuple[str, ...] = ()
+    path: tuple[tuple[str, ...], ...] = ()
     examples_weight: float | None = None

@@ -243,17 +243,28 @@ def best_labels(probability: np.ndarray, code: np.ndarray | None = None) -> Best
     return Best(best, confidence, margin)
 
 
-def top_codes(probability: np.ndarray, k: int) -> np.ndarray:
-    """Codes of the best labels of each row, the best first; int16 of shape (n, k), -1 in rows without scores."""
+def top_codes(probability: np.ndarray, k: int, first: np.ndarray) -> np.ndarray:
+    """Codes of the best labels of each row; int16 of shape (n, k), -1 in rows without scores.
+
+    Parameters
+    ----------
+    probability
+        Shape (n, c).
+    k
+        Number of labels.
+    first
+        The label that was chosen, shape (n,); the others follow from the most probable one.
+    """
     out = np.empty((len(probability), min(k, probability.shape[1])), np.int16)
 
     def fill(rows: slice) -> None:
         whole = np.isfinite(probability[rows]).all(axis=1)
-        found = out[rows]
+        found, left = out[rows], probability[rows].copy()
+        at = np.arange(len(found))
+        left[at, first[rows]] = np.inf
         if k > _FEW:
-            found[:] = np.argsort(-probability[rows], axis=1, kind="stable")[:, :k]
+            found[:] = np.argsort(-left, axis=1, kind="stable")[:, :k]
         else:
-            left, at = probability[rows].copy(), np.arange(len(found))
             for rank in range(found.shape[1]):
                 found[:, rank] = left.argmax(axis=1)
                 left[at, found[:, rank]] = -np.inf

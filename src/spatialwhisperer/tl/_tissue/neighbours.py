@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +13,13 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.row_order import row_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from spatialwhisperer._access.slide import Slide
 
 _FURTHEST = 1e100
 """Squares of larger coordinates are beyond what a float holds."""
+
+_SAME = 1e-6
+"""Distances that differ by a smaller part of themselves are equal, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Smoothing:
     n_rings
         How many steps the neighbours reach; for ``"kmeans"``.
     n_neighs
-        Nearest rows of the same section that count as neighbours, by squidpy.
+        Nearest rows of the same section that count as neighbours, with all that are as near as the last of them: of a square lattice the
+        eight around a row for 5 to 8.
     neighbors_key
         Graph to take instead: ``.obsp["<neighbors_key>_connectivities"]``, as squidpy writes it.
 
@@ -108,12 +108,35 @@ def spatial_graph(slide: Slide, smoothing: Smoothing) -> sp.csr_matrix | None:
     blocks = []
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
-        # on a lattice many neighbours are equally near: the order of the table must not choose among them
+        # the order of the table must not choose among rows at one place
         rows = rows[row_order(xy[rows])]
         blocks.append((rows, _nearest(xy[rows], n_neighs)))
     row = np.concatenate([rows[b.row] for rows, b in blocks])
     col = np.concatenate([rows[b.col] for rows, b in blocks])
     return sp.csr_matrix((np.ones(len(row)), (row, col)), shape=(table.n_obs, table.n_obs))
+
+
+def order_on_tissue(slide: Slide, rows: np.ndarray, values: np.ndarray, graph: sp.csr_matrix | None) -> np.ndarray:
+    """The rows in the order of their values; with a graph, equal ones in that of section and position.
+
+    Equal rows change places without a trace only where they have no neighbours of their own.
+
+    Parameters
+    ----------
+    slide
+        The table.
+    rows
+        Positions of some of its rows, shape (k,).
+    values
+        What is clustered, of all rows, shape (n, d).
+    graph
+        As :func:`spatial_graph` gives it.
+    """
+    if graph is not None:
+        if (xy := slide.positions()) is not None:
+            rows = rows[row_order(xy[rows])]
+        rows = rows[np.argsort(slide.sections[rows].astype(str), kind="stable")]
+    return rows[row_order(values[rows])]
 
 
 def part_of(graph: sp.csr_matrix | None, rows: np.ndarray) -> sp.csr_matrix | None:
@@ -127,27 +150,28 @@ def part_of(graph: sp.csr_matrix | None, rows: np.ndarray) -> sp.csr_matrix | No
 
 
 def _nearest(xy: np.ndarray, n_neighs: int) -> sp.coo_matrix:
-    """Nearest rows of one section, by squidpy, made symmetric."""
+    """Nearest rows of one section with all that are as near as the last of them, made symmetric.
+
+    Of the six nearest places on a square lattice two are diagonals, and which ones would depend on how the slide is turned.
+    """
+    from scipy.spatial import cKDTree
+
     n = len(xy)
     if n < 2:
         return sp.coo_matrix((n, n))
-    import anndata as ad
-    import squidpy as sq
-
-    bare = ad.AnnData(sp.csr_matrix((n, 0)))
-    bare.obsm["spatial"] = xy
-    with _quiet():
-        graph = sq.gr.spatial_neighbors_knn(bare, n_neighs=min(n_neighs, n - 1), copy=True).connectivities
+    tree, k = cKDTree(xy), min(n_neighs, n - 1)
+    # a row is the nearest to itself, and the one after the last neighbour says whether that one has its equals
+    distance, near = tree.query(xy, k=np.arange(1, min(k + 2, n) + 1))
+    lost = np.flatnonzero((near[:, : k + 1] != np.arange(n)[:, None]).all(axis=1))
+    near[lost, k] = lost  # behind others at its place
+    furthest = distance[:, k] * (1 + _SAME)
+    # rows at one place cannot be told apart, and may be very many
+    tied = (distance[:, -1] <= furthest) & (furthest > 0)
+    more = tree.query_ball_point(xy[tied], furthest[tied])
+    found = np.where(tied, 0, k + 1)
+    found[tied] = [len(one) for one in more]
+    row = np.concatenate([np.repeat(np.flatnonzero(part), found[part]) for part in (~tied, tied)])
+    col = np.concatenate([near[~tied, : k + 1].ravel(), *more]).astype(np.int64)
+    other = row != col
+    graph = sp.csr_matrix((np.ones(other.sum()), (row[other], col[other])), shape=(n, n))
     return ((graph + graph.T) > 0).tocoo()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # squidpy reports through spatialdata's logger that it builds a graph
-    logger = logging.getLogger("spatialdata._logging")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -17,6 +17,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded_as
 from spatialwhisperer.statistics.calibration import N_BINS, calibration_error, probabilities, reliability_bins
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
+from spatialwhisperer.tl._annotation.decision import chosen
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.scoring import top_codes
 from spatialwhisperer.tl.evaluation.annotation import label_scores, names_of
@@ -51,7 +52,8 @@ def evaluate_calibration(
 ) -> pd.DataFrame:
     """Compare the confidence of labels with how often they are correct.
 
-    All rows with scores and a known truth count, also those that abstained. Labels that are correct for the same true classes
+    The label of a row is the one that :func:`zero_shot_annotate` chose; with regions or ``rollup`` another one may be more probable. All
+    rows with scores and a known truth count, with the label that they would have got also those that abstained. Labels that are correct for the same true classes
     cannot be told apart by the truth: their probabilities are summed.
 
     Parameters
@@ -110,7 +112,7 @@ def evaluate_calibration(
         "accuracy": float(correct.mean()),
         "confidence": float(confidence.mean()),
         "n": len(correct),
-        "convention": f"Best label, {n_bins} bins of equal width; probabilities of labels that the ground truth cannot tell apart are summed.",
+        "convention": f"Chosen label, {n_bins} bins of equal width; probabilities of labels that the ground truth cannot tell apart are summed.",
     }
     return bins
 
@@ -136,7 +138,7 @@ def abstention_curve(
     Returns
     -------
     DataFrame, one row per confidence that occurs, the highest first: ``threshold`` (a value of ``min_confidence``), ``coverage``
-    (fraction of rows whose best label reaches it), ``accuracy`` among them, and their number ``n``.
+    (fraction of rows whose label reaches it), ``accuracy`` among them, and their number ``n``.
 
     Raises
     ------
@@ -173,7 +175,7 @@ def abstention_curve(
 def top_labels(
     data: AnnData | SpatialData, k: int = 3, *, key: str = _keys.LABEL, table_key: str | None = None
 ) -> pd.DataFrame:
-    """The best labels of each row with their probabilities.
+    """The label of each row and the ones that come next, with their probabilities.
 
     Parameters
     ----------
@@ -188,6 +190,8 @@ def top_labels(
     Returns
     -------
     DataFrame with the rows of the table and the columns ``label_1``, ``probability_1``, … up to ``k``; missing where a row has no tile.
+    ``label_1`` is the label that the annotation chose, also where the row abstained or got a coarser term. The others follow by their
+    probability. With regions or ``rollup`` one of them may be more probable than the first, which lies in the most probable region.
 
     Raises
     ------
@@ -210,7 +214,7 @@ def top_labels(
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= probability.shape[1]:
         raise ValueError(f"k must be a whole number between 1 and the {probability.shape[1]} labels, not {k!r}.")
     values, names = probability.to_numpy(), names_of(probability)
-    codes = top_codes(values, k)
+    codes = top_codes(values, k, stored_codes(table, key, probability))
     out = pd.DataFrame(index=table.obs_names)
     for rank in range(k):
         code = codes[:, rank]
@@ -242,6 +246,20 @@ def stored_probabilities(table: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(probabilities(scores.to_numpy(), record.temperature), columns=scores.columns)
 
 
+def stored_codes(table: AnnData, key: str, probability: pd.DataFrame) -> np.ndarray:
+    """Column of the label that an annotation chose for each row, shape (n,); -1 in rows without scores.
+
+    Parameters
+    ----------
+    table, key
+        The annotated table, and the name of the annotation.
+    probability
+        What :func:`stored_probabilities` gives.
+    """
+    record = recorded_as(table, key, AnnotationRecord)
+    return chosen(probability.to_numpy(), names_of(probability), () if record is None else record.path)
+
+
 def places(slides: Sequence[Slide], taken: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Section and position of some of the rows of all slides; no positions where a slide has none."""
     sections = np.concatenate([[f"{i}:{code}" for code in slide.sections] for i, slide in enumerate(slides)])
@@ -255,7 +273,7 @@ def judged_rows(
     key: str,
     mapping: Mapping[Any, str | Sequence[str]] | None,
 ) -> tuple[Judged, np.ndarray]:
-    """The best labels of all rows with scores and a known truth, and which rows these are, Boolean over the rows of all slides."""
+    """The labels of all rows with scores and a known truth, and which rows these are, Boolean over the rows of all slides."""
     stored = [stored_probabilities(slide.table, key) for slide in slides]
     labels = names_of(stored[0])
     if other := next((names_of(s) for s in stored if names_of(s) != labels), None):
@@ -269,4 +287,5 @@ def judged_rows(
         raise ValueError(
             f"No row has both scores and a known truth among {listing(sets)} ({int(correct.any(axis=1).sum())} rows have a known truth)."
         )
-    return judged(values[take], correct[take], indistinct(sets, labels)), take
+    codes = np.concatenate([stored_codes(s.table, key, own) for s, own in zip(slides, stored, strict=True)])
+    return judged(values[take], correct[take], indistinct(sets, labels), codes[take]), take

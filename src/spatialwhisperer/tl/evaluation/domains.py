@@ -14,9 +14,8 @@ from spatialwhisperer._access.table.groups import known_labels
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
-from spatialwhisperer.statistics.row_order import row_order
 from spatialwhisperer.tl._tissue.clusters import components
-from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, part_of, spatial_graph
+from spatialwhisperer.tl._tissue.neighbours import Smoothing, as_smoothing, order_on_tissue, part_of, spatial_graph
 from spatialwhisperer.tl.domains import Method, check_clustering, domain_values, partition
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def evaluate_domains(
         for name in names:
             given = predicted if name == "expression" else None
             values = domain_values(opened, name, prediction=given, layer=layer, n_top_genes=n_top_genes)
-            tasks += _tasks(name, values, labels, groups, graph, n_domains, f"{truth!r}{where}", n_pcs)
+            tasks += _tasks(opened, name, values, labels, groups, graph, n_domains, f"{truth!r}{where}", n_pcs)
     options = {"method": method, "smoothing": smoothing, "n_init": 1}
     runs = [[_agreement(task, random_state + seed, options) for seed in range(n_seeds)] for task in tasks]
     out = _table(tasks, np.array(runs), names)
@@ -150,6 +149,7 @@ class _Task(NamedTuple):
 
 
 def _tasks(
+    slide: Slide,
     use: str,
     values: np.ndarray,
     labels: np.ndarray,
@@ -165,7 +165,7 @@ def _tasks(
     out = []
     for section in pd.unique(groups[kept]):
         rows = np.flatnonzero(kept & (groups == section))
-        rows = rows[row_order(values[rows])]
+        rows = order_on_tissue(slide, rows, values, graph)
         distinct = pd.unique(labels[rows])
         if len(distinct) < 2:
             raise ValueError(

@@ -14,7 +14,7 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.labels.agreement import error_detection
-from spatialwhisperer.tl.evaluation.calibration import judged_rows, places, stored_probabilities
+from spatialwhisperer.tl.evaluation.calibration import judged_rows, places, stored_codes, stored_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def evaluate_errors(
 ) -> pd.DataFrame:
     """Report how well each measure of doubt tells the rows with a wrong label from those with a correct one.
 
-    The label of a row is the most probable one, also where the row abstains. All rows with scores and a known truth count.
+    The label of a row is the one that :func:`zero_shot_annotate` chose, also where the row abstains. All rows with scores and a known truth count.
 
     Parameters
     ----------
@@ -98,16 +98,15 @@ def evaluate_errors(
 
 
 def best_wording_sd(table: AnnData, key: str) -> np.ndarray | None:
-    """Standard deviation over the sentences of the most probable label of each row, shape (n,); NaN where it has one sentence.
+    """Standard deviation over the sentences of the label of each row, shape (n,); NaN where it has one sentence.
 
     ``None`` where no label has several sentences, or rows were given terms of an ontology instead of the labels.
     """
-    named, probability = _keys.wording_sd(key), stored_probabilities(table, key).to_numpy()
+    named, probability = _keys.wording_sd(key), stored_probabilities(table, key)
     if named not in table.obsm:
         return None
     sd = number_matrix(table.obsm[named], f".obsm[{named!r}]")
     if sd.shape != probability.shape:
         return None
-    whole = np.isfinite(probability).all(axis=1)
-    best = np.where(whole[:, None], probability, 0).argmax(axis=1)
-    return np.where(whole, sd[np.arange(len(sd)), best], np.nan)
+    code = stored_codes(table, key, probability)
+    return np.where(code >= 0, sd[np.arange(len(sd)), code], np.nan)

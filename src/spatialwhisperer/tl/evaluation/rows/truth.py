@@ -160,7 +160,7 @@ def indistinct(sets: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.n
 
 
 class Judged(NamedTuple):
-    """The best label of each row, compared with the ground truth.
+    """The label of each row, compared with the ground truth.
 
     Attributes
     ----------
@@ -177,8 +177,10 @@ class Judged(NamedTuple):
     correct: np.ndarray
 
 
-def judged(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -> Judged:
-    """Compare the best label of each row with the ground truth.
+def judged(
+    probability: np.ndarray, correct: np.ndarray, together: np.ndarray, code: np.ndarray | None = None
+) -> Judged:
+    """Compare the label of each row with the ground truth.
 
     Parameters
     ----------
@@ -186,8 +188,10 @@ def judged(probability: np.ndarray, correct: np.ndarray, together: np.ndarray) -
         Probabilities of the labels, and which are correct; shape (n, labels).
     together
         Which label belongs to which set that the ground truth cannot divide, Boolean of shape (labels, sets).
+    code
+        The label of each row, shape (n,); ``None`` takes the most probable one.
     """
-    rows, best = np.arange(len(probability)), probability.argmax(axis=1)
+    rows, best = np.arange(len(probability)), probability.argmax(axis=1) if code is None else code
     summed = probability @ together.astype(probability.dtype)
     return Judged(probability[rows, best], summed[rows, together.argmax(axis=1)[best]], correct[rows, best])
 
