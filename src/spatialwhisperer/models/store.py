@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._artifact.layout import CONFIG
 from spatialwhisperer._storage.folders import present
 from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
-from spatialwhisperer.models.sharing.hub import fetch_model
+from spatialwhisperer.models.sharing.hub import check_options, fetch_model, refuse_revision
 
 if TYPE_CHECKING:
     from spatialwhisperer.encoders.base import Encoder
@@ -50,12 +50,17 @@ def locate(source: str | Path, **hub: Any) -> Path:
     ------
     FileNotFoundError
         If there is no such model.
+    TypeError
+        If an option is not one of the hub.
+    ValueError
+        If the model is on this machine, and a revision is asked for.
     """
+    check_options(hub)
     path = Path(source).expanduser()
-    if present(path, CONFIG) is not None:
-        return path
-    if str(source) == EMBEDDED:
-        return installed_model()
+    here = present(path, CONFIG) is not None
+    if here or str(source) == EMBEDDED:
+        refuse_revision(source, hub)
+        return path if here else installed_model()
     if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):
         raise FileNotFoundError(f"There is no folder {path} to open a model from.")
     return fetch_model(str(source), **hub)

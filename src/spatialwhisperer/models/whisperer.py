@@ -308,7 +308,7 @@ class Whisperer(JointSpace, OnHub):
             Folders and ids of models on the hub that the model may open, where it names them as encoders. Registered names need no
             permission.
         **hub
-            ``revision``, ``token``, ``cache_dir`` … for the hub.
+            For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
 
         Raises
         ------
@@ -316,8 +316,11 @@ class Whisperer(JointSpace, OnHub):
             If the folder holds no model.
         KeyError
             If an encoder is of a modality that the model does not have.
+        TypeError
+            If another option is given for the hub.
         ValueError
             If a file is cut off, changed, missing or not one of the model's, or the folder holds a pickle; nothing is built then.
+            If ``revision`` is given for a model that is on this machine.
             If an encoder is needed and not given, is not allowed, or is not the one that the model was trained with.
         """
         folder = store.locate(source, **hub)

@@ -23,6 +23,7 @@ from spatialwhisperer.models.published.conversion import Source, convert, extrac
 from spatialwhisperer.models.published.image_text import IMAGE_ONLY, image_text_model
 from spatialwhisperer.models.published.layout import PACKAGES, find_layout
 from spatialwhisperer.models.published.names import FILE, PUBLISHED, TEXT, image_text_names
+from spatialwhisperer.models.sharing.hub import check_options, refuse_revision
 from spatialwhisperer.models.whisperer import Whisperer
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def load(
     encoders, allow_encoders
         See :meth:`Whisperer.load`.
     **hub
-        ``revision``, ``token``, ``cache_dir`` … for the hub.
+        For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
 
     Returns
     -------
@@ -84,13 +85,13 @@ def load(
     FileNotFoundError
         If there is no such model, or files are missing and cannot be downloaded.
     TypeError
-        If ``features`` names something else than keys.
+        If ``features`` names something else than keys, or another option is given for the hub.
     KeyError
         If ``features`` names a modality that the model does not have.
     ValueError
         If a file is cut off, changed, asks for code, or is another model's; if tensors are missing or of another shape; if the tokenizer
-        has another vocabulary; or if the file on the hub is not the one that was opened first and no ``revision`` says which is meant.
-        Nothing is written then.
+        has another vocabulary; if the file on the hub is not the one that was opened first and no ``revision`` says which is meant; or
+        if ``revision`` is given for a model that is on this machine. Nothing is written then.
 
     Examples
     --------
@@ -98,6 +99,7 @@ def load(
     >>> sw.models.load("her2st-mini").modalities
     ('gene', 'image', 'text')
     """
+    check_options(hub)
     checkpoint = find_checkpoint(source, **hub)
     if checkpoint is None:
         if tokenizer is not None:
@@ -130,6 +132,7 @@ def find_checkpoint(source: str | Path, **hub: Any) -> Source | None:
     if os.path.isfile(path) or (path.suffix in _SUFFIXES and not os.path.isdir(path)):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file {path} to open a model from.")
+        refuse_revision(source, hub)
         return Source.of(path, path.name)
     if str(source) not in PUBLISHED or present(path, "config.json") is not None:
         return None

@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of
-from spatialwhisperer._messages import inform
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.hub import HUB, first_line, hub_answers
 from spatialwhisperer.encoders.hub_record import say_if_moved
 from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
 README = "README.md"
 _PATTERNS = (CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in TOKENIZER_FILES))
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
-_OPTIONS = ("revision", "cache_dir", "force_download", "token")
+_OPTIONS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 _TOKEN = f"Set the environment variable HF_TOKEN to a token of {HUB}settings/tokens (or run `hf auth login`)"
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Refuse options that are not those of the hub: a revision that is written wrong would open another model without a word.
+
+    Raises
+    ------
+    TypeError
+        If there is one.
+    """
+    for name in names:
+        if name not in _OPTIONS:
+            near = get_close_matches(name, _OPTIONS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise TypeError(f"There is no option {name!r} to open a model with.{hint} Those of the hub are {listing(_OPTIONS)}.")
+
+
+def refuse_revision(source: object, hub: Mapping[str, Any]) -> None:
+    """Refuse a revision of a model that is on this machine and has none.
+
+    Raises
+    ------
+    ValueError
+        If one was asked for.
+    """
+    if hub.get("revision") is not None:
+        raise ValueError(
+            f"revision={hub['revision']!r} names a commit of the hub, and {str(source)!r} is on this machine, where there is one "
+            "version of it. Leave revision out, or rename the folder or file if a model of the hub is meant."
+        )
 
 
 def fetch_model(model_id: str, **hub: Any) -> Path:
@@ -35,14 +66,14 @@ def fetch_model(model_id: str, **hub: Any) -> Path:
     model_id
         Id on the hub.
     **hub
-        ``revision``, ``cache_dir``, ``force_download``, ``token``, ``local_files_only``.
+        ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
 
     Raises
     ------
     FileNotFoundError
         If there is no such model, it may not be read, or it cannot be reached and is not in the cache whole.
     """
-    options = {k: hub[k] for k in _OPTIONS if hub.get(k) is not None}
+    options = {k: hub[k] for k in _OPTIONS if k != "local_files_only" and hub.get(k) is not None}
     offline = settings.offline if hub.get("local_files_only") is None else bool(hub["local_files_only"])
     reached = not offline and hub_answers()
     try:
