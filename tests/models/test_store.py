@@ -50,10 +50,14 @@ def test_what_cannot_be_a_name_on_the_hub_is_a_folder_that_is_not_there(
 
 
 @pytest.mark.parametrize("opens", [store.locate, Whisperer.load, sw.models.load, Whisperer.from_pretrained])
-def test_an_option_that_is_written_wrong_is_refused(opens: Any, model: Whisperer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_that_is_written_wrong_is_refused(
+    opens: Any, model: Whisperer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "fetch_model", lambda *_, **__: pytest.fail("asked the hub"))
     for source in (model.folder, "her2st-mini", "owner/name", "Good-Lab/spatialwhisperer", "keep"):
-        with pytest.raises(TypeError, match=r"no option 'revison'.*Did you mean revision\? Those of the hub are revision, tok"):
+        with pytest.raises(
+            TypeError, match=r"no option 'revison'.*Did you mean revision\? Those of the hub are revision, tok"
+        ):
             opens(source, revison="0123")
         with pytest.raises(TypeError, match="no option 'zzz' to open a model with. Those"):
             opens(source, zzz=None)

@@ -108,12 +108,50 @@ def test_a_model_with_fewer_parts_takes_the_place_of_one_with_more(hub: Loopback
     assert same(model, sw.models.load(NAME))
 
 
-def test_a_repository_of_something_else_is_left_alone(hub: LoopbackHub) -> None:
-    served = hub.add(NAME, {"config.json": json.dumps({"model_type": "bert"}).encode()})
+OTHERS = [
+    ({"config.json": json.dumps({"model_type": "bert"}).encode()}, r"holds another config\.json"),
+    (
+        {"model_index.json": b"{}", "unet/config.json": b"{}", "unet/model.safetensors": b"W", "README.md": b"a card"},
+        r"holds model_index\.json, unet/config\.json, unet/model\.safetensors, which belongs to no model",
+    ),
+    ({"model.safetensors": b"OTHER"}, r"holds model\.safetensors, which"),
+    ({"thesis/README.md": b"words"}, r"holds thesis/README\.md, which"),
+]
+
+
+@pytest.mark.parametrize(("files", "message"), OTHERS)
+def test_a_repository_of_something_else_is_left_alone(hub: LoopbackHub, files: dict[str, bytes], message: str) -> None:
+    served = hub.add(NAME, files)
     before = served.head
-    with pytest.raises(FileExistsError, match=r"owner/name holds another config\.json"):
+    with pytest.raises(FileExistsError, match=f"owner/name {message}"):
         small().push_to_hub(NAME)
     assert served.head == before
+
+
+def test_a_repository_that_holds_words_alone_takes_a_model(hub: LoopbackHub) -> None:
+    served = hub.add(NAME, {".gitattributes": b"", "README.md": b"a new repository", "LICENSE": b"MIT"})
+    model = small()
+    model.push_to_hub(NAME)
+    assert served.files["LICENSE"] == b"MIT"
+    assert same(model, sw.models.load(NAME))
+
+
+def test_files_that_the_model_there_does_not_list_stay(hub: LoopbackHub, folders: dict[str, Path]) -> None:
+    Whisperer.load(folders["embedded"]).push_to_hub(NAME)
+    served = hub.repositories[NAME]
+    listed = set(served.files)
+    mine = {"eval/figures/config.json": b"{}", "vocabulary/notes.md": b"words", "old/x/model.safetensors": b"W"}
+    served.commit({**served.files, **mine})
+    small().push_to_hub(NAME)
+    assert {name: served.files[name] for name in mine} == mine
+    assert served.files.keys() - mine == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    # one that would be overwritten is named
+    served.commit({**served.files, "vocabulary/config.json": b"{}"})
+    before = served.head
+    with pytest.raises(FileExistsError, match=r"holds vocabulary/config\.json, which belongs to no model"):
+        Whisperer.load(folders["embedded"]).push_to_hub(NAME)
+    assert served.head == before
+    assert "vocabulary/config.json" in listed
 
 
 def test_somebody_who_was_faster_is_not_overwritten(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of
+from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of, names_listed
 from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.hub import HUB, first_line, hub_answers
@@ -16,10 +15,13 @@ from spatialwhisperer.encoders.hub_record import say_if_moved
 from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from huggingface_hub import HfApi
 
 README = "README.md"
 _PATTERNS = (CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in TOKENIZER_FILES))
+_BESIDE = re.compile(r"\.gitattributes|\.gitignore|(README|LICEN[CS]E)(\.\w+)?", re.IGNORECASE)
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _OPTIONS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 _TOKEN = f"Set the environment variable HF_TOKEN to a token of {HUB}settings/tokens (or run `hf auth login`)"
@@ -37,7 +39,9 @@ def check_options(names: Iterable[str]) -> None:
         if name not in _OPTIONS:
             near = get_close_matches(name, _OPTIONS, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise TypeError(f"There is no option {name!r} to open a model with.{hint} Those of the hub are {listing(_OPTIONS)}.")
+            raise TypeError(
+                f"There is no option {name!r} to open a model with.{hint} Those of the hub are {listing(_OPTIONS)}."
+            )
 
 
 def refuse_revision(source: object, hub: Mapping[str, Any]) -> None:
@@ -193,18 +197,18 @@ def _commit(
     if branch is not None:
         api.create_branch(repository, branch=branch, exist_ok=True)
     info = api.model_info(repository, revision=branch)
-    there = [file.rfilename for file in info.siblings or []]
-    if CONFIG in there:
-        held = Path(api.hf_hub_download(repository, CONFIG, revision=info.sha))
-        if kind_of(held.parent) != "model":
-            raise FileExistsError(
-                f"{repository} holds another {CONFIG}, which spatialwhisperer did not write; choose another name."
-            )
-    mine = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    there = {file.rfilename for file in info.siblings or []}
     # parts of a model that was there before would make the new one unreadable
-    old = [name for name in there if name not in mine and any(fnmatch(name, pattern) for pattern in _PATTERNS)]
+    old = _files_of_model(api, repository, info.sha, there)
+    mine = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    others = sorted((there if CONFIG not in there else there & mine.keys()) - old)
+    if others := [name for name in others if _BESIDE.fullmatch(name) is None]:
+        raise FileExistsError(
+            f"{repository} holds {listing(others, 4)}, which belongs to no model of spatialwhisperer; choose another name, or remove "
+            "it from the repository."
+        )
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        *(CommitOperationDelete(path_in_repo=name) for name in old),
+        *(CommitOperationDelete(path_in_repo=name) for name in sorted(old - mine.keys())),
         *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in mine.items()),
     ]
     done = api.create_commit(
@@ -217,6 +221,30 @@ def _commit(
         parent_commit=None if create_pr else info.sha,
     )
     return str(done.pr_url or done.commit_url)
+
+
+def _files_of_model(
+    api: HfApi, repository: str, commit: str | None, there: Collection[str], inside: str = ""
+) -> set[str]:
+    """Paths of what the configuration of a model in a repository lists, with those of its parts; empty where there is none.
+
+    Raises
+    ------
+    FileExistsError
+        If the configuration is not one of a model of this package.
+    """
+    path = f"{inside}{CONFIG}"
+    if path not in there:
+        return set()
+    held = Path(api.hf_hub_download(repository, path, revision=commit))
+    kind = kind_of(held.parent)
+    if kind is None or (not inside and kind != "model"):
+        raise FileExistsError(
+            f"{repository} holds another {path}, which spatialwhisperer did not write; choose another name."
+        )
+    files, parts = names_listed(held.parent)
+    listed = {path, *(f"{inside}{name}" for name in files)} & {*there}
+    return listed.union(*(_files_of_model(api, repository, commit, there, f"{inside}{part}/") for part in parts))
 
 
 def _why_not_sent(repository: str, error: Exception) -> str:

@@ -129,6 +129,7 @@ class OnHub(PyTorchModelHubMixin):
     ) -> str:
         """Publish the model and its card on the Hugging Face hub, in one commit that replaces the model that is there.
 
+        Other files of a repository stay, except its ``README.md``.
         Encoders that are opened by their names are not sent. The predictor of expression holds training data, which are sent: the card says
         how many.
 
@@ -158,7 +159,8 @@ class OnHub(PyTorchModelHubMixin):
         ValueError
             If the model holds weights whose licence forbids to pass them on, or the id is not valid. Nothing is sent then.
         FileExistsError
-            If the repository holds something else.
+            If the repository holds no model of this package and more than a README and a licence, or another file in the place of one
+            of the model. Nothing is sent then.
         OSError
             If the hub cannot be reached, or does not take it.
         """
