@@ -266,7 +266,8 @@ class Whisperer(JointSpace, OnHub):
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder: ``config.json``, ``model.safetensors``, a subfolder for each part, and its card ``README.md``.
 
-        The folder appears whole or not at all. An existing model there is replaced.
+        The folder appears whole or not at all. An existing model there is replaced; other files in its folder stay, and so does a card
+        that somebody edited.
 
         Returns
         -------
@@ -275,10 +276,10 @@ class Whisperer(JointSpace, OnHub):
         Raises
         ------
         FileExistsError
-            If the folder holds something else.
+            If the folder holds something else, or, beside a model, a file that could be taken for a part of it.
         """
         artifact = self.artifact()
-        self.folder = artifact.write(folder, notes=self.notes(artifact))
+        self.folder = artifact.write(folder, notes=self.notes_for(folder, artifact))
         return self.folder
 
     @classmethod
