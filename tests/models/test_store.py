@@ -44,7 +44,7 @@ def test_what_cannot_be_a_name_on_the_hub_is_a_folder_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "fetch_model", lambda *_, **__: pytest.fail("asked the hub"))
-    for source in (tmp_path / "nothing", "nothing", "./a/b", "../a/b", "~/no/such"):
+    for source in (tmp_path / "nothing", "nothing", "./a/b", "../a/b", "~/no/such", "results/run/model"):
         with pytest.raises(FileNotFoundError, match="There is no folder"):
             store.locate(source)
 

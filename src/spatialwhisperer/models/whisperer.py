@@ -309,7 +309,8 @@ class Whisperer(JointSpace, OnHub):
             Folders and ids of models on the hub that the model may open, where it names them as encoders. Registered names need no
             permission.
         **hub
-            For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
+            For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``local_files_only``, and
+            ``force_download=True``, which downloads a model again whose file in the cache is damaged.
 
         Raises
         ------
@@ -326,7 +327,9 @@ class Whisperer(JointSpace, OnHub):
         """
         folder = store.locate(source, **hub)
         allowed = check_allowed(allow_encoders)
-        model = cls.from_artifact(Artifact.read(folder, KIND), encoders=encoders, allow_encoders=allowed)
+        with store.naming_download(source, folder):
+            artifact = Artifact.read(folder, KIND)
+        model = cls.from_artifact(artifact, encoders=encoders, allow_encoders=allowed)
         model.folder = folder
         if folder == store.embedded_folder():
             _introduce(introduction(model.config, None if model.reference is None else model.reference.config.mpp))

@@ -74,7 +74,8 @@ def load(
     encoders, allow_encoders
         See :meth:`Whisperer.load`.
     **hub
-        For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
+        For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``local_files_only``, and
+        ``force_download=True``, which downloads a model again whose file in the cache is damaged.
 
     Returns
     -------

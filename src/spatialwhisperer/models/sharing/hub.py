@@ -23,6 +23,10 @@ README = "README.md"
 _PATTERNS = (CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in TOKENIZER_FILES))
 _BESIDE = re.compile(r"\.gitattributes|\.gitignore|(README|LICEN[CS]E)(\.\w+)?", re.IGNORECASE)
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
+_ADDRESS = re.compile(
+    r"(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)?(?P<id>[\w.-]+/[\w.-]+)"
+    r"(?:(?:@|/(?:tree|blob|resolve|commit)/)(?P<revision>[\w.-]+))?(?:/.*)?"
+)
 _OPTIONS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 _TOKEN = f"Set the environment variable HF_TOKEN to a token of {HUB}settings/tokens (or run `hf auth login`)"
 
@@ -59,6 +63,31 @@ def refuse_revision(source: object, hub: Mapping[str, Any]) -> None:
         )
 
 
+def _check_id(text: str) -> None:
+    """Refuse what is no id of the hub, before it is asked.
+
+    Raises
+    ------
+    ValueError
+        If it is none; the text names the id of an address.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    why = ""
+    try:
+        validate_repo_id(text)
+        if _ID.fullmatch(text) is not None:
+            return
+    except HFValidationError as error:
+        why = f" ({first_line(error)})"
+    meant = _ADDRESS.fullmatch(text)
+    hint = f" Did you mean {meant['id']!r}" if meant is not None and ("@" in text or "://" in text) else ""
+    if meant is not None and hint:
+        hint += f", revision={meant['revision']!r}?" if meant["revision"] else "?"
+    raise ValueError(f"{text!r} is not a valid hub id; one is like 'owner/model'.{hint or why}")
+
+
 def fetch_model(model_id: str, **hub: Any) -> Path:
     """Folder of a model of the hub: only files of the kinds that a model has are downloaded.
 
@@ -76,7 +105,10 @@ def fetch_model(model_id: str, **hub: Any) -> Path:
     ------
     FileNotFoundError
         If there is no such model, it may not be read, or it cannot be reached and is not in the cache whole.
+    ValueError
+        If the id is not valid.
     """
+    _check_id(model_id)
     options = {k: hub[k] for k in _OPTIONS if k != "local_files_only" and hub.get(k) is not None}
     offline = settings.offline if hub.get("local_files_only") is None else bool(hub["local_files_only"])
     reached = not offline and hub_answers()
@@ -161,8 +193,7 @@ def publish(
     OSError
         If the hub cannot be reached, or does not take it; nothing has changed there then.
     """
-    if _ID.fullmatch(repository) is None:
-        raise ValueError(f"{repository!r} is not a valid hub id; one is like 'owner/model'.")
+    _check_id(repository)
     if settings.offline:
         raise OSError("A model is not sent while the settings say offline. Set sw.settings.offline = False.")
     if not hub_answers():
