@@ -60,7 +60,7 @@ def run(options: Namespace) -> int:
 def _ends(label: _Labelling, jobs: Sequence[Job], client: Any) -> Iterator[End]:
     if client is None:
         return map(label, jobs)
-    return cluster.distributed(client, label, [job.absolute() for job in jobs])
+    return cluster.distributed(client, label, [job.absolute() for job in jobs], failed=label.lost)
 
 
 @contextmanager
@@ -137,6 +137,12 @@ class _Labelling:
             said = as_typed(one_line(error), vars(options))
             return End("failed", [*lines, (f"spatialwhisperer: error: {job.source.file}: {said}", True)])
         return End("annotated", [*lines, (f"{job.source.file}: {summary}", False)])
+
+    def lost(self, job: Job, error: BaseException) -> End:
+        """What became of a slide that came to no end: one of a process that died, or with ``--debug`` one with an error."""
+        if self.options.debug:
+            raise error
+        return End("failed", [(f"spatialwhisperer: error: {job.source.file}: {cluster.why_lost(error)}", True)])
 
 
 def _missing(job: Job, wanted: Mapping[str, Any], options: Namespace) -> list[Path]:
