@@ -80,7 +80,8 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(folder: Path, name: 
 def test_parts_of_an_artifact_that_is_put_there_meanwhile_are_not_taken_for_other_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others, calls = carrying._others, []
+    others = carrying._others
+    calls: list[int] = []
 
     def late(*arguments: Any) -> list[str]:
         found = others(*arguments)
