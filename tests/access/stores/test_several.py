@@ -110,7 +110,7 @@ def test_a_slide_that_fails_leaves_the_others_their_results(stores, tmp_path) ->
 def test_a_store_that_is_empty_or_half_copied_is_a_slide_that_fails(sections, tmp_path) -> None:
     (tmp_path / "empty.zarr").mkdir()
     (tmp_path / "half.zarr" / "images").mkdir(parents=True)
-    section = sections["P1"]
+    section = copy_of(sections["P1"])
     with pytest.raises(
         RuntimeError,
         match=r"2 of 3 slides .*the others do: .*empty\.zarr holds no zarr store: it is empty or half copied .*Copy it again",
