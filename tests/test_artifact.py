@@ -275,13 +275,13 @@ def test_a_file_that_was_lost_is_named(folder: Path, name: str) -> None:
             Artifact.read(folder, "thing")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["more.safetensors", "notes/a.JSON", "text/vocab.txt", "deep/er/still.safetensors", "inner/run.py", "plain/x/a"],
-)
+@pytest.mark.parametrize("name", ["more.safetensors", "other.JSON", "thing/config.json", "inner/run.py", "plain/x/a"])
 def test_a_file_that_was_added_is_named(folder: Path, name: str) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("{}")
+    if name == "thing/config.json":
+        Artifact("thing", {}).write(folder / "thing")
+    else:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
     parts = Path(name).parts
     added = parts[1] if parts[0] in ("inner", "plain") else parts[0]
     with pytest.raises(ValueError, match=rf"holds {added}, which its configuration does not list\. Remove"):
@@ -289,10 +289,10 @@ def test_a_file_that_was_added_is_named(folder: Path, name: str) -> None:
 
 
 def test_files_that_are_never_read_may_lie_beside_it(folder: Path) -> None:
-    (folder / ".cache").mkdir()
-    (folder / "figures").mkdir()
-    for name in ("README.md", "LICENSE", ".gitattributes", ".cache/lock.json", "figures/a.png", "inner/.DS_Store"):
-        (folder / name).write_text("words")
+    names = ("README.md", "LICENSE", ".gitattributes", ".cache/lock.json", "figures/a.png", "inner/.DS_Store")
+    for name in (*names, "eval/config.json", "text/vocab.txt", "deep/er/still.safetensors"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
     assert same(Artifact.read(folder, "thing"), small())
 
 

@@ -82,7 +82,7 @@ def facts(**changes: Any) -> Facts:
 
 def test_every_text_that_came_from_elsewhere_is_escaped() -> None:
     picture = Picture(_MARKUP, _MARKUP, b"jpeg", "score")
-    page = Page(render(facts(), [picture], seconds=1.0))
+    page = Page(render(facts(), [picture], seconds=1.0, request={}))
     assert not page.all("script")
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert page.text.count(_MARKUP) >= 15
@@ -225,7 +225,7 @@ def test_a_threshold_is_named_with_its_value_and_who_chose_it(typed: float | Non
 
 def test_a_slide_on_which_no_row_has_a_label_has_a_report() -> None:
     none = (Label("a", "#ff0000", 0, float("nan")),)
-    page = Page(render(facts(labels=none, unlabelled={"too far": 40}), [], seconds=1.0))
+    page = Page(render(facts(labels=none, unlabelled={"too far": 40}), [], seconds=1.0, request={}))
     assert "40 of 40 rows have no label. why rows of all too far 40 100 %" in page.text
     assert "Warnings 40 of 40 rows have no label: too far (40)." in page.text
     said = facts(labels=none, warnings=(), unlabelled={"too far": 40}).summary(3)

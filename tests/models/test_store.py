@@ -44,9 +44,38 @@ def test_what_cannot_be_a_name_on_the_hub_is_a_folder_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "fetch_model", lambda *_, **__: pytest.fail("asked the hub"))
-    for source in (tmp_path / "nothing", "nothing", "./a/b", "../a/b", "~/no/such"):
+    for source in (tmp_path / "nothing", "nothing", "./a/b", "../a/b", "~/no/such", "results/run/model"):
         with pytest.raises(FileNotFoundError, match="There is no folder"):
             store.locate(source)
+
+
+@pytest.mark.parametrize("opens", [store.locate, Whisperer.load, sw.models.load, Whisperer.from_pretrained])
+def test_an_option_that_is_written_wrong_is_refused(
+    opens: Any, model: Whisperer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "fetch_model", lambda *_, **__: pytest.fail("asked the hub"))
+    for source in (model.folder, "her2st-mini", "owner/name", "Good-Lab/spatialwhisperer", "keep"):
+        with pytest.raises(
+            TypeError, match=r"no option 'revison'.*Did you mean revision\? Those of the hub are revision, tok"
+        ):
+            opens(source, revison="0123")
+        with pytest.raises(TypeError, match="no option 'zzz' to open a model with. Those"):
+            opens(source, zzz=None)
+
+
+@pytest.mark.parametrize("opens", [store.locate, Whisperer.load, sw.models.load])
+def test_a_model_on_this_machine_has_no_revision(opens: Any, model: Whisperer) -> None:
+    assert model.folder is not None
+    for source in (model.folder, "her2st-mini"):
+        with pytest.raises(ValueError, match="revision='0123' names a commit of the hub, and .* is on this machine"):
+            opens(source, revision="0123")
+        opens(source, revision=None, force_download=True)
+
+
+def test_a_checkpoint_file_has_no_revision(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"not read")
+    with pytest.raises(ValueError, match=r"a\.ckpt' is on this machine"):
+        sw.models.load(tmp_path / "a.ckpt", revision="0123")
 
 
 def test_the_hub_is_asked_for_files_of_a_model_alone(
@@ -65,7 +94,7 @@ def test_the_hub_is_asked_for_files_of_a_model_alone(
         for name, folder in {"owner/trained": model.folder, "owner/embedded": store.embedded_folder()}.items():
             wanted = {path: held for path, held in files_in(folder).items() if path != "README.md"} | tokenizer
             hub.add(name, wanted | others)
-            found = store.locate(name, force_filename="x")
+            found = store.locate(name, revision="main")
             assert found.name == hub.repositories[name].head
             assert files_in(found) == wanted
 

@@ -177,6 +177,26 @@ def test_saving_over_a_model_replaces_it_and_its_parts(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+def test_saving_over_a_model_keeps_other_files_and_a_card_that_was_edited(tmp_path: Path) -> None:
+    folder = rich().save(tmp_path / "m")
+    (folder / ".git").mkdir()
+    for name in (".git/HEAD", "notes.txt"):
+        (folder / name).write_text("words")
+    # a card that nobody touched is written anew
+    small().save(folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card == str(small().generate_model_card())
+    # also with the ends of lines of another system
+    (folder / "README.md").write_bytes(card.replace("\n", "\r\n").encode())
+    rich().save(folder)
+    assert (folder / "README.md").read_text(encoding="utf-8") == str(rich().generate_model_card())
+    (folder / "README.md").write_text(card.replace("# A model", "# The model"), encoding="utf-8")
+    Whisperer.load(folder).save(folder)
+    assert "# The model" in (folder / "README.md").read_text(encoding="utf-8")
+    assert [(folder / name).read_text() for name in (".git/HEAD", "notes.txt")] == ["words", "words"]
+    assert Whisperer.load(folder).vocabulary is not None
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("words")
     rich().encoders["gene"].save(tmp_path / "genes")  # type: ignore[attr-defined]
@@ -207,6 +227,25 @@ def test_hub_style_saving_needs_a_new_folder(tmp_path: Path) -> None:
     assert before == {p: p.read_bytes() for p in (tmp_path / "hub").rglob("*") if p.is_file()}
     small().save(tmp_path / "hub")
     assert Whisperer.load(tmp_path / "hub").vocabulary is None
+
+
+def test_hub_style_saving_writes_only_what_can_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "m" / "eval").mkdir(parents=True)
+    (tmp_path / "m" / "eval" / "x.json").write_text("{}")
+    small().save_pretrained(tmp_path / "m")
+    assert same_state(Whisperer.load(tmp_path / "m"), small())
+    for name in ("x.json", "x.pt"):
+        (tmp_path / name[2:]).mkdir()
+        (tmp_path / name[2:] / name).write_text("{}")
+        with pytest.raises(FileExistsError, match=f"holds {name}, beside which a model could not be opened"):
+            small().save_pretrained(tmp_path / name[2:])
+        assert [p.name for p in (tmp_path / name[2:]).iterdir()] == [name]
+    (tmp_path / "file").write_text("words")
+    with pytest.raises(FileExistsError, match="file is a file. A model is a folder"):
+        small().save_pretrained(tmp_path / "file")
+    with pytest.raises(TypeError, match="licence: options of push_to_hub, which is off"):
+        small().save_pretrained(tmp_path / "new", licence="mit")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_name_on_the_hub_is_fetched_and_opened(model: Whisperer, monkeypatch: pytest.MonkeyPatch) -> None:

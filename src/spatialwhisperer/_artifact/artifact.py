@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from spatialwhisperer._artifact.carrying import carry_over
 from spatialwhisperer._artifact.layout import CONFIG, FORMAT, FORMAT_VERSION, TENSORS, digest, kind_of, sha256
 from spatialwhisperer._artifact.verify import (
     check_link,
@@ -69,6 +70,8 @@ class Artifact:
     def write(self, folder: str | Path, *, notes: Mapping[str, str] = _NOTHING) -> Path:
         """Write to a folder that appears whole or not at all; an artifact of the same kind there is replaced.
 
+        Files in the folder that are no part of that artifact stay, except texts of the same names as ``notes``.
+
         A process that is killed leaves the old one or the new one. What it left beside them is removed by a later call.
 
         Parameters
@@ -85,7 +88,7 @@ class Artifact:
         Raises
         ------
         FileExistsError
-            If something else lies there.
+            If something else lies there, or a file that is in the way.
         """
         folder = Path(folder).expanduser().resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +102,7 @@ class Artifact:
             self.write_into(temporary, notes=notes)
             as_usual(temporary, [temporary])
             take_over(folder, temporary)
+            carry_over(folder, temporary, replaced=notes)
             make_durable(temporary)
             put(temporary, folder)
         finally:

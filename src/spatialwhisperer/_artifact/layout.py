@@ -33,6 +33,13 @@ def kind_of(folder: Path) -> str | None:
         return None
 
 
+def names_listed(folder: Path) -> tuple[list[str], list[str]]:
+    """Files and parts that the configuration in a folder lists, as it says itself; none where it lists none."""
+    stated = parse_json(read_bytes(folder / CONFIG, LARGEST_JSON), CONFIG)
+    files, parts = (stated.get(key) if isinstance(stated, dict) else None for key in ("files", "parts"))
+    return [*(files if isinstance(files, dict) else ())], [*(parts if isinstance(parts, dict) else ())]
+
+
 def names_in(folder: Path, known: Iterable[str]) -> list[str]:
     """Files and folders that an artifact with these parts would overwrite."""
     return [name for name in (CONFIG, TENSORS, *known) if os.path.exists(folder / name)]

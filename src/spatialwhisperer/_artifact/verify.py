@@ -6,18 +6,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact.layout import CONFIG, FORMAT, FORMAT_VERSION, digest, sha256
+from spatialwhisperer._artifact.layout import CONFIG, FORMAT, FORMAT_VERSION, digest, kind_of, sha256
 from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.untrusted import LARGEST_JSON, REMEDY, opening, parse_json, read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     import numpy as np
 
 _KEYS = {"format", "format_version", "kind", "written_by", "config", "files", "parts", "digest"}
 _READ = {".json", ".safetensors"}
-_READ_IN_PARTS = _READ | {".model", ".txt"}
 _PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"}
 _NUMBERS = "biuf"
 
@@ -99,14 +98,30 @@ def check_listing(folder: Path, stated: Mapping[str, Any], *, outermost: bool) -
         )
 
 
+def in_the_way(folder: Path, listed: Collection[str]) -> list[str]:
+    """Names in a folder that are refused beside an artifact: what could be taken for a part of it, and pickles.
+
+    Parameters
+    ----------
+    folder
+        A folder, with or without an artifact.
+    listed
+        Names that belong to the artifact that is there.
+    """
+    refused = {path.name for path in _readable(folder)}
+    refused |= {path.name for path in folder.iterdir() if _is_pickle(path.name) or _pickles_in(path)}
+    return sorted(refused.difference(listed))
+
+
 def _readable(folder: Path) -> Iterator[Path]:
-    """Files and folders that could be taken for part of the artifact."""
+    """Files and folders that could be taken for part of the artifact.
+
+    Of folders these are other artifacts. What else lies in a folder that is not listed is never read.
+    """
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if os.path.isfile(path) and path.suffix.lower() in _READ:
-            yield path
-        elif os.path.isdir(path) and any(p.suffix.lower() in _READ_IN_PARTS for p in path.rglob("*")):
+        if path.suffix.lower() in _READ if os.path.isfile(path) else kind_of(path) is not None:
             yield path
 
 
@@ -170,10 +185,18 @@ def tensors_of(path: Path, content: bytes) -> dict[str, np.ndarray]:
 
 def refuse_pickles(folder: Path) -> None:
     """Refuse a folder with files that can run code when they are opened."""
-    names = (name for _, inner, outer in os.walk(folder) for name in (*inner, *outer))
-    pickles = sorted(name for name in names if os.path.splitext(name)[1].lower() in _PICKLES)
+    pickles = _pickles_in(folder)
     if pickles:
         raise ValueError(
             f"{folder} holds files that can run code when opened ({listing(pickles, 4)}). Only JSON and safetensors are read; "
             "remove the others if you trust the rest."
         )
+
+
+def _pickles_in(folder: Path) -> list[str]:
+    names = (name for _, inner, outer in os.walk(folder) for name in (*inner, *outer))
+    return sorted(filter(_is_pickle, names))
+
+
+def _is_pickle(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _PICKLES

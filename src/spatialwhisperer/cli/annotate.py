@@ -15,7 +15,7 @@ from spatialwhisperer._settings import settings
 from spatialwhisperer.cli import cluster
 from spatialwhisperer.cli.errors import UsageError, as_typed, one_line
 from spatialwhisperer.cli.notes import collected
-from spatialwhisperer.cli.slides import results, sources
+from spatialwhisperer.cli.slides import marks, results, sources
 from spatialwhisperer.cli.slides.jobs import plan
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(options: Namespace) -> int:
 def _ends(label: _Labelling, jobs: Sequence[Job], client: Any) -> Iterator[End]:
     if client is None:
         return map(label, jobs)
-    return cluster.distributed(client, label, [job.absolute() for job in jobs])
+    return cluster.distributed(client, label, [job.absolute() for job in jobs], failed=label.lost)
 
 
 @contextmanager
@@ -138,6 +138,12 @@ class _Labelling:
             return End("failed", [*lines, (f"spatialwhisperer: error: {job.source.file}: {said}", True)])
         return End("annotated", [*lines, (f"{job.source.file}: {summary}", False)])
 
+    def lost(self, job: Job, error: BaseException) -> End:
+        """What became of a slide that came to no end: one of a process that died, or with ``--debug`` one with an error."""
+        if self.options.debug:
+            raise error
+        return End("failed", [(f"spatialwhisperer: error: {job.source.file}: {cluster.why_lost(error)}", True)])
+
 
 def _missing(job: Job, wanted: Mapping[str, Any], options: Namespace) -> list[Path]:
     """What is to be written.
@@ -162,6 +168,10 @@ def _missing(job: Job, wanted: Mapping[str, Any], options: Namespace) -> list[Pa
     if older := results.older(there, job.result):
         raise FileExistsError(
             f"{older[0]} exists and is older than {job.result}. Remove it, choose another path, or pass --overwrite."
+        )
+    if other := results.of_another(there, wanted):
+        raise FileExistsError(
+            f"{other[0]} exists and was made otherwise ({other[1]}). Remove it, choose another path, or pass --overwrite."
         )
     return [path for path in job.files if path not in there]
 
@@ -200,13 +210,14 @@ def _annotated(
     if job.result in missing:
         results.write(data, facts.table, job, wanted, image=not options.no_image)
     if job.geojson in missing:
-        from spatialwhisperer.io import write_qupath
+        from spatialwhisperer.io.qupath import write_objects
 
-        write_qupath(data, job.geojson, key=options.key_added, section=facts.section, overwrite=True, **opening)
+        stated = {marks.NAME: wanted}
+        write_objects(data, job.geojson, key=options.key_added, section=facts.section, stated=stated, **opening)
     if job.report in missing:
         from spatialwhisperer.cli.reporting.page import render
 
-        results.write_text(render(facts, pictures, seconds=time.monotonic() - start), job.report)
+        results.write_text(render(facts, pictures, seconds=time.monotonic() - start, request=wanted), job.report)
     return f"{facts.summary(_TOPMOST)} -> {job.result}"
 
 

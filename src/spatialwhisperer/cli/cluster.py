@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from spatialwhisperer._messages import inform
-from spatialwhisperer.cli.errors import UsageError
+from spatialwhisperer.cli.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _PATIENCE_S = 30
@@ -62,17 +63,35 @@ def started(typed: str | None) -> Iterator[Any]:
         yield client
 
 
-def distributed(client: Any, work: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
+def distributed(
+    client: Any, work: Callable[[S], T], items: Sequence[S], *, failed: Callable[[S, BaseException], T]
+) -> Iterator[T]:
     """What comes of each item, in the order in which they are done.
 
-    Raises
-    ------
-    Exception
-        That of an item whose worker died again and again, or which raised one.
+    Parameters
+    ----------
+    client
+        The cluster.
+    work
+        What to do.
+    items
+        What to do it for.
+    failed
+        What comes of an item whose workers died, or which raised an error; the others go on.
     """
     from spatialwhisperer._compute.workers import on_workers
 
-    for _, end, error in on_workers(client, work, items, key=uuid4().hex):
-        if error is not None:
-            raise error
-        yield end  # type: ignore[misc]  # there is one where there is no error
+    for i, end, error in on_workers(client, work, items, key=uuid4().hex):
+        yield end if error is None else failed(items[i], error)  # type: ignore[misc]  # there is one without an error
+
+
+def why_lost(error: BaseException) -> str:
+    """Why there is no result of an item, in one line."""
+    from distributed.scheduler import KilledWorker
+
+    if not isinstance(error, KilledWorker):
+        return one_line(error)
+    return (
+        "every process that took it died, which happens where the memory is full. Finished slides are kept: run the command again with "
+        "fewer processes, or on a machine with more memory."
+    )

@@ -29,7 +29,7 @@ from spatialwhisperer.io._qupath.regions import areas_of, check_slide, labels_in
 from spatialwhisperer.io._qupath.writing import Content, write_features
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from geopandas import GeoDataFrame
@@ -240,11 +240,36 @@ def write_qupath(
     if not place.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(place.parent)!r}. Make it first.")
     check_writable(place.resolve().parent, place, remedy="Choose another path.")
+    write_objects(
+        data,
+        place,
+        key=key,
+        measurements=measurements,
+        section=section,
+        pixel_system=pixel_system,
+        object_type=object_type,
+        **slide,
+    )
+
+
+def write_objects(
+    data: AnnData | SpatialData,
+    place: Path,
+    *,
+    key: str,
+    measurements: str | Sequence[str] = (),
+    section: str | None = None,
+    pixel_system: str | None = None,
+    object_type: ObjectType | None = None,
+    stated: Mapping[str, Any] | None = None,
+    **slide: Unpack[SlideOptions],
+) -> None:
+    """Write a file as `write_qupath` does, with ``stated`` as further members; a file that is there is replaced."""
     opened = Slide.open(data, **slide)
     one = _section(opened, section)
     pixels = Pixels.of(data, one.image, pixel_system)
     more = [measurements] if isinstance(measurements, str) else list(measurements)
-    write_features(_content(opened, one, pixels, key, more, object_type), place)
+    write_features(_content(opened, one, pixels, key, more, object_type), place, stated=stated or {})
     inform(f"Wrote {len(one.rows)} objects to {place.name}. Their coordinates are {pixels.words}.")
 
 

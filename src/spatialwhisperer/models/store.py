@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._artifact.layout import CONFIG
 from spatialwhisperer._storage.folders import present
+from spatialwhisperer._storage.untrusted import REMEDY
 from spatialwhisperer.encoders.catalogue import open_encoder, opens_by_name
-from spatialwhisperer.models.sharing.hub import fetch_model
+from spatialwhisperer.models.sharing.hub import check_options, fetch_model, refuse_revision
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from spatialwhisperer.encoders.base import Encoder
     from spatialwhisperer.encoders.recipe import FeatureRecipe
 
@@ -50,15 +54,42 @@ def locate(source: str | Path, **hub: Any) -> Path:
     ------
     FileNotFoundError
         If there is no such model.
+    TypeError
+        If an option is not one of the hub.
+    ValueError
+        If the model is on this machine and a revision is asked for, or the id on the hub is not valid.
     """
+    check_options(hub)
     path = Path(source).expanduser()
-    if present(path, CONFIG) is not None:
-        return path
-    if str(source) == EMBEDDED:
-        return installed_model()
-    if "/" not in str(source) or path.is_absolute() or str(source).startswith("."):
+    here = present(path, CONFIG) is not None
+    if here or str(source) == EMBEDDED:
+        refuse_revision(source, hub)
+        return path if here else installed_model()
+    # an id of the hub has one stroke, an address of it a scheme
+    deep = str(source).count("/") != 1 and "://" not in str(source)
+    if deep or path.is_absolute() or str(source).startswith("."):
         raise FileNotFoundError(f"There is no folder {path} to open a model from.")
     return fetch_model(str(source), **hub)
+
+
+@contextmanager
+def naming_download(source: str | Path, folder: Path) -> Iterator[None]:
+    """Let errors about a damaged model of the hub name the call that downloads it again: without it the cache is read again.
+
+    Parameters
+    ----------
+    source
+        What was to be opened.
+    folder
+        Where it was found.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if folder.parent.name != "snapshots" or folder == Path(source).expanduser() or REMEDY not in str(error):
+            raise
+        again = f"sw.models.load({str(source)!r}, force_download=True)"
+        raise ValueError(f"{str(error).replace(REMEDY, '').strip()} Download it again: {again}.") from error
 
 
 def fresh_encoder(modality: str, features: FeatureRecipe) -> dict[str, Encoder]:

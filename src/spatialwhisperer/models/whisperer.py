@@ -266,7 +266,8 @@ class Whisperer(JointSpace, OnHub):
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder: ``config.json``, ``model.safetensors``, a subfolder for each part, and its card ``README.md``.
 
-        The folder appears whole or not at all. An existing model there is replaced.
+        The folder appears whole or not at all. An existing model there is replaced; other files in its folder stay, and so does a card
+        that somebody edited.
 
         Returns
         -------
@@ -275,10 +276,10 @@ class Whisperer(JointSpace, OnHub):
         Raises
         ------
         FileExistsError
-            If the folder holds something else.
+            If the folder holds something else, or, beside a model, a file that could be taken for a part of it.
         """
         artifact = self.artifact()
-        self.folder = artifact.write(folder, notes=self.notes(artifact))
+        self.folder = artifact.write(folder, notes=self.notes_for(folder, artifact))
         return self.folder
 
     @classmethod
@@ -308,7 +309,8 @@ class Whisperer(JointSpace, OnHub):
             Folders and ids of models on the hub that the model may open, where it names them as encoders. Registered names need no
             permission.
         **hub
-            ``revision``, ``token``, ``cache_dir`` … for the hub.
+            For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``local_files_only``, and
+            ``force_download=True``, which downloads a model again whose file in the cache is damaged.
 
         Raises
         ------
@@ -316,13 +318,18 @@ class Whisperer(JointSpace, OnHub):
             If the folder holds no model.
         KeyError
             If an encoder is of a modality that the model does not have.
+        TypeError
+            If another option is given for the hub.
         ValueError
             If a file is cut off, changed, missing or not one of the model's, or the folder holds a pickle; nothing is built then.
+            If ``revision`` is given for a model that is on this machine.
             If an encoder is needed and not given, is not allowed, or is not the one that the model was trained with.
         """
         folder = store.locate(source, **hub)
         allowed = check_allowed(allow_encoders)
-        model = cls.from_artifact(Artifact.read(folder, KIND), encoders=encoders, allow_encoders=allowed)
+        with store.naming_download(source, folder):
+            artifact = Artifact.read(folder, KIND)
+        model = cls.from_artifact(artifact, encoders=encoders, allow_encoders=allowed)
         model.folder = folder
         if folder == store.embedded_folder():
             _introduce(introduction(model.config, None if model.reference is None else model.reference.config.mpp))

@@ -116,7 +116,10 @@ class ItemFeed:
         if self.validation is None or too_few(self.validation, self.pairs):
             return train, None
         items = self.validation.with_pairs(self.pairs)
-        whole = WholeBatches(len(items), self.recipe.batch_size, seed=self.seed)
+        most = self.recipe.batch_size
+        if self.recipe.mixture == "balanced":
+            most = rows_to_validate(most, *(len(np.unique(one.strata())) for one in (items, self.items)))
+        whole = WholeBatches(len(items), most, seed=self.seed)
         return train, BatchLoader(ItemBatches(items, **inputs), whole, **how, training=False)
 
     def _augment(self) -> dict[str, Any]:
@@ -129,6 +132,21 @@ class ItemFeed:
         from spatialwhisperer.training.augment import TileAugmenter
 
         return {"image": TileAugmenter(self.augmentation, self.seed)}
+
+
+def rows_to_validate(batch_size: int, held_out: int, trained: int) -> int:
+    """Largest number of rows of a batch of held-out groups: of each kind as many as in a batch to train on.
+
+    A contrastive loss grows with the number of negatives, which are rows of the same kind.
+
+    Parameters
+    ----------
+    batch_size
+        Rows of a batch to train on, which holds all kinds in equal parts.
+    held_out, trained
+        Number of kinds (sets of modalities) that held-out groups and those to train on hold.
+    """
+    return max(2, batch_size * min(held_out, trained) // trained)
 
 
 def too_few(validation: Items | None, pairs: Mapping[tuple[str, str], float]) -> bool:

@@ -107,6 +107,19 @@ def test_a_slide_that_fails_leaves_the_others_their_results(stores, tmp_path) ->
         assert np.isfinite(table_of(path).obsm["X_stain_texture"]).all()
 
 
+def test_a_store_that_is_empty_or_half_copied_is_a_slide_that_fails(sections, tmp_path) -> None:
+    (tmp_path / "empty.zarr").mkdir()
+    (tmp_path / "half.zarr" / "images").mkdir(parents=True)
+    section = copy_of(sections["P1"])
+    with pytest.raises(
+        RuntimeError,
+        match=r"2 of 3 slides .*the others do: .*empty\.zarr holds no zarr store: it is empty or half copied .*Copy it again",
+    ):
+        sw.pp.embed_images(
+            [tmp_path / "empty.zarr", section, tmp_path / "half.zarr"], encoder="stain_texture", tile_um=56, tile_px=64
+        )
+
+
 def test_a_store_of_an_anndata_is_named(tmp_path) -> None:
     import anndata as ad
 

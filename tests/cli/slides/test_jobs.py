@@ -8,7 +8,7 @@ import pytest
 from spatialwhisperer.cli.errors import UsageError
 from spatialwhisperer.cli.parser import make_parser
 from spatialwhisperer.cli.slides.jobs import Job, plan
-from spatialwhisperer.cli.slides.sources import find
+from spatialwhisperer.cli.slides.sources import find, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,3 +108,12 @@ def test_a_folder_without_slides_is_refused(here: Path) -> None:
 def test_a_name_that_is_no_text_is_replaced() -> None:
     one = find([Path("b\udce9ta.tif")])[0]
     assert (one.file, one.name) == ("b\N{REPLACEMENT CHARACTER}ta.tif", "b_ta")
+
+
+def test_a_store_that_is_empty_or_half_copied_is_one_of_the_slides(here: Path) -> None:
+    (here / "slides" / "half.zarr" / "images").mkdir(parents=True)
+    found = find([here / "slides" / "half.zarr", here / "slides"])
+    assert [one.name for one in found] == ["half", "five", "one", "three", "two"]
+    with pytest.raises(ValueError, match=r"half\.zarr holds no zarr store: it is empty or half copied"):
+        read(found[0])
+    assert names(planned("slides/half.zarr", "--out", "r.zarr")) == ["r.zarr"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -108,14 +107,6 @@ def test_a_model_with_fewer_parts_takes_the_place_of_one_with_more(hub: Loopback
     assert same(model, sw.models.load(NAME))
 
 
-def test_a_repository_of_something_else_is_left_alone(hub: LoopbackHub) -> None:
-    served = hub.add(NAME, {"config.json": json.dumps({"model_type": "bert"}).encode()})
-    before = served.head
-    with pytest.raises(FileExistsError, match=r"owner/name holds another config\.json"):
-        small().push_to_hub(NAME)
-    assert served.head == before
-
-
 def test_somebody_who_was_faster_is_not_overwritten(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import HfApi
 
@@ -148,7 +139,7 @@ def test_without_the_right_to_write_it_says_what_to_set(
 def test_nothing_is_sent_offline_nor_to_an_odd_address(hub: LoopbackHub) -> None:
     with sw.settings.override(offline=True), pytest.raises(OSError, match="settings say offline"):
         small().push_to_hub(NAME)
-    for wrong in ("name", "a/b/c", "owner/na me"):
+    for wrong in ("name", "a/b/c", "owner/na me", "owner/..", "owner/name.git", f"owner/{'x' * 120}"):
         with pytest.raises(ValueError, match="is not a valid hub id"):
             small().push_to_hub(wrong)
     assert hub.asked == []
@@ -231,6 +222,30 @@ def test_a_changed_file_on_the_hub_is_refused(hub: LoopbackHub) -> None:
     served.commit({**served.files, "model.safetensors": served.files["model.safetensors"][:-1]})
     with pytest.raises(ValueError, match="cut off or changed"):
         sw.models.load(NAME)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_of_the_cache_that_was_damaged_is_downloaded_again_by_the_call_that_is_named(
+    hub: LoopbackHub,  # noqa: ARG001
+    name: str,
+) -> None:
+    model = small()
+    model.push_to_hub(NAME)
+    folder = sw.models.load(NAME).folder
+    assert folder is not None
+    blob = (folder / name).resolve()
+    blob.write_bytes(blob.read_bytes()[:-5])
+    for opens in (sw.models.load, Whisperer.load):
+        with pytest.raises(
+            ValueError, match=r"again: sw\.models\.load\('owner/name', force_download=True\)\.$"
+        ) as raised:
+            opens(NAME)
+        assert "Copy or" not in str(raised.value)
+    # the same folder as a path was not downloaded by this name
+    with pytest.raises(ValueError, match=r"save what it holds again\.$"):
+        sw.models.load(folder)
+    assert same(model, sw.models.load(NAME, force_download=True))
+    assert same(model, sw.models.load(NAME))
 
 
 # --------------------------------------------------------------------------------------------- which one

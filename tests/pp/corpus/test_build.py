@@ -344,3 +344,30 @@ def test_two_processes_build_different_slides(tmp_path: Path) -> None:
         assert not list((folder / "shards").glob("*S1*"))
     corpora.build(folder)
     assert Corpus.open(folder).manifest.rows("image", "gene") == 150
+
+
+def test_a_slide_that_another_process_builds_again_at_this_moment_is_not_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look at the manifest and one at the shards their record names others, and the former ones are being removed."""
+    from spatialwhisperer.pp.corpus import build as module
+
+    check = module.check_sizes
+    calls: list[int] = []
+
+    def late(where: Path, manifest: Any) -> None:
+        if not calls:
+            former = where / manifest.shards[0].path
+            later = former.with_name("later")
+            shutil.copytree(former, later)
+            text = (where / "manifest.json").read_text(encoding="utf-8")
+            stated = text.replace(manifest.shards[0].path, later.relative_to(where).as_posix())
+            (where / "manifest.json").write_text(stated, encoding="utf-8")
+            next(path for path in former.rglob("*") if path.is_file()).unlink()
+        calls.append(1)
+        check(where, manifest)
+
+    monkeypatch.setattr(module, "check_sizes", late)
+    corpora.build(folder)
+    assert len(calls) >= 2
+    assert Corpus.open(folder).manifest.shards

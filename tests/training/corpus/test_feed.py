@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import spatialwhisperer as sw
+from spatialwhisperer.training.corpus.batches import Standard
 from spatialwhisperer.training.corpus.feed import CorpusFeed
 from spatialwhisperer.training.corpus.shards import Corpus
 from tests import corpora
@@ -25,6 +26,22 @@ def test_rows_of_held_out_patients_are_not_counted(corpus: Corpus) -> None:
     assert feed(corpus).pair_rows() == {("image", "gene"): 150, ("gene", "text"): 90}
     assert feed(corpus, "P1", "C2").pair_rows() == {("image", "gene"): 100, ("gene", "text"): 45}
     assert feed(corpus, "C1", "C2").pair_rows() == {("image", "gene"): 150, ("gene", "text"): 0}
+
+
+def test_validation_batches_hold_about_as_many_rows_of_each_kind_as_batches_to_train_on(corpus: Corpus) -> None:
+    """A contrastive loss grows with the number of negatives."""
+    kinds = np.concatenate([[i] * shard.record.rows for i, shard in enumerate(corpus.shards)])
+    of_kind = np.array([shard.record.modalities == ("gene", "image") for shard in corpus.shards])[kinds]
+    # at most 8: 50 rows of P1 are 7 batches, 45 of C2 are 6
+    for held_out, expected in ((("P1",), [7, 0]), (("C2",), [0, 7]), (("P1", "C2"), [7, 7])):
+        one = feed(corpus, *held_out)
+        one.standards = {m: Standard("none", np.zeros(d), np.ones(d)) for m, d in corpora.DIMS.items()}
+        for loader, wanted in zip(one.loaders(one.sampler(1), processes=1, pin=False), ([8, 8], expected), strict=True):
+            assert loader is not None
+            for batch in loader:
+                inside = of_kind[batch["row"].numpy()]
+                assert [int(inside.sum()), int((~inside).sum())] == wanted
+            loader.close()
 
 
 def test_sections_without_a_training_patient_are_not_named(tmp_path: Path) -> None:

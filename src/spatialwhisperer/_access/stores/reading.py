@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 ROOTS = ("zarr.json", ".zgroup")
 """Files of which every zarr store has one."""
 
-FILE_ENDING = ".h5ad"
+FILE_ENDING, STORE_ENDING = ".h5ad", ".zarr"
 
 
 def is_store(path: Path) -> bool:
     """Whether this is the folder of a zarr store."""
     return path.is_dir() and any((path / name).is_file() for name in ROOTS)
+
+
+def is_named_store(path: Path) -> bool:
+    """Whether this is the folder of a zarr store, or one with the name of a store, which may be empty or half copied."""
+    return is_store(path) or (path.is_dir() and path.suffix == STORE_ENDING)
 
 
 def read_object(path: Path, *, values: bool = True) -> AnnData | SpatialData:
@@ -36,6 +41,10 @@ def read_object(path: Path, *, values: bool = True) -> AnnData | SpatialData:
     ValueError
         If it is damaged, or holds something else.
     """
+    if path.is_dir() and not is_store(path):
+        raise ValueError(
+            f"{path} holds no zarr store: it is empty or half copied (there is neither {' nor '.join(ROOTS)} in it). Copy it again."
+        )
     try:
         if path.suffix == FILE_ENDING:
             from anndata import read_h5ad

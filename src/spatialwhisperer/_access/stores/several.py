@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 from uuid import uuid4
 
 from spatialwhisperer._access.slide_options import SlideOptions
-from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
+from spatialwhisperer._access.stores.reading import FILE_ENDING, is_named_store, read_object
 from spatialwhisperer._access.stores.saving import check_can_save, save_results
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._compute.opened import keeping_opened
@@ -138,7 +138,7 @@ def _slide(one: Any, name: str) -> Any:
     path = Path(one)
     if not path.exists():
         raise FileNotFoundError(f"There is no {path} ({name}).")
-    if not is_store(path) and (path.suffix != FILE_ENDING or path.is_dir()):
+    if not is_named_store(path) and (path.suffix != FILE_ENDING or path.is_dir()):
         raise ValueError(
             f"{name} is {path}, which holds no results: results of a path are written into a SpatialData store (.zarr) or an AnnData file "
             f"(.h5ad). Make a store of a slide first: sw.io.read_slide({str(path)!r}).write('slide.zarr')."

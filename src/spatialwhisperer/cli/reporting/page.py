@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer.cli.reporting.facts import percent
 from spatialwhisperer.cli.reporting.tissue import tissue_section
+from spatialwhisperer.cli.slides.marks import meta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ _READING = (
 )
 
 
-def render(facts: Facts, pictures: Sequence[Picture], *, seconds: float) -> str:
+def render(facts: Facts, pictures: Sequence[Picture], *, seconds: float, request: Mapping[str, Any]) -> str:
     """The report as HTML.
 
     Parameters
@@ -71,6 +72,8 @@ def render(facts: Facts, pictures: Sequence[Picture], *, seconds: float) -> str:
         Pictures of the slide; none where it has no image.
     seconds
         How long it took.
+    request
+        What the result was made of, by which the command recognises its report.
     """
     title = f"Labels of {facts.file}"
     parts = [
@@ -91,6 +94,7 @@ def render(facts: Facts, pictures: Sequence[Picture], *, seconds: float) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{meta(request)}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{escape(title)}</title>

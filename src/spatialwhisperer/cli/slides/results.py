@@ -16,6 +16,7 @@ from spatialwhisperer._storage.files import whole_file
 from spatialwhisperer._storage.folders import beside, make_durable, put, sweep
 from spatialwhisperer._storage.permissions import check_writable, take_over
 from spatialwhisperer.cli.slides.content import content_digest
+from spatialwhisperer.cli.slides.marks import request_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -116,6 +117,29 @@ def differences(job: Job, wanted: Mapping[str, Any]) -> str | None:
         raise FileExistsError(
             f"{job.result} exists and was not written by this command. Choose another --out, or pass --overwrite."
         )
+    return _differences(found, wanted)
+
+
+def of_another(paths: Sequence[Path], wanted: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """The first of some files that does not belong to a result, and why; ``None`` where all do.
+
+    Parameters
+    ----------
+    paths
+        GeoJSON files and reports.
+    wanted
+        The request of the result.
+    """
+    for path in paths:
+        found = request_of(path)
+        if found is None:
+            return path, "it does not say of what; QuPath may have written it"
+        if differs := _differences(found, wanted):
+            return path, differs
+    return None
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     facts = {"slide": "slide", "content_sha256": "content of the slide", "model_sha256": "model"}
     wrong = [said for name, said in facts.items() if found.get(name) != wanted[name]]
     before, now = (dict(one.get("options") or {}) for one in (found, wanted))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from spatialwhisperer._access.stores.reading import is_store, read_object
+from spatialwhisperer._access.stores.reading import FILE_ENDING, STORE_ENDING, is_named_store, read_object
 from spatialwhisperer._messages import listing
 from spatialwhisperer.cli.errors import UsageError
 
@@ -54,8 +54,8 @@ class Source:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether this is a folder that is not a zarr store."""
-    return path.is_dir() and not is_store(path)
+    """Whether this is a folder of slides: one that is not, and is not called like, a zarr store."""
+    return path.is_dir() and not is_named_store(path)
 
 
 def find(paths: Sequence[Path]) -> list[Source]:
@@ -76,7 +76,9 @@ def find(paths: Sequence[Path]) -> list[Source]:
 def _within(folder: Path) -> list[Path]:
     from spatialwhisperer.io.slide import slides_in
 
-    others = [p for p in folder.iterdir() if not p.name.startswith(".") and (is_store(p) or p.suffix == ".h5ad")]
+    others = [
+        p for p in folder.iterdir() if not p.name.startswith(".") and (is_named_store(p) or p.suffix == FILE_ENDING)
+    ]
     inside = sorted([*slides_in(folder), *others])
     if not inside:
         there = listing(sorted(p.name for p in folder.iterdir()), 5)
@@ -85,9 +87,9 @@ def _within(folder: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> Kind:
-    if is_store(path) or path.suffix == ".zarr":
+    if is_named_store(path) or path.suffix == STORE_ENDING:
         return "spatialdata"
-    return "anndata" if path.suffix == ".h5ad" else "image"
+    return "anndata" if path.suffix == FILE_ENDING else "image"
 
 
 def read(source: Source, *, mpp: float | None = None, page: int | None = None) -> AnnData | SpatialData:

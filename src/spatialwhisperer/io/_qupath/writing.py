@@ -59,11 +59,22 @@ class Content:
     kind: str
 
 
-def write_features(content: Content, path: Path) -> None:
-    """Write a FeatureCollection. The file is there as a whole, or not at all."""
+def write_features(content: Content, path: Path, *, stated: Mapping[str, Any]) -> None:
+    """Write a FeatureCollection. The file is there as a whole, or not at all.
+
+    Parameters
+    ----------
+    content
+        Its objects.
+    path
+        The file.
+    stated
+        Further members, as JSON. QuPath and others that read GeoJSON pass over them.
+    """
+    further = "".join(f"{json.dumps(name)}:{json.dumps(value)}," for name, value in stated.items())
     repeats = _repeats(content.names)
     with _whole(path) as file:
-        file.write('{"type":"FeatureCollection","features":[')
+        file.write(f'{{"type":"FeatureCollection",{further}"features":[')
         for start in range(0, len(content.names), ROWS_AT_A_TIME):
             rows = np.arange(start, min(start + ROWS_AT_A_TIME, len(content.names)))
             lines = _lines(content, rows, repeats[rows])

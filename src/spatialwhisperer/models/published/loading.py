@@ -23,6 +23,7 @@ from spatialwhisperer.models.published.conversion import Source, convert, extrac
 from spatialwhisperer.models.published.image_text import IMAGE_ONLY, image_text_model
 from spatialwhisperer.models.published.layout import PACKAGES, find_layout
 from spatialwhisperer.models.published.names import FILE, PUBLISHED, TEXT, image_text_names
+from spatialwhisperer.models.sharing.hub import check_options, refuse_revision
 from spatialwhisperer.models.whisperer import Whisperer
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def load(
     encoders, allow_encoders
         See :meth:`Whisperer.load`.
     **hub
-        ``revision``, ``token``, ``cache_dir`` … for the hub.
+        For the hub: ``revision`` (branch, tag or commit), ``token``, ``cache_dir``, ``local_files_only``, and
+        ``force_download=True``, which downloads a model again whose file in the cache is damaged.
 
     Returns
     -------
@@ -84,13 +86,13 @@ def load(
     FileNotFoundError
         If there is no such model, or files are missing and cannot be downloaded.
     TypeError
-        If ``features`` names something else than keys.
+        If ``features`` names something else than keys, or another option is given for the hub.
     KeyError
         If ``features`` names a modality that the model does not have.
     ValueError
         If a file is cut off, changed, asks for code, or is another model's; if tensors are missing or of another shape; if the tokenizer
-        has another vocabulary; or if the file on the hub is not the one that was opened first and no ``revision`` says which is meant.
-        Nothing is written then.
+        has another vocabulary; if the file on the hub is not the one that was opened first and no ``revision`` says which is meant; or
+        if ``revision`` is given for a model that is on this machine. Nothing is written then.
 
     Examples
     --------
@@ -98,6 +100,7 @@ def load(
     >>> sw.models.load("her2st-mini").modalities
     ('gene', 'image', 'text')
     """
+    check_options(hub)
     checkpoint = find_checkpoint(source, **hub)
     if checkpoint is None:
         if tokenizer is not None:
@@ -134,6 +137,7 @@ def find_checkpoint(source: str | Path, **hub: Any) -> Source | None:
             raise ValueError(
                 f"{path} holds weights without a configuration. Open the folder of the model: sw.models.load({str(path.parent)!r})"
             )
+        refuse_revision(source, hub)
         return Source.of(path, path.name)
     if str(source) not in PUBLISHED or present(path, "config.json") is not None:
         return None

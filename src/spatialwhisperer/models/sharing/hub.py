@@ -3,25 +3,89 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatch
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of
-from spatialwhisperer._messages import inform
+from spatialwhisperer._artifact.layout import CONFIG, TENSORS, kind_of, names_listed
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.hub import HUB, first_line, hub_answers
 from spatialwhisperer.encoders.hub_record import say_if_moved
 from spatialwhisperer.encoders.text.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from huggingface_hub import HfApi
 
 README = "README.md"
 _PATTERNS = (CONFIG, TENSORS, f"*/{CONFIG}", f"*/{TENSORS}", *(f"*_encoder/*{suffix}" for suffix in TOKENIZER_FILES))
+_BESIDE = re.compile(r"\.gitattributes|\.gitignore|(README|LICEN[CS]E)(\.\w+)?", re.IGNORECASE)
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
-_OPTIONS = ("revision", "cache_dir", "force_download", "token")
+_ADDRESS = re.compile(
+    r"(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)?(?P<id>[\w.-]+/[\w.-]+)"
+    r"(?:(?:@|/(?:tree|blob|resolve|commit)/)(?P<revision>[\w.-]+))?(?:/.*)?"
+)
+_OPTIONS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 _TOKEN = f"Set the environment variable HF_TOKEN to a token of {HUB}settings/tokens (or run `hf auth login`)"
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Refuse options that are not those of the hub: a revision that is written wrong would open another model without a word.
+
+    Raises
+    ------
+    TypeError
+        If there is one.
+    """
+    for name in names:
+        if name not in _OPTIONS:
+            near = get_close_matches(name, _OPTIONS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise TypeError(
+                f"There is no option {name!r} to open a model with.{hint} Those of the hub are {listing(_OPTIONS)}."
+            )
+
+
+def refuse_revision(source: object, hub: Mapping[str, Any]) -> None:
+    """Refuse a revision of a model that is on this machine and has none.
+
+    Raises
+    ------
+    ValueError
+        If one was asked for.
+    """
+    if hub.get("revision") is not None:
+        raise ValueError(
+            f"revision={hub['revision']!r} names a commit of the hub, and {str(source)!r} is on this machine, where there is one "
+            "version of it. Leave revision out, or rename the folder or file if a model of the hub is meant."
+        )
+
+
+def _check_id(text: str) -> None:
+    """Refuse what is no id of the hub, before it is asked.
+
+    Raises
+    ------
+    ValueError
+        If it is none; the text names the id of an address.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    why = ""
+    try:
+        validate_repo_id(text)
+        if _ID.fullmatch(text) is not None:
+            return
+    except HFValidationError as error:
+        why = f" ({first_line(error)})"
+    meant = _ADDRESS.fullmatch(text)
+    hint = f" Did you mean {meant['id']!r}" if meant is not None and ("@" in text or "://" in text) else ""
+    if meant is not None and hint:
+        hint += f", revision={meant['revision']!r}?" if meant["revision"] else "?"
+    raise ValueError(f"{text!r} is not a valid hub id; one is like 'owner/model'.{hint or why}")
 
 
 def fetch_model(model_id: str, **hub: Any) -> Path:
@@ -35,14 +99,17 @@ def fetch_model(model_id: str, **hub: Any) -> Path:
     model_id
         Id on the hub.
     **hub
-        ``revision``, ``cache_dir``, ``force_download``, ``token``, ``local_files_only``.
+        ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
 
     Raises
     ------
     FileNotFoundError
         If there is no such model, it may not be read, or it cannot be reached and is not in the cache whole.
+    ValueError
+        If the id is not valid.
     """
-    options = {k: hub[k] for k in _OPTIONS if hub.get(k) is not None}
+    _check_id(model_id)
+    options = {k: hub[k] for k in _OPTIONS if k != "local_files_only" and hub.get(k) is not None}
     offline = settings.offline if hub.get("local_files_only") is None else bool(hub["local_files_only"])
     reached = not offline and hub_answers()
     try:
@@ -126,8 +193,7 @@ def publish(
     OSError
         If the hub cannot be reached, or does not take it; nothing has changed there then.
     """
-    if _ID.fullmatch(repository) is None:
-        raise ValueError(f"{repository!r} is not a valid hub id; one is like 'owner/model'.")
+    _check_id(repository)
     if settings.offline:
         raise OSError("A model is not sent while the settings say offline. Set sw.settings.offline = False.")
     if not hub_answers():
@@ -162,18 +228,18 @@ def _commit(
     if branch is not None:
         api.create_branch(repository, branch=branch, exist_ok=True)
     info = api.model_info(repository, revision=branch)
-    there = [file.rfilename for file in info.siblings or []]
-    if CONFIG in there:
-        held = Path(api.hf_hub_download(repository, CONFIG, revision=info.sha))
-        if kind_of(held.parent) != "model":
-            raise FileExistsError(
-                f"{repository} holds another {CONFIG}, which spatialwhisperer did not write; choose another name."
-            )
-    mine = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    there = {file.rfilename for file in info.siblings or []}
     # parts of a model that was there before would make the new one unreadable
-    old = [name for name in there if name not in mine and any(fnmatch(name, pattern) for pattern in _PATTERNS)]
+    old = _files_of_model(api, repository, info.sha, there)
+    mine = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    others = sorted((there if CONFIG not in there else there & mine.keys()) - old)
+    if others := [name for name in others if _BESIDE.fullmatch(name) is None]:
+        raise FileExistsError(
+            f"{repository} holds {listing(others, 4)}, which belongs to no model of spatialwhisperer; choose another name, or remove "
+            "it from the repository."
+        )
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        *(CommitOperationDelete(path_in_repo=name) for name in old),
+        *(CommitOperationDelete(path_in_repo=name) for name in sorted(old - mine.keys())),
         *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in mine.items()),
     ]
     done = api.create_commit(
@@ -186,6 +252,30 @@ def _commit(
         parent_commit=None if create_pr else info.sha,
     )
     return str(done.pr_url or done.commit_url)
+
+
+def _files_of_model(
+    api: HfApi, repository: str, commit: str | None, there: Collection[str], inside: str = ""
+) -> set[str]:
+    """Paths of what the configuration of a model in a repository lists, with those of its parts; empty where there is none.
+
+    Raises
+    ------
+    FileExistsError
+        If the configuration is not one of a model of this package.
+    """
+    path = f"{inside}{CONFIG}"
+    if path not in there:
+        return set()
+    held = Path(api.hf_hub_download(repository, path, revision=commit))
+    kind = kind_of(held.parent)
+    if kind is None or (not inside and kind != "model"):
+        raise FileExistsError(
+            f"{repository} holds another {path}, which spatialwhisperer did not write; choose another name."
+        )
+    files, parts = names_listed(held.parent)
+    listed = {path, *(f"{inside}{name}" for name in files)} & {*there}
+    return listed.union(*(_files_of_model(api, repository, commit, there, f"{inside}{part}/") for part in parts))
 
 
 def _why_not_sent(repository: str, error: Exception) -> str:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin
 
 from spatialwhisperer._artifact.layout import names_in
+from spatialwhisperer._artifact.verify import in_the_way
 from spatialwhisperer._checks.checked import checked
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.models.opening import encoder_part
 from spatialwhisperer.models.sharing.hub import README, publish
 from spatialwhisperer.models.sharing.licences import check_may_be_passed_on, parts_of
-from spatialwhisperer.models.sharing.readme import Described, readme
+from spatialwhisperer.models.sharing.readme import Described, readme, was_edited
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from huggingface_hub import ModelCard
 
@@ -28,6 +30,29 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.sharing.licences import Part
 
 _PARTS = ("expression", "vocabulary", "reference")
+
+
+def _check_place(folder: Path, parts: Sequence[str]) -> None:
+    """Refuse a place that a model cannot be written to.
+
+    Raises
+    ------
+    FileExistsError
+        If it is none.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file. A model is a folder; choose another name.")
+    there = names_in(folder, parts)
+    if there:
+        raise FileExistsError(
+            f"{folder} holds {listing(there)} already. model.save(folder) replaces a model; save_pretrained needs a new folder."
+        )
+    if refused := in_the_way(folder, ()):
+        raise FileExistsError(
+            f"{folder} holds {listing(refused, 4)}, beside which a model could not be opened. Move it elsewhere, or choose a new folder."
+        )
 
 
 class OnHub(PyTorchModelHubMixin):
@@ -75,6 +100,14 @@ class OnHub(PyTorchModelHubMixin):
         options = {} if address is None else {"address": address}
         return {README: readme(described, licence=licence, **options)}
 
+    def notes_for(self, folder: str | Path, artifact: Artifact) -> Mapping[str, str]:
+        """The card, unless somebody edited the one that lies in a folder: then none, and a line says so."""
+        place = Path(folder).expanduser() / README
+        if not was_edited(place):
+            return self.notes(artifact)
+        inform(f"{place} was edited and stays as it is. str(model.generate_model_card()) is the card of this model.")
+        return {}
+
     def _licensed(self, artifact: Artifact) -> list[Part]:
         parts = artifact.parts
         named = {name: parts.get(encoder_part(name)) for name in self.config.modalities}
@@ -101,15 +134,16 @@ class OnHub(PyTorchModelHubMixin):
         Raises
         ------
         FileExistsError
-            If the folder holds files of a model.
+            If the folder holds files of a model, or others beside which it could not be opened; or if a file lies in its place.
+        TypeError
+            If options of the hub are given and the model is not pushed.
         """
-        folder = Path(save_directory).expanduser()
-        there = names_in(folder, (*_PARTS, *map(encoder_part, self.config.modalities)))
-        if there:
-            raise FileExistsError(
-                f"{save_directory} holds {listing(there)} already. model.save(folder) replaces a model; save_pretrained needs a "
-                "new folder."
+        if hub and not push_to_hub:
+            raise TypeError(
+                f"{listing(sorted(hub))}: options of push_to_hub, which is off. Pass push_to_hub=True, or leave them out."
             )
+        folder = Path(save_directory).expanduser()
+        _check_place(folder, (*_PARTS, *map(encoder_part, self.config.modalities)))
         folder.mkdir(parents=True, exist_ok=True)
         artifact = self.artifact()
         artifact.write_into(folder, notes={} if (folder / README).exists() else self.notes(artifact))
@@ -129,6 +163,7 @@ class OnHub(PyTorchModelHubMixin):
     ) -> str:
         """Publish the model and its card on the Hugging Face hub, in one commit that replaces the model that is there.
 
+        Other files of a repository stay, except its ``README.md``.
         Encoders that are opened by their names are not sent. The predictor of expression holds training data, which are sent: the card says
         how many.
 
@@ -158,7 +193,8 @@ class OnHub(PyTorchModelHubMixin):
         ValueError
             If the model holds weights whose licence forbids to pass them on, or the id is not valid. Nothing is sent then.
         FileExistsError
-            If the repository holds something else.
+            If the repository holds no model of this package and more than a README and a licence, or another file in the place of one
+            of the model. Nothing is sent then.
         OSError
             If the hub cannot be reached, or does not take it.
         """

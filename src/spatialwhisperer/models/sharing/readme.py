@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from spatialwhisperer.models.sharing.licences import hub_licence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from spatialwhisperer.models.configuration.model import Card, ModelConfig, Training
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
@@ -24,6 +27,7 @@ _TASK = "zero-shot-image-classification"
 _TAGS = ("histopathology", "pathology", "spatial-transcriptomics", "single-cell")
 _YES_NO = {True: "yes", False: "no", None: "not known"}
 _NAMED = 24
+_SEAL = re.compile(r"\n<!-- written by spatialwhisperer: ([0-9a-f]{16}) -->\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,24 @@ def readme(model: Described, *, address: str = "folder or owner/name", licence: 
         _limits(model),
         _citations(model),
     ]
-    return f"---\n{front}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+    text = f"---\n{front}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+    return f"{text}\n<!-- written by spatialwhisperer: {_digest(text)} -->\n"
+
+
+def was_edited(card: Path) -> bool:
+    """Whether a file is a card that somebody else wrote or changed; its last line, which is not shown, holds a digest of the others."""
+    try:
+        text = card.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return True
+    except OSError:
+        return False
+    seal = _SEAL.search(text)
+    return seal is None or seal[1] != _digest(text[: seal.start()])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:16]
 
 
 def front_matter(model: Described, licence: str | None) -> str:

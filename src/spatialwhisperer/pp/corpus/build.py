@@ -179,7 +179,17 @@ def _options(
 
 def _existing(folder: Path, *, verify: bool) -> Manifest | None:
     """The manifest of a corpus that is there, after a look at its files; shards whose folder was removed do not count."""
-    there = Manifest.read(folder)
+    while True:
+        there = Manifest.read(folder)
+        try:
+            return _looked_at(folder, there, verify=verify)
+        except ValueError:
+            # another process that built a slide again at this moment removes its former shards
+            if Manifest.read(folder) == there:
+                raise
+
+
+def _looked_at(folder: Path, there: Manifest | None, *, verify: bool) -> Manifest | None:
     if there is None:
         if folder.is_dir() and (folder / "shards").exists():
             raise ValueError(

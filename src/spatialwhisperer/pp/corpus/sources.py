@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer import _keys
-from spatialwhisperer._access.stores.reading import FILE_ENDING, is_store, read_object
+from spatialwhisperer._access.stores.reading import FILE_ENDING, is_named_store, read_object
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.checked import checked_options
 from spatialwhisperer._frozen import frozen
@@ -167,7 +167,7 @@ def _opened(data: Any, *, values: bool = True) -> AnnData | SpatialData:
     path = Path(data).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix != FILE_ENDING and not is_store(path):
+    if path.suffix != FILE_ENDING and not is_named_store(path):
         raise ValueError(f"{path.name} is no .h5ad file and no zarr store. Pass a function that opens it.")
     return read_object(path, values=values)
 

@@ -10,6 +10,7 @@ import numpy as np
 from spatialwhisperer.training.corpus.batches import CorpusItems
 from spatialwhisperer.training.corpus.order import WINDOW_BLOCKS, CorpusBatches, streams_of
 from spatialwhisperer.training.corpus.shards import read_blocks
+from spatialwhisperer.training.feed import rows_to_validate
 from spatialwhisperer.training.loader import BatchLoader
 
 if TYPE_CHECKING:
@@ -142,7 +143,11 @@ class CorpusFeed:
         held_out = self.streams(training=False) if self.held_out else []
         if sum(stream.rows for stream in held_out) < 2:
             return train, None
-        fixed = CorpusBatches(held_out, self.batch_size, seed=self.seed, fixed=VALIDATION_STEPS)
+        most = rows_to_validate(self.batch_size, len(held_out), len(self.streams(training=True)))
+        rows = max(stream.rows for stream in held_out) * len(held_out)
+        # batches of one size that hold nearly all of them, as those of items in memory
+        rows = max(2, rows // -(-rows // most))
+        fixed = CorpusBatches(held_out, rows, seed=self.seed, fixed=VALIDATION_STEPS)
         return train, CorpusLoader(self.items(), fixed, pin=pin, training=False)
 
     def items(self) -> CorpusItems:
