@@ -37,7 +37,8 @@ def test_a_pure_white_margin_is_background(build: Any, margin: int) -> None:
     image, _ = build.disc(background=190)
     wide = np.pad(image, ((0, 0), (0, 0), (0, margin)), constant_values=255)
     alone, framed = (tissue_mask(build.spatialdata(pixels), "S_image").mask for pixels in (image, wide))
-    assert np.array_equal(framed[:, : image.shape[2]], alone)
+    inside = framed[:, : image.shape[2]]
+    assert (inside & alone).sum() / (inside | alone).sum() > 0.98
     assert not framed[:, image.shape[2] :].any()
 
 
@@ -93,6 +94,26 @@ def test_tissue_of_a_grey_image_is_found(build: Any) -> None:
     grey = np.repeat(image.mean(axis=0, keepdims=True), 3, axis=0).astype(np.uint8)
     got = tissue_mask(build.spatialdata(grey), "S_image").mask
     assert (got & tissue).sum() / (got | tissue).sum() > 0.98
+
+
+def test_tissue_that_fills_the_image_is_not_divided(build: Any) -> None:
+    rng = np.random.default_rng(0)
+    image = np.empty((3, 400, 400))
+    image[:, :, :200] = np.array([225, 180, 215])[:, None, None]
+    image[:, :, 200:] = np.array([120, 70, 150])[:, None, None]
+    image[:, 300:350, 100:300] = 244
+    pixels = (image + rng.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8)
+    got = tissue_mask(build.spatialdata(pixels), "S_image").mask
+    assert got[:300].mean() > 0.99
+    assert got[305:345, 105:295].mean() < 0.05
+
+
+def test_bare_glass_is_no_tissue(build: Any) -> None:
+    down, across = np.mgrid[:400, :400] / 400
+    # glass that is lit unevenly, and dust
+    glass = np.stack([242 - 8 * down - 6 * across, 240 - 9 * down - 6 * across, 241 - 8 * down - 7 * across])
+    pixels = (glass + np.random.default_rng(0).normal(0, 4, glass.shape)).clip(0, 255).astype(np.uint8)
+    assert not tissue_mask(build.spatialdata(pixels), "S_image").mask.any()
 
 
 def bulb(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from spatialwhisperer._access.images import Level, RasterImage, as_spatialdata, find_image, read_pixels
 from spatialwhisperer._annotations import numbers
-from spatialwhisperer.encoders.image.stain import brightest, is_filler
+from spatialwhisperer.encoders.image.stain import BLANK, brightest, is_filler, optical_density, white_point
 from spatialwhisperer.statistics.counts import not_counts
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ _BACKGROUND_PERCENTILE = 95
 _DARK = 20
 _LEAST_EXCESS = 0.05
 _LESS_RED = 25
+_STAINED_OD = 0.06
+_LEAST_STAINED = 0.05
+_FILLED = 0.5
 
 
 @dataclass(frozen=True)
@@ -128,20 +131,37 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
 
     Notes
     -----
-    The threshold assumes that the image shows some background. Layers that are much paler than the rest of the tissue may fall below it,
-    and marks of a red pen count as tissue. Where tissue fills it to the corners, make the mask yourself and pass
-    it to :func:`spatialwhisperer.pp.tiles`.
+    The threshold assumes that much of the image is background. Where half of it or more has the colour of the stains, all of that is
+    tissue, so that its paler half does not count as background. Layers that are much paler than the rest of the tissue may fall below the
+    threshold, and marks of a red pen count as tissue: make the mask yourself then, and pass it to :func:`spatialwhisperer.pp.tiles`.
     """
     image = find_image(data, image_key)
     raster = white_for_black(background_for_white(coarse_raster(image)))
-    return TissueMask.over(image, _detect(raster))
+    mask, has_stain = _detect(raster), stained(raster)
+    return TissueMask.over(image, mask | has_stain if has_stain.mean() >= _FILLED else mask)
+
+
+def stained(raster: np.ndarray) -> np.ndarray:
+    """Which pixels are darker than the background and have the colour of haematoxylin or eosin, Boolean (height, width)."""
+    red, green, blue = density = _density(raster)
+    # both stains absorb more green than red and blue together, on average
+    return (density.mean(axis=0) > _STAINED_OD) & (green - (red + blue) / 2 >= _LEAST_EXCESS * green)
+
+
+def _density(raster: np.ndarray) -> np.ndarray:
+    """Optical density of uint8 (3, height, width) against the white point, float32; 0 where nothing is shown."""
+    pixels = raster.reshape(3, -1).T
+    shown = pixels.max(axis=1) > BLANK
+    if not shown.any():
+        return np.zeros(raster.shape, np.float32)
+    return (optical_density(pixels, white_point(pixels[shown])) * shown[:, None]).T.reshape(raster.shape)
 
 
 def stain_darkness(raster: np.ndarray) -> np.ndarray:
     """Green channel against that of the background, white where the colour is neither that of haematoxylin nor of eosin.
 
-    Both stains absorb more green than red and blue together, on average. Dark pixels that do not are black or grey, or, with less red
-    than green, blue or green. Brown ones, such as pigment, stay. An image in which nothing has the colour of the stains, such as a grey
+    Both stains absorb more green than red and blue together, on average. Dark pixels that do not are black or grey, or have less red than
+    green and are blue or green. Brown ones, such as pigment, stay. An image in which nothing has the colour of the stains, such as a grey
     one, is taken as it is.
 
     Parameters
@@ -224,7 +244,16 @@ def _detect(raster: np.ndarray) -> np.ndarray:
             corners_are_background=False,
             inplace=False,
         )
-    return np.asarray(labels) > 0
+    return _without_bare_glass(np.asarray(labels), raster)
+
+
+def _without_bare_glass(labels: np.ndarray, raster: np.ndarray) -> np.ndarray:
+    """Where the pieces of tissue are of which some is darker than the background: a threshold divides bare glass too."""
+    from scipy.ndimage import mean
+
+    pieces = np.arange(labels.max(initial=0) + 1)
+    kept = np.nan_to_num(mean(_density(raster).mean(axis=0) > _STAINED_OD, labels, pieces)) >= _LEAST_STAINED
+    return (kept & (pieces > 0))[labels]
 
 
 @contextmanager

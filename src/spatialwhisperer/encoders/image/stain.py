@@ -83,7 +83,7 @@ class SlideStain:
         rgb = rgb[rgb.max(axis=1) > BLANK]
         if not len(rgb):
             return cls.reference()
-        white = _white(rgb[~is_filler(rgb)])
+        white = white_point(rgb[~is_filler(rgb)])
         density = optical_density(rgb, white)
         tissue = density[density.mean(axis=1) > _TISSUE_OD]
         if len(tissue) * mpp**2 < _FEWEST_UM2:
@@ -169,8 +169,8 @@ def brightest(rgb: np.ndarray) -> np.ndarray:
     return np.median(rgb[darkest >= np.quantile(darkest, 1 - _WHITEST)], axis=0)
 
 
-def _white(rgb: np.ndarray) -> tuple[float, float, float]:
-    """Median of the brightest hundredth of the pixels; white where these are tissue, too dark for a background."""
+def white_point(rgb: np.ndarray) -> tuple[float, float, float]:
+    """Median of the brightest hundredth of the pixels (n, 3); white where these are tissue, too dark for a background."""
     white = brightest(rgb)
     return _triple(white) if white.min() >= _LEAST_WHITE else (255.0, 255.0, 255.0)
 
