@@ -17,6 +17,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN
+from spatialwhisperer.tl._annotation.range.compared import compare
 from spatialwhisperer.tl._embedding.bank import own_observations
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not
@@ -68,6 +69,9 @@ def predict_expression(
     Rows that the model was trained on are recognised by their names and positions, also where a section was cut or joined with others.
     The observations of their section are then left out of the bank.
 
+    A warning says where the images are unlike the training tissue of the model (:func:`tissue_range`). Their rows are predicted
+    nevertheless.
+
     Parameters
     ----------
     data
@@ -101,7 +105,8 @@ def predict_expression(
     ``None`` for a SpatialData with ``inplace=True``, which then holds the table ``sw_expression``; else that table:
 
     ``.X`` : :class:`numpy.ndarray` (dtype ``float32``)
-        Predicted values in the value space of the model; NaN where the tile leaves the slide.
+        Predicted values in the value space of the model; NaN where the tile leaves the slide, and with a frozen image encoder where
+        no whole tile is on tissue.
     ``.obs['sw_expression_std']`` : :class:`pandas.Series` (dtype ``float32``)
         Standard deviation among the retrieved neighbours, mean over all genes of the model, with every method. It says how much
         similar training tissue differs, noise of the counts included. It is not the error of the prediction, and no interval follows
@@ -116,7 +121,8 @@ def predict_expression(
     ValueError
         If the model predicts no expression, ``k`` is larger than the bank, a row may use fewer than ``k`` neighbours (but by
         "regression"), the method is unknown, or the name of the table is taken by something else. If ``genes`` is empty or names a
-        gene twice. If the observations of a patient are to be left out, and the model was trained without patients.
+        gene twice. If the observations of a patient are to be left out, and the model was trained without patients. If no row has a
+        whole tile on tissue. Nothing is written then.
     KeyError
         If a gene is not among those of the model, or there is no image or no column of the patients.
 
@@ -148,6 +154,8 @@ def predict_expression(
     if writes:
         opened.check_table(key_added, key=_keys.EXPRESSION)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
+    compared = compare(opened, model, None if "image" in model.towers else inputs.values, inputs.results)
+    compared.say(model, "prediction")
     own, computed = (
         (None, ())
         if chosen == "retrieval"
@@ -163,9 +171,8 @@ def predict_expression(
         exclude=exclude,
         device=device,
     )
-    if inputs.missing is not None:
-        values[inputs.missing] = np.nan
-        std[inputs.missing] = np.nan
+    missing = compared.empty if inputs.missing is None else compared.empty | inputs.missing
+    values[missing], std[missing] = np.nan, np.nan
     out = _table(opened, predictor, chosen, values[:, columns], std, columns, own=own is not None)
     parameters = {
         "method": chosen,
