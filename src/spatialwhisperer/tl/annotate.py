@@ -11,7 +11,6 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.stores.several import SlidesOptions, opening, over_slides
-from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
@@ -29,6 +28,7 @@ from spatialwhisperer.tl._annotation.labels import (
 )
 from spatialwhisperer.tl._annotation.range import guard
 from spatialwhisperer.tl._annotation.range.compared import compare
+from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._annotation.range.training_range import range_warnings
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.request import checked_request, limits_of
@@ -267,7 +267,7 @@ def zero_shot_annotate(
     if not inplace:
         return pd.DataFrame(scores, index=opened.table.obs_names, columns=request.classes.classes)
     n_examples = None if chosen is None else tuple(len(chosen.get(name, ())) for name in request.labels)
-    trained = _trained_on(opened, model)
+    trained = trained_on(opened, model, rows.results)
     record = replace(
         _record(model, request, limits, correction, n_examples, group_key),
         examples_weight=answer.words,
@@ -321,14 +321,6 @@ def _record(
         min_rows=limits.min_rows,
         rollup=request.hierarchy.rollup,
         model=describe_model(model),
-    )
-
-
-def _trained_on(slide: Slide, model: Whisperer) -> list[str]:
-    """Sections of the slide that the model was trained on."""
-    reference = model.reference
-    return (
-        [] if reference is None else list(trained_sections(slide, reference.config.trained_sections, reference.arrays))
     )
 
 

@@ -18,6 +18,7 @@ from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN
 from spatialwhisperer.tl._annotation.range.compared import compare
+from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._embedding.bank import own_observations
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not
@@ -156,6 +157,8 @@ def predict_expression(
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
     compared = compare(opened, model, None if "image" in model.towers else inputs.values, inputs.results)
     compared.say(model, "prediction")
+    if exclude is None:
+        _warn_of_trained(trained_on(opened, model, inputs.results))
     own, computed = (
         (None, ())
         if chosen == "retrieval"
@@ -301,6 +304,16 @@ def _exclude(slide: Slide, predictor: ExpressionPredictor, group_key: str | None
     # a row that was trained on has the patient of its training, whatever the column says now
     use = ~own.known & (stated != None) & (np.isin(stated, predictor.config.groups) | (own.group < 0))  # noqa: E711
     return "group", np.where(use, stated, names)
+
+
+def _warn_of_trained(sections: Sequence[str]) -> None:
+    """Say so where the image is one of the training, and the rows are not those of training."""
+    if sections:
+        what = f"{'section' if len(sections) == 1 else 'sections'} {listing(sections, 5)}"
+        warn(
+            f"The image of {what} is one that the model was trained on, and its observations are in the bank: the accuracy of this "
+            "prediction says nothing about new tissue."
+        )
 
 
 def _named(codes: np.ndarray, names: Sequence[str]) -> np.ndarray:
