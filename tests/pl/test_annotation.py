@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -8,6 +9,9 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._provenance import record, recorded_as
+from spatialwhisperer.pl.annotation import coarser_score
+from spatialwhisperer.tl._annotation.record import AnnotationRecord
 
 
 def table_of(data: Any) -> Any:
@@ -59,6 +63,23 @@ def test_each_class_has_a_panel_of_scores(annotated: Any, labels: dict[str, str]
     (_, query) = sw.pl.scores(annotated, key="sw_query")
     assert query.get_title() == "“fat tissue”"
     assert len(query.figure.axes) == 3
+
+
+def test_a_region_is_drawn_with_the_summed_probability_of_its_labels(annotated: Any) -> None:
+    table = table_of(annotated)
+    stated = recorded_as(table, "sw_label", AnnotationRecord)
+    assert stated is not None
+    inside = list(stated.classes[:2])
+    record(table, "sw_label", replace(stated, coarser={"both": tuple(inside)}))
+    rng = np.random.default_rng(0)
+    table.obsm["sw_label_probability"] = probability = rng.dirichlet(np.ones(len(stated.classes)), table.n_obs)
+    expected = probability[:, 0] + probability[:, 1]
+    np.testing.assert_allclose(coarser_score(table, "sw_label", "both"), expected)
+    assert coarser_score(table, "sw_label", inside[0]) is None
+    axes = sw.pl.scores(annotated, classes=[inside[0], "both"])
+    assert [ax.get_title() for ax in axes[1:]] == [inside[0], "both (probability)"]
+    best = sw.pl.top_tiles(annotated, "both", n=1)
+    assert float(best[0].get_xlabel()) == pytest.approx(expected.max(), abs=0.006)
 
 
 def test_rows_without_scores_are_not_drawn(section: Any, model: Any) -> None:

@@ -158,7 +158,8 @@ def scores(
     key
         Column of ``.obs`` whose scores to draw.
     classes
-        Which classes; ``None`` takes all.
+        Which classes; ``None`` takes all. A region or a coarser term, which rows may have got instead of one of its classes, is drawn
+        where it is named, with the sum of their probabilities and a colour range apart from that of scores.
     %(section)s
     n_columns
         Panels in a row.
@@ -193,18 +194,22 @@ def scores(
     table = opened.table
     values = _score_table(table, key)
     classes = [str(c) for c in values] if classes is None else [classes] if isinstance(classes, str) else list(classes)
-    missing = [c for c in classes if c not in values]
+    coarser = {c: found for c in classes if c not in values and (found := coarser_score(table, key, c)) is not None}
+    missing = [c for c in classes if c not in values and c not in coarser]
     if missing:
         raise KeyError(f"There are no scores for {listing(missing)} (found: {listing(values)}).")
     panel = panel_of(opened, section=section, diameter_um=diameter_um)
-    shown = {name: values[name].to_numpy()[panel.section.rows] for name in classes}
-    ranges = canvas.equally_wide(shown)
+    rows = panel.section.rows
+    plain = {name: values[name].to_numpy()[rows] for name in classes if name in values}
+    summed = {name: score[rows] for name, score in coarser.items()}
+    shown, ranges = plain | summed, canvas.equally_wide(plain) | canvas.equally_wide(summed)
     axes = canvas.make_axes(None, len(classes) + 1, min(n_columns, len(classes) + 1), tallest=panel.tallness)
     draw_background(axes[0], panel)
     axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=True):
         draw_background(ax, panel)
-        ax.set_title(canvas.wrapped(asked(table, name), 3.8), fontsize=10)
+        what = f"{name} (probability)" if name in coarser else asked(table, name)
+        ax.set_title(canvas.wrapped(what, 3.8), fontsize=10)
         _draw_scores(ax, panel, shown[name], ranges[name], cmap, alpha)
     return axes
 
@@ -238,6 +243,17 @@ def _score_table(table: AnnData, key: str) -> pd.DataFrame:
     raise KeyError(
         f"There are no scores for {key!r} (.obsm holds {listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, …) first."
     )
+
+
+def coarser_score(table: AnnData, key: str, name: str) -> np.ndarray | None:
+    """Probability of a region or a coarser term: the sum over its classes, shape (n,); ``None`` where it is neither."""
+    inside = ((recorded(table, key) or {}).get("coarser") or {}).get(name)
+    classes = classes_of(table, key)
+    stored = _keys.probability(key) if _keys.probability(key) in table.obsm else _keys.scores(key)
+    if not inside or stored not in table.obsm or not set(inside) <= set(classes):
+        return None
+    every = number_matrix(table.obsm[stored], f".obsm[{stored!r}]", least_columns=len(classes))
+    return every[:, [classes.index(one) for one in inside]].sum(axis=1)
 
 
 def asked(table: AnnData, name: str) -> str:

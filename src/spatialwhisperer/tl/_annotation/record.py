@@ -50,6 +50,8 @@ class AnnotationRecord(Stored):
         Regions that were told before the labels in them.
     examples_weight
         Weight of the words beside the examples; ``None`` without examples.
+    coarser
+        Classes in each region and each coarser term that a row could get instead of one of them.
     """
 
     classes: tuple[str, ...]
@@ -79,3 +81,4 @@ class AnnotationRecord(Stored):
     probabilities: Literal["softmax", "stored"] = "softmax"
     regions: tuple[str, ...] = ()
     examples_weight: float | None = None
+    coarser: Mapping[str, tuple[str, ...]] = field(default_factory=frozen)
