@@ -221,6 +221,17 @@ def test_a_flat_map_of_scores_looks_flat(section: Any) -> None:
     assert not missing.collections
 
 
+def test_the_colour_bar_is_as_opaque_as_the_map(section: Any) -> None:
+    table = section["table"]
+    table.obs["score"] = np.linspace(0, 1, table.n_obs)
+    _, ax = sw.pl.scores(section, key="score", alpha=0.4)
+    (bar,) = (other for other in ax.figure.axes if hasattr(other, "_colorbar"))
+    assert bar._colorbar.alpha == 0.4
+    drawn = np.asarray(ax.collections[0].get_facecolor())
+    expected = mpl.colormaps["viridis"](bar._colorbar.norm(table.obs["score"]))
+    np.testing.assert_allclose(drawn, np.c_[expected[:, :3], np.full(table.n_obs, 0.4)])
+
+
 def test_few_scores_beside_many_of_one_value_are_seen(section: Any) -> None:
     table = section["table"]
     table.obs["rare"] = np.r_[np.zeros(table.n_obs - 2), 5.0, 10.0]

@@ -164,7 +164,7 @@ def scores(
     n_columns
         Panels in a row.
     cmap, alpha
-        Colour map and opacity.
+        Colour map and opacity, which is the same for low and high scores and for the colour bar.
     %(diameter_um)s
     %(slide)s
 
@@ -220,12 +220,8 @@ def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, norm: Normalize | No
     if norm is None:
         return
     rows = np.flatnonzero(np.isfinite(score))
-    # low scores are transparent, so that the tissue stays readable where the class is not
-    height = np.asarray(norm(score[rows])).clip(0, 1)
-    colours = mpl.colormaps[cmap](height)
-    colours[:, 3] = alpha * (0.15 + 0.85 * height)
-    draw_marks(ax, panel, rows, colours, None)
-    canvas.colour_bar(ax, norm, cmap, score[rows])
+    draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(score[rows])), alpha)
+    canvas.colour_bar(ax, norm, cmap, score[rows], alpha)
 
 
 def _score_table(table: AnnData, key: str) -> pd.DataFrame:

@@ -203,7 +203,7 @@ def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, norm: Normalize, cm
     if not len(rows):
         return
     draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha)
-    canvas.colour_bar(ax, norm, cmap, values[rows])
+    canvas.colour_bar(ax, norm, cmap, values[rows], alpha)
 
 
 def _scatter(ax: Axes, measured: np.ndarray, guess: np.ndarray, r: float, unit: str) -> None:
