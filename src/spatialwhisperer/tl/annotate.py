@@ -286,7 +286,7 @@ def zero_shot_annotate(
     tissue.keep()
     if ranges and unknown == "abstain" and found is None:
         inform(guard.NOT_HELD)
-    _say(guard.report(found, ranges), trained)
+    _say(guard.report(found, ranges, limits.min_confidence), trained)
     if request.min_confidence is None:
         _say_unsure(result.parameters)
         if chosen is None and (other := decision.unused(model, request.labels, request.sentences, read)):
