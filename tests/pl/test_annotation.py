@@ -196,6 +196,19 @@ def test_low_confidence_is_transparent_by_default(section: Any, model: Any, labe
     assert n[1:] == [1, 1]
 
 
+def test_the_legend_has_no_confidence_where_no_row_has_a_label(
+    section: Any, model: Any, labels: dict[str, str]
+) -> None:
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
+    (ax,) = sw.pl.annotation(section, with_image=False)
+    assert sum("confidence" in text.get_text() for text in ax.get_legend().get_texts()) == 3
+    section["table"].obs["sw_label"] = section["table"].obs["sw_label"].where(np.zeros(120, bool))
+    (ax,) = sw.pl.annotation(section, with_image=False)
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words[-1] == "no label"
+    assert not [word for word in words if "confidence" in word]
+
+
 def test_a_label_has_one_colour_in_the_annotation_and_the_truth(
     section: Any, model: Any, labels: dict[str, str]
 ) -> None:

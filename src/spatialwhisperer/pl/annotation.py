@@ -110,7 +110,9 @@ def annotation(
     colours = canvas.label_colours(table, key, shown_as, palette)
     n = 1 + with_image
     tallest = max(p.tallness for p in panels)
-    steps = [] if opacity is None else opacity.steps()
+    drawn = np.concatenate([panel.section.rows for panel in panels])
+    # rows without a label have one opacity
+    steps = [] if opacity is None or labels.iloc[drawn].isna().all() else opacity.steps()
     names = [*colours, "no label", *(str(step.get_label()) for step in steps)]
     axes = canvas.make_axes(axes, n * len(panels), n, tallest=tallest, legends=[names])
     codes = labels.cat.codes.to_numpy()
