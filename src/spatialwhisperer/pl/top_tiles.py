@@ -249,7 +249,7 @@ def _read(picks: Sequence[_Pick], tile_um: float) -> dict[int, np.ndarray]:
             for position, tile in zip(positions, tiles, strict=True):
                 out[int(section.rows[position])] = np.moveaxis(tile, 0, -1)
     # the caller may have asked for the darkest ones
-    black.report(refuse=False)
+    black.report()
     return out
 
 
