@@ -74,7 +74,9 @@ def test_a_region_is_drawn_with_the_summed_probability_of_its_labels(annotated: 
     rng = np.random.default_rng(0)
     table.obsm["sw_label_probability"] = probability = rng.dirichlet(np.ones(len(stated.classes)), table.n_obs)
     expected = probability[:, 0] + probability[:, 1]
-    np.testing.assert_allclose(coarser_score(table, "sw_label", "both"), expected)
+    summed = coarser_score(table, "sw_label", "both")
+    assert summed is not None
+    np.testing.assert_allclose(summed, expected)
     assert coarser_score(table, "sw_label", inside[0]) is None
     axes = sw.pl.scores(annotated, classes=[inside[0], "both"])
     assert [ax.get_title() for ax in axes[1:]] == [inside[0], "both (probability)"]
@@ -200,10 +202,10 @@ def test_the_legend_has_no_confidence_where_no_row_has_a_label(
     section: Any, model: Any, labels: dict[str, str]
 ) -> None:
     sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
-    (ax,) = sw.pl.annotation(section, with_image=False)
+    ax: Any = sw.pl.annotation(section, with_image=False)[0]
     assert sum("confidence" in text.get_text() for text in ax.get_legend().get_texts()) == 3
     section["table"].obs["sw_label"] = section["table"].obs["sw_label"].where(np.zeros(120, bool))
-    (ax,) = sw.pl.annotation(section, with_image=False)
+    ax = sw.pl.annotation(section, with_image=False)[0]
     words = [text.get_text() for text in ax.get_legend().get_texts()]
     assert words[-1] == "no label"
     assert not [word for word in words if "confidence" in word]
