@@ -232,8 +232,12 @@ def test_tiles_are_laid_as_asked(annotated: Folder, tmp_path: Path, run: Run) ->
     sdata = sw.io.read_slide(slide)
     sw.pp.tiles(sdata, at="grid", tile_um=60, stride_um=50, min_tissue=0.9)
     np.testing.assert_array_equal(opened(out)["sw_tiles"].obsm["sw_tiles"], sdata["sw_tiles"].obsm["sw_tiles"])
-    done = run("annotate", slide, "--out", tmp_path / "s.zarr", "--quiet", "--stride-um", 50)
-    assert (done.code, "Pass it too" in done.err[-1]) == (2, True)
+    # without --tile-um the tiles are those of the model
+    assert run("annotate", slide, "--out", tmp_path / "s.zarr", "--quiet", "--min-tissue", 0).code == 0
+    sdata = sw.io.read_slide(slide)
+    sw.pp.tiles(sdata, at="grid", tile_um=100, min_tissue=0)
+    tiles = opened(tmp_path / "s.zarr")["sw_tiles"].obsm["sw_tiles"]
+    np.testing.assert_array_equal(tiles, sdata["sw_tiles"].obsm["sw_tiles"])
 
 
 @pytest.mark.slow

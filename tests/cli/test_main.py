@@ -80,7 +80,6 @@ def test_the_command_that_is_installed_is_this_one() -> None:
         (["annotate", "a.tif", "--out", "a.zarr", "--batch-size", "9999999999"], "must be at most"),
         (["annotate", "a.tif", "--out", "a.zarr", "--mpp", "40"], "--mpp: mpp=40 looks like the magnification"),
         (["annotate", "a.tif", "--out", "a.zarr", "--key-added", "a/b"], "--key-added: .* letters, digits"),
-        (["annotate", "a.tif", "--out", "a.zarr", "--stride-um", "50"], "belong to --tile-um"),
         (
             ["annotate", "a.tif", "--out", "a.zarr", "--quiet", "--modality", "smell"],
             "the model reads .*; found 'smell'",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anndata as ad
@@ -10,6 +11,9 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import SpatialWhispererWarning
+from spatialwhisperer._provenance import record, recorded_as
+from spatialwhisperer.pl.annotation import coarser_score
+from spatialwhisperer.tl._annotation.record import AnnotationRecord
 
 
 def table_of(data: Any) -> Any:
@@ -61,6 +65,25 @@ def test_each_class_has_a_panel_of_scores(annotated: Any, labels: dict[str, str]
     (_, query) = sw.pl.scores(annotated, key="sw_query")
     assert query.get_title() == "“fat tissue”"
     assert len(query.figure.axes) == 3
+
+
+def test_a_region_is_drawn_with_the_summed_probability_of_its_labels(annotated: Any) -> None:
+    table = table_of(annotated)
+    stated = recorded_as(table, "sw_label", AnnotationRecord)
+    assert stated is not None
+    inside = list(stated.classes[:2])
+    record(table, "sw_label", replace(stated, coarser={"both": tuple(inside)}))
+    rng = np.random.default_rng(0)
+    table.obsm["sw_label_probability"] = probability = rng.dirichlet(np.ones(len(stated.classes)), table.n_obs)
+    expected = probability[:, 0] + probability[:, 1]
+    summed = coarser_score(table, "sw_label", "both")
+    assert summed is not None
+    np.testing.assert_allclose(summed, expected)
+    assert coarser_score(table, "sw_label", inside[0]) is None
+    axes = sw.pl.scores(annotated, classes=[inside[0], "both"])
+    assert [ax.get_title() for ax in axes[1:]] == [inside[0], "both (probability)"]
+    best = sw.pl.top_tiles(annotated, "both", n=1)
+    assert float(best[0].get_xlabel()) == pytest.approx(expected.max(), abs=0.006)
 
 
 def test_rows_without_scores_are_not_drawn(section: Any, model: Any) -> None:
@@ -201,6 +224,19 @@ def test_low_confidence_is_transparent_by_default(section: Any, model: Any, labe
     assert n[1:] == [1, 1]
 
 
+def test_the_legend_has_no_confidence_where_no_row_has_a_label(
+    section: Any, model: Any, labels: dict[str, str]
+) -> None:
+    sw.tl.zero_shot_annotate(section, labels, model=model, unknown="label")
+    ax: Any = sw.pl.annotation(section, with_image=False)[0]
+    assert sum("confidence" in text.get_text() for text in ax.get_legend().get_texts()) == 3
+    section["table"].obs["sw_label"] = section["table"].obs["sw_label"].where(np.zeros(120, bool))
+    ax = sw.pl.annotation(section, with_image=False)[0]
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words[-1] == "no label"
+    assert not [word for word in words if "confidence" in word]
+
+
 def test_a_label_has_one_colour_in_the_annotation_and_the_truth(
     section: Any, model: Any, labels: dict[str, str]
 ) -> None:
@@ -224,6 +260,17 @@ def test_a_flat_map_of_scores_looks_flat(section: Any) -> None:
     assert spread[0] > 0.8
     assert spread[1] < 0.05
     assert not missing.collections
+
+
+def test_the_colour_bar_is_as_opaque_as_the_map(section: Any) -> None:
+    table = section["table"]
+    table.obs["score"] = np.linspace(0, 1, table.n_obs)
+    _, ax = sw.pl.scores(section, key="score", alpha=0.4)
+    (bar,) = (other for other in ax.figure.axes if hasattr(other, "_colorbar"))
+    assert bar._colorbar.alpha == 0.4
+    drawn = np.asarray(ax.collections[0].get_facecolor())
+    expected = mpl.colormaps["viridis"](bar._colorbar.norm(table.obs["score"]))
+    np.testing.assert_allclose(drawn, np.c_[expected[:, :3], np.full(table.n_obs, 0.4)])
 
 
 def test_few_scores_beside_many_of_one_value_are_seen(section: Any) -> None:

@@ -116,7 +116,7 @@ def test_a_slide_without_expression_has_the_prediction_alone(unmeasured: Any) ->
     axes[0].figure.canvas.draw()
 
 
-def test_named_genes_of_a_slide_without_expression(unmeasured: Any) -> None:
+def test_named_genes_of_a_slide_without_expression(unmeasured: Any, caplog: pytest.LogCaptureFixture) -> None:
     axes = expression(unmeasured, genes=["B", "A", "D", "C"])
     assert [ax.get_title().split(": ")[1].split("\n")[0] for ax in axes] == ["B", "A", "D", "C"]
     assert "held out" not in axes[0].get_title()
@@ -126,7 +126,9 @@ def test_named_genes_of_a_slide_without_expression(unmeasured: Any) -> None:
         expression(unmeasured, value_space="per_spot_log10")
     del unmeasured["sw_expression"].var["held_out_pearson"]
     unmeasured["sw_expression"].X[:, 1] *= 100
-    assert ": B\n" in expression(unmeasured, n_genes=1)[0].get_title()
+    with caplog.at_level("INFO", logger="spatialwhisperer"):
+        assert ": B\n" in expression(unmeasured, n_genes=1)[0].get_title()
+    assert "the genes whose prediction varies most are drawn" in caplog.text
 
 
 def test_a_prediction_without_values_is_refused_on_a_slide_without_expression(unmeasured: Any) -> None:

@@ -186,6 +186,14 @@ def test_a_blank_slide_has_no_grid(build: Any) -> None:
         sw.pp.tiles(build.spatialdata(np.full((3, 300, 300), 243, np.uint8)), at="grid", tile_um=20)
 
 
+def test_an_image_that_is_smaller_than_a_tile_is_named_with_its_size(build: Any) -> None:
+    sdata = build.spatialdata(np.full((3, 300, 200), 100, np.uint8))
+    with pytest.raises(
+        ValueError, match=r"No tile of 400 um fits into an image: \S+ is [\d.]+ x [\d.]+ µm at [\d.]+ µm"
+    ):
+        sw.pp.tiles(sdata, at="grid", tile_um=400, tissue=None)
+
+
 def test_values_of_another_range_are_named_where_no_tissue_is_seen(build: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 4000, (3, 1800, 1500)).astype(np.uint16)
     with pytest.raises(ValueError, match="uint16 and its values reach 3999 of 65535"):

@@ -189,6 +189,34 @@ def test_rows_without_features_are_nan(bleep: Any, section: Any) -> None:
         assert np.isnan(out.obs[STD].iloc[[2, 9]]).all()
 
 
+def test_an_image_of_the_training_is_recognised_without_its_spots(bleep: Any, training: list[Any]) -> None:
+    known = training[0]
+    table = known["table"].copy()
+    table.obs_names = [f"tile {i}" for i in range(table.n_obs)]
+    new = sd.SpatialData(images=dict(known.images), shapes=dict(known.shapes), tables={"table": table})
+    with pytest.warns(SpatialWhispererWarning, match="is one that the model was trained on"):
+        predict(bleep, new)
+
+
+def test_rows_without_tissue_are_nan_and_a_slide_of_them_is_refused(bleep: Any, section: Any, caplog: Any) -> None:
+    from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+
+    table = section["table"]
+    fraction = StainTextureEncoder().feature_names().index("tissue_fraction")
+    table.obsm["X_stain_texture"][[2, 9], fraction] = 0
+    with caplog.at_level(logging.INFO, logger="spatialwhisperer"):
+        out = predict(bleep, section)
+    assert np.flatnonzero(np.isnan(out.X).all(axis=1)).tolist() == [2, 9]
+    assert np.flatnonzero(np.isnan(out.X).any(axis=1)).tolist() == [2, 9]
+    assert np.flatnonzero(out.obs[STD].isna()).tolist() == [2, 9]
+    assert "2 of 120 rows have no whole tile on tissue and no prediction (NaN)." in caplog.messages
+    table.obsm["X_stain_texture"][:, fraction] = 0
+    before = snapshot(section)
+    with pytest.raises(ValueError, match="None of the 120 rows has a whole tile on tissue"):
+        sw.tl.predict_expression(section, model=bleep)
+    assert snapshot(section) == before
+
+
 # ------------------------------------------------------------------------------------------------- what is written
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.tl._embedding.texts import embed_texts
 
@@ -65,3 +66,46 @@ def test_an_embedding_of_another_model_is_refused(section: Any, model: Any) -> N
 def test_what_is_no_text_is_refused(section: Any, model: Any) -> None:
     with pytest.raises(TypeError, match="found 3"):
         sw.tl.query(section, 3, model=model)  # type: ignore[arg-type]
+
+
+def without_tissue(table: Any, rows: Any) -> None:
+    """Let rows show the empty background."""
+    from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
+
+    fraction = StainTextureEncoder().feature_names().index("tissue_fraction")
+    table.obsm["X_stain_texture"][rows, fraction] = 0
+
+
+def test_rows_without_tissue_get_no_score_and_the_others_the_same(section: Any, model: Any, caplog: Any) -> None:
+    with caplog.at_level("INFO", logger="spatialwhisperer"):
+        every = sw.tl.query(section, "fat tissue", model=model, inplace=False)
+    assert isinstance(every, pd.Series)
+    assert every.notna().all()
+    assert "no whole tile on tissue" not in caplog.text
+    without_tissue(section["table"], slice(7))
+    with caplog.at_level("INFO", logger="spatialwhisperer"):
+        sw.tl.query(section, "fat tissue", model=model)
+    score = section["table"].obs["sw_query"]
+    assert score.isna().tolist() == [True] * 7 + [False] * 113
+    assert "7 of 120 rows have no whole tile on tissue and no score (NaN)." in caplog.text
+    assert len(sw.pl.top_tiles(section, "sw_query", n=200)) <= 113
+    stored = sw.tl.query(section, "fat tissue", model=model, embedding_key="X_sw_image", inplace=False)
+    assert isinstance(stored, pd.Series)
+    assert stored.notna().all()
+
+
+def test_a_slide_without_tissue_is_refused_before_anything_is_written(section: Any, model: Any, keys: Any) -> None:
+    table = section["table"]
+    without_tissue(table, slice(None))
+    before = keys.of(table)
+    with pytest.raises(ValueError, match="None of the 120 rows has a whole tile on tissue"):
+        sw.tl.query(section, "fat tissue", model=model)
+    assert keys.of(table) == before
+
+
+def test_images_unlike_the_training_tissue_are_scored_with_a_warning(section: Any, model: Any) -> None:
+    table = section["table"]
+    table.obsm["X_stain_texture"] += 40 * table.obsm["X_stain_texture"].std(axis=0)
+    with pytest.warns(SpatialWhispererWarning, match="standard deviations from the nearest training section"):
+        sw.tl.query(section, "fat tissue", model=model)
+    assert table.obs["sw_query"].notna().all()

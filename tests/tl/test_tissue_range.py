@@ -224,6 +224,27 @@ def test_training_measures_the_range_and_recognises_its_sections(
     assert len(record.trained_on) == 1
 
 
+@pytest.mark.slow
+def test_a_training_section_is_recognised_by_its_image_too(
+    model: Any, simulated: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A grid of tiles has other rows than the spots of training."""
+    import spatialdata as sd
+
+    def bare(name: str) -> Any:
+        return sd.SpatialData(images=dict(simulated.sections[name].images))
+
+    known, new = bare("P1"), bare("P3")
+    assert sw.tl.tissue_range(known, model=model)["trained_on"].tolist() == [True]
+    assert sw.tl.tissue_range(new, model=model)["trained_on"].tolist() == [False]
+    capfd.readouterr()
+    sw.tl.zero_shot_annotate(known, LABELS, model=model, unknown="label")
+    assert "The model was trained on section" in capfd.readouterr().err
+    record = recorded_as(known["sw_tiles"], "sw_label", AnnotationRecord)
+    assert record is not None
+    assert len(record.trained_on) == 1
+
+
 # ------------------------------------------------------------------------------------------------- real sections
 
 

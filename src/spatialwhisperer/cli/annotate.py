@@ -40,11 +40,11 @@ _TOPMOST = 3
 
 def run(options: Namespace) -> int:
     """Annotate every slide that was named; 0 where all have a result, 1 where some slide failed."""
-    _check_grid(options)
     jobs = plan(options)
     ends = []
     with _typed(options):
         label = _Labelling(options, _model(options))
+        _grid(options, label.model)
         with cluster.started(options.cluster) as client, _bar(len(jobs)) as bar:
             for end in _ends(label, jobs, client):
                 for line, is_error in end.lines:
@@ -194,7 +194,7 @@ def _annotated(
         data = sources.read(job.source, mpp=options.mpp if job.source.kind == "image" else None, page=options.page)
         if options.mpp is not None and job.source.kind != "image":
             opening["mpp"] = options.mpp
-        _lay_tiles(data, options, opening)
+        _lay_tiles(data, options, model, opening)
         _label(data, options, model, opening)
     lines += [(f"spatialwhisperer: warning: {job.source.file}: {sentence}", True) for sentence in notes.warnings]
     for path in (job.result, *job.files):
@@ -221,25 +221,25 @@ def _annotated(
     return f"{facts.summary(_TOPMOST)} -> {job.result}"
 
 
-def _grid(options: Namespace) -> dict[str, Any]:
-    """What was typed about tiles."""
+def _grid(options: Namespace, model: Whisperer) -> dict[str, Any]:
+    """What was typed about tiles, whose edge is that of the model where none was typed."""
     given = {name: getattr(options, name) for name in ("tile_um", "stride_um", "min_tissue")}
-    return {name: value for name, value in given.items() if value is not None}
+    asked = {name: value for name, value in given.items() if value is not None}
+    if not asked or "tile_um" in asked:
+        return asked
+    image = model.config.modalities.get("image")
+    if image is None or not image.features.tile_um:
+        raise UsageError("--stride-um and --min-tissue need --tile-um, because this model states no size of tiles.")
+    return {"tile_um": image.features.tile_um[0], **asked}
 
 
-def _check_grid(options: Namespace) -> None:
-    asked = _grid(options)
-    if asked and "tile_um" not in asked:
-        raise UsageError("--stride-um and --min-tissue belong to --tile-um. Pass it too.")
-
-
-def _lay_tiles(data: AnnData | SpatialData, options: Namespace, opening: Mapping[str, Any]) -> None:
+def _lay_tiles(data: AnnData | SpatialData, options: Namespace, model: Whisperer, opening: Mapping[str, Any]) -> None:
     """Tiles of the size that was asked for, over a slide without a table."""
-    asked = _grid(options)
+    asked = _grid(options, model)
     if not asked:
         return
     if not hasattr(data, "tables") or data.tables:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in asked if getattr(options, name) is not None)
         raise ValueError(
             f"{names} lays tiles over a slide that has no rows yet, and this object has a table. Leave it out."
         )

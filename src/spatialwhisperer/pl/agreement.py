@@ -129,4 +129,4 @@ def _draw_numbers(ax: Axes, panel: Panel, numbers: np.ndarray, cmap: str, alpha:
         return
     norm = canvas.value_range(inside[rows])
     draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(inside[rows])), alpha)
-    canvas.colour_bar(ax, norm, cmap, inside[rows])
+    canvas.colour_bar(ax, norm, cmap, inside[rows], alpha)

@@ -110,7 +110,9 @@ def annotation(
     colours = canvas.label_colours(table, key, shown_as, palette)
     n = 1 + with_image
     tallest = max(p.tallness for p in panels)
-    steps = [] if opacity is None else opacity.steps()
+    drawn = np.concatenate([panel.section.rows for panel in panels])
+    # rows without a label have one opacity
+    steps = [] if opacity is None or labels.iloc[drawn].isna().all() else opacity.steps()
     names = [*colours, "no label", *(str(step.get_label()) for step in steps)]
     axes = canvas.make_axes(axes, n * len(panels), n, tallest=tallest, legends=[names])
     codes = labels.cat.codes.to_numpy()
@@ -158,12 +160,13 @@ def scores(
     key
         Column of ``.obs`` whose scores to draw.
     classes
-        Which classes; ``None`` takes all.
+        Which classes; ``None`` takes all. A region or a coarser term, which rows may have got instead of one of its classes, is drawn
+        where it is named, with the sum of their probabilities and a colour range apart from that of scores.
     %(section)s
     n_columns
         Panels in a row.
     cmap, alpha
-        Colour map and opacity.
+        Colour map and opacity, which is the same for low and high scores and for the colour bar.
     %(diameter_um)s
     %(slide)s
 
@@ -193,18 +196,22 @@ def scores(
     table = opened.table
     values = _score_table(table, key)
     classes = [str(c) for c in values] if classes is None else [classes] if isinstance(classes, str) else list(classes)
-    missing = [c for c in classes if c not in values]
+    coarser = {c: found for c in classes if c not in values and (found := coarser_score(table, key, c)) is not None}
+    missing = [c for c in classes if c not in values and c not in coarser]
     if missing:
         raise KeyError(f"There are no scores for {listing(missing)} (found: {listing(values)}).")
     panel = panel_of(opened, section=section, diameter_um=diameter_um)
-    shown = {name: values[name].to_numpy()[panel.section.rows] for name in classes}
-    ranges = canvas.equally_wide(shown)
+    rows = panel.section.rows
+    plain = {name: values[name].to_numpy()[rows] for name in classes if name in values}
+    summed = {name: score[rows] for name, score in coarser.items()}
+    shown, ranges = plain | summed, canvas.equally_wide(plain) | canvas.equally_wide(summed)
     axes = canvas.make_axes(None, len(classes) + 1, min(n_columns, len(classes) + 1), tallest=panel.tallness)
     draw_background(axes[0], panel)
     axes[0].set_title(f"{panel.section.name}: H&E", fontsize=10)
     for ax, name in zip(axes[1:], classes, strict=True):
         draw_background(ax, panel)
-        ax.set_title(canvas.wrapped(asked(table, name), 3.8), fontsize=10)
+        what = f"{name} (probability)" if name in coarser else asked(table, name)
+        ax.set_title(canvas.wrapped(what, 3.8), fontsize=10)
         _draw_scores(ax, panel, shown[name], ranges[name], cmap, alpha)
     return axes
 
@@ -215,12 +222,8 @@ def _draw_scores(ax: Axes, panel: Panel, score: np.ndarray, norm: Normalize | No
     if norm is None:
         return
     rows = np.flatnonzero(np.isfinite(score))
-    # low scores are transparent, so that the tissue stays readable where the class is not
-    height = np.asarray(norm(score[rows])).clip(0, 1)
-    colours = mpl.colormaps[cmap](height)
-    colours[:, 3] = alpha * (0.15 + 0.85 * height)
-    draw_marks(ax, panel, rows, colours, None)
-    canvas.colour_bar(ax, norm, cmap, score[rows])
+    draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(score[rows])), alpha)
+    canvas.colour_bar(ax, norm, cmap, score[rows], alpha)
 
 
 def _score_table(table: AnnData, key: str) -> pd.DataFrame:
@@ -240,6 +243,17 @@ def _score_table(table: AnnData, key: str) -> pd.DataFrame:
     raise KeyError(
         f"There are no scores for {key!r} (.obsm holds {listing(table.obsm)}). Run sw.tl.zero_shot_annotate(data, …) first."
     )
+
+
+def coarser_score(table: AnnData, key: str, name: str) -> np.ndarray | None:
+    """Probability of a region or a coarser term: the sum over its classes, shape (n,); ``None`` where it is neither."""
+    inside = ((recorded(table, key) or {}).get("coarser") or {}).get(name)
+    classes = classes_of(table, key)
+    stored = _keys.probability(key) if _keys.probability(key) in table.obsm else _keys.scores(key)
+    if not inside or stored not in table.obsm or not set(inside) <= set(classes):
+        return None
+    every = number_matrix(table.obsm[stored], f".obsm[{stored!r}]", least_columns=len(classes))
+    return every[:, [classes.index(one) for one in inside]].sum(axis=1)
 
 
 def asked(table: AnnData, name: str) -> str:

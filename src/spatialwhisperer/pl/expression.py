@@ -11,7 +11,7 @@ from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import inform, listing
 from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.pl._drawing.marks import draw_marks
 from spatialwhisperer.pl._drawing.panels import draw_background, panel_of
@@ -68,7 +68,8 @@ def expression(
         Object with an image, and with measured counts where there are any.
     genes
         Which genes; ``None`` takes those with the highest correlation in this section, and where nothing was measured those with the
-        highest correlation on held-out training tissue.
+        highest correlation on held-out training tissue. Where none is known either, as of a model without cross-validation, those
+        whose prediction varies most are taken, and a line says so.
     n_genes
         How many, where ``genes`` is ``None``.
     prediction
@@ -166,6 +167,9 @@ def _most_certain(found: Predicted, n: int) -> np.ndarray:
     """Genes with the highest held-out correlation; those that vary most, where none is known."""
     known = found.held_out
     if np.isnan(known).all():
+        inform(
+            "No correlation on held-out training tissue is known, so the genes whose prediction varies most are drawn. genes=… chooses others."
+        )
         known = found.values[np.isfinite(found.values).all(axis=1)].std(axis=0)
     return np.argsort(np.where(np.isnan(known), -np.inf, known), kind="stable")[::-1][:n]
 
@@ -203,7 +207,7 @@ def _draw_values(ax: Axes, panel: Panel, values: np.ndarray, norm: Normalize, cm
     if not len(rows):
         return
     draw_marks(ax, panel, rows, mpl.colormaps[cmap](norm(values[rows])), alpha)
-    canvas.colour_bar(ax, norm, cmap, values[rows])
+    canvas.colour_bar(ax, norm, cmap, values[rows], alpha)
 
 
 def _scatter(ax: Axes, measured: np.ndarray, guess: np.ndarray, r: float, unit: str) -> None:

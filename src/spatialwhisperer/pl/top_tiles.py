@@ -25,7 +25,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._provenance import recorded, recorded_as
 from spatialwhisperer.pl._drawing import canvas
 from spatialwhisperer.pl._drawing.panels import choose_sections, draw_scale_bar
-from spatialwhisperer.pl.annotation import asked
+from spatialwhisperer.pl.annotation import asked, coarser_score
 from spatialwhisperer.pp.features.images import FeatureRecord
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def top_tiles(
     data
         Annotated by :func:`spatialwhisperer.tl.zero_shot_annotate` or queried by :func:`spatialwhisperer.tl.query`.
     label
-        One of the labels, or a column of numbers in ``.obs``, such as that of a query.
+        One of the labels; a region or a coarser term that rows got instead of one, whose score is the sum of the probabilities of
+        its labels; or a column of numbers in ``.obs``, such as that of a query.
     key
         Column of the labels, whose scores are read.
     n
@@ -197,6 +198,8 @@ def _scores(table: AnnData, label: str, key: str) -> np.ndarray:
     if label in classes:
         every = number_matrix(table.obsm[scores_key], f".obsm[{scores_key!r}]", least_columns=len(classes))
         return every[:, classes.index(label)]
+    if (summed := coarser_score(table, key, label)) is not None:
+        return summed
     if label in table.obs:
         values = pd.Series(table.obs[label])
         if holds_numbers(values):
@@ -248,7 +251,7 @@ def _read(picks: Sequence[_Pick], tile_um: float) -> dict[int, np.ndarray]:
             for position, tile in zip(positions, tiles, strict=True):
                 out[int(section.rows[position])] = np.moveaxis(tile, 0, -1)
     # the caller may have asked for the darkest ones
-    black.report(refuse=False)
+    black.report()
     return out
 
 

@@ -70,6 +70,7 @@ def tile_grid(
     grids = {frame.name: _grid(data, frame, stated.tile_um, stride_um, tissue, min_tissue) for frame in frames}
     grids = {name: grid for name, grid in grids.items() if len(grid.centres_px)}
     if not grids:
+        _check_size(frames, stated.tile_um)
         for frame in frames:
             check_intensity(frame)  # which explains why no tissue was seen, where it is not the tiles
         raise ValueError(
@@ -107,6 +108,28 @@ def _grid(
     if mask is None:
         return grid
     return replace(grid, centres_px=centres[mask.fraction(centres, grid.edges_px) >= min_tissue])
+
+
+def _check_size(frames: Sequence[Section], tile_um: float) -> None:
+    """Refuse images that are all smaller than a tile, whatever is on them.
+
+    Raises
+    ------
+    ValueError
+        If no image is as large as a tile.
+    """
+    sizes = []
+    for frame in frames:
+        if frame.image is None or frame.scale is None:
+            continue
+        squares = frame.scale.stretch**0.5
+        width, height = np.array(frame.image.size_px) * frame.scale.mpp * [squares, 1 / squares]
+        if min(width, height) >= tile_um:
+            return
+        sizes.append(f"{frame.name} is {width:g} x {height:g} µm at {frame.scale.mpp:g} µm per pixel")
+    raise ValueError(
+        f"No tile of {tile_um:g} um fits into an image: {listing(sizes, 5)}. Check mpp, or take smaller tiles: tile_um=…."
+    )
 
 
 def image_frames(

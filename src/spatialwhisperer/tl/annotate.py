@@ -11,12 +11,10 @@ from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.stores.several import SlidesOptions, opening, over_slides
-from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import one_of
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
-from spatialwhisperer.pp.features.images import image_looks
 from spatialwhisperer.tl._annotation import decision, scoring
 from spatialwhisperer.tl._annotation.answers import answers
 from spatialwhisperer.tl._annotation.examples import example_rows
@@ -29,7 +27,9 @@ from spatialwhisperer.tl._annotation.labels import (
     wording_sd,
 )
 from spatialwhisperer.tl._annotation.range import guard
-from spatialwhisperer.tl._annotation.range.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.range.compared import compare
+from spatialwhisperer.tl._annotation.range.trained import trained_on
+from spatialwhisperer.tl._annotation.range.training_range import range_warnings
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.request import checked_request, limits_of
 from spatialwhisperer.tl._annotation.rollup import Hierarchy
@@ -55,10 +55,8 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.labels import Labels
-    from spatialwhisperer.tl._annotation.range.training_range import SectionRange
     from spatialwhisperer.tl._annotation.request import Request
     from spatialwhisperer.tl._annotation.scoring import Normalize
-    from spatialwhisperer.tl._embedding.rows import Embedded
 
 
 @shared
@@ -242,7 +240,7 @@ def zero_shot_annotate(
     else:
         rows = embed_rows(opened, model, str(read), layer=layer, batch_size=batch_size, device=device)
     check_any_row(rows, embedding_key)
-    ranges = _ranges(opened, model, rows) if stored is None and read == "image" else []
+    ranges = compare(opened, model, rows.features, rows.results).ranges if stored is None and read == "image" else []
     found = (
         guard.row_ranges(model.reference, rows.features, opened.sections, ranges)
         if ranges and unknown == "abstain"
@@ -270,7 +268,7 @@ def zero_shot_annotate(
     if not inplace:
         return pd.DataFrame(scores, index=opened.table.obs_names, columns=request.classes.classes)
     n_examples = None if chosen is None else tuple(len(chosen.get(name, ())) for name in request.labels)
-    trained = _trained_on(opened, model)
+    trained = trained_on(opened, model, rows.results)
     record = replace(
         _record(model, request, limits, correction, n_examples, group_key),
         examples_weight=answer.words,
@@ -290,7 +288,7 @@ def zero_shot_annotate(
     tissue.keep()
     if ranges and unknown == "abstain" and found is None:
         inform(guard.NOT_HELD)
-    _say(guard.report(found, ranges), trained)
+    _say(guard.report(found, ranges, limits.min_confidence), trained)
     if request.min_confidence is None:
         _say_unsure(result.parameters)
         if chosen is None and (other := decision.unused(model, request.labels, request.sentences, read)):
@@ -328,14 +326,6 @@ def _record(
     )
 
 
-def _trained_on(slide: Slide, model: Whisperer) -> list[str]:
-    """Sections of the slide that the model was trained on."""
-    reference = model.reference
-    return (
-        [] if reference is None else list(trained_sections(slide, reference.config.trained_sections, reference.arrays))
-    )
-
-
 def _say(abstained: str | None, trained: list[str]) -> None:
     if abstained is not None:
         inform(abstained)
@@ -353,16 +343,3 @@ def _say_unsure(record: AnnotationRecord) -> None:
             f"{n} rows get no label, because their confidence is below {record.min_confidence:.2f}, which was chosen when the model was "
             "calibrated. min_confidence=0 labels them nevertheless."
         )
-
-
-def _ranges(slide: Slide, model: Whisperer, rows: Embedded) -> list[SectionRange]:
-    """How the images differ from those of the training; a slide without any tissue is refused."""
-    key = model.config.modality("image").features.key
-    looks = image_looks(slide, key, rows.results)
-    ranges = section_ranges(model, rows.features, slide.sections, image_mpp(slide, key, rows.results), looks)
-    if ranges and not any(r.n_tissue for r in ranges):
-        raise ValueError(
-            f"None of the {slide.n_rows} rows has a whole tile on tissue: they show the empty background. Check the coordinates and "
-            "the microns per pixel, or take tiles where there is tissue: sw.pp.tiles(data, at='grid', tile_um=…)."
-        )
-    return ranges

@@ -11,7 +11,6 @@ from spatialwhisperer._access.contract import number_column
 from spatialwhisperer._access.images import missing_factor, rgb_names
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
@@ -20,6 +19,7 @@ from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.transitivity import centred_scores
 from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
+from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, tissue_darkness
@@ -166,9 +166,7 @@ def evidence(
     out.attrs |= {
         "effective_rank": report.attrs["effective_rank"],
         "not_told_apart": [str(name) for name in out.index[~told]],
-        "trained_on": []
-        if model.reference is None
-        else list(trained_sections(opened, model.reference.config.trained_sections, model.reference.arrays)),
+        "trained_on": trained_on(opened, model),
         "n": int(keep.sum()),
         "model": describe_model(model),
     }

@@ -18,6 +18,8 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer._provenance import record
 from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN
+from spatialwhisperer.tl._annotation.range.compared import compare
+from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._embedding.bank import own_observations
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.regression import Known, read_side_by_side, why_not
@@ -69,6 +71,9 @@ def predict_expression(
     Rows that the model was trained on are recognised by their names and positions, also where a section was cut or joined with others.
     The observations of their section are then left out of the bank.
 
+    A warning says where the images are unlike the training tissue of the model (:func:`tissue_range`). Their rows are predicted
+    nevertheless.
+
     Parameters
     ----------
     data
@@ -102,7 +107,8 @@ def predict_expression(
     ``None`` for a SpatialData with ``inplace=True``, which then holds the table ``sw_expression``; else that table:
 
     ``.X`` : :class:`numpy.ndarray` (dtype ``float32``)
-        Predicted values in the value space of the model; NaN where the tile leaves the slide.
+        Predicted values in the value space of the model; NaN where the tile leaves the slide, and with a frozen image encoder where
+        no whole tile is on tissue.
     ``.obs['sw_expression_std']`` : :class:`pandas.Series` (dtype ``float32``)
         Standard deviation among the retrieved neighbours, mean over all genes of the model, with every method. It says how much
         similar training tissue differs, noise of the counts included. It is not the error of the prediction, and no interval follows
@@ -119,7 +125,8 @@ def predict_expression(
     ValueError
         If the model predicts no expression, ``k`` is larger than the bank, a row may use fewer than ``k`` neighbours (but by
         "regression"), the method is unknown, or the name of the table is taken by something else. If ``genes`` is empty or names a
-        gene twice. If the observations of a patient are to be left out, and the model was trained without patients.
+        gene twice. If the observations of a patient are to be left out, and the model was trained without patients. If no row has a
+        whole tile on tissue. Nothing is written then.
     KeyError
         If a gene is not among those of the model, or there is no image or no column of the patients.
 
@@ -151,6 +158,10 @@ def predict_expression(
     if writes:
         opened.check_table(key_added, key=_keys.EXPRESSION)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
+    compared = compare(opened, model, None if "image" in model.towers else inputs.values, inputs.results)
+    compared.say(model, "prediction")
+    if exclude is None:
+        _warn_of_trained(trained_on(opened, model, inputs.results))
     own, computed = (
         (None, ())
         if chosen == "retrieval"
@@ -166,9 +177,8 @@ def predict_expression(
         exclude=exclude,
         device=device,
     )
-    if inputs.missing is not None:
-        values[inputs.missing] = np.nan
-        std[inputs.missing] = np.nan
+    missing = compared.empty if inputs.missing is None else compared.empty | inputs.missing
+    values[missing], std[missing] = np.nan, np.nan
     out = _table(opened, predictor, chosen, values[:, columns], std, columns, own=own is not None)
     parameters = {
         "method": chosen,
@@ -297,6 +307,16 @@ def _exclude(slide: Slide, predictor: ExpressionPredictor, group_key: str | None
     # a row that was trained on has the patient of its training, whatever the column says now
     use = ~own.known & (stated != None) & (np.isin(stated, predictor.config.groups) | (own.group < 0))  # noqa: E711
     return "group", np.where(use, stated, names)
+
+
+def _warn_of_trained(sections: Sequence[str]) -> None:
+    """Say so where the image is one of the training, and the rows are not those of training."""
+    if sections:
+        what = f"{'section' if len(sections) == 1 else 'sections'} {listing(sections, 5)}"
+        warn(
+            f"The image of {what} is one that the model was trained on, and its observations are in the bank: the accuracy of this "
+            "prediction says nothing about new tissue."
+        )
 
 
 def _named(codes: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -19,6 +19,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labels import class_embeddings
+from spatialwhisperer.tl._annotation.range.compared import compare
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows, given_rows
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
@@ -52,6 +53,9 @@ def query(
 ) -> pd.Series | None:
     """Score every row for a text: how well does it fit the description?
 
+    A warning says where the images are unlike the training tissue of the model (:func:`tissue_range`). Their rows are scored
+    nevertheless.
+
     Parameters
     ----------
     %(data)s
@@ -75,12 +79,13 @@ def query(
     ``None``, or the scores with ``inplace=False``. In place it writes:
 
     ``.obs['sw_query']`` : :class:`pandas.Series` (dtype ``float32``)
-        Cosine between row and text; NaN where a row has no tile.
+        Cosine between row and text; NaN where a row has no tile, or no whole one on tissue (which is asked where scores come from
+        images with a frozen encoder and no ``embedding_key`` is passed).
 
     Raises
     ------
     ValueError
-        If the text is empty.
+        If the text is empty, or no row has a whole tile on tissue. Nothing is written then.
     TypeError
         If it is not text.
     KeyError
@@ -110,6 +115,10 @@ def query(
         chosen = modality or choose_modality(opened, model)
         embedded = embed_rows(opened, model, chosen, layer=layer, batch_size=batch_size, device=device)
     scores = (embedded.z @ wanted).astype(np.float32)
+    if embedding_key is None and embedded.modality == "image":
+        compared = compare(opened, model, embedded.features, embedded.results)
+        scores[compared.empty] = np.nan
+        compared.say(model, "score")
     far = None if near is None else near.warning()
     if far is not None:
         warn(far)

@@ -9,11 +9,11 @@ import pandas as pd
 
 from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._access.table.fingerprints import trained_sections
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer.pp.features.images import image_looks
 from spatialwhisperer.tl._annotation.range import guard
+from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._annotation.range.training_range import image_mpp, range_warnings, section_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import row_inputs
@@ -90,7 +90,8 @@ def tissue_range(
     ``verdict``
         "in range", "out of range", or "too few rows" (fewer than 20 on tissue, and an image in range; only rows are judged then)
     ``trained_on``
-        whether the model was trained on this section
+        whether the model was trained on this section, which is recognised by the names and positions of its rows, or by its image for
+        encoders that look at the whole image; that image at another scale is not recognised
 
     ``.attrs`` holds ``row_limit``, the limit of rows; ``left_out``, what was left out of the training tissue ("groups", which are
     patients, "sections" or "rows"); ``range``, sentences on scale, colour and texture.
@@ -124,7 +125,7 @@ def tissue_range(
     found = guard.row_ranges(reference, inputs.values, opened.sections, ranges)
     if found is None:
         raise ValueError(_without(model))
-    trained = trained_sections(opened, reference.config.trained_sections, reference.arrays)
+    trained = trained_on(opened, model, inputs.results)
     names = opened.sections.astype(str)
     rows = [_row(one, found, names == one.name, trained=one.name in trained) for one in ranges]
     report = pd.DataFrame(rows).set_index("section")

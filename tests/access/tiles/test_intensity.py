@@ -102,9 +102,9 @@ def test_nothing_but_black_tiles_is_refused_where_all_were_read() -> None:
     black = BlackTiles()
     black.look(np.arange(2), np.zeros((2, 3, 8, 8), np.uint8))
     with pytest.raises(ValueError, match="2 of 2 tiles .* read or write the image again"):
-        black.report()
+        black.check()
     with pytest.warns(SpatialWhispererWarning, match="2 of 2 tiles"):
-        black.report(refuse=False)
+        black.report()
 
 
 def without_a_chunk(section: Any) -> Any:
@@ -127,6 +127,13 @@ def test_a_chunk_that_is_missing_in_the_finest_level_alone_is_warned_of(section:
     ):
         with pytest.warns(SpatialWhispererWarning, match="of 120 tiles .such as that of row 0. are exactly black"):
             call()
+
+
+def test_black_tiles_of_several_sizes_are_warned_of_once(section: Any) -> None:
+    without_a_chunk(section)
+    with pytest.warns(SpatialWhispererWarning) as said:
+        sw.pp.embed_images(section, tile_um=[80, 60], tile_px=64, key_added="X_again")
+    assert sum("are exactly black" in str(one.message) and "tiles" in str(one.message) for one in said) == 1
 
 
 def test_darkness_and_pictures_look_at_the_image(adata: Any) -> None:

@@ -11,7 +11,7 @@ from spatialwhisperer.tl._annotation.decision import Decided
 from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
 from spatialwhisperer.tl._annotation.range import guard
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
-from spatialwhisperer.tl._annotation.rollup import Classes
+from spatialwhisperer.tl._annotation.rollup import Classes, Coarse
 
 NAN = np.full(3, np.nan)
 PROBABILITY = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.3, 0.6], [0.45, 0.3, 0.25], NAN, [0.9, 0.05, 0.05]])
@@ -87,3 +87,11 @@ def test_what_earlier_calls_wrote_is_removed_where_it_is_not_written_again() -> 
     kept = with_wording_sd(plain, PROBABILITY)
     assert kept.obsm[sd] is PROBABILITY
     assert sd not in kept.gone
+
+
+def test_the_classes_of_each_coarser_term_are_recorded() -> None:
+    member = np.array([[1, 0], [1, 1], [0, 1]], bool)
+    classes = CLASSES._replace(coarse=Coarse(["CL:7", None], member), coarse_names=["ab", "c"])
+    # a class of the same name is meant by that name
+    assert written(Limits(0.0, 0.0, 1), classes=classes).parameters.coarser == {"ab": ("a", "b")}
+    assert written(Limits(0.0, 0.0, 1)).parameters.coarser == {}

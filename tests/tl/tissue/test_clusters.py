@@ -36,6 +36,13 @@ def blobs() -> np.ndarray:
     return np.repeat([[0.0, 0], [6, 0], [0, 6]], [30, 20, 10], axis=0) + rng.normal(0, 0.5, (60, 2))
 
 
+@pytest.mark.filterwarnings("error")
+def test_constant_values_are_clustered_without_a_warning() -> None:
+    z = components(np.ones((30, 60), np.float32), 5, 0)
+    assert np.abs(z).max() < 1e-6
+    assert len(set(kmeans(np.zeros((30, 5)), 3, n_init=2, random_state=0).tolist())) == 1
+
+
 def test_k_means_finds_blobs_with_the_largest_first(blobs: np.ndarray) -> None:
     assert kmeans(blobs, 3, n_init=3, random_state=0).tolist() == [0] * 30 + [1] * 20 + [2] * 10
 

@@ -93,26 +93,27 @@ class BlackTiles:
         if self.first is None and black.any():
             self.first = int(rows[black][0])
 
-    def report(self, *, refuse: bool = True) -> None:
-        """Warn of black tiles.
+    @property
+    def _what(self) -> str:
+        return f"{self.black} of {self.n} tiles (such as that of row {self.first}) are exactly black (0), which no stained tissue is"
 
-        Parameters
-        ----------
-        refuse
-            Whether it is an error that all are black.
+    def check(self) -> None:
+        """Refuse tiles that are all black.
 
         Raises
         ------
         ValueError
             If all tiles are black.
         """
+        if self.black and self.black == self.n:
+            raise ValueError(f"{self._what}. A chunk is missing or was never written: read or write the image again.")
+
+    def report(self) -> None:
+        """Warn of black tiles, if there are any."""
         if not self.black:
             return
-        what = f"{self.black} of {self.n} tiles (such as that of row {self.first}) are exactly black (0), which no stained tissue is"
-        if refuse and self.black == self.n:
-            raise ValueError(f"{what}. A chunk is missing or was never written: read or write the image again.")
         warn(
-            f"{what}. A chunk of the image is missing, or was filled with black: what is computed of these tiles says nothing."
+            f"{self._what}. A chunk of the image is missing, or was filled with black: what is computed of these tiles says nothing."
         )
 
 

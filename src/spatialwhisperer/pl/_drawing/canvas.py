@@ -212,8 +212,8 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1e-6
 
 
-def colour_bar(ax: Axes, norm: Normalize, cmap: str, values: np.ndarray) -> None:
-    """Put a small colour bar beside the axes, with an arrow where drawn values lie beyond its end."""
+def colour_bar(ax: Axes, norm: Normalize, cmap: str, values: np.ndarray, alpha: float = 1.0) -> None:
+    """Put a small colour bar beside the axes, as opaque as the marks, with an arrow where drawn values lie beyond its end."""
     import matplotlib as mpl
 
     low, high = float(norm.vmin or 0), float(norm.vmax or 0)
@@ -221,5 +221,5 @@ def colour_bar(ax: Axes, norm: Normalize, cmap: str, values: np.ndarray) -> None
     below, above = bool((values < low - rounding).any()), bool((values > high + rounding).any())
     extend = ("both" if above else "min") if below else ("max" if above else "neither")
     mappable = mpl.cm.ScalarMappable(norm, cmap)
-    bar = ax.figure.colorbar(mappable, ax=ax, fraction=0.04, pad=0.02, extend=extend)
+    bar = ax.figure.colorbar(mappable, ax=ax, fraction=0.04, pad=0.02, extend=extend, alpha=alpha)
     bar.ax.tick_params(labelsize=7)

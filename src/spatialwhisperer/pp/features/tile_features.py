@@ -77,6 +77,7 @@ def embed_tiles(
         "batch_size": settings.batch_size if batch_size is None else batch_size,
         "device": device,
         "identity": identity,
+        "blacks": [],
     }
     with kept_until_done(), keeping_copies():
         encoders = _by_image(plan, encoder)
@@ -85,11 +86,15 @@ def embed_tiles(
         if native:
             # microns per pixel are those of each section
             encoders = [image._replace(sections=[section]) for image in encoders for section in image.sections]
-            return _features(plan, encoders, None, tile_px, whole=whole, **options)
-        first = _features(plan, encoders, tile_ums[0], tile_px, whole=whole, **options)
-        if len(tile_ums) == 1:
-            return first
-        others = [_features(plan, encoders, um, tile_px, whole=False, **options) for um in tile_ums[1:]]
+            parts = [_features(plan, encoders, None, tile_px, whole=whole, **options)]
+        else:
+            sizes = enumerate(tile_ums)
+            parts = [_features(plan, encoders, um, tile_px, whole=whole and not i, **options) for i, um in sizes]
+    # one warning for all sizes of tiles
+    max(options["blacks"], key=lambda one: one.black).report()
+    first, *others = parts
+    if not others:
+        return first
     out = np.concatenate([first, *others], axis=1)
     if whole:
         out[np.isnan(first).all(axis=1)] = np.nan
@@ -117,6 +122,7 @@ def read_tiles(plan: TilePlan, tile_um: float, tile_px: int) -> np.ndarray:
             out[rows] = tiles
             black.look(rows, tiles)
             bar.update(len(rows))
+    black.check()
     black.report()
     if plan.off.any():
         out[plan.off] = _WHITE
@@ -155,6 +161,7 @@ def _features(
     batch_size: int,
     device: str | None,
     identity: EncoderIdentity | None,
+    blacks: list[BlackTiles],
 ) -> np.ndarray:
     out, black = None, BlackTiles()
     name = encoders[0].encoder.spec.name
@@ -182,7 +189,8 @@ def _features(
             f"No tile of {size} lies inside its image. Take smaller tiles with tile_um=…, or fill them up with "
             "border='pad'."
         )
-    black.report()
+    black.check()
+    blacks.append(black)
     return out
 
 

@@ -105,13 +105,25 @@ def labelled(
     own = {_keys.probability(key): decided.probability} if record.probabilities == "stored" else {}
     return Result(
         key,
-        replace(record, without_label=counts),
+        replace(record, without_label=counts, coarser=_coarser(classes)),
         obs=obs,
         obsm={_keys.scores(key): scores, **own},
         uns={key: {"classes": np.array(classes.classes, dtype=str)}},
         gone=_outdated(key, ids=any(classes.ids), probability=bool(own)),
         colours={key: dict(zip(labels.order, distinct(len(labels.order)), strict=True))},
     )
+
+
+def _coarser(classes: Classes) -> dict[str, tuple[str, ...]]:
+    """Classes in each coarser term; a class of the same name is meant by that name."""
+    if classes.coarse is None:
+        return {}
+    terms = zip(classes.coarse_names, classes.coarse.member.T, strict=True)
+    return {
+        name: tuple(one for one, inside in zip(classes.classes, member, strict=True) if inside)
+        for name, member in terms
+        if name not in classes.classes
+    }
 
 
 def _outdated(key: str, *, ids: bool, probability: bool) -> tuple[str, ...]:

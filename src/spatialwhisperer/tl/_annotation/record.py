@@ -53,6 +53,8 @@ class AnnotationRecord(Stored):
         probable class of all.
     examples_weight
         Weight of the words beside the examples; ``None`` without examples.
+    coarser
+        Classes in each region and each coarser term that a row could get instead of one of them.
     """
 
     classes: tuple[str, ...]
@@ -83,3 +85,4 @@ class AnnotationRecord(Stored):
     regions: tuple[str, ...] = ()
     path: tuple[tuple[str, ...], ...] = ()
     examples_weight: float | None = None
+    coarser: Mapping[str, tuple[str, ...]] = field(default_factory=frozen)

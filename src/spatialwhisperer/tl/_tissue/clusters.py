@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,10 @@ def components(values: np.ndarray, n_pcs: int | None, random_state: int) -> np.n
 
     exact = min(values.shape) <= _EXACT_UP_TO
     n = min(n_pcs, *values.shape)
-    return PCA(n, svd_solver="full" if exact else "randomized", random_state=random_state).fit_transform(values)
+    with warnings.catch_warnings():
+        # of constant values there is no variance to explain
+        warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
+        return PCA(n, svd_solver="full" if exact else "randomized", random_state=random_state).fit_transform(values)
 
 
 def smoothed(z: np.ndarray, graph: Any, weight: float, n_rings: int) -> np.ndarray:
@@ -44,8 +48,12 @@ def smoothed(z: np.ndarray, graph: Any, weight: float, n_rings: int) -> np.ndarr
 def kmeans(z: np.ndarray, n_clusters: int, *, n_init: int, random_state: int) -> np.ndarray:
     """K-means with k-means++ starts, largest cluster first."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    return by_size(KMeans(n_clusters, init="k-means++", n_init=n_init, random_state=random_state).fit_predict(z))
+    with warnings.catch_warnings():
+        # the caller says that there are fewer clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return by_size(KMeans(n_clusters, init="k-means++", n_init=n_init, random_state=random_state).fit_predict(z))
 
 
 def leiden(z: np.ndarray, graph: Any, weight: float, n_clusters: int, *, random_state: int) -> np.ndarray:

@@ -94,3 +94,11 @@ def test_one_line_counts_the_rows() -> None:
     assert "tissue. 2 rows are above the limit of single rows" in alone
     assert report(RowRange(found.distance, 5.0, np.zeros(4, bool)), []) is None
     assert report(None, []) is None
+
+
+def test_the_line_names_the_second_limit_where_confidence_has_one() -> None:
+    found = RowRange(np.array([3.0, 1.0]), 2.0, np.zeros(2, bool))
+    assert str(report(found, [])).endswith("unknown='label' labels these rows nevertheless.")
+    assert str(report(found, [], 0.6)).endswith(
+        "unknown='label' labels those of them that are sure enough, and together with min_confidence=0 all of them."
+    )

@@ -96,8 +96,16 @@ def verdict(one: SectionRange) -> str:
     return "out of range" if one.distance > one.limit else "in range"
 
 
-def report(found: RowRange | None, ranges: Sequence[SectionRange]) -> str | None:
-    """One line on the rows that get no label because of their tissue; ``None`` where there are none."""
+def report(found: RowRange | None, ranges: Sequence[SectionRange], min_confidence: float = 0.0) -> str | None:
+    """One line on the rows that get no label because of their tissue; ``None`` where there are none.
+
+    Parameters
+    ----------
+    found, ranges
+        How rows and sections compare with the training tissue.
+    min_confidence
+        Confidence below which rows get no label either.
+    """
     if found is None or not found.outside.any():
         return None
     parts = []
@@ -114,9 +122,15 @@ def report(found: RowRange | None, ranges: Sequence[SectionRange]) -> str | None
     if alone:
         further = "further " if parts else ""
         parts.append(f"{_rows(alone, further)} above the limit of single rows, {found.limit:.1f} standard deviations.")
+    # their confidence may be too low as well
+    remedy = (
+        "unknown='label' labels those of them that are sure enough, and together with min_confidence=0 all of them."
+        if min_confidence > 0
+        else "unknown='label' labels these rows nevertheless."
+    )
     return (
         f"{int(found.outside.sum())} of {len(found.distance)} rows get no label, because their images are unlike the training "
-        f"tissue. {' '.join(parts)} sw.tl.tissue_range reports the distances; unknown='label' labels these rows nevertheless."
+        f"tissue. {' '.join(parts)} sw.tl.tissue_range reports the distances; {remedy}"
     )
 
 
