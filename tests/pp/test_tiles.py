@@ -184,7 +184,7 @@ def test_places_are_checked_again_where_rows_were_moved(monkeypatch: pytest.Monk
     """Whether x and y were exchanged was found out by `tiles`, for the places that rows had then."""
     looked: list[str] = []
     monkeypatch.setattr(
-        "spatialwhisperer._access.tiles.plan.check_axes", lambda section, **_: looked.append(section.name)
+        "spatialwhisperer._access.tiles.plan.check_axes", lambda section, *_: looked.append(section.name)
     )
     noisy.uns["spatial"]["L"]["scalefactors"]["microns_per_pixel"] = 0.5
     sw.pp.tiles(noisy, tile_um=32)

@@ -244,11 +244,11 @@ def _detect(raster: np.ndarray) -> np.ndarray:
             corners_are_background=False,
             inplace=False,
         )
-    return _without_bare_glass(np.asarray(labels), raster)
+    return _without_background(np.asarray(labels), raster)
 
 
-def _without_bare_glass(labels: np.ndarray, raster: np.ndarray) -> np.ndarray:
-    """Where the pieces of tissue are of which some is darker than the background: a threshold divides bare glass too."""
+def _without_background(labels: np.ndarray, raster: np.ndarray) -> np.ndarray:
+    """Where the pieces of tissue are of which some is darker than the background: a threshold divides empty background too."""
     from scipy.ndimage import mean
 
     pieces = np.arange(labels.max(initial=0) + 1)
