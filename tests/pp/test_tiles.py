@@ -163,7 +163,7 @@ def test_errors_leave_the_object_unchanged(build: Any, image: np.ndarray, sdata:
         (sdata, {"at": "grid", "stride_um": 0}, ValueError, "stride_um must be a positive"),
         (sdata, {"at": "grid", "tissue": "yes"}, ValueError, "tissue must be"),
         (sdata, {"at": "grid", "tissue": {"other": tissue}}, KeyError, "no mask for image 'S_image'"),
-        (sdata, {"at": "grid", "tile_um": 4000}, ValueError, "fits into the tissue"),
+        (sdata, {"at": "grid", "tile_um": 4000}, ValueError, "fits into an image: S_image is 400 x 300 µm"),
         (sdata, {"at": "grid", "image_key": "nope"}, KeyError, "no image 'nope'"),
         (sdata, {"at": "grid", "coordinate_system": "T"}, ValueError, "coordinate_system='T'.*'S_image'"),
         (sdata, {"at": "grid", "mpp": 20}, ValueError, "looks like the magnification"),
