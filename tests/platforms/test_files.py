@@ -176,6 +176,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         lambda: sw.tl.zero_shot_annotate(slide),
         lambda: sw.tl.zero_shot_annotate(stated, mpp=0.6),
         lambda: sw.pp.tiles(stated, tile_um=5000, at="grid"),
+        lambda: sw.pp.tiles(stated, tile_um=290, at="grid", min_tissue=1),
         lambda: sw.tl.zero_shot_annotate(section),
         lambda: sw.tl.zero_shot_annotate(twice),
         lambda: sw.tl.zero_shot_annotate(_off_image(), mpp=0.5),
@@ -215,7 +216,7 @@ def _of_mouse() -> Any:
 def test_messages_of_the_faq_are_those_of_the_package(said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     headings = re.findall(r"^## (.*)$", (PAGES / "faq.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     quoted = [text for heading in headings for text in re.findall(r'"([^"]+)"', heading)]
-    assert len(quoted) == 10
+    assert len(quoted) == 11
     files.image_file("b.tif")
     sw.tl.zero_shot_annotate(sw.io.read_slide("b.tif"))
     messages = [*said, capsys.readouterr().err]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer._access.images import Level, RasterImage
-from spatialwhisperer.pp.stain import TissueMask, coarse_raster, stain_darkness, tissue_mask, white_for_black
+from spatialwhisperer.pp.stain import TissueMask, background_for_black, coarse_raster, stain_darkness, tissue_mask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +108,23 @@ def test_tissue_that_fills_the_image_is_not_divided(build: Any) -> None:
     assert got[305:345, 105:295].mean() < 0.05
 
 
+def test_a_tinted_background_beside_a_black_mask_is_no_tissue(build: Any) -> None:
+    image, tissue = build.disc()
+    image = np.where(tissue, image, np.array([222, 214, 222])[:, None, None])
+    framed = np.pad(image.clip(0, 255).astype(np.uint8), ((0, 0), (120, 120), (160, 160)))
+    got = tissue_mask(build.spatialdata(framed), "S_image").mask
+    assert not got[:120].any()
+    inside = got[120:-120, 160:-160]
+    assert (inside & tissue).sum() / (inside | tissue).sum() > 0.98
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("colour", [(200, 150, 200), (242, 228, 240)])
+def test_one_colour_is_divided_without_a_warning(build: Any, colour: tuple[int, int, int]) -> None:
+    image = np.broadcast_to(np.array(colour, np.uint8)[:, None, None], (3, 300, 300)).copy()
+    assert np.unique(tissue_mask(build.spatialdata(image), "S_image").mask).size == 1
+
+
 def test_bare_glass_is_no_tissue(build: Any) -> None:
     down, across = np.mgrid[:400, :400] / 400
     # glass that is lit unevenly, and dust
@@ -173,13 +190,17 @@ def test_coarse_raster_averages_the_whole_image() -> None:
 def test_black_is_background_only_where_it_fills_the_border() -> None:
     image = np.full((3, 20, 30), 200, np.uint8)
     image[:, 5:9, 5:9] = 3
-    assert np.array_equal(white_for_black(image), image)
+    assert np.array_equal(background_for_black(image), image)
     framed = image.copy()
     framed[:, [0, -1]] = framed[:, :, [0, -1]] = 0
-    got = white_for_black(framed)
+    got = background_for_black(framed)
+    # that of the rest
+    assert (got == 200).all()
+    # tissue is too dark to be a background
+    framed[:, 1:-1, 1:-1] = 150
+    got = background_for_black(framed)
     assert (got[:, 0] == 255).all()
-    assert (got[:, 5:9, 5:9] == 255).all()
-    assert (got[:, 12, 12] == 200).all()
+    assert (got[:, 12, 12] == 150).all()
 
 
 def test_fraction_of_tissue_under_squares_at_another_resolution() -> None:

@@ -189,13 +189,14 @@ def test_rows_without_features_are_nan(bleep: Any, section: Any) -> None:
         assert np.isnan(out.obs[STD].iloc[[2, 9]]).all()
 
 
-def test_an_image_of_the_training_is_recognised_without_its_spots(bleep: Any, training: list[Any]) -> None:
+@pytest.mark.parametrize("scope", ["all", "other_groups"])
+def test_an_image_of_the_training_is_recognised_without_its_spots(bleep: Any, training: list[Any], scope: str) -> None:
     known = training[0]
     table = known["table"].copy()
     table.obs_names = [f"tile {i}" for i in range(table.n_obs)]
     new = sd.SpatialData(images=dict(known.images), shapes=dict(known.shapes), tables={"table": table})
     with pytest.warns(SpatialWhispererWarning, match="is one that the model was trained on"):
-        predict(bleep, new)
+        predict(bleep, new, bank_scope=scope)
 
 
 def test_rows_without_tissue_are_nan_and_a_slide_of_them_is_refused(bleep: Any, section: Any, caplog: Any) -> None:

@@ -40,11 +40,15 @@ def test_a_training_section_never_retrieves_itself(marked: Any) -> None:
     for own, table in enumerate(tables):
         with pytest.warns(SpatialWhispererWarning, match="trained on .* says nothing about new tissue"):
             out = predict(model, table, method="retrieval")
-        assert (out.X[:, own] == 0).all()
-        assert (out.X[:, 1 - own] > 0).all()
+        # a row at the rim has no tissue
+        shown = np.isfinite(out.X).all(axis=1)
+        assert shown.sum() >= 119
+        assert (out.X[shown, own] == 0).all()
+        assert (out.X[shown, 1 - own] > 0).all()
         # whatever the order of its rows
         with pytest.warns(SpatialWhispererWarning, match="trained on"):
-            assert (predict(model, table[::-1].copy(), method="retrieval").X[:, own] == 0).all()
+            turned = predict(model, table[::-1].copy(), method="retrieval").X[::-1]
+        assert (turned[shown, own] == 0).all()
     renamed = tables[0].copy()
     renamed.obs_names = [f"new_{i}" for i in range(renamed.n_obs)]
     with warnings.catch_warnings():

@@ -243,6 +243,9 @@ def test_a_training_section_is_recognised_by_its_image_too(
     record = recorded_as(known["sw_tiles"], "sw_label", AnnotationRecord)
     assert record is not None
     assert len(record.trained_on) == 1
+    tiles = bare("P1")
+    sw.pp.tiles(tiles, at="grid", tile_um=100)
+    assert len(sw.tl.evidence(tiles, labels=LABELS, model=model).attrs["trained_on"]) == 1
 
 
 # ------------------------------------------------------------------------------------------------- real sections

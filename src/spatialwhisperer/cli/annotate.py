@@ -44,6 +44,7 @@ def run(options: Namespace) -> int:
     ends = []
     with _typed(options):
         label = _Labelling(options, _model(options))
+        # options of tiles that exclude each other are refused before the first slide
         _grid(options, label.model)
         with cluster.started(options.cluster) as client, _bar(len(jobs)) as bar:
             for end in _ends(label, jobs, client):

@@ -68,6 +68,9 @@ def distributed(
 ) -> Iterator[T]:
     """What comes of each item, in the order in which they are done.
 
+    A process that dies takes along what else it was given, which dask counts as killed too. So those that were killed are done again,
+    one at a time.
+
     Parameters
     ----------
     client
@@ -79,10 +82,22 @@ def distributed(
     failed
         What comes of an item whose workers died, or which raised an error; the others go on.
     """
+    from distributed.scheduler import KilledWorker
+
     from spatialwhisperer._compute.workers import on_workers
 
+    killed: list[tuple[S, BaseException]] = []
     for i, end, error in on_workers(client, work, items, key=uuid4().hex):
-        yield end if error is None else failed(items[i], error)  # type: ignore[misc]  # there is one without an error
+        if isinstance(error, KilledWorker):
+            killed.append((items[i], error))
+        else:
+            yield end if error is None else failed(items[i], error)  # type: ignore[misc]  # there is one without an error
+    if len(killed) == 1:
+        yield failed(*killed[0])
+        return
+    for item, _ in killed:
+        for _, end, error in on_workers(client, work, [item], key=uuid4().hex):
+            yield end if error is None else failed(item, error)  # type: ignore[misc]
 
 
 def why_lost(error: BaseException) -> str:

@@ -73,7 +73,7 @@ def locate(source: str | Path, **hub: Any) -> Path:
 
 
 @contextmanager
-def naming_download(source: str | Path, folder: Path) -> Iterator[None]:
+def naming_download(source: str | Path, folder: Path, **hub: Any) -> Iterator[None]:
     """Let errors about a damaged model of the hub name the call that downloads it again: without it the cache is read again.
 
     Parameters
@@ -82,13 +82,18 @@ def naming_download(source: str | Path, folder: Path) -> Iterator[None]:
         What was to be opened.
     folder
         Where it was found.
+    **hub
+        Options of the hub that it was opened with.
     """
     try:
         yield
     except ValueError as error:
         if folder.parent.name != "snapshots" or folder == Path(source).expanduser() or REMEDY not in str(error):
             raise
-        again = f"sw.models.load({str(source)!r}, force_download=True)"
+        same = "".join(
+            f"{name}={str(hub[name])!r}, " for name in ("revision", "cache_dir") if hub.get(name) is not None
+        )
+        again = f"sw.models.load({str(source)!r}, {same}force_download=True)"
         raise ValueError(f"{str(error).replace(REMEDY, '').strip()} Download it again: {again}.") from error
 
 

@@ -327,7 +327,7 @@ class Whisperer(JointSpace, OnHub):
         """
         folder = store.locate(source, **hub)
         allowed = check_allowed(allow_encoders)
-        with store.naming_download(source, folder):
+        with store.naming_download(source, folder, **hub):
             artifact = Artifact.read(folder, KIND)
         model = cls.from_artifact(artifact, encoders=encoders, allow_encoders=allowed)
         model.folder = folder

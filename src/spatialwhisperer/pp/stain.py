@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 LONG_SIDE_PX = 1500
 _STRIP_BYTES = 2**26
-_BLACK = 16
 _BLACK_BORDER_FRACTION = 0.5
 _SMALLEST_SPECIMEN = 0.002
 _ALL_SPECIMENS = 10_000
@@ -35,6 +34,7 @@ _LESS_RED = 25
 _STAINED_OD = 0.06
 _LEAST_STAINED = 0.05
 _FILLED = 0.5
+_BAND, _LEAST_BACKGROUND = 15.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def tissue_mask(data: AnnData | SpatialData, image_key: str) -> TissueMask:
     threshold, and marks of a red pen count as tissue: make the mask yourself then, and pass it to :func:`spatialwhisperer.pp.tiles`.
     """
     image = find_image(data, image_key)
-    raster = white_for_black(background_for_white(coarse_raster(image)))
+    raster = background_for_black(background_for_white(coarse_raster(image)))
     mask, has_stain = _detect(raster), stained(raster)
     return TissueMask.over(image, mask | has_stain if has_stain.mean() >= _FILLED else mask)
 
@@ -205,11 +205,18 @@ def _averaged_strip(level: Level, top: int, rows: int, step: int) -> np.ndarray:
     return (sums // counts).astype(np.uint8)
 
 
-def white_for_black(raster: np.ndarray) -> np.ndarray:
-    """Turn a background that was masked black into white; other images are returned unchanged."""
-    black = raster.max(axis=0) < _BLACK
+def background_for_black(raster: np.ndarray) -> np.ndarray:
+    """Turn a background that was masked black into that of the rest, or white where no rest of it is seen; others stay as they are."""
+    black = raster.max(axis=0) <= BLANK
     border = np.concatenate([black[0], black[-1], black[:, 0], black[:, -1]])
-    return np.where(black, np.uint8(255), raster) if border.mean() > _BLACK_BORDER_FRACTION else raster
+    if black.all() or border.mean() <= _BLACK_BORDER_FRACTION:
+        return raster
+    shown = raster[:, ~black].T
+    background = np.array(white_point(shown)).round().astype(np.uint8)
+    # the palest tissue is no background
+    if np.mean(shown.min(axis=1) > background.min() - _BAND) < _LEAST_BACKGROUND:
+        background[:] = 255
+    return np.where(black, background[:, None, None], raster)
 
 
 def background_for_white(raster: np.ndarray) -> np.ndarray:
@@ -251,9 +258,9 @@ def _without_background(labels: np.ndarray, raster: np.ndarray) -> np.ndarray:
     """Where the pieces of tissue are of which some is darker than the background: a threshold divides empty background too."""
     from scipy.ndimage import mean
 
-    pieces = np.arange(labels.max(initial=0) + 1)
-    kept = np.nan_to_num(mean(_density(raster).mean(axis=0) > _STAINED_OD, labels, pieces)) >= _LEAST_STAINED
-    return (kept & (pieces > 0))[labels]
+    pieces = np.arange(1, labels.max(initial=0) + 1)
+    stains = mean(_density(raster).mean(axis=0) > _STAINED_OD, labels, pieces)
+    return np.concatenate([[False], np.asarray(stains) >= _LEAST_STAINED])[labels]
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def calibrate(
     chosen, scaling = rows[best], scalings[best]
     plain = chosen["method"] == "temperature"
     if not plain:
-        _warn_absent(absent[best])
+        _warn_absent(absent[best], regions=bool(regions))
     modalities = {part.modality for part in parts}
     model.update(
         annotation=Annotation(
@@ -219,12 +219,14 @@ def _warn_trained(parts: Sequence[_Part], model: Whisperer) -> None:
         )
 
 
-def _warn_absent(labels: Sequence[str]) -> None:
-    if labels:
-        warn(
-            f"No row that was calibrated on has the label {listing(labels)}, so its scale and offset are the means of those of the other "
-            "labels. Add sections that have it, pass method='temperature', or leave it out of labels."
-        )
+def _warn_absent(names: Sequence[str], *, regions: bool) -> None:
+    if not names:
+        return
+    what, remedy = ("region", "") if regions else ("label", ", or leave it out of labels")
+    warn(
+        f"No row that was calibrated on has the {what} {listing(names)}, so its scale and offset are the means of those of the other "
+        f"{what}s. Add sections that have it, pass method='temperature'{remedy}."
+    )
 
 
 class _Part(NamedTuple):

@@ -142,7 +142,8 @@ def evidence(
     named = {"darkness_key": darkness_key} if darkness_key != DARKNESS else {}
     check_names([opened], layer=layer, **named)
     options: dict[str, Any] = {"layer": layer, "batch_size": batch_size, "device": device}
-    image = embed_rows(opened, model, "image", **options).z
+    embedded = embed_rows(opened, model, "image", **options)
+    image = embedded.z
     gene = embed_rows(opened, model, "gene", **options).z if holds(opened, model, "gene") else None
     darkness = _darkness(data, opened, model, darkness_key, slide)
     keep = np.isfinite(image).all(axis=1) & np.isfinite(darkness)
@@ -166,7 +167,7 @@ def evidence(
     out.attrs |= {
         "effective_rank": report.attrs["effective_rank"],
         "not_told_apart": [str(name) for name in out.index[~told]],
-        "trained_on": trained_on(opened, model),
+        "trained_on": trained_on(opened, model, embedded.results),
         "n": int(keep.sum()),
         "model": describe_model(model),
     }

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spatialwhisperer._access.slide_options import SlideOptions
     from spatialwhisperer.models.expression.predictor import ExpressionPredictor
     from spatialwhisperer.models.whisperer import Whisperer
+    from spatialwhisperer.tl._embedding.bank import Own
     from spatialwhisperer.tl._embedding.rows import Inputs
 
 
@@ -153,15 +154,16 @@ def predict_expression(
     check_names([opened], group_key=group_key)
     others = bank_scope == "other_groups"
     key = _group_key(opened, model, group_key) if others else None
-    exclude = _exclude(opened, predictor, key)
+    in_bank = own_observations(opened, predictor)
+    exclude = _exclude(opened, predictor, in_bank, key)
     writes = opened.is_spatialdata and inplace
     if writes:
         opened.check_table(key_added, key=_keys.EXPRESSION)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
     compared = compare(opened, model, None if "image" in model.towers else inputs.values, inputs.results)
     compared.say(model, "prediction")
-    if exclude is None:
-        _warn_of_trained(trained_on(opened, model, inputs.results))
+    known = set(opened.sections[in_bank.known].astype(str))
+    _warn_of_trained([name for name in trained_on(opened, model, inputs.results) if name not in known])
     own, computed = (
         (None, ())
         if chosen == "retrieval"
@@ -290,9 +292,10 @@ def _group_key(slide: Slide, model: Whisperer, group_key: str | None) -> str:
     return key
 
 
-def _exclude(slide: Slide, predictor: ExpressionPredictor, group_key: str | None) -> tuple[str, np.ndarray] | None:
+def _exclude(
+    slide: Slide, predictor: ExpressionPredictor, own: Own, group_key: str | None
+) -> tuple[str, np.ndarray] | None:
     """Bank observations that are left out for each row: those of its own section, or for a column of patients of its patient."""
-    own = own_observations(slide, predictor)
     if own.known.any():
         n = int(own.known.sum())
         which = "these rows" if n == slide.n_rows else f"{n} of these {slide.n_rows} rows"

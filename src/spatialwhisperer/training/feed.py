@@ -118,7 +118,8 @@ class ItemFeed:
         items = self.validation.with_pairs(self.pairs)
         most = self.recipe.batch_size
         if self.recipe.mixture == "balanced":
-            most = rows_to_validate(most, *(len(np.unique(one.strata())) for one in (items, self.items)))
+            counts = np.unique(items.strata(), return_counts=True)[1]
+            most = rows_to_validate(most, len(np.unique(self.items.strata())), counts.max() / counts.sum())
         whole = WholeBatches(len(items), most, seed=self.seed)
         return train, BatchLoader(ItemBatches(items, **inputs), whole, **how, training=False)
 
@@ -134,8 +135,8 @@ class ItemFeed:
         return {"image": TileAugmenter(self.augmentation, self.seed)}
 
 
-def rows_to_validate(batch_size: int, held_out: int, trained: int) -> int:
-    """Largest number of rows of a batch of held-out groups: of each kind as many as in a batch to train on.
+def rows_to_validate(batch_size: int, trained: int, commonest: float) -> int:
+    """Largest number of rows of a batch of held-out groups: of no kind more than in a batch to train on, on average.
 
     A contrastive loss grows with the number of negatives, which are rows of the same kind.
 
@@ -143,10 +144,12 @@ def rows_to_validate(batch_size: int, held_out: int, trained: int) -> int:
     ----------
     batch_size
         Rows of a batch to train on, which holds all kinds in equal parts.
-    held_out, trained
-        Number of kinds (sets of modalities) that held-out groups and those to train on hold.
+    trained
+        Number of kinds (sets of modalities) in it.
+    commonest
+        Fraction of the held-out rows that are of their commonest kind.
     """
-    return max(2, batch_size * min(held_out, trained) // trained)
+    return max(2, min(batch_size, int(batch_size / (trained * commonest) + 1e-9)))
 
 
 def too_few(validation: Items | None, pairs: Mapping[tuple[str, str], float]) -> bool:

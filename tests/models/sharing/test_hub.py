@@ -241,6 +241,8 @@ def test_a_file_of_the_cache_that_was_damaged_is_downloaded_again_by_the_call_th
         ) as raised:
             opens(NAME)
         assert "Copy or" not in str(raised.value)
+        with pytest.raises(ValueError, match=r"\('owner/name', revision='main', force_download=True\)\.$"):
+            opens(NAME, revision="main")
     # the same folder as a path was not downloaded by this name
     with pytest.raises(ValueError, match=r"save what it holds again\.$"):
         sw.models.load(folder)

@@ -115,4 +115,6 @@ def _how_to_match(prediction: AnnData, table: AnnData) -> str:
         )
     if known.isin(asked).all() and known.is_unique and asked.is_unique:
         return "Pass the rows that were predicted: adata[prediction.obs_names].copy()."
+    if asked.isin(known).all():
+        return "Names repeat, so that rows cannot be matched by them: predict again, sw.tl.predict_expression(…)."
     return "Their names differ too, so that one of them is of other rows: predict again, sw.tl.predict_expression(…)."

@@ -148,8 +148,8 @@ def is_filler(rgb: np.ndarray) -> np.ndarray:
     """Which pixels (n, 3) are pure white that was laid around or under an image whose background is darker, Boolean (n,).
 
     Exports are padded with white, and transparent parts are laid over it. Both would be taken for the white point. A scanner that is
-    exposed until its background is white gives such pixels too; they are no filler. The two differ in what is darker than pure white, by the
-    darkest of R, G and B: around filler hardly any pixel is nearly white, and the background is a peak well below.
+    exposed until its background is white gives such pixels too; they are no filler. The two differ in the other pixels, by the darkest of
+    R, G and B: around filler hardly any of them is nearly white, and the background is a peak well below.
     """
     darkest = rgb.min(axis=1)
     pure = darkest == _PURE

@@ -105,7 +105,9 @@ class OnHub(PyTorchModelHubMixin):
         place = Path(folder).expanduser() / README
         if not was_edited(place):
             return self.notes(artifact)
-        inform(f"{place} was edited and stays as it is. str(model.generate_model_card()) is the card of this model.")
+        inform(
+            f"{place} was edited, or written by something else, and stays as it is. str(model.generate_model_card()) is the card of this model."
+        )
         return {}
 
     def _licensed(self, artifact: Artifact) -> list[Part]:

@@ -53,8 +53,8 @@ def evaluate_calibration(
     """Compare the confidence of labels with how often they are correct.
 
     The label of a row is the one that :func:`zero_shot_annotate` chose; with regions or ``rollup`` another one may be more probable. All
-    rows with scores and a known truth count, with the label that they would have got also those that abstained. Labels that are correct for the same true classes
-    cannot be told apart by the truth: their probabilities are summed.
+    rows with scores and a known truth count. Rows that abstained count with the label that they would have got. Labels that are correct
+    for the same true classes cannot be told apart by the truth: their probabilities are summed.
 
     Parameters
     ----------

@@ -39,7 +39,8 @@ def evaluate_errors(
 ) -> pd.DataFrame:
     """Report how well each measure of doubt tells the rows with a wrong label from those with a correct one.
 
-    The label of a row is the one that :func:`zero_shot_annotate` chose, also where the row abstains. All rows with scores and a known truth count.
+    The label of a row is the one that :func:`zero_shot_annotate` chose, also where the row abstains. All
+    rows with scores and a known truth count.
 
     Parameters
     ----------

@@ -143,7 +143,7 @@ class CorpusFeed:
         held_out = self.streams(training=False) if self.held_out else []
         if sum(stream.rows for stream in held_out) < 2:
             return train, None
-        most = rows_to_validate(self.batch_size, len(held_out), len(self.streams(training=True)))
+        most = rows_to_validate(self.batch_size, len(self.streams(training=True)), 1 / len(held_out))
         rows = max(stream.rows for stream in held_out) * len(held_out)
         # batches of one size that hold nearly all of them, as those of items in memory
         rows = max(2, rows // -(-rows // most))

@@ -1,4 +1,4 @@
-"""The check that every result from images starts with: are there rows on tissue, and are they like the training tissue."""
+"""Whether rows show tissue, and whether that is like the training tissue: what scores and predictions from images start with."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def compare(slide: Slide, model: Whisperer, features: np.ndarray | None, results
     key = model.config.modality("image").features.key
     looks = image_looks(slide, key, results)
     ranges = section_ranges(model, features, slide.sections, image_mpp(slide, key, results), looks)
-    if ranges and not any(r.n_tissue for r in ranges):
+    # rows without features say nothing about tissue
+    shown = features is None or bool(np.isfinite(features).all(axis=1).any())
+    if shown and ranges and not any(r.n_tissue for r in ranges):
         raise ValueError(
             f"None of the {slide.n_rows} rows has a whole tile on tissue: they show the empty background. Check the coordinates and "
             "the microns per pixel, or take tiles where there is tissue: sw.pp.tiles(data, at='grid', tile_um=…)."
