@@ -158,8 +158,8 @@ def test_features_are_stored_and_used_again(trained: Any, monkeypatch: pytest.Mo
     assert np.array_equal(again.expression.arrays["own_weight"], model.expression.arrays["own_weight"])
     # without its image a slide has stored features still
     table = data[0].copy()
-    same = (predict(one, table, method="regression").X for one in (again, model))
-    assert np.array_equal(*same, equal_nan=True)
+    first, second = (predict(one, table, method="regression").X for one in (again, model))
+    assert np.array_equal(first, second, equal_nan=True)
     assert before.shape == (36, 12)
 
 
