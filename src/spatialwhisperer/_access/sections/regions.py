@@ -193,10 +193,12 @@ def _leave_out(sdata: SpatialData, table: AnnData, regions: Sequence[str]) -> st
     if not regions:
         return "Add it under this name, or leave the table out: del sdata.tables[…]."
     name = next((name for name, own in sdata.tables.items() if own is table), "table")
-    # an inner join leaves out labels
+    link = table.uns["spatialdata_attrs"]
+    # an inner join leaves out labels, and older versions keep the names of all regions
     return (
-        f"Leave such rows out: sdata[{name!r}] = spatialdata.join_spatialelement_table(sdata=sdata, spatial_element_names={list(regions)!r}, "
-        f"table_name={name!r}, how='left')[1]."
+        f"Leave such rows out: sdata[{name!r}] = spatialdata.models.TableModel.parse(spatialdata.join_spatialelement_table(sdata=sdata, "
+        f"spatial_element_names={list(regions)!r}, table_name={name!r}, how='left')[1], region={list(regions)!r}, "
+        f"region_key={link['region_key']!r}, instance_key={link['instance_key']!r}, overwrite_metadata=True)."
     )
 
 
