@@ -72,7 +72,7 @@ def test_a_region_is_drawn_with_the_summed_probability_of_its_labels(annotated: 
     stated = recorded_as(table, "sw_label", AnnotationRecord)
     assert stated is not None
     inside = list(stated.classes[:2])
-    record(table, "sw_label", replace(stated, coarser={"both": tuple(inside)}))
+    record(table, "sw_label", replace(stated, coarser={"both": tuple(inside)}, probabilities="stored"))
     rng = np.random.default_rng(0)
     table.obsm["sw_label_probability"] = probability = rng.dirichlet(np.ones(len(stated.classes)), table.n_obs)
     expected = probability[:, 0] + probability[:, 1]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from spatialwhisperer.encoders.image.stain import TISSUE_FRACTION
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
 
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
 
 Unseen = Literal["groups", "sections", "rows"]
 """What was left out of the training tissue to measure distances: patients, sections or rows."""
-
-TISSUE = 0.05
-"""Fraction of a tile that must be tissue for its row to count, where the encoder tells (`stain_texture`)."""
 
 FAR = 2.0
 """Distance beyond which a section is unlike the training sections, where these are of one patient."""
@@ -85,7 +83,7 @@ def on_tissue(features: np.ndarray, encoder: str | None) -> np.ndarray:
         return complete
     # of several tile sizes the first is taken; the feature is the square root of the fraction
     fraction = features[:, StainTextureEncoder().feature_names().index("tissue_fraction")]
-    return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE))
+    return complete & (np.nan_to_num(fraction) >= np.sqrt(TISSUE_FRACTION))
 
 
 def image_scale(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

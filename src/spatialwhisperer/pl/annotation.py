@@ -248,12 +248,11 @@ def _score_table(table: AnnData, key: str) -> pd.DataFrame:
 def coarser_score(table: AnnData, key: str, name: str) -> np.ndarray | None:
     """Probability of a region or a coarser term: the sum over its classes, shape (n,); ``None`` where it is neither."""
     inside = ((recorded(table, key) or {}).get("coarser") or {}).get(name)
-    classes = classes_of(table, key)
-    stored = _keys.probability(key) if _keys.probability(key) in table.obsm else _keys.scores(key)
-    if not inside or stored not in table.obsm or not set(inside) <= set(classes):
+    if not inside:
         return None
-    every = number_matrix(table.obsm[stored], f".obsm[{stored!r}]", least_columns=len(classes))
-    return every[:, [classes.index(one) for one in inside]].sum(axis=1)
+    from spatialwhisperer.tl.evaluation.calibration import stored_probabilities
+
+    return stored_probabilities(table, key)[list(inside)].sum(axis=1, skipna=False).to_numpy()
 
 
 def asked(table: AnnData, name: str) -> str:

@@ -12,7 +12,15 @@ import numpy as np
 
 from spatialwhisperer._access.images import Level, RasterImage, as_spatialdata, find_image, read_pixels
 from spatialwhisperer._annotations import numbers
-from spatialwhisperer.encoders.image.stain import BLANK, brightest, is_filler, optical_density, white_point
+from spatialwhisperer.encoders.image.stain import (
+    BLANK,
+    TISSUE_FRACTION,
+    TISSUE_PIXEL,
+    brightest,
+    is_filler,
+    optical_density,
+    white_point,
+)
 from spatialwhisperer.statistics.counts import not_counts
 
 if TYPE_CHECKING:
@@ -31,8 +39,6 @@ _BACKGROUND_PERCENTILE = 95
 _DARK = 20
 _LEAST_EXCESS = 0.05
 _LESS_RED = 25
-_STAINED_OD = 0.06
-_LEAST_STAINED = 0.05
 _FILLED = 0.5
 _BAND, _LEAST_BACKGROUND = 15.0, 0.2
 
@@ -145,7 +151,7 @@ def stained(raster: np.ndarray) -> np.ndarray:
     """Which pixels are darker than the background and have the colour of haematoxylin or eosin, Boolean (height, width)."""
     red, green, blue = density = _density(raster)
     # both stains absorb more green than red and blue together, on average
-    return (density.mean(axis=0) > _STAINED_OD) & (green - (red + blue) / 2 >= _LEAST_EXCESS * green)
+    return (density.mean(axis=0) > TISSUE_PIXEL) & (green - (red + blue) / 2 >= _LEAST_EXCESS * green)
 
 
 def _density(raster: np.ndarray) -> np.ndarray:
@@ -255,12 +261,12 @@ def _detect(raster: np.ndarray) -> np.ndarray:
 
 
 def _without_background(labels: np.ndarray, raster: np.ndarray) -> np.ndarray:
-    """Where the pieces of tissue are of which some is darker than the background: a threshold divides empty background too."""
+    """Where the pieces are that show tissue, by the rule for tiles: a threshold divides empty background too."""
     from scipy.ndimage import mean
 
     pieces = np.arange(1, labels.max(initial=0) + 1)
-    stains = mean(_density(raster).mean(axis=0) > _STAINED_OD, labels, pieces)
-    return np.concatenate([[False], np.asarray(stains) >= _LEAST_STAINED])[labels]
+    fraction = mean(_density(raster).mean(axis=0) > TISSUE_PIXEL, labels, pieces)
+    return np.concatenate([[False], np.asarray(fraction) >= TISSUE_FRACTION])[labels]
 
 
 @contextmanager

@@ -68,10 +68,9 @@ def tiles(
         Shapes or labels of a SpatialData to put the tiles on. The table that annotates them is used; one is made if there is none.
     tissue
         For a grid: ``"auto"`` finds the tissue by one threshold, so that some background must show; layers much paler than the rest may be
-        missed, and marks of a red pen or brown dots count as tissue. Look where the tiles lie.
-        ``None`` takes the whole image. Or a mask of shape (height, width) that covers the
-        whole image at any resolution, or a mapping from image to mask. A mask is Boolean, or holds whole numbers of which 0 is the
-        background; threshold probabilities first: ``mask > 0.5``.
+        missed, and marks of a red pen or brown dots count as tissue. Look where the tiles lie. ``None`` takes the whole image. Or a
+        mask of shape (height, width) that covers the whole image at any resolution, or a mapping from image to mask. A mask is Boolean,
+        or holds whole numbers of which 0 is the background; threshold probabilities first: ``mask > 0.5``.
     min_tissue
         For a grid: smallest fraction of a tile that must be tissue.
     off_slide

@@ -11,10 +11,9 @@ from spatialwhisperer._access.result import Result
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer.pp.features.images import image_looks
 from spatialwhisperer.tl._annotation.range import guard
 from spatialwhisperer.tl._annotation.range.trained import trained_on
-from spatialwhisperer.tl._annotation.range.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.range.training_range import range_warnings, slide_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import row_inputs
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
@@ -119,9 +118,7 @@ def tissue_range(
     if key_added is not None:
         opened.check_column(key_added)
     inputs = row_inputs(opened, model, "image", batch_size=batch_size, device=device)
-    key = model.config.modality("image").features.key
-    looks = image_looks(opened, key, inputs.results)
-    ranges = section_ranges(model, inputs.values, opened.sections, image_mpp(opened, key, inputs.results), looks)
+    ranges = slide_ranges(opened, model, inputs.values, inputs.results)
     found = guard.row_ranges(reference, inputs.values, opened.sections, ranges)
     if found is None:
         raise ValueError(_without(model))

@@ -13,12 +13,11 @@ from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.gene.base import GeneEncoder
-from spatialwhisperer.pp.features.images import image_looks
 from spatialwhisperer.statistics.cross_entropy import excess_cross_entropy
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.left_out import neighbour_blocks
 from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
-from spatialwhisperer.tl._annotation.range.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.range.training_range import range_warnings, slide_ranges
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 from spatialwhisperer.tl._transitivity import estimates
@@ -202,9 +201,7 @@ def transitivity(
     if image is not None:
         features = image.features
         standardised = None if features is None else model.standardized("image", features, sections)[keep]
-        key = model.config.modality("image").features.key
-        looks = image_looks(opened, key, image.results)
-        ranges = section_ranges(model, features, opened.sections, image_mpp(opened, key, image.results), looks)
+        ranges = slide_ranges(opened, model, features, image.results)
         estimates.add_image(out, rows, reference, standardised, ranges)
         out.attrs["range"] = range_warnings(ranges, model)
     out.attrs["n"] = len(keep)

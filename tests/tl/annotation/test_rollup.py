@@ -11,6 +11,7 @@ import pytest
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.ontology import Ontology, Term
+from spatialwhisperer.pl.annotation import coarser_score
 from spatialwhisperer.tl._annotation.rollup import Hierarchy, coarse_terms, roll_up, to_level
 from spatialwhisperer.tl._annotation.scoring import best_labels
 
@@ -127,6 +128,12 @@ def test_rows_are_rolled_up(section: Any, worded: Any) -> None:
     assert (label[fine].astype(object) == plain[fine]).all()
     record: Any = recorded(table, "sw_label")
     assert record["rollup"]
+    # pictures of a coarser term show the probability that rows with its label have
+    for name in coarser:
+        own = (label == name).to_numpy()
+        summed = coarser_score(table, "sw_label", name)
+        assert summed is not None
+        np.testing.assert_allclose(summed[own], table.obs["sw_label_confidence"][own], atol=1e-6)
 
 
 def test_classes_of_a_level_have_the_same_prior_probability(section: Any, worded: Any) -> None:

@@ -21,6 +21,9 @@ REFERENCE_STRENGTHS = (0.856, 0.448)
 BLANK = 20
 """Pixels of this value or less in R, G and B are masked background."""
 
+TISSUE_PIXEL, TISSUE_FRACTION = 0.06, 0.05
+"""Mean optical density above which a pixel shows tissue, and the fraction of such pixels from which on a tile or piece does."""
+
 # Ruifrok & Johnston 2001 (Anal Quant Cytol Histol 23:291): optical density of the stains in R, G and B
 HAEMATOXYLIN = (0.650, 0.704, 0.286)
 EOSIN = (0.072, 0.990, 0.105)

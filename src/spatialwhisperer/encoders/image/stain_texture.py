@@ -10,7 +10,7 @@ import numpy as np
 from spatialwhisperer._compute.blocks import each
 from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.image.base import ImageEncoder, check_tiles
-from spatialwhisperer.encoders.image.stain import BLANK, REFERENCE_STAINS, SlideStain, unmixing_matrix
+from spatialwhisperer.encoders.image.stain import BLANK, REFERENCE_STAINS, TISSUE_PIXEL, SlideStain, unmixing_matrix
 from spatialwhisperer.encoders.registry import register_encoder
 from spatialwhisperer.encoders.spec import EncoderSpec
 
@@ -25,7 +25,6 @@ MIN_EDGE_PX = 16
 
 _SMALLEST_GRID = 8
 _QUANTILES = (0.05, 0.5, 0.95)
-_TISSUE_OD = 0.06
 _DENSE_OD = 0.12
 _NUCLEAR_H = 0.3
 _PALE_H = 0.15
@@ -148,7 +147,7 @@ def _look(sample: np.ndarray, mpp: float, stain: SlideStain) -> tuple[float, ...
     if sample.shape[-1] < MIN_EDGE_PX:
         return ()
     density = [stain.densities[channel][sample[:, channel]].mean(axis=(1, 2)) for channel in range(3)]
-    tissue = np.flatnonzero((np.mean(density, axis=0) > _TISSUE_OD) & (sample.max(axis=1) > BLANK).all(axis=(1, 2)))
+    tissue = np.flatnonzero((np.mean(density, axis=0) > TISSUE_PIXEL) & (sample.max(axis=1) > BLANK).all(axis=(1, 2)))
     if len(tissue) < _FEWEST_LOOKED_AT:
         return ()
     some = tissue[np.unique(np.linspace(0, len(tissue) - 1, _MOST_LOOKED_AT).astype(int))]
@@ -232,9 +231,9 @@ def _composition(colours: Any, planes: Any, out: dict[str, Any], loops: Any) -> 
 
     every, never = -np.inf, np.inf
     for name, gate in (
-        ("tissue", (_TISSUE_OD, every, never)),
+        ("tissue", (TISSUE_PIXEL, every, never)),
         ("nuclear", (every, _NUCLEAR_H, never)),
-        ("pale", (_TISSUE_OD, every, _PALE_H)),
+        ("pale", (TISSUE_PIXEL, every, _PALE_H)),
     ):
         fraction, h, e, residual, _, saturation = loops.gated_means(planes, *gate)
         out[f"{name}_fraction"] = loops.root(fraction)

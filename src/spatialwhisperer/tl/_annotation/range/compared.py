@@ -8,8 +8,7 @@ import numpy as np
 
 from spatialwhisperer._messages import inform, warn
 from spatialwhisperer.models.training_range import on_tissue
-from spatialwhisperer.pp.features.images import image_looks
-from spatialwhisperer.tl._annotation.range.training_range import image_mpp, range_warnings, section_ranges
+from spatialwhisperer.tl._annotation.range.training_range import range_warnings, slide_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +39,8 @@ class Compared(NamedTuple):
             warn(sentence)
         n = int(self.empty.sum())
         if n:
-            have = "row has" if n == 1 else "rows have"
-            inform(f"{n} of {len(self.empty)} {have} no whole tile on tissue and no {what} (NaN).")
+            have = "has" if n == 1 else "have"
+            inform(f"{n} of {len(self.empty)} rows {have} no whole tile on tissue and no {what} (NaN).")
 
 
 def compare(slide: Slide, model: Whisperer, features: np.ndarray | None, results: Sequence[Result]) -> Compared:
@@ -63,9 +62,7 @@ def compare(slide: Slide, model: Whisperer, features: np.ndarray | None, results
     ValueError
         If no row has a whole tile on tissue.
     """
-    key = model.config.modality("image").features.key
-    looks = image_looks(slide, key, results)
-    ranges = section_ranges(model, features, slide.sections, image_mpp(slide, key, results), looks)
+    ranges = slide_ranges(slide, model, features, results)
     # rows without features say nothing about tissue
     shown = features is None or bool(np.isfinite(features).all(axis=1).any())
     if shown and ranges and not any(r.n_tissue for r in ranges):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialwhisperer.models.training_range import on_tissue
-from spatialwhisperer.pp.features.images import feature_record
+from spatialwhisperer.pp.features.images import feature_record, image_looks
 from spatialwhisperer.statistics.standardize import MIN_ROWS
 
 if TYPE_CHECKING:
@@ -91,6 +91,27 @@ def range_warnings(ranges: Sequence[SectionRange], model: Whisperer) -> list[str
         more = len(own) - 3
         sentences += own[:3] + ([f"… and likewise {more} more sections."] if more > 0 else [])
     return sentences
+
+
+def slide_ranges(
+    slide: Slide, model: Whisperer, features: np.ndarray | None, results: Sequence[Result]
+) -> list[SectionRange]:
+    """Compare each section of a slide with the training images; see `section_ranges`.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    model
+        A trained model.
+    features
+        Image features of the rows, shape (n, d); ``None`` where the image encoder is trained with the model.
+    results
+        Features that were just computed, with what the encoder saw of the images; what is not there is read from the slide.
+    """
+    key = model.config.modality("image").features.key
+    looks = image_looks(slide, key, results)
+    return section_ranges(model, features, slide.sections, image_mpp(slide, key, results), looks)
 
 
 def section_ranges(
