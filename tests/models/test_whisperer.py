@@ -193,6 +193,11 @@ def test_saving_over_a_model_keeps_other_files_and_a_card_that_was_edited(tmp_pa
     (folder / "README.md").write_text(card.replace("# A model", "# The model"), encoding="utf-8")
     Whisperer.load(folder).save(folder)
     assert "# The model" in (folder / "README.md").read_text(encoding="utf-8")
+    # nor one that somebody wrote
+    (folder / "README.md").write_text("my words", encoding="utf-8")
+    small().save(folder)
+    assert (folder / "README.md").read_text(encoding="utf-8") == "my words"
+    rich().save(folder)
     assert [(folder / name).read_text() for name in (".git/HEAD", "notes.txt")] == ["words", "words"]
     assert Whisperer.load(folder).vocabulary is not None
 
