@@ -75,6 +75,8 @@ def test_a_region_is_drawn_with_the_summed_probability_of_its_labels(annotated: 
     record(table, "sw_label", replace(stated, coarser={"both": tuple(inside)}, probabilities="stored"))
     rng = np.random.default_rng(0)
     table.obsm["sw_label_probability"] = probability = rng.dirichlet(np.ones(len(stated.classes)), table.n_obs)
+    # the confidence of a row is the probability of its label
+    table.obs["sw_label_confidence"] = probability[np.arange(table.n_obs), table.obs["sw_label"].cat.codes]
     expected = probability[:, 0] + probability[:, 1]
     summed = coarser_score(table, "sw_label", "both")
     assert summed is not None
