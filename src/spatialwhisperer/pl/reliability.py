@@ -100,7 +100,7 @@ def reliability(
     below.axvline(accuracy, color=BLUE, lw=1.5, label=f"accuracy {accuracy:.2f}")
     below.axvline(confidence, color=RED, lw=1.5, ls="--", label=f"mean confidence {confidence:.2f}")
     below.set_ylabel(f"rows (n = {int(some['n'].sum()):,})")
-    below.set_xlabel("confidence of the best label")
+    below.set_xlabel("confidence of the label")
     for ax in (top, below):
         ax.set_xlim(0, 1)
         ax.spines[["top", "right"]].set_visible(False)

@@ -233,7 +233,8 @@ def _check_unmoved(found: Source) -> None:
     if before not in (None, found.sha256):
         raise ValueError(
             f"{FILE} of {found.name} is another file than the one that was opened first here (sha256 {found.sha256[:12]}…, before "
-            f"{str(before)[:12]}…): its revision has moved. Say which one is meant with revision='…', or remove {record} to take the new one."
+            f"{str(before)[:12]}…): its revision has moved, or the copy in the cache is damaged. Fetch it again with force_download=True; if it "
+            f"is still another one, say which is meant with revision='…', or remove {record} to take the new one."
         )
 
 
