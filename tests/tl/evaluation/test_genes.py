@@ -96,6 +96,17 @@ def test_an_undefined_gene_comes_last(objects: Any) -> None:
     assert not last["significant"]
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_section_of_a_few_spots_does_not_count(n: int) -> None:
+    tables, predictions = sections(60, 40, n)
+    both = gene_report(tables[:2], predictions[:2])
+    pd.testing.assert_frame_equal(gene_report(tables, predictions), both)
+    alone = gene_report(tables[2], predictions[2])
+    assert alone[["pearson", "neg_log10_p", "mean_neg_log10_p", "rank"]].isna().all(axis=None)
+    assert (alone["n_sections"] == 0).all()
+    assert not alone["significant"].any()
+
+
 def test_a_negative_correlation_is_not_significant() -> None:
     tables, predictions = sections(60, 40, 50, 70)
     for p in predictions:

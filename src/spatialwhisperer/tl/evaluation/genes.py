@@ -67,7 +67,7 @@ def gene_report(
     ``pearson``, ``pearson_sd``
         Mean and standard deviation (n - 1) of the correlation over sections; NaN where too few sections have one.
     ``n_sections``
-        Number of sections in which the correlation is defined.
+        Number of sections in which the correlation is defined; none of fewer than four spots, where it is ±1 or nearly so by chance.
     ``neg_log10_p``
         Two-sided p-value of the mean over sections, as -log10 p. Sections may truly differ (random effects of Fisher's z;
         DerSimonian and Laird, 1986; Student's t after Hartung and Knapp, 2001): a gene with a high correlation in one section and a
