@@ -223,6 +223,12 @@ def test_bad_gene_sets_are_refused(tmp_path: Any) -> None:
     (tmp_path / "broken.gmt").write_text("SET one two\n")
     with pytest.raises(ValueError, match="Line 1 of .* is not GMT"):
         read_gene_sets(tmp_path / "broken.gmt")
+    series = pd.Series({"a": ["G1", "G2"]})
+    with pytest.raises(
+        TypeError, match=r"must be a dictionary or the path of a GMT file; found Series\. .*\.to_dict\(\)"
+    ):
+        read_gene_sets(series)  # type: ignore[arg-type]
+    assert read_gene_sets({str(name): genes for name, genes in series.to_dict().items()}) == {"a": ["G1", "G2"]}
     (tmp_path / "twice.gmt").write_text("ONE\t\tA\nTWO\t\tB\nONE\t\tC\n")
     with pytest.raises(ValueError, match="Line 3 of .* names the gene set 'ONE' a second time"):
         read_gene_sets(tmp_path / "twice.gmt")
@@ -254,7 +260,7 @@ def test_a_hallmark_set_is_found(data_folder: Any) -> None:
 @pytest.mark.parametrize(
     ("gene_sets", "error", "message"),
     [
-        (7, TypeError, "gene_sets must be a path"),
+        (7, TypeError, "gene_sets must be a dictionary or the path"),
         ("", ValueError, "gene_sets must name a file"),
         ("no_such.gmt", FileNotFoundError, "There is no file no_such.gmt"),
         ({"a": None}, TypeError, "The gene set 'a' must be a list of genes"),
