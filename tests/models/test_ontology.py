@@ -253,6 +253,17 @@ def test_parents_may_be_added() -> None:
         more.with_parents({"e": ["m"]})
     with pytest.raises(KeyError, match="'x' is not an id"):
         more.with_parents({"m": ["x"]})
+    with pytest.raises(KeyError, match="'x' is not an id"):
+        more.with_parents({"x": []})
+
+
+def test_parents_that_are_added_together_make_no_cycle() -> None:
+    ontology = Ontology([Term("a", "A"), Term("b", "B"), Term("c", "C")])
+    for cycle in ({"a": ["b"], "b": ["a"]}, {"a": ["b"], "b": ["c"], "c": ["a"]}, {"a": ["c", "b"], "c": ["a"]}):
+        with pytest.raises(ValueError, match="'A' is a kind of '[BC]', and cannot be above it"):
+            ontology.with_parents(cycle)
+    assert all(not term.parents for term in ontology.terms.values())
+    assert ontology.with_parents({"a": ["b"], "b": ["c"]}).ancestors("a") == ["b", "c"]
 
 
 def test_the_genus_of_a_logical_definition_is_a_parent(tmp_path: Path) -> None:

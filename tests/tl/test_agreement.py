@@ -87,6 +87,27 @@ def test_another_annotation_removes_it(annotated: Any, model: Any, labels: Any) 
     assert "sw_label_gene_colors" not in table.uns
 
 
+def test_a_column_of_the_caller_is_not_replaced(section: Any, model: Any, labels: Any, keys: Any) -> None:
+    sw.tl.zero_shot_annotate(section, labels, model=model, modality="image", unknown="label", key_added="type")
+    table = section["table"]
+    table.obs["type_gene"] = "mine"
+    before = keys.of(table)
+    expected = (
+        r"^A part of the labels 'type' would replace \.obs\['type_gene'\].*Annotate under another name "
+        r"\(sw\.tl\.zero_shot_annotate\(.*key_added=.*\)\), or drop the column first: del adata\.obs\['type_gene'\]\.$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        agreement(section, key="type", model=model)
+    assert keys.of(table) == before
+    assert set(table.obs["type_gene"]) == {"mine"}
+    del table.obs["type_gene"]
+    sw.tl.query(section, "T cell", model=model, modality="image", key_added="type_gene")
+    with pytest.raises(
+        ValueError, match=r"^A part of the labels 'type' .* is a result of an earlier call\. Annotate under"
+    ):
+        agreement(section, key="type", model=model)
+
+
 def test_what_is_lacking_is_named_and_nothing_is_written(section: Any, model: Any, labels: Any, keys: Any) -> None:
     table = section["table"]
     before = keys.of(table)

@@ -74,7 +74,7 @@ def write_results(table: AnnData, results: tuple[Result, ...], *, library_key: s
     for result in results:
         check_others_kept(table, result.key, [*result.obs, *result.obsm], result.of)
         gone = without_others(table, result.key, result.gone)
-        check_kept(table, result.key, [*result.obs, *gone], library_key)
+        check_kept(table, result.key, [*result.obs, *gone], library_key, of=result.of)
         if result.key == _keys.TILES and not isinstance(result.parameters, TilesRecord):
             raise ValueError(
                 f"key_added={result.key!r} would replace the tiles that sw.pp.tiles stores under that key. Pass another name."

@@ -194,7 +194,7 @@ class Ontology:
         KeyError
             If a term or a parent is not in the ontology.
         ValueError
-            If a parent is a kind of the term.
+            If a parent is a kind of the term, also by a relation that is added.
 
         Examples
         --------
@@ -207,14 +207,16 @@ class Ontology:
         >>> reasoned.is_a("CL:0002327", "CL:0000066")
         True
         """
-        terms = dict(self.terms)
+        out = Ontology(self.terms.values())
         for term, more in parents.items():
+            self._term(term)
             for parent in more:
-                if self.is_a(parent, term):
+                # asked of the ontology with the relations added so far, among which a cycle could close
+                if out.is_a(parent, term):
                     raise ValueError(f"{self.name(parent)!r} is a kind of {self.name(term)!r}, and cannot be above it.")
-            own = terms[term]
-            terms[term] = replace(own, parents=tuple(dict.fromkeys((*own.parents, *more))))
-        return Ontology(terms.values())
+                own = out.terms[term]
+                out.terms[term] = replace(own, parents=tuple(dict.fromkeys((*own.parents, parent))))
+        return out
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` takes."""

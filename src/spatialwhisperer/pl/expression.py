@@ -177,7 +177,7 @@ def _most_certain(found: Predicted, n: int) -> np.ndarray:
 def _best(r: np.ndarray, n: int, section: str) -> np.ndarray:
     if np.isnan(r).all():
         raise ValueError(
-            f"No gene has a correlation in section {section!r}: truth or prediction is constant. Name genes=… to draw them."
+            f"No gene has a correlation in section {section!r}: truth or prediction is constant, or fewer than four spots have one. Name genes=… to draw them."
         )
     order = np.argsort(np.where(np.isnan(r), -np.inf, r))[::-1]
     return order[: min(n, int((~np.isnan(r)).sum()))]

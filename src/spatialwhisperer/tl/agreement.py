@@ -118,7 +118,8 @@ def agreement(
     KeyError
         If there is no annotation, the data lack the image or the genes, or the model does not read them or has no text.
     ValueError
-        If no row has both embeddings, or ``background="training"`` and the model holds no training tissue.
+        If no row has both embeddings, ``background="training"`` and the model holds no training tissue, or a column that is not a result of
+        this package has one of the names above.
 
     Notes
     -----

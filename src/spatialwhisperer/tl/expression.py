@@ -117,7 +117,8 @@ def predict_expression(
         Of "regression" it is NaN where a row may use fewer than ``k`` neighbours.
     ``.var['held_out_pearson']`` : :class:`pandas.Series` (dtype ``float32``)
         Correlation of predicted and measured values of this gene on held-out training tissue; use it to drop genes that are
-        predicted badly. :class:`ExpressionOptions` says what the held-out patient was left out of.
+        predicted badly. Sections of fewer than four spots are left out. :class:`ExpressionOptions` says what the held-out patient was left
+        out of.
     ``.obsm['spatial']`` : :class:`numpy.ndarray`
         The positions, where the slide's table has them: x, then y, also where the columns of a DataFrame are named in another order.
 

@@ -18,7 +18,9 @@ L = ["fat cell", "T cell"]
 def refused(table: Any, key: str, **parts: Any) -> None:
     """A result is refused, and the table is as it was."""
     before = table.obs.copy()
-    with pytest.raises(ValueError, match=f"key_added='{key}' would replace"):
+    of = parts.get("of")
+    named = f"key_added='{key}'" if of is None else f"A part of the labels '{of}'"
+    with pytest.raises(ValueError, match=f"^{named} would replace"):
         write_results(table, (Result("other", {}, obs={"x": [1] * table.n_obs}), Result(key, {}, **parts)))
     pd.testing.assert_frame_equal(table.obs, before)
 

@@ -78,6 +78,55 @@ def test_only_a_disease_may_be_none() -> None:
     assert found["text"].tolist() == expected
 
 
+def test_what_nobody_knows_is_not_stated() -> None:
+    data = table()[:5].copy()
+    data.obs["cell_type"] = ["unknown", "Unknown", "na", "t", "b"]
+    data.obs["cell_type_ontology_term_id"] = ["unknown", "unknown", "na", "unknown", "CL:0000236"]
+    odd = sw.models.Ontology([*CELLS.terms.values(), sw.models.Term("ZFS:0000000", "Unknown")])
+    how: dict[str, Any] = {"templates": ["{cell_type} of {tissue}", "{tissue}"], "wordings": 1, "inplace": False}
+    with pytest.warns(UserWarning, match="2 of 3 values are in no ontology"):
+        found: Any = sw.pp.caption_metadata(data, ontologies=odd, **how)
+    assert found["text"].tolist() == ["Breast"] * 3 + ["t of Breast", "B cell of Breast"]
+    with pytest.raises(ValueError, match="No row has all fields"):
+        sw.pp.caption_metadata(data[:3].copy(), templates=["{cell_type}"])
+
+
+def test_several_values_of_a_cell_are_looked_up_one_by_one() -> None:
+    diseases = [
+        sw.models.Term("MONDO:0004989", "breast carcinoma", ("mammary carcinoma", "carcinoma of breast")),
+        sw.models.Term("MONDO:0005015", "diabetes mellitus", ("diabetes",)),
+    ]
+    data = table()[:6].copy()
+    both = "carcinoma || sugar sickness"
+    data.obs["disease"] = [
+        both,
+        both,
+        "mammary carcinoma||diabetes",
+        "normal",
+        "unknown || diabetes",
+        "rare || diabetes",
+    ]
+    ids = "MONDO:0004989 || MONDO:0005015"
+    data.obs["disease_ontology_term_id"] = [ids, ids, None, "PATO:0000461", None, "MONDO:0005015"]
+    how: dict[str, Any] = {"templates": ["{disease}"], "wordings": 6, "inplace": False}
+    with pytest.warns(UserWarning, match="1 of 6 values are in no ontology and stay as they are: rare"):
+        found: Any = sw.pp.caption_metadata(data, ontologies=sw.models.Ontology(diseases), **how)
+    one = "breast carcinoma and diabetes mellitus"
+    expected = [one, one, one, "no known disease", "diabetes mellitus", "rare and diabetes mellitus"]
+    assert found["text"].tolist() == expected
+    words = [(term.name, *term.synonyms) for term in diseases]
+    every = {f"{first} and {second}" for first in words[0] for second in words[1]}
+    texts = found[[c for c in found if c != "text_origin"]]
+    assert texts.iloc[0].equals(texts.iloc[1])
+    assert {one} < set(texts.iloc[0].dropna()) <= every
+
+
+@pytest.mark.parametrize("wordings", [0, -1, 1.5])
+def test_there_is_at_least_one_wording(wordings: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="wordings must be a (positive )?whole number"):
+        sw.pp.caption_metadata(table(), wordings=wordings)
+
+
 def test_wordings_of_an_earlier_call_are_removed() -> None:
     data = table()
     data.obs["text_9"] = "the user's own"

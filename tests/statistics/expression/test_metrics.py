@@ -36,6 +36,20 @@ def test_pearson_is_numpys(pair: Any) -> None:
     assert em.pearson_per_gene(truth, predicted).dtype == np.float64
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_fewer_than_four_spots_have_no_correlation(n: int) -> None:
+    rng = np.random.default_rng(n)
+    truth, predicted = rng.random((n, 5)), rng.random((n, 5))
+    predicted[:, 0] = 1
+    expected = np.full(5, np.nan)
+    if n == 4:
+        expected[1:] = [np.corrcoef(truth[:, g], predicted[:, g])[0, 1] for g in range(1, 5)]
+    for form in forms(truth):
+        np.testing.assert_allclose(em.pearson_per_gene(form, predicted), expected, rtol=1e-6)
+        # a constant prediction is counted where there could be a correlation
+        assert em.unpredicted(em.moments(form, predicted)).tolist() == [n == 4] + [False] * 4
+
+
 def test_pearson_of_large_offsets_does_not_cancel() -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(500, 4))

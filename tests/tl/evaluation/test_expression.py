@@ -57,6 +57,26 @@ def test_groups_have_the_same_weight(adata: Any, guess: Any) -> None:
     assert cell(alone, group="mean", gene_list="ACG", metric="pearson") == pytest.approx(r[0])
 
 
+def test_a_group_of_a_few_rows_has_no_correlations(adata: Any, guess: Any) -> None:
+    few, large = np.arange(adata.n_obs) < 3, np.arange(adata.n_obs) >= 3
+    adata.obs["part"] = np.where(few, "few", "large")
+    prediction = guess(adata)
+    prediction.X[large, 0] = 1  # constant, which counts as 0 where there is a correlation
+    prediction.X[few, 1] = 1
+    how: Any = {"value_space": SPACE, "group_key": "part", "baselines": False, "hits": ()}
+    both = evaluate_expression(adata, prediction, **how)
+    alone = evaluate_expression(adata[large].copy(), prediction[large].copy(), **how)
+    for metric in ("pearson", "pearson_defined", "rmse_z"):
+        assert np.isnan(cell(both, group="few", metric=metric))
+        assert cell(both, group="mean", metric=metric) == pytest.approx(cell(alone, group="large", metric=metric))
+    assert cell(both, group="few", metric="n_constant") == 0
+    assert cell(both, group="few", metric="n_undefined") == cell(both, group="few", metric="n_genes")
+    assert np.isfinite(cell(both, group="few", metric="mse"))
+    genes = evaluate_expression(adata, prediction, per_gene=True, **how)
+    assert genes.loc[genes["group"] == "few", ["pearson", "rmse_z"]].isna().all(axis=None)
+    assert "fewer than 4 spots have none" in both.attrs["convention"]
+
+
 def test_the_libraries_of_a_table_are_groups(adata: Any, guess: Any) -> None:
     adata.obs["slide"] = np.where(np.arange(adata.n_obs) < 20, "first", "second")
     adata.uns["spatial"] = {"first": {}, "second": {}}

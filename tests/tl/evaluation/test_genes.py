@@ -96,6 +96,17 @@ def test_an_undefined_gene_comes_last(objects: Any) -> None:
     assert not last["significant"]
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_section_of_a_few_spots_does_not_count(n: int) -> None:
+    tables, predictions = sections(60, 40, n)
+    both = gene_report(tables[:2], predictions[:2])
+    pd.testing.assert_frame_equal(gene_report(tables, predictions), both)
+    alone = gene_report(tables[2], predictions[2])
+    assert alone[["pearson", "neg_log10_p", "mean_neg_log10_p", "rank"]].isna().all(axis=None)
+    assert (alone["n_sections"] == 0).all()
+    assert not alone["significant"].any()
+
+
 def test_a_negative_correlation_is_not_significant() -> None:
     tables, predictions = sections(60, 40, 50, 70)
     for p in predictions:
@@ -212,6 +223,12 @@ def test_bad_gene_sets_are_refused(tmp_path: Any) -> None:
     (tmp_path / "broken.gmt").write_text("SET one two\n")
     with pytest.raises(ValueError, match="Line 1 of .* is not GMT"):
         read_gene_sets(tmp_path / "broken.gmt")
+    series = pd.Series({"a": ["G1", "G2"]})
+    with pytest.raises(
+        TypeError, match=r"must be a dictionary or the path of a GMT file; found Series\. .*\.to_dict\(\)"
+    ):
+        read_gene_sets(series)  # type: ignore[arg-type]
+    assert read_gene_sets({str(name): genes for name, genes in series.to_dict().items()}) == {"a": ["G1", "G2"]}
     (tmp_path / "twice.gmt").write_text("ONE\t\tA\nTWO\t\tB\nONE\t\tC\n")
     with pytest.raises(ValueError, match="Line 3 of .* names the gene set 'ONE' a second time"):
         read_gene_sets(tmp_path / "twice.gmt")
@@ -243,7 +260,7 @@ def test_a_hallmark_set_is_found(data_folder: Any) -> None:
 @pytest.mark.parametrize(
     ("gene_sets", "error", "message"),
     [
-        (7, TypeError, "gene_sets must be a path"),
+        (7, TypeError, "gene_sets must be a dictionary or the path"),
         ("", ValueError, "gene_sets must name a file"),
         ("no_such.gmt", FileNotFoundError, "There is no file no_such.gmt"),
         ({"a": None}, TypeError, "The gene set 'a' must be a list of genes"),

@@ -38,7 +38,9 @@ def placing_columns(table: AnnData, library_key: str | None = None) -> dict[str,
     return dict.fromkeys([*named, *([column] if column else [])], "the library (section) of each row") | out
 
 
-def check_kept(table: AnnData, key: str, names: Iterable[str], library_key: str | None = None) -> None:
+def check_kept(
+    table: AnnData, key: str, names: Iterable[str], library_key: str | None = None, *, of: str | None = None
+) -> None:
     """Refuse to write columns that place the rows, or that are there and were not written by the package.
 
     A column counts as its own where a result of that key is recorded, and where its name begins as those of the package do: the
@@ -54,6 +56,8 @@ def check_kept(table: AnnData, key: str, names: Iterable[str], library_key: str 
         Columns of ``.obs`` that it would write.
     library_key
         See `placing_columns`.
+    of
+        See `check_others_kept`.
 
     Raises
     ------
@@ -65,13 +69,12 @@ def check_kept(table: AnnData, key: str, names: Iterable[str], library_key: str 
     for name in names:
         if name in placing:
             raise ValueError(
-                f"key_added={key!r} would replace .obs[{name!r}], which names {placing[name]}. Pass another name, such as "
-                f"key_added={_keys.PREFIX + key!r}."
+                f"{_writer(key, of)} would replace .obs[{name!r}], which names {placing[name]}. {_remedy(_keys.PREFIX + key, of)}."
             )
         if name in table.obs and not recorded and not name.startswith(_keys.PREFIX):
             raise ValueError(
-                f"key_added={key!r} would replace .obs[{name!r}], which is not recorded as a result of this package. Pass another name, such "
-                f"as key_added={_keys.PREFIX + key!r}, or drop the column first: del adata.obs[{name!r}]."
+                f"{_writer(key, of)} would replace .obs[{name!r}], which is not recorded as a result of this package. "
+                f"{_remedy(_keys.PREFIX + key, of)}, or drop the column first: del adata.obs[{name!r}]."
             )
 
 
@@ -105,8 +108,19 @@ def check_others_kept(table: AnnData, key: str, names: Iterable[str], of: str | 
         if name in owners:
             whose = "is a result" if owners[name] == name else f"belongs to the result {owners[name]!r}"
             raise ValueError(
-                f"key_added={key!r} would replace {name!r}, which {whose} of an earlier call. Pass another name, such as key_added='{key}_2'."
+                f"{_writer(key, of)} would replace {name!r}, which {whose} of an earlier call. {_remedy(f'{key}_2', of)}."
             )
+
+
+def _writer(key: str, of: str | None) -> str:
+    """The argument that named the result; a part of labels takes its name from theirs."""
+    return f"key_added={key!r}" if of is None else f"A part of the labels {of!r}"
+
+
+def _remedy(name: str, of: str | None) -> str:
+    if of is None:
+        return f"Pass another name, such as key_added={name!r}"
+    return "Annotate under another name (sw.tl.zero_shot_annotate(…, key_added=…))"
 
 
 def without_others(table: AnnData, key: str, names: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.texts import plain_text
+from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
@@ -46,10 +47,16 @@ TEMPLATES = (
 """Those that name more come first; a row takes of those that it has all fields for."""
 
 _HEALTHY, _NO_DISEASE = {"normal", "healthy", "pato:0000461"}, "no known disease"
+_NOT_STATED, _BETWEEN = {"unknown", "na"}, "||"
+"""How CELLxGENE writes what nobody knows or what does not apply, and what it puts between several values (its schema 6.0)."""
+
 _ID = "{}_ontology_term_id"
 
-Stated = tuple[str, str]
-"""Value of a column in a row and its ontology id, which is the value itself where none is stated."""
+Value = tuple[str, str]
+"""A value and its ontology id, which is the value itself where none is stated."""
+
+Stated = tuple[Value, ...]
+"""What a column states in a row: one value or several, such as two diseases."""
 
 
 @shared
@@ -79,12 +86,13 @@ def caption_metadata(
     ontologies
         Ontologies, such as the Cell Ontology, UBERON and MONDO, or their files (``.obo`` or ``.tsv``, see
         :meth:`spatialwhisperer.models.Ontology.read`). The id in the column ``<column>_ontology_term_id`` is looked up in each, then the
-        value of the column, once for each distinct pair of both. What is in none stays as it is.
+        value of the column, once for each distinct pair of both. What is in none stays as it is. Several values or ids in one cell, with
+        "||" between them as in CELLxGENE, are looked up one by one and joined with "and".
     templates
         Sentences with fields in braces.
     fields
         Field of the templates to column of ``.obs``; ``None`` takes columns of the same name. "normal" and "healthy" read "no known disease" in a
-        field with "disease" in its name.
+        field with "disease" in its name. "unknown" and "na" state nothing, like a missing value.
     wordings
         Number of captions of a row, fewer where there are not so many different ones.
     free_key
@@ -113,7 +121,7 @@ def caption_metadata(
     KeyError
         If a column that is named is not in ``.obs``.
     ValueError
-        If no row has the fields of a template, or a template has none.
+        If no row has the fields of a template, a template has none, or ``wordings`` is not positive.
 
     Examples
     --------
@@ -125,6 +133,7 @@ def caption_metadata(
     >>> adata.obs["text"].tolist()
     ['T cell of breast', 'B cell of breast']
     """
+    check_whole("wordings", wordings)
     slide = Slide.open(data, table_key=table_key)
     if inplace:
         slide.check_column(key_added)
@@ -188,9 +197,22 @@ def _read(given: Ontology | str | Path | Sequence[Ontology | str | Path]) -> lis
 def _stated(obs: pd.DataFrame, column: str) -> list[Stated | None]:
     """What each row states in a column; ``None`` where it states nothing."""
     ids = _ID.format(column)
-    values = [_text(value) for value in obs[column].astype(object)]
-    terms = [_text(term) for term in obs[ids].astype(object)] if ids in obs else values
-    return [(value, term or value) if value else None for value, term in zip(values, terms, strict=True)]
+    values = [_several(value) for value in obs[column].astype(object)]
+    terms = [_several(term) for term in obs[ids].astype(object)] if ids in obs else values
+    return [_pairs(own, its) or None for own, its in zip(values, terms, strict=True)]
+
+
+def _several(cell: Any) -> list[str]:
+    """The values of a cell; empty text where one is not stated."""
+    parts = [part.strip() for part in _text(cell).split(_BETWEEN)]
+    return ["" if part.casefold() in _NOT_STATED else part for part in parts]
+
+
+def _pairs(values: Sequence[str], terms: Sequence[str]) -> Stated:
+    """Each value with its id. Where their numbers differ, nothing says which id is whose."""
+    own = terms if len(terms) == len(values) else [""] * len(values)
+    pairs = [(value, term or value) for value, term in zip(values, own, strict=True) if value]
+    return tuple(dict.fromkeys(pairs))
 
 
 def _text(value: Any) -> str:
@@ -200,13 +222,13 @@ def _text(value: Any) -> str:
 
 def _words(
     stated: Mapping[str, Sequence[Stated | None]], columns: Mapping[str, str], ontologies: Sequence[Ontology]
-) -> tuple[dict[tuple[str, Stated], tuple[str, ...]], dict[str, int]]:
-    """Name and synonyms of what is stated in each column, and how much of it the ontologies know."""
+) -> tuple[dict[tuple[str, Value], tuple[str, ...]], dict[str, int]]:
+    """Name and synonyms of each value that a column states, and how many values the ontologies know."""
     diseases = {column for name, column in columns.items() if "disease" in name}
-    words: dict[tuple[str, Stated], tuple[str, ...]] = {}
+    words: dict[tuple[str, Value], tuple[str, ...]] = {}
     unknown: list[str] = []
     for column, rows in stated.items():
-        for pair in dict.fromkeys(pair for pair in rows if pair is not None):
+        for pair in dict.fromkeys(pair for pairs in rows for pair in pairs or ()):
             if column in diseases and _HEALTHY & {text.casefold() for text in pair}:
                 words[column, pair] = (_NO_DISEASE,)
                 continue
@@ -219,7 +241,7 @@ def _words(
     return words, {"values": len(words), "values_in_ontologies": len(words) - len(unknown)}
 
 
-def _term(stated: Stated, ontologies: Sequence[Ontology]) -> tuple[str, ...] | None:
+def _term(stated: Value, ontologies: Sequence[Ontology]) -> tuple[str, ...] | None:
     value, term = stated
     # an id means one thing; a value may be the name of something else in another ontology
     for label in (term, value):
@@ -233,7 +255,7 @@ def _term(stated: Stated, ontologies: Sequence[Ontology]) -> tuple[str, ...] | N
 def _captions(
     stated: Mapping[str, Sequence[Stated | None]],
     columns: Mapping[str, str],
-    words: Mapping[tuple[str, Stated], tuple[str, ...]],
+    words: Mapping[tuple[str, Value], tuple[str, ...]],
     templates: Sequence[str],
     wordings: int,
     seed: int,
@@ -243,16 +265,18 @@ def _captions(
     out = []
     for row in zip(*stated.values(), strict=True):
         if row not in known:
-            own = {column: pair for column, pair in zip(stated, row, strict=True) if pair is not None}
-            values = sorted(f"{column}={value}" for column, (value, _) in own.items())
-            named = {name: words[c, own[c]] for name, c in columns.items() if c in own}
+            own = {column: pairs for column, pairs in zip(stated, row, strict=True) if pairs is not None}
+            values = sorted(f"{column}={_BETWEEN.join(value for value, _ in pairs)}" for column, pairs in own.items())
+            named = {name: [words[c, pair] for pair in own[c]] for name, c in columns.items() if c in own}
             known[row] = _wordings(named, templates, wordings, f"{seed}|{'|'.join(values)}")
         out.append(known[row])
     return out
 
 
-def _wordings(words: Mapping[str, tuple[str, ...]], templates: Sequence[str], wordings: int, key: str) -> list[str]:
-    """Captions of one set of metadata."""
+def _wordings(
+    words: Mapping[str, Sequence[tuple[str, ...]]], templates: Sequence[str], wordings: int, key: str
+) -> list[str]:
+    """Captions of one set of metadata, of which each field has one value or several."""
     fitting = sorted((t for t in templates if set(_fields_of(t)) <= words.keys()), key=lambda t: -len(_fields_of(t)))
     if not fitting:
         return []
@@ -260,7 +284,10 @@ def _wordings(words: Mapping[str, tuple[str, ...]], templates: Sequence[str], wo
     out: list[str] = []
     for attempt in range(10 * wordings):
         template = fitting[attempt % len(fitting)]
-        chosen = {name: w[0] if not attempt else w[int(rng.integers(len(w)))] for name, w in words.items()}
+        chosen = {
+            name: " and ".join(w[0] if not attempt else w[int(rng.integers(len(w)))] for w in values)
+            for name, values in words.items()
+        }
         caption = template.format(**{name: chosen[name] for name in _fields_of(template)})
         if caption not in out:
             out.append(caption)

@@ -17,6 +17,9 @@ _BLOCK_BYTES = 2**25
 _STRIP = 1024
 _LOG_10 = np.log(10.0)
 
+FEWEST_SPOTS = 4
+"""With fewer spots no correlation is given: it is ±1 of two spots, and Fisher's z of three has no variance."""
+
 
 class Moments(NamedTuple):
     """Moments of each gene over the spots, float64 of shape (g,); variances are those of a population.
@@ -111,21 +114,21 @@ def pearson_per_gene(truth: Any, predicted: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    float64 of shape (g,); NaN for a gene that is constant in one of the two.
+    float64 of shape (g,); NaN for a gene that is constant in one of the two, and for all with fewer than four spots.
 
     Examples
     --------
     >>> import numpy as np
-    >>> pearson_per_gene(np.array([[0.0, 1], [1, 1], [2, 1]]), np.array([[1.0, 1], [3, 2], [5, 1]]))
+    >>> pearson_per_gene(np.array([[0.0, 1], [1, 1], [2, 1], [3, 1]]), np.array([[1.0, 1], [3, 2], [5, 1], [7, 2]]))
     array([ 1., nan])
     """
     return pearson(moments(truth, predicted))
 
 
 def pearson(m: Moments) -> np.ndarray:
-    """Pearson correlation of each gene from its moments."""
+    """Pearson correlation of each gene from its moments; NaN where a gene is constant, and with fewer than four spots."""
     scale = np.sqrt(m.var_truth) * np.sqrt(m.var_predicted)
-    defined = ~m.flat & (scale > 0)
+    defined = ~m.flat & (scale > 0) & (m.n >= FEWEST_SPOTS)
     return np.where(defined, np.clip(m.covariance / np.where(defined, scale, 1.0), -1, 1), np.nan)
 
 
@@ -212,7 +215,7 @@ def random_effects(r: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray
     freedom are infinite, for a z-score of the variance within it.
     """
     n = np.asarray(n, np.float64)[:, None]
-    known = np.isfinite(r) & (n > 3)
+    known = np.isfinite(r) & (n >= FEWEST_SPOTS)
     z = np.arctanh(np.clip(np.where(known, r, 0.0), -1 + 1e-12, 1 - 1e-12))
     weight = np.where(known, n - 3, 0.0)
     k, total = known.sum(axis=0), weight.sum(axis=0)
@@ -242,6 +245,11 @@ def benjamini_hochberg(neg_log10: np.ndarray) -> np.ndarray:
     adjusted = values[order] - np.log10(len(order) / rank) if len(order) else values[order]
     out[order] = np.maximum.accumulate(adjusted[::-1])[::-1].clip(0)
     return out
+
+
+def unpredicted(m: Moments) -> np.ndarray:
+    """Genes that vary over enough spots for a correlation, and whose prediction is constant; Boolean, shape (g,)."""
+    return np.isnan(pearson(m)) & (m.var_truth > 0) & (m.n >= FEWEST_SPOTS)
 
 
 def mse(m: Moments) -> np.ndarray:

@@ -115,7 +115,8 @@ def evaluate_expression(
     unweighted mean over groups. Metrics: ``pearson``, ``pearson_defined``, ``mse``, ``mae``, ``ssim``, ``rmse_z``, ``hit@k``, and
     ``n_genes``, ``n_constant`` (genes whose prediction is constant, and the truth is not: their correlation counts as 0 in
     ``pearson`` and ``rmse_z``, and is left out of ``pearson_defined``), ``n_undefined`` (these and genes whose truth is constant,
-    which no predictor could be judged by; they are left out of all correlations) and ``n_spots``. With ``per_gene``: ``group``,
+    which no predictor could be judged by; they are left out of all correlations) and ``n_spots``. A group of fewer than four spots
+    with a prediction has no correlations: they are NaN, ``n_undefined`` counts all its genes, and the mean over groups leaves it out. With ``per_gene``: ``group``,
     ``predictor``, ``gene`` and one column per metric, where a correlation that does not exist is NaN.
     ``.attrs["convention"]`` states the value space, the origin of the lists and how values are averaged; ``.attrs["gene_lists"]`` holds
     the genes of the lists that are the same for all groups.
@@ -216,7 +217,7 @@ def _per_gene_metrics(truth: Any, predicted: np.ndarray) -> pd.DataFrame:
     r = metrics.pearson(m)
     values = (r, metrics.mse(m), metrics.mae(truth, predicted), metrics.ssim(m), metrics.rmse_z(r))
     out = pd.DataFrame(dict(zip(_PER_GENE, values, strict=True)))
-    out["constant"] = np.isnan(r) & (m.var_truth > 0)
+    out["constant"] = metrics.unpredicted(m)
     return out
 
 
@@ -302,6 +303,6 @@ def _convention(pair: Pair, lists: Mapping[str, Any], origin: ListOrigin) -> str
     chosen = f" HEG50 and HVG50 {_ORIGIN[origin]}." if origin == "test" or "HEG50" in lists else ""
     return (
         f"Values: {pair.space} ({space}).{chosen} Each metric per gene over the spots of a group; mean over the genes of a list, "
-        "where the correlation of a constant prediction is 0, and genes that are constant in truth have none; then unweighted mean "
-        "over groups."
+        "where the correlation of a constant prediction is 0, and genes that are constant in truth and groups of fewer than "
+        f"{metrics.FEWEST_SPOTS} spots have none; then unweighted mean over groups."
     )

@@ -12,7 +12,7 @@ import pandas as pd
 from spatialwhisperer import _keys
 from spatialwhisperer._access.names import check_names
 from spatialwhisperer._access.slide import Slide
-from spatialwhisperer._annotations import iterated, shown
+from spatialwhisperer._annotations import is_path, iterated, shown
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.values import check_path
 from spatialwhisperer._docs import shared
@@ -67,7 +67,7 @@ def gene_report(
     ``pearson``, ``pearson_sd``
         Mean and standard deviation (n - 1) of the correlation over sections; NaN where too few sections have one.
     ``n_sections``
-        Number of sections in which the correlation is defined.
+        Number of sections in which the correlation is defined; none of fewer than four spots, where it is ±1 or nearly so by chance.
     ``neg_log10_p``
         Two-sided p-value of the mean over sections, as -log10 p. Sections may truly differ (random effects of Fisher's z;
         DerSimonian and Laird, 1986; Student's t after Hartung and Knapp, 2001): a gene with a high correlation in one section and a
@@ -275,6 +275,8 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
 
     Raises
     ------
+    TypeError
+        If it is neither a mapping of lists nor a path.
     FileNotFoundError
         If there is no such file.
     ValueError
@@ -283,6 +285,11 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
     if isinstance(gene_sets, Mapping):
         out = {str(name): _genes_of(str(name), genes) for name, genes in gene_sets.items()}
     else:
+        if not is_path(gene_sets):
+            raise TypeError(
+                f"gene_sets must be a dictionary or the path of a GMT file; found {type(gene_sets).__name__}. Pass the genes by name of the "
+                "set, such as {'hypoxia': ['CA9', 'VEGFA']}; .to_dict() makes a dictionary of a Series of lists."
+            )
         check_path("gene_sets", gene_sets)
         path, out = Path(gene_sets).expanduser(), {}
         for number, line in enumerate(_lines(path), 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer.tl._training.expression.held_out import by_section
+from spatialwhisperer.tl._training.expression.held_out import _weighed, by_section
 from spatialwhisperer.tl._training.expression.predictor import gene_lists
 from spatialwhisperer.tl._training.expression.values import Values
 
@@ -30,6 +30,27 @@ def test_a_constant_prediction_has_no_correlation() -> None:
     predicted = truth.copy()
     predicted[30:] = 3
     assert by_section(sp.csr_matrix(truth), predicted, np.repeat(["a", "b"], 30))[0] == 0.5
+
+
+def test_sections_of_a_few_spots_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(64, 4)).astype(np.float32)
+    predicted = truth + rng.normal(size=truth.shape).astype(np.float32)
+    sections = np.array(["a"] * 30 + ["b"] * 30 + ["c"] * 3 + ["d"])
+    predicted[60:, 3] = 0
+    r = by_section(sp.csr_matrix(truth), predicted, sections)
+    np.testing.assert_array_equal(r, by_section(sp.csr_matrix(truth[:60]), predicted[:60], sections[:60]))
+    assert np.isnan(by_section(sp.csr_matrix(truth[60:]), predicted[60:], sections[60:])).all()
+
+
+def test_where_nothing_is_measured_no_weight_is_chosen() -> None:
+    rng = np.random.default_rng(0)
+    truth, one, other = (rng.normal(size=(6, 2)).astype(np.float32) for _ in range(3))
+    each = {"retrieval": one, "regression": other}
+    accuracy, weight = _weighed(each, sp.csr_matrix(truth), np.repeat(["a", "b"], 3))
+    assert weight is None
+    assert list(accuracy) == ["retrieval", "regression", "both"]
+    assert all(np.isnan(r).all() for r in accuracy.values())
 
 
 def test_a_patient_is_left_out_with_its_sections_without_an_image() -> None:

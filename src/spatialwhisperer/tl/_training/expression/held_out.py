@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._messages import inform
-from spatialwhisperer.statistics.expression.metrics import moments, pearson
+from spatialwhisperer.statistics.expression.metrics import moments, pearson, unpredicted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,10 +79,13 @@ def _sections(rows: pd.DataFrame, values: Values) -> np.ndarray:
 def _weighed(
     predicted: Mapping[str, np.ndarray], truth: sp.csr_matrix, sections: np.ndarray
 ) -> tuple[dict[str, np.ndarray], float | None]:
-    """Correlation of each gene by method, and the best weight of the regression; ``None`` where there is one method."""
+    """Correlation of each gene by method, and the best weight of the regression; ``None`` where there is one method, or nothing to measure."""
     accuracy = {method: by_section(truth, x, sections) for method, x in predicted.items()}
     if len(predicted) < 2:
         return accuracy, None
+    if not np.isfinite(accuracy["regression"]).any():
+        # no section has enough spots, or no gene varies: no weight is better than another
+        return {**accuracy, "both": accuracy["regression"]}, None
     weights = np.linspace(0, 1, 11)
     mixed = [
         by_section(truth, w * predicted["regression"] + (1 - w) * predicted["retrieval"], sections) for w in weights
@@ -96,9 +99,9 @@ def _weighed(
 def by_section(truth: sp.csr_matrix, predicted: np.ndarray, sections: np.ndarray) -> np.ndarray:
     """Pearson correlation of each gene within sections, averaged over the sections where the gene varies; float32 (g,).
 
-    A constant prediction has a correlation of 0 with a gene that varies.
+    A constant prediction has a correlation of 0 with a gene that varies. Sections of fewer than four spots are left out.
     """
     each = [moments(truth[sections == s], predicted[sections == s]) for s in np.unique(sections)]
-    stacked = np.stack([np.where(np.isnan(r := pearson(m)) & (m.var_truth > 0), 0.0, r) for m in each])
+    stacked = np.stack([np.where(unpredicted(m), 0.0, pearson(m)) for m in each])
     defined = np.isfinite(stacked).sum(axis=0)
     return np.where(defined > 0, np.nansum(stacked, axis=0) / np.maximum(defined, 1), np.nan).astype(np.float32)
