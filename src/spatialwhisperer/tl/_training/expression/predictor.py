@@ -300,9 +300,7 @@ def _out_of_fold(
     for number, left_out in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
         left_in = items.subset(np.flatnonzero(names[items.row] != left_out))
         held = {pair: weight for pair, weight in plan.pairs.items() if left_in.count(*pair)}
-        fitted = fit_model(
-            inputs, left_in, None, replace(plan, pairs=held), folder / f"{name}-{number}", resume=resume
-        )
+        fitted = fit_model(inputs, left_in, None, replace(plan, pairs=held), folder / f"{name}-{number}", resume=resume)
         inside = names[values.rows] == left_out
         fitted.expression = _predictor(
             fitted, inputs, values.without(key, str(left_out)), training & ~inside, plan, own=own
