@@ -35,3 +35,16 @@ def test_validation_batches_hold_no_more_rows_of_a_kind_than_batches_to_train_on
     _, batches = feed.loaders(feed.sampler(1), processes=1, pin=False)
     assert batches is not None
     assert [len(batch["row"]) for batch in batches] == [12, 12]
+
+
+def test_the_best_epoch_is_chosen_on_rows_that_are_not_trained_on(
+    items: Items, space: Callable[..., JointSpace]
+) -> None:
+    """A row with two captions is two items."""
+    twice = items.subset(np.concatenate([np.arange(48), np.arange(32, 48)]))
+    feed = ItemFeed(space(), twice, None, pairs=PAIRS, recipe=replace(RECIPE, select="best"), seed=0)
+    assert feed.validation is not None
+    trained, apart = set(feed.items.row.tolist()), set(feed.validation.row.tolist())
+    assert len(apart) == 10
+    assert trained | apart == set(range(48))
+    assert not trained & apart

@@ -58,7 +58,8 @@ def train(
     to end.
 
     Rows without a modality never enter its encoder or its batch norm. Rows with the same caption are positives of each other, not
-    negatives. Validation data are split off by group (patient), never by row.
+    negatives. Validation data are split off by group (patient), never by row, except where a recipe with ``select="best"`` has no
+    validation groups: it then chooses the epoch on a fifth of the rows.
 
     Parameters
     ----------

@@ -78,12 +78,15 @@ def fit_closed_form(
     install_image_link(model, image_weight, neighbour_weight=neighbour_weight)
     # logits are then in standard deviations of the scores of training rows; a caption of held-out rows alone has no part
     stated = np.flatnonzero(holds.any(axis=0))
-    found = mapped(text[stated])
-    length = float(np.median(np.linalg.norm(found, axis=1)))
-    with torch.no_grad():
-        model.log_scale.fill_(math.log(max(constant * length, 1.0)))
+    text_error = np.nan
+    if len(stated):
+        found = mapped(text[stated])
+        length = float(np.median(np.linalg.norm(found, axis=1)))
+        with torch.no_grad():
+            model.log_scale.fill_(math.log(max(constant * length, 1.0)))
+        text_error = float(np.mean((found - directions[:, stated].T) ** 2))
     names, mean = (f"{bridge}-text", f"image-{bridge}"), y.mean(axis=0)
-    errors = (np.mean((found - directions[:, stated].T) ** 2), link_error(x, y, image_weight, mean))
+    errors = (text_error, link_error(x, y, image_weight, mean))
     held_out = {}
     if measurable(validation, bridge, "text"):
         held_out[names[0]] = _text_error(validation, bridge, mapped)
@@ -144,11 +147,13 @@ def caption_directions(features: np.ndarray, holds: np.ndarray, group: np.ndarra
     -------
     Shape (d, c).
     """
+    directions = np.zeros((features.shape[1], holds.shape[1]))
+    if not len(features):
+        return directions
     codes = np.unique(group.astype(str), return_inverse=True)[1]
     present = holds.astype(np.float64)
     centred = _centred(present, codes)
     between = np.square(centred).sum(axis=0) < 1e-9
-    directions = np.zeros((features.shape[1], holds.shape[1]))
     for chosen, by in ((~between, codes), (between, np.zeros_like(codes))):
         if chosen.any():
             directions[:, chosen] = _ridge(_centred(features, by), _centred(present[:, chosen], by))

@@ -158,11 +158,14 @@ def too_few(validation: Items | None, pairs: Mapping[tuple[str, str], float]) ->
 
 
 def _a_fifth_apart(items: Items, seed: int) -> tuple[Items, Items]:
-    """Items to train on, and a fifth of them, drawn at random, on which the best epoch is chosen."""
-    order = np.random.default_rng([seed, len(items)]).permutation(len(items))
-    n = max(2, round(len(items) / 5))
-    if len(items) - n < 2:
+    """Items to train on, and those of a fifth of the rows, drawn at random, on which the best epoch is chosen."""
+    rows = np.unique(items.row)
+    order = np.random.default_rng([seed, len(rows)]).permutation(rows)
+    n = max(2, round(len(rows) / 5))
+    if len(rows) - n < 2:
         raise ValueError(
-            f"select='best' chooses the epoch on a fifth of the pairs, and there are {len(items)}. Add data, or take select='last'."
+            f"select='best' chooses the epoch on a fifth of the rows, and there are {len(rows)}. Add data, or take select='last'."
         )
-    return items.subset(np.sort(order[n:])), items.subset(np.sort(order[:n]))
+    # a row with several captions is several items, which stay together
+    apart = np.isin(items.row, order[:n])
+    return items.subset(np.flatnonzero(~apart)), items.subset(np.flatnonzero(apart))

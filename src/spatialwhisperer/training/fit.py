@@ -164,10 +164,13 @@ def _fit_sequential(model: JointSpace, items: Items, validation: Items | None, r
         heads = frozenset({"image"} if imaging else {run.bridge, "text"})
         unlocked = {m: k for m, k in run.unlocked.items() if (m == "image") == imaging}
         phases.append(Phase(name, pairs, heads, unlocked))
-    first = Fitted(fit_phase(model, items, validation, phases[0], run))
+    # of the patients that are left in for a held-out accuracy, none may have a caption
+    first = Fitted(fit_phase(model, items, validation, phases[0], run)) if phases[0].pairs else None
     if image_link == "ridge":
-        return first.then(ridge_link(model, items, bridge=run.bridge, validation=validation))
-    return first.then(Fitted(fit_phase(model, items, validation, phases[1], run)))
+        link = ridge_link(model, items, bridge=run.bridge, validation=validation)
+    else:
+        link = Fitted(fit_phase(model, items, validation, phases[1], run))
+    return link if first is None else first.then(link)
 
 
 def in_closed_form(recipe: Recipe, image_link: str | None, trained: Any) -> bool:

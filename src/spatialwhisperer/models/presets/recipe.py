@@ -6,6 +6,7 @@ from collections.abc import Mapping  # noqa: TC003 - annotations are looked up w
 from dataclasses import dataclass, field
 
 from spatialwhisperer._checks.checked import checked, checked_fields
+from spatialwhisperer._checks.values import check_number
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
 
@@ -16,7 +17,11 @@ _CHOICES = {
     "last_batch": ("drop", "keep"),
     "mixture": ("balanced", "natural"),
     "select": ("last", "best"),
+    "optimizer": ("adamw", "adam"),
+    "schedule": ("cosine", "constant"),
 }
+_NOT_NEGATIVE = ("learning_rate", "tower_learning_rate", "weight_decay", "min_steps", "regression_weight")
+_FRACTIONS = ("final_learning_rate", "neighbour_weight")
 
 
 @checked_fields
@@ -64,7 +69,7 @@ class Recipe:
         :meth:`Preset.replace` changes that one.)
     select
         Weights that a run ends with: those of the "last" epoch, or of the "best" one, whose loss on the validation groups is lowest;
-        without such groups on a fifth of the items, drawn at random, which are not trained on.
+        without such groups on a fifth of the rows, drawn at random, which are not trained on.
     learn_temperature
         Whether the temperature is trained. It then stays at 0.01 or above, as in CLIP.
     regression_weight
@@ -115,8 +120,14 @@ class Recipe:
             raise ValueError(
                 f"warmup must be a fraction of the steps below 1, or a whole number of steps; found {self.warmup!r}."
             )
-        if not self.learning_rate >= 0:
-            raise ValueError(f"learning_rate must not be negative; found {self.learning_rate!r}.")
+        for name in _NOT_NEGATIVE:
+            check_number(name, getattr(self, name), least=0)
+        for name in _FRACTIONS:
+            check_number(name, getattr(self, name), least=0, most=1)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers from 0 to below 1; found {self.betas!r}.")
+        if unknown := [modality for modality in self.dropout if modality not in self.heads]:
+            raise ValueError(f"dropout names {listing(unknown)}; the heads are of {listing(self.heads)}.")
         for name, (one, other) in _CHOICES.items():
             if getattr(self, name) not in (one, other):
                 raise ValueError(f"{name} must be {one!r} or {other!r}, not {getattr(self, name)!r}.")

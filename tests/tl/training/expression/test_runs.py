@@ -335,3 +335,20 @@ def test_a_run_that_is_interrupted_while_it_measures_continues_with_the_patients
         assert np.array_equal(model.expression.held_out(method), whole.expression.held_out(method), equal_nan=True)
     assert model.expression.config.weight == whole.expression.config.weight
     assert np.array_equal(predict(model, tables[0]).X, predict(whole, tables[0]).X)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["whisperer", "spatialwhisperer"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_captions_of_one_patient_are_enough_for_a_held_out_accuracy(preset: str) -> None:
+    """Without that patient there is no caption, and the image is linked to the genes all the same."""
+    tables = planted(["A", "B", "C"], n=40)
+    tables[0].obs["text"] = np.where(tables[0].obsm["X_given"][:, 0] > 0, "tumour", "stroma")
+    expression = sw.tl.ExpressionOptions(genes=[f"G{i}" for i in range(5)])
+    options: dict[str, Any] = {"gene": "pca", "max_epochs": 2, "random_state": 0}
+    if preset == "whisperer":
+        options.pop("max_epochs")
+    model: Any = sw.tl.train(tables, **GIVEN | {"preset": preset} | options, expression=expression)
+    held_out = {name: values for name, values in model.expression.arrays.items() if name.startswith("held_out")}
+    assert held_out
+    assert all(np.isfinite(values[0]) for values in held_out.values())

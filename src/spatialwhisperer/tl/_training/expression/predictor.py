@@ -299,7 +299,8 @@ def _out_of_fold(
     empty = np.full(values.matrix.shape, np.nan, np.float32)
     for number, left_out in enumerate(progress(folds.index, desc="held-out accuracy", unit="fold")):
         left_in = items.subset(np.flatnonzero(names[items.row] != left_out))
-        fitted = fit_model(inputs, left_in, None, plan, folder / f"{name}-{number}", resume=resume)
+        held = {pair: weight for pair, weight in plan.pairs.items() if left_in.count(*pair)}
+        fitted = fit_model(inputs, left_in, None, replace(plan, pairs=held), folder / f"{name}-{number}", resume=resume)
         inside = names[values.rows] == left_out
         fitted.expression = _predictor(
             fitted, inputs, values.without(key, str(left_out)), training & ~inside, plan, own=own
