@@ -32,8 +32,8 @@ def slide() -> ad.AnnData:
         table.X[rows],
         obs=table.obs[["cell_type"]].iloc[rows].reset_index(drop=True).rename(index=str),
         var=pd.DataFrame(index=genes),
-        obsm={"spatial": np.concatenate([np.asarray(table.obsm["spatial"]), bare])},
     )
+    out.obsm["spatial"] = np.concatenate([np.asarray(table.obsm["spatial"]), bare])
     image: dict[str, Any] = {"images": {"fullres": np.concatenate([pixels, margin], axis=1)}}
     out.uns["spatial"] = {"P1": image | {"scalefactors": {"microns_per_pixel": 0.5}}}
     out.obs["part"] = np.where(np.arange(out.n_obs) % 2, "odd", "even")
