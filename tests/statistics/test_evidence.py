@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spatialwhisperer.protocols.coverage import Section, rejections
-from spatialwhisperer.statistics.evidence import association, darkness_basis, darkness_report, effective_rank
+from spatialwhisperer.statistics.evidence import association, darkness_basis, darkness_report, effective_rank, varies
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 
 GRID = np.argwhere(np.ones((15, 15)))
@@ -117,3 +117,14 @@ def test_false_alarms_of_a_large_section_are_as_frequent_as_stated() -> None:
 def test_false_alarms_are_as_frequent_as_stated(sigma: float, beyond: bool) -> None:
     """At 5 %; the standard error over 200 sections is .015."""
     assert rejections(Section(sigma, np.random.default_rng(0)), 200, beyond_darkness=beyond) < 0.1
+
+
+def test_a_darkness_that_is_the_same_in_each_section_explains_nothing_that_could_be_told() -> None:
+    scores = np.random.default_rng(0).random((60, 2))
+    sections = np.repeat(["a", "b"], 30)
+    apart = np.where(sections == "a", 0.2, 0.5)
+    assert not varies(apart, sections)
+    assert darkness_report(scores, apart, sections)["r2_darkness"].isna().all()
+    apart[0] = 0.3
+    assert varies(apart, sections)
+    assert darkness_report(scores, apart, sections)["r2_darkness"].notna().all()

@@ -92,6 +92,18 @@ def test_without_expression_the_darkness_is_all_that_is_known(section: Any, mode
     )
 
 
+def test_a_darkness_that_does_not_vary_tells_nothing_apart(section: Any, model: Any, labels: Any) -> None:
+    section["table"].obs["sw_darkness"] = 0.3
+    got = evidence(section, model=model, labels=labels)
+    assert got[["r2_darkness", "p_beyond_darkness"]].isna().all(axis=None)
+    assert got["p_value"].notna().all()
+    assert got.attrs["not_told_apart"] == list(labels)
+    name = next(iter(labels))
+    assert (
+        got["meaning"][name] == f"{name}: not told apart from tissue density, because the darkness does not vary here."
+    )
+
+
 def test_a_model_without_images_is_refused(section: Any, own: Any, labels: Any) -> None:
     from spatialwhisperer.models.configuration.model import ModelConfig
     from spatialwhisperer.models.whisperer import Whisperer

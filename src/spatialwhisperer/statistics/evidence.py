@@ -34,7 +34,7 @@ def darkness_report(scores: ArrayLike, darkness: ArrayLike, sections: ArrayLike 
     Returns
     -------
     DataFrame with one row per class: ``r2_darkness``, the coefficient of determination, adjusted for the number of terms and at least
-    0, of a cubic polynomial of the rank by darkness. ``.attrs`` holds ``effective_rank`` (:func:`effective_rank`) and ``n``.
+    0, of a cubic polynomial of the rank by darkness; NaN where the darkness is the same in all rows of each section. ``.attrs`` holds ``effective_rank`` (:func:`effective_rank`) and ``n``.
 
     Raises
     ------
@@ -66,9 +66,15 @@ def darkness_report(scores: ArrayLike, darkness: ArrayLike, sections: ArrayLike 
     n = len(scores)
     with np.errstate(invalid="ignore", divide="ignore"):
         r2 = 1 - left / total * (n - flat.shape[1]) / max(n - basis.shape[1], 1)
-    out = pd.DataFrame({"r2_darkness": np.where(total > 1e-12 * n, r2.clip(0, 1), np.nan)})
+    known_r2 = (total > 1e-12 * n) & varies(darkness, sections)
+    out = pd.DataFrame({"r2_darkness": np.where(known_r2, r2.clip(0, 1), np.nan)})
     out.attrs |= {"effective_rank": effective_rank(_left(scores, flat)), "n": n}
     return out
+
+
+def varies(darkness: np.ndarray, sections: np.ndarray) -> bool:
+    """Whether the darkness differs between rows of any section: else nothing can be compared with it."""
+    return bool((pd.Series(darkness).groupby(sections).nunique() > 1).any())
 
 
 def effective_rank(scores: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from spatialwhisperer._storage.schema import Stored
 from spatialwhisperer.statistics.labels import agreement as statistic
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.labels import class_embeddings
+from spatialwhisperer.tl._annotation.range.compared import compare, say_empty
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
@@ -92,7 +93,7 @@ def agreement(
         Column of ``.obs`` written by the annotation, whose labels and sentences are used.
     %(model)s
     background
-        Rows whose mean score of each label is subtracted: "section", those of the same section, or "training", the training tissue of
+        Rows whose mean score of each label is subtracted: "section", those of the same section on tissue, or "training", the training tissue of
         the model, so that the result of a row does not depend on the others.
     %(layer)s
     %(batch_size)s
@@ -105,9 +106,10 @@ def agreement(
     ``None``, or with ``inplace=False`` a DataFrame with the columns ``agreement`` and ``gene``. In place it writes:
 
     ``.obs['sw_label_agreement']`` : :class:`pandas.Series` (dtype ``float32``)
-        Agreement, between 0 and 1; NaN where a row has no tile or no counts.
+        Agreement, between 0 and 1; NaN where a row has no tile, no whole one on tissue (of a frozen encoder), or no counts.
     ``.obs['sw_label_gene']`` : :class:`pandas.Series` (dtype ``category``)
-        Best label of the genes; NaN where a row has no counts. Its colours are in ``.uns['sw_label_gene_colors']``.
+        Best label of the genes; NaN where a row has no counts, or no whole tile on tissue. Its colours are in
+        ``.uns['sw_label_gene_colors']``.
     ``.obsm['X_sw_image']``, ``.obsm['X_sw_gene']`` : :class:`numpy.ndarray`
         The embeddings, see :func:`embed`.
 
@@ -118,8 +120,8 @@ def agreement(
     KeyError
         If there is no annotation, the data lack the image or the genes, or the model does not read them or has no text.
     ValueError
-        If no row has both embeddings, ``background="training"`` and the model holds no training tissue, or a column that is not a result of
-        this package has one of the names above.
+        If no row has both embeddings, or a whole tile on tissue, ``background="training"`` and the model holds no training tissue, or a
+        column that is not a result of this package has one of the names above.
 
     Notes
     -----
@@ -168,9 +170,11 @@ def agreement(
     text = class_embeddings(model, asked.prompts, device=device)
     options: dict[str, Any] = {"batch_size": batch_size, "device": device}
     rows = {m: embed_rows(opened, model, m, layer=layer if m == "gene" else None, **options) for m in MODALITIES}
+    empty = compare(opened, model, rows["image"].features, rows["image"].results).empty
+    # neither modality has an answer there, nor a part in the mean of the section
+    z = {m: np.where(empty[:, None], np.float32(np.nan), rows[m].z) for m in MODALITIES}
     probability = {
-        m: scoring.score_rows(rows[m].z, text, sections=opened.sections, correction=corrections[m])[1]
-        for m in MODALITIES
+        m: scoring.score_rows(z[m], text, sections=opened.sections, correction=corrections[m])[1] for m in MODALITIES
     }
     value = statistic.agreement(probability["image"], probability["gene"]).astype(np.float32)
     if not np.isfinite(value).any():
@@ -178,6 +182,7 @@ def agreement(
             f"None of the {len(value)} rows has both a whole tile and counts in the model's genes. Check the coordinates, .var_names and "
             "layer=…"
         )
+    say_empty(empty, "agreement (NaN)")
     best = scoring.best_labels(probability["gene"]).code
     gene = _labels(best, asked.labels)
     if not inplace:

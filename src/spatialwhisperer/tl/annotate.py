@@ -27,7 +27,7 @@ from spatialwhisperer.tl._annotation.labels import (
     wording_sd,
 )
 from spatialwhisperer.tl._annotation.range import guard
-from spatialwhisperer.tl._annotation.range.compared import compare
+from spatialwhisperer.tl._annotation.range.compared import compare, say_empty
 from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._annotation.range.training_range import range_warnings
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from spatialwhisperer.models.whisperer import Whisperer
     from spatialwhisperer.tl._annotation.labels import Labels
+    from spatialwhisperer.tl._annotation.range.training_range import SectionRange
     from spatialwhisperer.tl._annotation.request import Request
     from spatialwhisperer.tl._annotation.scoring import Normalize
 
@@ -121,7 +122,8 @@ def zero_shot_annotate(
     background
         For "centre": "section", the rows of the same section (which assumes that it holds several labels); "training", the training
         tissue of the model; embeddings of shape (n, u); or an AnnData that holds them. ``None`` takes what :func:`calibrate` used,
-        else "section".
+        else "section". Rows without a whole tile on tissue have no part in the mean of their section (which is asked where scores
+        come from images with a frozen encoder and no ``embedding_key`` is passed).
     examples
         A few labelled rows of two labels or more: a column of ``.obs`` that is NaN in all other rows, or a mapping from label to row
         names, positions or a Boolean mask of all rows. A mask that is a Series is brought into the order of the rows by its index, and
@@ -130,7 +132,7 @@ def zero_shot_annotate(
         of the ground truth when you evaluate.
     group_key
         Column of ``.obs``. All rows of a group are scored with the mean of their embeddings, scaled back to unit length (Schaefer et
-        al. do not scale it back). Rows without a group keep their own embedding.
+        al. do not scale it back). Rows without a group, and those without a whole tile on tissue, keep their own embedding.
     min_confidence, min_margin
         Rows whose confidence or margin is below get no label (they abstain). ``min_confidence=None`` takes that of the calibrated
         decision where the model holds one for these labels, else 0; with 0 no row abstains because of its confidence.
@@ -240,13 +242,16 @@ def zero_shot_annotate(
     else:
         rows = embed_rows(opened, model, str(read), layer=layer, batch_size=batch_size, device=device)
     check_any_row(rows, embedding_key)
-    ranges = compare(opened, model, rows.features, rows.results).ranges if stored is None and read == "image" else []
+    ranges: list[SectionRange] = []
+    if stored is None and read == "image":
+        ranges, empty = compare(opened, model, rows.features, rows.results)
+        correction = correction._replace(empty=empty)
     found = (
         guard.row_ranges(model.reference, rows.features, opened.sections, ranges)
         if ranges and unknown == "abstain"
         else None
     )
-    z = scoring.pooled(rows.z, groups)
+    z = scoring.pooled(rows.z, groups, correction.empty)
     answer = answers(
         model,
         z,
@@ -261,6 +266,9 @@ def zero_shot_annotate(
     far = None if near is None else near.warning()
     for sentence in [*range_warnings(ranges, model), *([] if far is None else [far])]:
         warn(sentence)
+    by_section = correction.normalize == "centre" and correction.mean is None
+    if correction.empty is not None and (by_section or groups is not None or chosen is not None):
+        say_empty(correction.empty, "part in means over rows")
     decided = decision.decide(answer.probability, request.classes, answer.fitted)
     scores = answer.scores
     if correction.normalize == "softmax" or request.classes.member is not None:

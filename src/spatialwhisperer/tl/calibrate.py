@@ -29,6 +29,7 @@ from spatialwhisperer.statistics.labels.vector_scaling import Method, choose_sca
 from spatialwhisperer.tl._annotation import scoring
 from spatialwhisperer.tl._annotation.decision import regions_of
 from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
+from spatialwhisperer.tl._annotation.range.compared import compare, say_empty
 from spatialwhisperer.tl._embedding.models import open_model
 from spatialwhisperer.tl._embedding.rows import check_any_row, check_modality, choose_modality, embed_rows, given_rows
 from spatialwhisperer.tl.evaluation.rows.truth import correct_labels, indistinct, judged, known_truth, label_sets
@@ -89,7 +90,8 @@ def calibrate(
         One object or several with known labels, of patients that the model was not trained on.
     truth
         Column of ``.obs`` with true classes (rows with NaN are left out), or key of ``.obsm`` with their proportions, of which the
-        largest counts; as in :func:`evaluate_annotation`. Rows in which no class is above 0, or several are the largest, are left out.
+        largest counts; as in :func:`evaluate_annotation`. Rows in which no class is above 0, or several are the largest, are left out,
+        and so are rows without a whole tile on tissue (which is asked as in :func:`query`).
     model
         The model. It is changed in place: ``model.config.annotation`` then holds the normalisation, the background, the temperature,
         scales and offsets, the smallest confidence, the expected calibration error with them and with the temperature of the training,
@@ -256,12 +258,17 @@ def _embedded(
     else:
         rows = embed_rows(slide, model, modality or choose_modality(slide, model), **options)
     check_any_row(rows, key)
+    z = rows.z
+    if key is None and rows.modality == "image":
+        empty = compare(slide, model, rows.features, rows.results).empty
+        say_empty(empty, "part in the calibration")
+        z = np.where(empty[:, None], np.float32(np.nan), z)
     patient = np.full(table.n_obs, "", object)
     if _keys.PATIENT in table.obs:
         stated = group_names(table.obs[_keys.PATIENT])
         patient = np.where(stated == None, "", stated)  # noqa: E711
     classes = [str(name) for name in known.proportions.columns]
-    return _Part(rows.z, slide.sections, patient, slide.positions(), known.dominant, classes, rows.modality)
+    return _Part(z, slide.sections, patient, slide.positions(), known.dominant, classes, rows.modality)
 
 
 def _correction(model: Whisperer, normalize: str, background: str, modality: str | None) -> scoring.Correction:

@@ -14,11 +14,12 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing
-from spatialwhisperer.statistics.evidence import LEAST, association, darkness_basis, darkness_report
+from spatialwhisperer.statistics.evidence import LEAST, association, darkness_basis, darkness_report, varies
 from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.transitivity import centred_scores
 from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
+from spatialwhisperer.tl._annotation.range.compared import compare, say_empty
 from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
@@ -69,7 +70,7 @@ def evidence(
     Parameters
     ----------
     data
-        Rows with an image, and expression where there is any.
+        Rows with an image, and expression where there is any. Rows without a whole tile on tissue are left out.
     %(model)s
     labels, templates
         As in :func:`zero_shot_annotate`.
@@ -100,7 +101,8 @@ def evidence(
     ``meaning``
         One sentence.
 
-    Columns that need expression are NaN without it. ``.attrs`` holds ``effective_rank`` of the score maps (exponential of the entropy
+    Columns that need expression are NaN without it, and so are ``r2_darkness`` and ``p_beyond_darkness`` where the darkness is the same
+    in all rows of each section: no label is told apart then. ``.attrs`` holds ``effective_rank`` of the score maps (exponential of the entropy
     of the eigenvalues of their correlation; 1 where all labels show one map), ``not_told_apart`` (the labels whose scores show no more
     than the density of the tissue), ``trained_on`` (sections of these that the model was trained on), ``n`` and ``model``. Nothing is
     written to ``data``.
@@ -108,7 +110,8 @@ def evidence(
     Raises
     ------
     ValueError
-        If fewer than 20 rows have an embedding and a darkness, or ``darkness_key`` holds something else than numbers.
+        If fewer than 20 rows have an embedding, a whole tile on tissue and a darkness, or ``darkness_key`` holds something else than
+        numbers.
     KeyError
         If the model reads no text or no image, or the data hold no image for it.
 
@@ -146,14 +149,15 @@ def evidence(
     image = embedded.z
     gene = embed_rows(opened, model, "gene", **options).z if holds(opened, model, "gene") else None
     darkness = _darkness(data, opened, model, darkness_key, slide)
-    keep = np.isfinite(image).all(axis=1) & np.isfinite(darkness)
+    empty = compare(opened, model, embedded.features, embedded.results).empty
+    keep = np.isfinite(image).all(axis=1) & np.isfinite(darkness) & ~empty
     if gene is not None and (keep & np.isfinite(gene).all(axis=1)).sum() >= LEAST:
         keep &= np.isfinite(gene).all(axis=1)
     else:
         gene = None
     if keep.sum() < LEAST:
         raise ValueError(
-            f"{int(keep.sum())} of {len(keep)} rows have an image embedding and a darkness; at least {LEAST} are needed."
+            f"{int(keep.sum())} of {len(keep)} rows have an image embedding, tissue and a darkness; at least {LEAST} are needed."
         )
     sections, positions = opened.sections.astype(str)[keep], opened.positions()
     scores = centred_scores(image[keep].astype(np.float64), text, sections)
@@ -163,7 +167,13 @@ def evidence(
     expression = None if gene is None else centred_scores(gene[keep].astype(np.float64), text, sections)
     out[_COLUMNS] = _against_expression(scores, expression, darkness[keep], sections, errors)
     told = _told_apart(out)
-    out["meaning"] = [_sentence(name, row, ok) for (name, row), ok in zip(out.iterrows(), told, strict=True)]
+    if varies(darkness[keep], sections):
+        out["meaning"] = [_sentence(name, row, ok) for (name, row), ok in zip(out.iterrows(), told, strict=True)]
+    else:
+        out["meaning"] = [
+            f"{name}: not told apart from tissue density, because the darkness does not vary here."
+            for name in out.index
+        ]
     out.attrs |= {
         "effective_rank": report.attrs["effective_rank"],
         "not_told_apart": [str(name) for name in out.index[~told]],
@@ -171,6 +181,7 @@ def evidence(
         "n": int(keep.sum()),
         "model": describe_model(model),
     }
+    say_empty(empty, "part in this report")
     if out.attrs["trained_on"]:
         inform(
             f"The model was trained on {listing(out.attrs['trained_on'], 5)}: agreement there says nothing about new tissue."
@@ -210,6 +221,7 @@ def _against_expression(
     if expression is None:
         return out
     flat, beyond = darkness_basis(np.zeros(len(darkness)), sections), darkness_basis(darkness, sections)
+    taken_out = varies(darkness, sections)
     for c in range(scores.shape[1]):
         present = _top(expression[:, c], sections)
         if not 0 < present.sum() < len(present):
@@ -220,7 +232,7 @@ def _against_expression(
             auroc(scores[:, c], present),
             max(by_darkness, 1 - by_darkness),
             association(errors, ranks, present, flat).p_value,
-            association(errors, ranks, present, beyond).p_value,
+            association(errors, ranks, present, beyond).p_value if taken_out else np.nan,
         )
     return out
 

@@ -17,7 +17,8 @@ from spatialwhisperer.statistics.cross_entropy import excess_cross_entropy
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.left_out import neighbour_blocks
 from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
-from spatialwhisperer.tl._annotation.range.training_range import range_warnings, slide_ranges
+from spatialwhisperer.tl._annotation.range.compared import Compared, compare, say_empty
+from spatialwhisperer.tl._annotation.range.training_range import range_warnings
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 from spatialwhisperer.tl._transitivity import estimates
@@ -69,7 +70,8 @@ def transitivity(
     Parameters
     ----------
     data
-        Spots or cells with an image, expression, or both. Without expression only the labels and the image are assessed.
+        Spots or cells with an image, expression, or both. Without expression only the labels and the image are assessed. Rows without
+        a whole tile on tissue are left out.
     %(model)s
     labels, templates
         As in :func:`zero_shot_annotate`.
@@ -180,7 +182,10 @@ def transitivity(
             f"neither an H&E image nor image features for it, and {opened.table.n_vars} genes."
         )
     sections, xy = opened.sections.astype(str), opened.positions()
-    keep = _usable([one.z for one in (image, other) if one is not None], max_rows, random_state)
+    compared = Compared([], np.zeros(opened.n_rows, bool))
+    if image is not None:
+        compared = compare(opened, model, image.features, image.results)
+    keep = _usable([one.z for one in (image, other) if one is not None], compared.empty, max_rows, random_state)
     positions = None if xy is None else xy[keep]
     errors = SpatialErrors(positions, sections[keep], random_state)
     rows = estimates.Rows(
@@ -201,9 +206,8 @@ def transitivity(
     if image is not None:
         features = image.features
         standardised = None if features is None else model.standardized("image", features, sections)[keep]
-        ranges = slide_ranges(opened, model, features, image.results)
-        estimates.add_image(out, rows, reference, standardised, ranges)
-        out.attrs["range"] = range_warnings(ranges, model)
+        estimates.add_image(out, rows, reference, standardised, compared.ranges)
+        out.attrs["range"] = range_warnings(compared.ranges, model)
     out.attrs["n"] = len(keep)
     out.attrs["intervals"] = (
         "rows are taken to be independent, because they have no positions: too narrow for neighbouring spots"
@@ -211,6 +215,7 @@ def transitivity(
         else "covariance of neighbouring rows fitted by distance"
     )
     out.attrs["model"] = describe_model(model)
+    say_empty(compared.empty, "part in this report")
     return out.frame()
 
 
@@ -238,13 +243,13 @@ def _cross_entropy(
     return excess_cross_entropy(aligned.counts.astype(np.float64), profile, aligned.present)
 
 
-def _usable(embeddings: Sequence[np.ndarray], max_rows: int, random_state: int) -> np.ndarray:
-    """Positions of the rows that are complete in every modality that there is."""
-    complete = np.all([np.isfinite(z).all(axis=1) for z in embeddings], axis=0)
+def _usable(embeddings: Sequence[np.ndarray], empty: np.ndarray, max_rows: int, random_state: int) -> np.ndarray:
+    """Positions of the rows that are complete in every modality that there is, and do not show bare background."""
+    complete = np.all([np.isfinite(z).all(axis=1) for z in embeddings], axis=0) & ~empty
     keep = np.flatnonzero(complete)
     if len(keep) < LEAST:
         raise ValueError(
-            f"{len(keep)} of {len(complete)} rows have what the model reads (a whole tile, counts in its genes); at least "
+            f"{len(keep)} of {len(complete)} rows have what the model reads (a whole tile on tissue, counts in its genes); at least "
             f"{LEAST} are needed."
         )
     if len(keep) > max_rows:

@@ -239,10 +239,36 @@ def test_an_embedding_that_is_recorded_of_another_model_is_refused(
         given_rows(slide, other, "X_mine", "gene")
 
 
+def test_another_modality_than_the_recorded_one_is_refused(rows: ad.AnnData, given: Whisperer) -> None:
+    slide = Slide.open(rows)
+    slide.put(*embed_rows(slide, given, "gene", key_added="X_mine").results)
+    assert given_rows(slide, given, "X_mine", "gene").modality == "gene"
+    with pytest.raises(
+        ValueError, match=r"\.obsm\['X_mine'\] was embedded from 'gene', not from 'image'.*modality='image'"
+    ):
+        given_rows(slide, given, "X_mine", "image")
+
+
+def test_rows_that_are_not_of_unit_length_are_refused(rows: ad.AnnData, given: Whisperer) -> None:
+    slide = Slide.open(rows)
+    z = embed_rows(slide, given, "image").z
+    for stored in (z, z.astype(np.float16), z.astype(np.float64)):
+        rows.obsm["X_mine"] = stored
+        assert np.allclose(given_rows(slide, given, "X_mine", None).z, z, atol=1e-3, equal_nan=True)
+    rows.obsm["X_mine"] = z * np.where(np.arange(8) == 5, 1.002, 1)[:, None]
+    with pytest.raises(ValueError, match=r"1 of 8 rows of \.obsm\['X_mine'\] are not of unit length \(row 5: 1\.002\)"):
+        given_rows(slide, given, "X_mine", None)
+    rows.obsm["X_mine"] = np.nan_to_num(5 * z)
+    with pytest.raises(
+        ValueError, match=r"8 of 8 rows .*\(row 0: 5\).*sw\.tl\.embed\(data, model=model, key_added='X_mine'\)"
+    ):
+        given_rows(slide, given, "X_mine", None)
+
+
 def test_a_section_without_any_embedding_is_said(rows: ad.AnnData, given: Whisperer) -> None:
     rows.obs["library_id"] = ["A"] * 4 + ["B"] * 4
     rows.uns["spatial"] = {"A": {}, "B": {}}
-    rows.obsm["X_mine"] = np.ones((8, 3), np.float32)
+    rows.obsm["X_mine"] = np.full((8, 3), 3**-0.5, np.float32)
     rows.obsm["X_mine"][2] = np.nan
     given_rows(Slide.open(rows), given, "X_mine", None)
     rows.obsm["X_mine"][4:] = np.nan

@@ -60,7 +60,7 @@ def answers(
     labels, sections
         Names of the labels, and section of each row.
     correction
-        Normalisation and temperature.
+        Normalisation and temperature, and the rows that have no part in means over a section.
     examples
         Positions of labelled rows by label; ``None`` without examples.
     fitted
@@ -70,7 +70,15 @@ def answers(
     """
     scores, probability = scoring.score_rows(z, text, sections=sections, correction=scoring.of_cosines(correction))
     if examples is not None:
-        scores, words = refine(scores, z, examples, labels, sections=sections, temperature=correction.temperature)
+        scores, words = refine(
+            scores,
+            z,
+            examples,
+            labels,
+            sections=sections,
+            temperature=correction.temperature,
+            empty=correction.empty,
+        )
         return Answers(scores, probabilities(scores, correction.temperature), words=words)
     if fitted is None or not fitted.decides:
         return Answers(scores, probability)

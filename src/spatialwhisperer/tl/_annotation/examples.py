@@ -137,6 +137,7 @@ def refine(
     *,
     sections: np.ndarray,
     temperature: float,
+    empty: np.ndarray | None = None,
 ) -> Refined:
     """Scores of labels from their examples, with those of the words as a start.
 
@@ -158,6 +159,8 @@ def refine(
         Section of each row.
     temperature
         That turns the scores of the words into probabilities.
+    empty
+        Rows that show no tissue, and have no part in the means of their section, Boolean, shape (n,); ``None`` where that is not known.
 
     Raises
     ------
@@ -170,12 +173,13 @@ def refine(
     usable = check_enough(rows, whole)
     shown = np.array([name in usable for name in classes])
     x, prior = z.astype(np.float64), scores[:, shown].astype(np.float64)
+    counted = whole if empty is None else whole & ~empty
     for section in pd.unique(sections):
         here = sections == section
-        if (here & whole).any():
-            x[here] -= x[here & whole].mean(axis=0)
-            prior[here] = standardized(prior[here], whole[here])
-    x /= max(float(np.sqrt((x[whole] ** 2).sum(axis=1).mean())), 1e-12)
+        if (here & counted).any():
+            x[here] -= x[here & counted].mean(axis=0)
+            prior[here] = standardized(prior[here], counted[here])
+    x /= max(float(np.sqrt((x[counted] ** 2).sum(axis=1).mean())), 1e-12)
     names = [name for name, own in zip(classes, shown, strict=True) if own]
     at = np.concatenate([usable[name] for name in names])
     fitted = fit_few_shot(x[at], prior[at], np.repeat(np.arange(len(names)), [len(usable[name]) for name in names]))

@@ -43,6 +43,8 @@ class Correction(NamedTuple):
         What scores are divided by before a softmax.
     calibrated
         Whether the temperature was fitted for this correction, or is that of the training.
+    empty
+        Rows that show no tissue, and have no part in means over a section, Boolean, shape (n,); ``None`` where that is not known.
     """
 
     normalize: str
@@ -50,6 +52,7 @@ class Correction(NamedTuple):
     mean: np.ndarray | None
     temperature: float
     calibrated: bool
+    empty: np.ndarray | None = None
 
 
 def choose_correction(model: Whisperer, normalize: str | None, background: Any, *, modality: str | None) -> Correction:
@@ -135,15 +138,17 @@ def training_mean(model: Whisperer, modality: str | None) -> np.ndarray:
     return np.asarray(reference.arrays[name], dtype=np.float64)
 
 
-def pooled(z: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+def pooled(z: np.ndarray, groups: np.ndarray | None, empty: np.ndarray | None = None) -> np.ndarray:
     """Rows of a group share the mean of their unit embeddings, scaled back to unit length.
 
-    Rows without an embedding stay NaN, rows without a group keep their own embedding. Schaefer et al. (ICML 2026) do not scale the
+    Rows without an embedding stay NaN; rows without a group, and those that show no tissue (``empty``, Boolean, shape (n,)), keep their
+    own embedding. Schaefer et al. (ICML 2026) do not scale the
     mean back, so that the scores of a group get smaller the more its rows differ.
     """
     if groups is None:
         return z
-    codes = np.where(np.isfinite(z).all(axis=1), pd.factorize(groups)[0], -1)
+    whole = np.isfinite(z).all(axis=1) if empty is None else np.isfinite(z).all(axis=1) & ~empty
+    codes = np.where(whole, pd.factorize(groups)[0], -1)
     rows = np.flatnonzero(codes >= 0)
     if not len(rows):
         return z
@@ -187,7 +192,8 @@ def _offsets(
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """What is subtracted from scores, float32 (k, c), and which row of it from each row (n,); ``None`` where nothing is.
 
-    The mean score over the rows of a section is the score of their mean embedding.
+    The mean score over the rows of a section is the score of their mean embedding. A section without tissue has none, and nothing is
+    subtracted there.
     """
     if correction.normalize != "centre":
         return None, np.zeros(len(z), int)
@@ -195,6 +201,8 @@ def _offsets(
         return (text.astype(np.float64) @ correction.mean).astype(np.float32)[None], np.zeros(len(z), int)
     code, names = pd.factorize(sections)
     whole = np.isfinite(z).all(axis=1) & (code >= 0)
+    if correction.empty is not None:
+        whole &= ~correction.empty
     sums = np.zeros((len(names), z.shape[1]))
     for rows in blocks(len(z), z.shape[1], _NUMBERS):
         known = np.flatnonzero(whole[rows]) + rows.start

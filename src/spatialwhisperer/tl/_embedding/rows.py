@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.whisperer import Whisperer
 
 
+UNIT_TOLERANCE = 1e-3
+"""Largest difference of the length of a stored embedding from 1: what half precision leaves of it is smaller."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Input of the model for the rows of a slide, in one modality.
@@ -177,7 +181,7 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
     KeyError
         If they are not there.
     ValueError
-        If they are infinite, of another width, or recorded as those of another model.
+        If they are infinite, of another width, not of unit length, or recorded as those of another model or modality.
     """
     table = slide.table
     if key not in table.obsm:
@@ -190,6 +194,8 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
         raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: another model wrote it.")
     record = recorded(table, key) or {}
     _check_model(model, key, record)
+    _check_recorded_modality(key, record, modality)
+    _check_unit_length(key, z)
     _warn_of_empty(slide, key, z)
     named = {m.embedding_key: m.name for m in MODALITIES.values()}.get(key)
     return Embedded(z, modality or record.get("modality", named))
@@ -208,6 +214,30 @@ def _check_model(model: Whisperer, key: str, record: dict[str, Any]) -> None:
         f".obsm[{key!r}] was embedded by another model ({listing(facts) if facts else 'of the same kind, with other weights'}). Embed "
         f"again: sw.tl.embed(data, model=model, key_added={key!r}), or leave embedding_key out."
     )
+
+
+def _check_recorded_modality(key: str, record: dict[str, Any], modality: str | None) -> None:
+    """Refuse another modality than the recorded one: calibrated decisions are for one modality."""
+    recorded_modality = record.get("modality")
+    if modality is None or recorded_modality in (None, modality):
+        return
+    raise ValueError(
+        f".obsm[{key!r}] was embedded from {recorded_modality!r}, not from {modality!r}. Leave modality out, or embed what is asked for: "
+        f"sw.tl.embed(data, model=model, modality={modality!r})."
+    )
+
+
+def _check_unit_length(key: str, z: np.ndarray) -> None:
+    """Refuse rows whose products with texts are not cosines."""
+    length = np.linalg.norm(z, axis=1)
+    # NaN stands for a row without an embedding
+    wrong = np.flatnonzero(np.abs(length - 1) > UNIT_TOLERANCE)
+    if len(wrong):
+        raise ValueError(
+            f"{len(wrong)} of {len(z)} rows of .obsm[{key!r}] are not of unit length (row {wrong[0]}: {length[wrong[0]]:.4g}), so that their "
+            f"products with texts are not cosines. Embed again: sw.tl.embed(data, model=model, key_added={key!r}). NaN stands for a row "
+            "without an embedding."
+        )
 
 
 def _warn_of_empty(slide: Slide, key: str, z: np.ndarray) -> None:

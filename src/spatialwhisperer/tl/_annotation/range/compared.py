@@ -37,10 +37,14 @@ class Compared(NamedTuple):
         """Warn of the differences, and say how many rows get no score (``what``) because they show no tissue."""
         for sentence in range_warnings(self.ranges, model):
             warn(sentence)
-        n = int(self.empty.sum())
-        if n:
-            have = "has" if n == 1 else "have"
-            inform(f"{n} of {len(self.empty)} rows {have} no whole tile on tissue and no {what} (NaN).")
+        say_empty(self.empty, f"{what} (NaN)")
+
+
+def say_empty(empty: np.ndarray, what: str) -> None:
+    """Say how many rows show no tissue, and what they do not have because of that."""
+    n = int(empty.sum())
+    if n:
+        inform(f"{n} of {len(empty)} rows {'has' if n == 1 else 'have'} no whole tile on tissue and no {what}.")
 
 
 def compare(slide: Slide, model: Whisperer, features: np.ndarray | None, results: Sequence[Result]) -> Compared:
