@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,15 @@ def test_import_torch_stack_names_the_pair(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match="no such device"):
         import_torch_stack("broken_else")
     assert import_torch_stack("json").__name__ == "json"
+
+
+def test_import_torch_stack_leaves_random_numbers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Lightning is imported, which draws some."""
+    (tmp_path / "draws_numbers.py").write_text("import random\nrandom.random()")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = random.getstate()
+    import_torch_stack("draws_numbers")
+    assert random.getstate() == before
 
 
 def test_listing_shows_the_first_few_and_how_many_there_are() -> None:

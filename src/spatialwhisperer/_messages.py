@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import sys
 import warnings
 from importlib import import_module
@@ -55,7 +56,11 @@ def require(module: str, *, extra: str) -> ModuleType:
 
 
 def import_torch_stack(module: str) -> ModuleType:
-    """Import a module that loads torchvision; name the remedy where torch and torchvision do not match."""
+    """Import a module that loads torchvision; name the remedy where torch and torchvision do not match.
+
+    Lightning draws random numbers when it is imported; Python's generator is as it was before.
+    """
+    state = random.getstate()
     try:
         return import_module(module)
     except RuntimeError as error:
@@ -65,6 +70,8 @@ def import_torch_stack(module: str) -> ModuleType:
             f"{module} cannot be imported because torch and torchvision come from different builds ({error}). "
             "Install a matching pair: pip install --force-reinstall torch torchvision"
         ) from error
+    finally:
+        random.setstate(state)
 
 
 def listing(names: Iterable[Any], limit: int = 12) -> str:

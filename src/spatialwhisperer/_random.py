@@ -6,6 +6,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from spatialwhisperer._messages import import_torch_stack
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 @contextmanager
 def isolated_rng(random_state: int | None) -> Iterator[None]:
     """Seed Python, NumPy and torch inside the block and give the process its own state back afterwards."""
-    from lightning.pytorch import seed_everything
+    seed_everything = import_torch_stack("lightning.pytorch").seed_everything
     from lightning.pytorch.utilities.seed import isolate_rng
 
     states = isolate_rng()

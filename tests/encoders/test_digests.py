@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
+import threading
+from collections import defaultdict
+from functools import partial
+from operator import itemgetter
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +22,7 @@ import pytest
 import torch
 from torch import nn
 
-from spatialwhisperer.encoders.digests import module_digest, object_digest
+from spatialwhisperer.encoders.digests import module_digest, object_digest, unread_part
 
 
 def network(seed: int = 0, **parts: Any) -> Any:
@@ -57,25 +64,20 @@ def test_the_same_weights_have_the_same_digest() -> None:
 def test_training_mode_gradients_and_use_do_not_matter() -> None:
     net = network()
     first = module_digest(net)
-    assert module_digest(net.eval()) == first
-    assert module_digest(net.train()) == first
-    assert module_digest(net.requires_grad_(False)) == first
+    for changed in (net.eval(), net.train(), net.requires_grad_(False)):
+        assert module_digest(changed) == first
     net.eval()(torch.zeros(1, 3, 8, 8))
     assert module_digest(net) == first
 
 
 def test_other_weights_have_another_digest() -> None:
     digests = {module_digest(network(seed)) for seed in (0, 1)}
-    net = network()
+    biased, moved, double = network(), network(), network()
     with torch.no_grad():
-        net.conv.bias[0] += 1e-6
-    digests.add(module_digest(net))
-    net = network()
-    net.norm.running_mean[0] = 0.5
-    digests.add(module_digest(net))
-    net = network()
-    net.norm.running_mean = net.norm.running_mean.double()
-    digests.add(module_digest(net))
+        biased.conv.bias[0] += 1e-6
+    moved.norm.running_mean[0] = 0.5
+    double.norm.running_mean = double.norm.running_mean.double()
+    digests |= {module_digest(net) for net in (biased, moved, double)}
     digests.add(module_digest(network().half()))
     assert len(digests) == 6
 
@@ -187,6 +189,46 @@ def test_what_a_closure_holds_counts() -> None:
     assert module_digest(with_factor(1.0)) != module_digest(with_factor(2.0))
 
 
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "x * factor",
+        "[y * factor for y in x]",
+        "(lambda y: y * factor)(x)",
+        "scaled(x)",
+        "Scale()(x)",
+        "config.factor * x",
+    ],
+)
+def test_global_variables_that_code_reads_count(returned: str) -> None:
+    """Also where a function or a class that it calls reads them, or they stand in a module of the caller's."""
+
+    def with_factor(factor: float) -> nn.Module:
+        config = ModuleType("config_of_mine")
+        config.factor = factor  # type: ignore[attr-defined]
+        scope: dict[str, Any] = {"__name__": "__main__", "factor": factor, "config": config}
+        exec("def scaled(x):\n    return x * factor\nclass Scale:\n    __call__ = lambda self, x: scaled(x)", scope)
+        return of_code(f"def forward(self, x):\n    return {returned}", **scope)
+
+    assert module_digest(with_factor(1.0)) == module_digest(with_factor(1.0))
+    assert module_digest(with_factor(1.0)) != module_digest(with_factor(2.0))
+
+
+def test_global_variables_that_code_does_not_read_do_not_count() -> None:
+    """Attributes are no variables, though both are names."""
+    assert module_digest(of_code(FORWARD, mean=1, other=1)) == module_digest(of_code(FORWARD, mean=2, other=2))
+
+
+def test_compiled_networks_count_with_their_code() -> None:
+    def traced(factor: float) -> Any:
+        return torch.jit.trace(of_code("def forward(self, x):\n    return x * factor", factor=factor), torch.ones(2))
+
+    assert module_digest(traced(1.0)) == module_digest(traced(1.0))
+    assert module_digest(traced(1.0)) != module_digest(traced(2.0))
+    net = network()
+    assert module_digest(torch.compile(net)) == module_digest(net)  # type: ignore[arg-type]
+
+
 def test_hooks_count() -> None:
     net = network()
     before = module_digest(net)
@@ -215,6 +257,8 @@ def test_what_holds_itself_comes_to_an_end() -> None:
 
 
 PROCESS = """
+from functools import partial
+import numpy as np
 import torch
 from torch import nn
 from spatialwhisperer.encoders.digests import module_digest
@@ -222,13 +266,18 @@ torch.manual_seed(0)
 net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
 net.names = {"b", "a", "c"}
 net.last = lambda x: x in {"one", "two", "three"}
+net.kinds = {("one", frozenset({"a", "b", "c"})), ("two", frozenset({"c", "d"}))}
+net.size = partial(np.multiply, len({"x", "y"}))
+net.row = net.last.__get__(net)
+FACTORS = {"he": 1.5}
+net.scaled = lambda x: x * FACTORS["he"]
 print(module_digest(net))
 """
 
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_digest(capsys: pytest.CaptureFixture) -> None:
-    exec(PROCESS, {})
+    exec(PROCESS, {"__name__": "__main__"})
     here = capsys.readouterr().out
     other = {**os.environ, "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, check=True, env=other)
@@ -251,14 +300,11 @@ class Mean:
 
 class Inner:
     def __init__(self, factor: float) -> None:
-        self.table = np.full(3, factor)
+        self.table: Any = [1, factor, 3]
 
 
 def test_objects_are_told_apart_by_attributes_weights_and_class() -> None:
-    class Child(Mean):
-        pass
-
-    things = [Mean(), Mean(2.0), Mean(net=network()), Mean(net=network(1)), Child()]
+    things = [Mean(), Mean(2.0), Mean(net=network()), Mean(net=network(1)), type("Child", (Mean,), {})()]
     assert len({object_digest(thing) for thing in things}) == len(things)
     assert object_digest(Mean(net=network())) == object_digest(Mean(net=network()))
 
@@ -287,3 +333,68 @@ def test_objects_inside_objects_count() -> None:
     one, other = Mean(), Mean()
     other.inner.table[1] = 5
     assert object_digest(one) != object_digest(other)
+
+
+class Slotted:
+    __slots__ = ("factor",)
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def scaled(self, x: Any) -> Any:
+        return x * self.factor
+
+
+class Derived(dict):
+    """A dictionary with an attribute."""
+
+
+def derived(factor: float) -> Derived:
+    out = Derived(a=1)
+    out.factor = factor  # type: ignore[attr-defined]
+    return out
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: Slotted(k).scaled,
+        Slotted,
+        lambda k: partial(np.multiply, k),
+        lambda k: partial(np.multiply, x=k),
+        lambda k: lambda x, *, by=k: x * by,
+        lambda k: [k].count,
+        itemgetter,
+        derived,
+        lambda k: np.ma.array([1, 2], mask=[k == 1, True]),
+        lambda k: np.random.default_rng(int(k)),
+        lambda k: re.compile(f"a{k:g}"),
+        lambda k: defaultdict(partial(list, [k])),
+        lambda k: {Slotted(k), Slotted(0)},
+        lambda k: staticmethod(lambda: k),
+        lambda k: network(int(k)).conv.forward,
+    ],
+)
+def test_what_an_attribute_holds_counts(make: Any) -> None:
+    def digest(factor: float) -> str:
+        return object_digest(Mean(factor=make(factor)))
+
+    assert digest(1.0) == digest(1.0)
+    assert digest(1.0) != digest(2.0)
+    assert not unread_part(digest(1.0))
+
+
+def test_what_cannot_be_read_equals_nothing() -> None:
+    thing, deep = Mean(), Mean()
+    thing.inner.table = (i for i in range(3))
+    for _ in range(2000):
+        deep = Mean(net=deep)  # type: ignore[arg-type]
+    assert object_digest(thing) != object_digest(thing)
+    assert object_digest(deep) != object_digest(deep)
+    assert unread_part(object_digest(thing)) == "inner.table.builtins.generator"
+    assert unread_part(object_digest(Mean())) == unread_part(None) == ""
+
+
+def test_locks_and_loggers_are_no_obstacle() -> None:
+    thing = Mean(factor=[threading.Lock(), logging.getLogger("digests")])  # type: ignore[arg-type]
+    assert object_digest(thing) == object_digest(copy.copy(thing))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.gene.pca import PCAEncoder
 from spatialwhisperer.encoders.image.base import GivenEncoder
 from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
@@ -20,7 +21,7 @@ from spatialwhisperer.encoders.resolve import (
     stored_encoder,
     text_encoder,
 )
-from spatialwhisperer.models import EncoderSpec, ImageEncoder, get_spec
+from spatialwhisperer.models import EncoderSpec, ImageEncoder, get_spec, open_encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +66,23 @@ def test_a_name_a_module_an_object_and_an_encoder_are_all_taken() -> None:
 def test_anything_else_is_refused(thing: Any) -> None:
     with pytest.raises(TypeError, match="name, a torch module, or an object with .spec and .encode"):
         image_encoder(thing)
+
+
+def test_a_network_of_timm_is_normalised_as_it_was_trained() -> None:
+    import timm
+
+    network = timm.create_model("test_vit", num_classes=0).eval()
+    encoder = image_encoder(network)
+    by_name: Any = open_encoder("test_vit", "image", pretrained=False)
+    by_name.network.load_state_dict(network.state_dict())
+    assert (encoder.spec.mean, encoder.spec.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert encoder.spec.input_px == by_name.spec.input_px == 160
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    with settings.override(precision="float32"):
+        np.testing.assert_allclose(encoder.encode(tiles, mpp=1.0), by_name.encode(tiles, mpp=1.0), atol=1e-5)
+    # built for another size than it was trained at
+    assert image_encoder(timm.create_model("test_vit", num_classes=0, img_size=96)).spec.input_px == 96
+    assert image_encoder(net()).spec.input_px is None
 
 
 def test_a_misspelt_name_lists_close_ones() -> None:

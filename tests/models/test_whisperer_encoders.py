@@ -102,6 +102,19 @@ def test_a_frozen_module_of_ones_own_is_compared_with_the_one_of_training(
         Whisperer.load(folder, encoders={"image": Net(7)})
 
 
+def test_a_module_that_cannot_be_read_is_taken_with_a_warning(tmp_path: Path) -> None:
+    def streamed() -> Net:
+        net = Net()
+        net.numbers = (i for i in range(3))  # type: ignore[assignment]
+        return net
+
+    folder = of_module(trained=False, encoder=sw.models.image_encoder(streamed())).save(tmp_path / "m")
+    with pytest.warns(
+        SpatialWhispererWarning, match=r"not known, because numbers\.builtins\.generator of it cannot be read"
+    ):
+        assert "image" in Whisperer.load(folder, encoders={"image": streamed()}).encoders
+
+
 # ------------------------------------------------------------------------------------------------- from training to annotation
 
 

@@ -174,6 +174,16 @@ def test_an_encoder_without_pretrained_weights_is_trained_from_the_first_step(
     assert not torch.equal(watch.seen[0][0], Tower().weight)
 
 
+@pytest.mark.parametrize("kind", ["u", "U"])
+def test_what_is_frozen_of_an_encoder_stays_frozen(items: Items, space: Space, run: Runs, kind: str) -> None:
+    tower = Tower()
+    before = tower.layer.requires_grad_(True).bias.requires_grad_(False).clone()
+    model = space(trained={"text": tower})
+    fit(model, items, None, run(unlocked={"text": kind}, max_epochs=2), schedule="joint", image_link=None)
+    assert torch.equal(model.towers["text"].bias, before)  # type: ignore[arg-type]
+    assert not torch.equal(model.towers["text"].weight, tower.weight)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
 def test_an_encoder_is_trained_in_every_precision(items: Items, space: Space, run: Runs, precision: str) -> None:
     model = space(trained={"text": Tower()})

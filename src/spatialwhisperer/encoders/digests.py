@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copyreg
+import dis
+import functools
 import hashlib
-from types import CodeType, FunctionType, ModuleType
+import io
+import logging
+import re
+import sys
+import threading
+import types
+import uuid
+import weakref
+import zipfile
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import torch
 
-_LIBRARIES = {"abc", "builtins", "spatialwhisperer", "timm", "torch", "torchvision", "transformers"}
+_LIBRARIES = {"spatialwhisperer", "timm", "torch", "torchvision", "transformers"} | sys.stdlib_module_names
 """Packages whose code is not looked at: it is not edited in a notebook, and a new version of it is not a new encoder."""
+
+_BY_NAME = (
+    types.BuiltinFunctionType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.MethodDescriptorType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
+)
+"""What is compiled, and has no content but what it is bound to."""
+
+_NO_CONTENT = (logging.Logger, logging.LoggerAdapter, type(threading.Lock()), type(threading.RLock()))
+"""What computes nothing."""
+
+_UNREAD = "unread"
+_MANGLED = re.compile(rb"[./]___torch_mangle_\d+")
+_BESIDE = re.compile(r"\.debug_pkl$|/\.data/|/traced_inputs")
 
 
 def module_digest(module: torch.nn.Module, facts: Mapping[str, Any] | None = None) -> str:
@@ -27,27 +57,61 @@ def module_digest(module: torch.nn.Module, facts: Mapping[str, Any] | None = Non
         The module. Whether it is in training mode does not matter.
     facts
         Further values that the output depends on.
+
+    Returns
+    -------
+    The digest; for a module that cannot be read completely one that no other call returns, and of which `unread_part` says why.
     """
-    digest = _Digest()
-    digest.add(dict(facts or {}))
-    digest.add(module)
-    return digest.hex()
+    return _digest(dict(facts or {}), module)
 
 
 def object_digest(thing: object) -> str:
-    """SHA-256 over the class, the code and the attributes of an encoder that is an object of the caller's."""
+    """SHA-256 over the class, the code and the attributes of an encoder that is an object of the caller's, as `module_digest` returns it."""
+    return _digest(thing)
+
+
+def unread_part(digest: str | None) -> str:
+    """What could not be read where a digest is that of something that cannot be recognised; empty for other digests."""
+    kind, _, rest = (digest or "").partition(" ")
+    return rest.partition(" ")[2] if kind == _UNREAD else ""
+
+
+def _digest(*values: Any) -> str:
     digest = _Digest()
-    digest.add(thing)
+    try:
+        for value in values:
+            digest.add(value)
+    # what a class of the caller's does when it is looked at is not known, and an encoder may be nested deeply
+    except Exception as error:  # noqa: BLE001
+        what = str(error) if isinstance(error, _UnreadError) else type(error).__name__
+        return f"{_UNREAD} {uuid.uuid4().hex} {'.'.join([*digest.path[:6], what])}"
     return digest.hex()
 
 
-class _Digest:
-    """SHA-256 over values of many kinds; a value whose content cannot be read counts by its type alone."""
+class _UnreadError(Exception):
+    """The content of a value cannot be read; the text names its type."""
 
-    def __init__(self) -> None:
+
+class _Digest:
+    """SHA-256 over values of many kinds.
+
+    Functions, classes and objects are read once. Where they occur again their number is added, because they may hold themselves. An
+    address in memory is never added: it differs between processes.
+
+    Attributes
+    ----------
+    path
+        Names that lead to what is being added.
+    """
+
+    def __init__(self, within: _Digest | None = None) -> None:
         self._sha = hashlib.sha256()
-        # whatever is being added, because an object may hold itself
-        self._open: set[int] = set()
+        self.path: list[str] = [] if within is None else within.path
+        # each with the value, so that its address stays its own
+        self._seen: dict[int, tuple[int, Any]] = {} if within is None else dict(within._seen)
+        self._tensors: dict[int, tuple[bytes, Any]] = {}
+        # containers that are being added
+        self._open: dict[int, int] = {} if within is None else dict(within._open)
 
     def hex(self) -> str:
         return self._sha.hexdigest()
@@ -55,63 +119,165 @@ class _Digest:
     def add(self, value: Any) -> None:
         import torch
 
+        value = _as_written(value)
         if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
-            self._bytes(type(value).__name__, repr(value).encode())
+            self._bytes(type(value).__name__, repr(value).encode("utf-8", "surrogatepass"))
         elif isinstance(value, torch.Tensor):
             self._tensor(value)
-        elif isinstance(value, np.ndarray) and value.dtype != object:
+        elif type(value) in (np.ndarray, np.memmap) and not value.dtype.hasobject:
             self._bytes(f"{value.dtype} {value.shape}", np.ascontiguousarray(value).tobytes())
-        elif isinstance(value, type | ModuleType):
-            self._bytes("name", getattr(value, "__qualname__", value.__name__).encode())
-        elif id(value) in self._open:
-            self._bytes("itself")
+        elif isinstance(value, ModuleType):
+            self._bytes("name", value.__name__.encode())
+        elif isinstance(value, _BY_NAME):
+            self._bytes("name", f"{getattr(value, '__module__', '')}.{value.__qualname__}".encode())
+            owner = getattr(value, "__self__", None)
+            if not isinstance(owner, ModuleType | type | None):
+                self.add(owner)
+        elif isinstance(value, _NO_CONTENT):
+            self._bytes("no content")
+        elif isinstance(value, MethodType):
+            self._bytes("method")
+            self.add(value.__func__)
+            self.add(value.__self__)
+        elif type(value) in (dict, list, tuple, set, frozenset, np.ndarray):
+            self._container(value)
+        elif id(value) in self._seen:
+            self._bytes("again", str(self._seen[id(value)][0]).encode())
         else:
-            self._open.add(id(value))
+            self._seen[id(value)] = len(self._seen), value
             self._compound(value)
-            self._open.remove(id(value))
+
+    def _container(self, value: Any) -> None:
+        if id(value) in self._open:
+            self._bytes("itself", str(self._open[id(value)]).encode())
+            return
+        self._open[id(value)] = len(self._open)
+        self._bytes(type(value).__name__)
+        if isinstance(value, dict):
+            self._named(value.items())
+        elif isinstance(value, set | frozenset):
+            # another process would list them in another order
+            self._all(sorted(value, key=repr) if all(map(_is_plain, value)) else sorted(map(self._alone, value)))
+        elif isinstance(value, np.ndarray):
+            self._all([value.shape, *value.ravel().tolist()])
+        else:
+            self._all(value)
+        del self._open[id(value)]
+
+    def _alone(self, value: Any) -> str:
+        """Digest of an element of a set, whatever its place there."""
+        digest = _Digest(self)
+        digest.add(value)
+        return digest.hex()
 
     def _compound(self, value: Any) -> None:
         """Add what may hold other values, and itself."""
         import torch
 
-        self._bytes(f"{type(value).__module__}.{type(value).__qualname__}")
-        if isinstance(value, dict):
-            self._named(value.items())
-        elif isinstance(value, list | tuple | np.ndarray):
-            self._all(value)
-        elif isinstance(value, set | frozenset):
-            # another process would list them in another order
-            self._all(sorted(value, key=repr))
+        if isinstance(value, type):
+            self._class(value, of_values=False)
         elif isinstance(value, FunctionType):
-            self._code(value.__code__)
-            self._all([value.__defaults__, value.__kwdefaults__])
-            self._all([c.cell_contents for c in value.__closure__ or () if not _empty(c)])
+            self._function(value)
+        elif isinstance(value, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            self._scripted(value)
+        elif isinstance(value, torch.fx.Graph):
+            self._bytes("graph", value.python_code("self").src.encode())
         elif isinstance(value, torch.nn.Module):
             self._module(value)
-        elif dataclasses.is_dataclass(value) or hasattr(value, "__dict__"):
-            self._methods(type(value))
-            self._named(sorted(vars(value).items()) if hasattr(value, "__dict__") else [])
+        elif isinstance(value, weakref.ReferenceType):
+            self._bytes("reference")
+            self.add(value())
+        elif isinstance(value, types.MappingProxyType):
+            self._container(dict(value))
+        elif type(value) is functools.partial:
+            self._bytes("partial")
+            self._all([value.func, value.args, value.keywords])
+        else:
+            self._object(value)
 
     def _module(self, module: torch.nn.Module) -> None:
         import torch
 
-        machinery = vars(torch.nn.Module())
+        machinery = {*vars(torch.nn.Module()), "_compiled_call_impl"}
+        self._class(type(module))
         self._bytes(module.extra_repr())
-        self._methods(type(module))
         self._named(item for item in vars(module).items() if item[0] not in machinery)
         self._all([*module._forward_pre_hooks.values(), *module._forward_hooks.values()])
         for own in (module._parameters, module._buffers, module._modules):
             self._named(own.items())
 
-    def _methods(self, kind: type) -> None:
-        """Add functions and constants of a class and of the classes it derives from, those of the libraries left out."""
+    def _scripted(self, value: Any) -> None:
+        """Add a compiled module: its values lie in C++, and what torch would write to a file holds all of them."""
+        with zipfile.ZipFile(io.BytesIO(value.save_to_buffer())) as held:
+            # neither lines of source code nor inputs of the tracing, and without the number of modules that were compiled before
+            names = [name for name in held.namelist() if not _BESIDE.search(name)]
+            parts = [(_MANGLED.sub(b"", name.encode()), _MANGLED.sub(b"", held.read(name))) for name in names]
+        for name, content in sorted(parts):
+            self._bytes(name.decode(), content)
+
+    def _object(self, value: Any) -> None:
+        """Add the attributes of an object, and what it holds in C, as it would be pickled."""
+        kind = type(value)
+        own = _is_own(kind.__module__)
+        self._class(kind)
+        if _holds_more(kind) or (_pickles_itself(kind) and not own):
+            self._pickled(value)
+            if not own:
+                # attributes of a library may be caches
+                return
+        self._named(sorted(_attributes(value)))
+
+    def _pickled(self, value: Any) -> None:
+        reduce = copyreg.dispatch_table.get(type(value))
+        try:
+            found: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
+        except Exception as error:
+            raise _UnreadError(f"{type(value).__module__}.{type(value).__qualname__}") from error
+        if isinstance(found, str):
+            self._bytes("name", found.encode())
+            return
+        make, arguments, state, items, pairs = (*found, None, None, None)[:5]
+        self._all([make, arguments, state, list(items or ()), list(pairs or ())])
+
+    def _class(self, kind: type, *, of_values: bool = True) -> None:
+        """Add functions and constants of a class and of the classes it derives from, those of the libraries left out.
+
+        Parameters
+        ----------
+        of_values
+            Whether it is the class of a value. A class that code refers to is only looked into where it is the caller's own.
+        """
+        self._bytes("class", f"{kind.__module__}.{kind.__qualname__}".encode())
         for one in kind.__mro__:
-            if one.__module__.partition(".")[0] in _LIBRARIES:
+            if _is_library(one.__module__) or not (of_values or _is_own(one.__module__)):
                 continue
-            for name, value in vars(one).items():
+            for name, value in sorted(vars(one).items()):
                 function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
                 if isinstance(function, FunctionType) or not name.startswith(("__", "_abc_")):
                     self._named([(name, function)])
+
+    def _function(self, function: FunctionType) -> None:
+        self._code(function.__code__)
+        self._all([function.__defaults__, function.__kwdefaults__])
+        self._all([c.cell_contents for c in function.__closure__ or () if not _empty(c)])
+        self._named(sorted(vars(function).items()))
+        if _is_own(function.__globals__.get("__name__")):
+            codes = list(_codes(function.__code__))
+            read = {i.argval for code in codes for i in dis.get_instructions(code) if i.opname in _GLOBAL}
+            names = sorted({name for code in codes for name in code.co_names})
+            self._referred(function.__globals__, sorted(read), names)
+
+    def _referred(self, scope: Mapping[str, Any], read: Iterable[str], names: Iterable[str]) -> None:
+        """Add the values of global variables, and those that code reads from a module of the caller's."""
+        for name in read:
+            value = scope.get(name)
+            if isinstance(value, ModuleType) and _is_own(value.__name__) and id(value) not in self._open:
+                self._open[id(value)] = len(self._open)
+                self._bytes(name)
+                self._referred(vars(value), names, names)
+                del self._open[id(value)]
+            elif name in scope:
+                self._named([(name, value)])
 
     def _code(self, code: CodeType) -> None:
         """Add byte code with the names and values it refers to; where it stands in a file does not matter."""
@@ -126,14 +292,22 @@ class _Digest:
     def _tensor(self, value: torch.Tensor) -> None:
         import torch
 
-        array = value.detach().cpu().contiguous()
-        content = array.flatten().view(torch.uint8).numpy().tobytes() if array.numel() else b""
-        self._bytes(f"{array.dtype} {tuple(array.shape)}", content)
+        if id(value) not in self._tensors:
+            array = value.detach().cpu().contiguous()
+            content = array.flatten().view(torch.uint8).numpy() if array.numel() else b""
+            self._tensors[id(value)] = hashlib.sha256(content).digest(), value
+        self._bytes(f"{value.dtype} {tuple(value.shape)}", self._tensors[id(value)][0])
 
     def _named(self, items: Iterable[tuple[Any, Any]]) -> None:
         for name, value in items:
-            self._bytes(repr(name))
+            if _is_plain(name):
+                self._bytes(repr(name))
+            else:
+                self.add(name)
+            self.path.append(str(name) if isinstance(name, str) else type(name).__name__)
             self.add(value)
+            # not where it fails: the path says where that was
+            self.path.pop()
 
     def _all(self, values: Iterable[Any]) -> None:
         for value in values:
@@ -142,9 +316,71 @@ class _Digest:
 
     def _bytes(self, kind: str, content: bytes = b"") -> None:
         # lengths keep neighbours apart
-        for part in (kind.encode(), content):
+        for part in (kind.encode("utf-8", "surrogatepass"), content):
             self._sha.update(len(part).to_bytes(8, "little"))
             self._sha.update(part)
+
+
+_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
+
+
+def _as_written(value: Any) -> Any:
+    """A module or function without a wrapper that computes the same, such as that of ``torch.compile``."""
+    if type(value).__module__.startswith("torch._dynamo") and "_orig_mod" in getattr(value, "_modules", ()):
+        return value._modules["_orig_mod"]
+    if isinstance(value, staticmethod | classmethod):
+        return value.__func__
+    return vars(value).get("_torchdynamo_orig_callable", value) if isinstance(value, FunctionType) else value
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from _codes(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the text of a value is its content."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic)
+
+
+def _is_library(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in _LIBRARIES
+
+
+def _is_own(module: str | None) -> bool:
+    """Whether code is of the caller's: a script, a notebook, or a package that is not installed."""
+    if module in (None, "__main__") or _is_library(module):
+        return not _is_library(module)
+    file = getattr(sys.modules.get(str(module)), "__file__", None)
+    return file is None or not {"site-packages", "dist-packages"} & set(Path(file).parts)
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """Attributes of an object, those in slots too."""
+    yield from getattr(value, "__dict__", {}).items()
+    for name in _slots(type(value)):
+        if hasattr(value, name):
+            yield name, getattr(value, name)
+
+
+def _slots(kind: type) -> list[str]:
+    return copyreg._slotnames(kind)  # type: ignore[attr-defined]
+
+
+def _holds_more(kind: type) -> bool:
+    """Whether values of a class hold more than attributes, in C; :func:`copy.copy` tells it by their size too."""
+    pointer = np.dtype(np.intp).itemsize
+    known = len(_slots(kind)) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
+    return kind.__itemsize__ > 0 or kind.__basicsize__ > object.__basicsize__ + pointer * known
+
+
+def _pickles_itself(kind: type) -> bool:
+    methods = ("__reduce__", "__reduce_ex__", "__getstate__")
+    return any(getattr(kind, name, None) is not getattr(object, name, None) for name in methods)
 
 
 def _empty(cell: Any) -> bool:

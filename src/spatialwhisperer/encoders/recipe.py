@@ -7,6 +7,7 @@ from typing import Literal
 
 from spatialwhisperer._messages import joined
 from spatialwhisperer._storage.schema import Stored
+from spatialwhisperer.encoders.digests import unread_part
 
 Border = Literal["pad", "nan"]
 
@@ -22,7 +23,8 @@ class EncoderIdentity(Stored):
     revision
         Revision of published weights; ``None`` where there are none.
     digest
-        SHA-256 of an encoder that its name does not define: of a local file, a fitted encoder, or a torch module.
+        SHA-256 of an encoder that its name does not define: of a local file, a fitted encoder, or a torch module. One that cannot be
+        read completely has a digest that no other opening of it has.
     """
 
     name: str
@@ -33,6 +35,11 @@ class EncoderIdentity(Stored):
     def by_name(self) -> bool:
         """Whether the name defines the encoder."""
         return self.digest is None
+
+    @property
+    def unread(self) -> str:
+        """What of the encoder could not be read, so that it is never recognised; empty where all was read."""
+        return unread_part(self.digest)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,8 +44,9 @@ def image_encoder(
     ----------
     encoder
         ``"stain_texture"`` (no weights), another registered name, any timm model id, ``"hf-hub:owner/model"``, a torch module
-        that takes (n, 3, h, w) ImageNet-normalised floats and returns (n, d), or an object that is an encoder already. For a
-        module with another input size or normalisation pass
+        that takes (n, 3, h, w) ImageNet-normalised floats and returns (n, d), or an object that is an encoder already. A network of
+        timm says by its ``pretrained_cfg`` how it is normalised and to which size tiles are brought. For another
+        module with an input size or normalisation of its own pass
         ``spatialwhisperer.encoders.image.networks.module.ModuleEncoder(module, EncoderSpec(…))``.
     weights
         A ``.safetensors`` file, or a folder with exactly one, for a timm model. Pickled files are refused.
@@ -86,8 +87,7 @@ def image_encoder(
     if isinstance(encoder, ImageEncoder):
         return encoder
     if is_module(encoder):
-        name = type(encoder).__name__.lower()
-        return ModuleEncoder(encoder, EncoderSpec(name, "image", None, mean=IMAGENET_MEAN, std=IMAGENET_STD))
+        return ModuleEncoder(encoder, _module_spec(encoder))
     if callable(getattr(encoder, "encode", None)) and hasattr(encoder, "spec") and not isinstance(encoder, type):
         if not isinstance(getattr(encoder.spec, "name", None), str):
             raise TypeError(
@@ -268,6 +268,19 @@ def is_module(value: Any) -> bool:
 
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def _module_spec(module: torch.nn.Module) -> EncoderSpec:
+    """Facts about a module: what timm left in it, else the normalisation of ImageNet and tiles of any size."""
+    name, left = type(module).__name__.lower(), getattr(module, "pretrained_cfg", None)
+    stated = left if isinstance(left, Mapping) else {}
+    mean, std = (tuple(map(float, stated.get(key) or ())) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    # a network that was built for another size knows it
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or stated.get("input_size") or (None,)
+    edge = size[-1] if isinstance(size, tuple | list) else size
+    return EncoderSpec(name, "image", None, input_px=edge, mean=mean, std=std)
 
 
 def _of(kind: type[K], encoder: Encoder) -> K:

@@ -39,6 +39,8 @@ class JointSpace(nn.Module):
         Encoders by modality.
     heads, contexts, towers
         Modules by modality; ``towers`` holds the networks of the encoders that are trained with the heads.
+    frozen
+        Parameters of each tower that stay as they are where it is trained.
     decoder
         Network from the joint embedding of an image to expression; ``None`` where there is none.
     log_scale
@@ -50,6 +52,7 @@ class JointSpace(nn.Module):
         self.config = config
         self.encoders: dict[str, Encoder] = dict(encoders or {})
         self.heads, self.contexts, self.towers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.frozen: dict[str, frozenset[str]] = {}
         for name, modality in config.modalities.items():
             self._add_head(name, modality)
         for name, modality in config.modalities.items():
@@ -80,7 +83,11 @@ class JointSpace(nn.Module):
         # heads may be built without memory; an encoder brings weights of its own
         without = torch.get_default_device().type == "meta"
         with torch.device("cpu") if without else nullcontext():
-            self.towers[name] = self.encoders[name].module()
+            tower = self.encoders[name].module()
+        self.towers[name] = tower
+        frozen = frozenset(key for key, p in tower.named_parameters() if not p.requires_grad)
+        # all of them are frozen where somebody computes with the network as it is
+        self.frozen[name] = frozenset() if len(frozen) == len(list(tower.parameters())) else frozen
 
     @property
     def modalities(self) -> tuple[str, ...]:

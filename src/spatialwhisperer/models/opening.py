@@ -127,7 +127,12 @@ def given_encoder(name: str, modality: ModalityConfig, encoder: Given) -> Encode
             f"the name and the normalisation it was trained with: ModuleEncoder(module, EncoderSpec({stated.name!r}, …))."
         )
     # a module that was trained is filled with the weights of the model; a name alone says nothing about weights
-    if not modality.trained and stated.digest is not None and identity.digest != stated.digest:
+    if not modality.trained and identity.unread and identity.unread == stated.unread:
+        warn(
+            f"Whether the {name} encoder that was given is the one this model was trained on is not known, because {identity.unread} "
+            "of it cannot be read."
+        )
+    elif not modality.trained and stated.digest is not None and identity.digest != stated.digest:
         warn(
             f"The {name} encoder that was given is not exactly the one this model was trained on: its weights, its code or the "
             "version of Python differ. Its features may have another meaning."

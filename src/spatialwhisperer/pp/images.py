@@ -57,7 +57,8 @@ def embed_images(
         A list of slides is worked on one after another: objects, whose results are written in place, or paths of SpatialData stores
         (.zarr) and AnnData files (.h5ad), into which results are written. Each store holds its old table or its new one at any moment.
     encoder
-        Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object. ``"nuclei"`` describes
+        Name of an encoder (:func:`spatialwhisperer.models.list_encoders`), a torch module, or an encoder object. A module gets tiles that
+        are normalised as ImageNet; one of timm as its ``pretrained_cfg`` says, resized to the edge it was built for. ``"nuclei"`` describes
         the nuclei in squares of 100, 154 and 300 µm around each row, and takes no other sizes; where an image is coarser than 0.75 µm per pixel,
         ``"stain_texture"`` is taken instead, and a line on stderr says so.
     tile_um

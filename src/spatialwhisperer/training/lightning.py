@@ -136,6 +136,8 @@ class ContrastiveTraining(LightningModule):
             learns = kind == "u" or (kind == "U" and warm)
             # over several ranks gradients are synchronised from the start; during the warm-up they are dropped before the step
             tower.train(learns).requires_grad_(learns or (kind == "U" and self.trainer.world_size > 1))
+            for name in self.model.frozen[modality]:
+                tower.get_parameter(name).requires_grad_(False)
 
     # -------------------------------------------------------------------------------------------- steps
 

@@ -10,7 +10,7 @@ import pytest
 from spatialwhisperer._settings import settings
 from spatialwhisperer.encoders.image import timm as timm_module
 from spatialwhisperer.encoders.image.timm import TimmEncoder
-from spatialwhisperer.models import EncoderIdentity, image_encoder, open_encoder
+from spatialwhisperer.models import EncoderIdentity, image_encoder
 
 TINY = "test_vit"  # a model of 160 px that timm keeps for tests
 
@@ -122,14 +122,25 @@ def test_a_revision_is_the_tag_else_the_repository(monkeypatch, tag, repository,
     assert TimmEncoder.identify("resnet50.a1_in1k") == EncoderIdentity("resnet50.a1_in1k", revision=revision)
 
 
-def test_a_trained_copy_takes_tiles_of_any_size(tiny, tiles):
+def test_a_trained_copy_computes_the_features_of_the_frozen_network(tiny, tiles):
+    """At any size of tiles, also where the network takes one size alone."""
     import torch
 
-    module = open_encoder("resnet18", "image", pretrained=False).module()
-    out = module(torch.from_numpy(tiles))
-    assert out.shape == (5, 512)
+    module = tiny.module().eval()
+    with settings.override(precision="float32"), torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(tiles)), tiny.encode(tiles, mpp=0.5), atol=1e-5)
     assert all(p.requires_grad for p in module.parameters())
     assert not any(p.requires_grad for p in tiny.network.parameters())
+    assert tiles.shape[-1] != TimmEncoder("test_vit", pretrained=False).spec.input_px
+    assert TimmEncoder("test_vit", pretrained=False).module().eval()(torch.from_numpy(tiles)).shape == (5, 64)
+
+
+def test_opening_leaves_the_random_state_alone(weights):
+    import torch
+
+    before = torch.get_rng_state()
+    TimmEncoder(TINY, weights=weights)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_densenet_without_its_last_relu():

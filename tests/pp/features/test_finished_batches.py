@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import spatialwhisperer as sw
+from spatialwhisperer._access.slide import Slide
 from spatialwhisperer.encoders.image.stain_texture import StainTextureEncoder
 from spatialwhisperer.encoders.recipe import EncoderIdentity
+from spatialwhisperer.pp.features.encoder_choice import choose_encoder
 from spatialwhisperer.pp.features.finished_batches import FinishedBatches, kept_until_done
+from spatialwhisperer.pp.features.images import image_features, image_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +63,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
 def embed(section: Any, **options: Any) -> np.ndarray:
     how: dict[str, Any] = {"tile_um": (20, 40), "tile_px": 32, "mpp": 0.5, "batch_size": 8, "inplace": False}
-    return np.asarray(sw.pp.embed_images(section, encoder="stain_texture", **(how | options)))
+    return np.asarray(sw.pp.embed_images(section, **({"encoder": "stain_texture"} | how | options)))
 
 
 def files(cache: Path) -> list[Path]:
@@ -223,3 +226,34 @@ def test_a_batch_that_was_changed_on_the_disk_is_computed_again(section: Any, co
     counted.batches, counted.stop = 0, -1
     assert np.array_equal(embed(section), fresh)
     assert counted.batches == 10
+
+
+class Streamed:
+    """An encoder of the caller's, of which a generator cannot be read; it is interrupted before one of its batches."""
+
+    spec = sw.models.EncoderSpec("streamed", "image", 3)
+
+    def __init__(self, factor: float, stop: int = -1) -> None:
+        self.factor, self.stop, self.numbers = factor, stop, (i for i in range(100))
+
+    def encode(self, tiles: np.ndarray, **_: Any) -> np.ndarray:
+        if next(self.numbers) == self.stop:
+            raise KeyboardInterrupt
+        return self.factor * tiles.mean(axis=(2, 3))
+
+
+def test_nothing_of_an_encoder_that_cannot_be_read_is_used_again(
+    section: Any, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(section, encoder=Streamed(1, stop=3))
+    assert not files(cache)
+    first, other = embed(section, encoder=Streamed(1)), embed(section, encoder=Streamed(2))
+    np.testing.assert_allclose(other, 2 * first, rtol=1e-6)
+    slide = Slide.open(section, mpp=0.5)
+    for factor in (1, 2):
+        choice = choose_encoder(Streamed(factor))  # type: ignore[arg-type]
+        features = image_features(slide, image_recipe(slide, choice, tile_um=20, tile_px=32), choice.open)
+        np.testing.assert_allclose(features.values, factor * first[:, :3], rtol=1e-6)
+        slide.put(*features.results)
+    assert "numbers.builtins.generator of this encoder cannot be read" in capsys.readouterr().err

@@ -9,12 +9,20 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 
 from spatialwhisperer._messages import SpatialWhispererWarning
-from spatialwhisperer.encoders.recipe import FeatureRecipe
+from spatialwhisperer.encoders.digests import object_digest
+from spatialwhisperer.encoders.recipe import EncoderIdentity, FeatureRecipe
 from spatialwhisperer.models import Augmentation, get_preset
 from spatialwhisperer.models.configuration.model import Training
 from spatialwhisperer.pp.features.options import GeneFeatures
 from spatialwhisperer.tl._training.fitting import Plan
-from spatialwhisperer.tl._training.identity import argument_parts, begin_run, check_arguments, check_identity, identify
+from spatialwhisperer.tl._training.identity import (
+    argument_parts,
+    begin_run,
+    check_arguments,
+    check_identity,
+    identify,
+    stated_recipe,
+)
 from spatialwhisperer.tl._training.inputs import Inputs, ModalityInputs
 from spatialwhisperer.training.batches import Items
 from spatialwhisperer.training.resuming.run_identity import RunIdentity
@@ -131,3 +139,12 @@ def test_other_versions_of_packages_are_said(tmp_path: Path) -> None:
     RunIdentity(mine.parts, {"versions": versions}).write(tmp_path)
     with pytest.warns(SpatialWhispererWarning, match=r"begun with torch 1.0 \(now "):
         check_identity(mine, tmp_path, resume=True)
+
+
+def test_a_run_with_an_encoder_that_cannot_be_read_can_be_resumed() -> None:
+    """Its digest is never the same, and its features are compared."""
+    one, again = (FeatureRecipe(EncoderIdentity("mine", digest=object_digest(n for n in [1]))) for _ in range(2))
+    assert one != again
+    assert stated_recipe(one) == stated_recipe(again)
+    known = FeatureRecipe(EncoderIdentity("mine", digest=object_digest([1])))
+    assert stated_recipe(known) == known

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import import_torch_stack
+from spatialwhisperer._random import untouched_rng
 from spatialwhisperer.encoders.hub import HUB
 from spatialwhisperer.encoders.image._published.timm_source import HUB_PREFIX, Source
 from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD
@@ -98,7 +100,9 @@ class TimmEncoder(ModuleEncoder):
                 f"revision is for encoders from the hub; the weights of {name!r} come with its name: a model id of timm names "
                 "its version, as in 'resnet18.a1_in1k'."
             )
-        network: Any = source.network()
+        # initial weights are drawn before the stored ones take their place
+        with untouched_rng() if pretrained or file is not None else nullcontext():
+            network: Any = source.network()
         if file is not None:
             load_weights(network, file)
         self._file, self._pretrained = file, pretrained

@@ -120,7 +120,8 @@ class TransformerEncoder(TextEncoder):
         if self._identity is None:
             self._identity = EncoderIdentity(self.spec.name, digest=module_digest(self.network))
         # the way of pooling that goes with the name is not said again
-        if (self.pooling, self.normalize) == usual_pooling(registered(self.spec.name, "text")):
+        usual = (self.pooling, self.normalize) == usual_pooling(registered(self.spec.name, "text"))
+        if usual or self._identity.unread:
             return self._identity
         how = f"{self._identity.digest} {self.pooling} {self.normalize}"
         return replace(self._identity, digest=hashlib.sha256(how.encode()).hexdigest())

@@ -289,6 +289,11 @@ def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) 
     theirs = record.recipe
     if theirs.encoder != recipe.encoder:
         same = theirs.name == recipe.name
+        if same and recipe.encoder is not None and recipe.encoder.unread:
+            return (
+                f"may hold features of another {theirs.name!r}: {recipe.encoder.unread} of this encoder cannot be read, so that "
+                "it is never recognised"
+            )
         return (
             f"holds features of {'another ' if same else ''}{theirs.name!r}, and those of {recipe.name!r} are asked for"
         )

@@ -35,7 +35,9 @@ class ImageFeatures:
     Attributes
     ----------
     encoder
-        Name of an image encoder, a torch module, or an encoder object; ``None`` takes that of the preset.
+        Name of an image encoder, a torch module, or an encoder object; ``None`` takes that of the preset. A module gets tiles that are
+        normalised as ImageNet; one of timm as its ``pretrained_cfg`` says, resized to the edge it was built for. Parameters of a
+        module that are frozen stay so where the encoder is trained, unless all are.
     tile_um
         Edge of a tile in microns, or several edges. ``None`` takes that of the preset, else the one that
         :func:`spatialwhisperer.pp.tiles` recorded, else the one that the encoder was trained on.

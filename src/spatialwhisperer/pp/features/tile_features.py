@@ -14,7 +14,7 @@ from spatialwhisperer._compute.batched import batches_of
 from spatialwhisperer._compute.devices import devices_of, keeping_copies
 from spatialwhisperer._messages import progress
 from spatialwhisperer._settings import settings
-from spatialwhisperer.encoders.digests import object_digest
+from spatialwhisperer.encoders.digests import object_digest, unread_part
 from spatialwhisperer.encoders.image.base import on_image
 from spatialwhisperer.encoders.outputs import encoded, is_foreign
 from spatialwhisperer.pp.features.finished_batches import FinishedBatches, kept_until_done
@@ -212,7 +212,7 @@ def _encode(
         with batches_of(batch_size):
             return encoded(encoder, tiles, mpp=mpp, device=device)
 
-    if identity is None:
+    if identity is None or identity.unread or unread_part(image.seen):
         return encode
     finished = FinishedBatches(identity, mpp=mpp, device=settings.resolve_device(device), image=image.seen)
     return lambda tiles: finished.features(tiles, encode)

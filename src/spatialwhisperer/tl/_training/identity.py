@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from spatialwhisperer.training.resuming.run_identity import RunIdentity, fingerp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from spatialwhisperer.encoders.recipe import FeatureRecipe
     from spatialwhisperer.models.configuration.parts import Preset
     from spatialwhisperer.tl._training.expression.regression import OwnInputs
     from spatialwhisperer.tl._training.expression.values import Values
@@ -180,13 +181,20 @@ def _asked(request: Request) -> dict[str, Any]:
 
 def _features(one: ModalityInputs) -> dict[str, Any]:
     return {
-        "recipe": one.recipe,
+        "recipe": stated_recipe(one.recipe),
         "dim": one.dim,
         "standardize": one.standardize,
         "statistics": None if one.statistics is None else fingerprint(np.stack(one.statistics)),
         "locking": one.unlocked or "L",
         "context": None if one.context is None else asdict(one.context),
     }
+
+
+def stated_recipe(recipe: FeatureRecipe) -> FeatureRecipe:
+    """A recipe as another process would state it: an encoder that is never recognised is known by its features alone."""
+    if recipe.encoder is None or not recipe.encoder.unread:
+        return recipe
+    return replace(recipe, encoder=replace(recipe.encoder, digest=recipe.encoder.unread))
 
 
 def _data(items: Items, validation: Items | None) -> dict[str, Any]:

@@ -294,14 +294,15 @@ def _fit_gene_encoder(task: _Task, name: str, holders: Sequence[Source]) -> Gene
 def _read_captions(task: _Task) -> Read:
     request: TextFeatures = task.request
     encoder = caption_encoder(request, pretrained=task.letter != "u")
-    recipe = FeatureRecipe(encoder.identity)
+    identity = encoder.identity
+    recipe = FeatureRecipe(identity)
     if task.letter != "L":
         dim = module_dim(encoder, task.captions[:1])
         return Read([task.captions], [None], dim, recipe, encoder, trained=True)
     given = isinstance(request.encoder, TextEncoder)
     # what a caller did to an encoder since it was opened does not show in its name
     features = encoded(encoder, task.captions) if given else encoded_or_kept(encoder, task.captions)
-    kept = None if encoder.identity.by_name else encoder
+    kept = None if identity.by_name else encoder
     return Read([features], [None], features.shape[1], recipe, kept)
 
 
@@ -316,13 +317,14 @@ def _read_matrix(task: _Task) -> Read:
     if modality.encoder is None:
         return _given(task, str(modality.key))
     encoder = open_encoder(modality.encoder, modality.name)
-    recipe = FeatureRecipe(encoder.identity)
+    identity = encoder.identity
+    recipe = FeatureRecipe(identity)
     matrices = [s.table.obsm.get(str(modality.key)) for s in task.sources]
     parts, masks = _complete(matrices, modality.name, f".obsm[{modality.key!r}]")
     if task.letter != "L":
         return Read(parts, masks, module_dim(encoder, parts[0][:1]), recipe, encoder, trained=True)
     parts = [encoded(encoder, part) for part in parts]
-    return Read(parts, masks, parts[0].shape[1], recipe, None if encoder.identity.by_name else encoder)
+    return Read(parts, masks, parts[0].shape[1], recipe, None if identity.by_name else encoder)
 
 
 def _given(task: _Task, key: str) -> Read:

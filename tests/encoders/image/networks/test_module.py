@@ -68,8 +68,9 @@ def test_rows_do_not_depend_on_the_batch_and_no_tiles_give_no_rows(tiles):
     assert encoder.encode(tiles[:0], mpp=0.5).shape == (0, 4)
 
 
-def test_the_module_that_learns_is_a_copy_over_tiles_as_they_are(tiles):
-    encoder = pooled(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+@pytest.mark.parametrize("input_px", [None, 20, 48])
+def test_the_module_that_learns_is_a_copy_over_tiles_of_the_same_size(tiles, input_px):
+    encoder = pooled(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), input_px=input_px)
     encoder.network.requires_grad_(False)
     before = encoder.encode(tiles, mpp=0.5, device="cpu")
     module = encoder.module()
@@ -81,6 +82,14 @@ def test_the_module_that_learns_is_a_copy_over_tiles_as_they_are(tiles):
     assert all(p.grad is not None for p in module.parameters())
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     np.testing.assert_array_equal(encoder.encode(tiles, mpp=0.5, device="cpu"), before)
+
+
+def test_what_is_frozen_of_a_module_stays_frozen():
+    encoder = pooled()
+    encoder.network[0].bias.requires_grad_(False)
+    assert [p.requires_grad for p in encoder.module().parameters()] == [True, False]
+    encoder.network.requires_grad_(False)
+    assert all(p.requires_grad for p in encoder.module().parameters())
 
 
 def test_identity_knows_weights_and_normalisation():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from spatialwhisperer._random import untouched_rng
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
 from spatialwhisperer.encoders.published.table import row_of
@@ -75,7 +77,9 @@ class FolderEncoder(ModuleEncoder):
         if spec is None:
             raise ValueError(f"{name!r} is neither a registered image encoder nor '{self.prefix}owner/model'.")
         folder = self._fetched(spec, revision) if weights is None else _given(spec, weights)
-        built = self.build(folder, spec, pretrained=pretrained)
+        # initial weights are drawn before the stored ones take their place
+        with untouched_rng() if pretrained else nullcontext():
+            built = self.build(folder, spec, pretrained=pretrained)
         self._folder = None if weights is None else folder
         self._pretrained = pretrained
         self.commit, self._pinned = (None if weights is not None else folder.name), revision is not None

@@ -145,7 +145,14 @@ class ModuleEncoder(ImageEncoder):
         return y
 
     def module(self) -> torch.nn.Module:
-        """Return a copy of the network that takes uint8 tiles, normalises them, and does not resize them."""
+        """Return a copy of the network that takes uint8 tiles, resizes and normalises them as `encode` does.
+
+        Where some parameters of a caller's module are frozen, these stay frozen.
+        """
         from spatialwhisperer.encoders.image.networks.tile_network import TileNetwork
 
-        return TileNetwork(copy.deepcopy(self.network).requires_grad_(True), self.spec)
+        network = copy.deepcopy(self.network)
+        # all of them are frozen by this package, or by somebody who computes with the module as it is
+        if self.library != ImageEncoder.library or not any(p.requires_grad for p in network.parameters()):
+            network.requires_grad_(True)
+        return TileNetwork(network, self.spec, self.spec.input_px)

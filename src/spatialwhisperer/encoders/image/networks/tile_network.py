@@ -43,7 +43,12 @@ class TileNetwork(nn.Module):
         edge = self.edge_px
         if edge is not None and tiles.shape[-1] != edge:
             size = (edge, edge)
-            tiles = nn.functional.interpolate(tiles, size=size, mode="bilinear", align_corners=False, antialias=True)
+            # whole numbers are resized on processors alone; elsewhere the result is rounded to them
+            whole = tiles.device.type == "cpu"
+            tiles = nn.functional.interpolate(
+                tiles if whole else tiles.float(), size=size, mode="bilinear", align_corners=False, antialias=True
+            )
+            tiles = tiles if whole else tiles.round()
         x = tiles.float() / 255
         if self.normalise is not None:
             mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1) for v in self.normalise)
