@@ -96,9 +96,7 @@ def misfit(
     other = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if not (missing or extra or other):
         return ""
-    return (
-        f"Missing: {listing(missing, 4)}. Not in the network: {listing(extra, 4)}. Of another shape: {listing(other, 4)}."
-    )
+    return f"Missing: {listing(missing, 4)}. Not in the network: {listing(extra, 4)}. Of another shape: {listing(other, 4)}."
 
 
 def refusal(file: Path, problem: str) -> ValueError:

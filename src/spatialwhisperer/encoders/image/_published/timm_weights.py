@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from spatialwhisperer._messages import import_torch_stack
+from spatialwhisperer._messages import import_torch_stack, listing
 from spatialwhisperer._random import untouched_rng
 from spatialwhisperer.encoders.image.weights import misfit, read_state, refusal
 
@@ -68,28 +68,28 @@ class Architecture:
         state, own = read_state(file), network.state_dict()
         problem = misfit(state, own)
         if problem and misfit(state, own, self._build(None).state_dict().keys()):
-            same_sizes = all(state[n].numel() == own[n].numel() for n in own.keys() & state.keys())
-            converted = self._converted(state, own) if same_sizes or resized else None
-            if converted is None:
+            if not resized and any(state[n].numel() != own[n].numel() for n in own.keys() & state.keys()):
                 raise refusal(file, problem)
-            state = converted
+            try:
+                state = self._converted(state, own)
+            # what stands in a file that does not belong to the network decides which error timm ends with
+            except Exception as error:
+                raise refusal(file, problem) from error
         network.load_state_dict({name: state[name] for name in own})
 
     def _converted(
         self, state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
-    ) -> Mapping[str, torch.Tensor] | None:
-        """Weights with the names and shapes of today's timm; ``None`` where it cannot load them, or some are missing."""
+    ) -> Mapping[str, torch.Tensor]:
+        """Weights with the names and shapes of today's timm."""
         import torch
 
         # timm leaves out what is missing for some networks: what no mark reaches would be random
         marks = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
-        try:
-            marked, converted = self._build(marks).state_dict(), self._build(dict(state)).state_dict()
-        # what stands in a file that does not belong to the network decides which error timm ends with
-        except Exception:
-            return None
-        reached = all(bool(marked[n].isnan().any()) for n, v in own.items() if n in marked and v.is_floating_point())
-        return converted if reached and not misfit(converted, own, converted.keys()) else None
+        marked, converted = self._build(marks).state_dict(), self._build(dict(state)).state_dict()
+        random = [n for n, v in own.items() if v.is_floating_point() and not marked[n].isnan().any()]
+        if random or misfit(converted, own, converted.keys()):
+            raise ValueError(f"Missing: {listing(random, 4)}.")
+        return converted
 
     def _build(self, state: Mapping[str, torch.Tensor] | None) -> torch.nn.Module:
         """Build the network at random, or as timm loads these weights into it."""
