@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-SMALL = {"img_size": 32, "patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2}
+SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2}
 # timm loads it without asking whether anything is missing
 LENIENT = "vit_base_patch16_siglip_gap_224"
 
@@ -55,8 +55,8 @@ def test_weights_that_timm_cached_open_like_those_in_a_file(tmp_path: Path, monk
     fill_cache(tmp_path / "cache", published.hf_hub_id, tmp_path / "files")
     whole.reset_classifier(0)
     with sw.settings.override(offline=True, device="cpu"):
-        for options in ({}, {"weights": file}):
-            network: Any = TimmEncoder(name, **options).network
+        for weights in (None, file):
+            network: Any = TimmEncoder(name, weights=weights).network
             values = network.state_dict()
             assert values.keys() == whole.state_dict().keys()
             assert all(value.equal(values[key]) for key, value in whole.state_dict().items())

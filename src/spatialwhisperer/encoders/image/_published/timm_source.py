@@ -107,6 +107,7 @@ class Source:
         self.commit = None if folder is None else folder.name
         stated = {} if folder is None else _stated(folder)
         of_row = None if self.row is None else (self.row.architecture, self.row.options)
+        name: Any
         name, options = of_row or (stated.get("architecture"), stated.get("model_args", {}))
         network = _create(name, options, stated.get("pretrained_cfg"))
         classes = stated.get("num_classes")

@@ -65,7 +65,8 @@ class Architecture:
         ValueError
             If anything but a classifier does not fit exactly, also after timm has renamed what it renames.
         """
-        state, own = read_state(file), network.state_dict()
+        state: Mapping[str, torch.Tensor] = read_state(file)
+        own = network.state_dict()
         problem = misfit(state, own)
         if problem and misfit(state, own, self._build(None).state_dict().keys()):
             if not resized and any(state[n].numel() != own[n].numel() for n in own.keys() & state.keys()):
