@@ -10,7 +10,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.hub import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -32,7 +32,7 @@ def quiet() -> Iterator[None]:
             hf.enable_progress_bar()
 
 
-def open_model(folder: Path, *, pretrained: bool = True, pooler: bool = True) -> Any:
+def open_model(folder: Path, *, pretrained: bool = True, needs_pooler: Callable[[Any], bool] | None = None) -> Any:
     """Open the network in a folder; of a checkpoint of torch nothing but tensors is read.
 
     Parameters
@@ -41,8 +41,8 @@ def open_model(folder: Path, *, pretrained: bool = True, pooler: bool = True) ->
         Folder with ``config.json`` and the weights.
     pretrained
         Whether to read the weights; otherwise they are random.
-    pooler
-        Whether the pooler is needed. Checkpoints of language models often lack it, and it would be random.
+    needs_pooler
+        Whether the pooler of a network is needed; ``None`` where it is. Checkpoints often lack it, and it would be random.
 
     Raises
     ------
@@ -61,7 +61,9 @@ def open_model(folder: Path, *, pretrained: bool = True, pooler: bool = True) ->
             )
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} is not a model that transformers can read ({first_line(error)}).") from error
-    missing = sorted(name for name in report["missing_keys"] if pooler or "pooler." not in name)
+    missing = sorted(report["missing_keys"])
+    if needs_pooler is not None and not needs_pooler(network):
+        missing = [name for name in missing if "pooler." not in name]
     if missing or report["mismatched_keys"]:
         hint = " They hold no pooler; take pooling='mean' or 'cls'." if all("pooler." in n for n in missing) else ""
         raise ValueError(

@@ -13,7 +13,7 @@ from spatialwhisperer.encoders.hub import HUB
 from spatialwhisperer.encoders.image._published.timm_source import HUB_PREFIX, Source
 from spatialwhisperer.encoders.image.base import IMAGENET_MEAN, IMAGENET_STD
 from spatialwhisperer.encoders.image.networks.module import ModuleEncoder
-from spatialwhisperer.encoders.image.weights import load_weights, weight_file
+from spatialwhisperer.encoders.image.weights import weight_file
 from spatialwhisperer.encoders.published.table import row_of, specs
 from spatialwhisperer.encoders.recipe import EncoderIdentity
 from spatialwhisperer.encoders.registry import opens_other_names, register_encoder, registered
@@ -104,7 +104,7 @@ class TimmEncoder(ModuleEncoder):
         with untouched_rng() if pretrained or file is not None else nullcontext():
             network: Any = source.network()
         if file is not None:
-            load_weights(network, file)
+            source.load(network, file)
         self._file, self._pretrained = file, pretrained
         self.commit, self._pinned = source.commit, revision is not None
         data = import_torch_stack("timm").data.resolve_model_data_config(network)

@@ -23,7 +23,8 @@ class TransformersEncoder(FolderEncoder):
     """A vision model of transformers, as a frozen encoder: a registered name, or ``"transformers:owner/model"``.
 
     No code from a repository is run. Tokens are pooled as the facts state. Where these state nothing, a model of images and texts gives
-    its projection, a network without tokens its own pooler output, and any other one the class token.
+    its projection, a network with a class token that token, and any other one its own pooler output, or where it has none the mean of
+    its tokens or positions. A masked autoencoder sees all patches.
 
     Examples
     --------

@@ -11,6 +11,8 @@ from packaging.version import Version
 from spatialwhisperer._messages import listing
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     import torch
 
 # older ones run code of a checkpoint even where they are told to read weights alone
@@ -78,17 +80,28 @@ def load_weights(network: torch.nn.Module, file: Path) -> None:
     ValueError
         If anything else does not fit exactly.
     """
-    state = read_state(file)
-    own = network.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    extra = sorted(state.keys() - own.keys() - _CLASSIFIERS)
-    misfit = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    if missing or extra or misfit:
-        raise ValueError(
-            f"{file.name} does not fit the network. Missing: {listing(missing, 4)}. Not in the network: {listing(extra, 4)}. "
-            f"Of another shape: {listing(misfit, 4)}."
-        )
+    state, own = read_state(file), network.state_dict()
+    problem = misfit(state, own)
+    if problem:
+        raise refusal(file, problem)
     network.load_state_dict({k: state[k] for k in own})
+
+
+def misfit(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], ignored: Collection[str] = _CLASSIFIERS
+) -> str:
+    """Say what of the weights does not fit those of a network, but for names that are ignored; empty where all do."""
+    missing = sorted(own.keys() - state.keys())
+    extra = sorted(state.keys() - own.keys() - set(ignored))
+    other = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    if not (missing or extra or other):
+        return ""
+    return f"Missing: {listing(missing, 4)}. Not in the network: {listing(extra, 4)}. Of another shape: {listing(other, 4)}."
+
+
+def refusal(file: Path, problem: str) -> ValueError:
+    """Error about weights that do not fit."""
+    return ValueError(f"{file.name} does not fit the network. {problem}")
 
 
 def load_in_order(network: torch.nn.Module, file: Path) -> None:

@@ -89,7 +89,7 @@ def open_parts(asked: Opened, known: EncoderSpec) -> Parts:
     pooling = usual[0] if asked.pooling is None else asked.pooling
     normalize = usual[1] if asked.normalize is None else asked.normalize
     folder = asked.folder if stated is None else stated.transformer
-    network = open_model(folder, pretrained=asked.pretrained, pooler=pooling == "pooler").eval()
+    network = open_model(folder, pretrained=asked.pretrained, needs_pooler=lambda _: pooling == "pooler").eval()
     size = getattr(network.config, "hidden_size", None)
     if size is None or getattr(network.config, "is_encoder_decoder", False):
         raise ValueError(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from spatialwhisperer._messages import import_torch_stack
 from spatialwhisperer.encoders import hub
 from spatialwhisperer.encoders.image._published.packaged import package_file, packaged
-from spatialwhisperer.encoders.image.weights import load_in_order, load_weights
+from spatialwhisperer.encoders.image._published.timm_weights import Architecture, with_layers
+from spatialwhisperer.encoders.image.weights import load_in_order
 from spatialwhisperer.encoders.published.table import row_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from spatialwhisperer.encoders.spec import EncoderSpec
 
 HUB_PREFIX = "hf-hub:"
-_LAYERS = ("mlp_layer", "act_layer")
 
 
 class Source:
@@ -62,6 +62,16 @@ class Source:
             return hub.in_cache(self.repository, self.wanted) is not None
         return _cache_exists() and _cached(self.spec.name) is not None
 
+    def load(self, network: torch.nn.Module, file: Path) -> None:
+        """Load the weights in a file into the network that was built.
+
+        Raises
+        ------
+        ValueError
+            If anything but a classifier does not fit exactly.
+        """
+        self._architecture.load(network, file)
+
     def network(self) -> torch.nn.Module:
         """Build the network.
 
@@ -76,10 +86,12 @@ class Source:
             return self._packaged()
         if self.repository:
             return self._of_hub()
+        self._architecture = Architecture(self.spec.name)
         return _of_timm_itself(self.spec, self.pretrained)
 
     def _packaged(self) -> torch.nn.Module:
         assert self.row is not None
+        self._architecture = Architecture(self.row.architecture, self.row.options)
         file = package_file(self.row) if self.pretrained else None
         network = _create(self.row.architecture, self.row.options, classifier=file is not None)
         if file is not None:
@@ -94,13 +106,17 @@ class Source:
         folder = hub.fetch(self.spec, self.repository, self.wanted, revision=self.revision) if needs_files else None
         self.commit = None if folder is None else folder.name
         stated = {} if folder is None else _stated(folder)
-        if self.row is not None:
-            network = _create(self.row.architecture, self.row.options, stated.get("pretrained_cfg"))
-        else:
-            network = _create(stated.get("architecture"), stated.get("model_args", {}), stated.get("pretrained_cfg"))
+        of_row = None if self.row is None else (self.row.architecture, self.row.options)
+        name: Any
+        name, options = of_row or (stated.get("architecture"), stated.get("model_args", {}))
+        network = _create(name, options, stated.get("pretrained_cfg"))
+        classes = stated.get("num_classes")
+        self._architecture = Architecture(
+            name, options, stated.get("pretrained_cfg"), classes if isinstance(classes, int) else None
+        )
         if folder is not None and self.pretrained:
             names = [path.name for path in folder.iterdir()]
-            load_weights(network, folder / self.wanted.weights_in(names)[0])
+            self.load(network, folder / self.wanted.weights_in(names)[0])
         return network
 
 
@@ -108,7 +124,7 @@ def _create(architecture: Any, options: Any, config: Any = None, *, classifier: 
     timm = import_torch_stack("timm")
     if not isinstance(architecture, str) or not timm.is_model(architecture):
         raise ValueError(f"The repository states the architecture {architecture!r}, which timm does not have.")
-    arguments = {k: _layer(v) if k in _LAYERS else v for k, v in options.items()}
+    arguments = with_layers(options)
     if not classifier:
         arguments["num_classes"] = 0
     try:
@@ -117,14 +133,6 @@ def _create(architecture: Any, options: Any, config: Any = None, *, classifier: 
         raise ValueError(
             f"timm cannot build {architecture} as the repository states it ({hub.first_line(error)})."
         ) from error
-
-
-def _layer(name: Any) -> Any:
-    import torch
-
-    if not isinstance(name, str):
-        return name
-    return getattr(import_torch_stack("timm").layers, name, None) or getattr(torch.nn, name, None) or name
 
 
 def _stated(folder: Path) -> dict[str, Any]:
@@ -160,7 +168,8 @@ def _of_timm_itself(spec: EncoderSpec, pretrained: bool) -> torch.nn.Module:
     if not pretrained or file is not None:
         network = timm.create_model(spec.name, pretrained=False, num_classes=0)
         if file is not None:
-            load_weights(network, file)
+            # what it published at another size, timm resizes
+            Architecture(spec.name).load(network, file, resized=True)
         return network
     hub.check_network(spec)
     hub.announce(spec)
