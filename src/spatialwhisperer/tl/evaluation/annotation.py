@@ -74,7 +74,8 @@ def evaluate_annotation(
         From true class to the label it is compared with, where the names differ, or to several labels that it covers, of which the
         highest score counts. Classes without a label are left out.
     threshold
-        Proportion or count above which a class is present; rounded to the precision of the ground truth.
+        Proportion or count above which a class is present; rounded to the precision of the ground truth. Estimated abundances are
+        often above 0 in every row: with 0 no class has an AUROC then, and a warning names them.
     min_rows
         Smallest number of rows with and without a class in a group for which its AUROC is computed.
     group_key
@@ -96,8 +97,8 @@ def evaluate_annotation(
     TypeError
         If a column of the truth holds no numbers.
     ValueError
-        If no true class is among the labels, no row has both scores and a known truth, or the rows of a DataFrame are not those of
-        the table.
+        If no true class is among the labels, no row has both scores and a known truth, proportions are negative, or the rows of a
+        DataFrame are not those of the table.
 
     Examples
     --------

@@ -55,7 +55,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
     KeyError
         If the name is in neither, or an array has no class names.
     TypeError, ValueError
-        If it is something else, its rows are not those of the table, or its columns are not numbers of one class each.
+        If it is something else, its rows are not those of the table, or its columns are not numbers of one class each, at least 0.
     """
     if isinstance(truth, str) and truth in table.obs:
         return _column_truth(table.obs[truth])
