@@ -301,7 +301,7 @@ def test_genes_of_another_species(refused: Any, simulated: Any, model: Any) -> N
     # with Ensembl ids the species has a name
     mouse.var["gene_ids"] = [f"ENSMUSG{i:011d}" for i in range(mouse.n_vars)]
     ids = [f"ENSG{i:011d}" for i in range(n)]
-    message = f"{mouse.n_vars} of the table's Ensembl ids start with ENSMUSG, {n} of the encoder's with ENSG"
+    message = f"{mouse.n_vars} of the table's Ensembl ids start with ENSMUSG, {n} of the model's with ENSG"
     with pytest.raises(ValueError, match=message):
         align_counts(model.encoders["gene"].genes, ids, mouse)
 

@@ -187,6 +187,7 @@ def predict_expression(
         "method": chosen,
         "value_space": predictor.config.value_space,
         "library": _library(predictor),
+        "measured": predictor.config.measured,
         "gene_lists": predictor.config.gene_lists,
         "weight": predictor.config.weight if own is None else predictor.config.own_weight,
         "regression": None if chosen == "retrieval" else _regression(model, own=own is not None),

@@ -20,7 +20,7 @@ def test_symbols_of_another_species_are_recognised_by_their_case() -> None:
 def test_ensembl_ids_name_the_species() -> None:
     mouse = [i.replace("ENSG", "ENSMUSG") for i in IDS]
     text = other_species([*SYMBOLS, *IDS], mouse)
-    assert "40 of the table's Ensembl ids start with ENSMUSG, 40 of the encoder's with ENSG" in text
+    assert "40 of the table's Ensembl ids start with ENSMUSG, 40 of the model's with ENSG" in text
     assert other_species(IDS, IDS) == ""
 
 

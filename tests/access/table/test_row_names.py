@@ -25,6 +25,31 @@ def test_names_say_where_the_rows_are_and_a_bare_count_nothing() -> None:
         order_of(pd.Index(["b", "a", "a"]), table("a", "a", "b"), "It", "it")
 
 
+def test_the_message_names_a_call_that_works() -> None:
+    own = table("7", "8", "9")
+
+    def remedy(frame: pd.DataFrame, adata: ad.AnnData = own) -> str:
+        with pytest.raises(ValueError, match="table") as caught:
+            order_of(frame.index, adata, "It", "it")
+        return str(caught.value)
+
+    some, more = pd.DataFrame({"a": [1.0, 2]}, index=["9", "7"]), pd.DataFrame({"a": range(4)}, index=list("9786"))
+    swapped = pd.DataFrame({"a": [1.0, 2, 3]}, index=list("976"))
+    for frame, call in (
+        (some, "it.reindex(adata.obs_names)"),
+        (more, "it.loc[adata.obs_names]"),
+        (swapped, "it.reindex(adata.obs_names)"),
+        (some.set_axis([9, 7]), "it.rename(index=str).reindex(adata.obs_names)"),
+        (more.set_axis([9, 7, 8, 6]), "it.rename(index=str).loc[adata.obs_names]"),
+    ):
+        assert call in remedy(frame)
+        brought = eval(call, {"it": frame, "adata": own})
+        assert order_of(brought.index, own, "It", "it").tolist() == [0, 1, 2]
+    assert "Name them as in .obs_names" in remedy(some.set_axis(["p", "q"]))
+    assert "Names repeat in it (9)" in remedy(some.set_axis(["9", "9"]))
+    assert "Names repeat in adata (a)" in remedy(more, table("a", "a"))
+
+
 def test_a_name_that_is_asked_for_is_that_of_one_row() -> None:
     own = table("a", "b", "a", "c")
     assert places_of(pd.Index(["c", "b", "c"]), own, "They").tolist() == [3, 1, 3]

@@ -114,12 +114,17 @@ def test_a_mask_with_names_belongs_to_these_rows(adata: Any) -> None:
     for mask in (few, few[::-1], shuffled, shuffled.astype("boolean"), nullable[::-1], few.reset_index(drop=True)):
         assert example_rows(adata, {"fat": mask}, ["fat"])["fat"].tolist() == [3, 9]
     for mask, message in (
-        (few[:-1], r"mask of 'fat' in examples has 119 rows, the table 120.*mask\.loc\[adata\.obs_names\]"),
+        (
+            few[:-1],
+            r"mask of 'fat' in examples has 119 rows, the table 120.*mask\.reindex\(adata\.obs_names, fill_value=False\)",
+        ),
         (few.rename({adata.obs_names[0]: "other"}), r"are not those of the table.*mask\.reset_index"),
         (few.reset_index(drop=True)[::-1], "are not those of the table"),
     ):
         with pytest.raises(ValueError, match=message):
             example_rows(adata, {"fat": mask}, ["fat"])
+    brought = few[:-1].reindex(adata.obs_names, fill_value=False)
+    assert example_rows(adata, {"fat": brought}, ["fat"])["fat"].tolist() == [3, 9]
 
 
 def test_a_name_that_is_asked_for_is_that_of_one_row(adata: Any) -> None:

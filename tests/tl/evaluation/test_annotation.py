@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import anndata as ad
@@ -11,6 +12,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
 import spatialwhisperer as sw
+from spatialwhisperer._messages import SpatialWhispererWarning
 
 CLASSES = ["a", "b", "c"]
 
@@ -227,6 +229,52 @@ def test_perfect_labels_get_one_where_a_class_dominates_nowhere() -> None:
     assert got["accuracy"]["macro"] == 1
     assert got["f1"]["macro"] == 1
     assert got.loc["c", ["precision", "recall", "f1"]].isna().all()
+
+
+def test_a_class_that_no_row_has_changes_no_mean(random: Any) -> None:
+    """Also where it has the label of another class."""
+    mapping = {"a": "a", "b": "b", "c": "a"}
+    some = random[(random.obs["truth"] != "c").to_numpy()].copy()
+    some.obs["truth"] = some.obs["truth"].cat.remove_unused_categories()
+    plain = sw.tl.evaluate_annotation(some, "truth", mapping=mapping)
+    some.obs["truth"] = some.obs["truth"].cat.add_categories(["c"])
+    got = sw.tl.evaluate_annotation(some, "truth", mapping=mapping)
+    pd.testing.assert_frame_equal(got.drop(index="c"), plain)
+    assert got.loc["c"].drop(["n_groups", "n_present"]).isna().all()
+    shares = pd.DataFrame({c: np.where(some.obs["truth"] == c, 0.9, 0.1) for c in "abc"}, index=some.obs_names)
+    never = sw.tl.evaluate_annotation(some, shares, mapping=mapping, threshold=0.5)
+    assert never.loc["macro"].to_dict() == plain.loc["macro"].to_dict()
+
+
+def test_classes_with_the_same_labels_count_once_in_the_means(random: Any) -> None:
+    got = sw.tl.evaluate_annotation(random, "truth", mapping={"a": "a", "b": "b", "c": "a"})
+    joined = random.obs["truth"].astype(str).replace("c", "a")
+    guess = random.obs["sw_label"].astype(str)
+    for name, metric in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        expected = metric(joined, guess, labels=["a", "b"], average="macro")
+        assert got[name]["macro"] == pytest.approx(expected)
+        assert got[name]["a"] == got[name]["c"]
+    assert got["auroc"]["macro"] == pytest.approx(got.loc[CLASSES, "auroc"].mean())
+
+
+def test_classes_above_the_threshold_everywhere_or_nowhere_are_named(random: Any) -> None:
+    """Abundances are never 0: with the default threshold no class has an AUROC."""
+    values = np.random.default_rng(3).gamma(1, 1, (90, 3)) + 1e-3
+    values[:, 2] = 0.0
+    frame = pd.DataFrame(values, columns=CLASSES, index=random.obs_names)
+    found = r"At threshold=0, .* no AUROC: a, b in every row \(pass a higher threshold=…\); c in none\. The mean"
+    with pytest.warns(SpatialWhispererWarning, match=found) as caught:
+        assert sw.tl.evaluate_annotation(random, frame)["auroc"].isna().all()
+    assert len(caught) == 1
+    with pytest.warns(
+        SpatialWhispererWarning, match=r"At threshold=1, .* AUROC: c in none \(pass a lower threshold=…\)"
+    ):
+        sw.tl.evaluate_annotation(random, frame, threshold=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sw.tl.evaluate_annotation(random, frame[["a", "b"]], threshold=1.0)
+        # what is stated has no threshold
+        sw.tl.evaluate_annotation(random, frame > 0)
 
 
 def test_rows_of_no_class_count_for_the_auroc_alone(random: Any) -> None:

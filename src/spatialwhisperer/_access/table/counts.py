@@ -221,6 +221,12 @@ def find_genes(asked: Sequence[str], names: Sequence[str], ids: Sequence[str]) -
     return np.array([where.get(plain(gene), -1) if gene else -1 for gene in asked], dtype=np.int64)
 
 
+def other_species_of(genes: Sequence[str], gene_ids: Sequence[str], adata: AnnData) -> str:
+    """Describe how the genes of a table look like those of another species than these; ``""`` where they do not."""
+    identifiers = [name for names in _identifiers(adata, None).values() for name in names]
+    return other_species([*genes, *(i for i in gene_ids if i)], identifiers)
+
+
 def _identifiers(adata: AnnData, gene_ids_key: str | None) -> dict[str, list[str]]:
     """All lists of identifiers of a table, in the order in which they are compared."""
     if not adata.var_names.is_unique:
@@ -273,8 +279,7 @@ def _check_overlap(
         )
         return
     ids = [i for i in gene_ids if i]
-    species = other_species([*genes, *ids], [n for names in _identifiers(adata, None).values() for n in names])
-    if species:
+    if species := other_species_of(genes, gene_ids, adata):
         raise ValueError(f"Only {text}, {too_few}. {species}")
     if contradiction := _contradicted(genes, gene_ids, adata, lacking):
         raise ValueError(f"Only {text}, {too_few}. {contradiction}")

@@ -66,7 +66,7 @@ def other_species(genes: Sequence[str], others: Sequence[str]) -> str:
         (here, n), (there, m) = species[0][0], species[1][0]
         return (
             f"The genes look like those of another species: {m} of the table's Ensembl ids start with {there}, {n} of the "
-            f"encoder's with {here}. {remedy}"
+            f"model's with {here}. {remedy}"
         )
     folded = {g.casefold(): g for g in theirs - ours}
     pairs = [(folded[g.casefold()], g) for g in sorted(ours - theirs) if g.casefold() in folded]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def order_of(index: pd.Index, table: AnnData, what: str, name: str) -> np.ndarray:
+def order_of(index: pd.Index, table: AnnData, what: str, name: str, *, fill: str = "NaN") -> np.ndarray:
     """Where the rows of a table are in a Series or DataFrame: by their names, or as they are where they have none (0, 1, 2, …).
 
     Parameters
@@ -24,6 +24,8 @@ def order_of(index: pd.Index, table: AnnData, what: str, name: str) -> np.ndarra
         The table.
     what, name
         What it is, and the name of its variable, for the message.
+    fill
+        Value of rows that it does not name, for the message: one that leaves them out.
 
     Returns
     -------
@@ -35,20 +37,40 @@ def order_of(index: pd.Index, table: AnnData, what: str, name: str) -> np.ndarra
         If its rows are not those of the table.
     """
     n = table.n_obs
+    names = index.map(str)
     if len(index) != n:
         raise ValueError(
-            f"{what} has {len(index)} rows, the table {n}. Bring it to the same rows: {name}.loc[adata.obs_names]."
+            f"{what} has {len(index)} rows, the table {n} (such as {listing(names[:2])}, and {listing(table.obs_names[:2])}). "
+            f"{_how_to_order(index, table, name, fill)}"
         )
     if index.equals(pd.RangeIndex(n)) or index.equals(table.obs_names):
         return np.arange(n)
-    names = index.map(str)
     where = names.get_indexer(table.obs_names) if names.is_unique else np.full(n, -1)
     if (where < 0).any() or not table.obs_names.is_unique:
         raise ValueError(
-            f"The rows of {what[0].lower()}{what[1:]} ({listing(names, 3)}) are not those of the table ({listing(table.obs_names, 3)}). Name them "
-            f"as in .obs_names; if they have its order, drop their names: {name}.reset_index(drop=True)."
+            f"The rows of {what[0].lower()}{what[1:]} ({listing(names, 3)}) are not those of the table ({listing(table.obs_names, 3)}). "
+            f"{_how_to_order(index, table, name, fill)} If they have its order, drop their names: {name}.reset_index(drop=True)."
         )
     return np.asarray(where)
+
+
+def _how_to_order(index: pd.Index, table: AnnData, name: str, fill: str) -> str:
+    """The call that brings a Series or DataFrame to the rows of a table, by which of them holds the names of the other."""
+    names, own = index.map(str), table.obs_names
+    for repeated, where in ((names[names.duplicated()], name), (own[own.duplicated()], "adata")):
+        if len(repeated):
+            return f"Names repeat in {where} ({listing(repeated.unique(), 3)}), so that rows cannot be found by them: name each row once."
+    if not own.isin(names).any():
+        return "No row has the name of one of the table. Name them as in .obs_names."
+    # .obs_names are text
+    named = name if index.equals(names) else f"{name}.rename(index=str)"
+    if own.isin(names).all():
+        return f"Bring it to the same rows: {named}.loc[adata.obs_names]."
+    filled = "" if fill == "NaN" else f", fill_value={fill}"
+    return (
+        f"Bring it to the same rows, with {fill} in the {int((~own.isin(names)).sum())} that it does not name: "
+        f"{named}.reindex(adata.obs_names{filled})."
+    )
 
 
 def places_of(names: pd.Index, table: AnnData, what: str) -> np.ndarray:

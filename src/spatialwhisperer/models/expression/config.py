@@ -11,6 +11,7 @@ from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.schema import Stored
 from spatialwhisperer.models.configuration.model import RegressionFeatures
 from spatialwhisperer.retrieval.rule import Retrieval
+from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +53,8 @@ class ExpressionConfig(Stored):
         Image features, side by side, of a second regression, for images that are fine enough for them; empty where there is none.
     own_weight
         Weight of that regression in the method "both".
+    measured
+        Genes of the training tables, where values were scaled over all genes of a table; ``None`` where they were not.
     """
 
     genes: tuple[str, ...]
@@ -67,6 +70,7 @@ class ExpressionConfig(Stored):
     groups: tuple[str, ...] = ()
     own_features: tuple[RegressionFeatures, ...] = ()
     own_weight: float = 0.7
+    measured: GeneNumbers | None = None
 
 
 def check_arrays(config: ExpressionConfig, values: sp.csr_matrix, arrays: Mapping[str, np.ndarray]) -> None:

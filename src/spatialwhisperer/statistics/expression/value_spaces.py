@@ -16,11 +16,14 @@ TARGET = 1e4
 """Total counts that a spot, or a gene, is scaled to."""
 
 SPACES = {
-    "per_spot_log1p": "each spot scaled to 10,000 counts over all its genes, ln(1 + x)",
+    "per_spot_log1p": "each spot scaled to 10,000 counts over all genes of its table, ln(1 + x)",
     "per_spot_log10": "each spot scaled to 10,000 counts over the genes of the model, log10(1 + x)",
     "per_gene_log10_peer": "each gene scaled to 10,000 counts within its section, log10(1 + x): no correction for depth",
 }
 """Name to definition. The last one is what the published evaluation of mclSTExp computes."""
+
+OVER_ALL = frozenset({"per_spot_log1p"})
+"""Spaces in which the value of a gene depends on all genes of its table."""
 
 OVER_CHOSEN = frozenset({"per_spot_log10"})
 """Spaces in which the value of a gene depends on which other genes are transformed with it."""

@@ -68,7 +68,8 @@ def _positions(table: AnnData, rows: Any, label: str) -> np.ndarray:
     if isinstance(rows, pd.Series) and pd.api.types.is_bool_dtype(rows.dtype):
         # a missing value is no example
         mask = rows.to_numpy(dtype=bool, na_value=False)
-        return np.flatnonzero(mask[order_of(rows.index, table, f"The mask of {label!r} in examples", "mask")])
+        order = order_of(rows.index, table, f"The mask of {label!r} in examples", "mask", fill="False")
+        return np.flatnonzero(mask[order])
     rows = np.atleast_1d(np.asarray(rows))
     if not rows.size:
         return np.zeros(0, np.int64)

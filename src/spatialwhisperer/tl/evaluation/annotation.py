@@ -14,7 +14,7 @@ from spatialwhisperer._access.elements.colours import lost_classes
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import listing, warn
 from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.tl._annotation.consistency import check_labels
 from spatialwhisperer.tl.evaluation.rows.groups import row_groups
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+_OF_LABELS = ["precision", "recall", "f1"]
 
 CONVENTION = (
     "AUROC of the class score against presence, within each group, undefined ones skipped; mean over groups within a class, "
@@ -54,7 +56,8 @@ def evaluate_annotation(
     abstained, or was rolled up to a coarser term, counts as missed. Of proportions, counts and Boolean values the true label is the
     class with the largest value. A row in which no class is above 0, or several have the largest value, has no true label and counts
     for the AUROC alone. A class that is the true label of no row, such as one that is
-    present in many rows and never the largest proportion, has no F1, and does not count in its mean.
+    present in many rows and never the largest proportion, has no F1, and does not count in its mean. Classes with the same labels
+    have one precision, recall and F1 together, which count once in the means.
 
     Parameters
     ----------
@@ -71,7 +74,8 @@ def evaluate_annotation(
         From true class to the label it is compared with, where the names differ, or to several labels that it covers, of which the
         highest score counts. Classes without a label are left out.
     threshold
-        Proportion or count above which a class is present; rounded to the precision of the ground truth.
+        Proportion or count above which a class is present; rounded to the precision of the ground truth. Estimated abundances are
+        often above 0 in every row: with 0 no class has an AUROC then, and a warning names them.
     min_rows
         Smallest number of rows with and without a class in a group for which its AUROC is computed.
     group_key
@@ -93,8 +97,8 @@ def evaluate_annotation(
     TypeError
         If a column of the truth holds no numbers.
     ValueError
-        If no true class is among the labels, no row has both scores and a known truth, or the rows of a DataFrame are not those of
-        the table.
+        If no true class is among the labels, no row has both scores and a known truth, proportions are negative, or the rows of a
+        DataFrame are not those of the table.
 
     Examples
     --------
@@ -186,7 +190,27 @@ def compare(
         for c, own in sets.items()
         for take in [usable[c] & (groups == group)]
     ]
+    if not known.stated:
+        _warn_of_constant(pairs, threshold)
     return Comparison(pairs, sets, known, scored)
+
+
+def _warn_of_constant(pairs: Sequence[Pair], threshold: float) -> None:
+    """Name the classes that the threshold makes present in every row, or in none: they have no AUROC."""
+    present: dict[str, list[np.ndarray]] = {}
+    for pair in pairs:
+        present.setdefault(pair.name, []).append(pair.present)
+    rows = {name: np.concatenate(parts) for name, parts in present.items()}
+    every = [name for name, its in rows.items() if len(its) and its.all()]
+    none = [name for name, its in rows.items() if len(its) and not its.any()]
+    found = [f"{listing(every)} in every row (pass a higher threshold=…)"] if every else []
+    if none:
+        found.append(f"{listing(none)} in none" + (" (pass a lower threshold=…)" if threshold > 0 else ""))
+    if found:
+        warn(
+            f"At threshold={threshold:g}, classes are present in all rows or in none, and have no AUROC: {'; '.join(found)}. The mean "
+            "is over the other classes."
+        )
 
 
 def label_scores(table: AnnData, key: str) -> pd.DataFrame:
@@ -257,14 +281,15 @@ def _by_class(
     take = scored & np.isin(dominant, np.array(list(sets), dtype=object))
     true = dominant[take]
     guess = predicted.astype(object).where(predicted.notna(), "").to_numpy(dtype=object)[take]
+    occurs = {name: bool((true == name).any()) for name in sets}
     for name, own in sets.items():
-        # a class that is the true label of no row has an AUROC, but no precision, recall and F1
         same = np.isin(true.astype(str), [c for c in sets if sets[c] == own])
         hits = _hits(np.isin(guess.astype(str), own), same)
-        for metric, value in zip(("precision", "recall", "f1"), hits, strict=True):
-            out.loc[name, metric] = value
-    macro = out[["auroc", "precision", "recall", "f1"]].mean()
-    out.loc["macro"] = macro.to_dict() | {"n_groups": out["n_groups"].max(), "n_present": out["n_present"].sum()}
+        # a class that is the true label of no row has an AUROC, but no precision, recall and F1, also where another one has its labels
+        out.loc[name, _OF_LABELS] = hits if occurs[name] else np.nan
+    once = list({tuple(own): name for name, own in sets.items() if occurs[name]}.values())
+    macro = out.loc[once, _OF_LABELS].mean().to_dict() | {"auroc": out["auroc"].mean()}
+    out.loc["macro"] = macro | {"n_groups": out["n_groups"].max(), "n_present": out["n_present"].sum()}
     out["accuracy"] = np.nan
     correct = np.array([g in sets[c] for g, c in zip(guess, true, strict=True)])
     out.loc["macro", "accuracy"] = correct.mean() if take.any() else np.nan
@@ -272,8 +297,6 @@ def _by_class(
 
 
 def _hits(guessed: np.ndarray, true: np.ndarray) -> list[float]:
-    """Precision, recall and F1 of one class; NaN where it is the true label of no row."""
-    if not true.any():
-        return [np.nan] * 3
+    """Precision, recall and F1 of one class."""
     both, n_guessed, n_true = int((guessed & true).sum()), int(guessed.sum()), int(true.sum())
     return [both / max(n_guessed, 1), both / max(n_true, 1), 2 * both / max(n_guessed + n_true, 1)]

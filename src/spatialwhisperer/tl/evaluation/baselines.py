@@ -22,6 +22,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.features.tile_features import read_tiles
 from spatialwhisperer.tl.evaluation.rows.pairs import AS_GIVEN, values_of
+from spatialwhisperer.tl.evaluation.rows.scales import check_species, warn_of_training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -168,11 +169,12 @@ def read_training(
         If an object has none of the predicted genes, or holds rows that are evaluated.
     """
     values, sections, library = [], [], []
-    obs: list[Any] = []
+    tables: list[AnnData] = []
     for number, data in enumerate(train):
         slide = Slide.open(data, **options)
         table = slide.table
         columns = match_genes(pair.genes, pair.gene_ids, table)
+        check_species(pair.genes, pair.gene_ids, table, columns >= 0, f"train[{number}]")
         if (columns < 0).all():
             raise ValueError(f"train[{number}] has none of the predicted genes ({listing(pair.genes, 5)}).")
         if (columns < 0).any():
@@ -186,9 +188,10 @@ def read_training(
                 f"train[{number}] holds rows that are evaluated. Baselines and gene lists must not see them: pass the other sections only."
             )
         library.append(totals)
-        obs.append(table.obs)
+        tables.append(table)
         sections.append(np.array([f"{number}:{code}" for code in slide.sections], dtype=object))
-    stacked = pd.concat(obs, ignore_index=True)
+    warn_of_training(tables, pair.table, space=pair.space, layer=layer)
+    stacked = pd.concat([table.obs for table in tables], ignore_index=True)
     return TrainingSpots(sp.vstack(values, format="csr"), stacked, np.concatenate(sections), np.concatenate(library))
 
 

@@ -126,11 +126,14 @@ def evaluate_expression(
     KeyError
         If there is no prediction, or a column, layer, table or gene does not exist.
     ValueError
-        If rows differ, no gene is both predicted and measured, values are not counts, no gene of a list is, the space is unknown or
-        not that of the prediction, or ``train`` holds evaluated rows.
+        If rows differ, no gene is both predicted and measured, a table is of another species, values are not counts, no gene of a list
+        is, the space is unknown or not that of the prediction, or ``train`` holds evaluated rows.
 
     Notes
     -----
+    In the space "per_spot_log1p" a spot is scaled over all genes of its table. A warning names the numbers of genes where those of the
+    measured table, of ``train`` or of the training of the model are too different for values to be on one scale.
+
     Correlations in the space "per_gene_log10_peer" mostly show the density of the tissue: compare them with the baselines "darkness"
     and "total UMI (oracle)".
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import anndata as ad
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer.tl.evaluation.rows.truth import (
     correct_labels,
     indistinct,
@@ -71,8 +73,42 @@ def test_a_row_without_a_largest_class_has_none(dtype: type) -> None:
 
 
 def test_a_class_that_is_not_above_0_is_not_the_true_one(table: ad.AnnData) -> None:
-    frame = pd.DataFrame({"a": [-1.0, -0.1, np.inf], "b": [-2.0, 0.2, 0.0]})
+    frame = pd.DataFrame({"a": [0.0, -1e-9, np.inf], "b": [-1e-7, 0.2, 0.0]})
     assert known_truth(table, frame).dominant.tolist() == [None, "b", None]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, "Float64"])
+def test_proportions_are_not_below_0(table: ad.AnnData, dtype: Any) -> None:
+    frame = pd.DataFrame({"a": [0.5, np.nan, 1.0], "b": [-0.5, 0.2, -0.25]}).astype(dtype)
+    with pytest.raises(
+        ValueError, match=r"'b' of truth holds 2 negative values \(lowest -0\.5\).*: truth\.clip\(lower=0\)"
+    ):
+        known_truth(table, frame)
+    assert known_truth(table, frame.clip(lower=0)).proportions["b"].tolist() == pytest.approx([0, 0.2, 0], abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [object, "category", "string"])
+def test_missing_values_that_became_text_are_named(table: ad.AnnData, dtype: Any) -> None:
+    """They count as a class; the call in the message makes them unknown."""
+    table.obs["read"] = pd.Series(["nan", "a", ""], index=table.obs_names).astype(dtype)
+    with pytest.warns(SpatialWhispererWarning, match=r"2 rows of \.obs\['read'\] are of the class 'nan', ''") as caught:
+        assert known_truth(table, "read").dominant.tolist() == ["nan", "a", ""]
+    call = str(caught[0].message).split("unknown: ")[1].rstrip(".")
+    exec(call, {"adata": table, "np": np})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert known_truth(table, "read").dominant.tolist() == [None, "a", None]
+
+
+def test_rows_that_a_truth_does_not_name_are_unknown_after_the_call_of_the_message(table: ad.AnnData) -> None:
+    some = pd.DataFrame({"a": [True, False], "b": [False, True]}, index=["z", "x"])
+    with pytest.raises(
+        ValueError, match=r"with NaN in the 1 that it does not name: truth\.reindex\(adata\.obs_names\)"
+    ):
+        known_truth(table, some)
+    known = known_truth(table, some.reindex(table.obs_names))
+    assert known.stated
+    assert known.dominant.tolist() == ["b", None, "a"]
 
 
 def test_rows_of_a_frame_are_found_by_their_names(table: ad.AnnData) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -12,6 +14,7 @@ import spatialdata as sd
 
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded
+from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers
 from spatialwhisperer.tl._training.expression.predictor import choose_genes
 from spatialwhisperer.tl._training.sources import describe
 
@@ -68,6 +71,32 @@ def test_rows_without_counts_in_the_chosen_genes_are_trained_on_as_zeros() -> No
     bank = model.expression.values.toarray()
     assert len(bank) == 60
     assert (bank == 0).all(axis=1).sum() == 24
+
+
+@pytest.mark.slow
+def test_a_panel_beside_whole_tables_is_named() -> None:
+    """In training, and where a model of one is evaluated on the other: spots are scaled over all genes of their table."""
+    expression = sw.tl.ExpressionOptions(genes=["G0", "G1", "G2"], cross_validate=False)
+    options = GIVEN | {"max_epochs": 1, "expression": expression}
+    whole, test = planted(["A", "B", "C"], n=30), planted(["D"], n=30, seed=1)[0]
+    test.obs_names = [f"test_{i}" for i in range(30)]
+    panel = [table[:, :10].copy() for table in whole]
+    found: list[tuple[Any, Any]] = []
+    for tables, message in (
+        (whole[:2], None),
+        (panel[:2], None),
+        ([whole[0], panel[1]], r"object 1 \(10\) have far fewer genes than 40, which another"),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model: Any = sw.tl.train(tables, **options)
+        texts = [str(w.message) for w in caught if "on another scale" in str(w.message)]
+        assert len(texts) == (message is not None)
+        assert message is None or re.search(message, texts[0])
+        prediction = predict(model, test)
+        found.append((model.expression.config.measured, (recorded(prediction, KEY) or {})["measured"]))
+    numbers = [(40, 40), (10, 10), (10, 40)]
+    assert found == [(GeneNumbers(n, m), {"genes": n, "counted": m}) for n, m in numbers]
 
 
 def with_ids(table: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access.table.counts import align_counts, find_genes, match_genes, matched_genes
+from spatialwhisperer._access.table.counts import align_counts, counts_matrix, find_genes, match_genes, matched_genes
 from spatialwhisperer._messages import inform, listing, progress, warn
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
-from spatialwhisperer.statistics.expression.value_spaces import to_space
+from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers, gene_numbers, joined_numbers
+from spatialwhisperer.statistics.expression.value_spaces import OVER_ALL, to_space
 from spatialwhisperer.tl._training.expression.held_out import OWN, with_accuracy, with_own_accuracy
 from spatialwhisperer.tl._training.expression.regression import FEWEST, with_own_regression
 from spatialwhisperer.tl._training.expression.values import Values
@@ -122,11 +123,14 @@ def read_values(
     blocks = []
     unpaired: dict[str, sp.csr_matrix] = {}
     groups: dict[str, set[str]] = {}
+    used = []
     for number, source in enumerate(sources):
         inside = np.asarray(rows["source"] == number)
         if (both & inside).any():
+            used.append(source)
             blocks.append(_source_values(source, genes, gene_ids, space, layer, values_layer)[both[inside]])
         elif _serves(source, genes, gene_ids, values_layer) and not set(source.group.astype(str)) & held_out:
+            used.append(source)
             matrix = _source_values(source, genes, gene_ids, space, layer, None)
             unpaired |= {str(code): matrix[source.section == code] for code in np.unique(source.section)}
             groups |= {
@@ -134,7 +138,22 @@ def read_values(
             }
     matrix = sp.vstack(blocks, format="csr").astype(np.float32)
     stated = "as given" if values_layer else space
-    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired, groups)
+    measured = _gene_numbers(used, layer) if stated in OVER_ALL else None
+    return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired, groups, measured)
+
+
+def _gene_numbers(sources: Sequence[Source], layer: str | None) -> GeneNumbers | None:
+    """Genes over which spots are scaled; a warning names the objects whose values are on another scale than those of others."""
+    numbers = [gene_numbers(counts_matrix(source.table, layer)) for source in sources]
+    most = max(numbers, key=lambda one: one.counted)
+    few = [f"{source.name} ({one.genes})" for source, one in zip(sources, numbers, strict=True) if one.few_beside(most)]
+    if few:
+        warn(
+            f"Spots are scaled over all genes of their table, and {listing(few, 5)} have far fewer genes than {most.counted}, which another "
+            "training object counts: their expression is on another scale, and predictions are a mixture of both. Pass objects with the "
+            "same genes, such as adata[:, genes].copy()."
+        )
+    return joined_numbers(numbers)
 
 
 def _serves(source: Source, genes: Sequence[str], ids: Sequence[str], values_layer: str | None) -> bool:
@@ -241,6 +260,7 @@ def _predictor(
         regression="decoder" if model.decoder is not None else "embedding" if trained else "features",
         regression_rank=spec.regression_rank,
         gene_lists={name: tuple(genes) for name, genes in gene_lists(matrix, values.genes, sections).items()},
+        measured=values.measured,
     )
     xy = {m: rows[["x", "y"]].to_numpy() for m in model.contexts}
     raw = inputs.rows_of("image", rows)

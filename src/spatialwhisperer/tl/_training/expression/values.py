@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     import scipy.sparse as sp
 
+    from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers
+
 
 @dataclass
 class Values:
@@ -28,6 +30,8 @@ class Values:
         Section code to values of the same genes, CSR, for training sections without an image.
     unpaired_groups
         Patients of each of these sections.
+    measured
+        Genes of the tables, where values were scaled over all genes of a table; ``None`` where they were not.
     """
 
     genes: list[str]
@@ -37,6 +41,7 @@ class Values:
     space: str
     unpaired: dict[str, sp.csr_matrix] = field(default_factory=dict)
     unpaired_groups: dict[str, set[str]] = field(default_factory=dict)
+    measured: GeneNumbers | None = None
 
     def without(self, key: str, name: str) -> Values:
         """The same without the sections without an image of a patient (key "group"); a section alone has none to leave out."""

@@ -15,8 +15,11 @@ from spatialwhisperer._access.table.row_names import check_same_rows
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
+from spatialwhisperer._storage.schema import from_plain
+from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers
 from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN, SPACES, check_space, to_space
 from spatialwhisperer.tl.evaluation.rows.groups import row_groups
+from spatialwhisperer.tl.evaluation.rows.scales import check_species, warn_of_scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,8 +145,8 @@ def make_pair(
     KeyError
         If there is no prediction, or a column, layer or gene that is named does not exist.
     ValueError
-        If rows differ, no predicted gene was measured, the prediction holds no value, or the value space is unknown or not that of
-        the prediction.
+        If rows differ, no predicted gene was measured or few because the table is of another species, the prediction holds no value,
+        or the value space is unknown or not that of the prediction.
     """
     table = slide.table
     prediction = _prediction_of(slide, prediction, key)
@@ -152,8 +155,12 @@ def make_pair(
     ids = [str(i) for i in prediction.var["gene_id"]] if "gene_id" in prediction.var else [""] * prediction.n_vars
     names = [str(name) for name in prediction.var_names]
     columns = match_genes(names, ids, table)
-    measured = _measured_genes(prediction, table, columns)
+    measured = columns >= 0
+    check_species(names, ids, table, measured, "the measured table")
+    _check_measured(prediction, table, measured)
     library = _library(known, names, ids) if space in OVER_CHOSEN else None
+    found = measured if library is None else library.columns(table) >= 0
+    warn_of_scale(table, found, space=space, layer=layer, trained=_trained(known))
     truth = values_of(slide, columns[measured], space=space, layer=layer, library=library)
     chosen = _chosen(np.asarray(prediction.var_names)[measured], genes, all_genes, "both predicted and measured")
     keep = np.flatnonzero(measured)[chosen]
@@ -269,8 +276,13 @@ def _check_rows(table: AnnData, prediction: AnnData, key: str) -> None:
     check_same_rows(prediction, table)
 
 
-def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) -> np.ndarray:
-    measured = columns >= 0
+def _trained(known: Mapping[str, Any]) -> GeneNumbers | None:
+    """Genes of the training tables, as a prediction recorded them."""
+    stated = known.get("measured")
+    return from_plain(GeneNumbers, stated, "the record of the prediction") if isinstance(stated, Mapping) else None
+
+
+def _check_measured(prediction: AnnData, table: AnnData, measured: np.ndarray) -> None:
     if not measured.any():
         raise ValueError(
             f"No predicted gene ({listing(prediction.var_names, 5)}) is in the measured table ({listing(table.var_names, 5)})."
@@ -278,7 +290,6 @@ def _measured_genes(prediction: AnnData, table: AnnData, columns: np.ndarray) ->
     if not measured.all():
         absent = prediction.var_names[~measured]
         warn(f"{len(absent)} predicted genes were not measured and are left out: {listing(absent, 5)}.")
-    return measured
 
 
 def _dense(prediction: AnnData, columns: np.ndarray) -> np.ndarray:

@@ -13,12 +13,19 @@ import scipy.sparse as sp
 from spatialwhisperer._access.table.groups import by_group, group_name, group_names
 from spatialwhisperer._access.table.row_names import order_of
 from spatialwhisperer._checks.values import check_texts
-from spatialwhisperer._messages import listing
+from spatialwhisperer._messages import listing, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
+
+
+_ROUNDING = 1e-6
+"""A proportion may fall below 0 by so much where it was calculated, such as the rest of a sum in single precision."""
+
+_MISSING_AS_TEXT = frozenset({"", "nan", "NaN", "NA", "<NA>", "None"})
+"""What missing values become where a column is turned into text."""
 
 
 class Known(NamedTuple):
@@ -48,7 +55,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
     KeyError
         If the name is in neither, or an array has no class names.
     TypeError, ValueError
-        If it is something else, its rows are not those of the table, or its columns are not numbers of one class each.
+        If it is something else, its rows are not those of the table, or its columns are not numbers of one class each, at least 0.
     """
     if isinstance(truth, str) and truth in table.obs:
         return _column_truth(table.obs[truth])
@@ -62,7 +69,7 @@ def known_truth(table: AnnData, truth: Any) -> Known:
         raise TypeError(f"truth must be a name or a DataFrame, not {type(truth).__name__}.")
     truth = truth.iloc[order_of(truth.index, table, "truth", "truth")]
     names = _class_names(truth)
-    stated = all(pd.api.types.is_bool_dtype(dtype) for dtype in truth.dtypes)
+    stated = all(_states_presence(truth.iloc[:, i]) for i in range(len(names)))
     values = {name: _numbers(truth.iloc[:, i], name) for i, name in enumerate(names)}
     return Known(pd.DataFrame(values), stated, _dominant(np.column_stack(list(values.values())), names))
 
@@ -88,7 +95,7 @@ def truth_of_each(truth: Any, n: int) -> list[Any]:
     if isinstance(truth, pd.DataFrame) and n > 1:
         raise ValueError(
             f"truth is one DataFrame for {n} objects. Pass a list with that of each object, such as "
-            "[truth.loc[adata.obs_names] for adata in data]."
+            "[truth.reindex(adata.obs_names) for adata in data]."
         )
     return [truth] * n
 
@@ -206,9 +213,21 @@ def _column_truth(column: Any) -> Known:
         )
     known = ~values.isna().to_numpy()
     labels = group_names(column)
+    _warn_of_missing_as_text(labels[known], str(column.name))
     classes = map(group_name, column.cat.categories) if hasattr(column, "cat") else pd.unique(labels[known])
     proportions = {c: np.where(known, labels == c, np.nan) for c in classes}
     return Known(pd.DataFrame(proportions), True, labels)
+
+
+def _warn_of_missing_as_text(labels: np.ndarray, column: str) -> None:
+    """Name classes that are most likely missing values which were turned into text: their rows are compared as those of a class."""
+    texts = [name for name in pd.unique(labels) if name.strip() in _MISSING_AS_TEXT]
+    if texts:
+        n = int(np.isin(labels, np.array(texts, object)).sum())
+        warn(
+            f"{n} rows of .obs[{column!r}] are of the class {listing(map(repr, texts))}, which counts as known. If it is unknown: "
+            f"adata.obs[{column!r}] = adata.obs[{column!r}].astype(object).replace({texts!r}, np.nan)."
+        )
 
 
 def _proportions(table: AnnData, key: str) -> pd.DataFrame:
@@ -239,18 +258,29 @@ def _class_names(truth: pd.DataFrame) -> list[str]:
     return names
 
 
+def _states_presence(column: pd.Series) -> bool:
+    """Whether a column holds True and False. With missing values, such as those of rows that were added by name, it is one of objects."""
+    return pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.infer_dtype(column, skipna=True) == "boolean"
+
+
 def _numbers(column: pd.Series, name: str) -> np.ndarray:
     """Values of a class, in their own precision; float64 where they are no decimals. NaN where they are unknown."""
     # of nullable, sparse and plain columns
     dtype: Any = getattr(column.dtype, "numpy_dtype", getattr(column.dtype, "subtype", column.dtype))
     try:
         values = column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-        return values.astype(dtype) if dtype.kind == "f" else values
     except (TypeError, ValueError):
         raise TypeError(
             f"The column {name!r} of truth must hold proportions, counts or True and False, not {column.dtype}. Leave out columns that "
             "are no classes."
         ) from None
+    negative = values < -_ROUNDING
+    if negative.any():
+        raise ValueError(
+            f"The column {name!r} of truth holds {int(negative.sum())} negative values (lowest {np.nanmin(values):g}), and proportions and "
+            "counts have none. Pass values before they were centred or transformed; if 0 is meant: truth.clip(lower=0)."
+        )
+    return values.astype(dtype) if dtype.kind == "f" else values
 
 
 def _dominant(values: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,53 @@
+"""How many genes a spot is scaled over: values that were scaled over a panel and over all genes are on different scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialwhisperer._storage.schema import Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import scipy.sparse as sp
+
+FEWEST = 0.5
+"""Fraction of the genes of other values from which on values are taken to be on their scale.
+
+A panel has a tenth of the genes of a transcriptome or less; transcriptomes of different chemistry and filters differ by less than a half.
+"""
+
+
+@dataclass(frozen=True)
+class GeneNumbers(Stored):
+    """Numbers of genes over which spots were scaled.
+
+    Attributes
+    ----------
+    genes
+        Genes of the table; of several tables, of the one that has the fewest.
+    counted
+        Genes of which some spot has a count; of several tables, of the one that has the most. A table may list many genes that it
+        never counts, and a small section counts few of those that were measured.
+    """
+
+    genes: int
+    counted: int
+
+    def few_beside(self, other: GeneNumbers) -> bool:
+        """Whether these are so few that values are on another scale than the others."""
+        return self.genes < FEWEST * other.counted
+
+
+def gene_numbers(counts: sp.csr_matrix) -> GeneNumbers:
+    """Those of a table with these counts, shape (n, genes)."""
+    return GeneNumbers(counts.shape[1], len(np.unique(counts.indices[counts.data > 0])))
+
+
+def joined_numbers(numbers: Iterable[GeneNumbers]) -> GeneNumbers | None:
+    """Those of several tables together; ``None`` of none."""
+    every = list(numbers)
+    return GeneNumbers(min(one.genes for one in every), max(one.counted for one in every)) if every else None
