@@ -69,7 +69,7 @@ def test_nobody_is_warned_of_shapes_that_stay_in_the_store(build: Any, tmp_path:
     read: Any = read_object(path)
     read["table"].obs["new"] = 1
     save_results(read, path)
-    assert "new" in read_object(path)["table"].obs  # type: ignore[operator]
+    assert "new" in read_object(path)["table"].obs
 
 
 @pytest.mark.parametrize("version", [2, 3])
