@@ -9,6 +9,7 @@ import numpy as np
 
 from spatialwhisperer._access.contract import libraries_of, scale_factor
 from spatialwhisperer._access.elements.channels import colour_order, laid_on_white
+from spatialwhisperer._access.elements.decoded import decoded_once
 from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._checks.values import positive
 from spatialwhisperer._messages import listing
@@ -291,7 +292,8 @@ def _from_element(name: str, element: Any) -> RasterImage:
             "the H&E image with image_key=…."
         )
     stored = [array for i, array in enumerate(arrays) if not any(_computed_from(array, finer) for finer in arrays[:i])]
-    return _raster(name, [Level(a, width / a.shape[2], height / a.shape[1], order) for a in stored])
+    sizes = [(width / array.shape[2], height / array.shape[1]) for array in stored]
+    return _raster(name, [Level(decoded_once(a, name), *size, order) for a, size in zip(stored, sizes, strict=True)])
 
 
 def _computed_from(array: Any, source: Any) -> bool:

@@ -67,12 +67,12 @@ def read_slide(
     TypeError
         If ``path`` is no path.
     ValueError
-        If this is a folder, a damaged or truncated file, a grey image, a stack of images, or smaller than a tile; or if ``mpp`` and the
-        file differ by more than 5 %.
+        If this is a folder, a damaged or truncated file, a grey image, one whose channels are named after stains, a stack of images, or
+        smaller than a tile; or if ``mpp`` and the file differ by more than 5 %.
 
     Notes
     -----
-    Colours are RGB afterwards: palettes are resolved, CMYK is converted without a colour profile, and what is transparent is laid over
+    Colours are RGB afterwards: channels of an OME-TIFF are put in order by their names where these are colours, palettes are resolved, CMYK is converted without a colour profile, and what is transparent is laid over
     white. Pictures are turned as their EXIF orientation asks for. 16-bit values of TIFF and PNG are kept. PNG and JPEG can only be
     decoded as a whole, which takes 3 bytes of memory per pixel (6 with 16 bits); a tiled TIFF with a pyramid of its own can be of any size.
 

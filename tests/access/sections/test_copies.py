@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
@@ -79,6 +81,42 @@ COARSE = smaller(FULL, 4)
 )
 def test_images_that_differ_are_two(pixels: np.ndarray, place: np.ndarray) -> None:
     assert finest_copy({"full": raster(FULL), "other": raster(pixels)}, {"full": np.eye(3), "other": place}) is None
+
+
+TURNS: dict[str, tuple[Any, list[list[float]]]] = {
+    "mirrored": (lambda a: a[:, :, ::-1], [[-1, 0, 640], [0, 1, 0]]),
+    "upside down": (lambda a: a[:, ::-1, ::-1], [[-1, 0, 640], [0, -1, 480]]),
+    "transposed": (lambda a: a.transpose(0, 2, 1), [[0, 1, 0], [1, 0, 0]]),
+    "a quarter turn": (lambda a: np.rot90(a, axes=(1, 2)), [[0, 1, 0], [-1, 0, 640]]),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_finest_one_that_was_mirrored_or_turned_is_a_copy_where_it_is_placed_so(turn: str) -> None:
+    turned, place = TURNS[turn]
+    images = {"full": raster(turned(FULL)), "hires": raster(smaller(FULL, 2)), "lowres": raster(COARSE)}
+    placed = {"full": np.array([*place, [0, 0, 1]]), "hires": scaled(2), "lowres": scaled(4)}
+    assert finest_copy(images, placed) == "full"
+    # not where its pixels are as they were, or its corners are not those of the others
+    assert finest_copy(images | {"full": raster(FULL)}, placed) is None
+    assert finest_copy(images, placed | {"full": placed["full"] + [[0, 0, 90], [0, 0, 0], [0, 0, 0]]}) is None
+
+
+def test_all_windows_of_an_image_are_read_at_once() -> None:
+    reads = {"full": 0, "lowres": 0}
+
+    def decoded(name: str, pixels: np.ndarray) -> np.ndarray:
+        reads[name] += 1
+        return pixels
+
+    def lazy(name: str, pixels: np.ndarray) -> RasterImage:
+        whole = da.from_delayed(dask.delayed(decoded, pure=False)(name, pixels), pixels.shape, pixels.dtype)
+        _, height, width = pixels.shape
+        return RasterImage(name, (Level(whole.rechunk((3, 64, 64)), 1.0, 1.0),), (width, height))
+
+    copies = {"full": lazy("full", FULL), "lowres": lazy("lowres", COARSE)}
+    assert finest_copy(copies, {"full": np.eye(3), "lowres": scaled(4)}) == "full"
+    assert reads == {"full": 1, "lowres": 1}
 
 
 def test_one_that_differs_makes_all_of_them_ambiguous() -> None:

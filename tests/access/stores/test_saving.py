@@ -63,6 +63,15 @@ def test_a_store_of_either_version_of_zarr_lists_its_results(
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
+@pytest.mark.filterwarnings("error:The table is annotating")
+def test_nobody_is_warned_of_shapes_that_stay_in_the_store(build: Any, tmp_path: Path) -> None:
+    path = written(build.one(), tmp_path / "a.zarr", 3)
+    read: Any = read_object(path)
+    read["table"].obs["new"] = 1
+    save_results(read, path)
+    assert "new" in read_object(path)["table"].obs
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_store_of_an_image_alone_gets_a_table_and_shapes(build: Any, tmp_path: Path, version: int) -> None:
     path = written(build.one(shapes={}, tables={}), tmp_path / "a.zarr", version)

@@ -40,6 +40,11 @@ def colour_order(names: Sequence[object], n_channels: int) -> tuple[int, ...] | 
     return tuple(colours.index(colour) for colour in range(n_channels))
 
 
+def are_colours(names: Sequence[object]) -> bool:
+    """Whether channels have names, each of a colour or alpha."""
+    return len(names) > 0 and all(str(name).strip().lower() in _COLOURS for name in names)
+
+
 def _only_numbered(names: Sequence[str]) -> bool:
     """Whether names are numbers, or one word with numbers that count up from 0 or 1, as ``c0``, ``c1`` and ``c2``."""
     found = [_NUMBERED.fullmatch(name) for name in names]

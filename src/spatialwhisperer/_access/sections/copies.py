@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._access.images import read_pixels
+from spatialwhisperer._access.images import read_boxes
 from spatialwhisperer._access.sections.systems import moved
 
 if TYPE_CHECKING:
@@ -55,10 +55,12 @@ def _pixels_per_unit(matrix: np.ndarray) -> float:
 
 
 def _covers(finest: RasterImage, coarser: RasterImage, to_finest: np.ndarray) -> bool:
-    """Whether the corners of both images are the same, up to the rounding of their sizes."""
-    apart = moved(_corners(coarser), to_finest) - _corners(finest)
+    """Whether the corners of both images are the same, up to the rounding of their sizes. One may be mirrored or turned in the other."""
+    corners = _corners(finest)
+    apart = np.linalg.norm(moved(_corners(coarser), to_finest)[:, None] - corners, axis=2)
     tolerance = _APART_PX * _pixels_per_unit(to_finest) + _APART_PART * max(finest.size_px)
-    return bool((np.linalg.norm(apart, axis=1) <= tolerance).all())
+    nearest = apart.argmin(axis=1)
+    return len(set(nearest.tolist())) == len(corners) and bool((apart.min(axis=1) <= tolerance).all())
 
 
 def _corners(image: RasterImage) -> np.ndarray:
@@ -73,8 +75,9 @@ def _shows(finest: RasterImage, coarser: RasterImage, to_finest: np.ndarray) -> 
     level = _level(finest, _pixels_per_unit(to_finest) / _FINE_ENOUGH)
     scale = np.array([level.scale_x, level.scale_y])
     own = np.array([coarser.levels[0].scale_x, coarser.levels[0].scale_y])
-    corners = (np.rint(moved(at * own, to_finest) / scale).astype(int) for at in (starts, starts + edge))
-    other = _colours(level, *corners)
+    # of a mirrored or turned window the first corner is another one
+    corners = np.stack([np.rint(moved(at * own, to_finest) / scale).astype(int) for at in (starts, starts + edge)])
+    other = _colours(level, corners.min(axis=0), corners.max(axis=0))
     varies = ((one - one.mean(axis=0)) ** 2).sum()
     return bool(varies > 0 and ((one - other) ** 2).sum() <= _LEFT_OVER * varies)
 
@@ -95,4 +98,4 @@ def _level(image: RasterImage, largest_px: float) -> Level:
 def _colours(level: Level, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Mean colour of each window, shape (n, 3); what lies outside of the image is white."""
     boxes = np.column_stack([first, np.maximum(last, first + 1)])
-    return np.array([read_pixels(level, *map(int, box)).mean(axis=(1, 2)) for box in boxes])
+    return np.array([pixels.mean(axis=(1, 2)) for pixels in read_boxes(level, [tuple(box) for box in boxes.tolist()])])

@@ -75,10 +75,11 @@ def save_results(data: AnnData | SpatialData, path: Path) -> None:
     sweep(path)
     temporary = beside(path)
     try:
-        new, results = temporary / path.name, _results(data, path)
+        new = temporary / path.name
         with warnings.catch_warnings():
-            # a table without the image that it annotates, for as long as this takes
+            # a table without the shapes that it annotates, for as long as this takes
             warnings.simplefilter("ignore")
+            results = _results(data, path)
             results.write(new, sdata_formats=_format_of(path))
         _check_listed(results, new, path)
         make_durable(new)

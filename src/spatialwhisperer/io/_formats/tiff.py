@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialwhisperer._access.elements.channels import on_white
+from spatialwhisperer._access.elements.channels import are_colours, colour_order, on_white
 from spatialwhisperer._access.elements.pixel_size import PixelSize, of_ome, of_resolution
+from spatialwhisperer._messages import listing
 from spatialwhisperer.io._formats.pixels import (
     FromPalette,
     Pixels,
@@ -24,7 +25,9 @@ from spatialwhisperer.io._formats.pixels import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+    from xml.etree.ElementTree import Element
 
     from spatialwhisperer.io._formats.pixels import Convert
 
@@ -104,7 +107,7 @@ def open_tiff(path: Path, page: int | None) -> SlideFile:
         axes, first = _axes(path, chosen), chosen.keyframe
         for level in levels:
             _check_whole(path, file.filehandle.size, level)
-        convert, remarks = _conversion(path, chosen)
+        convert, remarks = _conversion(path, chosen, _channel_names(file, chosen))
         orientation = int(_tag(first, _ORIENTATION) or 1)
         arrays = [
             turned(lazy(*_level(path, file.series.index(chosen), number, level, axes, convert)), orientation)
@@ -187,8 +190,8 @@ def _check_whole(path: Path, size: int, level: Any) -> None:
             )
 
 
-def _conversion(path: Path, series: Any) -> tuple[Convert, tuple[str, ...]]:
-    """How the stored samples become RGB, and what to say about it."""
+def _conversion(path: Path, series: Any, names: Sequence[str]) -> tuple[Convert, tuple[str, ...]]:
+    """How the stored samples become RGB, and what to say about it. ``names`` are those of channels that are stored one by one."""
     frame = series.keyframe
     photometric = frame.photometric.name
     sizes = dict(zip(series.axes, series.shape, strict=True))
@@ -206,16 +209,45 @@ def _conversion(path: Path, series: Any) -> tuple[Convert, tuple[str, ...]]:
             f"{path} has {samples} channel(s) ({photometric.lower()}): a slide stained with H&E has three, red, green and blue. Read "
             "another file, or the image of the stain."
         )
-    if samples == 4 and photometric == "MINISBLACK":
+    if samples == 4 and photometric == "MINISBLACK" and not are_colours(names):
         raise ValueError(
             f"{path} has four channels that are not said to be colours: it looks like fluorescence, not like H&E. Save the three "
             "colour channels as RGB."
         )
+    if any(names):
+        return _by_names(path, names)
     kinds = tuple(int(kind) for kind in frame.extrasamples or ())
     if samples == 4 and kinds and kinds[0] in (_PREMULTIPLIED, _ALPHA):
         how = partial(on_white, premultiplied=kinds[0] == _PREMULTIPLIED)
         return how, ("what is transparent was laid over white",)
     return as_stored, ()
+
+
+def _by_names(path: Path, names: Sequence[str]) -> tuple[Convert, tuple[str, ...]]:
+    """How channels that have names become RGB."""
+    order = colour_order(names, len(names))
+    if order is None:
+        raise ValueError(
+            f"{path} has channels that are not named as colours ({listing(names)}): it looks like fluorescence, not like H&E. Read another "
+            "file, or the image of the stain. If they are colours, name them Red, Green and Blue in its OME-XML, which tifffile.tiffcomment "
+            "reads and writes."
+        )
+    remarks = (
+        ()
+        if order == tuple(range(len(order)))
+        else (f"its channels ({listing(names)}) were put in order by their names",)
+    )
+    if len(order) == 4:
+        return partial(_laid_in_order, order=order), (*remarks, "what is transparent was laid over white")
+    return partial(_in_order, order=order), remarks
+
+
+def _in_order(block: np.ndarray, *, order: tuple[int, ...]) -> np.ndarray:
+    return block[..., list(order)]
+
+
+def _laid_in_order(block: np.ndarray, *, order: tuple[int, ...]) -> np.ndarray:
+    return on_white(_in_order(block, order=order))
 
 
 def _tag(frame: Any, code: int) -> Any:
@@ -225,10 +257,9 @@ def _tag(frame: Any, code: int) -> Any:
 
 def _pixel_size(file: Any, frame: Any, series: Any) -> PixelSize | None:
     """Size of a pixel by OME, else by ImageJ, else by the resolution of the page."""
-    if file.is_ome and (attributes := _ome_pixels(file.ome_metadata, file.series.index(series))) is not None:
-        found = of_ome(attributes)
-        if found is not None:
-            return found
+    stated = _ome_pixels(file, series)
+    if stated is not None and (found := of_ome(dict(stated.attrib))) is not None:
+        return found
     per_x, per_y = (_fraction(_tag(frame, code)) for code in (_X_RESOLUTION, _Y_RESOLUTION))
     if per_x is None or per_y is None:
         return None
@@ -246,13 +277,29 @@ def _fraction(value: Any) -> float | None:
         return None
 
 
-def _ome_pixels(xml: str | None, number: int) -> dict[str, str] | None:
-    """Attributes of the element ``Pixels`` of an image of OME-XML."""
+def _ome_pixels(file: Any, series: Any) -> Element | None:
+    """The element ``Pixels`` of an image of OME-XML."""
     from xml.etree import ElementTree
 
+    if not file.is_ome:
+        return None
     try:
-        root = ElementTree.fromstring(xml or "")
+        root = ElementTree.fromstring(file.ome_metadata or "")
     except ElementTree.ParseError:
         return None
-    found = [element.attrib for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels"]
-    return dict(found[min(number, len(found) - 1)]) if found else None
+    found = [element for element in root.iter() if _local_name(element) == "Pixels"]
+    return found[min(file.series.index(series), len(found) - 1)] if found else None
+
+
+def _channel_names(file: Any, series: Any) -> list[str]:
+    """Names by OME of channels that are stored one by one, "" where one has none. Samples of one channel, as of RGB, have no names."""
+    pixels = _ome_pixels(file, series)
+    if pixels is None:
+        return []
+    names = [str(element.attrib.get("Name", "")) for element in pixels if _local_name(element) == "Channel"]
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    return names if sizes.get("S", 1) == 1 and len(names) == sizes.get("C", 1) else []
+
+
+def _local_name(element: Element) -> str:
+    return str(element.tag).rpartition("}")[2]
