@@ -270,6 +270,17 @@ def test_processes_are_counted_as_lightning_does(options: dict[str, Any], expect
     assert module._world_size(lightning.pytorch, {"accelerator": "cpu", "strategy": "ddp", **options}) == expected
 
 
+def test_early_stopping_begins_anew_in_each_phase_and_each_run(items: Items, space: Space, run: Runs) -> None:
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    # no loss falls by a hundred, so that every phase ends two epochs after its first
+    stopping = EarlyStopping("loss", patience=2, min_delta=100.0)
+    for number in range(2):
+        how = run({"callbacks": [stopping]}, max_epochs=8, folder=run().folder / str(number))
+        history = fit(space(), items, None, how, schedule="sequential", image_link="contrastive").history
+        assert history["phase"].tolist() == ["gene-text"] * 3 + ["image-gene"] * 3
+
+
 # ------------------------------------------------------------------------------------------------- interruption
 
 

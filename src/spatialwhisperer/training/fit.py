@@ -18,7 +18,14 @@ from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.resuming.checkpoints import sweep
 from spatialwhisperer.training.resuming.run_identity import check_epochs
 from spatialwhisperer.training.ridge_link import ridge_link
-from spatialwhisperer.training.trainer import ending_together, limit_silence, optimiser_steps, quiet
+from spatialwhisperer.training.trainer import (
+    ending_together,
+    limit_silence,
+    listed,
+    optimiser_steps,
+    own_callbacks,
+    quiet,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -213,8 +220,15 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         history, checkpoints = History(phase.name, folder, feed.parts), Checkpoints(folder, epochs, feed.parts)
         last = _resumed_from(checkpoints, phase, run)
         best = [BestEpoch()] if run.recipe.select == "best" else []
-        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar(), AtOnce(), *best]
-        options["plugins"] = [*_listed(options.get("plugins")), CheckpointFiles()]
+        options["callbacks"] = [
+            *own_callbacks(options.get("callbacks")),
+            history,
+            checkpoints,
+            EpochBar(),
+            AtOnce(),
+            *best,
+        ]
+        options["plugins"] = [*listed(options.get("plugins")), CheckpointFiles()]
         trainer = pytorch.Trainer(max_epochs=epochs, **options)
         limit_silence(trainer, options["strategy"])
         sampler.rank_of = partial(getattr, trainer, "global_rank")
@@ -250,13 +264,6 @@ def _no_step(phase: Phase, run: Run) -> str:
         f"The training of {phase.name!r} ended before its first step, so that there is no trained model. Raise what limits it: "
         f"trainer={limits}."
     )
-
-
-def _listed(given: Any) -> list[Any]:
-    """An argument of the Trainer that is one object, several, or ``None``, as a list."""
-    if given is None:
-        return []
-    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | None:

@@ -5,6 +5,7 @@ Beside them, what happens to several processes that train together when one of t
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import warnings
@@ -109,8 +110,8 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If the Trainer has no argument of a name, or it is an argument of `train`; or if a callback is no Callback, or a logger no
-        Logger.
+        If the Trainer has no argument of a name, or it is an argument of `train`; if a callback is no Callback, or a logger no Logger;
+        or if a callback cannot be copied.
     ValueError
         If models cannot be trained with an argument, or no step would be made.
     """
@@ -160,6 +161,43 @@ def quiet() -> Iterator[None]:
         finally:
             for log, level in zip(loggers, levels, strict=True):
                 log.setLevel(level)
+
+
+def own_callbacks(given: Any) -> list[Any]:
+    """Copies of the caller's callbacks as they were given, for one phase of training.
+
+    A callback such as early stopping remembers the best loss of the phase that it has seen, and would end the next one with it.
+
+    Parameters
+    ----------
+    given
+        One callback, several, or ``None``.
+
+    Raises
+    ------
+    TypeError
+        If one cannot be copied.
+    """
+    return [_copied(callback) for callback in listed(given)]
+
+
+def listed(given: Any) -> list[Any]:
+    """An argument of the Trainer that is one object, several, or ``None``, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _copied(callback: Any) -> Any:
+    try:
+        return copy.deepcopy(callback)
+    # what is copied is the caller's, and so is the error
+    except Exception as error:
+        raise TypeError(
+            f"trainer={{'callbacks': …}} has a {type(callback).__name__} that cannot be copied ({error}). Each phase of training and each "
+            "held-out patient begins with a copy. Let the callback make what it needs in its method setup(), or give it a method "
+            "__deepcopy__(self, memo) that returns self if phases may share it."
+        ) from error
 
 
 def optimiser_steps(trainer: Any, batches: int) -> int:
@@ -270,7 +308,7 @@ def _check_usable(given: Mapping[str, Any]) -> None:
 
 
 def _check_objects(given: Mapping[str, Any]) -> None:
-    """Refuse callbacks and loggers that are none: Lightning notices only when it calls them."""
+    """Refuse callbacks and loggers that are none, which Lightning notices only when it calls them, and callbacks without a copy."""
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
@@ -278,11 +316,12 @@ def _check_objects(given: Mapping[str, Any]) -> None:
         value = given.get(name)
         if value is None or (name == "logger" and isinstance(value, bool)):
             continue
-        for one in value if isinstance(value, list | tuple) else [value]:
+        for one in listed(value):
             if not isinstance(one, kind):
                 raise TypeError(
                     f"trainer={{{name!r}: …}} takes objects of {kind.__module__}.{kind.__name__}, not {type(one).__name__}: {one!r}."
                 )
+    own_callbacks(given.get("callbacks"))
 
 
 def _check_precision(precision: Any) -> None:
