@@ -194,7 +194,7 @@ class Checkpoints(Checkpoint):
         checkpoint[_OWN] = {"epochs": self.epochs, "random": states_of_ranks(pl_module.device)}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Keep the random states for the start of the first epoch, because what comes before it may draw.
+        """Keep the random states for the start of the first epoch, because what comes before it may draw; complete the epoch.
 
         Raises
         ------
@@ -208,6 +208,14 @@ class Checkpoints(Checkpoint):
                 f"trainer={{'devices': {len(states)}}}, or train in another folder."
             )
         self._states = states
+        # it was saved in the last moment of an epoch; of a run with max_steps Lightning would train a batch of that epoch again
+        for progress in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            progress["completed"] = progress["processed"]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Begin a resumed run with a new epoch, where Lightning takes that of a run with max_steps for one that was begun."""
+        if self._states is not None:
+            trainer.fit_loop.epoch_loop.restarting = False
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Restore the random state of this rank in the first epoch of a resumed run."""
