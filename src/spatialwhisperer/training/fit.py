@@ -16,6 +16,7 @@ from spatialwhisperer.training.feed import ItemFeed
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.resuming.checkpoints import sweep
+from spatialwhisperer.training.resuming.ended import Ended, forget_ended, read_ended
 from spatialwhisperer.training.resuming.run_identity import check_epochs
 from spatialwhisperer.training.ridge_link import ridge_link
 from spatialwhisperer.training.trainer import (
@@ -217,6 +218,12 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         epochs = _epochs(run, -(-len(sampler) * feed.parts // accumulated)) * feed.parts
         folder = run.folder / phase.name
         sweep(folder)
+        ended = _ended(folder, epochs, feed.parts, phase, run)
+        if ended is not None:
+            model.load_state_dict(ended.weights)
+            model.eval().requires_grad_(True).to("cpu")
+            return ended.history
+        forget_ended(folder)
         history, checkpoints = History(phase.name, folder, feed.parts), Checkpoints(folder, epochs, feed.parts)
         last = _resumed_from(checkpoints, phase, run)
         best = [BestEpoch()] if run.recipe.select == "best" else []
@@ -255,6 +262,8 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         losses = history.frame()
         if losses.empty and not trainer.global_step:
             raise ValueError(_no_step(phase, run))
+        if trainer.is_global_zero:
+            Ended(epochs, _max_time(run), model.state_dict(), losses.to_dict("list")).write(folder)
         return losses
 
 
@@ -266,6 +275,25 @@ def _no_step(phase: Phase, run: Run) -> str:
     )
 
 
+def _max_time(run: Run) -> str | None:
+    limit = run.trainer.get("max_time")
+    return None if limit is None else str(limit)
+
+
+def _several_phases(phase: Phase, run: Run) -> bool:
+    return set(phase.pairs) != set(run.pairs)
+
+
+def _ended(folder: Path, epochs: int, parts: int, phase: Phase, run: Run) -> Ended | None:
+    """The phase, where it has ended and the run that is resumed leaves it as it is."""
+    found = read_ended(folder) if run.resume else None
+    if found is None:
+        return None
+    several = _several_phases(phase, run)
+    check_epochs(found.epochs // parts, epochs // parts, run.recipe, several_phases=several)
+    return found if found.stays(epochs, _max_time(run), several_phases=several) else None
+
+
 def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | None:
     """The checkpoint to continue from; ``None`` for a new run, and where the run was killed before its first checkpoint."""
     found = checkpoints.find() if run.resume else None
@@ -273,9 +301,7 @@ def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | No
         return None
     path, before = found
     parts = checkpoints.parts
-    check_epochs(
-        before // parts, checkpoints.epochs // parts, run.recipe, several_phases=set(phase.pairs) != set(run.pairs)
-    )
+    check_epochs(before // parts, checkpoints.epochs // parts, run.recipe, several_phases=_several_phases(phase, run))
     return path
 
 
