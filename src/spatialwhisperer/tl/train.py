@@ -76,8 +76,8 @@ def train(
     group_key
         Column of ``.obs`` with the patient. An object without this column is a group of its own.
     validation
-        Groups held out for a validation loss, ``val_loss`` in ``model.history``: their names, or the fraction of groups; ``None`` holds
-        out none. Of a link in closed form the loss is the mean squared error that it leaves, before a refinement.
+        Groups held out for a validation loss, ``val_loss`` in ``model.history`` (NaN in epochs that did not measure it): their names,
+        or the fraction of groups; ``None`` holds out none. Of a link in closed form the loss is the mean squared error that it leaves, before a refinement.
     expression
         Whether the model is trained to predict expression (:func:`predict_expression`), or :class:`ExpressionOptions`; ``None`` takes
         the default of the preset.

@@ -140,8 +140,8 @@ def test_a_run_whose_time_was_up_continues_with_more_time(
     expected = fit(whole, items, None, run(max_epochs=3, folder=run().folder / "whole"), **JOINT).history
     with monkeypatch.context() as patch:
         # an hour has passed after the second epoch
-        patch.setattr(Timer, "time_elapsed", lambda self, *_: 3600.0 * (len(seen) >= 8))
         seen: list[int] = []
+        patch.setattr(Timer, "time_elapsed", lambda *_: 3600.0 * (len(seen) >= 8))
         patch.setattr(Timer, "on_train_batch_start", lambda *_: seen.append(1), raising=False)
         short = fit(space(), items, None, run({"max_time": {"hours": 1}}, max_epochs=3), **JOINT).history
     assert len(short) == 2
