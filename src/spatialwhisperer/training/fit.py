@@ -21,6 +21,7 @@ from spatialwhisperer.training.resuming.run_identity import check_epochs
 from spatialwhisperer.training.ridge_link import ridge_link
 from spatialwhisperer.training.trainer import (
     ending_together,
+    flags_restored,
     limit_silence,
     listed,
     optimiser_steps,
@@ -200,7 +201,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
 
 def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataFrame:
     """Train the heads and encoders of one phase on what it is fed with, and return its history."""
-    with isolated_rng(run.random_state), quiet():
+    with isolated_rng(run.random_state), quiet(), flags_restored():
         pytorch = import_torch_stack("lightning.pytorch")
         from spatialwhisperer.training.callbacks import (
             AtOnce,

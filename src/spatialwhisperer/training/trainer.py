@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import os
 import warnings
 from contextlib import contextmanager
 from datetime import timedelta
@@ -50,6 +51,9 @@ _NOISE = (
 )
 """Words of Lightning's hints, which do not apply to batches that are looked up in memory."""
 
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Variable of the environment that a deterministic Trainer sets."""
+
 _GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "timeout")
 """Words of the errors of torch.distributed for a process that does not answer."""
 
@@ -84,7 +88,7 @@ def checked_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     # a strategy that the caller has made belongs to the Trainer of the run
     tried = {k: v for k, v in options.items() if k != "callbacks" and (k != "strategy" or isinstance(v, str))}
     try:
-        with quiet(), warnings.catch_warnings():
+        with quiet(), flags_restored(), warnings.catch_warnings():
             # the Trainer of the run says them again
             warnings.simplefilter("ignore")
             pytorch.Trainer(max_epochs=1, **tried)
@@ -161,6 +165,25 @@ def quiet() -> Iterator[None]:
         finally:
             for log, level in zip(loggers, levels, strict=True):
                 log.setLevel(level)
+
+
+@contextmanager
+def flags_restored() -> Iterator[None]:
+    """Leave the switches of the process as they were: a Trainer with ``deterministic`` or ``benchmark`` sets them and keeps them."""
+    deterministic, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(_WORKSPACE)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+        torch.backends.cudnn.benchmark = benchmark
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)
+        else:
+            os.environ[_WORKSPACE] = workspace
 
 
 def own_callbacks(given: Any) -> list[Any]:
