@@ -91,8 +91,9 @@ def train(
         anew. What a callback notes stays in its copy, unless its method ``__deepcopy__`` returns the callback itself.
     folder
         Folder for the run: ``run.json`` states its data and arguments, ``phases`` holds the last two checkpoints of each phase, and
-        ``model`` the finished model. ``None`` makes a new folder under ``settings.cache_dir / "runs"``, which holds only the finished
-        model in the end.
+        ``model`` the finished model. Loggers and callbacks of ``trainer`` write there too where they name no folder
+        (``lightning_logs``, ``checkpoints``). ``None`` makes a new folder under ``settings.cache_dir / "runs"``, without ``run.json``
+        and, in the end, without ``phases``; it is ``model.folder.parent``.
     resume
         Continue the run in ``folder``, or begin it where there is none. The data and every argument that shapes numbers must be those of
         the run; ``run.json`` is compared. On one process, the result is then the same to the last bit as that of a run that was never
