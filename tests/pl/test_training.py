@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import spatialwhisperer as sw
@@ -66,6 +69,21 @@ def test_of_one_epoch_the_loss_is_a_point(limit: dict[str, Any]) -> None:
     row = model.history.iloc[0]
     assert drawn == {"image–gene": ("o", row["loss"]), "image–gene, held out": ("s", row["val_loss"])}
     assert all(tick == int(tick) for tick in ax.get_xticks())
+
+
+@pytest.mark.parametrize(("known", "marker"), [([1, 3], "None"), ([3], "s")])
+def test_a_held_out_loss_of_every_other_epoch_is_one_line(known: list[int], marker: str) -> None:
+    losses = pd.Series([np.nan] * 5)
+    losses[known] = [2.0, 1.0][-len(known) :]
+    history = pd.DataFrame({"phase": "joint", "step": [10, 20, 30, 40, 50], "loss": 3.0, "val_loss": losses})
+    model = SimpleNamespace(history=history)
+    ax: Any
+    (ax,) = sw.pl.training(model)  # type: ignore[arg-type]
+    trained, held_out = ax.lines
+    assert trained.get_xdata().tolist() == [10, 20, 30, 40, 50]
+    assert held_out.get_xdata().tolist() == [10 * (epoch + 1) for epoch in known]
+    assert held_out.get_ydata().tolist() == losses[known].tolist()
+    assert (trained.get_marker(), held_out.get_marker()) == ("None", marker)
 
 
 def closed_form(**training: Any) -> Any:

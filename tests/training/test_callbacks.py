@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -65,6 +66,20 @@ def test_numbers_of_the_file_are_those_of_the_run(tmp_path: Path) -> None:
     history = after(History("p", tmp_path), 0.1 + 0.2, 1 / 3, 2.5066282746310002e-7)
     history.on_train_end(trainer(), None)
     assert History("p", tmp_path).frame()["loss"].tolist() == history.frame()["loss"].tolist()
+
+
+def test_a_held_out_loss_stands_in_the_epochs_that_measured_it_alone(tmp_path: Path) -> None:
+    history = History("p", tmp_path)
+    for epoch, (measured, sanity) in enumerate([(True, True), (True, False), (False, False), (True, False)]):
+        run = trainer(epoch, loss=1.0, val_loss=float(epoch), val_loss_a_b=2.0)
+        run.sanity_checking = sanity
+        if measured:
+            history.on_validation_end(run, None)
+        history.on_train_epoch_end(run, None)
+    found = history.frame()
+    np.testing.assert_array_equal(found["val_loss"], [np.nan, 1, np.nan, 3])
+    np.testing.assert_array_equal(found["val_loss_a_b"], [np.nan, 2, np.nan, 2])
+    assert found["loss"].tolist() == [1, 1, 1, 1]
 
 
 def test_an_interrupted_run_writes_its_history(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import warnings
@@ -14,6 +15,7 @@ import torch
 from spatialwhisperer.training import fit as module
 from spatialwhisperer.training.closed_form import TEXT_PENALTY
 from spatialwhisperer.training.fit import Phase, fit, fit_phase, in_closed_form
+from spatialwhisperer.training.trainer import checked_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,19 +139,25 @@ def test_epochs_are_raised_for_steps_of_the_optimiser(items: Items, space: Space
 
 
 @pytest.mark.parametrize(
-    "trainer", [{}, {"check_val_every_n_epoch": 2}, {"num_sanity_val_steps": 2}, {"val_check_interval": 1}]
+    ("trainer", "measured"),
+    [
+        ({}, [0, 1, 2]),
+        ({"check_val_every_n_epoch": 2}, [1]),
+        ({"num_sanity_val_steps": 2}, [0, 1, 2]),
+        ({"val_check_interval": 1}, [0, 1, 2]),
+    ],
 )
 def test_held_out_items_give_a_validation_loss_and_change_nothing(
-    items: Items, space: Space, run: Runs, trainer: dict[str, int]
+    items: Items, space: Space, run: Runs, trainer: dict[str, int], measured: list[int]
 ) -> None:
     own, other = items.subset(np.flatnonzero(items.group == "a")), items.subset(np.flatnonzero(items.group == "b"))
     # with dropout, a number that is drawn for the held-out items would change the steps that follow
     plain, validated = space(dropout=0.3), space(dropout=0.3)
     without = fit(plain, own, None, run(folder=run().folder / "1"), schedule="joint", image_link=None).history
-    measured = run(trainer, folder=run().folder / "2")
-    history = fit(validated, own, other, measured, schedule="joint", image_link=None).history
+    how = run(trainer, folder=run().folder / "2")
+    history = fit(validated, own, other, how, schedule="joint", image_link=None).history
     assert {"val_loss", "val_loss_image_gene", "val_loss_gene_text"} <= set(history)
-    assert history["val_loss"].iloc[1:].notna().all()
+    assert np.flatnonzero(history["val_loss"].notna()).tolist() == measured
     assert "val_loss" not in without
     assert same(plain, validated)
     assert np.array_equal(without["loss"], history["loss"])
@@ -223,6 +231,41 @@ def test_the_process_keeps_its_random_state(
     assert torch.equal(before[2], after[2])
 
 
+def test_the_process_keeps_its_switches(items: Items, space: Space, run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deterministic run is so, and what follows it is not."""
+    from lightning.pytorch.callbacks import Callback
+
+    seen: list[tuple[bool, bool, str | None]] = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+            seen.append(switches())
+
+    def switches() -> tuple[bool, bool, str | None]:
+        on = torch.are_deterministic_algorithms_enabled()
+        return on, torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = switches()
+    given = {"deterministic": True, "benchmark": True, "callbacks": Look()}
+    checked_options(given)
+    assert switches() == before
+    fit(space(), items, None, run(given, max_epochs=1), schedule="joint", image_link=None)
+    assert seen == [(True, True, ":4096:8")]
+    assert switches() == before == (False, False, None)
+
+
+def test_switches_of_the_user_stay_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        checked_options({"deterministic": True})
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_lightning_is_silent_and_its_loggers_are_left_as_they_were(
     items: Items, space: Space, run: Runs, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +311,17 @@ def test_processes_are_counted_as_lightning_does(options: dict[str, Any], expect
     import lightning.pytorch
 
     assert module._world_size(lightning.pytorch, {"accelerator": "cpu", "strategy": "ddp", **options}) == expected
+
+
+def test_early_stopping_begins_anew_in_each_phase_and_each_run(items: Items, space: Space, run: Runs) -> None:
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    # no loss falls by a hundred, so that every phase ends two epochs after its first
+    stopping = EarlyStopping("loss", patience=2, min_delta=100.0)
+    for number in range(2):
+        how = run({"callbacks": [stopping]}, max_epochs=8, folder=run().folder / str(number))
+        history = fit(space(), items, None, how, schedule="sequential", image_link="contrastive").history
+        assert history["phase"].tolist() == ["gene-text"] * 3 + ["image-gene"] * 3
 
 
 # ------------------------------------------------------------------------------------------------- interruption

@@ -36,6 +36,9 @@ class Watch(Callback):
         self.groups: list[dict[str, Any]] = []
         self.weights: list[dict[str, torch.Tensor]] = []
 
+    def __deepcopy__(self, memo: Any) -> Watch:
+        return self
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         self.groups = [dict(group) for group in trainer.optimizers[0].param_groups]
 

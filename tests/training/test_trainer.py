@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from spatialwhisperer.training.trainer import (
     ending_together,
     limit_silence,
     optimiser_steps,
+    own_callbacks,
     trainer_options,
 )
 
@@ -123,6 +125,36 @@ def test_callbacks_and_loggers_are_objects_of_lightning(given: dict[str, Any], m
     trainer_options({"callbacks": timer, "logger": logger})
     trainer_options({"callbacks": [timer], "logger": [logger]})
     trainer_options({"callbacks": None, "logger": True})
+
+
+def test_each_phase_has_its_own_copies_of_the_callbacks() -> None:
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    given = EarlyStopping("loss", patience=3)
+    first, second = own_callbacks(given)[0], own_callbacks([given])[0]
+    first.wait_count = 2
+    assert (given.wait_count, second.wait_count, second.patience) == (0, 0, 3)
+    assert own_callbacks(None) == []
+
+
+def test_a_callback_that_cannot_be_copied_is_refused_with_the_remedy() -> None:
+    from lightning.pytorch.callbacks import Callback
+
+    class Waits(Callback):
+        def __init__(self) -> None:
+            self.event = threading.Event()
+
+    class Shared(Waits):
+        def __deepcopy__(self, memo: Any) -> Shared:
+            return self
+
+    with pytest.raises(
+        TypeError, match=r"has a Waits that cannot be copied .*__deepcopy__\(self, memo\) that returns self"
+    ):
+        trainer_options({"callbacks": [Waits()]})
+    shared = Shared()
+    trainer_options({"callbacks": shared})
+    assert own_callbacks(shared) == [shared]
 
 
 # ------------------------------------------------------------------------------------------------- this machine

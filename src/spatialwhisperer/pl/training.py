@@ -114,15 +114,17 @@ def _draw(ax: Axes, part: pd.DataFrame) -> None:
         # the whole loss is that of the only pair
         columns = [c for c in columns if "loss_" in c]
     colours: dict[str, str] = {}
-    # one point is no line
-    markers = {True: "s", False: "o"} if len(part) == 1 else {}
     for column in columns:
         held_out = column.startswith("val_")
         name = column.removeprefix("val_").removeprefix("loss").strip("_").replace("_", "–") or "mean of the pairs"
         colour = colours.setdefault(name, f"C{len(colours)}")
         label = f"{name}, held out" if held_out else name
         style: dict[str, Any] = {"ls": "--" if held_out else "-", "lw": 2 if "–" not in name else 1.2}
-        ax.plot(part["step"], part[column], color=colour, label=label, marker=markers.get(held_out), **style)
+        # held-out groups may be measured every few epochs, and NaN between them would leave no line
+        drawn = part[part[column].notna()] if held_out else part
+        # nor is one point a line
+        marker = ("s" if held_out else "o") if len(drawn) == 1 else None
+        ax.plot(drawn["step"], drawn[column], color=colour, label=label, marker=marker, **style)
     ax.locator_params(axis="x", integer=True, min_n_ticks=1)
     ax.set_xlabel("step")
     ax.set_ylabel("loss")

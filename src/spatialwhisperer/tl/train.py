@@ -77,8 +77,8 @@ def train(
     group_key
         Column of ``.obs`` with the patient. An object without this column is a group of its own.
     validation
-        Groups held out for a validation loss, ``val_loss`` in ``model.history``: their names, or the fraction of groups; ``None`` holds
-        out none. Of a link in closed form the loss is the mean squared error that it leaves, before a refinement.
+        Groups held out for a validation loss, ``val_loss`` in ``model.history`` (NaN in epochs that did not measure it): their names,
+        or the fraction of groups; ``None`` holds out none. Of a link in closed form the loss is the mean squared error that it leaves, before a refinement.
     expression
         Whether the model is trained to predict expression (:func:`predict_expression`), or :class:`ExpressionOptions`; ``None`` takes
         the default of the preset.
@@ -88,16 +88,21 @@ def train(
         Arguments of Lightning's Trainer by name, such as ``{"devices": 2, "precision": "bf16-mixed"}``. On several devices, a process
         that was killed ends the run within a minute, and one that does not answer ends it after ten. Another limit is given with the
         strategy: ``{"devices": 2, "strategy": DDPStrategy(timeout=timedelta(minutes=2))}``, of ``lightning.pytorch.strategies``.
+        Each phase of training and each held-out patient has copies of ``callbacks`` as they were given, so that early stopping begins
+        anew. What a callback notes stays in its copy, unless its method ``__deepcopy__`` returns the callback itself.
     folder
         Folder for the run: ``run.json`` states its data and arguments, ``phases`` holds the last two checkpoints of each phase, and
-        ``model`` the finished model. ``None`` makes a new folder under ``settings.cache_dir / "runs"``, which holds only the finished
-        model in the end.
+        ``model`` the finished model. Loggers and callbacks of ``trainer`` write there too where they name no folder
+        (``lightning_logs``, ``checkpoints``). ``None`` makes a new folder under ``settings.cache_dir / "runs"``, without ``run.json``
+        and, in the end, without ``phases``; it is ``model.folder.parent``.
     resume
         Continue the run in ``folder``, or begin it where there is none. The data and every argument that shapes numbers must be those of
         the run; ``run.json`` is compared. On one process, the result is then the same to the last bit as that of a run that was never
         interrupted. ``max_epochs`` may be raised only where the learning rate does not depend on the number of epochs (a recipe with
         ``schedule="constant"`` and ``warmup=0``) and all pairs are trained together; else a longer run would have taken other steps from
-        the beginning. A damaged last checkpoint gives way to the one before it, with a warning.
+        the beginning. A phase that had ended before its last epoch, by early stopping or ``max_steps`` for example, stays as it is. Where
+        ``max_time`` ended it and all pairs are trained together, a larger one continues it. A damaged last checkpoint gives way to the
+        one before it, with a warning.
     %(random_state)s
     %(slide)s
 
@@ -118,7 +123,8 @@ def train(
     KeyError
         If a key that is named does not exist.
     TypeError
-        If an argument has the wrong type, or ``trainer`` names an argument that Lightning's Trainer does not have.
+        If an argument has the wrong type, ``trainer`` names an argument that Lightning's Trainer does not have, or a callback cannot be
+        copied.
     FileExistsError
         If the folder holds another run, and ``resume`` is off; or if another process trains in it.
 

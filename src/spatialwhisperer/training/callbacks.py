@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
 from pathlib import Path
@@ -45,6 +46,7 @@ class History(Callback):
         self.phase, self.parts = phase, parts
         self.path = folder / "history.csv"
         self.rows: list[dict[str, Any]] = []
+        self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
         """Rows so far, for the checkpoint."""
@@ -54,10 +56,18 @@ class History(Callback):
         """Rows up to the checkpoint from which a run is resumed."""
         self.rows = list(state_dict["rows"])
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Note that the epoch has a validation loss."""
+        self._validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Append the metrics of the epoch."""
+        """Append the metrics of the epoch; those of held-out groups are NaN where none were measured."""
         # every rank reads them, because the means over the ranks are taken when they are read
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        if not self._validated:
+            # the trainer keeps those of an earlier epoch
+            metrics = {k: math.nan if k.startswith("val_") else v for k, v in metrics.items()}
+        self._validated = False
         if not trainer.is_global_zero:
             return
         epoch = trainer.current_epoch // self.parts
@@ -194,7 +204,7 @@ class Checkpoints(Checkpoint):
         checkpoint[_OWN] = {"epochs": self.epochs, "random": states_of_ranks(pl_module.device)}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Keep the random states for the start of the first epoch, because what comes before it may draw.
+        """Keep the random states for the start of the first epoch, because what comes before it may draw; complete the epoch.
 
         Raises
         ------
@@ -208,6 +218,14 @@ class Checkpoints(Checkpoint):
                 f"trainer={{'devices': {len(states)}}}, or train in another folder."
             )
         self._states = states
+        # it was saved in the last moment of an epoch; of a run with max_steps Lightning would train a batch of that epoch again
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            counts["completed"] = counts["processed"]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Begin a resumed run with a new epoch, where Lightning takes that of a run with max_steps for one that was begun."""
+        if self._states is not None:
+            trainer.fit_loop.epoch_loop.restarting = False
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Restore the random state of this rank in the first epoch of a resumed run."""

@@ -16,9 +16,18 @@ from spatialwhisperer.training.feed import ItemFeed
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.resuming.checkpoints import sweep
+from spatialwhisperer.training.resuming.ended import Ended, forget_ended, read_ended
 from spatialwhisperer.training.resuming.run_identity import check_epochs
 from spatialwhisperer.training.ridge_link import ridge_link
-from spatialwhisperer.training.trainer import ending_together, limit_silence, optimiser_steps, quiet
+from spatialwhisperer.training.trainer import (
+    ending_together,
+    flags_restored,
+    limit_silence,
+    listed,
+    optimiser_steps,
+    own_callbacks,
+    quiet,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -195,7 +204,7 @@ def fit_phase(model: JointSpace, items: Items, validation: Items | None, phase: 
 
 def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataFrame:
     """Train the heads and encoders of one phase on what it is fed with, and return its history."""
-    with isolated_rng(run.random_state), quiet():
+    with isolated_rng(run.random_state), quiet(), flags_restored():
         pytorch = import_torch_stack("lightning.pytorch")
         from spatialwhisperer.training.callbacks import (
             AtOnce,
@@ -213,11 +222,24 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         epochs = _epochs(run, -(-len(sampler) * feed.parts // accumulated)) * feed.parts
         folder = run.folder / phase.name
         sweep(folder)
+        ended = _ended(folder, epochs, feed.parts, phase, run)
+        if ended is not None:
+            model.load_state_dict(ended.weights)
+            model.eval().requires_grad_(True).to("cpu")
+            return ended.history
+        forget_ended(folder)
         history, checkpoints = History(phase.name, folder, feed.parts), Checkpoints(folder, epochs, feed.parts)
         last = _resumed_from(checkpoints, phase, run)
         best = [BestEpoch()] if run.recipe.select == "best" else []
-        options["callbacks"] = [*_listed(options.get("callbacks")), history, checkpoints, EpochBar(), AtOnce(), *best]
-        options["plugins"] = [*_listed(options.get("plugins")), CheckpointFiles()]
+        options["callbacks"] = [
+            *own_callbacks(options.get("callbacks")),
+            history,
+            checkpoints,
+            EpochBar(),
+            AtOnce(),
+            *best,
+        ]
+        options["plugins"] = [*listed(options.get("plugins")), CheckpointFiles()]
         trainer = pytorch.Trainer(max_epochs=epochs, **options)
         limit_silence(trainer, options["strategy"])
         sampler.rank_of = partial(getattr, trainer, "global_rank")
@@ -244,6 +266,8 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         losses = history.frame()
         if losses.empty and not trainer.global_step:
             raise ValueError(_no_step(phase, run))
+        if trainer.is_global_zero:
+            Ended(epochs, _max_time(run), model.state_dict(), losses.to_dict("list")).write(folder)
         return losses
 
 
@@ -255,11 +279,23 @@ def _no_step(phase: Phase, run: Run) -> str:
     )
 
 
-def _listed(given: Any) -> list[Any]:
-    """An argument of the Trainer that is one object, several, or ``None``, as a list."""
-    if given is None:
-        return []
-    return list(given) if isinstance(given, list | tuple) else [given]
+def _max_time(run: Run) -> str | None:
+    limit = run.trainer.get("max_time")
+    return None if limit is None else str(limit)
+
+
+def _several_phases(phase: Phase, run: Run) -> bool:
+    return set(phase.pairs) != set(run.pairs)
+
+
+def _ended(folder: Path, epochs: int, parts: int, phase: Phase, run: Run) -> Ended | None:
+    """The phase, where it has ended and the run that is resumed leaves it as it is."""
+    found = read_ended(folder) if run.resume else None
+    if found is None:
+        return None
+    several = _several_phases(phase, run)
+    check_epochs(found.epochs // parts, epochs // parts, run.recipe, several_phases=several)
+    return found if found.stays(epochs, _max_time(run), several_phases=several) else None
 
 
 def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | None:
@@ -269,9 +305,7 @@ def _resumed_from(checkpoints: Checkpoints, phase: Phase, run: Run) -> Path | No
         return None
     path, before = found
     parts = checkpoints.parts
-    check_epochs(
-        before // parts, checkpoints.epochs // parts, run.recipe, several_phases=set(phase.pairs) != set(run.pairs)
-    )
+    check_epochs(before // parts, checkpoints.epochs // parts, run.recipe, several_phases=_several_phases(phase, run))
     return path
 
 

@@ -5,8 +5,10 @@ Beside them, what happens to several processes that train together when one of t
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
+import os
 import warnings
 from contextlib import contextmanager
 from datetime import timedelta
@@ -49,6 +51,9 @@ _NOISE = (
 )
 """Words of Lightning's hints, which do not apply to batches that are looked up in memory."""
 
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Variable of the environment that a deterministic Trainer sets."""
+
 _GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "timeout")
 """Words of the errors of torch.distributed for a process that does not answer."""
 
@@ -83,7 +88,7 @@ def checked_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     # a strategy that the caller has made belongs to the Trainer of the run
     tried = {k: v for k, v in options.items() if k != "callbacks" and (k != "strategy" or isinstance(v, str))}
     try:
-        with quiet(), warnings.catch_warnings():
+        with quiet(), flags_restored(), warnings.catch_warnings():
             # the Trainer of the run says them again
             warnings.simplefilter("ignore")
             pytorch.Trainer(max_epochs=1, **tried)
@@ -109,8 +114,8 @@ def trainer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If the Trainer has no argument of a name, or it is an argument of `train`; or if a callback is no Callback, or a logger no
-        Logger.
+        If the Trainer has no argument of a name, or it is an argument of `train`; if a callback is no Callback, or a logger no Logger;
+        or if a callback cannot be copied.
     ValueError
         If models cannot be trained with an argument, or no step would be made.
     """
@@ -160,6 +165,62 @@ def quiet() -> Iterator[None]:
         finally:
             for log, level in zip(loggers, levels, strict=True):
                 log.setLevel(level)
+
+
+@contextmanager
+def flags_restored() -> Iterator[None]:
+    """Leave the switches of the process as they were: a Trainer with ``deterministic`` or ``benchmark`` sets them and keeps them."""
+    deterministic, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(_WORKSPACE)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+        torch.backends.cudnn.benchmark = benchmark
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)
+        else:
+            os.environ[_WORKSPACE] = workspace
+
+
+def own_callbacks(given: Any) -> list[Any]:
+    """Copies of the caller's callbacks as they were given, for one phase of training.
+
+    A callback such as early stopping remembers the best loss of the phase that it has seen, and would end the next one with it.
+
+    Parameters
+    ----------
+    given
+        One callback, several, or ``None``.
+
+    Raises
+    ------
+    TypeError
+        If one cannot be copied.
+    """
+    return [_copied(callback) for callback in listed(given)]
+
+
+def listed(given: Any) -> list[Any]:
+    """An argument of the Trainer that is one object, several, or ``None``, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _copied(callback: Any) -> Any:
+    try:
+        return copy.deepcopy(callback)
+    # what is copied is the caller's, and so is the error
+    except Exception as error:
+        raise TypeError(
+            f"trainer={{'callbacks': …}} has a {type(callback).__name__} that cannot be copied ({error}). Each phase of training and each "
+            "held-out patient begins with a copy. Let the callback make what it needs in its method setup(), or give it a method "
+            "__deepcopy__(self, memo) that returns self if phases may share it."
+        ) from error
 
 
 def optimiser_steps(trainer: Any, batches: int) -> int:
@@ -270,7 +331,7 @@ def _check_usable(given: Mapping[str, Any]) -> None:
 
 
 def _check_objects(given: Mapping[str, Any]) -> None:
-    """Refuse callbacks and loggers that are none: Lightning notices only when it calls them."""
+    """Refuse callbacks and loggers that are none, which Lightning notices only when it calls them, and callbacks without a copy."""
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
@@ -278,11 +339,12 @@ def _check_objects(given: Mapping[str, Any]) -> None:
         value = given.get(name)
         if value is None or (name == "logger" and isinstance(value, bool)):
             continue
-        for one in value if isinstance(value, list | tuple) else [value]:
+        for one in listed(value):
             if not isinstance(one, kind):
                 raise TypeError(
                     f"trainer={{{name!r}: …}} takes objects of {kind.__module__}.{kind.__name__}, not {type(one).__name__}: {one!r}."
                 )
+    own_callbacks(given.get("callbacks"))
 
 
 def _check_precision(precision: Any) -> None:

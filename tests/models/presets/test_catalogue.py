@@ -55,6 +55,9 @@ def on_frozen_features(preset: Preset) -> Preset:
 class Spy(Callback):
     """Remembers the optimiser and how it was set."""
 
+    def __deepcopy__(self, memo: Any) -> Spy:
+        return self
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         self.kind = type(trainer.optimizers[0]).__name__
         self.groups = [dict(g, params=len(g["params"])) for g in trainer.optimizers[0].param_groups]

@@ -19,6 +19,7 @@ from spatialwhisperer.training.resuming.checkpoints import (
     sweep,
     write_checkpoint,
 )
+from spatialwhisperer.training.resuming.ended import forget_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,6 +198,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(items: Items, space: S
     whole, model = space(), space()
     expected = fit(whole, items, None, run(max_epochs=4), schedule="joint", image_link=None).history
     folder = run().folder / "joint"
+    # as a process leaves it that is killed after its last epoch
+    forget_ended(folder)
     last = sorted(folder.glob("*.ckpt"))[-1]
     last.write_bytes(last.read_bytes()[:-100])
     resumed = run(max_epochs=4, resume=True)
@@ -206,10 +209,30 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(items: Items, space: S
     assert same(model, whole)
     # the run has saved its end again
     fit(space(), items, None, resumed, schedule="joint", image_link=None)
+    forget_ended(folder)
     for path in folder.glob("*.ckpt"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="No checkpoint in .* can be used"):
         fit(space(), items, None, resumed, schedule="joint", image_link=None)
+
+
+@pytest.mark.parametrize("max_steps", [14, 200])
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_run_with_a_limit_of_steps_continues_with_a_new_epoch(
+    items: Items, space: Space, run: Runs, tmp_path: Path, max_steps: int, validated: bool
+) -> None:
+    """Four steps make an epoch: the limit is in the middle of the fourth, or is never reached."""
+    whole, model, held_out = space(dropout=0.3), space(dropout=0.3), items if validated else None
+    limit = {"max_steps": max_steps}
+    expected = fit(whole, items, held_out, run(limit, max_epochs=5), schedule="joint", image_link=None).history
+    assert expected["step"].tolist() == ([4, 8, 12, 14] if max_steps == 14 else [4, 8, 12, 16, 20])
+    stopping = run({"callbacks": stop_at(2), **limit}, max_epochs=5, folder=tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        fit(space(dropout=0.3), items, held_out, stopping, schedule="joint", image_link=None)
+    resumed = run(limit, max_epochs=5, folder=tmp_path / "stopped", resume=True)
+    history = fit(model, items, held_out, resumed, schedule="joint", image_link=None).history
+    pd.testing.assert_frame_equal(history, expected, check_exact=True)
+    assert same(model, whole)
 
 
 def test_a_run_that_ends_within_an_epoch_is_saved_at_the_end_of_the_epoch_before(
@@ -227,4 +250,5 @@ def test_leftovers_of_killed_runs_are_swept(items: Items, space: Space, run: Run
     (folder / "step-0000000004.ckpt.sha256").write_text("of no checkpoint")
     fit(space(), items, None, run(max_epochs=2, resume=True), schedule="joint", image_link=None)
     kept = ["step-0000000004.ckpt", "step-0000000008.ckpt"]
-    assert sorted(p.name for p in folder.iterdir()) == ["history.csv", *(n + s for n in kept for s in ("", ".sha256"))]
+    digested = [name + suffix for name in ("ended.pt", *kept) for suffix in ("", ".sha256")]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(["history.csv", *digested])

@@ -200,6 +200,11 @@ def _place(folder: str | Path | None) -> Path:
     return settings.cache_dir / "runs" if folder is None else Path(folder).expanduser()
 
 
+def writing_to(plan: Plan, folder: Path) -> Plan:
+    """The plan with the folder of the run for what loggers and callbacks of the caller write where they name no folder."""
+    return replace(plan, trainer={**plan.trainer, "default_root_dir": str(folder)})
+
+
 @contextmanager
 def _written(folder: str | Path | None) -> Iterator[None]:
     try:

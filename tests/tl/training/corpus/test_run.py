@@ -89,6 +89,16 @@ def test_a_run_that_was_interrupted_in_a_pass_continues(
     assert resumed.history.equals(whole.history)
 
 
+def test_a_logger_writes_to_the_folder_of_the_run(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    sw.tl.train(corpus.absolute(), preset=PRESET, max_epochs=1, folder=tmp_path / "run", trainer={"logger": True})
+    assert (tmp_path / "run" / "lightning_logs").is_dir()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_a_run_on_another_corpus_is_not_continued(corpus: Path, tmp_path: Path) -> None:
     other = corpora.build(
         tmp_path / "c", [*corpora.sources(), sw.pp.CorpusSource("more", corpora.slide(5, 30, ["M"]), "CC0")]

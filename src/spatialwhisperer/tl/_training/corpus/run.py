@@ -85,7 +85,7 @@ def run_corpus(
         fitting.check_folder(folder, resume=resume)
         if folder is not None:
             begin_run(identity, where)
-        plan = _plan(preset, feed, pairs, max_epochs, random_state, trainer)
+        plan = fitting.writing_to(_plan(preset, feed, pairs, max_epochs, random_state, trainer), where)
         model = _fit(inputs, feed, plan, where / "phases", resume=resume)
         _attach(model, inputs, corpus, plan)
         fitting.save_model(model, where / "model")

@@ -1,0 +1,86 @@
+"""A phase of training that has ended: its weights and its history, so that a resumed run leaves it as it is.
+
+A checkpoint is not enough. It does not say that early stopping ended the phase, it is that of a whole epoch, and weights that are
+averaged or chosen at the end come after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from spatialwhisperer._messages import warn
+from spatialwhisperer.training.resuming.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+NAME = "ended.pt"
+"""File in the folder of a phase, with its digest beside it."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A phase that has ended.
+
+    Attributes
+    ----------
+    epochs
+        Number of epochs that were asked for, as the trainer counts them.
+    max_time
+        Limit of time that was asked for, as text; ``None`` where there was none.
+    weights
+        Weights of the whole model.
+    losses
+        Columns of the history.
+    """
+
+    epochs: int
+    max_time: str | None
+    weights: dict[str, torch.Tensor]
+    losses: dict[str, list[Any]]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The history, one row per epoch."""
+        return pd.DataFrame(self.losses)
+
+    def stays(self, epochs: int, max_time: str | None, *, several_phases: bool) -> bool:
+        """Whether a run that asks for so many epochs and so much time, from its start, would have ended the phase as it did.
+
+        Parameters
+        ----------
+        epochs, max_time
+            What is asked for now.
+        several_phases
+            Whether other phases precede or follow this one. Then it always stays, because the next one began with its weights.
+        """
+        if several_phases:
+            return True
+        every = len(self.history) >= self.epochs
+        # a phase that something else ended than its number of epochs would not have used more of them
+        return epochs == self.epochs if every else max_time == self.max_time
+
+    def write(self, folder: Path) -> None:
+        """Write to the folder of the phase."""
+        write_checkpoint(asdict(self), folder / NAME)
+
+
+def read_ended(folder: Path) -> Ended | None:
+    """Read from the folder of a phase; ``None`` where the phase has not ended, and with a warning where the file is damaged."""
+    if not (folder / NAME).is_file():
+        return None
+    try:
+        return Ended(**read_checkpoint(folder / NAME))
+    except ValueError as error:
+        warn(f"{error} Training continues from the last checkpoint.")
+        return None
+
+
+def forget_ended(folder: Path) -> None:
+    """Remove what states that the phase has ended, before it is trained further."""
+    remove_checkpoint(folder / NAME)
