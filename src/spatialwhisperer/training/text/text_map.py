@@ -3,7 +3,7 @@
 It is a ridge regression, as in the bilinear model of Romera-Paredes & Torr (ICML 2015), in which captions have fixed attributes instead of
 text features. Features of "tumour" and "no tumour" are alike, so that no linear map can take them to opposite directions for many
 captions. Where texts are given that negate a caption, a logistic regression on the text features says how likely a text is to negate, and
-the mapped direction is turned round by it.
+the mapped direction is turned round where that is likely.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialwhisperer.networks.heads import ORDINARY_ODDS
 from spatialwhisperer.training.text.wordings import N_FOLDS
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ class Sign:
     Attributes
     ----------
     weight, bias
-        Of a logistic regression, shape (t,) and a number.
+        Of a logistic regression with classes of equal weight, shape (t,) and a number.
     """
 
     weight: np.ndarray
     bias: float
 
     def __call__(self, text: np.ndarray) -> np.ndarray:
-        """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,)."""
-        return np.tanh((text @ self.weight + self.bias) / 2)
+        """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,), as of the head "signed_linear"."""
+        return np.tanh((text @ self.weight + self.bias + np.log(ORDINARY_ODDS)) / 2)
 
 
 @dataclass(frozen=True)
