@@ -77,6 +77,16 @@ def test_the_sign_is_that_of_the_head_that_is_made_of_it() -> None:
     assert mapped.sign(limit[None]) == pytest.approx([0.5])
 
 
+def test_the_map_is_fitted_to_texts_turned_round_at_even_odds() -> None:
+    text, directions, wordings = worded(np.random.default_rng(7))
+    mapped = fit_text_map(text, directions, wordings)
+    assert mapped.sign is not None
+    assert mapped.penalty is not None
+    each = np.where(np.arange(len(text)) < len(CAPTIONS), TEXT_PENALTY, mapped.penalty)
+    factor = np.tanh((text @ mapped.sign.weight + mapped.sign.bias) / 2)
+    assert mapped.weight == pytest.approx(text_map(factor[:, None] * text, directions, each))
+
+
 def test_captions_alone_are_mapped_as_without_wordings() -> None:
     rng = np.random.default_rng(4)
     text, directions = unit(rng.normal(size=(3, 9))), rng.normal(size=(5, 3))

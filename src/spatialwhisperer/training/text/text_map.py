@@ -25,6 +25,10 @@ TEXT_PENALTY = 0.1
 WORDING_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties of other wordings, of which one is chosen. They are not smaller than that of a caption, which its rows have."""
 
+BALANCED = 1.0
+"""Odds at which the map is fitted: the negations of training are known to be some, and a map of texts that are turned the wrong way round
+is a worse one."""
+
 SIGN_STRENGTH = 10.0
 """Inverse penalty of the logistic regression that tells texts that negate."""
 
@@ -42,9 +46,18 @@ class Sign:
     weight: np.ndarray
     bias: float
 
-    def __call__(self, text: np.ndarray) -> np.ndarray:
-        """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,), as of the head "signed_linear"."""
-        return np.tanh((text @ self.weight + self.bias + np.log(ORDINARY_ODDS)) / 2)
+    def __call__(self, text: np.ndarray, odds: float = ORDINARY_ODDS) -> np.ndarray:
+        """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,).
+
+        Parameters
+        ----------
+        text
+            Features.
+        odds
+            That a text does not negate, before it is read: those of a text that is asked, as in the head "signed_linear", or
+            `BALANCED`.
+        """
+        return np.tanh((text @ self.weight + self.bias + np.log(odds)) / 2)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,11 @@ class TextMap:
 
     def __call__(self, text: np.ndarray) -> np.ndarray:
         """Directions of text features (n, t), shape (n, d)."""
-        return _signed(text, self.sign) @ self.weight.T
+        return self.read(text, ORDINARY_ODDS)
+
+    def read(self, text: np.ndarray, odds: float) -> np.ndarray:
+        """Directions at other odds that a text does not negate."""
+        return _signed(text, self.sign, odds) @ self.weight.T
 
 
 def text_map(text: np.ndarray, directions: np.ndarray, penalty: float | np.ndarray = TEXT_PENALTY) -> np.ndarray:
@@ -137,7 +154,9 @@ class _Fit:
         """The map of some of the texts, with a sign that was learnt before or is learnt now."""
         sign = self.sign(keep) if sign is None else sign
         each = np.where(np.arange(len(self.text)) < self.n_captions, TEXT_PENALTY, penalty)[keep]
-        return TextMap(text_map(_signed(self.text[keep], sign), self.directions[:, keep], each), sign, penalty)
+        return TextMap(
+            text_map(_signed(self.text[keep], sign, BALANCED), self.directions[:, keep], each), sign, penalty
+        )
 
 
 def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[float, float]:
@@ -150,7 +169,7 @@ def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[f
             continue
         sign = fit.sign(folds != number)
         for penalty, found in cosines.items():
-            z = fit.fitted(folds != number, penalty, sign)(fit.text[out])
+            z = fit.fitted(folds != number, penalty, sign).read(fit.text[out], BALANCED)
             dots = (z * fit.directions[:, out].T).sum(axis=1)
             found[out] = dots / (np.linalg.norm(z, axis=1) * lengths[out]).clip(min=1e-12)
     return {penalty: _mean_of_means(found, kinds) for penalty, found in cosines.items()}
@@ -163,5 +182,5 @@ def _mean_of_means(values: np.ndarray, codes: np.ndarray) -> float:
     return float((sums[counts > 0] / counts[counts > 0]).mean()) if known.any() else 0.0
 
 
-def _signed(text: np.ndarray, sign: Sign | None) -> np.ndarray:
-    return text if sign is None else sign(text)[:, None] * text
+def _signed(text: np.ndarray, sign: Sign | None, odds: float) -> np.ndarray:
+    return text if sign is None else sign(text, odds)[:, None] * text
