@@ -19,6 +19,7 @@ from spatialwhisperer._messages import (
     listing,
     progress,
     require,
+    shortened,
     warn,
 )
 from spatialwhisperer._settings import settings
@@ -113,3 +114,9 @@ def test_numbers_are_joined_as_in_a_sentence() -> None:
         "100 and 154.5",
         "100, 154 and 300",
     ]
+
+
+def test_a_long_text_is_shortened() -> None:
+    assert shortened("x" * 80) == "x" * 80
+    assert shortened("x" * 81) == "x" * 79 + "…"
+    assert shortened("fat cell tissue", 10) == "fat cell…"

@@ -82,6 +82,11 @@ def listing(names: Iterable[Any], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """A text of the user for a message: its first characters where it is long."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
 def joined(values: Iterable[float]) -> str:
     """Numbers in a sentence: 100, 154 and 300."""
     *others, last = [f"{value:g}" for value in values]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -103,10 +104,24 @@ def test_a_signed_head_turns_the_direction_of_inputs_on_one_side_round() -> None
     rng = np.random.default_rng(1)
     weight, sign, x = rng.normal(size=(3, 4)), rng.normal(size=4), rng.normal(size=(5, 4))
     head = fixed_signed_head(weight, sign, 0.3, n_zeros=1)
-    probability = 1 / (1 + np.exp(-(x @ sign + 0.3)))
+    odds = 3 * np.exp(x @ sign + 0.3)
+    probability = odds / (1 + odds)
     expected = (2 * probability - 1)[:, None] * (x @ weight.T)
     found = head(torch.tensor(x, dtype=torch.float32)).detach().numpy()
     assert np.allclose(found[:, :3], expected, atol=1e-5)
     assert not found[:, 3].any()
+    # what is stored is the regression as it was fitted
+    assert head.state_dict()["sign.bias"].item() == pytest.approx(0.3)
     with pytest.raises(ValueError, match="no dropout"):
         make_head("signed_linear", 4, 2, dropout=0.5)
+
+
+@pytest.mark.parametrize(("logit", "turned"), [(-1.2, True), (-1.0, False), (0.0, False), (-math.log(3) - 1e-5, True)])
+def test_a_text_is_turned_round_where_it_negates_with_more_than_three_to_one(logit: float, turned: bool) -> None:
+    """Near the limit the mapped text is short, and its direction as exact as that of others."""
+    rng = np.random.default_rng(2)
+    weight, x = rng.normal(size=(3, 4)), rng.normal(size=4)
+    head: Any = fixed_signed_head(weight, x / (x @ x) * logit, 0.0)
+    z = head(torch.tensor(x, dtype=torch.float32)[None]).detach().numpy()[0]
+    straight = weight @ x
+    assert z @ straight / np.linalg.norm(z) / np.linalg.norm(straight) == pytest.approx(-1 if turned else 1, abs=1e-5)

@@ -109,3 +109,12 @@ def test_images_unlike_the_training_tissue_are_scored_with_a_warning(section: An
     with pytest.warns(SpatialWhispererWarning, match="standard deviations from the nearest training section"):
         sw.tl.query(section, "fat tissue", model=model)
     assert table.obs["sw_query"].notna().all()
+
+
+@pytest.mark.parametrize(
+    "text", [{"x": ["fat tissue", "adipocytes"]}, {"fat tissue", "adipocytes"}, pd.DataFrame({"fat": ["tissue"]})]
+)
+def test_texts_without_an_order_or_with_names_are_refused(section: Any, model: Any, text: Any) -> None:
+    with pytest.raises(TypeError, match=f"not a {type(text).__name__}. Pass the list of descriptions"):
+        sw.tl.query(section, text, model=model)
+    assert "sw_query" not in section["table"].obs

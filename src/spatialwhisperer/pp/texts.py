@@ -34,7 +34,8 @@ def embed_texts(
     Parameters
     ----------
     texts
-        The texts; repeated ones are computed once.
+        The texts; repeated ones are computed once. Words beyond the longest input of the encoder are cut off, with a warning that
+        counts the texts: after 256 tokens (words, or parts of rare ones) for "minilm".
     encoder
         ``"minilm"`` (all-MiniLM-L6-v2, 384 dimensions, Apache-2.0), a folder with a transformers model in safetensors, the id of
         one on the Hugging Face hub, or what :func:`spatialwhisperer.models.text_encoder` returned.

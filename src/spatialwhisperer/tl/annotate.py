@@ -18,18 +18,13 @@ from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.tl._annotation import decision, scoring
 from spatialwhisperer.tl._annotation.answers import answers
 from spatialwhisperer.tl._annotation.examples import example_rows
-from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labelled import Limits, labelled, with_wording_sd
-from spatialwhisperer.tl._annotation.labels import (
-    check_apart,
-    mean_embeddings,
-    sentence_embeddings,
-    wording_sd,
-)
+from spatialwhisperer.tl._annotation.labels import check_apart, wording_sd
 from spatialwhisperer.tl._annotation.range import guard
 from spatialwhisperer.tl._annotation.range.compared import compare, say_empty
 from spatialwhisperer.tl._annotation.range.trained import trained_on
 from spatialwhisperer.tl._annotation.range.training_range import range_warnings
+from spatialwhisperer.tl._annotation.reading import read_texts
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
 from spatialwhisperer.tl._annotation.request import checked_request, limits_of
 from spatialwhisperer.tl._annotation.rollup import Hierarchy
@@ -108,9 +103,10 @@ def zero_shot_annotate(
     labels
         Names, or a mapping from name to one or several descriptions, whose embeddings are averaged and scaled back to unit
         length. A name alone, or the id of an ontology term, takes its descriptions from the vocabulary of the model; a name that is
-        not there describes itself. ``None`` takes the labels of the model's vocabulary, or the captions that it was trained with. A
-        warning with numbers names the labels whose text features are far from those of all texts that the model was trained with.
-        A Series is a list of names; one whose index is text is refused, since it may mean a mapping.
+        not there describes itself. ``None`` takes the labels of the model's vocabulary, or the captions that it was trained with.
+        Warnings name the descriptions whose text features are far from those of all texts that the model was trained with, those
+        that it reads as negations, and labels whose descriptions cancel out. A Series is a list of names; one whose index is text is
+        refused, since it may mean a mapping.
     %(model)s
     %(modality)s
     templates
@@ -218,10 +214,8 @@ def zero_shot_annotate(
     model = open_model(model)
     one_of("unknown", unknown, Unknown)
     request = checked_request(model, labels, templates, hierarchy or Hierarchy(), min_confidence, min_margin, min_rows)
-    parts = sentence_embeddings(model, request.sentences, device=device)
-    text = mean_embeddings(parts)
-    check_apart(request.labels, text)
-    near = nearness(model, request.labels, request.sentences, device=device)
+    read_as = read_texts(model, request.labels, request.sentences, device=device)
+    check_apart(request.labels, read_as.text)
     slide = opening(slides)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide, keeps=inplace)
     opened = Slide.open(tissue.data, **slide)
@@ -255,7 +249,7 @@ def zero_shot_annotate(
     answer = answers(
         model,
         z,
-        text,
+        read_as.text,
         labels=request.labels,
         sections=opened.sections,
         correction=correction,
@@ -263,9 +257,9 @@ def zero_shot_annotate(
         fitted=fitted,
         device=device,
     )
-    far = None if near is None else near.warning()
-    for sentence in [*range_warnings(ranges, model), *([] if far is None else [far])]:
+    for sentence in range_warnings(ranges, model):
         warn(sentence)
+    read_as.say()
     by_section = correction.normalize == "centre" and correction.mean is None
     if correction.empty is not None and (by_section or groups is not None or chosen is not None):
         say_empty(correction.empty, "part in means over rows")
@@ -277,6 +271,7 @@ def zero_shot_annotate(
         return pd.DataFrame(scores, index=opened.table.obs_names, columns=request.classes.classes)
     n_examples = None if chosen is None else tuple(len(chosen.get(name, ())) for name in request.labels)
     trained = trained_on(opened, model, rows.results)
+    near = read_as.near
     record = replace(
         _record(model, request, limits, correction, n_examples, group_key),
         examples_weight=answer.words,
@@ -290,8 +285,9 @@ def zero_shot_annotate(
         text_similarity=() if near is None else near.similarity,
         nearest_text=() if near is None else near.nearest,
         text_limit=None if near is None else near.limit,
+        negations=read_as.negations,
     )
-    result = with_wording_sd(labelled(key_added, decided, limits, scores, record, found), wording_sd(z, parts))
+    result = with_wording_sd(labelled(key_added, decided, limits, scores, record, found), wording_sd(z, read_as.parts))
     opened.put(*rows.results, result)
     tissue.keep()
     if ranges and unknown == "abstain" and found is None:

@@ -18,9 +18,10 @@ from spatialwhisperer.statistics.evidence import LEAST, association, darkness_ba
 from spatialwhisperer.statistics.intervals.auroc import auroc
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.transitivity import centred_scores
-from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
+from spatialwhisperer.tl._annotation.labels import check_apart, check_labels, fill_templates
 from spatialwhisperer.tl._annotation.range.compared import compare, say_empty
 from spatialwhisperer.tl._annotation.range.trained import trained_on
+from spatialwhisperer.tl._annotation.reading import read_texts
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, tissue_darkness
@@ -104,8 +105,9 @@ def evidence(
     Columns that need expression are NaN without it, and so are ``r2_darkness`` and ``p_beyond_darkness`` where the darkness is the same
     in all rows of each section: no label is told apart then. ``.attrs`` holds ``effective_rank`` of the score maps (exponential of the entropy
     of the eigenvalues of their correlation; 1 where all labels show one map), ``not_told_apart`` (the labels whose scores show no more
-    than the density of the tissue), ``trained_on`` (sections of these that the model was trained on), ``n`` and ``model``. Nothing is
-    written to ``data``.
+    than the density of the tissue), ``trained_on`` (sections of these that the model was trained on), ``negations`` (descriptions that the
+    model reads as negations, so that they score high where what they name is absent), ``n`` and ``model``. Nothing is written to
+    ``data``.
 
     Raises
     ------
@@ -140,7 +142,9 @@ def evidence(
     if lacking:
         raise KeyError(f"This model reads no {listing(lacking)} (it has: {listing(model.modalities)}).")
     classes, described = check_labels(labels, model)
-    text = label_embeddings(model, classes, fill_templates(described, templates), device=device).astype(np.float64)
+    read = read_texts(model, classes, fill_templates(described, templates), device=device)
+    check_apart(classes, read.text)
+    text = read.text.astype(np.float64)
     opened = Slide.open(data, **slide)
     named = {"darkness_key": darkness_key} if darkness_key != DARKNESS else {}
     check_names([opened], layer=layer, **named)
@@ -178,10 +182,12 @@ def evidence(
         "effective_rank": report.attrs["effective_rank"],
         "not_told_apart": [str(name) for name in out.index[~told]],
         "trained_on": trained_on(opened, model, embedded.results),
+        "negations": list(read.negations),
         "n": int(keep.sum()),
         "model": describe_model(model),
     }
     say_empty(empty, "part in this report")
+    read.say()
     if out.attrs["trained_on"]:
         inform(
             f"The model was trained on {listing(out.attrs['trained_on'], 5)}: agreement there says nothing about new tissue."

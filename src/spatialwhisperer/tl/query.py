@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -16,10 +17,9 @@ from spatialwhisperer._annotations import is_text
 from spatialwhisperer._checks.checked import checked
 from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._docs import shared
-from spatialwhisperer._messages import listing, warn
-from spatialwhisperer.tl._annotation.known_texts import nearness
-from spatialwhisperer.tl._annotation.labels import class_embeddings
+from spatialwhisperer._messages import listing, shortened
 from spatialwhisperer.tl._annotation.range.compared import compare
+from spatialwhisperer.tl._annotation.reading import read_texts
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import check_modality, choose_modality, embed_rows, given_rows
 from spatialwhisperer.tl._embedding.tissue_grid import on_tissue
@@ -60,8 +60,10 @@ def query(
     ----------
     %(data)s
     text
-        A description of what is looked for, or several, whose embeddings are averaged. A warning with a number says where it is far
-        from all texts that the model was trained with.
+        A description of what is looked for, or a list of several of the same thing, whose embeddings are averaged. Warnings name
+        descriptions that are far from all texts that the model was trained with, those that it reads as negations (scores are then
+        high where the thing is absent), and say where descriptions cancel out. Words beyond the longest input of the text encoder
+        are cut off, with a warning: after 256 tokens (words, or parts of rare ones) in the embedded model.
     %(model)s
     %(modality)s
     embedding_key
@@ -87,7 +89,7 @@ def query(
     ValueError
         If the text is empty, or no row has a whole tile on tissue. Nothing is written then.
     TypeError
-        If it is not text.
+        If it is not text, or a mapping or a set.
     KeyError
         If there is neither image nor counts.
 
@@ -102,8 +104,7 @@ def query(
     texts = _texts(text)
     check_modality(modality)
     model = open_model(model)
-    wanted = class_embeddings(model, [texts], device=device)[0]
-    near = nearness(model, [listing(texts)], [texts], device=device)
+    read = read_texts(model, [listing(map(shortened, texts), 4)], [texts], device=device)
     tissue = on_tissue(data, model, modality if embedding_key is None else "stored", slide, keeps=inplace)
     opened = Slide.open(tissue.data, **slide)
     check_names([opened], layer=layer)
@@ -114,17 +115,16 @@ def query(
     else:
         chosen = modality or choose_modality(opened, model)
         embedded = embed_rows(opened, model, chosen, layer=layer, batch_size=batch_size, device=device)
-    scores = (embedded.z @ wanted).astype(np.float32)
+    scores = (embedded.z @ read.text[0]).astype(np.float32)
     if embedding_key is None and embedded.modality == "image":
         compared = compare(opened, model, embedded.features, embedded.results)
         scores[compared.empty] = np.nan
         compared.say(model, "score")
-    far = None if near is None else near.warning()
-    if far is not None:
-        warn(far)
+    read.say()
     if not inplace:
         return pd.Series(scores, index=opened.table.obs_names, name=key_added)
-    record: dict[str, Any] = {"text": texts, "model": describe_model(model)}
+    record: dict[str, Any] = {"text": texts, "model": describe_model(model), "negations": read.negations}
+    near = read.near
     if near is not None:
         record |= {"text_similarity": near.similarity[0], "nearest_text": near.nearest[0], "text_limit": near.limit}
     opened.put(*embedded.results, Result(key_added, record, obs={key_added: scores}))
@@ -133,6 +133,11 @@ def query(
 
 
 def _texts(text: Any) -> list[str]:
+    if isinstance(text, Mapping | Set | pd.DataFrame):
+        raise TypeError(
+            f"text must be a sentence, or a list of several descriptions of the same thing, not a {type(text).__name__}. Pass the list "
+            "of descriptions. Labels with descriptions of their own are what sw.tl.zero_shot_annotate takes."
+        )
     texts = [text] if isinstance(text, str) else list(text) if is_list_like(text) else [text]
     if wrong := [t for t in texts if not is_text(t)]:
         raise TypeError(

@@ -16,9 +16,10 @@ from spatialwhisperer.encoders.gene.base import GeneEncoder
 from spatialwhisperer.statistics.cross_entropy import excess_cross_entropy
 from spatialwhisperer.statistics.intervals.spatial import SpatialErrors
 from spatialwhisperer.statistics.left_out import neighbour_blocks
-from spatialwhisperer.tl._annotation.labels import check_labels, fill_templates, label_embeddings
+from spatialwhisperer.tl._annotation.labels import check_apart, check_labels, fill_templates
 from spatialwhisperer.tl._annotation.range.compared import Compared, compare, say_empty
 from spatialwhisperer.tl._annotation.range.training_range import range_warnings
+from spatialwhisperer.tl._annotation.reading import read_texts
 from spatialwhisperer.tl._embedding.models import describe_model, open_model
 from spatialwhisperer.tl._embedding.rows import embed_rows, holds
 from spatialwhisperer.tl._transitivity import estimates
@@ -132,7 +133,7 @@ def transitivity(
     ``class_patches``, the rows that have the label by expression and the independent patches that they make; ``prompt_distance``;
     ``prompt_fraction``; ``bridge`` (1 - cosine to the nearest training row, of these rows, and of training rows to those of other
     patients); ``within_reach`` and ``expression_alike`` (the two conditions of coverage); ``untestable``; ``range`` (sentences on the
-    images); ``n``; ``intervals`` (what they rest on). Nothing is written to ``data``.
+    images); ``negations`` (descriptions that the model reads as negations); ``n``; ``intervals`` (what they rest on). Nothing is written to ``data``.
 
     Raises
     ------
@@ -168,7 +169,9 @@ def transitivity(
     sentences = fill_templates(described, templates)
     if isinstance(max_rows, bool) or not isinstance(max_rows, int | np.integer) or max_rows < LEAST:
         raise ValueError(f"max_rows must be a whole number of at least {LEAST}, not {max_rows!r}.")
-    text = label_embeddings(model, classes, sentences, device=device).astype(np.float64)
+    read = read_texts(model, classes, sentences, device=device)
+    check_apart(classes, read.text)
+    text = read.text.astype(np.float64)
     opened = Slide.open(data, **slide)
     check_names([opened], layer=layer)
     bridge = reference.config.bridge
@@ -214,8 +217,10 @@ def transitivity(
         if errors.independent
         else "covariance of neighbouring rows fitted by distance"
     )
+    out.attrs["negations"] = list(read.negations)
     out.attrs["model"] = describe_model(model)
     say_empty(compared.empty, "part in this report")
+    read.say()
     return out.frame()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,17 @@ def test_a_class_with_a_collate_of_its_own_gets_texts(tiny):
     shouting = Shouting(opened.spec, opened.network, opened.tokenizer)
     assert shouting.prepare(TEXTS) == TEXTS
     assert set(shouting.collate(shouting.prepare(TEXTS))) == {"input_ids", "attention_mask"}
+
+
+def test_texts_that_are_cut_are_counted(tiny: Path) -> None:
+    """The tiny network reads twelve tokens, of which two mark the beginning and the end."""
+    encoder = text_encoder(tiny)
+    whole, longer = " ".join(["fat"] * 10), " ".join(["fat"] * 11)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = encoder.encode([whole, "fat"])
+    with pytest.warns(match=r"'tiny' reads 12 tokens of a text: 1 of 3 texts are cut off there"):
+        cut = encoder.encode([longer, whole, "fat"])
+    np.testing.assert_allclose(cut, kept[[0, 0, 1]], atol=1e-6)
+    with pytest.warns(match="1 of 1 texts are cut off there"):
+        assert [len(tokens) for tokens in encoder.prepare([longer])] == [12]

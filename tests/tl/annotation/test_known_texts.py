@@ -7,9 +7,10 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer._provenance import recorded_as
-from spatialwhisperer.tl._annotation.known_texts import left_out_similarity, nearness
+from spatialwhisperer.tl._annotation.known_texts import Nearness, left_out_similarity, nearness
 from spatialwhisperer.tl._annotation.labels import mean_embeddings, sentence_embeddings, wording_sd
 from spatialwhisperer.tl._annotation.record import AnnotationRecord
+from spatialwhisperer.tl._embedding.texts import text_features
 
 
 def test_texts_of_a_class_are_compared_with_those_of_the_others() -> None:
@@ -36,8 +37,12 @@ def known() -> Any:
     return model
 
 
-def test_a_label_that_is_far_is_named_with_its_number_and_the_nearest_text(known: Any) -> None:
-    near = nearness(known, ["lobule", "nerve"], [["fat lobule"], ["neuron"]])
+def near_texts(model: Any, sentences: list[list[str]]) -> Nearness | None:
+    return nearness(model, sentences, text_features(model, [s for group in sentences for s in group]))
+
+
+def test_a_text_that_is_far_is_named_with_its_number_and_the_nearest_text(known: Any) -> None:
+    near = near_texts(known, [["fat lobule"], ["neuron"]])
     assert near is not None
     # carcinoma 0, tumour 0.6, fat 0.6
     assert near.limit == pytest.approx(0.6)
@@ -45,22 +50,27 @@ def test_a_label_that_is_far_is_named_with_its_number_and_the_nearest_text(known
     assert near.similarity == pytest.approx((0.995, 0.3), abs=1e-2)
     warning = near.warning()
     assert warning is not None
-    assert "'nerve' (0.30 to 'fat')" in warning
+    assert "'neuron' (0.30 to 'fat')" in warning
     assert "lobule" not in warning
     assert "below 0.60" in warning
 
 
-def test_a_label_is_as_near_as_the_nearest_of_its_sentences(known: Any) -> None:
-    near = nearness(known, ["x", "y"], [["neuron", "tumour"], ["fat"]])
+def test_a_label_is_as_near_as_the_nearest_of_its_sentences_and_hides_none_that_is_far(known: Any) -> None:
+    near = near_texts(known, [["neuron", "tumour"], ["fat"]])
     assert near is not None
     assert near.similarity == pytest.approx((1.0, 1.0))
+    assert near.nearest == ("tumour", "fat")
+    assert [(text, nearest) for text, _, nearest in near.far] == [("neuron", "fat")]
+    assert "'neuron' (0.30 to 'fat')" in str(near.warning())
+    near = near_texts(known, [["tumour"], ["fat"]])
+    assert near is not None
     assert near.warning() is None
 
 
 def test_models_without_stored_features_of_captions_say_nothing(known: Any, model: Any) -> None:
-    assert nearness(model, ["anything"], [["anything"]]) is None
+    assert near_texts(model, [["anything"]]) is None
     known.update(labels=("carcinoma", "unstored"))
-    assert nearness(known, ["fat"], [["fat"]]) is None
+    assert near_texts(known, [["fat"]]) is None
 
 
 def test_the_standard_deviation_is_over_the_sentences_of_a_label() -> None:

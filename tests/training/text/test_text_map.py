@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import Ridge
 
+from spatialwhisperer.networks.heads import fixed_signed_head
 from spatialwhisperer.training.closed_form import caption_directions, text_directions
 from spatialwhisperer.training.text.text_map import TEXT_PENALTY, WORDING_PENALTIES, fit_text_map, text_map
 from spatialwhisperer.training.text.wordings import Wordings, place_wordings
@@ -59,6 +61,30 @@ def test_a_text_that_negates_points_the_other_way_also_where_it_was_not_trained(
     cosines = (unit(mapped(new)) * unit(directions.T)).sum(axis=1)
     assert cosines.min() > 0.3
     assert cosines.mean() > 0.9
+
+
+def test_the_sign_is_that_of_the_head_that_is_made_of_it() -> None:
+    text, directions, wordings = worded(np.random.default_rng(6))
+    mapped = fit_text_map(text, directions, wordings)
+    assert mapped.sign is not None
+    head = fixed_signed_head(mapped.weight, mapped.sign.weight, mapped.sign.bias)
+    found = head(torch.tensor(text, dtype=torch.float32)).detach().numpy()
+    assert found == pytest.approx(mapped(text), abs=1e-4)
+    # three to one for a text on the limit of the regression
+    limit = text[0] - mapped.sign.weight * (text[0] @ mapped.sign.weight + mapped.sign.bias) / (
+        mapped.sign.weight @ mapped.sign.weight
+    )
+    assert mapped.sign(limit[None]) == pytest.approx([0.5])
+
+
+def test_the_map_is_fitted_to_texts_turned_round_at_even_odds() -> None:
+    text, directions, wordings = worded(np.random.default_rng(7))
+    mapped = fit_text_map(text, directions, wordings)
+    assert mapped.sign is not None
+    assert mapped.penalty is not None
+    each = np.where(np.arange(len(text)) < len(CAPTIONS), TEXT_PENALTY, mapped.penalty)
+    factor = np.tanh((text @ mapped.sign.weight + mapped.sign.bias) / 2)
+    assert mapped.weight == pytest.approx(text_map(factor[:, None] * text, directions, each))
 
 
 def test_captions_alone_are_mapped_as_without_wordings() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from spatialwhisperer._artifact.artifact import Artifact
 from spatialwhisperer._checks.values import check_batch_size
-from spatialwhisperer._messages import listing, require
+from spatialwhisperer._messages import listing, require, warn
 from spatialwhisperer._settings import settings
 from spatialwhisperer._storage.schema import Stored, from_plain, to_plain
 from spatialwhisperer.encoders._transformers import quiet
@@ -216,7 +216,7 @@ class TransformerEncoder(TextEncoder):
         Parameters
         ----------
         inputs
-            The texts. Words beyond the model's longest input are cut off.
+            The texts. Words beyond the model's longest input are cut off, with a warning.
         batch_size
             Texts in one pass; ``None`` takes ``settings.batch_size``.
         device
@@ -243,7 +243,7 @@ class TransformerEncoder(TextEncoder):
         batch_size = settings.batch_size if batch_size is None else batch_size
         device = settings.resolve_device(device)
         distinct = list(dict.fromkeys(texts))
-        ids = self._tokens(distinct)
+        self._warn_of_cut(distinct, ids := self._tokens(distinct))
         order = np.argsort([-len(i) for i in ids], kind="stable")
         parts = []
         with ready(self.network, device) as own, torch.inference_mode():
@@ -260,6 +260,15 @@ class TransformerEncoder(TextEncoder):
         return self.tokenizer(texts, truncation=True, max_length=self.max_length, return_attention_mask=False)[
             "input_ids"
         ]
+
+    def _warn_of_cut(self, texts: list[str], ids: list[list[int]]) -> None:
+        full = [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) >= self.max_length]
+        whole = self.tokenizer(full, verbose=False)["input_ids"] if full else []
+        if cut := sum(len(tokens) > self.max_length for tokens in whole):
+            warn(
+                f"{self.spec.name!r} reads {self.max_length} tokens of a text: {cut} of {len(texts)} texts are cut off there. "
+                "Shorten them, or pass their parts as several texts."
+            )
 
     def _padded(self, batch: list[list[int]], device: str) -> dict[str, torch.Tensor]:
         import torch
@@ -281,8 +290,10 @@ class TransformerEncoder(TextEncoder):
     def prepare(self, inputs: Sequence[str]) -> list[Any]:
         """Turn texts into token ids, which `collate` takes too."""
         # a class with a `collate` of its own expects texts there
-        own = type(self).collate is not TransformerEncoder.collate
-        return list(inputs) if own else self._tokens(list(inputs))
+        if type(self).collate is not TransformerEncoder.collate:
+            return list(inputs)
+        self._warn_of_cut(list(inputs), ids := self._tokens(list(inputs)))
+        return ids
 
     def collate(self, inputs: Sequence[str] | Sequence[list[int]]) -> dict[str, torch.Tensor]:
         """Turn texts, or the token ids of texts, into padded token ids and their attention mask."""

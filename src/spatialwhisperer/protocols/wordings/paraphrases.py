@@ -17,8 +17,9 @@ from spatialwhisperer._messages import inform
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.scores import aurocs
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
-from spatialwhisperer.protocols.output import write_text
+from spatialwhisperer.protocols.output import markdown, write_text
 from spatialwhisperer.protocols.wordings.generate import Wording, left_out, text_options
+from spatialwhisperer.protocols.wordings.negations import negations
 from spatialwhisperer.protocols.wordings.paraphrase_tables import report
 from spatialwhisperer.training.closed_form import text_directions
 from spatialwhisperer.training.text.text_map import fit_text_map
@@ -64,7 +65,7 @@ def run(data: Path, out: Path, *, gene_encoder: str = "pca", seed: int = 0, smok
         parts.append(measure(fit_directions(patient, materials, recipe, seed), materials.words).assign(patient=patient))
     table = pd.concat(parts, ignore_index=True)
     write_text(out / "paraphrases.csv", table.to_csv(index=False))
-    text = report(table)
+    text = f"{report(table)}\n{markdown(negations(data))}\n"
     write_text(out / "paraphrases.md", text)
     print(text)
     return table

@@ -1,4 +1,4 @@
-"""How far a label lies from every text that a model was trained with."""
+"""How far the texts of a label lie from every text that a model was trained with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer._messages import listing
-from spatialwhisperer.tl._embedding.texts import text_features
+from spatialwhisperer._messages import listing, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from spatialwhisperer.models.whisperer import Whisperer
 
 LEFT_OUT_QUANTILE = 0.5
-"""A label is far where it is less similar to all known texts than half of the texts of a class that is left out are to those of the others."""
+"""A text is far where it is less similar to all known texts than half of the texts of a class that is left out are to those of the others."""
 
 
 @dataclass(frozen=True)
@@ -25,28 +24,25 @@ class Nearness:
 
     Attributes
     ----------
-    labels
-        The labels.
     similarity
         Highest cosine of the text features of a label's sentences with those of a known text, by label.
     nearest
         That text, by label.
+    far
+        Each sentence that is far from all known texts, with its highest cosine and the text that has it. One sentence of a label
+        says nothing about the others.
     limit
-        Similarity below which a label is far.
+        Similarity below which a sentence is far.
     """
 
-    labels: tuple[str, ...]
     similarity: tuple[float, ...]
     nearest: tuple[str, ...]
+    far: tuple[tuple[str, float, str], ...]
     limit: float
 
     def warning(self) -> str | None:
-        """A sentence on the labels that are far; ``None`` where none is."""
-        far = [
-            f"{name!r} ({value:.2f} to {text!r})"
-            for name, value, text in zip(self.labels, self.similarity, self.nearest, strict=True)
-            if value < self.limit
-        ]
+        """A sentence on the texts that are far; ``None`` where none is."""
+        far = [f"{shortened(text)!r} ({value:.2f} to {near!r})" for text, value, near in self.far]
         if not far:
             return None
         return (
@@ -56,19 +52,17 @@ class Nearness:
         )
 
 
-def nearness(
-    model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]], *, device: str | None = None
-) -> Nearness | None:
+def nearness(model: Whisperer, sentences: Sequence[Sequence[str]], features: np.ndarray) -> Nearness | None:
     """How near labels are to the captions and wordings that a model was trained with.
 
     Parameters
     ----------
     model
         Its vocabulary holds the features of the texts that are compared.
-    labels, sentences
-        Labels, and the sentences of each.
-    device
-        Torch device.
+    sentences
+        Sentences of each label.
+    features
+        Text features of all sentences, shape (n, t).
 
     Returns
     -------
@@ -77,15 +71,15 @@ def nearness(
     known = _known(model)
     if known is None:
         return None
-    texts, features, states = known
-    limit = float(np.quantile(left_out_similarity(features, states), LEFT_OUT_QUANTILE))
-    flat = [s for group in sentences for s in group]
-    cosines = _unit(text_features(model, flat, device=device)) @ features.T
-    ends = np.cumsum([len(group) for group in sentences])[:-1]
-    best = [part.max(axis=0) for part in np.split(cosines, ends)]
-    return Nearness(
-        tuple(labels), tuple(float(b.max()) for b in best), tuple(texts[int(b.argmax())] for b in best), limit
-    )
+    texts, stored, states = known
+    limit = float(np.quantile(left_out_similarity(stored, states), LEFT_OUT_QUANTILE))
+    cosines = _unit(features) @ stored.T
+    nearest = [(float(row.max()), texts[int(row.argmax())]) for row in cosines]
+    found = iter(nearest)
+    best = [max((next(found) for _ in group), key=lambda one: one[0]) for group in sentences]
+    flat = [sentence for group in sentences for sentence in group]
+    far = {s: (s, value, text) for s, (value, text) in zip(flat, nearest, strict=True) if value < limit}
+    return Nearness(tuple(value for value, _ in best), tuple(text for _, text in best), tuple(far.values()), limit)
 
 
 def left_out_similarity(features: np.ndarray, states: np.ndarray) -> np.ndarray:

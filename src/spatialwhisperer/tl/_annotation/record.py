@@ -43,7 +43,9 @@ class AnnotationRecord(Stored):
         Of each label, the highest cosine of its text features with those of a text that the model was trained with, and that text.
         Empty where the model stores no features of such texts.
     text_limit
-        Similarity below which a label is far from all of them; ``None`` where there are none.
+        Similarity below which a text is far from all of them; ``None`` where there are none.
+    negations
+        Sentences that the model reads as negations, so that they score high where what they name is absent.
     probabilities
         "softmax" where they follow from the scores and the temperature, "stored" where they are in ``.obsm``.
     regions
@@ -86,3 +88,4 @@ class AnnotationRecord(Stored):
     path: tuple[tuple[str, ...], ...] = ()
     examples_weight: float | None = None
     coarser: Mapping[str, tuple[str, ...]] = field(default_factory=frozen)
+    negations: tuple[str, ...] = ()

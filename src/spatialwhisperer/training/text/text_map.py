@@ -3,7 +3,7 @@
 It is a ridge regression, as in the bilinear model of Romera-Paredes & Torr (ICML 2015), in which captions have fixed attributes instead of
 text features. Features of "tumour" and "no tumour" are alike, so that no linear map can take them to opposite directions for many
 captions. Where texts are given that negate a caption, a logistic regression on the text features says how likely a text is to negate, and
-the mapped direction is turned round by it.
+the mapped direction is turned round where that is likely.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialwhisperer.networks.heads import ORDINARY_ODDS
 from spatialwhisperer.training.text.wordings import N_FOLDS
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ TEXT_PENALTY = 0.1
 
 WORDING_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties of other wordings, of which one is chosen. They are not smaller than that of a caption, which its rows have."""
+
+BALANCED = 1.0
+"""Odds at which the map is fitted: the negations of training are known to be some, and a map of texts that are turned the wrong way round
+is a worse one."""
 
 SIGN_STRENGTH = 10.0
 """Inverse penalty of the logistic regression that tells texts that negate."""
@@ -35,15 +40,24 @@ class Sign:
     Attributes
     ----------
     weight, bias
-        Of a logistic regression, shape (t,) and a number.
+        Of a logistic regression with classes of equal weight, shape (t,) and a number.
     """
 
     weight: np.ndarray
     bias: float
 
-    def __call__(self, text: np.ndarray) -> np.ndarray:
-        """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,)."""
-        return np.tanh((text @ self.weight + self.bias) / 2)
+    def __call__(self, text: np.ndarray, odds: float = ORDINARY_ODDS) -> np.ndarray:
+        """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,).
+
+        Parameters
+        ----------
+        text
+            Features.
+        odds
+            That a text does not negate, before it is read: those of a text that is asked, as in the head "signed_linear", or
+            `BALANCED`.
+        """
+        return np.tanh((text @ self.weight + self.bias + np.log(odds)) / 2)
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,11 @@ class TextMap:
 
     def __call__(self, text: np.ndarray) -> np.ndarray:
         """Directions of text features (n, t), shape (n, d)."""
-        return _signed(text, self.sign) @ self.weight.T
+        return self.read(text, ORDINARY_ODDS)
+
+    def read(self, text: np.ndarray, odds: float) -> np.ndarray:
+        """Directions at other odds that a text does not negate."""
+        return _signed(text, self.sign, odds) @ self.weight.T
 
 
 def text_map(text: np.ndarray, directions: np.ndarray, penalty: float | np.ndarray = TEXT_PENALTY) -> np.ndarray:
@@ -136,7 +154,9 @@ class _Fit:
         """The map of some of the texts, with a sign that was learnt before or is learnt now."""
         sign = self.sign(keep) if sign is None else sign
         each = np.where(np.arange(len(self.text)) < self.n_captions, TEXT_PENALTY, penalty)[keep]
-        return TextMap(text_map(_signed(self.text[keep], sign), self.directions[:, keep], each), sign, penalty)
+        return TextMap(
+            text_map(_signed(self.text[keep], sign, BALANCED), self.directions[:, keep], each), sign, penalty
+        )
 
 
 def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[float, float]:
@@ -149,7 +169,7 @@ def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[f
             continue
         sign = fit.sign(folds != number)
         for penalty, found in cosines.items():
-            z = fit.fitted(folds != number, penalty, sign)(fit.text[out])
+            z = fit.fitted(folds != number, penalty, sign).read(fit.text[out], BALANCED)
             dots = (z * fit.directions[:, out].T).sum(axis=1)
             found[out] = dots / (np.linalg.norm(z, axis=1) * lengths[out]).clip(min=1e-12)
     return {penalty: _mean_of_means(found, kinds) for penalty, found in cosines.items()}
@@ -162,5 +182,5 @@ def _mean_of_means(values: np.ndarray, codes: np.ndarray) -> float:
     return float((sums[counts > 0] / counts[counts > 0]).mean()) if known.any() else 0.0
 
 
-def _signed(text: np.ndarray, sign: Sign | None) -> np.ndarray:
-    return text if sign is None else sign(text)[:, None] * text
+def _signed(text: np.ndarray, sign: Sign | None, odds: float) -> np.ndarray:
+    return text if sign is None else sign(text, odds)[:, None] * text
