@@ -191,7 +191,8 @@ def read_training(
         tables.append(table)
         sections.append(np.array([f"{number}:{code}" for code in slide.sections], dtype=object))
     warn_of_training(tables, pair.table, space=pair.space, layer=layer)
-    stacked = pd.concat([table.obs for table in tables], ignore_index=True)
+    obs: list[Any] = [table.obs for table in tables]
+    stacked = pd.concat(obs, ignore_index=True)
     return TrainingSpots(sp.vstack(values, format="csr"), stacked, np.concatenate(sections), np.concatenate(library))
 
 
