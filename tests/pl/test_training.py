@@ -73,7 +73,7 @@ def test_of_one_epoch_the_loss_is_a_point(limit: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("known", "marker"), [([1, 3], "None"), ([3], "s")])
 def test_a_held_out_loss_of_every_other_epoch_is_one_line(known: list[int], marker: str) -> None:
-    losses = pd.Series([np.nan] * 5)
+    losses = np.full(5, np.nan)
     losses[known] = [2.0, 1.0][-len(known) :]
     history = pd.DataFrame({"phase": "joint", "step": [10, 20, 30, 40, 50], "loss": 3.0, "val_loss": losses})
     model = SimpleNamespace(history=history)

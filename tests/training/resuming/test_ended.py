@@ -33,7 +33,7 @@ def same(a: JointSpace, b: JointSpace) -> bool:
 
 
 def ended(rows: int = 3, epochs: int = 3, max_time: str | None = None) -> Ended:
-    losses = {"phase": ["p"] * rows, "epoch": list(range(rows)), "loss": [0.1 + 0.2] * rows}
+    losses: dict[str, list[Any]] = {"phase": ["p"] * rows, "epoch": list(range(rows)), "loss": [0.1 + 0.2] * rows}
     return Ended(epochs, max_time, {"w": torch.arange(3.0)}, losses)
 
 

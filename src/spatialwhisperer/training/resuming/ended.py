@@ -42,7 +42,7 @@ class Ended:
     epochs: int
     max_time: str | None
     weights: dict[str, torch.Tensor]
-    losses: dict[str, list[Any]]
+    losses: dict[Any, list[Any]]
 
     @property
     def history(self) -> pd.DataFrame:
