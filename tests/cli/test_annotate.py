@@ -302,7 +302,8 @@ def test_an_object_without_an_image_has_a_report_without_pictures(tmp_path: Path
     sections = simulated_section()
     adata = ad.AnnData(obs=sections["table"].obs[[]].copy())
     width = sw.models.default_model().config.projection_dim
-    adata.obsm["X_own"] = np.random.default_rng(0).normal(size=(adata.n_obs, width)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(adata.n_obs, width)).astype(np.float32)
+    adata.obsm["X_own"] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     adata.write_h5ad(tmp_path / "s.h5ad")
     typed = ["annotate", tmp_path / "s.h5ad", "--out", tmp_path / "r.h5ad", "--embedding-key", "X_own"]
     assert run(*typed, "--report", "--quiet").code == 0

@@ -246,6 +246,7 @@ def test_the_process_keeps_its_switches(items: Items, space: Space, run: Runs, m
         return on, torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
 
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     before = switches()
     given = {"deterministic": True, "benchmark": True, "callbacks": Look()}
     checked_options(given)

@@ -360,7 +360,7 @@ def _is_own(module: str | None) -> bool:
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """Attributes of an object, those in slots too."""
+    """Attributes of an object, those in ``__slots__`` too."""
     yield from getattr(value, "__dict__", {}).items()
     for name in _slots(type(value)):
         if hasattr(value, name):

@@ -86,9 +86,9 @@ class SignedLinear(nn.Module):
         """Project (n, in_dim) to (n, out_dim)."""
         return self.factor(x) * self.linear(x)
 
-    def factor(self, x: torch.Tensor) -> torch.Tensor:
-        """What the mapped rows are multiplied with, shape (n, 1); below zero where a text is read as a negation."""
-        return torch.tanh((self.sign(x) + math.log(ORDINARY_ODDS)) / 2)
+    def factor(self, x: torch.Tensor, odds: float = ORDINARY_ODDS) -> torch.Tensor:
+        """What the mapped rows are multiplied with, shape (n, 1); below zero where a text is read as a negation at these odds."""
+        return torch.tanh((self.sign(x) + math.log(odds)) / 2)
 
 
 class LinearResidual(nn.Module):

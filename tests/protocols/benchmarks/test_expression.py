@@ -116,8 +116,8 @@ def test_measures_equal_an_independent_computation():
 
 
 def test_mean_pearson_counts_a_constant_prediction_as_nothing_and_leaves_out_a_constant_gene():
-    truth = np.array([[1.0, 5, 1], [2, 5, 3], [3, 5, 2]])
-    predicted = np.array([[2.0, 1, 4], [4, 2, 4], [6, 3, 4]])
+    truth = np.array([[1.0, 5, 1], [2, 5, 3], [3, 5, 2], [4, 5, 2]])
+    predicted = np.array([[2.0, 1, 4], [4, 2, 4], [6, 3, 4], [8, 3, 4]])
     assert mean_pearson(truth, predicted) == pytest.approx(0.5)
     assert np.isnan(mean_pearson(truth[:, 1:2], predicted[:, 1:2]))
 

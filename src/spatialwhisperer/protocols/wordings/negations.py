@@ -1,4 +1,4 @@
-"""Which texts the embedded model reads as negations, with and without the prior that most texts do not negate."""
+"""Which texts the embedded model reads as negations, by the odds that a text does not negate before it is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 import spatialwhisperer as sw
 from spatialwhisperer.networks.heads import ORDINARY_ODDS, SignedLinear
 from spatialwhisperer.protocols.wordings.generate import ONTOLOGY, make_wordings
+from spatialwhisperer.training.text.negations import EVEN_ODDS, prior_odds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,15 +32,15 @@ def negations(data: Path) -> pd.DataFrame:
         'names of the Cell Ontology with "negative"': [name for name in names if "negative" in name],
         "other names of the Cell Ontology": [name for name in names if "negative" not in name],
     }
-    logits = {group: _logits(texts) for group, texts in groups.items()}
-    columns = {"texts": len, "even odds": lambda x: (x < 0).sum(), "as shipped": _as_shipped}
-    table = pd.DataFrame({column: {g: int(count(x)) for g, x in logits.items()} for column, count in columns.items()})
+    table = pd.DataFrame.from_dict({group: _counts(texts) for group, texts in groups.items()}, orient="index")
     table.index.name = "read as negations"
     return table
 
 
-def _as_shipped(logits: np.ndarray) -> int:
-    return int((logits + np.log(ORDINARY_ODDS) < 0).sum())
+def _counts(texts: list[str]) -> dict[str, int]:
+    logits = _logits(texts)
+    prior = {"even odds": EVEN_ODDS, "three to one": ORDINARY_ODDS, "as shipped": prior_odds(texts)}
+    return {"texts": len(texts)} | {name: int((logits + np.log(odds) < 0).sum()) for name, odds in prior.items()}
 
 
 def _logits(texts: list[str]) -> np.ndarray:

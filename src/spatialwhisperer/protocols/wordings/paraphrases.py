@@ -22,6 +22,7 @@ from spatialwhisperer.protocols.wordings.generate import Wording, left_out, text
 from spatialwhisperer.protocols.wordings.negations import negations
 from spatialwhisperer.protocols.wordings.paraphrase_tables import report
 from spatialwhisperer.training.closed_form import text_directions
+from spatialwhisperer.training.text.negations import prior_odds
 from spatialwhisperer.training.text.text_map import fit_text_map
 from spatialwhisperer.training.text.wordings import N_FOLDS, place_wordings
 
@@ -196,7 +197,8 @@ def _mapped(fitted: Fitted, words: Sequence[Wording], names: Sequence[str]) -> T
 
 
 def _scored(fitted: Fitted, mapped: TextMap, asked: Sequence[Wording]) -> pd.DataFrame:
-    z = mapped(fitted.text([w.text for w in asked]))
+    texts = [w.text for w in asked]
+    z = mapped.read(fitted.text(texts), prior_odds(texts))
     z /= np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
     parts = []
     for section, images in fitted.images.items():

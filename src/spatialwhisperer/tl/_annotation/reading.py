@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._messages import inform, listing, shortened, warn
-from spatialwhisperer.networks.heads import SignedLinear
 from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labels import mean_embeddings
-from spatialwhisperer.tl._embedding.texts import embed_texts, text_features
+from spatialwhisperer.tl._embedding.texts import embed_texts, project_texts, text_features
+from spatialwhisperer.training.text.negations import says_no
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 LEAST_MEAN = 0.5
 """Length of the mean of unit embeddings below which they cancel out. Two of them then make an angle of more than 120°."""
-
-_SAYS_NO = re.compile(r"\s*(no|not|without|absence of|lack of|lacking|free of|negative for)\b", re.IGNORECASE)
-"""How a text begins that negates on purpose. It decides what the user is told, and changes no score."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +77,6 @@ class Reading:
         )
 
 
-def says_no(text: str) -> bool:
-    """Whether a text begins like a negation that is meant."""
-    return _SAYS_NO.match(text) is not None
-
-
 def read_texts(
     model: Whisperer, labels: Sequence[str], sentences: Sequence[Sequence[str]], *, device: str | None = None
 ) -> Reading:
@@ -104,28 +95,16 @@ def read_texts(
         return Reading(tuple(labels), np.split(embed_texts(model, flat, device=device), ends))
     # once for all that follows
     features = text_features(model, flat, device=device)
-    parts = np.split(model.project("text", features, device=device), ends)
+    z, negates = project_texts(model, flat, features, device=device)
+    parts = np.split(z, ends)
     near = nearness(model, sentences, features)
-    factor = _factor(model, features)
-    if factor is None:
+    if negates is None:
         return Reading(tuple(labels), parts, near)
-    read = dict(zip(flat, factor < 0, strict=True))
+    read = dict(zip(flat, negates, strict=True))
     negations = tuple(text for text, no in read.items() if no)
     return Reading(
         tuple(labels), parts, near, negations, tuple(text for text, no in read.items() if not no and says_no(text))
     )
-
-
-def _factor(model: Whisperer, features: np.ndarray) -> np.ndarray | None:
-    """What the text head multiplies each text with, shape (n,), below zero for negations; ``None`` for a head that knows none."""
-    import torch
-
-    head = model.heads["text"]
-    if not isinstance(head, SignedLinear):
-        return None
-    x = torch.from_numpy(model.contextual("text", features)).to(head.sign.weight.device)
-    with torch.inference_mode():
-        return head.factor(x)[:, 0].cpu().numpy()
 
 
 def _reversed(texts: Sequence[str]) -> str | None:

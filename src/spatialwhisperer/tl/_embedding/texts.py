@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
+from spatialwhisperer.networks.heads import SignedLinear
 from spatialwhisperer.tl._embedding.models import encoder_of
+from spatialwhisperer.training.text.negations import prior_odds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
 
     from spatialwhisperer.models.whisperer import Whisperer
 
@@ -33,8 +35,34 @@ def embed_texts(model: Whisperer, texts: Sequence[str], *, device: str | None = 
     if "text" not in model.modalities:
         raise KeyError(f"This model reads no text (it has: {listing(model.modalities)}).")
     texts = [plain_text(text) for text in check_texts(texts)]
-    inputs = texts if "text" in model.towers else text_features(model, texts, device=device)
-    return model.project("text", inputs, device=device)
+    if "text" in model.towers:
+        return model.project("text", texts, device=device)
+    return project_texts(model, texts, text_features(model, texts, device=device), device=device)[0]
+
+
+def project_texts(
+    model: Whisperer, texts: Sequence[str], features: np.ndarray, *, device: str | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Unit embeddings of texts from their features, and which of them are read as negations.
+
+    The text head sees features alone, and takes each text for one that hardly ever negates. A text that begins like a negation is read
+    at even odds.
+
+    Returns
+    -------
+    The embeddings, shape (n, u), and a Boolean array of shape (n,); ``None`` in its place for a head that knows no negations.
+    """
+    import torch
+
+    z = model.project("text", features, device=device)
+    head = model.heads["text"]
+    if not isinstance(head, SignedLinear):
+        return z, None
+    x = torch.from_numpy(model.contextual("text", features)).to(head.sign.weight.device)
+    with torch.inference_mode():
+        by_head, logit = head.factor(x)[:, 0].cpu().numpy() < 0, head.sign(x)[:, 0].cpu().numpy()
+    negates = logit + np.log(prior_odds(texts)) < 0
+    return np.where((by_head != negates)[:, None], -z, z), negates
 
 
 def text_features(model: Whisperer, texts: Sequence[str], *, device: str | None = None) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer.networks.heads import ORDINARY_ODDS
+from spatialwhisperer.training.text.negations import EVEN_ODDS
 from spatialwhisperer.training.text.wordings import N_FOLDS
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ TEXT_PENALTY = 0.1
 
 WORDING_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties of other wordings, of which one is chosen. They are not smaller than that of a caption, which its rows have."""
-
-BALANCED = 1.0
-"""Odds at which the map is fitted: the negations of training are known to be some, and a map of texts that are turned the wrong way round
-is a worse one."""
 
 SIGN_STRENGTH = 10.0
 """Inverse penalty of the logistic regression that tells texts that negate."""
@@ -46,7 +43,7 @@ class Sign:
     weight: np.ndarray
     bias: float
 
-    def __call__(self, text: np.ndarray, odds: float = ORDINARY_ODDS) -> np.ndarray:
+    def __call__(self, text: np.ndarray, odds: float | np.ndarray = ORDINARY_ODDS) -> np.ndarray:
         """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,).
 
         Parameters
@@ -54,8 +51,7 @@ class Sign:
         text
             Features.
         odds
-            That a text does not negate, before it is read: those of a text that is asked, as in the head "signed_linear", or
-            `BALANCED`.
+            That a text does not negate, before it is read, of all texts or of each, shape (n,); see :mod:`.negations`.
         """
         return np.tanh((text @ self.weight + self.bias + np.log(odds)) / 2)
 
@@ -82,8 +78,8 @@ class TextMap:
         """Directions of text features (n, t), shape (n, d)."""
         return self.read(text, ORDINARY_ODDS)
 
-    def read(self, text: np.ndarray, odds: float) -> np.ndarray:
-        """Directions at other odds that a text does not negate."""
+    def read(self, text: np.ndarray, odds: float | np.ndarray) -> np.ndarray:
+        """Directions at other odds that a text does not negate, of all texts or of each."""
         return _signed(text, self.sign, odds) @ self.weight.T
 
 
@@ -155,7 +151,7 @@ class _Fit:
         sign = self.sign(keep) if sign is None else sign
         each = np.where(np.arange(len(self.text)) < self.n_captions, TEXT_PENALTY, penalty)[keep]
         return TextMap(
-            text_map(_signed(self.text[keep], sign, BALANCED), self.directions[:, keep], each), sign, penalty
+            text_map(_signed(self.text[keep], sign, EVEN_ODDS), self.directions[:, keep], each), sign, penalty
         )
 
 
@@ -169,7 +165,7 @@ def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[f
             continue
         sign = fit.sign(folds != number)
         for penalty, found in cosines.items():
-            z = fit.fitted(folds != number, penalty, sign).read(fit.text[out], BALANCED)
+            z = fit.fitted(folds != number, penalty, sign).read(fit.text[out], EVEN_ODDS)
             dots = (z * fit.directions[:, out].T).sum(axis=1)
             found[out] = dots / (np.linalg.norm(z, axis=1) * lengths[out]).clip(min=1e-12)
     return {penalty: _mean_of_means(found, kinds) for penalty, found in cosines.items()}
@@ -182,5 +178,5 @@ def _mean_of_means(values: np.ndarray, codes: np.ndarray) -> float:
     return float((sums[counts > 0] / counts[counts > 0]).mean()) if known.any() else 0.0
 
 
-def _signed(text: np.ndarray, sign: Sign | None, odds: float) -> np.ndarray:
+def _signed(text: np.ndarray, sign: Sign | None, odds: float | np.ndarray) -> np.ndarray:
     return text if sign is None else sign(text, odds)[:, None] * text
