@@ -106,7 +106,8 @@ def agreement(
     ``None``, or with ``inplace=False`` a DataFrame with the columns ``agreement`` and ``gene``. In place it writes:
 
     ``.obs['sw_label_agreement']`` : :class:`pandas.Series` (dtype ``float32``)
-        Agreement, between 0 and 1; NaN where a row has no tile, no whole one on tissue (of a frozen encoder), or no counts.
+        Agreement, between 0 and 1; NaN where a row has no tile, no whole one on tissue (which features of the encoder
+        "stain_texture" tell), or no counts.
     ``.obs['sw_label_gene']`` : :class:`pandas.Series` (dtype ``category``)
         Best label of the genes; NaN where a row has no counts, or no whole tile on tissue. Its colours are in
         ``.uns['sw_label_gene_colors']``.

@@ -118,8 +118,8 @@ def zero_shot_annotate(
     background
         For "centre": "section", the rows of the same section (which assumes that it holds several labels); "training", the training
         tissue of the model; embeddings of shape (n, u); or an AnnData that holds them. ``None`` takes what :func:`calibrate` used,
-        else "section". Rows without a whole tile on tissue have no part in the mean of their section (which is asked where scores
-        come from images with a frozen encoder and no ``embedding_key`` is passed).
+        else "section". Rows without a whole tile on tissue have no part in the mean of their section (which features of the
+        encoder "stain_texture" tell, where no ``embedding_key`` is passed).
     examples
         A few labelled rows of two labels or more: a column of ``.obs`` that is NaN in all other rows, or a mapping from label to row
         names, positions or a Boolean mask of all rows. A mask that is a Series is brought into the order of the rows by its index, and

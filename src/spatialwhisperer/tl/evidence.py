@@ -71,7 +71,8 @@ def evidence(
     Parameters
     ----------
     data
-        Rows with an image, and expression where there is any. Rows without a whole tile on tissue are left out.
+        Rows with an image, and expression where there is any. Rows without a whole tile on tissue are left out,
+        which features of the encoder "stain_texture" tell.
     %(model)s
     labels, templates
         As in :func:`zero_shot_annotate`.

@@ -81,8 +81,8 @@ def query(
     ``None``, or the scores with ``inplace=False``. In place it writes:
 
     ``.obs['sw_query']`` : :class:`pandas.Series` (dtype ``float32``)
-        Cosine between row and text; NaN where a row has no tile, or no whole one on tissue (which is asked where scores come from
-        images with a frozen encoder and no ``embedding_key`` is passed).
+        Cosine between row and text; NaN where a row has no tile, or no whole one on tissue (which features of the encoder
+        "stain_texture" tell, where no ``embedding_key`` is passed).
 
     Raises
     ------

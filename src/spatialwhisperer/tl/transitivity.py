@@ -72,7 +72,7 @@ def transitivity(
     ----------
     data
         Spots or cells with an image, expression, or both. Without expression only the labels and the image are assessed. Rows without
-        a whole tile on tissue are left out.
+        a whole tile on tissue are left out, which features of the encoder "stain_texture" tell.
     %(model)s
     labels, templates
         As in :func:`zero_shot_annotate`.

@@ -204,7 +204,10 @@ def test_a_stored_embedding_keeps_its_modality(rows: ad.AnnData, given: Whispere
         "X_recorded": "image",
         "X_unknown": None,
     }
-    assert given_rows(slide, given, "X_sw_gene", "image").modality == "image"
+    assert given_rows(slide, given, "X_unknown", "image").modality == "image"
+    # as anndata.concat leaves it: without its record
+    with pytest.raises(ValueError, match=r"\.obsm\['X_sw_gene'\] was embedded from 'gene', not from 'image'"):
+        given_rows(slide, given, "X_sw_gene", "image")
     assert all(np.array_equal(one.z, z) and one.results == () for one in stored.values())
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from spatialwhisperer._messages import inform, listing, shortened, warn
 from spatialwhisperer.tl._annotation.known_texts import nearness
-from spatialwhisperer.tl._annotation.labels import mean_embeddings
-from spatialwhisperer.tl._embedding.texts import embed_texts, project_texts, text_features
+from spatialwhisperer.tl._annotation.labels import mean_embeddings, sentence_embeddings
+from spatialwhisperer.tl._embedding.texts import project_texts, text_features
 from spatialwhisperer.training.text.negations import says_no
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ def read_texts(
     ImportError, FileNotFoundError
         If a text is not in the vocabulary and the text encoder is not installed, or its weights are not available.
     """
+    if "text" not in model.modalities or "text" in model.towers:
+        return Reading(tuple(labels), sentence_embeddings(model, sentences, device=device))
     flat = [text for group in sentences for text in group]
     ends = np.cumsum([len(group) for group in sentences])[:-1]
-    if "text" not in model.modalities or "text" in model.towers:
-        return Reading(tuple(labels), np.split(embed_texts(model, flat, device=device), ends))
     # once for all that follows
     features = text_features(model, flat, device=device)
     z, negates = project_texts(model, flat, features, device=device)

@@ -193,12 +193,13 @@ def given_rows(slide: Slide, model: Whisperer, key: str, modality: str | None) -
     if z.shape[1] != width:
         raise ValueError(f".obsm[{key!r}] has {z.shape[1]} dimensions, the model {width}: another model wrote it.")
     record = recorded(table, key) or {}
+    own = {m.embedding_key: m.name for m in MODALITIES.values()}.get(key)
+    stated = record.get("modality", own)
     _check_model(model, key, record)
-    _check_recorded_modality(key, record, modality)
+    _check_stated_modality(key, stated, modality)
     _check_unit_length(key, z)
     _warn_of_empty(slide, key, z)
-    named = {m.embedding_key: m.name for m in MODALITIES.values()}.get(key)
-    return Embedded(z, modality or record.get("modality", named))
+    return Embedded(z, modality or stated)
 
 
 def _check_model(model: Whisperer, key: str, record: dict[str, Any]) -> None:
@@ -216,13 +217,12 @@ def _check_model(model: Whisperer, key: str, record: dict[str, Any]) -> None:
     )
 
 
-def _check_recorded_modality(key: str, record: dict[str, Any], modality: str | None) -> None:
-    """Refuse another modality than the recorded one: calibrated decisions are for one modality."""
-    recorded_modality = record.get("modality")
-    if modality is None or recorded_modality in (None, modality):
+def _check_stated_modality(key: str, stated: str | None, modality: str | None) -> None:
+    """Refuse another modality than that of the record, or of the key: calibrated decisions are for one modality."""
+    if modality is None or stated in (None, modality):
         return
     raise ValueError(
-        f".obsm[{key!r}] was embedded from {recorded_modality!r}, not from {modality!r}. Leave modality out, or embed what is asked for: "
+        f".obsm[{key!r}] was embedded from {stated!r}, not from {modality!r}. Leave modality out, or embed what is asked for: "
         f"sw.tl.embed(data, model=model, modality={modality!r})."
     )
 
