@@ -169,10 +169,12 @@ def test_no_label_of_the_embedded_model_is_read_as_a_negation_with_and_without_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = sw.models.default_model()
-    sentences = [list(entry.prompts) for entry in model.vocabulary.labels.values()]
-    with_prior = read_texts(model, list(model.vocabulary.labels), sentences)
+    assert model.vocabulary is not None
+    labels = model.vocabulary.labels
+    sentences = [list(entry.prompts) for entry in labels.values()]
+    with_prior = read_texts(model, list(labels), sentences)
     assert with_prior.negations == ()
     monkeypatch.setattr("spatialwhisperer.training.text.negations.ORDINARY_ODDS", 1.0)
-    without = read_texts(model, list(model.vocabulary.labels), sentences)
+    without = read_texts(model, list(labels), sentences)
     assert without.negations == ()
     assert without.text == pytest.approx(with_prior.text, abs=1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ def negations(data: Path) -> pd.DataFrame:
 
 def _counts(texts: list[str]) -> dict[str, int]:
     logits = _logits(texts)
-    prior = {"even odds": EVEN_ODDS, "three to one": ORDINARY_ODDS, "as shipped": prior_odds(texts)}
+    prior: dict[str, Any] = {"even odds": EVEN_ODDS, "three to one": ORDINARY_ODDS, "as shipped": prior_odds(texts)}
     return {"texts": len(texts)} | {name: int((logits + np.log(odds) < 0).sum()) for name, odds in prior.items()}
 
 

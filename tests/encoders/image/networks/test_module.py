@@ -85,7 +85,7 @@ def test_the_module_that_learns_is_a_copy_over_tiles_of_the_same_size(tiles, inp
 
 
 def test_what_is_frozen_of_a_module_stays_frozen():
-    encoder = pooled()
+    encoder: Any = pooled()
     encoder.network[0].bias.requires_grad_(False)
     assert [p.requires_grad for p in encoder.module().parameters()] == [True, False]
     encoder.network.requires_grad_(False)
