@@ -93,6 +93,8 @@ class Run:
         Arguments of Lightning's Trainer, as :func:`~spatialwhisperer.training.trainer.trainer_options` returns them.
     resume
         Continue from the checkpoints in the folder.
+    resumable
+        Whether the run may be resumed later; else nothing is written of phases that have ended.
     augmentation
         Random changes of the tiles of an image encoder that is trained; ``None`` changes none.
     workers
@@ -109,6 +111,7 @@ class Run:
     folder: Path
     trainer: Mapping[str, Any]
     resume: bool = False
+    resumable: bool = True
     augmentation: Augmentation | None = None
     workers: int | None = None
 
@@ -267,7 +270,7 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         losses = history.frame()
         if losses.empty and not trainer.global_step:
             raise ValueError(_no_step(phase, run))
-        if trainer.is_global_zero:
+        if run.resumable and trainer.is_global_zero:
             limit = _max_time(run) if time_was_up(folder) else None
             Ended(epochs, limit, model.state_dict(), losses.to_dict("list")).write(folder)
         return losses

@@ -61,6 +61,15 @@ def test_a_phase_is_read_as_it_was_written(tmp_path: Path) -> None:
     forget_ended(tmp_path / "phase")
 
 
+def test_weights_are_not_copied_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(*_: Any) -> None:
+        raise AssertionError("a tensor was copied")
+
+    monkeypatch.setattr(torch.Tensor, "__deepcopy__", copied)
+    ended().write(tmp_path)
+    assert (tmp_path / NAME).is_file()
+
+
 def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path: Path) -> None:
     ended().write(tmp_path)
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-9])

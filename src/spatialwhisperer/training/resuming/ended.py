@@ -6,7 +6,7 @@ at the end come after it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -71,7 +71,8 @@ class Ended:
 
     def write(self, folder: Path) -> None:
         """Write to the folder of the phase."""
-        write_checkpoint(asdict(self), folder / NAME)
+        # not by asdict, which copies all weights
+        write_checkpoint({f.name: getattr(self, f.name) for f in fields(self)}, folder / NAME)
 
 
 def read_ended(folder: Path) -> Ended | None:
