@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import spatialwhisperer as sw
-from spatialwhisperer.training.callbacks import Checkpoints, EpochBar, History
+from spatialwhisperer.training.callbacks import Checkpoints, EpochBar, History, TimeLimit
+from spatialwhisperer.training.resuming.ended import time_was_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +153,22 @@ def test_there_are_about_ten_checkpoints_in_a_run(tmp_path: Path, epochs: int, s
     checkpoints.on_train_end(run, None)
     assert len(paths) == saved
     assert paths[-1] == f"step-{10 * epochs:010d}.ckpt"
+
+
+# ------------------------------------------------------------------------------------------------- limit of time
+
+
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_batch_end"])
+@pytest.mark.parametrize(
+    ("elapsed", "stopped", "first", "noted"),
+    [(3599, False, True, False), (3600, False, True, True), (3600, True, True, False), (3600, False, False, False)],
+)
+def test_a_limit_of_time_is_noted_once_where_nothing_else_has_ended_the_phase(
+    tmp_path: Path, hook: str, elapsed: float, stopped: bool, first: bool, noted: bool
+) -> None:
+    limit, run = TimeLimit({"hours": 1}, tmp_path), trainer()
+    run.should_stop, run.is_global_zero, run.strategy = stopped, first, SimpleNamespace(broadcast=lambda x: x)
+    limit.load_state_dict({"time_elapsed": {"train": elapsed}})
+    getattr(limit, hook)(run, None)
+    assert run.should_stop == (stopped or elapsed >= 3600)
+    assert time_was_up(tmp_path) == noted

@@ -91,8 +91,8 @@ def train(
         Each phase of training and each held-out patient has copies of ``callbacks`` as they were given, so that early stopping begins
         anew. What a callback notes stays in its copy, unless its method ``__deepcopy__`` returns the callback itself.
     folder
-        Folder for the run: ``run.json`` states its data and arguments, ``phases`` holds the last two checkpoints of each phase, and
-        ``model`` the finished model. Loggers and callbacks of ``trainer`` write there too where they name no folder
+        Folder for the run: ``run.json`` states its data and arguments, ``phases`` holds the last two checkpoints of each phase and,
+        where it has ended, its weights and history (``ended.pt``), and ``model`` the finished model. Loggers and callbacks of ``trainer`` write there too where they name no folder
         (``lightning_logs``, ``checkpoints``). ``None`` makes a new folder under ``settings.cache_dir / "runs"``, without ``run.json``
         and, in the end, without ``phases``; it is ``model.folder.parent``.
     resume

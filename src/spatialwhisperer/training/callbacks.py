@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from spatialwhisperer._messages import progress
 from spatialwhisperer.training.resuming import checkpoints
+from spatialwhisperer.training.resuming.ended import note_time_up
 from spatialwhisperer.training.resuming.files import write_whole
 from spatialwhisperer.training.resuming.random_states import restore_random_states, states_of_ranks
 
@@ -149,6 +150,38 @@ class BestEpoch(Callback):
         """Give the model the weights that were kept, after the checkpoint of the last epoch was saved."""
         if self.weights:
             pl_module.load_state_dict(self.weights)
+
+
+class TimeLimit(Timer):
+    """Ends a phase after some time, as ``max_time`` of the Trainer does, and notes it where nothing else has ended the phase before.
+
+    Parameters
+    ----------
+    max_time
+        The limit, as the Trainer takes it.
+    folder
+        Folder of the phase.
+    """
+
+    def __init__(self, max_time: Any, folder: Path) -> None:
+        super().__init__(max_time)
+        self.folder = folder
+
+    def on_fit_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        """End a resumed phase whose time was up before."""
+        running = not trainer.should_stop
+        super().on_fit_start(trainer, *args, **kwargs)
+        self._note(trainer, running)
+
+    def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        """End the phase where its time is up."""
+        running = not trainer.should_stop
+        super().on_train_batch_end(trainer, *args, **kwargs)
+        self._note(trainer, running)
+
+    def _note(self, trainer: Any, running: bool) -> None:
+        if running and trainer.should_stop and trainer.is_global_zero:
+            note_time_up(self.folder)
 
 
 class AtOnce(Callback):

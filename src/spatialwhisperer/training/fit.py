@@ -16,7 +16,7 @@ from spatialwhisperer.training.feed import ItemFeed
 from spatialwhisperer.training.fitted import Fitted
 from spatialwhisperer.training.refinement.refine import refine
 from spatialwhisperer.training.resuming.checkpoints import sweep
-from spatialwhisperer.training.resuming.ended import Ended, forget_ended, read_ended
+from spatialwhisperer.training.resuming.ended import Ended, forget_ended, read_ended, time_was_up
 from spatialwhisperer.training.resuming.run_identity import check_epochs
 from spatialwhisperer.training.ridge_link import ridge_link
 from spatialwhisperer.training.trainer import (
@@ -93,6 +93,8 @@ class Run:
         Arguments of Lightning's Trainer, as :func:`~spatialwhisperer.training.trainer.trainer_options` returns them.
     resume
         Continue from the checkpoints in the folder.
+    resumable
+        Whether the run may be resumed later; else nothing is written of phases that have ended.
     augmentation
         Random changes of the tiles of an image encoder that is trained; ``None`` changes none.
     workers
@@ -109,6 +111,7 @@ class Run:
     folder: Path
     trainer: Mapping[str, Any]
     resume: bool = False
+    resumable: bool = True
     augmentation: Augmentation | None = None
     workers: int | None = None
 
@@ -233,6 +236,7 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         best = [BestEpoch()] if run.recipe.select == "best" else []
         options["callbacks"] = [
             *own_callbacks(options.get("callbacks")),
+            *_time_limit(options, folder),
             history,
             checkpoints,
             EpochBar(),
@@ -266,8 +270,9 @@ def run_phase(model: JointSpace, feed: Feed, phase: Phase, run: Run) -> pd.DataF
         losses = history.frame()
         if losses.empty and not trainer.global_step:
             raise ValueError(_no_step(phase, run))
-        if trainer.is_global_zero:
-            Ended(epochs, _max_time(run), model.state_dict(), losses.to_dict("list")).write(folder)
+        if run.resumable and trainer.is_global_zero:
+            limit = _max_time(run) if time_was_up(folder) else None
+            Ended(epochs, limit, model.state_dict(), losses.to_dict("list")).write(folder)
         return losses
 
 
@@ -282,6 +287,18 @@ def _no_step(phase: Phase, run: Run) -> str:
 def _max_time(run: Run) -> str | None:
     limit = run.trainer.get("max_time")
     return None if limit is None else str(limit)
+
+
+def _time_limit(options: dict[str, Any], folder: Path) -> list[Any]:
+    """What ends the phase after ``max_time``, taken out of the options of the Trainer; a timer of the caller comes before it, as there."""
+    from lightning.pytorch.callbacks import Timer
+
+    from spatialwhisperer.training.callbacks import TimeLimit
+
+    limit = options.pop("max_time", None)
+    if limit is None or any(isinstance(c, Timer) for c in listed(options.get("callbacks"))):
+        return []
+    return [TimeLimit(limit, folder)]
 
 
 def _several_phases(phase: Phase, run: Run) -> bool:

@@ -61,6 +61,15 @@ def test_a_phase_is_read_as_it_was_written(tmp_path: Path) -> None:
     forget_ended(tmp_path / "phase")
 
 
+def test_weights_are_not_copied_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(*_: Any) -> None:
+        raise AssertionError("a tensor was copied")
+
+    monkeypatch.setattr(torch.Tensor, "__deepcopy__", copied)
+    ended().write(tmp_path)
+    assert (tmp_path / NAME).is_file()
+
+
 def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path: Path) -> None:
     ended().write(tmp_path)
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-9])
@@ -69,21 +78,24 @@ def test_a_damaged_file_is_passed_over_with_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs", "max_time", "several", "expected"),
+    ("rows", "up", "epochs", "max_time", "several", "expected"),
     [
-        (3, 3, None, False, True),
-        (3, 4, None, False, False),  # more epochs continue a run that had all of its own
-        (3, 3, "2 h", False, True),
-        (2, 3, None, False, True),
-        (2, 4, None, False, True),  # a run that was stopped early would be so with more epochs
-        (2, 3, "2 h", False, False),  # more time continues a run whose time was up
-        (2, 3, "2 h", True, True),
+        (3, None, 3, None, False, True),
+        (3, None, 4, None, False, False),  # more epochs continue a run that had all of its own
+        (3, "1 h", 3, "2 h", False, True),
+        (2, None, 3, None, False, True),
+        (2, None, 4, None, False, True),  # a run that was stopped early would be so with more epochs
+        (2, None, 3, "2 h", False, True),  # and with more time
+        (2, "1 h", 3, "1 h", False, True),
+        (2, "1 h", 3, "2 h", False, False),  # more time continues a run whose time was up
+        (2, "1 h", 3, None, False, False),
+        (2, "1 h", 3, "2 h", True, True),
     ],
 )
 def test_a_phase_stays_where_the_run_from_its_start_would_have_ended_it(
-    rows: int, epochs: int, max_time: str | None, several: bool, expected: bool
+    rows: int, up: str | None, epochs: int, max_time: str | None, several: bool, expected: bool
 ) -> None:
-    assert ended(rows).stays(epochs, max_time, several_phases=several) is expected
+    assert ended(rows, max_time=up).stays(epochs, max_time, several_phases=several) is expected
 
 
 # ------------------------------------------------------------------------------------------------- a resumed run
@@ -149,6 +161,18 @@ def test_a_run_whose_time_was_up_continues_with_more_time(
     history = fit(model, items, None, longer, **JOINT).history
     pd.testing.assert_frame_equal(history, expected, check_exact=True)
     assert same(model, whole)
+
+
+def test_more_time_does_not_continue_a_run_that_something_else_has_ended(items: Items, space: Space, run: Runs) -> None:
+    model, again = space(), space()
+    history = fit(
+        model, items, None, run({"callbacks": stopped(), "max_time": {"hours": 1}}, max_epochs=4), **JOINT
+    ).history
+    assert len(history) == 2
+    longer = run({"callbacks": stopped(), "max_time": {"hours": 2}}, max_epochs=4, resume=True)
+    repeated = fit(again, items, None, longer, **JOINT).history
+    pd.testing.assert_frame_equal(repeated, history, check_exact=True)
+    assert same(model, again)
 
 
 def test_more_epochs_are_refused_after_the_end_as_before_it(items: Items, space: Space, run: Runs) -> None:

@@ -53,6 +53,8 @@ class Plan:
         Arguments of Lightning's Trainer.
     decoder_dim
         Number of genes of a decoder that is trained with the contrastive loss; ``None`` trains no decoder.
+    resumable
+        Whether the run may be resumed: it has a folder of the caller's.
     """
 
     preset: Preset
@@ -65,6 +67,7 @@ class Plan:
     random_state: int
     trainer: Mapping[str, Any]
     decoder_dim: int | None = None
+    resumable: bool = True
 
 
 def fit_model(
@@ -86,6 +89,7 @@ def fit_model(
         folder=folder,
         trainer=plan.trainer,
         resume=resume,
+        resumable=plan.resumable,
         augmentation=plan.training.augmentation,
     )
     fitted = fit(model, items, validation, run, schedule=plan.schedule, image_link=plan.image_link)
@@ -200,9 +204,9 @@ def _place(folder: str | Path | None) -> Path:
     return settings.cache_dir / "runs" if folder is None else Path(folder).expanduser()
 
 
-def writing_to(plan: Plan, folder: Path) -> Plan:
-    """The plan with the folder of the run for what loggers and callbacks of the caller write where they name no folder."""
-    return replace(plan, trainer={**plan.trainer, "default_root_dir": str(folder)})
+def writing_to(plan: Plan, folder: Path, *, resumable: bool) -> Plan:
+    """The plan with the folder of the run, also for what loggers and callbacks of the caller write where they name no folder."""
+    return replace(plan, trainer={**plan.trainer, "default_root_dir": str(folder)}, resumable=resumable)
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def run_training(
             opened.put(result)
         if identity is not None:
             begin_run(identity, where)
-        phases, plan = where / "phases", fitting.writing_to(plan, where)
+        phases, plan = where / "phases", fitting.writing_to(plan, where, resumable=folder is not None)
         model = fitting.fit_model(inputs, items, val_items, plan, phases, resume=resume)
         _say_refinement(model)
         attach_reference(model, inputs, items, sources, bridge=preset.bridge, layer=layer, random_state=random_state)

@@ -85,7 +85,8 @@ def run_corpus(
         fitting.check_folder(folder, resume=resume)
         if folder is not None:
             begin_run(identity, where)
-        plan = fitting.writing_to(_plan(preset, feed, pairs, max_epochs, random_state, trainer), where)
+        plan = _plan(preset, feed, pairs, max_epochs, random_state, trainer)
+        plan = fitting.writing_to(plan, where, resumable=folder is not None)
         model = _fit(inputs, feed, plan, where / "phases", resume=resume)
         _attach(model, inputs, corpus, plan)
         fitting.save_model(model, where / "model")
@@ -259,6 +260,7 @@ def _fit(inputs: Inputs, feed: CorpusFeed, plan: fitting.Plan, folder: Path, *, 
         folder=folder,
         trainer=plan.trainer,
         resume=resume,
+        resumable=plan.resumable,
     )
     heads = frozenset(m for pair in plan.pairs for m in pair)
     model.history = run_phase(model, feed, Phase("joint", plan.pairs, heads), run)
