@@ -85,6 +85,15 @@ def test_a_network_of_timm_is_normalised_as_it_was_trained() -> None:
     assert image_encoder(net()).spec.input_px is None
 
 
+def test_a_module_that_timm_did_not_make_gets_tiles_as_they_are() -> None:
+    module = net()
+    module.patch_embed = torch.nn.Identity()
+    module.patch_embed.img_size = 224  # type: ignore[assignment]
+    assert image_encoder(module).spec.input_px is None
+    module.pretrained_cfg = "mine"  # type: ignore[assignment]
+    assert image_encoder(module).spec.input_px is None
+
+
 def test_a_misspelt_name_lists_close_ones() -> None:
     with pytest.raises(ValueError, match="Did you mean"):
         image_encoder("resnet5")

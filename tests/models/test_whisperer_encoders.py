@@ -110,7 +110,7 @@ def test_a_module_that_cannot_be_read_is_taken_with_a_warning(tmp_path: Path) ->
 
     folder = of_module(trained=False, encoder=sw.models.image_encoder(streamed())).save(tmp_path / "m")
     with pytest.warns(
-        SpatialWhispererWarning, match=r"not known, because numbers\.builtins\.generator of it cannot be read"
+        SpatialWhispererWarning, match=r"because its attribute numbers \(of type generator\) cannot be read"
     ):
         assert "image" in Whisperer.load(folder, encoders={"image": streamed()}).encoders
 

@@ -9,25 +9,34 @@ import hashlib
 import io
 import logging
 import re
-import sys
 import threading
 import types
 import uuid
 import weakref
 import zipfile
-from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialwhisperer._messages import shortened
+from spatialwhisperer.encoders._introspection import (
+    as_written,
+    attributes,
+    codes,
+    empty,
+    holds_more,
+    in_library,
+    is_library,
+    is_own,
+    is_plain,
+    pickles_itself,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
-
-_LIBRARIES = {"spatialwhisperer", "timm", "torch", "torchvision", "transformers"} | sys.stdlib_module_names
-"""Packages whose code is not looked at: it is not edited in a notebook, and a new version of it is not a new encoder."""
 
 _BY_NAME = (
     types.BuiltinFunctionType,
@@ -44,6 +53,7 @@ _NO_CONTENT = (logging.Logger, logging.LoggerAdapter, type(threading.Lock()), ty
 """What computes nothing."""
 
 _UNREAD = "unread"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MANGLED = re.compile(rb"[./]___torch_mangle_\d+")
 _BESIDE = re.compile(r"\.debug_pkl$|/\.data/|/traced_inputs")
 
@@ -71,7 +81,10 @@ def object_digest(thing: object) -> str:
 
 
 def unread_part(digest: str | None) -> str:
-    """What could not be read where a digest is that of something that cannot be recognised; empty for other digests."""
+    """What could not be read where a digest is that of something that cannot be recognised; empty for other digests.
+
+    It continues a sentence about the encoder: "its attribute log (of type TextIOWrapper)".
+    """
     kind, _, rest = (digest or "").partition(" ")
     return rest.partition(" ")[2] if kind == _UNREAD else ""
 
@@ -83,9 +96,22 @@ def _digest(*values: Any) -> str:
             digest.add(value)
     # what a class of the caller's does when it is looked at is not known, and an encoder may be nested deeply
     except Exception as error:  # noqa: BLE001
-        what = str(error) if isinstance(error, _UnreadError) else type(error).__name__
-        return f"{_UNREAD} {uuid.uuid4().hex} {'.'.join([*digest.path[:6], what])}"
+        return f"{_UNREAD} {uuid.uuid4().hex} {_unread(digest.path, error)}"
     return digest.hex()
+
+
+def _unread(path: Sequence[str], error: Exception) -> str:
+    """The part that could not be read and why, in words that are the same in another process."""
+    if isinstance(error, _UnreadError):
+        why = f"of type {error}"
+    elif isinstance(error, RecursionError):
+        # its own words depend on the depth at which the digest was asked for
+        why = "nested too deeply"
+    else:
+        said = _ADDRESS.sub("", str(error)).strip().splitlines()[:1]
+        why = shortened(": ".join([type(error).__name__, *said]), 120)
+    names = [*path[:6], "…"] if len(path) > 6 else path
+    return f"its attribute {'.'.join(names)} ({why})" if path else f"it ({why})"
 
 
 class _UnreadError(Exception):
@@ -119,7 +145,7 @@ class _Digest:
     def add(self, value: Any) -> None:
         import torch
 
-        value = _as_written(value)
+        value = as_written(value)
         if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
             self._bytes(type(value).__name__, repr(value).encode("utf-8", "surrogatepass"))
         elif isinstance(value, torch.Tensor):
@@ -157,7 +183,7 @@ class _Digest:
             self._named(value.items())
         elif isinstance(value, set | frozenset):
             # another process would list them in another order
-            self._all(sorted(value, key=repr) if all(map(_is_plain, value)) else sorted(map(self._alone, value)))
+            self._all(sorted(value, key=repr) if all(map(is_plain, value)) else sorted(map(self._alone, value)))
         elif isinstance(value, np.ndarray):
             self._all([value.shape, *value.ravel().tolist()])
         else:
@@ -218,22 +244,26 @@ class _Digest:
     def _object(self, value: Any) -> None:
         """Add the attributes of an object, and what it holds in C, as it would be pickled."""
         kind = type(value)
-        own = _is_own(kind.__module__)
+        own = is_own(kind.__module__)
         self._class(kind)
-        if _holds_more(kind) or (_pickles_itself(kind) and not own):
+        if holds_more(kind) or (pickles_itself(kind) and not own):
             self._pickled(value)
             if not own:
                 # attributes of a library may be caches
                 return
-        self._named(sorted(_attributes(value)))
+        self._named(sorted(attributes(value)))
 
     def _pickled(self, value: Any) -> None:
-        reduce = copyreg.dispatch_table.get(type(value))
+        kind = type(value)
+        reduce = copyreg.dispatch_table.get(kind)
         try:
             found: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         except Exception as error:
-            raise _UnreadError(f"{type(value).__module__}.{type(value).__qualname__}") from error
+            raise _UnreadError(kind.__qualname__) from error
         if isinstance(found, str):
+            # a name says nothing of what is the caller's own; variables for types compute nothing
+            if kind.__module__ != "typing" and not in_library(value, found):
+                raise _UnreadError(kind.__qualname__)
             self._bytes("name", found.encode())
             return
         make, arguments, state, items, pairs = (*found, None, None, None)[:5]
@@ -249,29 +279,29 @@ class _Digest:
         """
         self._bytes("class", f"{kind.__module__}.{kind.__qualname__}".encode())
         for one in kind.__mro__:
-            if _is_library(one.__module__) or not (of_values or _is_own(one.__module__)):
+            if is_library(one.__module__) or not (of_values or is_own(one.__module__)):
                 continue
             for name, value in sorted(vars(one).items()):
-                function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+                function = as_written(value.fget if isinstance(value, property) else value)
                 if isinstance(function, FunctionType) or not name.startswith(("__", "_abc_")):
                     self._named([(name, function)])
 
     def _function(self, function: FunctionType) -> None:
         self._code(function.__code__)
         self._all([function.__defaults__, function.__kwdefaults__])
-        self._all([c.cell_contents for c in function.__closure__ or () if not _empty(c)])
+        self._all([c.cell_contents for c in function.__closure__ or () if not empty(c)])
         self._named(sorted(vars(function).items()))
-        if _is_own(function.__globals__.get("__name__")):
-            codes = list(_codes(function.__code__))
-            read = {i.argval for code in codes for i in dis.get_instructions(code) if i.opname in _GLOBAL}
-            names = sorted({name for code in codes for name in code.co_names})
+        if is_own(function.__globals__.get("__name__")):
+            within = list(codes(function.__code__))
+            read = {i.argval for code in within for i in dis.get_instructions(code) if i.opname in _GLOBAL}
+            names = sorted({name for code in within for name in code.co_names})
             self._referred(function.__globals__, sorted(read), names)
 
     def _referred(self, scope: Mapping[str, Any], read: Iterable[str], names: Iterable[str]) -> None:
         """Add the values of global variables, and those that code reads from a module of the caller's."""
         for name in read:
             value = scope.get(name)
-            if isinstance(value, ModuleType) and _is_own(value.__name__) and id(value) not in self._open:
+            if isinstance(value, ModuleType) and is_own(value.__name__) and id(value) not in self._open:
                 self._open[id(value)] = len(self._open)
                 self._bytes(name)
                 self._referred(vars(value), names, names)
@@ -300,7 +330,7 @@ class _Digest:
 
     def _named(self, items: Iterable[tuple[Any, Any]]) -> None:
         for name, value in items:
-            if _is_plain(name):
+            if is_plain(name):
                 self._bytes(repr(name))
             else:
                 self.add(name)
@@ -322,71 +352,3 @@ class _Digest:
 
 
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
-
-
-def _as_written(value: Any) -> Any:
-    """A module or function without a wrapper that computes the same, such as that of ``torch.compile``."""
-    if type(value).__module__.startswith("torch._dynamo") and "_orig_mod" in getattr(value, "_modules", ()):
-        return value._modules["_orig_mod"]
-    if isinstance(value, staticmethod | classmethod):
-        return value.__func__
-    return vars(value).get("_torchdynamo_orig_callable", value) if isinstance(value, FunctionType) else value
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for value in code.co_consts:
-        if isinstance(value, CodeType):
-            yield from _codes(value)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether the text of a value is its content."""
-    if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic)
-
-
-def _is_library(module: str | None) -> bool:
-    return (module or "").partition(".")[0] in _LIBRARIES
-
-
-def _is_own(module: str | None) -> bool:
-    """Whether code is of the caller's: a script, a notebook, or a package that is not installed."""
-    if module in (None, "__main__") or _is_library(module):
-        return not _is_library(module)
-    file = getattr(sys.modules.get(str(module)), "__file__", None)
-    return file is None or not {"site-packages", "dist-packages"} & set(Path(file).parts)
-
-
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """Attributes of an object, those in ``__slots__`` too."""
-    yield from getattr(value, "__dict__", {}).items()
-    for name in _slots(type(value)):
-        if hasattr(value, name):
-            yield name, getattr(value, name)
-
-
-def _slots(kind: type) -> list[str]:
-    return copyreg._slotnames(kind)  # type: ignore[attr-defined]
-
-
-def _holds_more(kind: type) -> bool:
-    """Whether values of a class hold more than attributes, in C; :func:`copy.copy` tells it by their size too."""
-    pointer = np.dtype(np.intp).itemsize
-    known = len(_slots(kind)) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
-    return kind.__itemsize__ > 0 or kind.__basicsize__ > object.__basicsize__ + pointer * known
-
-
-def _pickles_itself(kind: type) -> bool:
-    methods = ("__reduce__", "__reduce_ex__", "__getstate__")
-    return any(getattr(kind, name, None) is not getattr(object, name, None) for name in methods)
-
-
-def _empty(cell: Any) -> bool:
-    """Whether a variable of a closure has no value yet."""
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return True
-    return False

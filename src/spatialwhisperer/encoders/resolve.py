@@ -277,8 +277,9 @@ def _module_spec(module: torch.nn.Module) -> EncoderSpec:
     mean, std = (tuple(map(float, stated.get(key) or ())) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
-    # a network that was built for another size knows it
-    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or stated.get("input_size") or (None,)
+    # a network of timm that was built for another size knows it; what img_size means in other modules is not known
+    built = getattr(getattr(module, "patch_embed", None), "img_size", None) if stated else None
+    size = built or stated.get("input_size") or (None,)
     edge = size[-1] if isinstance(size, tuple | list) else size
     return EncoderSpec(name, "image", None, input_px=edge, mean=mean, std=std)
 

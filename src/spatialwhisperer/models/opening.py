@@ -130,7 +130,7 @@ def given_encoder(name: str, modality: ModalityConfig, encoder: Given) -> Encode
     if not modality.trained and identity.unread and identity.unread == stated.unread:
         warn(
             f"Whether the {name} encoder that was given is the one this model was trained on is not known, because {identity.unread} "
-            "of it cannot be read."
+            "cannot be read."
         )
     elif not modality.trained and stated.digest is not None and identity.digest != stated.digest:
         warn(

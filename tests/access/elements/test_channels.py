@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialwhisperer._access.elements.channels import colour_order, laid_on_white, on_white
+from spatialwhisperer._access.elements.channels import are_colours, colour_order, laid_on_white, on_white
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,23 @@ from spatialwhisperer._access.elements.channels import colour_order, laid_on_whi
         (["a", "r", "g", "b"], (1, 2, 3, 0)),
         (["r", "g", "b", "a"], (0, 1, 2, 3)),
         ([0, 1, 2, 3], (0, 1, 2, 3)),
+        (["Brightfield_Red", "Brightfield_Green", "Brightfield_Blue"], (0, 1, 2)),
+        (["Blue channel", "Green channel", "Red channel"], (2, 1, 0)),
+        (["TL Brightfield-R", "TL Brightfield-G", "TL Brightfield-B"], (0, 1, 2)),
+        (["Cam-G", "Cam-B", "Cam-R"], (2, 0, 1)),
+        (["CameraRed", "CameraGreen", "CameraBlue"], (0, 1, 2)),
+        (["R: 1", "G: 1", "B: 1"], (0, 1, 2)),
+        (["sRGB A", "sRGB R", "sRGB G", "sRGB B"], (1, 2, 3, 0)),
+        (["Red", "Green", ""], (0, 1, 2)),
+        (["Blue", "", "Red"], (2, 1, 0)),
+        (["Cam-B", "Cam-G", ""], (2, 1, 0)),
+        (["Red", "", ""], (0, 1, 2)),
+        (["a", "r", "g", ""], (1, 2, 3, 0)),
+        (["r", "g", "b", ""], None),
+        (["DAPI", "", ""], None),
+        (["Red", "DAPI", ""], None),
+        (["AF594 red", "AF488 green", "AF405 blue"], None),
+        (["CR", "CG", "CB"], None),
         (["DAPI", "CD45", "CK"], None),
         (["CD3", "CD4", "CD8"], None),
         (["r", "g", "a"], None),
@@ -33,6 +50,13 @@ from spatialwhisperer._access.elements.channels import colour_order, laid_on_whi
 )
 def test_channels_are_ordered_by_their_colours(names: list[Any], expected: Any) -> None:
     assert colour_order(names, len(names) or 3) == expected
+
+
+def test_each_channel_of_an_image_of_colours_is_named_after_one() -> None:
+    assert are_colours(["Cam-R", "Cam-G", "Cam-B", "Cam-A"])
+    assert are_colours(["Alpha", "red", "g", "B"])
+    for names in ([], ["0", "1", "2", "3"], ["r", "g", "b", ""], ["r", "g", "b", "DAPI"]):
+        assert not are_colours(names)
 
 
 def test_colours_with_alpha_are_laid_over_white() -> None:

@@ -70,6 +70,15 @@ def test_channels_without_names_of_their_own_are_in_order(names: list[str] | Non
     )
 
 
+@pytest.mark.parametrize(
+    "names", [["TL Brightfield-B", "TL Brightfield-G", "TL Brightfield-R"], ["Blue channel", "Green channel", ""]]
+)
+def test_colours_are_found_beside_other_words_and_beside_no_name(names: list[str], tmp_path: Path) -> None:
+    tissue = some_tissue()
+    path = with_channels(tmp_path, np.moveaxis(tissue, -1, 0)[::-1], names)
+    assert np.array_equal(pixels_of(sw.io.read_slide(path)), tissue)
+
+
 @pytest.mark.parametrize("name", [None, "H&E", "DAPI"])
 def test_samples_of_one_channel_are_rgb_whatever_its_name(name: str | None, tmp_path: Path) -> None:
     import tifffile

@@ -256,4 +256,7 @@ def test_nothing_of_an_encoder_that_cannot_be_read_is_used_again(
         features = image_features(slide, image_recipe(slide, choice, tile_um=20, tile_px=32), choice.open)
         np.testing.assert_allclose(features.values, factor * first[:, :3], rtol=1e-6)
         slide.put(*features.results)
-    assert "numbers.builtins.generator of this encoder cannot be read" in capsys.readouterr().err
+    assert (
+        "this encoder is never recognised, because its attribute numbers (of type generator) cannot be read"
+        in capsys.readouterr().err
+    )

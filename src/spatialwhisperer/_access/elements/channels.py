@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COLOURS = {"r": 0, "red": 0, "g": 1, "green": 1, "b": 2, "blue": 2, "a": 3, "alpha": 3}
+_COLOUR = r"(red|green|blue|alpha|(?<![^\W_])[rgba](?![^\W_]))"
+"""The word of a colour, or its letter where that stands alone."""
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
@@ -26,23 +29,41 @@ def colour_order(names: Sequence[object], n_channels: int) -> tuple[int, ...] | 
 
     Returns
     -------
-    The positions: by the names where these are colours, else in the order of the channels where these are only numbered. ``None`` for
-    an image that is not RGB or RGBA, such as one whose channels are named after stains.
+    The positions: by the names where these are colours, else in the order of the channels where these are only numbered. Channels
+    without a name beside colours are the colours that are left, in their order; none of them is alpha. ``None`` for an image that is
+    not RGB or RGBA, such as one whose channels are named after stains.
     """
     if n_channels not in (3, 4):
         return None
-    lower = [str(name).strip().lower() for name in names]
+    lower = _lower(names)
     if len(set(lower)) < 2 or _only_numbered(lower):
         return tuple(range(n_channels))
-    colours = [_COLOURS.get(name) for name in lower]
-    if set(colours) != set(range(n_channels)):
+    colours = _colours(lower)
+    missing = iter(sorted({0, 1, 2} - set(colours)))
+    filled = [colour if name else next(missing, None) for name, colour in zip(lower, colours, strict=True)]
+    if set(filled) != set(range(n_channels)):
         return None
-    return tuple(colours.index(colour) for colour in range(n_channels))
+    return tuple(filled.index(colour) for colour in range(n_channels))
 
 
 def are_colours(names: Sequence[object]) -> bool:
     """Whether channels have names, each of a colour or alpha."""
-    return len(names) > 0 and all(str(name).strip().lower() in _COLOURS for name in names)
+    return len(names) > 0 and None not in _colours(_lower(names))
+
+
+def _lower(names: Sequence[object]) -> list[str]:
+    return [str(name).strip().lower() for name in names]
+
+
+def _colours(names: Sequence[str]) -> list[int | None]:
+    """The colour that each name states, beside a text with which all of them begin or end; ``None`` where one states none."""
+    different = {name for name in names if name}
+    before = after = ""
+    if len(different) > 1:
+        before = os.path.commonprefix(list(different))
+        after = os.path.commonprefix([name[::-1] for name in different])[::-1]
+    stated = re.compile(re.escape(before) + _COLOUR + re.escape(after))
+    return [_COLOURS[found.group(1)] if (found := stated.fullmatch(name)) else None for name in names]
 
 
 def _only_numbered(names: Sequence[str]) -> bool:

@@ -291,8 +291,8 @@ def _differs(slide: Slide, record: FeatureRecord | None, recipe: FeatureRecipe) 
         same = theirs.name == recipe.name
         if same and recipe.encoder is not None and recipe.encoder.unread:
             return (
-                f"may hold features of another {theirs.name!r}: {recipe.encoder.unread} of this encoder cannot be read, so that "
-                "it is never recognised"
+                f"may hold features of another {theirs.name!r}: this encoder is never recognised, because {recipe.encoder.unread} "
+                "cannot be read"
             )
         return (
             f"holds features of {'another ' if same else ''}{theirs.name!r}, and those of {recipe.name!r} are asked for"

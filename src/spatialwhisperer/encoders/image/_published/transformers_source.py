@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,9 +44,7 @@ def build(folder: Path, spec: EncoderSpec, *, pretrained: bool) -> Built:
     def asked(network: Any) -> str:
         return spec.pooling or _usual_pooling(network)
 
-    # what is random at first is read from the folder, or not used
-    with untouched_rng() if pretrained else nullcontext():
-        network = open_model(folder, pretrained=pretrained, needs_pooler=lambda network: asked(network) not in _TOKENS)
+    network = open_model(folder, pretrained=pretrained, needs_pooler=lambda network: asked(network) not in _TOKENS)
     show_all_patches(network)
     stated = _preprocessing(folder)
     config = getattr(network.config, "vision_config", network.config)
