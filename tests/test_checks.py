@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from spatialwhisperer._checks.checked import checked, checked_fields, checked_options
-from spatialwhisperer._checks.texts import plain_text
+from spatialwhisperer._checks.texts import plain_text, reads_missing
 from spatialwhisperer._checks.values import check_batch_size, check_key_added, check_path, check_tile, one_of, positive
 
 
@@ -155,3 +156,8 @@ def test_what_names_no_file_is_refused(path: Any, error: type[Exception]) -> Non
 )
 def test_a_text_in_which_nothing_can_be_seen_is_empty(text: str, plain: str) -> None:
     assert plain_text(text) == plain
+
+
+def test_texts_of_missing_values_are_told_from_words() -> None:
+    assert all(map(reads_missing, ["", " ", *map(str, (None, float("nan"), pd.NA, pd.NaT)), "NA", "n/a", " N/A "]))
+    assert not any(map(reads_missing, ["none", "unknown", "nan cell"]))

@@ -13,7 +13,7 @@ from spatialwhisperer._access.contract import number_matrix
 from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.groups import group_names
 from spatialwhisperer._access.tables import obs_of
-from spatialwhisperer._checks.texts import plain_text
+from spatialwhisperer._checks.texts import plain_text, reads_missing
 from spatialwhisperer._checks.values import check_text
 from spatialwhisperer._messages import listing
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 T = TypeVar("T")
-
-_NO_CAPTION = ("", "nan", "None", "<NA>", "NaT")
 
 
 def as_list(data: T | Sequence[T], name: str = "data") -> list[T]:
@@ -101,11 +99,11 @@ def column(table: AnnData, key: str, argument: str, where: str = "", remedy: str
 
 
 def plain_captions(values: pd.Series) -> np.ndarray:
-    """Captions in plain form in an object array; ``None`` where one is missing, empty, or what `str` makes of a missing value."""
+    """Captions in plain form in an object array; ``None`` where one is missing, empty, or reads like a missing value."""
     codes, distinct = pd.factorize(values)
     plain = [plain_text(str(value)) for value in distinct]
     # the code of a missing value is -1
-    return np.array([None if text in _NO_CAPTION else text for text in plain] + [None], dtype=object)[codes]
+    return np.array([None if reads_missing(text) else text for text in plain] + [None], dtype=object)[codes]
 
 
 def columns(tables: Sequence[AnnData], key: str, argument: str, remedy: str = "") -> np.ndarray:

@@ -288,7 +288,7 @@ def gene_features(
     """
     counts, present, library = align_counts(
         encoder.genes, encoder.gene_ids, table, layer, gene_ids_key=gene_ids_key, fewest=encoder.fewest_genes
-    )
+    )[:3]
     options = {"library": library} if encoder.reads_library else {}
     out = encoded(encoder, counts, absent_rows=True, present=present, batch_size=batch_size, device=device, **options)
     total = library if encoder.encodes_zeros else np.asarray(counts.sum(axis=1)).ravel()

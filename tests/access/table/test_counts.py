@@ -179,8 +179,9 @@ def test_a_gene_is_found_by_name_or_id() -> None:
 def test_counts_are_brought_into_the_order_of_the_genes() -> None:
     adata = table()
     names = ["SYM3", "NOT", "SYM1", "SYM2"]
-    counts, present, library = align_counts(names, [""] * 4, adata)
+    counts, present, library, of_table = align_counts(names, [""] * 4, adata)
     np.testing.assert_array_equal(library, adata.X.toarray().sum(axis=1))
+    np.testing.assert_array_equal(of_table.toarray(), adata.X.toarray())
     assert present.tolist() == [True, False, True, True]
     expected = adata.X.toarray()[:, [3, 0, 1, 2]]
     expected[:, 1] = 0

@@ -78,6 +78,38 @@ def test_only_a_disease_may_be_none() -> None:
     assert found["text"].tolist() == expected
 
 
+def test_nobody_is_healthy_beside_a_disease() -> None:
+    data = table()[:5].copy()
+    data.obs["disease"] = [
+        "normal || asthma",
+        "asthma",
+        "flu || Healthy || asthma",
+        "normal || healthy",
+        "normal || n/a",
+    ]
+    data.obs["tissue"] = ["normal || tumour"] * 5
+    how: dict[str, Any] = {"templates": ["{tissue}, {disease}"], "inplace": False}
+    found: Any = sw.pp.caption_metadata(data, **how)
+    diseases = ["asthma", "asthma", "flu and asthma", "no known disease", "no known disease"]
+    assert found["text"].tolist() == [f"normal and tumour, {disease}" for disease in diseases]
+    data.obs["disease"] = "well || asthma"
+    data.obs["disease_ontology_term_id"] = "PATO:0000461 || MONDO:0004979"
+    found = sw.pp.caption_metadata(data, **how)
+    assert set(found["text"]) == {"normal and tumour, asthma"}
+
+
+@pytest.mark.parametrize("missing", ["n/a", "N/A", "NA", "nan", "<NA>", "None", "unknown"])
+def test_missing_values_that_became_text_are_not_stated(missing: str) -> None:
+    data = table()[:2].copy()
+    data.obs["tissue"] = ["lung", f" {missing}"]
+    data.obs["note"] = ["by hand", missing]
+    found: Any = sw.pp.caption_metadata(data, templates=["{cell_type} of {tissue}", "{cell_type}"], inplace=False)
+    assert found["text"].tolist() == ["t of lung", "b"]
+    if missing != "unknown":
+        found = sw.pp.caption_metadata(data, templates=["{cell_type}"], free_key="note", inplace=False)
+        assert found["text"].tolist() == ["by hand", "b"]
+
+
 def test_what_nobody_knows_is_not_stated() -> None:
     data = table()[:5].copy()
     data.obs["cell_type"] = ["unknown", "Unknown", "na", "t", "b"]

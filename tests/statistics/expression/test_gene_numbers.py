@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers, gene_numbers, joined_numbers
+from spatialwhisperer.statistics.expression.gene_numbers import (
+    GeneNumbers,
+    different_scales,
+    gene_numbers,
+    joined_numbers,
+)
 
 
 def test_genes_without_a_count_are_told_from_those_of_the_table() -> None:
@@ -25,3 +30,13 @@ def test_a_panel_is_few_beside_a_transcriptome_and_a_filtered_or_a_small_table_i
     assert [panel.few_beside(other) for other in (whole, filtered, small)] == [True] * 3
     for one in (whole, filtered, small):
         assert not any(one.few_beside(other) for other in (whole, filtered, small, panel))
+
+
+def test_tables_are_compared_with_the_others_and_named_once() -> None:
+    tables = {"a": GeneNumbers(300, 250), "b": GeneNumbers(20_000, 9_000), "c": GeneNumbers(18_000, 12_000)}
+    text = different_scales(tables | {"d": GeneNumbers(500, 480)})
+    assert text.endswith("far fewer in a (300), d (500) than the 12000 that are counted in c.")
+    assert different_scales({name: tables[name] for name in ("b", "c")}) == ""
+    # several tables together may be few beside themselves, which says nothing of the others
+    assert different_scales({"joined": GeneNumbers(10, 40), "own": GeneNumbers(30, 18)}) == ""
+    assert different_scales({}) == ""

@@ -48,7 +48,7 @@ def test_spots_of_the_nearest_rank_are_averaged() -> None:
     sections = np.repeat(["a", "b", "c"], 30)
     known, asked = rng.random(90), rng.random(25)
     known[[3, 50]], asked[7] = np.nan, np.nan
-    training = TrainingSpots(values, pd.DataFrame(index=range(90)), sections, known)
+    training = TrainingSpots(values, pd.DataFrame(index=range(90)), sections, known, [])
     out = by_rank(training, known, asked, np.full(25, "t"), k=10)
     rank, target = _ranks(known, sections), _ranks(asked, np.full(25, "t"))
     assert np.isnan(out[7]).all()

@@ -76,8 +76,8 @@ def test_a_caption_is_one_text_whatever_its_blanks_and_unicode_form() -> None:
 
 
 def test_what_str_makes_of_a_missing_value_is_no_caption() -> None:
-    (one,) = look(table(6, text=["nan", "None", "<NA>", "NaT", np.nan, "none such"]))
-    assert one.captions.ravel().tolist() == [None] * 5 + ["none such"]
+    (one,) = look(table(8, text=["nan", "None", "<NA>", "NaT", "NA", "n/a", np.nan, "none such"]))
+    assert one.captions.ravel().tolist() == [None] * 7 + ["none such"]
 
 
 def test_named_features_stand_for_the_modality() -> None:

@@ -23,11 +23,12 @@ _ENOUGH, _FEW = 0.5, 0.9
 
 
 class AlignedCounts(NamedTuple):
-    """Counts in an encoder's gene order, which of its genes the table has, and total counts of each row over all genes of the table."""
+    """Counts in an encoder's gene order, which of its genes the table has, and of all genes of the table totals of each row and counts."""
 
     counts: sp.csr_matrix
     present: np.ndarray
     library: np.ndarray
+    of_table: sp.csr_matrix
 
 
 def align_counts(
@@ -59,8 +60,8 @@ def align_counts(
     Returns
     -------
     Counts, CSR of float32, shape (n, len(encoder_genes)), zero in the columns of genes that the table lacks; a Boolean array,
-    shape (len(encoder_genes),), of which genes the table has; and the total counts of each row over all genes of the table, float64,
-    shape (n,).
+    shape (len(encoder_genes),), of which genes the table has; the total counts of each row over all genes of the table, float64,
+    shape (n,); and the counts of all genes of the table.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def align_counts(
     counts = sp.csr_matrix((part.data, np.flatnonzero(present)[part.indices], part.indptr), shape=shape)
     counts.sort_indices()
     library = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-    return AlignedCounts(counts.astype(np.float32, copy=False), present, library)
+    return AlignedCounts(counts.astype(np.float32, copy=False), present, library, matrix)
 
 
 def counts_for(

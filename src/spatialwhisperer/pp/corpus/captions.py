@@ -15,7 +15,7 @@ from spatialwhisperer._access.slide import Slide
 from spatialwhisperer._access.table.groups import group_name
 from spatialwhisperer._access.tables import obs_of
 from spatialwhisperer._checks.checked import checked
-from spatialwhisperer._checks.texts import plain_text
+from spatialwhisperer._checks.texts import plain_text, reads_missing
 from spatialwhisperer._checks.values import check_whole
 from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing, warn
@@ -23,7 +23,7 @@ from spatialwhisperer._provenance import recorded
 from spatialwhisperer.models.ontology import Ontology
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -47,8 +47,8 @@ TEMPLATES = (
 """Those that name more come first; a row takes of those that it has all fields for."""
 
 _HEALTHY, _NO_DISEASE = {"normal", "healthy", "pato:0000461"}, "no known disease"
-_NOT_STATED, _BETWEEN = {"unknown", "na"}, "||"
-"""How CELLxGENE writes what nobody knows or what does not apply, and what it puts between several values (its schema 6.0)."""
+_UNKNOWN, _BETWEEN = "unknown", "||"
+"""How CELLxGENE writes what nobody knows, and what it puts between several values (its schema 6.0)."""
 
 _ID = "{}_ontology_term_id"
 
@@ -92,7 +92,7 @@ def caption_metadata(
         Sentences with fields in braces.
     fields
         Field of the templates to column of ``.obs``; ``None`` takes columns of the same name. "normal" and "healthy" read "no known disease" in a
-        field with "disease" in its name. "unknown" and "na" state nothing, like a missing value.
+        field with "disease" in its name, and are left out beside a disease. "unknown", "na" and "n/a" state nothing, like a missing value.
     wordings
         Number of captions of a row, fewer where there are not so many different ones.
     free_key
@@ -140,8 +140,9 @@ def caption_metadata(
     obs = obs_of(slide.table)
     named = _columns(obs, templates, fields, free_key)
     known = _read(ontologies)
-    stated = {column: _stated(obs, column) for column in dict.fromkeys(named.values())}
-    words, resolved = _words(stated, named, known)
+    diseases = {column for name, column in named.items() if "disease" in name}
+    stated = {column: _stated(obs, column, column in diseases) for column in dict.fromkeys(named.values())}
+    words, resolved = _words(stated, diseases, known)
     captions = _captions(stated, named, words, templates, wordings, random_state)
     columns, origin = _with_free(obs, captions, free_key, wordings)
     if len(obs) and not any(c is not None for c in columns[0]):
@@ -194,18 +195,19 @@ def _read(given: Ontology | str | Path | Sequence[Ontology | str | Path]) -> lis
     return [one if isinstance(one, Ontology) else Ontology.read(one) for one in several]
 
 
-def _stated(obs: pd.DataFrame, column: str) -> list[Stated | None]:
+def _stated(obs: pd.DataFrame, column: str, of_disease: bool) -> list[Stated | None]:
     """What each row states in a column; ``None`` where it states nothing."""
     ids = _ID.format(column)
     values = [_several(value) for value in obs[column].astype(object)]
     terms = [_several(term) for term in obs[ids].astype(object)] if ids in obs else values
-    return [_pairs(own, its) or None for own, its in zip(values, terms, strict=True)]
+    pairs = [_pairs(own, its) for own, its in zip(values, terms, strict=True)]
+    return [(_of_disease(own) if of_disease else own) or None for own in pairs]
 
 
 def _several(cell: Any) -> list[str]:
     """The values of a cell; empty text where one is not stated."""
     parts = [part.strip() for part in _text(cell).split(_BETWEEN)]
-    return ["" if part.casefold() in _NOT_STATED else part for part in parts]
+    return ["" if reads_missing(part) or part.casefold() == _UNKNOWN else part for part in parts]
 
 
 def _pairs(values: Sequence[str], terms: Sequence[str]) -> Stated:
@@ -215,21 +217,29 @@ def _pairs(values: Sequence[str], terms: Sequence[str]) -> Stated:
     return tuple(dict.fromkeys(pairs))
 
 
+def _of_disease(pairs: Stated) -> Stated:
+    """The diseases among the values, or that there is none: nobody is healthy beside a disease."""
+    return tuple(pair for pair in pairs if not _healthy(pair)) or pairs[:1]
+
+
+def _healthy(pair: Value) -> bool:
+    return not _HEALTHY.isdisjoint(text.casefold() for text in pair)
+
+
 def _text(value: Any) -> str:
     text = "" if pd.isna(value) else group_name(value).strip()
-    return text if plain_text(text) else ""
+    return "" if reads_missing(plain_text(text)) else text
 
 
 def _words(
-    stated: Mapping[str, Sequence[Stated | None]], columns: Mapping[str, str], ontologies: Sequence[Ontology]
+    stated: Mapping[str, Sequence[Stated | None]], diseases: Collection[str], ontologies: Sequence[Ontology]
 ) -> tuple[dict[tuple[str, Value], tuple[str, ...]], dict[str, int]]:
     """Name and synonyms of each value that a column states, and how many values the ontologies know."""
-    diseases = {column for name, column in columns.items() if "disease" in name}
     words: dict[tuple[str, Value], tuple[str, ...]] = {}
     unknown: list[str] = []
     for column, rows in stated.items():
         for pair in dict.fromkeys(pair for pairs in rows for pair in pairs or ()):
-            if column in diseases and _HEALTHY & {text.casefold() for text in pair}:
+            if column in diseases and _healthy(pair):
                 words[column, pair] = (_NO_DISEASE,)
                 continue
             found = _term(pair, ontologies)

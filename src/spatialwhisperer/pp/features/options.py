@@ -118,7 +118,8 @@ class TextFeatures:
         preset.
     key
         Column of ``.obs`` with captions, or several columns that each give a caption to a row. Blanks and Unicode forms do not tell
-        captions apart, nor does case where the encoder gives the same features. An empty text, "nan", "None" and "<NA>" are no caption.
+        captions apart, nor does case where the encoder gives the same features. An empty text, "nan", "NA", "n/a", "None" and
+        "<NA>" are no caption.
     wordings
         Caption to other texts that say the same, in an order in which texts that are alike stand together. A text may be true of
         several captions. In closed form all texts are fitted, and the strength of the ridge penalty is the one at which fifths of the

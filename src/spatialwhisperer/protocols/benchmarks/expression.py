@@ -91,7 +91,7 @@ def fold_rows(
         pair = _pair(section.table, genes.all)
         found = {key: values[section.name] for key, values in predicted.values.items()}
         training = read_training(tables, pair, layer=None, options={})
-        for name, values in baseline_values(pair, training, layer=None, scalar_key=DARKNESS, patient_key="patient"):
+        for name, values in baseline_values(pair, training, scalar_key=DARKNESS, patient_key="patient"):
             found[NO_ENCODER, name] = values
         rows += _section_rows(section.name, section.table, pair, found, genes)
         truth = _log_counts(section.table, genes.benchmark)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialwhisperer._messages import listing
 from spatialwhisperer._storage.schema import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import scipy.sparse as sp
 
@@ -44,7 +45,33 @@ class GeneNumbers(Stored):
 
 def gene_numbers(counts: sp.csr_matrix) -> GeneNumbers:
     """Those of a table with these counts, shape (n, genes)."""
-    return GeneNumbers(counts.shape[1], len(np.unique(counts.indices[counts.data > 0])))
+    counted = np.zeros(counts.shape[1], bool)
+    counted[counts.indices[counts.data > 0]] = True
+    return GeneNumbers(counts.shape[1], int(counted.sum()))
+
+
+def different_scales(tables: Mapping[str, GeneNumbers]) -> str:
+    """Say which of several tables have so few genes beside others that values are on different scales; empty where none has.
+
+    Parameters
+    ----------
+    tables
+        Numbers of each table, by what it is.
+    """
+    few: list[str] = []
+    beside: dict[str, GeneNumbers] = {}
+    for what, one in tables.items():
+        others = {name: other for name, other in tables.items() if name != what and one.few_beside(other)}
+        if others:
+            few.append(f"{what} ({one.genes})")
+            beside |= others
+    if not few:
+        return ""
+    largest = max(beside, key=lambda name: beside[name].counted)
+    return (
+        f"Spots are scaled over all genes of their table, far fewer in {listing(few, 5)} than the {beside[largest].counted} that are counted "
+        f"in {largest}."
+    )
 
 
 def joined_numbers(numbers: Iterable[GeneNumbers]) -> GeneNumbers | None:

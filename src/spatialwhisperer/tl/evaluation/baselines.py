@@ -22,7 +22,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import inform, listing, warn
 from spatialwhisperer.pp.features.tile_features import read_tiles
 from spatialwhisperer.tl.evaluation.rows.pairs import AS_GIVEN, values_of
-from spatialwhisperer.tl.evaluation.rows.scales import check_species, warn_of_training
+from spatialwhisperer.tl.evaluation.rows.scales import check_species
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from spatialwhisperer._access.records import OffSlide
     from spatialwhisperer._access.slide_options import SlideOptions
-    from spatialwhisperer.tl.evaluation.rows.pairs import Pair
+    from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers
+    from spatialwhisperer.tl.evaluation.rows.pairs import Pair, SlideValues
 
 DARKNESS = "sw_darkness"
 """Column of ``.obs`` with the mean optical density of the tile."""
@@ -62,12 +63,15 @@ class TrainingSpots:
         Section of each spot; names differ between objects.
     totals
         Counts of each over all genes, NaN where values were not counts.
+    scaled_over
+        Genes over which the spots of each object were scaled; of none where values do not depend on all genes of a table.
     """
 
     values: sp.csr_matrix
     obs: pd.DataFrame
     sections: np.ndarray
     totals: np.ndarray
+    scaled_over: list[GeneNumbers]
 
 
 @shared
@@ -168,7 +172,8 @@ def read_training(
     ValueError
         If an object has none of the predicted genes, or holds rows that are evaluated.
     """
-    values, sections, library = [], [], []
+    read: list[SlideValues] = []
+    sections: list[np.ndarray] = []
     tables: list[AnnData] = []
     for number, data in enumerate(train):
         slide = Slide.open(data, **options)
@@ -181,25 +186,22 @@ def read_training(
             lacking = [pair.genes[i] for i in np.flatnonzero(columns < 0)]
             warn(f"train[{number}] lacks {len(lacking)} genes, which count as 0 there: {listing(lacking, 5)}.")
         known = values_of(slide, columns, space=pair.space, layer=layer, library=pair.library)
-        values.append(known)
-        totals = _totals(table, pair.space, layer)
-        if table is pair.table or _holds_evaluated(table, columns, known, pair, layer):
+        if table is pair.table or _holds_evaluated(table, columns, known.values, pair, layer):
             raise ValueError(
                 f"train[{number}] holds rows that are evaluated. Baselines and gene lists must not see them: pass the other sections only."
             )
-        library.append(totals)
+        read.append(known)
         tables.append(table)
         sections.append(np.array([f"{number}:{code}" for code in slide.sections], dtype=object))
-    warn_of_training(tables, pair.table, space=pair.space, layer=layer)
     obs: list[Any] = [table.obs for table in tables]
     stacked = pd.concat(obs, ignore_index=True)
-    return TrainingSpots(sp.vstack(values, format="csr"), stacked, np.concatenate(sections), np.concatenate(library))
-
-
-def _totals(table: AnnData, space: str, layer: str | None) -> np.ndarray:
-    if space == AS_GIVEN:
-        return np.full(table.n_obs, np.nan)
-    return np.asarray(counts_matrix(table, layer).sum(axis=1), np.float64).ravel()
+    return TrainingSpots(
+        sp.vstack([one.values for one in read], format="csr"),
+        stacked,
+        np.concatenate(sections),
+        np.concatenate([one.totals for one in read]),
+        [one.scaled_over for one in read if one.scaled_over is not None],
+    )
 
 
 def _holds_evaluated(table: AnnData, columns: np.ndarray, values: sp.csr_matrix, pair: Pair, layer: str | None) -> bool:
@@ -233,7 +235,7 @@ def _first_rows(table: AnnData) -> pd.Series:
 
 
 def baseline_values(
-    pair: Pair, training: TrainingSpots, *, layer: str | None, scalar_key: str, patient_key: str
+    pair: Pair, training: TrainingSpots, *, scalar_key: str, patient_key: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name and values (n, g) of each baseline that the data allow; a message says which are left out and why."""
     shape = pair.predicted.shape
@@ -249,8 +251,7 @@ def baseline_values(
         name = "darkness" if scalar_key == DARKNESS else scalar_key
         yield name, by_rank(training, known, asked, pair.groups)
     if pair.space != AS_GIVEN:
-        own = _totals(pair.table, pair.space, layer)
-        yield "total UMI (oracle)", by_rank(training, training.totals, own, pair.groups)
+        yield "total UMI (oracle)", by_rank(training, training.totals, pair.totals, pair.groups)
     near = aligned_neighbours(pair, training, patient_key)
     if near is not None:
         yield "aligned neighbours", near

@@ -18,6 +18,7 @@ from spatialwhisperer.statistics.expression import metrics
 from spatialwhisperer.statistics.expression.value_spaces import SPACES
 from spatialwhisperer.tl.evaluation.baselines import DARKNESS, baseline_values, read_training
 from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
+from spatialwhisperer.tl.evaluation.rows.scales import warn_of_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -176,11 +177,12 @@ def evaluate_expression(
         from spatialwhisperer.tl._training.checks import objects
 
         training = read_training(objects(train), pair, layer=layer, options=slide)
+    warn_of_scales(pair.scales, () if training is None else training.scaled_over)
     lists = _lists(pair, training, gene_lists, gene_lists_from)
     if training is None and baselines:
         inform("No baselines: pass train=[…] to evaluate the training mean and the other baselines.")
     rows: list[Any] = []
-    for predictor, values in _predictors(pair, training, baselines, layer, scalar_key, patient_key):
+    for predictor, values in _predictors(pair, training, baselines, scalar_key, patient_key):
         for group in pd.unique(pair.groups):
             take = np.flatnonzero(pair.groups == group)
             truth, predicted = pair.truth[take], values[take]
@@ -203,13 +205,13 @@ def evaluate_expression(
 
 
 def _predictors(
-    pair: Pair, training: TrainingSpots | None, wanted: bool, layer: str | None, scalar_key: str, patient_key: str
+    pair: Pair, training: TrainingSpots | None, wanted: bool, scalar_key: str, patient_key: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     yield "prediction", pair.predicted
     if training is None or not wanted:
         return
     incomplete = ~metrics.complete_rows(pair.predicted)
-    for name, values in baseline_values(pair, training, layer=layer, scalar_key=scalar_key, patient_key=patient_key):
+    for name, values in baseline_values(pair, training, scalar_key=scalar_key, patient_key=patient_key):
         # every predictor is evaluated on the spots that have a prediction
         values[incomplete] = np.nan
         yield name, values

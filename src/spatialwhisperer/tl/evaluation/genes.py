@@ -19,6 +19,7 @@ from spatialwhisperer._docs import shared
 from spatialwhisperer._messages import listing
 from spatialwhisperer.statistics.expression import metrics
 from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
+from spatialwhisperer.tl.evaluation.rows.scales import warn_of_scales
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -166,6 +167,7 @@ def _sections(
 ) -> list[tuple[pd.Series, pd.Series, int]]:
     """Correlations and -log10 p of the genes in each section of one object, and its number of spots."""
     pair = make_pair(slide, prediction, all_genes=False, **options)
+    warn_of_scales(pair.scales)
     out: list[tuple[pd.Series, pd.Series, int]] = []
     if not pair.genes:
         return out

@@ -65,7 +65,7 @@ def test_groups_are_those_of_a_column(table: Any, guess: Any) -> None:
 
 
 def test_a_gene_that_was_not_measured_counts_as_zero(table: Any, measured: Any) -> None:
-    values = values_of(Slide.open(table), np.array([2, -1, 0]), space=SPACE, layer=None).toarray()
+    values = values_of(Slide.open(table), np.array([2, -1, 0]), space=SPACE, layer=None).values.toarray()
     assert np.allclose(values[:, [0, 2]], measured(table)[:, [2, 0]], atol=1e-6)
     assert (values[:, 1] == 0).all()
 

@@ -13,10 +13,15 @@ import scipy.sparse as sp
 
 from spatialwhisperer import _keys
 from spatialwhisperer._access.slide import Slide
+from spatialwhisperer._access.table.counts import counts_matrix
 from spatialwhisperer._messages import SpatialWhispererWarning
 from spatialwhisperer._provenance import record
+from spatialwhisperer.tl.evaluation import baselines
 from spatialwhisperer.tl.evaluation.expression import evaluate_expression
+from spatialwhisperer.tl.evaluation.genes import gene_report
+from spatialwhisperer.tl.evaluation.rows import pairs
 from spatialwhisperer.tl.evaluation.rows.pairs import make_pair
+from spatialwhisperer.tl.evaluation.rows.scales import warn_of_scales
 
 SPACE = "per_spot_log1p"
 FEW = [f"GENE{i}" for i in range(8)]
@@ -35,7 +40,7 @@ def scale_of(table: Any, prediction: Any) -> list[str]:
     options: dict[str, Any] = dict.fromkeys(("genes", "value_space", "layer", "group_key"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        make_pair(Slide.open(table), prediction, key=_keys.EXPRESSION, **options)
+        warn_of_scales(make_pair(Slide.open(table), prediction, key=_keys.EXPRESSION, **options).scales)
     return [str(w.message) for w in caught if "different scales" in str(w.message)]
 
 
@@ -51,9 +56,15 @@ def test_a_panel_and_a_model_of_whole_tables_are_on_different_scales(table: Any,
     assert scale_of(table, trained(prediction, 40, 40)) == []
     assert scale_of(panel, trained(prediction, 8, 8)) == []
     (text,) = scale_of(panel, trained(prediction, 40, 40))
-    assert "over the 8 genes of the measured table, and those of training over 40. Their values are on" in text
+    assert (
+        "far fewer in the measured table (8) than the 40 that are counted in the training tables of the model. Their"
+        in text
+    )
     (text,) = scale_of(table, trained(prediction, 8, 8))
-    assert "over the 40 genes that the measured table counts, and those of training over 8. Their values are on" in text
+    assert (
+        "far fewer in the training tables of the model (8) than the 40 that are counted in the measured table. Their"
+        in text
+    )
     # genes that nothing counts change no total
     empty = table.copy()
     empty.X = sp.csr_matrix(np.where(np.arange(40) < 8, table.X.toarray(), 0))
@@ -77,13 +88,47 @@ def test_training_tables_of_the_baselines_are_compared_too(table: Any, guess: An
     train.obs_names = [f"t{i}" for i in range(30)]
     prediction = guess(table)[:, FEW].copy()
     with pytest.warns(
-        SpatialWhispererWarning, match=r"The spots of train\[1\] \(8\) and those of the measured table \(40\)"
+        SpatialWhispererWarning,
+        match=r"far fewer in train\[1\] \(8\) than the 40 that are counted in the measured table",
     ):
         evaluate_expression(table, prediction, train=[train, train[:, FEW].copy()])
     with pytest.warns(
-        SpatialWhispererWarning, match=r"The spots of train\[0\] \(40\) and those of the measured table \(8\)"
+        SpatialWhispererWarning,
+        match=r"far fewer in the measured table \(8\) than the 40 that are counted in train\[0\]",
     ):
         evaluate_expression(table[:, FEW].copy(), prediction, train=train)
+
+
+def test_one_call_says_it_once(table: Any, guess: Any) -> None:
+    """The training tables of the model are most often those of the baselines too."""
+    train = table.copy()
+    train.obs_names = [f"t{i}" for i in range(30)]
+    panel, prediction = table[:, FEW].copy(), guess(table)[:, FEW].copy()
+    for known in (trained(prediction, 40, 40), prediction, guess(table)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluate_expression(panel, known, train=[train, train])
+        texts = [str(w.message) for w in caught if "different scales" in str(w.message)]
+        assert len(texts) == 1
+        assert "far fewer in the measured table (8) than the 40 that are counted in" in texts[0]
+    with pytest.warns(SpatialWhispererWarning, match=r"far fewer in the measured table \(8\)"):
+        gene_report(panel, trained(prediction, 40, 40))
+
+
+def test_each_table_is_read_once(table: Any, guess: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = table.copy()
+    train.obs_names = [f"t{i}" for i in range(30)]
+    read: list[int] = []
+
+    def counted(one: Any, layer: str | None) -> Any:
+        read.append(id(one))
+        return counts_matrix(one, layer)
+
+    for module in (pairs, baselines):
+        monkeypatch.setattr(module, "counts_matrix", counted)
+    result = evaluate_expression(table, trained(guess(table), 40, 40), train=train)
+    assert "total UMI (oracle)" in set(result["predictor"])
+    assert sorted(read) == sorted([id(table), id(train)])
 
 
 def test_a_table_of_another_species_is_refused(table: Any, guess: Any) -> None:

@@ -88,11 +88,14 @@ def test_proportions_are_not_below_0(table: ad.AnnData, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [object, "category", "string"])
-def test_missing_values_that_became_text_are_named(table: ad.AnnData, dtype: Any) -> None:
+@pytest.mark.parametrize("missing", ["nan", "n/a"])
+def test_missing_values_that_became_text_are_named(table: ad.AnnData, dtype: Any, missing: str) -> None:
     """They count as a class; the call in the message makes them unknown."""
-    table.obs["read"] = pd.Series(["nan", "a", ""], index=table.obs_names).astype(dtype)
-    with pytest.warns(SpatialWhispererWarning, match=r"2 rows of \.obs\['read'\] are of the class 'nan', ''") as caught:
-        assert known_truth(table, "read").dominant.tolist() == ["nan", "a", ""]
+    table.obs["read"] = pd.Series([missing, "a", ""], index=table.obs_names).astype(dtype)
+    with pytest.warns(
+        SpatialWhispererWarning, match=rf"2 rows of \.obs\['read'\] are of the class '{missing}', ''"
+    ) as caught:
+        assert known_truth(table, "read").dominant.tolist() == [missing, "a", ""]
     call = str(caught[0].message).split("unknown: ")[1].rstrip(".")
     exec(call, {"adata": table, "np": np})
     with warnings.catch_warnings():

@@ -85,12 +85,12 @@ def test_a_panel_beside_whole_tables_is_named() -> None:
     for tables, message in (
         (whole[:2], None),
         (panel[:2], None),
-        ([whole[0], panel[1]], r"object 1 \(10\) have far fewer genes than 40, which another"),
+        ([whole[0], panel[1]], r"far fewer in object 1 \(10\) than the 40 that are counted in object 0\. Their"),
     ):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model: Any = sw.tl.train(tables, **options)
-        texts = [str(w.message) for w in caught if "on another scale" in str(w.message)]
+        texts = [str(w.message) for w in caught if "on different scales" in str(w.message)]
         assert len(texts) == (message is not None)
         assert message is None or re.search(message, texts[0])
         prediction = predict(model, test)

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from spatialwhisperer._access.table.counts import align_counts, counts_matrix, find_genes, match_genes, matched_genes
+from spatialwhisperer._access.table.counts import align_counts, find_genes, match_genes, matched_genes
 from spatialwhisperer._messages import inform, listing, progress, warn
 from spatialwhisperer.models.expression.config import ExpressionConfig
 from spatialwhisperer.models.expression.fit import fit_predictor
 from spatialwhisperer.pp.gene_selection import select_genes
-from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers, gene_numbers, joined_numbers
+from spatialwhisperer.statistics.expression.gene_numbers import (
+    GeneNumbers,
+    different_scales,
+    gene_numbers,
+    joined_numbers,
+)
 from spatialwhisperer.statistics.expression.value_spaces import OVER_ALL, to_space
 from spatialwhisperer.tl._training.expression.held_out import OWN, with_accuracy, with_own_accuracy
 from spatialwhisperer.tl._training.expression.regression import FEWEST, with_own_regression
@@ -22,7 +27,7 @@ from spatialwhisperer.tl._training.expression.values import Values
 from spatialwhisperer.tl._training.fitting import Plan, fit_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -123,37 +128,36 @@ def read_values(
     blocks = []
     unpaired: dict[str, sp.csr_matrix] = {}
     groups: dict[str, set[str]] = {}
-    used = []
+    scaled_over: dict[str, GeneNumbers] = {}
     for number, source in enumerate(sources):
         inside = np.asarray(rows["source"] == number)
         if (both & inside).any():
-            used.append(source)
-            blocks.append(_source_values(source, genes, gene_ids, space, layer, values_layer)[both[inside]])
+            matrix, numbers = _source_values(source, genes, gene_ids, space, layer, values_layer)
+            blocks.append(matrix[both[inside]])
         elif _serves(source, genes, gene_ids, values_layer) and not set(source.group.astype(str)) & held_out:
-            used.append(source)
-            matrix = _source_values(source, genes, gene_ids, space, layer, None)
+            matrix, numbers = _source_values(source, genes, gene_ids, space, layer, None)
             unpaired |= {str(code): matrix[source.section == code] for code in np.unique(source.section)}
             groups |= {
                 str(code): set(source.group[source.section == code].astype(str)) for code in np.unique(source.section)
             }
+        else:
+            continue
+        if numbers is not None:
+            scaled_over[source.name] = numbers
     matrix = sp.vstack(blocks, format="csr").astype(np.float32)
     stated = "as given" if values_layer else space
-    measured = _gene_numbers(used, layer) if stated in OVER_ALL else None
+    measured = _measured(scaled_over)
     return Values(list(genes), list(gene_ids), matrix, np.flatnonzero(both), stated, unpaired, groups, measured)
 
 
-def _gene_numbers(sources: Sequence[Source], layer: str | None) -> GeneNumbers | None:
+def _measured(scaled_over: Mapping[str, GeneNumbers]) -> GeneNumbers | None:
     """Genes over which spots are scaled; a warning names the objects whose values are on another scale than those of others."""
-    numbers = [gene_numbers(counts_matrix(source.table, layer)) for source in sources]
-    most = max(numbers, key=lambda one: one.counted)
-    few = [f"{source.name} ({one.genes})" for source, one in zip(sources, numbers, strict=True) if one.few_beside(most)]
-    if few:
+    if text := different_scales(scaled_over):
         warn(
-            f"Spots are scaled over all genes of their table, and {listing(few, 5)} have far fewer genes than {most.counted}, which another "
-            "training object counts: their expression is on another scale, and predictions are a mixture of both. Pass objects with the "
-            "same genes, such as adata[:, genes].copy()."
+            f"{text} Their expression is on different scales, and predictions are a mixture of both. Pass objects with the same genes, such "
+            "as adata[:, genes].copy()."
         )
-    return joined_numbers(numbers)
+    return joined_numbers(scaled_over.values())
 
 
 def _serves(source: Source, genes: Sequence[str], ids: Sequence[str], values_layer: str | None) -> bool:
@@ -164,7 +168,8 @@ def _serves(source: Source, genes: Sequence[str], ids: Sequence[str], values_lay
 
 def _source_values(
     source: Source, genes: Sequence[str], ids: Sequence[str], space: str, layer: str | None, values_layer: str | None
-) -> sp.csr_matrix:
+) -> tuple[sp.csr_matrix, GeneNumbers | None]:
+    """Values of the genes, and over how many genes they were scaled, where values depend on all genes of the table."""
     if values_layer is not None:
         if values_layer not in source.table.layers:
             raise KeyError(
@@ -177,9 +182,10 @@ def _source_values(
         values = sp.csr_matrix(source.table[:, columns].layers[values_layer], dtype=np.float32)
         if not np.isfinite(values.data).all():
             raise ValueError(f".layers[{values_layer!r}] of {source.name} holds values that are not finite.")
-        return values
-    counts, _, library = align_counts(list(genes), list(ids), source.table, layer)
-    return to_space(sp.csr_matrix(counts), space, library=library, sections=source.section)
+        return values, None
+    counts, _, library, of_table = align_counts(list(genes), list(ids), source.table, layer)
+    values = to_space(sp.csr_matrix(counts), space, library=library, sections=source.section)
+    return values, gene_numbers(of_table) if space in OVER_ALL else None
 
 
 def with_values(items: Items, values: Values, n_rows: int) -> Items:

@@ -16,10 +16,10 @@ from spatialwhisperer._access.tables import is_spatialdata
 from spatialwhisperer._messages import listing, warn
 from spatialwhisperer._provenance import recorded
 from spatialwhisperer._storage.schema import from_plain
-from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers
-from spatialwhisperer.statistics.expression.value_spaces import OVER_CHOSEN, SPACES, check_space, to_space
+from spatialwhisperer.statistics.expression.gene_numbers import GeneNumbers, gene_numbers
+from spatialwhisperer.statistics.expression.value_spaces import OVER_ALL, OVER_CHOSEN, SPACES, check_space, to_space
 from spatialwhisperer.tl.evaluation.rows.groups import row_groups
-from spatialwhisperer.tl.evaluation.rows.scales import check_species, warn_of_scale
+from spatialwhisperer.tl.evaluation.rows.scales import Scales, check_species, scales_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,10 @@ class Pair:
         Gene lists that the prediction recorded: they were chosen on the training data of its model.
     library
         All genes that were predicted, also those that are not evaluated; ``None`` where values do not depend on them.
+    totals
+        Counts of each row over all genes of the table, shape (n,); NaN where values were not counts.
+    scales
+        Genes over which the spots of both were scaled.
     """
 
     table: AnnData
@@ -77,6 +81,26 @@ class Pair:
     space: str
     lists: dict[str, list[str]]
     library: Library | None
+    totals: np.ndarray
+    scales: Scales
+
+
+class SlideValues(NamedTuple):
+    """Values of some genes of a slide.
+
+    Attributes
+    ----------
+    values
+        CSR of shape (n, genes).
+    totals
+        Counts of each row over all genes of the table, shape (n,); NaN where values were not counts.
+    scaled_over
+        Genes over which spots were scaled; ``None`` where values do not depend on all genes of the table.
+    """
+
+    values: sp.csr_matrix
+    totals: np.ndarray
+    scaled_over: GeneNumbers | None
 
 
 @dataclass(frozen=True)
@@ -160,8 +184,8 @@ def make_pair(
     _check_measured(prediction, table, measured)
     library = _library(known, names, ids) if space in OVER_CHOSEN else None
     found = measured if library is None else library.columns(table) >= 0
-    warn_of_scale(table, found, space=space, layer=layer, trained=_trained(known))
-    truth = values_of(slide, columns[measured], space=space, layer=layer, library=library)
+    truth, totals, scaled_over = values_of(slide, columns[measured], space=space, layer=layer, library=library)
+    scales = scales_of(table, found, space=space, measured=scaled_over, trained=_trained(known))
     chosen = _chosen(np.asarray(prediction.var_names)[measured], genes, all_genes, "both predicted and measured")
     keep = np.flatnonzero(measured)[chosen]
     predicted = _dense(prediction, keep)
@@ -176,6 +200,8 @@ def make_pair(
         space,
         known.get("gene_lists") or {},
         library,
+        totals,
+        scales,
     )
 
 
@@ -204,8 +230,8 @@ def check_value_space(asked: str | None, known: str | None) -> str:
 
 def values_of(
     slide: Slide, columns: np.ndarray, *, space: str, layer: str | None, library: Library | None = None
-) -> sp.csr_matrix:
-    """Values of some genes in a space, CSR; column -1 is a gene that the table lacks and counts as 0.
+) -> SlideValues:
+    """Values of some genes in a space; column -1 is a gene that the table lacks and counts as 0.
 
     Parameters
     ----------
@@ -217,12 +243,14 @@ def values_of(
         Genes over which a spot is scaled; ``None`` takes all genes of the table, or in the spaces `OVER_CHOSEN` those of the columns.
     """
     if space == AS_GIVEN:
-        return _given_values(slide.table, columns, layer)
+        given = _given_values(slide.table, columns, layer)
+        return SlideValues(given, np.full(slide.table.n_obs, np.nan), None)
     counts = counts_matrix(slide.table, layer)
     others = np.setdiff1d([] if library is None else library.columns(slide.table), [*columns, -1]).astype(int)
     part = _take(counts, np.concatenate([columns, others]))
-    total = np.asarray(counts.sum(axis=1)).ravel()
-    return to_space(part, space, library=total, sections=slide.sections)[:, : len(columns)]
+    totals = np.asarray(counts.sum(axis=1), np.float64).ravel()
+    values = to_space(part, space, library=totals, sections=slide.sections)[:, : len(columns)]
+    return SlideValues(values, totals, gene_numbers(counts) if space in OVER_ALL else None)
 
 
 def _given_values(table: AnnData, columns: np.ndarray, layer: str | None) -> sp.csr_matrix:

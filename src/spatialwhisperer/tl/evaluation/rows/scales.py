@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spatialwhisperer._access.table.counts import counts_matrix, other_species_of
+from spatialwhisperer._access.table.counts import other_species_of
 from spatialwhisperer._messages import warn
-from spatialwhisperer.statistics.expression.gene_numbers import FEWEST, GeneNumbers, gene_numbers
+from spatialwhisperer.statistics.expression.gene_numbers import FEWEST, GeneNumbers, different_scales
 from spatialwhisperer.statistics.expression.value_spaces import OVER_ALL, OVER_CHOSEN
 
 if TYPE_CHECKING:
@@ -44,47 +45,67 @@ def check_species(genes: Sequence[str], gene_ids: Sequence[str], table: AnnData,
         raise ValueError(f"Only {int(found.sum())} of the {len(found)} predicted genes are in {what}. {species}")
 
 
-def warn_of_scale(
-    table: AnnData, found: np.ndarray, *, space: str, layer: str | None, trained: GeneNumbers | None
-) -> None:
-    """Say where the spots of the measured table and of training were scaled over very different numbers of genes.
+@dataclass(frozen=True)
+class Scales:
+    """What tells whether measured and predicted values are on one scale.
+
+    Attributes
+    ----------
+    measured
+        Genes over which the measured spots were scaled; ``None`` where values do not depend on all genes of their table.
+    trained
+        Those of the training tables of the model; ``None`` where they are not known.
+    lacking
+        Sentence that says that the measured table lacks most genes of the model; empty where it does not, or nothing depends on it.
+    """
+
+    measured: GeneNumbers | None
+    trained: GeneNumbers | None
+    lacking: str
+
+
+def scales_of(
+    table: AnnData, found: np.ndarray, *, space: str, measured: GeneNumbers | None, trained: GeneNumbers | None
+) -> Scales:
+    """Those of a measured table and a prediction.
 
     Parameters
     ----------
-    table, layer
-        The measured table, and the layer with its counts.
+    table
+        The measured table.
     found
         Which of the genes of the model it has, Boolean.
     space
         Value space of the prediction.
-    trained
-        Genes of the training tables; ``None`` where they are not known, and only those of the model can be counted.
+    measured, trained
+        As in :class:`Scales`.
     """
-    if space in OVER_ALL and trained is not None:
-        own = gene_numbers(counts_matrix(table, layer))
-        if own.few_beside(trained):
-            text = f"over the {own.genes} genes of the measured table, and those of training over {trained.counted}"
-        elif trained.few_beside(own):
-            text = f"over the {own.counted} genes that the measured table counts, and those of training over {trained.genes}"
-        else:
-            return
-        warn(f"Measured spots are scaled {text}. {_SO}")
-    elif space in OVER_ALL | OVER_CHOSEN and found.mean() < FEWEST:
-        warn(
+    lacking = ""
+    if space in OVER_ALL | OVER_CHOSEN and found.mean() < FEWEST:
+        lacking = (
             f"The measured table of {table.n_vars} genes has {int(found.sum())} of the {len(found)} genes of the model, and its spots are "
-            f"scaled over fewer genes. {_SO}"
+            "scaled over fewer genes."
         )
+    return Scales(measured, trained, lacking)
 
 
-def warn_of_training(tables: Sequence[AnnData], measured: AnnData, *, space: str, layer: str | None) -> None:
-    """Say which training tables of the baselines were scaled over another number of genes than the measured one."""
-    if space not in OVER_ALL:
-        return
-    own = gene_numbers(counts_matrix(measured, layer))
-    numbers = [gene_numbers(counts_matrix(table, layer)) for table in tables]
-    found = [f"train[{i}] ({one.genes})" for i, one in enumerate(numbers) if one.few_beside(own) or own.few_beside(one)]
-    if found:
-        warn(
-            f"The spots of {', '.join(found)} and those of the measured table ({own.genes}) are scaled over very different numbers of genes. "
-            f"{_SO}"
-        )
+def warn_of_scales(scales: Scales, train: Sequence[GeneNumbers] = ()) -> None:
+    """Say once where the measured table, the training tables of the model and those of the baselines are on different scales.
+
+    Parameters
+    ----------
+    scales
+        Those of measured and predicted values.
+    train
+        Genes over which the spots of each training table of the baselines were scaled.
+    """
+    text = ""
+    if scales.measured is not None:
+        model = {} if scales.trained is None else {"the training tables of the model": scales.trained}
+        baselines = {f"train[{i}]": numbers for i, numbers in enumerate(train)}
+        text = different_scales({"the measured table": scales.measured} | model | baselines)
+    # where the tables of the model are known, its genes tell nothing more
+    if not text and (scales.measured is None or scales.trained is None):
+        text = scales.lacking
+    if text:
+        warn(f"{text} {_SO}")

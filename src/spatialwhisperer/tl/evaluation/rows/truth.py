@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from spatialwhisperer._access.table.groups import by_group, group_name, group_names
 from spatialwhisperer._access.table.row_names import order_of
+from spatialwhisperer._checks.texts import reads_missing
 from spatialwhisperer._checks.values import check_texts
 from spatialwhisperer._messages import listing, warn
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-6
 """A proportion may fall below 0 by so much where it was calculated, such as the rest of a sum in single precision."""
-
-_MISSING_AS_TEXT = frozenset({"", "nan", "NaN", "NA", "<NA>", "None"})
-"""What missing values become where a column is turned into text."""
 
 
 class Known(NamedTuple):
@@ -221,7 +219,7 @@ def _column_truth(column: Any) -> Known:
 
 def _warn_of_missing_as_text(labels: np.ndarray, column: str) -> None:
     """Name classes that are most likely missing values which were turned into text: their rows are compared as those of a class."""
-    texts = [name for name in pd.unique(labels) if name.strip() in _MISSING_AS_TEXT]
+    texts = [name for name in pd.unique(labels) if reads_missing(name)]
     if texts:
         n = int(np.isin(labels, np.array(texts, object)).sum())
         warn(
