@@ -75,7 +75,7 @@ def in_library(value: Any, name: str) -> bool:
 
 
 def attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """Attributes of an object, those in ``__slots__`` too."""
+    """Attributes of an object, those of ``__slots__`` too."""
     yield from getattr(value, "__dict__", {}).items()
     for name in _slots(type(value)):
         if hasattr(value, name):
