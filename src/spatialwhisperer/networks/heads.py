@@ -10,12 +10,7 @@ import torch
 from torch import nn
 
 from spatialwhisperer._random import untouched_rng
-
-ORDINARY_ODDS = 3.0
-"""Odds that a text does not negate, before it is read. The logistic regression of :class:`SignedLinear` is fitted with classes of equal
-weight, as if every second text negated; most texts that people ask do not. With these odds a text is turned round where the regression
-says more than three to one that it negates. Larger odds turn round fewer names that do not negate, and leave more negations as they are
-(the table of ``python -m spatialwhisperer.protocols paraphrases`` counts both)."""
+from spatialwhisperer.networks.negations import ORDINARY_ODDS
 
 
 class BatchNormShortcut(nn.Module):
@@ -72,7 +67,7 @@ class SignedLinear(nn.Module):
     """A linear map without a bias whose result is turned round for texts that negate: ``tanh((a·x + b + log o) / 2) W x``.
 
     The factor is twice the probability of a logistic regression, minus one: 1 for a text that says that something is there, and -1 for
-    one that says that it is not. ``o`` is :data:`ORDINARY_ODDS`, which is no parameter: stored are ``a`` and ``b`` as they were fitted.
+    one that says that it is not. ``o`` is `ORDINARY_ODDS`, which is no parameter: stored are ``a`` and ``b`` as they were fitted.
     """
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float = 0.0) -> None:

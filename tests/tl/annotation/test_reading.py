@@ -174,7 +174,7 @@ def test_no_label_of_the_embedded_model_is_read_as_a_negation_with_and_without_t
     sentences = [list(entry.prompts) for entry in labels.values()]
     with_prior = read_texts(model, list(labels), sentences)
     assert with_prior.negations == ()
-    monkeypatch.setattr("spatialwhisperer.training.text.negations.ORDINARY_ODDS", 1.0)
+    monkeypatch.setattr("spatialwhisperer.networks.negations.ORDINARY_ODDS", 1.0)
     without = read_texts(model, list(labels), sentences)
     assert without.negations == ()
     assert without.text == pytest.approx(with_prior.text, abs=1e-6)

@@ -9,6 +9,7 @@ from spatialwhisperer._checks.checked import checked, checked_fields
 from spatialwhisperer._checks.values import check_number
 from spatialwhisperer._frozen import frozen
 from spatialwhisperer._messages import listing
+from spatialwhisperer._modalities import MODALITIES
 
 _CHOICES = {
     "text_loss": ("info_nce", "sigmoid"),
@@ -126,7 +127,8 @@ class Recipe:
             check_number(name, getattr(self, name), least=0, most=1)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers from 0 to below 1; found {self.betas!r}.")
-        if unknown := [modality for modality in self.dropout if modality not in self.heads]:
+        # those of a preset stay where its heads are replaced by those of other modalities
+        if unknown := [modality for modality in self.dropout if modality not in {*self.heads, *MODALITIES}]:
             raise ValueError(f"dropout names {listing(unknown)}; the heads are of {listing(self.heads)}.")
         for name, (one, other) in _CHOICES.items():
             if getattr(self, name) not in (one, other):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 import spatialwhisperer as sw
-from spatialwhisperer.networks.heads import ORDINARY_ODDS, SignedLinear
+from spatialwhisperer.networks.heads import SignedLinear
+from spatialwhisperer.networks.negations import EVEN_ODDS, ORDINARY_ODDS, prior_odds
 from spatialwhisperer.protocols.wordings.generate import ONTOLOGY, make_wordings
-from spatialwhisperer.training.text.negations import EVEN_ODDS, prior_odds
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,6 +14,7 @@ import pandas as pd
 
 import spatialwhisperer as sw
 from spatialwhisperer._messages import inform
+from spatialwhisperer.networks.negations import prior_odds
 from spatialwhisperer.protocols import captions
 from spatialwhisperer.protocols.annotation.scores import aurocs
 from spatialwhisperer.protocols.default_model.recipe import TrainingRecipe, load
@@ -22,7 +23,6 @@ from spatialwhisperer.protocols.wordings.generate import Wording, left_out, text
 from spatialwhisperer.protocols.wordings.negations import negations
 from spatialwhisperer.protocols.wordings.paraphrase_tables import report
 from spatialwhisperer.training.closed_form import text_directions
-from spatialwhisperer.training.text.negations import prior_odds
 from spatialwhisperer.training.text.text_map import fit_text_map
 from spatialwhisperer.training.text.wordings import N_FOLDS, place_wordings
 

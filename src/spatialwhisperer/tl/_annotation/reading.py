@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialwhisperer._messages import inform, listing, shortened, warn
+from spatialwhisperer.networks.negations import says_no
 from spatialwhisperer.tl._annotation.known_texts import nearness
 from spatialwhisperer.tl._annotation.labels import mean_embeddings, sentence_embeddings
 from spatialwhisperer.tl._embedding.texts import project_texts, text_features
-from spatialwhisperer.training.text.negations import says_no
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

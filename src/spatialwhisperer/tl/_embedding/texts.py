@@ -10,9 +10,8 @@ from spatialwhisperer._checks.texts import plain_text
 from spatialwhisperer._messages import listing
 from spatialwhisperer.encoders.outputs import encoded
 from spatialwhisperer.encoders.text.base import TextEncoder, check_texts
-from spatialwhisperer.networks.heads import SignedLinear
+from spatialwhisperer.networks.negations import prior_odds
 from spatialwhisperer.tl._embedding.models import encoder_of
-from spatialwhisperer.training.text.negations import prior_odds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +52,8 @@ def project_texts(
     The embeddings, shape (n, u), and a Boolean array of shape (n,); ``None`` in its place for a head that knows no negations.
     """
     import torch
+
+    from spatialwhisperer.networks.heads import SignedLinear
 
     z = model.project("text", features, device=device)
     head = model.heads["text"]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer.networks.heads import ORDINARY_ODDS
-from spatialwhisperer.training.text.negations import EVEN_ODDS
+from spatialwhisperer.networks.negations import EVEN_ODDS, ORDINARY_ODDS
 from spatialwhisperer.training.text.wordings import N_FOLDS
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Sign:
         text
             Features.
         odds
-            That a text does not negate, before it is read, of all texts or of each, shape (n,); see :mod:`.negations`.
+            That a text does not negate, before it is read, of all texts or of each, shape (n,); see `prior_odds`.
         """
         return np.tanh((text @ self.weight + self.bias + np.log(odds)) / 2)
 

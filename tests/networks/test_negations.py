@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spatialwhisperer.networks.heads import ORDINARY_ODDS
-from spatialwhisperer.training.text.negations import EVEN_ODDS, prior_odds, says_no
+from spatialwhisperer.networks.negations import EVEN_ODDS, ORDINARY_ODDS, prior_odds, says_no
 
 
 @pytest.mark.parametrize(

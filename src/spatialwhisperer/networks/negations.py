@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer.networks.heads import ORDINARY_ODDS
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+ORDINARY_ODDS = 3.0
+"""Odds that a text does not negate, before it is read. The logistic regression of the head "signed_linear" is fitted with classes of equal
+weight, as if every second text negated; most texts that people ask do not. With these odds a text is turned round where the regression
+says more than three to one that it negates. Larger odds turn round fewer names that do not negate, and leave more negations as they are
+(the table of ``python -m spatialwhisperer.protocols paraphrases`` counts both)."""
 
 EVEN_ODDS = 1.0
 """Odds that a text does not negate where as many texts negate as do not: those of a text that begins like a negation, and those at which
