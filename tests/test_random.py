@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,3 +81,8 @@ def test_untouched_rng_gives_torch_its_state_back_after_an_error_too() -> None:
     with pytest.raises(RuntimeError, match="inside"):
         build()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_untouched_rng_imports_no_torch() -> None:
+    code = "import sys; from spatialwhisperer._random import untouched_rng\nwith untouched_rng(): pass\nprint('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spatialwhisperer._messages import import_torch_stack
 
@@ -32,9 +33,15 @@ def isolated_rng(random_state: int | None) -> Iterator[None]:
 
 @contextmanager
 def untouched_rng() -> Iterator[None]:
-    """Give torch its own state back after the block: for networks whose initial weights are replaced anyway."""
-    import torch
+    """Give torch its own state back after the block: for networks whose initial weights are replaced anyway.
 
+    It does not import torch, because the block may end before a network is built. A torch that is imported in the block has no state to
+    give back: its first seed is a random one.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     state = torch.random.get_rng_state()
     try:
         yield
