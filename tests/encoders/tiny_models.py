@@ -11,20 +11,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PX, MEAN, STD = 32, (0.7, 0.58, 0.7), (0.21, 0.23, 0.18)
+VIT: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": PX,
+    "patch_size": 8,
+}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fat", "cell", "cells", "t", "a", "of", "many", "tumour"]
 
 
 def transformers_repository(folder: Path, kind: str) -> Any:
     """A vision model, or CLIP."""
     transformers = pytest.importorskip("transformers")
-    size: dict[str, Any] = {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": PX,
-        "patch_size": 8,
-    }
+    size = VIT
     if kind == "clip":
         text = {
             **size,

@@ -48,9 +48,9 @@ class EncoderSpec:
         How the network is opened: "timm", "transformers", "open_clip", or "custom" (neither). Empty where there is no network.
     pooling
         How the tokens of a network become one row: "cls" (the class token), "cls+mean" (the class token, then the mean of the patch
-        tokens, registers left out), "mean" (of tokens or positions), "pooler" (the network's own pooler), "projection" (into the space that images and
-        texts share), "attention" or "average" (over positions), or "average before the last ReLU". Empty where the network itself returns
-        one row.
+        tokens, registers left out), "mean" (of tokens or positions), "pooler" (the network's own pooler), "projection" (into the space
+        that images and texts share), "attention" or "average" (over positions), or "average before the last ReLU". Empty where the
+        network itself returns one row.
 
     Examples
     --------

@@ -72,8 +72,8 @@ def read_slide(
 
     Notes
     -----
-    Colours are RGB afterwards: channels of an OME-TIFF are put in order by their names where these are colours, palettes are resolved, CMYK is converted without a colour profile, and what is transparent is laid over
-    white. Pictures are turned as their EXIF orientation asks for. 16-bit values of TIFF and PNG are kept. PNG and JPEG can only be
+    Colours are RGB afterwards: channels of an OME-TIFF are put in order by their names where these are colours, palettes are resolved,
+    CMYK is converted without a colour profile, and what is transparent is laid over white. Pictures are turned as their EXIF orientation asks for. 16-bit values of TIFF and PNG are kept. PNG and JPEG can only be
     decoded as a whole, which takes 3 bytes of memory per pixel (6 with 16 bits); a tiled TIFF with a pyramid of its own can be of any size.
 
     Examples

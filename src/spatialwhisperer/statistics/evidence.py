@@ -34,7 +34,8 @@ def darkness_report(scores: ArrayLike, darkness: ArrayLike, sections: ArrayLike 
     Returns
     -------
     DataFrame with one row per class: ``r2_darkness``, the coefficient of determination, adjusted for the number of terms and at least
-    0, of a cubic polynomial of the rank by darkness; NaN where the darkness is the same in all rows of each section. ``.attrs`` holds ``effective_rank`` (:func:`effective_rank`) and ``n``.
+    0, of a cubic polynomial of the rank by darkness; NaN where the darkness is the same in all rows of each section.
+    ``.attrs`` holds ``effective_rank`` (:func:`effective_rank`) and ``n``.
 
     Raises
     ------

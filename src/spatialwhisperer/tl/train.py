@@ -78,7 +78,8 @@ def train(
         Column of ``.obs`` with the patient. An object without this column is a group of its own.
     validation
         Groups held out for a validation loss, ``val_loss`` in ``model.history`` (NaN in epochs that did not measure it): their names,
-        or the fraction of groups; ``None`` holds out none. Of a link in closed form the loss is the mean squared error that it leaves, before a refinement.
+        or the fraction of groups; ``None`` holds out none. Of a link in closed form the loss is the mean squared error that it leaves,
+        before a refinement.
     expression
         Whether the model is trained to predict expression (:func:`predict_expression`), or :class:`ExpressionOptions`; ``None`` takes
         the default of the preset.
@@ -92,8 +93,8 @@ def train(
         anew. What a callback notes stays in its copy, unless its method ``__deepcopy__`` returns the callback itself.
     folder
         Folder for the run: ``run.json`` states its data and arguments, ``phases`` holds the last two checkpoints of each phase and,
-        where it has ended, its weights and history (``ended.pt``), and ``model`` the finished model. Loggers and callbacks of ``trainer`` write there too where they name no folder
-        (``lightning_logs``, ``checkpoints``). ``None`` makes a new folder under ``settings.cache_dir / "runs"``, without ``run.json``
+        where it has ended, its weights and history (``ended.pt``), and ``model`` the finished model. Loggers and callbacks of
+        ``trainer`` write there too where they name no folder (``lightning_logs``, ``checkpoints``). ``None`` makes a new folder under ``settings.cache_dir / "runs"``, without ``run.json``
         and, in the end, without ``phases``; it is ``model.folder.parent``.
     resume
         Continue the run in ``folder``, or begin it where there is none. The data and every argument that shapes numbers must be those of

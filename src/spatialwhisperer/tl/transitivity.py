@@ -133,7 +133,8 @@ def transitivity(
     ``class_patches``, the rows that have the label by expression and the independent patches that they make; ``prompt_distance``;
     ``prompt_fraction``; ``bridge`` (1 - cosine to the nearest training row, of these rows, and of training rows to those of other
     patients); ``within_reach`` and ``expression_alike`` (the two conditions of coverage); ``untestable``; ``range`` (sentences on the
-    images); ``negations`` (descriptions that the model reads as negations); ``n``; ``intervals`` (what they rest on). Nothing is written to ``data``.
+    images); ``negations`` (descriptions that the model reads as negations); ``n``; ``intervals`` (what they rest on). Nothing is
+    written to ``data``.
 
     Raises
     ------

@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from spatialwhisperer.networks.heads import fixed_signed_head
+from spatialwhisperer.networks.negations import ORDINARY_ODDS
 from spatialwhisperer.training.closed_form import caption_directions, text_directions
 from spatialwhisperer.training.text.text_map import TEXT_PENALTY, WORDING_PENALTIES, fit_text_map, text_map
 from spatialwhisperer.training.text.wordings import Wordings, place_wordings
@@ -69,12 +70,13 @@ def test_the_sign_is_that_of_the_head_that_is_made_of_it() -> None:
     assert mapped.sign is not None
     head = fixed_signed_head(mapped.weight, mapped.sign.weight, mapped.sign.bias)
     found = head(torch.tensor(text, dtype=torch.float32)).detach().numpy()
-    assert found == pytest.approx(mapped(text), abs=1e-4)
-    # three to one for a text on the limit of the regression
+    assert found == pytest.approx(mapped(text, ORDINARY_ODDS), abs=1e-4)
+    # a text on the limit of the regression, at even odds and at those of the head
     limit = text[0] - mapped.sign.weight * (text[0] @ mapped.sign.weight + mapped.sign.bias) / (
         mapped.sign.weight @ mapped.sign.weight
     )
-    assert mapped.sign(limit[None]) == pytest.approx([0.5])
+    assert mapped.sign(limit[None]) == pytest.approx([0.0])
+    assert mapped.sign(limit[None], ORDINARY_ODDS) == pytest.approx([0.5])
 
 
 def test_the_map_is_fitted_to_texts_turned_round_at_even_odds() -> None:

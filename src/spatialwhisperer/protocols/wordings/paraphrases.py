@@ -198,7 +198,7 @@ def _mapped(fitted: Fitted, words: Sequence[Wording], names: Sequence[str]) -> T
 
 def _scored(fitted: Fitted, mapped: TextMap, asked: Sequence[Wording]) -> pd.DataFrame:
     texts = [w.text for w in asked]
-    z = mapped.read(fitted.text(texts), prior_odds(texts))
+    z = mapped(fitted.text(texts), prior_odds(texts))
     z /= np.linalg.norm(z, axis=1, keepdims=True).clip(min=1e-12)
     parts = []
     for section, images in fitted.images.items():

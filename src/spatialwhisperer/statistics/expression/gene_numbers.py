@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 FEWEST = 0.5
-"""Fraction of the genes of other values from which on values are taken to be on their scale.
-
-A panel has a tenth of the genes of a transcriptome or less; transcriptomes of different chemistry and filters differ by less than a half.
-"""
+"""Fraction of the genes of other values from which on values are taken to be on their scale: between a panel and a transcriptome, and not
+between two transcriptomes of which one was filtered."""
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def pooled(z: np.ndarray, groups: np.ndarray | None, empty: np.ndarray | None = 
     """Rows of a group share the mean of their unit embeddings, scaled back to unit length.
 
     Rows without an embedding stay NaN; rows without a group, and those that show no tissue (``empty``, Boolean, shape (n,)), keep their
-    own embedding. Schaefer et al. (ICML 2026) do not scale the
-    mean back, so that the scores of a group get smaller the more its rows differ.
+    own embedding. Schaefer et al. (ICML 2026) do not scale the mean back, so that the scores of a group get smaller the more its rows
+    differ.
     """
     if groups is None:
         return z

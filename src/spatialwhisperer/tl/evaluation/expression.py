@@ -117,8 +117,8 @@ def evaluate_expression(
     ``n_genes``, ``n_constant`` (genes whose prediction is constant, and the truth is not: their correlation counts as 0 in
     ``pearson`` and ``rmse_z``, and is left out of ``pearson_defined``), ``n_undefined`` (these and genes whose truth is constant,
     which no predictor could be judged by; they are left out of all correlations) and ``n_spots``. A group of fewer than four spots
-    with a prediction has no correlations: they are NaN, ``n_undefined`` counts all its genes, and the mean over groups leaves it out. With ``per_gene``: ``group``,
-    ``predictor``, ``gene`` and one column per metric, where a correlation that does not exist is NaN.
+    with a prediction has no correlations: they are NaN, ``n_undefined`` counts all its genes, and the mean over groups leaves it out.
+    With ``per_gene``: ``group``, ``predictor``, ``gene`` and one column per metric, where a correlation that does not exist is NaN.
     ``.attrs["convention"]`` states the value space, the origin of the lists and how values are averaged; ``.attrs["gene_lists"]`` holds
     the genes of the lists that are the same for all groups.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialwhisperer.networks.negations import EVEN_ODDS, ORDINARY_ODDS
+from spatialwhisperer.networks.negations import EVEN_ODDS
 from spatialwhisperer.training.text.wordings import N_FOLDS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Sign:
     weight: np.ndarray
     bias: float
 
-    def __call__(self, text: np.ndarray, odds: float | np.ndarray = ORDINARY_ODDS) -> np.ndarray:
+    def __call__(self, text: np.ndarray, odds: float | np.ndarray = EVEN_ODDS) -> np.ndarray:
         """Sign of text features (n, t): twice the probability of no negation, minus one, shape (n,).
 
         Parameters
@@ -50,7 +50,8 @@ class Sign:
         text
             Features.
         odds
-            That a text does not negate, before it is read, of all texts or of each, shape (n,); see `prior_odds`.
+            That a text does not negate, before it is read, of all texts or of each, shape (n,). Texts of training are read at even
+            odds; see `prior_odds` for those that are asked.
         """
         return np.tanh((text @ self.weight + self.bias + np.log(odds)) / 2)
 
@@ -73,12 +74,8 @@ class TextMap:
     sign: Sign | None = None
     penalty: float | None = None
 
-    def __call__(self, text: np.ndarray) -> np.ndarray:
-        """Directions of text features (n, t), shape (n, d)."""
-        return self.read(text, ORDINARY_ODDS)
-
-    def read(self, text: np.ndarray, odds: float | np.ndarray) -> np.ndarray:
-        """Directions at other odds that a text does not negate, of all texts or of each."""
+    def __call__(self, text: np.ndarray, odds: float | np.ndarray = EVEN_ODDS) -> np.ndarray:
+        """Directions of text features (n, t), shape (n, d); see :class:`Sign` for the odds."""
         return _signed(text, self.sign, odds) @ self.weight.T
 
 
@@ -149,9 +146,7 @@ class _Fit:
         """The map of some of the texts, with a sign that was learnt before or is learnt now."""
         sign = self.sign(keep) if sign is None else sign
         each = np.where(np.arange(len(self.text)) < self.n_captions, TEXT_PENALTY, penalty)[keep]
-        return TextMap(
-            text_map(_signed(self.text[keep], sign, EVEN_ODDS), self.directions[:, keep], each), sign, penalty
-        )
+        return TextMap(text_map(_signed(self.text[keep], sign), self.directions[:, keep], each), sign, penalty)
 
 
 def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[float, float]:
@@ -164,7 +159,7 @@ def _left_out_cosines(fit: _Fit, kinds: np.ndarray, folds: np.ndarray) -> dict[f
             continue
         sign = fit.sign(folds != number)
         for penalty, found in cosines.items():
-            z = fit.fitted(folds != number, penalty, sign).read(fit.text[out], EVEN_ODDS)
+            z = fit.fitted(folds != number, penalty, sign)(fit.text[out])
             dots = (z * fit.directions[:, out].T).sum(axis=1)
             found[out] = dots / (np.linalg.norm(z, axis=1) * lengths[out]).clip(min=1e-12)
     return {penalty: _mean_of_means(found, kinds) for penalty, found in cosines.items()}
@@ -177,5 +172,5 @@ def _mean_of_means(values: np.ndarray, codes: np.ndarray) -> float:
     return float((sums[counts > 0] / counts[counts > 0]).mean()) if known.any() else 0.0
 
 
-def _signed(text: np.ndarray, sign: Sign | None, odds: float | np.ndarray) -> np.ndarray:
+def _signed(text: np.ndarray, sign: Sign | None, odds: float | np.ndarray = EVEN_ODDS) -> np.ndarray:
     return text if sign is None else sign(text, odds)[:, None] * text

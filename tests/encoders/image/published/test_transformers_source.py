@@ -10,6 +10,7 @@ import pytest
 
 import spatialwhisperer as sw
 from spatialwhisperer.encoders.image.transformers import TransformersEncoder
+from tests.encoders.tiny_models import PX, VIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,15 +18,7 @@ if TYPE_CHECKING:
 
 transformers = pytest.importorskip("transformers")
 
-PX, MEAN, STD = 32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-VIT = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": PX,
-    "patch_size": 8,
-}
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 WINDOWS = {"image_size": PX, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
 STAGES = {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4]}
 POOLED = {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32]}
